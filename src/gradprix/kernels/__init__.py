@@ -1,0 +1,8 @@
+"""How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
+
+from ._eager import eager, start
+from ._split import Split, split
+from ._stacked import Stacked
+from ._terms import terms
+
+__all__ = ["Split", "Stacked", "eager", "split", "start", "terms"]

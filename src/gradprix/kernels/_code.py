@@ -1,0 +1,36 @@
+"""Python source from a rule's tree."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gradprix.rules._tree import Call, Choice, Hyper, Name, Node, Number
+from gradprix.rules._vocabulary import FUNCTIONS
+
+
+def source(node: Node) -> str:
+    """A node as a Python expression, with the rule's own grouping."""
+    match node:
+        case Number(value):
+            return repr(value)
+        case Name(name):
+            return name
+        case Hyper(name):
+            return f"h.{name}"
+        case Call(function, arguments):
+            parts = [source(argument) for argument in arguments]
+            if function in FUNCTIONS:
+                return f"{function}({', '.join(parts)})"
+            return f"(-{parts[0]})" if function == "neg" else f"({parts[0]} {function} {parts[1]})"
+        case Choice():
+            raise ValueError("fold the tree before generating code")
+
+
+def compiled(
+    name: str, arguments: Sequence[str], body: Sequence[str], names: Mapping[str, Any] = FUNCTIONS
+) -> Callable[..., Any]:
+    """A function made of source lines, which call what `names` holds."""
+    text = f"def {name}({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in body)
+    scope: dict[str, Any] = dict(names)
+    exec(compile(text, f"<generated {name}>", "exec"), scope)
+    function: Callable[..., Any] = scope[name]
+    return function

@@ -1,0 +1,47 @@
+"""The reference: the rule's own function, on whatever tensors it is given."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradprix.rules import Rule, State
+from gradprix.rules._around import around
+
+Value = Tensor | float
+
+
+def eager(
+    rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: Mapping[str, Value]
+) -> tuple[Tensor, dict[str, Value]]:
+    """One step of a rule on one tensor; nothing is changed in place.
+
+    Args:
+        rule: the rule.
+        values: all of its hyperparameters.
+        t: the step, from 1.
+        x: the parameter, of any shape.
+        g: its gradient, of the same shape.
+        state: what the rule remembers, by the rule's own names; what is missing starts at its initial value.
+
+    Returns:
+        The new parameter and the new state.
+    """
+    h = SimpleNamespace(**values)
+    kept = rule.kept(values)
+    before = {name: state[name] if name in state else start(spec, values, x, g) for name, spec in kept.items()}
+    for function in around(rule):
+        x, g = function(h, t, x, g)
+    x, *after = rule(h, t, x, g, *(before.get(name) for name in rule.state))
+    return x, {name: value for name, value in zip(rule.state, after, strict=True) if name in kept}
+
+
+def start(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:
+    """A state before the first step."""
+    init = spec.init
+    if init == "x" or init == "g":
+        return (x if init == "x" else g).clone()
+    number = float(values[init]) if isinstance(init, str) else init
+    return number if spec.kind == "scalar" else torch.full_like(x, number)

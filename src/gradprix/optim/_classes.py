@@ -1,0 +1,66 @@
+"""torch's classes: each a rule and torch's order of arguments."""
+
+from gradprix import rules
+
+from ._optimizer import Optimizer
+
+
+class SGD(
+    Optimizer,
+    rule=rules.sgd,
+    arguments="lr momentum dampening weight_decay nesterov * maximize foreach differentiable fused",
+): ...
+
+
+class Adagrad(
+    Optimizer,
+    rule=rules.adagrad,
+    arguments="lr lr_decay weight_decay initial_accumulator_value eps foreach * maximize differentiable fused",
+): ...
+
+
+class RMSprop(
+    Optimizer,
+    rule=rules.rmsprop,
+    arguments="lr alpha eps weight_decay momentum centered capturable foreach maximize differentiable",
+): ...
+
+
+class Adadelta(
+    Optimizer, rule=rules.adadelta, arguments="lr rho eps weight_decay foreach * capturable maximize differentiable"
+): ...
+
+
+class Adam(
+    Optimizer,
+    rule=rules.adam,
+    arguments="lr betas eps weight_decay amsgrad "
+    "* foreach maximize capturable differentiable fused decoupled_weight_decay",
+): ...
+
+
+class AdamW(
+    Optimizer,
+    rule=rules.adamw,
+    arguments="lr betas eps weight_decay amsgrad * maximize foreach capturable differentiable fused",
+): ...
+
+
+class Adamax(
+    Optimizer, rule=rules.adamax, arguments="lr betas eps weight_decay foreach * maximize differentiable capturable"
+): ...
+
+
+class NAdam(
+    Optimizer,
+    rule=rules.nadam,
+    arguments="lr betas eps weight_decay momentum_decay decoupled_weight_decay "
+    "* foreach maximize capturable differentiable",
+): ...
+
+
+class RAdam(
+    Optimizer,
+    rule=rules.radam,
+    arguments="lr betas eps weight_decay decoupled_weight_decay * foreach maximize capturable differentiable",
+): ...

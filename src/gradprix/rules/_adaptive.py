@@ -1,0 +1,70 @@
+"""A rate for every coordinate, from the sizes of its past gradients."""
+
+from ._rule import State, rule
+from ._space import log
+from ._vocabulary import maximum, sqrt
+
+
+@rule(
+    "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159, eq. 1 with a diagonal matrix",
+    relation="RMSProp with α = 1 − 1/t and rate η/√t: no square is forgotten, so the rate only falls.",
+    space={"lr": log(1e-3, 1)},
+    lr=1e-2,
+    lr_decay=0.0,
+    initial_accumulator_value=0.0,
+    eps=1e-10,
+    state={"s": State("sum", init="initial_accumulator_value")},
+)
+def adagrad(h, t, x, g, s):
+    """Each coordinate's rate falls with the sum of its squared gradients."""
+    s = s + g**2
+    x = x - h.lr / (1 + (t - 1) * h.lr_decay) * g / (sqrt(s) + h.eps)
+    return x, s
+
+
+@rule(
+    "Tieleman & Hinton 2012, Lecture 6.5; centered: Graves 2013, arXiv:1308.0850, eqs. 38-45",
+    relation="Adam with β₁ = 0 and no bias correction.",
+    space={"lr": log(1e-4, 1e-1)},
+    lr=1e-2,
+    alpha=0.99,
+    eps=1e-8,
+    momentum=0.0,
+    centered=False,
+    # torch keeps the raw second moment v = s + m². Kept apart, the variance s cannot turn negative by rounding.
+    state={
+        "s": State(
+            "square_avg",
+            stored=lambda h, s, m=None, **_: s + m**2 if h.centered else s,
+            loaded=lambda h, s, m=None, **_: maximum(s - m**2, 0) if h.centered else s,
+        ),
+        "m": State("grad_avg", when="centered"),
+        "b": State("momentum_buffer", when="momentum"),
+    },
+)
+def rmsprop(h, t, x, g, s, m, b):
+    """Each coordinate's rate is divided by a running root mean square of its gradients."""
+    s = h.alpha * s + (h.alpha * (1 - h.alpha) * (g - m) ** 2 if h.centered else (1 - h.alpha) * g**2)
+    m = h.alpha * m + (1 - h.alpha) * g if h.centered else g
+    d = g / (sqrt(s) + h.eps)
+    b = h.momentum * b + d if h.momentum else d
+    x = x - h.lr * b
+    return x, s, m, b
+
+
+@rule(
+    "Zeiler 2012, arXiv:1212.5701, Algorithm 1",
+    relation="RMSProp with the learning rate replaced by a running root mean square of its own updates.",
+    space={"lr": log(1e-2, 10)},
+    lr=1.0,
+    rho=0.9,
+    eps=1e-6,
+    state={"v": "square_avg", "u": "acc_delta"},
+)
+def adadelta(h, t, x, g, v, u):
+    """The update is measured in units of past updates, so that no rate is needed."""
+    v = h.rho * v + (1 - h.rho) * g**2
+    d = sqrt(u + h.eps) / sqrt(v + h.eps) * g
+    u = h.rho * u + (1 - h.rho) * d**2
+    x = x - h.lr * d
+    return x, v, u

@@ -1,0 +1,39 @@
+"""What torch does around every rule, in the same form as a rule: it happens before the rule sees its gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ._parse import parse
+from ._rule import AROUND, Rule
+from ._tree import Tree
+
+
+def maximize(h, t, x, g):
+    """Climb instead of descending."""
+    g = -g if h.maximize else g
+    return x, g
+
+
+def weight_decay(h, t, x, g):
+    """Shrink the weights: by way of the gradient, or directly when decoupled."""
+    pull = (g if h.decoupled_weight_decay else g + h.weight_decay * x) if h.weight_decay else g
+    kept = ((1 - h.lr * h.weight_decay) * x if h.decoupled_weight_decay else x) if h.weight_decay else x
+    x = kept
+    g = pull
+    return x, g
+
+
+TREES = {f: parse(f, {"lr": 0.0, **AROUND}) for f in (maximize, weight_decay)}
+
+
+def around(rule: Rule) -> list[Callable[..., Any]]:
+    """The functions that run before this rule, in order."""
+    return [maximize] if rule.owns_weight_decay else [maximize, weight_decay]
+
+
+def whole(rule: Rule) -> Tree:
+    """The tree of a complete step: what runs around the rule, then the rule."""
+    tree = rule.tree
+    for before in reversed(around(rule)):
+        tree = TREES[before] + tree
+    return tree

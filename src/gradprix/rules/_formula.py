@@ -1,0 +1,76 @@
+"""A rule's equations, printed from its tree: one per assignment, in the rule's order, with its names."""
+
+from ._rule import Rule
+from ._tree import Call, Choice, Hyper, Name, Node, Number
+
+GREEK = {"alpha": "α", "beta": "β", "eps": "ε", "lr": "η", "mu": "μ", "rho": "ρ", "weight_decay": "λ"}
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+SUPERSCRIPTS = str.maketrans("0123456789t", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ")
+# How tightly each operator binds; an operand that binds less tightly is put in brackets.
+BINDING = {"<": 0, "<=": 0, ">": 0, ">=": 0, "==": 0, "!=": 0, "+": 1, "-": 1}
+QUOTIENT, PRODUCT, POWER, ATOM = 2, 3, 4, 5
+
+
+def formula(rule: Rule, **values: float | bool) -> list[str]:
+    """The equations of a rule as Unicode text, `m ← β₁ m + (1 − β₁) g`.
+
+    Args:
+        rule: the rule.
+        **values: options, and numbers that switch terms on; the defaults otherwise.
+
+    Returns:
+        One string per assignment, in the rule's order.
+    """
+    tree = rule.folded(rule.values(**values))
+    return [f"{symbol(assign.name)} ← {_text(assign.value)[0]}" for assign in tree.assigns]
+
+
+def symbol(name: str) -> str:
+    """A name as it is written on paper: `beta1` is β₁, `v_hat` is v̂, `mu_product` is μ_product."""
+    stem, _, tail = name.partition("_")
+    if name in GREEK:
+        return GREEK[name]
+    if tail == "hat":
+        return symbol(stem) + "\N{COMBINING CIRCUMFLEX ACCENT}"
+    letters = stem.rstrip("0123456789")
+    written = GREEK.get(letters, letters) + stem[len(letters) :].translate(SUBSCRIPTS)
+    return f"{written}_{tail}" if tail else written
+
+
+def _text(node: Node) -> tuple[str, int]:
+    """The text of a node and how tightly it binds."""
+    match node:
+        case Number(value):
+            return f"{value:g}", ATOM
+        case Name(name) | Hyper(name):
+            return symbol(name), ATOM
+        case Call("+" | "-" | "<" | "<=" | ">" | ">=" | "==" | "!=" as operator, (a, b)):
+            sign = {"-": "−", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}.get(operator, operator)
+            binding = BINDING[operator]
+            return f"{_inside(a, binding)} {sign} {_inside(b, binding + (operator == '-'))}", binding
+        case Call("*", (a, b)):
+            left, right = _inside(a, PRODUCT), _inside(b, PRODUCT)
+            return f"{left} {'· ' * right[0].isdigit()}{right}", PRODUCT
+        case Call("/", (a, b)):
+            return f"{_inside(a, QUOTIENT)} / {_inside(b, POWER)}", QUOTIENT
+        case Call("**", (a, b)):
+            exponent = _text(b)[0]
+            small = exponent.isalnum() and set(exponent) <= set("0123456789t")
+            return _inside(a, ATOM) + (exponent.translate(SUPERSCRIPTS) if small else f"^({exponent})"), POWER
+        case Call("neg", (a,)):
+            return f"−{_inside(a, PRODUCT)}", BINDING["-"]
+        case Call("abs", (a,)):
+            return f"|{_text(a)[0]}|", ATOM
+        case Call("sqrt", (a,)):
+            inside, binding = _text(a)
+            return f"√{inside}" if binding == ATOM else f"√({inside})", ATOM
+        case Call(function, arguments):
+            name = {"maximum": "max", "minimum": "min"}.get(function, function)
+            return f"{name}({', '.join(_text(argument)[0] for argument in arguments)})", ATOM
+        case Choice():
+            raise ValueError("fold the tree before printing it")
+
+
+def _inside(node: Node, binding: int) -> str:
+    text, own = _text(node)
+    return text if own >= binding else f"({text})"

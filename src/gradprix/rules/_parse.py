@@ -1,0 +1,125 @@
+"""Reads the source of a rule into its tree, and refuses what a rule may not say, with the line."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from ._tree import Assign, Call, Choice, Hyper, Name, Node, Number, Tree
+from ._vocabulary import ARITY
+
+OPERATORS: dict[type[ast.AST], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.Pow: "**",
+    ast.USub: "neg",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+ALLOWED = f"+ - * / **, comparisons, {', '.join(sorted(ARITY))}, and `a if h.option else b`"
+
+
+class RuleError(TypeError):
+    """A rule says something that a rule may not say; the message gives file, line and cure."""
+
+
+def parse(function: Callable[..., Any], hyperparameters: Mapping[str, float | bool]) -> Tree:
+    """The tree of `function(h, t, x, g, *state)`.
+
+    Args:
+        function: the rule, written in a file (its source is read).
+        hyperparameters: what `h` holds, with defaults; those that default to a bool are options.
+
+    Raises:
+        RuleError: at the first thing outside the form, with its file and line.
+    """
+    return _Parser(function, hyperparameters).tree()
+
+
+class _Parser:
+    def __init__(self, function: Callable[..., Any], hyperparameters: Mapping[str, float | bool]) -> None:
+        self.hyperparameters = hyperparameters
+        self.file = inspect.getsourcefile(function) or "?"
+        try:
+            lines, self.first = inspect.getsourcelines(function)
+        except OSError as error:
+            raise RuleError(f"rule {function.__name__}: its source cannot be read. Write it in a file.") from error
+        definition = ast.parse(textwrap.dedent("".join(lines))).body[0]
+        if not isinstance(definition, ast.FunctionDef):
+            raise RuleError(f"{self.file}:{self.first}: a rule is a plain function made with def.")
+        self.definition = definition
+        self.known: set[str] = set()
+
+    def refuse(self, node: ast.AST, what: str, cure: str) -> NoReturn:
+        line = self.first + getattr(node, "lineno", 1) - 1
+        raise RuleError(f"{self.file}:{line}: in rule {self.definition.name}: {what}. {cure}.")
+
+    def tree(self) -> Tree:
+        arguments = [a.arg for a in self.definition.args.args]
+        if arguments[:4] != ["h", "t", "x", "g"]:
+            self.refuse(self.definition, f"the arguments are {arguments}", "Begin with h, t, x, g, then the state")
+        state = tuple(arguments[4:])
+        self.known = {"t", "x", "g", *state}
+        *body, last = self.definition.body
+        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body = body[1:]  # the docstring
+        assigns = tuple(self.assign(statement) for statement in body)
+        return Tree(state, assigns, self.returns(last))
+
+    def returns(self, last: ast.stmt) -> tuple[str, ...]:
+        value = last.value if isinstance(last, ast.Return) else None
+        elements = value.elts if isinstance(value, ast.Tuple) else [value]
+        if not all(isinstance(element, ast.Name) for element in elements):
+            self.refuse(last, "it does not end by returning names", "End with `return x, ...` and the new state")
+        return tuple(element.id for element in elements if isinstance(element, ast.Name))
+
+    def assign(self, statement: ast.stmt) -> Assign:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if name in ("h", "t"):
+                    self.refuse(statement, f"{name!r} is assigned", "Use another name: h and t are given")
+                tree = self.node(value)
+                self.known.add(name)
+                return Assign(name, tree, self.first + statement.lineno - 1)
+        self.refuse(statement, f"`{ast.unparse(statement)}` is not `name = value`", "Write one assignment a line")
+
+    def node(self, node: ast.expr) -> Node:
+        match node:
+            case ast.Constant(value=bool()):
+                pass
+            case ast.Constant(value=int() | float() as value):
+                return Number(value)
+            case ast.Name(id=name):
+                if name not in self.known:
+                    self.refuse(node, f"{name!r} has no value here", f"Known: {', '.join(sorted(self.known))}")
+                return Name(name)
+            case ast.Attribute(value=ast.Name(id="h"), attr=name):
+                if isinstance(self.hyper(node, name), bool):
+                    self.refuse(node, f"the option h.{name} is used as a number", f"Write `a if h.{name} else b`")
+                return Hyper(name)
+            case ast.BinOp(left=left, op=operator, right=right) if type(operator) in OPERATORS:
+                return Call(OPERATORS[type(operator)], (self.node(left), self.node(right)))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return Call("neg", (self.node(operand),))
+            case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in OPERATORS:
+                return Call(OPERATORS[type(operator)], (self.node(left), self.node(right)))
+            case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in ARITY:
+                if len(arguments) != ARITY[function]:
+                    self.refuse(node, f"{function} got {len(arguments)} arguments", f"It takes {ARITY[function]}")
+                return Call(function, tuple(self.node(argument) for argument in arguments))
+            case ast.IfExp(test=ast.Attribute(value=ast.Name(id="h"), attr=name), body=yes, orelse=no):
+                self.hyper(node, name)
+                return Choice(name, self.node(yes), self.node(no))
+        self.refuse(node, f"`{ast.unparse(node)}` is outside the vocabulary", f"Allowed: {ALLOWED}")
+
+    def hyper(self, node: ast.AST, name: str) -> float | bool:
+        if name not in self.hyperparameters:
+            self.refuse(node, f"h.{name} is not declared", f"Give {name}=... a default in @rule(...)")
+        return self.hyperparameters[name]

@@ -1,0 +1,25 @@
+"""Gradient descent, with or without momentum: one rule; how many examples a step sees is another question."""
+
+from ._rule import State, rule
+from ._space import log
+from ._vocabulary import where
+
+
+@rule(
+    "Robbins & Monro 1951, doi:10.1214/aoms/1177729586; momentum: Polyak 1964, doi:10.1016/0041-5553(64)90137-5; "
+    "Nesterov's form: Sutskever et al. 2013, ICML, eqs. 3-4",
+    relation="With momentum = 0 it is plain gradient descent, whatever the batch.",
+    space={"lr": log(1e-2, 10)},
+    lr=1e-3,
+    momentum=0.0,
+    dampening=0.0,
+    nesterov=False,
+    state={"b": State("momentum_buffer", when="momentum")},
+)
+def sgd(h, t, x, g, b):
+    """A step against the gradient, or against a running sum of gradients."""
+    damping = where(t > 1, h.dampening, 0)  # torch takes the first gradient whole
+    b = h.momentum * b + (1 - damping) * g if h.momentum else g
+    d = g + h.momentum * b if h.nesterov else b
+    x = x - h.lr * d
+    return x, b

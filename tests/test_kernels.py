@@ -1,0 +1,63 @@
+"""Every way of running a rule gives the same numbers."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from gradprix import rules
+from gradprix.kernels import Stacked, eager, start, terms
+
+CASES: list[tuple[rules.Rule, dict[str, float | bool]]] = [
+    *((r, {}) for r in rules.ALL.values()),
+    (rules.sgd, {"momentum": 0.9, "dampening": 0.3}),
+    (rules.sgd, {"momentum": 0.9, "nesterov": True}),
+    (rules.sgd, {"weight_decay": 0.1, "maximize": True}),
+    (rules.rmsprop, {"centered": True, "momentum": 0.5}),
+    (rules.adam, {"amsgrad": True, "weight_decay": 0.1}),
+    (rules.nadam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (rules.adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
+]
+IDS = [f"{r.name}-{v}" for r, v in CASES]
+
+
+def gradient(t: int, n: int = 37) -> torch.Tensor:
+    return torch.randn(n, generator=torch.Generator().manual_seed(t)) * 10.0 ** (t % 5 - 3)
+
+
+@pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(rule: Any, values: Any, dtype: torch.dtype) -> None:
+    rates = [1e-3, 0.02, 0.5]
+    rows = [rule.values(**{**values, "lr": lr}) for lr in rates]
+    stack = torch.stack([gradient(100 + i) for i in range(3)]).to(dtype)
+    alone: list[tuple[torch.Tensor, dict[str, Any]]] = [(x.clone(), {}) for x in stack]
+    stacked = Stacked(rule, rows, stack)
+    for t in range(1, 60):
+        g = torch.stack([gradient(t), gradient(t + 1000), gradient(t)]).to(dtype)
+        stacked.step(g, factor=0.5)
+        for i, (x, state) in enumerate(alone):
+            alone[i] = eager(rule, {**rows[i], "lr": rates[i] * 0.5}, t, x, g[i], state)
+        assert torch.equal(stack, torch.stack([x for x, _ in alone]))
+
+
+@pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
+def test_terms_are_what_the_step_did(rule: Any, values: Any) -> None:
+    full = rule.values(**values)
+    x, state = gradient(7).double(), {}
+    for t in range(1, 20):
+        g = gradient(t).double()
+        before = {name: state.get(name, start(spec, full, x, g)) for name, spec in rule.kept(full).items()}
+        named = terms(rule, full, t, x, g, before)
+        x, state = eager(rule, full, t, x, g, state)
+        assert torch.equal(named["x"], x)
+        for name, value in state.items():
+            assert torch.equal(torch.as_tensor(named[name]), torch.as_tensor(value))
+
+
+def test_terms_have_the_names_of_the_rule() -> None:
+    named = terms(rules.adam, rules.adam.values(), 1, 1.0, 2.0, {"m": 0.0, "v": 0.0})
+
+    assert list(named) == ["m", "v", "m_hat", "v_hat", "x"]
+    assert named["m_hat"] == pytest.approx(2.0)
+    assert named["x"] == pytest.approx(1.0 - 1e-3, rel=1e-8)

@@ -1,0 +1,236 @@
+"""The form of a rule, its formula, and the relations that the rules state."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from gradprix import rules
+from gradprix.rules import RuleError, State, clip, log, maximum, minimum, rule, sign, sqrt, where
+
+
+def path(which: rules.Rule, steps: int = 30, change: Any = None, **values: float | bool) -> torch.Tensor:
+    """The points a rule visits on fixed gradients; `change(t)` gives hyperparameters that differ from step to step."""
+    h = SimpleNamespace(**which.values(**values))
+    generator = torch.Generator().manual_seed(3)
+    x = torch.zeros(4, dtype=torch.float64)
+    state: Any = [1.0 if s.kind == "scalar" else torch.zeros_like(x) for s in which.state.values()]
+    points = []
+    for t in range(1, steps + 1):
+        vars(h).update(change(t) if change else {})
+        x, *state = which(h, t, x, torch.randn(4, generator=generator, dtype=torch.float64), *state)
+        points.append(x)
+    return torch.stack(points)
+
+
+def gradients(steps: int = 30) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.stack([torch.randn(4, generator=generator, dtype=torch.float64) for _ in range(steps)])
+
+
+def corrected(t: int) -> dict[str, float]:
+    """RMSProp's rate and epsilon that undo the absence of Adam's correction of the second moment."""
+    root = (1 - 0.999**t) ** 0.5
+    return {"lr": 0.01 * root, "eps": 1e-8 * root}
+
+
+def rectified(t: int) -> dict[str, float]:
+    """Adam's rate scaled as RAdam's paper has it (Algorithm 2), once its threshold is passed."""
+    top = 2 / (1 - 0.999) - 1
+    rho = top - 2 * t * 0.999**t / (1 - 0.999**t)
+    r = ((rho - 4) * (rho - 2) * top / ((top - 4) * (top - 2) * rho)) ** 0.5 if rho > 5 else 0.0
+    return {"lr": 0.01 * r}
+
+
+RELATIONS: dict[str, Any] = {
+    "sgd": lambda: (path(rules.sgd, lr=0.1), -0.1 * gradients().cumsum(0)),
+    "adagrad": lambda: (
+        path(rules.adagrad, lr=0.1, eps=0.0),
+        path(rules.rmsprop, eps=0.0, change=lambda t: {"alpha": 1 - 1 / t, "lr": 0.1 / t**0.5}),
+    ),
+    "rmsprop": lambda: (
+        path(rules.rmsprop, alpha=0.999, change=corrected),
+        path(rules.adam, beta1=0.0, beta2=0.999, lr=0.01),
+    ),
+    "adadelta": lambda: (path(rules.adadelta, eps=1e-6), rmsprop_in_its_own_units()),
+    "adam": lambda: (
+        path(rules.adam, beta1=0.0, beta2=0.999, lr=0.01),
+        path(rules.rmsprop, alpha=0.999, change=corrected),
+    ),
+    "adamw": lambda: (path(rules.adamw, weight_decay=0.0), path(rules.adam)),
+    "adamax": lambda: (path(rules.adamax, beta1=0.0, beta2=0.0, lr=0.1, eps=0.0), -0.1 * gradients().sign().cumsum(0)),
+    "nadam": lambda: (path(rules.nadam, beta1=0.0, lr=0.01), path(rules.adam, beta1=0.0, lr=0.01)),
+    "radam": lambda: (
+        path(rules.radam, lr=0.01, eps=0.0).diff(dim=0)[5:],
+        path(rules.adam, eps=0.0, change=rectified).diff(dim=0)[5:],
+    ),
+}
+
+
+def rmsprop_in_its_own_units() -> torch.Tensor:
+    """RMSProp whose rate is the root mean square of its own updates, its epsilon moved inside the root."""
+    x, v, u, points = (torch.zeros(4, dtype=torch.float64) for _ in range(4))
+    points = []
+    for g in gradients():
+        h = SimpleNamespace(**rules.rmsprop.values(alpha=0.9, eps=0.0))
+        h.lr = (u + 1e-6) ** 0.5
+        # One step from a second moment that already holds epsilon: 0.9 (v + 1e-6) + 0.1 g² = v_new + 0.9e-6.
+        moved, *_ = rules.rmsprop(h, 1, x, g, v + 1e-6, None, None)
+        scale = ((0.9 * v + 0.1 * g**2 + 0.9e-6) / (0.9 * v + 0.1 * g**2 + 1e-6)) ** 0.5
+        d = (x - moved) * scale
+        v, u, x = 0.9 * v + 0.1 * g**2, 0.9 * u + 0.1 * d**2, x - d
+        points.append(x)
+    return torch.stack(points)
+
+
+@pytest.mark.parametrize("name", rules.ALL)
+def test_the_relation_that_a_rule_states_holds(name: str) -> None:
+    one, other = RELATIONS[name]()
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_adamax_is_adam_in_the_limit_of_a_high_norm() -> None:
+    # Kingma & Ba, section 7.1: v_t^(1/p) with decay beta2^p tends to the decaying maximum as p grows.
+    p, beta2, v, u = 200, 0.999, torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    for g in gradients():
+        v, u = beta2**p * v + g.abs() ** p, maximum(beta2 * u, abs(g))
+    torch.testing.assert_close(v ** (1 / p), u, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("which", rules.ALL.values(), ids=rules.ALL)
+def test_a_rule_is_complete(which: rules.Rule) -> None:
+    assert which.summary.endswith(".")
+    assert which.relation.endswith(".")
+    assert any(digit in which.source for digit in "0123456789"), "the paper has a year"
+    assert "lr" in which.space
+    assert which.name in RELATIONS
+    assert len(which.tree.assigns) < 15
+
+
+def test_the_formula_is_printed_from_the_tree() -> None:
+    assert rules.formula(rules.sgd) == ["x ← x − η g"]
+    assert rules.formula(rules.sgd, momentum=0.9, nesterov=True) == [
+        "damping ← where(t > 1, dampening, 0)",
+        "b ← momentum b + (1 − damping) g",
+        "d ← g + momentum b",
+        "x ← x − η d",
+    ]
+    assert rules.formula(rules.adam, amsgrad=True) == [
+        "m ← β₁ m + (1 − β₁) g",
+        "v ← β₂ v + (1 − β₂) g²",
+        "v_max ← max(v_max, v)",
+        "m̂ ← m / (1 − β₁ᵗ)",
+        "v̂ ← v_max / (1 − β₂ᵗ)",
+        "x ← x − η m̂ / (√v̂ + ε)",
+    ]
+
+
+def made(function: Any, **given: Any) -> rules.Rule:
+    return rule("Nobody 2026", relation="None.", space={"lr": log(1e-3, 1)}, lr=0.1, **given)(function)
+
+
+def test_what_a_rule_may_not_say_is_refused_with_its_line() -> None:
+    def calls_torch(h, t, x, g):
+        x = x - h.lr * torch.sign(g)
+        return x
+
+    def undeclared(h, t, x, g):
+        x = x - h.rate * g
+        return x
+
+    def loops(h, t, x, g):
+        for _ in range(2):
+            x = x - h.lr * g
+        return x
+
+    def unknown(h, t, x, g):
+        x = x - h.lr * other  # noqa: F821
+        return x
+
+    def option_as_number(h, t, x, g):
+        x = x - h.lr * h.flag * g
+        return x
+
+    def wrong_state(h, t, x, g, m):
+        return x, m
+
+    def forgets(h, t, x, g, m):
+        m = m + g
+        return x
+
+    def scalar_of_elements(h, t, x, g, s):
+        s = s + g
+        x = x - s
+        return x, s
+
+    def numbers_by_element(h, t, x, g):
+        x = x - where(g > 0, 1.2, 0.5) * g
+        return x
+
+    def reciprocal(h, t, x, g):
+        x = x - g * (h.lr / abs(g))
+        return x
+
+    def assigns_t(h, t, x, g):
+        t = t + 1
+        return x
+
+    def arity(h, t, x, g):
+        x = maximum(x)
+        return x
+
+    def returns_value(h, t, x, g):
+        return x - h.lr * g
+
+    scalar = {"s": State("s", kind="scalar")}
+    for function, given, message in [
+        (calls_torch, {}, r"test_rules.py:\d+: .*`torch.sign\(g\)` is outside the vocabulary"),
+        (undeclared, {}, r"h.rate is not declared. Give rate=... a default"),
+        (loops, {}, r"is not `name = value`"),
+        (unknown, {}, r"'other' has no value here"),
+        (option_as_number, {"flag": False}, r"the option h.flag is used as a number"),
+        (wrong_state, {}, r"are not the declared state"),
+        (forgets, {"state": {"m": "m"}}, r"Return x and then the state"),
+        (scalar_of_elements, {"state": scalar}, r"scalar state 's' is given one value an element"),
+        (numbers_by_element, {}, r"numbers have no dtype"),
+        (reciprocal, {}, r"Put a tensor above the line"),
+        (assigns_t, {}, r"'t' is assigned"),
+        (arity, {}, r"maximum got 1 arguments. It takes 2"),
+        (returns_value, {}, r"does not end by returning names"),
+    ]:
+        with pytest.raises(RuleError, match=message):
+            made(function, **given)
+
+
+def test_values_are_checked() -> None:
+    with pytest.raises(TypeError, match="adam has no 'momentum'. It has: lr, beta1"):
+        rules.adam.values(momentum=0.9)
+    with pytest.raises(ValueError, match=r"beta1 = 1: it must be in \[0, 1\)"):
+        rules.adam.values(beta1=1)
+    with pytest.raises(ValueError, match="the smaller first"):
+        log(1, 0.1)
+
+
+def test_the_vocabulary_keeps_the_dtype_and_agrees_on_numbers_and_tensors() -> None:
+    a, b = torch.tensor([-1.5, 0.0, 2.0], dtype=torch.bfloat16), torch.tensor([1.0, -1.0, 0.5], dtype=torch.bfloat16)
+    for function, arguments in [
+        (abs, (a,)),
+        (sign, (a,)),
+        (sqrt, (abs(a),)),
+        (maximum, (a, b)),
+        (maximum, (a, 0.5)),
+        (maximum, (0.5, a)),
+        (minimum, (a, b)),
+        (minimum, (a, 0.5)),
+        (minimum, (0.5, a)),
+        (clip, (a, -1, 1)),
+        (where, (a > 0, a, b)),
+        (where, (a, 2.0, b)),
+        (where, (a > 0, a, 0.5)),
+    ]:
+        result = function(*arguments)
+        assert result.dtype == torch.bfloat16
+        for i in range(3):
+            numbers = [v[i].item() if isinstance(v, torch.Tensor) else v for v in arguments]
+            assert result[i].item() == pytest.approx(function(*numbers), rel=1e-2)
