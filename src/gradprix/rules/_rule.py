@@ -13,7 +13,7 @@ from ._vocabulary import Value
 AROUND: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
 """What torch offers around every rule, with its defaults. A rule that names `weight_decay` itself owns it."""
 
-DOMAINS: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in ("beta1", "beta2", "alpha", "rho", "momentum")}
+DOMAINS: dict[str, tuple[float, float]] = dict.fromkeys(("beta1", "beta2", "alpha", "rho", "momentum"), (0.0, 1.0))
 """Half-open ranges [low, high) of hyperparameters; all others are any number from zero up."""
 
 

@@ -1,0 +1,118 @@
+"""The answer of a race in words, made from its numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from ._plan import Plan
+from ._verdict import Verdict
+
+NEAR = 2.0
+"""A rate is near the best when its validation loss is at most twice what the median entry reached at its best rate.
+
+The median, because one seed's luckiest loss is no standard for the others.
+"""
+
+
+def near_limit(tried: Mapping[str, Mapping[float, float]]) -> float:
+    """The validation loss up to which a rate counts as near the best, one for all entries."""
+    return NEAR * median(min(losses.values()) for losses in tried.values())
+
+
+def windows(tried: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
+    """For each entry, how many decades of learning rates are near the best.
+
+    Args:
+        tried: for each entry, the validation loss of each rate on the first tuning seed.
+    """
+    limit = near_limit(tried)
+    return {name: window(losses, limit) for name, losses in tried.items()}
+
+
+def window(losses: Mapping[float, float], limit: float) -> float:
+    """How many decades of learning rates have losses within a limit.
+
+    The run of such rates that holds the best, each end moved to where the loss crosses the limit, by interpolation
+    between neighbours in the logarithms; a diverged neighbour ends it at the last rate within.
+    """
+    rates = sorted(losses)
+    best = min(rates, key=lambda r: losses[r])
+    if not losses[best] <= limit < math.inf:
+        return 0.0
+
+    def end(outwards: Sequence[float]) -> float:
+        inside = best
+        for outside in outwards:
+            if losses[outside] > limit:
+                if not math.isfinite(losses[outside]) or losses[inside] <= 0:
+                    break
+                low, high = math.log(losses[inside]), math.log(losses[outside])
+                share = (math.log(limit) - low) / (high - low)
+                return math.log10(inside) + share * (math.log10(outside) - math.log10(inside))
+            inside = outside
+        return math.log10(inside)
+
+    place = rates.index(best)
+    return end(rates[place + 1 :]) - end(rates[:place][::-1])
+
+
+def take(verdict: Verdict, windows: Mapping[str, float], memory: Mapping[str, int]) -> tuple[str, str]:
+    """Which of the leading group to take, and why: the widest learning-rate window, then the cheapest step."""
+    leaders = verdict.leaders
+    if len(leaders) == 1:
+        return leaders[0], "it leads alone"
+    widest = max(round(windows[name], 1) for name in leaders)
+    wide = [name for name in leaders if round(windows[name], 1) == widest]
+    least = min(memory[name] for name in wide)
+    chosen = next(name for name in wide if memory[name] == least)
+    return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """`a, b and c`."""
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def number(metric: Any, *values: float) -> str:
+    """One value or a range, in the metric's form: `97.2 to 97.4 %`."""
+    written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
+    return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
+
+
+def sentence(plan: Plan, means: Mapping[str, float], verdict: Verdict, chosen: str, why: str, code: str) -> str:
+    """The first lines of the answer: who leads, who trails, what to take."""
+    metric = plan.task.metric
+    leaders = verdict.leaders
+    trailing = [name for name in means if name not in leaders]
+    reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
+    if not trailing:
+        first = f"{plan.task.name}: {listed(leaders)} are not told apart ({reach})."
+    elif len(leaders) == 1:
+        first = f"{plan.task.name}: {leaders[0]} leads alone ({reach})."
+    else:
+        first = f"{plan.task.name}: {listed(leaders)} lead and are not told apart ({reach})."
+    second = f"Take {chosen} ({why}): {code}"
+    if trailing:
+        trailing.sort(key=lambda n: means[n], reverse=metric.higher_is_better)
+        reach = number(metric, *sorted((means[trailing[0]], means[trailing[-1]])))
+        second = f"{listed(trailing)} {'trail' if len(trailing) > 1 else 'trails'} ({reach}).  {second}"
+    lines = [first, second]
+    updates = {entry.name: plan.updates(entry) for entry in plan.entries}
+    if len(set(updates.values())) > 1:
+        each = ", ".join(f"{name} {count:,}" for name, count in updates.items())
+        lines.append(
+            f"All saw the same {plan.examples:,} examples, in different numbers of updates ({each}): "
+            "at equal examples, whoever sees more of them before each update makes fewer updates."
+        )
+    return "\n".join(lines)
+
+
+def protocol(plan: Plan, verdict: Verdict) -> str:
+    """The last line of the answer: what is open, and what it rests on."""
+    unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
+    pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")
+    schedule = {"constant": "constant rate"}.get(plan.task.schedule, f"{plan.task.schedule} decay")
+    return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, learning rate only, {schedule}"

@@ -1,0 +1,127 @@
+"""What a race will do, decided before it starts."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradprix.tasks import Task
+
+from ._entry import Entry
+from ._trial import Trial
+from ._tune import rate, rungs
+from ._verdict import detectable
+
+TRIALS = 19
+SEEDS = 16
+FEWEST_SEEDS = 6
+"""With n seeds no p-value is below 2^(1-n), so fewer than six can never tell two entries apart at 5 %."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A race before it is run.
+
+    Args:
+        task: the problem, with the budget, batch size, schedule and margin of this race.
+        entries: what races.
+        trials: tuning trials an entry.
+        seeds: final seeds, the same for every entry.
+        seed: sets this race's seeds apart from those of a race with another number.
+    """
+
+    task: Task
+    entries: tuple[Entry, ...]
+    trials: int = TRIALS
+    seeds: int = SEEDS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(
+                f"trials = {self.trials}: each optimizer needs 1 tuning trial or more (19 is the protocol)."
+            )
+        if self.seeds < FEWEST_SEEDS:
+            raise ValueError(
+                f"seeds = {self.seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can ever be told "
+                "at 5 % (the smallest p-value is 2^(1 - seeds)). 16 is the protocol."
+            )
+        if not 0 <= self.seed < 100_000:
+            raise ValueError(f"seed = {self.seed}: it must be from 0 to 99999.")
+        if not self.task.metric.margin >= 0:
+            raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
+
+    def tuning_trial(self, entry: Entry, rung: int, seed: int) -> Trial:
+        """A tuning run of an entry: its own seeds, never those of the final."""
+        return self._trial(entry, rate(rung, entry.offset), 10_000 * self.seed + 1_000 + 100 * entry.luck + seed, False)
+
+    def final_trial(self, entry: Entry, lr: float, seed: int) -> Trial:
+        """A final run of an entry at its tuned rate, on a seed that no tuning has seen."""
+        return self._trial(entry, lr, 10_000 * self.seed + 1 + seed, True)
+
+    def _trial(self, entry: Entry, lr: float, seed: int, judged: bool) -> Trial:
+        task = self.task
+        batch_size = task.batch_size if entry.batch_size is None else entry.batch_size
+        return Trial(entry.rule, entry.values(lr), seed, batch_size, task.epochs, task.schedule, judged)
+
+    @property
+    def examples(self) -> int:
+        """Training examples that each run sees."""
+        return self.task.epochs * len(self.task.loaded.split(0).train)
+
+    def updates(self, entry: Entry) -> int:
+        """Steps that each run of an entry takes."""
+        count = len(self.task.loaded.split(0).train)
+        batch = self.task.batch_size if entry.batch_size is None else entry.batch_size or count
+        return self.task.epochs * -(-count // batch)
+
+    @property
+    def runs(self) -> int:
+        """Networks trained in all."""
+        return len(self.entries) * (self.trials + self.seeds)
+
+    @property
+    def smallest_difference(self) -> float:
+        """What the race can tell four times in five, in standard deviations of a paired difference."""
+        return detectable(len(self.entries), self.seeds)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as JSON: whatever a number of the race depends on."""
+        task = self.task
+        return {
+            "task": task.name,
+            "fingerprint": task.fingerprint,
+            "metric": {k: v for k, v in vars(task.metric).items() if k != "score"},
+            "baseline": task.baseline,
+            "epochs": task.epochs,
+            "examples": self.examples,
+            "batch_size": task.batch_size,
+            "schedule": task.schedule,
+            "trials": self.trials,
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "form": "stacked, one row a network, a batch of its own",
+            "entries": [self._describe(entry) for entry in self.entries],
+        }
+
+    def _describe(self, entry: Entry) -> Mapping[str, Any]:
+        low, high = (rate(rung, entry.offset) for rung in rungs(entry.space["lr"]))
+        trial = self.tuning_trial(entry, 0, 0)
+        return {
+            "name": entry.name,
+            "optimizer": entry.optimizer,
+            "rule": entry.rule.name,
+            "equations": trial.identity["equations"],
+            "fixed": dict(entry.fixed),
+            "space": {"lr": [low, high]},
+            "batch_size": trial.batch_size,
+            "updates": self.updates(entry),
+            "offset": entry.offset,
+            "luck": entry.luck,
+        }
+
+    @property
+    def key(self) -> str:
+        """A hash of the plan."""
+        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]

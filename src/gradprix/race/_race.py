@@ -1,0 +1,201 @@
+"""A race from its plan to its record."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gradprix.tasks import ALL, Task
+
+from ._engine import Engine, Local
+from ._entry import Entry, UnknownNameError, entries
+from ._journal import Journal, OtherRaceError
+from ._plan import SEEDS, TRIALS, Plan
+from ._record import Finals, make_record
+from ._result import Result
+from ._trial import Outcome, Trial
+from ._tune import Tuned, rate, tune
+
+Watch = Callable[[str, float, int], None]
+"""Hears, now and then, what is running, how many trials are done, and how many there are."""
+
+
+def make_plan(
+    task: Task | str,
+    optimizers: str | Iterable[str | Entry] | None = None,
+    *,
+    bracket: str = "rules",
+    trials: int = TRIALS,
+    seeds: int = SEEDS,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    schedule: str | None = None,
+    margin: float | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Decide everything about a race, without running it. The arguments are those of `race`."""
+    if isinstance(task, str):
+        if task not in ALL:
+            raise UnknownNameError("task", task, ALL)
+        task = ALL[task]
+    task = task.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
+    if margin is not None:
+        task = task.change(metric=replace(task.metric, margin=margin, relative=False))
+    return Plan(task, tuple(entries(optimizers, bracket)), trials, seeds, seed)
+
+
+def race(
+    task: Task | str,
+    optimizers: str | Iterable[str | Entry] | None = None,
+    *,
+    bracket: str = "rules",
+    trials: int = TRIALS,
+    seeds: int = SEEDS,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    schedule: str | None = None,
+    margin: float | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    processes: int | None = None,
+) -> Result:
+    """Tune optimizers fairly on a task, race them on fresh seeds, and say what the result is worth.
+
+    Args:
+        task: a task or the name of a built-in one.
+        optimizers: entries or their names, as a list or with commas between; `"all"` for every rule; the bracket's
+            entries when None.
+        bracket: `"rules"` races optimizers at one batch size, `"data"` one rule at three batch sizes.
+        trials: tuning trials for each entry.
+        seeds: final runs of each entry, on seeds that are the same for all and that no tuning has seen.
+        epochs: passes over the training examples in each run; the task's when None.
+        batch_size: examples a step for entries without one of their own; the task's when None.
+        schedule: `"cosine"`, `"linear"` or `"constant"`; the task's when None.
+        margin: the smallest difference that matters, in the metric's units; the task's when None.
+        seed: races with different numbers share no seed.
+        out: a folder to keep the race in, so that it can be continued; nothing is kept when None.
+        processes: how many train at once; as many as the machine has cores when None.
+
+    Returns:
+        The result: its answer, its verdict, and the record of every run.
+
+    Raises:
+        ValueError: for unknown names and impossible numbers.
+        OtherRaceError: when `out` holds a race with another plan.
+    """
+    plan = make_plan(
+        task,
+        optimizers,
+        bracket=bracket,
+        trials=trials,
+        seeds=seeds,
+        epochs=epochs,
+        batch_size=batch_size,
+        schedule=schedule,
+        margin=margin,
+        seed=seed,
+    )
+    return run(plan, None if out is None else Path(out), Local(processes))
+
+
+def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
+    """Run a plan, or finish it where it was left."""
+    described = plan.describe()
+    with Journal(out) as journal:
+        before = journal.read("plan")
+        if before is not None and before != described:
+            differs = [k for k in described if before.get(k) != described[k]]
+            raise OtherRaceError(
+                f"{out} holds a race with another plan ({', '.join(differs)} differ). "
+                "Choose another folder with --out, or delete that one."
+            )
+        journal.write("plan", described)
+        course = _Course(plan, journal, engine, watch)
+        started = time.perf_counter()
+        tuned = course.tune()
+        finals = course.finish(tuned)
+        seconds = time.perf_counter() - started + (journal.read("seconds") or 0.0)
+        journal.write("seconds", seconds)
+        record = make_record(plan, described, course.tried, tuned, finals, seconds)
+        journal.write("record", record)
+    return Result(record, out)
+
+
+@dataclass
+class _Course:
+    """A race under way: what is finished, and how to get what is not."""
+
+    plan: Plan
+    journal: Journal
+    engine: Engine
+    watch: Watch
+    finished: dict[str, Outcome] = field(default_factory=dict)
+    tried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.finished = self.journal.finished()
+        self.tried = {entry.name: [] for entry in self.plan.entries}
+
+    def outcomes(self, stage: str, trials: list[Trial]) -> list[Outcome]:
+        """What comes of the trials: from the journal where it is there, else from running them."""
+        missing = {trial.key: trial for trial in trials if trial.key not in self.finished}
+        before = self.done
+
+        def watch(share: float) -> None:
+            self.watch(stage, before + share, self.plan.runs)
+
+        watch(0.0)
+        for lane, outcomes in self.engine.run(self.plan.task, list(missing.values()), watch) if missing else ():
+            self.journal.finish(lane, outcomes)
+            self.finished |= {trial.key: outcome for trial, outcome in zip(lane, outcomes, strict=True)}
+        return [self.finished[trial.key] for trial in trials]
+
+    @property
+    def done(self) -> int:
+        return sum(len(tried) for tried in self.tried.values())
+
+    def tune(self) -> dict[str, Tuned]:
+        """Tune all entries side by side: what each wants next is run together with what the others want."""
+        entries = {entry.name: entry for entry in self.plan.entries}
+        tuners = {
+            name: tune(entry.space["lr"], entry.rule.hyperparameters["lr"], self.plan.trials)
+            for name, entry in entries.items()
+        }
+        tuned: dict[str, Tuned] = {}
+        asked = {name: next(tuner) for name, tuner in tuners.items()}
+        while asked:
+            wanted = [(name, rung, seed) for name, pairs in asked.items() for rung, seed in pairs]
+            trials = [self.plan.tuning_trial(entries[name], rung, seed) for name, rung, seed in wanted]
+            results = self.outcomes("tuning", trials)
+            answers: dict[str, dict[tuple[int, int], float]] = {name: {} for name in asked}
+            for (name, rung, seed), trial, outcome in zip(wanted, trials, results, strict=True):
+                answers[name][rung, seed] = outcome.valid_loss
+                self.tried[name].append(
+                    {
+                        "lr": trial.values["lr"],
+                        "seed": trial.seed,
+                        "first": seed == 0,
+                        "loss": outcome.valid_loss,
+                        "metric": outcome.curve[-1][3],
+                        "diverged": outcome.diverged,
+                    }
+                )
+            for name in list(asked):
+                try:
+                    asked[name] = tuners[name].send(answers[name])
+                except StopIteration as done:
+                    tuned[name] = done.value
+                    del asked[name]
+        return tuned
+
+    def finish(self, tuned: dict[str, Tuned]) -> Finals:
+        """Run every entry at its tuned rate on the final seeds."""
+        trials = [
+            self.plan.final_trial(entry, rate(tuned[entry.name].rung, entry.offset), seed)
+            for entry in self.plan.entries
+            for seed in range(self.plan.seeds)
+        ]
+        pairs = list(zip(trials, self.outcomes("final", trials), strict=True))
+        n = self.plan.seeds
+        return {entry.name: pairs[i * n : (i + 1) * n] for i, entry in enumerate(self.plan.entries)}

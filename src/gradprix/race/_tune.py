@@ -1,0 +1,108 @@
+"""Tuning one learning rate on a ladder, as a conversation: yields what to try, receives the validation losses."""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from gradprix.rules import Log
+
+STEPS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
+"""Six readable rates a decade, even in the logarithm to two digits."""
+SPREAD, REFINE, RESEEDED = 6, 4, 3
+"""Rungs spread over the space, rungs tried round the best, and how many of the best are tried on more seeds."""
+
+Ask = list[tuple[int, int]]
+"""(rung, which tuning seed) of each trial wanted."""
+Answers = dict[tuple[int, int], float]
+"""The validation loss of each, infinite if it diverged."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found.
+
+    Args:
+        rung: the best.
+        at_edge: whether no worse rung was tried on one side of it, so that the optimum may lie further out.
+    """
+
+    rung: int
+    at_edge: bool
+
+
+def rate(rung: int, offset: float = 0.0) -> float:
+    """The learning rate of a rung: 0 is 1, 6 is 10; an offset moves the whole ladder up, in rungs."""
+    decade, step = divmod(rung, len(STEPS))
+    plain = float(f"{STEPS[step]}e{decade}")
+    return plain if offset == 0 else float(f"{plain * 10 ** (offset / len(STEPS)):.3g}")
+
+
+def rungs(space: Log) -> tuple[int, int]:
+    """The lowest and highest rung within a space."""
+    low = math.ceil(len(STEPS) * math.log10(space.low) - 0.1)
+    high = math.floor(len(STEPS) * math.log10(space.high) + 0.1)
+    return low, max(low, high)
+
+
+def spread(space: Log, default: float, count: int = SPREAD) -> list[int]:
+    """Rungs evenly over the space, the one nearest the default rate among them."""
+    low, high = rungs(space)
+    home = min(max(round(len(STEPS) * math.log10(default)), low), high) if default > 0 else low
+    if count == 1:
+        return [home]
+    chosen = [round(low + (high - low) * i / (count - 1)) for i in range(count)]
+    nearest = min(range(count), key=lambda i: abs(chosen[i] - home))
+    chosen[nearest] = home
+    return list(dict.fromkeys(chosen))
+
+
+def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tuned]:
+    """Find the best rung in exactly this many trials.
+
+    Spread first; then, two at a time round the best: midway to each neighbour, and from then on the nearest free rung
+    on either side. Last, the best three on more seeds, if there are trials for it.
+
+    Args:
+        space: where to look; the search may leave it when the best is at its end.
+        default: a rate to begin near.
+        trials: how many in all.
+    """
+    seeds = max(0, (trials - SPREAD - REFINE) // RESEEDED)
+    alone = trials - RESEEDED * seeds
+    losses: dict[int, float] = {}
+
+    def ask(wanted: list[int]) -> Generator[Ask, Answers, None]:
+        answers = yield [(rung, 0) for rung in wanted]
+        losses.update({rung: answers[rung, 0] for rung in wanted})
+
+    yield from ask(spread(space, default, min(SPREAD, alone)))
+    halving = True
+    while len(losses) < alone:
+        yield from ask(around(losses, halving)[: alone - len(losses)])
+        halving = False
+    best = sorted(losses, key=lambda rung: (losses[rung], rung))[:RESEEDED]
+    totals = {rung: losses[rung] for rung in best}
+    if seeds:
+        answers = yield [(rung, seed) for rung in best for seed in range(1, seeds + 1)]
+        totals = {rung: losses[rung] + sum(answers[rung, seed] for seed in range(1, seeds + 1)) for rung in best}
+    rung = min(totals, key=lambda rung: (totals[rung], rung))
+    return Tuned(rung, rung in (min(losses), max(losses)))
+
+
+def around(losses: dict[int, float], halving: bool) -> list[int]:
+    """Two untried rungs, one on each side of the best: midway to its neighbours, or beside it.
+
+    At an end of what was tried there is no neighbour: as far outwards as the other side goes inwards.
+    """
+    best = min(losses, key=lambda rung: (losses[rung], rung))
+    below = max((rung for rung in losses if rung < best), default=None)
+    above = min((rung for rung in losses if rung > best), default=None)
+    gap_below = best - below if below is not None else above - best if above is not None else 2
+    gap_above = above - best if above is not None else gap_below
+    wanted = []
+    for side, gap in ((-1, gap_below), (1, gap_above)):
+        rung = best + side * (max(1, round(gap / 2)) if halving else 1)
+        while rung in losses:
+            rung += side
+        wanted.append(rung)
+    return wanted

@@ -1,0 +1,59 @@
+"""Examples, and how a seed divides them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from ._seeds import stream
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the examples to train on, to tune by, and to judge by."""
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """All examples of a task.
+
+    Args:
+        inputs: `[examples, ...]`.
+        targets: `[examples, ...]`.
+        test: indices of the official test examples; without them the seed draws a fifth, so that runs under one seed
+            share their split and runs under different seeds do not.
+        stratify: whether classes are divided in equal shares (targets are class numbers).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    test: Tensor | None = None
+    stratify: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(f"{len(self.inputs)} inputs but {len(self.targets)} targets: give one target an input.")
+
+    def split(self, seed: int) -> Split:
+        """How this seed divides the examples: 60/20/20, or 80/20 of what an official test set leaves."""
+        everything = torch.arange(len(self.inputs))
+        if self.test is None:
+            rest, test = self._cut(everything, 0.2, seed, "test")
+            train, valid = self._cut(rest, 0.25, seed, "valid")
+        else:
+            test = self.test
+            rest = everything[~torch.isin(everything, test)]
+            train, valid = self._cut(rest, 0.2, seed, "valid")
+        return Split(train, valid, test)
+
+    def _cut(self, indices: Tensor, share: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+        random = np.random.RandomState(stream(seed, purpose).initial_seed() % 2**32)
+        labels = self.targets[indices].numpy() if self.stratify else None
+        most, some = train_test_split(indices.numpy(), test_size=share, stratify=labels, random_state=random)
+        return torch.from_numpy(most), torch.from_numpy(some)

@@ -1,0 +1,35 @@
+"""How the learning rate goes over a run."""
+
+import math
+from collections.abc import Callable
+
+WARM_UP = 0.05
+"""The share of the steps over which the rate rises to its full value."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+"""What is left of the rate when the share `done` of the steps after warm-up is done."""
+
+
+def schedule(name: str, steps: int) -> Callable[[int], float]:
+    """The factor on the learning rate, for `torch.optim.lr_scheduler.LambdaLR` or a race.
+
+    Cosine and linear rise over the first 5 % of the steps and fall to zero after the last one.
+
+    Args:
+        name: `"cosine"`, `"linear"` or `"constant"`.
+        steps: how many steps the run has.
+
+    Returns:
+        `factor(step)` for steps counted from 0.
+    """
+    left = SCHEDULES[name]
+    warm = 0 if name == "constant" else round(WARM_UP * steps)
+
+    def factor(step: int) -> float:
+        return (step + 1) / (warm + 1) if step < warm else left(min(1.0, (step - warm) / (steps - warm)))
+
+    return factor

@@ -1,0 +1,99 @@
+"""A problem to train on: model, data, loss and metric."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._data import Data
+from ._schedule import SCHEDULES
+from ._seeds import fresh
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the race is about, measured on held-out examples after the last step.
+
+    Args:
+        name: as it is written in sentences and on axes.
+        score: `score(outputs, targets) -> float` over all held-out examples at once.
+        higher_is_better: the direction.
+        margin: the smallest difference that matters: in the metric's units, or, when `relative`, as a share of the
+            better entry's mean.
+        relative: what `margin` is measured in.
+        percent: whether to write the value as a percentage.
+    """
+
+    name: str
+    score: Callable[[Any, Any], float | Tensor]
+    higher_is_better: bool
+    margin: float
+    relative: bool = False
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem that optimizers race on.
+
+    Args:
+        name: a short word; the default folder of a race is named after it.
+        model: makes a network, with initial weights from torch's global generator.
+        loss: `loss(outputs, targets) -> scalar tensor`, a mean over examples.
+        metric: what is compared.
+        baseline: the metric of the best constant answer; a run that diverged scores this.
+        data: loads the examples; called once a process.
+        batch_size: examples a step, unless an entry has its own.
+        epochs: how often a run sees every training example.
+        schedule: how the learning rate goes: `"cosine"`, `"linear"` or `"constant"`.
+        about: one sentence.
+        noise: about how much the difference of two tuned entries varies from seed to seed (a standard deviation, in the
+            metric's units), when it is known; only used to say beforehand what a race can tell.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    loss: Callable[[Any, Any], Tensor]
+    metric: Metric
+    baseline: float
+    data: Callable[[], Data]
+    batch_size: int
+    epochs: int
+    schedule: str = "cosine"
+    about: str = ""
+    noise: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: it must be 1 or more.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
+
+    def change(self, **given: Any) -> "Task":
+        """The same task with other values where `given` is not None."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    @cached_property
+    def loaded(self) -> Data:
+        """The examples, loaded once."""
+        return self.data()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what the task is: the network and its weights under seed 0, the examples, the names of the rest."""
+        model = fresh(self.model, 0)
+        loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+        digest = hashlib.sha256(f"{self.name}\n{model}\n{loss}\n{self.metric.name}\n{self.baseline}".encode())
+        for tensor in (*model.state_dict().values(), self.loaded.inputs, self.loaded.targets):
+            digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Loaded examples stay at home: another process loads its own.
+        return {name: value for name, value in self.__dict__.items() if name != "loaded"}
