@@ -1,0 +1,49 @@
+"""Which optimizer should train my network, and why?
+
+Use, race and explain the whole family of neural-network optimizers:
+
+    import gradprix as gp
+    result = gp.race("digits")
+    optimizer = result.best.make(model.parameters())
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives. They load when first used, so that `import gradprix` costs nothing.
+_HOME = {
+    "Data": "tasks",
+    "Entry": "race",
+    "Metric": "tasks",
+    "Result": "race",
+    "Rule": "rules",
+    "State": "rules",
+    "Task": "tasks",
+    "load": "race",
+    "log": "rules",
+    "rule": "rules",
+    "schedule": "tasks",
+}
+_ROOMS = ("kernels", "optim", "race", "rules", "show", "tasks")
+
+__all__ = [*_HOME, *_ROOMS]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from gradprix import kernels, optim, rules, show, tasks
+    from gradprix.race import Entry, Result, load, race
+    from gradprix.rules import Rule, State, log, rule
+    from gradprix.tasks import Data, Metric, Task, schedule
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"gradprix.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"gradprix.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'gradprix' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,5 +1,8 @@
 """Which optimizer is best: plan, lanes, engines, journal, verdict."""
 
+import sys
+from types import ModuleType
+
 from ._engine import Engine, Local
 from ._entry import BRACKETS, ENTRIES, Entry, UnknownNameError, entries, twin
 from ._journal import Journal, OtherRaceError
@@ -34,3 +37,12 @@ __all__ = [
     "run",
     "twin",
 ]
+
+
+class _Callable(ModuleType):
+    """The room and the verb share a name: `gradprix.race(...)` runs a race, `gradprix.race.Plan` is in the room."""
+
+    __call__ = staticmethod(race)
+
+
+sys.modules[__name__].__class__ = _Callable

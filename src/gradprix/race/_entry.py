@@ -34,6 +34,7 @@ class Entry:
         space: where each tuned hyperparameter is searched; the rule's own space by default.
         batch_size: examples a step; None for the task's, 0 for all of them.
         offset: shifts the ladder of rates, in rungs from 0 to 1.
+        about: what it does, when the rule's own summary does not say it.
         luck: which tuning seeds it draws. Two entries that differ only in `offset` and `luck` are twins.
     """
 
@@ -44,10 +45,13 @@ class Entry:
     batch_size: int | None = None
     offset: float = 0.0
     luck: int = 0
+    about: str = ""
 
     def __post_init__(self) -> None:
         if not self.space:
             object.__setattr__(self, "space", self.rule.space)
+        if not self.about:
+            object.__setattr__(self, "about", self.rule.summary)
         if set(self.space) != {"lr"}:
             raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: a race tunes lr alone, for now.")
         if self.batch_size is not None and self.batch_size < 0:
@@ -84,8 +88,14 @@ SLOW = {"lr": log(1e-3, 1)}
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("momentum", rules.sgd, {"momentum": 0.9}, SLOW),
-        Entry("nesterov", rules.sgd, {"momentum": 0.9, "nesterov": True}, SLOW),
+        Entry("momentum", rules.sgd, {"momentum": 0.9}, SLOW, about="A step against a running sum of gradients."),
+        Entry(
+            "nesterov",
+            rules.sgd,
+            {"momentum": 0.9, "nesterov": True},
+            SLOW,
+            about="Momentum that looks one step ahead.",
+        ),
         Entry("adagrad", rules.adagrad),
         Entry("rmsprop", rules.rmsprop),
         Entry("adadelta", rules.adadelta),
@@ -93,13 +103,13 @@ ENTRIES = {
         Entry("adamw", rules.adamw),
         Entry("adamax", rules.adamax),
         Entry("nadam", rules.nadam),
-        Entry("minibatch", rules.sgd),
+        Entry("minibatch", rules.sgd, about="A step against the gradient of a few examples."),
         Entry("radam", rules.radam),
-        Entry("amsgrad", rules.adam, {"amsgrad": True}),
-        Entry("rmsprop-centered", rules.rmsprop, {"centered": True}),
-        Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES),
+        Entry("amsgrad", rules.adam, {"amsgrad": True}, about="Adam whose second moment never falls."),
+        Entry("rmsprop-centered", rules.rmsprop, {"centered": True}, about="RMSProp by the variance of the gradients."),
+        Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="A step against the gradient of all examples."),
         # One example is a noisier gradient than thirty-two, and bears a smaller rate.
-        Entry("sgd", rules.sgd, space=SLOW, batch_size=1),
+        Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="A step against the gradient of one example."),
     )
 }
 BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}

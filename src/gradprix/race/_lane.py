@@ -154,7 +154,7 @@ class _Lane:
         """Each network's loss and metric on its own examples."""
         self.model.eval()
         outputs, targets, losses = [], [], []
-        for index in part.tensor_split(range(EVALUATED_AT_ONCE, part.shape[1], EVALUATED_AT_ONCE), dim=1):
+        for index in part.tensor_split(tuple(range(EVALUATED_AT_ONCE, part.shape[1], EVALUATED_AT_ONCE)), dim=1):
             index = index[self.of_seed]
             outputs.append(self.predict(*self.state, self.data.inputs[index]))
             targets.append(self.data.targets[index])

@@ -107,8 +107,8 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         if before is not None and before != described:
             differs = [k for k in described if before.get(k) != described[k]]
             raise OtherRaceError(
-                f"{out} holds a race with another plan ({', '.join(differs)} differ). "
-                "Choose another folder with --out, or delete that one."
+                f"{out} holds a race with another plan (different: {', '.join(differs)}). "
+                f"Keep this one elsewhere, such as in {out}-2 (--out), or delete that one."
             )
         journal.write("plan", described)
         course = _Course(plan, journal, engine, watch)

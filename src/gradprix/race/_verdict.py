@@ -141,7 +141,7 @@ def signs(n: int) -> Floats:
         return np.asarray(1.0 - 2.0 * bits)
     drawn = np.random.default_rng(0).choice([-1.0, 1.0], size=(SAMPLED, n))
     drawn[0] = 1
-    return drawn
+    return np.asarray(drawn)
 
 
 def step_down(statistic: Floats, largest: Floats) -> Floats:

@@ -1,0 +1,171 @@
+"""The command line: `gradprix race`, `gradprix list`, `gradprix report`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="gradprix",
+    help="Which optimizer should train my network, and why?",
+    epilog="Begin with: gradprix race digits",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Bracket(StrEnum):
+    """What is compared."""
+
+    rules = "rules"
+    data = "data"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class What(StrEnum):
+    """What there is to list."""
+
+    optimizers = "optimizers"
+    tasks = "tasks"
+
+
+@contextlib.contextmanager
+def usage() -> Iterator[None]:
+    """Turn what a user got wrong into one line on stderr and exit code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"gradprix: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from gradprix import __version__
+
+        typer.echo(f"gradprix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Which optimizer should train my network, and why?"""
+
+
+@app.command()
+def race(
+    task: Annotated[str, typer.Argument(help="A built-in task: see `gradprix list tasks`.")],
+    optimizers: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between, or `all`: see `gradprix list optimizers`.", metavar="A,B|all"),
+    ] = None,
+    bracket: Annotated[
+        Bracket, typer.Option(help="`rules` races optimizers, `data` races one rule at three batch sizes.")
+    ] = Bracket.rules,
+    trials: Annotated[int, typer.Option(help="Tuning trials for each optimizer.")] = 19,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds for the final, 6 or more.")] = 16,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training examples; the task's own by default.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step; the task's own by default.")] = None,
+    schedule: Annotated[
+        Schedule | None, typer.Option(help="How the learning rate goes; the task's own by default.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="The smallest difference that matters; the task's own by default.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
+    seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+) -> None:
+    """Tune optimizers fairly, race them on fresh seeds, and say what the result is worth.
+
+    Every optimizer gets the same number of trials, every run the same number of training examples. The same command
+    again finishes what is missing and repeats nothing.
+    """
+    from gradprix.race import Local, make_plan, run
+    from gradprix.show import _console, progress
+
+    with usage():
+        made = make_plan(
+            task,
+            optimizers,
+            bracket=bracket.value,
+            trials=trials,
+            seeds=seeds,
+            epochs=epochs,
+            batch_size=batch_size,
+            schedule=schedule.value if schedule else None,
+            margin=margin,
+            seed=seed,
+        )
+    if plan:
+        _console.console().print(_console.plan(made))
+        return
+    if not as_json and sys.stderr.isatty():
+        _console.console(stderr=True).print(_console.plan(made))
+    with usage(), progress() as watch:
+        result = run(made, out or Path("runs") / made.task.name, Local(), watch)
+    _finish(result, as_json)
+
+
+@app.command("list")
+def list_(what: Annotated[What | None, typer.Argument(help="Both when left out.")] = None) -> None:
+    """List the optimizers and tasks there are."""
+    from gradprix.show import _console
+
+    if what != What.tasks:
+        _console.console().print(_console.optimizers())
+    if what != What.optimizers:
+        _console.console().print(_console.tasks())
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+) -> None:
+    """Show a finished race again, and write its report anew."""
+    from gradprix.race import load
+
+    with usage():
+        result = load(folder)
+    _finish(result, as_json)
+
+
+def _finish(result: "Result", as_json: bool) -> None:  # noqa: F821
+    """Write the report, then print the answer."""
+    import json
+
+    from gradprix.show import _console, write_report
+
+    write_report(result)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+    else:
+        _console.console().print(_console.answer(result))
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("gradprix: stopped. What is finished is kept; the same command goes on from there.", err=True)
+        sys.exit(130)

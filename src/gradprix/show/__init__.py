@@ -1,0 +1,20 @@
+"""How it is seen: console, figures, report. Everything here reads records and measures nothing."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Plotly takes a while to import, and a console needs none of it.
+_HOME = {"answer": "_console", "progress": "_progress", "report": "_report", "write_report": "_report"}
+
+__all__ = ["answer", "progress", "report", "write_report"]
+
+if TYPE_CHECKING:
+    from ._console import answer
+    from ._progress import progress
+    from ._report import report, write_report
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"gradprix.show.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'gradprix.show' has no attribute {name!r}")

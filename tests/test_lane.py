@@ -1,0 +1,195 @@
+"""A trial's numbers depend on its plan alone, and are those of a plain PyTorch loop."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from gradprix import optim, rules, tasks
+from gradprix.race import ENTRIES, Local
+from gradprix.race._engine import divide
+from gradprix.race._lane import run_lane
+from gradprix.race._trial import Outcome, Trial
+from gradprix.tasks._seeds import fresh, stream
+
+RATES = {"sgd": 0.3, "adagrad": 0.05, "adadelta": 2.0, "rmsprop": 3e-3}
+VARIANTS = [entry for entry in ENTRIES.values() if entry.batch_size is None]
+SHORT = tasks.digits.change(epochs=2)
+
+
+def trial(entry: object = "adam", lr: float = 1e-2, seed: int = 1, epochs: int = 2, batch_size: int = 32) -> Trial:
+    entry = ENTRIES[entry] if isinstance(entry, str) else entry
+    return Trial(entry.rule, entry.values(lr), seed, batch_size, epochs, "cosine", judged=True)
+
+
+def plain(t: Trial, task: tasks.Task = SHORT) -> tuple[nn.Module, list[float]]:
+    """The same run as anyone would write it: torch.optim, a scheduler, one network."""
+    data, cut = task.loaded, task.loaded.split(t.seed)
+    model, order = fresh(task.model, t.seed), stream(t.seed, "order")
+    values = dict(t.values)
+    if "beta1" in values:
+        values["betas"] = (values.pop("beta1"), values.pop("beta2"))
+    cls = next(c for name in optim.__all__ if getattr(c := getattr(optim, name), "rule", None) is t.rule)
+    known = cls.__signature__.parameters
+    optimizer = getattr(torch.optim, cls.__name__)(
+        model.parameters(), **{name: value for name, value in values.items() if name in known}
+    )
+    batch = t.batch_size or len(cut.train)
+    steps = t.epochs * -(-len(cut.train) // batch)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, tasks.schedule(t.schedule, steps))
+    losses = []
+    for _ in range(t.epochs):
+        for index in cut.train[torch.randperm(len(cut.train), generator=order)].split(batch):
+            loss = task.loss(model(data.inputs[index]), data.targets[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.item())
+    return model.eval(), losses
+
+
+@pytest.mark.parametrize("entry", VARIANTS, ids=lambda e: e.name)
+def test_a_stacked_run_is_a_plain_pytorch_loop(entry: object) -> None:
+    # float64 leaves no room for a wrong formula to hide behind rounding.
+    def data() -> tasks.Data:
+        single = tasks.digits.loaded
+        return replace(single, inputs=single.inputs.double())
+
+    task = SHORT.change(data=data, model=lambda: tasks.digits.model().double())
+    t = trial(entry, RATES.get(entry.rule.name, 1e-2))
+    (outcome,) = run_lane(task, [t])
+    model, losses = plain(t, task)
+    cut = task.loaded.split(t.seed)
+    with torch.no_grad():
+        output = model(task.loaded.inputs[cut.test])
+    assert outcome.test_loss == pytest.approx(task.loss(output, task.loaded.targets[cut.test]).item(), rel=1e-9)
+    assert outcome.test_metric == tasks.accuracy(output, task.loaded.targets[cut.test]).item()
+    n = len(cut.train)
+    sizes = [min(32, n - start) for start in range(0, n, 32)]
+    for epoch, point in enumerate(outcome.curve):
+        mean = sum(s * x for s, x in zip(sizes, losses[epoch * len(sizes) :], strict=False)) / n
+        assert point[:2] == (n * (epoch + 1), pytest.approx(mean, rel=1e-9))
+
+
+def test_a_run_in_float32_stays_near_the_plain_loop() -> None:
+    t = trial("nadam", 2e-3)
+    _, losses = plain(t)
+
+    assert run_lane(SHORT, [t])[0].curve[0][1] == pytest.approx(
+        sum(losses[:33]) * 32 / 1077 + losses[33] * 21 / 1077, rel=1e-5
+    )
+
+
+@pytest.fixture(scope="module")
+def crowd() -> tuple[list[Trial], list[Outcome]]:
+    """Every optimizer at rates from timid to absurd on two seeds, and what came of it in one lane."""
+    trials = [trial(e, lr, seed) for e in VARIANTS for lr, seed in ((1e-3, 1), (1e-2, 2), (1e30, 1))]
+    return trials, run_lane(SHORT, trials)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 16])
+def test_the_lane_a_trial_is_in_changes_no_bit(crowd: tuple[list[Trial], list[Outcome]], width: int) -> None:
+    trials, outcomes = crowd
+    assert any(outcome.diverged for outcome in outcomes), "some diverge on the way"
+    known = {t.key: outcome.to_json() for t, outcome in zip(trials, outcomes, strict=True)}
+    shuffled = random.Random(width).sample(trials, len(trials) if width > 1 else 9)
+    for i in range(0, len(shuffled), width):
+        lane = shuffled[i : i + width]
+        assert [o.to_json() for o in run_lane(SHORT, lane)] == [known[t.key] for t in lane]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_engine_changes_no_bit(crowd: tuple[list[Trial], list[Outcome]], processes: int) -> None:
+    trials, outcomes = crowd
+    seen: list[float] = []
+    got = {
+        t.key: outcome.to_json()
+        for lane, results in Local(processes).run(SHORT, trials, seen.append)
+        for t, outcome in zip(lane, results, strict=True)
+    }
+    assert got == {t.key: outcome.to_json() for t, outcome in zip(trials, outcomes, strict=True)}
+    assert all(0 <= share <= len(trials) for share in seen)
+
+
+def test_a_diverged_run_scores_the_baseline(crowd: tuple[list[Trial], list[Outcome]]) -> None:
+    lost = [outcome for outcome in crowd[1] if outcome.diverged]
+
+    assert {outcome.test_metric for outcome in lost} == {tasks.digits.baseline}
+    assert {outcome.valid_loss for outcome in lost} == {float("inf")}
+    assert all(1 <= outcome.diverged <= 68 for outcome in lost)
+
+
+def test_lanes_hold_like_trials_and_are_never_narrow() -> None:
+    trials = [trial(lr=lr) for lr in (0.1, 0.2, 0.3, 0.4, 0.5)] + [trial(lr=0.1, batch_size=0)]
+    lanes = divide(trials, processes=2)
+
+    assert sorted(len(lane) for lane in lanes) == [1, 2, 3]
+    assert all(len({t.batch_size for t in lane}) == 1 for lane in lanes)
+    assert {t.key for lane in lanes for t in lane} == {t.key for t in trials}
+    assert max(len(lane) for lane in divide([trial(lr=i + 1) for i in range(300)], 2)) <= 64
+
+
+def test_everything_that_matters_is_in_a_trials_key() -> None:
+    base = trial()
+    others = [
+        trial("adamw"),
+        trial("amsgrad"),
+        trial(lr=0.02),
+        trial(seed=2),
+        trial(epochs=3),
+        trial(batch_size=16),
+        replace(base, schedule="linear"),
+        replace(base, judged=False),
+    ]
+
+    assert trial().key == base.key
+    assert len({t.key for t in [base, *others]}) == 9
+
+
+def test_an_outcome_survives_the_journal() -> None:
+    for outcome in (
+        Outcome([(10, 0.5, float("nan"), 0.25)], None, None, 3),
+        Outcome([(10, 0.1, 0.2, 0.3)], float("inf"), 0.1, None),
+    ):
+        assert Outcome.from_json(outcome.to_json()).to_json() == outcome.to_json()
+
+
+def test_the_users_random_numbers_and_threads_are_left_alone() -> None:
+    torch.manual_seed(5)
+    expected, threads = torch.rand(1), torch.get_num_threads()
+    torch.manual_seed(5)
+    run_lane(SHORT.change(epochs=1), [trial(epochs=1)])
+
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+
+
+class Odd(nn.Module):
+    """Batch norm with its buffers, a frozen layer, and a parameter that nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.frozen, self.out = nn.BatchNorm1d(64), nn.Linear(64, 32), nn.Linear(32, 10)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.frozen(self.norm(x))))
+
+
+def test_buffers_and_frozen_and_unused_parameters_work() -> None:
+    task = SHORT.change(model=Odd, name="odd")
+    trials = [trial("momentum", 0.05, seed) for seed in (1, 2)]
+    for t, outcome in zip(trials, run_lane(task, trials), strict=True):
+        model, _ = plain(t, task)
+        cut = task.loaded.split(t.seed)
+        with torch.no_grad():
+            loss = task.loss(model(task.loaded.inputs[cut.test]), task.loaded.targets[cut.test])
+        assert outcome.test_loss == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_rules_are_all_raced_by_some_entry() -> None:
+    assert {entry.rule for entry in ENTRIES.values()} == set(rules.ALL.values())

@@ -1,0 +1,175 @@
+"""The words of the verdict, and how often they are wrong."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gradprix.race import judge
+from gradprix.race._verdict import detectable, flip, own_interval, signs, step_down
+
+
+def words(a: list[float], b: list[float], margin: float, **given: bool) -> str:
+    (pair,) = judge({"a": a, "b": b}, higher_is_better=given.get("higher", True), margin=margin).pairs
+    return pair.words
+
+
+NOISE = [0.1 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("gap", "margin", "expected"),
+    [
+        (1.0, 0.5, "wins"),
+        (1.0, 2.0, "slightly ahead"),
+        (0.01, 0.5, "ties"),
+        (0.01, 0.05, "not settled"),
+        (0.03, 0.0, "not settled"),
+    ],
+)
+def test_the_four_words(gap: float, margin: float, expected: str) -> None:
+    base = [5.0] * 16
+    better = [5.0 + gap + n for n in NOISE]
+
+    assert words(better, base, margin) == expected
+    assert words(base, better, margin) == expected, "the order of entries does not matter"
+    assert words([-v for v in better], [-v for v in base], margin, higher=False) == expected
+
+
+def test_a_pair_is_told_from_the_better_ones_side() -> None:
+    verdict = judge({"low": [1.0, 2, 3, 4, 5, 6], "high": [9.0, 9, 9, 8, 9, 9]}, higher_is_better=False, margin=0.1)
+
+    (pair,) = verdict.pairs
+    assert (pair.a, pair.b, pair.words) == ("low", "high", "wins")
+    assert pair.difference == pytest.approx(5.333, abs=1e-3)
+    assert pair.ci95[0] < pair.difference < pair.ci95[1]
+    assert verdict.leaders == ("low",)
+
+
+def test_differences_that_are_all_zero_tie_even_without_a_margin() -> None:
+    same = [0.9, 0.8, 0.7, 0.9, 0.8, 0.7]
+    verdict = judge({"a": same, "b": same, "c": [v - 0.1 for v in same]}, higher_is_better=True, margin=0.0)
+
+    told = {(pair.a, pair.b): pair for pair in verdict.pairs}
+    assert told["a", "b"].words == "ties"
+    assert told["a", "b"].p == 1
+    assert told["a", "c"].words == "wins", "the same difference under every seed is as sure as it gets"
+    assert told["a", "c"].p == pytest.approx(2**-5)
+
+
+def test_a_relative_margin_is_a_share_of_the_better_mean() -> None:
+    a, b = [1.0 + 0.01 * n for n in NOISE], [1.08] * 16
+
+    (loose,) = judge({"a": a, "b": b}, higher_is_better=False, margin=0.1, relative=True).pairs
+    (tight,) = judge({"a": a, "b": b}, higher_is_better=False, margin=0.05, relative=True).pairs
+    assert (loose.words, tight.words) == ("slightly ahead", "wins")
+
+
+def test_open_pairs_say_about_how_many_more_seeds() -> None:
+    (pair,) = judge({"a": [0.05 + n for n in NOISE], "b": [0.0] * 16}, higher_is_better=True, margin=0.0).pairs
+
+    half = pair.ci95[1] - pair.difference
+    assert pair.more_seeds == pytest.approx(16 * ((half / 0.05) ** 2 - 1), abs=2)
+
+
+def test_one_pair_is_the_exact_sign_flip_test_of_scipy() -> None:
+    d = np.array([0.3, 0.1, -0.2, 0.5, 0.4, 0.2, -0.1, 0.6])
+    (pair,) = judge({"a": list(d), "b": [0.0] * 8}, higher_is_better=True, margin=0.0).pairs
+
+    def studentised(x: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.abs(x.mean(axis) / (x.std(axis, ddof=1) / np.sqrt(x.shape[axis])))
+
+    exact = stats.permutation_test((d,), studentised, permutation_type="samples", n_resamples=np.inf, vectorized=True)
+    assert pair.p == pytest.approx(np.mean(exact.null_distribution >= exact.statistic * (1 - 1e-9)))
+
+
+def test_every_vector_of_signs_is_tried_once_up_to_a_common_sign() -> None:
+    assert len(signs(5)) == 16
+    assert {tuple(s) for s in np.concatenate([signs(5), -signs(5)])} == set(product((-1.0, 1.0), repeat=5))
+    assert (signs(5)[0] == 1).all()
+    assert (signs(40)[0] == 1).all()
+    assert signs(40).shape == (20_000, 40)
+
+
+def test_step_down_p_values_by_hand() -> None:
+    rng = np.random.default_rng(1)
+    differences = rng.standard_normal((4, 7)) + np.array([[2.0], [0.0], [1.0], [0.2]])
+    _, _, statistic, largest = flip(differences)
+    null = np.abs(
+        [
+            [np.mean(d * s) / (np.std(d * s, ddof=1) / np.sqrt(7)) for s in signs(7)]
+            for d in differences
+        ]
+    )
+    order = np.argsort(-statistic)
+    expected, floor = np.empty(4), 0.0
+    for i, k in enumerate(order):
+        floor = max(floor, np.mean(null[order[i:]].max(0) >= statistic[k] - 1e-9))
+        expected[k] = floor
+    np.testing.assert_allclose(step_down(statistic, largest), expected)
+
+
+def test_the_own_interval_is_students() -> None:
+    values = [0.9, 0.95, 0.97, 0.92, 0.93, 0.96]
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+
+    assert own_interval(values) == pytest.approx((expected.low, expected.high))
+    assert own_interval([0.5] * 6) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [{"a": [1.0, 2.0]}, {"a": [1.0], "b": [2.0]}, {"a": [1.0, np.nan], "b": [1.0, 2.0]}])
+def test_what_cannot_be_judged_is_refused(values: dict[str, list[float]]) -> None:
+    with pytest.raises(ValueError, match="two entries or more"):
+        judge(values, higher_is_better=True, margin=0.0)
+
+
+def false_wins(races: int, rng: np.random.Generator) -> float:
+    """The share of races of 11 equal entries with any false win."""
+    found = 0
+    for _ in range(races):
+        table = rng.standard_normal((11, 16)) + 3 * rng.standard_normal(16)  # the seed's own luck is shared
+        verdict = judge(dict(zip("abcdefghijk", table.tolist(), strict=True)), higher_is_better=True, margin=0.0)
+        found += any(pair.words == "wins" for pair in verdict.pairs)
+    return found / races
+
+
+def told(races: int, rng: np.random.Generator) -> float:
+    """The share of (race, rival) in which one entry, better by 2 SD of the paired difference, is told from a rival."""
+    found = 0
+    for _ in range(races):
+        table = rng.standard_normal((11, 16)) + 3 * rng.standard_normal(16)
+        table[0] += 2 * np.sqrt(2)  # the difference of two unit normals has variance 2
+        verdict = judge(dict(zip("abcdefghijk", table.tolist(), strict=True)), higher_is_better=True, margin=0.0)
+        found += sum(pair.a == "a" and pair.words in ("wins", "slightly ahead") for pair in verdict.pairs)
+    return found / (10 * races)
+
+
+def test_equal_entries_seldom_win_and_a_better_one_is_told_quick() -> None:
+    # 5 % and three standard errors of 100 races.
+    assert false_wins(100, np.random.default_rng(5)) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
+    assert told(30, np.random.default_rng(6)) >= 0.95
+
+
+@pytest.mark.slow
+def test_equal_entries_seldom_win() -> None:
+    share = false_wins(1000, np.random.default_rng(2026))
+    print(f"any false win among 11 equal entries: {share:.1%} of 1,000 races")
+    assert share <= 0.064
+
+
+@pytest.mark.slow
+def test_a_better_entry_is_told_from_each_other() -> None:
+    share = told(1000, np.random.default_rng(2027))
+    print(f"better by 2 SD and told: {share:.1%}")
+    assert share >= 0.95
+
+
+def test_the_smallest_difference_is_about_right() -> None:
+    size, rng, found = detectable(5, 16), np.random.default_rng(3), 0
+    for _ in range(150):
+        table = rng.standard_normal((5, 16))
+        table[0] += size * np.sqrt(2)
+        verdict = judge(dict(zip("abcde", table.tolist(), strict=True)), higher_is_better=True, margin=0.0)
+        found += sum(pair.a == "a" and pair.words == "wins" for pair in verdict.pairs)
+    assert 0.7 <= found / (4 * 150) <= 0.9
