@@ -96,12 +96,7 @@ def test_step_down_p_values_by_hand() -> None:
     rng = np.random.default_rng(1)
     differences = rng.standard_normal((4, 7)) + np.array([[2.0], [0.0], [1.0], [0.2]])
     _, _, statistic, largest = flip(differences)
-    null = np.abs(
-        [
-            [np.mean(d * s) / (np.std(d * s, ddof=1) / np.sqrt(7)) for s in signs(7)]
-            for d in differences
-        ]
-    )
+    null = np.abs([[np.mean(d * s) / (np.std(d * s, ddof=1) / np.sqrt(7)) for s in signs(7)] for d in differences])
     order = np.argsort(-statistic)
     expected, floor = np.empty(4), 0.0
     for i, k in enumerate(order):

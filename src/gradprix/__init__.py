@@ -26,9 +26,26 @@ _HOME = {
     "rule": "rules",
     "schedule": "tasks",
 }
-_ROOMS = ("kernels", "optim", "race", "rules", "show", "tasks")
 
-__all__ = [*_HOME, *_ROOMS]  # noqa: PLE0604
+__all__ = [
+    "Data",
+    "Entry",
+    "Metric",
+    "Result",
+    "Rule",
+    "State",
+    "Task",
+    "kernels",
+    "load",
+    "log",
+    "optim",
+    "race",
+    "rule",
+    "rules",
+    "schedule",
+    "show",
+    "tasks",
+]
 
 if TYPE_CHECKING:
     from gradprix import kernels, optim, rules, show, tasks
@@ -38,10 +55,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"gradprix.{name}")
     if name in _HOME:
         return getattr(import_module(f"gradprix.{_HOME[name]}"), name)
+    if name in __all__:
+        return import_module(f"gradprix.{name}")
     raise AttributeError(f"module 'gradprix' has no attribute {name!r}")
 
 

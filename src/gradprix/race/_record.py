@@ -57,7 +57,7 @@ def make_record(
                 "ci95": own_interval(values[entry.name]),
                 "diverged": sum(outcome.diverged is not None for _, outcome in finals[entry.name]),
             },
-            "losses": [outcome.test_loss for _, outcome in finals[entry.name] if outcome.diverged is None],
+            "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[entry.name]],
             "leads": entry.name in verdict.leaders,
             "window": wide[entry.name],
             "memory": memory[entry.name],

@@ -1,0 +1,283 @@
+"""A race from plan to record, on disk and from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gradprix as gp
+from gradprix import tasks
+from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, entries, make_plan, run
+from gradprix.race._answer import near_limit, window, windows
+
+SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
+FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def small() -> Result:
+    return gp.race("digits", **SMALL, processes=1)
+
+
+def numbers(result: Result) -> dict[str, Any]:
+    """Everything but what a clock says."""
+    return {key: value for key, value in result.record.items() if key != "cost"}
+
+
+def cli(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("gradprix")), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_same_race_gives_the_same_numbers(small: Result) -> None:
+    assert numbers(gp.race("digits", **SMALL, processes=1)) == numbers(small)
+
+
+def test_two_processes_give_the_same_numbers(small: Result) -> None:
+    assert numbers(gp.race("digits", **SMALL, processes=2)) == numbers(small)
+
+
+def test_another_seed_gives_another_race(small: Result) -> None:
+    other = gp.race("digits", **SMALL, processes=1, seed=1).record
+
+    assert {run["seed"] for runs in other["tried"].values() for run in runs} == {11_000}
+    assert other["entries"][0]["final"]["values"] != small.record["entries"][0]["final"]["values"]
+
+
+def test_tuning_seeds_are_never_final_seeds() -> None:
+    plan = make_plan("digits", trials=100, seeds=64)
+    tuning = {plan.tuning_trial(entry, -10, seed).seed for entry in plan.entries for seed in range(31)}
+    final = {plan.final_trial(entry, 0.1, seed).seed for entry in plan.entries for seed in range(64)}
+
+    assert not tuning & final
+
+
+def test_every_run_sees_the_same_examples_and_every_entry_gets_the_same_trials(small: Result) -> None:
+    record = small.record
+
+    assert [entry["tuning"]["trials"] for entry in record["entries"]] == [4, 4, 4]
+    assert [len(entry["final"]["values"]) for entry in record["entries"]] == [6, 6, 6]
+    assert record["cost"]["examples"] == 3 * (4 + 6) * 1077
+    assert all(curve["examples"] == [1077] for curve in record["curves"].values())
+
+
+def test_the_json_has_the_promised_form(small: Result) -> None:
+    made = json.loads(json.dumps(small.to_dict(), allow_nan=False))
+
+    assert list(made) == ["task", "out", "report", "budget", "entries", "verdict", "cost"]
+    assert set(made["budget"]) >= {"trials", "seeds", "examples"}
+    for entry in made["entries"]:
+        assert set(entry) >= {"name", "optimizer", "batch_size", "tuned", "tuning", "final"}
+        assert set(entry["tuning"]) >= {"trials", "diverged", "at_edge"}
+        assert set(entry["final"]) >= {"metric", "values", "mean", "ci95", "diverged"}
+        assert entry["final"]["ci95"][0] <= entry["final"]["mean"] <= entry["final"]["ci95"][1]
+    assert set(made["verdict"]) >= {"best", "take", "text", "pairs"}
+    assert made["verdict"]["take"] in made["verdict"]["best"]
+    assert len(made["verdict"]["pairs"]) == 3
+    assert set(made["verdict"]["pairs"][0]) >= {"a", "b", "difference", "ci95", "p", "words"}
+    assert set(made["cost"]) >= {"trials", "examples", "seconds"}
+
+
+def test_the_winner_is_made_ready_to_train(small: Result) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = small.best.make(model.parameters())
+
+    assert type(optimizer).__name__ == small.best.optimizer
+    assert optimizer.param_groups[0]["lr"] == small.best.arguments["lr"]
+    made = eval(small.best.code, {"gradprix": gp, "params": model.parameters()})
+    assert made.defaults == optimizer.defaults
+
+
+def test_a_finished_trial_is_not_run_again(tmp_path: Path, small: Result) -> None:
+    plan = make_plan("digits", **SMALL)
+
+    class Interrupted(Local):
+        """Stops after so many lanes."""
+
+        def __init__(self, lanes: int) -> None:
+            super().__init__(1)
+            self.left, self.ran = lanes, 0
+
+        def run(self, task: Any, trials: Any, watch: Any) -> Any:
+            for lane, outcomes in super().run(task, trials, watch):
+                if self.left == 0:
+                    raise KeyboardInterrupt
+                self.left -= 1
+                self.ran += len(lane)
+                yield lane, outcomes
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, tmp_path, first := Interrupted(1))
+    result = run(plan, tmp_path, second := Interrupted(99))
+    again = run(plan, tmp_path, third := Interrupted(0))
+
+    assert first.ran + second.ran == plan.runs
+    assert third.ran == 0
+    assert numbers(result) == numbers(again) == numbers(small)
+    assert numbers(gp.load(tmp_path)) == numbers(small)
+
+
+def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    plan = make_plan("digits", **SMALL)
+    with Journal(tmp_path) as journal:
+        journal.write("plan", plan.describe())
+    with pytest.raises(OtherRaceError, match=r"another plan \(different: epochs, examples, entries\)"):
+        run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Local(1))
+
+
+def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no race"):
+        gp.load(tmp_path)
+    with Journal(tmp_path) as journal:
+        journal.write("plan", {})
+    with pytest.raises(ValueError, match="is not finished"):
+        gp.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "digit"}, "no task is called 'digit'. Did you mean digits?"),
+        ({"task": "imagenet"}, "There are: digits."),
+        ({"optimizers": "adm,sgd"}, "no optimizer is called 'adm'. Did you mean .*adam"),
+        ({"optimizers": "adam"}, "two optimizers or more"),
+        ({"optimizers": "adam,adam"}, "adam: entered more than once"),
+        ({"optimizers": "all,adam"}, "adam: entered more than once"),
+        ({"optimizers": ""}, "two optimizers or more"),
+        ({"bracket": "rule"}, "no bracket is called 'rule'. Did you mean rules?"),
+        ({"trials": 0}, "trials = 0: each optimizer needs 1"),
+        ({"seeds": 5}, "seeds = 5: with fewer than 6 seeds no difference can ever be told"),
+        ({"epochs": 0}, "epochs = 0: it must be 1 or more"),
+        ({"batch_size": -1}, "batch_size = -1: it must be 1 or more"),
+        ({"schedule": "step"}, "schedule = 'step': it must be one of cosine, linear, constant"),
+        ({"margin": -0.1}, "margin = -0.1: it must be 0 or more"),
+        ({"margin": float("nan")}, "margin = nan: it must be 0 or more"),
+        ({"seed": -1}, "seed = -1: it must be from 0"),
+    ],
+)
+def test_impossible_plans_are_refused_with_what_is_allowed(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_plan(**{"task": "digits", **given})
+
+
+def test_the_default_brackets() -> None:
+    names = [entry.name for entry in entries()]
+
+    assert names == "momentum nesterov adagrad rmsprop adadelta adam adamw adamax nadam minibatch".split()
+    assert {e.name for e in entries("all")} - set(names) == {"radam", "amsgrad", "rmsprop-centered"}
+    assert [e.name for e in entries(None, "data")] == ["gd", "sgd", "minibatch"]
+
+
+def test_an_entry_of_ones_own_races() -> None:
+    slow = gp.Entry("slow-adam", gp.rules.adam, {"beta1": 0.5}, {"lr": gp.log(1e-5, 1e-4)})
+    result = gp.race("digits", ["adam", slow], trials=2, seeds=6, epochs=1, processes=1)
+
+    assert result.best.name == "adam"
+    assert result.record["entries"][1]["code"].startswith("gradprix.optim.Adam(params, lr=")
+    assert "betas=(0.5, 0.999)" in result.record["entries"][1]["code"]
+
+
+def test_a_task_of_ones_own_races_by_loss() -> None:
+    x = torch.linspace(-1, 1, 120)[:, None]
+    task = gp.Task(
+        name="line",
+        model=lambda: torch.nn.Linear(1, 1),
+        loss=torch.nn.functional.mse_loss,
+        metric=gp.Metric("test loss", torch.nn.functional.mse_loss, higher_is_better=False, margin=0.1, relative=True),
+        baseline=1.0,
+        data=lambda: gp.Data(x, 3 * x + 1),
+        batch_size=16,
+        epochs=3,
+    )
+    result = gp.race(task, "momentum,minibatch,adam", trials=6, seeds=6)
+
+    assert result.record["plan"]["metric"]["relative"]
+    assert result.text.startswith("line: ")
+
+
+def test_gradient_descent_trails_at_equal_examples_and_the_answer_says_why() -> None:
+    result = gp.race("digits", bracket="data", trials=7, seeds=6, epochs=3, processes=2)
+
+    assert "gd" not in result.record["verdict"]["best"]
+    assert "gd 3, sgd 3,231, minibatch 102" in result.text
+    assert "makes fewer updates" in result.text
+
+
+def test_learning_rate_windows() -> None:
+    losses = {0.01: 1.0, 0.1: 0.1, 1.0: 0.1, 10.0: float("inf")}
+
+    assert window(losses, 0.1) == pytest.approx(1.0)
+    assert window(losses, 10**-0.5) == pytest.approx(1.5), "half way to the neighbour, in logarithms"
+    assert window(losses, 0.05) == 0
+    assert window({1.0: float("inf")}, float("inf")) == 0
+    assert near_limit({"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3}, "c": {1.0: 0.2}}) == pytest.approx(0.4)
+    assert windows({"a": losses, "b": {0.1: 0.4}})["b"] == 0
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    planned = cli("race", "digits", *FLAGS, "--plan", cwd=tmp_path)
+    assert "In all 30 networks" in planned.stdout
+    assert not list(tmp_path.iterdir()), "a plan writes nothing"
+
+    raced = cli("race", "digits", *FLAGS, "--json", cwd=tmp_path)
+    result = json.loads(raced.stdout)
+    assert raced.stderr == ""
+    assert result["report"] == "runs/digits/report.html"
+    assert (tmp_path / result["report"]).stat().st_size > 1e6
+
+    shown = cli("report", "runs/digits", cwd=tmp_path).stdout
+    assert shown.startswith(result["verdict"]["text"])
+    assert "Report: runs/digits/report.html" in shown
+    assert json.loads(cli("report", "runs/digits", "--json", cwd=tmp_path).stdout) == result
+
+    refused = cli("race", "digits", "--optimizers", "adam,sgd", cwd=tmp_path, code=2)
+    assert "holds a race with another plan" in refused.stderr
+    assert "--out" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["race", "digit"], "Did you mean digits?"),
+        (["race", "digits", "--optimizers", "adm,sgd"], "Did you mean"),
+        (["race", "digits", "--seeds", "3"], "fewer than 6 seeds"),
+        (["race", "digits", "--trials", "many"], "'many' is not a valid int"),
+        (["race", "digits", "--schedule", "step"], "cosine"),
+        (["race"], "Missing argument"),
+        (["report", "nowhere"], "nowhere holds no race"),
+        (["list", "rules"], "optimizers"),
+        (["win"], "No such command"),
+    ],
+)
+def test_wrong_use_ends_with_code_2_and_one_clear_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = cli(*arguments, cwd=tmp_path, code=2)
+
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_name_every_entry_and_task(tmp_path: Path) -> None:
+    listed = cli("list", cwd=tmp_path).stdout
+
+    assert all(name in listed for name in [*gp.race.ENTRIES, *tasks.ALL])
+    assert "digits" not in cli("list", "optimizers", cwd=tmp_path).stdout
+
+
+def test_importing_and_helping_load_nothing_heavy() -> None:
+    code = "import sys, gradprix, gradprix.cli; print([m for m in ('torch', 'plotly', 'sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_plans_are_equal_when_everything_in_them_is() -> None:
+    assert make_plan("digits").key == make_plan("digits").key
+    assert make_plan("digits").key != make_plan("digits", schedule="linear").key
+    assert Plan(tasks.digits, tuple(entries())).runs == 350
