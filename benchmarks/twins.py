@@ -6,7 +6,7 @@ way of comparing says how often it calls luck a win:
 
 * the usual way: ten rates spread over the space, one seed, the best validation accuracy; then the same sixteen fresh
   seeds for both and a paired t-test at 5 %;
-* a gradprix race: ten optimizers and, as the eleventh, the twin of one of them.
+* a gradprix race: ten optimizers and, as the eleventh, the twin of one of them; by loss, a race that is judged by loss.
 
     python benchmarks/twins.py            # about five minutes on two cores; writes benchmarks/twins.json
 """
@@ -20,31 +20,39 @@ from pathlib import Path
 import torch
 from scipy import stats
 
-from gradprix.race import Entry, Local, Plan, entries, judge, run, twin
+from gradprix.race import Local, Plan, entries, judge, run, twin
 from gradprix.race._engine import Engine
 from gradprix.race._tune import spread
-from gradprix.tasks import digits
+from gradprix.tasks import Metric, digits
 
 COPIES = 5
 RATES = 10
-GUESSING = math.log(10)
-"""The loss of a network that gives every digit the same chance: what a diverged run scores."""
 FILE = Path(__file__).with_suffix(".json")
 
 Values = dict[str, dict[str, list[float]]]  # "accuracy" or "loss" -> entry -> one value a final seed
 
 
-def raced(plan: Plan, engine: Engine) -> Values:
-    """The final values of a race."""
-    record = run(plan, None, engine).record
-    return {
-        "accuracy": {e["name"]: e["final"]["values"] for e in record["entries"]},
-        "loss": {e["name"]: [GUESSING if v is None else v for v in e["losses"]] for e in record["entries"]},
-    }
+JUDGED = {
+    "accuracy": digits,
+    "loss": digits.change(
+        metric=Metric("test loss", digits.loss, higher_is_better=False, margin=0.1, relative=True),
+        baseline=math.log(10),
+    ),
+}
 
 
-def usual(plan: Plan, engine: Engine) -> Values:
-    """The final values of the same entries, tuned the usual way and run on the same final seeds."""
+def raced(copy: int, engine: Engine) -> Values:
+    """The final values of two races of one copy of everybody: judged by accuracy, and by loss."""
+    values: Values = {}
+    for measure, task in JUDGED.items():
+        record = run(Plan(task, tuple(twin(entry, copy) for entry in entries())), None, engine).record
+        values[measure] = {entry["name"]: entry["final"]["values"] for entry in record["entries"]}
+    return values
+
+
+def usual(copy: int, engine: Engine) -> Values:
+    """The final values of the same copy, tuned the usual way and run on the same final seeds."""
+    plan = Plan(digits, tuple(twin(entry, copy) for entry in entries()))
     tried = {
         (entry.name, rung): plan.tuning_trial(entry, rung, 0)
         for entry in plan.entries
@@ -61,7 +69,7 @@ def usual(plan: Plan, engine: Engine) -> Values:
     for entry in plan.entries:
         runs = [got[entry.name, seed] for seed in range(plan.seeds)]
         values["accuracy"][entry.name] = [o.test_metric for o in runs]
-        values["loss"][entry.name] = [GUESSING if o.diverged else o.test_loss for o in runs]
+        values["loss"][entry.name] = [JUDGED["loss"].baseline if o.diverged else o.test_loss for o in runs]
     return values
 
 
@@ -80,9 +88,9 @@ def told_by_t(a: list[float], b: list[float]) -> bool:
 def told_by_race(values: dict[str, list[float]], a: str, b: str, measure: str, alone: bool) -> str:
     """What a race says of a and b, among all or with these two alone."""
     chosen = {name: values[name] for name in ((a, b) if alone else values)}
-    direction = {"higher_is_better": measure == "accuracy", "relative": measure == "loss"}
-    margin = digits.metric.margin if measure == "accuracy" else 0.1
-    pairs = judge(chosen, margin=margin, **direction).pairs
+    metric = JUDGED[measure].metric
+    rules = {"higher_is_better": metric.higher_is_better, "margin": metric.margin, "relative": metric.relative}
+    pairs = judge(chosen, **rules).pairs
     return next(pair.words for pair in pairs if {pair.a, pair.b} == {a, b})
 
 
@@ -115,15 +123,13 @@ def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run both ways and write what they say."""
-    chosen: list[Entry] = entries()
     engine = Local()
     race, ordinary = [], []
     for copy in range(COPIES):
-        plan = Plan(digits, tuple(twin(entry, copy) for entry in chosen))
-        race.append(raced(plan, engine))
-        ordinary.append(usual(plan, engine))
+        race.append(raced(copy, engine))
+        ordinary.append(usual(copy, engine))
         print(f"copy {copy + 1} of {COPIES} done", flush=True)
-    rows = compare([entry.name for entry in chosen], race, ordinary)
+    rows = compare([entry.name for entry in entries()], race, ordinary)
     record = {
         "command": "python benchmarks/twins.py",
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradprix.race._tune import Tuned, around, rate, rungs, spread, tune
+from gradprix.race._tune import Score, Tuned, around, finalists, rate, rungs, spread, tune
 from gradprix.rules import log
 
 
@@ -18,7 +18,7 @@ def climb(loss: Callable[[float], float], trials: int, low: float = 1e-4, high: 
     while True:
         asked += ask
         try:
-            ask = tuner.send({(rung, seed): loss(rate(rung)) for rung, seed in ask})
+            ask = tuner.send({(rung, seed): Score(loss(rate(rung)), loss(rate(rung))) for rung, seed in ask})
         except StopIteration as done:
             return done.value, asked
 
@@ -56,6 +56,24 @@ def test_the_full_protocol_is_six_four_and_nine() -> None:
     assert len({rung for rung, _ in asked}) == 10
     assert rate(tuned.rung) == 6.8e-3
     assert not tuned.at_edge
+
+
+def test_the_three_that_are_tried_again_are_no_neighbours() -> None:
+    assert finalists({-12: 1.0, -11: 1.1, -10: 1.2, -13: 1.3, -15: 1.4, -20: 9.0}) == [-12, -10, -15]
+    assert finalists({-12: 1.0, -11: 1.1, -13: 1.3}) == [-12, -11, -13], "unless there are no others"
+
+
+def test_the_last_choice_is_by_the_metric_over_all_seeds() -> None:
+    tuner = tune(log(1e-4, 1e-1), 1e-3, 19)
+    ask, first = next(tuner), None
+    while first is None:
+        answers = {(rung, seed): Score(bowl(6e-3)(rate(rung)), 0.0) for rung, seed in ask}
+        ask = tuner.send(answers)
+        first = next((rung for rung, seed in ask if seed), None)
+    second = next(rung for rung, _ in ask if rung != first)
+    with pytest.raises(StopIteration) as done:
+        tuner.send({(rung, seed): Score(1.0, -1.0 if rung == second else 0.0) for rung, seed in ask})
+    assert done.value.value.rung == second
 
 
 def test_refining_goes_midway_then_beside() -> None:

@@ -5,9 +5,12 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from gradprix.race import Result
 
 app = typer.Typer(
     name="gradprix",
@@ -149,7 +152,7 @@ def report(
     _finish(result, as_json)
 
 
-def _finish(result: "Result", as_json: bool) -> None:  # noqa: F821
+def _finish(result: "Result", as_json: bool) -> None:
     """Write the report, then print the answer."""
     import json
 

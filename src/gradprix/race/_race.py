@@ -1,5 +1,6 @@
 """A race from its plan to its record."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from ._plan import SEEDS, TRIALS, Plan
 from ._record import Finals, make_record
 from ._result import Result
 from ._trial import Outcome, Trial
-from ._tune import Tuned, rate, tune
+from ._tune import Answers, Score, Tuned, rate, tune
 
 Watch = Callable[[str, float, int], None]
 """Hears, now and then, what is running, how many trials are done, and how many there are."""
@@ -151,6 +152,13 @@ class _Course:
             self.finished |= {trial.key: outcome for trial, outcome in zip(lane, outcomes, strict=True)}
         return [self.finished[trial.key] for trial in trials]
 
+    def score(self, outcome: Outcome) -> Score:
+        """How a tuning run did, the smaller the better."""
+        if outcome.diverged is not None:
+            return Score(math.inf, math.inf)
+        turn = -1 if self.plan.task.metric.higher_is_better else 1
+        return Score(outcome.valid_loss, turn * outcome.valid_metric)
+
     @property
     def done(self) -> int:
         return sum(len(tried) for tried in self.tried.values())
@@ -168,16 +176,16 @@ class _Course:
             wanted = [(name, rung, seed) for name, pairs in asked.items() for rung, seed in pairs]
             trials = [self.plan.tuning_trial(entries[name], rung, seed) for name, rung, seed in wanted]
             results = self.outcomes("tuning", trials)
-            answers: dict[str, dict[tuple[int, int], float]] = {name: {} for name in asked}
+            answers: dict[str, Answers] = {name: {} for name in asked}
             for (name, rung, seed), trial, outcome in zip(wanted, trials, results, strict=True):
-                answers[name][rung, seed] = outcome.valid_loss
+                answers[name][rung, seed] = self.score(outcome)
                 self.tried[name].append(
                     {
                         "lr": trial.values["lr"],
                         "seed": trial.seed,
                         "first": seed == 0,
                         "loss": outcome.valid_loss,
-                        "metric": outcome.curve[-1][3],
+                        "metric": outcome.valid_metric,
                         "diverged": outcome.diverged,
                     }
                 )

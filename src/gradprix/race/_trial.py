@@ -67,6 +67,11 @@ class Outcome:
         loss = self.curve[-1][2]
         return loss if self.diverged is None and loss == loss else float("inf")
 
+    @property
+    def valid_metric(self) -> float:
+        """The validation metric after the last step, whatever the run came to."""
+        return self.curve[-1][3]
+
     def to_json(self) -> str:
         """One line of JSON; infinities and not-a-numbers are kept as Python writes them."""
         return json.dumps(asdict(self))

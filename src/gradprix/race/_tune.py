@@ -1,8 +1,11 @@
-"""Tuning one learning rate on a ladder, as a conversation: yields what to try, receives the validation losses."""
+"""Tuning one learning rate on a ladder, as a conversation: yields what to try, receives how it went."""
 
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from gradprix.rules import Log
 
@@ -11,10 +14,21 @@ STEPS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 SPREAD, REFINE, RESEEDED = 6, 4, 3
 """Rungs spread over the space, rungs tried round the best, and how many of the best are tried on more seeds."""
 
+APART = 2
+"""The best rates to try on more seeds are at least this many rungs apart: neighbours are too alike for it to matter
+which is taken, and three neighbours leave it to one seed's luck which region they are in."""
+
+
+class Score(NamedTuple):
+    """How a tuning run did on validation examples: the smaller, the better; infinite if it diverged."""
+
+    loss: float
+    metric: float
+
+
 Ask = list[tuple[int, int]]
 """(rung, which tuning seed) of each trial wanted."""
-Answers = dict[tuple[int, int], float]
-"""The validation loss of each, infinite if it diverged."""
+Answers = dict[tuple[int, int], Score]
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,8 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
     """Find the best rung in exactly this many trials.
 
     Spread first; then, two at a time round the best: midway to each neighbour, and from then on the nearest free rung
-    on either side. Last, the best three on more seeds, if there are trials for it.
+    on either side: all by the loss, which is smooth. Last, three of the best on more seeds, if there are trials for it,
+    and the choice between them by what the race is judged by: the metric, over all their seeds.
 
     Args:
         space: where to look; the search may leave it when the best is at its end.
@@ -70,23 +85,41 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
     seeds = max(0, (trials - SPREAD - REFINE) // RESEEDED)
     alone = trials - RESEEDED * seeds
     losses: dict[int, float] = {}
+    scores: Answers = {}
 
     def ask(wanted: list[int]) -> Generator[Ask, Answers, None]:
         answers = yield [(rung, 0) for rung in wanted]
-        losses.update({rung: answers[rung, 0] for rung in wanted})
+        scores.update(answers)
+        losses.update({rung: answers[rung, 0].loss for rung in wanted})
 
     yield from ask(spread(space, default, min(SPREAD, alone)))
     halving = True
     while len(losses) < alone:
         yield from ask(around(losses, halving)[: alone - len(losses)])
         halving = False
-    best = sorted(losses, key=lambda rung: (losses[rung], rung))[:RESEEDED]
-    totals = {rung: losses[rung] for rung in best}
-    if seeds:
-        answers = yield [(rung, seed) for rung in best for seed in range(1, seeds + 1)]
-        totals = {rung: losses[rung] + sum(answers[rung, seed] for seed in range(1, seeds + 1)) for rung in best}
-    rung = min(totals, key=lambda rung: (totals[rung], rung))
+    if not seeds:
+        rung = ranked(losses)[0]
+    else:
+        best = finalists(losses)
+        scores |= yield [(rung, seed) for rung in best for seed in range(1, seeds + 1)]
+        mean = {rung: Score(*np.mean([scores[rung, seed] for seed in range(seeds + 1)], axis=0)) for rung in best}
+        rung = min(best, key=lambda rung: (mean[rung].metric, mean[rung].loss, rung))
     return Tuned(rung, rung in (min(losses), max(losses)))
+
+
+def ranked(losses: dict[int, float]) -> list[int]:
+    """Rungs from the best loss to the worst; the smaller rate first where they are equal."""
+    return sorted(losses, key=lambda rung: (losses[rung], rung))
+
+
+def finalists(losses: dict[int, float]) -> list[int]:
+    """The best rungs that are no neighbours, then, if those are too few, the best of the rest."""
+    chosen: list[int] = []
+    for rung in ranked(losses):
+        if all(abs(rung - other) >= APART for other in chosen):
+            chosen.append(rung)
+    rest = [rung for rung in ranked(losses) if rung not in chosen]
+    return (chosen + rest)[:RESEEDED]
 
 
 def around(losses: dict[int, float], halving: bool) -> list[int]:
@@ -94,7 +127,7 @@ def around(losses: dict[int, float], halving: bool) -> list[int]:
 
     At an end of what was tried there is no neighbour: as far outwards as the other side goes inwards.
     """
-    best = min(losses, key=lambda rung: (losses[rung], rung))
+    best = ranked(losses)[0]
     below = max((rung for rung in losses if rung < best), default=None)
     above = min((rung for rung in losses if rung > best), default=None)
     gap_below = best - below if below is not None else above - best if above is not None else 2

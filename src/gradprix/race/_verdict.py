@@ -138,17 +138,17 @@ def signs(n: int) -> Floats:
     """Vectors of signs, `[flips, n]`, the first all positive: every one up to a common sign, or a fixed sample."""
     if n <= EXHAUSTIVE:
         bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
-        return np.asarray(1.0 - 2.0 * bits)
+        return np.asarray(1.0 - 2.0 * bits, np.float64)
     drawn = np.random.default_rng(0).choice([-1.0, 1.0], size=(SAMPLED, n))
     drawn[0] = 1
-    return np.asarray(drawn)
+    return np.asarray(drawn, np.float64)
 
 
 def step_down(statistic: Floats, largest: Floats) -> Floats:
     """Step-down p-values: each pair against the largest of those that rank no higher, never below a better one's."""
     rank = np.argsort(-statistic, kind="stable")
     # A billionth of slack counts flips that equal the data but for rounding.
-    share = (largest >= statistic[rank, None] * (1 - 1e-9)).mean(1)
+    share: Floats = np.mean(largest >= statistic[rank, None] * (1 - 1e-9), axis=1)
     p = np.empty_like(share)
     p[rank] = np.maximum.accumulate(share)
     return p
