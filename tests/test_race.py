@@ -249,7 +249,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["race", "digit"], "Did you mean digits?"),
         (["race", "digits", "--optimizers", "adm,sgd"], "Did you mean"),
         (["race", "digits", "--seeds", "3"], "fewer than 6 seeds"),
-        (["race", "digits", "--trials", "many"], "'many' is not a valid int"),
+        (["race", "digits", "--trials", "many"], "Invalid value for '--trials'"),
         (["race", "digits", "--schedule", "step"], "cosine"),
         (["race"], "Missing argument"),
         (["report", "nowhere"], "nowhere holds no race"),

@@ -6,47 +6,58 @@ Splitting is also more accurate than computing in the tensor's dtype: `1 - beta2
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from gradprix.rules import Rule
 from gradprix.rules._around import whole
-from gradprix.rules._tree import Call, Name, Node, Number, Tree, flow, names
+from gradprix.rules._tree import Call, Name, Node, Number, flow, names
 
 from ._code import compiled, source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """The two halves of a rule under given options.
 
     Args:
+        rule: its name.
         scalars: `scalars(h, t, *scalar_state) -> (constants, scalar_state)`, on Python numbers.
-        elements: `elements(x, g, *element_state, *constants) -> (x, *element_state)`, on anything that multiplies.
+        elements: what is computed for each element, in order, from `x`, `g`, the element state and the constants.
+        constants: the names of what `scalars` computes for the elements.
         numbers: the scalar state's names.
         tensors: the element state's names.
     """
 
+    rule: str
     scalars: Callable[..., tuple[tuple[float, ...], tuple[float, ...]]]
-    elements: Callable[..., tuple[Any, ...]]
+    elements: tuple[tuple[str, Node], ...]
+    constants: tuple[str, ...]
     numbers: tuple[str, ...]
     tensors: tuple[str, ...]
+
+    @cached_property
+    def on_tensors(self) -> Callable[..., tuple[Any, ...]]:
+        """`on_tensors(x, g, *element_state, *constants) -> (x, *element_state)`, on anything that multiplies."""
+        lines = [f"{name} = {source(value)}" for name, value in self.elements]
+        lines.append(f"return ({', '.join(('x', *self.tensors))},)")
+        return compiled(f"{self.rule}_elements", ("x", "g", *self.tensors, *self.constants), lines)
 
 
 def split(rule: Rule, values: Mapping[str, object]) -> Split:
     """The rule, with what torch does around it, split under these hyperparameters' options."""
     tree = whole(rule)
-    truth = tuple((name, bool(values[name])) for name in sorted(tree.conditions))
-    return _split(rule, tree.fold(dict(truth), tuple(rule.kept(values))))
+    truth = {name: bool(values[name]) for name in tree.conditions}
+    return _split(rule, tuple(sorted(truth.items())), tuple(rule.kept(values)))
 
 
 @cache
-def _split(rule: Rule, tree: Tree) -> Split:
+def _split(rule: Rule, truth: tuple[tuple[str, bool], ...], kept: tuple[str, ...]) -> Split:
+    tree = whole(rule).fold(dict(truth), kept)
     numbers = tuple(name for name in tree.state if rule.state[name].kind == "scalar")
     tensors = tuple(name for name in tree.state if rule.state[name].kind == "element")
-    scalar_lines: list[str] = []
-    element_lines: list[str] = []
     constants: list[str] = []
+    lines: list[str] = []
 
     def hoist(node: Node, elements: frozenset[str]) -> Node:
         """The node with its largest scalar parts taken out as constants; literals stay, so that g**2 stays a square."""
@@ -54,22 +65,18 @@ def _split(rule: Rule, tree: Tree) -> Split:
             return node
         if not names(node) & elements:
             constants.append(f"c{len(constants)}")
-            scalar_lines.append(f"{constants[-1]} = {source(node)}")
+            lines.append(f"{constants[-1]} = {source(node)}")
             return Name(constants[-1])
         if isinstance(node, Call):
             return Call(node.function, tuple(hoist(argument, elements) for argument in node.arguments))
         return node
 
+    body: list[tuple[str, Node]] = []
     for assign, elements in flow(tree, {"x", "g", *tensors}):
         if names(assign.value) & elements:
-            element_lines.append(f"{assign.name} = {source(hoist(assign.value, elements))}")
+            body.append((assign.name, hoist(assign.value, elements)))
         else:
-            scalar_lines.append(f"{assign.name} = {source(assign.value)}")
-    scalar_lines.append(f"return ({''.join(c + ', ' for c in constants)}), ({''.join(n + ', ' for n in numbers)})")
-    element_lines.append(f"return ({', '.join(('x', *tensors))},)")
-    return Split(
-        compiled(f"{rule.name}_scalars", ("h", "t", *numbers), scalar_lines),
-        compiled(f"{rule.name}_elements", ("x", "g", *tensors, *constants), element_lines),
-        numbers,
-        tensors,
-    )
+            lines.append(f"{assign.name} = {source(assign.value)}")
+    lines.append(f"return ({''.join(c + ', ' for c in constants)}), ({''.join(n + ', ' for n in numbers)})")
+    scalars = compiled(f"{rule.name}_scalars", ("h", "t", *numbers), lines)
+    return Split(rule.name, scalars, tuple(body), tuple(constants), numbers, tensors)

@@ -44,7 +44,7 @@ class Stacked:
             row, self.numbers[i] = self.halves.scalars(h, self.t, *self.numbers[i])
             constants.append(row)
         columns = torch.tensor(constants, dtype=torch.float64).to(self.x.dtype).T.unsqueeze(-1)
-        x, *self.tensors = self.halves.elements(self.x, g, *self.tensors, *columns)
+        x, *self.tensors = self.halves.on_tensors(self.x, g, *self.tensors, *columns)
         self.x.copy_(x)
 
     def _start(self, g: Tensor) -> None:

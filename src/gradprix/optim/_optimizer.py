@@ -1,18 +1,21 @@
 """The one base class: `torch.optim.Optimizer` around any rule."""
 
+import difflib
 import inspect
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gradprix.kernels import eager
 from gradprix.rules import Rule, check
 
+from ._checkpoint import by_name, converted, copy_state
+from ._layout import Layout
+
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
-"""torch's choices between its own implementations. They are accepted; what runs here is the same either way."""
+"""torch's choices between its own implementations. Here `fused=False` forces the eager rule, on any device; otherwise
+each tensor is stepped by what is fastest for it."""
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -29,6 +32,7 @@ class Optimizer(torch.optim.Optimizer):
         super().__init_subclass__()
         cls.rule = rule
         positional, _, keywords = arguments.partition("*")
+        keywords += "" if "fused" in arguments else " fused"
         either, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter("params", either)]
         for kind, names in ((either, positional), (keyword, keywords)):
@@ -47,16 +51,29 @@ class Optimizer(torch.optim.Optimizer):
             raise NotImplementedError(
                 "differentiable=True: gradients do not flow through a step. Use torch.optim for that."
             )
+        self._layout: Layout | None = None
         super().__init__(params, dict(bound.arguments))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters with its own values, checked against the rule's ranges."""
+        """Add a group of parameters with its own values, checked against the rule's ranges.
+
+        Raises:
+            TypeError: for a key that looks like a misspelt argument.
+            ValueError: for a value outside its range.
+        """
+        known = [*self.__signature__.parameters, "initial_lr"]
+        for key in param_group.keys() - set(known):
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            if near:
+                raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {near[0]!r}?")
         super().add_param_group(param_group)
         try:
-            self._values(self.param_groups[-1], checked=True)
+            for name, value in self.values(self.param_groups[-1]).items():
+                check(name, value)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+        self._layout = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,66 +92,45 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            values = self._values(group)
-            for x in group["params"]:
-                if x.grad is not None:
-                    self._step(x, values)
+        values = [self.values(group) for group in self.param_groups]
+        if self._layout is None or not self._layout.holds(self.param_groups, self.state, values):
+            self._layout = Layout(self.rule, self.param_groups, self.state, values)
+        self._layout.step(values)
         return loss
 
-    def _step(self, x: Tensor, values: dict[str, Any]) -> None:
-        if x.grad.is_sparse:  # type: ignore[union-attr]
-            raise RuntimeError(
-                f"{type(self).__name__} does not step sparse gradients: make the layer with sparse=False."
-            )
-        kept = self.rule.kept(values)
-        held = self.state[x]
-        # torch's SGD counts no steps: a checkpoint of it that holds a buffer has taken one at least.
-        t = int(held["step"]) + 1 if "step" in held else 1 + bool(held)
-        before = {
-            name: float(held[spec.key]) if spec.kind == "scalar" else held[spec.key]
-            for name, spec in kept.items()
-            if held.get(spec.key) is not None
-        }
-        moved, after = eager(self.rule, values, t, x, x.grad, before)  # type: ignore[arg-type]
-        x.copy_(moved)
-        held["step"] = torch.tensor(float(t))
-        for name, spec in kept.items():
-            # A number is kept in float64, whatever the weights are.
-            held[spec.key] = after[name] if spec.kind == "element" else torch.tensor(after[name], dtype=torch.float64)
-
-    def _values(self, group: dict[str, Any], checked: bool = False) -> dict[str, Any]:
+    def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """A group's hyperparameters by the rule's names."""
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(self.rule.hyperparameters)
         for name, value in group.items():
             if name == "betas":
-                values["beta1"], values["beta2"] = value
-            elif name in self.rule.hyperparameters:
+                values["beta1"], values["beta2"] = map(float, value)
+            elif name in values:
                 values[name] = float(value) if isinstance(value, Tensor) else value
-        if checked:
-            for name, value in values.items():
-                check(name, value)
-        return {**self.rule.hyperparameters, **values}
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """The state as torch keeps it: `torch.optim`'s class of the same name can load it."""
-        return self._converted(super().state_dict(), "stored")
+        return converted(super().state_dict(), self.rule, self.values, "stored")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a state of this class or of torch's class of the same name."""
-        super().load_state_dict(self._converted(state_dict, "loaded"))
+        """Continue from a state of this class or of torch's class of the same name.
 
-    def _converted(self, packed: dict[str, Any], way: str) -> dict[str, Any]:
-        """A copy of a packed state with each key's converter applied that has one."""
-        values = {p: self._values(group) for group in packed["param_groups"] for p in group["params"]}
-        state = {p: dict(held) for p, held in packed["state"].items()}
-        for p, held in state.items():
-            names = {name: held.get(spec.key) for name, spec in self.rule.state.items()}
-            for name, spec in self.rule.state.items():
-                convert: Callable[..., Any] | None = getattr(spec, way)
-                if convert is not None and names[name] is not None:
-                    held[spec.key] = convert(SimpleNamespace(**values[p]), **names)
-        return {**packed, "state": state}
+        Tensors are copied, never shared. Where both sides name their parameters, they are matched by name.
+
+        Raises:
+            ValueError: when the names, or the numbers of parameters, do not match.
+        """
+        packed = by_name(state_dict, self.param_groups)
+        packed = converted(packed, self.rule, self.values, "loaded")
+        super().load_state_dict(packed)
+        copy_state(packed, self.param_groups, self.state)
+        self._layout = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_layout": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_layout": None, **state})
 
 
 def _default(rule: Rule, name: str) -> Any:

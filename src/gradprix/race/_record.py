@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradprix import __version__
+
 from ._answer import near_limit, protocol, sentence, take, windows
 from ._plan import Plan
 from ._trial import Outcome, Trial
@@ -54,7 +56,7 @@ def make_record(
                 "metric": metric.name,
                 "values": values[entry.name],
                 "mean": means[entry.name],
-                "ci95": own_interval(values[entry.name]),
+                "ci95": list(own_interval(values[entry.name])),
                 "diverged": sum(outcome.diverged is not None for _, outcome in finals[entry.name]),
             },
             "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[entry.name]],
@@ -87,11 +89,17 @@ def make_record(
             "arguments": best.arguments(rates[chosen]),
             "code": code[chosen],
         },
+        "key": plan.key,
         "plan": described,
         "tried": tried,
         "near_limit": near_limit(first),
         "curves": {name: _curves([outcome for _, outcome in runs]) for name, runs in finals.items()},
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
+        "versions": {
+            "gradprix": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
     }
 
 

@@ -1,0 +1,87 @@
+"""What every fused kernel is made of besides its own loop. Copied whole into each generated file.
+
+The generated file defines `STORED`, the Numba type that parameters are stored in, before this text.
+"""
+
+import math  # noqa: F401
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types  # type: ignore[attr-defined]  # noqa: F401
+from numba.extending import intrinsic
+
+BYTES = ir.IntType(8).as_pointer()
+FLUSH = np.uint32(0x8040)  # x86: flush results, and take inputs, that are denormal as zero
+
+
+def pointer_to(kind):
+    """A function that takes an address as a pointer to elements of a kind."""
+
+    @intrinsic
+    def at(context, address):
+        def generate(target, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return at
+
+
+@intrinsic
+def control(context):
+    """This thread's floating-point control register (x86)."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.alloca(ir.IntType(32))
+        kind = ir.FunctionType(ir.VoidType(), [BYTES])
+        read = builder.module.declare_intrinsic("llvm.x86.sse.stmxcsr", (), kind)
+        builder.call(read, [builder.bitcast(place, BYTES)])
+        return builder.load(place)
+
+    return types.uint32(), generate
+
+
+@intrinsic
+def set_control(context, value):
+    """Set this thread's floating-point control register (x86)."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.alloca(ir.IntType(32))
+        builder.store(arguments[0], place)
+        kind = ir.FunctionType(ir.VoidType(), [BYTES])
+        write = builder.module.declare_intrinsic("llvm.x86.sse.ldmxcsr", (), kind)
+        builder.call(write, [builder.bitcast(place, BYTES)])
+        return target.get_dummy_value()
+
+    return types.void(types.uint32), generate
+
+
+def same_bits(to):
+    """A function that takes a 32-bit value as another type, bit for bit."""
+
+    @intrinsic
+    def reinterpret(context, value):
+        def generate(target, builder, signature, arguments):
+            return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
+
+        return to(value), generate
+
+    return reinterpret
+
+
+as_float, as_bits = same_bits(types.float32), same_bits(types.uint32)
+
+
+@njit(inline="always")
+def up(half):
+    """A bfloat16, given as its bits, in float32."""
+    return as_float(np.uint32(np.uint32(half) << np.uint32(16)))
+
+
+@njit(inline="always")
+def down(value):
+    """A float32 rounded to the nearest bfloat16, ties to even, as its bits."""
+    bits = as_bits(value)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    return np.uint16(np.uint32(0x7FC0) if value != value else rounded)

@@ -1,0 +1,117 @@
+"""The source of a fused kernel: one pass over the elements of many tensors, written out from the rule's own tree.
+
+A kernel does the arithmetic of the eager rule in the same order and with the same rounding (no contraction into fused
+multiply-adds, no reassociation), so its numbers are those of the eager rule to the bit.
+"""
+
+import platform
+from pathlib import Path
+
+from gradprix.rules._tree import Call, Choice, Hyper, Name, Node, Number
+
+from ._split import Split
+
+COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
+PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
+"""The powers that torch computes as products."""
+PARTS = Path(__file__).with_name("_parts.py")
+SIGNATURE = "void(int64[:, ::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], int64, int64)"
+
+
+def kernel_source(split: Split, stored: str) -> str:
+    """A Python module that defines `kernel`, to be compiled by Numba.
+
+    `kernel(pointers, tensor, start, length, row, constants, first, last)` steps chunks `first` to `last`. Chunk j is
+    `length[j]` elements of tensor `tensor[j]` from `start[j]`; tensor n is stepped with `constants[row[n]]`, and its
+    parameter, gradient, state and (for bfloat16) compensation are at the addresses `pointers[:, n]`.
+
+    Args:
+        split: the rule, split.
+        stored: what parameters and gradients are stored in: `"float32"`, `"float64"` or `"bfloat16"`. State is float32
+            where they are bfloat16.
+    """
+    half = stored == "bfloat16"
+    wide = "float32" if half else stored
+    arrays = ["x", "g", *split.tensors] + ["low"] * half
+    narrow = {"x", "g", "low"} if half else set()
+    arguments = ", ".join([*(f"{name}_all" for name in arrays), *split.constants])
+    lines = [
+        f"F = np.{wide}",
+        f"at_wide = pointer_to(types.{wide})",
+        "at_half = pointer_to(types.uint16)",
+        "",
+        "",
+        '@njit(error_model="numpy")',
+        f"def chunk({arguments}):",
+        "    for i in range(x_all.size):",
+        *(f"        {line}" for line in _body(split, half)),
+        "",
+        "",
+        f'@njit("{SIGNATURE}", nogil=True, error_model="numpy", cache=CACHED)',
+        "def kernel(pointers, tensor, start, length, row, constants, first, last):",
+    ]
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
+    lines += ["    before = control()", "    set_control(np.uint32(before | FLUSH))"] * x86
+    lines += [
+        "    for j in range(first, last):",
+        "        n, s, size = tensor[j], start[j], length[j]",
+        "        r = row[n]",
+    ]
+    for i, name in enumerate(arrays):
+        at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if wide == "float64" else 4)
+        lines.append(f"        {name}_all = carray({at}(pointers[{i}, n] + {width} * s), size)")
+    lines += [f"        {name} = F(constants[r, {k}])" for k, name in enumerate(split.constants)]
+    lines.append(f"        chunk({arguments})")
+    lines += ["    set_control(before)"] * x86
+    header = f'"""Made by gradprix from the rule {split.rule}, for {stored}. Safe to delete: it is made again."""\n'
+    return "\n".join([header, PARTS.read_text(), "", *lines, ""])
+
+
+def _body(split: Split, half: bool) -> list[str]:
+    """One element: load, compute, store."""
+    lines = ["x_ = up(x_all[i]) + up(low_all[i])", "g_ = up(g_all[i])"] if half else ["x_ = x_all[i]", "g_ = g_all[i]"]
+    lines += [f"{name}_ = {name}_all[i]" for name in split.tensors]
+    lines += [f"{name}_ = {number_source(value, set(split.constants))}" for name, value in split.elements]
+    lines += [f"{name}_all[i] = {name}_" for name in split.tensors]
+    if half:
+        # The parameter is kept as the sum of two bfloat16 numbers; the model sees the first.
+        return [*lines, "x_all[i] = down(x_)", "low_all[i] = down(x_ - up(x_all[i]))"]
+    return [*lines, "x_all[i] = x_"]
+
+
+def number_source(node: Node, constants: set[str]) -> str:
+    """A node as Numba sees it: numbers of one type throughout."""
+
+    def write(node: Node) -> str:
+        match node:
+            case Number(value):
+                return f"F({value!r})"
+            case Name(name):
+                return name if name in constants else f"{name}_"
+            case Call("**", (base, Number(exponent))) if exponent in PRODUCTS:
+                return PRODUCTS[exponent].format(write(base))
+            case Call("where", (condition, yes, no)):
+                test = write(condition)
+                if not (isinstance(condition, Call) and condition.function in COMPARISONS):
+                    test = f"({test} != F(0))"
+                return f"({write(yes)} if {test} else {write(no)})"
+            case Call("clip", (value, low, high)):
+                return write(Call("minimum", (Call("maximum", (value, low)), high)))
+            case Call("maximum" | "minimum" as function, (left, right)):
+                a, b = write(left), write(right)
+                sign = ">=" if function == "maximum" else "<="
+                return f"({a} if ({a} {sign} {b}) | ({a} != {a}) else {b})"  # not-a-number wins, as in torch
+            case Call("sign", (value,)):
+                return f"(F({write(value)} > F(0)) - F({write(value)} < F(0)))"
+            case Call("abs", (value,)):
+                return f"abs({write(value)})"
+            case Call("sqrt", (value,)):
+                return f"math.sqrt({write(value)})"
+            case Call("neg", (value,)):
+                return f"(-{write(value)})"
+            case Call(operator, (left, right)):
+                return f"({write(left)} {operator} {write(right)})"
+            case Hyper() | Choice() | Call():
+                raise ValueError(f"{node} is not of one element: fold and split the rule first")
+
+    return write(node)

@@ -1,0 +1,63 @@
+"""State dicts: torch's keys, matched by name, copied and never shared."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from gradprix.rules import Rule
+
+Packed = dict[str, Any]
+
+
+def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
+    """A packed state with each group's parameters in the order of these groups, where both sides have names.
+
+    Raises:
+        ValueError: when the names differ.
+    """
+    ordered = []
+    for saved, here in zip(packed["param_groups"], groups, strict=False):
+        names, wanted = saved.get("param_names"), here.get("param_names")
+        if names and wanted and names != wanted:
+            if set(names) != set(wanted):
+                odd = ", ".join(sorted(set(names) ^ set(wanted)))
+                raise ValueError(f"the checkpoint and the optimizer do not hold the same parameters: {odd}.")
+            number = dict(zip(names, saved["params"], strict=True))
+            saved = {**saved, "params": [number[name] for name in wanted], "param_names": list(wanted)}
+        ordered.append(saved)
+    return {**packed, "param_groups": [*ordered, *packed["param_groups"][len(ordered) :]]}
+
+
+def converted(
+    packed: Packed,
+    rule: Rule,
+    values: Callable[[Mapping[str, Any]], dict[str, Any]],
+    way: Literal["stored", "loaded"],
+) -> Packed:
+    """A packed state in which what the rule keeps in another form than torch is in torch's form, or back."""
+    hyperparameters = {p: values(group) for group in packed["param_groups"] for p in group["params"]}
+    state = {p: dict(held) for p, held in packed["state"].items()}
+    for p, held in state.items():
+        named = {name: held.get(spec.key) for name, spec in rule.state.items()}
+        for name, spec in rule.state.items():
+            convert: Callable[..., Any] | None = getattr(spec, way)
+            if convert is not None and named[name] is not None:
+                held[spec.key] = convert(SimpleNamespace(**hyperparameters[p]), **named)
+    return {**packed, "state": state}
+
+
+def copy_state(packed: Packed, groups: Sequence[Mapping[str, Any]], state: Any) -> None:
+    """Put copies of a packed state's tensors into a state that torch has just loaded.
+
+    torch shares them with whoever made the checkpoint, and casts float32 averages to a bfloat16 parameter's dtype.
+    """
+    numbers = chain.from_iterable(group["params"] for group in packed["param_groups"])
+    params = chain.from_iterable(group["params"] for group in groups)
+    for number, x in zip(numbers, params, strict=True):
+        for key, value in packed["state"].get(number, {}).items():
+            if isinstance(value, Tensor):
+                device = value.device if value.dim() == 0 else x.device
+                state[x][key] = value.detach().to(device, copy=True)

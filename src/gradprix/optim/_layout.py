@@ -1,0 +1,70 @@
+"""Who is stepped how: by one kernel call for many, or alone by the rule itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gradprix.kernels import STORED, kernel, split
+from gradprix.rules import Rule
+
+from ._alone import step_alone
+from ._table import Table, fits_kernel
+
+Groups = Sequence[Mapping[str, Any]]
+Values = Sequence[Mapping[str, Any]]
+
+
+class Layout:
+    """How parameters are stepped, for as long as they, their gradients and the options stay what they are.
+
+    Args:
+        rule: what steps them.
+        groups: the optimizer's parameter groups.
+        state: the optimizer's state.
+        values: each group's hyperparameters.
+    """
+
+    def __init__(self, rule: Rule, groups: Groups, state: Any, values: Values) -> None:
+        self.rule, self.state, self.seen = rule, state, _seen(groups, values)
+        self.idle: list[Tensor] = []
+        self.alone: list[tuple[Tensor, int]] = []
+        together: dict[Any, list[tuple[Tensor, int]]] = {}
+        for number, group in enumerate(groups):
+            for x in group["params"]:
+                if x.grad is None:
+                    self.idle.append(x)
+                elif group.get("fused") is not False and fits_kernel(x):
+                    together.setdefault((split(rule, values[number]), x.dtype), []).append((x, number))
+                else:
+                    self.alone.append((x, number))
+        self.tables = []
+        for (halves, dtype), params in together.items():
+            compiled = kernel(halves, STORED[dtype])
+            if compiled is None:
+                self.alone += params
+            else:
+                self.tables.append(Table(rule, halves, compiled, params, state, values))
+
+    def holds(self, groups: Groups, state: Any, values: Values) -> bool:
+        """Whether this is still how they are stepped."""
+        return (
+            state is self.state
+            and all(x.grad is None for x in self.idle)
+            and self.seen == _seen(groups, values)
+            and all(table.fits() for table in self.tables)
+        )
+
+    def step(self, values: Values) -> None:
+        """Step every parameter that has a gradient."""
+        for table in self.tables:
+            table.step(values)
+        for x, number in self.alone:
+            if x.grad is not None:
+                step_alone(self.rule, values[number], x, self.state[x])
+
+
+def _seen(groups: Groups, values: Values) -> list[Any]:
+    """What decides the form of a step: which options are on, and how many parameters there are."""
+    forms = [[bool(value) for value in v.values()] for v in values]
+    return [(len(group["params"]), group.get("fused"), form) for group, form in zip(groups, forms, strict=True)]

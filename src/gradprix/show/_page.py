@@ -1,0 +1,183 @@
+"""How a record is written on a page: its numbers, its figures' captions, and the page's frame."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ._style import CSS, MARKS
+
+Record = dict[str, Any]
+
+TURNED = {"wins": "loses", "slightly ahead": "slightly behind"}
+"""A pair's word seen from its other entry, where that is another word."""
+
+
+def ranked(record: Record) -> list[Record]:
+    """The entries, best mean first."""
+    turn = -1 if record["plan"]["metric"]["higher_is_better"] else 1
+    return sorted(record["entries"], key=lambda entry: turn * entry["final"]["mean"])
+
+
+def find_pair(record: Record, one: str, other: str) -> Record:
+    """What the verdict says of two entries, whichever comes first in it."""
+    pairs: list[Record] = record["verdict"]["pairs"]
+    return next(pair for pair in pairs if {pair["a"], pair["b"]} == {one, other})
+
+
+def word(record: Record, one: str, other: str) -> str:
+    """The verdict's word for one entry against another."""
+    pair = find_pair(record, one, other)
+    words = str(pair["words"])
+    return words if pair["a"] == one else TURNED.get(words, words)
+
+
+def diverged(entry: Record) -> list[bool]:
+    """Whether each final run diverged, in the order of the seeds."""
+    return [loss is None for loss in entry["losses"]]
+
+
+def scale(record: Record) -> float:
+    """What values of the metric are multiplied by to be written."""
+    return 100.0 if record["plan"]["metric"]["percent"] else 1.0
+
+
+def value(record: Record, number: float) -> str:
+    """A value of the metric: `97.2 %`, or four digits."""
+    return f"{100 * number:.1f}\u00a0%" if record["plan"]["metric"]["percent"] else f"{number:.4g}"
+
+
+def signed(record: Record, difference: float) -> str:
+    """A difference of two values as they are written, with its sign and no unit."""
+    written = f"{scale(record) * difference:{'+.2f' if record['plan']['metric']['percent'] else '+.3g'}}"
+    return written.replace("-", "−") if float(written) else written[1:]
+
+
+def margin(record: Record) -> str:
+    """The smallest difference that matters, in words."""
+    metric = record["plan"]["metric"]
+    if metric["relative"]:
+        return f"{100 * metric['margin']:g} % of the better mean"
+    return f"{100 * metric['margin']:g} percentage points" if metric["percent"] else f"{metric['margin']:g}"
+
+
+def factor(decades: float) -> str:
+    """A width in decades as the factor between its ends."""
+    return f"×{10**decades:.2g}" if decades else "none"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def read_ranking(record: Record) -> str:
+    """What the two panels show."""
+    best = escape(ranked(record)[0]["name"])
+    lost = any(entry["final"]["diverged"] for entry in record["entries"])
+    better = "right" if record["plan"]["metric"]["higher_is_better"] else "left"
+    return (
+        f"Further {better} is better. Left: a dot for every final run, a bar for their mean. "
+        f"Right: each mean minus that of {best}, the best. The lines are simultaneous 95&nbsp;% intervals: "
+        "all of them, for all pairs, hold together in 95&nbsp;% of races. The grey band is the margin, "
+        f"{margin(record)}: an interval wholly inside it is a tie, one that touches zero and leaves the band is "
+        "not settled. On the far right, the word for each entry against the best. Bold: nothing wins against it."
+        + (" × marks diverged runs, at the edge." if lost else "")
+    )
+
+
+def read_pairs(record: Record) -> str:
+    """What signs and numbers mean."""
+    signs = ", ".join(f"{sign} {said}" for said, (sign, _) in MARKS.items())
+    unit = " in percentage points" if record["plan"]["metric"]["percent"] else ""
+    return (
+        f"Row against column: {signs}. The number is the row's mean lead over the column{unit}; positive is better, "
+        "whichever way the metric runs. Point at a cell for its interval and for how many more seeds would settle it."
+    )
+
+
+def read_sensitivity(record: Record) -> str:
+    """What the panels show, and what the numbers above them are."""
+    limit = record["near_limit"]
+    reseeded = any(not run["first"] for runs in record["tried"].values() for run in runs)
+    return (
+        "Validation loss at the end of each tuning run, against its learning rate. "
+        "Above each panel: the tuned rate, and the factor between the largest and the smallest near-best rate. "
+        f"The grey zone is near-best: a loss up to {limit:.3g}, twice what the median entry reached at its best rate. "
+        "The wider a curve's stretch in it, the less the rate matters. The ring is the tuned rate; × at the top edge "
+        "is a run that diverged. "
+        + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if reseeded else "")
+        + "All panels are equally many decades wide."
+    )
+
+
+def read_curves(record: Record) -> str:
+    """What lines and bands are."""
+    return (
+        f"Lines: the median over the {record['budget']['seeds']} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
+        "of them. Click a name to hide or show it, double-click to see it alone. The axes fit the last three quarters; "
+        "double-click a panel to see all of it. Only the last point counts: before the schedule has ended, "
+        "the order is no guide."
+    )
+
+
+def table(head: Sequence[str], body: str, numeric: bool = True) -> str:
+    """A table that scrolls sideways by itself where the page is narrow; `body` is its rows."""
+    cells = "".join(f'<th scope="col">{name}</th>' for name in head)
+    kind = ' class="numbers"' if numeric else ""
+    return f'<div class="wide"><table{kind}><thead><tr>{cells}</tr></thead>{body}</table></div>'
+
+
+def code(text: str) -> str:
+    """Lines to paste, with a button that copies them."""
+    return f'<div class="code"><pre>{escape(text)}</pre><button type="button">Copy</button></div>'
+
+
+def section(name: str, title: str, *parts: str) -> str:
+    """A section with a heading that can be linked to."""
+    body = "\n".join(parts)
+    return f'<section id="{name}"><h2>{title}</h2>\n{body}\n</section>'
+
+
+def page(title: str, sections: Mapping[str, str], scripts: str, body: str) -> str:
+    """The whole document.
+
+    Args:
+        title: escaped text.
+        sections: what the links at the top say, by the name of their section.
+        scripts: what figures are drawn with.
+        body: everything below the links.
+    """
+    links = "".join(f'<a href="#{name}">{text}</a>' for name, text in sections.items())
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>{CSS}</style>
+<script>{scripts}</script>
+</head>
+<body>
+<main>
+<nav><b>gradprix</b>{links}</nav>
+{body}
+</main>
+<script>{COPY}</script>
+</body>
+</html>
+"""
+
+
+# The page asks nobody for anything: even a script that tried to would be stopped by the browser.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "font-src data:; form-action 'none'; base-uri 'none'"
+)
+
+COPY = """
+for (const button of document.querySelectorAll(".code button")) button.onclick = () => {
+  navigator.clipboard.writeText(button.previousElementSibling.textContent).then(() => button.textContent = "Copied");
+};
+"""
