@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradprix import rules
+from gradprix import optim, rules
 from gradprix.kernels import Stacked, eager, start, terms
 
 CASES: list[tuple[rules.Rule, dict[str, float | bool]]] = [
@@ -61,3 +61,42 @@ def test_terms_have_the_names_of_the_rule() -> None:
     assert list(named) == ["m", "v", "m_hat", "v_hat", "x"]
     assert named["m_hat"] == pytest.approx(2.0)
     assert named["x"] == pytest.approx(1.0 - 1e-3, rel=1e-8)
+
+
+def made(function: Any, **given: Any) -> rules.Rule:
+    make = rules.rule("Nobody 2026", relation="None.", space={"lr": rules.log(1e-3, 1)}, lr=0.1, **given)
+    return make(function)
+
+
+def bare(h, t, x, g):
+    """No state at all."""
+    x = x - h.lr * g
+    return x
+
+
+def remembers(h, t, x, g, p):
+    """The previous point is state, and is the parameter itself until that moves."""
+    c0 = x + 0.1 * (x - p)
+    p = x
+    x = c0 - h.lr * g
+    return x, p
+
+
+OWN = [made(bare), made(remembers, state={"p": rules.State("previous", init="x")})]
+
+
+@pytest.mark.parametrize("rule", OWN, ids=lambda r: r.name)
+def test_rules_of_ones_own_run_alike_everywhere(rule: rules.Rule) -> None:
+    values = rule.values()
+    x = gradient(1)
+    p, stack = torch.nn.Parameter(x.clone()), x.clone().repeat(2, 1)
+    optimizer, stacked, state = optim.of(rule)([p]), Stacked(rule, [values, values], stack), {}
+    for t in range(1, 20):
+        g = gradient(t)
+        x, state = eager(rule, values, t, x, g, state)
+        x = x.clone()
+        p.grad = g.clone()
+        optimizer.step()
+        stacked.step(g.repeat(2, 1))
+        assert torch.equal(p.detach(), x)
+        assert torch.equal(stack[1], x)

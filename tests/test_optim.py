@@ -165,3 +165,64 @@ def test_sparse_gradients_are_refused() -> None:
     p.grad = torch.ones(3).to_sparse()
     with pytest.raises(RuntimeError, match="sparse=False"):
         optim.Adam([p]).step()
+
+
+def test_a_checkpoint_of_centered_rmsprop_loses_nothing() -> None:
+    # The variance is tiny beside the mean here, so that recomputing it from torch's raw moment would lose all of it.
+    def run(steps: int, saved_at: int | None) -> torch.Tensor:
+        p = torch.nn.Parameter(torch.zeros(3, dtype=torch.float32))
+        optimizer = optim.RMSprop([p], centered=True)
+        for t in range(steps):
+            if t == saved_at:
+                state = copy.deepcopy(optimizer.state_dict())
+                optimizer = optim.RMSprop([p], centered=True)
+                optimizer.load_state_dict(state)
+            generator = torch.Generator().manual_seed(t)
+            p.grad = 1 + 1e-4 * torch.randn(3, generator=generator, dtype=torch.float32)
+            optimizer.step()
+        return p.detach()
+
+    assert torch.equal(run(600, None), run(600, 500))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_complex_parameters(name: str) -> None:
+    made = []
+    for module in (optim, torch.optim):
+        p = torch.nn.Parameter(torch.tensor([1 + 1j, 2 - 1j], dtype=torch.complex128))
+        optimizer = getattr(module, name)([p], lr=0.1)
+        for t in range(10):
+            p.grad = torch.tensor([0.3 + t * 1j, 1 - 0.2j * t], dtype=torch.complex128)
+            optimizer.step()
+        made.append(p.detach())
+    torch.testing.assert_close(*made, rtol=1e-12, atol=1e-12)
+
+
+def test_a_class_of_ones_own_may_be_derived() -> None:
+    class Mine(optim.Adam):
+        pass
+
+    p = parameters()
+    assert Mine(p, lr=0.3).param_groups[0]["lr"] == 0.3
+    assert optim.of(optim.Adam.rule) is optim.Adam
+
+
+def test_a_misspelt_group_key_is_refused() -> None:
+    with pytest.raises(TypeError, match="a parameter group has 'weigth_decay'. Did you mean 'weight_decay'?"):
+        optim.Adam([{"params": parameters(), "weigth_decay": 0.1}])
+    optim.Adam([{"params": parameters(), "label": "one's own keys are welcome"}])
+
+
+def test_named_parameters_are_matched_by_name() -> None:
+    a, b, _ = parameters()
+    first = optim.Adam([("a", a), ("b", b)])
+    a.grad, b.grad = torch.ones_like(a), 2 * torch.ones_like(b)
+    first.step()
+    second = optim.Adam([("b", b), ("a", a)])
+    second.load_state_dict(first.state_dict())
+
+    assert torch.equal(second.state[a]["exp_avg"], first.state[a]["exp_avg"])
+    assert torch.equal(second.state[b]["exp_avg"], first.state[b]["exp_avg"])
+    assert second.state[a]["exp_avg"].data_ptr() != first.state[a]["exp_avg"].data_ptr(), "copied, not shared"
+    with pytest.raises(ValueError, match="do not hold the same parameters: b, c"):
+        optim.Adam([("c", b), ("a", a)]).load_state_dict(first.state_dict())

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 import gradprix as gp
 from gradprix import tasks
-from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, entries, make_plan, run
+from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, TaskError, entries, make_plan, run, twin
 from gradprix.race._answer import near_limit, window, windows
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
@@ -53,9 +54,10 @@ def test_another_seed_gives_another_race(small: Result) -> None:
 
 
 def test_tuning_seeds_are_never_final_seeds() -> None:
-    plan = make_plan("digits", trials=100, seeds=64)
-    tuning = {plan.tuning_trial(entry, -10, seed).seed for entry in plan.entries for seed in range(31)}
-    final = {plan.final_trial(entry, 0.1, seed).seed for entry in plan.entries for seed in range(64)}
+    plan = make_plan("digits", trials=300, seeds=300)
+    lucky = [twin(entry, 89) for entry in plan.entries]
+    tuning = {plan.tuning_trial(entry, -10, seed).seed for entry in [*plan.entries, *lucky] for seed in range(98)}
+    final = {plan.final_trial(entry, 0.1, seed).seed for entry in plan.entries for seed in range(300)}
 
     assert not tuning & final
 
@@ -133,6 +135,54 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Local(1))
 
 
+@pytest.mark.parametrize("broken", ["a file for a folder", "no database"])
+def test_a_folder_that_cannot_hold_a_race_is_refused(tmp_path: Path, broken: str) -> None:
+    place = tmp_path / "race.db" if broken == "no database" else tmp_path
+    if broken == "no database":
+        place.write_text("not a database, though it is long enough to be taken for one" * 9)
+        refused = cli("report", str(tmp_path), cwd=tmp_path, code=2)
+        assert "cannot hold a race" in refused.stderr
+        place = tmp_path
+    else:
+        place = tmp_path / "file"
+        place.write_text("")
+    refused = cli("race", "digits", *FLAGS, "--out", str(place), cwd=tmp_path, code=2)
+    assert "cannot hold a race" in refused.stderr
+
+
+class Dropping(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(64, 10), torch.nn.Dropout())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": Dropping}, "random numbers"),
+        ({"model": lambda: torch.nn.Linear(3, 10)}, "cannot be raced: "),
+        ({"model": torch.nn.Identity}, "no parameter that can be trained"),
+        ({"loss": lambda o, t: torch.nn.functional.cross_entropy(o, t, reduction="none")}, r"shape \(32,\), not one"),
+        ({"metric": replace(tasks.digits.metric, score=lambda o, t: float("nan"))}, "not a finite number"),
+    ],
+)
+def test_a_task_that_does_not_work_is_found_out_at_once(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        gp.race(tasks.digits.change(**change), **SMALL)
+
+
+def test_a_changed_task_is_another_task(tmp_path: Path) -> None:
+    def times(factor: float) -> tasks.Task:
+        return tasks.digits.change(loss=lambda o, t: factor * torch.nn.functional.cross_entropy(o, t))
+
+    assert times(1.0).fingerprint == times(1.0).fingerprint != times(2.0).fingerprint
+    first = gp.race(times(1.0), **SMALL, processes=2)
+    assert gp.race(times(1e-3), **SMALL, processes=2).record["curves"] != first.record["curves"]
+
+
 def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no race"):
         gp.load(tmp_path)
@@ -152,6 +202,8 @@ def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
         ({"optimizers": "adam,adam"}, "adam: entered more than once"),
         ({"optimizers": "all,adam"}, "adam: entered more than once"),
         ({"optimizers": ""}, "two optimizers or more"),
+        ({"optimizers": "adam,sgd", "bracket": "data"}, "not both"),
+        ({"seeds": 301}, "there are 300 of each at most"),
         ({"bracket": "rule"}, "no bracket is called 'rule'. Did you mean rules?"),
         ({"trials": 0}, "trials = 0: each optimizer needs 1"),
         ({"seeds": 5}, "seeds = 5: with fewer than 6 seeds no difference can ever be told"),
@@ -183,6 +235,31 @@ def test_an_entry_of_ones_own_races() -> None:
     assert result.best.name == "adam"
     assert result.record["entries"][1]["code"].startswith("gradprix.optim.Adam(params, lr=")
     assert "betas=(0.5, 0.999)" in result.record["entries"][1]["code"]
+
+
+def down(h, t, x, g):
+    """Plain descent."""
+    x = x - h.lr * g
+    return x
+
+
+def up(h, t, x, g):
+    """Plain ascent."""
+    x = x + h.lr * g
+    return x
+
+
+def test_rules_of_ones_own_race_even_under_one_name() -> None:
+    up.__name__ = down.__name__
+    made = [gp.rule("Nobody 2026", relation="None.", space={"lr": gp.log(1e-2, 10)}, lr=0.1)(f) for f in (down, up)]
+    mine = [gp.Entry(name, rule) for name, rule in zip(("down", "up"), made, strict=True)]
+    result = gp.race("digits", mine, trials=2, seeds=6, epochs=1, processes=1)
+
+    assert result.best.name == "down"
+    assert result.best.code.startswith("gradprix.optim.of(down)(params, lr=")
+    assert result.record["entries"][1]["final"]["mean"] < 0.3
+    with pytest.raises(ValueError, match="rule of your own"):
+        result.best.make([])
 
 
 def test_a_task_of_ones_own_races_by_loss() -> None:

@@ -1,5 +1,6 @@
 """The form of a rule, its formula, and the relations that the rules state."""
 
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -180,6 +181,11 @@ def test_what_a_rule_may_not_say_is_refused_with_its_line() -> None:
         x = maximum(x)
         return x
 
+    def takes_a_given_name(h, t, x, g):
+        sqrt = x - g
+        x = sqrt
+        return x
+
     def returns_value(h, t, x, g):
         return x - h.lr * g
 
@@ -197,10 +203,15 @@ def test_what_a_rule_may_not_say_is_refused_with_its_line() -> None:
         (reciprocal, {}, r"Put a tensor above the line"),
         (assigns_t, {}, r"'t' is assigned"),
         (arity, {}, r"maximum got 1 arguments. It takes 2"),
+        (takes_a_given_name, {}, r"'sqrt' is assigned"),
         (returns_value, {}, r"does not end by returning names"),
     ]:
         with pytest.raises(RuleError, match=message):
             made(function, **given)
+
+
+def test_a_rule_is_pickled_by_name() -> None:
+    assert pickle.loads(pickle.dumps(rules.adam)) is rules.adam
 
 
 def test_values_are_checked() -> None:

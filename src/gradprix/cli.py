@@ -1,6 +1,7 @@
 """The command line: `gradprix race`, `gradprix list`, `gradprix report`."""
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -45,13 +46,16 @@ class What(StrEnum):
 
 
 @contextlib.contextmanager
-def usage() -> Iterator[None]:
-    """Turn what a user got wrong into one line on stderr and exit code 2."""
+def usage(*mistakes: type[Exception]) -> Iterator[None]:
+    """Turn what a user got wrong into one line on stderr and exit code 2; anything else is a defect and is shown."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except mistakes as error:
         typer.echo(f"gradprix: {error}", err=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("gradprix: stopped. What is finished is kept; the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
 
 
 def version(wanted: bool) -> None:
@@ -102,10 +106,10 @@ def race(
     Every optimizer gets the same number of trials, every run the same number of training examples. The same command
     again finishes what is missing and repeats nothing.
     """
-    from gradprix.race import Local, make_plan, run
+    from gradprix.race import JournalError, Local, TaskError, make_plan, run
     from gradprix.show import _console, progress
 
-    with usage():
+    with usage(ValueError):
         made = make_plan(
             task,
             optimizers,
@@ -118,12 +122,15 @@ def race(
             margin=margin,
             seed=seed,
         )
+    if plan and as_json:
+        typer.echo(json.dumps(made.describe(), indent=1))
+        return
     if plan:
         _console.console().print(_console.plan(made))
         return
     if not as_json and sys.stderr.isatty():
         _console.console(stderr=True).print(_console.plan(made))
-    with usage(), progress() as watch:
+    with usage(JournalError, TaskError), progress() as watch:
         result = run(made, out or Path("runs") / made.task.name, Local(), watch)
     _finish(result, as_json)
 
@@ -145,17 +152,15 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Show a finished race again, and write its report anew."""
-    from gradprix.race import load
+    from gradprix.race import JournalError, load
 
-    with usage():
+    with usage(JournalError, FileNotFoundError):
         result = load(folder)
     _finish(result, as_json)
 
 
 def _finish(result: "Result", as_json: bool) -> None:
     """Write the report, then print the answer."""
-    import json
-
     from gradprix.show import _console, write_report
 
     write_report(result)
@@ -167,8 +172,4 @@ def _finish(result: "Result", as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        typer.echo("gradprix: stopped. What is finished is kept; the same command goes on from there.", err=True)
-        sys.exit(130)
+    app()

@@ -32,10 +32,16 @@ def eager(
     h = SimpleNamespace(**values)
     kept = rule.kept(values)
     before = {name: state[name] if name in state else start(spec, values, x, g) for name, spec in kept.items()}
+    moved = x
     for function in around(rule):
-        x, g = function(h, t, x, g)
-    x, *after = rule(h, t, x, g, *(before.get(name) for name in rule.state))
-    return x, {name: value for name, value in zip(rule.state, after, strict=True) if name in kept}
+        moved, g = function(h, t, moved, g)
+    moved, *after = rule(h, t, moved, g, *(before.get(name) for name in rule.state))
+    return moved, {n: own(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in kept}
+
+
+def own(value: Any, x: Tensor, g: Tensor) -> Any:
+    """A state that is the parameter or the gradient itself, copied: those two change in place."""
+    return value.clone() if value is x or value is g else value
 
 
 def start(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:

@@ -64,7 +64,7 @@ def _split(rule: Rule, truth: tuple[tuple[str, bool], ...], kept: tuple[str, ...
         if isinstance(node, Number):
             return node
         if not names(node) & elements:
-            constants.append(f"c{len(constants)}")
+            constants.append(f"_c{len(constants)}")
             lines.append(f"{constants[-1]} = {source(node)}")
             return Name(constants[-1])
         if isinstance(node, Call):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradprix.rules import Rule
 
-from ._eager import start
+from ._eager import own, start
 from ._split import split
 
 
@@ -44,7 +44,8 @@ class Stacked:
             row, self.numbers[i] = self.halves.scalars(h, self.t, *self.numbers[i])
             constants.append(row)
         columns = torch.tensor(constants, dtype=torch.float64).to(self.x.dtype).T.unsqueeze(-1)
-        x, *self.tensors = self.halves.on_tensors(self.x, g, *self.tensors, *columns)
+        x, *after = self.halves.on_tensors(self.x, g, *self.tensors, *columns)
+        self.tensors = [own(state, self.x, g) for state in after]
         self.x.copy_(x)
 
     def _start(self, g: Tensor) -> None:

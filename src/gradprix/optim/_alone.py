@@ -47,8 +47,10 @@ def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str,
         for name, spec in kept.items()
         if held.get(spec.key) is not None
     }
-    full, g = _real(x).to(wide(x.dtype)), _real(x.grad).to(wide(x.dtype))
+    full, g = _real(x), _real(x.grad)
     half = wide(x.dtype) is not x.dtype
+    if half:
+        full, g = full.to(wide(x.dtype)), g.to(wide(x.dtype))
     if half and LOW in held:
         full = full + held[LOW].to(full.dtype)
     moved, after = eager(rule, values, t, full, g, before)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gradprix.rules import Rule
 
 Packed = dict[str, Any]
+OWN = "gradprix_"
 
 
 def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
@@ -37,15 +38,25 @@ def converted(
     values: Callable[[Mapping[str, Any]], dict[str, Any]],
     way: Literal["stored", "loaded"],
 ) -> Packed:
-    """A packed state in which what the rule keeps in another form than torch is in torch's form, or back."""
+    """A packed state in which what the rule keeps in another form than torch is in torch's form, or back.
+
+    Our own form is kept beside torch's, since the way back can lose digits, and is taken again if it still fits what
+    torch's key holds: torch carries it along but does not keep it up to date.
+    """
     hyperparameters = {p: values(group) for group in packed["param_groups"] for p in group["params"]}
     state = {p: dict(held) for p, held in packed["state"].items()}
     for p, held in state.items():
         named = {name: held.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
-            convert: Callable[..., Any] | None = getattr(spec, way)
-            if convert is not None and named[name] is not None:
-                held[spec.key] = convert(SimpleNamespace(**hyperparameters[p]), **named)
+            if spec.stored is None or spec.loaded is None or named[name] is None:
+                continue
+            h, own = SimpleNamespace(**hyperparameters[p]), OWN + spec.key
+            if way == "stored":
+                held[spec.key], held[own] = spec.stored(h, **named), named[name]
+            else:
+                exact = held.pop(own, None)
+                fits = exact is not None and bool((spec.stored(h, **{**named, name: exact}) == held[spec.key]).all())
+                held[spec.key] = exact if fits else spec.loaded(h, **named)
     return {**packed, "state": state}
 
 

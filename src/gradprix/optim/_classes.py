@@ -1,5 +1,7 @@
 """torch's classes: each a rule and torch's order of arguments."""
 
+import types
+
 from gradprix import rules
 
 from ._optimizer import Optimizer
@@ -64,3 +66,21 @@ class RAdam(
     rule=rules.radam,
     arguments="lr betas eps weight_decay decoupled_weight_decay * foreach maximize capturable differentiable",
 ): ...
+
+
+def of(rule: rules.Rule) -> type[Optimizer]:
+    """The class that steps with a rule: torch's class of that name, or one made for a rule of your own.
+
+    A class that is made takes `params, lr` and the rule's other hyperparameters, each with its default.
+
+    Args:
+        rule: the rule.
+    """
+    known = (cls for cls in Optimizer.__subclasses__() if cls.rule is rule)
+    return next(known, None) or _made(rule)
+
+
+def _made(rule: rules.Rule) -> type[Optimizer]:
+    name = "".join(part.capitalize() for part in rule.name.split("_"))
+    arguments = "lr * " + " ".join(name for name in rule.hyperparameters if name != "lr")
+    return types.new_class(name, (Optimizer,), {"rule": rule, "arguments": arguments})

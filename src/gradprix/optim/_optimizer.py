@@ -28,8 +28,10 @@ class Optimizer(torch.optim.Optimizer):
     rule: ClassVar[Rule]
     __signature__: ClassVar[inspect.Signature]
 
-    def __init_subclass__(cls, rule: Rule, arguments: str) -> None:
+    def __init_subclass__(cls, rule: Rule | None = None, arguments: str = "") -> None:
         super().__init_subclass__()
+        if rule is None:
+            return  # a class derived from one of ours
         cls.rule = rule
         positional, _, keywords = arguments.partition("*")
         keywords += "" if "fused" in arguments else " fused"
@@ -47,7 +49,7 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"{type(self).__name__}{self.__signature__}: {error}.") from None
         bound.apply_defaults()
         params = bound.arguments.pop("params")
-        if bound.arguments["differentiable"]:
+        if bound.arguments.get("differentiable"):
             raise NotImplementedError(
                 "differentiable=True: gradients do not flow through a step. Use torch.optim for that."
             )

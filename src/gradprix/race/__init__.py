@@ -1,11 +1,13 @@
 """Which optimizer is best: plan, lanes, engines, journal, verdict."""
 
+import inspect
 import sys
 from types import ModuleType
 
+from ._check import TaskError
 from ._engine import Engine, Local
 from ._entry import BRACKETS, ENTRIES, Entry, UnknownNameError, entries, twin
-from ._journal import Journal, OtherRaceError
+from ._journal import Journal, JournalError, OtherRaceError
 from ._plan import SEEDS, TRIALS, Plan
 from ._race import Watch, make_plan, race, run
 from ._result import REPORT, Best, Result, load
@@ -21,11 +23,13 @@ __all__ = [
     "Engine",
     "Entry",
     "Journal",
+    "JournalError",
     "Local",
     "OtherRaceError",
     "Pair",
     "Plan",
     "Result",
+    "TaskError",
     "UnknownNameError",
     "Verdict",
     "Watch",
@@ -43,6 +47,8 @@ class _Callable(ModuleType):
     """The room and the verb share a name: `gradprix.race(...)` runs a race, `gradprix.race.Plan` is in the room."""
 
     __call__ = staticmethod(race)
+    __signature__ = inspect.signature(race)
+    __wrapped__ = race
 
 
 sys.modules[__name__].__class__ = _Callable

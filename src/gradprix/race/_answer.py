@@ -1,7 +1,7 @@
 """The answer of a race in words, made from its numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -57,11 +57,24 @@ def window(losses: Mapping[float, float], limit: float) -> float:
     return end(rates[place + 1 :]) - end(rates[:place][::-1])
 
 
-def take(verdict: Verdict, windows: Mapping[str, float], memory: Mapping[str, int]) -> tuple[str, str]:
-    """Which of the leading group to take, and why: the widest learning-rate window, then the cheapest step."""
-    leaders = verdict.leaders
+def take(
+    verdict: Verdict,
+    near: Collection[str],
+    windows: Mapping[str, float],
+    memory: Mapping[str, int],
+    diverged: Mapping[str, int],
+) -> tuple[str, str]:
+    """Which of the leading group to take, and why: the widest learning-rate window, then the cheapest step.
+
+    Only those that diverged least often, and of these those near the best mean, if there are any: a group may hold an
+    entry that is merely too erratic for anything to be told of it.
+    """
+    leaders = list(verdict.leaders)
     if len(leaders) == 1:
         return leaders[0], "it leads alone"
+    fewest = min(diverged[name] for name in leaders)
+    leaders = [name for name in leaders if diverged[name] == fewest]
+    leaders = [name for name in leaders if name in near] or leaders
     widest = max(round(windows[name], 1) for name in leaders)
     wide = [name for name in leaders if round(windows[name], 1) == widest]
     least = min(memory[name] for name in wide)
@@ -82,18 +95,34 @@ def number(metric: Any, *values: float) -> str:
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
 
 
-def sentence(plan: Plan, means: Mapping[str, float], verdict: Verdict, chosen: str, why: str, code: str) -> str:
+def sentence(
+    plan: Plan,
+    means: Mapping[str, float],
+    verdict: Verdict,
+    diverged: Mapping[str, int],
+    chosen: str,
+    why: str,
+    code: str,
+) -> str:
     """The first lines of the answer: who leads, who trails, what to take."""
+    if all(count == plan.seeds for count in diverged.values()):
+        return (
+            f"{plan.task.name}: every final run of every optimizer diverged, so there is nothing to choose between. "
+            "Look at the task's loss and data first; smaller learning rates may help."
+        )
     metric = plan.task.metric
     leaders = verdict.leaders
     trailing = [name for name in means if name not in leaders]
     reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
-    if not trailing:
-        first = f"{plan.task.name}: {listed(leaders)} are not told apart ({reach})."
-    elif len(leaders) == 1:
+    told = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
+    apart = "differ by less than matters" if "slightly ahead" in told else "are not told apart"
+    if len(leaders) == 1:
         first = f"{plan.task.name}: {leaders[0]} leads alone ({reach})."
     else:
-        first = f"{plan.task.name}: {listed(leaders)} lead and are not told apart ({reach})."
+        first = f"{plan.task.name}: {listed(leaders)} {'lead and ' if trailing else ''}{apart} ({reach})."
+    erratic = [f"{name} diverged on {diverged[name]} of {plan.seeds} seeds" for name in leaders if diverged[name]]
+    if erratic:
+        first += f"  {listed(erratic)}: too erratic to be told from the others."
     second = f"Take {chosen} ({why}): {code}"
     if trailing:
         trailing.sort(key=lambda n: means[n], reverse=metric.higher_is_better)

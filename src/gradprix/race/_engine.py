@@ -39,6 +39,8 @@ class Local:
     """
 
     def __init__(self, processes: int | None = None) -> None:
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes = {processes}: it must be 1 or more.")
         self.processes = processes or joblib.cpu_count()
 
     def run(self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None]) -> Iterator[Finished]:
@@ -76,14 +78,20 @@ def divide(trials: Sequence[Trial], processes: int) -> list[list[Trial]]:
     return lanes
 
 
-_TASKS: dict[str, Task] = {}
+_TASK: dict[Path, Task] = {}
 
 
 def _work(task: Task, lane: list[Trial], file: Path, number: int) -> tuple[int, list[Outcome]]:
-    """What a worker does. It keeps the examples of the tasks it has seen, and says how far it is in a shared file."""
-    task = _TASKS.setdefault(task.fingerprint, task)
+    """What a worker does. It keeps the examples from lane to lane of a run, and says how far it is in a shared file."""
+    if file not in _TASK:
+        _TASK.clear()
+        _TASK[file] = task
     shares = np.memmap(file, dtype=np.float64, mode="r+")
-    return number, run_lane(task, lane, lambda share: shares.__setitem__(number, share))
+
+    def report(share: float) -> None:
+        shares[number] = share
+
+    return number, run_lane(_TASK[file], lane, report)
 
 
 @contextlib.contextmanager

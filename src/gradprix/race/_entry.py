@@ -8,7 +8,7 @@ from typing import Any
 from gradprix import optim, rules
 from gradprix.rules import Log, Rule, log
 
-CLASSES = {cls.rule.name: name for name in optim.__all__ if hasattr(cls := getattr(optim, name), "rule")}
+CLASSES = {cls.rule: name for name in optim.__all__ if hasattr(cls := getattr(optim, name), "rule")}
 ALL_EXAMPLES = 0
 """The batch size of an entry that sees every training example at each step."""
 
@@ -58,6 +58,10 @@ class Entry:
             raise ValueError(
                 f"entry {self.name!r}: batch_size = {self.batch_size}: it must be 1 or more, or 0 for all."
             )
+        if tuned := self.space.keys() & self.fixed.keys():
+            raise ValueError(f"entry {self.name!r}: {', '.join(tuned)} is both fixed and tuned. Leave it out of one.")
+        if not 0 <= self.luck < 90 or not 0 <= self.offset < 1:
+            raise ValueError(f"entry {self.name!r}: luck must be from 0 to 89 and offset from 0 to 1.")
         self.values(1.0)
 
     def values(self, lr: float) -> dict[str, float | bool]:
@@ -66,13 +70,13 @@ class Entry:
 
     @property
     def optimizer(self) -> str:
-        """The class in `gradprix.optim`, or the rule's name when it has none."""
-        return CLASSES.get(self.rule.name, self.rule.name)
+        """The class in `gradprix.optim`, or `of(rule)` when it has none."""
+        return CLASSES.get(self.rule, f"of({self.rule.name})")
 
     def arguments(self, lr: float) -> dict[str, Any]:
         """What the class in `gradprix.optim` is called with, in torch's arguments."""
         given: dict[str, Any] = {"lr": lr, **self.fixed}
-        if "beta1" in given or "beta2" in given:
+        if self.rule in CLASSES and ("beta1" in given or "beta2" in given):
             values = self.values(lr)
             given = {name: value for name, value in given.items() if name not in ("beta1", "beta2")}
             given["betas"] = (values["beta1"], values["beta2"])
@@ -131,6 +135,8 @@ def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "ru
         raise UnknownNameError("bracket", bracket, BRACKETS)
     if names is None:
         names = BRACKETS[bracket]
+    elif bracket != "rules":
+        raise ValueError(f"give optimizers, or the bracket {bracket!r}, which is a list of optimizers: not both.")
     elif isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()]
     chosen: list[Entry] = []

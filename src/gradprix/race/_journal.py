@@ -14,7 +14,11 @@ CREATE TABLE IF NOT EXISTS trials (key TEXT PRIMARY KEY, trial TEXT NOT NULL, ou
 """
 
 
-class OtherRaceError(ValueError):
+class JournalError(ValueError):
+    """A folder in which no race can be kept."""
+
+
+class OtherRaceError(JournalError):
     """The folder holds a race with another plan."""
 
 
@@ -23,14 +27,24 @@ class Journal:
 
     Args:
         folder: where `race.db` is, or is made; None keeps the record in memory.
+        to_read: whether it is only read, and must be there.
+
+    Raises:
+        JournalError: when the folder cannot be written, or holds something else under that name.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        self.database = sqlite3.connect(":memory:" if folder is None else folder / FILE)
-        self.database.execute("PRAGMA journal_mode=WAL")
-        self.database.executescript(SCHEMA)
+    def __init__(self, folder: Path | None, to_read: bool = False) -> None:
+        try:
+            if folder is not None and not to_read:
+                folder.mkdir(parents=True, exist_ok=True)
+            place = ":memory:" if folder is None else f"{(folder / FILE).resolve().as_uri()}{'?mode=ro' * to_read}"
+            self.database = sqlite3.connect(place, uri=True)
+            if not to_read:
+                self.database.execute("PRAGMA journal_mode=WAL")
+                self.database.executescript(SCHEMA)
+            self.database.execute("SELECT name FROM about LIMIT 1")
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(f"{folder} cannot hold a race: {error}. Choose another folder with --out.") from error
 
     def __enter__(self) -> "Journal":
         return self

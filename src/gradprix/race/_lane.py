@@ -42,13 +42,14 @@ def run_lane(
     rows = [trials[i] for i in order]
     if len(rows) == 1:
         rows = rows * 2  # a stack of one is computed by other kernels, whose rounding differs
-    with _one_thread():
-        outcomes = _Lane(task, rows).run(report)
+    with one_thread():
+        outcomes = Lane(task, rows).run(report)
     return [outcome for _, outcome in sorted(zip(order, outcomes, strict=False), key=lambda pair: pair[0])]
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """What every lane runs under: one thread, and no time lost on numbers too small to matter."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # vanishing second moments make a step ten times slower
@@ -59,9 +60,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def form(trial: Trial) -> tuple[str, tuple[bool, ...]]:
+def form(trial: Trial) -> tuple[Any, ...]:
     """Trials of one form are stepped by the same code."""
-    return trial.rule.name, tuple(bool(value) for value in trial.values.values())
+    truth = tuple(bool(value) for value in trial.values.values())
+    return trial.rule.name, trial.identity["equations"], trial.identity["state"], truth
 
 
 @dataclass
@@ -73,7 +75,17 @@ class _Examples:
     test: Tensor
 
 
-class _Lane:
+class Lane:
+    """A stack of networks under way.
+
+    Args:
+        task: the problem.
+        rows: the trials, two or more, those of one form side by side.
+
+    Raises:
+        ValueError: when the model has nothing to train.
+    """
+
     def __init__(self, task: Task, rows: Sequence[Trial]) -> None:
         self.task, self.rows, self.budget = task, rows, rows[0]
         self.data = task.loaded
@@ -87,9 +99,12 @@ class _Lane:
         self.model = models[self.seeds[0]]
         stacked, self.buffers = stack_module_state([models[trial.seed] for trial in rows])
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        if not trained:
+            raise ValueError("the model has no parameter that can be trained")
         self.frozen = {name: tensor.detach() for name, tensor in stacked.items() if name not in trained}
         # One matrix holds every weight, a row a network; the model sees views into it.
-        self.weights = torch.cat([stacked[name].detach().flatten(1) for name in sorted(trained)], dim=1)
+        columns = [stacked[name].detach().reshape(len(rows), -1) for name in sorted(trained)]
+        self.weights = torch.cat(columns, dim=1)
         self.params, start = {}, 0
         for name in sorted(trained):
             shape = stacked[name].shape
@@ -141,10 +156,12 @@ class _Lane:
         """One step of every network on its own batch; returns each one's loss before it."""
         index = index[self.of_seed]
         loss = self.train_loss(*self.state, self.data.inputs[index], self.data.targets[index])
+        if loss.dim() != 1:
+            raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape[1:])}, not one number")
         leaves = list(self.params.values())
         gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
-            flat = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+            flat = torch.cat([gradient.reshape(len(self.rows), -1) for gradient in gradients], dim=1)
             for block, stepper in self.steppers:
                 stepper.step(flat[block], factor)
         return loss.detach()

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
+from gradprix import __version__
 from gradprix.tasks import Task
 
 from ._entry import Entry
 from ._trial import Trial
-from ._tune import rate, rungs
+from ._tune import RESEEDED, rate, rungs
 from ._verdict import detectable
 
 TRIALS = 19
 SEEDS = 16
+MOST = 300
+"""Trials or seeds of one entry: a race's seeds are numbered so that up to this many never meet."""
 FEWEST_SEEDS = 6
 """With n seeds no p-value is below 2^(1-n), so fewer than six can never tell two entries apart at 5 %."""
 
@@ -47,6 +53,8 @@ class Plan:
                 f"seeds = {self.seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can ever be told "
                 "at 5 % (the smallest p-value is 2^(1 - seeds)). 16 is the protocol."
             )
+        if max(self.trials, self.seeds) > MOST:
+            raise ValueError(f"trials = {self.trials}, seeds = {self.seeds}: there are {MOST} of each at most.")
         if not 0 <= self.seed < 100_000:
             raise ValueError(f"seed = {self.seed}: it must be from 0 to 99999.")
         if not self.task.metric.margin >= 0:
@@ -54,7 +62,8 @@ class Plan:
 
     def tuning_trial(self, entry: Entry, rung: int, seed: int) -> Trial:
         """A tuning run of an entry: its own seeds, never those of the final."""
-        return self._trial(entry, rate(rung, entry.offset), 10_000 * self.seed + 1_000 + 100 * entry.luck + seed, False)
+        number = 10_000 * self.seed + 1_000 + MOST // RESEEDED * entry.luck + seed
+        return self._trial(entry, rate(rung, entry.offset), number, False)
 
     def final_trial(self, entry: Entry, lr: float, seed: int) -> Trial:
         """A final run of an entry at its tuned rate, on a seed that no tuning has seen."""
@@ -62,8 +71,11 @@ class Plan:
 
     def _trial(self, entry: Entry, lr: float, seed: int, judged: bool) -> Trial:
         task = self.task
-        batch_size = task.batch_size if entry.batch_size is None else entry.batch_size
-        return Trial(entry.rule, entry.values(lr), seed, batch_size, task.epochs, task.schedule, judged)
+        return Trial(entry.rule, entry.values(lr), seed, self.batch_size(entry), task.epochs, task.schedule, judged)
+
+    def batch_size(self, entry: Entry) -> int:
+        """Examples a step of an entry; 0 for all."""
+        return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
     @property
     def examples(self) -> int:
@@ -73,8 +85,7 @@ class Plan:
     def updates(self, entry: Entry) -> int:
         """Steps that each run of an entry takes."""
         count = len(self.task.loaded.split(0).train)
-        batch = self.task.batch_size if entry.batch_size is None else entry.batch_size or count
-        return self.task.epochs * -(-count // batch)
+        return self.task.epochs * -(-count // (self.batch_size(entry) or count))
 
     @property
     def runs(self) -> int:
@@ -102,6 +113,7 @@ class Plan:
             "seeds": self.seeds,
             "seed": self.seed,
             "form": "stacked, one row a network, a batch of its own",
+            "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             "entries": [self._describe(entry) for entry in self.entries],
         }
 
@@ -115,7 +127,7 @@ class Plan:
             "equations": trial.identity["equations"],
             "fixed": dict(entry.fixed),
             "space": {"lr": [low, high]},
-            "batch_size": trial.batch_size,
+            "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
             "offset": entry.offset,
             "luck": entry.luck,

@@ -9,6 +9,7 @@ from typing import Any
 
 from gradprix.tasks import ALL, Task
 
+from ._check import check
 from ._engine import Engine, Local
 from ._entry import Entry, UnknownNameError, entries
 from ._journal import Journal, OtherRaceError
@@ -83,6 +84,7 @@ def race(
 
     Raises:
         ValueError: for unknown names and impossible numbers.
+        TaskError: when the task's model, loss or metric does not work.
         OtherRaceError: when `out` holds a race with another plan.
     """
     plan = make_plan(
@@ -102,6 +104,7 @@ def race(
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
     """Run a plan, or finish it where it was left."""
+    check(plan)
     described = plan.describe()
     with Journal(out) as journal:
         before = journal.read("plan")
@@ -113,12 +116,9 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
             )
         journal.write("plan", described)
         course = _Course(plan, journal, engine, watch)
-        started = time.perf_counter()
         tuned = course.tune()
         finals = course.finish(tuned)
-        seconds = time.perf_counter() - started + (journal.read("seconds") or 0.0)
-        journal.write("seconds", seconds)
-        record = make_record(plan, described, course.tried, tuned, finals, seconds)
+        record = make_record(plan, described, course.tried, tuned, finals, course.seconds)
         journal.write("record", record)
     return Result(record, out)
 
@@ -136,6 +136,7 @@ class _Course:
 
     def __post_init__(self) -> None:
         self.finished = self.journal.finished()
+        self.seconds = self.journal.read("seconds") or 0.0
         self.tried = {entry.name: [] for entry in self.plan.entries}
 
     def outcomes(self, stage: str, trials: list[Trial]) -> list[Outcome]:
@@ -147,8 +148,11 @@ class _Course:
             self.watch(stage, before + share, self.plan.runs)
 
         watch(0.0)
+        started = time.perf_counter()
         for lane, outcomes in self.engine.run(self.plan.task, list(missing.values()), watch) if missing else ():
             self.journal.finish(lane, outcomes)
+            self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
+            self.journal.write("seconds", self.seconds)
             self.finished |= {trial.key: outcome for trial, outcome in zip(lane, outcomes, strict=True)}
         return [self.finished[trial.key] for trial in trials]
 

@@ -40,7 +40,10 @@ def make_record(
     rates = {name: float(runs[0][0].values["lr"]) for name, runs in finals.items()}
     code = {entry.name: entry.code(rates[entry.name]) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
-    chosen, why = take(verdict, wide, memory)
+    diverged = {name: sum(outcome.diverged is not None for _, outcome in runs) for name, runs in finals.items()}
+    best_mean = verdict.pairs[0].a
+    near = {p.b for p in verdict.pairs if p.a == best_mean and p.difference <= metric.least(means[best_mean])}
+    chosen, why = take(verdict, {best_mean, *near}, wide, memory, diverged)
     entries = [
         {
             "name": entry.name,
@@ -57,7 +60,7 @@ def make_record(
                 "values": values[entry.name],
                 "mean": means[entry.name],
                 "ci95": list(own_interval(values[entry.name])),
-                "diverged": sum(outcome.diverged is not None for _, outcome in finals[entry.name]),
+                "diverged": diverged[entry.name],
             },
             "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[entry.name]],
             "leads": entry.name in verdict.leaders,
@@ -78,7 +81,7 @@ def make_record(
             "best": list(verdict.leaders),
             "take": chosen,
             "why": why,
-            "text": sentence(plan, means, verdict, chosen, why, code[chosen]),
+            "text": sentence(plan, means, verdict, diverged, chosen, why, code[chosen]),
             "protocol": protocol(plan, verdict),
             "pairs": _pairs(verdict),
         },

@@ -9,7 +9,7 @@ import torch
 
 from gradprix import optim
 
-from ._journal import FILE, Journal
+from ._journal import FILE, Journal, JournalError
 
 REPORT = "report.html"
 
@@ -31,7 +31,13 @@ class Best:
     code: str
 
     def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimizer on these parameters; give it the schedule it was tuned with, `gradprix.schedule`."""
+        """The optimizer on these parameters; give it the schedule it was tuned with, `gradprix.schedule`.
+
+        Raises:
+            ValueError: when a rule of your own won: a record holds its name, not its code.
+        """
+        if not hasattr(optim, self.optimizer):
+            raise ValueError(f"{self.name} steps with a rule of your own. Make it yourself: {self.code}")
         made: torch.optim.Optimizer = getattr(optim, self.optimizer)(params, **self.arguments)
         return made
 
@@ -77,12 +83,12 @@ def load(folder: str | Path) -> Result:
 
     Raises:
         FileNotFoundError: when there is no race in the folder.
-        ValueError: when the race there is not finished.
+        JournalError: when the race there is not finished, or cannot be read.
     """
     if not (Path(folder) / FILE).exists():
         raise FileNotFoundError(f"{folder} holds no race: there is no {FILE} in it. `gradprix race` makes one.")
-    with Journal(Path(folder)) as journal:
+    with Journal(Path(folder), to_read=True) as journal:
         record = journal.read("record")
     if record is None:
-        raise ValueError(f"the race in {folder} is not finished. The command that began it will finish it.")
+        raise JournalError(f"the race in {folder} is not finished. The command that began it will finish it.")
     return Result(record, Path(folder))

@@ -37,7 +37,9 @@ class Trial:
         """What the key is made of."""
         equations = formula(self.rule, **self.values)
         rest = {k: v for k, v in vars(self).items() if k not in ("rule", "values", "identity", "key")}
-        return {"rule": self.rule.name, "equations": equations, "values": dict(self.values), **rest}
+        state = [f"{name}: {s.kind} from {s.init}" for name, s in self.rule.kept(self.values).items()]
+        values = {name: float(value) for name, value in self.values.items()}
+        return {"rule": self.rule.name, "equations": equations, "state": state, "values": values, **rest}
 
     @cached_property
     def key(self) -> str:

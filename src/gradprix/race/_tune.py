@@ -52,10 +52,12 @@ def rate(rung: int, offset: float = 0.0) -> float:
 
 
 def rungs(space: Log) -> tuple[int, int]:
-    """The lowest and highest rung within a space."""
+    """The lowest and highest rung within a space, where the search starts; it may go on beyond them."""
     low = math.ceil(len(STEPS) * math.log10(space.low) - 0.1)
     high = math.floor(len(STEPS) * math.log10(space.high) + 0.1)
-    return low, max(low, high)
+    if low > high:
+        raise ValueError(f"there is no rate of the ladder from {space.low:g} to {space.high:g}: give a wider space.")
+    return low, high
 
 
 def spread(space: Log, default: float, count: int = SPREAD) -> list[int]:

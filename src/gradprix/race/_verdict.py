@@ -21,6 +21,8 @@ LEVEL = 0.05
 EXHAUSTIVE = 16
 """Up to this many seeds every vector of signs is tried (half of them: a vector and its negative say the same)."""
 SAMPLED = 20_000
+FARTHEST = 1e6
+"""A threshold in place of an infinite one, which a few coarse values under few seeds can give."""
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +82,7 @@ def judge(
     turn = 1.0 if higher_is_better else -1.0
     differences = np.array([turn * (table[a] - table[b]) for a, b in index])
     centre, error, statistic, largest = flip(differences)
-    half = np.quantile(largest[0], 1 - LEVEL, method="higher") * error
+    half = threshold(differences, largest) * error
     p = step_down(statistic, largest)
     margins = [margin * abs(means[a]) if relative else margin for a, _ in index]
     pairs = tuple(
@@ -142,6 +144,17 @@ def signs(n: int) -> Floats:
     drawn = np.random.default_rng(0).choice([-1.0, 1.0], size=(SAMPLED, n))
     drawn[0] = 1
     return np.asarray(drawn, np.float64)
+
+
+def threshold(differences: Floats, largest: Floats) -> float:
+    """How many standard errors a simultaneous interval reaches to each side.
+
+    Where entries do differ, a flipped difference is mostly its own mean with a sign, alike for all pairs, and the
+    largest statistic too small to cover them all: then it is the deviations from the means that must be flipped.
+    """
+    deviations = flip(differences - differences.mean(1, keepdims=True))[3]
+    reach = max(float(np.quantile(found[0], 1 - LEVEL, method="higher")) for found in (largest, deviations))
+    return min(reach, FARTHEST)
 
 
 def step_down(statistic: Floats, largest: Floats) -> Floats:

@@ -66,6 +66,8 @@ class _Parser:
         if arguments[:4] != ["h", "t", "x", "g"]:
             self.refuse(self.definition, f"the arguments are {arguments}", "Begin with h, t, x, g, then the state")
         state = tuple(arguments[4:])
+        for name in state:
+            self.check_name(self.definition, name)
         self.known = {"t", "x", "g", *state}
         *body, last = self.definition.body
         if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
@@ -83,12 +85,17 @@ class _Parser:
     def assign(self, statement: ast.stmt) -> Assign:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                if name in ("h", "t"):
-                    self.refuse(statement, f"{name!r} is assigned", "Use another name: h and t are given")
+                self.check_name(statement, name)
                 tree = self.node(value)
                 self.known.add(name)
                 return Assign(name, tree, self.first + statement.lineno - 1)
         self.refuse(statement, f"`{ast.unparse(statement)}` is not `name = value`", "Write one assignment a line")
+
+    def check_name(self, node: ast.AST, name: str) -> None:
+        if name in ("h", "t") or name in ARITY or name.startswith("_"):
+            self.refuse(
+                node, f"{name!r} is assigned", "Use another name: this one is given, or kept for generated code"
+            )
 
     def node(self, node: ast.expr) -> Node:
         match node:

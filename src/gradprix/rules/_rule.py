@@ -1,8 +1,10 @@
 """`@rule`: what one optimizer does, with its paper, defaults, state and search space."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal, NoReturn
 
 from ._parse import RuleError, parse
@@ -58,10 +60,18 @@ class Rule:
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
         """One step: the function itself. State that does not exist under these options is given as None."""
-        return self.function(h, t, x, g, *state)
+        after = self.function(h, t, x, g, *state)
+        return after if isinstance(after, tuple) else (after,)
 
     def __repr__(self) -> str:
         return f"<rule {self.name}: {self.summary}>"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Pickled by name, as functions are, where the name leads here; a rule of a script or notebook goes by value.
+        home = self.function.__module__
+        if home != "__main__" and getattr(sys.modules.get(home), self.name, None) is self:
+            return _named, (home, self.name)
+        return super().__reduce_ex__(protocol)
 
     @property
     def owns_weight_decay(self) -> bool:
@@ -97,6 +107,11 @@ class Rule:
     def folded(self, values: Mapping[str, object]) -> Tree:
         """The tree under these hyperparameters' options."""
         return self.tree.fold(values, tuple(self.kept(values)))
+
+
+def _named(module: str, name: str) -> Rule:
+    found: Rule = getattr(import_module(module), name)
+    return found
 
 
 def check(name: str, value: float | bool) -> None:

@@ -29,6 +29,10 @@ class Data:
         test: indices of the official test examples; without them the seed draws a fifth, so that runs under one seed
             share their split and runs under different seeds do not.
         stratify: whether classes are divided in equal shares (targets are class numbers).
+
+    Raises:
+        TypeError: for anything but tensors.
+        ValueError: when inputs and targets differ in number, or `test` does not number some of the examples.
     """
 
     inputs: Tensor
@@ -37,8 +41,14 @@ class Data:
     stratify: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("inputs", "targets", "test"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and not (name == "test" and value is None):
+                raise TypeError(f"{name} is a {type(value).__name__}: give a tensor, as torch.as_tensor makes one.")
         if len(self.inputs) != len(self.targets):
             raise ValueError(f"{len(self.inputs)} inputs but {len(self.targets)} targets: give one target an input.")
+        if self.test is not None and not _numbers_some(self.test, len(self.inputs)):
+            raise ValueError("test must be a list of different example numbers (int64), and leave some to train on.")
 
     def split(self, seed: int) -> Split:
         """How this seed divides the examples: 60/20/20, or 80/20 of what an official test set leaves."""
@@ -57,3 +67,10 @@ class Data:
         labels = self.targets[indices].numpy() if self.stratify else None
         most, some = train_test_split(indices.numpy(), test_size=share, stratify=labels, random_state=random)
         return torch.from_numpy(most), torch.from_numpy(some)
+
+
+def _numbers_some(indices: Tensor, count: int) -> bool:
+    """Whether these are different numbers from 0 to `count`, and not all of them."""
+    if indices.dtype != torch.int64 or indices.dim() != 1 or not 0 < len(indices) < count:
+        return False
+    return bool((indices >= 0).all() and (indices < count).all()) and len(set(indices.tolist())) == len(indices)

@@ -25,7 +25,12 @@ def schedule(name: str, steps: int) -> Callable[[int], float]:
 
     Returns:
         `factor(step)` for steps counted from 0.
+
+    Raises:
+        ValueError: for another name, or no steps.
     """
+    if name not in SCHEDULES or steps < 1:
+        raise ValueError(f"schedule({name!r}, {steps}): give one of {', '.join(SCHEDULES)}, and 1 step or more.")
     left = SCHEDULES[name]
     warm = 0 if name == "constant" else round(WARM_UP * steps)
 

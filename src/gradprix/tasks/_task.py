@@ -1,15 +1,15 @@
 """A problem to train on: model, data, loss and metric."""
 
-import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ._data import Data
+from ._fingerprint import fingerprint
 from ._schedule import SCHEDULES
 from ._seeds import fresh
 
@@ -34,6 +34,10 @@ class Metric:
     margin: float
     relative: bool = False
     percent: bool = False
+
+    def least(self, better: float) -> float:
+        """The smallest difference that matters, in the metric's units, when the better of two means is this."""
+        return self.margin * abs(better) if self.relative else self.margin
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Task:
         for name in ("batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: it must be 1 or more.")
+        if not math.isfinite(self.baseline):
+            raise ValueError(f"baseline = {self.baseline}: it must be the metric of the best constant answer.")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
 
@@ -85,14 +91,12 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what the task is: the network and its weights under seed 0, the examples, the names of the rest."""
-        model = fresh(self.model, 0)
-        loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
-        digest = hashlib.sha256(f"{self.name}\n{model}\n{loss}\n{self.metric.name}\n{self.baseline}".encode())
-        for tensor in (*model.state_dict().values(), self.loaded.inputs, self.loaded.targets):
-            digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """A hash of what the task is: network, weights under seed 0, examples, and the code of its functions."""
+        data = self.loaded
+        examples = (data.inputs, data.targets, data.test, data.stratify)
+        return fingerprint(
+            self.name, fresh(self.model, 0), self.loss, self.metric.name, self.metric.score, self.baseline, examples
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaded examples stay at home: another process loads its own.
