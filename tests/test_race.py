@@ -13,8 +13,8 @@ import torch
 
 import gradprix as gp
 from gradprix import tasks
-from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, TaskError, entries, make_plan, run, twin
-from gradprix.race._answer import near_limit, window, windows
+from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, TaskError, entries, judge, make_plan, run, twin
+from gradprix.race._answer import near_limit, sentence, take, window, windows
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -297,6 +297,56 @@ def test_learning_rate_windows() -> None:
     assert window({1.0: float("inf")}, float("inf")) == 0
     assert near_limit({"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3}, "c": {1.0: 0.2}}) == pytest.approx(0.4)
     assert windows({"a": losses, "b": {0.1: 0.4}})["b"] == 0
+
+
+def judged(values: dict[str, list[float]]) -> Any:
+    return judge(values, higher_is_better=True, margin=0.005)
+
+
+STEADY = {
+    name: [0.97 + 0.001 * ((i * k) % 5) for i in range(16)] for k, name in enumerate(("adam", "momentum"), start=1)
+}
+
+
+def test_an_erratic_entry_in_the_leading_group_is_named_and_not_taken() -> None:
+    values = {**STEADY, "adagrad": [0.1] * 4 + [0.97] * 12}
+    verdict = judged(values)
+    assert "adagrad" in verdict.leaders, "nothing can win against so much noise"
+    diverged = {"adam": 0, "momentum": 0, "adagrad": 4}
+    near = {"adam", "momentum"}
+    chosen, why = take(
+        verdict, near, {"adam": 1.0, "momentum": 0.5, "adagrad": 3.0}, dict.fromkeys(values, 1), diverged
+    )
+
+    assert (chosen, why) == ("adam", "widest learning-rate window")
+    plan = make_plan("digits", "adam,momentum,adagrad")
+    text = sentence(plan, {n: sum(v) / 16 for n, v in values.items()}, verdict, diverged, chosen, why, "code")
+    assert "adagrad diverged on 4 of 16 seeds: too erratic" in text
+    nothing = sentence(plan, dict.fromkeys(values, 0.1), judged(values), dict.fromkeys(values, 16), chosen, why, "code")
+    assert "every final run of every optimizer diverged" in nothing
+    assert "Take" not in nothing
+
+
+def test_the_one_to_take_is_near_the_best_then_wide_then_cheap() -> None:
+    verdict = judged(STEADY)
+    wide, none = {"adam": 1.0, "momentum": 1.04}, {"adam": 0, "momentum": 0}
+
+    assert take(verdict, {"adam", "momentum"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "momentum"
+    assert take(verdict, {"adam"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "adam"
+
+
+def test_leaders_that_differ_by_little_are_not_called_alike() -> None:
+    values = {"adam": [v + 0.003 for v in STEADY["adam"]], "momentum": STEADY["adam"]}
+    text = sentence(
+        make_plan("digits", "adam,momentum"),
+        dict.fromkeys(values, 0.97),
+        judged(values),
+        dict.fromkeys(values, 0),
+        "adam",
+        "why",
+        "code",
+    )
+    assert "adam and momentum differ by less than matters" in text
 
 
 def test_the_command_line(tmp_path: Path) -> None:

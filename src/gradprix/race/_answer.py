@@ -3,7 +3,8 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
-from typing import Any
+
+from gradprix.tasks import Metric
 
 from ._plan import Plan
 from ._verdict import Verdict
@@ -89,7 +90,7 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def number(metric: Any, *values: float) -> str:
+def number(metric: Metric, *values: float) -> str:
     """One value or a range, in the metric's form: `97.2 to 97.4 %`."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
@@ -110,33 +111,46 @@ def sentence(
             f"{plan.task.name}: every final run of every optimizer diverged, so there is nothing to choose between. "
             "Look at the task's loss and data first; smaller learning rates may help."
         )
-    metric = plan.task.metric
+    trail = trailing(plan.task.metric, means, verdict)
+    first = f"{plan.task.name}: {leading(plan, means, verdict, diverged)}"
+    lines = [first, f"{trail}{'  ' * bool(trail)}Take {chosen} ({why}): {code}", *updates(plan)]
+    return "\n".join(lines)
+
+
+def leading(plan: Plan, means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
+    """Who leads, whether they can be told apart, and which of them only lead because they are erratic."""
     leaders = verdict.leaders
-    trailing = [name for name in means if name not in leaders]
-    reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
+    reach = number(plan.task.metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
     told = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
     apart = "differ by less than matters" if "slightly ahead" in told else "are not told apart"
-    if len(leaders) == 1:
-        first = f"{plan.task.name}: {leaders[0]} leads alone ({reach})."
-    else:
-        first = f"{plan.task.name}: {listed(leaders)} {'lead and ' if trailing else ''}{apart} ({reach})."
+    lead = "lead and " if len(leaders) < len(means) else ""
+    text = f"{leaders[0]} leads alone ({reach})."
+    if len(leaders) > 1:
+        text = f"{listed(leaders)} {lead}{apart} ({reach})."
     erratic = [f"{name} diverged on {diverged[name]} of {plan.seeds} seeds" for name in leaders if diverged[name]]
-    if erratic:
-        first += f"  {listed(erratic)}: too erratic to be told from the others."
-    second = f"Take {chosen} ({why}): {code}"
-    if trailing:
-        trailing.sort(key=lambda n: means[n], reverse=metric.higher_is_better)
-        reach = number(metric, *sorted((means[trailing[0]], means[trailing[-1]])))
-        second = f"{listed(trailing)} {'trail' if len(trailing) > 1 else 'trails'} ({reach}).  {second}"
-    lines = [first, second]
-    updates = {entry.name: plan.updates(entry) for entry in plan.entries}
-    if len(set(updates.values())) > 1:
-        each = ", ".join(f"{name} {count:,}" for name, count in updates.items())
-        lines.append(
-            f"All saw the same {plan.examples:,} examples, in different numbers of updates ({each}): "
-            "at equal examples, whoever sees more of them before each update makes fewer updates."
-        )
-    return "\n".join(lines)
+    return f"{text}  {listed(erratic)}: too erratic to be told from the others." if erratic else text
+
+
+def trailing(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
+    """Who something wins against, best first; empty if nobody."""
+    behind = [name for name in means if name not in verdict.leaders]
+    if not behind:
+        return ""
+    behind.sort(key=lambda name: means[name], reverse=metric.higher_is_better)
+    reach = number(metric, *sorted((means[behind[0]], means[behind[-1]])))
+    return f"{listed(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
+
+
+def updates(plan: Plan) -> list[str]:
+    """A line on the numbers of updates, if they differ: equal examples are not equal updates."""
+    counts = {entry.name: plan.updates(entry) for entry in plan.entries}
+    if len(set(counts.values())) == 1:
+        return []
+    each = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return [
+        f"All saw the same {plan.examples:,} examples, in different numbers of updates ({each}): "
+        "at equal examples, whoever sees more of them before each update makes fewer updates."
+    ]
 
 
 def protocol(plan: Plan, verdict: Verdict) -> str:

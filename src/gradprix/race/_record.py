@@ -48,20 +48,10 @@ def make_record(
         {
             "name": entry.name,
             "optimizer": entry.optimizer,
-            "batch_size": finals[entry.name][0][0].batch_size,
+            "batch_size": plan.batch_size(entry),
             "tuned": {"lr": rates[entry.name]},
-            "tuning": {
-                "trials": len(tried[entry.name]),
-                "diverged": sum(run["diverged"] is not None for run in tried[entry.name]),
-                "at_edge": tuned[entry.name].at_edge,
-            },
-            "final": {
-                "metric": metric.name,
-                "values": values[entry.name],
-                "mean": means[entry.name],
-                "ci95": list(own_interval(values[entry.name])),
-                "diverged": diverged[entry.name],
-            },
+            "tuning": _tuning(tried[entry.name], tuned[entry.name]),
+            "final": {"metric": metric.name, **_final(values[entry.name]), "diverged": diverged[entry.name]},
             "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[entry.name]],
             "leads": entry.name in verdict.leaders,
             "window": wide[entry.name],
@@ -109,6 +99,15 @@ def make_record(
 def _metric(outcome: Outcome) -> float:
     assert outcome.test_metric is not None, "final runs are judged"
     return outcome.test_metric
+
+
+def _tuning(runs: list[dict[str, Any]], tuned: Tuned) -> dict[str, Any]:
+    diverged = sum(run["diverged"] is not None for run in runs)
+    return {"trials": len(runs), "diverged": diverged, "at_edge": tuned.at_edge}
+
+
+def _final(values: list[float]) -> dict[str, Any]:
+    return {"values": values, "mean": float(np.mean(values)), "ci95": list(own_interval(values))}
 
 
 def _pairs(verdict: Verdict) -> list[dict[str, Any]]:
