@@ -34,4 +34,6 @@ def test_the_readme_quotes_it() -> None:
 
     assert f"in {wins('accuracy', 'usual')} of 100 comparisons. In a gradprix race it does in " in text
     assert f"race it does in {wins('accuracy', 'race')}.**" in text
+    told = sum(row["accuracy"]["pair"] in ("wins", "slightly ahead") for row in RECORD["comparisons"])
+    assert f"Steadier tuning alone leaves {told}, the margin of half a point {wins('accuracy', 'pair')}, " in text
     assert f"By loss: {wins('loss', 'usual')} and {wins('loss', 'race')}.)" in text

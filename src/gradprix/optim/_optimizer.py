@@ -77,6 +77,7 @@ class Optimizer(torch.optim.Optimizer):
             raise
         self._layout = None
 
+    @torch._disable_dynamo  # left out of compiled graphs, as a call; the public decorator imports the compiler at once
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient.
