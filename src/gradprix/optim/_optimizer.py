@@ -77,7 +77,8 @@ class Optimizer(torch.optim.Optimizer):
             raise
         self._layout = None
 
-    @torch._disable_dynamo  # left out of compiled graphs, as a call; the public decorator imports the compiler at once
+    # Left out of compiled graphs, as a call. The public decorator would import the compiler at once.
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient.
