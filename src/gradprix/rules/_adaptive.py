@@ -13,12 +13,13 @@ from ._vocabulary import maximum, sqrt
     lr_decay=0.0,
     initial_accumulator_value=0.0,
     eps=1e-10,
+    eps_inside_sqrt=False,
     state={"s": State("sum", init="initial_accumulator_value")},
 )
 def adagrad(h, t, x, g, s):
     """Each coordinate's rate falls with the sum of its squared gradients."""
     s = s + g**2
-    x = x - h.lr / (1 + (t - 1) * h.lr_decay) * g / (sqrt(s) + h.eps)
+    x = x - h.lr / (1 + (t - 1) * h.lr_decay) * g / (sqrt(s + h.eps) if h.eps_inside_sqrt else sqrt(s) + h.eps)
     return x, s
 
 
@@ -31,6 +32,8 @@ def adagrad(h, t, x, g, s):
     eps=1e-8,
     momentum=0.0,
     centered=False,
+    eps_inside_sqrt=False,
+    lr_inside_momentum=False,
     # torch keeps the raw second moment v = s + m². Kept apart, the variance s cannot turn negative by rounding.
     state={
         "s": State(
@@ -46,9 +49,10 @@ def rmsprop(h, t, x, g, s, m, b):
     """Each coordinate's rate is divided by a running root mean square of its gradients."""
     s = h.alpha * s + (h.alpha * (1 - h.alpha) * (g - m) ** 2 if h.centered else (1 - h.alpha) * g**2)
     m = h.alpha * m + (1 - h.alpha) * g if h.centered else g
-    d = g / (sqrt(s) + h.eps)
+    d = g / (sqrt(s + h.eps) if h.eps_inside_sqrt else sqrt(s) + h.eps)
+    d = h.lr * d if h.lr_inside_momentum else d
     b = h.momentum * b + d if h.momentum else d
-    x = x - h.lr * b
+    x = x - b if h.lr_inside_momentum else x - h.lr * b
     return x, s, m, b
 
 

@@ -14,12 +14,15 @@ from ._vocabulary import where
     momentum=0.0,
     dampening=0.0,
     nesterov=False,
+    dampen_first=False,
+    lr_inside_momentum=False,
     state={"b": State("momentum_buffer", when="momentum")},
 )
 def sgd(h, t, x, g, b):
     """A step against the gradient, or against a running sum of gradients."""
-    damping = where(t > 1, h.dampening, 0)  # torch takes the first gradient whole
+    damping = h.dampening if h.dampen_first else where(t > 1, h.dampening, 0)  # torch takes the first gradient whole
+    g = h.lr * g if h.lr_inside_momentum else g
     b = h.momentum * b + (1 - damping) * g if h.momentum else g
     d = g + h.momentum * b if h.nesterov else b
-    x = x - h.lr * d
+    x = x - d if h.lr_inside_momentum else x - h.lr * d
     return x, b
