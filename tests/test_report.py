@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gradprix import race
-from gradprix.show import _figures, _page, _report
+from gradprix.show import _figures, _page, _report, _sections, _style, _training
 from gradprix.show._report import report, write_report
 
 FIGURES = ("ranking", "pairs", "sensitivity", "curves")
@@ -183,7 +183,7 @@ def test_pairs_say_the_same_from_both_sides():
 
 
 def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
-    figure = _figures.sensitivity(made_up())
+    figure = _training.sensitivity(made_up())
     lines = traces(figure, mode="lines+markers")
     assert [list(t["x"]) for t in lines] == [[0.001, 0.01, 0.1, 1.0]] * 4
     assert [(t["x"][0], t["y"][0]) for t in traces(figure, name="tuned")] == [(0.1, 0.1)] * 4
@@ -197,13 +197,13 @@ def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
 def test_all_panels_of_sensitivity_are_equally_many_decades_wide():
     record = made_up()
     record["tried"]["near"] = record["tried"]["near"][1:3]
-    layout = _figures.sensitivity(record).to_dict()["layout"]
+    layout = _training.sensitivity(record).to_dict()["layout"]
     widths = [layout[axis]["range"][1] - layout[axis]["range"][0] for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
     assert widths == pytest.approx([4.3] * 4)
 
 
 def test_curves_are_medians_and_a_diverged_seed_does_not_take_them_away():
-    figure = _figures.curves(made_up())
+    figure = _training.curves(made_up())
     medians = [t for t in figure.to_dict()["data"] if t["name"] == "good"]
     assert [list(t["y"]) for t in medians] == [[1.0, 0.6, 0.3], [50.0, 80.0, 90.0]]
     assert [t["showlegend"] for t in medians] == [True, False]
@@ -211,7 +211,7 @@ def test_curves_are_medians_and_a_diverged_seed_does_not_take_them_away():
 
 def test_no_two_entries_look_alike():
     names = [{"name": str(i)} for i in range(24)]
-    looks = _figures.styles({"entries": names}).values()
+    looks = _style.styles({"entries": names}).values()
     assert len({(look["color"], look["dash"]) for look in looks}) == 24
     assert len({(look["color"], look["symbol"]) for look in looks}) == 24
 
@@ -271,7 +271,7 @@ def test_how_to_run_it_again_is_a_command_of_the_command_line(result):
 
     from gradprix.cli import app
 
-    words = _report.command(result.record).split()
+    words = _sections.command(result.record).split()
     assert words[0] == "gradprix"
     ran = CliRunner().invoke(app, [*words[1:], "--plan"])
     assert ran.exit_code == 0, ran.output

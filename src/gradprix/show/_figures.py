@@ -1,22 +1,13 @@
-"""Figures of a race: each a pure function from its record."""
+"""How a race ended, as figures: each a pure function from its record."""
 
-import math
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
-from . import _page
 from ._page import Record, diverged, find_pair, ranked, scale, signed, value, word
-from ._style import CLEAR, FONT, GRID, INK, MARKS, padded, plain, powers, styles, ticks
-
-FEW = 4
-"""Up to so many bands can be seen at once."""
-TOP = 60.0
-"""The sensitivity axis ends at this many times the limit of near-best losses; what is above it says only "too high"."""
+from ._style import INK, MARKS, finish, styles
 
 
 def ranking(record: Record) -> go.Figure:
@@ -45,7 +36,7 @@ def ranking(record: Record) -> go.Figure:
     fig.update_yaxes(range=[len(entries) - 0.4, -0.6], tickvals=list(range(len(entries))), showgrid=False, ticks="")
     fig.update_yaxes(ticktext=names, col=1)
     fig.update_yaxes(ticktext=words, side="right", showticklabels=True, matches=None, col=2)
-    return _finish(fig, 80 + 30 * len(entries), showlegend=False)
+    return finish(fig, 80 + 30 * len(entries), showlegend=False)
 
 
 def _seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record, edge: float) -> None:
@@ -133,7 +124,7 @@ def pairs(record: Record) -> go.Figure:
     axis = {"tickvals": places, "ticktext": [escape(name) for name in names], "showgrid": False, "ticks": ""}
     fig.update_xaxes(side="top", tickangle=-40 if len(names) > 6 else 0, **axis)
     fig.update_yaxes(autorange="reversed", **axis)
-    return _finish(fig, 90 + 44 * len(names))
+    return finish(fig, 90 + 44 * len(names))
 
 
 def _cell(record: Record, row: str, column: str) -> tuple[str, str, str]:
@@ -149,156 +140,3 @@ def _cell(record: Record, row: str, column: str) -> tuple[str, str, str]:
     if pair["more_seeds"]:
         hover += f"<br>about {pair['more_seeds']:,} more seeds would settle it"
     return said, f"{MARKS[said][0]}<br>{lead}", hover
-
-
-def sensitivity(record: Record) -> go.Figure:
-    """Validation loss against learning rate, a panel an entry, all panels equally many decades wide."""
-    entries, looks = ranked(record), styles(record)
-    columns = min(4, len(entries))
-    rows = -(-len(entries) // columns)
-    titles = [f"<b>{escape(e['name'])}</b> {e['tuned']['lr']:g}, {_page.factor(e['window'])}" for e in entries]
-    fig = make_subplots(
-        rows,
-        columns,
-        subplot_titles=titles,
-        shared_yaxes=True,
-        horizontal_spacing=0.025,
-        vertical_spacing=min(0.2, 0.3 / rows),
-    )
-    low, high = _loss_range(record)
-    floor, ceiling = math.log10(low), math.log10(high * 1.25)
-    limit = min(record["near_limit"], 10**ceiling)
-    spans = {name: _decades([run["lr"] for run in runs]) for name, runs in record["tried"].items()}
-    width = max(end - start for start, end in spans.values()) + 0.3
-    for number, entry in enumerate(entries):
-        place = {"row": number // columns + 1, "col": number % columns + 1}
-        _tried(fig, record, entry, looks[entry["name"]], high, place)
-        fig.add_hrect(low, limit, fillcolor="rgba(128,128,128,0.16)", line_width=0, layer="below", **place)
-        middle = sum(spans[entry["name"]]) / 2
-        fig.update_xaxes(range=[middle - width / 2, middle + width / 2], **place)
-    edges = [edge for span in spans.values() for edge in span]
-    fig.update_xaxes(type="log", **powers(min(edges) - width, max(edges) + width))
-    fig.update_yaxes(type="log", range=[floor, ceiling], **ticks(floor, ceiling))
-    fig.update_yaxes(title="validation loss", col=1)
-    return _finish(fig, 70 + 185 * rows, showlegend=False)
-
-
-def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, top: float, place: dict[str, int]) -> None:
-    """One entry's tuning runs: a line through the first seed's, faint dots for the rest, crosses for diverged ones."""
-    runs = record["tried"][entry["name"]]
-    kept = [run for run in runs if run["diverged"] is None]
-    first = sorted((run for run in kept if run["first"]), key=lambda run: run["lr"])
-    lost = sorted({run["lr"] for run in runs if run["diverged"] is not None})
-    chosen = [run for run in first if run["lr"] == entry["tuned"]["lr"]]
-    hover = f"{escape(entry['name'])} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
-
-    def add(runs: Sequence[Record], **how: Any) -> None:
-        x, y = [run["lr"] for run in runs], [min(run["loss"], top) for run in runs]
-        fig.add_scatter(x=x, y=y, **{"mode": "markers", "hovertemplate": hover, **how}, **place)
-
-    add(first, mode="lines+markers", line={"color": look["color"], "width": 2}, marker={"size": 5})
-    add([run for run in kept if not run["first"]], marker={"color": look["color"], "size": 6, "opacity": 0.4})
-    ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
-    add(chosen, marker=ring, name="tuned")
-    cross = {"symbol": "x", "size": 8, "color": look["color"]}
-    gone = f"{escape(entry['name'])} at %{{x:~g}}: diverged<extra></extra>"
-    add([{"lr": lr, "loss": top} for lr in lost], marker=cross, name="diverged", hovertemplate=gone)
-
-
-def _loss_range(record: Record) -> tuple[float, float]:
-    losses = [run["loss"] for runs in record["tried"].values() for run in runs if run["diverged"] is None]
-    losses = [loss for loss in losses if loss > 0] or [1.0]
-    limit = record["near_limit"]
-    highest = TOP * limit if math.isfinite(limit) and limit > 0 else max(losses)
-    return 0.8 * min(losses), min(1.1 * max(losses), highest)
-
-
-def _decades(rates: Sequence[float]) -> tuple[float, float]:
-    return math.log10(min(rates)), math.log10(max(rates))
-
-
-def curves(record: Record) -> go.Figure:
-    """Validation loss and metric against examples seen: the median over the final seeds, and 10 to 90 % of them."""
-    metric, looks = record["plan"]["metric"], styles(record)
-    titles = ("validation loss", f"validation {escape(metric['name'].removeprefix('test '))}")
-    fig = make_subplots(2, 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.08)
-    late: dict[int, list[float]] = {1: [], 2: []}
-    for entry in ranked(record):
-        curve = record["curves"][entry["name"]]
-        losses, values = (np.array(curve[key], float) for key in ("valid_loss", "valid_metric"))
-        losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record["plan"]["baseline"]
-        for row, table in ((1, losses), (2, scale(record) * values)):
-            late[row] += _band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
-    low, high = padded([math.log10(loss) for loss in late[1] if loss > 0])
-    fig.update_yaxes(type="log", range=[low, high], **ticks(low, high), row=1)
-    fig.update_yaxes(range=padded(late[2]), ticksuffix=" %" if metric["percent"] else "", row=2)
-    fig.update_xaxes(rangemode="tozero", exponentformat="none", separatethousands=True)
-    fig.update_xaxes(title="training examples seen", row=2)
-    _switch(fig, record)
-    return _finish(fig, 800, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0})
-
-
-def _band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look: Record, row: int) -> list[float]:
-    """Draw one entry's median and band in one panel, of values `[seeds, epochs]`; return what the panel must show.
-
-    That is the last three quarters: the first steps would leave no room for differences that matter.
-    """
-    with np.errstate(invalid="ignore"):  # between a finite and an infinite loss there is no quantile: a gap
-        low, middle, high = np.quantile(table, (0.1, 0.5, 0.9), axis=0)
-    group = {"legendgroup": entry["name"], "row": row, "col": 1}
-    clear = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    fig.add_scatter(x=examples, y=plain(high), name="90 %", **clear, **group)
-    fig.add_scatter(x=examples, y=plain(low), name="10 %", fill="tonexty", fillcolor=CLEAR, **clear, **group)
-    fig.add_scatter(
-        x=examples,
-        y=plain(middle),
-        name=escape(entry["name"]),
-        mode="lines+markers" if len(examples) == 1 else "lines",
-        line={"color": look["color"], "dash": look["dash"], "width": 2},
-        showlegend=row == 1,
-        hovertemplate="%{x:,} examples: %{y:.4~g}",
-        **group,
-    )
-    return [*middle[len(examples) // 4 :].tolist(), float(low[-1]), float(high[-1])]
-
-
-def _switch(fig: go.Figure, record: Record) -> None:
-    """Buttons for the bands: of the entry to take, of all, of none. Many bands at once hide each other."""
-    looks, chosen, few = styles(record), record["verdict"]["take"], len(record["entries"]) <= FEW
-    places = [i for i, trace in enumerate(fig.data) if trace.name == "10 %"]
-    names = [fig.data[i].legendgroup for i in places]
-    hues = [[int(looks[name]["color"][i : i + 2], 16) for i in (1, 3, 5)] for name in names]
-    every = [f"rgba({red},{green},{blue},0.15)" for red, green, blue in hues]
-    one = [fill if name == chosen else CLEAR for name, fill in zip(names, every, strict=True)]
-    choices = {f"band of {escape(chosen)}": one, "all bands": every, "no bands": [CLEAR] * len(places)}
-    for place, fill in zip(places, every if few else one, strict=True):
-        fig.data[place].fillcolor = fill
-    buttons = [
-        {"label": label, "method": "restyle", "args": [{"fillcolor": fills}, places]}
-        for label, fills in choices.items()
-    ]
-    how = {"type": "buttons", "direction": "right", "showactive": True, "active": 1 if few else 0}
-    look = {"bgcolor": CLEAR, "bordercolor": GRID, "borderwidth": 1, "font": {"size": 12}, "pad": {"t": 0, "b": 0}}
-    fig.update_layout(
-        updatemenus=[{**how, **look, "buttons": buttons, "x": 0, "xanchor": "left", "y": -0.1, "yanchor": "top"}]
-    )
-
-
-def _finish(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """What all figures have in common: no ground of their own, grey grids, type that fits the page."""
-    fig.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 10, "r": 25, "t": 40, "b": 15},
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        font={"family": FONT, "size": 13, "color": INK},
-        hoverlabel={"align": "left", "font": {"family": FONT, "size": 13}},
-        modebar={"bgcolor": CLEAR, "color": "#8a949e", "activecolor": "#0072B2"},
-        **layout,
-    )
-    fig.update_annotations(font={"size": 13, "color": INK})
-    axis = {"automargin": True, "gridcolor": GRID, "zeroline": False, "linecolor": GRID}
-    for update in (fig.update_xaxes, fig.update_yaxes):
-        update(tickfont={"size": 12}, title={"font": {"size": 13}}, **axis)
-    return fig

@@ -1,21 +1,19 @@
 """The report of a race: one page that needs no network, every sentence of it computed from the record."""
 
 import os
-import shlex
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from gradprix.race import REPORT, Result
 
-from . import _figures, _page
-from ._page import Record, code, factor, listed, ranked, section, value
+from . import _figures, _page, _training
+from ._page import Record, section
+from ._sections import again, answer, notices, protocol, settings
 
 SECTIONS = {
     "ranking": "Ranking",
@@ -77,8 +75,8 @@ def report(record: Record, folder: str | None = None) -> str:
     figures: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
         ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record["entries"])),
-        ("sensitivity", "How much the learning rate matters", _figures.sensitivity, _page.read_sensitivity, 760),
-        ("curves", "How they learned", _figures.curves, _page.read_curves, 400),
+        ("sensitivity", "How much the learning rate matters", _training.sensitivity, _page.read_sensitivity, 760),
+        ("curves", "How they learned", _training.curves, _page.read_curves, 400),
     ]
     body = [
         f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
@@ -97,183 +95,3 @@ def figure(name: str, drawn: go.Figure, caption: str, width: int) -> str:
     div = drawn.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}")
     drawing = f'<div class="wide"><div style="min-width:{width}px">{div}</div></div>'
     return f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>"
-
-
-def answer(record: Record) -> str:
-    """What to take, the line to paste, and what is open."""
-    verdict, cost = record["verdict"], record["cost"]
-    line = record["best"]["code"]
-    # The line has a place of its own below.
-    first, *rest = verdict["text"].replace(f": {line}", ".").split("\n")
-    sentences = [f"<p>{escape(sentence)}</p>" for sentence in rest]
-    spent = f"{cost['trials']:,} networks saw {cost['examples']:,} examples in {cost['seconds']:,.0f} s."
-    return f"""<div class="answer"><p class="first">{escape(first)}</p>{"".join(sentences[:1])}{code(line)}
-{"".join(sentences[1:])}{doubt(record)}
-<p class="note">{escape(verdict["protocol"])}. {spent}</p></div>"""
-
-
-def doubt(record: Record) -> str:
-    """How many pairs have which word, and how many more seeds would settle what is open."""
-    pairs, chosen = record["verdict"]["pairs"], record["verdict"]["take"]
-    counts = Counter(pair["words"] for pair in pairs)
-    said = {"wins": "won", "slightly ahead": "slightly ahead", "ties": "tied", "not settled": "not settled"}
-    each = ", ".join(f"{counts[word]} {said[word]}" for word in said if counts[word])
-    text = [f"Of {len(pairs)} pairs: {each}."] if len(counts) > 1 else []
-    needs = {p["b"] if p["a"] == chosen else p["a"]: p for p in pairs if chosen in (p["a"], p["b"])}
-    open_ = {name: pair["more_seeds"] for name, pair in needs.items() if pair["words"] == "not settled"}
-    few = sorted((name for name in open_ if open_[name]), key=lambda name: open_[name])[:3]
-    if few:
-        each = listed([f"{escape(name)} (about {open_[name]:,})" for name in few])
-        text.append(f"More seeds would settle {escape(chosen)} against {each} soonest.")
-    return f"<p>{' '.join(text)}</p>" if text else ""
-
-
-def notices(record: Record) -> str:
-    """What a reader must know before trusting a number; nothing when there is nothing."""
-    entries, seeds = record["entries"], record["budget"]["seeds"]
-    lines = []
-    edge = [escape(entry["name"]) for entry in entries if entry["tuning"]["at_edge"]]
-    if edge:
-        lines.append(
-            f"The best learning rate of {listed(edge)} was at the end of the rates tried: "
-            "the optimum may lie further out, and the result may be too poor."
-        )
-    for entry in entries:
-        if count := entry["final"]["diverged"]:
-            scored = value(record, record["plan"]["baseline"])
-            lines.append(f"{escape(entry['name'])} diverged on {count} of {seeds} final seeds; these score {scored}.")
-    if not lines:
-        return ""
-    return f'<ul class="warn">{"".join(f"<li>{line}</li>" for line in lines)}</ul>'
-
-
-def settings(record: Record) -> str:
-    """The table of what each entry was raced with."""
-    metric = escape(record["plan"]["metric"]["name"])
-    head: tuple[str, ...] = (
-        "entry",
-        "class",
-        metric,
-        "learning rate",
-        "rates tried",
-        "near-best rates",
-        "tuning trials",
-    )
-    head += ("diverged: tuning, final", "batch size", "updates", "memory per weight")
-    body = "".join(_setting(record, entry, len(head)) for entry in ranked(record))
-    caption = (
-        "Near-best rates: the factor between the largest and the smallest rate that came near the best. "
-        "Memory: numbers an optimizer keeps for each weight, besides the weight and its gradient."
-    )
-    if any(entry["tuning"]["at_edge"] for entry in record["entries"]):
-        caption += " “edge”: the best of the rates tried was the last on its side."
-    return f'<p class="note">{caption}</p>{_page.table(head, body)}'
-
-
-def _setting(record: Record, entry: Record, columns: int) -> str:
-    rates = [run["lr"] for run in record["tried"][entry["name"]]]
-    edge = ' <span class="flag">edge</span>' if entry["tuning"]["at_edge"] else ""
-    lost = entry["tuning"]["diverged"], entry["final"]["diverged"]
-    cells: list[Any] = [
-        f"<b>{escape(entry['name'])}</b>",
-        escape(entry["optimizer"]),
-        value(record, entry["final"]["mean"]),
-        f"{entry['tuned']['lr']:g}{edge}",
-        f"{min(rates):g} to {max(rates):g}",
-        factor(entry["window"]),
-        entry["tuning"]["trials"],
-        f"{lost[0]}, {lost[1]}",
-        _size(entry["batch_size"]),
-        f"{entry['updates']:,}",
-        entry["memory"],
-    ]
-    row = "".join(f"<td>{cell}</td>" for cell in cells)
-    line = f'<td colspan="{columns}" class="code-line">{escape(entry["code"])}</td>'
-    return f"<tbody><tr>{row}</tr><tr>{line}</tr></tbody>"
-
-
-def protocol(record: Record) -> str:
-    """What was the same for all, what was tuned, how the words are defined, and how far the result reaches."""
-    plan, metric, count = record["plan"], record["plan"]["metric"], len(record["verdict"]["pairs"])
-    falls = {
-        "cosine": "It rises over the first steps and then falls to zero along a cosine.",
-        "linear": "It rises over the first steps and then falls to zero in a straight line.",
-        "constant": "It stays the same for the whole run.",
-    }
-    sizes = {entry["batch_size"] for entry in record["entries"]}
-    batch = (
-        "The batch size differs by entry, see above." if len(sizes) > 1 else f"The batch size was {_size(sizes.pop())}."
-    )
-    better = "more" if metric["higher_is_better"] else "less"
-    margin = _page.margin(record)
-    facts = {
-        "The same for all": f"Every run saw {plan['examples']:,} training examples ({plan['epochs']:,} epochs). "
-        f"{batch} Every entry had {plan['trials']} tuning trials and {plan['seeds']} final runs. "
-        "Runs under one seed have the same initial weights, batch order and split of the data.",
-        "Learning-rate schedule": f"{plan['schedule'].capitalize()}. {falls.get(plan['schedule'], '')}",
-        "Tuned": f"The learning rate, and nothing else. {_tuning(record)} "
-        "All other settings are those in the code lines above, and otherwise the class's defaults.",
-        "Judged": f"{escape(metric['name']).capitalize()} after the last step; {better} is better. "
-        f"Final seeds were seen by no tuning. Test examples were read once, at the end. A run that diverged scores "
-        f"{value(record, plan['baseline'])}, what the best constant answer gets.",
-        "The words": f"All {count} pairs are compared at once, by their differences seed by seed. The chance that any "
-        f"“wins” or “slightly ahead” in this whole race is false is held to 5 %. The margin is {margin}. <b>Wins</b>: "
-        "the interval of the difference excludes zero, and the difference exceeds the margin. <b>Slightly ahead</b>: "
-        "the interval excludes zero, and the difference is within the margin. <b>Ties</b>: the interval lies wholly "
-        "within the margin on both sides. <b>Not settled</b>: none of these. It does not mean equal.",
-        "How far it reaches": "This network, this data, this budget and these ranges of learning rates. With other "
-        "data, more epochs or another schedule the order may change.",
-    }
-    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in facts.items())}</dl>"
-
-
-def _tuning(record: Record) -> str:
-    """What the trials were spent on, and what chose the rate."""
-    tried = record["tried"].values()
-    rates = sorted({sum(run["first"] for run in runs) for runs in tried})
-    text = f"{' to '.join(dict.fromkeys(str(n) for n in (rates[0], rates[-1])))} rates ran on one tuning seed."
-    seeds = max(len({run["seed"] for run in runs}) for runs in tried) - 1
-    if not seeds:
-        return f"{text} The lowest validation loss after the last step was taken."
-    again = max(len({run["lr"] for run in runs if not run["first"]}) for runs in tried)
-    name = escape(record["plan"]["metric"]["name"].removeprefix("test "))
-    return f"{text} {again} of the best ran on {seeds} more; the best mean validation {name} over all seeds was taken."
-
-
-def _size(batch: int) -> str:
-    return f"{batch:,}" if batch else "all"
-
-
-def again(record: Record, folder: str | None) -> str:
-    """The winner with its schedule, the command that repeats the race, and the versions."""
-    best, plan = record["best"], record["plan"]
-    steps = next(entry["updates"] for entry in record["entries"] if entry["name"] == best["name"])
-    use = f"""import gradprix
-from torch.optim.lr_scheduler import LambdaLR
-
-optimizer = {best["code"].replace("(params", "(model.parameters()", 1)}
-steps = {steps}  # updates in a run, as raced: put your own number
-scheduler = LambdaLR(optimizer, gradprix.schedule("{plan["schedule"]}", steps))
-# in the loop, after each backward pass
-optimizer.step()
-scheduler.step()"""
-    kept = f" The race is kept in <code>{escape(folder)}</code>." if folder else ""
-    versions = ", ".join(f"{escape(name)} {escape(str(number))}" for name, number in record["versions"].items())
-    key = f" Plan <code>{escape(str(record['key']))}</code>." if "key" in record else ""
-    return f"""<h3>The optimizer with its schedule</h3>
-<p>The rate was tuned under this schedule: take both, or tune again.</p>{code(use)}
-<h3>The same race</h3>
-<p>Where <code>{escape(plan["task"])}</code> is a task of your own, name it the way you named it then.{kept}</p>
-{code(command(record))}
-<p class="note">{versions}.{key} Task <code>{escape(plan["fingerprint"][:16])}</code>.</p>"""
-
-
-def command(record: Record) -> str:
-    """The command line that runs this race."""
-    plan = record["plan"]
-    words = ["gradprix", "race", plan["task"], "--optimizers", ",".join(entry["name"] for entry in plan["entries"])]
-    for name in ("trials", "seeds", "epochs", "batch_size", "schedule", "seed"):
-        words += [f"--{name.replace('_', '-')}", str(plan[name])]
-    if not plan["metric"]["relative"]:  # the option is in the metric's units
-        words += ["--margin", f"{plan['metric']['margin']:g}"]
-    return shlex.join(words)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from plotly import graph_objects as go
+
 # Okabe & Ito's colours without black and yellow, which vanish on a dark or a white page: the colour-blind tell them
 # apart, and a second round of them differs in dash and symbol.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -136,3 +138,23 @@ td.code-line { color: var(--soft); padding-top: 0; font-size: .8rem; }
   figure, .answer, tbody { break-inside: avoid; }
 }
 """.replace("FONT", FONT)
+
+
+def finish(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
+    """What all figures have in common: no ground of their own, grey grids, type that fits the page."""
+    fig.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 10, "r": 25, "t": 40, "b": 15},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"family": FONT, "size": 13, "color": INK},
+        hoverlabel={"align": "left", "font": {"family": FONT, "size": 13}},
+        modebar={"bgcolor": CLEAR, "color": "#8a949e", "activecolor": "#0072B2"},
+        **layout,
+    )
+    fig.update_annotations(font={"size": 13, "color": INK})
+    axis = {"automargin": True, "gridcolor": GRID, "zeroline": False, "linecolor": GRID}
+    for update in (fig.update_xaxes, fig.update_yaxes):
+        update(tickfont={"size": 12}, title={"font": {"size": 13}}, **axis)
+    return fig
