@@ -1,6 +1,8 @@
 """Every class against torch's class of the same name, step by step in float64."""
 
 import copy
+import random
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -226,3 +228,21 @@ def test_named_parameters_are_matched_by_name() -> None:
     assert second.state[a]["exp_avg"].data_ptr() != first.state[a]["exp_avg"].data_ptr(), "copied, not shared"
     with pytest.raises(ValueError, match="do not hold the same parameters: b, c"):
         optim.Adam([("c", b), ("a", a)]).load_state_dict(first.state_dict())
+
+
+def test_centered_rmsprop_keeps_the_variance_exact_and_non_negative() -> None:
+    # Against a run in exact fractions: a mean of one and deviations of a millionth lose every digit in v - m**2.
+    alpha, rng = Fraction(99, 100), random.Random(4)
+    p = torch.nn.Parameter(torch.zeros(1))
+    optimizer = optim.RMSprop([p], lr=0.0, centered=True, alpha=0.99)
+    m, s = Fraction(0), Fraction(0)
+    for _ in range(2000):
+        g = 1 + 1e-6 * rng.random()
+        p.grad = torch.full((1,), g)
+        optimizer.step()
+        exact = Fraction(g)
+        s = (alpha * s + alpha * (1 - alpha) * (exact - m) ** 2).limit_denominator(10**60)
+        m = (alpha * m + (1 - alpha) * exact).limit_denominator(10**60)
+    held = optimizer.state[p]
+    assert held["square_avg"].item() == pytest.approx(float(s), rel=1e-9)
+    assert held["grad_avg"].item() == pytest.approx(float(m), rel=1e-14)
