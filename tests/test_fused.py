@@ -355,3 +355,20 @@ def test_every_rule_compiles_for_every_dtype(name: str) -> None:
     for stored in STORED.values():
         assert kernel(split(rule, rule.values()), stored) is not None
     assert _compile.cache_folder() is None or _compile.cache_folder().is_dir()
+
+
+def test_no_temporary_as_large_as_the_parameters() -> None:
+    code = """
+import resource, torch
+from gradprix import optim
+warm = torch.nn.Parameter(torch.ones(5)); warm.grad = torch.ones(5); optim.Adam([warm]).step()
+n = 20_000_000
+p = torch.nn.Parameter(torch.ones(n)); p.grad = torch.ones(n)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+o = optim.Adam([p])
+for _ in range(3):
+    o.step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * n))
+"""
+    buffers = float(run(code))
+    assert 1.5 < buffers < 2.3, "two buffers of state, and next to nothing besides"
