@@ -12,6 +12,7 @@ from gradprix.rules import Rule, check
 
 from ._checkpoint import by_name, converted, copy_state
 from ._layout import Layout
+from ._like import preset
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 """torch's choices between its own implementations. Here `fused=False` forces the eager rule, on any device; otherwise
@@ -27,6 +28,7 @@ class Optimizer(torch.optim.Optimizer):
 
     rule: ClassVar[Rule]
     __signature__: ClassVar[inspect.Signature]
+    _options: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls, rule: Rule | None = None, arguments: str = "") -> None:
         super().__init_subclass__()
@@ -36,10 +38,11 @@ class Optimizer(torch.optim.Optimizer):
         positional, _, keywords = arguments.partition("*")
         keywords += "" if "fused" in arguments else " fused"
         either, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        cls._options = _options(rule, {*positional.split(), *keywords.split()})
         parameters = [inspect.Parameter("params", either)]
-        for kind, names in ((either, positional), (keyword, keywords)):
-            parameters += [inspect.Parameter(name, kind, default=_default(rule, name)) for name in names.split()]
-        cls.__signature__ = inspect.Signature(parameters)
+        for kind, names in ((either, positional.split()), (keyword, [*keywords.split(), *cls._options])):
+            parameters += [inspect.Parameter(name, kind, default=_default(rule, name)) for name in names]
+        cls.__signature__ = inspect.Signature([*parameters, inspect.Parameter("like", keyword, default=None)])
         cls.__doc__ = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nThe arguments are those of torch."
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,14 +50,20 @@ class Optimizer(torch.optim.Optimizer):
             bound = self.__signature__.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}{self.__signature__}: {error}.") from None
-        bound.apply_defaults()
-        params = bound.arguments.pop("params")
-        if bound.arguments.get("differentiable"):
+        given = bound.arguments
+        params, like = given.pop("params"), given.pop("like", None)
+        if given.get("differentiable"):
             raise NotImplementedError(
                 "differentiable=True: gradients do not flow through a step. Use torch.optim for that."
             )
         self._layout: Layout | None = None
-        super().__init__(params, dict(bound.arguments))
+        defaults = {
+            name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
+        }
+        chosen = {**defaults, **(preset(self.rule, like, given) if like is not None else {}), **given}
+        # An option that torch does not know is held only where it says something, so that torch can load the rest.
+        plain = {name for name in self._options if chosen[name] == defaults[name]}
+        super().__init__(params, {name: value for name, value in chosen.items() if name not in plain})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with its own values, checked against the rule's ranges.
@@ -63,6 +72,10 @@ class Optimizer(torch.optim.Optimizer):
             TypeError: for a key that looks like a misspelt argument.
             ValueError: for a value outside its range.
         """
+        if "like" in param_group:
+            raise TypeError(
+                f"{type(self).__name__}: like is for all groups. Give it to the class, or options to a group."
+            )
         known = [*self.__signature__.parameters, "initial_lr"]
         for key in param_group.keys() - set(known):
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
@@ -135,6 +148,13 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"_layout": None, **state})
+
+
+def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
+    """The rule's hyperparameters that torch's class does not name: keyword arguments of ours."""
+    known = named | {name for name in rule.hyperparameters if "betas" in named and name.startswith("beta")}
+    known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
+    return tuple(name for name in rule.hyperparameters if name not in known)
 
 
 def _default(rule: Rule, name: str) -> Any:

@@ -1,0 +1,165 @@
+"""What other libraries and the papers mean by the same name: their defaults and, as options, their arithmetic.
+
+Every number was read from, and is checked against, Keras 3.15, Optax 0.2.8 and the papers' own algorithms
+(`tests/recordings`, `tests/test_like.py`).
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from gradprix.rules import Rule
+
+LIBRARIES = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "paper": "The paper"}
+OTHER_NAMES = {"pytorch": "torch", "tensorflow": "keras", "tf": "keras", "tf.keras": "keras", "jax": "optax"}
+
+REQUIRED = "required"
+"""In place of a number: there is no default for it, so it must be given."""
+SAME_AS_LR = "lr"
+"""In place of a number: the learning rate that the class starts from."""
+TINY = 1e-30
+"""The epsilon of an algorithm that has none: too small to change a quotient, but 0/0 of an idle weight becomes 0."""
+CONSTANT = 1e6
+"""The momentum_decay at which NAdam's 0.96^(t ψ) is 0 from the first step, so that μ is simply β₁."""
+
+BETAS = {"betas": (0.9, 0.999)}
+KERAS = {"weight_decay": 0.0, "decoupled_weight_decay": True}  # Keras shrinks the weights themselves, in every class
+KERAS_ADAM = {"lr": 1e-3, **BETAS, "eps": 1e-7, "eps_before_correction": True}
+OPTAX_ADAM = {"lr": REQUIRED, **BETAS, "eps": 1e-8}
+
+Preset = Mapping[str, Any]
+LIKE: dict[str, dict[str, Preset | str]] = {
+    # A name with an option is looked up when that option is on: some papers and functions are about it alone.
+    "sgd": {
+        "keras": {"lr": 1e-2, "momentum": 0.0, "lr_inside_momentum": True, **KERAS},
+        "optax": {"lr": REQUIRED, "momentum": 0.0},
+        "paper": {"lr": REQUIRED, "momentum": 0.0, "lr_inside_momentum": True},
+    },
+    "adagrad": {
+        "keras": {"lr": 1e-3, "initial_accumulator_value": 0.1, "eps": 1e-7, "eps_inside_sqrt": True, **KERAS},
+        "optax": {"lr": REQUIRED, "initial_accumulator_value": 0.1, "eps": 1e-7, "eps_inside_sqrt": True},
+        "paper": {"lr": REQUIRED, "initial_accumulator_value": 0.0, "eps": TINY},
+    },
+    "rmsprop": {
+        "keras": {"lr": 1e-3, "alpha": 0.9, "eps": 1e-7, "eps_inside_sqrt": True, "lr_inside_momentum": True, **KERAS},
+        "optax": {"lr": REQUIRED, "alpha": 0.9, "eps": 1e-8, "eps_inside_sqrt": True, "lr_inside_momentum": True},
+        "paper": {"lr": REQUIRED, "alpha": 0.9, "eps": TINY},
+    },
+    "rmsprop centered": {
+        "paper": {  # Graves 2013, eqs. 38-41 and the numbers below them
+            "lr": 1e-4,
+            "alpha": 0.95,
+            "momentum": 0.9,
+            "eps": 1e-4,
+            "eps_inside_sqrt": True,
+            "lr_inside_momentum": True,
+        },
+    },
+    "adadelta": {
+        "keras": {"lr": 1e-3, "rho": 0.95, "eps": 1e-7, **KERAS},
+        "optax": {"lr": REQUIRED, "rho": 0.9, "eps": 1e-6},
+        "paper": {"lr": 1.0, "rho": 0.95, "eps": 1e-6},
+    },
+    "adam": {
+        "keras": {**KERAS_ADAM, **KERAS},
+        "optax": OPTAX_ADAM,
+        "paper": {"lr": 1e-3, **BETAS, "eps": 1e-8},
+    },
+    "adam amsgrad": {
+        "optax": {**OPTAX_ADAM, "correct_before_max": True},
+        "paper": {"lr": REQUIRED, **BETAS, "eps": TINY, "uncorrected": True},  # it changes Adam, and keeps its betas
+    },
+    "adamw": {
+        "keras": {**KERAS_ADAM, "weight_decay": 4e-3},
+        "optax": {**OPTAX_ADAM, "weight_decay": 1e-4},
+        # The paper's decay is not multiplied by lr, only by the schedule: by lr over the lr it starts from.
+        "paper": {"lr": 1e-3, **BETAS, "eps": 1e-8, "weight_decay": REQUIRED, "full_lr": SAME_AS_LR},
+    },
+    "adamw amsgrad": {
+        "optax": "optax.adamw has no amsgrad. Leave out like, or use Adam(..., amsgrad=True, like='optax').",
+        "paper": "no paper has this pair. Leave out like, or use Adam(..., amsgrad=True, like='paper').",
+    },
+    "adamax": {
+        "keras": {"lr": 1e-3, **BETAS, "eps": 1e-7, "eps_after_max": True, **KERAS},
+        "optax": {"lr": REQUIRED, **BETAS, "eps": 1e-8},
+        "paper": {"lr": 2e-3, **BETAS, "eps": TINY},
+    },
+    "nadam": {
+        "keras": {"lr": 1e-3, **BETAS, "eps": 1e-7, "momentum_decay": 1.0, **KERAS},
+        "optax": {"lr": REQUIRED, **BETAS, "eps": 1e-8, "momentum_decay": CONSTANT},
+        "paper": {
+            "lr": REQUIRED,
+            "betas": REQUIRED,
+            "eps": 1e-8,
+            "momentum_decay": 4e-3,
+            "scheduled_mean": True,
+            "decay_after_correction": True,
+        },
+    },
+    "radam": {
+        "keras": "Keras has no RAdam. Leave out like for torch's form, or choose like='optax' or like='paper'.",
+        "optax": {"lr": REQUIRED, **BETAS, "eps": 1e-8, "eps_after_correction": True},
+        "paper": {"lr": REQUIRED, **BETAS, "eps": TINY, "rectify_above_four": True},
+    },
+}
+
+UNDECAYED = ("sgd", "adagrad", "rmsprop", "adam", "adamax", "nadam", "radam")
+"""What takes no weight decay in Optax."""
+
+
+def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults and options that make a class what a library, or the paper, calls by its name.
+
+    Args:
+        rule: the class's rule.
+        like: `"torch"`, `"keras"`, `"optax"` or `"paper"`.
+        given: the arguments that the user gave, which win.
+
+    Returns:
+        By argument, without what was given; empty for torch.
+
+    Raises:
+        ValueError: for another library, or one that lacks the class or an argument.
+        TypeError: when the library has no default for an argument that was not given.
+    """
+    if like not in LIBRARIES:
+        raise ValueError(f"like={like!r}: {_nearest(like)}")
+    if like == "torch" and rule.name in LIKE:
+        return {}
+    switched = [f"{rule.name} {option}" for option in rule.options if given.get(option)]
+    found = next((LIKE[name][like] for name in (*switched, rule.name) if like in LIKE.get(name, {})), None)
+    if found is None:
+        raise ValueError(f"like={like!r}: no form of {rule.name} is known under that name. Leave out like.")
+    if isinstance(found, str):
+        raise ValueError(f"like={like!r}: {found}")
+    if like == "optax" and rule.name in UNDECAYED and given.get("weight_decay"):
+        raise ValueError(_undecayed(rule.name))
+    chosen = {name: value for name, value in found.items() if name not in given}
+    missing = [name for name, value in chosen.items() if value == REQUIRED]
+    if missing:
+        raise TypeError(
+            f"like={like!r}: {LIBRARIES[like]} gives {rule.name} no default for {' and '.join(missing)}. "
+            f"Give {'it' if len(missing) == 1 else 'them'}: {', '.join(f'{name}=...' for name in missing)}"
+        )
+    lr = given.get("lr", found["lr"])
+    return {name: float(lr) if value == SAME_AS_LR else value for name, value in chosen.items()}
+
+
+def _nearest(like: str) -> str:
+    """What was probably meant."""
+    known = [*LIBRARIES, *OTHER_NAMES]
+    near = difflib.get_close_matches(str(like).lower(), known, n=1)
+    if near:
+        return f"it is not known here. Did you mean {OTHER_NAMES.get(near[0], near[0])!r}?"
+    return f"it must be one of {', '.join(map(repr, LIBRARIES))}."
+
+
+def _undecayed(name: str) -> str:
+    decayed = {"adam": "adamw", "nadam": "nadamw", "adamax": "adamaxw"}.get(name)
+    use = "AdamW(..., like='optax')" if name == "adam" else "decoupled_weight_decay=True and Optax's other options"
+    direct = f"optax.{decayed} shrinks the weights themselves: use {use}. " if decayed else ""
+    return (
+        f"like='optax': optax.{name} takes no weight_decay. {direct}"
+        "optax.chain(optax.add_decayed_weights(...), ...) adds the decay to the gradient, as torch does: "
+        "leave out like and give the options by name."
+    )
