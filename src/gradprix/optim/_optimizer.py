@@ -25,7 +25,7 @@ class Optimizer(torch.optim.Optimizer):
     A subclass names its rule and the order of torch's arguments; defaults come from the rule. The parameter groups
     hold torch's names and values (`betas`, not `beta1`), so that schedulers and checkpoints fit.
 
-    Every class takes `like="torch"`, `"keras"`, `"optax"` or `"paper"`: the defaults and the arithmetic that the library,
+    Every class takes `like="torch"`, `"keras"`, `"optax"` or `"paper"`: the defaults and arithmetic that the library,
     or the paper, means by that name. What is given wins over it. Its options can also be given one by one.
     """
 
