@@ -1,7 +1,7 @@
 """What other libraries and the papers mean by the same name: their defaults and, as options, their arithmetic.
 
-Every number was read from, and is checked against, Keras 3.15, Optax 0.2.8 and the papers' own algorithms
-(`tests/recordings`, `tests/test_like.py`).
+What is said of Keras 3.15 and Optax 0.2.8 is checked against recordings of them; what is said of the papers, against
+transcriptions of their algorithms (`tests/recordings`, `tests/test_like.py`).
 """
 
 import difflib
