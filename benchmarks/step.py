@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def buffers(name: str, given: dict[str, Any]) -> int:
 
 def bare(changed: int) -> Callable[[], None]:
     """A call that reads one array and reads and writes some others, over as many threads as torch has."""
-    still = np.zeros(LARGE, np.float32)
-    moving = [np.zeros(LARGE, np.float32) for _ in range(changed)]
+    still = np.ones(LARGE, np.float32)  # written, so that it has pages of its own: untouched zeros share one
+    moving = [np.ones(LARGE, np.float32) for _ in range(changed)]
     threads = torch.get_num_threads()
     edges = [LARGE * i // threads for i in range(threads + 1)]
     loop = mover(changed)
@@ -125,7 +126,7 @@ def mover(changed: int) -> Callable[..., None]:
 
 
 def first_calls() -> dict[str, float]:
-    """Seconds from a fresh process's first step with a cached kernel, and from a trivial cached function's first call."""
+    """Seconds a fresh process takes for its first step with a cached kernel, and to call a trivial cached function."""
     ours = """
 import time, numba, torch
 from gradprix import optim, kernels

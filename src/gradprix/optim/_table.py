@@ -1,6 +1,7 @@
 """Tensors that one kernel call steps together."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradprix.rules import Rule
 from ._alone import LOW, steps_taken, wide
 
 Values = Mapping[str, Any]
+GRADIENT, DTYPE = attrgetter("grad"), attrgetter("dtype")
 
 
 def fits_kernel(x: Tensor) -> bool:
@@ -72,6 +74,7 @@ class Table:
         self.pointers = np.array([self.places, self.places, *still], dtype=np.int64)
         self._share_numbers(params, held, taken, values)
         self.work = Work([x.numel() for x in self.params], self.row_of)
+        self.gradients: list[Tensor] = [x.grad for x in self.params if x.grad is not None]
 
     def _element_state(self, name: str, params: Any, held: list[Any], values: Sequence[Values]) -> list[Tensor]:
         spec = self.rule.state[name]
@@ -119,25 +122,30 @@ class Table:
 
     def fits(self) -> bool:
         """Whether every tensor is still what and where it was, but for the gradients, which come anew each time."""
-        gradients = [x.grad for x in self.params]
-        dtype = self.dtype
-        for g in gradients:
-            if g is None or g.layout is not torch.strided or g.dtype is not dtype or not g.is_contiguous():
-                return False
-        if [x.data_ptr() for x in self.params] != self.places:
+        gradients = list(map(GRADIENT, self.params))
+        try:
+            dense = all(map(Tensor.is_contiguous, gradients))
+        except (TypeError, RuntimeError):  # one is None, or of a layout that has no strides
             return False
-        return all(held.get(key) is tensor for held, key, tensor in self.cells)
+        self.gradients = gradients  # held for as long as their addresses are used
+        return (
+            dense
+            and set(map(DTYPE, gradients)) == {self.dtype}
+            and list(map(Tensor.data_ptr, self.params)) == self.places
+            and all(held.get(key) is tensor for held, key, tensor in self.cells)
+        )
 
     def step(self, values: Sequence[Values]) -> None:
-        """Step every parameter once."""
+        """Step every parameter once, with the gradients that were found to fit."""
         constants = []
         for i, (group, t, numbers) in enumerate(self.now):
             row, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
             self.now[i] = (group, t + 1, list(after))
             constants.append(row)
-        gradients = [x.grad for x in self.params]  # held for as long as their addresses are used
-        self.pointers[1] = [g.data_ptr() for g in gradients if g is not None]
-        self.work.run(self.kernel, self.pointers, np.array(constants, dtype=np.float64).reshape(len(constants), -1))
+        table = np.array(constants, dtype=np.float64).reshape(len(constants), -1)
+        self.pointers[1] = np.fromiter(map(Tensor.data_ptr, self.gradients), np.int64, len(self.gradients))
+        self.work.run(self.kernel, self.pointers, table)
+        self.gradients = []
         self.steps += 1
         if self.split.numbers:
             self.numbers.copy_(torch.tensor([self.now[row][2] for row in self.row_of], dtype=torch.float64))
