@@ -1,7 +1,7 @@
 """Tensors that one kernel call steps together."""
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,9 +66,10 @@ class Table:
         if self.dtype is torch.bfloat16:
             arrays.append(self._low(held))
         keys = [rule.state[name].key for name in split.tensors] + [LOW] * (self.dtype is torch.bfloat16)
-        self.cells = [
+        cells = [
             (h, key, t) for key, column in zip(keys, arrays, strict=True) for h, t in zip(held, column, strict=True)
         ]
+        self.cells = tuple(zip(*cells, strict=True)) or ((), (), ())
         self.places = [x.data_ptr() for x in self.params]
         still = [[tensor.data_ptr() for tensor in column] for column in arrays]
         self.pointers = np.array([self.places, self.places, *still], dtype=np.int64)
@@ -132,7 +133,7 @@ class Table:
             dense
             and set(map(DTYPE, gradients)) == {self.dtype}
             and list(map(Tensor.data_ptr, self.params)) == self.places
-            and all(held.get(key) is tensor for held, key, tensor in self.cells)
+            and all(map(is_, map(dict.get, *self.cells[:2]), self.cells[2]))
         )
 
     def step(self, values: Sequence[Values]) -> None:
