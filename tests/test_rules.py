@@ -8,7 +8,25 @@ import pytest
 import torch
 
 from gradprix import rules
-from gradprix.rules import RuleError, State, clip, log, maximum, minimum, rule, sign, sqrt, where
+from gradprix.kernels import evaluated, start
+from gradprix.rules import (
+    RuleError,
+    State,
+    clip,
+    columns,
+    log,
+    matmul,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    rows,
+    rule,
+    sign,
+    sqrt,
+    transpose,
+    where,
+)
 
 
 def path(which: rules.Rule, steps: int = 30, change: Any = None, **values: float | bool) -> torch.Tensor:
@@ -16,7 +34,7 @@ def path(which: rules.Rule, steps: int = 30, change: Any = None, **values: float
     h = SimpleNamespace(**which.values(**values))
     generator = torch.Generator().manual_seed(3)
     x = torch.zeros(4, dtype=torch.float64)
-    state: Any = [1.0 if s.kind == "scalar" else torch.zeros_like(x) for s in which.state.values()]
+    state: Any = [start(s, vars(h), x, x) for s in which.state.values()]
     points = []
     for t in range(1, steps + 1):
         vars(h).update(change(t) if change else {})
@@ -44,6 +62,67 @@ def rectified(t: int) -> dict[str, float]:
     return {"lr": 0.01 * r}
 
 
+def rmsprop_of_the_gradients_before() -> torch.Tensor:
+    """RMSProp's steps, from a mean square that lacks the newest gradient, clipped and with momentum."""
+    x, m, points = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), []
+    h = SimpleNamespace(**rules.rmsprop.values(lr=1.0, eps=0.0))
+    h.alpha = 1.0  # the square of the gradient it steps on adds nothing
+    s = gradients()[0] ** 2
+    for t, g in enumerate(gradients()):
+        moved, *_ = rules.rmsprop(h, 1, x, g, s, None, None)
+        m = 0.5 * m + 0.5 * (x - moved).clamp(-(t**0.25), t**0.25)
+        s = 0.9 * s + 0.1 * g**2
+        x = x - 0.1 * m
+        points.append(x)
+    return torch.stack(points)
+
+
+def averages(which: rules.Rule, **values: float) -> torch.Tensor:
+    """The points at which a rule says to evaluate, on the gradients of `path`."""
+    h, x = which.values(**values), torch.zeros(4, dtype=torch.float64)
+    state = {name: start(s, h, x, x) for name, s in which.state.items()}
+    points = []
+    for t, g in enumerate(gradients(), 1):
+        x, *after = which(SimpleNamespace(**h), t, x, g, *state.values())
+        state = dict(zip(state, after, strict=True))
+        points.append(evaluated(which, h, t, x, state))
+    return torch.stack(points)
+
+
+def means(points: torch.Tensor) -> torch.Tensor:
+    """The mean of each point and all before it."""
+    return points.cumsum(0) / torch.arange(1, len(points) + 1)[:, None]
+
+
+def adam_in_lengths_of_the_weights() -> torch.Tensor:
+    """Adam's directions, each step as long as the rate times the weights; the first from zero is Adam's own."""
+    steps = path(rules.adam, lr=1e-3, eps=1e-6).diff(dim=0)
+    points = [path(rules.adam, lr=1e-3, eps=1e-6)[0]]
+    for step in steps:
+        points.append(points[-1] + 1e-3 * points[-1].norm() * step / step.norm())
+    return torch.stack(points)
+
+
+def momentum_with_its_singular_values_moved() -> tuple[torch.Tensor, torch.Tensor]:
+    """Muon's steps, and SGD's with the singular values put through the five polynomials, for a matrix standing."""
+    h = {"muon": SimpleNamespace(**rules.muon.values(lr=1.0))}
+    h["sgd"] = SimpleNamespace(**rules.sgd.values(lr=1.0, momentum=0.95, nesterov=True))
+    generator = torch.Generator().manual_seed(3)
+    x, b, v = (torch.zeros(6, 3, dtype=torch.float64) for _ in range(3))
+    pairs = []
+    for _ in range(10):
+        g = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+        moved, b = rules.muon(h["muon"], 2, x, g, b)
+        step, v = rules.sgd(h["sgd"], 2, x, g, v)
+        left, s, right = torch.linalg.svd(x - step, full_matrices=False)
+        s = 0.05 * s / ((0.05 * s).norm() + 1e-7)  # the mean of gradients is the sum times one minus momentum
+        for _ in range(5):
+            s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+        assert ((s > 0.3) & (s < 1.3)).all()
+        pairs.append((x - moved, 2**0.5 * (left * s) @ right))
+    return torch.stack([one for one, _ in pairs]), torch.stack([other for _, other in pairs])
+
+
 RELATIONS: dict[str, Any] = {
     "sgd": lambda: (path(rules.sgd, lr=0.1), -0.1 * gradients().cumsum(0)),
     "adagrad": lambda: (
@@ -66,6 +145,20 @@ RELATIONS: dict[str, Any] = {
         path(rules.radam, lr=0.01, eps=0.0).diff(dim=0)[5:],
         path(rules.adam, eps=0.0, change=rectified).diff(dim=0)[5:],
     ),
+    "lion": lambda: (
+        path(rules.lion, beta1=0.0, beta2=0.0, lr=0.1),
+        path(rules.adamax, beta1=0.0, beta2=0.0, lr=0.1, eps=0.0),
+    ),
+    "adan": lambda: (path(rules.adan, beta2=0.0), path(rules.adam, beta1=0.98, beta2=0.99)),
+    "ademamix": lambda: (path(rules.ademamix, alpha=0.0, weight_decay=0.1), path(rules.adamw, weight_decay=0.1)),
+    "adopt": lambda: (path(rules.adopt, lr=0.1, beta1=0.5, beta2=0.9), rmsprop_of_the_gradients_before()),
+    "schedule_free_sgd": lambda: (averages(rules.schedule_free_sgd, lr=0.1), means(path(rules.sgd, lr=0.1))),
+    "schedule_free_adamw": lambda: (
+        averages(rules.schedule_free_adamw, lr=0.1, eps=0.0, weight_lr_power=0.0),
+        means(path(rules.adam, lr=0.1, beta1=0.0, eps=0.0)),
+    ),
+    "lamb": lambda: (path(rules.lamb, weight_decay=0.0)[1:], adam_in_lengths_of_the_weights()[1:]),
+    "muon": momentum_with_its_singular_values_moved,
 }
 
 
@@ -106,7 +199,7 @@ def test_a_rule_is_complete(which: rules.Rule) -> None:
     assert any(digit in which.source for digit in "0123456789"), "the paper has a year"
     assert "lr" in which.space
     assert which.name in RELATIONS
-    assert len(which.tree.assigns) < 15
+    assert len({assign.line for assign in which.tree.assigns}) < 15
 
 
 def test_the_formula_is_printed_from_the_tree() -> None:
@@ -125,6 +218,14 @@ def test_the_formula_is_printed_from_the_tree() -> None:
         "v̂ ← v_max / (1 − β₂ᵗ)",
         "x ← x − η m̂ / (√v̂ + ε)",
     ]
+    shown = rules.formula(rules.muon)
+    assert shown[2:6] == [
+        "o ← where(rows(d) > columns(d), dᵀ, d)",
+        "o ← o / (‖o‖ + 1e-07)",
+        "a ← o oᵀ",
+        "o ← 3.4445 o + ((−4.775) a + 2.0315 a a) o",
+    ]
+    assert shown[4:6] * 5 == shown[4:14], "a loop is its copies"
 
 
 def made(function: Any, **given: Any) -> rules.Rule:
@@ -210,6 +311,75 @@ def test_what_a_rule_may_not_say_is_refused_with_its_line() -> None:
             made(function, **given)
 
 
+def test_what_only_whole_tensors_bear_is_refused_of_elements() -> None:
+    def of_all(h, t, x, g):
+        x = x - h.lr * g / norm(g)
+        return x
+
+    def forever(h, t, x, g):
+        for _ in range(10**6):
+            x = x - h.lr * g
+        return x
+
+    def counts(h, t, x, g):
+        for i in range(3):
+            x = x - h.lr * i * g
+        return x
+
+    def nests(h, t, x, g):
+        for _ in range(3):
+            if g:
+                x = x - g
+        return x
+
+    for function, given, message in [
+        (of_all, {}, r'test_rules.py:\d+: .*`norm\(g\)` is of a whole tensor.* Say scope="tensor" in @rule'),
+        (forever, {"scope": "tensor"}, r"is not `name = value`"),
+        (counts, {"scope": "tensor"}, r"is not `name = value`"),
+        (nests, {"scope": "tensor"}, r"is not `name = value`"),
+    ]:
+        with pytest.raises(RuleError, match=message):
+            made(function, **given)
+    assert made(of_all, scope="tensor").scope == "tensor"
+
+
+def test_where_to_evaluate_is_of_the_same_form() -> None:
+    def steps(h, t, x, g, z):
+        z = z - h.lr * g
+        return x, z
+
+    def torch_like(h, t, x, z):
+        point = torch.lerp(x, z, 0.5)
+        return point
+
+    def of_the_gradient(h, t, x, g):
+        return g
+
+    def of_nothing_kept(h, t, x, y):
+        point = x + y
+        return point
+
+    def two(h, t, x, z):
+        return x, z
+
+    for evaluate, message in [
+        (torch_like, r"test_rules.py:\d+: .*is outside the vocabulary"),
+        (of_the_gradient, r"g is no state of the rule. It has: z"),
+        (of_nothing_kept, r"y is no state of the rule"),
+        (two, r"Return one point"),
+    ]:
+        with pytest.raises(RuleError, match=message):
+            made(steps, state={"z": "z"}, evaluate=evaluate)
+
+
+def test_a_rule_has_ranges_of_its_own() -> None:
+    assert rules.ademamix.values(alpha=8.0)["alpha"] == 8.0
+    with pytest.raises(ValueError, match=r"alpha = 1.5: it must be in \[0, 1\)"):
+        rules.rmsprop.values(alpha=1.5)
+    with pytest.raises(ValueError, match=r"momentum = 0: it must be in \[0.001, 1\)"):
+        rules.schedule_free_sgd.values(momentum=0)
+
+
 def test_a_rule_is_pickled_by_name() -> None:
     assert pickle.loads(pickle.dumps(rules.adam)) is rules.adam
 
@@ -245,3 +415,12 @@ def test_the_vocabulary_keeps_the_dtype_and_agrees_on_numbers_and_tensors() -> N
         for i in range(3):
             numbers = [v[i].item() if isinstance(v, torch.Tensor) else v for v in arguments]
             assert result[i].item() == pytest.approx(function(*numbers), rel=1e-2)
+
+
+def test_the_vocabulary_of_whole_tensors() -> None:
+    a = torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]], dtype=torch.bfloat16)
+
+    assert (norm(a).item(), mean(a).item(), rows(a), columns(a)) == (5.0, 1.1640625, 2, 3)
+    assert norm(a).dtype == mean(a).dtype == matmul(a, transpose(a)).dtype == torch.bfloat16
+    assert matmul(a, transpose(a)).tolist() == [[25.0, 0.0], [0.0, 0.0]]
+    assert (norm(-2.0), mean(-2.0)) == (2.0, -2.0)

@@ -1,10 +1,10 @@
 """How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
 
 from ._compile import Kernel, kernel
-from ._eager import eager, start
+from ._eager import eager, evaluated, start
 from ._fused import STORED, Work
 from ._split import Split, split
 from ._stacked import Stacked
 from ._terms import terms
 
-__all__ = ["STORED", "Kernel", "Split", "Stacked", "Work", "eager", "kernel", "split", "start", "terms"]
+__all__ = ["STORED", "Kernel", "Split", "Stacked", "Work", "eager", "evaluated", "kernel", "split", "start", "terms"]

@@ -39,6 +39,22 @@ def eager(
     return moved, {n: own(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in kept}
 
 
+def evaluated(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, state: Mapping[str, Value]) -> Tensor:
+    """The point at which to evaluate the model, in place of the one that is trained.
+
+    Args:
+        rule: the rule.
+        values: all of its hyperparameters.
+        t: the last step taken.
+        x: the parameter being trained.
+        state: what the rule remembers, by the rule's own names, none missing.
+    """
+    if rule.evaluate is None or rule.evaluation is None:
+        return x
+    point: Tensor = rule.evaluate(SimpleNamespace(**values), t, x, *(state[name] for name in rule.evaluation.state))
+    return point
+
+
 def own(value: Any, x: Tensor, g: Tensor) -> Any:
     """A state that is the parameter or the gradient itself, copied: those two change in place."""
     return value.clone() if value is x or value is g else value

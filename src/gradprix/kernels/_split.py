@@ -45,7 +45,16 @@ class Split:
 
 
 def split(rule: Rule, values: Mapping[str, object]) -> Split:
-    """The rule, with what torch does around it, split under these hyperparameters' options."""
+    """The rule, with what torch does around it, split under these hyperparameters' options.
+
+    Raises:
+        ValueError: for a rule that steps whole tensors, in which one element's step depends on the others.
+    """
+    if rule.scope == "tensor":
+        raise ValueError(
+            f"{rule.name} steps whole tensors of their true shape: it cannot be stacked yet, nor fused. "
+            "gradprix.optim steps with it, one parameter at a time."
+        )
     tree = whole(rule)
     truth = {name: bool(values[name]) for name in tree.conditions}
     return _split(rule, tuple(sorted(truth.items())), tuple(rule.kept(values)))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.kernels import eager
+from gradprix.kernels import eager, evaluated
 from gradprix.rules import Rule
 
 LOW = "compensation"
@@ -36,35 +36,66 @@ def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str,
         held: its state by torch's keys, changed in place.
 
     Raises:
-        RuntimeError: for a sparse gradient.
+        RuntimeError: for a sparse gradient, or for a parameter that is no matrix where the rule steps matrices.
     """
     assert x.grad is not None
     if x.grad.layout is not torch.strided:
         raise RuntimeError(f"{rule.name} does not step sparse gradients: make the layer with sparse=False.")
-    kept, t = rule.kept(values), steps_taken(held) + 1
-    before = {
-        name: float(held[spec.key]) if spec.kind == "scalar" else _real(held[spec.key])
-        for name, spec in kept.items()
-        if held.get(spec.key) is not None
-    }
-    full, g = _real(x), _real(x.grad)
-    half = wide(x.dtype) is not x.dtype
-    if half:
-        full, g = full.to(wide(x.dtype)), g.to(wide(x.dtype))
-    if half and LOW in held:
-        full = full + held[LOW].to(full.dtype)
-    moved, after = eager(rule, values, t, full, g, before)
+    if rule.of_matrices and not is_matrix(x):
+        raise RuntimeError(
+            f"{rule.name} steps matrices of real numbers, and a parameter has shape {tuple(x.shape)} and dtype "
+            f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.Muon does so by itself."
+        )
+    t = steps_taken(held) + 1
+    full = _full(x, held)
+    g = _real(x.grad).to(full.dtype)
+    moved, after = eager(rule, values, t, _seen(rule, full), _seen(rule, g), _remembered(rule, values, held))
+    moved = moved.reshape(full.shape)
     _real(x).copy_(moved)
-    if half:
+    if wide(x.dtype) is not x.dtype:
         held[LOW] = (moved - x.to(moved.dtype)).to(x.dtype)
     held["step"] = torch.tensor(float(t))
-    for name, spec in kept.items():
+    for name, spec in rule.kept(values).items():
         # A number is kept in float64, whatever the weights are.
         value = after[name]
         if not isinstance(value, Tensor):
             held[spec.key] = torch.tensor(value, dtype=torch.float64)
         else:
+            value = value.reshape(full.shape)
             held[spec.key] = torch.view_as_complex(value) if x.is_complex() else value
+
+
+def point_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: Mapping[str, Any]) -> Tensor:
+    """Where to evaluate the model in place of a parameter that has been stepped, in the parameter's own form."""
+    full = _full(x, held)
+    state = _remembered(rule, values, held)
+    point = evaluated(rule, values, steps_taken(held), _seen(rule, full), state).reshape(full.shape)
+    return torch.view_as_complex(point) if x.is_complex() else point.to(x.dtype)
+
+
+def is_matrix(x: Tensor) -> bool:
+    """Whether a rule of matrices can step a parameter: a kernel of a convolution counts as a row for each output."""
+    return x.dim() >= 2 and x.numel() > 0 and not x.is_complex()
+
+
+def _full(x: Tensor, held: Mapping[str, Any]) -> Tensor:
+    """A parameter in what it is computed in, with what its own dtype cut off."""
+    full = _real(x).to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else _real(x)
+    return full + held[LOW].to(full.dtype) if full.dtype is not x.dtype and LOW in held else full
+
+
+def _remembered(rule: Rule, values: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+    """The state by the rule's own names, as the rule sees it."""
+    return {
+        name: float(held[spec.key]) if spec.kind == "scalar" else _seen(rule, _real(held[spec.key]))
+        for name, spec in rule.kept(values).items()
+        if held.get(spec.key) is not None
+    }
+
+
+def _seen(rule: Rule, x: Tensor) -> Tensor:
+    """A tensor as the rule sees it."""
+    return x.flatten(1) if rule.of_matrices else x
 
 
 def _real(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""torch's classes: each a rule and torch's order of arguments."""
+"""torch's classes and newer ones: each a rule and the order of its arguments."""
 
 import types
 
@@ -66,6 +66,35 @@ class RAdam(
     rule=rules.radam,
     arguments="lr betas eps weight_decay decoupled_weight_decay * foreach maximize capturable differentiable",
 ): ...
+
+
+class Lion(Optimizer, rule=rules.lion, arguments="lr betas weight_decay * maximize"): ...
+
+
+class Adan(Optimizer, rule=rules.adan, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class AdEMAMix(Optimizer, rule=rules.ademamix, arguments="lr betas alpha eps weight_decay * maximize"): ...
+
+
+class ADOPT(Optimizer, rule=rules.adopt, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class ScheduleFreeSGD(
+    Optimizer,
+    rule=rules.schedule_free_sgd,
+    arguments="lr momentum weight_decay warmup_steps r weight_lr_power * maximize",
+): ...
+
+
+class ScheduleFreeAdamW(
+    Optimizer,
+    rule=rules.schedule_free_adamw,
+    arguments="lr betas eps weight_decay warmup_steps r weight_lr_power * maximize",
+): ...
+
+
+class LAMB(Optimizer, rule=rules.lamb, arguments="lr betas eps weight_decay * maximize"): ...
 
 
 def of(rule: rules.Rule) -> type[Optimizer]:

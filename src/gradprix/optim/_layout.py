@@ -19,27 +19,27 @@ class Layout:
     """How parameters are stepped, for as long as they, their gradients and the options stay what they are.
 
     Args:
-        rule: what steps them.
+        rules: what steps each group.
         groups: the optimizer's parameter groups.
         state: the optimizer's state.
         values: each group's hyperparameters.
     """
 
-    def __init__(self, rule: Rule, groups: Groups, state: Any, values: Values) -> None:
-        self.rule, self.state, self.seen = rule, state, _seen(groups, values)
+    def __init__(self, rules: Sequence[Rule], groups: Groups, state: Any, values: Values) -> None:
+        self.rules, self.state, self.seen = rules, state, _seen(groups, values)
         self.idle: list[Tensor] = []
         self.alone: list[tuple[Tensor, int]] = []
         together: dict[Any, list[tuple[Tensor, int]]] = {}
-        for number, group in enumerate(groups):
+        for number, (rule, group) in enumerate(zip(rules, groups, strict=True)):
             for x in group["params"]:
                 if x.grad is None:
                     self.idle.append(x)
-                elif group.get("fused") is not False and fits_kernel(x):
-                    together.setdefault((split(rule, values[number]), x.dtype), []).append((x, number))
+                elif rule.scope == "element" and group.get("fused") is not False and fits_kernel(x):
+                    together.setdefault((rule, split(rule, values[number]), x.dtype), []).append((x, number))
                 else:
                     self.alone.append((x, number))
         self.tables = []
-        for (halves, dtype), params in together.items():
+        for (rule, halves, dtype), params in together.items():
             compiled = kernel(halves, STORED[dtype])
             if compiled is None:
                 self.alone += params
@@ -61,7 +61,7 @@ class Layout:
             table.step(values)
         for x, number in self.alone:
             if x.grad is not None:
-                step_alone(self.rule, values[number], x, self.state[x])
+                step_alone(self.rules[number], values[number], x, self.state[x])
 
 
 def _seen(groups: Groups, values: Values) -> list[Any]:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gradprix.rules import Rule, check
+from gradprix.rules import Rule
 
 from ._checkpoint import by_name, converted, copy_state
 from ._layout import Layout
 from ._like import preset
+from ._point import to_evaluate, to_train, trains
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 """torch's choices between its own implementations. Here `fused=False` forces the eager rule, on any device; otherwise
@@ -46,7 +47,7 @@ class Optimizer(torch.optim.Optimizer):
         for kind, names in ((either, positional.split()), (keyword, [*keywords.split(), *cls._options])):
             parameters += [inspect.Parameter(name, kind, default=_default(rule, name)) for name in names]
         cls.__signature__ = inspect.Signature([*parameters, inspect.Parameter("like", keyword, default=None)])
-        cls.__doc__ = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nThe arguments are those of torch."
+        cls.__doc__ = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nArguments have torch's names."
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -87,7 +88,7 @@ class Optimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         try:
             for name, value in self.values(self.param_groups[-1]).items():
-                check(name, value)
+                self.rule_of(self.param_groups[-1]).check(name, value)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -106,24 +107,47 @@ class Optimizer(torch.optim.Optimizer):
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: for a sparse gradient.
+            RuntimeError: for a sparse gradient, or after `eval` without `train`.
         """
+        if not all(map(trains, self.param_groups)):
+            raise RuntimeError(
+                f"{type(self).__name__} is in eval mode: its parameters hold the point to evaluate at, not the one "
+                "being trained. Call optimizer.train() before training goes on."
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         values = [self.values(group) for group in self.param_groups]
         if self._layout is None or not self._layout.holds(self.param_groups, self.state, values):
-            self._layout = Layout(self.rule, self.param_groups, self.state, values)
+            rules = [self.rule_of(group) for group in self.param_groups]
+            self._layout = Layout(rules, self.param_groups, self.state, values)
         self._layout.step(values)
         return loss
 
+    def eval(self) -> None:
+        """Put the point to evaluate at into the parameters until `train`, where the rule has one (Schedule-Free)."""
+        for group in self.param_groups:
+            to_evaluate(self.rule_of(group), self.values(group), group, self.state)
+
+    def train(self) -> None:
+        """Put the point being trained back into the parameters, after `eval`."""
+        for group in self.param_groups:
+            to_train(group, self.state)
+
+    def rule_of(self, group: Mapping[str, Any]) -> Rule:
+        """What steps a group."""
+        return self.rule
+
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """A group's hyperparameters by the rule's names."""
-        values: dict[str, Any] = dict(self.rule.hyperparameters)
+        rule = self.rule_of(group)
+        values: dict[str, Any] = dict(rule.hyperparameters)
         for name, value in group.items():
             if name == "betas":
-                values["beta1"], values["beta2"] = map(float, value)
+                if len(value) != len(rule.betas):
+                    raise ValueError(f"betas = {value}: {rule.name} has {len(rule.betas)}. Give as many.")
+                values.update(zip(rule.betas, map(float, value), strict=True))
             elif name in values:
                 values[name] = float(value) if isinstance(value, Tensor) else value
         return values
@@ -162,5 +186,5 @@ def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
 
 def _default(rule: Rule, name: str) -> Any:
     if name == "betas":
-        return (rule.hyperparameters["beta1"], rule.hyperparameters["beta2"])
+        return tuple(rule.hyperparameters[beta] for beta in rule.betas)
     return TORCH_ONLY[name] if name in TORCH_ONLY else rule.hyperparameters[name]

@@ -52,6 +52,16 @@ class Entry:
             object.__setattr__(self, "space", self.rule.space)
         if not self.about:
             object.__setattr__(self, "about", self.rule.summary)
+        if self.rule.scope == "tensor":
+            raise ValueError(
+                f"entry {self.name!r}: {self.rule.name} steps whole tensors of their true shape, and a race stacks "
+                "weights in rows: it cannot be stacked yet. gradprix.optim trains with it."
+            )
+        if self.rule.evaluate is not None:
+            raise ValueError(
+                f"entry {self.name!r}: {self.rule.name} is evaluated at another point than it trains, and a race "
+                "scores the one being trained, for now. gradprix.optim trains with it."
+            )
         if set(self.space) != {"lr"}:
             raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: a race tunes lr alone, for now.")
         if self.batch_size is not None and self.batch_size < 0:
@@ -76,10 +86,11 @@ class Entry:
     def arguments(self, lr: float) -> dict[str, Any]:
         """What the class in `gradprix.optim` is called with, in torch's arguments."""
         given: dict[str, Any] = {"lr": lr, **self.fixed}
-        if self.rule in CLASSES and ("beta1" in given or "beta2" in given):
+        betas = self.rule.betas
+        if self.rule in CLASSES and given.keys() & set(betas):
             values = self.values(lr)
-            given = {name: value for name, value in given.items() if name not in ("beta1", "beta2")}
-            given["betas"] = (values["beta1"], values["beta2"])
+            given = {name: value for name, value in given.items() if name not in betas}
+            given["betas"] = tuple(values[name] for name in betas)
         return given
 
     def code(self, lr: float) -> str:
@@ -114,6 +125,10 @@ ENTRIES = {
         Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="A step against the gradient of all examples."),
         # One example is a noisier gradient than thirty-two, and bears a smaller rate.
         Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="A step against the gradient of one example."),
+        Entry("lion", rules.lion),
+        Entry("adan", rules.adan),
+        Entry("ademamix", rules.ademamix),
+        Entry("adopt", rules.adopt),
     )
 }
 BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}

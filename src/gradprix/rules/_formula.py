@@ -48,7 +48,7 @@ def _text(node: Node) -> tuple[str, int]:
             sign = {"-": "−", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}.get(operator, operator)
             binding = BINDING[operator]
             return f"{_inside(a, binding)} {sign} {_inside(b, binding + (operator == '-'))}", binding
-        case Call("*", (a, b)):
+        case Call("*" | "matmul", (a, b)):
             left, right = _inside(a, PRODUCT), _inside(b, PRODUCT)
             return f"{left} {'· ' * right[0].isdigit()}{right}", PRODUCT
         case Call("/", (a, b)):
@@ -61,6 +61,10 @@ def _text(node: Node) -> tuple[str, int]:
             return f"−{_inside(a, PRODUCT)}", BINDING["-"]
         case Call("abs", (a,)):
             return f"|{_text(a)[0]}|", ATOM
+        case Call("norm", (a,)):
+            return f"‖{_text(a)[0]}‖", ATOM
+        case Call("transpose", (a,)):
+            return f"{_inside(a, ATOM)}ᵀ", ATOM
         case Call("sqrt", (a,)):
             inside, binding = _text(a)
             return f"√{inside}" if binding == ATOM else f"√({inside})", ATOM

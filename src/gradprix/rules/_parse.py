@@ -4,10 +4,10 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from ._tree import Assign, Call, Choice, Hyper, Name, Node, Number, Tree
-from ._vocabulary import ARITY
+from ._vocabulary import ELEMENTWISE, WHOLE
 
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+",
@@ -23,29 +23,45 @@ OPERATORS: dict[type[ast.AST], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-ALLOWED = f"+ - * / **, comparisons, {', '.join(sorted(ARITY))}, and `a if h.option else b`"
+GIVEN = ("h", "t", "x", "g")
+MOST_COPIES = 20
+Scope = Literal["element", "tensor"]
 
 
 class RuleError(TypeError):
     """A rule says something that a rule may not say; the message gives file, line and cure."""
 
 
-def parse(function: Callable[..., Any], hyperparameters: Mapping[str, float | bool]) -> Tree:
+def parse(
+    function: Callable[..., Any],
+    hyperparameters: Mapping[str, float | bool],
+    scope: Scope = "element",
+    given: tuple[str, ...] = GIVEN,
+) -> Tree:
     """The tree of `function(h, t, x, g, *state)`.
 
     Args:
         function: the rule, written in a file (its source is read).
         hyperparameters: what `h` holds, with defaults; those that default to a bool are options.
+        scope: whether it may speak of whole tensors.
+        given: the arguments before the state.
 
     Raises:
         RuleError: at the first thing outside the form, with its file and line.
     """
-    return _Parser(function, hyperparameters).tree()
+    return _Parser(function, hyperparameters, scope, given).tree()
 
 
 class _Parser:
-    def __init__(self, function: Callable[..., Any], hyperparameters: Mapping[str, float | bool]) -> None:
-        self.hyperparameters = hyperparameters
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        hyperparameters: Mapping[str, float | bool],
+        scope: Scope,
+        given: tuple[str, ...],
+    ) -> None:
+        self.hyperparameters, self.scope, self.given = hyperparameters, scope, given
+        self.vocabulary = ELEMENTWISE | (WHOLE if scope == "tensor" else {})
         self.file = inspect.getsourcefile(function) or "?"
         try:
             lines, self.first = inspect.getsourcelines(function)
@@ -63,17 +79,35 @@ class _Parser:
 
     def tree(self) -> Tree:
         arguments = [a.arg for a in self.definition.args.args]
-        if arguments[:4] != ["h", "t", "x", "g"]:
-            self.refuse(self.definition, f"the arguments are {arguments}", "Begin with h, t, x, g, then the state")
-        state = tuple(arguments[4:])
+        count = len(self.given)
+        if tuple(arguments[:count]) != self.given:
+            begin = f"Begin with {', '.join(self.given)}, then the state"
+            self.refuse(self.definition, f"the arguments are {arguments}", begin)
+        state = tuple(arguments[count:])
         for name in state:
             self.check_name(self.definition, name)
-        self.known = {"t", "x", "g", *state}
+        self.known = {*self.given[1:], *state}
         *body, last = self.definition.body
         if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             body = body[1:]  # the docstring
-        assigns = tuple(self.assign(statement) for statement in body)
+        assigns = tuple(assign for statement in body for assign in self.statement(statement))
         return Tree(state, assigns, self.returns(last))
+
+    def statement(self, statement: ast.stmt) -> list[Assign]:
+        """The assignments of a statement: one, or as many copies as a counted loop says.
+
+        Whole tensors are iterated on (Newton-Schulz, power iteration). A loop with its count written out is no more
+        than its copies: nothing that is made from the tree needs to know of loops. Elements have no use for one.
+        """
+        match statement:
+            case ast.For(
+                target=ast.Name(id="_"),
+                iter=ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int() as count)], keywords=[]),
+                body=body,
+                orelse=[],
+            ) if self.scope == "tensor" and 0 < count <= MOST_COPIES:
+                return [self.assign(inner) for _ in range(count) for inner in body]
+        return [self.assign(statement)]
 
     def returns(self, last: ast.stmt) -> tuple[str, ...]:
         value = last.value if isinstance(last, ast.Return) else None
@@ -92,7 +126,7 @@ class _Parser:
         self.refuse(statement, f"`{ast.unparse(statement)}` is not `name = value`", "Write one assignment a line")
 
     def check_name(self, node: ast.AST, name: str) -> None:
-        if name in ("h", "t") or name in ARITY or name.startswith("_"):
+        if name in ("h", "t") or name in self.vocabulary or name.startswith("_"):
             self.refuse(
                 node, f"{name!r} is assigned", "Use another name: this one is given, or kept for generated code"
             )
@@ -117,14 +151,19 @@ class _Parser:
                 return Call("neg", (self.node(operand),))
             case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in OPERATORS:
                 return Call(OPERATORS[type(operator)], (self.node(left), self.node(right)))
-            case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in ARITY:
-                if len(arguments) != ARITY[function]:
-                    self.refuse(node, f"{function} got {len(arguments)} arguments", f"It takes {ARITY[function]}")
+            case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in self.vocabulary:
+                takes = self.vocabulary[function]
+                if len(arguments) != takes:
+                    self.refuse(node, f"{function} got {len(arguments)} arguments", f"It takes {takes}")
                 return Call(function, tuple(self.node(argument) for argument in arguments))
             case ast.IfExp(test=ast.Attribute(value=ast.Name(id="h"), attr=name), body=yes, orelse=no):
                 self.hyper(node, name)
                 return Choice(name, self.node(yes), self.node(no))
-        self.refuse(node, f"`{ast.unparse(node)}` is outside the vocabulary", f"Allowed: {ALLOWED}")
+            case ast.Call(func=ast.Name(id=function)) if function in WHOLE:
+                what = f"`{ast.unparse(node)}` is of a whole tensor, and this rule sees one element at a time"
+                self.refuse(node, what, 'Say scope="tensor" in @rule(...)')
+        allowed = f"+ - * / **, comparisons, {', '.join(sorted(self.vocabulary))}, and `a if h.option else b`"
+        self.refuse(node, f"`{ast.unparse(node)}` is outside the vocabulary", f"Allowed: {allowed}")
 
     def hyper(self, node: ast.AST, name: str) -> float | bool:
         if name not in self.hyperparameters:

@@ -3,20 +3,21 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, NoReturn
 
-from ._parse import RuleError, parse
+from ._parse import RuleError, Scope, parse
 from ._space import Log
 from ._tree import Call, Hyper, Tree, flow, names, walk
-from ._vocabulary import Value
+from ._vocabulary import MATRIX, Value
 
 AROUND: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
 """What torch offers around every rule, with its defaults. A rule that names `weight_decay` itself owns it."""
 
 DOMAINS: dict[str, tuple[float, float]] = dict.fromkeys(("beta1", "beta2", "alpha", "rho", "momentum"), (0.0, 1.0))
 """Half-open ranges [low, high) of hyperparameters; all others are any number from zero up."""
+ANY = (0.0, float("inf"))
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Rule:
     state: Mapping[str, State]
     space: Mapping[str, Log]
     tree: Tree
+    scope: Scope = "element"
+    domains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    evaluate: Callable[..., Value] | None = None
+    evaluation: Tree | None = None
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
         """One step: the function itself. State that does not exist under these options is given as None."""
@@ -79,9 +84,20 @@ class Rule:
         return any(Hyper("weight_decay") in walk(assign.value) for assign in self.tree.assigns)
 
     @property
+    def of_matrices(self) -> bool:
+        """Whether it steps matrices, not tensors of any shape (Muon)."""
+        nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
+        return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
+
+    @property
+    def betas(self) -> tuple[str, ...]:
+        """The names of what torch takes together as `betas`."""
+        return tuple(name for name in self.hyperparameters if name[:4] == "beta" and name[4:].isdigit())
+
+    @property
     def options(self) -> tuple[str, ...]:
         """The rule's own switches."""
-        return tuple(name for name, value in self.hyperparameters.items() if value is False and name not in AROUND)
+        return tuple(name for name, v in self.hyperparameters.items() if isinstance(v, bool) and name not in AROUND)
 
     def values(self, **given: float | bool) -> dict[str, float | bool]:
         """The defaults with `given` in their place, checked.
@@ -93,8 +109,12 @@ class Rule:
         for name, value in given.items():
             if name not in self.hyperparameters:
                 raise TypeError(f"{self.name} has no {name!r}. It has: {', '.join(self.hyperparameters)}.")
-            check(name, value)
+            self.check(name, value)
         return {**self.hyperparameters, **given}
+
+    def check(self, name: str, value: float | bool) -> None:
+        """Raise ValueError, saying what is allowed, when a hyperparameter is outside its range."""
+        check(name, value, self.domains.get(name))
 
     def memory(self, values: Mapping[str, object]) -> int:
         """How many numbers per weight it remembers under these hyperparameters."""
@@ -114,11 +134,11 @@ def _named(module: str, name: str) -> Rule:
     return found
 
 
-def check(name: str, value: float | bool) -> None:
+def check(name: str, value: float | bool, domain: tuple[float, float] | None = None) -> None:
     """Raise ValueError, saying what is allowed, when a hyperparameter is outside its range."""
-    low, high = DOMAINS.get(name, (0.0, float("inf")))
+    low, high = domain or DOMAINS.get(name, ANY)
     if not low <= value < high:
-        allowed = f"in [{low:g}, {high:g})" if high < float("inf") else "a finite number from 0 up"
+        allowed = f"in [{low:g}, {high:g})" if high < float("inf") else f"a finite number from {low:g} up"
         raise ValueError(f"{name} = {value!r}: it must be {allowed}.")
 
 
@@ -128,6 +148,9 @@ def rule(
     relation: str,
     space: Mapping[str, Log],
     state: Mapping[str, str | State] | None = None,
+    scope: Scope = "element",
+    domains: Mapping[str, tuple[float, float]] | None = None,
+    evaluate: Callable[..., Value] | None = None,
     **hyperparameters: float | bool,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], Rule]:
     """Make a rule of a function `(h, t, x, g, *state) -> (x, *state)`.
@@ -137,6 +160,12 @@ def rule(
         relation: one sentence that ties it to a neighbour.
         space: where its hyperparameters are searched in a race.
         state: what it remembers; a string stands for a tensor that starts at zero, under torch's key.
+        scope: `"element"` when each element is stepped by itself; `"tensor"` when a tensor is stepped as a whole, in
+            its true shape, and the rule may also call `norm`, `mean`, `matmul`, `transpose`, `rows` and `columns`, and
+            repeat lines with `for _ in range(5):`.
+        domains: half-open ranges of hyperparameters whose usual range is another.
+        evaluate: `(h, t, x, ...) -> point`, a function of the same form that takes what it needs of the state by name:
+            where to evaluate the model, when that is not at the point being trained.
         **hyperparameters: numbers with their defaults, and options, whose defaults are bools.
 
     Raises:
@@ -146,12 +175,37 @@ def rule(
     values = {**hyperparameters, **{name: v for name, v in AROUND.items() if name not in hyperparameters}}
 
     def make(function: Callable[..., tuple[Value, ...]]) -> Rule:
-        tree = parse(function, values)
+        tree = parse(function, values, scope)
         _check_form(function, tree, specs)
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        return Rule(function.__name__, function, source, summary, relation, values, specs, dict(space), tree)
+        return Rule(
+            function.__name__,
+            function,
+            source,
+            summary,
+            relation,
+            values,
+            specs,
+            dict(space),
+            tree,
+            scope,
+            dict(domains or {}),
+            evaluate,
+            None if evaluate is None else _point(evaluate, values, scope, specs),
+        )
 
     return make
+
+
+def _point(function: Callable[..., Value], values: Mapping[str, float | bool], scope: Scope, state: Any) -> Tree:
+    """The tree of an `evaluate` function."""
+    tree = parse(function, values, scope, ("h", "t", "x"))
+    where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in {function.__name__}: "
+    if unknown := [name for name in tree.state if name not in state]:
+        raise RuleError(f"{where}{', '.join(unknown)} is no state of the rule. It has: {', '.join(state)}.")
+    if len(tree.returns) != 1:
+        raise RuleError(f"{where}it returns {tree.returns}. Return one point.")
+    return tree
 
 
 def _check_form(function: Callable[..., Any], tree: Tree, state: Mapping[str, State]) -> None:

@@ -51,5 +51,42 @@ def where(condition: Value, a: Value, b: Value) -> Value:
     return b.where(condition == 0, a) if is_number(a) else a.where(condition != 0, b)
 
 
+def norm(a: Value) -> Value:
+    """The Euclidean length of a whole tensor."""
+    return abs(a) if is_number(a) else a.norm()
+
+
+def mean(a: Value) -> Value:
+    """The mean of a whole tensor."""
+    return a if is_number(a) else a.mean()
+
+
+def matmul(a: Value, b: Value) -> Value:
+    """The product of two matrices."""
+    return a @ b
+
+
+def transpose(a: Value) -> Value:
+    """A matrix with its rows as columns."""
+    return a.mT
+
+
+def rows(a: Value) -> int:
+    """How many rows a matrix has: a number."""
+    return int(a.shape[-2])
+
+
+def columns(a: Value) -> int:
+    """How many columns a matrix has: a number."""
+    return int(a.shape[-1])
+
+
+ELEMENTWISE = {"abs": 1, "sqrt": 1, "sign": 1, "maximum": 2, "minimum": 2, "clip": 3, "where": 3}
+"""What every rule may call, with how many arguments each takes."""
+# Muon scales its step by the shape, which nothing computed from the values can tell: hence `rows` and `columns`.
+MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1}
+"""What a rule of tensor scope may call on a matrix."""
+WHOLE = {"norm": 1, "mean": 1, **MATRIX}
+"""What a rule of tensor scope may call besides."""
 FUNCTIONS = {"abs": abs} | {f.__name__: f for f in (sqrt, sign, maximum, minimum, clip, where)}
-ARITY = {"abs": 1, "sqrt": 1, "sign": 1, "maximum": 2, "minimum": 2, "clip": 3, "where": 3}
+FUNCTIONS |= {f.__name__: f for f in (norm, mean, matmul, transpose, rows, columns)}

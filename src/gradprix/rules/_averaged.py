@@ -1,0 +1,86 @@
+"""Schedule-Free: the model is evaluated at an average of the path, and no schedule has to know when training ends.
+
+As in the authors' code, `x` is the point y at which gradients are taken, and the average is found from it and from `z`.
+"""
+
+from ._rule import State, rule
+from ._space import log
+from ._vocabulary import maximum, minimum, sqrt
+
+STATE = {
+    "z": State("z", init="x"),
+    "lr_max": State("lr_max", kind="scalar"),
+    "weight_sum": State("weight_sum", kind="scalar"),
+}
+TINY = (1e-3, 1.0)
+"""At zero the average is not to be found from y and z; near it, rounding is magnified by 1 / β."""
+
+
+def average_by_momentum(h, t, x, z):
+    """The average, given that y = (1 − β) z + β average."""
+    average = z + (x - z) / h.momentum
+    return average
+
+
+def average_by_beta1(h, t, x, z):
+    """The average, given that y = (1 − β₁) z + β₁ average."""
+    average = z + (x - z) / h.beta1
+    return average
+
+
+@rule(
+    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 2; warm-up and weights of the average as in its authors' code",
+    relation="Plain SGD evaluated at the mean of its iterates, with gradients taken between the newest and that mean.",
+    space={"lr": log(1e-1, 1e2)},
+    lr=1.0,
+    momentum=0.9,
+    weight_decay=0.0,
+    warmup_steps=0.0,
+    r=0.0,
+    weight_lr_power=2.0,
+    domains={"momentum": TINY},
+    evaluate=average_by_momentum,
+    state=STATE,
+)
+def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
+    """SGD with an average of its path in the place of a schedule."""
+    rate = h.lr * minimum(t / h.warmup_steps, 1) if h.warmup_steps else h.lr
+    lr_max = maximum(lr_max, rate)
+    weight = t**h.r * lr_max**h.weight_lr_power
+    weight_sum = weight_sum + weight
+    c = weight / maximum(weight_sum, 1e-300)  # a rate of zero has no weight
+    d = g + h.weight_decay * x
+    x = x + c * (z - x) - rate * (1 - h.momentum * (1 - c)) * d
+    z = z - rate * d
+    return x, z, lr_max, weight_sum
+
+
+@rule(
+    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the rate",
+    relation="Adam with β₁ = 0 evaluated at a mean of its iterates, with gradients taken near that mean.",
+    space={"lr": log(1e-4, 1e-1)},
+    lr=2.5e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    warmup_steps=0.0,
+    r=0.0,
+    weight_lr_power=2.0,
+    domains={"beta1": TINY},
+    evaluate=average_by_beta1,
+    state={"v": "exp_avg_sq", **STATE},
+)
+def schedule_free_adamw(h, t, x, g, v, z, lr_max, weight_sum):
+    """AdamW with an average of its path in the place of a schedule and of momentum."""
+    v = h.beta2 * v + (1 - h.beta2) * g**2
+    warm = h.lr * minimum(t / h.warmup_steps, 1) if h.warmup_steps else h.lr
+    rate = warm * sqrt(1 - h.beta2**t)
+    lr_max = maximum(lr_max, rate)
+    weight = t**h.r * lr_max**h.weight_lr_power
+    weight_sum = weight_sum + weight
+    c = weight / maximum(weight_sum, 1e-300)  # a rate of zero has no weight
+    d = g / (sqrt(v) + h.eps) + h.weight_decay * x
+    x = x + c * (z - x) - rate * (1 - h.beta1 * (1 - c)) * d
+    z = z - rate * d
+    return x, v, z, lr_max, weight_sum
