@@ -103,12 +103,11 @@ def bare(changed: int) -> Callable[[], None]:
     threads = torch.get_num_threads()
     edges = [LARGE * i // threads for i in range(threads + 1)]
     loop = mover(changed)
+    parts = [[array[a:b] for array in (still, *moving)] for a, b in pairwise(edges)]
 
     def call() -> None:
-        waiting = [
-            pool(threads - 1).submit(loop, still, *moving, a, b) for a, b in zip(edges[1:], edges[2:], strict=False)
-        ]
-        loop(still, *moving, edges[0], edges[1])
+        waiting = [pool(threads - 1).submit(loop, *part) for part in parts[1:]]
+        loop(*parts[0])
         for future in waiting:
             future.result()
 
@@ -121,7 +120,7 @@ def mover(changed: int) -> Callable[..., None]:
     names = [f"m{i}" for i in range(changed)]
     body = "".join(f"        {m}[i] = {m}[i] + g[i]\n" for m in names)
     scope: dict[str, Any] = {}
-    exec(f"def loop(g, {', '.join(names)}, a, b):\n    for i in range(a, b):\n{body}", scope)
+    exec(f"def loop(g, {', '.join(names)}):\n    for i in range(g.size):\n{body}", scope)
     return numba.njit(nogil=True)(scope["loop"])
 
 
@@ -179,9 +178,8 @@ def main() -> None:
         show("1 × 25M", "Adam in bfloat16", times)
         rows.append({"work": "1 × 25M", "class": "Adam bfloat16", "seconds": times})
     first = first_calls()
-    print(
-        f"first step in a fresh process: {first['ours'] * 1e3:.0f} ms; a trivial function: {first['trivial'] * 1e3:.0f} ms"
-    )
+    ours, trivial = (f"{first[name] * 1e3:.0f} ms" for name in ("ours", "trivial"))
+    print(f"first step in a fresh process: {ours}; a trivial function: {trivial}")
     if not given.quick and not given.names:
         record = {
             "command": "python benchmarks/step.py",
