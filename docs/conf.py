@@ -1,0 +1,20 @@
+"""How the documentation is built: scripts/docs."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
+
+project = "gradprix"
+html_show_copyright = False
+extensions = ["myst_parser", "gradprix_docs"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+smartquotes = False  # code is quoted often, and formulas have primes
+html_theme = "furo"
+html_title = "gradprix"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_copy_source = False
+html_show_sphinx = False

@@ -1,0 +1,143 @@
+"""The documentation is complete, follows the rules, and what it shows can be run."""
+
+import doctest
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradprix
+from gradprix import optim, race, rules
+from gradprix.race import _tune, _verdict
+from gradprix.rules import log, rule, sqrt
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
+sys.path.insert(0, str(DOCS / "_ext"))
+import gradprix_docs as made  # noqa: E402, the pages' own extension is no installed module
+
+
+@rule("nowhere", relation="none.", space={"lr": log(1e-3, 1)}, lr=0.25, zeta=3.0, state={"q": "a_buffer"})
+def made_up(h, t, x, g, q):
+    """Made up for a test."""
+    q = h.zeta * q + sqrt(abs(g))
+    x = x - h.lr * q
+    return x, q
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+def test_every_rule_has_a_page_and_every_page_a_rule() -> None:
+    pages = {page.stem for page in (DOCS / "optimizers").glob("*.md")} - {"index"}
+
+    assert pages == set(rules.ALL)
+
+
+@pytest.mark.parametrize("name", rules.ALL)
+def test_a_page_has_every_block_and_advice(name: str) -> None:
+    text = (DOCS / "optimizers" / f"{name}.md").read_text()
+
+    assert re.findall(r"^```\{rule\} (\w+) (\w+)$", text, re.MULTILINE) == [(name, block) for block in made.BLOCKS]
+    for heading in ("In words", "What to watch", "Hyperparameters"):
+        part = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        assert len(part.split()) > 30, f"{heading} says too little"
+
+
+@pytest.mark.parametrize("name", rules.ALL)
+def test_every_hyperparameter_is_explained(name: str) -> None:
+    assert rules.ALL[name].hyperparameters.keys() <= made.MEANING.keys()
+
+
+def test_every_public_name_is_mentioned() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    text += "".join(made.api(module) for module in re.findall(r"^```\{api\} (\S+)$", text, re.MULTILINE))
+
+    for module in (gradprix, optim):
+        for name in module.__all__:
+            assert re.search(rf"\b{name}\b", text), f"{module.__name__}.{name} is nowhere in docs/"
+
+
+def test_blocks_follow_the_rule() -> None:
+    blocks = {name: block(made_up) for name, block in made.BLOCKS.items()}
+
+    assert "q ← zeta q + √|g|" in blocks["formula"]
+    assert "| `zeta` |  | `3` | 0 and up |" in blocks["defaults"]
+    assert "1 number for each weight" in blocks["state"]
+    assert "`a_buffer`" in blocks["state"]
+    assert "`lr` from 0.001 to 1" in blocks["space"]
+    assert "optim.of(made_up)(params, lr=0.25" in blocks["head"]
+    assert "has not been measured" in blocks["differences"]
+
+
+def test_options_are_shown_with_what_they_need() -> None:
+    given = dict(made.variants(rules.sgd))
+
+    assert given["`momentum` above 0"] == {"momentum": 0.9}
+    assert given["`momentum` above 0, `nesterov=True`"] == {"momentum": 0.9, "nesterov": True}
+
+
+def test_a_missing_measurement_is_said(tmp_path: Path) -> None:
+    assert "python benchmarks/step.py" in made.speed(tmp_path / "none.json")
+    assert "Measured" not in made.differences(rules.adam, tmp_path / "none.json")
+
+
+def test_the_protocol_is_the_codes() -> None:
+    # When one of these changes, docs/protocol.md and docs/how-to-choose.md do too.
+    assert (_tune.SPREAD, _tune.REFINE, 3 * _tune.RESEEDED, _tune.APART) == (6, 4, 9, 2)
+    assert _tune.STEPS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
+    assert (race.TRIALS, race.SEEDS, _verdict.LEVEL, _verdict.EXHAUSTIVE) == (19, 16, 0.05, 16)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_prompts_print_what_the_page_says(page: Path) -> None:
+    blocks = [body for kind, body in FENCE.findall(page.read_text()) if kind == "pycon"]
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.stem, str(page), 0)
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+
+    assert not said, "".join(said)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)
+def test_scripts_run_and_print_what_the_page_says(page: Path, tmp_path: Path, capsys: Any) -> None:
+    blocks = FENCE.findall(page.read_text())
+    file = tmp_path / f"{page.stem.replace('-', '_')}_page.py"  # a rule's source is read from its file
+    file.write_text("\n".join(body for kind, body in blocks if kind == "python"))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[file.stem]
+
+    assert capsys.readouterr().out == "".join(body for kind, body in blocks if kind == "text")
+
+
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(DOCS), str(tmp_path / "site")]
+    done = subprocess.run([*command, "-d", str(tmp_path / "trees")], capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(rules.ALL)
+    for page in pages:
+        text = page.read_text()
+        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=[\"'](?:https?:)?//[^>]*>", text)
+        assert not re.findall(
+            r"<link[^>]*rel=[\"'](?:stylesheet|preload|preconnect)[^>]*href=[\"'](?:https?:)?//", text
+        )
+    for sheet in (tmp_path / "site").rglob("*.css"):
+        assert not re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheet.read_text())
