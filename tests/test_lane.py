@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradprix import optim, rules, tasks
-from gradprix.race import ENTRIES, Entry, Local
+from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.race._engine import divide
 from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome, Trial
@@ -202,6 +202,8 @@ def test_rules_are_all_raced_by_some_entry() -> None:
 def test_rules_of_whole_tensors_are_refused(rule: rules.Rule) -> None:
     with pytest.raises(ValueError, match=f"{rule.name} steps whole tensors .* cannot be stacked yet"):
         Entry("mine", rule)
+    with pytest.raises(ValueError, match=f"{rule.name} steps whole tensors"):
+        entries([rule.name, "adam"])
 
 
 def test_rules_that_evaluate_elsewhere_are_refused() -> None:

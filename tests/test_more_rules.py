@@ -471,6 +471,17 @@ def test_groups_of_muon() -> None:
     got = [(group["use_muon"], group["lr"], len(group["params"])) for group in optimizer.param_groups]
     assert got == [(True, 0.1, 1), (False, 0.2, 1), (False, 0.3, 1)]
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    later = optim.Muon([{"params": iter([b]), "use_muon": False}], adamw_lr=0.7)
+    later.add_param_group({"params": (p for p in [a]), "use_muon": True})
+    later.add_param_group({"params": c})
+    assert [(group["use_muon"], group["lr"]) for group in later.param_groups] == [
+        (False, 0.7),
+        (True, 0.02),
+        (False, 0.7),
+    ]
+    for wrong in ([{"params": {a, c}}], [1.0]):
+        with pytest.raises(TypeError):
+            optim.Muon(wrong)
     for p in (a, b, c):
         p.grad = torch.ones_like(p)
     optimizer.step()

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from gradprix import rules
 
 from ._alone import is_matrix
@@ -31,7 +33,7 @@ class Muon(Optimizer):
 
     A parameter of two dimensions or more is a matrix: the kernel of a convolution has a row for each output. Its author
     advises AdamW for embeddings and for the last layer, too: give them in a group of their own with `use_muon=False`,
-    in which `lr` is AdamW's. In such a group and after construction each group holds the parameters of one rule alone.
+    in which `lr` is AdamW's. A group that holds both kinds becomes two, so `param_groups` may be longer than given.
 
     The step of a matrix is scaled by √max(1, rows / columns). For the kernel of a convolution the author's code takes
     the kernel's height and width there, so that the two differ where it has more outputs than weights for each.
@@ -60,6 +62,7 @@ class Muon(Optimizer):
                 inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
                 for name, value in ARGUMENTS.items()
             ),
+            inspect.Parameter("like", inspect.Parameter.KEYWORD_ONLY, default=None),
         ]
     )
 
@@ -81,19 +84,23 @@ class Muon(Optimizer):
             ValueError: for `use_muon=True` with a parameter that is no matrix.
         """
         given = param_group["params"]
-        params = list(given) if not hasattr(given, "dim") else [given]
-        matrices = [p for p in params if is_matrix(p[1] if isinstance(p, tuple) else p)]
-        others = [p for p in params if not is_matrix(p[1] if isinstance(p, tuple) else p)]
-        if FLAG in param_group:
-            if param_group[FLAG] and others:
-                raise ValueError(f"Muon: a group with {FLAG}=True has a parameter that is no matrix of real numbers.")
-            super().add_param_group(param_group)
-            return
-        if matrices or not others:
-            super().add_param_group({**param_group, "params": matrices, FLAG: True})
-        if others:
-            rate = param_group.get("adamw_lr", self.defaults["adamw_lr"])
-            super().add_param_group({**param_group, "params": others, FLAG: False, "lr": rate})
+        if isinstance(given, set):
+            super().add_param_group(param_group)  # which says that a set has no order
+        params = [given] if isinstance(given, Tensor) else list(given)
+        matrices, others = [p for p in params if _goes_to_muon(p)], [p for p in params if not _goes_to_muon(p)]
+        # An explicit `lr` is of matrices, and where a group says that it has none, of AdamW.
+        adamw = {**param_group, FLAG: False, "lr": param_group.get("adamw_lr", self.defaults["adamw_lr"])}
+        if FLAG not in param_group:
+            if matrices or not others:
+                super().add_param_group({**param_group, "params": matrices, FLAG: True})
+            if others:
+                super().add_param_group({**adamw, "params": others})
+        elif not param_group[FLAG]:
+            super().add_param_group({**adamw, **param_group, "params": params})
+        elif others:
+            raise ValueError(f"Muon: a group with {FLAG}=True has a parameter that is no matrix of real numbers.")
+        else:
+            super().add_param_group({**param_group, "params": params})
 
     def rule_of(self, group: Mapping[str, Any]) -> rules.Rule:
         """The muon rule or AdamW."""
@@ -103,3 +110,9 @@ class Muon(Optimizer):
         """A group's hyperparameters by the names of what steps it."""
         foreign = () if self.rule_of(group).betas else ("betas",)
         return super().values({name: value for name, value in group.items() if name not in foreign})
+
+
+def _goes_to_muon(given: Any) -> bool:
+    """Whether a parameter, or a name with one, is a matrix."""
+    x = given[1] if isinstance(given, tuple) else given
+    return isinstance(x, Tensor) and is_matrix(x)

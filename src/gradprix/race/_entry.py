@@ -162,6 +162,8 @@ def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "ru
             chosen += [ENTRIES[each] for each in EVERY_RULE]
         elif name in ENTRIES:
             chosen.append(ENTRIES[name])
+        elif name in rules.ALL:
+            chosen.append(Entry(name, rules.ALL[name]))  # which says why it cannot be raced
         else:
             raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
     doubled = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
