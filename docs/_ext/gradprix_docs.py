@@ -160,7 +160,7 @@ def defaults(rule: Rule) -> str:
     rows = []
     for name, value in rule.hyperparameters.items():
         letter = symbol(name) if name not in AROUND or rule.owns_weight_decay else ""
-        letter = letter if letter != name else ""
+        letter = "" if letter == name or isinstance(value, bool) else letter
         rows.append((f"`{name}`", letter, f"`{number(value)}`", allowed(rule, name), MEANING.get(name, "")))
     note = ""
     if rule.betas:
@@ -389,12 +389,20 @@ def entry(home: Any, name: str) -> str:
     if inspect.ismodule(value) or not callable(value):
         kept = doc.partition("\n")[0] if inspect.ismodule(value) else _after(home, name)
         return f"`{shown}`: {kept}"
-    try:
-        call = str(inspect.signature(value)).replace("'", "").replace("gradprix.", "")
-    except ValueError:
-        call = ""
-    lines = textwrap.wrap(f"{shown}{re.sub(r' at 0x[0-9a-f]+', '', call)}", 92, subsequent_indent=" " * 4)
+    lines = textwrap.wrap(f"{shown}{_call(value)}", 92, subsequent_indent=" " * 4)
     return f"{code(chr(10).join(lines), kind='signature')}\n\n{markdown(doc)}"
+
+
+def _call(value: Any) -> str:
+    """A signature without its types, which the docstring makes plain."""
+    try:
+        found = inspect.signature(value)
+    except ValueError:
+        return ""
+    empty = inspect.Parameter.empty
+    bare = found.replace(parameters=[p.replace(annotation=empty) for p in found.parameters.values()])
+    text = str(bare.replace(return_annotation=inspect.Signature.empty))
+    return re.sub(r"<function .*?>|<lambda.*?>|<factory>", "...", text)
 
 
 def _after(home: Any, name: str) -> str:
