@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -89,6 +90,19 @@ def test_options_are_shown_with_what_they_need() -> None:
 def test_a_missing_measurement_is_said(tmp_path: Path) -> None:
     assert "python benchmarks/step.py" in made.speed(tmp_path / "none.json")
     assert "Measured" not in made.differences(rules.adam, tmp_path / "none.json")
+
+
+def test_the_speed_table_is_made_of_the_file(tmp_path: Path) -> None:
+    row = {"work": "one tensor", "class": "NAdam", "seconds": {"ours": 0.02, "default": 0.14, "memory": 0.017}}
+    file = tmp_path / "step.json"
+    record = {
+        "machine": {"cores": 2, "cpu": "x"},
+        "versions": {"torch": "2"},
+        "first_call": {"ours": 0.1, "trivial": 0.2},
+    }
+    file.write_text(json.dumps({"command": "python benchmarks/step.py", "rows": [row], **record}))
+
+    assert "| `NAdam` | 20 ms | 7.00× | 85% |" in made.speed(file)
 
 
 def test_the_protocol_is_the_codes() -> None:
