@@ -256,6 +256,21 @@ def test_a_half_precision_checkpoint_goes_on_here_exactly_and_in_torch(dtype: to
     assert torch.isfinite(there[0]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_compensation_that_torch_has_stepped_past_is_dropped(dtype: torch.dtype) -> None:
+    params, optimizer = trained("Adam", [(64,)], dtype=dtype)
+    theirs = torch.optim.Adam(params, lr=0.01)
+    theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    back = optim.Adam(params, lr=0.01)
+    back.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    assert "compensation" in back.state[params[0]], "nobody has stepped: it still holds"
+    step_with(theirs, params, 1)
+    back.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    assert "compensation" not in back.state[params[0]]
+    step_with(back, params, 2)
+    assert torch.isfinite(params[0]).all()
+
+
 def test_denormals_are_flushed_and_the_callers_setting_is_kept() -> None:
     p = torch.nn.Parameter(torch.ones(100))
     optimizer = optim.Adam([p])

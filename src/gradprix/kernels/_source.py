@@ -1,7 +1,8 @@
 """The source of a fused kernel: one pass over the elements of many tensors, written out from the rule's own tree.
 
 A kernel does the arithmetic of the eager rule in the same order and with the same rounding (no contraction into fused
-multiply-adds, no reassociation), so its numbers are those of the eager rule to the bit.
+multiply-adds, no reassociation), so its numbers are those of the eager rule to the bit, but for square roots: that of
+a kernel is the nearest number, and torch's, which comes from MKL on some processors, is not always.
 """
 
 import platform

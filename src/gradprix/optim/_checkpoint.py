@@ -9,8 +9,11 @@ from torch import Tensor
 
 from gradprix.rules import Rule
 
+from ._alone import LOW
+
 Packed = dict[str, Any]
 OWN = "gradprix_"
+AT = OWN + "compensation_step"
 
 
 def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
@@ -57,7 +60,18 @@ def converted(
                 exact = held.pop(own, None)
                 fits = exact is not None and bool((spec.stored(h, **{**named, name: exact}) == held[spec.key]).all())
                 held[spec.key] = exact if fits else spec.loaded(h, **named)
+        _date(held, way)
     return {**packed, "state": state}
+
+
+def _date(held: dict[str, Any], way: str) -> None:
+    """Mark the compensation of a half-precision parameter with its step, or drop one that torch has stepped past."""
+    if LOW not in held:
+        return
+    if way == "stored":
+        held[AT] = held["step"].clone()
+    elif held.pop(AT, None) != held["step"]:
+        del held[LOW]
 
 
 def copy_state(packed: Packed, groups: Sequence[Mapping[str, Any]], state: Any) -> None:
