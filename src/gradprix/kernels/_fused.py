@@ -54,8 +54,8 @@ class Work:
             return
         shares = np.searchsorted(self.ends, self.elements * np.arange(1, threads) // threads)
         edges = [0, *(int(share) for share in shares), len(self.tensor)]
-        helpers = pool(threads - 1)
-        waiting = [helpers.submit(kernel, *given, a, b) for a, b in pairwise(edges[1:])]
+        others = pool(threads - 1)
+        waiting = [others.submit(kernel, *given, a, b) for a, b in pairwise(edges[1:])]
         kernel(*given, 0, edges[1])
         wait(waiting)
         for future in waiting:

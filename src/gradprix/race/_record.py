@@ -29,7 +29,7 @@ def make_record(
         tried: every tuning run of each entry, in order.
         tuned: what tuning found.
         finals: the final runs of each entry, in the order of the seeds.
-        seconds: how long it took, all sessions together.
+        seconds: how long the training took, interruptions left out.
     """
     metric = plan.task.metric
     values = {name: [_metric(outcome) for _, outcome in runs] for name, runs in finals.items()}
