@@ -16,8 +16,8 @@ import torch
 from gradprix import optim
 from gradprix.kernels import STORED, _compile, kernel, split
 
-CLASSES = [name for name in optim.__all__ if hasattr(getattr(optim, name), "rule") and hasattr(torch.optim, name)]
-CLASSES.remove("Muon") if "Muon" in CLASSES else None
+SHARED = [name for name in optim.__all__ if hasattr(getattr(optim, name), "rule") and hasattr(torch.optim, name)]
+CLASSES = [name for name in SHARED if name != "Muon"]  # whose rule sees whole tensors
 
 
 def trained(name: str, shapes: list[tuple[int, ...]], steps: int = 20, dtype: Any = torch.float32, **given: Any) -> Any:

@@ -4,15 +4,13 @@ import platform
 from typing import Any
 
 import numpy as np
-import torch
-
-from gradprix import __version__
 
 from ._answer import near_limit, protocol, sentence, take, windows
+from ._entry import Entry
 from ._plan import Plan
 from ._trial import Outcome, Trial
 from ._tune import Tuned
-from ._verdict import Verdict, judge, own_interval
+from ._verdict import judge, own_interval
 
 Tried = dict[str, list[dict[str, Any]]]
 Finals = dict[str, list[tuple[Trial, Outcome]]]
@@ -61,7 +59,6 @@ def make_record(
         }
         for entry in plan.entries
     ]
-    best = next(entry for entry in plan.entries if entry.name == chosen)
     return {
         "task": plan.task.name,
         "about": plan.task.about,
@@ -73,26 +70,16 @@ def make_record(
             "why": why,
             "text": sentence(plan, means, verdict, diverged, chosen, why, code[chosen]),
             "protocol": protocol(plan, verdict),
-            "pairs": _pairs(verdict),
+            "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs],
         },
         "cost": {"trials": plan.runs, "examples": plan.runs * plan.examples, "seconds": round(seconds, 2)},
-        "best": {
-            "name": chosen,
-            "optimizer": best.optimizer,
-            "arguments": best.arguments(rates[chosen]),
-            "code": code[chosen],
-        },
+        "best": _best(next(entry for entry in plan.entries if entry.name == chosen), rates[chosen]),
         "key": plan.key,
         "plan": described,
         "tried": tried,
         "near_limit": near_limit(first),
         "curves": {name: _curves([outcome for _, outcome in runs]) for name, runs in finals.items()},
-        "versions": {
-            "gradprix": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
+        "versions": {**described["versions"], "python": platform.python_version()},
     }
 
 
@@ -110,8 +97,9 @@ def _final(values: list[float]) -> dict[str, Any]:
     return {"values": values, "mean": float(np.mean(values)), "ci95": list(own_interval(values))}
 
 
-def _pairs(verdict: Verdict) -> list[dict[str, Any]]:
-    return [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs]
+def _best(entry: Entry, lr: float) -> dict[str, Any]:
+    arguments = entry.arguments(lr)
+    return {"name": entry.name, "optimizer": entry.optimizer, "arguments": arguments, "code": entry.code(lr)}
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:

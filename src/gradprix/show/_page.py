@@ -65,11 +65,6 @@ def factor(decades: float) -> str:
     return f"×{10**decades:.2g}" if decades else "none"
 
 
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def read_ranking(record: Record) -> str:
     """What the two panels show."""
     best = escape(ranked(record)[0]["name"])

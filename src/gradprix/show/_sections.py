@@ -5,8 +5,10 @@ from collections import Counter
 from html import escape
 from typing import Any
 
+from gradprix.race._answer import listed
+
 from . import _page
-from ._page import Record, code, factor, listed, ranked, value
+from ._page import Record, code, factor, ranked, value
 
 
 def answer(record: Record) -> str:
@@ -45,7 +47,7 @@ def notices(record: Record) -> str:
     edge = [escape(entry["name"]) for entry in entries if entry["tuning"]["at_edge"]]
     if edge:
         lines.append(
-            f"The best learning rate of {listed(edge)} was at the end of the rates tried: "
+            f"The best learning rate of {listed(edge, len(edge))} was at the end of the rates tried: "
             "the optimum may lie further out, and the result may be too poor."
         )
     for entry in entries:
