@@ -127,13 +127,13 @@ def mover(changed: int) -> Callable[..., None]:
 def first_calls() -> dict[str, float]:
     """Seconds a fresh process takes for its first step with a cached kernel, and to call a trivial cached function."""
     ours = """
-import time, numba, torch
-from gradprix import optim, kernels
+import time, torch
+from gradprix import optim
 p = torch.nn.Parameter(torch.ones(5)); p.grad = torch.ones(5); o = optim.Adam([p])
 t = time.perf_counter(); o.step(); print(time.perf_counter() - t)
 """
     trivial = """
-import time, numba, pathlib, sys
+import time, numba, sys
 sys.path.insert(0, {folder!r})
 t = time.perf_counter(); import trivial; trivial.f(1.0); print(time.perf_counter() - t)
 """

@@ -57,8 +57,10 @@ def test_the_compiled_kernel_equals_the_rule_alone_to_the_bit(
     full = rule.values(**{**values, "lr": 0.02})
     x, state = gradient(100).to(dtype), {}
     p = torch.nn.Parameter(x.clone())
-    rows, work = split(rule, full), Work([p.numel()], [0])
+    rows = split(rule, full)
     compiled = kernel(rows, STORED[dtype])
+    pointers, table = np.zeros((1, 2 + len(rows.tensors)), np.int64), np.zeros((1, len(rows.constants)))
+    work = Work([p.numel()], [0], pointers, table)
     numbers, tensors = [], []
     for t in range(1, 60):
         g = gradient(t).to(dtype)
@@ -66,9 +68,9 @@ def test_the_compiled_kernel_equals_the_rule_alone_to_the_bit(
         if t == 1:
             numbers = [start(rule.state[name], full, p, g) for name in rows.numbers]
             tensors = [start(rule.state[name], full, p.detach(), g) for name in rows.tensors]
-        constants, numbers = rows.scalars(SimpleNamespace(**full), t, *numbers)
-        pointers = np.array([[tensor.data_ptr()] for tensor in (p, g, *tensors)])
-        work.run(compiled, pointers, np.array([constants]).reshape(1, -1))
+        table[0], numbers = rows.scalars(SimpleNamespace(**full), t, *numbers)
+        pointers[0] = [tensor.data_ptr() for tensor in (p, g, *tensors)]
+        work.run(compiled)
         assert torch.equal(p.detach(), x)
         for name, tensor in zip(rows.tensors, tensors, strict=True):
             assert torch.equal(tensor, state[name])

@@ -1,16 +1,14 @@
-"""What every fused kernel is made of besides its own loop. Copied whole into each generated file.
-
-The generated file defines `STORED`, the Numba type that parameters are stored in, before this text.
+"""What every fused kernel is made of besides its own loop. Copied whole into each generated source.
 """
 
 import math  # noqa: F401
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types  # type: ignore[attr-defined]  # noqa: F401
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]  # noqa: F401
 from numba.extending import intrinsic
 
-BYTES = ir.IntType(8).as_pointer()
+BYTES, LONG = ir.IntType(8).as_pointer(), ir.IntType(64)
 FLUSH = np.uint32(0x8040)  # x86: flush results, and take inputs, that are denormal as zero
 
 
@@ -25,6 +23,17 @@ def pointer_to(kind):
         return types.CPointer(kind)(types.int64), generate
 
     return at
+
+
+@intrinsic
+def take(context, counter):
+    """The number at an address, which goes up by one: no two threads take the same."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], LONG.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(LONG, 1), "monotonic")
+
+    return types.int64(types.int64), generate
 
 
 @intrinsic

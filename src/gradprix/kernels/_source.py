@@ -16,15 +16,16 @@ COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
 """The powers that torch computes as products."""
 PARTS = Path(__file__).with_name("_parts.py")
-SIGNATURE = "void(int64[:, ::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], int64, int64)"
 
 
 def kernel_source(split: Split, stored: str) -> str:
-    """A Python module that defines `kernel`, to be compiled by Numba.
+    """A Python module that defines `kernel`, to be compiled by Numba to a C function `void kernel(int64_t job)`.
 
-    `kernel(pointers, tensor, start, length, row, constants, first, last)` steps chunks `first` to `last`. Chunk j is
-    `length[j]` elements of tensor `tensor[j]` from `start[j]`; tensor n is stepped with `constants[row[n]]`, and its
-    parameter, gradient, state and (for bfloat16) compensation are at the addresses `pointers[:, n]`.
+    `job` is the address of five 64-bit integers: the next chunk to step, how many there are, and the addresses of
+    chunks `[chunks, 4]`, pointers `[tensors, arrays]` and constants `[rows, constants]`. A chunk is (tensor, start,
+    length, row): so many elements of a tensor, stepped with a row of constants; a tensor's parameter, gradient, state
+    and (for bfloat16) compensation are at its pointers. A call takes chunks until there are none left, so that any
+    number of threads may call it with the same job at the same time.
 
     Args:
         split: the rule, split.
@@ -40,6 +41,8 @@ def kernel_source(split: Split, stored: str) -> str:
         f"F = np.{wide}",
         f"at_wide = pointer_to(types.{wide})",
         "at_half = pointer_to(types.uint16)",
+        "at_long = pointer_to(types.int64)",
+        "at_double = pointer_to(types.float64)",
         "",
         "",
         '@njit(error_model="numpy")',
@@ -48,23 +51,28 @@ def kernel_source(split: Split, stored: str) -> str:
         *(f"        {line}" for line in _body(split, half)),
         "",
         "",
-        f'@njit("{SIGNATURE}", nogil=True, error_model="numpy", cache=CACHED)',
-        "def kernel(pointers, tensor, start, length, row, constants, first, last):",
+        '@cfunc("void(int64)", error_model="numpy")',
+        "def kernel(job_at):",
+        "    job = carray(at_long(job_at), 5)",
+        "    count, chunks = job[1], at_long(job[2])",
+        "    pointers, constants = at_long(job[3]), at_double(job[4])",
     ]
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
     lines += ["    before = control()", "    set_control(np.uint32(before | FLUSH))"] * x86
     lines += [
-        "    for j in range(first, last):",
-        "        n, s, size = tensor[j], start[j], length[j]",
-        "        r = row[n]",
+        "    while True:",
+        "        j = take(job_at)",
+        "        if j >= count:",
+        "            break",
+        "        n, s, size, r = chunks[4 * j], chunks[4 * j + 1], chunks[4 * j + 2], chunks[4 * j + 3]",
     ]
     for i, name in enumerate(arrays):
         at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if wide == "float64" else 4)
-        lines.append(f"        {name}_all = carray({at}(pointers[{i}, n] + {width} * s), size)")
-    lines += [f"        {name} = F(constants[r, {k}])" for k, name in enumerate(split.constants)]
+        lines.append(f"        {name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
+    lines += [f"        {name} = F(constants[{len(split.constants)} * r + {k}])" for k, name in enumerate(split.constants)]
     lines.append(f"        chunk({arguments})")
     lines += ["    set_control(before)"] * x86
-    header = f'"""Made by gradprix from the rule {split.rule}, for {stored}. Safe to delete: it is made again."""\n'
+    header = f'"""Made by gradprix from the rule {split.rule}, for {stored}."""\n'
     return "\n".join([header, PARTS.read_text(), "", *lines, ""])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradprix.kernels import STORED, kernel, split
@@ -25,6 +26,7 @@ class Layout:
         values: each group's hyperparameters.
     """
 
+    @torch.no_grad()
     def __init__(self, rules: Sequence[Rule], groups: Groups, state: Any, values: Values) -> None:
         self.rules, self.state, self.seen = rules, state, _seen(groups, values)
         self.idle: list[Tensor] = []
@@ -59,6 +61,11 @@ class Layout:
         """Step every parameter that has a gradient."""
         for table in self.tables:
             table.step(values)
+        if self.alone:
+            self._step_alone(values)
+
+    @torch.no_grad()
+    def _step_alone(self, values: Values) -> None:
         for x, number in self.alone:
             if x.grad is not None:
                 step_alone(self.rules[number], values[number], x, self.state[x])

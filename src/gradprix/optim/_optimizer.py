@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks as AFTER
+from torch.optim.optimizer import _global_optimizer_pre_hooks as BEFORE
 
 from gradprix.rules import Rule
 
@@ -94,9 +96,6 @@ class Optimizer(torch.optim.Optimizer):
             raise
         self._layout = None
 
-    # Left out of compiled graphs, as a call. The public decorator would import the compiler at once.
-    @torch._disable_dynamo  # type: ignore[attr-defined]
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient.
 
@@ -109,6 +108,21 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: for a sparse gradient, or after `eval` without `train`.
         """
+        if type(self).step is Optimizer.step and self._watched():
+            return _watched_step(self) if closure is None else _watched_step(self, closure)
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it in what `_watched_step` does when needed
+
+    def _watched(self) -> bool:
+        """Whether somebody looks: hooks, a profiler, a compiler. Asking them each time costs more than a small step."""
+        return (
+            bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or BEFORE or AFTER)
+            or torch.autograd._profiler_enabled()
+            or torch.compiler.is_compiling()
+        )
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if not all(map(trains, self.param_groups)):
             raise RuntimeError(
                 f"{type(self).__name__} is in eval mode: its parameters hold the point to evaluate at, not the one "
@@ -175,6 +189,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"_layout": None, **state})
+
+
+# Left out of compiled graphs, as a call. The public decorator would import the compiler at once.
+_watched_step = torch._disable_dynamo(torch.optim.Optimizer.profile_hook_step(Optimizer._step))
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:

@@ -72,9 +72,10 @@ class Table:
         self.cells = tuple(zip(*cells, strict=True)) or ((), (), ())
         self.places = [x.data_ptr() for x in self.params]
         still = [[tensor.data_ptr() for tensor in column] for column in arrays]
-        self.pointers = np.array([self.places, self.places, *still], dtype=np.int64)
+        pointers = np.ascontiguousarray(np.array([self.places, self.places, *still], dtype=np.int64).T)
         self._share_numbers(params, held, taken, values)
-        self.work = Work([x.numel() for x in self.params], self.row_of)
+        constants = np.empty((len(self.rows), len(split.constants)))
+        self.work = Work([x.numel() for x in self.params], self.row_of, pointers, constants)
         self.gradients: list[Tensor] = [x.grad for x in self.params if x.grad is not None]
 
     def _element_state(self, name: str, params: Any, held: list[Any], values: Sequence[Values]) -> list[Tensor]:
@@ -97,10 +98,10 @@ class Table:
 
     def _share_numbers(self, params: Any, held: list[Any], taken: list[int], values: Sequence[Values]) -> None:
         """Keep steps and scalar state of all parameters in one array each; the state's own tensors are views of it."""
-        self.steps = torch.tensor(taken, dtype=torch.float32)
+        steps = torch.tensor(taken, dtype=torch.float32)
         names = self.split.numbers
         keys = [self.rule.state[name].key for name in names]
-        self.numbers = torch.tensor(
+        scalars = torch.tensor(
             [
                 [
                     float(h[key]) if key in h else float(start(self.rule.state[name], values[group], x, x))
@@ -111,15 +112,16 @@ class Table:
             dtype=torch.float64,
         ).reshape(len(held), len(names))
         for i, h in enumerate(held):
-            h["step"] = self.steps[i]
-            h.update({key: self.numbers[i, k] for k, key in enumerate(keys)})
+            h["step"] = steps[i]
+            h.update({key: scalars[i, k] for k, key in enumerate(keys)})
         # Parameters of one group that have taken the same steps share a row of constants.
         self.rows: dict[tuple[Any, ...], int] = {}
         self.row_of = [
             self.rows.setdefault((group, t, *numbers), len(self.rows))
-            for (_, group), t, numbers in zip(params, taken, self.numbers.tolist(), strict=True)
+            for (_, group), t, numbers in zip(params, taken, scalars.tolist(), strict=True)
         ]
-        self.now = [(group, t, numbers) for group, t, *numbers in self.rows]
+        self.now = [(group, t, tuple(numbers)) for group, t, *numbers in self.rows]
+        self.steps, self.numbers = steps.numpy(), scalars.numpy()
 
     def fits(self) -> bool:
         """Whether every tensor is still what and where it was, but for the gradients, which come anew each time."""
@@ -138,15 +140,14 @@ class Table:
 
     def step(self, values: Sequence[Values]) -> None:
         """Step every parameter once, with the gradients that were found to fit."""
-        constants = []
         for i, (group, t, numbers) in enumerate(self.now):
-            row, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
-            self.now[i] = (group, t + 1, list(after))
-            constants.append(row)
-        table = np.array(constants, dtype=np.float64).reshape(len(constants), -1)
-        self.pointers[1] = np.fromiter(map(Tensor.data_ptr, self.gradients), np.int64, len(self.gradients))
-        self.work.run(self.kernel, self.pointers, table)
+            constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
+            self.work.constants[i] = constants
+            self.now[i] = (group, t + 1, after)
+        self.work.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, self.gradients), np.int64, len(self.gradients))
+        self.work.run(self.kernel)
         self.gradients = []
+        # Through NumPy: a torch operation costs more than a small step's own arithmetic.
         self.steps += 1
         if self.split.numbers:
-            self.numbers.copy_(torch.tensor([self.now[row][2] for row in self.row_of], dtype=torch.float64))
+            self.numbers[:] = [self.now[row][2] for row in self.row_of]
