@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 
 from gradprix import optim
-from gradprix.kernels._fused import pool
+from gradprix.kernels import Work, _parts
 
 CLASSES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {}),
@@ -97,31 +96,40 @@ def buffers(name: str, given: dict[str, Any]) -> int:
 
 
 def bare(changed: int) -> Callable[[], None]:
-    """A call that reads one array and reads and writes some others, over as many threads as torch has."""
-    still = np.ones(LARGE, np.float32)  # written, so that it has pages of its own: untouched zeros share one
-    moving = [np.ones(LARGE, np.float32) for _ in range(changed)]
-    threads = torch.get_num_threads()
-    edges = [LARGE * i // threads for i in range(threads + 1)]
+    """A call that reads one array and reads and writes some others, on the threads that the kernels run on."""
+    arrays = [np.ones(LARGE, np.float32) for _ in range(1 + changed)]  # written: untouched zeros share one page
+    work = Work([LARGE], [0], np.array([[a.ctypes.data for a in arrays]]), np.empty((1, 0)))
     loop = mover(changed)
-    parts = [[array[a:b] for array in (still, *moving)] for a, b in pairwise(edges)]
 
     def call() -> None:
-        waiting = [pool(threads - 1).submit(loop, *part) for part in parts[1:]]
-        loop(*parts[0])
-        for future in waiting:
-            future.result()
+        work.run(loop.ctypes)
+        assert arrays  # held, for only their addresses are in the work
 
     return call
 
 
 @cache
-def mover(changed: int) -> Callable[..., None]:
+def mover(changed: int) -> Any:
     """A loop that adds one array to some others: as little arithmetic as makes the compiler keep every stream."""
     names = [f"m{i}" for i in range(changed)]
-    body = "".join(f"        {m}[i] = {m}[i] + g[i]\n" for m in names)
-    scope: dict[str, Any] = {}
-    exec(f"def loop(g, {', '.join(names)}):\n    for i in range(g.size):\n{body}", scope)
-    return numba.njit(nogil=True)(scope["loop"])
+    scope: dict[str, Any] = {"carray": numba.carray, "take": _parts.take}
+    scope |= {"address": _parts.pointer_to(numba.float32), "numbers": _parts.pointer_to(numba.int64)}
+    at = "carray(address(pointers[{}] + start), size)"
+    streams = "".join(f"        {m} = {at.format(i)}\n" for i, m in enumerate(["g", *names]))
+    body = "".join(f"            {m}[i] = {m}[i] + g[i]\n" for m in names)
+    text = f"""def loop(job_at):
+    job = carray(numbers(job_at), 5)
+    chunks, pointers = numbers(job[2]), numbers(job[3])
+    while True:
+        j = take(job_at)
+        if j >= job[1]:
+            break
+        start, size = 4 * chunks[4 * j + 1], chunks[4 * j + 2]
+{streams}
+        for i in range(size):
+{body}"""
+    exec(text, scope)
+    return numba.cfunc("void(int64)")(scope["loop"])
 
 
 def first_calls() -> dict[str, float]:

@@ -1,5 +1,4 @@
-"""What every fused kernel is made of besides its own loop. Copied whole into each generated source.
-"""
+"""What every fused kernel is made of besides its own loop. Copied whole into each generated source."""
 
 import math  # noqa: F401
 

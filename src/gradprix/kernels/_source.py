@@ -69,7 +69,8 @@ def kernel_source(split: Split, stored: str) -> str:
     for i, name in enumerate(arrays):
         at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if wide == "float64" else 4)
         lines.append(f"        {name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
-    lines += [f"        {name} = F(constants[{len(split.constants)} * r + {k}])" for k, name in enumerate(split.constants)]
+    width = len(split.constants)
+    lines += [f"        {name} = F(constants[{width} * r + {k}])" for k, name in enumerate(split.constants)]
     lines.append(f"        chunk({arguments})")
     lines += ["    set_control(before)"] * x86
     header = f'"""Made by gradprix from the rule {split.rule}, for {stored}."""\n'

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import _global_optimizer_post_hooks as AFTER
-from torch.optim.optimizer import _global_optimizer_pre_hooks as BEFORE
+from torch.optim import optimizer as every_optimizer
 
 from gradprix.rules import Rule
 
@@ -117,7 +116,8 @@ class Optimizer(torch.optim.Optimizer):
     def _watched(self) -> bool:
         """Whether somebody looks: hooks, a profiler, a compiler. Asking them each time costs more than a small step."""
         return (
-            bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or BEFORE or AFTER)
+            bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
+            or bool(every_optimizer._global_optimizer_pre_hooks or every_optimizer._global_optimizer_post_hooks)
             or torch.autograd._profiler_enabled()
             or torch.compiler.is_compiling()
         )
