@@ -86,4 +86,5 @@ def pool(threads: int) -> ThreadPoolExecutor:
 
 HOME = os.getpid()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: (team.cache_clear(), pool.cache_clear()))
+    os.register_at_fork(after_in_child=team.cache_clear)
+    os.register_at_fork(after_in_child=pool.cache_clear)

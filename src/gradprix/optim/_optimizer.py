@@ -118,7 +118,7 @@ class Optimizer(torch.optim.Optimizer):
         return (
             bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
             or bool(every_optimizer._global_optimizer_pre_hooks or every_optimizer._global_optimizer_post_hooks)
-            or torch.autograd._profiler_enabled()
+            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
             or torch.compiler.is_compiling()
         )
 
@@ -192,7 +192,8 @@ class Optimizer(torch.optim.Optimizer):
 
 
 # Left out of compiled graphs, as a call. The public decorator would import the compiler at once.
-_watched_step = torch._disable_dynamo(torch.optim.Optimizer.profile_hook_step(Optimizer._step))
+_watched = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
+_watched_step = torch._disable_dynamo(_watched)  # type: ignore[attr-defined]
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
