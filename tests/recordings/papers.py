@@ -124,7 +124,9 @@ def adamax(x, gradients, lr, beta1=0.9, beta2=0.999):
 
 
 def nadam(x, gradients, lr, mu=0.9, nu=0.999, eps=1e-8):
-    """Dozat 2016, Algorithm 2, with its schedule: mu_t is also in the mean, and nu on the corrected second moment."""
+    """Dozat 2016, Algorithm 2, with the schedule that Keras and torch took from his report of 2015: mu_t is also in the
+    mean, and nu on the corrected second moment (which the report has not).
+    """
     m, n, path = np.zeros_like(x), np.zeros_like(x), []
     mus = [mu * (1 - 0.5 * 0.96 ** (t / 250)) for t in range(1, len(gradients) + 2)]
     for t, (g, alpha) in enumerate(zip(gradients, lr, strict=True), start=1):

@@ -18,7 +18,8 @@ REQUIRED = "required"
 SAME_AS_LR = "lr"
 """In place of a number: the learning rate that the class starts from."""
 TINY = 1e-30
-"""The epsilon of an algorithm that has none: too small to change a quotient, but 0/0 of an idle weight becomes 0."""
+"""The epsilon of an algorithm that has none: 0/0 of an idle weight becomes 0, and no quotient changes. A gradient whose
+square is too small for the dtype (below 1e-22 in float32) takes a huge step, as it takes an endless one there."""
 CONSTANT = 1e6
 """The momentum_decay at which NAdam's 0.96^(t ψ) is 0 from the first step, so that μ is simply β₁."""
 

@@ -1,0 +1,201 @@
+"""What a race costs: the same trials as plain PyTorch loops, and as a gradprix race, in one run.
+
+Eight optimizers on digits, batch 32, about 1,500 steps a trial, for an MLP, a two-layer CNN and a one-block
+transformer. Plain loops run in one process with all threads, and in one process a core with one thread each; the race
+is compared with the faster of them. A race is a whole one: tuning, finals, evaluation, journal, verdict. Plain loops
+train a few of the same trials (they take as long for each), and are given the same evaluations.
+
+    python benchmarks/race.py                  # about twenty minutes on two cores; writes benchmarks/race.json
+    python benchmarks/race.py mlp --networks 280 --compile
+    python benchmarks/race.py --scale          # time and memory against the number of trials
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gradprix import tasks
+from gradprix.race import race
+
+ENTRIES = ["minibatch", "momentum", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
+CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "minibatch": (torch.optim.SGD, {"lr": 0.1}),
+    "momentum": (torch.optim.SGD, {"lr": 0.02, "momentum": 0.9}),
+    "adagrad": (torch.optim.Adagrad, {"lr": 0.02}),
+    "adadelta": (torch.optim.Adadelta, {"lr": 1.0}),
+    "rmsprop": (torch.optim.RMSprop, {"lr": 1e-3}),
+    "adam": (torch.optim.Adam, {"lr": 2e-3}),
+    "adamax": (torch.optim.Adamax, {"lr": 2e-3}),
+    "nadam": (torch.optim.NAdam, {"lr": 2e-3}),
+}
+EPOCHS = 44  # of 34 steps: 1,496
+
+
+class Rows(nn.Module):
+    """One transformer block over the eight rows of a digit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 32)
+        self.place = nn.Parameter(torch.randn(8, 32) * 0.1)
+        self.block = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
+        self.out = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.block(self.embed(x.unflatten(-1, (8, 8))) + self.place).mean(1))
+
+
+def cnn() -> nn.Module:
+    """Two convolutions, each with a rectifier and a pool, and a linear layer."""
+    return nn.Sequential(
+        nn.Unflatten(-1, (1, 8, 8)),
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(32 * 2 * 2, 10)),
+    )
+
+
+MODELS = {"mlp": tasks.digits.model, "cnn": cnn, "transformer": Rows}
+
+
+def task(name: str) -> tasks.Task:
+    """The digits, with another network."""
+    return tasks.digits.change(name=f"digits-{name}", model=MODELS[name], epochs=EPOCHS)
+
+
+def plain(name: str, entry: str, seed: int, threads: int) -> float:
+    """Train one network as anyone would, evaluate it as often as a race does, and say how long it took."""
+    torch.set_num_threads(threads)
+    data = tasks.digits.loaded
+    split = data.split(seed)
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    model = MODELS[name]()
+    make, given = CLASSES[entry]
+    optimizer = make(model.parameters(), **given)
+    steps = EPOCHS * -(-len(split.train) // 32)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, tasks.schedule("cosine", steps))
+    for _ in range(EPOCHS):
+        model.train()
+        for index in split.train[torch.randperm(len(split.train))].split(32):
+            loss = functional.cross_entropy(model(data.inputs[index]), data.targets[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+        model.eval()
+        with torch.no_grad():
+            output = model(data.inputs[split.valid])
+            functional.cross_entropy(output, data.targets[split.valid])
+            tasks.accuracy(output, data.targets[split.valid]).item()
+    return time.perf_counter() - started
+
+
+def plain_ways(name: str, each: int) -> dict[str, float]:
+    """Seconds a trial of both plain ways, over `each` trials of every optimizer."""
+    cores = torch.get_num_threads()
+    jobs = [(name, entry, seed) for seed in range(each) for entry in ENTRIES]
+    context = get_context("spawn")
+    found = {}
+    for way, processes, threads in (("one process", 1, cores), ("a process a core", cores, 1)):
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            warm = [pool.submit(plain, name, "adam", 0, threads) for _ in range(processes)]
+            _ = [future.result() for future in warm]
+            started = time.perf_counter()
+            futures = [pool.submit(plain, *job, threads) for job in jobs]
+            _ = [future.result() for future in futures]
+            found[way] = (time.perf_counter() - started) / len(jobs)
+    return found
+
+
+def raced(name: str, networks: int, **given: Any) -> dict[str, float]:
+    """Seconds of a whole race of so many networks."""
+    an_entry = networks // len(ENTRIES)
+    seeds = min(64, max(6, an_entry // 2))
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        result = race(task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, out=folder, **given)
+        seconds = time.perf_counter() - started
+    runs = result.record["cost"]["trials"]
+    return {"networks": runs, "seconds": seconds, "a trial": seconds / runs}
+
+
+def peak() -> float:
+    """GFLOP/s of a large matrix product on all cores."""
+    a = torch.randn(2048, 2048)
+    a @ a
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - started)
+    return 2 * 2048**3 / statistics.median(times) / 1e9
+
+
+def flops(name: str) -> float:
+    """Floating-point operations of one training step of one network, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = MODELS[name]()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        functional.cross_entropy(model(torch.rand(32, 64)), torch.zeros(32, dtype=torch.int64)).backward()
+    return float(counter.get_total_flops())
+
+
+def scale(name: str, counts: list[int]) -> list[dict[str, float]]:
+    """Time and peak memory of races of more and more networks, each in a process of its own."""
+    rows = []
+    for count in counts:
+        code = f"""
+import json, resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from race import raced
+if __name__ == "__main__":
+    found = raced({name!r}, {count})
+    memory = sum(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(json.dumps(found | {{"MB": memory / 1024}}))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{name}: {rows[-1]}", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure, print, and write what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(MODELS), help="networks; all when left out")
+    parser.add_argument("--networks", type=int, default=1_000, help="how many a race trains")
+    parser.add_argument("--each", type=int, default=2, help="plain trials of every optimizer")
+    parser.add_argument("--compile", action="store_true", help="compiled lanes")
+    parser.add_argument("--scale", action="store_true", help="time and memory for 10, 100, 1,000 and 10,000 trials")
+    given = parser.parse_args()
+    if given.scale:
+        print(json.dumps(scale("mlp", [48, 104, 1_000, 4_800])))
+        return
+    top = peak()
+    for name in given.names:
+        ways = plain_ways(name, given.each)
+        found = raced(name, given.networks, **({"compile": True} if given.compile else {}))
+        ratio = min(ways.values()) / found["a trial"]
+        rate = flops(name) * EPOCHS * 34 / found["a trial"] / 1e9
+        shown = ", ".join(f"{way} {seconds:.3f} s" for way, seconds in ways.items())
+        print(f"{name}: plain {shown} a trial; race {found['a trial']:.4f} s: {ratio:.1f}×; {rate:.1f} of {top:.0f} GFLOP/s")
+
+
+if __name__ == "__main__":
+    main()
