@@ -504,6 +504,6 @@ def test_groups_of_muon() -> None:
 def test_a_rule_of_matrices_says_what_it_cannot_step() -> None:
     p = torch.nn.Parameter(torch.ones(3))
     p.grad = torch.ones(3)
-    optimizer = type("Bare", (optim.Optimizer,), {}, rule=rules.muon, arguments="lr")([p])
+    optimizer = type("Bare", (optim.RuleOptimizer,), {}, rule=rules.muon, arguments="lr")([p])
     with pytest.raises(RuntimeError, match=r"muon steps matrices of real numbers, and a parameter has shape \(3,\)"):
         optimizer.step()

@@ -383,7 +383,7 @@ def entry(home: Any, name: str) -> str:
     value, shown = getattr(home, name), f"{home.__name__}.{name}"
     if isinstance(value, Rule):
         return f"`{shown}`: [{value.name}](/optimizers/{value.name}.md). {value.summary}"
-    if inspect.isclass(value) and issubclass(value, optim.Optimizer) and hasattr(value, "rule"):
+    if inspect.isclass(value) and issubclass(value, optim.RuleOptimizer) and hasattr(value, "rule"):
         return f"`{shown}`: see [{value.rule.name}](/optimizers/{value.rule.name}.md)."
     doc = inspect.getdoc(value) or ""
     if inspect.ismodule(value) or not callable(value):

@@ -55,7 +55,7 @@ def _machine_code(split: Split, stored: str) -> bytes:
 
     text = kernel_source(split, stored)
     made_for = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    made_by = [version(package) for package in ("gradprix", "numba", "llvmlite")]
+    made_by = [version(package) for package in ("numba", "llvmlite")]
     digest = hashlib.sha256("\n".join([*made_for, *made_by, text]).encode()).hexdigest()
     folder = cache_folder()
     file = None if folder is None else folder / f"{split.rule}_{digest[:24]}.o"
@@ -131,19 +131,23 @@ def _read(file: Path) -> bytes | None:
 
 def _write(file: Path, machine_code: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(hashlib.sha256(machine_code).digest() + machine_code)
-    os.replace(temporary, file)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(hashlib.sha256(machine_code).digest() + machine_code)
+        os.replace(temporary, file)
+    except OSError:
+        os.unlink(temporary)
+        raise
 
 
 def cache_folder() -> Path | None:
     """Where kernels are kept: a folder that is this user's alone, or None. `GRADPRIX_CACHE` sets the place."""
     root = os.environ.get("GRADPRIX_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(root).expanduser() / "gradprix" / "kernels"
     try:
+        folder = Path(root).expanduser() / "gradprix" / "kernels"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     mine = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700)
     return folder if stat.S_ISDIR(found.st_mode) and mine and os.access(folder, os.W_OK) else None

@@ -79,7 +79,11 @@ def kernel_source(split: Split, stored: str) -> str:
 
 def _body(split: Split, half: bool) -> list[str]:
     """One element: load, compute, store."""
-    lines = ["x_ = up(x_all[i]) + up(low_all[i])", "g_ = up(g_all[i])"] if half else ["x_ = x_all[i]", "g_ = g_all[i]"]
+    lines = ["x_ = x_all[i]", "g_ = g_all[i]"]
+    if half:
+        # What is more than half of the parameter's last digit is of another value, which somebody has overwritten.
+        lines = ["x_, low_, g_ = up(x_all[i]), up(low_all[i]), up(g_all[i])"]
+        lines.append("x_ = x_ + low_ if abs(low_) <= abs(x_) * F(0.00390625) else x_")
     lines += [f"{name}_ = {name}_all[i]" for name in split.tensors]
     lines += [f"{name}_ = {number_source(value, set(split.constants))}" for name, value in split.elements]
     lines += [f"{name}_all[i] = {name}_" for name in split.tensors]

@@ -1,5 +1,7 @@
 """Drop-ins for `torch.optim`, each made from its rule: the same names, arguments, defaults and numbers."""
 
+import sys
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from ._classes import (
 )
 from ._groups import groups
 from ._muon import Muon
-from ._optimizer import Optimizer
+from ._optimizer import RuleOptimizer
 
 __all__ = [
     "ADOPT",
@@ -41,14 +43,18 @@ __all__ = [
     "Lion",
     "Muon",
     "NAdam",
-    "Optimizer",
     "RAdam",
     "RMSprop",
+    "RuleOptimizer",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "groups",
     "of",
 ]
+
+# `from gradprix.optim.lr_scheduler import StepLR` and the like: torch's modules, under our name.
+for _name in ("lr_scheduler", "optimizer", "swa_utils"):
+    sys.modules[f"{__name__}.{_name}"] = import_module(f"torch.optim.{_name}")
 
 
 def __getattr__(name: str) -> Any:

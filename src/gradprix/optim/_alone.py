@@ -12,18 +12,36 @@ from gradprix.rules import Rule
 LOW = "compensation"
 """The key of what rounding a half-precision parameter cut off: the parameter is the sum of both."""
 
+SPARSE = {"sgd", "adagrad"}
+"""The rules that step sparse gradients, as torch's classes do: they are no others where they are zero."""
+
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """What a parameter of this dtype is computed and remembered in."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def steps_taken(held: Mapping[str, Any]) -> int:
+def steps_taken(rule: Rule, held: Mapping[str, Any]) -> int:
     """How many steps a parameter has been through.
 
     torch's SGD does not count: a checkpoint of it that holds a buffer has taken one at least.
     """
-    return int(held["step"]) if "step" in held else int(bool(held))
+    if "step" in held:
+        return int(held["step"])
+    return int(any(held.get(spec.key) is not None for spec in rule.state.values()))
+
+
+def refuse(rule: Rule, x: Tensor) -> None:
+    """Raise RuntimeError, saying what to do, for a gradient or a parameter that the rule cannot step."""
+    if x.grad is None:
+        return
+    if x.grad.layout is not torch.strided and rule.name not in SPARSE:
+        raise RuntimeError(f"{rule.name} does not step sparse gradients: make the layer with sparse=False.")
+    if rule.of_matrices and not is_matrix(x):
+        raise RuntimeError(
+            f"{rule.name} steps matrices of real numbers, and a parameter has shape {tuple(x.shape)} and dtype "
+            f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.Muon does so by itself."
+        )
 
 
 def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str, Any]) -> None:
@@ -34,26 +52,18 @@ def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str,
         values: all of the rule's hyperparameters.
         x: the parameter, with its gradient.
         held: its state by torch's keys, changed in place.
-
-    Raises:
-        RuntimeError: for a sparse gradient, or for a parameter that is no matrix where the rule steps matrices.
     """
     assert x.grad is not None
-    if x.grad.layout is not torch.strided:
-        raise RuntimeError(f"{rule.name} does not step sparse gradients: make the layer with sparse=False.")
-    if rule.of_matrices and not is_matrix(x):
-        raise RuntimeError(
-            f"{rule.name} steps matrices of real numbers, and a parameter has shape {tuple(x.shape)} and dtype "
-            f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.Muon does so by itself."
-        )
-    t = steps_taken(held) + 1
+    t = steps_taken(rule, held) + 1
     full = _full(x, held)
-    g = _real(x.grad).to(full.dtype)
+    g = _real(x.grad.to_dense()).to(full.dtype)  # where gradients may be sparse, a zero moves nothing
     moved, after = eager(rule, values, t, _seen(rule, full), _seen(rule, g), _remembered(rule, values, held))
     moved = moved.reshape(full.shape)
     _real(x).copy_(moved)
     if wide(x.dtype) is not x.dtype:
         held[LOW] = (moved - x.to(moved.dtype)).to(x.dtype)
+    else:
+        held.pop(LOW, None)
     held["step"] = torch.tensor(float(t))
     for name, spec in rule.kept(values).items():
         # A number is kept in float64, whatever the weights are.
@@ -69,7 +79,7 @@ def point_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: Mapping[
     """Where to evaluate the model in place of a parameter that has been stepped, in the parameter's own form."""
     full = _full(x, held)
     state = _remembered(rule, values, held)
-    point = evaluated(rule, values, steps_taken(held), _seen(rule, full), state).reshape(full.shape)
+    point = evaluated(rule, values, steps_taken(rule, held), _seen(rule, full), state).reshape(full.shape)
     return torch.view_as_complex(point) if x.is_complex() else point.to(x.dtype)
 
 
@@ -81,7 +91,14 @@ def is_matrix(x: Tensor) -> bool:
 def _full(x: Tensor, held: Mapping[str, Any]) -> Tensor:
     """A parameter in what it is computed in, with what its own dtype cut off."""
     full = _real(x).to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else _real(x)
-    return full + held[LOW].to(full.dtype) if full.dtype is not x.dtype and LOW in held else full
+    low = held.get(LOW)
+    if full.dtype is x.dtype or low is None or low.dtype is not x.dtype or low.shape != x.shape:
+        return full
+    # What is more than half of the parameter's last digit is of another value, which somebody has overwritten.
+    digits = torch.finfo(x.dtype)
+    most = full.abs().clamp(min=digits.smallest_normal) * (digits.eps / 2)
+    low = low.to(full.dtype)
+    return torch.where(low.abs() <= most, full + low, full)
 
 
 def _remembered(rule: Rule, values: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """State dicts: torch's keys, matched by name, copied and never shared."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from types import SimpleNamespace
@@ -17,20 +18,21 @@ AT = OWN + "compensation_step"
 
 
 def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
-    """A packed state with each group's parameters in the order of these groups, where both sides have names.
-
-    Raises:
-        ValueError: when the names differ.
-    """
+    """A packed state with each group's parameters in the order of these groups, where both have the same names."""
     ordered = []
     for saved, here in zip(packed["param_groups"], groups, strict=False):
         names, wanted = saved.get("param_names"), here.get("param_names")
         if names and wanted and names != wanted:
             if set(names) != set(wanted):
                 odd = ", ".join(sorted(set(names) ^ set(wanted)))
-                raise ValueError(f"the checkpoint and the optimizer do not hold the same parameters: {odd}.")
-            number = dict(zip(names, saved["params"], strict=True))
-            saved = {**saved, "params": [number[name] for name in wanted], "param_names": list(wanted)}
+                warnings.warn(
+                    f"gradprix: the checkpoint and the optimizer name different parameters ({odd}): they are matched "
+                    "in order, as torch does.",
+                    stacklevel=5,
+                )
+            else:
+                number = dict(zip(names, saved["params"], strict=True))
+                saved = {**saved, "params": [number[name] for name in wanted], "param_names": list(wanted)}
         ordered.append(saved)
     return {**packed, "param_groups": [*ordered, *packed["param_groups"][len(ordered) :]]}
 

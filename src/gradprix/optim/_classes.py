@@ -1,40 +1,48 @@
 """torch's classes and newer ones: each a rule and the order of its arguments."""
 
 import types
+from typing import Any
 
 from gradprix import rules
 
-from ._optimizer import Optimizer
+from ._optimizer import RuleOptimizer
 
 
 class SGD(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.sgd,
     arguments="lr momentum dampening weight_decay nesterov * maximize foreach differentiable fused",
-): ...
+):
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters with its own values, checked against the rule's ranges."""
+        super().add_param_group(param_group)
+        values = self.values(self.param_groups[-1])
+        if values["nesterov"] and not (values["momentum"] and not values["dampening"]):
+            self.param_groups.pop()
+            raise ValueError("nesterov looks one step ahead of a momentum that is not dampened: give momentum=0.9.")
 
 
 class Adagrad(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.adagrad,
     arguments="lr lr_decay weight_decay initial_accumulator_value eps foreach * maximize differentiable fused",
 ): ...
 
 
 class RMSprop(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.rmsprop,
     arguments="lr alpha eps weight_decay momentum centered capturable foreach maximize differentiable",
 ): ...
 
 
 class Adadelta(
-    Optimizer, rule=rules.adadelta, arguments="lr rho eps weight_decay foreach * capturable maximize differentiable"
+    RuleOptimizer, rule=rules.adadelta, arguments="lr rho eps weight_decay foreach * capturable maximize differentiable"
 ): ...
 
 
 class Adam(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.adam,
     arguments="lr betas eps weight_decay amsgrad "
     "* foreach maximize capturable differentiable fused decoupled_weight_decay",
@@ -42,19 +50,19 @@ class Adam(
 
 
 class AdamW(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.adamw,
     arguments="lr betas eps weight_decay amsgrad * maximize foreach capturable differentiable fused",
 ): ...
 
 
 class Adamax(
-    Optimizer, rule=rules.adamax, arguments="lr betas eps weight_decay foreach * maximize differentiable capturable"
+    RuleOptimizer, rule=rules.adamax, arguments="lr betas eps weight_decay foreach * maximize differentiable capturable"
 ): ...
 
 
 class NAdam(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.nadam,
     arguments="lr betas eps weight_decay momentum_decay decoupled_weight_decay "
     "* foreach maximize capturable differentiable",
@@ -62,42 +70,42 @@ class NAdam(
 
 
 class RAdam(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.radam,
     arguments="lr betas eps weight_decay decoupled_weight_decay * foreach maximize capturable differentiable",
 ): ...
 
 
-class Lion(Optimizer, rule=rules.lion, arguments="lr betas weight_decay * maximize"): ...
+class Lion(RuleOptimizer, rule=rules.lion, arguments="lr betas weight_decay * maximize"): ...
 
 
-class Adan(Optimizer, rule=rules.adan, arguments="lr betas eps weight_decay * maximize"): ...
+class Adan(RuleOptimizer, rule=rules.adan, arguments="lr betas eps weight_decay * maximize"): ...
 
 
-class AdEMAMix(Optimizer, rule=rules.ademamix, arguments="lr betas alpha eps weight_decay * maximize"): ...
+class AdEMAMix(RuleOptimizer, rule=rules.ademamix, arguments="lr betas alpha eps weight_decay * maximize"): ...
 
 
-class ADOPT(Optimizer, rule=rules.adopt, arguments="lr betas eps weight_decay * maximize"): ...
+class ADOPT(RuleOptimizer, rule=rules.adopt, arguments="lr betas eps weight_decay * maximize"): ...
 
 
 class ScheduleFreeSGD(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.schedule_free_sgd,
     arguments="lr momentum weight_decay warmup_steps r weight_lr_power * maximize",
 ): ...
 
 
 class ScheduleFreeAdamW(
-    Optimizer,
+    RuleOptimizer,
     rule=rules.schedule_free_adamw,
     arguments="lr betas eps weight_decay warmup_steps r weight_lr_power * maximize",
 ): ...
 
 
-class LAMB(Optimizer, rule=rules.lamb, arguments="lr betas eps weight_decay * maximize"): ...
+class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay * maximize"): ...
 
 
-def of(rule: rules.Rule) -> type[Optimizer]:
+def of(rule: rules.Rule) -> type[RuleOptimizer]:
     """The class that steps with a rule: torch's class of that name, or one made for a rule of your own.
 
     A class that is made takes `params, lr` and the rule's other hyperparameters, each with its default.
@@ -105,11 +113,11 @@ def of(rule: rules.Rule) -> type[Optimizer]:
     Args:
         rule: the rule.
     """
-    known = (cls for cls in Optimizer.__subclasses__() if cls.rule is rule)
+    known = (cls for cls in RuleOptimizer.__subclasses__() if cls.rule is rule)
     return next(known, None) or _made(rule)
 
 
-def _made(rule: rules.Rule) -> type[Optimizer]:
+def _made(rule: rules.Rule) -> type[RuleOptimizer]:
     name = "".join(part.capitalize() for part in rule.name.split("_"))
     arguments = "lr * " + " ".join(name for name in rule.hyperparameters if name != "lr")
-    return types.new_class(name, (Optimizer,), {"rule": rule, "arguments": arguments})
+    return types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": arguments})

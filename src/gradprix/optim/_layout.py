@@ -1,6 +1,8 @@
 """Who is stepped how: by one kernel call for many, or alone by the rule itself."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from gradprix.kernels import STORED, kernel, split
 from gradprix.rules import Rule
 
-from ._alone import step_alone
+from ._alone import refuse, step_alone
 from ._table import Table, fits_kernel
 
 Groups = Sequence[Mapping[str, Any]]
@@ -47,18 +49,30 @@ class Layout:
                 self.alone += params
             else:
                 self.tables.append(Table(rule, halves, compiled, params, state, values))
+        self.params = [x for group in groups for x in group["params"]]
+        self.keys, self.cells = list(state), list(state.values())
 
     def holds(self, groups: Groups, state: Any, values: Values) -> bool:
-        """Whether this is still how they are stepped."""
+        """Whether this is still how they are stepped. All of it is the user's to change, so all of it is looked at."""
         return (
             state is self.state
-            and all(x.grad is None for x in self.idle)
             and self.seen == _seen(groups, values)
+            and all(map(is_, chain.from_iterable(map(itemgetter("params"), groups)), self.params))
+            and len(state) == len(self.keys)
+            and all(map(is_, state, self.keys))
+            and all(map(is_, state.values(), self.cells))
+            and all(x.grad is None for x in self.idle)
             and all(table.fits() for table in self.tables)
         )
 
     def step(self, values: Values) -> None:
-        """Step every parameter that has a gradient."""
+        """Step every parameter that has a gradient.
+
+        Raises:
+            RuntimeError: for a gradient that a rule cannot step, before anything is changed.
+        """
+        for x, number in self.alone:
+            refuse(self.rules[number], x)
         for table in self.tables:
             table.step(values)
         if self.alone:

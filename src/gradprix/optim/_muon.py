@@ -9,7 +9,7 @@ from torch import Tensor
 from gradprix import rules
 
 from ._alone import is_matrix
-from ._optimizer import TORCH_ONLY, Optimizer
+from ._optimizer import TORCH_ONLY, RuleOptimizer
 
 ARGUMENTS: dict[str, Any] = {
     "lr": 2e-2,
@@ -28,7 +28,7 @@ TORCH = {"lr": 1e-3, "weight_decay": 0.1}
 FLAG = "use_muon"
 
 
-class Muon(Optimizer):
+class Muon(RuleOptimizer):
     """Momentum, made nearly orthogonal, for matrices; AdamW for all other parameters.
 
     A parameter of two dimensions or more is a matrix: the kernel of a convolution has a row for each output. Its author

@@ -21,7 +21,7 @@ TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fu
 each tensor is stepped by what is fastest for it."""
 
 
-class Optimizer(torch.optim.Optimizer):
+class RuleOptimizer(torch.optim.Optimizer):
     """A drop-in for `torch.optim`, made from a rule.
 
     A subclass names its rule and the order of torch's arguments; defaults come from the rule. The parameter groups
@@ -81,11 +81,13 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(
                 f"{type(self).__name__}: like is for all groups. Give it to the class, or options to a group."
             )
-        known = [*self.__signature__.parameters, "initial_lr"]
-        for key in param_group.keys() - set(known):
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        known = list(self.__signature__.parameters)
+        for key in param_group.keys() - {*known, "initial_lr"}:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)  # not max_momentum, a scheduler's
             if near:
                 raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {near[0]!r}?")
+        if "lr" in param_group and self.defaults.get("full_lr") == self.defaults["lr"]:
+            param_group.setdefault("full_lr", float(param_group["lr"]))  # the rate that the group starts from
         super().add_param_group(param_group)
         try:
             for name, value in self.values(self.param_groups[-1]).items():
@@ -107,19 +109,20 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: for a sparse gradient, or after `eval` without `train`.
         """
-        if type(self).step is Optimizer.step and self._watched():
+        if torch.compiler.is_compiling():
+            return _outside_graphs(self, closure)
+        if type(self).step is RuleOptimizer.step and self._watched():
             return _watched_step(self) if closure is None else _watched_step(self, closure)
         return self._step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it in what `_watched_step` does when needed
 
     def _watched(self) -> bool:
-        """Whether somebody looks: hooks, a profiler, a compiler. Asking them each time costs more than a small step."""
+        """Whether somebody looks: hooks, a profiler. Asking them each time costs more than a small step."""
         return (
             bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
             or bool(every_optimizer._global_optimizer_pre_hooks or every_optimizer._global_optimizer_post_hooks)
             or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-            or torch.compiler.is_compiling()
         )
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -159,30 +162,47 @@ class Optimizer(torch.optim.Optimizer):
         values: dict[str, Any] = dict(rule.hyperparameters)
         for name, value in group.items():
             if name == "betas":
-                if len(value) != len(rule.betas):
+                if not isinstance(value, tuple | list) or len(value) != len(rule.betas):
                     raise ValueError(f"betas = {value}: {rule.name} has {len(rule.betas)}. Give as many.")
                 values.update(zip(rule.betas, map(float, value), strict=True))
             elif name in values:
-                values[name] = float(value) if isinstance(value, Tensor) else value
+                values[name] = _number(name, value) if isinstance(value, Tensor) else value
         return values
 
     def state_dict(self) -> dict[str, Any]:
         """The state as torch keeps it: `torch.optim`'s class of the same name can load it."""
-        return converted(super().state_dict(), self.rule, self.values, "stored")
+
+        def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
+            return converted(packed, self.rule, self.values, "stored")
+
+        with self.register_state_dict_post_hook(convert, prepend=True):
+            return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a state of this class or of torch's class of the same name.
 
-        Tensors are copied, never shared. Where both sides name their parameters, they are matched by name.
+        Tensors are copied, never shared. Where both sides name their parameters, they are matched by name; where the
+        names differ, by place, with a warning.
 
         Raises:
-            ValueError: when the names, or the numbers of parameters, do not match.
+            ValueError: when the numbers of parameters do not match.
         """
-        packed = by_name(state_dict, self.param_groups)
-        packed = converted(packed, self.rule, self.values, "loaded")
-        super().load_state_dict(packed)
-        copy_state(packed, self.param_groups, self.state)
+        loaded: dict[str, Any] = {}
+
+        # Between the hooks of others: they see what is loaded as it was stored, and what became of it.
+        def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
+            loaded.update(converted(by_name(packed, self.param_groups), self.rule, self.values, "loaded"))
+            return loaded
+
+        def copy(_: Any) -> None:
+            copy_state(loaded, self.param_groups, self.state)
+
         self._layout = None
+        with (
+            self.register_load_state_dict_pre_hook(convert),
+            self.register_load_state_dict_post_hook(copy, prepend=True),
+        ):
+            super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_layout": None}
@@ -191,9 +211,15 @@ class Optimizer(torch.optim.Optimizer):
         super().__setstate__({"_layout": None, **state})
 
 
-# Left out of compiled graphs, as a call. The public decorator would import the compiler at once.
-_watched = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
-_watched_step = torch._disable_dynamo(_watched)  # type: ignore[attr-defined]
+_watched_step = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)
+# The public decorator would import the compiler at once.
+_outside_graphs = torch._disable_dynamo(RuleOptimizer.step)  # type: ignore[attr-defined]
+
+
+def _number(name: str, value: Tensor) -> float:
+    if value.numel() != 1:
+        raise ValueError(f"{name} is a tensor of shape {tuple(value.shape)}: give a number, or a tensor of one.")
+    return float(value)
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:

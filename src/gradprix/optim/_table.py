@@ -1,7 +1,8 @@
 """Tensors that one kernel call steps together."""
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter, is_
+from itertools import starmap
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,22 +17,32 @@ from ._alone import LOW, steps_taken, wide
 
 Values = Mapping[str, Any]
 GRADIENT, DTYPE = attrgetter("grad"), attrgetter("dtype")
+PLAIN = {nn.Parameter, Tensor}
 
 
 def fits_kernel(x: Tensor) -> bool:
     """Whether a parameter and its gradient are what kernels step: plain dense tensors on the CPU."""
     return (
-        type(x) in (nn.Parameter, Tensor)
+        type(x) in PLAIN
         and x.device.type == "cpu"
         and x.dtype in STORED
         and x.numel() > 0
         and x.is_contiguous()
-        and _usable(x.grad, x.dtype)
+        and not x.is_inference()
+        and _usable(x.grad, x)
     )
 
 
-def _usable(g: Tensor | None, dtype: torch.dtype) -> bool:
-    return g is not None and g.layout is torch.strided and g.dtype is dtype and g.is_contiguous()
+def _usable(g: Tensor | None, x: Tensor) -> bool:
+    return (
+        type(g) in PLAIN
+        and g.layout is torch.strided
+        and g.dtype is x.dtype
+        and g.shape == x.shape
+        and g.is_contiguous()
+        and not g.is_neg()
+        and g.data_ptr() != 0  # as that of a tensor of zeros that takes no memory
+    )
 
 
 class Table:
@@ -60,45 +71,52 @@ class Table:
         self.rule, self.split, self.kernel = rule, split, kernel
         self.params = [x for x, _ in params]
         self.dtype = self.params[0].dtype
-        held = [state[x] for x in self.params]
-        taken = [steps_taken(h) for h in held]
-        arrays = [self._element_state(name, params, held, values) for name in split.tensors]
+        self.held = [state[x] for x in self.params]
+        taken = [steps_taken(rule, h) for h in self.held]
+        names = [rule.state[name].key for name in split.tensors]
+        arrays = [self._element_state(name, params, values) for name in split.tensors]
         if self.dtype is torch.bfloat16:
-            arrays.append(self._low(held))
-        keys = [rule.state[name].key for name in split.tensors] + [LOW] * (self.dtype is torch.bfloat16)
-        cells = [
-            (h, key, t) for key, column in zip(keys, arrays, strict=True) for h, t in zip(held, column, strict=True)
-        ]
-        self.cells = tuple(zip(*cells, strict=True)) or ((), (), ())
-        self.places = [x.data_ptr() for x in self.params]
-        still = [[tensor.data_ptr() for tensor in column] for column in arrays]
-        pointers = np.ascontiguousarray(np.array([self.places, self.places, *still], dtype=np.int64).T)
-        self._share_numbers(params, held, taken, values)
+            names, arrays = [*names, LOW], [*arrays, self._low()]
+        else:
+            _ = [h.pop(LOW, None) for h in self.held]
+        self.sizes = list(map(Tensor.numel, self.params))
+        self.cells = [(h, name) for name in names for h in self.held]
+        self.tensors = [tensor for column in arrays for tensor in column]  # held: what has an address stays there
+        self.places = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
+        columns = np.array(self.places, dtype=np.int64).reshape(-1, len(params))
+        pointers = np.ascontiguousarray(np.insert(columns, 1, 0, axis=0).T)
+        self._share_numbers(params, taken, values)
         constants = np.empty((len(self.rows), len(split.constants)))
-        self.work = Work([x.numel() for x in self.params], self.row_of, pointers, constants)
-        self.gradients: list[Tensor] = [x.grad for x in self.params if x.grad is not None]
+        self.work = Work(self.sizes, self.row_of, pointers, constants)
+        self._aim(list(map(GRADIENT, self.params)))
 
-    def _element_state(self, name: str, params: Any, held: list[Any], values: Sequence[Values]) -> list[Tensor]:
+    def _element_state(self, name: str, params: Any, values: Sequence[Values]) -> list[Tensor]:
         spec = self.rule.state[name]
         tensors = []
-        for (x, group), h in zip(params, held, strict=True):
+        for (x, group), h in zip(params, self.held, strict=True):
             tensor = h.get(spec.key)
             if tensor is None:
                 like = x.to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else x
                 tensor = start(spec, values[group], like, x.grad)
-            tensors.append(tensor.to(wide(x.dtype)).contiguous())
+            if tensor.shape != x.shape:
+                raise RuntimeError(
+                    f"the state {spec.key!r} of a parameter of shape {tuple(x.shape)} has shape {tuple(tensor.shape)}: "
+                    "it belongs to another network. Leave it out of what is loaded."
+                )
+            tensors.append(tensor.to(x.device, wide(x.dtype)).contiguous())
             h[spec.key] = tensors[-1]
         return tensors
 
-    def _low(self, held: list[Any]) -> list[Tensor]:
-        for x, h in zip(self.params, held, strict=True):
-            if LOW not in h:
-                h[LOW] = torch.zeros_like(x)
-        return [h[LOW] for h in held]
+    def _low(self) -> list[Tensor]:
+        for x, h in zip(self.params, self.held, strict=True):
+            low = h.get(LOW)
+            fits = low is not None and low.dtype is x.dtype and low.shape == x.shape
+            h[LOW] = low.contiguous() if fits else torch.zeros_like(x, memory_format=torch.contiguous_format)
+        return [h[LOW] for h in self.held]
 
-    def _share_numbers(self, params: Any, held: list[Any], taken: list[int], values: Sequence[Values]) -> None:
+    def _share_numbers(self, params: Any, taken: list[int], values: Sequence[Values]) -> None:
         """Keep steps and scalar state of all parameters in one array each; the state's own tensors are views of it."""
-        steps = torch.tensor(taken, dtype=torch.float32)
+        steps = torch.tensor(taken, dtype=torch.float32, device="cpu")
         names = self.split.numbers
         keys = [self.rule.state[name].key for name in names]
         scalars = torch.tensor(
@@ -107,13 +125,15 @@ class Table:
                     float(h[key]) if key in h else float(start(self.rule.state[name], values[group], x, x))
                     for name, key in zip(names, keys, strict=True)
                 ]
-                for (x, group), h in zip(params, held, strict=True)
+                for (x, group), h in zip(params, self.held, strict=True)
             ],
             dtype=torch.float64,
-        ).reshape(len(held), len(names))
-        for i, h in enumerate(held):
+            device="cpu",
+        ).reshape(len(params), len(names))
+        for i, h in enumerate(self.held):
             h["step"] = steps[i]
             h.update({key: scalars[i, k] for k, key in enumerate(keys)})
+        self.views = [(h, key, h[key]) for key in ("step", *keys) for h in self.held]
         # Parameters of one group that have taken the same steps share a row of constants.
         self.rows: dict[tuple[Any, ...], int] = {}
         self.row_of = [
@@ -122,21 +142,34 @@ class Table:
         ]
         self.now = [(group, t, tuple(numbers)) for group, t, *numbers in self.rows]
         self.steps, self.numbers = steps.numpy(), scalars.numpy()
+        self.written = self.steps.copy(), self.numbers.copy()
 
     def fits(self) -> bool:
         """Whether every tensor is still what and where it was, but for the gradients, which come anew each time."""
         gradients = list(map(GRADIENT, self.params))
         try:
-            dense = all(map(Tensor.is_contiguous, gradients))
-        except (TypeError, RuntimeError):  # one is None, or of a layout that has no strides
+            plain = (
+                set(map(type, gradients)) <= PLAIN
+                and set(map(DTYPE, gradients)) == {self.dtype}
+                and all(map(Tensor.is_contiguous, gradients))
+                and not any(map(Tensor.is_neg, gradients))
+                and list(map(Tensor.numel, gradients)) == self.sizes
+            )
+            self._aim(gradients)
+            there = list(map(Tensor.data_ptr, [*self.params, *starmap(dict.get, self.cells)])) == self.places
+        except (TypeError, RuntimeError):  # something is missing, or of a layout that has no strides
             return False
-        self.gradients = gradients  # held for as long as their addresses are used
         return (
-            dense
-            and set(map(DTYPE, gradients)) == {self.dtype}
-            and list(map(Tensor.data_ptr, self.params)) == self.places
-            and all(map(is_, map(dict.get, *self.cells[:2]), self.cells[2]))
+            plain
+            and there
+            and bool(self.work.pointers.all())
+            and all(h.get(key) is view for h, key, view in self.views)
+            and bool((self.steps == self.written[0]).all() and (self.numbers == self.written[1]).all())
         )
+
+    def _aim(self, gradients: list[Tensor]) -> None:
+        self.gradients = gradients  # held for as long as their addresses are used
+        self.work.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, gradients), np.int64, len(gradients))
 
     def step(self, values: Sequence[Values]) -> None:
         """Step every parameter once, with the gradients that were found to fit."""
@@ -144,10 +177,12 @@ class Table:
             constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
             self.work.constants[i] = constants
             self.now[i] = (group, t + 1, after)
-        self.work.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, self.gradients), np.int64, len(self.gradients))
         self.work.run(self.kernel)
         self.gradients = []
+        torch.autograd.graph.increment_version(self.params)
         # Through NumPy: a torch operation costs more than a small step's own arithmetic.
         self.steps += 1
         if self.split.numbers:
             self.numbers[:] = [self.now[row][2] for row in self.row_of]
+        for mine, shared in zip(self.written, (self.steps, self.numbers), strict=True):
+            mine[:] = shared

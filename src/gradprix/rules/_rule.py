@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from numbers import Real
 from typing import Any, Literal, NoReturn
 
 from ._parse import RuleError, Scope, parse
@@ -135,7 +136,9 @@ def _named(module: str, name: str) -> Rule:
 
 
 def check(name: str, value: float | bool, domain: tuple[float, float] | None = None) -> None:
-    """Raise ValueError, saying what is allowed, when a hyperparameter is outside its range."""
+    """Raise ValueError, saying what is allowed, when a hyperparameter is outside its range; TypeError for no number."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} = {value!r}: it must be a number.")
     low, high = domain or DOMAINS.get(name, ANY)
     if not low <= value < high:
         allowed = f"in [{low:g}, {high:g})" if high < float("inf") else f"a finite number from {low:g} up"
