@@ -54,6 +54,7 @@ class Rows(nn.Module):
         self.out = nn.Linear(32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Ten logits for each digit of 64 pixels."""
         return self.out(self.block(self.embed(x.unflatten(-1, (8, 8))) + self.place).mean(1))
 
 

@@ -1,8 +1,7 @@
 """Tensors that one kernel call steps together."""
 
 from collections.abc import Mapping, Sequence
-from itertools import starmap
-from operator import attrgetter
+from operator import attrgetter, is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,7 @@ from gradprix.rules import Rule
 from ._alone import LOW, steps_taken, wide
 
 Values = Mapping[str, Any]
-GRADIENT, DTYPE = attrgetter("grad"), attrgetter("dtype")
+GRADIENT, SIZE = attrgetter("grad"), attrgetter("nbytes")  # torch lets no gradient have another dtype of that size
 PLAIN = {nn.Parameter, Tensor}
 
 
@@ -79,15 +78,18 @@ class Table:
             names, arrays = [*names, LOW], [*arrays, self._low()]
         else:
             _ = [h.pop(LOW, None) for h in self.held]
-        self.sizes = list(map(Tensor.numel, self.params))
-        self.cells = [(h, name) for name in names for h in self.held]
+        self.sizes = list(map(SIZE, self.params))
+        # A gradient that is the imaginary part of a conjugate has a sign to be turned; contiguous it is only when single.
+        self.single = [x for x in self.params if x.numel() == 1]
+        cells = [(h, name) for name in names for h in self.held]
+        self.cells = tuple(zip(*cells, strict=True)) or ((), ())
         self.tensors = [tensor for column in arrays for tensor in column]  # held: what has an address stays there
         self.places = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
         columns = np.array(self.places, dtype=np.int64).reshape(-1, len(params))
         pointers = np.ascontiguousarray(np.insert(columns, 1, 0, axis=0).T)
         self._share_numbers(params, taken, values)
         constants = np.empty((len(self.rows), len(split.constants)))
-        self.work = Work(self.sizes, self.row_of, pointers, constants)
+        self.work = Work(list(map(Tensor.numel, self.params)), self.row_of, pointers, constants)
         self._aim(list(map(GRADIENT, self.params)))
 
     def _element_state(self, name: str, params: Any, values: Sequence[Values]) -> list[Tensor]:
@@ -133,7 +135,8 @@ class Table:
         for i, h in enumerate(self.held):
             h["step"] = steps[i]
             h.update({key: scalars[i, k] for k, key in enumerate(keys)})
-        self.views = [(h, key, h[key]) for key in ("step", *keys) for h in self.held]
+        views = [(h, key, h[key]) for key in ("step", *keys) for h in self.held]
+        self.views = tuple(zip(*views, strict=True))
         # Parameters of one group that have taken the same steps share a row of constants.
         self.rows: dict[tuple[Any, ...], int] = {}
         self.row_of = [
@@ -142,7 +145,7 @@ class Table:
         ]
         self.now = [(group, t, tuple(numbers)) for group, t, *numbers in self.rows]
         self.steps, self.numbers = steps.numpy(), scalars.numpy()
-        self.written = self.steps.copy(), self.numbers.copy()
+        self.written = self.steps.tobytes(), self.numbers.tobytes()
 
     def fits(self) -> bool:
         """Whether every tensor is still what and where it was, but for the gradients, which come anew each time."""
@@ -150,21 +153,20 @@ class Table:
         try:
             plain = (
                 set(map(type, gradients)) <= PLAIN
-                and set(map(DTYPE, gradients)) == {self.dtype}
                 and all(map(Tensor.is_contiguous, gradients))
-                and not any(map(Tensor.is_neg, gradients))
-                and list(map(Tensor.numel, gradients)) == self.sizes
+                and list(map(SIZE, gradients)) == self.sizes
+                and not any(x.grad.is_neg() for x in self.single)  # type: ignore[union-attr]
             )
             self._aim(gradients)
-            there = list(map(Tensor.data_ptr, [*self.params, *starmap(dict.get, self.cells)])) == self.places
+            there = list(map(Tensor.data_ptr, [*self.params, *map(dict.get, *self.cells)])) == self.places
         except (TypeError, RuntimeError):  # something is missing, or of a layout that has no strides
             return False
         return (
             plain
             and there
             and bool(self.work.pointers.all())
-            and all(h.get(key) is view for h, key, view in self.views)
-            and bool((self.steps == self.written[0]).all() and (self.numbers == self.written[1]).all())
+            and all(map(is_, map(dict.get, *self.views[:2]), self.views[2]))
+            and (self.steps.tobytes(), self.numbers.tobytes()) == self.written
         )
 
     def _aim(self, gradients: list[Tensor]) -> None:
@@ -184,5 +186,4 @@ class Table:
         self.steps += 1
         if self.split.numbers:
             self.numbers[:] = [self.now[row][2] for row in self.row_of]
-        for mine, shared in zip(self.written, (self.steps, self.numbers), strict=True):
-            mine[:] = shared
+        self.written = self.steps.tobytes(), self.numbers.tobytes()
