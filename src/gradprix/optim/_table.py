@@ -79,7 +79,7 @@ class Table:
         else:
             _ = [h.pop(LOW, None) for h in self.held]
         self.sizes = list(map(SIZE, self.params))
-        # A gradient that is the imaginary part of a conjugate has a sign to be turned; contiguous it is only when single.
+        # The imaginary part of a conjugate has a sign yet to be turned; contiguous it is only when single.
         self.single = [x for x in self.params if x.numel() == 1]
         cells = [(h, name) for name in names for h in self.held]
         self.cells = tuple(zip(*cells, strict=True)) or ((), ())
