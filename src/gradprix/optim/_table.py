@@ -34,7 +34,8 @@ def fits_kernel(x: Tensor) -> bool:
 
 def _usable(g: Tensor | None, x: Tensor) -> bool:
     return (
-        type(g) in PLAIN
+        g is not None
+        and type(g) in PLAIN
         and g.layout is torch.strided
         and g.dtype is x.dtype
         and g.shape == x.shape
@@ -149,7 +150,7 @@ class Table:
 
     def fits(self) -> bool:
         """Whether every tensor is still what and where it was, but for the gradients, which come anew each time."""
-        gradients = list(map(GRADIENT, self.params))
+        gradients: list[Any] = list(map(GRADIENT, self.params))
         try:
             plain = (
                 set(map(type, gradients)) <= PLAIN
@@ -158,7 +159,8 @@ class Table:
                 and not any(x.grad.is_neg() for x in self.single)  # type: ignore[union-attr]
             )
             self._aim(gradients)
-            there = list(map(Tensor.data_ptr, [*self.params, *map(dict.get, *self.cells)])) == self.places
+            tensors: list[Any] = [*self.params, *map(dict.get, *self.cells)]
+            there = list(map(Tensor.data_ptr, tensors)) == self.places
         except (TypeError, RuntimeError):  # something is missing, or of a layout that has no strides
             return False
         return (
