@@ -2,9 +2,22 @@
 
 from ._compile import Kernel, kernel
 from ._eager import eager, evaluated, start
-from ._fused import STORED, Work
+from ._fused import STORED, Work, wide
 from ._split import Split, split
 from ._stacked import Stacked
 from ._terms import terms
 
-__all__ = ["STORED", "Kernel", "Split", "Stacked", "Work", "eager", "evaluated", "kernel", "split", "start", "terms"]
+__all__ = [
+    "STORED",
+    "Kernel",
+    "Split",
+    "Stacked",
+    "Work",
+    "eager",
+    "evaluated",
+    "kernel",
+    "split",
+    "start",
+    "terms",
+    "wide",
+]

@@ -21,6 +21,11 @@ STORED = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "b
 Integers = NDArray[np.int64]
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What a parameter of this dtype is computed and remembered in."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
 class Work:
     """A call of a kernel for a set of tensors, to be made again and again.
 

@@ -1,20 +1,24 @@
-"""Many copies of a rule at once: one row of a matrix for each network, with its own hyperparameters."""
+"""Many copies of a rule at once: one row of every stacked tensor for each network, with its own hyperparameters."""
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradprix.rules import Rule
 
+from ._compile import kernel
 from ._eager import own, start
+from ._fused import STORED, Work, wide
 from ._split import split
 
 
 class Stacked:
-    """A rule that steps the rows of a matrix, each with its own numbers and all with the same options.
+    """A rule that steps the rows of stacked tensors, each with its own numbers and all with the same options.
 
     A row's result does not depend on the other rows, to the bit: its scalars are computed alone, in float64,
     and the rest is element by element.
@@ -22,36 +26,80 @@ class Stacked:
     Args:
         rule: the rule.
         rows: one mapping of all hyperparameters for each row.
-        x: the parameters, `[rows, weights]`, stepped in place.
+        params: the parameters, `[rows, ...]` each, contiguous and of one dtype, stepped in place.
     """
 
-    def __init__(self, rule: Rule, rows: Sequence[Mapping[str, Any]], x: Tensor) -> None:
-        self.rule, self.x, self.t = rule, x, 0
-        self.halves = split(rule, rows[0])
+    def __init__(self, rule: Rule, rows: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) -> None:
+        self.rule, self.params, self.t = rule, list(params), 0
+        self.split = split(rule, rows[0])
         self.rows = [SimpleNamespace(**row) for row in rows]
-        self.numbers: list[tuple[float, ...]] = []
-        self.tensors: list[Tensor] = []
         self.rates = [row["lr"] for row in rows]
+        self.numbers: list[tuple[float, ...]] = []
+        self.state: list[list[Tensor]] = []  # of each array that a kernel takes, after parameters and gradients
+        self.dtype = self.params[0].dtype
+        self.kernel = kernel(self.split, STORED[self.dtype]) if self.dtype in STORED else None
 
-    def step(self, g: Tensor, factor: float = 1.0) -> None:
-        """Step every row once, against gradients `[rows, weights]`, with its learning rate times `factor`."""
+    def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
+        """Step every row once, against gradients of the parameters' shapes, with its learning rate times `factor`."""
+        gradients = [g.contiguous() for g in gradients]
         if self.t == 0:
-            self._start(g)
+            self._start(gradients)
         self.t += 1
         constants = []
         for i, (h, rate) in enumerate(zip(self.rows, self.rates, strict=True)):
             h.lr = rate * factor
-            row, self.numbers[i] = self.halves.scalars(h, self.t, *self.numbers[i])
+            row, self.numbers[i] = self.split.scalars(h, self.t, *self.numbers[i])
             constants.append(row)
-        columns = torch.tensor(constants, dtype=torch.float64).to(self.x.dtype).T.unsqueeze(-1)
-        x, *after = self.halves.on_tensors(self.x, g, *self.tensors, *columns)
-        self.tensors = [own(state, self.x, g) for state in after]
-        self.x.copy_(x)
+        if self.kernel is None:
+            self._step_eagerly(gradients, torch.tensor(constants, dtype=torch.float64))
+        else:
+            self.work.constants[:] = constants
+            self.work.pointers[:, 1] = self._addresses(gradients)
+            self.work.run(self.kernel)
 
-    def _start(self, g: Tensor) -> None:
-        def first(name: str) -> list[Any]:
+    def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
+        """Go on with some of the rows alone, whose parameters are now these."""
+        chosen = index.tolist()
+        self.params = list(params)
+        self.rows, self.rates, self.numbers = (
+            [values[i] for i in chosen] for values in (self.rows, self.rates, self.numbers)
+        )
+        self.state = [[tensor[index] for tensor in column] for column in self.state]
+        self._lay_out()
+
+    def _start(self, gradients: list[Tensor]) -> None:
+        def first(name: str, x: Tensor, g: Tensor) -> list[Any]:
             spec = self.rule.state[name]
-            return [start(spec, vars(h), x, line) for h, x, line in zip(self.rows, self.x, g, strict=True)]
+            return [start(spec, vars(h), a, b) for h, a, b in zip(self.rows, x.to(wide(x.dtype)), g, strict=True)]
 
-        self.numbers = list(zip(*map(first, self.halves.numbers), strict=True)) or [()] * len(self.rows)
-        self.tensors = [torch.stack(first(name)) for name in self.halves.tensors]
+        numbers = [first(name, self.params[0], gradients[0]) for name in self.split.numbers]
+        self.numbers = list(zip(*numbers, strict=True)) or [()] * len(self.rows)
+        pairs = list(zip(self.params, gradients, strict=True))
+        self.state = [[torch.stack(first(name, x, g)) for x, g in pairs] for name in self.split.tensors]
+        if self.kernel is not None and self.dtype is torch.bfloat16:
+            self.state.append([torch.zeros_like(x) for x in self.params])
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Make the table of a kernel's work, in which each row of each parameter is a tensor of its own."""
+        count = len(self.rows)
+        sizes = [x[0].numel() for x in self.params for _ in range(count)]
+        arrays = [self.params, self.params, *self.state]  # gradients come anew each time
+        pointers = np.stack([self._addresses(tensors) for tensors in arrays], axis=1)
+        constants = np.empty((count, len(self.split.constants)))
+        self.work = Work(sizes, [*range(count)] * len(self.params), pointers, constants)
+
+    def _addresses(self, tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+        """Where each row of each tensor is."""
+        count = np.arange(len(self.rows))
+        return np.concatenate([x.data_ptr() + count * (x[0].numel() * x.element_size()) for x in tensors])
+
+    def _step_eagerly(self, gradients: list[Tensor], constants: Tensor) -> None:
+        for k, (x, g) in enumerate(zip(self.params, gradients, strict=True)):
+            full = x.to(wide(x.dtype))
+            columns = constants.to(full.dtype).T.reshape(-1, len(self.rows), *[1] * (x.dim() - 1))
+            state = [column[k] for column in self.state]
+            moved, *after = self.split.on_tensors(full, g.to(full.dtype), *state, *columns)
+            for column, value in zip(self.state, after, strict=True):
+                column[k] = own(value, full, g)
+            x.copy_(moved)

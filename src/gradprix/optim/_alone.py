@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.kernels import eager, evaluated
+from gradprix.kernels import eager, evaluated, wide
 from gradprix.rules import Rule
 
 LOW = "compensation"
@@ -14,11 +14,6 @@ LOW = "compensation"
 
 SPARSE = {"sgd", "adagrad"}
 """The rules that step sparse gradients, as torch's classes do: they are no others where they are zero."""
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """What a parameter of this dtype is computed and remembered in."""
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def steps_taken(rule: Rule, held: Mapping[str, Any]) -> int:

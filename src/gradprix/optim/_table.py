@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradprix.kernels import STORED, Kernel, Split, Work, start
+from gradprix.kernels import STORED, Kernel, Split, Work, start, wide
 from gradprix.rules import Rule
 
-from ._alone import LOW, steps_taken, wide
+from ._alone import LOW, steps_taken
 
 Values = Mapping[str, Any]
 GRADIENT, SIZE = attrgetter("grad"), attrgetter("nbytes")  # torch lets no gradient have another dtype of that size

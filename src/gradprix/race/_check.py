@@ -1,40 +1,103 @@
-"""Whether a task can be raced, found out in a moment, before the race."""
+"""Whether a task can be raced, and in what form: found out in a moment, before the race."""
 
 import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ._lane import Lane, one_thread
+import torch
+
+from ._anyone import Anyone
+from ._lane import Lane
+from ._network import Form, quiet
 from ._plan import Plan
+from ._trial import Trial
 
 EXAMPLES = 64
+WIDTH = 8
+"""Networks in a trial stack: enough that stacking has something to gain."""
+APART = 1.25
+"""How many times as long as one at a time a stack must take before it is given up: far enough from 1 that a noisy
+machine does not decide."""
 UNSTACKED = {
-    "random operation": "it draws random numbers (Dropout?), which a stack of networks does not do yet",
-    "data-dependent control flow": "its course depends on values in the data, so networks cannot go together",
-    "Batching rule not implemented": "it has an operation that torch cannot stack yet (LSTM and GRU are such)",
+    "data-dependent control flow": "its course depends on values in the data, so that networks cannot go together",
+    ".item()": "it reads numbers out of tensors (.item(), float()), so that networks cannot go together",
+    "in-place operation": "it changes a tensor in place that all networks share",
+    "Batching rule not implemented": "it has an operation that torch cannot stack",
 }
 """What torch's messages mean, for a user."""
 
 
 class TaskError(ValueError):
-    """A task that cannot be raced; the message says what is wrong with it."""
+    """A task, or an optimizer on it, that cannot be raced; the message says what is wrong."""
 
 
-def check(plan: Plan) -> None:
-    """Train two networks of the task for one step and score them on a few examples.
+def check(plan: Plan) -> Form:
+    """Train a few networks of the task for a step, stacked and one at a time, and score them on a few examples.
+
+    Returns:
+        How the race's networks are trained. One at a time where a stack of them does not work, is wrong, or is slower.
 
     Raises:
-        TaskError: when the model, the loss or the metric does not work, or works only for one network at a time.
+        TaskError: when the model, the loss, the metric or one of the optimizers does not work.
     """
-    task = plan.task
-    entry = plan.entries[0]
-    trials = [plan.tuning_trial(entry, -12, seed) for seed in range(2)]
+    entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
+    trials = [plan.tuning_trial(entry, -12, row % 2) for row in range(WIDTH)]
+    apart = Form(stacked=False, why="")
+    with quiet():
+        losses, gradients, metrics, seconds = _try(plan, lambda: _probe(plan, trials, apart))
+        if not all(map(math.isfinite, metrics)):
+            raise TaskError(f"task {plan.task.name!r} cannot be raced: its metric is {metrics[0]}, not a finite number.")
+        try:
+            form = Form()
+            stacked_losses, stacked_gradients, _, stacked_seconds = _probe(plan, trials, form)
+        except Exception as error:
+            form = Form(stacked=False, why=_meaning(error))
+        else:
+            if not (_close(losses, stacked_losses) and all(map(_close, gradients, stacked_gradients))):
+                form = Form(stacked=False, why="a stack of it gives other gradients")
+            elif stacked_seconds > APART * seconds:
+                form = Form(stacked=False, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
+        for entry in plan.entries:
+            if isinstance(entry.rule, Anyone):
+                own = [plan.tuning_trial(entry, -12, seed) for seed in range(2)]
+                _try(plan, lambda own=own: _probe(plan, own, form), f"optimizer {entry.name!r} on ")
+    return form
+
+
+def _try(plan: Plan, probe: Callable[[], Any], what: str = "") -> Any:
     try:
-        with one_thread():
-            lane = Lane(task, trials)
-            lane.step(lane.examples.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)], 1.0)
-            _, metrics = lane.evaluate(lane.examples.valid[:, :EXAMPLES])
+        return probe()
     except Exception as error:
-        known = (meaning for words, meaning in UNSTACKED.items() if words in str(error))
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise TaskError(f"task {task.name!r} cannot be raced: {next(known, first)}.") from error
-    if not all(math.isfinite(metric) for metric in metrics):
-        raise TaskError(f"task {task.name!r} cannot be raced: its metric is {metrics[0]}, not a finite number.")
+        raise TaskError(f"{what}task {plan.task.name!r} cannot be raced: {_first_line(error)}.") from error
+
+
+def _probe(plan: Plan, trials: Sequence[Trial], form: Form) -> tuple[torch.Tensor, list[torch.Tensor], list[float], float]:
+    """Losses and gradients of a step, the metrics after another, and how long a step took."""
+    lane = Lane(plan.task, trials, form)
+    index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
+    losses, gradients = lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
+    lane.step(index, 1.0)
+    _, metrics = lane.evaluate(lane.valid[:, :EXAMPLES])
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
+        times.append(time.perf_counter() - started)
+    return losses, [g for g in gradients if g is not None], metrics, min(times)
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two results differ by rounding alone, measured against the largest number of each network."""
+    a, b = a.double().reshape(len(a), -1), b.double().reshape(len(b), -1)
+    scale = a.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    return bool(((a - b).abs() <= 1e-3 * scale).all())
+
+
+def _meaning(error: Exception) -> str:
+    known = (meaning for words, meaning in UNSTACKED.items() if words in str(error))
+    return next(known, _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

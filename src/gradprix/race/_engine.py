@@ -14,8 +14,9 @@ import numpy as np
 
 from gradprix.tasks import Task
 
-from ._lane import form, run_lane
-from ._trial import Outcome, Trial
+from ._lane import STACKED, run_lane
+from ._network import Form
+from ._trial import Outcome, Trial, form as form_of
 
 WIDEST = 64
 """Networks in one lane: beyond this the machine's caches gain nothing and memory grows."""
@@ -26,7 +27,9 @@ Finished = tuple[list[Trial], list[Outcome]]
 class Engine(Protocol):
     """Runs lanes, and yields each when it is finished, in any order."""
 
-    def run(self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None]) -> Iterator[Finished]:
+    def run(
+        self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None], form: Form = STACKED
+    ) -> Iterator[Finished]:
         """Run the trials; `watch` hears how many trials' worth of work is done."""
         ...
 
@@ -43,20 +46,22 @@ class Local:
             raise ValueError(f"processes = {processes}: it must be 1 or more.")
         self.processes = processes or joblib.cpu_count()
 
-    def run(self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None]) -> Iterator[Finished]:
+    def run(
+        self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None], form: Form = STACKED
+    ) -> Iterator[Finished]:
         """Run the trials, in lanes of like ones."""
         lanes = divide(trials, self.processes)
         if self.processes == 1 or len(lanes) == 1:
             done = 0.0
             for lane in lanes:
-                yield lane, run_lane(task, lane, lambda share: watch(done + share * len(lane)))  # noqa: B023
+                yield lane, run_lane(task, lane, lambda share: watch(done + share * len(lane)), form)  # noqa: B023
                 done += len(lane)
             return
         with tempfile.TemporaryDirectory(prefix="gradprix-") as folder:
             file = Path(folder) / "shares"
             shares = np.memmap(file, dtype=np.float64, mode="w+", shape=len(lanes))
             sizes = np.array([len(lane) for lane in lanes])
-            jobs = (joblib.delayed(_work)(task, lane, file, number) for number, lane in enumerate(lanes))
+            jobs = (joblib.delayed(_work)(task, lane, file, number, form) for number, lane in enumerate(lanes))
             pool = joblib.Parallel(self.processes, return_as="generator_unordered")
             with _every(0.2, lambda: watch(float(shares @ sizes))):
                 for number, outcomes in pool(jobs):
@@ -70,7 +75,7 @@ def divide(trials: Sequence[Trial], processes: int) -> list[list[Trial]]:
         kinds.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
     lanes = []
     for alike in kinds.values():
-        alike.sort(key=form)
+        alike.sort(key=form_of)
         wanted = processes * math.ceil(len(alike) / (processes * WIDEST))
         count = max(1, min(wanted, len(alike) // 2))
         edges = [len(alike) * i // count for i in range(count + 1)]
@@ -81,7 +86,7 @@ def divide(trials: Sequence[Trial], processes: int) -> list[list[Trial]]:
 _TASK: dict[Path, Task] = {}
 
 
-def _work(task: Task, lane: list[Trial], file: Path, number: int) -> tuple[int, list[Outcome]]:
+def _work(task: Task, lane: list[Trial], file: Path, number: int, form: Form) -> tuple[int, list[Outcome]]:
     """What a worker does. It keeps the examples from lane to lane of a run, and says how far it is in a shared file."""
     if file not in _TASK:
         _TASK.clear()
@@ -91,7 +96,7 @@ def _work(task: Task, lane: list[Trial], file: Path, number: int) -> tuple[int, 
     def report(share: float) -> None:
         shares[number] = share
 
-    return number, run_lane(_TASK[file], lane, report)
+    return number, run_lane(_TASK[file], lane, report, form)
 
 
 @contextlib.contextmanager

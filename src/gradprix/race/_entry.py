@@ -1,12 +1,20 @@
 """What races: an optimizer with what is fixed, what is tuned, and how many examples it sees a step."""
 
 import difflib
+import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from gradprix import optim, rules
 from gradprix.rules import Log, Rule, log
+
+from ._anyone import Anyone
 
 CLASSES = {cls.rule: name for name in optim.__all__ if hasattr(cls := getattr(optim, name), "rule")}
 ALL_EXAMPLES = 0
@@ -29,8 +37,9 @@ class Entry:
 
     Args:
         name: what it is called in the race.
-        rule: what it does.
-        fixed: hyperparameters and options that are not tuned and differ from the rule's defaults.
+        rule: what it does: a rule, or any class of `torch.optim.Optimizer`.
+        fixed: hyperparameters and options that are not tuned and differ from the rule's defaults (arguments of the
+            class).
         space: where each tuned hyperparameter is searched; the rule's own space by default.
         batch_size: examples a step; None for the task's, 0 for all of them.
         offset: shifts the ladder of rates, in rungs from 0 to 1.
@@ -39,8 +48,8 @@ class Entry:
     """
 
     name: str
-    rule: Rule
-    fixed: Mapping[str, float | bool] = field(default_factory=dict)
+    rule: Rule | Anyone
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Log] = field(default_factory=dict)
     batch_size: int | None = None
     offset: float = 0.0
@@ -48,20 +57,15 @@ class Entry:
     about: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", racer(self.rule))
+        if isinstance(self.rule, Rule) and "betas" in self.fixed:
+            fixed = {name: value for name, value in self.fixed.items() if name != "betas"}
+            fixed |= dict(zip(self.rule.betas, self.fixed["betas"], strict=True))
+            object.__setattr__(self, "fixed", fixed)
         if not self.space:
             object.__setattr__(self, "space", self.rule.space)
         if not self.about:
             object.__setattr__(self, "about", self.rule.summary)
-        if self.rule.scope == "tensor":
-            raise ValueError(
-                f"entry {self.name!r}: {self.rule.name} steps whole tensors of their true shape, and a race stacks "
-                "weights in rows: it cannot be stacked yet. gradprix.optim trains with it."
-            )
-        if self.rule.evaluate is not None:
-            raise ValueError(
-                f"entry {self.name!r}: {self.rule.name} is evaluated at another point than it trains, and a race "
-                "scores the one being trained, for now. gradprix.optim trains with it."
-            )
         if set(self.space) != {"lr"}:
             raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: a race tunes lr alone, for now.")
         if self.batch_size is not None and self.batch_size < 0:
@@ -74,29 +78,62 @@ class Entry:
             raise ValueError(f"entry {self.name!r}: luck must be from 0 to 89 and offset from 0 to 1.")
         self.values(1.0)
 
-    def values(self, lr: float) -> dict[str, float | bool]:
+    def values(self, lr: float) -> dict[str, Any]:
         """All hyperparameters at this learning rate."""
         return self.rule.values(**{**self.fixed, "lr": lr})
 
     @property
+    def default_rate(self) -> float:
+        """The rule's own learning rate, or the middle of the space where it has none."""
+        lr = self.rule.hyperparameters.get("lr")
+        space = self.space["lr"]
+        return float(lr) if isinstance(lr, int | float) else math.sqrt(space.low * space.high)
+
+    @property
     def optimizer(self) -> str:
-        """The class in `gradprix.optim`, or `of(rule)` when it has none."""
+        """The class in `gradprix.optim`, the full name of another one, or `of(rule)` for a rule without a class."""
+        if isinstance(self.rule, Anyone):
+            ours = getattr(optim, self.rule.name, None) is self.rule.make
+            return self.rule.name if ours else f"{self.rule.make.__module__}.{self.rule.make.__qualname__}"
         return CLASSES.get(self.rule, f"of({self.rule.name})")
 
     def arguments(self, lr: float) -> dict[str, Any]:
-        """What the class in `gradprix.optim` is called with, in torch's arguments."""
+        """What the class is called with, in torch's arguments."""
         given: dict[str, Any] = {"lr": lr, **self.fixed}
-        betas = self.rule.betas
-        if self.rule in CLASSES and given.keys() & set(betas):
+        if isinstance(self.rule, Rule) and self.rule in CLASSES and given.keys() & set(self.rule.betas):
             values = self.values(lr)
-            given = {name: value for name, value in given.items() if name not in betas}
-            given["betas"] = tuple(values[name] for name in betas)
+            given = {name: value for name, value in given.items() if name not in self.rule.betas}
+            given["betas"] = tuple(values[name] for name in self.rule.betas)
         return given
 
     def code(self, lr: float) -> str:
         """The call that makes this optimizer, to paste."""
         arguments = ", ".join(f"{name}={value}" for name, value in self.arguments(lr).items())
-        return f"gradprix.optim.{self.optimizer}(params, {arguments})"
+        home = "" if "." in self.optimizer else "gradprix.optim."
+        return f"{home}{self.optimizer}(params, {arguments})"
+
+
+def racer(given: Any) -> Rule | Anyone:
+    """What steps the weights: a rule where its rows can be stepped together, else a class, an optimizer a network.
+
+    Raises:
+        TypeError: for anything but a rule or a class of optimizers.
+        ValueError: for a class that cannot be raced.
+    """
+    if isinstance(given, Anyone):
+        return given
+    if isinstance(given, type) and issubclass(given, torch.optim.Optimizer):
+        rule = getattr(given, "rule", None)
+        stacks = isinstance(rule, Rule) and optim.of(rule) is given and _stacks(rule)
+        return rule if isinstance(rule, Rule) and stacks else Anyone(given)
+    if not isinstance(given, Rule):
+        raise TypeError(f"{given!r} is neither a rule nor a class of torch.optim.Optimizer.")
+    return given if _stacks(given) else Anyone(getattr(optim, CLASSES[given]) if given in CLASSES else optim.of(given))
+
+
+def _stacks(rule: Rule) -> bool:
+    """Whether a kernel steps it row by row: each element by itself, and at the point where the model is evaluated."""
+    return rule.scope == "element" and rule.evaluate is None
 
 
 SLOW = {"lr": log(1e-3, 1)}
@@ -163,7 +200,9 @@ def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "ru
         elif name in ENTRIES:
             chosen.append(ENTRIES[name])
         elif name in rules.ALL:
-            chosen.append(Entry(name, rules.ALL[name]))  # which says why it cannot be raced
+            chosen.append(Entry(name, rules.ALL[name]))
+        elif ":" in name:
+            chosen.append(Entry(name.rpartition(":")[2].lower(), imported(name)))
         else:
             raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
     doubled = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
@@ -172,6 +211,27 @@ def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "ru
     if len(chosen) < 2:
         raise ValueError("a race needs two optimizers or more.")
     return chosen
+
+
+def imported(place: str) -> Any:
+    """What `mine.py:MyOpt` or `package.module:MyOpt` names.
+
+    Raises:
+        ValueError: when there is no such file, module or name.
+    """
+    where, _, name = place.rpartition(":")
+    file = Path(where)
+    if where.endswith(".py"):
+        if not file.is_file():
+            raise ValueError(f"{place}: there is no file {where}.")
+        sys.path.insert(0, str(file.resolve().parent))  # so that other processes find it, too
+        where = file.stem
+    try:
+        return getattr(import_module(where), name)
+    except ImportError as error:
+        raise ValueError(f"{place}: {error}.") from error
+    except AttributeError:
+        raise ValueError(f"{place}: {where} has no {name}.") from None
 
 
 def twin(entry: Entry, number: int) -> Entry:

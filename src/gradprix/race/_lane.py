@@ -4,29 +4,37 @@ A trial's numbers do not depend on the lane it is in, to the bit: every trial ha
 lane runs on one thread and is never narrower than two rows.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state
+from torch.utils._pytree import tree_map
 
-from gradprix.kernels import Stacked
 from gradprix.tasks import Task, schedule
 from gradprix.tasks._seeds import fresh, stream
 
-from ._trial import Outcome, Trial
+from ._network import Apart, Form, Together, quiet
+from ._steppers import Steppers
+from ._trial import Outcome, Trial, form
 
-EVALUATED_AT_ONCE = 1024
-"""Examples of each network in one evaluation call: enough to fill the machine, few enough to fit."""
+STACKED = Form()
+NARROWEST = 2
+"""Rows: a stack of one is computed by other kernels, whose rounding differs."""
+WORTH = 0.25
+"""The share of diverged networks from which it pays to go on without them: leaving copies everything once."""
+BATCHES_AT_ONCE = 8
+"""Training batches' worth of examples of each network in one evaluation call: it keeps less than training does."""
+NAN = float("nan")
 
 
 def run_lane(
-    task: Task, trials: Sequence[Trial], report: Callable[[float], None] = lambda share: None
+    task: Task,
+    trials: Sequence[Trial],
+    report: Callable[[float], None] = lambda share: None,
+    how: Form = STACKED,
 ) -> list[Outcome]:
     """Train every trial of a lane and say what came of it.
 
@@ -34,45 +42,18 @@ def run_lane(
         task: the problem.
         trials: alike in batch size, epochs, schedule and in whether they are judged.
         report: called now and then with the share of the lane that is done.
+        how: the form of the race.
 
     Returns:
         One outcome a trial, in the order given.
     """
     order = sorted(range(len(trials)), key=lambda i: form(trials[i]))
     rows = [trials[i] for i in order]
-    if len(rows) == 1:
-        rows = rows * 2  # a stack of one is computed by other kernels, whose rounding differs
-    with one_thread():
-        outcomes = Lane(task, rows).run(report)
+    if len(rows) < NARROWEST:
+        rows = rows * NARROWEST
+    with quiet():
+        outcomes = Lane(task, rows, how).run(report)
     return [outcome for _, outcome in sorted(zip(order, outcomes, strict=False), key=lambda pair: pair[0])]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """What every lane runs under: one thread, and no time lost on numbers too small to matter."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # vanishing second moments make a step ten times slower
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(threads)
-
-
-def form(trial: Trial) -> tuple[Any, ...]:
-    """Trials of one form are stepped by the same code."""
-    truth = tuple(bool(value) for value in trial.values.values())
-    return trial.rule.name, trial.identity["equations"], trial.identity["state"], truth
-
-
-@dataclass
-class _Examples:
-    """Indices of the examples of each row, `[rows, examples]`."""
-
-    train: Tensor
-    valid: Tensor
-    test: Tensor
 
 
 class Lane:
@@ -81,112 +62,134 @@ class Lane:
     Args:
         task: the problem.
         rows: the trials, two or more, those of one form side by side.
+        how: the form of the race.
 
     Raises:
         ValueError: when the model has nothing to train.
     """
 
-    def __init__(self, task: Task, rows: Sequence[Trial]) -> None:
-        self.task, self.rows, self.budget = task, rows, rows[0]
+    def __init__(self, task: Task, rows: Sequence[Trial], how: Form = STACKED) -> None:
+        self.task, self.trials, self.budget = task, rows, rows[0]
         self.data = task.loaded
         self.seeds = list(dict.fromkeys(trial.seed for trial in rows))
         splits = [self.data.split(seed) for seed in self.seeds]
-        self.of_seed = torch.tensor([self.seeds.index(trial.seed) for trial in rows])
-        self.examples = _Examples(*(torch.stack([getattr(s, part) for s in splits]) for part in vars(splits[0])))
+        self.train, self.valid, self.test = (
+            torch.stack([getattr(split, part) for split in splits]) for part in ("train", "valid", "test")
+        )
         self.orders = [stream(seed, "order") for seed in self.seeds]
+        self.rows = torch.arange(len(rows))  # the trials that still train
+        self.of_seed = torch.tensor([self.seeds.index(trial.seed) for trial in rows])
 
         models = {seed: fresh(task.model, seed) for seed in self.seeds}
-        self.model = models[self.seeds[0]]
-        stacked, self.buffers = stack_module_state([models[trial.seed] for trial in rows])
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        model = models[self.seeds[0]]
+        stacked, buffers = stack_module_state([models[trial.seed] for trial in rows])
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not trained:
             raise ValueError("the model has no parameter that can be trained")
-        self.frozen = {name: tensor.detach() for name, tensor in stacked.items() if name not in trained}
-        # One matrix holds every weight, a row a network; the model sees views into it.
-        columns = [stacked[name].detach().reshape(len(rows), -1) for name in sorted(trained)]
-        self.weights = torch.cat(columns, dim=1)
-        self.params, start = {}, 0
-        for name in sorted(trained):
-            shape = stacked[name].shape
-            stop = start + shape[1:].numel()
-            self.params[name] = self.weights[:, start:stop].view(shape).detach().requires_grad_()
-            start = stop
-        self.steppers = []
-        for _, group in groupby(range(len(rows)), key=lambda i: form(rows[i])):
-            index = list(group)
-            block = slice(index[0], index[-1] + 1)
-            stepper = Stacked(rows[block.start].rule, [rows[i].values for i in index], self.weights[block])
-            self.steppers.append((block, stepper))
-        self.train_loss = vmap(self._loss_of_one)
-        self.predict = vmap(self._output_of_one)
-        self.loss = vmap(task.loss)
-
-    def _output_of_one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Any:
-        return functional_call(self.model, (params, buffers), (inputs,))
-
-    def _loss_of_one(self, params: Any, buffers: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-        return self.task.loss(self._output_of_one(params, buffers, inputs), targets)
-
-    @property
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {**self.params, **self.frozen}, self.buffers
+        self.leaves = {name: x.detach().clone() for name, x in stacked.items() if name in trained}
+        self.rest = {**{name: x.detach() for name, x in stacked.items() if name not in trained}, **buffers}
+        self.steppers: Steppers | None = None
+        self.network = (Together if how.stacked else Apart)(task, [trial.seed for trial in rows])
+        self.diverged: list[int | None] = [None] * len(rows)
 
     def run(self, report: Callable[[float], None]) -> list[Outcome]:
-        count = self.examples.train.shape[1]
+        """Train to the end, and say what came of each trial."""
+        count = self.train.shape[1]
         batch = self.budget.batch_size or count
         starts = range(0, count, batch)
+        sizes = torch.tensor([min(batch, count - start) for start in starts], dtype=torch.float64)
         factor = schedule(self.budget.schedule, self.budget.epochs * len(starts))
-        losses, curves = [], []
+        curves: list[list[tuple[int, float, float, float]]] = [[] for _ in self.trials]
         for epoch in range(self.budget.epochs):
             order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
-            shuffled = self.examples.train.gather(1, order)
-            self.model.train()
+            shuffled = self.train.gather(1, order)
+            losses = []
             for i, start in enumerate(starts):
                 losses.append(self.step(shuffled[:, start : start + batch], factor(epoch * len(starts) + i)))
                 if i % 64 == 0:
                     report((epoch + i / len(starts)) / self.budget.epochs)
-            sizes = torch.tensor([min(batch, count - start) for start in starts], dtype=torch.float64)
-            train = torch.stack(losses[-len(starts) :]).double().T @ (sizes / count)
-            curves.append((count * (epoch + 1), train.tolist(), *self.evaluate(self.examples.valid)))
-        finite = torch.stack(losses).isfinite()
-        test = self.evaluate(self.examples.test) if self.budget.judged else None
-        return [self.outcome(row, curves, finite[:, row], test) for row in range(len(self.rows))]
+            self._note(torch.stack(losses), epoch * len(starts))
+            mean = (torch.stack(losses).double().T @ (sizes / count)).tolist()
+            points = dict(zip(self.rows.tolist(), zip(mean, *self.evaluate(self.valid), strict=True), strict=True))
+            for row, curve in enumerate(curves):
+                point = (NAN, NAN, NAN) if self.diverged[row] is not None else points[row]
+                curve.append((count * (epoch + 1), *point))
+            self._leave()
+        for row, curve in enumerate(curves):
+            if self.diverged[row] is None and not math.isfinite(curve[-1][2]):
+                self.diverged[row] = self.budget.epochs * len(starts)  # the last step did it
+        return self._outcomes(curves)
 
     def step(self, index: Tensor, factor: float) -> Tensor:
-        """One step of every network on its own batch; returns each one's loss before it."""
-        index = index[self.of_seed]
-        loss = self.train_loss(*self.state, self.data.inputs[index], self.data.targets[index])
-        if loss.dim() != 1:
-            raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape[1:])}, not one number")
-        leaves = list(self.params.values())
-        gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True, materialize_grads=True)
+        """One step of every network on its own batch, `[seeds, batch]`; returns each one's loss before it."""
+        losses, gradients = self.network.gradients(self.leaves, self.rest, *self._batch(index))
         with torch.no_grad():
-            flat = torch.cat([gradient.reshape(len(self.rows), -1) for gradient in gradients], dim=1)
-            for block, stepper in self.steppers:
-                stepper.step(flat[block], factor)
-        return loss.detach()
+            if self.steppers is None:
+                # What nothing uses has no gradient, and is not stepped, nor decayed.
+                self.leaves, idle = (
+                    {n: x for (n, x), g in zip(self.leaves.items(), gradients, strict=True) if (g is None) is unused}
+                    for unused in (False, True)
+                )
+                self.rest |= idle
+                gradients = [g for g in gradients if g is not None]
+                self.steppers = Steppers(self.trials, list(self.leaves.values()))
+            found = zip(gradients, self.leaves.values(), strict=True)
+            self.steppers.step([torch.zeros_like(x) if g is None else g for g, x in found], factor)
+        return losses
 
     @torch.no_grad()
     def evaluate(self, part: Tensor) -> tuple[list[float], list[float]]:
-        """Each network's loss and metric on its own examples."""
-        self.model.eval()
+        """Each network's loss and metric on its own examples, `[seeds, examples]`."""
+        if self.steppers is not None:
+            self.steppers.turn("eval")
+        at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
         outputs, targets, losses = [], [], []
-        for index in part.tensor_split(tuple(range(EVALUATED_AT_ONCE, part.shape[1], EVALUATED_AT_ONCE)), dim=1):
-            index = index[self.of_seed]
-            outputs.append(self.predict(*self.state, self.data.inputs[index]))
-            targets.append(self.data.targets[index])
-            losses.append(self.loss(outputs[-1], targets[-1]).double() * index.shape[1])
+        for index in part.split(at_once, dim=1):
+            inputs, wanted = self._batch(index)
+            output, loss = self.network.outputs(self.leaves, self.rest, inputs, wanted)
+            outputs.append(output)
+            targets.append(wanted)
+            losses.append(loss.double() * index.shape[1])
+        if self.steppers is not None:
+            self.steppers.turn("train")
         loss = torch.stack(losses).sum(0) / part.shape[1]
-        pairs = zip(torch.cat(outputs, dim=1), torch.cat(targets, dim=1), strict=True)
-        return loss.tolist(), [float(self.task.metric.score(output, target)) for output, target in pairs]
+        output, target = tree_map(lambda *parts: torch.cat(parts, dim=1), *outputs), torch.cat(targets, dim=1)
+        score = self.task.metric.score
+        metric = [float(score(tree_map(lambda x: x[row], output), target[row])) for row in range(len(self.rows))]
+        return loss.tolist(), metric
 
-    def outcome(self, row: int, curves: list[Any], finite: Tensor, test: Any) -> Outcome:
-        diverged = None if bool(finite.all()) else int((~finite).int().argmax()) + 1
-        if diverged is None and not math.isfinite(curves[-1][2][row]):
-            diverged = len(finite)  # the last step did it
-        loss, metric = (None, None) if test is None else (test[0][row], test[1][row])
-        if diverged is not None and test is not None:
-            loss, metric = float("inf"), self.task.baseline
-        return Outcome(
-            [(n, train[row], valid[row], score[row]) for n, train, valid, score in curves], loss, metric, diverged
-        )
+    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The examples of each row: gathered once for each seed, then dealt out."""
+        return self.data.inputs[index][self.of_seed], self.data.targets[index][self.of_seed]
+
+    def _note(self, losses: Tensor, before: int) -> None:
+        """Note the trials whose loss is not a finite number for the first time, at its step, counted from 1."""
+        lost = ~losses.isfinite()
+        for row, first in zip(self.rows.tolist(), lost.int().argmax(0).tolist(), strict=True):
+            if self.diverged[row] is None and bool(lost[first, (self.rows == row).nonzero()]):
+                self.diverged[row] = before + first + 1
+
+    def _leave(self) -> None:
+        """Go on without those that diverged, if they are many."""
+        alive = [i for i, row in enumerate(self.rows.tolist()) if self.diverged[row] is None]
+        dead = [i for i in range(len(self.rows)) if i not in alive]
+        index = torch.tensor(sorted(alive + dead[: max(0, NARROWEST - len(alive))]))
+        if len(self.rows) - len(index) < max(1, WORTH * len(self.rows)):
+            return
+        self.rows, self.of_seed = self.rows[index], self.of_seed[index]
+        self.leaves = {name: x[index] for name, x in self.leaves.items()}
+        self.rest = {name: x[index] for name, x in self.rest.items()}
+        self.network.keep(index)
+        if self.steppers is not None:
+            self.steppers.keep(index, list(self.leaves.values()))
+
+    def _outcomes(self, curves: Sequence[list[tuple[int, float, float, float]]]) -> list[Outcome]:
+        tests: dict[int, tuple[float, float]] = {}
+        if self.budget.judged:
+            tests = dict(zip(self.rows.tolist(), zip(*self.evaluate(self.test), strict=True), strict=True))
+        outcomes = []
+        for row, (curve, diverged) in enumerate(zip(curves, self.diverged, strict=True)):
+            loss, metric = tests.get(row, (None, None)) if diverged is None else (float("inf"), self.task.baseline)
+            judged: tuple[Any, Any] = (loss, metric) if self.budget.judged else (None, None)
+            outcomes.append(Outcome(curve, *judged, diverged))
+        return outcomes

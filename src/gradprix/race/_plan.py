@@ -112,7 +112,6 @@ class Plan:
             "trials": self.trials,
             "seeds": self.seeds,
             "seed": self.seed,
-            "form": "stacked, one row a network, a batch of its own",
             "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             "entries": [self._describe(entry) for entry in self.entries],
         }
@@ -124,8 +123,8 @@ class Plan:
             "name": entry.name,
             "optimizer": entry.optimizer,
             "rule": entry.rule.name,
-            "equations": trial.identity["equations"],
-            "fixed": dict(entry.fixed),
+            **{key: trial.identity[key] for key in ("equations", "class", "code", "version") if key in trial.identity},
+            "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
             "space": {"lr": [low, high]},
             "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
@@ -137,3 +136,8 @@ class Plan:
     def key(self) -> str:
         """A hash of the plan."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON keeps it."""
+    return value if isinstance(value, int | float | str | None) else repr(value)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from gradprix.tasks import ALL, Task
 from ._check import check
 from ._engine import Engine, Local
 from ._entry import Entry, UnknownNameError, entries
+from ._network import Form
 from ._journal import Journal, OtherRaceError
 from ._plan import SEEDS, TRIALS, Plan
 from ._record import Finals, make_record
@@ -104,10 +105,12 @@ def race(
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
     """Run a plan, or finish it where it was left."""
-    check(plan)
-    described = plan.describe()
     with Journal(out) as journal:
         before = journal.read("plan")
+        # What a trial found out, once: the race goes on in the form in which it began.
+        kept = journal.read("form")
+        form = check(plan) if kept is None else Form(**kept)
+        described = {**plan.describe(), "form": form.describe()}
         if before is not None and before != described:
             differs = [k for k in described if before.get(k) != described[k]]
             raise OtherRaceError(
@@ -115,7 +118,8 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
                 f"Keep this one elsewhere, such as in {out}-2 (--out), or delete that one."
             )
         journal.write("plan", described)
-        course = _Course(plan, journal, engine, watch)
+        journal.write("form", asdict(form))
+        course = _Course(plan, form, journal, engine, watch)
         tuned = course.tune()
         finals = course.finish(tuned)
         record = make_record(plan, described, course.tried, tuned, finals, course.seconds)
@@ -128,6 +132,7 @@ class _Course:
     """A race under way: what is finished, and how to get what is not."""
 
     plan: Plan
+    form: Form
     journal: Journal
     engine: Engine
     watch: Watch
@@ -149,7 +154,7 @@ class _Course:
 
         watch(0.0)
         started = time.perf_counter()
-        for lane, outcomes in self.engine.run(self.plan.task, list(missing.values()), watch) if missing else ():
+        for lane, outcomes in self.engine.run(self.plan.task, list(missing.values()), watch, self.form) if missing else ():
             self.journal.finish(lane, outcomes)
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.write("seconds", self.seconds)
@@ -171,7 +176,7 @@ class _Course:
         """Tune all entries side by side: what each wants next is run together with what the others want."""
         entries = {entry.name: entry for entry in self.plan.entries}
         tuners = {
-            name: tune(entry.space["lr"], entry.rule.hyperparameters["lr"], self.plan.trials)
+            name: tune(entry.space["lr"], entry.default_rate, self.plan.trials)
             for name, entry in entries.items()
         }
         tuned: dict[str, Tuned] = {}

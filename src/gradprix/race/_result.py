@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class Best:
 
     Args:
         name: its name in the race.
-        optimizer: its class in `gradprix.optim`.
+        optimizer: its class in `gradprix.optim`, or the full name of another one.
         arguments: what the class was called with.
         code: the same as a line to paste.
     """
@@ -34,11 +35,14 @@ class Best:
         """The optimizer on these parameters; give it the schedule it was tuned with, `gradprix.schedule`.
 
         Raises:
-            ValueError: when a rule of your own won: a record holds its name, not its code.
+            ValueError: when a rule or class of your own won that is not found: a record holds names, not code.
         """
-        if not hasattr(optim, self.optimizer):
-            raise ValueError(f"{self.name} steps with a rule of your own. Make it yourself: {self.code}")
-        made: torch.optim.Optimizer = getattr(optim, self.optimizer)(params, **self.arguments)
+        home, _, name = self.optimizer.rpartition(".")
+        try:
+            make = getattr(import_module(home) if home else optim, name)
+        except (ImportError, AttributeError):
+            raise ValueError(f"{self.name} steps with code of your own. Make it yourself: {self.code}") from None
+        made: torch.optim.Optimizer = make(params, **self.arguments)
         return made
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from gradprix.rules import Rule, formula
 
+from ._anyone import Anyone
+
 
 @dataclass(frozen=True, eq=False)
 class Trial:
@@ -17,15 +19,15 @@ class Trial:
     Args:
         rule: what steps the weights.
         values: all of its hyperparameters.
-        seed: decides initial weights, split and batch order.
+        seed: decides initial weights, split, batch order and noise.
         batch_size: examples a step; 0 for all.
         epochs: passes over the training examples.
         schedule: how the learning rate goes.
         judged: whether the test examples are scored (once, after the last step).
     """
 
-    rule: Rule
-    values: Mapping[str, float | bool]
+    rule: Rule | Anyone
+    values: Mapping[str, Any]
     seed: int
     batch_size: int
     epochs: int
@@ -35,11 +37,8 @@ class Trial:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the key is made of."""
-        equations = formula(self.rule, **self.values)
-        rest = {k: v for k, v in vars(self).items() if k not in ("rule", "values", "identity", "key")}
-        state = [f"{name}: {s.kind} from {s.init}" for name, s in self.rule.kept(self.values).items()]
-        values = {name: float(value) for name, value in self.values.items()}
-        return {"rule": self.rule.name, "equations": equations, "state": state, "values": values, **rest}
+        rest = {name: getattr(self, name) for name in ("seed", "batch_size", "epochs", "schedule", "judged")}
+        return {"rule": self.rule.name, **described(self.rule, self.values), **rest}
 
     @cached_property
     def key(self) -> str:
@@ -47,12 +46,38 @@ class Trial:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def described(optimizer: Rule | Anyone, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What steps the weights, as JSON: a rule's equations, or where another class's code is from."""
+    if isinstance(optimizer, Anyone):
+        return {**optimizer.describe(values), "values": {name: repr(value) for name, value in sorted(values.items())}}
+    return {**_equations(optimizer, values), "values": {name: float(value) for name, value in values.items()}}
+
+
+def _equations(rule: Rule, values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """A rule's equations and state, which depend on which of its hyperparameters are not zero."""
+    key = (rule, *map(bool, values.values()))
+    if key not in _WRITTEN:
+        state = [f"{name}: {s.kind} from {s.init}" for name, s in rule.kept(values).items()]
+        _WRITTEN[key] = {"equations": formula(rule, **values), "state": state}
+    return _WRITTEN[key]
+
+
+_WRITTEN: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+
+
+def form(trial: Trial) -> tuple[Any, ...]:
+    """Trials of one form are stepped by the same code."""
+    truth = tuple(bool(value) for value in trial.values.values())
+    return (*(str(trial.identity.get(key)) for key in ("rule", "equations", "state", "class")), truth)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a trial.
 
     Args:
-        curve: after each epoch: examples seen, mean training loss over the epoch, validation loss, validation metric.
+        curve: after each epoch: examples seen, mean training loss over the epoch, validation loss, validation metric;
+            not numbers once it has diverged.
         test_loss: after the last step; None unless judged.
         test_metric: after the last step; None unless judged; the task's baseline if it diverged.
         diverged: the first step, from 1, whose training loss was not finite; None if all were.

@@ -1,0 +1,111 @@
+"""Anyone's optimizer: any class of `torch.optim.Optimizer`, as something that can be raced."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradprix.rules import Log
+
+
+@dataclass(frozen=True)
+class Anyone:
+    """A class of optimizers, with what a race asks of a rule.
+
+    Each network gets one of its own, which steps that network's rows of the stack: tensors of their true shape, with
+    gradients from the shared backward pass.
+
+    Args:
+        make: the class: `make(params, lr=..., ...)`.
+
+    Raises:
+        ValueError: when it cannot be raced; the message says why.
+    """
+
+    make: type[torch.optim.Optimizer]
+
+    def __post_init__(self) -> None:
+        if "lr" not in self._signature:
+            raise ValueError(f"{self.name} takes no lr, which is what a race tunes.")
+        closure = inspect.signature(self.make.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{self.name} needs a closure that evaluates the model again within a step: a race shares one forward "
+                "and backward pass a step between all optimizers, so that they see the same number of examples."
+            )
+
+    @property
+    def name(self) -> str:
+        """The class's name."""
+        return self.make.__name__
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.make) or "").strip().partition("\n")[0] or f"{self.make.__module__}.{self.name}."
+
+    @cached_property
+    def _signature(self) -> dict[str, Any]:
+        return {
+            name: parameter.default
+            for name, parameter in list(inspect.signature(self.make).parameters.items())[1:]
+            if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        }
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Its arguments that have defaults."""
+        return {name: value for name, value in self._signature.items() if value is not inspect.Parameter.empty}
+
+    @property
+    def space(self) -> dict[str, Log]:
+        """Where the learning rate is searched: its rule's space, or two decades on either side of the default."""
+        rule = getattr(self.make, "rule", None)
+        if rule is not None:
+            return dict(rule.space)
+        lr = self.hyperparameters.get("lr")
+        if not isinstance(lr, int | float) or not lr > 0:
+            raise ValueError(f"{self.name} has no default lr to search around: give its space={{'lr': gp.log(...)}}.")
+        return {"lr": Log(lr / 100, lr * 100)}
+
+    def values(self, **given: Any) -> dict[str, Any]:
+        """What the class is called with.
+
+        Raises:
+            ValueError: for a name that it does not take.
+        """
+        open_ended = any(
+            p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(self.make).parameters.values()
+        )
+        if not open_ended and (unknown := given.keys() - self._signature.keys()):
+            raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}. It takes: {', '.join(self._signature)}.")
+        return given
+
+    def memory(self, values: Mapping[str, Any]) -> int:
+        """How many numbers per weight it remembers, found by a step on a small matrix."""
+        weight = nn.Parameter(torch.ones(4, 8))
+        optimizer = self.make([weight], **values)
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        held = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
+        return round(sum(value.numel() for value in held) / weight.numel())
+
+    def describe(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What its numbers depend on, besides its arguments: the class, its code, and its package's version."""
+        package = self.make.__module__.partition(".")[0]
+        try:
+            code = inspect.getsource(self.make)
+        except (OSError, TypeError):
+            code = ""
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            version = ""
+        digest = hashlib.sha256(code.encode()).hexdigest()[:16]
+        return {"class": f"{self.make.__module__}.{self.make.__qualname__}", "code": digest, "version": version}

@@ -1,0 +1,203 @@
+"""Operations in forms that stack well.
+
+vmap stacks an operation in a form that fits every use of it: a convolution becomes one in groups, a layer a product and
+then a sum, attention a loop. For what networks spend their time in there are forms of our own here, in the place of
+`torch.nn.functional`'s for as long as a lane runs. Each computes a row from that row alone, and in the same order
+whatever the number of rows; what it has no form for goes to torch's function.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch.nn import functional
+
+Form = Callable[..., Any]
+FORMS: dict[str, Form] = {}
+"""By the name of the function in `torch.nn.functional`: takes what it takes, but stacked, `[rows, ...]`; answers
+`NotImplemented` for a use that it does not fit."""
+
+
+def form(function: Form) -> Form:
+    """Declare a form of the function of the same name."""
+    FORMS[function.__name__] = function
+    return function
+
+
+class _Bridge(torch.autograd.Function):
+    """Leads from a network of its own, in which there are no rows, to the stack."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        raise NotImplementedError("only stacked tensors come here")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: Form, *args: Any) -> Any:
+        rows = info.batch_size
+        stacked = [_rows_first(arg, dim, rows) for arg, dim in zip(args, in_dims[1:], strict=True)]
+        return function(*stacked), 0
+
+
+def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.expand(rows, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+@contextlib.contextmanager
+def stacking() -> Iterator[None]:
+    """Put the forms in the place of torch's functions."""
+    theirs = {name: getattr(functional, name) for name in FORMS}
+    for name, function in theirs.items():
+        setattr(functional, name, _either(FORMS[name], function))
+    try:
+        yield
+    finally:
+        for name, function in theirs.items():
+            setattr(functional, name, function)
+
+
+def _either(ours: Form, theirs: Form) -> Form:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args):
+            found = ours(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+        return theirs(*args, **kwargs)
+
+    return function
+
+
+# A layer
+
+
+@form
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """`x Wᵀ + b`, the sum within the product."""
+    return _Bridge.apply(_Linear.apply, x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        flat = x.reshape(len(x), -1, x.shape[-1])
+        ctx.save_for_backward(flat, weight)
+        ctx.shape = x.shape
+        if bias is None:
+            out = torch.bmm(flat, weight.mT)
+        else:
+            out = torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        flat, weight = ctx.saved_tensors
+        g = g.reshape(len(g), -1, g.shape[-1])
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        return (
+            torch.bmm(g, weight).view(ctx.shape) if need_x else None,
+            torch.bmm(g.mT, flat) if need_weight else None,
+            g.sum(1) if need_bias else None,
+        )
+
+
+# Images: in memory as `[rows, batch, height, width, channels]`, which products take and in which torch pools fastest
+
+
+@form
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """One product a network: of the patches under the kernel with the kernel."""
+    if groups != 1 or x.dim() != 4 or isinstance(padding, str):
+        return NotImplemented
+    return _Bridge.apply(_Conv2d.apply, x, weight, bias, _pair(stride), _pair(padding), _pair(dilation))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, *width = [value] if isinstance(value, int) else value
+    return (height, *width) if width else (height, height)
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any
+    ) -> Tensor:
+        rows, out, channels, *kernel = weight.shape
+        image = _padded(x.permute(0, 1, 3, 4, 2), padding)
+        patches, size = _patches(image, kernel, stride, dilation)
+        matrix = weight.permute(0, 3, 4, 2, 1).reshape(rows, -1, out)
+        found = torch.bmm(patches, matrix) if bias is None else torch.baddbmm(bias.unsqueeze(1), patches, matrix)
+        ctx.save_for_backward(patches, weight, matrix)
+        ctx.given = x.shape, image.shape, size, stride, padding, dilation
+        return found.view(rows, -1, *size, out).permute(0, 1, 4, 2, 3)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        patches, weight, matrix = ctx.saved_tensors
+        inside, padded, size, stride, padding, dilation = ctx.given
+        rows, out, channels, height, width = weight.shape
+        image = g.permute(0, 1, 3, 4, 2)
+        g = image.reshape(rows, -1, out)
+        need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
+        g_x = g_weight = None
+        if need_weight:
+            g_weight = torch.bmm(patches.mT, g).view(rows, height, width, channels, out).permute(0, 4, 3, 1, 2)
+        if need_x and stride == (1, 1) and all(d * (k - 1) >= p for d, k, p in zip(dilation, (height, width), padding, strict=True)):
+            # The gradient is a convolution itself, with the kernel turned round.
+            around = [d * (k - 1) - p for d, k, p in zip(dilation, (height, width), padding, strict=True)]
+            back, _ = _patches(_padded(image, around), (height, width), stride, dilation)
+            turned = weight.flip(3, 4).permute(0, 3, 4, 1, 2).reshape(rows, -1, channels)
+            g_x = torch.bmm(back, turned).view(rows, -1, *inside[3:], channels).permute(0, 1, 4, 2, 3)
+        elif need_x:
+            parts = torch.bmm(g, matrix.mT).view(rows, -1, *size, height, width, channels)
+            sums = parts.new_zeros(padded)
+            for i in range(height):
+                for j in range(width):
+                    _under(sums, (i, j), size, stride, dilation).add_(parts[..., i, j, :])
+            g_x = sums[:, :, padding[0] :, padding[1] :][:, :, : inside[3], : inside[4]].permute(0, 1, 4, 2, 3)
+        return g_x, g_weight, g.sum(1) if need_bias else None, None, None, None
+
+
+def _padded(image: Tensor, padding: Any) -> Tensor:
+    if not any(padding):
+        return image.contiguous()
+    return functional.pad(image, (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+
+
+def _patches(image: Tensor, kernel: Any, stride: Any, dilation: Any) -> tuple[Tensor, tuple[int, int]]:
+    """What lies under each place of a kernel, `[rows, places, kernel height * width * channels]`."""
+    rows, batch, *full, channels = image.shape
+    height, width = (
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(full, kernel, stride, dilation, strict=True)
+    )
+    r, b, h, w, c = image.stride()
+    places, moves = [batch, height, width], [b, h * stride[0], w * stride[1]]
+    under, steps = [*kernel, channels], [h * dilation[0], w * dilation[1], c]
+    if kernel[1] * channels >= width:
+        found = image.as_strided([rows, *places, *under], [r, *moves, *steps]).reshape(rows, -1, math.prod(under))
+    else:  # copied along the image's rows, which are longer here than the kernel's
+        found = image.as_strided([rows, *under, *places], [r, *steps, *moves]).reshape(rows, math.prod(under), -1).mT
+    return found, (height, width)
+
+
+def _under(image: Tensor, at: tuple[int, int], size: Any, stride: Any, dilation: Any) -> Tensor:
+    """The pixels that one place of the kernel meets."""
+    top, left = (i * d for i, d in zip(at, dilation, strict=True))
+    return image[:, :, top : top + stride[0] * size[0] : stride[0], left : left + stride[1] * size[1] : stride[1]]

@@ -1,0 +1,102 @@
+"""What steps the rows of a stack: a rule all of its rows at once, any other optimizer each row by itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradprix.kernels import Stacked
+
+from ._anyone import Anyone
+from ._trial import Trial, form
+
+
+class Each:
+    """Any optimizer, once for each row, on parameters that are the rows of the stack.
+
+    Args:
+        make: `make(params, **values)`.
+        rows: what it is called with for each row.
+        params: the parameters, `[rows, ...]` each, stepped in place.
+    """
+
+    def __init__(
+        self, make: Callable[..., torch.optim.Optimizer], rows: Sequence[Mapping[str, Any]], params: Sequence[Tensor]
+    ) -> None:
+        self.params = [[nn.Parameter(x[row]) for x in params] for row in range(len(rows))]
+        self.optimizers = [make(own, **values) for own, values in zip(self.params, rows, strict=True)]
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+
+    def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
+        """Step every row once, with its learning rate times `factor`."""
+        for row, (own, optimizer, rates) in enumerate(zip(self.params, self.optimizers, self.rates, strict=True)):
+            for x, g in zip(own, gradients, strict=True):
+                x.grad = g[row]
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            with torch.enable_grad():  # as in a plain loop: some switch it off themselves, and some switch it on
+                optimizer.step()
+
+    def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
+        """Go on with some of the rows alone, whose parameters are now these."""
+        chosen = index.tolist()
+        self.params, self.optimizers, self.rates = (
+            [values[i] for i in chosen] for values in (self.params, self.optimizers, self.rates)
+        )
+        for row, own in enumerate(self.params):
+            for x, stack in zip(own, params, strict=True):
+                x.data = stack[row]
+
+    def turn(self, to: str) -> None:
+        """Call `eval` or `train` of optimizers that evaluate the model at another point than they train."""
+        for optimizer in self.optimizers:
+            if hasattr(optimizer, to):
+                getattr(optimizer, to)()
+
+
+class Steppers:
+    """What steps all rows of a lane.
+
+    Args:
+        trials: one a row, those of one form side by side.
+        params: the parameters, `[rows, ...]` each, stepped in place.
+    """
+
+    def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor]) -> None:
+        self.each: list[tuple[slice, list[int], Stacked | Each]] = []
+        for _, group in groupby(range(len(trials)), key=lambda row: form(trials[row])):
+            rows = list(group)
+            block, optimizer = slice(rows[0], rows[-1] + 1), trials[rows[0]].rule
+            values = [trials[row].values for row in rows]
+            if isinstance(optimizer, Anyone):
+                everything = list(range(len(params)))
+                self.each.append((block, everything, Each(optimizer.make, values, [x[block] for x in params])))
+                continue
+            for dtype in dict.fromkeys(x.dtype for x in params):
+                chosen = [k for k, x in enumerate(params) if x.dtype is dtype]
+                self.each.append((block, chosen, Stacked(optimizer, values, [params[k][block] for k in chosen])))
+
+    def step(self, gradients: Sequence[Tensor], factor: float) -> None:
+        """Step every row once, with its learning rate times `factor`."""
+        for block, chosen, stepper in self.each:
+            stepper.step([gradients[k][block] for k in chosen], factor)
+
+    def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
+        """Go on with some of the rows alone, in order, whose parameters are now these."""
+        left, start = [], 0
+        for block, chosen, stepper in self.each:
+            own = index[(index >= block.start) & (index < block.stop)] - block.start
+            if len(own):
+                start = int((index < block.start).sum())
+                now = slice(start, start + len(own))
+                stepper.keep(own, [params[k][now] for k in chosen])
+                left.append((now, chosen, stepper))
+        self.each = left
+
+    def turn(self, to: str) -> None:
+        """Go to the point to evaluate at (`"eval"`), or back to the one that is trained (`"train"`)."""
+        for _, _, stepper in self.each:
+            if isinstance(stepper, Each):
+                stepper.turn(to)
