@@ -31,20 +31,53 @@ def gradient(t: int, n: int = 37) -> torch.Tensor:
     return torch.randn(n, generator=torch.Generator().manual_seed(t)) * 10.0 ** (t % 5 - 3)
 
 
+def nearest_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch takes roots with Intel's MKL, which is not always rounded to nearest; all other arithmetic is."""
+    monkeypatch.setattr(torch.Tensor, "sqrt", lambda a: torch.from_numpy(np.sqrt(a.numpy())))
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernel", "torch"])
 @pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(rule: Any, values: Any, dtype: torch.dtype) -> None:
+def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(
+    rule: Any, values: Any, dtype: torch.dtype, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest_roots(monkeypatch)
     rates = [1e-3, 0.02, 0.5]
     rows = [rule.values(**{**values, "lr": lr}) for lr in rates]
     stack = torch.stack([gradient(100 + i) for i in range(3)]).to(dtype)
     alone: list[tuple[torch.Tensor, dict[str, Any]]] = [(x.clone(), {}) for x in stack]
-    stacked = Stacked(rule, rows, stack)
+    params = [stack[:, :30].view(3, 5, 6).clone(), stack[:, 30:].clone()]
+    stacked = Stacked(rule, rows, params)
+    if not compiled:
+        stacked.kernel = None
     for t in range(1, 60):
         g = torch.stack([gradient(t), gradient(t + 1000), gradient(t)]).to(dtype)
-        stacked.step(g, factor=0.5)
+        if t == 40:  # the first leaves
+            alone, rates, rows = alone[1:], rates[1:], rows[1:]
+            params = [x[1:].clone() for x in params]
+            stacked.keep(torch.tensor([1, 2]), params)
+        g = g[-len(alone) :]
+        stacked.step([g[:, :30].view(-1, 5, 6), g[:, 30:]], factor=0.5)
         for i, (x, state) in enumerate(alone):
             alone[i] = eager(rule, {**rows[i], "lr": rates[i] * 0.5}, t, x, g[i], state)
-        assert torch.equal(stack, torch.stack([x for x, _ in alone]))
+        assert torch.equal(torch.cat([x.flatten(1) for x in params], dim=1), torch.stack([x for x, _ in alone]))
+
+
+def test_a_row_of_a_bfloat16_stack_is_what_the_optimizer_makes_of_it() -> None:
+    rows = [rules.adam.values(lr=lr) for lr in (1e-3, 0.02)]
+    start_at = gradient(100).bfloat16()
+    stack = torch.stack([start_at, start_at])
+    alone = [torch.nn.Parameter(start_at.clone()) for _ in rows]
+    optimizers = [optim.Adam([x], lr=row["lr"]) for x, row in zip(alone, rows, strict=True)]
+    stacked = Stacked(rules.adam, rows, [stack])
+    for t in range(1, 40):
+        g = torch.stack([gradient(t), gradient(t + 1000)]).bfloat16()
+        stacked.step([g])
+        for i, (x, optimizer) in enumerate(zip(alone, optimizers, strict=True)):
+            x.grad = g[i].clone()
+            optimizer.step()
+    assert torch.equal(stack, torch.stack([x.detach() for x in alone]))
 
 
 @pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
@@ -52,8 +85,7 @@ def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(rule: Any, values: An
 def test_the_compiled_kernel_equals_the_rule_alone_to_the_bit(
     rule: Any, values: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # torch takes roots with Intel's MKL, which is not always rounded to nearest; all other arithmetic is.
-    monkeypatch.setattr(torch.Tensor, "sqrt", lambda a: torch.from_numpy(np.sqrt(a.numpy())))
+    nearest_roots(monkeypatch)
     full = rule.values(**{**values, "lr": 0.02})
     x, state = gradient(100).to(dtype), {}
     p = torch.nn.Parameter(x.clone())
@@ -79,7 +111,7 @@ def test_the_compiled_kernel_equals_the_rule_alone_to_the_bit(
 @pytest.mark.parametrize("rule", [r for r, _ in WHOLE], ids=lambda r: r.name)
 def test_whole_tensors_are_not_stacked_yet(rule: rules.Rule) -> None:
     with pytest.raises(ValueError, match=f"{rule.name} steps whole tensors .* cannot be stacked yet"):
-        Stacked(rule, [rule.values(), rule.values()], torch.ones(2, 12))
+        Stacked(rule, [rule.values(), rule.values()], [torch.ones(2, 12)])
 
 
 @pytest.mark.parametrize(("rule", "values"), CASES + WHOLE, ids=[*IDS, *(r.name for r, _ in WHOLE)])
@@ -131,13 +163,13 @@ def test_rules_of_ones_own_run_alike_everywhere(rule: rules.Rule) -> None:
     values = rule.values()
     x = gradient(1)
     p, stack = torch.nn.Parameter(x.clone()), x.clone().repeat(2, 1)
-    optimizer, stacked, state = optim.of(rule)([p]), Stacked(rule, [values, values], stack), {}
+    optimizer, stacked, state = optim.of(rule)([p]), Stacked(rule, [values, values], [stack]), {}
     for t in range(1, 20):
         g = gradient(t)
         x, state = eager(rule, values, t, x, g, state)
         x = x.clone()
         p.grad = g.clone()
         optimizer.step()
-        stacked.step(g.repeat(2, 1))
+        stacked.step([g.repeat(2, 1)])
         assert torch.equal(p.detach(), x)
         assert torch.equal(stack[1], x)

@@ -4,6 +4,7 @@ import inspect
 import random
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.race._engine import divide
 from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome, Trial
+from gradprix.rules import Log
 from gradprix.tasks._seeds import fresh, stream
 
 RATES = {"sgd": 0.3, "adagrad": 0.05, "adadelta": 2.0, "rmsprop": 3e-3}
@@ -198,14 +200,99 @@ def test_rules_are_all_raced_by_some_entry() -> None:
     assert {entry.rule for entry in ENTRIES.values()} == can
 
 
-@pytest.mark.parametrize("rule", [rules.lamb, rules.muon], ids=lambda rule: rule.name)
-def test_rules_of_whole_tensors_are_refused(rule: rules.Rule) -> None:
-    with pytest.raises(ValueError, match=f"{rule.name} steps whole tensors .* cannot be stacked yet"):
-        Entry("mine", rule)
-    with pytest.raises(ValueError, match=f"{rule.name} steps whole tensors"):
-        entries([rule.name, "adam"])
+class Signs(torch.optim.Optimizer):
+    """Somebody's own: sees whole matrices, and keeps what it likes."""
+
+    def __init__(self, params: object, lr: float = 1e-3, damp: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr, "damp": damp})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                held = self.state[p].setdefault("mean", torch.zeros_like(p))
+                held.lerp_(p.grad, group["damp"])
+                p.sub_(held.sign() * (group["lr"] * p.norm()))
 
 
-def test_rules_that_evaluate_elsewhere_are_refused() -> None:
-    with pytest.raises(ValueError, match="schedule_free_sgd is evaluated at another point than it trains"):
-        Entry("mine", rules.schedule_free_sgd)
+class Needy(Signs):
+    """Evaluates the model again within a step."""
+
+    def step(self, closure: object) -> None: ...
+
+
+def foreign(make: object, lr: float, **fixed: object) -> Trial:
+    entry = Entry("mine", make, fixed)
+    return Trial(entry.rule, entry.values(lr), 3, 32, 2, "cosine", judged=True)
+
+
+FOREIGN = [
+    *(foreign(Signs, lr, damp=0.3) for lr in (1e-3, 1e-2, 1e30)),
+    *(foreign(torch.optim.ASGD, lr) for lr in (0.05, 0.1)),
+    *(foreign(rules.lamb, lr) for lr in (0.01, 0.02)),
+    *(foreign(rules.muon, lr) for lr in (0.01, 0.02)),
+    *(foreign(rules.schedule_free_adamw, lr) for lr in (0.01, 0.02)),
+]
+
+
+@pytest.mark.parametrize("t", FOREIGN, ids=lambda t: f"{t.rule.name}-{t.values['lr']}")
+def test_anyones_optimizer_trains_as_in_a_plain_loop(t: Trial) -> None:
+    (outcome,) = run_lane(SHORT, [t])
+    data, cut = SHORT.loaded, SHORT.loaded.split(t.seed)
+    model, order = fresh(SHORT.model, t.seed), stream(t.seed, "order")
+    optimizer = t.rule.make(model.parameters(), **t.values)
+    factor = torch.optim.lr_scheduler.LambdaLR(optimizer, tasks.schedule("cosine", 68))
+    for _ in range(2):
+        for index in cut.train[torch.randperm(len(cut.train), generator=order)].split(32):
+            loss = SHORT.loss(model(data.inputs[index]), data.targets[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            factor.step()
+    if hasattr(optimizer, "eval"):
+        optimizer.eval()
+    with torch.no_grad():
+        loss = SHORT.loss(model(data.inputs[cut.test]), data.targets[cut.test]).item()
+    if t.values["lr"] > 1e10:
+        assert outcome.diverged is not None
+    else:
+        assert outcome.test_loss == pytest.approx(loss, rel=1e-3)
+
+
+def test_anyones_optimizers_share_a_lane_with_rules_and_change_no_bit() -> None:
+    trials = [*FOREIGN, trial("adam", 1e-2, 1), trial("momentum", 1e-2, 2), trial("sgd", 1e30, 2)]
+    known = [outcome.to_json() for outcome in run_lane(SHORT, trials)]
+    order = random.Random(0).sample(range(len(trials)), len(trials))
+    for part in (order[:2], order[2:5], order[5:]):
+        assert [o.to_json() for o in run_lane(SHORT, [trials[i] for i in part])] == [known[i] for i in part]
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused_with_the_reason() -> None:
+    for make in (Needy, torch.optim.LBFGS):
+        with pytest.raises(ValueError, match=f"{make.__name__} needs a closure that evaluates the model again"):
+            Entry("mine", make)
+
+
+def test_a_class_of_ours_is_raced_by_its_rule() -> None:
+    entry = Entry("mine", optim.Adam, {"betas": (0.8, 0.99)})
+
+    assert entry.rule is rules.adam
+    assert (entry.values(0.1)["beta1"], entry.values(0.1)["beta2"]) == (0.8, 0.99)
+    assert entry.code(0.1) == "gradprix.optim.Adam(params, lr=0.1, betas=(0.8, 0.99))"
+
+
+def test_optimizers_are_found_by_file_or_module(tmp_path: Path) -> None:
+    (tmp_path / "mine_too.py").write_text("import torch\n\n\nclass MyOpt(torch.optim.SGD):\n    \"\"\"Mine.\"\"\"\n")
+    mine, asgd, adam = entries(f"{tmp_path}/mine_too.py:MyOpt, torch.optim:ASGD, adam")
+
+    assert (mine.name, mine.about, mine.optimizer) == ("myopt", "Mine.", "mine_too.MyOpt")
+    assert mine.space["lr"] == Log(1e-5, 0.1)
+    assert asgd.code(0.1) == "torch.optim.asgd.ASGD(params, lr=0.1)"
+    assert adam.rule is rules.adam
+    for wrong in ("nowhere.py:MyOpt", "torch.optim:Nothing", "no.such:Thing"):
+        with pytest.raises(ValueError, match=wrong.partition(":")[0]):
+            entries(f"{wrong},adam")
+    with pytest.raises(TypeError, match="neither a rule nor a class"):
+        Entry("mine", "adam")
+    with pytest.raises(ValueError, match="ASGD takes no dampening"):
+        Entry("mine", torch.optim.ASGD, {"dampening": 0.1})

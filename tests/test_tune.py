@@ -103,7 +103,7 @@ def test_a_tie_goes_to_the_smaller_rate_and_all_diverged_is_an_answer() -> None:
     assert tuned.rung == min(rung for rung, _ in asked)
 
 
-@given(st.integers(1, 60), st.floats(1e-6, 10), st.floats(1e-6, 1e-2), st.floats(1.05, 1e5))
+@given(st.integers(1, 60), st.floats(1e-6, 10), st.floats(1e-6, 1e-2), st.floats(1.5, 1e5))
 def test_exactly_as_many_trials_as_asked_for_and_none_twice(
     trials: int, best: float, low: float, factor: float
 ) -> None:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import fresh, stream
 
-from ._noise import Noise
+from ._noise import Drawing, Noise
 from ._program import Program, program
 from ._stacking import stacking
 
@@ -88,7 +88,7 @@ class Apart:
     def __init__(self, task: Task, seeds: Sequence[int]) -> None:
         self.task = task
         self.models = [fresh(task.model, seed) for seed in seeds]
-        self.states = [stream(seed, "noise").get_state() for seed in seeds]
+        self.generators = [stream(seed, "noise") for seed in seeds]
 
     def gradients(
         self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor
@@ -98,7 +98,7 @@ class Apart:
         for row, model in enumerate(self.models):
             model.train()
             params = {name: leaf.detach()[row].requires_grad_() for name, leaf in leaves.items()}
-            with self._drawing(row):
+            with Drawing(self.generators[row]):
                 loss = self.task.loss(self._output(params, rest, inputs, row), targets[row])
             if loss.dim() != 0:
                 raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
@@ -111,25 +111,18 @@ class Apart:
         outputs, losses = [], []
         for row, model in enumerate(self.models):
             model.eval()
-            with self._drawing(row), torch.no_grad():
+            with Drawing(self.generators[row]), torch.no_grad():
                 outputs.append(self._output({name: leaf[row] for name, leaf in leaves.items()}, rest, inputs, row))
                 losses.append(self.task.loss(outputs[-1], targets[row]))
         return tree_map(lambda *parts: torch.stack(parts), *outputs), torch.stack(losses)
 
     def keep(self, index: Tensor) -> None:
         """Go on with some of the rows alone."""
-        self.models, self.states = ([values[i] for i in index.tolist()] for values in (self.models, self.states))
+        chosen = index.tolist()
+        self.models, self.generators = ([values[i] for i in chosen] for values in (self.models, self.generators))
 
     def _output(self, params: Tensors, rest: Tensors, inputs: Tensor, row: int) -> Any:
         return functional_call(self.models[row], (params, {name: x[row] for name, x in rest.items()}), (inputs[row],))
-
-    @contextlib.contextmanager
-    def _drawing(self, row: int) -> Iterator[None]:
-        """Lend torch's own generator to a row's seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.states[row])
-            yield
-            self.states[row] = torch.get_rng_state()
 
 
 def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 TAG = torch.Tag.nondeterministic_seeded
@@ -26,6 +27,35 @@ FILLS: dict[Any, Fill] = {
     aten.exponential_.default: lambda empty, g, rate=1.0: empty.exponential_(rate, generator=g),
 }
 """Operations whose numbers depend on a tensor's shape alone: one drawing serves all networks of a seed."""
+
+
+class Drawing(TorchDispatchMode):
+    """Lends torch's random operations a generator, for one network that is trained by itself.
+
+    Numbers are dealt to the elements of a tensor in their order, wherever they are in memory, as in a stack.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer random operations, and leave all others alone."""
+        kwargs = kwargs or {}
+        if TAG not in function.tags or kwargs.get("generator") is not None:
+            return function(*args, **kwargs)
+        if function in FILLS:
+            drawn = FILLS[function](_empty(args[0]), self.generator, *args[1:])
+            return args[0].copy_(drawn) if function._schema.is_mutable else drawn
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.generator.get_state())
+            found = function(*args, **kwargs)
+            self.generator.set_state(torch.get_rng_state())
+        return found
+
+
+def _empty(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 class NoiseError(NotImplementedError):
@@ -73,7 +103,7 @@ class Noise:
     def _fill(self, like: Tensor, fill: Fill) -> Tensor:
         if not self._stacked(like):
             raise NoiseError("it draws random numbers that cannot be told apart by network")
-        drawn = [fill(torch.empty_like(like[0]).contiguous(), self.generators[seed]) for seed in self.used]
+        drawn = [fill(_empty(like[0]), self.generators[seed]) for seed in self.used]
         return torch.stack(drawn)[self.of_row]
 
     def _row_by_row(self, function: Any, args: Any, kwargs: Any) -> Any:

@@ -107,16 +107,16 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
     """Run a plan, or finish it where it was left."""
     with Journal(out) as journal:
         before = journal.read("plan")
-        # What a trial found out, once: the race goes on in the form in which it began.
-        kept = journal.read("form")
-        form = check(plan) if kept is None else Form(**kept)
-        described = {**plan.describe(), "form": form.describe()}
-        if before is not None and before != described:
-            differs = [k for k in described if before.get(k) != described[k]]
+        described = plan.describe()
+        if before is not None and (differs := [key for key in described if before.get(key) != described[key]]):
             raise OtherRaceError(
                 f"{out} holds a race with another plan (different: {', '.join(differs)}). "
                 f"Keep this one elsewhere, such as in {out}-2 (--out), or delete that one."
             )
+        # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
+        kept = journal.read("form")
+        form = check(plan) if kept is None else Form(**kept)
+        described["form"] = form.describe()
         journal.write("plan", described)
         journal.write("form", asdict(form))
         course = _Course(plan, form, journal, engine, watch)

@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, _VF
 from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
 
 Form = Callable[..., Any]
-FORMS: dict[str, Form] = {}
-"""By the name of the function in `torch.nn.functional`: takes what it takes, but stacked, `[rows, ...]`; answers
-`NotImplemented` for a use that it does not fit."""
+FORMS: dict[tuple[Any, str], Form] = {}
+"""By the module and name of torch's function: takes what it takes, and answers `NotImplemented` for a use that it does not
+fit."""
 
 
 def form(function: Form) -> Form:
-    """Declare a form of the function of the same name."""
-    FORMS[function.__name__] = function
+    """Declare a form of the function of the same name in `torch.nn.functional`."""
+    FORMS[functional, function.__name__] = function
     return function
 
 
@@ -56,14 +56,14 @@ def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
 @contextlib.contextmanager
 def stacking() -> Iterator[None]:
     """Put the forms in the place of torch's functions."""
-    theirs = {name: getattr(functional, name) for name in FORMS}
-    for name, function in theirs.items():
-        setattr(functional, name, _either(FORMS[name], function))
+    theirs = {place: getattr(*place) for place in FORMS}
+    for (module, name), function in theirs.items():
+        setattr(module, name, _either(FORMS[module, name], function))
     try:
         yield
     finally:
-        for name, function in theirs.items():
-            setattr(functional, name, function)
+        for (module, name), function in theirs.items():
+            setattr(module, name, function)
 
 
 def _either(ours: Form, theirs: Form) -> Form:
@@ -201,3 +201,52 @@ def _under(image: Tensor, at: tuple[int, int], size: Any, stride: Any, dilation:
     """The pixels that one place of the kernel meets."""
     top, left = (i * d for i, d in zip(at, dilation, strict=True))
     return image[:, :, top : top + stride[0] * size[0] : stride[0], left : left + stride[1] * size[1] : stride[1]]
+
+
+# What vmap does not know, in operations that it knows
+
+
+def _recurrent(layer: Form) -> Form:
+    """Recurrent layers, one after the other, of which torch has one in plain operations.
+
+    Its own way through several leaves out the dropout between them (torch 2.13, `_rnn_helper`).
+    """
+
+    def run(
+        x: Tensor,
+        hidden: Any,
+        weights: Any,
+        biases: bool,
+        layers: int,
+        dropout: float,
+        train: bool,
+        both_ways: bool,
+        batch_first: bool,
+    ) -> Any:
+        if isinstance(biases, list | tuple):
+            return NotImplemented  # packed sequences
+        x = x.transpose(0, 1) if batch_first else x
+        ways, each, lasts = 1 + both_ways, len(weights) // layers, []
+        for i in range(layers):
+            own = slice(i * ways, (i + 1) * ways)
+            start = [h[own] for h in hidden] if isinstance(hidden, list | tuple) else hidden[own]
+            x, *last = layer(x, start, weights[i * each : (i + 1) * each], biases, 1, 0.0, train, both_ways, False)
+            lasts.append(last)
+            if i < layers - 1:
+                x = functional.dropout(x, dropout, train)
+        return x.transpose(0, 1) if batch_first else x, *(torch.cat(parts) for parts in zip(*lasts, strict=True))
+
+    return run
+
+
+for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+    _operation = getattr(torch.ops.aten, _name).input
+    FORMS[_VF, _name] = _recurrent(_operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd])
+
+_normalize = functional.normalize
+
+
+@form
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Any:
+    """With `out`, as the power iteration of spectral norm has it."""
+    return NotImplemented if out is None else out.copy_(_normalize(x, p, dim, eps))

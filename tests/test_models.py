@@ -1,0 +1,271 @@
+"""Every kind of model trains in a stack as it does in a plain loop: gradients, and weights after 20 steps."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gradprix import tasks
+from gradprix.race import ENTRIES
+from gradprix.race._check import check
+from gradprix.race._lane import Lane, run_lane
+from gradprix.race._network import Form, quiet
+from gradprix.race._noise import Drawing
+from gradprix.race._plan import Plan
+from gradprix.race._trial import Trial
+from gradprix.tasks._seeds import fresh, stream
+
+STEPS = 20
+
+
+class Of(nn.Module):
+    """A network of some parts, and what it does with them."""
+
+    def __init__(self, does: Callable[[Any, Tensor], Any], **parts: nn.Module) -> None:
+        super().__init__()
+        self.does = does
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.does(self, x)
+
+
+def image(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (1, 8, 8))
+
+
+def rows(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (8, 8))
+
+
+def mean_out(m: Any, x: Tensor) -> Tensor:
+    return m.out(x.mean(1))
+
+
+def tied() -> nn.Module:
+    net = Of(lambda m, x: m.out(m.b(torch.relu(m.a(x)))), a=nn.Linear(64, 64), b=nn.Linear(64, 64), out=nn.Linear(64, 10))
+    net.b.weight = net.a.weight
+    return net
+
+
+def frozen() -> nn.Module:
+    net = Of(lambda m, x: m.out(torch.relu(m.a(x))), a=nn.Linear(64, 32), out=nn.Linear(32, 10))
+    net.a.requires_grad_(False)
+    net.unused = nn.Parameter(torch.ones(3))
+    return net
+
+
+def conv(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Unflatten(-1, (1, 8, 8)), *layers, nn.Flatten(), nn.LazyLinear(10))
+
+
+def made(net: nn.Module) -> nn.Module:
+    """Lazy layers take their shape from a first example."""
+    net.eval()(torch.rand(2, 64))
+    return net.train()
+
+
+class PerStep(nn.Module):
+    """A recurrent cell in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(8, 16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x.new_zeros(len(x), 16)
+        for row in rows(x).unbind(1):
+            hidden = self.cell(row, hidden)
+        return self.out(hidden)
+
+
+def attend(m: Any, x: Tensor) -> Tensor:
+    h = m.embed(rows(x))
+    return m.out(m.attention(h, h, h, need_weights=False)[0].mean(1))
+
+
+def variational(m: Any, x: Tensor) -> Tensor:
+    mean, log = m.a(x).chunk(2, -1)
+    return m.out(mean + torch.randn_like(mean) * torch.exp(0.5 * log))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(64, 10),
+    "without bias": lambda: nn.Sequential(nn.Linear(64, 16, bias=False), nn.Tanh(), nn.Linear(16, 10, bias=False)),
+    "batch norm": lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)),
+    "batch norm of images": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())),
+    "layer and group norm": lambda: nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 32), nn.GroupNorm(4, 32), nn.Linear(32, 10)),
+    "dropout": lambda: nn.Sequential(nn.Dropout(0.2), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10)),
+    "dropout of channels": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.Dropout2d(0.3))),
+    "alpha dropout": lambda: nn.Sequential(nn.Linear(64, 32), nn.SELU(), nn.AlphaDropout(0.2), nn.Linear(32, 10)),
+    "noise": lambda: Of(variational, a=nn.Linear(64, 16), out=nn.Linear(8, 10)),
+    "lstm": lambda: Of(lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.LSTM(8, 6, 2, dropout=0.3, batch_first=True), out=nn.Linear(6, 10)),
+    "gru": lambda: Of(lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.GRU(8, 6, bidirectional=True, batch_first=True), out=nn.Linear(12, 10)),
+    "rnn": lambda: Of(lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.RNN(8, 6, batch_first=True), out=nn.Linear(6, 10)),
+    "cell in a loop": PerStep,
+    "attention": lambda: Of(attend, embed=nn.Linear(8, 16), attention=nn.MultiheadAttention(16, 4, batch_first=True), out=nn.Linear(16, 10)),
+    "transformer": lambda: Of(
+        lambda m, x: m.out(m.block(m.embed(rows(x))).mean(1)),
+        embed=nn.Linear(8, 16),
+        block=nn.TransformerEncoderLayer(16, 4, 32, dropout=0.1, batch_first=True),
+        out=nn.Linear(16, 10),
+    ),
+    "embedding": lambda: Of(lambda m, x: m.out(m.e((x * 16).long()).mean(1)), e=nn.Embedding(17, 8), out=nn.Linear(8, 10)),
+    "bag of embeddings": lambda: Of(lambda m, x: m.out(m.e((x * 16).long())), e=nn.EmbeddingBag(17, 8), out=nn.Linear(8, 10)),
+    "convolution": lambda: made(conv(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, stride=2))),
+    "same padding": lambda: made(conv(nn.Conv2d(1, 4, 3, padding="same", dilation=2), nn.AvgPool2d(2))),
+    "groups and circles": lambda: made(conv(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, groups=2))),
+    "kernel larger than padding": lambda: made(conv(nn.Conv2d(1, 4, 1, padding=2), nn.Conv2d(4, 4, (1, 3), padding=(1, 0)))),
+    "overlapping pools": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.MaxPool2d(3, stride=2, padding=1), nn.AdaptiveAvgPool2d(2))),
+    "convolution in one dimension": lambda: Of(
+        lambda m, x: m.out(m.c(rows(x)).mean(-1)), c=nn.Conv1d(8, 6, 3, padding=1), out=nn.Linear(6, 10)
+    ),
+    "transposed convolution": lambda: made(conv(nn.Conv2d(1, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 3, stride=2))),
+    "upsampling": lambda: made(conv(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2), nn.PixelUnshuffle(2))),
+    "weight norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 10)),
+    "spectral norm": lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(64, 16)), nn.Linear(16, 10)),
+    "tied weights": tied,
+    "frozen and unused": frozen,
+    "bilinear and gated": lambda: Of(
+        lambda m, x: m.out(functional.glu(m.b(torch.relu(x[:, :32]), x[:, 32:]))), b=nn.Bilinear(32, 32, 16), out=nn.Linear(8, 10)
+    ),
+    "dictionary": lambda: Of(lambda m, x: {"logits": m.a(x), "extra": (x,)}, a=nn.Linear(64, 10)),
+    "tuple": lambda: Of(lambda m, x: (m.a(x), x.sum()), a=nn.Linear(64, 10)),
+}
+APART = {
+    "random slope": lambda: nn.Sequential(nn.Linear(64, 32), nn.RReLU(), nn.Linear(32, 10)),
+    "branch on values": lambda: Of(lambda m, x: m.a(x) if x.sum() > 0 else -m.a(x), a=nn.Linear(64, 10)),
+    "item": lambda: Of(lambda m, x: m.a(x) * min(1.0, x.mean().item() + 1), a=nn.Linear(64, 10)),
+    "random order": lambda: Of(lambda m, x: m.a(x[:, torch.randperm(64)]), a=nn.Linear(64, 10)),
+}
+WHY = {
+    "random slope": "we do not yet support aten::rrelu",
+    "branch on values": "its course depends on values",
+    "item": "reads numbers out of tensors",
+    "random order": "draws random numbers",
+}
+
+
+def loss(output: Any, target: Tensor) -> Tensor:
+    if isinstance(output, dict):
+        output = output["logits"]
+    elif isinstance(output, tuple):
+        output = output[0]
+    return functional.cross_entropy(output, target)
+
+
+def noisy(output: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(output + 0.1 * torch.rand_like(output), target)
+
+
+def score(output: Any, target: Tensor) -> float:
+    return -float(loss(output, target))
+
+
+def data() -> tasks.Data:
+    digits = tasks.digits.loaded
+    return tasks.Data(digits.inputs[:200].double(), digits.targets[:200])
+
+
+def task(model: Callable[[], nn.Module], loss: Callable[..., Tensor] = loss) -> tasks.Task:
+    metric = tasks.Metric("score", score, higher_is_better=True, margin=0.1)
+    return tasks.Task("kind", lambda: model().double(), loss, metric, -3.0, data, batch_size=10, epochs=1)
+
+
+def trial(seed: int, lr: float) -> Trial:
+    entry = ENTRIES["momentum"]
+    return Trial(entry.rule, entry.values(lr), seed, 10, 1, "constant", True)
+
+
+TRIALS = [trial(1, 0.01), trial(1, 0.05), trial(2, 0.02)]
+
+
+def plain(of: tasks.Task, t: Trial, ordered: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Weights and buffers after the steps, and the first gradients, of a plain loop under the trial's seed.
+
+    torch deals random numbers out in the order of memory; `ordered` has it deal them in the order of elements, as a race
+    does, whatever the layout that torch's own attention chooses.
+    """
+    model, order = fresh(of.model, t.seed), stream(t.seed, "order")
+    index = of.loaded.split(t.seed).train
+    index = index[torch.randperm(len(index), generator=order)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=t.values["lr"], momentum=0.9)
+    first: list[Tensor] = []
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        torch.manual_seed(stream(t.seed, "noise").initial_seed())
+        if ordered:
+            stack.enter_context(Drawing(torch.default_generator))
+        for i in range(STEPS):
+            at = index[(10 * i) % 120 :][:10]
+            value = of.loss(model(of.loaded.inputs[at]), of.loaded.targets[at])
+            optimizer.zero_grad()
+            value.backward()
+            first = first or [p.grad.clone() for p in model.parameters() if p.grad is not None]
+            optimizer.step()
+    return {name: x.detach() for name, x in model.state_dict(keep_vars=True).items()}, first
+
+
+def stacked(of: tasks.Task, form: Form) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+    lane = Lane(of, TRIALS, form)
+    order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
+    index = lane.train.gather(1, order)
+    first: list[Tensor | None] = []
+    with quiet():
+        for i in range(STEPS):
+            at = index[:, (10 * i) % 120 :][:, :10]
+            if i == 0:
+                apart = Lane(of, TRIALS, form)
+                _, first = apart.network.gradients(apart.leaves, apart.rest, *apart._batch(at))
+            lane.step(at, 1.0)
+    return {**lane.leaves, **lane.rest}, first
+
+
+def compare(of: tasks.Task, form: Form, ordered: bool = False) -> None:
+    after, first = stacked(of, form)
+    for row, t in enumerate(TRIALS):
+        expected, gradients = plain(of, t, ordered)
+        for a, b in zip((g for g in first if g is not None), gradients, strict=True):
+            torch.testing.assert_close(a[row], b, rtol=1e-9, atol=1e-12)
+        for name, value in after.items():
+            torch.testing.assert_close(value[row], expected[name], rtol=1e-7, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_stack_trains_as_a_plain_loop_does(kind: str) -> None:
+    compare(task(MODELS[kind]), Form(), ordered=kind == "transformer")
+
+
+def test_a_loss_may_draw_noise() -> None:
+    compare(task(MODELS["linear"], noisy), Form())
+
+
+@pytest.mark.parametrize("kind", [*APART, "dropout", "batch norm", "dictionary"])
+def test_one_at_a_time_trains_as_a_plain_loop_does(kind: str) -> None:
+    compare(task({**MODELS, **APART}[kind]), Form(stacked=False))
+
+
+def plan(of: tasks.Task) -> Plan:
+    return Plan(of, (ENTRIES["adam"], ENTRIES["momentum"]), seeds=6)
+
+
+@pytest.mark.parametrize("kind", APART)
+def test_what_cannot_be_stacked_goes_one_at_a_time_and_says_why(kind: str) -> None:
+    form = check(plan(task(APART[kind])))
+    assert not form.stacked
+    assert WHY[kind] in form.why
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["dropout", "lstm", "transformer", "dictionary", "batch norm of images"])
+def test_the_check_lets_a_stack_through_and_a_lane_runs_whole_without_a_warning(kind: str) -> None:
+    of = task(MODELS[kind])
+    assert check(plan(of)).stacked
+    outcomes = run_lane(of, TRIALS)
+    assert all(outcome.diverged is None for outcome in outcomes)
+    alone = run_lane(of, TRIALS[2:])
+    assert alone[0].to_json() == outcomes[2].to_json(), "whatever else is in the lane"
