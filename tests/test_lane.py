@@ -15,6 +15,7 @@ from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.race._engine import divide
 from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome, Trial
+from gradprix.race._width import Shape
 from gradprix.rules import Log
 from gradprix.tasks._seeds import fresh, stream
 
@@ -128,12 +129,12 @@ def test_a_diverged_run_scores_the_baseline(crowd: tuple[list[Trial], list[Outco
 
 def test_lanes_hold_like_trials_and_are_never_narrow() -> None:
     trials = [trial(lr=lr) for lr in (0.1, 0.2, 0.3, 0.4, 0.5)] + [trial(lr=0.1, batch_size=0)]
-    lanes = divide(trials, processes=2)
+    lanes = divide(trials, Shape(64, 2))
 
     assert sorted(len(lane) for lane in lanes) == [1, 2, 3]
     assert all(len({t.batch_size for t in lane}) == 1 for lane in lanes)
     assert {t.key for lane in lanes for t in lane} == {t.key for t in trials}
-    assert max(len(lane) for lane in divide([trial(lr=i + 1) for i in range(300)], 2)) <= 64
+    assert max(len(lane) for lane in divide([trial(lr=i + 1) for i in range(300)], Shape(64, 2))) <= 64
 
 
 def test_everything_that_matters_is_in_a_trials_key() -> None:
@@ -287,7 +288,7 @@ def test_optimizers_are_found_by_file_or_module(tmp_path: Path) -> None:
 
     assert (mine.name, mine.about, mine.optimizer) == ("myopt", "Mine.", "mine_too.MyOpt")
     assert mine.space["lr"] == Log(1e-5, 0.1)
-    assert asgd.code(0.1) == "torch.optim.asgd.ASGD(params, lr=0.1)"
+    assert asgd.code(0.1) == "gradprix.optim.ASGD(params, lr=0.1)"
     assert adam.rule is rules.adam
     for wrong in ("nowhere.py:MyOpt", "torch.optim:Nothing", "no.such:Thing"):
         with pytest.raises(ValueError, match=wrong.partition(":")[0]):

@@ -79,7 +79,11 @@ def race(
     task: Annotated[str, typer.Argument(help="A built-in task: see `gradprix list tasks`.")],
     optimizers: Annotated[
         str | None,
-        typer.Option(help="Names with commas between, or `all`: see `gradprix list optimizers`.", metavar="A,B|all"),
+        typer.Option(
+            help="Names with commas between, or `all`: see `gradprix list optimizers`. "
+            "`mine.py:MyOpt` or `package:Class` is any class of torch.optim.Optimizer.",
+            metavar="A,B|all",
+        ),
     ] = None,
     bracket: Annotated[
         Bracket, typer.Option(help="`rules` races optimizers, `data` races one rule at three batch sizes.")
@@ -99,6 +103,12 @@ def race(
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
     seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="How many train at once; as many as there are cores by default.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="How much the race may take, in GB; half of what is free by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Tune optimizers fairly, race them on fresh seeds, and say what the result is worth.
@@ -106,10 +116,10 @@ def race(
     Every optimizer gets the same number of trials, every run the same number of training examples. The same command
     again finishes what is missing and repeats nothing.
     """
-    from gradprix.race import JournalError, Local, TaskError, make_plan, run
+    from gradprix.race import JournalError, Local, MemoryTooSmallError, TaskError, WorkerError, make_plan, run
     from gradprix.show import _console, progress
 
-    with usage(ValueError):
+    with usage(ValueError, TypeError):
         made = make_plan(
             task,
             optimizers,
@@ -122,6 +132,7 @@ def race(
             margin=margin,
             seed=seed,
         )
+        engine = Local(processes, memory)
     if plan and as_json:
         typer.echo(json.dumps(made.describe(), indent=1))
         return
@@ -130,8 +141,8 @@ def race(
         return
     if not as_json and sys.stderr.isatty():
         _console.console(stderr=True).print(_console.plan(made))
-    with usage(JournalError, TaskError), progress() as watch:
-        result = run(made, out or Path("runs") / made.task.name, Local(), watch)
+    with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError), progress() as watch:
+        result = run(made, out or Path("runs") / made.task.name, engine, watch)
     _finish(result, as_json)
 
 

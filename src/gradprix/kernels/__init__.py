@@ -1,6 +1,6 @@
 """How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
 
-from ._compile import Kernel, kernel
+from ._compile import Kernel, cache_folder, kernel
 from ._eager import eager, evaluated, start
 from ._fused import STORED, Work, wide
 from ._split import Split, split
@@ -13,6 +13,7 @@ __all__ = [
     "Split",
     "Stacked",
     "Work",
+    "cache_folder",
     "eager",
     "evaluated",
     "kernel",

@@ -140,11 +140,11 @@ def _write(file: Path, machine_code: bytes) -> None:
         raise
 
 
-def cache_folder() -> Path | None:
-    """Where kernels are kept: a folder that is this user's alone, or None. `GRADPRIX_CACHE` sets the place."""
+def cache_folder(name: str = "kernels") -> Path | None:
+    """Where things are kept: a folder that is this user's alone, or None. `GRADPRIX_CACHE` sets the place."""
     root = os.environ.get("GRADPRIX_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(root).expanduser() / "gradprix" / "kernels"
+        folder = Path(root).expanduser() / "gradprix" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
     except (OSError, RuntimeError):  # RuntimeError: a user without a home

@@ -5,12 +5,13 @@ import sys
 from types import ModuleType
 
 from ._check import TaskError
-from ._engine import Engine, Local
+from ._engine import Engine, Local, WorkerError
 from ._entry import BRACKETS, ENTRIES, Entry, UnknownNameError, entries, twin
 from ._journal import Journal, JournalError, OtherRaceError
 from ._plan import SEEDS, TRIALS, Plan
 from ._race import Watch, make_plan, race, run
 from ._result import REPORT, Best, Result, load
+from ._width import MemoryTooSmallError
 from ._verdict import Pair, Verdict, judge
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "Local",
+    "MemoryTooSmallError",
     "OtherRaceError",
     "Pair",
     "Plan",
@@ -33,6 +35,7 @@ __all__ = [
     "UnknownNameError",
     "Verdict",
     "Watch",
+    "WorkerError",
     "entries",
     "judge",
     "load",

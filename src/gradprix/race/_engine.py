@@ -5,32 +5,39 @@ import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Protocol
 
 import joblib
 import numpy as np
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
 
-from ._lane import STACKED, run_lane
+from ._lane import NARROWEST, STACKED, run_lane
 from ._network import Form
-from ._trial import Outcome, Trial, form as form_of
+from ._trial import Outcome, Trial
+from ._trial import form as form_of
+from ._width import Shape, shape
 
-WIDEST = 64
-"""Networks in one lane: beyond this the machine's caches gain nothing and memory grows."""
-
+Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
+DEATHS = 3
+"""How many worker processes may be lost before a race is given up."""
+
+
+class WorkerError(RuntimeError):
+    """Worker processes were killed, again and again."""
 
 
 class Engine(Protocol):
     """Runs lanes, and yields each when it is finished, in any order."""
 
     def run(
-        self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None], form: Form = STACKED
+        self, task: Task, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
     ) -> Iterator[Finished]:
-        """Run the trials; `watch` hears how many trials' worth of work is done."""
+        """Run the trials in a form; `watch` hears how many trials' worth of work is done."""
         ...
 
 
@@ -38,37 +45,51 @@ class Local:
     """Lanes in processes of this machine, each on one thread.
 
     Args:
-        processes: how many; as many as the machine has cores when None. One means this process itself.
+        processes: how many at most; as many as the machine has cores when None. One means this process itself.
+        memory: how much the race may take, in GB; half of what is free when None.
     """
 
-    def __init__(self, processes: int | None = None) -> None:
+    def __init__(self, processes: int | None = None, memory: float | None = None) -> None:
         if processes is not None and processes < 1:
             raise ValueError(f"processes = {processes}: it must be 1 or more.")
-        self.processes = processes or joblib.cpu_count()
+        if memory is not None and not memory > 0:
+            raise ValueError(f"memory = {memory}: it must be more than 0 (GB).")
+        self.processes, self.memory = processes or joblib.cpu_count(), memory
+        self.shape: Shape | None = None
 
     def run(
-        self, task: Task, trials: Sequence[Trial], watch: Callable[[float], None], form: Form = STACKED
+        self, task: Task, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
     ) -> Iterator[Finished]:
         """Run the trials, in lanes of like ones."""
-        lanes = divide(trials, self.processes)
-        if self.processes == 1 or len(lanes) == 1:
+        if self.shape is None:
+            memory = None if self.memory is None else self.memory * 1e9
+            self.shape = shape(task, trials, how, self.processes, memory)
+        lanes = divide(trials, self.shape)
+        if self.shape.processes == 1 or len(lanes) == 1:
             done = 0.0
             for lane in lanes:
-                yield lane, run_lane(task, lane, lambda share: watch(done + share * len(lane)), form)  # noqa: B023
+                yield lane, run_lane(task, lane, lambda share: watch(done + share * len(lane)), how)  # noqa: B023
                 done += len(lane)
             return
-        with tempfile.TemporaryDirectory(prefix="gradprix-") as folder:
-            file = Path(folder) / "shares"
-            shares = np.memmap(file, dtype=np.float64, mode="w+", shape=len(lanes))
-            sizes = np.array([len(lane) for lane in lanes])
-            jobs = (joblib.delayed(_work)(task, lane, file, number, form) for number, lane in enumerate(lanes))
-            pool = joblib.Parallel(self.processes, return_as="generator_unordered")
-            with _every(0.2, lambda: watch(float(shares @ sizes))):
-                for number, outcomes in pool(jobs):
-                    yield lanes[number], outcomes
+        done = 0.0
+        for death in count(1):
+            left = dict(enumerate(lanes))
+            try:
+                for number, outcomes in _in_processes(task, lanes, self.shape, lambda share: watch(done + share), how):  # noqa: B023
+                    yield left.pop(number), outcomes
+                return
+            except TerminatedWorkerError as error:
+                if death == DEATHS:
+                    raise WorkerError(
+                        f"worker processes were killed {DEATHS} times, probably because memory ran out. What is finished "
+                        "is kept; the same command goes on from there. Give it less with --memory, in GB."
+                    ) from error
+            # It may have been too large. Where a trial is trained changes no number of it.
+            done += sum(len(lane) for number, lane in enumerate(lanes) if number not in left)
+            lanes = [part for lane in left.values() for part in _halves(lane)]
 
 
-def divide(trials: Sequence[Trial], processes: int) -> list[list[Trial]]:
+def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
     """Lanes of trials that can be stacked, as many for each process, those of one rule together."""
     kinds: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
@@ -76,27 +97,49 @@ def divide(trials: Sequence[Trial], processes: int) -> list[list[Trial]]:
     lanes = []
     for alike in kinds.values():
         alike.sort(key=form_of)
-        wanted = processes * math.ceil(len(alike) / (processes * WIDEST))
-        count = max(1, min(wanted, len(alike) // 2))
-        edges = [len(alike) * i // count for i in range(count + 1)]
+        wanted = shape.processes * math.ceil(len(alike) / (shape.processes * shape.width))
+        number = max(1, min(wanted, len(alike) // NARROWEST))
+        edges = [len(alike) * i // number for i in range(number + 1)]
         lanes += [alike[a:b] for a, b in pairwise(edges)]
     return lanes
 
 
-_TASK: dict[Path, Task] = {}
+def _halves(lane: list[Trial]) -> list[list[Trial]]:
+    middle = len(lane) // 2
+    return [lane[:middle], lane[middle:]] if middle >= NARROWEST else [lane]
 
 
-def _work(task: Task, lane: list[Trial], file: Path, number: int, form: Form) -> tuple[int, list[Outcome]]:
-    """What a worker does. It keeps the examples from lane to lane of a run, and says how far it is in a shared file."""
-    if file not in _TASK:
+def _in_processes(
+    task: Task, lanes: Sequence[list[Trial]], shape: Shape, watch: Watch, how: Form
+) -> Iterator[tuple[int, list[Outcome]]]:
+    """The number and outcomes of each lane as it is finished."""
+    with tempfile.TemporaryDirectory(prefix="gradprix-") as folder:
+        file = Path(folder) / "shares"
+        shares = np.memmap(file, dtype=np.float64, mode="w+", shape=len(lanes))
+        sizes = np.array([len(lane) for lane in lanes])
+        task.fingerprint  # noqa: B018  # found out here, once, and sent along
+        jobs = (joblib.delayed(_work)(task, lane, file, number, how) for number, lane in enumerate(lanes))
+        pool = joblib.Parallel(shape.processes, return_as="generator_unordered")
+        with _every(0.2, lambda: watch(float(shares @ sizes))):
+            yield from pool(jobs)
+
+
+_TASK: dict[str, Task] = {}
+
+
+def _work(task: Task, lane: list[Trial], file: Path, number: int, how: Form) -> tuple[int, list[Outcome]]:
+    """What a worker does. It keeps the examples, and what is known of the task, from lane to lane of a race, and says how
+    far it is in a shared file.
+    """
+    if task.fingerprint not in _TASK:  # which came with the task
         _TASK.clear()
-        _TASK[file] = task
+        _TASK[task.fingerprint] = task
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 
     def report(share: float) -> None:
         shares[number] = share
 
-    return number, run_lane(_TASK[file], lane, report, form)
+    return number, run_lane(_TASK[task.fingerprint], lane, report, how)
 
 
 @contextlib.contextmanager

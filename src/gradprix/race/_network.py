@@ -73,13 +73,17 @@ class Together:
         """Go on with some of the rows alone."""
         self.noise.choose([self.noise.seeds[i] for i in index.tolist()])
 
-    def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> Any:
-        tensors = (*leaves.values(), *rest.values(), inputs, targets)
+    def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> Program:
+        """What runs on tensors of these shapes; the arguments are those of `_program.program`."""
         key = (what, len(leaves), inputs.shape, targets.shape)
         if key not in self.programs:
-            like = tuple((tuple(x.shape), x.dtype) for x in tensors)
+            like = tuple((tuple(x.shape), x.dtype) for x in (*leaves.values(), *rest.values(), inputs, targets))
             self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like)
-        return self.programs[key](self.noise, *tensors)
+        return self.programs[key]
+
+    def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> Any:
+        run = self.program(what, leaves, rest, inputs, targets)
+        return run(self.noise, *leaves.values(), *rest.values(), inputs, targets)
 
 
 class Apart:

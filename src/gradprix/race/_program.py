@@ -32,11 +32,13 @@ class Program:
     Args:
         graph: the operations, on a list of tensors.
         noise: whether they draw random numbers.
+        peak: about how many bytes it holds at most while it runs, besides what it is given.
         outputs: how the outputs are put together.
     """
 
     graph: torch.fx.GraphModule
     noise: bool
+    peak: int
     outputs: Any
 
     def __call__(self, noise: Noise | None, *args: Tensor) -> Any:
@@ -97,7 +99,7 @@ def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Li
         raise ValueError(f"it changes {', '.join(changed)} as it runs, which networks in a stack would share")
     noise = _tidy(made.graph)
     made.recompile()
-    return Program(made, noise, outputs[0])
+    return Program(made, noise, _peak(made.graph), outputs[0])
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:
@@ -125,8 +127,36 @@ def _tidy(graph: torch.fx.Graph) -> bool:
         for node in draws:
             with graph.inserting_before(node):
                 drawn = graph.call_method("draw", (noise, node.target, *node.args), dict(node.kwargs))
+            drawn.meta = node.meta
             node.replace_all_uses_with(drawn)
             graph.erase_node(node)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or node.op == "call_method")
     return bool(draws)
 
+
+def _peak(graph: torch.fx.Graph) -> int:
+    """How many bytes are held at most, with each tensor let go after the last use of it or of a view of it."""
+    nodes = list(graph.nodes)
+    home: dict[torch.fx.Node, torch.fx.Node] = {}  # whose memory a node is in
+    for node in nodes:
+        schema = getattr(node.target, "_schema", None)
+        shares = schema is not None and any(result.alias_info is not None for result in schema.returns)
+        first = node.args[0] if node.args else None
+        home[node] = home.get(first, first) if shares and isinstance(first, torch.fx.Node) else node
+    last = {home[used]: i for i, node in enumerate(nodes) for used in node.all_input_nodes}
+    held = most = 0
+    ends: dict[int, int] = {}
+    for i, node in enumerate(nodes):
+        if home[node] is node and node.op != "placeholder" and node in last:
+            size = _bytes(node.meta.get("val"))
+            held += size
+            ends[last[node]] = ends.get(last[node], 0) + size
+        most = max(most, held)
+        held -= ends.get(i, 0)
+    return most
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes, value))
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0

@@ -62,6 +62,7 @@ def race(
     seed: int = 0,
     out: str | Path | None = None,
     processes: int | None = None,
+    memory: float | None = None,
 ) -> Result:
     """Tune optimizers fairly on a task, race them on fresh seeds, and say what the result is worth.
 
@@ -79,6 +80,7 @@ def race(
         seed: races with different numbers share no seed.
         out: a folder to keep the race in, so that it can be continued; nothing is kept when None.
         processes: how many train at once; as many as the machine has cores when None.
+        memory: how much the race may take, in GB; half of what is free when None.
 
     Returns:
         The result: its answer, its verdict, and the record of every run.
@@ -100,7 +102,7 @@ def race(
         margin=margin,
         seed=seed,
     )
-    return run(plan, None if out is None else Path(out), Local(processes))
+    return run(plan, None if out is None else Path(out), Local(processes, memory))
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:

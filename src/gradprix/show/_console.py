@@ -52,6 +52,8 @@ def notes(record: dict[str, Any]) -> list[Text]:
     lost = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
     for name, count in lost.items():
         lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
+    if (form := record["plan"]["form"]).startswith("one at a time"):
+        lines.append(f"The networks were trained {form}.")
     return [Text(line) for line in lines]
 
 

@@ -122,6 +122,7 @@ def protocol(record: Record) -> str:
         "The same for all": f"Every run saw {plan['examples']:,} training examples ({plan['epochs']:,} epochs). "
         f"{batch} Every entry had {plan['trials']} tuning trials and {plan['seeds']} final runs. "
         "Runs under one seed have the same initial weights, batch order and split of the data.",
+        "How they were trained": f"{escape(plan['form']).capitalize()}.",
         "Learning-rate schedule": f"{plan['schedule'].capitalize()}. {falls.get(plan['schedule'], '')}",
         "Tuned": f"The learning rate, and nothing else. {_tuning(record)} "
         "All other settings are those in the code lines above, and otherwise the class's defaults.",

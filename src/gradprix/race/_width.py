@@ -1,0 +1,157 @@
+"""How many networks a lane holds: as many as pay, and as memory has room for.
+
+The width changes no number of a race, only its time, so it may be found by measuring.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from gradprix.kernels import cache_folder
+from gradprix.tasks import Task
+
+from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
+from ._network import Form, Together, quiet
+from ._trial import Trial
+from ._trial import form as form_of
+
+WIDTHS = (16, 64, 256)
+BETTER = 0.9
+"""A wider lane must take less than this share of a narrower one's time for each network, for it also costs memory."""
+SHORT = 5_000
+"""Training steps of a race below which measuring takes longer than it saves."""
+UNMEASURED = 32
+"""The width of lanes in a race that is too short to measure."""
+PROCESS = 400e6
+"""Bytes of a process before it holds a network: Python, torch and the libraries."""
+STEPS = 3
+
+
+class MemoryTooSmallError(ValueError):
+    """The memory that a race may take has no room for its smallest lane."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the networks of a race are laid over processes.
+
+    Args:
+        width: networks in a lane at most.
+        processes: lanes at once.
+    """
+
+    width: int
+    processes: int
+
+
+def shape(task: Task, trials: Sequence[Trial], form: Form, processes: int, memory: float | None = None) -> Shape:
+    """The width that pays, and as many processes as memory has room for.
+
+    Args:
+        task: the problem.
+        trials: what is to be trained.
+        form: how.
+        processes: how many there may be.
+        memory: bytes the race may take; half of what is free when None.
+
+    Raises:
+        MemoryTooSmallError: when two networks in one process do not fit.
+    """
+    budget = psutil.virtual_memory().available / 2 if memory is None else memory
+    each = bytes_of_one(task, trials, form)
+    data = sum(x.numel() * x.element_size() for x in (task.loaded.inputs, task.loaded.targets))
+    base = PROCESS + data
+    most = (budget / processes - base) / each
+    while most < NARROWEST and processes > 1:
+        processes -= 1
+        most = (budget / processes - base) / each
+    if most < NARROWEST and memory is not None:
+        raise MemoryTooSmallError(
+            f"memory = {budget / 1e9:.2g} GB: two networks of task {task.name!r} in one process take about "
+            f"{(base + NARROWEST * each) / 1e9:.2g} GB. Give that much, or a smaller batch."
+        )
+    count = len(task.loaded.split(0).train)
+    steps = sum(trial.epochs * math.ceil(count / (trial.batch_size or count)) for trial in trials)
+    wide = UNMEASURED if steps < SHORT or not form.stacked else measured(task, trials, form, most)
+    return Shape(max(NARROWEST, min(wide, int(most))), processes)
+
+
+def measured(task: Task, trials: Sequence[Trial], form: Form, most: float) -> int:
+    """The width at which a network takes the least time, among those that fit; remembered for this task and machine."""
+    machine = (platform.processor(), platform.machine(), os.cpu_count(), str(torch.__version__))
+    key = hashlib.sha256(repr((task.fingerprint, form, trials[0].batch_size, machine)).encode()).hexdigest()[:24]
+    known = _remembered()
+    if key not in known:
+        best, times = WIDTHS[0], {}
+        for width in WIDTHS:
+            if width > max(most, WIDTHS[0]) or width > max(len(trials), WIDTHS[0]):
+                break
+            times[width] = seconds_of_one(task, trials, form, width)
+            if width > best and times[width] > BETTER * times[best]:
+                break
+            best = width
+        known[key] = best
+        _remember(known)
+    return known[key]
+
+
+def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) -> float:
+    """How long a network takes for a training step in a lane of so many."""
+    rows = sorted((trials[i * len(trials) // width % len(trials)] for i in range(width)), key=form_of)
+    with quiet():
+        lane = Lane(task, rows, form)
+        batch = lane.train[:, : rows[0].batch_size or lane.train.shape[1]]
+        lane.step(batch, 1e-3)
+        times = []
+        for _ in range(STEPS):
+            started = time.perf_counter()
+            lane.step(batch, 1e-3)
+            times.append(time.perf_counter() - started)
+    return min(times) / width
+
+
+def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
+    """About how much memory a network takes in a lane: weights, gradients, state, and what a step holds on the way."""
+    rows = [trials[0]] * NARROWEST
+    with quiet():
+        lane = Lane(task, rows, form)
+        batch = lane._batch(lane.train[:, : rows[0].batch_size or lane.train.shape[1]])
+        many = lane._batch(lane.valid[:, : (rows[0].batch_size or lane.valid.shape[1]) * BATCHES_AT_ONCE])
+        held = 0.0
+        if isinstance(lane.network, Together):
+            held = max(
+                lane.network.program("train", lane.leaves, lane.rest, *batch).peak,
+                lane.network.program("score", lane.leaves, lane.rest, *many).peak,
+            )
+    weights = sum(x[0].numel() * x.element_size() for x in lane.leaves.values())
+    rest = sum(x[0].numel() * x.element_size() for x in lane.rest.values())
+    state = max(trial.rule.memory(trial.values) for trial in {trial.rule.name: trial for trial in trials}.values())
+    return held / NARROWEST + weights * (2 + state) + rest
+
+
+def _remembered() -> dict[str, int]:
+    folder = cache_folder("widths")
+    with suppress(OSError, ValueError):
+        if folder is not None:
+            return dict(json.loads((folder / "widths.json").read_text()))
+    return {}
+
+
+def _remember(known: dict[str, int]) -> None:
+    folder = cache_folder("widths")
+    if folder is None:
+        return
+    with suppress(OSError), tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
+        json.dump(known, file)
+        file.close()
+        os.replace(file.name, folder / "widths.json")

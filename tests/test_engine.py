@@ -1,0 +1,123 @@
+"""Where lanes run: processes that may die, memory that may be short, a width that is measured once."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import gradprix as gp
+from gradprix import tasks
+from gradprix.race import ENTRIES, Local, make_plan, run
+from gradprix.race import _width as width
+from gradprix.race._engine import DEATHS, WorkerError
+from gradprix.race._network import Form
+from gradprix.race._trial import Trial
+from gradprix.race._width import MemoryTooSmallError, Shape, shape
+
+TASK = tasks.digits.change(epochs=3)
+
+
+def trials(count: int, epochs: int = 3) -> list[Trial]:
+    entry = ENTRIES["adam"]
+    return [Trial(entry.rule, entry.values(1e-3 * (1 + i)), 1, 32, epochs, "cosine", True) for i in range(count)]
+
+
+class Killer(threading.Thread):
+    """Kills worker processes as they appear."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(daemon=True)
+        self.most, self.killed, self.over = most, 0, threading.Event()
+
+    def run(self) -> None:
+        while self.killed < self.most and not self.over.is_set():
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it may be gone by now
+                    if "loky" in " ".join(child.cmdline()) and child.cpu_times().user > 1.5:
+                        child.kill()
+                        self.killed += 1
+                        break
+            time.sleep(0.05)
+
+
+def engine(processes: int = 2, lane: int = 2) -> Local:
+    local = Local(processes)
+    local.shape = Shape(lane, processes)
+    return local
+
+
+def test_a_killed_worker_is_replaced_and_changes_no_bit() -> None:
+    todo = trials(8, epochs=40)
+    expected = {t.key: o.to_json() for lane, found in Local(1).run(TASK, todo) for t, o in zip(lane, found, strict=True)}
+    killer = Killer(1)
+    killer.start()
+    got = {t.key: o.to_json() for lane, found in engine().run(TASK, todo) for t, o in zip(lane, found, strict=True)}
+    killer.over.set()
+    killer.join()
+
+    assert killer.killed == 1
+    assert got == expected
+
+
+def test_workers_that_are_always_killed_are_an_error_that_says_what_to_do() -> None:
+    killer = Killer(10)  # two at once are one death
+    killer.start()
+    with pytest.raises(WorkerError, match=r"killed 3 times.*--memory"):
+        list(engine().run(TASK, trials(8, epochs=400)))
+    killer.over.set()
+    killer.join()
+
+
+def test_memory_bounds_width_and_processes() -> None:
+    todo = trials(500)
+    each = width.bytes_of_one(TASK, todo, Form())
+    room = lambda networks, processes: processes * (width.PROCESS + 1e6 + networks * each)  # noqa: E731
+
+    assert 1e5 < each < 1e6
+    assert shape(TASK, todo, Form(), 2, room(20, 2)).width <= 20
+    assert shape(TASK, todo, Form(), 2, room(5, 1)).processes == 1
+    with pytest.raises(MemoryTooSmallError, match=r"memory = 0.1 GB: two networks of task 'digits' .* take about 0.4 GB"):
+        shape(TASK, todo, Form(), 2, 1e8)
+    with pytest.raises(ValueError, match="memory = -1"):
+        Local(memory=-1)
+    with pytest.raises(MemoryTooSmallError):
+        gp.race(TASK, "adam,sgd", trials=1, seeds=6, memory=0.1)
+
+
+def test_the_width_is_measured_once_for_a_task_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADPRIX_CACHE", str(tmp_path))
+    asked: list[int] = []
+
+    def seconds(task: Any, todo: Any, form: Any, wide: int) -> float:
+        asked.append(wide)
+        return {16: 1.0, 64: 0.8, 256: 0.79}[wide]
+
+    monkeypatch.setattr(width, "seconds_of_one", seconds)
+    todo = trials(500)
+    assert [shape(TASK, todo, Form(), 2).width for _ in range(2)] == [64, 64]
+    assert asked == [16, 64, 256]
+    assert shape(TASK, trials(3), Form(), 2).width == width.UNMEASURED
+    assert asked == [16, 64, 256], "a short race is not worth it"
+
+
+def test_wider_lanes_of_small_networks_take_less_time() -> None:
+    todo = trials(64)
+    narrow, wide = (width.seconds_of_one(TASK, todo, Form(), n) for n in (2, 64))
+
+    assert wide < 0.7 * narrow
+
+
+def test_a_race_in_which_a_worker_is_killed_ends_as_any_other(tmp_path: Path) -> None:
+    plan = make_plan(TASK, "adam,momentum", trials=8, seeds=6, epochs=40)
+    expected = run(plan, None, Local(1)).record["curves"]
+    killer = Killer(1)
+    killer.start()
+    got = run(plan, tmp_path, engine()).record["curves"]
+    killer.over.set()
+
+    assert killer.killed == 1
+    assert got == expected
