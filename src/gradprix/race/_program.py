@@ -1,18 +1,23 @@
 """A step of a stack of networks, written out once as a list of operations.
 
-Stacking networks, and finding their gradients, costs torch far more time than the arithmetic of small ones. So it is done
-once: what comes of it is a graph of plain operations on stacked tensors, which is then run step after step.
+Stacking networks, and finding their gradients, costs torch far more time than the arithmetic of small ones. So it is
+done once: what comes of it is a graph of plain operations on stacked tensors, which is then run step after step.
 """
 
+
+
+import operator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import Graph, GraphModule, Node
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import fresh
@@ -36,7 +41,7 @@ class Program:
         outputs: how the outputs are put together.
     """
 
-    graph: torch.fx.GraphModule
+    graph: GraphModule
     noise: bool
     peak: int
     outputs: Any
@@ -93,13 +98,56 @@ def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Li
         return flat
 
     before = _attributes(model)
+    recorder = _Recorder([torch.zeros(shape, dtype=kind) for shape, kind in like])
     with torch.random.fork_rng(devices=[]):
-        made = make_fx(train if what == "train" else score)(*[torch.zeros(shape, dtype=kind) for shape, kind in like])
+        recorder.record(train if what == "train" else score)
     if changed := [name for name, value in _attributes(model).items() if before.get(name) is not value]:
         raise ValueError(f"it changes {', '.join(changed)} as it runs, which networks in a stack would share")
-    noise = _tidy(made.graph)
-    made.recompile()
-    return Program(made, noise, _peak(made.graph), outputs[0])
+    noise = _tidy(recorder.graph)
+    made = GraphModule(recorder.constants, recorder.graph)
+    return Program(made, noise, _peak(recorder.graph), outputs[0])
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operation on tensors.
+
+    Args:
+        given: what the recorded function is called with.
+    """
+
+    def __init__(self, given: list[Tensor]) -> None:
+        super().__init__()
+        self.given, self.graph, self.constants = given, Graph(), dict[str, Tensor]()
+        self.nodes = WeakTensorKeyDictionary()
+        for i, x in enumerate(given):
+            self.nodes[x] = self.graph.placeholder(f"given{i}")
+
+    def record(self, function: Any) -> None:
+        """Run a function of the given tensors, which returns a list of tensors and Nones."""
+        with self:
+            found = function(*self.given)
+        self.graph.output([None if x is None else self._node(x) for x in found])
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and write it down."""
+        found = function(*args, **(kwargs or {}))
+        node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), kwargs or {})))
+        node.meta["bytes"] = _bytes(found)
+        if isinstance(found, Tensor):
+            self.nodes[found] = node
+        elif isinstance(found, list | tuple):
+            for i, part in enumerate(found):
+                if isinstance(part, Tensor):
+                    self.nodes[part] = self.graph.call_function(operator.getitem, (node, i))
+        return found
+
+    def _node(self, x: Tensor) -> Node:
+        if x not in self.nodes:  # the model's own, and the same for all networks
+            name = f"constant{len(self.constants)}"
+            self.constants[name] = x
+            self.nodes[x] = self.graph.get_attr(name)
+        node: Node = self.nodes[x]
+        return node
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:
@@ -112,7 +160,7 @@ def _attributes(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _tidy(graph: torch.fx.Graph) -> bool:
+def _tidy(graph: Graph) -> bool:
     """Take out what does nothing, and have random numbers drawn by row; returns whether there are any."""
     draws = []
     for node in list(graph.nodes):
@@ -134,21 +182,23 @@ def _tidy(graph: torch.fx.Graph) -> bool:
     return bool(draws)
 
 
-def _peak(graph: torch.fx.Graph) -> int:
+def _peak(graph: Graph) -> int:
     """How many bytes are held at most, with each tensor let go after the last use of it or of a view of it."""
     nodes = list(graph.nodes)
-    home: dict[torch.fx.Node, torch.fx.Node] = {}  # whose memory a node is in
+    home: dict[Node, Node] = {}  # whose memory a node is in
     for node in nodes:
         schema = getattr(node.target, "_schema", None)
-        shares = schema is not None and any(result.alias_info is not None for result in schema.returns)
+        shares = node.target is operator.getitem or (
+            schema is not None and any(result.alias_info is not None for result in schema.returns)
+        )
         first = node.args[0] if node.args else None
-        home[node] = home.get(first, first) if shares and isinstance(first, torch.fx.Node) else node
+        home[node] = home.get(first, first) if shares and isinstance(first, Node) else node
     last = {home[used]: i for i, node in enumerate(nodes) for used in node.all_input_nodes}
     held = most = 0
     ends: dict[int, int] = {}
     for i, node in enumerate(nodes):
         if home[node] is node and node.op != "placeholder" and node in last:
-            size = _bytes(node.meta.get("val"))
+            size = node.meta.get("bytes", 0)
             held += size
             ends[last[node]] = ends.get(last[node], 0) + size
         most = max(most, held)
