@@ -13,7 +13,7 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES, Local, make_plan, run
 from gradprix.race import _width as width
-from gradprix.race._engine import DEATHS, WorkerError
+from gradprix.race._engine import WorkerError
 from gradprix.race._network import Form
 from gradprix.race._trial import Trial
 from gradprix.race._width import MemoryTooSmallError, Shape, shape
@@ -52,7 +52,9 @@ def engine(processes: int = 2, lane: int = 2) -> Local:
 
 def test_a_killed_worker_is_replaced_and_changes_no_bit() -> None:
     todo = trials(8, epochs=40)
-    expected = {t.key: o.to_json() for lane, found in Local(1).run(TASK, todo) for t, o in zip(lane, found, strict=True)}
+    expected = {
+        t.key: o.to_json() for lane, found in Local(1).run(TASK, todo) for t, o in zip(lane, found, strict=True)
+    }
     killer = Killer(1)
     killer.start()
     got = {t.key: o.to_json() for lane, found in engine().run(TASK, todo) for t, o in zip(lane, found, strict=True)}
@@ -80,7 +82,9 @@ def test_memory_bounds_width_and_processes() -> None:
     assert 1e5 < each < 1e6
     assert shape(TASK, todo, Form(), 2, room(20, 2)).width <= 20
     assert shape(TASK, todo, Form(), 2, room(5, 1)).processes == 1
-    with pytest.raises(MemoryTooSmallError, match=r"memory = 0.1 GB: two networks of task 'digits' .* take about 0.4 GB"):
+    with pytest.raises(
+        MemoryTooSmallError, match=r"memory = 0.1 GB: two networks of task 'digits' .* take about 0.4 GB"
+    ):
         shape(TASK, todo, Form(), 2, 1e8)
     with pytest.raises(ValueError, match="memory = -1"):
         Local(memory=-1)

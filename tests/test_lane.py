@@ -283,7 +283,7 @@ def test_a_class_of_ours_is_raced_by_its_rule() -> None:
 
 
 def test_optimizers_are_found_by_file_or_module(tmp_path: Path) -> None:
-    (tmp_path / "mine_too.py").write_text("import torch\n\n\nclass MyOpt(torch.optim.SGD):\n    \"\"\"Mine.\"\"\"\n")
+    (tmp_path / "mine_too.py").write_text('import torch\n\n\nclass MyOpt(torch.optim.SGD):\n    """Mine."""\n')
     mine, asgd, adam = entries(f"{tmp_path}/mine_too.py:MyOpt, torch.optim:ASGD, adam")
 
     assert (mine.name, mine.about, mine.optimizer) == ("myopt", "Mine.", "mine_too.MyOpt")

@@ -48,7 +48,9 @@ def mean_out(m: Any, x: Tensor) -> Tensor:
 
 
 def tied() -> nn.Module:
-    net = Of(lambda m, x: m.out(m.b(torch.relu(m.a(x)))), a=nn.Linear(64, 64), b=nn.Linear(64, 64), out=nn.Linear(64, 10))
+    net = Of(
+        lambda m, x: m.out(m.b(torch.relu(m.a(x)))), a=nn.Linear(64, 64), b=nn.Linear(64, 64), out=nn.Linear(64, 10)
+    )
     net.b.weight = net.a.weight
     return net
 
@@ -99,40 +101,72 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "without bias": lambda: nn.Sequential(nn.Linear(64, 16, bias=False), nn.Tanh(), nn.Linear(16, 10, bias=False)),
     "batch norm": lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)),
     "batch norm of images": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())),
-    "layer and group norm": lambda: nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 32), nn.GroupNorm(4, 32), nn.Linear(32, 10)),
+    "layer and group norm": lambda: nn.Sequential(
+        nn.LayerNorm(64), nn.Linear(64, 32), nn.GroupNorm(4, 32), nn.Linear(32, 10)
+    ),
     "dropout": lambda: nn.Sequential(nn.Dropout(0.2), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10)),
     "dropout of channels": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.Dropout2d(0.3))),
     "alpha dropout": lambda: nn.Sequential(nn.Linear(64, 32), nn.SELU(), nn.AlphaDropout(0.2), nn.Linear(32, 10)),
     "noise": lambda: Of(variational, a=nn.Linear(64, 16), out=nn.Linear(8, 10)),
-    "lstm": lambda: Of(lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.LSTM(8, 6, 2, dropout=0.3, batch_first=True), out=nn.Linear(6, 10)),
-    "gru": lambda: Of(lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.GRU(8, 6, bidirectional=True, batch_first=True), out=nn.Linear(12, 10)),
-    "rnn": lambda: Of(lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.RNN(8, 6, batch_first=True), out=nn.Linear(6, 10)),
+    "lstm": lambda: Of(
+        lambda m, x: m.out(m.r(rows(x))[0][:, -1]),
+        r=nn.LSTM(8, 6, 2, dropout=0.3, batch_first=True),
+        out=nn.Linear(6, 10),
+    ),
+    "gru": lambda: Of(
+        lambda m, x: m.out(m.r(rows(x))[0][:, -1]),
+        r=nn.GRU(8, 6, bidirectional=True, batch_first=True),
+        out=nn.Linear(12, 10),
+    ),
+    "rnn": lambda: Of(
+        lambda m, x: m.out(m.r(rows(x))[0][:, -1]), r=nn.RNN(8, 6, batch_first=True), out=nn.Linear(6, 10)
+    ),
     "cell in a loop": PerStep,
-    "attention": lambda: Of(attend, embed=nn.Linear(8, 16), attention=nn.MultiheadAttention(16, 4, batch_first=True), out=nn.Linear(16, 10)),
+    "attention": lambda: Of(
+        attend, embed=nn.Linear(8, 16), attention=nn.MultiheadAttention(16, 4, batch_first=True), out=nn.Linear(16, 10)
+    ),
     "transformer": lambda: Of(
         lambda m, x: m.out(m.block(m.embed(rows(x))).mean(1)),
         embed=nn.Linear(8, 16),
         block=nn.TransformerEncoderLayer(16, 4, 32, dropout=0.1, batch_first=True),
         out=nn.Linear(16, 10),
     ),
-    "embedding": lambda: Of(lambda m, x: m.out(m.e((x * 16).long()).mean(1)), e=nn.Embedding(17, 8), out=nn.Linear(8, 10)),
-    "bag of embeddings": lambda: Of(lambda m, x: m.out(m.e((x * 16).long())), e=nn.EmbeddingBag(17, 8), out=nn.Linear(8, 10)),
-    "convolution": lambda: made(conv(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, stride=2))),
+    "embedding": lambda: Of(
+        lambda m, x: m.out(m.e((x * 16).long()).mean(1)), e=nn.Embedding(17, 8), out=nn.Linear(8, 10)
+    ),
+    "bag of embeddings": lambda: Of(
+        lambda m, x: m.out(m.e((x * 16).long())), e=nn.EmbeddingBag(17, 8), out=nn.Linear(8, 10)
+    ),
+    "convolution": lambda: made(
+        conv(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, stride=2))
+    ),
     "same padding": lambda: made(conv(nn.Conv2d(1, 4, 3, padding="same", dilation=2), nn.AvgPool2d(2))),
-    "groups and circles": lambda: made(conv(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, groups=2))),
-    "kernel larger than padding": lambda: made(conv(nn.Conv2d(1, 4, 1, padding=2), nn.Conv2d(4, 4, (1, 3), padding=(1, 0)))),
-    "overlapping pools": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.MaxPool2d(3, stride=2, padding=1), nn.AdaptiveAvgPool2d(2))),
+    "groups and circles": lambda: made(
+        conv(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, groups=2))
+    ),
+    "kernel larger than padding": lambda: made(
+        conv(nn.Conv2d(1, 4, 1, padding=2), nn.Conv2d(4, 4, (1, 3), padding=(1, 0)))
+    ),
+    "overlapping pools": lambda: made(
+        conv(nn.Conv2d(1, 4, 3), nn.MaxPool2d(3, stride=2, padding=1), nn.AdaptiveAvgPool2d(2))
+    ),
     "convolution in one dimension": lambda: Of(
         lambda m, x: m.out(m.c(rows(x)).mean(-1)), c=nn.Conv1d(8, 6, 3, padding=1), out=nn.Linear(6, 10)
     ),
     "transposed convolution": lambda: made(conv(nn.Conv2d(1, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 3, stride=2))),
     "upsampling": lambda: made(conv(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2), nn.PixelUnshuffle(2))),
-    "weight norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 10)),
-    "spectral norm": lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(64, 16)), nn.Linear(16, 10)),
+    "weight norm": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 10)
+    ),
+    "spectral norm": lambda: nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Linear(64, 16)), nn.Linear(16, 10)
+    ),
     "tied weights": tied,
     "frozen and unused": frozen,
     "bilinear and gated": lambda: Of(
-        lambda m, x: m.out(functional.glu(m.b(torch.relu(x[:, :32]), x[:, 32:]))), b=nn.Bilinear(32, 32, 16), out=nn.Linear(8, 10)
+        lambda m, x: m.out(functional.glu(m.b(torch.relu(x[:, :32]), x[:, 32:]))),
+        b=nn.Bilinear(32, 32, 16),
+        out=nn.Linear(8, 10),
     ),
     "dictionary": lambda: Of(lambda m, x: {"logits": m.a(x), "extra": (x,)}, a=nn.Linear(64, 10)),
     "tuple": lambda: Of(lambda m, x: (m.a(x), x.sum()), a=nn.Linear(64, 10)),
@@ -188,8 +222,8 @@ TRIALS = [trial(1, 0.01), trial(1, 0.05), trial(2, 0.02)]
 def plain(of: tasks.Task, t: Trial, ordered: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Weights and buffers after the steps, and the first gradients, of a plain loop under the trial's seed.
 
-    torch deals random numbers out in the order of memory; `ordered` has it deal them in the order of elements, as a race
-    does, whatever the layout that torch's own attention chooses.
+    torch deals random numbers out in the order of memory; `ordered` has it deal them in the order of elements, as a
+    race does, whatever layout torch's attention chooses.
     """
     model, order = fresh(of.model, t.seed), stream(t.seed, "order")
     index = of.loaded.split(t.seed).train

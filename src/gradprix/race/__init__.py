@@ -11,8 +11,8 @@ from ._journal import Journal, JournalError, OtherRaceError
 from ._plan import SEEDS, TRIALS, Plan
 from ._race import Watch, make_plan, race, run
 from ._result import REPORT, Best, Result, load
-from ._width import MemoryTooSmallError
 from ._verdict import Pair, Verdict, judge
+from ._width import MemoryTooSmallError
 
 __all__ = [
     "BRACKETS",

@@ -84,7 +84,8 @@ class Anyone:
             p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(self.make).parameters.values()
         )
         if not open_ended and (unknown := given.keys() - self._signature.keys()):
-            raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}. It takes: {', '.join(self._signature)}.")
+            known = ", ".join(self._signature)
+            raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}. It takes: {known}.")
         return given
 
     def memory(self, values: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,9 +46,10 @@ def check(plan: Plan) -> Form:
     trials = [plan.tuning_trial(entry, -12, row % 2) for row in range(WIDTH)]
     apart = Form(stacked=False, why="")
     with quiet():
-        losses, gradients, metrics, seconds = _try(plan, lambda: _probe(plan, trials, apart))
+        losses, gradients, metrics, seconds = _try(plan, partial(_probe, plan, trials, apart))
         if not all(map(math.isfinite, metrics)):
-            raise TaskError(f"task {plan.task.name!r} cannot be raced: its metric is {metrics[0]}, not a finite number.")
+            bad = f"its metric is {metrics[0]}, not a finite number"
+            raise TaskError(f"task {plan.task.name!r} cannot be raced: {bad}.")
         try:
             form = Form()
             stacked_losses, stacked_gradients, _, stacked_seconds = _probe(plan, trials, form)
@@ -61,7 +63,7 @@ def check(plan: Plan) -> Form:
         for entry in plan.entries:
             if isinstance(entry.rule, Anyone):
                 own = [plan.tuning_trial(entry, -12, seed) for seed in range(2)]
-                _try(plan, lambda own=own: _probe(plan, own, form), f"optimizer {entry.name!r} on ")
+                _try(plan, partial(_probe, plan, own, form), f"optimizer {entry.name!r} on ")
     return form
 
 
@@ -72,7 +74,9 @@ def _try(plan: Plan, probe: Callable[[], Any], what: str = "") -> Any:
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced: {_first_line(error)}.") from error
 
 
-def _probe(plan: Plan, trials: Sequence[Trial], form: Form) -> tuple[torch.Tensor, list[torch.Tensor], list[float], float]:
+def _probe(
+    plan: Plan, trials: Sequence[Trial], form: Form
+) -> tuple[torch.Tensor, list[torch.Tensor], list[float], float]:
     """Losses and gradients of a step, the metrics after another, and how long a step took."""
     lane = Lane(plan.task, trials, form)
     index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]

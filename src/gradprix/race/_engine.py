@@ -5,6 +5,7 @@ import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Protocol
@@ -68,21 +69,22 @@ class Local:
         if self.shape.processes == 1 or len(lanes) == 1:
             done = 0.0
             for lane in lanes:
-                yield lane, run_lane(task, lane, lambda share: watch(done + share * len(lane)), how)  # noqa: B023
+                yield lane, run_lane(task, lane, partial(_further, watch, done, each=len(lane)), how)
                 done += len(lane)
             return
         done = 0.0
         for death in count(1):
             left = dict(enumerate(lanes))
             try:
-                for number, outcomes in _in_processes(task, lanes, self.shape, lambda share: watch(done + share), how):  # noqa: B023
+                heard = partial(_further, watch, done)
+                for number, outcomes in _in_processes(task, lanes, self.shape, heard, how):
                     yield left.pop(number), outcomes
                 return
             except TerminatedWorkerError as error:
                 if death == DEATHS:
                     raise WorkerError(
-                        f"worker processes were killed {DEATHS} times, probably because memory ran out. What is finished "
-                        "is kept; the same command goes on from there. Give it less with --memory, in GB."
+                        f"worker processes were killed {DEATHS} times, probably because memory ran out. What is "
+                        "finished is kept; the same command goes on from there. Give it less with --memory, in GB."
                     ) from error
             # It may have been too large. Where a trial is trained changes no number of it.
             done += sum(len(lane) for number, lane in enumerate(lanes) if number not in left)
@@ -102,6 +104,11 @@ def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
         edges = [len(alike) * i // number for i in range(number + 1)]
         lanes += [alike[a:b] for a, b in pairwise(edges)]
     return lanes
+
+
+def _further(watch: Watch, done: float, share: float, each: int = 1) -> None:
+    """Say how far it is from what was done before."""
+    watch(done + share * each)
 
 
 def _halves(lane: list[Trial]) -> list[list[Trial]]:
@@ -128,8 +135,9 @@ _TASK: dict[str, Task] = {}
 
 
 def _work(task: Task, lane: list[Trial], file: Path, number: int, how: Form) -> tuple[int, list[Outcome]]:
-    """What a worker does. It keeps the examples, and what is known of the task, from lane to lane of a race, and says how
-    far it is in a shared file.
+    """What a worker does.
+
+    It keeps the examples, and the programs of the task, from lane to lane of a race, and says how far it is in a file.
     """
     if task.fingerprint not in _TASK:  # which came with the task
         _TASK.clear()

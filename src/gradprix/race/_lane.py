@@ -6,6 +6,7 @@ lane runs on one thread and is never narrower than two rows.
 
 import math
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -144,7 +145,7 @@ class Lane:
             self.steppers.turn("eval")
         at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
         outputs, targets, losses = [], [], []
-        for index in part.split(at_once, dim=1):
+        for index in torch.split(part, at_once, dim=1):
             inputs, wanted = self._batch(index)
             output, loss = self.network.outputs(self.leaves, self.rest, inputs, wanted)
             outputs.append(output)
@@ -155,7 +156,7 @@ class Lane:
         loss = torch.stack(losses).sum(0) / part.shape[1]
         output, target = tree_map(lambda *parts: torch.cat(parts, dim=1), *outputs), torch.cat(targets, dim=1)
         score = self.task.metric.score
-        metric = [float(score(tree_map(lambda x: x[row], output), target[row])) for row in range(len(self.rows))]
+        metric = [float(score(tree_map(itemgetter(row), output), target[row])) for row in range(len(self.rows))]
         return loss.tolist(), metric
 
     def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:

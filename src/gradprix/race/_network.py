@@ -126,7 +126,8 @@ class Apart:
         self.models, self.generators = ([values[i] for i in chosen] for values in (self.models, self.generators))
 
     def _output(self, params: Tensors, rest: Tensors, inputs: Tensor, row: int) -> Any:
-        return functional_call(self.models[row], (params, {name: x[row] for name, x in rest.items()}), (inputs[row],))
+        own = {**params, **{name: x[row] for name, x in rest.items()}}
+        return functional_call(self.models[row], own, (inputs[row],))
 
 
 def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -136,8 +137,10 @@ def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What every lane runs under: one thread, no time lost on numbers too small to matter, the operations that stack,
-    and none of torch's warnings, which are about a program that is not the user's.
+    """What every lane runs under.
+
+    One thread, no time lost on numbers too small to matter, operations in forms that stack, and none of torch's
+    warnings, which are about a program that is not the user's.
     """
     threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
     torch.set_num_threads(1)
@@ -151,5 +154,3 @@ def quiet() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
-
-

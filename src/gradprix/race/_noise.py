@@ -39,6 +39,10 @@ class Drawing(TorchDispatchMode):
         super().__init__()
         self.generator = generator
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what there is nothing of: to skip the compiler, torch would import it, which takes seconds
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer random operations, and leave all others alone."""
         kwargs = kwargs or {}

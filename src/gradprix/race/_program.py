@@ -4,8 +4,6 @@ Stacking networks, and finding their gradients, costs torch far more time than t
 done once: what comes of it is a graph of plain operations on stacked tensors, which is then run step after step.
 """
 
-
-
 import operator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
 from torch.func import functional_call, vmap
+from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -127,6 +125,10 @@ class _Recorder(TorchDispatchMode):
         with self:
             found = function(*self.given)
         self.graph.output([None if x is None else self._node(x) for x in found])
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what there is nothing of: to skip the compiler, torch would import it, which takes seconds
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and write it down."""

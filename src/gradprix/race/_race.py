@@ -12,8 +12,8 @@ from gradprix.tasks import ALL, Task
 from ._check import check
 from ._engine import Engine, Local
 from ._entry import Entry, UnknownNameError, entries
-from ._network import Form
 from ._journal import Journal, OtherRaceError
+from ._network import Form
 from ._plan import SEEDS, TRIALS, Plan
 from ._record import Finals, make_record
 from ._result import Result
@@ -156,7 +156,8 @@ class _Course:
 
         watch(0.0)
         started = time.perf_counter()
-        for lane, outcomes in self.engine.run(self.plan.task, list(missing.values()), watch, self.form) if missing else ():
+        todo = list(missing.values())
+        for lane, outcomes in self.engine.run(self.plan.task, todo, watch, self.form) if todo else ():
             self.journal.finish(lane, outcomes)
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.write("seconds", self.seconds)
@@ -178,8 +179,7 @@ class _Course:
         """Tune all entries side by side: what each wants next is run together with what the others want."""
         entries = {entry.name: entry for entry in self.plan.entries}
         tuners = {
-            name: tune(entry.space["lr"], entry.default_rate, self.plan.trials)
-            for name, entry in entries.items()
+            name: tune(entry.space["lr"], entry.default_rate, self.plan.trials) for name, entry in entries.items()
         }
         tuned: dict[str, Tuned] = {}
         asked = {name: next(tuner) for name, tuner in tuners.items()}

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
 
 Form = Callable[..., Any]
 FORMS: dict[tuple[Any, str], Form] = {}
-"""By the module and name of torch's function: takes what it takes, and answers `NotImplemented` for a use that it does not
-fit."""
+"""By the module and name of torch's function: takes what that takes, and answers `NotImplemented` if it does not fit."""
 
 
 def form(function: Form) -> Form:
@@ -92,10 +91,7 @@ class _Linear(torch.autograd.Function):
         flat = x.reshape(len(x), -1, x.shape[-1])
         ctx.save_for_backward(flat, weight)
         ctx.shape = x.shape
-        if bias is None:
-            out = torch.bmm(flat, weight.mT)
-        else:
-            out = torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
+        out = torch.bmm(flat, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -108,6 +104,26 @@ class _Linear(torch.autograd.Function):
             torch.bmm(g.mT, flat) if need_weight else None,
             g.sum(1) if need_bias else None,
         )
+
+
+# A loss
+
+_cross_entropy = functional.cross_entropy
+IGNORED = -100
+"""The target that torch leaves out of the mean."""
+
+
+@form
+def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The mean over examples whose classes are given as numbers."""
+    if args or kwargs or x.dim() < 2 or target.is_floating_point():
+        return NotImplemented
+    return _Bridge.apply(_mean_cross_entropy, x, target)
+
+
+def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
+    each = _cross_entropy(x.flatten(0, 1), target.flatten(0, 1), reduction="none").view(len(x), -1)
+    return each.sum(1) / (target.reshape(len(x), -1) != IGNORED).sum(1)
 
 
 # Images: in memory as `[rows, batch, height, width, channels]`, which products take and in which torch pools fastest
@@ -139,7 +155,7 @@ class _Conv2d(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any
     ) -> Tensor:
-        rows, out, channels, *kernel = weight.shape
+        rows, out, _, *kernel = weight.shape
         image = _padded(x.permute(0, 1, 3, 4, 2), padding)
         patches, size = _patches(image, kernel, stride, dilation)
         matrix = weight.permute(0, 3, 4, 2, 1).reshape(rows, -1, out)
@@ -159,9 +175,9 @@ class _Conv2d(torch.autograd.Function):
         g_x = g_weight = None
         if need_weight:
             g_weight = torch.bmm(patches.mT, g).view(rows, height, width, channels, out).permute(0, 4, 3, 1, 2)
-        if need_x and stride == (1, 1) and all(d * (k - 1) >= p for d, k, p in zip(dilation, (height, width), padding, strict=True)):
+        around = [d * (k - 1) - p for d, k, p in zip(dilation, (height, width), padding, strict=True)]
+        if need_x and stride == (1, 1) and min(around) >= 0:
             # The gradient is a convolution itself, with the kernel turned round.
-            around = [d * (k - 1) - p for d, k, p in zip(dilation, (height, width), padding, strict=True)]
             back, _ = _patches(_padded(image, around), (height, width), stride, dilation)
             turned = weight.flip(3, 4).permute(0, 3, 4, 1, 2).reshape(rows, -1, channels)
             g_x = torch.bmm(back, turned).view(rows, -1, *inside[3:], channels).permute(0, 1, 4, 2, 3)
@@ -184,9 +200,7 @@ def _padded(image: Tensor, padding: Any) -> Tensor:
 def _patches(image: Tensor, kernel: Any, stride: Any, dilation: Any) -> tuple[Tensor, tuple[int, int]]:
     """What lies under each place of a kernel, `[rows, places, kernel height * width * channels]`."""
     rows, batch, *full, channels = image.shape
-    height, width = (
-        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(full, kernel, stride, dilation, strict=True)
-    )
+    height, width = ((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(full, kernel, stride, dilation, strict=True))
     r, b, h, w, c = image.stride()
     places, moves = [batch, height, width], [b, h * stride[0], w * stride[1]]
     under, steps = [*kernel, channels], [h * dilation[0], w * dilation[1], c]

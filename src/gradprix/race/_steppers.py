@@ -42,9 +42,9 @@ class Each:
     def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Go on with some of the rows alone, whose parameters are now these."""
         chosen = index.tolist()
-        self.params, self.optimizers, self.rates = (
-            [values[i] for i in chosen] for values in (self.params, self.optimizers, self.rates)
-        )
+        self.params = [self.params[i] for i in chosen]
+        self.optimizers = [self.optimizers[i] for i in chosen]
+        self.rates = [self.rates[i] for i in chosen]
         for row, own in enumerate(self.params):
             for x, stack in zip(own, params, strict=True):
                 x.data = stack[row]

@@ -67,7 +67,7 @@ def shape(task: Task, trials: Sequence[Trial], form: Form, processes: int, memor
     Raises:
         MemoryTooSmallError: when two networks in one process do not fit.
     """
-    budget = psutil.virtual_memory().available / 2 if memory is None else memory
+    budget = float(psutil.virtual_memory().available / 2 if memory is None else memory)
     each = bytes_of_one(task, trials, form)
     data = sum(x.numel() * x.element_size() for x in (task.loaded.inputs, task.loaded.targets))
     base = PROCESS + data
@@ -136,7 +136,7 @@ def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
     weights = sum(x[0].numel() * x.element_size() for x in lane.leaves.values())
     rest = sum(x[0].numel() * x.element_size() for x in lane.rest.values())
     state = max(trial.rule.memory(trial.values) for trial in {trial.rule.name: trial for trial in trials}.values())
-    return held / NARROWEST + weights * (2 + state) + rest
+    return float(held / NARROWEST + weights * (2 + state) + rest)
 
 
 def _remembered() -> dict[str, int]:
