@@ -58,7 +58,7 @@ def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(
             params = [x[1:].clone() for x in params]
             stacked.keep(torch.tensor([1, 2]), params)
         g = g[-len(alone) :]
-        stacked.step([g[:, :30].view(-1, 5, 6), g[:, 30:]], factor=0.5)
+        stacked.step([g[:, :30].reshape(-1, 5, 6).contiguous(), g[:, 30:].contiguous()], factor=0.5)
         for i, (x, state) in enumerate(alone):
             alone[i] = eager(rule, {**rows[i], "lr": rates[i] * 0.5}, t, x, g[i], state)
         assert torch.equal(torch.cat([x.flatten(1) for x in params], dim=1), torch.stack([x for x, _ in alone]))

@@ -109,6 +109,9 @@ def race(
     memory: Annotated[
         float | None, typer.Option(help="How much the race may take, in GB; half of what is free by default.")
     ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks: half a minute, for races that take many.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Tune optimizers fairly, race them on fresh seeds, and say what the result is worth.
@@ -131,6 +134,7 @@ def race(
             schedule=schedule.value if schedule else None,
             margin=margin,
             seed=seed,
+            compile=compile_,
         )
         engine = Local(processes, memory)
     if plan and as_json:

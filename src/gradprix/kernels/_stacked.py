@@ -26,11 +26,12 @@ class Stacked:
     Args:
         rule: the rule.
         rows: one mapping of all hyperparameters for each row.
-        params: the parameters, `[rows, ...]` each, contiguous and of one dtype, stepped in place.
+        params: the parameters, `[stack, ...]` each, contiguous and of one dtype, stepped in place.
+        first: where in the stack its rows begin.
     """
 
-    def __init__(self, rule: Rule, rows: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) -> None:
-        self.rule, self.params, self.t = rule, list(params), 0
+    def __init__(self, rule: Rule, rows: Sequence[Mapping[str, Any]], params: Sequence[Tensor], first: int = 0) -> None:
+        self.rule, self.params, self.first, self.t = rule, list(params), first, 0
         self.split = split(rule, rows[0])
         self.rows = [SimpleNamespace(**row) for row in rows]
         self.rates = [row["lr"] for row in rows]
@@ -40,8 +41,12 @@ class Stacked:
         self.kernel = kernel(self.split, STORED[self.dtype]) if self.dtype in STORED else None
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
-        """Step every row once, against gradients of the parameters' shapes, with its learning rate times `factor`."""
-        gradients = [g.contiguous() for g in gradients]
+        """Step every row once, with its learning rate times `factor`.
+
+        Args:
+            gradients: of the parameters' shapes, contiguous.
+            factor: what the schedule makes of the learning rates.
+        """
         if self.t == 0:
             self._start(gradients)
         self.t += 1
@@ -54,48 +59,59 @@ class Stacked:
             self._step_eagerly(gradients, torch.tensor(constants, dtype=torch.float64))
         else:
             self.work.constants[:] = constants
-            self.work.pointers[:, 1] = self._addresses(gradients)
+            self.work.pointers[:, 1] = self._addresses(gradients, self.offsets)
             self.work.run(self.kernel)
 
-    def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
-        """Go on with some of the rows alone, whose parameters are now these."""
+    def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
+        """Go on with some of the rows alone, which now begin there in these parameters."""
         chosen = index.tolist()
-        self.params = list(params)
+        self.params, self.first = list(params), first
         self.rows, self.rates, self.numbers = (
             [values[i] for i in chosen] for values in (self.rows, self.rates, self.numbers)
         )
         self.state = [[tensor[index] for tensor in column] for column in self.state]
         self._lay_out()
 
-    def _start(self, gradients: list[Tensor]) -> None:
-        def first(name: str, x: Tensor, g: Tensor) -> list[Any]:
+    def _own(self, x: Tensor) -> Tensor:
+        """Its own rows."""
+        return x[self.first : self.first + len(self.rows)]
+
+    def _start(self, gradients: Sequence[Tensor]) -> None:
+        def before(name: str, x: Tensor, g: Tensor) -> list[Any]:
             spec = self.rule.state[name]
             return [start(spec, vars(h), a, b) for h, a, b in zip(self.rows, x.to(wide(x.dtype)), g, strict=True)]
 
-        numbers = [first(name, self.params[0], gradients[0]) for name in self.split.numbers]
-        self.numbers = list(zip(*numbers, strict=True)) or [()] * len(self.rows)
-        pairs = list(zip(self.params, gradients, strict=True))
-        self.state = [[torch.stack(first(name, x, g)) for x, g in pairs] for name in self.split.tensors]
+        pairs = [(self._own(x), self._own(g)) for x, g in zip(self.params, gradients, strict=True)]
+        self.numbers = list(zip(*(before(name, *pairs[0]) for name in self.split.numbers), strict=True))
+        self.numbers = self.numbers or [()] * len(self.rows)
+        self.state = [[torch.stack(before(name, x, g)) for x, g in pairs] for name in self.split.tensors]
         if self.kernel is not None and self.dtype is torch.bfloat16:
-            self.state.append([torch.zeros_like(x) for x in self.params])
+            self.state.append([torch.zeros_like(x) for x, _ in pairs])
         self._lay_out()
 
     def _lay_out(self) -> None:
         """Make the table of a kernel's work, in which each row of each parameter is a tensor of its own."""
         count = len(self.rows)
-        sizes = [x[0].numel() for x in self.params for _ in range(count)]
-        arrays = [self.params, self.params, *self.state]  # gradients come anew each time
-        pointers = np.stack([self._addresses(tensors) for tensors in arrays], axis=1)
+        sizes = [x[0].numel() for x in self.params]
+        self.offsets = self._offsets(self.params, self.first)
+        arrays = [self._addresses(self.params, self.offsets)] * 2  # gradients come anew each time
+        arrays += [self._addresses(column, self._offsets(column, 0)) for column in self.state]
         constants = np.empty((count, len(self.split.constants)))
-        self.work = Work(sizes, [*range(count)] * len(self.params), pointers, constants)
+        every = [size for size in sizes for _ in range(count)]
+        self.work = Work(every, [*range(count)] * len(sizes), np.stack(arrays, axis=1), constants)
 
-    def _addresses(self, tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+    def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
+        """How far from its beginning each row of each tensor is, in bytes: `[tensors, rows]`."""
+        sizes = np.array([x[0].numel() * x.element_size() for x in tensors], dtype=np.int64)
+        return sizes[:, None] * np.arange(first, first + len(self.rows))
+
+    def _addresses(self, tensors: Sequence[Tensor], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where each row of each tensor is."""
-        count = np.arange(len(self.rows))
-        return np.concatenate([x.data_ptr() + count * (x[0].numel() * x.element_size()) for x in tensors])
+        starts = np.array([x.data_ptr() for x in tensors], dtype=np.int64)
+        return (starts[:, None] + offsets).ravel()
 
-    def _step_eagerly(self, gradients: list[Tensor], constants: Tensor) -> None:
-        for k, (x, g) in enumerate(zip(self.params, gradients, strict=True)):
+    def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
+        for k, (x, g) in enumerate(zip(map(self._own, self.params), map(self._own, gradients), strict=True)):
             full = x.to(wide(x.dtype))
             columns = constants.to(full.dtype).T.reshape(-1, len(self.rows), *[1] * (x.dim() - 1))
             state = [column[k] for column in self.state]

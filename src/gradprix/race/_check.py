@@ -51,7 +51,7 @@ def check(plan: Plan) -> Form:
             bad = f"its metric is {metrics[0]}, not a finite number"
             raise TaskError(f"task {plan.task.name!r} cannot be raced: {bad}.")
         try:
-            form = Form()
+            form = Form(compiled=plan.compiled)
             stacked_losses, stacked_gradients, _, stacked_seconds = _probe(plan, trials, form)
         except Exception as error:
             form = Form(stacked=False, why=_meaning(error))

@@ -90,7 +90,8 @@ class Lane:
         self.leaves = {name: x.detach().clone() for name, x in stacked.items() if name in trained}
         self.rest = {**{name: x.detach() for name, x in stacked.items() if name not in trained}, **buffers}
         self.steppers: Steppers | None = None
-        self.network = (Together if how.stacked else Apart)(task, [trial.seed for trial in rows])
+        own = [trial.seed for trial in rows]
+        self.network = Together(task, own, how.compiled) if how.stacked else Apart(task, own)
         self.diverged: list[int | None] = [None] * len(rows)
 
     def run(self, report: Callable[[float], None]) -> list[Outcome]:
@@ -135,7 +136,7 @@ class Lane:
                 gradients = [g for g in gradients if g is not None]
                 self.steppers = Steppers(self.trials, list(self.leaves.values()))
             found = zip(gradients, self.leaves.values(), strict=True)
-            self.steppers.step([torch.zeros_like(x) if g is None else g for g, x in found], factor)
+            self.steppers.step([torch.zeros_like(x) if g is None else g.contiguous() for g, x in found], factor)
         return losses
 
     @torch.no_grad()

@@ -49,10 +49,11 @@ class Together:
     Args:
         task: the problem, whose network and loss it is.
         seeds: each row's.
+        compiled: whether the program is compiled.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int]) -> None:
-        self.task = task
+    def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
+        self.task, self.compiled = task, compiled
         known = list(dict.fromkeys(seeds))
         self.noise = Noise([known.index(seed) for seed in seeds], [stream(seed, "noise") for seed in known])
         self.programs: dict[Any, Program] = {}
@@ -78,7 +79,7 @@ class Together:
         key = (what, len(leaves), inputs.shape, targets.shape)
         if key not in self.programs:
             like = tuple((tuple(x.shape), x.dtype) for x in (*leaves.values(), *rest.values(), inputs, targets))
-            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like)
+            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like, self.compiled)
         return self.programs[key]
 
     def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> Any:
@@ -87,7 +88,12 @@ class Together:
 
 
 class Apart:
-    """One row after the other, for what cannot be stacked. The arguments are those of `Together`."""
+    """One row after the other, for what cannot be stacked.
+
+    Args:
+        task: the problem, whose network and loss it is.
+        seeds: each row's.
+    """
 
     def __init__(self, task: Task, seeds: Sequence[int]) -> None:
         self.task = task

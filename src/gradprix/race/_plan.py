@@ -35,6 +35,7 @@ class Plan:
         trials: tuning trials an entry.
         seeds: final seeds, the same for every entry.
         seed: sets this race's seeds apart from those of a race with another number.
+        compiled: whether the stacked networks are compiled.
     """
 
     task: Task
@@ -42,6 +43,7 @@ class Plan:
     trials: int = TRIALS
     seeds: int = SEEDS
     seed: int = 0
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -112,6 +114,7 @@ class Plan:
             "trials": self.trials,
             "seeds": self.seeds,
             "seed": self.seed,
+            "compiled": self.compiled,
             "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             "entries": [self._describe(entry) for entry in self.entries],
         }

@@ -5,6 +5,7 @@ done once: what comes of it is a graph of plain operations on stacked tensors, w
 """
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -39,7 +40,7 @@ class Program:
         outputs: how the outputs are put together.
     """
 
-    graph: GraphModule
+    graph: Callable[..., list[Any]]
     noise: bool
     peak: int
     outputs: Any
@@ -52,7 +53,7 @@ class Program:
 
 
 @lru_cache(maxsize=64)
-def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Like) -> Program:
+def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Like, compiled: bool = False) -> Program:
     """Write a step of stacked networks out.
 
     Args:
@@ -62,6 +63,7 @@ def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Li
         names: of the leaves (what gradients are wanted of), then of the other parameters and of the buffers.
         leaves: how many of the names are leaves.
         like: the stacked shape and the dtype of each of these, then of inputs and targets.
+        compiled: whether to compile the operations, which takes many seconds, and rounds in other places.
 
     Raises:
         ValueError: for a loss that is not one number, or a model that changes its own attributes as it runs.
@@ -103,7 +105,8 @@ def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Li
         raise ValueError(f"it changes {', '.join(changed)} as it runs, which networks in a stack would share")
     noise = _tidy(recorder.graph)
     made = GraphModule(recorder.constants, recorder.graph)
-    return Program(made, noise, _peak(recorder.graph), outputs[0])
+    run = torch.compile(made, dynamic=False) if compiled else made
+    return Program(run, noise, _peak(recorder.graph), outputs[0])
 
 
 class _Recorder(TorchDispatchMode):
@@ -165,6 +168,11 @@ def _attributes(model: nn.Module) -> dict[str, Any]:
 def _tidy(graph: Graph) -> bool:
     """Take out what does nothing, and have random numbers drawn by row; returns whether there are any."""
     draws = []
+    for node in reversed(list(graph.nodes)):  # the last of a sum has all of it
+        if node.target is aten.add.Tensor and (found := _parts_of_one(node)):
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(whole := graph.call_function(*found))
+            whole.meta = node.meta
     for node in list(graph.nodes):
         if node.target in FREE or (node.target is aten.permute.default and node.args[1] == [*range(len(node.args[1]))]):
             node.replace_all_uses_with(node.args[0])
@@ -182,6 +190,38 @@ def _tidy(graph: Graph) -> bool:
             graph.erase_node(node)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or node.op == "call_method")
     return bool(draws)
+
+
+def _parts_of_one(node: Node) -> tuple[Any, tuple[Any, ...]] | None:
+    """What puts together a sum of gradients each of which is zero but for its own part of a tensor.
+
+    Such is the gradient of what is taken apart, as queries, keys and values are: torch fills and adds up whole tensors.
+    """
+    parts: list[Node] = []
+    sums = [node]
+    while sums:
+        for term in sums.pop().args:
+            if not isinstance(term, Node):
+                return None
+            own = len(term.users) == 1
+            (sums if own and term.target is aten.add.Tensor and len(term.args) == 2 else parts).append(term)
+    kinds = {part.target for part in parts}
+    if kinds == {aten.select_backward.default}:
+        order = sorted(parts, key=lambda part: part.args[3])
+        _, sizes, dim, _ = order[0].args
+        whole = [part.args[3] for part in order] == [*range(sizes[dim])]
+        join = aten.stack.default
+    elif kinds == {aten.slice_backward.default}:
+        order = sorted(parts, key=lambda part: part.args[3])
+        _, sizes, dim, *_ = order[0].args
+        ends = [0, *(min(part.args[4], sizes[dim]) for part in order)]
+        whole = ends[:-1] == [part.args[3] for part in order] and ends[-1] == sizes[dim]
+        whole = whole and all(part.args[5] == 1 for part in order)
+        join = aten.cat.default
+    else:
+        return None
+    alike = all(part.args[1:3] == (sizes, dim) for part in order)
+    return (join, ([part.args[0] for part in order], dim)) if whole and alike else None
 
 
 def _peak(graph: Graph) -> int:

@@ -36,6 +36,7 @@ def make_plan(
     schedule: str | None = None,
     margin: float | None = None,
     seed: int = 0,
+    compile: bool = False,  # noqa: A002  # as torch calls it
 ) -> Plan:
     """Decide everything about a race, without running it. The arguments are those of `race`."""
     if isinstance(task, str):
@@ -45,7 +46,7 @@ def make_plan(
     task = task.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
     if margin is not None:
         task = task.change(metric=replace(task.metric, margin=margin, relative=False))
-    return Plan(task, tuple(entries(optimizers, bracket)), trials, seeds, seed)
+    return Plan(task, tuple(entries(optimizers, bracket)), trials, seeds, seed, compile)
 
 
 def race(
@@ -60,6 +61,7 @@ def race(
     schedule: str | None = None,
     margin: float | None = None,
     seed: int = 0,
+    compile: bool = False,  # noqa: A002
     out: str | Path | None = None,
     processes: int | None = None,
     memory: float | None = None,
@@ -78,6 +80,8 @@ def race(
         schedule: `"cosine"`, `"linear"` or `"constant"`; the task's when None.
         margin: the smallest difference that matters, in the metric's units; the task's when None.
         seed: races with different numbers share no seed.
+        compile: compile the stacked networks with `torch.compile`, which needs a C++ compiler. It takes half a minute
+            or more, and pays in races that take many.
         out: a folder to keep the race in, so that it can be continued; nothing is kept when None.
         processes: how many train at once; as many as the machine has cores when None.
         memory: how much the race may take, in GB; half of what is free when None.
@@ -101,6 +105,7 @@ def race(
         schedule=schedule,
         margin=margin,
         seed=seed,
+        compile=compile,
     )
     return run(plan, None if out is None else Path(out), Local(processes, memory))
 

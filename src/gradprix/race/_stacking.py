@@ -18,7 +18,7 @@ from torch.nn import functional
 
 Form = Callable[..., Any]
 FORMS: dict[tuple[Any, str], Form] = {}
-"""By the module and name of torch's function: takes what that takes, and answers `NotImplemented` if it does not fit."""
+"""By the module and name of torch's function: takes what that takes, or answers `NotImplemented` if it does not fit."""
 
 
 def form(function: Form) -> Form:

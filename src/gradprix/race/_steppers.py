@@ -19,19 +19,26 @@ class Each:
     Args:
         make: `make(params, **values)`.
         rows: what it is called with for each row.
-        params: the parameters, `[rows, ...]` each, stepped in place.
+        params: the parameters, `[stack, ...]` each, stepped in place.
+        first: where in the stack its rows begin.
     """
 
     def __init__(
-        self, make: Callable[..., torch.optim.Optimizer], rows: Sequence[Mapping[str, Any]], params: Sequence[Tensor]
+        self,
+        make: Callable[..., torch.optim.Optimizer],
+        rows: Sequence[Mapping[str, Any]],
+        params: Sequence[Tensor],
+        first: int = 0,
     ) -> None:
-        self.params = [[nn.Parameter(x[row]) for x in params] for row in range(len(rows))]
+        self.first = first
+        self.params = [[nn.Parameter(x[first + row]) for x in params] for row in range(len(rows))]
         self.optimizers = [make(own, **values) for own, values in zip(self.params, rows, strict=True)]
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
         """Step every row once, with its learning rate times `factor`."""
-        for row, (own, optimizer, rates) in enumerate(zip(self.params, self.optimizers, self.rates, strict=True)):
+        every = zip(self.params, self.optimizers, self.rates, strict=True)
+        for row, (own, optimizer, rates) in enumerate(every, start=self.first):
             for x, g in zip(own, gradients, strict=True):
                 x.grad = g[row]
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -39,13 +46,13 @@ class Each:
             with torch.enable_grad():  # as in a plain loop: some switch it off themselves, and some switch it on
                 optimizer.step()
 
-    def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
-        """Go on with some of the rows alone, whose parameters are now these."""
-        chosen = index.tolist()
+    def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
+        """Go on with some of the rows alone, which now begin there in these parameters."""
+        chosen, self.first = index.tolist(), first
         self.params = [self.params[i] for i in chosen]
         self.optimizers = [self.optimizers[i] for i in chosen]
         self.rates = [self.rates[i] for i in chosen]
-        for row, own in enumerate(self.params):
+        for row, own in enumerate(self.params, start=first):
             for x, stack in zip(own, params, strict=True):
                 x.data = stack[row]
 
@@ -72,16 +79,17 @@ class Steppers:
             values = [trials[row].values for row in rows]
             if isinstance(optimizer, Anyone):
                 everything = list(range(len(params)))
-                self.each.append((block, everything, Each(optimizer.make, values, [x[block] for x in params])))
+                self.each.append((block, everything, Each(optimizer.make, values, params, block.start)))
                 continue
             for dtype in dict.fromkeys(x.dtype for x in params):
                 chosen = [k for k, x in enumerate(params) if x.dtype is dtype]
-                self.each.append((block, chosen, Stacked(optimizer, values, [params[k][block] for k in chosen])))
+                stacked = Stacked(optimizer, values, [params[k] for k in chosen], block.start)
+                self.each.append((block, chosen, stacked))
 
     def step(self, gradients: Sequence[Tensor], factor: float) -> None:
         """Step every row once, with its learning rate times `factor`."""
-        for block, chosen, stepper in self.each:
-            stepper.step([gradients[k][block] for k in chosen], factor)
+        for _, chosen, stepper in self.each:
+            stepper.step([gradients[k] for k in chosen], factor)
 
     def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Go on with some of the rows alone, in order, whose parameters are now these."""
@@ -91,7 +99,7 @@ class Steppers:
             if len(own):
                 start = int((index < block.start).sum())
                 now = slice(start, start + len(own))
-                stepper.keep(own, [params[k][now] for k in chosen])
+                stepper.keep(own, [params[k] for k in chosen], start)
                 left.append((now, chosen, stepper))
         self.each = left
 

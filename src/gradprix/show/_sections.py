@@ -187,6 +187,7 @@ def command(record: Record) -> str:
     words = ["gradprix", "race", plan["task"], "--optimizers", ",".join(entry["name"] for entry in plan["entries"])]
     for name in ("trials", "seeds", "epochs", "batch_size", "schedule", "seed"):
         words += [f"--{name.replace('_', '-')}", str(plan[name])]
+    words += ["--compile"] * plan["compiled"]
     if not plan["metric"]["relative"]:  # the option is in the metric's units
         words += ["--margin", f"{plan['metric']['margin']:g}"]
     return shlex.join(words)
