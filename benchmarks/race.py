@@ -5,7 +5,7 @@ transformer. Plain loops run in one process with all threads, and in one process
 is compared with the faster of them. A race is a whole one: tuning, finals, evaluation, journal, verdict. Plain loops
 train a few of the same trials (they take as long for each), and are given the same evaluations.
 
-    python benchmarks/race.py                  # about twenty minutes on two cores; writes benchmarks/race.json
+    python benchmarks/race.py                  # half an hour on two cores; writes benchmarks/race.json
     python benchmarks/race.py mlp --networks 280 --compile
     python benchmarks/race.py --scale          # time and memory against the number of trials
 """
@@ -182,10 +182,10 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=1_000, help="how many a race trains")
     parser.add_argument("--each", type=int, default=2, help="plain trials of every optimizer")
     parser.add_argument("--compile", action="store_true", help="compiled lanes")
-    parser.add_argument("--scale", action="store_true", help="time and memory for 10, 100, 1,000 and 10,000 trials")
+    parser.add_argument("--scale", action="store_true", help="time and memory for more and more networks")
     given = parser.parse_args()
     if given.scale:
-        print(json.dumps(scale("mlp", [48, 104, 1_000, 4_800])))
+        keep({"scale": scale("mlp", [48, 104, 1_000, 4_800])})
         return
     top = peak()
     for name in given.names:
@@ -195,7 +195,17 @@ def main() -> None:
         rate = flops(name) * EPOCHS * 34 / found["a trial"] / 1e9
         shown = ", ".join(f"{way} {seconds:.3f} s" for way, seconds in ways.items())
         print(f"{name}: plain {shown} a trial; race {found['a trial']:.4f} s: {ratio:.1f}×")
-        print(f"{' ' * len(name)}  {rate:.1f} GFLOP/s; a large matrix product does {top:.0f}")
+        print(f"{' ' * len(name)}  {rate:.1f} GFLOP/s; a large matrix product does {top:.0f}", flush=True)
+        row = {"plain": ways, "race": found, "ratio": ratio, "GFLOP/s": rate, "of": top}
+        keep({f"{name}{', compiled' * given.compile}": row})
+
+
+def keep(found: dict[str, Any]) -> None:
+    """Put what was measured into the file."""
+    file = Path(__file__).with_suffix(".json")
+    before = json.loads(file.read_text()) if file.exists() else {}
+    about = {"command": "python benchmarks/race.py", "cores": torch.get_num_threads(), "torch": str(torch.__version__)}
+    file.write_text(json.dumps({**before, **about, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

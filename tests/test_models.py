@@ -13,7 +13,7 @@ from gradprix import tasks
 from gradprix.race import ENTRIES
 from gradprix.race._check import check
 from gradprix.race._lane import Lane, run_lane
-from gradprix.race._network import Form, quiet
+from gradprix.race._network import Apart, Form, quiet
 from gradprix.race._noise import Drawing
 from gradprix.race._plan import Plan
 from gradprix.race._trial import Trial
@@ -256,7 +256,11 @@ def stacked(of: tasks.Task, form: Form) -> tuple[dict[str, Tensor], list[Tensor 
                 apart = Lane(of, TRIALS, form)
                 _, first = apart.network.gradients(apart.leaves, apart.rest, *apart._batch(at))
             lane.step(at, 1.0)
-    return {**lane.leaves, **lane.rest}, first
+    rest = lane.rest
+    if isinstance(lane.network, Apart):
+        own = [dict(model.named_buffers()) for model in lane.network.models]
+        rest = {name: torch.stack([buffers[name] for buffers in own]) for name in own[0]}
+    return {**lane.leaves, **rest}, first
 
 
 def compare(of: tasks.Task, form: Form, ordered: bool = False) -> None:

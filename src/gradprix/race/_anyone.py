@@ -2,7 +2,9 @@
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -100,10 +102,11 @@ class Anyone:
     def describe(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What its numbers depend on, besides its arguments: the class, its code, and its package's version."""
         package = self.make.__module__.partition(".")[0]
-        try:
-            code = inspect.getsource(self.make)
-        except (OSError, TypeError):
-            code = ""
+        code = ""
+        for cls in self.make.__mro__:  # all that is in their files: a class may use what is beside it
+            if cls.__module__.partition(".")[0] not in ("torch", "builtins", "typing"):
+                with suppress(OSError, TypeError):
+                    code += inspect.getsource(sys.modules.get(cls.__module__) or cls)
         try:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:

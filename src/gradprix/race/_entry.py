@@ -224,10 +224,13 @@ def imported(place: str) -> Any:
     if where.endswith(".py"):
         if not file.is_file():
             raise ValueError(f"{place}: there is no file {where}.")
-        sys.path.insert(0, str(file.resolve().parent))  # so that other processes find it, too
+        sys.path.append(str(file.resolve().parent))  # so that it finds its neighbours, in other processes, too
         where = file.stem
     try:
-        return getattr(import_module(where), name)
+        module = import_module(where)
+        if file.is_file() and Path(str(module.__file__)).resolve() != file.resolve():
+            raise ValueError(f"{place}: there is another module called {where}. Rename the file.")
+        return getattr(module, name)
     except ImportError as error:
         raise ValueError(f"{place}: {error}.") from error
     except AttributeError:

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Task
-from gradprix.tasks._seeds import fresh, stream
+from gradprix.tasks._seeds import Luck, fresh, stream
 
-from ._noise import Drawing, Noise
+from ._noise import Noise
 from ._program import Program, program
 from ._stacking import stacking
 
@@ -88,7 +87,9 @@ class Together:
 
 
 class Apart:
-    """One row after the other, for what cannot be stacked.
+    """One row after the other, for what cannot be stacked: each a network as anybody would train it.
+
+    Its parameters are the rows of the stack, which something else steps.
 
     Args:
         task: the problem, whose network and loss it is.
@@ -98,47 +99,59 @@ class Apart:
     def __init__(self, task: Task, seeds: Sequence[int]) -> None:
         self.task = task
         self.models = [fresh(task.model, seed) for seed in seeds]
-        self.generators = [stream(seed, "noise") for seed in seeds]
+        self.luck = [Luck(stream(seed, "noise")) for seed in seeds]
+        self.stack: dict[str, Tensor] = {}
 
     def gradients(
         self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss of each row, and the gradients of the leaves, stacked; None for a leaf that nothing uses."""
-        losses, rows = [], []
+        """The loss of each row, and the gradients of the leaves, stacked; zero for what a row does not use."""
+        losses, gradients = [], [torch.zeros_like(x) for x in leaves.values()]
+        self._place(leaves)
         for row, model in enumerate(self.models):
             model.train()
-            params = {name: leaf.detach()[row].requires_grad_() for name, leaf in leaves.items()}
-            with Drawing(self.generators[row]):
-                loss = self.task.loss(self._output(params, rest, inputs, row), targets[row])
-            if loss.dim() != 0:
-                raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
-            rows.append(torch.autograd.grad(loss, list(params.values()), allow_unused=True))
+            with self.luck[row]:
+                loss = self.task.loss(model(inputs[row]), targets[row])
+                if loss.dim() != 0:
+                    raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
+                loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        return torch.stack(losses), [_stack(column) for column in zip(*rows, strict=True)]
+            for name, into in zip(leaves, gradients, strict=True):
+                x = model.get_parameter(name)
+                if x.grad is not None:
+                    into[row] = x.grad
+                    x.grad = None
+        self._place(leaves)
+        return torch.stack(losses), list(gradients)
 
     def outputs(self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> tuple[Any, Tensor]:
         """The outputs of each row and its loss."""
         outputs, losses = [], []
+        self._place(leaves)
         for row, model in enumerate(self.models):
             model.eval()
-            with Drawing(self.generators[row]), torch.no_grad():
-                outputs.append(self._output({name: leaf[row] for name, leaf in leaves.items()}, rest, inputs, row))
+            with self.luck[row], torch.no_grad():
+                outputs.append(model(inputs[row]))
                 losses.append(self.task.loss(outputs[-1], targets[row]))
+        self._place(leaves)
         return tree_map(lambda *parts: torch.stack(parts), *outputs), torch.stack(losses)
 
     def keep(self, index: Tensor) -> None:
         """Go on with some of the rows alone."""
         chosen = index.tolist()
-        self.models, self.generators = ([values[i] for i in chosen] for values in (self.models, self.generators))
+        self.models, self.luck = [self.models[i] for i in chosen], [self.luck[i] for i in chosen]
 
-    def _output(self, params: Tensors, rest: Tensors, inputs: Tensor, row: int) -> Any:
-        own = {**params, **{name: x[row] for name, x in rest.items()}}
-        return functional_call(self.models[row], own, (inputs[row],))
-
-
-def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
-    like = next((part for part in parts if part is not None), None)
-    return None if like is None else torch.stack([torch.zeros_like(like) if p is None else p for p in parts])
+    def _place(self, leaves: Tensors) -> None:
+        """Have the networks' parameters be the rows; what a network has put in the place of one goes into the row."""
+        same = self.stack.keys() == leaves.keys() and all(self.stack[name] is leaf for name, leaf in leaves.items())
+        for row, model in enumerate(self.models):
+            for name, leaf in leaves.items():
+                x, own = model.get_parameter(name), leaf[row]
+                if x.data_ptr() != own.data_ptr():
+                    if same:
+                        own.copy_(x.detach())
+                    x.data = own
+        self.stack = dict(leaves)
 
 
 @contextlib.contextmanager

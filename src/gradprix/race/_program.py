@@ -5,6 +5,7 @@ done once: what comes of it is a graph of plain operations on stacked tensors, w
 """
 
 import operator
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradprix.tasks import Task
-from gradprix.tasks._seeds import fresh
+from gradprix.tasks._seeds import Luck, fresh, luck
 
 from ._noise import TAG, Noise
 
@@ -73,7 +74,12 @@ def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Li
     outputs: list[Any] = [None]
 
     def output(tensors: dict[str, Tensor], inputs: Tensor) -> Any:
-        return functional_call(model, (tensors,), (inputs,))
+        def look(*_: Any) -> None:
+            if new := [name for name, buffer in model.named_buffers() if buffer is not tensors[name]]:
+                raise ValueError(f"it puts other tensors in the place of its buffers {', '.join(new)}")
+
+        with model.register_forward_hook(look):
+            return functional_call(model, tensors, (inputs,))
 
     def loss(tensors: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         return task.loss(output(tensors, inputs), targets)
@@ -97,12 +103,20 @@ def program(task: Task, what: str, names: tuple[str, ...], leaves: int, like: Li
         flat, outputs[0] = tree_flatten(found)
         return flat
 
+    if any(parameter._backward_hooks for parameter in model.parameters()):
+        raise ValueError("it has hooks on its parameters, which are not those of a stack")
     before = _attributes(model)
-    recorder = _Recorder([torch.zeros(shape, dtype=kind) for shape, kind in like])
-    with torch.random.fork_rng(devices=[]):
-        recorder.record(train if what == "train" else score)
-    if changed := [name for name, value in _attributes(model).items() if before.get(name) is not value]:
+    with Luck(torch.Generator()) as lent:
+        recorder, again = (_Recorder([torch.zeros(shape, dtype=kind) for shape, kind in like]) for _ in range(2))
+        for each in (recorder, again):
+            each.record(train if what == "train" else score)
+        others = luck()[1:]
+    if any(repr(now) != repr(then) for now, then in zip(others, lent[1:], strict=True)):
+        raise ValueError("it draws random numbers of Python or NumPy, which networks in a stack would share")
+    if changed := [name for name, value in _attributes(model).items() if before.get(name, "") != value]:
         raise ValueError(f"it changes {', '.join(changed)} as it runs, which networks in a stack would share")
+    if str(recorder.graph) != str(again.graph):
+        raise ValueError("it does something else each time it runs")
     noise = _tidy(recorder.graph)
     made = GraphModule(recorder.constants, recorder.graph)
     run = torch.compile(made, dynamic=False) if compiled else made
@@ -156,13 +170,28 @@ class _Recorder(TorchDispatchMode):
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:
-    """What a model keeps besides parameters and buffers."""
-    return {
-        f"{place}.{name}".lstrip("."): value
-        for place, module in model.named_modules()
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-    }
+    """Which things a model keeps, but for what parameters and buffers hold: to be compared with those after it ran."""
+    kept: dict[str, Any] = {}
+    for place, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in PLAIN}
+        own |= dict(module.named_buffers(recurse=False))
+        kept |= {f"{place}.{name}".lstrip("."): _identity(value) for name, value in own.items()}
+    return kept
+
+
+PLAIN = frozenset(vars(nn.Module()))
+
+
+def _identity(value: Any) -> Any:
+    """What is equal as long as nobody has changed a value, nor a container of values."""
+    if isinstance(value, dict):
+        return [(key, _identity_of_item(item)) for key, item in value.items()]
+    return [_identity_of_item(item) for item in value] if isinstance(value, list | tuple | set) else id(value)
+
+
+def _identity_of_item(item: Any) -> int | str:
+    # Recurrent layers keep their weights in a list, too, in which `functional_call` leaves the ones it puts in.
+    return "tensor" if isinstance(item, Tensor | weakref.ref) else id(item)
 
 
 def _tidy(graph: Graph) -> bool:
@@ -192,12 +221,12 @@ def _tidy(graph: Graph) -> bool:
     return bool(draws)
 
 
-def _parts_of_one(node: Node) -> tuple[Any, tuple[Any, ...]] | None:
+def _parts_of_one(node: Any) -> tuple[Any, tuple[Any, ...]] | None:
     """What puts together a sum of gradients each of which is zero but for its own part of a tensor.
 
     Such is the gradient of what is taken apart, as queries, keys and values are: torch fills and adds up whole tensors.
     """
-    parts: list[Node] = []
+    parts: list[Any] = []
     sums = [node]
     while sums:
         for term in sums.pop().args:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprix.kernels import Stacked
+from gradprix.tasks._seeds import Luck, stream
 
 from ._anyone import Anyone
 from ._trial import Trial, form
@@ -19,6 +20,7 @@ class Each:
     Args:
         make: `make(params, **values)`.
         rows: what it is called with for each row.
+        seeds: each row's, for what it draws at random.
         params: the parameters, `[stack, ...]` each, stepped in place.
         first: where in the stack its rows begin.
     """
@@ -27,24 +29,34 @@ class Each:
         self,
         make: Callable[..., torch.optim.Optimizer],
         rows: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
         params: Sequence[Tensor],
         first: int = 0,
     ) -> None:
-        self.first = first
+        self.first, self.stack = first, list(params)
         self.params = [[nn.Parameter(x[first + row]) for x in params] for row in range(len(rows))]
+        self.luck = [Luck(stream(seed, "optimizer")) for seed in seeds]
         self.optimizers = [make(own, **values) for own, values in zip(self.params, rows, strict=True)]
+        if any("lr" not in group for optimizer in self.optimizers for group in optimizer.param_groups):
+            raise ValueError("it keeps no lr in its groups, which a schedule could change")
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
         """Step every row once, with its learning rate times `factor`."""
-        every = zip(self.params, self.optimizers, self.rates, strict=True)
-        for row, (own, optimizer, rates) in enumerate(every, start=self.first):
+        every = zip(self.params, self.optimizers, self.rates, self.luck, strict=True)
+        for row, (own, optimizer, rates, luck) in enumerate(every, start=self.first):
             for x, g in zip(own, gradients, strict=True):
                 x.grad = g[row]
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-            with torch.enable_grad():  # as in a plain loop: some switch it off themselves, and some switch it on
+            given = [group["lr"] for group in optimizer.param_groups]
+            with luck, torch.enable_grad():  # as in a plain loop: some switch it off themselves, and some on
                 optimizer.step()
+            if [group["lr"] for group in optimizer.param_groups] != given:
+                raise ValueError("it changes its own learning rate, which is the race's to schedule")
+            for x, stack in zip(own, self.stack, strict=True):
+                if x.data_ptr() != stack[row].data_ptr():  # it has put another tensor in the place of the row
+                    x.data = stack[row].copy_(x.detach())
 
     def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
         """Go on with some of the rows alone, which now begin there in these parameters."""
@@ -52,6 +64,7 @@ class Each:
         self.params = [self.params[i] for i in chosen]
         self.optimizers = [self.optimizers[i] for i in chosen]
         self.rates = [self.rates[i] for i in chosen]
+        self.luck, self.stack = [self.luck[i] for i in chosen], list(params)
         for row, own in enumerate(self.params, start=first):
             for x, stack in zip(own, params, strict=True):
                 x.data = stack[row]
@@ -76,10 +89,10 @@ class Steppers:
         for _, group in groupby(range(len(trials)), key=lambda row: form(trials[row])):
             rows = list(group)
             block, optimizer = slice(rows[0], rows[-1] + 1), trials[rows[0]].rule
-            values = [trials[row].values for row in rows]
+            values, seeds = [trials[row].values for row in rows], [trials[row].seed for row in rows]
             if isinstance(optimizer, Anyone):
                 everything = list(range(len(params)))
-                self.each.append((block, everything, Each(optimizer.make, values, params, block.start)))
+                self.each.append((block, everything, Each(optimizer.make, values, seeds, params, block.start)))
                 continue
             for dtype in dict.fromkeys(x.dtype for x in params):
                 chosen = [k for k, x in enumerate(params) if x.dtype is dtype]
