@@ -1,4 +1,7 @@
+import os
 from collections.abc import Iterator
+
+os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")  # before torch is loaded: lanes in this process round as workers do
 
 import pytest
 import torch

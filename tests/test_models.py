@@ -1,13 +1,16 @@
 """Every kind of model trains in a stack as it does in a plain loop: gradients, and weights after 20 steps."""
 
 import contextlib
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
@@ -17,7 +20,7 @@ from gradprix.race._network import Apart, Form, quiet
 from gradprix.race._noise import Drawing
 from gradprix.race._plan import Plan
 from gradprix.race._trial import Trial
-from gradprix.tasks._seeds import fresh, stream
+from gradprix.tasks._seeds import Luck, fresh, stream
 
 STEPS = 20
 
@@ -171,13 +174,75 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "dictionary": lambda: Of(lambda m, x: {"logits": m.a(x), "extra": (x,)}, a=nn.Linear(64, 10)),
     "tuple": lambda: Of(lambda m, x: (m.a(x), x.sum()), a=nn.Linear(64, 10)),
 }
+
+
+class Keeps(nn.Module):
+    """A layer, and a forward pass that changes what the network keeps."""
+
+    def __init__(self, does: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.does, self._count, self.past = nn.Linear(64, 10), does, 0, list[float]()
+        self.register_buffer("mean", torch.zeros(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.does(self, x)
+
+
+def anneal(m: Any, x: Tensor) -> Tensor:
+    m._count += 1
+    return m.a(x) / max(0.1, 1 - 0.05 * m._count)
+
+
+def follow(m: Any, x: Tensor) -> Tensor:
+    h = m.a(x)
+    if m.training:
+        m.mean = 0.9 * m.mean + 0.1 * h.mean(0).detach()
+    return h - m.mean
+
+
+def clamp(m: Any, x: Tensor) -> Tensor:
+    m.a.weight.data = m.a.weight.data.clamp(-0.1, 0.1)
+    return m.a(x)
+
+
+def hooked() -> nn.Module:
+    net = nn.Linear(64, 10)
+    net.weight.register_hook(lambda g: 0.1 * g)
+    return net
+
+
+def remember(m: Any, x: Tensor) -> Tensor:
+    m.past.append(1.0)
+    return m.a(x) * len(m.past)
+
+
 APART = {
+    "counter": lambda: Keeps(anneal),
+    "history": lambda: Keeps(remember),
+    "buffer put anew": lambda: Keeps(follow),
+    "parameter put anew": lambda: Keeps(clamp),
+    "hook on a parameter": hooked,
+    "python's luck": lambda: Keeps(lambda m, x: m.a(x) * (1 + random.random())),
+    "numpy's luck": lambda: Keeps(lambda m, x: m.a(x) * (1 + np.random.rand())),
+    "checkpoint": lambda: Of(
+        lambda m, x: m.b(checkpoint(lambda t: functional.dropout(torch.relu(m.a(t))), x, use_reentrant=False)),
+        a=nn.Linear(64, 16),
+        b=nn.Linear(16, 10),
+    ),
     "random slope": lambda: nn.Sequential(nn.Linear(64, 32), nn.RReLU(), nn.Linear(32, 10)),
     "branch on values": lambda: Of(lambda m, x: m.a(x) if x.sum() > 0 else -m.a(x), a=nn.Linear(64, 10)),
     "item": lambda: Of(lambda m, x: m.a(x) * min(1.0, x.mean().item() + 1), a=nn.Linear(64, 10)),
     "random order": lambda: Of(lambda m, x: m.a(x[:, torch.randperm(64)]), a=nn.Linear(64, 10)),
 }
 WHY = {
+    "counter": "it changes _count as it runs",
+    "history": "it changes past as it runs",
+    "buffer put anew": "other tensors in the place of its buffers mean",
+    "parameter put anew": "",
+    "hook on a parameter": "it has hooks on its parameters",
+    "python's luck": "random numbers of Python or NumPy",
+    "numpy's luck": "random numbers of Python or NumPy",
+    "checkpoint": "",
     "random slope": "we do not yet support aten::rrelu",
     "branch on values": "its course depends on values",
     "item": "reads numbers out of tensors",
@@ -230,8 +295,7 @@ def plain(of: tasks.Task, t: Trial, ordered: bool) -> tuple[dict[str, Tensor], l
     index = index[torch.randperm(len(index), generator=order)]
     optimizer = torch.optim.SGD(model.parameters(), lr=t.values["lr"], momentum=0.9)
     first: list[Tensor] = []
-    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
-        torch.manual_seed(stream(t.seed, "noise").initial_seed())
+    with Luck(stream(t.seed, "noise")), contextlib.ExitStack() as stack:
         if ordered:
             stack.enter_context(Drawing(torch.default_generator))
         for i in range(STEPS):
@@ -307,3 +371,38 @@ def test_the_check_lets_a_stack_through_and_a_lane_runs_whole_without_a_warning(
     assert all(outcome.diverged is None for outcome in outcomes)
     alone = run_lane(of, TRIALS[2:])
     assert alone[0].to_json() == outcomes[2].to_json(), "whatever else is in the lane"
+
+
+def layers(hidden: int, act: Callable[[], nn.Module], norm: bool = False) -> Callable[[], nn.Module]:
+    between = (nn.BatchNorm1d(hidden),) if norm else ()
+    return lambda: nn.Sequential(nn.Linear(64, hidden), *between, act(), nn.Linear(hidden, 10))
+
+
+ODD: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "13 in batches of 5": (layers(13, nn.ReLU), 5),
+    "65 in batches of 33": (layers(65, nn.ReLU), 33),
+    "silu": (layers(13, nn.SiLU), 32),
+    "mish": (layers(13, nn.Mish), 7),
+    "batch norm of 30": (layers(30, nn.SiLU, norm=True), 32),
+    "convolution to 5": (lambda: made(conv(nn.Conv2d(1, 5, 3), nn.ELU())), 32),
+    "dropout": (MODELS["dropout"], 7),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_sizes_change_no_bit_in_any_lane(kind: str) -> None:
+    model, batch = ODD[kind]
+    of = tasks.digits.change(model=model)
+    entry = ENTRIES["minibatch"]
+    trials = [Trial(entry.rule, entry.values(0.01 * (1 + i)), 1 + i % 3, batch, 1, "cosine", True) for i in range(7)]
+    known = [outcome.to_json() for outcome in run_lane(of, trials)]
+    assert [outcome.to_json() for outcome in run_lane(of, trials[::-1])][::-1] == known
+    parts = (trials[:1], trials[1:3], trials[3:])
+    assert [outcome.to_json() for part in parts for outcome in run_lane(of, part)] == known
+
+
+def test_where_a_row_would_change_a_bit_networks_go_one_at_a_time() -> None:
+    of = tasks.digits.change(model=layers(5, nn.SiLU, norm=True), batch_size=5)
+    form = check(plan(of))
+    assert not form.stacked
+    assert form.why == "where in a stack a network is would change its last digits"

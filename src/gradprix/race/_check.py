@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ._anyone import Anyone
-from ._lane import Lane
+from ._lane import BATCHES_AT_ONCE, Lane
 from ._network import Form, quiet
 from ._noise import Drawing
 from ._plan import Plan
@@ -19,6 +19,8 @@ from ._trial import Trial
 EXAMPLES = 64
 WIDTH = 8
 """Networks in a trial stack: enough that stacking has something to gain."""
+WIDTHS = (2, 7)
+"""Of stacks in which every network must come out the same: some odd ones, for loops have ends."""
 APART = 1.25
 """How many times as long as one at a time a stack must take before it is given up: far enough from 1 that a noisy
 machine does not decide."""
@@ -62,6 +64,8 @@ def check(plan: Plan) -> Form:
                 form = Form(stacked=False, why="a stack of it gives other gradients")
             elif stacked_seconds > APART * seconds:
                 form = Form(stacked=False, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
+            elif not all(_same_in_every_row(plan, trials[0], width) for width in WIDTHS):
+                form = Form(stacked=False, why="where in a stack a network is would change its last digits")
         for entry in plan.entries:
             if isinstance(entry.rule, Anyone):
                 own = [plan.tuning_trial(entry, -12, seed) for seed in range(2)]
@@ -85,7 +89,7 @@ def _probe(
     with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # as a stack draws
         losses, found = lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
     every = zip(found, lane.leaves.values(), strict=True)
-    gradients = [torch.zeros_like(x) if g is None else g for g, x in every]
+    gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
     lane.step(index, 1.0)
     _, metrics = lane.evaluate(lane.valid[:, :EXAMPLES])
     times = []
@@ -93,7 +97,22 @@ def _probe(
         started = time.perf_counter()
         lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
         times.append(time.perf_counter() - started)
-    return losses, gradients, metrics, min(times)
+    return losses[: len(trials)], gradients, metrics, min(times)
+
+
+def _same_in_every_row(plan: Plan, trial: Trial, width: int) -> bool:
+    """Whether a stack of one network makes the same of each to the bit, in batches of every size that the race has."""
+    lane = Lane(plan.task, [trial] * width)
+    batch, count = trial.batch_size or lane.train.shape[1], lane.train.shape[1]
+    many, valid = batch * BATCHES_AT_ONCE, lane.valid.shape[1]
+    results = []
+    for size in dict.fromkeys((batch, count % batch or batch)):
+        losses, gradients = lane.network.gradients(lane.leaves, lane.rest, *lane._batch(lane.train[:, :size]))
+        results += [losses, *(g for g in gradients if g is not None)]
+    for size in dict.fromkeys((min(many, valid), valid % many or many)):
+        results += lane.network.outputs(lane.leaves, lane.rest, *lane._batch(lane.valid[:, :size]))[1:]
+    results += lane.rest.values()
+    return all(torch.equal(x[row], x[0]) or x[row].isnan().any() for x in results for row in range(1, width))
 
 
 def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
@@ -101,7 +120,7 @@ def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> boo
     pairs = [(a.double().flatten(1), b.double().flatten(1)) for a, b in zip(_two(first), _two(second), strict=True)]
     largest = torch.stack([a.abs().amax(1) for a, _ in pairs]).amax(0).clamp(min=1e-12)[:, None]
     # What should be zero, as the gradient of a bias before a norm, is rounding alone, whatever its own size.
-    return all(bool(((a - b).abs() <= 1e-3 * a.abs().amax(1, True) + 1e-5 * largest).all()) for a, b in pairs)
+    return all(bool(((a - b).abs() <= 1e-2 * a.abs().amax(1, True) + 1e-3 * largest).all()) for a, b in pairs)
 
 
 def _two(results: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -2,16 +2,20 @@
 
 import contextlib
 import math
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import joblib
 import numpy as np
+import torch
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
@@ -26,6 +30,10 @@ Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
 DEATHS = 3
 """How many worker processes may be lost before a race is given up."""
+KILLED = (
+    "worker processes were killed again and again, probably because memory ran out. What is finished is kept; "
+    "the same command goes on from there. Give it less with --memory, in GB."
+)
 
 
 class WorkerError(RuntimeError):
@@ -41,12 +49,16 @@ class Engine(Protocol):
         """Run the trials in a form; `watch` hears how many trials' worth of work is done."""
         ...
 
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function answers where lanes run, whose arithmetic rounds as theirs does."""
+        ...
+
 
 class Local:
     """Lanes in processes of this machine, each on one thread.
 
     Args:
-        processes: how many at most; as many as the machine has cores when None. One means this process itself.
+        processes: how many at most; as many as the machine has cores when None.
         memory: how much the race may take, in GB; half of what is free when None.
     """
 
@@ -58,37 +70,46 @@ class Local:
         self.processes, self.memory = processes or joblib.cpu_count(), memory
         self.shape: Shape | None = None
 
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function answers in a worker process."""
+        for death in count(1):
+            try:
+                return _workers(self.processes).submit(function, *args).result()
+            except TerminatedWorkerError as error:
+                if death == DEATHS:
+                    raise WorkerError(KILLED) from error
+        return None
+
     def run(
         self, task: Task, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
     ) -> Iterator[Finished]:
         """Run the trials, in lanes of like ones."""
         if self.shape is None:
             memory = None if self.memory is None else self.memory * 1e9
-            self.shape = shape(task, trials, how, self.processes, memory)
-        lanes = divide(trials, self.shape)
-        if self.shape.processes == 1 or len(lanes) == 1:
-            done = 0.0
-            for lane in lanes:
-                yield lane, run_lane(task, lane, partial(_further, watch, done, each=len(lane)), how)
-                done += len(lane)
-            return
-        done = 0.0
+            self.shape = self.ask(shape, task, trials, how, self.processes, memory)
+        lanes, done = divide(trials, self.shape), 0.0
         for death in count(1):
             left = dict(enumerate(lanes))
             try:
-                heard = partial(_further, watch, done)
-                for number, outcomes in _in_processes(task, lanes, self.shape, heard, how):
+                for number, outcomes in _in_processes(task, lanes, self.shape, partial(_further, watch, done), how):
                     yield left.pop(number), outcomes
                 return
             except TerminatedWorkerError as error:
                 if death == DEATHS:
-                    raise WorkerError(
-                        f"worker processes were killed {DEATHS} times, probably because memory ran out. What is "
-                        "finished is kept; the same command goes on from there. Give it less with --memory, in GB."
-                    ) from error
+                    raise WorkerError(KILLED) from error
             # It may have been too large. Where a trial is trained changes no number of it.
             done += sum(len(lane) for number, lane in enumerate(lanes) if number not in left)
             lanes = [part for lane in left.values() for part in _halves(lane)]
+
+
+def _workers(processes: int) -> Any:
+    """Processes that are kept for the next lanes.
+
+    Products of matrices must round alike wherever in memory their rows begin. MKL does so when it is told to, as it is
+    loaded.
+    """
+    fast = "AVX2,STRICT" if torch.backends.cpu.get_cpu_capability().startswith("AVX") else "COMPATIBLE"
+    return get_reusable_executor(processes, timeout=60, env={"MKL_CBWR": os.environ.get("MKL_CBWR", fast)})
 
 
 def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
@@ -106,9 +127,9 @@ def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
     return lanes
 
 
-def _further(watch: Watch, done: float, share: float, each: int = 1) -> None:
+def _further(watch: Watch, before: float, done: float) -> None:
     """Say how far it is from what was done before."""
-    watch(done + share * each)
+    watch(before + done)
 
 
 def _halves(lane: list[Trial]) -> list[list[Trial]]:
@@ -125,10 +146,15 @@ def _in_processes(
         shares = np.memmap(file, dtype=np.float64, mode="w+", shape=len(lanes))
         sizes = np.array([len(lane) for lane in lanes])
         task.fingerprint  # noqa: B018  # found out here, once, and sent along
-        jobs = (joblib.delayed(_work)(task, lane, file, number, how) for number, lane in enumerate(lanes))
-        pool = joblib.Parallel(shape.processes, return_as="generator_unordered")
-        with _every(0.2, lambda: watch(float(shares @ sizes))):
-            yield from pool(jobs)
+        workers = _workers(shape.processes)
+        jobs = [workers.submit(_work, task, lane, file, number, how) for number, lane in enumerate(lanes)]
+        try:
+            with _every(0.2, lambda: watch(float(shares @ sizes))):
+                for job in as_completed(jobs):
+                    yield job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
 
 
 _TASK: dict[str, Task] = {}

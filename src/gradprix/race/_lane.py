@@ -1,7 +1,7 @@
 """Many networks trained as one stacked program.
 
 A trial's numbers do not depend on the lane it is in, to the bit: every trial has a row of its own in every tensor, a
-lane runs on one thread and is never narrower than two rows.
+lane runs on one thread, and its last row is spare.
 """
 
 import math
@@ -23,7 +23,7 @@ from ._trial import Outcome, Trial, form
 
 STACKED = Form()
 NARROWEST = 2
-"""Rows: a stack of one is computed by other kernels, whose rounding differs."""
+"""Trials in a lane for which a stack is worth it."""
 WORTH = 0.25
 """The share of diverged networks from which it pays to go on without them: leaving copies everything once."""
 BATCHES_AT_ONCE = 8
@@ -50,8 +50,6 @@ def run_lane(
     """
     order = sorted(range(len(trials)), key=lambda i: form(trials[i]))
     rows = [trials[i] for i in order]
-    if len(rows) < NARROWEST:
-        rows = rows * NARROWEST
     with quiet():
         outcomes = Lane(task, rows, how).run(report)
     return [outcome for _, outcome in sorted(zip(order, outcomes, strict=False), key=lambda pair: pair[0])]
@@ -60,17 +58,21 @@ def run_lane(
 class Lane:
     """A stack of networks under way.
 
+    A stack has one row more than there are trials, a copy of the last: the ends of long loops are computed by other
+    instructions than the rest, and so is a stack of one, and both may round differently.
+
     Args:
         task: the problem.
-        rows: the trials, two or more, those of one form side by side.
+        trials: those of one form side by side.
         how: the form of the race.
 
     Raises:
         ValueError: when the model has nothing to train.
     """
 
-    def __init__(self, task: Task, rows: Sequence[Trial], how: Form = STACKED) -> None:
-        self.task, self.trials, self.budget = task, rows, rows[0]
+    def __init__(self, task: Task, trials: Sequence[Trial], how: Form = STACKED) -> None:
+        rows = [*trials, trials[-1]] if how.stacked else list(trials)
+        self.task, self.trials, self.budget, self.count = task, rows, rows[0], len(trials)
         self.data = task.loaded
         self.seeds = list(dict.fromkeys(trial.seed for trial in rows))
         splits = [self.data.split(seed) for seed in self.seeds]
@@ -173,10 +175,9 @@ class Lane:
 
     def _leave(self) -> None:
         """Go on without those that diverged, if they are many."""
-        alive = [i for i, row in enumerate(self.rows.tolist()) if self.diverged[row] is None]
-        dead = [i for i in range(len(self.rows)) if i not in alive]
-        index = torch.tensor(sorted(alive + dead[: max(0, NARROWEST - len(alive))]))
-        if len(self.rows) - len(index) < max(1, WORTH * len(self.rows)):
+        rows = self.rows.tolist()
+        index = torch.tensor([i for i, row in enumerate(rows) if self.diverged[row] is None or row == self.count])
+        if len(index) < 2 or len(rows) - len(index) < max(1, WORTH * len(rows)):
             return
         self.rows, self.of_seed = self.rows[index], self.of_seed[index]
         self.leaves = {name: x[index] for name, x in self.leaves.items()}
@@ -190,7 +191,7 @@ class Lane:
         if self.budget.judged:
             tests = dict(zip(self.rows.tolist(), zip(*self.evaluate(self.test), strict=True), strict=True))
         outcomes = []
-        for row, (curve, diverged) in enumerate(zip(curves, self.diverged, strict=True)):
+        for row, (curve, diverged) in enumerate(zip(curves[: self.count], self.diverged, strict=False)):
             loss, metric = tests.get(row, (None, None)) if diverged is None else (float("inf"), self.task.baseline)
             judged: tuple[Any, Any] = (loss, metric) if self.budget.judged else (None, None)
             outcomes.append(Outcome(curve, *judged, diverged))

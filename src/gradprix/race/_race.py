@@ -122,7 +122,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
             )
         # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
         kept = journal.read("form")
-        form = check(plan) if kept is None else Form(**kept)
+        form = engine.ask(check, plan) if kept is None else Form(**kept)
         described["form"] = form.describe()
         journal.write("plan", described)
         journal.write("form", asdict(form))
