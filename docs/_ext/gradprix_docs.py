@@ -35,6 +35,7 @@ from gradprix.rules._rule import ANY, DOMAINS
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = ROOT / "benchmarks" / "twins.json"
 STEP = ROOT / "benchmarks" / "step.json"
+RACE = ROOT / "benchmarks" / "race.json"
 DIFFERENCES = ROOT / "tests" / "recordings" / "differences.json"
 
 MEANING = {
@@ -369,7 +370,25 @@ def speed(file: Path = STEP) -> str:
     return "\n\n".join(parts)
 
 
-MEASURED: dict[str, Callable[[], str]] = {"rules": every, "speed": speed, "twins": twins_table}
+def price(file: Path = RACE) -> str:
+    """What a race costs against plain PyTorch loops; how to measure without the file."""
+    if not file.exists():
+        return "No measurement is kept in this repository yet: `python benchmarks/race.py` makes one, in half an hour."
+    record = json.loads(file.read_text())
+    lines = []
+    for name, row in record.items():
+        if isinstance(row, dict) and "plain" in row:
+            plain = [f"{1e3 * row['plain'][way]:.0f} ms" for way in ("one process", "a process a core")]
+            race = row["race"]
+            lines.append(
+                (name, *plain, f"{1e3 * race['a trial']:.0f} ms", f"{race['networks']:,}", f"{row['ratio']:.1f}×")
+            )
+    head = ["", "plain, one process", "plain, a process a core", "in a race", "networks raced", "ratio to the faster"]
+    about = f"`{record['command']}`, {record['cores']} cores, torch {record['torch']}"
+    return f"{table(head, lines)}\n\n{about}. Times are for one network, from start to end."
+
+
+MEASURED: dict[str, Callable[[], str]] = {"price": price, "rules": every, "speed": speed, "twins": twins_table}
 
 
 def api(module: str) -> str:
