@@ -64,7 +64,7 @@ def check(plan: Plan) -> Form:
                 form = Form(stacked=False, why="a stack of it gives other gradients")
             elif stacked_seconds > APART * seconds:
                 form = Form(stacked=False, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
-            elif not all(_same_in_every_row(plan, trials[0], width) for width in WIDTHS):
+            elif not all(_same_in_every_row(plan, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS):
                 form = Form(stacked=False, why="where in a stack a network is would change its last digits")
         for entry in plan.entries:
             if isinstance(entry.rule, Anyone):
@@ -98,6 +98,12 @@ def _probe(
         lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
         times.append(time.perf_counter() - started)
     return losses[: len(trials)], gradients, metrics, min(times)
+
+
+def _of_each_batch(plan: Plan) -> list[Trial]:
+    """A trial of each batch size of the race."""
+    first = {plan.batch_size(entry): entry for entry in reversed(plan.entries)}
+    return [plan.tuning_trial(entry, -12, 0) for entry in first.values()]
 
 
 def _same_in_every_row(plan: Plan, trial: Trial, width: int) -> bool:

@@ -163,12 +163,18 @@ class Lane:
         return loss.tolist(), metric
 
     def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The examples of each row: gathered once for each seed, then dealt out."""
-        return self.data.inputs[index][self.of_seed], self.data.targets[index][self.of_seed]
+        """The examples of each row: gathered once for each seed and dealt out, where seeds are shared."""
+        inputs, targets = self.data.inputs, self.data.targets
+        if 2 * len(self.seeds) > len(self.rows):
+            index = index[self.of_seed]
+            return inputs[index], targets[index]
+        return inputs[index][self.of_seed], targets[index][self.of_seed]
 
     def _note(self, losses: Tensor, before: int) -> None:
         """Note the trials whose loss is not a finite number for the first time, at its step, counted from 1."""
         lost = ~losses.isfinite()
+        if not lost.any():
+            return
         for row, first in zip(self.rows.tolist(), lost.int().argmax(0).tolist(), strict=True):
             if self.diverged[row] is None and bool(lost[first, (self.rows == row).nonzero()]):
                 self.diverged[row] = before + first + 1

@@ -1,6 +1,6 @@
 """Examples, and how a seed divides them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Data:
     targets: Tensor
     test: Tensor | None = None
     stratify: bool = False
+    _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets", "test"):
@@ -52,6 +53,11 @@ class Data:
 
     def split(self, seed: int) -> Split:
         """How this seed divides the examples: 60/20/20, or 80/20 of what an official test set leaves."""
+        if seed not in self._splits:
+            self._splits[seed] = self._divided(seed)
+        return self._splits[seed]
+
+    def _divided(self, seed: int) -> Split:
         everything = torch.arange(len(self.inputs))
         if self.test is None:
             rest, test = self._cut(everything, 0.2, seed, "test")
