@@ -3,10 +3,12 @@
 import contextlib
 import math
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -78,6 +80,9 @@ class Local:
             except TerminatedWorkerError as error:
                 if death == DEATHS:
                     raise WorkerError(KILLED) from error
+            except BrokenProcessPool as error:
+                why = str(error.__cause__ or error).strip().splitlines()[-1]
+                raise WorkerError(f"the task or an optimizer cannot be sent to another process: {why}") from error
         return None
 
     def run(
@@ -109,7 +114,9 @@ def _workers(processes: int) -> Any:
     loaded.
     """
     fast = "AVX2,STRICT" if torch.backends.cpu.get_cpu_capability().startswith("AVX") else "COMPATIBLE"
-    return get_reusable_executor(processes, timeout=60, env={"MKL_CBWR": os.environ.get("MKL_CBWR", fast)})
+    # Where modules are found, too: another environment means other processes, so that what is new is found.
+    env = {"MKL_CBWR": os.environ.get("MKL_CBWR", fast), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return get_reusable_executor(processes, timeout=60, env=env)
 
 
 def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
