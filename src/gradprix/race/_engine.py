@@ -159,9 +159,9 @@ def _in_processes(
             with _every(0.2, lambda: watch(float(shares @ sizes))):
                 for job in as_completed(jobs):
                     yield job.result()
-        finally:
-            for job in jobs:
-                job.cancel()
+        except BaseException:
+            workers.shutdown(kill_workers=True)  # nobody wants what they are at any more
+            raise
 
 
 _TASK: dict[str, Task] = {}
