@@ -91,6 +91,8 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
             "examples": 300,
             "batch_size": 32,
             "schedule": "cosine",
+            "form": "stacked, one row a network",
+            "compiled": False,
             "trials": 6,
             "seeds": seeds,
             "seed": 0,
