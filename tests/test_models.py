@@ -318,7 +318,7 @@ def stacked(of: tasks.Task, form: Form) -> tuple[dict[str, Tensor], list[Tensor 
             at = index[:, (10 * i) % 120 :][:, :10]
             if i == 0:
                 apart = Lane(of, TRIALS, form)
-                _, first = apart.network.gradients(apart.leaves, apart.rest, *apart._batch(at))
+                _, first = apart.network.gradients(apart.leaves, apart.rest, *apart.batch(at))
             lane.step(at, 1.0)
     rest = lane.rest
     if isinstance(lane.network, Apart):

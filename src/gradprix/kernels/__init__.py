@@ -1,6 +1,7 @@
 """How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
 
-from ._compile import Kernel, cache_folder, kernel
+from ._compile import Kernel, kernel
+from ._disk import cache_folder, put
 from ._eager import eager, evaluated, start
 from ._fused import STORED, Work, wide
 from ._split import Split, split
@@ -17,6 +18,7 @@ __all__ = [
     "eager",
     "evaluated",
     "kernel",
+    "put",
     "split",
     "start",
     "terms",

@@ -5,9 +5,6 @@ Numba compiles; loading needs LLVM alone, so that a process which finds its kern
 
 import ctypes
 import hashlib
-import os
-import stat
-import tempfile
 import types
 import warnings
 from collections.abc import Callable
@@ -17,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ._disk import cache_folder, put
 from ._source import kernel_source
 from ._split import Split
 
@@ -65,7 +63,7 @@ def _machine_code(split: Split, stored: str) -> bytes:
     made = _compiled(text)
     if file is not None:
         with suppress(OSError):  # a full disk: it is compiled for this process alone
-            _write(file, made)
+            put(file, hashlib.sha256(made).digest() + made)
     return made
 
 
@@ -127,27 +125,3 @@ def _read(file: Path) -> bytes | None:
     except OSError:
         return None
     return kept if hashlib.sha256(kept).digest() == digest else None
-
-
-def _write(file: Path, machine_code: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(hashlib.sha256(machine_code).digest() + machine_code)
-        os.replace(temporary, file)
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-
-def cache_folder(name: str = "kernels") -> Path | None:
-    """Where things are kept: a folder that is this user's alone, or None. `GRADPRIX_CACHE` sets the place."""
-    root = os.environ.get("GRADPRIX_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        folder = Path(root).expanduser() / "gradprix" / name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home
-        return None
-    mine = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700)
-    return folder if stat.S_ISDIR(found.st_mode) and mine and os.access(folder, os.W_OK) else None

@@ -87,7 +87,7 @@ def _probe(
     lane = Lane(plan.task, trials, form)
     index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
     with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # as a stack draws
-        losses, found = lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
+        losses, found = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
     every = zip(found, lane.leaves.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
     lane.step(index, 1.0)
@@ -95,7 +95,7 @@ def _probe(
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        lane.network.gradients(lane.leaves, lane.rest, *lane._batch(index))
+        lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
         times.append(time.perf_counter() - started)
     return losses[: len(trials)], gradients, metrics, min(times)
 
@@ -113,24 +113,21 @@ def _same_in_every_row(plan: Plan, trial: Trial, width: int) -> bool:
     many, valid = batch * BATCHES_AT_ONCE, lane.valid.shape[1]
     results = []
     for size in dict.fromkeys((batch, count % batch or batch)):
-        losses, gradients = lane.network.gradients(lane.leaves, lane.rest, *lane._batch(lane.train[:, :size]))
+        losses, gradients = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(lane.train[:, :size]))
         results += [losses, *(g for g in gradients if g is not None)]
     for size in dict.fromkeys((min(many, valid), valid % many or many)):
-        results += lane.network.outputs(lane.leaves, lane.rest, *lane._batch(lane.valid[:, :size]))[1:]
+        results += lane.network.outputs(lane.leaves, lane.rest, *lane.batch(lane.valid[:, :size]))[1:]
     results += lane.rest.values()
     return all(torch.equal(x[row], x[0]) or x[row].isnan().any() for x in results for row in range(1, width))
 
 
 def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
     """Whether two results differ by rounding alone, measured against the largest numbers of each network."""
-    pairs = [(a.double().flatten(1), b.double().flatten(1)) for a, b in zip(_two(first), _two(second), strict=True)]
+    flat = [[x.double().reshape(len(x), -1) for x in results] for results in (first, second)]
+    pairs = list(zip(*flat, strict=True))
     largest = torch.stack([a.abs().amax(1) for a, _ in pairs]).amax(0).clamp(min=1e-12)[:, None]
     # What should be zero, as the gradient of a bias before a norm, is rounding alone, whatever its own size.
     return all(bool(((a - b).abs() <= 1e-2 * a.abs().amax(1, True) + 1e-3 * largest).all()) for a, b in pairs)
-
-
-def _two(results: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [x.reshape(len(x), -1) for x in results]
 
 
 def _meaning(error: Exception) -> str:

@@ -126,7 +126,7 @@ class Lane:
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """One step of every network on its own batch, `[seeds, batch]`; returns each one's loss before it."""
-        losses, gradients = self.network.gradients(self.leaves, self.rest, *self._batch(index))
+        losses, gradients = self.network.gradients(self.leaves, self.rest, *self.batch(index))
         with torch.no_grad():
             if self.steppers is None:
                 # What nothing uses has no gradient, and is not stepped, nor decayed.
@@ -149,7 +149,7 @@ class Lane:
         at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
         outputs, targets, losses = [], [], []
         for index in torch.split(part, at_once, dim=1):
-            inputs, wanted = self._batch(index)
+            inputs, wanted = self.batch(index)
             output, loss = self.network.outputs(self.leaves, self.rest, inputs, wanted)
             outputs.append(output)
             targets.append(wanted)
@@ -162,7 +162,7 @@ class Lane:
         metric = [float(score(tree_map(itemgetter(row), output), target[row])) for row in range(len(self.rows))]
         return loss.tolist(), metric
 
-    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The examples of each row: gathered once for each seed and dealt out, where seeds are shared."""
         inputs, targets = self.data.inputs, self.data.targets
         if 2 * len(self.seeds) > len(self.rows):

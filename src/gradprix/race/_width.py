@@ -8,7 +8,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from gradprix.kernels import cache_folder
+from gradprix.kernels import cache_folder, put
 from gradprix.tasks import Task
 
 from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
@@ -125,8 +124,8 @@ def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
     rows = [trials[0]] * NARROWEST
     with quiet():
         lane = Lane(task, rows, form)
-        batch = lane._batch(lane.train[:, : rows[0].batch_size or lane.train.shape[1]])
-        many = lane._batch(lane.valid[:, : (rows[0].batch_size or lane.valid.shape[1]) * BATCHES_AT_ONCE])
+        batch = lane.batch(lane.train[:, : rows[0].batch_size or lane.train.shape[1]])
+        many = lane.batch(lane.valid[:, : (rows[0].batch_size or lane.valid.shape[1]) * BATCHES_AT_ONCE])
         held = 0.0
         if isinstance(lane.network, Together):
             held = max(
@@ -149,9 +148,6 @@ def _remembered() -> dict[str, int]:
 
 def _remember(known: dict[str, int]) -> None:
     folder = cache_folder("widths")
-    if folder is None:
-        return
-    with suppress(OSError), tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-        json.dump(known, file)
-        file.close()
-        os.replace(file.name, folder / "widths.json")
+    if folder is not None:
+        with suppress(OSError):
+            put(folder / "widths.json", json.dumps(known).encode())
