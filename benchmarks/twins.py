@@ -22,7 +22,7 @@ from scipy import stats
 
 from gradprix.race import Local, Plan, entries, judge, run, twin
 from gradprix.race._engine import Engine
-from gradprix.race._tune import spread
+from gradprix.race._tune import rate, spread
 from gradprix.tasks import Metric, digits
 
 COPIES = 5
@@ -54,7 +54,7 @@ def usual(copy: int, engine: Engine) -> Values:
     """The final values of the same copy, tuned the usual way and run on the same final seeds."""
     plan = Plan(digits, tuple(twin(entry, copy) for entry in entries()))
     tried = {
-        (entry.name, rung): plan.tuning_trial(entry, rung, 0)
+        (entry.name, rung): plan.tuning_trial(entry, {"lr": rate(rung, entry.offset)}, 0)
         for entry in plan.entries
         for rung in spread(entry.space["lr"], entry.rule.hyperparameters["lr"], RATES)
     }
@@ -63,7 +63,7 @@ def usual(copy: int, engine: Engine) -> Values:
     for entry in plan.entries:
         best = max((rung for name, rung in tried if name == entry.name), key=lambda rung: scores[entry.name, rung])
         lr = tried[entry.name, best].values["lr"]
-        finals |= {(entry.name, seed): plan.final_trial(entry, lr, seed) for seed in range(plan.seeds)}
+        finals |= {(entry.name, seed): plan.final_trial(entry, {"lr": lr}, seed) for seed in range(plan.seeds)}
     got = outcomes(plan, finals, engine)
     values: Values = {"accuracy": {}, "loss": {}}
     for entry in plan.entries:

@@ -46,7 +46,7 @@ class Killer(threading.Thread):
 
 def engine(processes: int = 2, lane: int = 2) -> Local:
     local = Local(processes)
-    local.shape = Shape(lane, processes)
+    local.shapes = {32: Shape(lane, processes)}
     return local
 
 
@@ -92,20 +92,33 @@ def test_memory_bounds_width_and_processes() -> None:
         gp.race(TASK, "adam,sgd", trials=1, seeds=6, memory=0.1)
 
 
-def test_the_width_is_measured_once_for_a_task_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shape_is_measured_once_for_a_task_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADPRIX_CACHE", str(tmp_path))
-    asked: list[int] = []
+    asked: list[tuple[int, int]] = []
 
-    def seconds(task: Any, todo: Any, form: Any, wide: int) -> float:
-        asked.append(wide)
-        return {16: 1.0, 64: 0.8, 256: 0.79}[wide]
+    def everywhere(count: int, function: Any, *args: Any) -> list[Any]:
+        if function is not width.seconds_of_one:
+            return [function(*args)]
+        asked.append((args[-1], count))
+        crowded = 2.5 if count > 2 else 1
+        return [{16: 1.0, 64: 0.8, 256: 0.79}[args[-1]] * crowded] * count
 
-    monkeypatch.setattr(width, "seconds_of_one", seconds)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 2)
     todo = trials(500)
-    assert [shape(TASK, todo, Form(), 2).width for _ in range(2)] == [64, 64]
-    assert asked == [16, 64, 256]
-    assert shape(TASK, trials(3), Form(), 2).width == width.UNMEASURED
-    assert asked == [16, 64, 256], "a short race is not worth it"
+    assert [shape(TASK, todo, Form(), 2, 1e12, everywhere) for _ in range(2)] == [Shape(64, 2)] * 2
+    assert asked == [(16, 2), (64, 2), (256, 2)]
+    assert shape(TASK, trials(3), Form(), 2, 1e12, everywhere).width == width.UNMEASURED
+    assert len(asked) == 3, "a short race is not worth it"
+    assert shape(TASK, todo, Form(), 4, 1e12, everywhere) == Shape(64, 2), "more than cores do not pay here"
+
+
+def test_each_batch_size_has_a_shape_of_its_own() -> None:
+    all_at_once = [Trial(t.rule, t.values, 1, 0, 1, "cosine", False) for t in trials(4)]
+    local = Local(1)
+    list(local.run(TASK, [*trials(4, epochs=1), *all_at_once]))
+
+    assert local.shapes.keys() == {32, 0}
+    assert width.bytes_of_one(TASK, all_at_once, Form()) > 3 * width.bytes_of_one(TASK, trials(4), Form())
 
 
 def test_wider_lanes_of_small_networks_take_less_time() -> None:

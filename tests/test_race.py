@@ -14,7 +14,7 @@ import torch
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, TaskError, entries, judge, make_plan, run, twin
-from gradprix.race._answer import near_limit, sentence, take, window, windows
+from gradprix.race._answer import near_limit, sentence, take, window
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -56,8 +56,9 @@ def test_another_seed_gives_another_race(small: Result) -> None:
 def test_tuning_seeds_are_never_final_seeds() -> None:
     plan = make_plan("digits", trials=300, seeds=300)
     lucky = [twin(entry, 89) for entry in plan.entries]
-    tuning = {plan.tuning_trial(entry, -10, seed).seed for entry in [*plan.entries, *lucky] for seed in range(98)}
-    final = {plan.final_trial(entry, 0.1, seed).seed for entry in plan.entries for seed in range(300)}
+    rate = {"lr": 0.1}
+    tuning = {plan.tuning_trial(entry, rate, seed).seed for entry in [*plan.entries, *lucky] for seed in range(98)}
+    final = {plan.final_trial(entry, rate, seed).seed for entry in plan.entries for seed in range(300)}
 
     assert not tuning & final
 
@@ -286,7 +287,7 @@ def test_learning_rate_windows() -> None:
     assert window(losses, 0.05) == 0
     assert window({1.0: float("inf")}, float("inf")) == 0
     assert near_limit({"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3}, "c": {1.0: 0.2}}) == pytest.approx(0.4)
-    assert windows({"a": losses, "b": {0.1: 0.4}})["b"] == 0
+    assert window({0.1: 0.4}, near_limit({"a": losses, "b": {0.1: 0.4}})) == 0
 
 
 def judged(values: dict[str, list[float]]) -> Any:

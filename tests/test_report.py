@@ -43,7 +43,7 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
             "optimizer": "SGD",
             "batch_size": 0 if name == "near" else 32,
             "tuned": {"lr": 0.1},
-            "tuning": {"trials": 6, "diverged": 1, "at_edge": name == "near"},
+            "tuning": {"trials": 6, "diverged": 1, "at_edge": name == "near", "edges": ["lr"] * (name == "near")},
             "final": {
                 "metric": "test accuracy",
                 "values": each,
@@ -81,7 +81,7 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in found.pairs],
         },
         "cost": {"trials": 56, "examples": 16800, "seconds": 1.0},
-        "best": {"name": chosen, "optimizer": "SGD", "arguments": {"lr": 0.1}, "code": code},
+        "best": {"name": chosen, "optimizer": "SGD", "arguments": {"lr": 0.1}, "schedule": "cosine", "code": code},
         "plan": {
             "task": "made-up",
             "fingerprint": "0123456789abcdef0123",
@@ -91,6 +91,9 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
             "examples": 300,
             "batch_size": 32,
             "schedule": "cosine",
+            "loop": False,
+            "tested": True,
+            "tune": ["lr"],
             "form": "stacked, one row a network",
             "compiled": False,
             "trials": 6,
@@ -260,7 +263,7 @@ def test_text_from_the_record_is_escaped():
 
 def test_what_is_doubtful_is_said():
     page = own(report(made_up()))
-    assert "The best learning rate of near was at the end of the rates tried" in page
+    assert "The best setting of near (lr) was at the end of what was tried" in page
     assert "diverged on 1 of 8 final seeds; these score 10.0\u00a0%" in page
     assert re.search(r"Of 6 pairs: \d won, 1 tied, \d not settled", page)
     assert "More seeds would settle good against &lt;i&gt;lost&lt;/i&gt; (about" in page

@@ -16,13 +16,16 @@ __version__ = "0.1.0"
 _HOME = {
     "Data": "tasks",
     "Entry": "race",
+    "Loop": "tasks",
     "Metric": "tasks",
     "Result": "race",
     "Rule": "rules",
     "State": "rules",
     "Task": "tasks",
+    "choice": "rules",
     "load": "race",
     "log": "rules",
+    "one_minus": "rules",
     "rule": "rules",
     "schedule": "tasks",
 }
@@ -30,14 +33,17 @@ _HOME = {
 __all__ = [
     "Data",
     "Entry",
+    "Loop",
     "Metric",
     "Result",
     "Rule",
     "State",
     "Task",
+    "choice",
     "kernels",
     "load",
     "log",
+    "one_minus",
     "optim",
     "race",
     "rule",
@@ -50,8 +56,8 @@ __all__ = [
 if TYPE_CHECKING:
     from gradprix import kernels, optim, rules, show, tasks
     from gradprix.race import Entry, Result, load, race
-    from gradprix.rules import Rule, State, log, rule
-    from gradprix.tasks import Data, Metric, Task, schedule
+    from gradprix.rules import Rule, State, choice, log, one_minus, rule
+    from gradprix.tasks import Data, Loop, Metric, Task, schedule
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,15 @@ class Schedule(StrEnum):
 
     cosine = "cosine"
     linear = "linear"
+    warmup = "warmup"
     constant = "constant"
+
+
+class Direction(StrEnum):
+    """Which way is better."""
+
+    max = "max"
+    min = "min"
 
 
 class What(StrEnum):
@@ -76,7 +84,13 @@ def options(
 
 @app.command()
 def race(
-    task: Annotated[str, typer.Argument(help="A built-in task: see `gradprix list tasks`.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in task, see `gradprix list tasks`; or yours, `mine.py:task` or `package.module:task`: a "
+            "task, a function that returns one, or a training loop. `gradprix new task.py` writes an example."
+        ),
+    ],
     optimizers: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +102,14 @@ def race(
     bracket: Annotated[
         Bracket, typer.Option(help="`rules` races optimizers, `data` races one rule at three batch sizes.")
     ] = Bracket.rules,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            help="What to tune besides the learning rate: `beta1,momentum,weight_decay,batch_size,schedule` and the "
+            "like. Each optimizer tunes those that it has.",
+            metavar="A,B",
+        ),
+    ] = None,
     trials: Annotated[int, typer.Option(help="Tuning trials for each optimizer.")] = 19,
     seeds: Annotated[int, typer.Option(help="Fresh seeds for the final, 6 or more.")] = 16,
     epochs: Annotated[
@@ -99,6 +121,9 @@ def race(
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="The smallest difference that matters; the task's own by default.")
+    ] = None,
+    direction: Annotated[
+        Direction | None, typer.Option(help="Which way is better, for a training loop of your own.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
     seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.")] = 0,
@@ -127,12 +152,14 @@ def race(
             task,
             optimizers,
             bracket=bracket.value,
+            tune=tune,
             trials=trials,
             seeds=seeds,
             epochs=epochs,
             batch_size=batch_size,
             schedule=schedule.value if schedule else None,
             margin=margin,
+            direction=direction.value if direction else None,
             seed=seed,
             compile=compile_,
         )

@@ -4,9 +4,10 @@ import inspect
 import sys
 from types import ModuleType
 
-from ._check import TaskError
+from gradprix.tasks._task import TaskError
+
 from ._engine import Engine, Local, WorkerError
-from ._entry import BRACKETS, ENTRIES, Entry, UnknownNameError, entries, twin
+from ._entry import BRACKETS, ENTRIES, Entry, entries, twin
 from ._journal import Journal, JournalError, OtherRaceError
 from ._plan import SEEDS, TRIALS, Plan
 from ._race import Watch, make_plan, race, run
@@ -32,7 +33,6 @@ __all__ = [
     "Plan",
     "Result",
     "TaskError",
-    "UnknownNameError",
     "Verdict",
     "Watch",
     "WorkerError",

@@ -16,19 +16,15 @@ The median, because one seed's luckiest loss is no standard for the others.
 """
 
 
-def near_limit(tried: Mapping[str, Mapping[float, float]]) -> float:
-    """The validation loss up to which a rate counts as near the best, one for all entries."""
-    return NEAR * median(min(losses.values()) for losses in tried.values())
-
-
-def windows(tried: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
-    """For each entry, how many decades of learning rates are near the best.
+def near_limit(tried: Mapping[str, Mapping[float, float]], spare: float | None = None) -> float:
+    """The validation loss up to which a rate counts as near the best, one for all entries.
 
     Args:
         tried: for each entry, the validation loss of each rate on the first tuning seed.
+        spare: how far from the median entry's best is near, for what is no loss but a score with its sign turned.
     """
-    limit = near_limit(tried)
-    return {name: window(losses, limit) for name, losses in tried.items()}
+    best = median(min(losses.values()) for losses in tried.values())
+    return NEAR * best if spare is None else best + NEAR * spare
 
 
 def window(losses: Mapping[float, float], limit: float) -> float:
@@ -157,5 +153,18 @@ def protocol(plan: Plan, verdict: Verdict) -> str:
     """The last line of the answer: what is open, and what it rests on."""
     unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
     pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")
-    schedule = {"constant": "constant rate"}.get(plan.task.schedule, f"{plan.task.schedule} decay")
-    return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, learning rate only, {schedule}"
+    return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, {tuned(plan)}, {schedule(plan)}"
+
+
+def tuned(plan: Plan) -> str:
+    """What was tuned."""
+    one = plan.tuned == ["lr"]
+    return "learning rate only" if one else f"{listed(plan.tuned)} tuned where an optimizer has them"
+
+
+def schedule(plan: Plan) -> str:
+    """How the learning rate went."""
+    if "schedule" in plan.tuned:
+        return "schedule tuned"
+    known = {"constant": "constant rate", "warmup": "constant rate after a warm-up", "its own": "its own schedule"}
+    return known.get(plan.task.schedule, f"{plan.task.schedule} decay")

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradprix.rules import Log
+from gradprix.rules import Axis, Log
+from gradprix.rules._space import USUAL
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,22 @@ class Anyone:
         return {name: value for name, value in self._signature.items() if value is not inspect.Parameter.empty}
 
     @property
-    def space(self) -> dict[str, Log]:
-        """Where the learning rate is searched: its rule's space, or two decades on either side of the default."""
+    def axes(self) -> dict[str, Axis]:
+        """Where hyperparameters are searched: as its rule's, or as is usual, the rate two decades round its default."""
         rule = getattr(self.make, "rule", None)
         if rule is not None:
-            return dict(rule.space)
+            return dict(rule.axes)
         lr = self.hyperparameters.get("lr")
         if not isinstance(lr, int | float) or not lr > 0:
             raise ValueError(f"{self.name} has no default lr to search around: give its space={{'lr': gp.log(...)}}.")
-        return {"lr": Log(lr / 100, lr * 100)}
+        names = {*self.hyperparameters, *self._betas}
+        return {"lr": Log(lr / 100, lr * 100)} | {name: axis for name, axis in USUAL.items() if name in names}
+
+    @property
+    def _betas(self) -> dict[str, float]:
+        """What it takes together as `betas`, one by one."""
+        betas = self.hyperparameters.get("betas")
+        return {f"beta{i}": beta for i, beta in enumerate(betas, start=1)} if isinstance(betas, tuple) else {}
 
     def values(self, **given: Any) -> dict[str, Any]:
         """What the class is called with.
@@ -82,6 +90,9 @@ class Anyone:
         Raises:
             ValueError: for a name that it does not take.
         """
+        if apart := given.keys() & self._betas.keys() - self._signature.keys():
+            betas = tuple({**self._betas, **given}[name] for name in self._betas)
+            given = {name: value for name, value in given.items() if name not in apart} | {"betas": betas}
         open_ended = any(
             p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(self.make).parameters.values()
         )

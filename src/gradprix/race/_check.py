@@ -9,8 +9,13 @@ from typing import Any
 
 import torch
 
+from gradprix.tasks import Task
+from gradprix.tasks._loop import Loop, home
+from gradprix.tasks._task import TaskError
+
 from ._anyone import Anyone
 from ._lane import BATCHES_AT_ONCE, Lane
+from ._loop import check_loop
 from ._network import Form, quiet
 from ._noise import Drawing
 from ._plan import Plan
@@ -33,10 +38,6 @@ UNSTACKED = {
 """What torch's messages mean, for a user."""
 
 
-class TaskError(ValueError):
-    """A task, or an optimizer on it, that cannot be raced; the message says what is wrong."""
-
-
 def check(plan: Plan) -> Form:
     """Train a few networks of the task for a step, stacked and one at a time, and score them on a few examples.
 
@@ -46,17 +47,20 @@ def check(plan: Plan) -> Form:
     Raises:
         TaskError: when the model, the loss, the metric or one of the optimizers does not work.
     """
+    if isinstance(plan.task, Loop):
+        return check_loop(plan, plan.task)
+    task = home(plan.task)
     entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
-    trials = [plan.tuning_trial(entry, -12, row % 2) for row in range(WIDTH)]
+    trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
     apart = Form(stacked=False, why="")
     with quiet():
-        losses, gradients, metrics, seconds = _try(plan, partial(_probe, plan, trials, apart))
+        losses, gradients, metrics, seconds = _try(plan, partial(_probe, task, trials, apart))
         if not all(map(math.isfinite, metrics)):
             bad = f"its metric is {metrics[0]}, not a finite number"
             raise TaskError(f"task {plan.task.name!r} cannot be raced: {bad}.")
         try:
             form = Form(compiled=plan.compiled)
-            stacked_losses, stacked_gradients, _, stacked_seconds = _probe(plan, trials, form)
+            stacked_losses, stacked_gradients, _, stacked_seconds = _probe(task, trials, form)
         except Exception as error:
             form = Form(stacked=False, why=_meaning(error))
         else:
@@ -64,12 +68,12 @@ def check(plan: Plan) -> Form:
                 form = Form(stacked=False, why="a stack of it gives other gradients")
             elif stacked_seconds > APART * seconds:
                 form = Form(stacked=False, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
-            elif not all(_same_in_every_row(plan, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS):
+            elif not all(_same_in_every_row(task, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS):
                 form = Form(stacked=False, why="where in a stack a network is would change its last digits")
         for entry in plan.entries:
             if isinstance(entry.rule, Anyone):
-                own = [plan.tuning_trial(entry, -12, seed) for seed in range(2)]
-                _try(plan, partial(_probe, plan, own, form), f"optimizer {entry.name!r} on ")
+                own = [plan.careful_trial(entry, seed) for seed in range(2)]
+                _try(plan, partial(_probe, task, own, form), f"optimizer {entry.name!r} on ")
     return form
 
 
@@ -81,10 +85,10 @@ def _try(plan: Plan, probe: Callable[[], Any], what: str = "") -> Any:
 
 
 def _probe(
-    plan: Plan, trials: Sequence[Trial], form: Form
+    task: Task, trials: Sequence[Trial], form: Form
 ) -> tuple[torch.Tensor, list[torch.Tensor], list[float], float]:
     """Losses and gradients of a step, the metrics after another, and how long a step took."""
-    lane = Lane(plan.task, trials, form)
+    lane = Lane(task, trials, form)
     index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
     with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # as a stack draws
         losses, found = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
@@ -103,12 +107,12 @@ def _probe(
 def _of_each_batch(plan: Plan) -> list[Trial]:
     """A trial of each batch size of the race."""
     first = {plan.batch_size(entry): entry for entry in reversed(plan.entries)}
-    return [plan.tuning_trial(entry, -12, 0) for entry in first.values()]
+    return [plan.careful_trial(entry, 0) for entry in first.values()]
 
 
-def _same_in_every_row(plan: Plan, trial: Trial, width: int) -> bool:
+def _same_in_every_row(task: Task, trial: Trial, width: int) -> bool:
     """Whether a stack of one network makes the same of each to the bit, in batches of every size that the race has."""
-    lane = Lane(plan.task, [trial] * width)
+    lane = Lane(task, [trial] * width)
     batch, count = trial.batch_size or lane.train.shape[1], lane.train.shape[1]
     many, valid = batch * BATCHES_AT_ONCE, lane.valid.shape[1]
     results = []

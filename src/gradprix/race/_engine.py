@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -21,8 +21,10 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
+from gradprix.tasks._loop import Loop, Problem, home
 
 from ._lane import NARROWEST, STACKED, run_lane
+from ._loop import run_loop
 from ._network import Form
 from ._trial import Outcome, Trial
 from ._trial import form as form_of
@@ -46,7 +48,7 @@ class Engine(Protocol):
     """Runs lanes, and yields each when it is finished, in any order."""
 
     def run(
-        self, task: Task, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
+        self, task: Problem, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
     ) -> Iterator[Finished]:
         """Run the trials in a form; `watch` hears how many trials' worth of work is done."""
         ...
@@ -70,33 +72,47 @@ class Local:
         if memory is not None and not memory > 0:
             raise ValueError(f"memory = {memory}: it must be more than 0 (GB).")
         self.processes, self.memory = processes or joblib.cpu_count(), memory
-        self.shape: Shape | None = None
+        self.shapes: dict[int, Shape] = {}  # by batch size: a larger batch leaves room for fewer networks
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function answers in a worker process."""
+        return self.everywhere(1, function, *args)[0]
+
+    def everywhere(self, processes: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """What a function answers in so many worker processes at once."""
         for death in count(1):
             try:
-                return _workers(self.processes).submit(function, *args).result()
+                workers = _workers(self.processes)
+                jobs = [workers.submit(_at_home, function, args) for _ in range(processes)]
+                return [job.result() for job in jobs]
             except TerminatedWorkerError as error:
                 if death == DEATHS:
                     raise WorkerError(KILLED) from error
             except BrokenProcessPool as error:
                 why = str(error.__cause__ or error).strip().splitlines()[-1]
                 raise WorkerError(f"the task or an optimizer cannot be sent to another process: {why}") from error
-        return None
+        return []
 
     def run(
-        self, task: Task, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
+        self, task: Problem, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
     ) -> Iterator[Finished]:
         """Run the trials, in lanes of like ones."""
-        if self.shape is None:
-            memory = None if self.memory is None else self.memory * 1e9
-            self.shape = self.ask(shape, task, trials, how, self.processes, memory)
-        lanes, done = divide(trials, self.shape), 0.0
+        task.fingerprint  # noqa: B018  # found out here, once, and sent along
+        memory = None if self.memory is None else self.memory * 1e9
+        for size in dict.fromkeys(trial.batch_size for trial in trials):
+            if size in self.shapes:
+                continue
+            alike = [trial for trial in trials if trial.batch_size == size]
+            if isinstance(task, Loop):
+                self.shapes[size] = Shape(1, self.processes)
+            else:
+                self.shapes[size] = shape(task, alike, how, self.processes, memory, self.everywhere)
+        lanes, done = divide(trials, self.shapes), 0.0
+        processes = min(self.shapes[trial.batch_size].processes for trial in trials)
         for death in count(1):
             left = dict(enumerate(lanes))
             try:
-                for number, outcomes in _in_processes(task, lanes, self.shape, partial(_further, watch, done), how):
+                for number, outcomes in _in_processes(task, lanes, processes, partial(_further, watch, done), how):
                     yield left.pop(number), outcomes
                 return
             except TerminatedWorkerError as error:
@@ -108,18 +124,28 @@ class Local:
 
 
 def _workers(processes: int) -> Any:
-    """Processes that are kept for the next lanes.
-
-    Products of matrices must round alike wherever in memory their rows begin. MKL does so when it is told to, as it is
-    loaded.
-    """
+    """Processes that are kept for the next lanes."""
     fast = "AVX2,STRICT" if torch.backends.cpu.get_cpu_capability().startswith("AVX") else "COMPATIBLE"
-    # Where modules are found, too: another environment means other processes, so that what is new is found.
-    env = {"MKL_CBWR": os.environ.get("MKL_CBWR", fast), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return get_reusable_executor(processes, timeout=60, env=env)
+    env = {
+        # Products of matrices must round alike wherever in memory their rows begin. MKL does so when it is told to, as
+        # it is loaded.
+        "MKL_CBWR": os.environ.get("MKL_CBWR", fast),
+        # Memory of large tensors stays with the process: given back after each operation and taken anew, the system
+        # clears every page of it, which takes longer than many operations (glibc; unknown names are ignored).
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**40),
+        "MALLOC_TOP_PAD_": str(2**26),
+        # Where modules are found, too: another environment means other processes, so that what is new is found.
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    return get_reusable_executor(processes, timeout=60, env=env, initializer=_get_ready)
 
 
-def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
+def _get_ready() -> None:
+    """Import, in all workers at once, what the first job would; that pickle asks for this function has done it."""
+
+
+def divide(trials: Sequence[Trial], shapes: Mapping[int, Shape]) -> list[list[Trial]]:
     """Lanes of trials that can be stacked, as many for each process, those of one rule together."""
     kinds: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
@@ -127,8 +153,9 @@ def divide(trials: Sequence[Trial], shape: Shape) -> list[list[Trial]]:
     lanes = []
     for alike in kinds.values():
         alike.sort(key=form_of)
+        shape = shapes[alike[0].batch_size]
         wanted = shape.processes * math.ceil(len(alike) / (shape.processes * shape.width))
-        number = max(1, min(wanted, len(alike) // NARROWEST))
+        number = max(1, min(wanted, len(alike) // min(NARROWEST, shape.width)))
         edges = [len(alike) * i // number for i in range(number + 1)]
         lanes += [alike[a:b] for a, b in pairwise(edges)]
     return lanes
@@ -145,16 +172,16 @@ def _halves(lane: list[Trial]) -> list[list[Trial]]:
 
 
 def _in_processes(
-    task: Task, lanes: Sequence[list[Trial]], shape: Shape, watch: Watch, how: Form
+    task: Problem, lanes: Sequence[list[Trial]], processes: int, watch: Watch, how: Form
 ) -> Iterator[tuple[int, list[Outcome]]]:
     """The number and outcomes of each lane as it is finished."""
     with tempfile.TemporaryDirectory(prefix="gradprix-") as folder:
         file = Path(folder) / "shares"
         shares = np.memmap(file, dtype=np.float64, mode="w+", shape=len(lanes))
         sizes = np.array([len(lane) for lane in lanes])
-        task.fingerprint  # noqa: B018  # found out here, once, and sent along
-        workers = _workers(shape.processes)
-        jobs = [workers.submit(_work, task, lane, file, number, how) for number, lane in enumerate(lanes)]
+        workers = _workers(processes)
+        given = [(task, lane, file, number, how) for number, lane in enumerate(lanes)]
+        jobs = [workers.submit(_at_home, _work, lane) for lane in given]
         try:
             with _every(0.2, lambda: watch(float(shares @ sizes))):
                 for job in as_completed(jobs):
@@ -164,23 +191,21 @@ def _in_processes(
             raise
 
 
-_TASK: dict[str, Task] = {}
+def _at_home(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """What a function answers in a worker, given the worker's own copy of a task."""
+    return function(*(home(arg) if isinstance(arg, Task) else arg for arg in args))
 
 
-def _work(task: Task, lane: list[Trial], file: Path, number: int, how: Form) -> tuple[int, list[Outcome]]:
-    """What a worker does.
-
-    It keeps the examples, and the programs of the task, from lane to lane of a race, and says how far it is in a file.
-    """
-    if task.fingerprint not in _TASK:  # which came with the task
-        _TASK.clear()
-        _TASK[task.fingerprint] = task
+def _work(task: Problem, lane: list[Trial], file: Path, number: int, how: Form) -> tuple[int, list[Outcome]]:
+    """Run a lane, and say how far it is in a file."""
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 
     def report(share: float) -> None:
         shares[number] = share
 
-    return number, run_lane(_TASK[task.fingerprint], lane, report, how)
+    if isinstance(task, Loop):
+        return number, [run_loop(task, trial) for trial in lane]
+    return number, run_lane(task, lane, report, how)
 
 
 @contextlib.contextmanager

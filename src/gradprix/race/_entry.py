@@ -1,34 +1,21 @@
 """What races: an optimizer with what is fixed, what is tuned, and how many examples it sees a step."""
 
-import difflib
-import math
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradprix import optim, rules
-from gradprix.rules import Log, Rule, log
+from gradprix.rules import Axis, Rule, log
+from gradprix.tasks import UnknownNameError
+from gradprix.tasks._named import imported
 
 from ._anyone import Anyone
 
 CLASSES = {cls.rule: name for name in optim.__all__ if hasattr(cls := getattr(optim, name), "rule")}
 ALL_EXAMPLES = 0
 """The batch size of an entry that sees every training example at each step."""
-
-
-class UnknownNameError(ValueError):
-    """A name that is not on a list; the message has the nearest ones that are."""
-
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = list(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known)}."
-        super().__init__(f"no {kind} is called {name!r}. {hint}")
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,8 @@ class Entry:
         rule: what it does: a rule, or any class of `torch.optim.Optimizer`.
         fixed: hyperparameters and options that are not tuned and differ from the rule's defaults (arguments of the
             class).
-        space: where each tuned hyperparameter is searched; the rule's own space by default.
+        space: where each tuned hyperparameter is searched, `lr` among them, also `batch_size` and `schedule`; the
+            rule's own range of `lr` by default.
         batch_size: examples a step; None for the task's, 0 for all of them.
         offset: shifts the ladder of rates, in rungs from 0 to 1.
         about: what it does, when the rule's own summary does not say it.
@@ -50,7 +38,7 @@ class Entry:
     name: str
     rule: Rule | Anyone
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    space: Mapping[str, Log] = field(default_factory=dict)
+    space: Mapping[str, Axis] = field(default_factory=dict)
     batch_size: int | None = None
     offset: float = 0.0
     luck: int = 0
@@ -63,11 +51,11 @@ class Entry:
             fixed |= dict(zip(self.rule.betas, self.fixed["betas"], strict=True))
             object.__setattr__(self, "fixed", fixed)
         if not self.space:
-            object.__setattr__(self, "space", self.rule.space)
+            object.__setattr__(self, "space", {"lr": self.rule.axes["lr"]})
         if not self.about:
             object.__setattr__(self, "about", self.rule.summary)
-        if set(self.space) != {"lr"}:
-            raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: a race tunes lr alone, for now.")
+        if "lr" not in self.space:
+            raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: lr must be among what is tuned.")
         if self.batch_size is not None and self.batch_size < 0:
             raise ValueError(
                 f"entry {self.name!r}: batch_size = {self.batch_size}: it must be 1 or more, or 0 for all."
@@ -76,18 +64,32 @@ class Entry:
             raise ValueError(f"entry {self.name!r}: {', '.join(tuned)} is both fixed and tuned. Leave it out of one.")
         if not 0 <= self.luck < 90 or not 0 <= self.offset < 1:
             raise ValueError(f"entry {self.name!r}: luck must be from 0 to 89 and offset from 0 to 1.")
-        self.values(1.0)
+        for share in (0.0, 1.0):
+            self.values(**{name: axis.at(share) for name, axis in self.space.items()})
 
-    def values(self, lr: float) -> dict[str, Any]:
-        """All hyperparameters at this learning rate."""
-        return self.rule.values(**{**self.fixed, "lr": lr})
+    def values(self, lr: float, **tuned: Any) -> dict[str, Any]:
+        """All hyperparameters at this learning rate, and these values of whatever else is tuned."""
+        return self.rule.values(**{**self.fixed, **_of_the_rule(tuned), "lr": lr})
+
+    def tuning(self, names: Sequence[str], training: Mapping[str, Axis]) -> "Entry":
+        """The same entry, tuning those of these hyperparameters that it uses.
+
+        Args:
+            names: what is to be tuned besides the learning rate.
+            training: where what is no part of the optimizer is searched.
+        """
+        axes = {**self.rule.axes, **training, **self.space}
+        values = self.values(self.default_rate)
+        used = [name for name in names if name in training or name == "weight_decay" or values.get(name)]
+        space = {"lr": axes["lr"]} | {name: axes[name] for name in used if name in axes}
+        fixed = {name: value for name, value in self.fixed.items() if name not in space}
+        return replace(self, space=space, fixed=fixed)
 
     @property
     def default_rate(self) -> float:
         """The rule's own learning rate, or the middle of the space where it has none."""
         lr = self.rule.hyperparameters.get("lr")
-        space = self.space["lr"]
-        return float(lr) if isinstance(lr, int | float) else math.sqrt(space.low * space.high)
+        return float(lr) if isinstance(lr, int | float) else float(self.space["lr"].at(0.5))
 
     @property
     def optimizer(self) -> str:
@@ -97,20 +99,31 @@ class Entry:
             return self.rule.name if ours else f"{self.rule.make.__module__}.{self.rule.make.__qualname__}"
         return CLASSES.get(self.rule, f"of({self.rule.name})")
 
-    def arguments(self, lr: float) -> dict[str, Any]:
+    def arguments(self, lr: float, **tuned: Any) -> dict[str, Any]:
         """What the class is called with, in torch's arguments."""
-        given: dict[str, Any] = {"lr": lr, **self.fixed}
-        if isinstance(self.rule, Rule) and self.rule in CLASSES and given.keys() & set(self.rule.betas):
-            values = self.values(lr)
-            given = {name: value for name, value in given.items() if name not in self.rule.betas}
-            given["betas"] = tuple(values[name] for name in self.rule.betas)
-        return given
+        return arguments(self.rule, {"lr": lr, **self.fixed, **_of_the_rule(tuned)})
 
-    def code(self, lr: float) -> str:
+    def code(self, lr: float, **tuned: Any) -> str:
         """The call that makes this optimizer, to paste."""
-        arguments = ", ".join(f"{name}={value}" for name, value in self.arguments(lr).items())
+        arguments = ", ".join(f"{name}={value}" for name, value in self.arguments(lr, **tuned).items())
         home = "" if "." in self.optimizer else "gradprix.optim."
         return f"{home}{self.optimizer}(params, {arguments})"
+
+
+TRAINING = ("batch_size", "schedule")
+"""What may be tuned and is no part of the optimizer."""
+
+
+def _of_the_rule(tuned: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in tuned.items() if name not in TRAINING}
+
+
+def arguments(rule: Rule | Anyone, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A rule's hyperparameters as its class takes them: with `betas` together."""
+    if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
+        return dict(given)
+    betas = tuple({**rule.hyperparameters, **given}[name] for name in rule.betas)
+    return {name: value for name, value in given.items() if name not in rule.betas} | {"betas": betas}
 
 
 def racer(given: Any) -> Rule | Anyone:
@@ -213,28 +226,18 @@ def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "ru
     return chosen
 
 
-def imported(place: str) -> Any:
-    """What `mine.py:MyOpt` or `package.module:MyOpt` names.
+def all_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:
+    """The same entries, each tuning those of the named hyperparameters that it uses.
 
     Raises:
-        ValueError: when there is no such file, module or name.
+        UnknownNameError: for a name that none of them can tune.
     """
-    where, _, name = place.rpartition(":")
-    file = Path(where)
-    if where.endswith(".py"):
-        if not file.is_file():
-            raise ValueError(f"{place}: there is no file {where}.")
-        sys.path.append(str(file.resolve().parent))  # so that it finds its neighbours, in other processes, too
-        where = file.stem
-    try:
-        module = import_module(where)
-        if file.is_file() and Path(str(module.__file__)).resolve() != file.resolve():
-            raise ValueError(f"{place}: there is another module called {where}. Rename the file.")
-        return getattr(module, name)
-    except ImportError as error:
-        raise ValueError(f"{place}: {error}.") from error
-    except AttributeError:
-        raise ValueError(f"{place}: {where} has no {name}.") from None
+    made = [entry.tuning(names, training) for entry in chosen]
+    for name in names:
+        if not any(name in entry.space for entry in made):
+            known = {name: None for entry in chosen for name in (*entry.rule.axes, *training)}
+            raise UnknownNameError("hyperparameter that these optimizers could tune", name, known)
+    return made
 
 
 def twin(entry: Entry, number: int) -> Entry:

@@ -15,7 +15,8 @@ from torch.func import stack_module_state
 from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Task, schedule
-from gradprix.tasks._seeds import fresh, stream
+from gradprix.tasks._seeds import Luck, fresh, stream
+from gradprix.tasks._stream import Stream
 
 from ._network import Apart, Form, Together, quiet
 from ._steppers import Steppers
@@ -80,6 +81,8 @@ class Lane:
             torch.stack([getattr(split, part) for split in splits]) for part in ("train", "valid", "test")
         )
         self.orders = [stream(seed, "order") for seed in self.seeds]
+        streams = isinstance(self.data, Stream)
+        self.luck = [Luck(stream(seed, "examples")) for seed in self.seeds * streams]
         self.rows = torch.arange(len(rows))  # the trials that still train
         self.of_seed = torch.tensor([self.seeds.index(trial.seed) for trial in rows])
 
@@ -157,18 +160,17 @@ class Lane:
         if self.steppers is not None:
             self.steppers.turn("train")
         loss = torch.stack(losses).sum(0) / part.shape[1]
-        output, target = tree_map(lambda *parts: torch.cat(parts, dim=1), *outputs), torch.cat(targets, dim=1)
-        score = self.task.metric.score
-        metric = [float(score(tree_map(itemgetter(row), output), target[row])) for row in range(len(self.rows))]
+        found = [tree_map(lambda *parts: torch.cat(parts, dim=1), *parts) for parts in (outputs, targets)]
+        score, rows = self.task.metric.score, range(len(self.rows))
+        metric = [float(score(*(tree_map(itemgetter(row), part) for part in found))) for row in rows]
         return loss.tolist(), metric
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The examples of each row: gathered once for each seed and dealt out, where seeds are shared."""
-        inputs, targets = self.data.inputs, self.data.targets
-        if 2 * len(self.seeds) > len(self.rows):
-            index = index[self.of_seed]
-            return inputs[index], targets[index]
-        return inputs[index][self.of_seed], targets[index][self.of_seed]
+    def batch(self, index: Tensor) -> tuple[Any, Any]:
+        """The examples of each row: taken once for each seed and dealt out, where seeds are shared."""
+        if 2 * len(self.seeds) > len(self.rows) and not isinstance(self.data, Stream):
+            return self.data.take(index[self.of_seed])
+        inputs, targets = tree_map(itemgetter(self.of_seed), self.data.take(index, self.luck))
+        return inputs, targets
 
     def _note(self, losses: Tensor, before: int) -> None:
         """Note the trials whose loss is not a finite number for the first time, at its step, counted from 1."""

@@ -4,15 +4,17 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, stream
+from gradprix.tasks._task import called_with
 
 from ._noise import Noise
 from ._program import Program, program
@@ -29,11 +31,13 @@ class Form:
         stacked: whether they go together as one program, or one at a time.
         compiled: whether the stacked program is compiled.
         why: what a user should know about it: why they go one at a time.
+        tested: whether final runs are judged by examples that nothing was tuned by.
     """
 
     stacked: bool = True
     compiled: bool = False
     why: str = ""
+    tested: bool = True
 
     def describe(self) -> str:
         """In words, as the plan has it."""
@@ -58,13 +62,13 @@ class Together:
         self.programs: dict[Any, Program] = {}
 
     def gradients(
-        self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor
+        self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The loss of each row, and the gradients of the leaves, stacked; None for a leaf that nothing uses."""
         losses, *gradients = self._run("train", leaves, rest, inputs, targets)
         return losses, gradients
 
-    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> tuple[Any, Tensor]:
+    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
         """The outputs of each row and its loss."""
         found: tuple[Any, Tensor] = self._run("score", leaves, rest, inputs, targets)
         return found
@@ -73,17 +77,21 @@ class Together:
         """Go on with some of the rows alone."""
         self.noise.choose([self.noise.seeds[i] for i in index.tolist()])
 
-    def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> Program:
+    def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> Program:
         """What runs on tensors of these shapes; the arguments are those of `_program.program`."""
-        key = (what, len(leaves), inputs.shape, targets.shape)
+        return self._program(what, leaves, rest, *tree_flatten((inputs, targets)))
+
+    def _program(self, what: str, leaves: Tensors, rest: Tensors, examples: list[Tensor], spec: TreeSpec) -> Program:
+        key = (what, len(leaves), *(x.shape for x in examples))
         if key not in self.programs:
-            like = tuple((tuple(x.shape), x.dtype) for x in (*leaves.values(), *rest.values(), inputs, targets))
-            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like, self.compiled)
+            like = tuple((tuple(x.shape), x.dtype) for x in (*leaves.values(), *rest.values(), *examples))
+            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like, spec, self.compiled)
         return self.programs[key]
 
-    def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> Any:
-        run = self.program(what, leaves, rest, inputs, targets)
-        return run(self.noise, *leaves.values(), *rest.values(), inputs, targets)
+    def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> Any:
+        examples, spec = tree_flatten((inputs, targets))
+        run = self._program(what, leaves, rest, examples, spec)
+        return run(self.noise, *leaves.values(), *rest.values(), *examples)
 
 
 class Apart:
@@ -103,7 +111,7 @@ class Apart:
         self.stack: dict[str, Tensor] = {}
 
     def gradients(
-        self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor
+        self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The loss of each row, and the gradients of the leaves, stacked; zero for what a row does not use."""
         losses, gradients = [], [torch.zeros_like(x) for x in leaves.values()]
@@ -111,7 +119,7 @@ class Apart:
         for row, model in enumerate(self.models):
             model.train()
             with self.luck[row]:
-                loss = self.task.loss(model(inputs[row]), targets[row])
+                loss = self.task.loss(self._output(model, row, inputs), tree_map(itemgetter(row), targets))
                 if loss.dim() != 0:
                     raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -124,15 +132,15 @@ class Apart:
         self._place(leaves)
         return torch.stack(losses), list(gradients)
 
-    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Tensor, targets: Tensor) -> tuple[Any, Tensor]:
+    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
         """The outputs of each row and its loss."""
         outputs, losses = [], []
         self._place(leaves)
         for row, model in enumerate(self.models):
             model.eval()
             with self.luck[row], torch.no_grad():
-                outputs.append(model(inputs[row]))
-                losses.append(self.task.loss(outputs[-1], targets[row]))
+                outputs.append(self._output(model, row, inputs))
+                losses.append(self.task.loss(outputs[-1], tree_map(itemgetter(row), targets)))
         self._place(leaves)
         return tree_map(lambda *parts: torch.stack(parts), *outputs), torch.stack(losses)
 
@@ -140,6 +148,10 @@ class Apart:
         """Go on with some of the rows alone."""
         chosen = index.tolist()
         self.models, self.luck = [self.models[i] for i in chosen], [self.luck[i] for i in chosen]
+
+    def _output(self, model: nn.Module, row: int, inputs: Any) -> Any:
+        args, kwargs = called_with(tree_map(itemgetter(row), inputs))
+        return model(*args, **kwargs)
 
     def _place(self, leaves: Tensors) -> None:
         """Have the networks' parameters be the rows; what a network has put in the place of one goes into the row."""
@@ -165,11 +177,13 @@ def quiet() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # vanishing second moments make a step ten times slower
     torch.backends.mha.set_fastpath_enabled(False)
+    profiling = torch._C._jit_set_profiling_executor(False)  # a step's shapes are always the same
     try:
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), stacking():
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch._C._jit_set_profiling_executor(profiling)
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)

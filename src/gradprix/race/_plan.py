@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from gradprix import __version__
+from gradprix.rules import Axis, Choice, Log
 from gradprix.tasks import Task
+from gradprix.tasks._loop import Loop
 
 from ._entry import Entry
+from ._search import Found, Scores, Wanted, searched
 from ._trial import Trial
 from ._tune import RESEEDED, rate, rungs
 from ._verdict import detectable
@@ -38,7 +41,7 @@ class Plan:
         compiled: whether the stacked networks are compiled.
     """
 
-    task: Task
+    task: Task | Loop
     entries: tuple[Entry, ...]
     trials: int = TRIALS
     seeds: int = SEEDS
@@ -59,35 +62,57 @@ class Plan:
             raise ValueError(f"trials = {self.trials}, seeds = {self.seeds}: there are {MOST} of each at most.")
         if not 0 <= self.seed < 100_000:
             raise ValueError(f"seed = {self.seed}: it must be from 0 to 99999.")
+        if isinstance(self.task, Loop) and (own := [e.name for e in self.entries if e.batch_size is not None]):
+            raise ValueError(f"{own[0]} has a batch size of its own, which a training loop of your own decides.")
         if not self.task.metric.margin >= 0:
             raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
 
-    def tuning_trial(self, entry: Entry, rung: int, seed: int) -> Trial:
+    def tuner(self, entry: Entry) -> Generator[Wanted, Scores, Found]:
+        """What finds an entry's best point."""
+        default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
+        default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
+        return searched(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.luck)
+
+    def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
         """A tuning run of an entry: its own seeds, never those of the final."""
         number = 10_000 * self.seed + 1_000 + MOST // RESEEDED * entry.luck + seed
-        return self._trial(entry, rate(rung, entry.offset), number, False)
+        return self._trial(entry, point, number, False)
 
-    def final_trial(self, entry: Entry, lr: float, seed: int) -> Trial:
-        """A final run of an entry at its tuned rate, on a seed that no tuning has seen."""
-        return self._trial(entry, lr, 10_000 * self.seed + 1 + seed, True)
+    def careful_trial(self, entry: Entry, seed: int) -> Trial:
+        """A tuning run at the smallest learning rate of the space: to try things."""
+        middle = {name: axis.at(0.5) for name, axis in entry.space.items()}
+        return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].at(0.0)}, seed)
 
-    def _trial(self, entry: Entry, lr: float, seed: int, judged: bool) -> Trial:
-        task = self.task
-        return Trial(entry.rule, entry.values(lr), seed, self.batch_size(entry), task.epochs, task.schedule, judged)
+    def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
+        """A final run of an entry at its tuned point, on a seed that no tuning has seen."""
+        return self._trial(entry, point, 10_000 * self.seed + 1 + seed, True)
+
+    def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, judged: bool) -> Trial:
+        size = point.get("batch_size", self.batch_size(entry))
+        schedule = point.get("schedule", self.task.schedule)
+        return Trial(entry.rule, entry.values(**point), seed, size, self.task.epochs, schedule, judged)
 
     def batch_size(self, entry: Entry) -> int:
-        """Examples a step of an entry; 0 for all."""
+        """Examples a step of an entry, unless it is tuned; 0 for all."""
         return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
     @property
-    def examples(self) -> int:
-        """Training examples that each run sees."""
-        return self.task.epochs * len(self.task.loaded.split(0).train)
+    def examples(self) -> int | None:
+        """Training examples that each run sees; None where a training loop of one's own decides it."""
+        return None if isinstance(self.task, Loop) else self.task.epochs * len(self.task.loaded.split(0).train)
 
-    def updates(self, entry: Entry) -> int:
-        """Steps that each run of an entry takes."""
+    def updates(self, entry: Entry, batch_size: int | None = None) -> int | None:
+        """Steps that each run of an entry takes, at its own batch size or another; None where nobody knows."""
+        if isinstance(self.task, Loop):
+            return None
         count = len(self.task.loaded.split(0).train)
-        return self.task.epochs * -(-count // (self.batch_size(entry) or count))
+        size = self.batch_size(entry) if batch_size is None else batch_size
+        return self.task.epochs * -(-count // (size or count))
+
+    @property
+    def tuned(self) -> list[str]:
+        """The names of what any entry tunes, the learning rate first."""
+        return list(dict.fromkeys(name for entry in self.entries for name in ("lr", *entry.space)))
 
     @property
     def runs(self) -> int:
@@ -111,6 +136,8 @@ class Plan:
             "examples": self.examples,
             "batch_size": task.batch_size,
             "schedule": task.schedule,
+            "loop": isinstance(task, Loop),
+            "tune": self.tuned,
             "trials": self.trials,
             "seeds": self.seeds,
             "seed": self.seed,
@@ -120,20 +147,27 @@ class Plan:
         }
 
     def _describe(self, entry: Entry) -> Mapping[str, Any]:
-        low, high = (rate(rung, entry.offset) for rung in rungs(entry.space["lr"]))
-        trial = self.tuning_trial(entry, 0, 0)
+        trial = self.careful_trial(entry, 0)
         return {
             "name": entry.name,
             "optimizer": entry.optimizer,
             "rule": entry.rule.name,
             **{key: trial.identity[key] for key in ("equations", "class", "code", "version") if key in trial.identity},
             "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
-            "space": {"lr": [low, high]},
+            "space": {name: self._ends(entry, name, axis) for name, axis in entry.space.items()},
             "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
             "offset": entry.offset,
             "luck": entry.luck,
         }
+
+    def _ends(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
+        """The smallest and the largest value of a range, or all of a few."""
+        if isinstance(axis, Choice):
+            return [_plain(value) for value in axis.values]
+        if isinstance(axis, Log) and list(entry.space) == ["lr"]:
+            return [rate(rung, entry.offset) for rung in rungs(axis)]
+        return sorted((axis.at(0.0), axis.at(1.0)))
 
     @property
     def key(self) -> str:

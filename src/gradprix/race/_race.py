@@ -2,64 +2,113 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gradprix.tasks import ALL, Task
+from gradprix.rules import Axis, choice
+from gradprix.tasks import Task, find
+from gradprix.tasks._loop import Loop, Problem, loop, trains
+from gradprix.tasks._schedule import SCHEDULES
 
 from ._check import check
 from ._engine import Engine, Local
-from ._entry import Entry, UnknownNameError, entries
+from ._entry import Entry, all_tuning, entries
 from ._journal import Journal, OtherRaceError
 from ._network import Form
 from ._plan import SEEDS, TRIALS, Plan
 from ._record import Finals, make_record
 from ._result import Result
+from ._search import Found, Scores
 from ._trial import Outcome, Trial
-from ._tune import Answers, Score, Tuned, rate, tune
+from ._tune import Score
 
 Watch = Callable[[str, float, int], None]
 """Hears, now and then, what is running, how many trials are done, and how many there are."""
 
 
 def make_plan(
-    task: Task | str,
+    task: Any,
     optimizers: str | Iterable[str | Entry] | None = None,
     *,
     bracket: str = "rules",
+    tune: str | Sequence[str] | None = None,
     trials: int = TRIALS,
     seeds: int = SEEDS,
     epochs: int | None = None,
     batch_size: int | None = None,
     schedule: str | None = None,
     margin: float | None = None,
+    direction: str | None = None,
     seed: int = 0,
     compile: bool = False,  # noqa: A002  # as torch calls it
 ) -> Plan:
     """Decide everything about a race, without running it. The arguments are those of `race`."""
-    if isinstance(task, str):
-        if task not in ALL:
-            raise UnknownNameError("task", task, ALL)
-        task = ALL[task]
-    task = task.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
+    problem = posed(task, direction, margin)
+    problem = problem.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
+    chosen = entries(optimizers, bracket)
+    if tune is not None:
+        names = [name.strip() for name in tune.split(",")] if isinstance(tune, str) else list(tune)
+        chosen = all_tuning(chosen, names, training_axes(problem))
+    return Plan(problem, tuple(chosen), trials, seeds, seed, compile)
+
+
+def posed(given: Any, direction: str | None, margin: float | None) -> Problem:
+    """What is to be raced on: a task, or a training loop.
+
+    Args:
+        given: either, or the name of a built-in one or of somebody's own, or a function that returns a task, or one
+            that trains: `train(make_optimizer, seed)`.
+        direction: whether more or less is better, for a training loop.
+        margin: the smallest difference that matters; its own when None.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    found = find(given) if isinstance(given, str) else given
+    if callable(found) and not isinstance(found, Task | Loop):
+        if trains(found):
+            if direction is None:
+                raise ValueError(
+                    f"{found.__name__} is a training loop: say whether more of what it yields is better, "
+                    'direction="max" (--direction max), or less, "min".'
+                )
+            return loop(found, direction, margin=margin)
+        found = found()
+    if not isinstance(found, Task | Loop):
+        raise TypeError(
+            f"{given!r} is a {type(found).__name__}: give a gp.Task, a function that returns one, or a training loop "
+            "train(make_optimizer, seed)."
+        )
+    if direction is not None:
+        raise ValueError("direction is for training loops: a task's metric says itself which way is better.")
     if margin is not None:
-        task = task.change(metric=replace(task.metric, margin=margin, relative=False))
-    return Plan(task, tuple(entries(optimizers, bracket)), trials, seeds, seed, compile)
+        found = found.change(metric=replace(found.metric, margin=margin, relative=False))
+    return found
+
+
+def training_axes(problem: Problem) -> dict[str, Axis]:
+    """Where batch size and schedule are searched."""
+    if isinstance(problem, Loop):
+        return {}
+    sizes = sorted({max(1, int(problem.batch_size * factor)) for factor in (0.25, 0.5, 1, 2, 4)})
+    return {"batch_size": choice(*sizes), "schedule": choice(*SCHEDULES)}
 
 
 def race(
-    task: Task | str,
+    task: Any,
     optimizers: str | Iterable[str | Entry] | None = None,
     *,
     bracket: str = "rules",
+    tune: str | Sequence[str] | None = None,
     trials: int = TRIALS,
     seeds: int = SEEDS,
     epochs: int | None = None,
     batch_size: int | None = None,
     schedule: str | None = None,
     margin: float | None = None,
+    direction: str | None = None,
     seed: int = 0,
     compile: bool = False,  # noqa: A002
     out: str | Path | None = None,
@@ -69,16 +118,21 @@ def race(
     """Tune optimizers fairly on a task, race them on fresh seeds, and say what the result is worth.
 
     Args:
-        task: a task or the name of a built-in one.
+        task: a task, or a function that returns one; the name of a built-in one, or where yours is: `"mine.py:task"`;
+            or a training loop of your own, `train(make_optimizer, seed)`, which yields after each epoch a mapping with
+            `"valid"` and, if it has held-out examples that nothing is tuned by, `"test"`.
         optimizers: entries or their names, as a list or with commas between; `"all"` for every rule; the bracket's
             entries when None.
         bracket: `"rules"` races optimizers at one batch size, `"data"` one rule at three batch sizes.
+        tune: what is tuned besides the learning rate, as a list or with commas between, of hyperparameters and
+            `batch_size` and `schedule`; each optimizer tunes those that it has.
         trials: tuning trials for each entry.
         seeds: final runs of each entry, on seeds that are the same for all and that no tuning has seen.
         epochs: passes over the training examples in each run; the task's when None.
         batch_size: examples a step for entries without one of their own; the task's when None.
         schedule: `"cosine"`, `"linear"` or `"constant"`; the task's when None.
         margin: the smallest difference that matters, in the metric's units; the task's when None.
+        direction: `"max"` or `"min"`: which way is better, for a training loop.
         seed: races with different numbers share no seed.
         compile: compile the stacked networks with `torch.compile`, which needs a C++ compiler. It takes half a minute
             or more, and pays in races that take many.
@@ -98,12 +152,14 @@ def race(
         task,
         optimizers,
         bracket=bracket,
+        tune=tune,
         trials=trials,
         seeds=seeds,
         epochs=epochs,
         batch_size=batch_size,
         schedule=schedule,
         margin=margin,
+        direction=direction,
         seed=seed,
         compile=compile,
     )
@@ -123,7 +179,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
         kept = journal.read("form")
         form = engine.ask(check, plan) if kept is None else Form(**kept)
-        described["form"] = form.describe()
+        described |= {"form": form.describe(), "tested": form.tested}
         journal.write("plan", described)
         journal.write("form", asdict(form))
         course = _Course(plan, form, journal, engine, watch)
@@ -180,24 +236,22 @@ class _Course:
     def done(self) -> int:
         return sum(len(tried) for tried in self.tried.values())
 
-    def tune(self) -> dict[str, Tuned]:
+    def tune(self) -> dict[str, Found]:
         """Tune all entries side by side: what each wants next is run together with what the others want."""
         entries = {entry.name: entry for entry in self.plan.entries}
-        tuners = {
-            name: tune(entry.space["lr"], entry.default_rate, self.plan.trials) for name, entry in entries.items()
-        }
-        tuned: dict[str, Tuned] = {}
+        tuners = {name: self.plan.tuner(entry) for name, entry in entries.items()}
+        tuned: dict[str, Found] = {}
         asked = {name: next(tuner) for name, tuner in tuners.items()}
         while asked:
-            wanted = [(name, rung, seed) for name, pairs in asked.items() for rung, seed in pairs]
-            trials = [self.plan.tuning_trial(entries[name], rung, seed) for name, rung, seed in wanted]
+            wanted = [(name, point, seed) for name, pairs in asked.items() for point, seed in pairs]
+            trials = [self.plan.tuning_trial(entries[name], dict(point), seed) for name, point, seed in wanted]
             results = self.outcomes("tuning", trials)
-            answers: dict[str, Answers] = {name: {} for name in asked}
-            for (name, rung, seed), trial, outcome in zip(wanted, trials, results, strict=True):
-                answers[name][rung, seed] = self.score(outcome)
+            answers: dict[str, Scores] = {name: {} for name in asked}
+            for (name, point, seed), trial, outcome in zip(wanted, trials, results, strict=True):
+                answers[name][point, seed] = self.score(outcome)
                 self.tried[name].append(
                     {
-                        "lr": trial.values["lr"],
+                        **dict(point),
                         "seed": trial.seed,
                         "first": seed == 0,
                         "loss": outcome.valid_loss,
@@ -213,10 +267,10 @@ class _Course:
                     del asked[name]
         return tuned
 
-    def finish(self, tuned: dict[str, Tuned]) -> Finals:
-        """Run every entry at its tuned rate on the final seeds."""
+    def finish(self, tuned: dict[str, Found]) -> Finals:
+        """Run every entry at its tuned point on the final seeds."""
         trials = [
-            self.plan.final_trial(entry, rate(tuned[entry.name].rung, entry.offset), seed)
+            self.plan.final_trial(entry, dict(tuned[entry.name].point), seed)
             for entry in self.plan.entries
             for seed in range(self.plan.seeds)
         ]

@@ -1,15 +1,18 @@
 """A finished race as plain data: all that is shown is read from this."""
 
+import math
 import platform
 from typing import Any
 
 import numpy as np
 
-from ._answer import near_limit, protocol, sentence, take, windows
+from gradprix.tasks._loop import Loop
+
+from ._answer import near_limit, protocol, sentence, take, window
 from ._entry import Entry
 from ._plan import Plan
+from ._search import Found
 from ._trial import Outcome, Trial
-from ._tune import Tuned
 from ._verdict import judge, own_interval
 
 Tried = dict[str, list[dict[str, Any]]]
@@ -17,7 +20,7 @@ Finals = dict[str, list[tuple[Trial, Outcome]]]
 
 
 def make_record(
-    plan: Plan, described: dict[str, Any], tried: Tried, tuned: dict[str, Tuned], finals: Finals, seconds: float
+    plan: Plan, described: dict[str, Any], tried: Tried, tuned: dict[str, Found], finals: Finals, seconds: float
 ) -> dict[str, Any]:
     """Everything about a race as JSON.
 
@@ -30,76 +33,105 @@ def make_record(
         seconds: how long the training took, interruptions left out.
     """
     metric = plan.task.metric
-    values = {name: [_metric(outcome) for _, outcome in runs] for name, runs in finals.items()}
+    baseline = _baseline(plan, finals)
+    values = {name: [_metric(outcome, baseline) for _, outcome in runs] for name, runs in finals.items()}
     verdict = judge(values, higher_is_better=metric.higher_is_better, margin=metric.margin, relative=metric.relative)
-    first = {name: {run["lr"]: run["loss"] for run in runs if run["first"]} for name, runs in tried.items()}
-    wide = windows(first)
-    memory = {entry.name: entry.rule.memory(entry.values(1.0)) for entry in plan.entries}
-    rates = {name: float(runs[0][0].values["lr"]) for name, runs in finals.items()}
-    code = {entry.name: entry.code(rates[entry.name]) for entry in plan.entries}
+    first = {name: _by_rate(runs) for name, runs in tried.items()}
+    limit = near_limit(first, metric.margin if isinstance(plan.task, Loop) and not metric.relative else None)
+    wide = {name: window(losses, limit) for name, losses in first.items()}
+    points = {name: dict(found.point) for name, found in tuned.items()}
+    memory = {entry.name: entry.rule.memory(entry.values(**points[entry.name])) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
     diverged = {name: sum(outcome.diverged is not None for _, outcome in runs) for name, runs in finals.items()}
     best_mean = verdict.pairs[0].a
     near = {p.b for p in verdict.pairs if p.a == best_mean and p.difference <= metric.least(means[best_mean])}
     chosen, why = take(verdict, {best_mean, *near}, wide, memory, diverged)
-    entries = [
-        {
-            "name": entry.name,
+    best = _best(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
+
+    def about(entry: Entry) -> dict[str, Any]:
+        name, point = entry.name, points[entry.name]
+        size = point.get("batch_size", plan.batch_size(entry))
+        return {
+            "name": name,
             "optimizer": entry.optimizer,
-            "batch_size": plan.batch_size(entry),
-            "tuned": {"lr": rates[entry.name]},
-            "tuning": _tuning(tried[entry.name], tuned[entry.name]),
-            "final": {"metric": metric.name, **_final(values[entry.name]), "diverged": diverged[entry.name]},
-            "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[entry.name]],
-            "leads": entry.name in verdict.leaders,
-            "window": wide[entry.name],
-            "memory": memory[entry.name],
-            "updates": plan.updates(entry),
-            "code": code[entry.name],
+            "batch_size": size,
+            "tuned": point,
+            "tuning": _tuning(tried[name], tuned[name]),
+            "final": {"metric": metric.name, **_final(values[name]), "diverged": diverged[name]},
+            "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[name]],
+            "leads": name in verdict.leaders,
+            "window": wide[name],
+            "memory": memory[name],
+            "updates": plan.updates(entry, size),
+            "code": entry.code(**point),
         }
-        for entry in plan.entries
-    ]
+
     return {
         "task": plan.task.name,
         "about": plan.task.about,
         "budget": {"trials": plan.trials, "seeds": plan.seeds, "examples": plan.examples},
-        "entries": entries,
+        "entries": [about(entry) for entry in plan.entries],
         "verdict": {
             "best": list(verdict.leaders),
             "take": chosen,
             "why": why,
-            "text": sentence(plan, means, verdict, diverged, chosen, why, code[chosen]),
+            "text": sentence(plan, means, verdict, diverged, chosen, why, best["code"]),
             "protocol": protocol(plan, verdict),
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs],
         },
-        "cost": {"trials": plan.runs, "examples": plan.runs * plan.examples, "seconds": round(seconds, 2)},
-        "best": _best(next(entry for entry in plan.entries if entry.name == chosen), rates[chosen]),
+        "cost": {
+            "trials": plan.runs,
+            "examples": None if plan.examples is None else plan.runs * plan.examples,
+            "seconds": round(seconds, 2),
+        },
+        "best": best,
         "key": plan.key,
-        "plan": described,
+        "plan": {**described, "baseline": baseline},
         "tried": tried,
-        "near_limit": near_limit(first),
+        "near_limit": limit,
         "curves": {name: _curves([outcome for _, outcome in runs]) for name, runs in finals.items()},
         "versions": {**described["versions"], "python": platform.python_version()},
     }
 
 
-def _metric(outcome: Outcome) -> float:
-    assert outcome.test_metric is not None, "final runs are judged"
-    return outcome.test_metric
+def _baseline(plan: Plan, finals: Finals) -> float:
+    """What a run that diverged scores: the task's, or the worst of the others."""
+    if plan.task.baseline is not None:
+        return plan.task.baseline
+    scored = [o.test_metric for runs in finals.values() for _, o in runs if o.test_metric is not None]
+    return (min if plan.task.metric.higher_is_better else max)(scored, default=0.0)
 
 
-def _tuning(runs: list[dict[str, Any]], tuned: Tuned) -> dict[str, Any]:
+def _metric(outcome: Outcome, baseline: float) -> float:
+    return baseline if outcome.test_metric is None else outcome.test_metric
+
+
+def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
+    """The validation loss of each learning rate on the first tuning seed: the least, where other things varied, too."""
+    losses: dict[float, float] = {}
+    for run in runs:
+        if run["first"]:
+            losses[run["lr"]] = min(run["loss"], losses.get(run["lr"], math.inf))
+    return losses
+
+
+def _tuning(runs: list[dict[str, Any]], found: Found) -> dict[str, Any]:
     diverged = sum(run["diverged"] is not None for run in runs)
-    return {"trials": len(runs), "diverged": diverged, "at_edge": tuned.at_edge}
+    return {"trials": len(runs), "diverged": diverged, "at_edge": bool(found.edges), "edges": list(found.edges)}
 
 
 def _final(values: list[float]) -> dict[str, Any]:
     return {"values": values, "mean": float(np.mean(values)), "ci95": list(own_interval(values))}
 
 
-def _best(entry: Entry, lr: float) -> dict[str, Any]:
-    arguments = entry.arguments(lr)
-    return {"name": entry.name, "optimizer": entry.optimizer, "arguments": arguments, "code": entry.code(lr)}
+def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "optimizer": entry.optimizer,
+        "arguments": entry.arguments(**point),
+        "code": entry.code(**point),
+        "schedule": point.get("schedule", plan.task.schedule),
+    }
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -24,12 +24,14 @@ class Best:
         optimizer: its class in `gradprix.optim`, or the full name of another one.
         arguments: what the class was called with.
         code: the same as a line to paste.
+        schedule: how the learning rate went.
     """
 
     name: str
     optimizer: str
     arguments: dict[str, Any]
     code: str
+    schedule: str
 
     def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
         """The optimizer on these parameters; give it the schedule it was tuned with, `gradprix.schedule`.

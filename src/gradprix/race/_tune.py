@@ -1,9 +1,9 @@
 """Tuning one learning rate on a ladder, as a conversation: yields what to try, receives how it went."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Score(NamedTuple):
     metric: float
 
 
+Key = TypeVar("Key", int, Any)
 Ask = list[tuple[int, int]]
 """(rung, which tuning seed) of each trial wanted."""
 Answers = dict[tuple[int, int], Score]
@@ -109,9 +110,9 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
     return Tuned(rung, rung in (min(losses), max(losses)))
 
 
-def ranked(losses: dict[int, float]) -> list[int]:
-    """Rungs from the best loss to the worst; the smaller rate first where they are equal."""
-    return sorted(losses, key=lambda rung: (losses[rung], rung))
+def ranked(losses: Mapping[Key, float]) -> list[Key]:
+    """From the best loss to the worst; the smaller rate first where they are equal."""
+    return sorted(losses, key=lambda key: (losses[key], key))
 
 
 def finalists(losses: dict[int, float]) -> list[int]:

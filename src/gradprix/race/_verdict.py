@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 Words = Literal["wins", "slightly ahead", "ties", "not settled"]
 LEVEL = 0.05
@@ -169,8 +169,8 @@ def step_down(statistic: Floats, largest: Floats) -> Floats:
 
 def own_interval(values: Sequence[float]) -> tuple[float, float]:
     """An entry's own 95 % interval for its mean over seeds (Student's t)."""
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    n = len(values)
+    mean, half = float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
     return mean - half, mean + half
 
 
@@ -182,4 +182,4 @@ def detectable(entries: int, seeds: int) -> float:
     noise = np.random.default_rng(0).standard_normal((entries, seeds))
     pairs = np.array([noise[a] - noise[b] for a, b in combinations(range(entries), 2)])
     threshold = float(np.quantile(flip(pairs)[3][0], 1 - LEVEL, method="higher"))
-    return (threshold + float(stats.t.ppf(0.8, seeds - 1))) / math.sqrt(seeds)
+    return (threshold + float(stdtrit(seeds - 1, 0.8))) / math.sqrt(seeds)

@@ -9,9 +9,11 @@ import math
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 import psutil
 import torch
@@ -33,7 +35,11 @@ UNMEASURED = 32
 """The width of lanes in a race that is too short to measure."""
 PROCESS = 400e6
 """Bytes of a process before it holds a network: Python, torch and the libraries."""
-STEPS = 5
+STEPS, LONG = 5, 0.1
+"""A width is measured for so many steps, and for so many seconds: long enough for processes to get in each other's way.
+"""
+Everywhere = Callable[..., list[Any]]
+"""`everywhere(count, function, *args)`: what a function answers in so many processes that are asked at once."""
 
 
 class MemoryTooSmallError(ValueError):
@@ -53,23 +59,30 @@ class Shape:
     processes: int
 
 
-def shape(task: Task, trials: Sequence[Trial], form: Form, processes: int, memory: float | None = None) -> Shape:
-    """The width that pays, and as many processes as memory has room for.
+def shape(
+    task: Task,
+    trials: Sequence[Trial],
+    form: Form,
+    processes: int,
+    memory: float | None = None,
+    everywhere: Everywhere = lambda count, function, *args: [function(*args)],
+) -> Shape:
+    """The width that pays, and as many processes as pay and memory has room for.
 
     Args:
         task: the problem.
-        trials: what is to be trained.
+        trials: what is to be trained, of one batch size.
         form: how.
         processes: how many there may be.
         memory: bytes the race may take; half of what is free when None.
+        everywhere: asks so many processes at once; this one when left out.
 
     Raises:
         MemoryTooSmallError: when two networks in one process do not fit.
     """
     budget = float(psutil.virtual_memory().available / 2 if memory is None else memory)
-    each = bytes_of_one(task, trials, form)
-    data = sum(x.numel() * x.element_size() for x in (task.loaded.inputs, task.loaded.targets))
-    base = PROCESS + data
+    (each,) = everywhere(1, bytes_of_one, task, trials, form)
+    base = PROCESS + task.loaded.nbytes
     most = (budget / processes - base) / each
     while most < NARROWEST and processes > 1:
         processes -= 1
@@ -81,27 +94,40 @@ def shape(task: Task, trials: Sequence[Trial], form: Form, processes: int, memor
         )
     count = len(task.loaded.split(0).train)
     steps = sum(trial.epochs * math.ceil(count / (trial.batch_size or count)) for trial in trials)
-    wide = UNMEASURED if steps < SHORT or not form.stacked else measured(task, trials, form, most)
-    return Shape(max(NARROWEST, min(wide, int(most))), processes)
+    pays = Shape(UNMEASURED, processes)
+    if steps >= SHORT and form.stacked:
+        pays = measured(task, trials, form, processes, most, everywhere)
+    return Shape(max(NARROWEST, min(pays.width, int(most))), min(pays.processes, processes))
 
 
-def measured(task: Task, trials: Sequence[Trial], form: Form, most: float) -> int:
-    """The width at which a network takes the least time, among those that fit; remembered for this task and machine."""
+def measured(
+    task: Task, trials: Sequence[Trial], form: Form, processes: int, most: float, everywhere: Everywhere
+) -> Shape:
+    """The shape in which a network takes the least time, of those that fit; remembered for this task and machine."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), str(torch.__version__))
-    key = hashlib.sha256(repr((task.fingerprint, form, trials[0].batch_size, machine)).encode()).hexdigest()[:24]
+    about = (task.fingerprint, form, trials[0].batch_size, processes, machine)
+    key = hashlib.sha256(repr(about).encode()).hexdigest()[:24]
     known = _remembered()
-    if key not in known:
-        best, times = WIDTHS[0], {}
-        for width in WIDTHS:
-            if width > max(most, WIDTHS[0]):  # not the number of trials: later stages of a race have more
-                break
-            times[width] = seconds_of_one(task, trials, form, width)
-            if width > best and times[width] > BETTER * times[best]:
-                break
-            best = width
-        known[key] = best
-        _remember(known)
-    return known[key]
+    if key in known:
+        return Shape(*known[key])
+
+    def seconds(shape: Shape) -> float:
+        # All at once, for processes share caches and the way to memory.
+        took: list[float] = everywhere(shape.processes, seconds_of_one, task, trials, form, shape.width)
+        return max(took) / shape.processes
+
+    best = Shape(WIDTHS[0], processes)
+    least = seconds(best)
+    for width in WIDTHS[1:]:  # not the number of trials: later stages of a race have more
+        wider = Shape(width, processes)
+        if width > most or (took := seconds(wider)) > BETTER * least:
+            break
+        best, least = wider, took
+    cores = psutil.cpu_count(logical=False) or processes
+    if cores < processes and seconds(fewer := Shape(best.width, cores)) < BETTER * least:
+        best = fewer
+    _remember(known | {key: [best.width, best.processes]})
+    return best
 
 
 def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) -> float:
@@ -111,12 +137,12 @@ def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) 
         lane = Lane(task, rows, form)
         batch = lane.train[:, : rows[0].batch_size or lane.train.shape[1]]
         lane.step(batch, 1e-3)
-        times = []
-        for _ in range(STEPS):
+        times: list[float] = []
+        while len(times) < STEPS or sum(times) < LONG:
             started = time.perf_counter()
             lane.step(batch, 1e-3)
             times.append(time.perf_counter() - started)
-    return min(times) / width
+    return median(times) / width
 
 
 def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
@@ -138,16 +164,16 @@ def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
     return float(held / len(lane.rows) + weights * (2 + state) + rest)
 
 
-def _remembered() -> dict[str, int]:
-    folder = cache_folder("widths")
+def _remembered() -> dict[str, list[int]]:
+    folder = cache_folder("shapes")
     with suppress(OSError, ValueError):
         if folder is not None:
-            return dict(json.loads((folder / "widths.json").read_text()))
+            return dict(json.loads((folder / "shapes.json").read_text()))
     return {}
 
 
-def _remember(known: dict[str, int]) -> None:
-    folder = cache_folder("widths")
+def _remember(known: dict[str, list[int]]) -> None:
+    folder = cache_folder("shapes")
     if folder is not None:
         with suppress(OSError):
-            put(folder / "widths.json", json.dumps(known).encode())
+            put(folder / "shapes.json", json.dumps(known).encode())

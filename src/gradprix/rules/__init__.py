@@ -9,7 +9,7 @@ from ._parse import RuleError
 from ._rule import AROUND, Rule, State, check, rule
 from ._sgd import sgd
 from ._sign import lion
-from ._space import Log, log
+from ._space import Axis, Choice, Log, OneMinus, choice, log, one_minus
 from ._vocabulary import (
     clip,
     columns,
@@ -37,7 +37,10 @@ ALL: dict[str, Rule] = {
 __all__ = [
     "ALL",
     "AROUND",
+    "Axis",
+    "Choice",
     "Log",
+    "OneMinus",
     "Rule",
     "RuleError",
     "State",
@@ -50,6 +53,7 @@ __all__ = [
     "ademamix",
     "adopt",
     "check",
+    "choice",
     "clip",
     "columns",
     "formula",
@@ -63,6 +67,7 @@ __all__ = [
     "muon",
     "nadam",
     "norm",
+    "one_minus",
     "radam",
     "rmsprop",
     "rows",

@@ -1,7 +1,7 @@
 """A rate for every coordinate, from the sizes of its past gradients."""
 
 from ._rule import State, rule
-from ._space import log
+from ._space import log, one_minus
 from ._vocabulary import maximum, sqrt
 
 
@@ -26,7 +26,7 @@ def adagrad(h, t, x, g, s):
 @rule(
     "Tieleman & Hinton 2012, Lecture 6.5; centered: Graves 2013, arXiv:1308.0850, eqs. 38-45",
     relation="Adam with β₁ = 0 and no bias correction.",
-    space={"lr": log(1e-4, 1e-1)},
+    space={"lr": log(1e-4, 1e-1), "alpha": one_minus(1e-3, 0.5)},
     lr=1e-2,
     alpha=0.99,
     eps=1e-8,

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, Literal, NoReturn
 
 from ._parse import RuleError, Scope, parse
-from ._space import Log
+from ._space import OWN_DECAY, USUAL, Axis
 from ._tree import Call, Hyper, Tree, flow, names, walk
 from ._vocabulary import MATRIX, Value
 
@@ -57,7 +57,7 @@ class Rule:
     relation: str
     hyperparameters: Mapping[str, float | bool]
     state: Mapping[str, State]
-    space: Mapping[str, Log]
+    space: Mapping[str, Axis]
     tree: Tree
     scope: Scope = "element"
     domains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -89,6 +89,13 @@ class Rule:
         """Whether it steps matrices, not tensors of any shape (Muon)."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
         return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Where each hyperparameter that can be tuned is searched, the learning rate first."""
+        usual = {name: axis for name, axis in USUAL.items() if name in self.hyperparameters}
+        own = {"weight_decay": OWN_DECAY} if self.owns_weight_decay else {}
+        return {"lr": self.space["lr"], **usual, **own, **self.space}
 
     @property
     def betas(self) -> tuple[str, ...]:
@@ -149,7 +156,7 @@ def rule(
     source: str,
     *,
     relation: str,
-    space: Mapping[str, Log],
+    space: Mapping[str, Axis],
     state: Mapping[str, str | State] | None = None,
     scope: Scope = "element",
     domains: Mapping[str, tuple[float, float]] | None = None,

@@ -8,7 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, Plan, Result
+from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL
+
+from . import _page
 
 
 def console(stderr: bool = False) -> Console:
@@ -28,7 +31,8 @@ def answer(result: Result) -> RenderableType:
 def standings(record: dict[str, Any]) -> Table:
     """One line an entry, best mean first."""
     metric = record["plan"]["metric"]
-    table = _table("", metric["name"], "95 %", "learning rate", "near-best rates", "updates", right=(1, 2, 3, 4, 5))
+    tuned = "learning rate" if record["plan"]["tune"] == ["lr"] else "tuned"
+    table = _table("", metric["name"], "95 %", tuned, "near-best rates", "updates", right=(1, 2, 3, 4, 5))
     entries = sorted(record["entries"], key=lambda e: e["final"]["mean"], reverse=metric["higher_is_better"])
     for entry in entries:
         low, high = entry["final"]["ci95"]
@@ -36,9 +40,9 @@ def standings(record: dict[str, Any]) -> Table:
             f"[bold]{entry['name']}[/]" if entry["leads"] else entry["name"],
             value(metric, entry["final"]["mean"]),
             f"{value(metric, low)} to {value(metric, high)}",
-            f"{entry['tuned']['lr']:g}",
+            _page.setting(entry["tuned"]),
             f"× {10 ** entry['window']:.3g}" if entry["window"] else "-",
-            f"{entry['updates']:,}",
+            _page.count(entry["updates"]),
         )
     return table
 
@@ -46,9 +50,11 @@ def standings(record: dict[str, Any]) -> Table:
 def notes(record: dict[str, Any]) -> list[Text]:
     """What a reader of the table must know besides."""
     lines = ["In bold: the leading group. Near-best rates: how far the learning rate may be off and still come close."]
-    edge = [entry["name"] for entry in record["entries"] if entry["tuning"]["at_edge"]]
+    edge = [f"{e['name']} ({', '.join(e['tuning']['edges'])})" for e in record["entries"] if e["tuning"]["at_edge"]]
     if edge:
-        lines.append(f"Best at the end of the rates tried, so perhaps not tuned out: {', '.join(edge)}.")
+        lines.append(f"Best at the end of what was tried, so perhaps not tuned out: {', '.join(edge)}.")
+    if not record["plan"]["tested"]:
+        lines.append("The score is the one that was tuned by: it flatters. Yield a “test” score for one that does not.")
     lost = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
     for name, count in lost.items():
         lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
@@ -65,26 +71,40 @@ def value(metric: dict[str, Any], number: float) -> str:
 def plan(made: Plan) -> RenderableType:
     """What a race will do, before it does it."""
     described, metric = made.describe(), made.task.metric
-    table = _table("", "optimizer", "fixed", "learning rates", "batch", "updates", right=(4, 5))
+    table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
     for entry in described["entries"]:
-        low, high = entry["space"]["lr"]
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
-        batch = str(entry["batch_size"]) if entry["batch_size"] else "all"
-        row = (entry["name"], entry["optimizer"], fixed, f"{low:g} to {high:g}", batch, f"{entry['updates']:,}")
-        table.add_row(*row)
+        batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
+        tuned = ", ".join(searched(name, axis) for name, axis in entry["space"].items())
+        table.add_row(entry["name"], entry["optimizer"], fixed, tuned, batch, _page.count(entry["updates"]))
     told = f"{made.smallest_difference:.1f} standard deviations of a paired difference"
     if made.task.noise:
         told = f"about {value(vars(metric), made.smallest_difference * made.task.noise)} ({told})"
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else value(vars(metric), metric.margin)
     lines = [
         f"{made.task.name}: {made.task.about}",
-        f"Every run: {made.examples:,} training examples in {made.task.epochs} epochs, {made.task.schedule} schedule.",
-        f"Every optimizer: {made.trials} tuning trials (learning rate only), then {made.seeds} fresh seeds, "
+        f"Every run: {_run(made)}.",
+        f"Every optimizer: {made.trials} tuning trials ({tuned_in_words(made)}), then {made.seeds} fresh seeds, "
         "the same for all.",
-        f"In all {made.runs:,} networks, {made.runs * made.examples / 1e6:.1f} million examples.",
+        f"In all {made.runs:,} networks"
+        + ("." if made.examples is None else f", {made.runs * made.examples / 1e6:.1f} million examples."),
         f"Smallest difference it can tell four times in five: {told}. Differences below {margin} do not matter here.",
     ]
     return Group(*(Text(line) for line in lines), Text(), table)
+
+
+def _run(made: Plan) -> str:
+    if made.examples is None:
+        return "as long as your own loop trains"
+    schedule = "schedule tuned" if "schedule" in made.tuned else f"{made.task.schedule} schedule"
+    return f"{made.examples:,} training examples in {made.task.epochs} epochs, {schedule}"
+
+
+def searched(name: str, ends: list[Any]) -> str:
+    """A range in words: `lr 0.001 to 1`, or the few values there are."""
+    if all(isinstance(end, float) for end in ends):
+        return f"{name} {ends[0]:g} to {ends[-1]:g}"
+    return f"{name} {'/'.join(map(str, ends))}"
 
 
 def optimizers() -> RenderableType:
@@ -93,8 +113,8 @@ def optimizers() -> RenderableType:
     for entry in ENTRIES.values():
         fixed = "".join(f", {name}={setting}" for name, setting in entry.fixed.items())
         batch = {None: "", 0: ", all examples at once"}.get(entry.batch_size, f", batch {entry.batch_size}")
-        space = entry.space["lr"]
-        row = (entry.name, f"{entry.optimizer}{fixed}{batch}", entry.about, f"{space.low:g} to {space.high:g}")
+        low, high = (entry.space["lr"].at(share) for share in (0.0, 1.0))
+        row = (entry.name, f"{entry.optimizer}{fixed}{batch}", entry.about, f"{low:g} to {high:g}")
         table.add_row(*row)
     return table
 

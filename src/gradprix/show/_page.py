@@ -176,3 +176,14 @@ for (const button of document.querySelectorAll(".code button")) button.onclick =
   navigator.clipboard.writeText(button.previousElementSibling.textContent).then(() => button.textContent = "Copied");
 };
 """
+
+
+def setting(tuned: Record) -> str:
+    """A tuned point in words: the learning rate, then whatever else was tuned."""
+    written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
+    return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])
+
+
+def count(number: int | None) -> str:
+    """A number of updates or examples, where somebody knows it."""
+    return "-" if number is None else f"{number:,}"

@@ -8,7 +8,7 @@ from typing import Any
 from gradprix.race._answer import listed
 
 from . import _page
-from ._page import Record, code, factor, ranked, value
+from ._page import Record, code, count, factor, ranked, setting, value
 
 
 def answer(record: Record) -> str:
@@ -18,7 +18,8 @@ def answer(record: Record) -> str:
     # The line has a place of its own below.
     first, *rest = verdict["text"].replace(f": {line}", ".").split("\n")
     sentences = [f"<p>{escape(sentence)}</p>" for sentence in rest]
-    spent = f"{cost['trials']:,} networks saw {cost['examples']:,} examples in {cost['seconds']:,.0f} s."
+    saw = "trained" if cost["examples"] is None else f"saw {cost['examples']:,} examples"
+    spent = f"{cost['trials']:,} networks {saw} in {cost['seconds']:,.0f} s."
     return f"""<div class="answer"><p class="first">{escape(first)}</p>{"".join(sentences[:1])}{code(line)}
 {"".join(sentences[1:])}{doubt(record)}
 <p class="note">{escape(verdict["protocol"])}. {spent}</p></div>"""
@@ -44,11 +45,16 @@ def notices(record: Record) -> str:
     """What a reader must know before trusting a number; nothing when there is nothing."""
     entries, seeds = record["entries"], record["budget"]["seeds"]
     lines = []
-    edge = [escape(entry["name"]) for entry in entries if entry["tuning"]["at_edge"]]
+    edge = [f"{escape(e['name'])} ({', '.join(e['tuning']['edges'])})" for e in entries if e["tuning"]["at_edge"]]
     if edge:
         lines.append(
-            f"The best learning rate of {listed(edge, len(edge))} was at the end of the rates tried: "
+            f"The best setting of {listed(edge, len(edge))} was at the end of what was tried: "
             "the optimum may lie further out, and the result may be too poor."
+        )
+    if not record["plan"]["tested"]:
+        lines.append(
+            "The score is the one that the learning rates were tuned by: it flatters all entries, and those most that "
+            "were lucky in tuning. Have the loop yield “test”, a score of examples that nothing is tuned by."
         )
     for entry in entries:
         if count := entry["final"]["diverged"]:
@@ -66,7 +72,7 @@ def settings(record: Record) -> str:
         "entry",
         "class",
         metric,
-        "learning rate",
+        "learning rate" if record["plan"]["tune"] == ["lr"] else "tuned",
         "rates tried",
         "near-best rates",
         "tuning trials",
@@ -90,13 +96,13 @@ def _setting(record: Record, entry: Record, columns: int) -> str:
         f"<b>{escape(entry['name'])}</b>",
         escape(entry["optimizer"]),
         value(record, entry["final"]["mean"]),
-        f"{entry['tuned']['lr']:g}{edge}",
+        f"{escape(setting(entry['tuned']))}{edge}",
         f"{min(rates):g} to {max(rates):g}",
         factor(entry["window"]),
         entry["tuning"]["trials"],
         f"{lost[0]}, {lost[1]}",
-        _size(entry["batch_size"]),
-        f"{entry['updates']:,}",
+        "-" if record["plan"]["loop"] else _size(entry["batch_size"]),
+        count(entry["updates"]),
         entry["memory"],
     ]
     row = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -111,24 +117,20 @@ def protocol(record: Record) -> str:
         "cosine": "It rises over the first steps and then falls to zero along a cosine.",
         "linear": "It rises over the first steps and then falls to zero in a straight line.",
         "constant": "It stays the same for the whole run.",
+        "warmup": "It rises over the first steps and then stays the same.",
     }
-    sizes = {entry["batch_size"] for entry in record["entries"]}
-    batch = (
-        "The batch size differs by entry, see above." if len(sizes) > 1 else f"The batch size was {_size(sizes.pop())}."
-    )
     better = "more" if metric["higher_is_better"] else "less"
     margin = _page.margin(record)
     facts = {
-        "The same for all": f"Every run saw {plan['examples']:,} training examples ({plan['epochs']:,} epochs). "
-        f"{batch} Every entry had {plan['trials']} tuning trials and {plan['seeds']} final runs. "
-        "Runs under one seed have the same initial weights, batch order and split of the data.",
+        "The same for all": f"{_run(record)} Every entry had {plan['trials']} tuning trials and {plan['seeds']} final "
+        "runs. Runs under one seed have the same initial weights, batch order and split of the data.",
         "How they were trained": f"{escape(plan['form']).capitalize()}.",
         "Learning-rate schedule": f"{plan['schedule'].capitalize()}. {falls.get(plan['schedule'], '')}",
-        "Tuned": f"The learning rate, and nothing else. {_tuning(record)} "
+        "Tuned": f"{_tuned(plan)} {_tuning(record)} "
         "All other settings are those in the code lines above, and otherwise the class's defaults.",
         "Judged": f"{escape(metric['name']).capitalize()} after the last step; {better} is better. "
-        f"Final seeds were seen by no tuning. Test examples were read once, at the end. A run that diverged scores "
-        f"{value(record, plan['baseline'])}, what the best constant answer gets.",
+        f"Final seeds were seen by no tuning. {'' if plan['loop'] else 'Test examples were read once, at the end. '}"
+        f"A run that diverged scores {value(record, plan['baseline'])}.",
         "The words": f"All {count} pairs are compared at once, by their differences seed by seed. The chance that any "
         f"“wins” or “slightly ahead” in this whole race is false is held to 5 %. The margin is {margin}. <b>Wins</b>: "
         "the interval of the difference excludes zero, and the difference exceeds the margin. <b>Slightly ahead</b>: "
@@ -140,15 +142,31 @@ def protocol(record: Record) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in facts.items())}</dl>"
 
 
+def _run(record: Record) -> str:
+    plan = record["plan"]
+    if plan["loop"]:
+        return "Every run was one call of a training loop of the user's own, under its seed."
+    sizes = {entry["batch_size"] for entry in record["entries"]}
+    batch = f"was {_size(*sizes)}" if len(sizes) == 1 else "differs by entry, see above"
+    return f"Every run saw {plan['examples']:,} training examples ({plan['epochs']:,} epochs). The batch size {batch}."
+
+
+def _tuned(plan: Record) -> str:
+    if plan["tune"] == ["lr"]:
+        return "The learning rate, and nothing else."
+    return f"{escape(listed(plan['tune']))}, of those what an entry has, and nothing else."
+
+
 def _tuning(record: Record) -> str:
     """What the trials were spent on, and what chose the rate."""
     tried = record["tried"].values()
-    rates = sorted({sum(run["first"] for run in runs) for runs in tried})
-    text = f"{' to '.join(dict.fromkeys(str(n) for n in (rates[0], rates[-1])))} rates ran on one tuning seed."
+    counts = sorted({sum(run["first"] for run in runs) for runs in tried})
+    what = "rates" if record["plan"]["tune"] == ["lr"] else "points"
+    text = f"{' to '.join(dict.fromkeys(str(n) for n in (counts[0], counts[-1])))} {what} ran on one tuning seed."
     seeds = max(len({run["seed"] for run in runs}) for runs in tried) - 1
     if not seeds:
         return f"{text} The lowest validation loss after the last step was taken."
-    again = max(len({run["lr"] for run in runs if not run["first"]}) for runs in tried)
+    again = max(sum(not run["first"] for run in runs) for runs in tried) // seeds
     name = escape(record["plan"]["metric"]["name"].removeprefix("test "))
     return f"{text} {again} of the best ran on {seeds} more; the best mean validation {name} over all seeds was taken."
 
@@ -161,12 +179,18 @@ def again(record: Record, folder: str | None) -> str:
     """The winner with its schedule, the command that repeats the race, and the versions."""
     best, plan = record["best"], record["plan"]
     steps = next(entry["updates"] for entry in record["entries"] if entry["name"] == best["name"])
-    use = f"""import gradprix
+    schedule = best["schedule"]
+    how = "The rate was tuned under this schedule: take both, or tune again."
+    if plan["loop"]:
+        how = "The rate was tuned in a training loop of your own, which has no schedule but what it does itself."
+        use = best["code"].replace("(params", "(model.parameters()", 1)
+    else:
+        use = f"""import gradprix
 from torch.optim.lr_scheduler import LambdaLR
 
 optimizer = {best["code"].replace("(params", "(model.parameters()", 1)}
 steps = {steps}  # updates in a run, as raced: put your own number
-scheduler = LambdaLR(optimizer, gradprix.schedule("{plan["schedule"]}", steps))
+scheduler = LambdaLR(optimizer, gradprix.schedule("{schedule}", steps))
 # in the loop, after each backward pass
 optimizer.step()
 scheduler.step()"""
@@ -174,7 +198,7 @@ scheduler.step()"""
     versions = ", ".join(f"{escape(name)} {escape(str(number))}" for name, number in record["versions"].items())
     key = f" Plan <code>{escape(str(record['key']))}</code>." if "key" in record else ""
     return f"""<h3>The optimizer with its schedule</h3>
-<p>The rate was tuned under this schedule: take both, or tune again.</p>{code(use)}
+<p>{how}</p>{code(use)}
 <h3>The same race</h3>
 <p>Where <code>{escape(plan["task"])}</code> is a task of your own, name it the way you named it then.{kept}</p>
 {code(command(record))}
@@ -185,7 +209,12 @@ def command(record: Record) -> str:
     """The command line that runs this race."""
     plan = record["plan"]
     words = ["gradprix", "race", plan["task"], "--optimizers", ",".join(entry["name"] for entry in plan["entries"])]
-    for name in ("trials", "seeds", "epochs", "batch_size", "schedule", "seed"):
+    budget = ["trials", "seeds", "seed"] + ["epochs", "batch_size", "schedule"] * (not plan["loop"])
+    if plan["loop"]:
+        words += ["--direction", "max" if plan["metric"]["higher_is_better"] else "min"]
+    if plan["tune"] != ["lr"]:
+        words += ["--tune", ",".join(plan["tune"])]
+    for name in budget:
         words += [f"--{name.replace('_', '-')}", str(plan[name])]
     words += ["--compile"] * plan["compiled"]
     if not plan["metric"]["relative"]:  # the option is in the metric's units

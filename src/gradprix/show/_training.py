@@ -101,7 +101,7 @@ def curves(record: Record) -> go.Figure:
     fig.update_yaxes(type="log", range=[low, high], **ticks(low, high), row=1)
     fig.update_yaxes(range=padded(late[2]), ticksuffix=" %" if metric["percent"] else "", row=2)
     fig.update_xaxes(rangemode="tozero", exponentformat="none", separatethousands=True)
-    fig.update_xaxes(title="training examples seen", row=2)
+    fig.update_xaxes(title="epochs" if record["plan"]["loop"] else "training examples seen", row=2)
     _switch(fig, record)
     return finish(fig, 800, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0})
 
@@ -124,7 +124,7 @@ def _band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look
         mode="lines+markers" if len(examples) == 1 else "lines",
         line={"color": look["color"], "dash": look["dash"], "width": 2},
         showlegend=row == 1,
-        hovertemplate="%{x:,} examples: %{y:.4~g}",
+        hovertemplate="%{x:,}: %{y:.4~g}",
         **group,
     )
     return [*middle[len(examples) // 4 :].tolist(), float(low[-1]), float(high[-1])]

@@ -2,9 +2,9 @@
 
 from ._data import Data, Split
 from ._digits import accuracy, digits
+from ._loop import Loop
+from ._named import ALL, UnknownNameError, find
 from ._schedule import schedule
 from ._task import Metric, Task
 
-ALL: dict[str, Task] = {task.name: task for task in (digits,)}
-
-__all__ = ["ALL", "Data", "Metric", "Split", "Task", "accuracy", "digits", "schedule"]
+__all__ = ["ALL", "Data", "Loop", "Metric", "Split", "Task", "UnknownNameError", "accuracy", "digits", "find", "schedule"]

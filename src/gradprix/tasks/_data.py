@@ -1,13 +1,16 @@
 """Examples, and how a seed divides them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
-from ._seeds import stream
+from ._seeds import Luck, stream
 
 
 @dataclass(frozen=True)
@@ -19,37 +22,101 @@ class Split:
     test: Tensor
 
 
-@dataclass(frozen=True, eq=False)
 class Data:
-    """All examples of a task.
+    """All examples of a task, in memory.
 
     Args:
-        inputs: `[examples, ...]`.
-        targets: `[examples, ...]`.
+        inputs: `[examples, ...]`: a tensor, an array, a data frame or a list of numbers. A tuple or a dictionary of
+            these where the model takes several: it is called with `*inputs` or `**inputs`. Arrays of float64 become
+            torch's default dtype, which networks have.
+        targets: `[examples, ...]`, likewise.
         test: indices of the official test examples; without them the seed draws a fifth, so that runs under one seed
             share their split and runs under different seeds do not.
         stratify: whether classes are divided in equal shares (targets are class numbers).
 
     Raises:
-        TypeError: for anything but tensors.
-        ValueError: when inputs and targets differ in number, or `test` does not number some of the examples.
+        TypeError: for what holds no numbers.
+        ValueError: when inputs and targets differ in number or are too few, or `test` does not number some of them.
     """
 
-    inputs: Tensor
-    targets: Tensor
-    test: Tensor | None = None
-    stratify: bool = False
-    _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
+    def __init__(self, inputs: Any, targets: Any, test: Any = None, stratify: bool = False) -> None:
+        self.inputs, self.targets = _tensors(inputs, "inputs"), _tensors(targets, "targets")
+        counts = {len(x) for x in tree_leaves((self.inputs, self.targets))}
+        if len(counts) > 1:
+            theirs = [min((len(x) for x in tree_leaves(part)), default=0) for part in (self.inputs, self.targets)]
+            raise ValueError(f"{theirs[0]} inputs but {theirs[1]} targets: give one target an input.")
+        self._set_up(counts.pop() if counts else 0, test, stratify)
 
-    def __post_init__(self) -> None:
-        for name in ("inputs", "targets", "test"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor) and not (name == "test" and value is None):
-                raise TypeError(f"{name} is a {type(value).__name__}: give a tensor, as torch.as_tensor makes one.")
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(f"{len(self.inputs)} inputs but {len(self.targets)} targets: give one target an input.")
-        if self.test is not None and not _numbers_some(self.test, len(self.inputs)):
+    @classmethod
+    def of(
+        cls,
+        dataset: Any,
+        test: Any = None,
+        *,
+        targets: str | None = None,
+        stratify: bool = False,
+        memory: float | None = None,
+    ) -> "Data":
+        """The examples of a `torch.utils.data.Dataset`, or of anything that has a length and numbered items.
+
+        They are read once, if all of them fit in memory. If not, or if reading an example twice gives two things, as
+        random crops do, they are read whenever they are needed, with random numbers that the seed decides.
+
+        Args:
+            dataset: its items are `(input, target)`, `(input, input, ..., target)` or mappings.
+            test: the official test examples: another dataset, or indices into this one.
+            targets: the key of the target, where items are mappings; all other keys are inputs.
+            stratify: whether classes are divided in equal shares (targets are class numbers).
+            memory: GB that examples may take; a quarter of what is free when None.
+
+        Raises:
+            TypeError: for a dataset without a length, and for items that hold no numbers.
+            ValueError: for items of other forms or of different shapes.
+        """
+        from ._stream import data_of
+
+        return data_of(dataset, test, targets=targets, stratify=stratify, memory=memory)
+
+    def _set_up(self, count: int, test: Any, stratify: bool) -> None:
+        if count < FEWEST:
+            raise ValueError(f"there are {count} examples: to train, tune and judge there must be {FEWEST} or more.")
+        self.count, self.stratify = count, stratify
+        self.test = None if test is None else torch.as_tensor(test)
+        if self.test is not None and not _numbers_some(self.test, count):
             raise ValueError("test must be a list of different example numbers (int64), and leave some to train on.")
+        self._splits: dict[int, Split] = {}
+
+    def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:
+        """Inputs and targets of some examples.
+
+        Args:
+            index: their numbers, `[seeds, batch]` or more such rows.
+            luck: each row's random numbers, for examples that are made anew each time.
+
+        Returns:
+            `[seeds, batch, ...]` each.
+        """
+        return tree_map(itemgetter(index), self.inputs), tree_map(itemgetter(index), self.targets)
+
+    @property
+    def labels(self) -> Tensor:
+        """The targets, where they are class numbers."""
+        if not isinstance(self.targets, Tensor) or self.targets.dim() != 1 or self.targets.is_floating_point():
+            raise ValueError("stratify is for targets that are class numbers, one an example.")
+        return self.targets
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory they take in every process."""
+        return sum(x.nbytes for x in tree_leaves((self.inputs, self.targets)))
+
+    @property
+    def identity(self) -> Any:
+        """What a task's fingerprint has of them."""
+        return self.inputs, self.targets, self.test, self.stratify
+
+    def __len__(self) -> int:
+        return self.count
 
     def split(self, seed: int) -> Split:
         """How this seed divides the examples: 60/20/20, or 80/20 of what an official test set leaves."""
@@ -58,21 +125,48 @@ class Data:
         return self._splits[seed]
 
     def _divided(self, seed: int) -> Split:
-        everything = torch.arange(len(self.inputs))
+        everything = torch.arange(len(self))
         if self.test is None:
-            rest, test = self._cut(everything, 0.2, seed, "test")
-            train, valid = self._cut(rest, 0.25, seed, "valid")
+            rest, test = self._cut(everything, 5, stream(seed, "test"))
+            train, valid = self._cut(rest, 4, stream(seed, "valid"))
         else:
             test = self.test
             rest = everything[~torch.isin(everything, test)]
-            train, valid = self._cut(rest, 0.2, seed, "valid")
+            train, valid = self._cut(rest, 5, stream(seed, "valid"))
         return Split(train, valid, test)
 
-    def _cut(self, indices: Tensor, share: float, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
-        random = np.random.RandomState(stream(seed, purpose).initial_seed() % 2**32)
-        labels = self.targets[indices].numpy() if self.stratify else None
-        most, some = train_test_split(indices.numpy(), test_size=share, stratify=labels, random_state=random)
-        return torch.from_numpy(most), torch.from_numpy(some)
+    def _cut(self, indices: Tensor, one_in: int, luck: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Most of the indices, and one in so many of them, by chance."""
+        order = indices[torch.randperm(len(indices), generator=luck)]
+        if self.stratify:
+            order = order[self.labels[order].argsort(stable=True)]  # so that it is one in so many of each class
+        chosen = torch.arange(len(order)) % one_in == 0
+        return order[~chosen], order[chosen]
+
+
+FEWEST = 5
+"""Examples below which some part of them would be empty."""
+
+
+def _tensors(value: Any, name: str) -> Any:
+    if isinstance(value, tuple | dict):
+        return tree_map(lambda each: _tensors(each, name), value, is_leaf=lambda each: each is not value)
+    if isinstance(value, Tensor):
+        found = value.detach()
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise TypeError(f"{name} cannot be made a tensor: {error}.") from error
+        if array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"{name} is a {type(value).__name__} of {array.dtype}: give numbers, as a tensor or an array. "
+                "What a torch.utils.data.Dataset holds becomes data by Data.of(dataset)."
+            )
+        found = torch.tensor(array, dtype=torch.get_default_dtype() if array.dtype == np.float64 else None)
+    if found.dim() == 0:
+        raise TypeError(f"{name} is one number: give one for each example.")
+    return found
 
 
 def _numbers_some(indices: Tensor, count: int) -> bool:

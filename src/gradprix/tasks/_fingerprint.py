@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+PLAIN = frozenset(vars(nn.Module()))
+
 
 def fingerprint(*things: Any) -> str:
     """The same for the same things, in any process of one Python version.
@@ -36,9 +38,10 @@ def _described(thing: Any, inside: tuple[int, ...]) -> Any:
             raw = thing.detach().cpu().contiguous().numpy().tobytes()
             return str(thing.dtype), tuple(thing.shape), hashlib.sha256(raw).hexdigest()
         case nn.Module():
-            own = [type(m) for m in thing.modules() if not type(m).__module__.startswith("torch.")]
-            code = [below(f) for cls in own for f in vars(cls).values() if isinstance(f, FunctionType)]
-            return str(thing), code, [below(t) for t in thing.state_dict().values()]
+            own = [m for m in thing.modules() if not type(m).__module__.startswith("torch.")]
+            code = [below(f) for m in own for f in vars(type(m)).values() if isinstance(f, FunctionType)]
+            kept = [below({name: x for name, x in vars(m).items() if name not in PLAIN}) for m in own]
+            return str(thing), code, kept, [below(t) for t in thing.state_dict().values()]
         case CodeType():
             return thing.co_code, thing.co_names, [below(constant) for constant in thing.co_consts]
         case FunctionType():

@@ -10,6 +10,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "linear": lambda done: 1 - done,
     "constant": lambda done: 1.0,
+    "warmup": lambda done: 1.0,
 }
 """What is left of the rate when the share `done` of the steps after warm-up is done."""
 
@@ -17,10 +18,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def schedule(name: str, steps: int) -> Callable[[int], float]:
     """The factor on the learning rate, for `torch.optim.lr_scheduler.LambdaLR` or a race.
 
-    Cosine and linear rise over the first 5 % of the steps and fall to zero after the last one.
+    All but the constant one rise over the first 5 % of the steps; cosine and linear then fall, to zero after the last.
 
     Args:
-        name: `"cosine"`, `"linear"` or `"constant"`.
+        name: `"cosine"`, `"linear"`, `"warmup"` or `"constant"`.
         steps: how many steps the run has.
 
     Returns:

@@ -1,7 +1,7 @@
 """A problem to train on: model, data, loss and metric."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -92,12 +92,20 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what the task is: network, weights under seed 0, examples, and the code of its functions."""
-        data = self.loaded
-        examples = (data.inputs, data.targets, data.test, data.stratify)
-        return fingerprint(
-            self.name, fresh(self.model, 0), self.loss, self.metric.name, self.metric.score, self.baseline, examples
-        )
+        about = (self.name, self.loss, self.metric.name, self.metric.score, self.baseline)
+        return fingerprint(*about, fresh(self.model, 0), self.loaded.identity)
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaded examples stay at home: another process loads its own.
         return {name: value for name, value in self.__dict__.items() if name != "loaded"}
+
+
+class TaskError(ValueError):
+    """A task, or an optimizer on it, that cannot be raced; the message says what is wrong."""
+
+
+def called_with(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that a model is called with: several inputs are several arguments."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}

@@ -1,0 +1,139 @@
+"""Runs a training loop of somebody's own."""
+
+import math
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from gradprix import optim
+from gradprix.rules import Rule
+from gradprix.tasks._loop import Loop
+from gradprix.tasks._seeds import Luck
+from gradprix.tasks._task import TaskError
+
+from ._entry import arguments
+from ._network import Form
+from ._plan import Plan
+from ._trial import Outcome, Trial
+
+NAN = float("nan")
+WHY = "it is a training loop of your own"
+
+
+def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
+    """Train one network as its own loop does.
+
+    Args:
+        loop: whose.
+        trial: with which optimizer, learning rate and seed.
+        most: stop after so many epochs.
+
+    Raises:
+        TaskError: when the loop fails, or yields something else than numbers.
+    """
+    made: list[torch.optim.Optimizer] = []
+
+    def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
+        made.append(maker(trial)(params, **{**arguments(trial.rule, changed(trial)), **given}))
+        return made[-1]
+
+    curve: list[tuple[int, float, float, float]] = []
+    test: float | None = None
+    diverged: int | None = None
+    turn = -1 if loop.metric.higher_is_better else 1
+    with Luck(torch.Generator().manual_seed(trial.seed)):
+        torch.set_num_threads(1)
+        try:
+            points = loop.train(make_optimizer, trial.seed)
+            for epoch, point in enumerate(_each(loop, points), start=1):
+                numbers = _numbers(loop, point)
+                valid, test = numbers["valid"], numbers.get("test")
+                if not all(map(math.isfinite, (valid, valid if test is None else test))):
+                    diverged = epoch
+                    break
+                curve.append((epoch, numbers.get("train", NAN), turn * valid, valid))
+                if epoch == most:
+                    break
+        except TaskError:
+            raise
+        except Exception as error:
+            if not _lost(made):
+                raise TaskError(_said(loop, trial, error)) from error
+            diverged = len(curve) + 1  # what fails on numbers that are none, has not failed by itself
+    if not made:
+        raise TaskError(f"{loop.name} never calls make_optimizer(params), so that there is nothing to race.")
+    if not curve and diverged is None:
+        raise TaskError(f'{loop.name} yields nothing: it must yield a mapping such as {{"valid": 0.9}} each epoch.')
+    if diverged is not None:
+        return Outcome([*curve, (len(curve) + 1, NAN, NAN, NAN)], None, loop.baseline, diverged)
+    return Outcome(curve, None, curve[-1][3] if test is None else test, None)
+
+
+def check_loop(plan: Plan, loop: Loop) -> Form:
+    """Run a loop for an epoch.
+
+    Raises:
+        TaskError: when it fails, or yields something else than numbers.
+    """
+    seen: list[Mapping[str, float]] = []
+
+    def first(make_optimizer: Any, seed: int) -> Iterable[Mapping[str, float]]:
+        points = loop.train(make_optimizer, seed)
+        for point in _each(loop, points):
+            seen.append(_numbers(loop, point))
+            yield point
+
+    for entry in plan.entries:
+        outcome = run_loop(loop.change(train=first), plan.careful_trial(entry, 0), most=1)
+        if outcome.diverged is None:
+            break
+    return Form(stacked=False, why=WHY, tested=any("test" in point for point in seen))
+
+
+def maker(trial: Trial) -> Any:
+    """The class that a trial's optimizer is made of."""
+    return optim.of(trial.rule) if isinstance(trial.rule, Rule) else trial.rule.make
+
+
+def changed(trial: Trial) -> dict[str, Any]:
+    """A trial's hyperparameters, but for those that are the rule's own."""
+    own = trial.rule.hyperparameters
+    return {name: value for name, value in trial.values.items() if name == "lr" or value != own.get(name)}
+
+
+def _each(loop: Loop, points: Any) -> Iterable[Any]:
+    if isinstance(points, Mapping):
+        return [points]
+    if not isinstance(points, Iterable):
+        raise TaskError(f'{loop.name} returns {points!r}: it must yield a mapping such as {{"valid": 0.9}} each epoch.')
+    return points
+
+
+def _numbers(loop: Loop, point: Any) -> dict[str, float]:
+    if not isinstance(point, Mapping) or "valid" not in point:
+        raise TaskError(f'{loop.name} yields {point!r}: it must be a mapping with "valid", such as {{"valid": 0.9}}.')
+    found = {}
+    for name in ("train", "valid", "test"):
+        if name in point:
+            try:
+                found[name] = float(point[name])
+            except (TypeError, ValueError) as error:
+                raise TaskError(f"{loop.name} yields {name} = {point[name]!r}: it must be a number.") from error
+    return found
+
+
+def _lost(made: list[torch.optim.Optimizer]) -> bool:
+    """Whether some weight is no number any more."""
+    groups = [group for optimizer in made for group in optimizer.param_groups]
+    return any(not bool(x.detach().isfinite().all()) for group in groups for x in group["params"])
+
+
+def _said(loop: Loop, trial: Trial, error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = str(error).splitlines()[0] if str(error) else ""
+    return (
+        f"{loop.name} failed with {trial.rule.name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "
+        f"{type(error).__name__}: {what} ({frame.filename}:{frame.lineno})"
+    )

@@ -1,0 +1,155 @@
+"""Examples out of a dataset: read once where they fit in memory, else whenever they are needed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import ConcatDataset
+
+from ._data import Data
+from ._seeds import Luck
+
+LOOKED_AT = 16
+"""Items that stand for a dataset which is not read as a whole."""
+SHARE = 0.25
+"""Of the memory that is free, how much examples may take."""
+
+
+class Stream(Data):
+    """Examples that are read whenever they are needed.
+
+    Args:
+        items: what reads them.
+        test: as in `Data`.
+        stratify: as in `Data`; every example is read once for it, unless the dataset has a list `targets`.
+    """
+
+    def __init__(self, items: "Items", test: Any = None, stratify: bool = False) -> None:
+        self.items = items
+        self._set_up(len(items), test, stratify)
+
+    def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:
+        """Inputs and targets of some examples, `[seeds, batch, ...]`, each row read under its own luck."""
+        rows = []
+        for row, own in zip(index, luck or [Luck(torch.Generator()) for _ in index], strict=True):
+            with own:
+                rows.append(self.items.read(row.tolist()))
+        inputs, targets = _stacked(rows)
+        return inputs, targets
+
+    @property
+    def labels(self) -> Tensor:
+        """The targets, where they are class numbers."""
+        found = getattr(self.items.dataset, "targets", None)
+        if found is None or len(found) != len(self):
+            found = [int(self.items[i][1]) for i in range(len(self))]
+        return torch.as_tensor(found)
+
+    @property
+    def nbytes(self) -> int:
+        """None to speak of."""
+        return 0
+
+    @property
+    def identity(self) -> Any:
+        """The number of examples, and some of them."""
+        with Luck(torch.Generator()):
+            some = [self.items[i * (len(self) - 1) // (LOOKED_AT - 1)] for i in range(LOOKED_AT)]
+        return len(self), some, self.test, self.stratify
+
+
+class Items:
+    """The examples of a dataset as pairs of tensors.
+
+    Args:
+        dataset: has a length and numbered items.
+        targets: the key of the target, where items are mappings.
+    """
+
+    def __init__(self, dataset: Any, targets: str | None = None) -> None:
+        self.dataset, self.targets = dataset, targets
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        item = self.dataset[number]
+        if isinstance(item, Mapping):
+            if self.targets not in item:
+                raise ValueError(
+                    f"an item of the dataset has {', '.join(map(str, item))}: say which of them is the target, as in "
+                    'Data.of(dataset, targets="label").'
+                )
+            inputs = {key: value for key, value in item.items() if key != self.targets}
+            return _leaves(inputs), _leaves(item[self.targets])
+        if not isinstance(item, tuple | list) or len(item) < 2:
+            raise ValueError(f"items of the dataset are of the type {type(item).__name__}, not (input, target).")
+        *several, target = item
+        return _leaves(tuple(several) if len(several) > 1 else several[0]), _leaves(target)
+
+    def read(self, numbers: Iterable[int]) -> tuple[Any, Any]:
+        """Some examples, `[examples, ...]`."""
+        inputs, targets = _stacked([self[number] for number in numbers])
+        return inputs, targets
+
+    def steady(self) -> bool:
+        """Whether reading an example twice gives the same."""
+        pairs = []
+        for seed in range(2):
+            with Luck(torch.Generator().manual_seed(seed)):
+                pairs.append(tree_leaves(self[0]))
+        return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+
+
+def data_of(
+    dataset: Any, test: Any = None, *, targets: str | None = None, stratify: bool = False, memory: float | None = None
+) -> Data:
+    """What `Data.of` answers."""
+    for each in (dataset, test):
+        if each is not None and not (hasattr(each, "__len__") and hasattr(each, "__getitem__")):
+            raise TypeError(
+                f"a {type(each).__name__} has no length or no numbered items: give a map-style Dataset, or read it "
+                "into tensors first."
+            )
+    if test is not None and not (isinstance(test, Tensor | np.ndarray | list | range)):
+        dataset, test = ConcatDataset([dataset, test]), torch.arange(len(dataset), len(dataset) + len(test))
+    items = Items(dataset, targets)
+    if len(items) == 0:
+        raise ValueError("the dataset is empty.")
+    room = psutil.virtual_memory().available * SHARE if memory is None else memory * 1e9
+    with Luck(torch.Generator()):
+        size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
+        if size > room or not items.steady():
+            return Stream(items, test, stratify)
+        return Data(*items.read(range(len(items))), test, stratify)
+
+
+def _leaves(value: Any) -> Any:
+    """With every number or array a tensor, of torch's default dtype if it was float64."""
+
+    def leaf(x: Any) -> Tensor:
+        if isinstance(x, Tensor):
+            return x
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"an item of the dataset holds a {type(x).__name__}: give numbers, as tensors or arrays; text must "
+                "be made numbers of one length first."
+            )
+        return torch.tensor(array, dtype=torch.get_default_dtype() if array.dtype == np.float64 else None)
+
+    return tree_map(leaf, value)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    def stack(*leaves: Tensor) -> Tensor:
+        if len({x.shape for x in leaves}) > 1:
+            shapes = ", ".join(sorted({str(tuple(x.shape)) for x in leaves})[:3])
+            raise ValueError(f"examples have different shapes ({shapes}): make them of one, by padding or cropping.")
+        return torch.stack(leaves)
+
+    return tree_map(stack, *parts)
