@@ -7,4 +7,16 @@ from ._named import ALL, UnknownNameError, find
 from ._schedule import schedule
 from ._task import Metric, Task
 
-__all__ = ["ALL", "Data", "Loop", "Metric", "Split", "Task", "UnknownNameError", "accuracy", "digits", "find", "schedule"]
+__all__ = [
+    "ALL",
+    "Data",
+    "Loop",
+    "Metric",
+    "Split",
+    "Task",
+    "UnknownNameError",
+    "accuracy",
+    "digits",
+    "find",
+    "schedule",
+]
