@@ -137,6 +137,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "embedding": lambda: Of(
         lambda m, x: m.out(m.e((x * 16).long()).mean(1)), e=nn.Embedding(17, 8), out=nn.Linear(8, 10)
     ),
+    "padded embedding": lambda: Of(
+        lambda m, x: m.out(m.e((x * 8).long()).amax(1)), e=nn.Embedding(17, 6, padding_idx=0), out=nn.Linear(6, 10)
+    ),
     "bag of embeddings": lambda: Of(
         lambda m, x: m.out(m.e((x * 16).long())), e=nn.EmbeddingBag(17, 8), out=nn.Linear(8, 10)
     ),

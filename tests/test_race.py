@@ -13,7 +13,7 @@ import torch
 
 import gradprix as gp
 from gradprix import tasks
-from gradprix.race import Journal, Local, OtherRaceError, Plan, Result, TaskError, entries, judge, make_plan, run, twin
+from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race._answer import near_limit, sentence, take, window
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
@@ -126,14 +126,6 @@ def test_a_finished_trial_is_not_run_again(tmp_path: Path, small: Result) -> Non
     assert third.ran == 0
     assert numbers(result) == numbers(again) == numbers(small)
     assert numbers(gp.load(tmp_path)) == numbers(small)
-
-
-def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    plan = make_plan("digits", **SMALL)
-    with Journal(tmp_path) as journal:
-        journal.write("plan", plan.describe())
-    with pytest.raises(OtherRaceError, match=r"another plan \(different: epochs, examples, entries\)"):
-        run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Local(1))
 
 
 @pytest.mark.parametrize("broken", ["a file for a folder", "no database"])
@@ -356,8 +348,8 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "Report: runs/digits/report.html" in shown
     assert json.loads(cli("report", "runs/digits", "--json", cwd=tmp_path).stdout) == result
 
-    refused = cli("race", "digits", "--optimizers", "adam,sgd", cwd=tmp_path, code=2)
-    assert "holds a race with another plan" in refused.stderr
+    refused = cli("race", "digits", *FLAGS, "--compile", cwd=tmp_path, code=2)
+    assert "holds a race in another form" in refused.stderr
     assert "--out" in refused.stderr
 
 

@@ -50,6 +50,7 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
                 "mean": sum(each) / seeds,
                 "ci95": [0.9, 1.0],
                 "diverged": sum(lost[name]),
+                "lost": lost[name],
             },
             "losses": [None if gone else 0.2 for gone in lost[name]],
             "leads": name in found.leaders,

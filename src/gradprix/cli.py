@@ -1,4 +1,4 @@
-"""The command line: `gradprix race`, `gradprix list`, `gradprix report`."""
+"""The command line: `gradprix race`, `gradprix list`, `gradprix new`, `gradprix report`, `gradprix export`."""
 
 import contextlib
 import json
@@ -44,6 +44,14 @@ class Direction(StrEnum):
 
     max = "max"
     min = "min"
+
+
+class Form(StrEnum):
+    """What tables are written as."""
+
+    csv = "csv"
+    parquet = "parquet"
+    latex = "latex"
 
 
 class What(StrEnum):
@@ -125,6 +133,10 @@ def race(
     direction: Annotated[
         Direction | None, typer.Option(help="Which way is better, for a training loop of your own.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="About how long the race may take: what is raced, and how often, is chosen to fit."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
     seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.")] = None,
@@ -144,8 +156,21 @@ def race(
     Every optimizer gets the same number of trials, every run the same number of training examples. The same command
     again finishes what is missing and repeats nothing.
     """
-    from gradprix.race import JournalError, Local, MemoryTooSmallError, TaskError, WorkerError, make_plan, run
-    from gradprix.show import _console, progress
+    from gradprix.race import (
+        JournalError,
+        Local,
+        MemoryTooSmallError,
+        NoLookLeftError,
+        TaskError,
+        WorkerError,
+        estimate,
+        fitted,
+        make_plan,
+        measured,
+        progress,
+        run,
+    )
+    from gradprix.show import _console
 
     with usage(ValueError, TypeError):
         made = make_plan(
@@ -164,16 +189,25 @@ def race(
             compile=compile_,
         )
         engine = Local(processes, memory)
-    if plan and as_json:
+    if plan and as_json and minutes is None:
         typer.echo(json.dumps(made.describe(), indent=1))
         return
+    folder, seconds = out or Path("runs") / made.task.name, None
+    with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError, ValueError):
+        if minutes is not None:
+            made = fitted(made, minutes, engine, None if plan else folder)
+        if plan:
+            seconds = estimate(made, measured(made, engine))
     if plan:
-        _console.console().print(_console.plan(made))
+        shown = json.dumps(made.describe(), indent=1) if as_json else _console.plan(made, seconds)
+        typer.echo(shown) if as_json else _console.console().print(shown)
         return
-    if not as_json and sys.stderr.isatty():
+    if not as_json and (sys.stderr.isatty() or minutes is not None):
         _console.console(stderr=True).print(_console.plan(made))
-    with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError), progress() as watch:
-        result = run(made, out or Path("runs") / made.task.name, engine, watch)
+    with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:
+        result = run(made, folder, engine, watch)
+    if result.reused and not as_json:
+        typer.echo(f"{result.reused:,} of {made.runs:,} networks had been trained before.", err=True)
     _finish(result, as_json)
 
 
@@ -189,6 +223,26 @@ def list_(what: Annotated[What | None, typer.Argument(help="Both when left out."
 
 
 @app.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="The file to write, such as task.py.")],
+    loop: Annotated[bool, typer.Option("--loop", help="A training loop instead of a task.")] = False,
+) -> None:
+    """Write a working example of a task of your own, to change."""
+    from importlib.resources import files
+
+    text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text()
+    with usage(ValueError, OSError):
+        if file.suffix != ".py":
+            raise ValueError(f"{file}: give a name that ends in .py.")
+        if file.exists():
+            raise ValueError(f"{file} is there already. Choose another name.")
+        with open(file, "x", encoding="utf-8") as out:
+            out.write(text.replace("FILE", file.name))
+    what = f"{file}:train --direction max" if loop else str(file)
+    typer.echo(f"Wrote {file}, which works as it is: gradprix race {what}")
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
@@ -201,11 +255,26 @@ def report(
     _finish(result, as_json)
 
 
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
+    to: Annotated[Form, typer.Option(help="The form of the files.")] = Form.csv,
+    out: Annotated[Path | None, typer.Option(help="Where to; the race's own folder by default.")] = None,
+) -> None:
+    """Write a finished race as tables: entries, verdict, trials, finals and curves."""
+    from gradprix.race import JournalError, load
+
+    with usage(JournalError, FileNotFoundError, ValueError, OSError):
+        for file in load(folder).export(to.value, out):
+            typer.echo(file)
+
+
 def _finish(result: "Result", as_json: bool) -> None:
     """Write the report, then print the answer."""
     from gradprix.show import _console, write_report
 
-    write_report(result)
+    with usage(OSError):
+        write_report(result)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
     else:

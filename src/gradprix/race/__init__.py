@@ -6,11 +6,14 @@ from types import ModuleType
 
 from gradprix.tasks._task import TaskError
 
+from ._budget import estimate, fitted, measured
 from ._engine import Engine, Local, WorkerError
 from ._entry import BRACKETS, ENTRIES, Entry, entries, twin
-from ._journal import Journal, JournalError, OtherRaceError
+from ._journal import BusyError, Journal, JournalError, OtherRaceError
+from ._looks import NoLookLeftError
 from ._plan import SEEDS, TRIALS, Plan
-from ._race import Watch, make_plan, race, run
+from ._progress import Watch, progress
+from ._race import make_plan, race, run
 from ._result import REPORT, Best, Result, load
 from ._verdict import Pair, Verdict, judge
 from ._width import MemoryTooSmallError
@@ -22,12 +25,14 @@ __all__ = [
     "SEEDS",
     "TRIALS",
     "Best",
+    "BusyError",
     "Engine",
     "Entry",
     "Journal",
     "JournalError",
     "Local",
     "MemoryTooSmallError",
+    "NoLookLeftError",
     "OtherRaceError",
     "Pair",
     "Plan",
@@ -37,9 +42,13 @@ __all__ = [
     "Watch",
     "WorkerError",
     "entries",
+    "estimate",
+    "fitted",
     "judge",
     "load",
     "make_plan",
+    "measured",
+    "progress",
     "race",
     "run",
     "twin",

@@ -1,7 +1,6 @@
 """Whether a task can be raced, and in what form: found out in a moment, before the race."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from ._loop import check_loop
 from ._network import Form, quiet
 from ._noise import Drawing
 from ._plan import Plan
+from ._sound import first_line, sound
 from ._trial import Trial
 
 EXAMPLES = 64
@@ -50,14 +50,13 @@ def check(plan: Plan) -> Form:
     if isinstance(plan.task, Loop):
         return check_loop(plan, plan.task)
     task = home(plan.task)
+    with quiet():
+        sound(task)
     entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
     trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
     apart = Form(stacked=False, why="")
     with quiet():
-        losses, gradients, metrics, seconds = _try(plan, partial(_probe, task, trials, apart))
-        if not all(map(math.isfinite, metrics)):
-            bad = f"its metric is {metrics[0]}, not a finite number"
-            raise TaskError(f"task {plan.task.name!r} cannot be raced: {bad}.")
+        losses, gradients, _, seconds = _try(plan, partial(_probe, task, trials, apart))
         try:
             form = Form(compiled=plan.compiled)
             stacked_losses, stacked_gradients, _, stacked_seconds = _probe(task, trials, form)
@@ -81,7 +80,7 @@ def _try(plan: Plan, probe: Callable[[], Any], what: str = "") -> Any:
     try:
         return probe()
     except Exception as error:
-        raise TaskError(f"{what}task {plan.task.name!r} cannot be raced: {_first_line(error)}.") from error
+        raise TaskError(f"{what}task {plan.task.name!r} cannot be raced: {first_line(error)}.") from error
 
 
 def _probe(
@@ -90,8 +89,9 @@ def _probe(
     """Losses and gradients of a step, the metrics after another, and how long a step took."""
     lane = Lane(task, trials, form)
     index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
+    batch = lane.batch(index)
     with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # as a stack draws
-        losses, found = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
+        losses, found = lane.network.gradients(lane.leaves, lane.rest, *batch)
     every = zip(found, lane.leaves.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
     lane.step(index, 1.0)
@@ -99,7 +99,7 @@ def _probe(
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
+        lane.network.gradients(lane.leaves, lane.rest, *batch)
         times.append(time.perf_counter() - started)
     return losses[: len(trials)], gradients, metrics, min(times)
 
@@ -136,8 +136,4 @@ def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> boo
 
 def _meaning(error: Exception) -> str:
     known = (meaning for words, meaning in UNSTACKED.items() if words in str(error))
-    return next(known, _first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return next(known, first_line(error))

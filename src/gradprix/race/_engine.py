@@ -71,7 +71,8 @@ class Local:
             raise ValueError(f"processes = {processes}: it must be 1 or more.")
         if memory is not None and not memory > 0:
             raise ValueError(f"memory = {memory}: it must be more than 0 (GB).")
-        self.processes, self.memory = processes or joblib.cpu_count(), memory
+        self.processes = processes or joblib.cpu_count()
+        self.bytes = None if memory is None else memory * 1e9
         self.shapes: dict[int, Shape] = {}  # by batch size: a larger batch leaves room for fewer networks
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -98,7 +99,6 @@ class Local:
     ) -> Iterator[Finished]:
         """Run the trials, in lanes of like ones."""
         task.fingerprint  # noqa: B018  # found out here, once, and sent along
-        memory = None if self.memory is None else self.memory * 1e9
         for size in dict.fromkeys(trial.batch_size for trial in trials):
             if size in self.shapes:
                 continue
@@ -106,7 +106,7 @@ class Local:
             if isinstance(task, Loop):
                 self.shapes[size] = Shape(1, self.processes)
             else:
-                self.shapes[size] = shape(task, alike, how, self.processes, memory, self.everywhere)
+                self.shapes[size] = shape(task, alike, how, self.processes, self.bytes, self.everywhere)
         lanes, done = divide(trials, self.shapes), 0.0
         processes = min(self.shapes[trial.batch_size].processes for trial in trials)
         for death in count(1):

@@ -1,17 +1,26 @@
 """The race's record on disk: one SQLite file, one writer."""
 
+import contextlib
 import json
+import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from ._trial import Outcome, Trial
 
-FILE = "race.db"
+FILE, LOCK = "race.db", "race.lock"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS trials (key TEXT PRIMARY KEY, trial TEXT NOT NULL, outcome TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trials (
+    key TEXT PRIMARY KEY, trial TEXT NOT NULL, outcome TEXT NOT NULL, made TEXT NOT NULL
+);
 """
+FORMAT = 2
+"""Of the file: another one was written by another version of gradprix."""
 
 
 class JournalError(ValueError):
@@ -19,7 +28,11 @@ class JournalError(ValueError):
 
 
 class OtherRaceError(JournalError):
-    """The folder holds a race with another plan."""
+    """The folder holds a race on another task."""
+
+
+class BusyError(JournalError):
+    """Another race is running in the folder."""
 
 
 class Journal:
@@ -28,29 +41,41 @@ class Journal:
     Args:
         folder: where `race.db` is, or is made; None keeps the record in memory.
         to_read: whether it is only read, and must be there.
+        made: what the numbers of trials depend on besides their plan, as versions of libraries: trials that were made
+            otherwise are not used.
 
     Raises:
         JournalError: when the folder cannot be written, or holds something else under that name.
+        BusyError: when another race is running there.
     """
 
-    def __init__(self, folder: Path | None, to_read: bool = False) -> None:
-        try:
+    def __init__(self, folder: Path | None, to_read: bool = False, made: str = "") -> None:
+        self.folder, self.made = folder, made
+        self.lock: filelock.BaseFileLock | None = None
+        with self._trouble("cannot hold a race"):
             if folder is not None and not to_read:
                 folder.mkdir(parents=True, exist_ok=True)
+                self._claim(folder)
             place = ":memory:" if folder is None else f"{(folder / FILE).resolve().as_uri()}{'?mode=ro' * to_read}"
             self.database = sqlite3.connect(place, uri=True)
+            written = self.database.execute("PRAGMA user_version").fetchone()[0]
+            empty = not self.database.execute("SELECT 1 FROM sqlite_master").fetchall()
+            if written != FORMAT and not (empty and not to_read):
+                raise JournalError(f"{folder} holds a race of another version of gradprix. Choose another (--out).")
             if not to_read:
                 self.database.execute("PRAGMA journal_mode=WAL")
                 self.database.executescript(SCHEMA)
+                self.database.execute(f"PRAGMA user_version={FORMAT}")
+                self.write("process", os.getpid())
             self.database.execute("SELECT name FROM about LIMIT 1")
-        except (OSError, sqlite3.Error) as error:
-            raise JournalError(f"{folder} cannot hold a race: {error}. Choose another folder with --out.") from error
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.database.close()
+        if self.lock is not None:
+            self.lock.release()
 
     def read(self, name: str) -> Any:
         """A value written under a name, or None."""
@@ -59,19 +84,48 @@ class Journal:
 
     def write(self, name: str, value: Any) -> None:
         """Keep a value under a name."""
-        with self.database:
+        with self._trouble("cannot be written"), self.database:
             self.database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
+
+    def forget(self, name: str) -> None:
+        """Keep nothing under a name."""
+        with self._trouble("cannot be written"), self.database:
+            self.database.execute("DELETE FROM about WHERE name = ?", (name,))
 
     def finished(self) -> dict[str, Outcome]:
         """Every finished trial's outcome, by key."""
-        rows = self.database.execute("SELECT key, outcome FROM trials")
+        rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.made,))
         return {key: Outcome.from_json(outcome) for key, outcome in rows}
 
     def finish(self, trials: list[Trial], outcomes: list[Outcome]) -> None:
         """Keep what came of some trials, all of them or none."""
         lines = [
-            (trial.key, json.dumps(trial.identity), outcome.to_json())
+            (trial.key, json.dumps(trial.identity), outcome.to_json(), self.made)
             for trial, outcome in zip(trials, outcomes, strict=True)
         ]
-        with self.database:
-            self.database.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", lines)
+        with self._trouble("cannot be written"), self.database:
+            self.database.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?)", lines)
+
+    def _claim(self, folder: Path) -> None:
+        """Keep other races out for as long as this process lives."""
+        self.lock = filelock.FileLock(folder / LOCK, blocking=False)
+        try:
+            self.lock.acquire()
+        except filelock.Timeout:
+            process = None
+            with contextlib.suppress(JournalError, sqlite3.Error), Journal(folder, to_read=True) as other:
+                process = other.read("process")
+            raise BusyError(
+                f"another race is running in {folder} (process {process}). Wait for it, stop it, or choose another "
+                "folder with --out."
+            ) from None
+
+    @contextlib.contextmanager
+    def _trouble(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(
+                f"{self.folder} {what}: {error}. What is finished is kept; choose another folder with --out, or make "
+                "room and give the same command again."
+            ) from error

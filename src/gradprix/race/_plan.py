@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class Plan:
         seeds: final seeds, the same for every entry.
         seed: sets this race's seeds apart from those of a race with another number.
         compiled: whether the stacked networks are compiled.
+        left_out: what it does without, in words, to fit a time.
     """
 
     task: Task | Loop
@@ -47,6 +49,7 @@ class Plan:
     seeds: int = SEEDS
     seed: int = 0
     compiled: bool = False
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -142,6 +145,7 @@ class Plan:
             "seeds": self.seeds,
             "seed": self.seed,
             "compiled": self.compiled,
+            "left_out": list(self.left_out),
             "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             "entries": [self._describe(entry) for entry in self.entries],
         }
@@ -173,6 +177,12 @@ class Plan:
     def key(self) -> str:
         """A hash of the plan."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def made_by() -> str:
+    """What numbers depend on besides their plan: to the bit, they are the same on one kind of processor alone."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"gradprix {__version__}, torch {torch.__version__}, numpy {np.__version__}, {cpu}"
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,20 @@ from gradprix.tasks import Task, find
 from gradprix.tasks._loop import Loop, Problem, loop, trains
 from gradprix.tasks._schedule import SCHEDULES
 
+from ._budget import fitted
 from ._check import check
 from ._engine import Engine, Local
 from ._entry import Entry, all_tuning, entries
 from ._journal import Journal, OtherRaceError
+from ._looks import Look, level
 from ._network import Form
-from ._plan import SEEDS, TRIALS, Plan
+from ._plan import SEEDS, TRIALS, Plan, made_by
+from ._progress import Watch, progress
 from ._record import Finals, make_record
 from ._result import Result
 from ._search import Found, Scores
 from ._trial import Outcome, Trial
 from ._tune import Score
-
-Watch = Callable[[str, float, int], None]
-"""Hears, now and then, what is running, how many trials are done, and how many there are."""
 
 
 def make_plan(
@@ -110,6 +110,7 @@ def race(
     margin: float | None = None,
     direction: str | None = None,
     seed: int = 0,
+    minutes: float | None = None,
     compile: bool = False,  # noqa: A002
     out: str | Path | None = None,
     processes: int | None = None,
@@ -134,6 +135,8 @@ def race(
         margin: the smallest difference that matters, in the metric's units; the task's when None.
         direction: `"max"` or `"min"`: which way is better, for a training loop.
         seed: races with different numbers share no seed.
+        minutes: about how long the race may take: optimizers, trials, seeds and epochs are chosen to fit, and what is
+            left out is said.
         compile: compile the stacked networks with `torch.compile`, which needs a C++ compiler. It takes half a minute
             or more, and pays in races that take many.
         out: a folder to keep the race in, so that it can be continued; nothing is kept when None.
@@ -146,7 +149,7 @@ def race(
     Raises:
         ValueError: for unknown names and impossible numbers.
         TaskError: when the task's model, loss or metric does not work.
-        OtherRaceError: when `out` holds a race with another plan.
+        JournalError: when `out` holds a race on another task, or one that is running, or cannot be written.
     """
     plan = make_plan(
         task,
@@ -163,19 +166,39 @@ def race(
         seed=seed,
         compile=compile,
     )
-    return run(plan, None if out is None else Path(out), Local(processes, memory))
+    engine, folder = Local(processes, memory), None if out is None else Path(out)
+    if minutes is not None:
+        plan = fitted(plan, minutes, engine, folder)
+    with progress() as watch:
+        return run(plan, folder, engine, watch)
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
-    """Run a plan, or finish it where it was left."""
-    with Journal(out) as journal:
+    """Run a plan, or finish it where it was left. Of a race with another plan, networks that are the same are used.
+
+    Args:
+        plan: what to do.
+        out: a folder to keep it in; nothing is kept when None.
+        engine: where it is done.
+        watch: hears how far it is.
+
+    Raises:
+        OtherRaceError: when the folder holds a race on another task, or one that trains in another form.
+        NoLookLeftError: when more seeds were looked at too often.
+        JournalError: when the folder cannot be written.
+        TaskError: when the task, or an optimizer on it, does not work.
+        WorkerError: when worker processes are killed again and again.
+    """
+    with Journal(out, made=made_by()) as journal:
         before = journal.read("plan")
         described = plan.describe()
-        if before is not None and (differs := [key for key in described if before.get(key) != described[key]]):
-            raise OtherRaceError(
-                f"{out} holds a race with another plan (different: {', '.join(differs)}). "
-                f"Keep this one elsewhere, such as in {out}-2 (--out), or delete that one."
-            )
+        for key, what in (("fingerprint", "on another task"), ("compiled", "in another form")):
+            if before is not None and before.get(key) != described[key]:
+                raise OtherRaceError(
+                    f"{out} holds a race {what} ({before['task']}). "
+                    f"Keep this one elsewhere, such as in {out}-2 (--out), or delete that one."
+                )
+        journal.forget("record")
         # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
         kept = journal.read("form")
         form = engine.ask(check, plan) if kept is None else Form(**kept)
@@ -183,11 +206,16 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         journal.write("plan", described)
         journal.write("form", asdict(form))
         course = _Course(plan, form, journal, engine, watch)
+        known = set(course.finished)
+        looks: list[Look] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
+        given = level(looks, plan.seeds)  # before anything runs: there may be none left
         tuned = course.tune()
         finals = course.finish(tuned)
-        record = make_record(plan, described, course.tried, tuned, finals, course.seconds)
+        looks = [*dict.fromkeys([*looks, (plan.seeds, given)])]
+        journal.write("looks", looks)
+        record = make_record(plan, described, course.tried, tuned, finals, course.seconds, looks)
         journal.write("record", record)
-    return Result(record, out)
+    return Result(record, out, len(known & course.used))
 
 
 @dataclass
@@ -201,6 +229,7 @@ class _Course:
     watch: Watch
     finished: dict[str, Outcome] = field(default_factory=dict)
     tried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.finished = self.journal.finished()
@@ -209,6 +238,7 @@ class _Course:
 
     def outcomes(self, stage: str, trials: list[Trial]) -> list[Outcome]:
         """What comes of the trials: from the journal where it is there, else from running them."""
+        self.used |= {trial.key for trial in trials}
         missing = {trial.key: trial for trial in trials if trial.key not in self.finished}
         before = self.done
 

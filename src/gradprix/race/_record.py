@@ -2,6 +2,7 @@
 
 import math
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from gradprix.tasks._loop import Loop
 
 from ._answer import near_limit, protocol, sentence, take, window
 from ._entry import Entry
+from ._looks import Look
 from ._plan import Plan
 from ._search import Found
 from ._trial import Outcome, Trial
@@ -20,7 +22,13 @@ Finals = dict[str, list[tuple[Trial, Outcome]]]
 
 
 def make_record(
-    plan: Plan, described: dict[str, Any], tried: Tried, tuned: dict[str, Found], finals: Finals, seconds: float
+    plan: Plan,
+    described: dict[str, Any],
+    tried: Tried,
+    tuned: dict[str, Found],
+    finals: Finals,
+    seconds: float,
+    looks: Sequence[Look],
 ) -> dict[str, Any]:
     """Everything about a race as JSON.
 
@@ -31,18 +39,26 @@ def make_record(
         tuned: what tuning found.
         finals: the final runs of each entry, in the order of the seeds.
         seconds: how long the training took, interruptions left out.
+        looks: those that were taken at the race, this one among them.
     """
     metric = plan.task.metric
     baseline = _baseline(plan, finals)
     values = {name: [_metric(outcome, baseline) for _, outcome in runs] for name, runs in finals.items()}
-    verdict = judge(values, higher_is_better=metric.higher_is_better, margin=metric.margin, relative=metric.relative)
+    verdict = judge(
+        values,
+        higher_is_better=metric.higher_is_better,
+        margin=metric.margin,
+        relative=metric.relative,
+        level=dict(looks)[plan.seeds],
+    )
     first = {name: _by_rate(runs) for name, runs in tried.items()}
     limit = near_limit(first, metric.margin if isinstance(plan.task, Loop) and not metric.relative else None)
     wide = {name: window(losses, limit) for name, losses in first.items()}
     points = {name: dict(found.point) for name, found in tuned.items()}
     memory = {entry.name: entry.rule.memory(entry.values(**points[entry.name])) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
-    diverged = {name: sum(outcome.diverged is not None for _, outcome in runs) for name, runs in finals.items()}
+    lost = {name: _lost([outcome for _, outcome in runs]) for name, runs in finals.items()}
+    diverged = {name: found["diverged"] for name, found in lost.items()}
     best_mean = verdict.pairs[0].a
     near = {p.b for p in verdict.pairs if p.a == best_mean and p.difference <= metric.least(means[best_mean])}
     chosen, why = take(verdict, {best_mean, *near}, wide, memory, diverged)
@@ -57,7 +73,7 @@ def make_record(
             "batch_size": size,
             "tuned": point,
             "tuning": _tuning(tried[name], tuned[name]),
-            "final": {"metric": metric.name, **_final(values[name]), "diverged": diverged[name]},
+            "final": {"metric": metric.name, **_final(values[name]), **lost[name]},
             "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[name]],
             "leads": name in verdict.leaders,
             "window": wide[name],
@@ -77,6 +93,7 @@ def make_record(
             "why": why,
             "text": sentence(plan, means, verdict, diverged, chosen, why, best["code"]),
             "protocol": protocol(plan, verdict),
+            "looks": [list(look) for look in looks],
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs],
         },
         "cost": {
@@ -132,6 +149,12 @@ def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> dict[str, Any]:
         "code": entry.code(**point),
         "schedule": point.get("schedule", plan.task.schedule),
     }
+
+
+def _lost(outcomes: list[Outcome]) -> dict[str, Any]:
+    """How many runs diverged, and which."""
+    each = [outcome.diverged is not None for outcome in outcomes]
+    return {"diverged": sum(each), "lost": each}
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -113,6 +113,46 @@ class _Linear(torch.autograd.Function):
         )
 
 
+# A table of vectors, for which vmap forgets which of them is padding (torch 2.13)
+
+
+@form
+def embedding(
+    x: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
+    """The tables of all networks under one another."""
+    if max_norm is not None or scale_grad_by_freq or sparse:
+        return NotImplemented
+    return _Bridge.apply(_Embedding.apply, x, weight, padding_idx)
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+        rows, size = weight.shape[:2]
+        below = torch.arange(rows, device=x.device).view(-1, *[1] * (x.dim() - 1)) * size
+        at = x + below
+        ctx.save_for_backward(at)
+        ctx.given = weight.shape, padding
+        return torch.embedding(weight.reshape(rows * size, -1), at)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (at,) = ctx.saved_tensors
+        (rows, size, width), padding = ctx.given
+        whole = torch.ops.aten.embedding_dense_backward(g.contiguous(), at, rows * size, -1, False)
+        found = whole.view(rows, size, width)
+        if padding is not None:
+            found[:, padding].zero_()
+        return None, found, None
+
+
 # A loss
 
 _cross_entropy = functional.cross_entropy

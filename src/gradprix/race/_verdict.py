@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from ._looks import allowed
+
 Words = Literal["wins", "slightly ahead", "ties", "not settled"]
 LEVEL = 0.05
 """The chance of any false word in a whole race."""
@@ -35,7 +37,7 @@ class Pair:
         a: the name of one.
         b: the name of the other.
         difference: mean over seeds of a − b, turned so that more is better for a.
-        ci95: simultaneous interval: all pairs' intervals hold together in 95 % of races.
+        ci95: simultaneous interval: all pairs' intervals, at all looks, hold together in 95 % of races.
         p: step-down p-value, adjusted for all pairs.
         words: `"wins"`, `"slightly ahead"`, `"ties"` or `"not settled"`.
         more_seeds: about how many further seeds would settle it; None when settled.
@@ -59,7 +61,12 @@ class Verdict:
 
 
 def judge(
-    values: Mapping[str, Sequence[float]], *, higher_is_better: bool, margin: float, relative: bool = False
+    values: Mapping[str, Sequence[float]],
+    *,
+    higher_is_better: bool,
+    margin: float,
+    relative: bool = False,
+    level: float = LEVEL,
 ) -> Verdict:
     """Compare every entry with every other.
 
@@ -68,6 +75,7 @@ def judge(
         higher_is_better: the metric's direction.
         margin: the smallest difference that matters, in the metric's units.
         relative: whether `margin` is a share of the better entry's mean instead.
+        level: the chance of any false word that this look may take.
 
     Raises:
         ValueError: unless there are two entries or more, with two finite values or more each, the same number for all.
@@ -82,7 +90,7 @@ def judge(
     turn = 1.0 if higher_is_better else -1.0
     differences = np.array([turn * (table[a] - table[b]) for a, b in index])
     centre, error, statistic, largest = flip(differences)
-    half = threshold(differences, largest) * error
+    half = threshold(differences, largest, level) * error
     p = step_down(statistic, largest)
     margins = [margin * abs(means[a]) if relative else margin for a, _ in index]
     pairs = tuple(
@@ -146,14 +154,14 @@ def signs(n: int) -> Floats:
     return np.asarray(drawn, np.float64)
 
 
-def threshold(differences: Floats, largest: Floats) -> float:
+def threshold(differences: Floats, largest: Floats, level: float = LEVEL) -> float:
     """How many standard errors a simultaneous interval reaches to each side.
 
     Where entries do differ, a flipped difference is mostly its own mean with a sign, alike for all pairs, and the
     largest statistic too small to cover them all: then it is the deviations from the means that must be flipped.
     """
     deviations = flip(differences - differences.mean(1, keepdims=True))[3]
-    reach = max(float(np.quantile(found[0], 1 - LEVEL, method="higher")) for found in (largest, deviations))
+    reach = max(float(np.quantile(found[0], 1 - level, method="higher")) for found in (largest, deviations))
     return min(reach, FARTHEST)
 
 
@@ -181,5 +189,5 @@ def detectable(entries: int, seeds: int) -> float:
     """
     noise = np.random.default_rng(0).standard_normal((entries, seeds))
     pairs = np.array([noise[a] - noise[b] for a, b in combinations(range(entries), 2)])
-    threshold = float(np.quantile(flip(pairs)[3][0], 1 - LEVEL, method="higher"))
+    threshold = float(np.quantile(flip(pairs)[3][0], 1 - allowed(seeds), method="higher"))
     return (threshold + float(stdtrit(seeds - 1, 0.8))) / math.sqrt(seeds)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, Plan, Result
+from gradprix.race._answer import listed
 from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL
 
@@ -68,8 +69,8 @@ def value(metric: dict[str, Any], number: float) -> str:
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
-def plan(made: Plan) -> RenderableType:
-    """What a race will do, before it does it."""
+def plan(made: Plan, seconds: float | None = None) -> RenderableType:
+    """What a race will do, before it does it, and about how long that takes, if that was measured."""
     described, metric = made.describe(), made.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
     for entry in described["entries"]:
@@ -90,7 +91,15 @@ def plan(made: Plan) -> RenderableType:
         + ("." if made.examples is None else f", {made.runs * made.examples / 1e6:.1f} million examples."),
         f"Smallest difference it can tell four times in five: {told}. Differences below {margin} do not matter here.",
     ]
+    if made.left_out:
+        lines.append(f"To fit the time it does without {listed(made.left_out)}.")
+    if seconds is not None:
+        lines.append(f"Takes about {_long(seconds)} on this machine.")
     return Group(*(Text(line) for line in lines), Text(), table)
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _run(made: Plan) -> str:

@@ -33,7 +33,8 @@ def word(record: Record, one: str, other: str) -> str:
 
 def diverged(entry: Record) -> list[bool]:
     """Whether each final run diverged, in the order of the seeds."""
-    return [loss is None for loss in entry["losses"]]
+    lost: list[bool] = entry["final"]["lost"]
+    return lost
 
 
 def scale(record: Record) -> float:

@@ -55,6 +55,7 @@ class Task:
         epochs: how often a run sees every training example.
         schedule: how the learning rate goes: `"cosine"`, `"linear"` or `"constant"`.
         about: one sentence.
+        pretrained: whether networks begin with the same weights under every seed, as when they are fine-tuned.
         noise: about how much the difference of two tuned entries varies from seed to seed (a standard deviation, in the
             metric's units), when it is known; only used to say beforehand what a race can tell.
     """
@@ -70,6 +71,7 @@ class Task:
     schedule: str = "cosine"
     about: str = ""
     noise: float | None = None
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):

@@ -1,12 +1,13 @@
 """How far a race is, live on stderr; nothing when that is not a terminal."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gradprix.race import Watch
+Watch = Callable[[str, float, int], None]
+"""Hears, now and then, what is running, how many trials are done, and how many there are."""
 
 
 @contextlib.contextmanager
@@ -20,7 +21,8 @@ def progress() -> Iterator[Watch]:
         TextColumn("networks"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    seen = console.is_terminal or console.is_jupyter
+    with Progress(*columns, console=console, transient=True, disable=not seen) as bar:
         job = bar.add_task("starting", total=None)
 
         def watch(stage: str, done: float, total: int) -> None:

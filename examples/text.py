@@ -1,0 +1,60 @@
+"""Text: which library does this sentence describe?  gradprix race examples/text.py
+
+The sentences are the first ones of the docstrings of torch and of NumPy: real text that is already on the machine.
+"""
+
+import inspect
+import re
+import zlib
+
+import numpy as np
+import torch
+from torch import nn
+
+import gradprix as gp
+
+WORDS, LONGEST = 2_000, 24
+
+
+def sentences(module: object) -> list[str]:
+    texts = {inspect.getdoc(getattr(module, name)) or "" for name in dir(module) if not name.startswith("_")}
+    found = (re.search(r"^[A-Z][^\n]{20,}?\.$", text, re.MULTILINE) for text in sorted(texts))
+    return [match[0] for match in found if match]
+
+
+def numbers(sentence: str) -> list[int]:
+    words = re.findall(r"[a-z]+", sentence.lower())[:LONGEST]
+    return [1 + zlib.crc32(word.encode()) % (WORDS - 1) for word in words] + [0] * (LONGEST - len(words))
+
+
+def data() -> gp.Data:
+    libraries = [sentences(torch) + sentences(nn), sentences(np) + sentences(np.linalg) + sentences(np.fft)]
+    inputs = [numbers(sentence) for library in libraries for sentence in library]
+    return gp.Data(inputs, [i for i, library in enumerate(libraries) for _ in library], stratify=True)
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.read = nn.Embedding(WORDS, 16, padding_idx=0), nn.GRU(16, 16, batch_first=True)
+        self.out = nn.Linear(16, 2)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.out(self.read(self.embed(words))[0].amax(1))
+
+
+def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (outputs.argmax(-1) == targets).double().mean()
+
+
+task = gp.Task(
+    name="docstrings",
+    model=Reader,
+    loss=nn.functional.cross_entropy,
+    metric=gp.Metric("accuracy", accuracy, higher_is_better=True, margin=0.01, percent=True),
+    baseline=0.5,
+    data=data,
+    batch_size=16,
+    epochs=8,
+    about="Sentences of two libraries' documentation, a GRU.",
+)

@@ -1,0 +1,108 @@
+"""Whether a task is what it must be: one batch through it before the race, and an error that says what to do."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from gradprix.tasks import Data, Task
+from gradprix.tasks._seeds import fresh
+from gradprix.tasks._stream import Stream
+from gradprix.tasks._task import TaskError, called_with
+
+COPIED = 0.5
+"""The share of official test examples that may be training examples, too: tables with few different rows have some."""
+
+
+def sound(task: Task) -> None:
+    """Look at a task's examples, network, loss and metric.
+
+    Raises:
+        TaskError: for the first thing that is wrong, with what to do about it.
+    """
+
+    def refuse(what: str) -> TaskError:
+        return TaskError(f"task {task.name!r} cannot be raced: {what}")
+
+    def tried(what: str, function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            raise refuse(f"{what}: {first_line(error)}.") from error
+
+    data = tried("its data cannot be loaded", lambda: task.loaded)
+    if not isinstance(data, Data):
+        raise refuse(f"data() returns a {type(data).__name__}. Return gp.Data(inputs, targets) or gp.Data.of(dataset).")
+    split = tried("its examples cannot be divided", lambda: data.split(0))
+    if copied := _copied(data):
+        raise refuse(
+            f"{copied:.0%} of its test examples are also examples to train on. Leave them out of one of the two."
+        )
+    model = tried("model() fails", lambda: fresh(task.model, 0))
+    if not isinstance(model, nn.Module):
+        raise refuse(f"model() returns a {type(model).__name__}. Return a new torch.nn.Module each time.")
+    if model is fresh(task.model, 0):
+        raise refuse("model() returns the same network each time. Make a new one in it.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise refuse("the model has no parameter that can be trained.")
+    if not task.pretrained and _same(model, fresh(task.model, 1)):
+        raise refuse(
+            "its network has the same initial weights under every seed. Draw them from torch's generator, without a "
+            "manual_seed in model(); or say Task(..., pretrained=True) if that is meant."
+        )
+    few = split.train[: task.batch_size][None]
+    inputs, targets = tree_map(lambda x: x[0], tried("its examples cannot be read", lambda: data.take(few)))
+    args, kwargs = called_with(inputs)
+    given = f"inputs {_shapes(inputs)}, targets {_shapes(targets)}"
+    model.train()
+    output = tried(f"its model fails on a batch ({given})", lambda: model(*args, **kwargs))
+    loss = tried(f"its loss fails (outputs {_shapes(output)}, {given})", lambda: task.loss(output, targets))
+    if not isinstance(loss, Tensor):
+        raise refuse(f"its loss is a {type(loss).__name__}. Return a tensor, without .item() or float().")
+    if loss.dim() != 0:
+        raise refuse(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number. Take its mean.")
+    if not loss.isfinite():
+        raise refuse(f"the loss of a batch of new networks is {loss.item()}. Look for missing values in the data.")
+    if not loss.requires_grad:
+        raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
+    tried("its loss has no gradient", loss.backward)
+    if not any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()):
+        raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
+    model.eval()
+    with torch.no_grad():
+        output = tried(f"its model fails in eval() ({given})", lambda: model(*args, **kwargs))
+    score = tried("its metric fails", lambda: float(task.metric.score(output, targets)))
+    if not math.isfinite(score):
+        raise refuse(f"its metric is {score}, not a finite number.")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _copied(data: Data) -> float:
+    """The share of official test examples that are training examples as well, if it is large."""
+    if data.test is None or isinstance(data, Stream):
+        return 0.0
+    rest = data.split(0)
+    lines: list[list[bytes]] = []
+    for part in (torch.cat([rest.train, rest.valid]), rest.test):
+        leaves = tree_leaves(data.take(part))
+        lines.append([b"".join(leaf[i].numpy().tobytes() for leaf in leaves) for i in range(len(part))])
+    known = set(lines[0])
+    share = sum(line in known for line in lines[1]) / len(lines[1])
+    return share if share >= COPIED else 0.0
+
+
+def _same(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def _shapes(value: Any) -> str:
+    tensors = (x for x in tree_leaves(value) if isinstance(x, Tensor))
+    return " and ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in tensors)

@@ -1,0 +1,39 @@
+"""The examples run, and so do those that `gradprix new` writes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import gradprix as gp
+from gradprix.cli import app
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FEW: dict[str, Any] = {"optimizers": "adam,minibatch", "trials": 1, "seeds": 6}
+
+
+@pytest.mark.parametrize("name", ["table", "images", "text"])
+def test_a_task_races(name: str) -> None:
+    result = gp.race(str(EXAMPLES / f"{name}.py"), epochs=1, **FEW)
+    assert result.record["plan"]["form"].startswith("stacked"), result.record["plan"]["form"]
+    assert result.best.name in ("adam", "minibatch")
+
+
+def test_a_training_loop_races() -> None:
+    result = gp.race(f"{EXAMPLES / 'gan.py'}:train", direction="min", **FEW)
+    assert result.record["plan"]["tested"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--loop"]], ids=["task", "loop"])
+def test_what_new_writes_races(tmp_path: Path, flags: list[str]) -> None:
+    file = tmp_path / f"{'loop' if flags else 'task'}_to_change.py"
+    done = CliRunner().invoke(app, ["new", str(file), *flags])
+    assert done.exit_code == 0, done.output
+    assert f"gradprix race {file}" in done.output
+    assert "FILE" not in file.read_text()
+    again = CliRunner().invoke(app, ["new", str(file), *flags])
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+    result = gp.race(f"{file}:{'train' if flags else 'task'}", direction="max" if flags else None, **FEW)
+    assert result.record["entries"][0]["final"]["mean"] > 0.5

@@ -1,0 +1,232 @@
+"""What is finished stays finished: killed races, full disks, two races at once, other plans and versions."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import gradprix as gp
+from gradprix import tasks
+from gradprix.cli import app
+from gradprix.race import BusyError, Journal, JournalError, Local, NoLookLeftError, OtherRaceError, make_plan, run
+from gradprix.race import _plan as plans
+from gradprix.race._looks import LOOKS, allowed, level
+
+SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
+
+
+class Counting(Local):
+    """Counts the networks it trains."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.ran = 0
+
+    def run(self, *args: Any) -> Any:
+        for lane, outcomes in super().run(*args):
+            self.ran += len(lane)
+            yield lane, outcomes
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """A record, without what it took."""
+    record = gp.load(folder).record
+    record["cost"].pop("seconds")
+    return record
+
+
+# Another plan
+
+
+def test_another_plan_uses_every_network_that_is_the_same(tmp_path: Path) -> None:
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+    more = {**SMALL, "optimizers": "adam,momentum,minibatch"}
+    result = run(make_plan("digits", **more), tmp_path, third := Counting())
+    assert (third.ran, result.reused) == (8, 16)
+    alone = run(make_plan("digits", **more), tmp_path / "alone", Counting())
+    assert result.record["entries"] == alone.record["entries"]
+
+    said = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags(more)])
+    assert "24 of 24 networks had been trained before" in said.output
+
+
+def flags(given: dict[str, Any]) -> list[str]:
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+def test_an_unfinished_plan_leaves_no_old_answer(tmp_path: Path) -> None:
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+
+    class Stops(Local):
+        def run(self, *_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Stops(1))
+    with pytest.raises(JournalError, match="is not finished"):
+        gp.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["task", "compile"])
+def test_another_task_or_form_in_the_same_folder_is_refused(tmp_path: Path, change: str) -> None:
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+    task = tasks.digits.change(baseline=0.2) if change == "task" else tasks.digits
+    other = make_plan(task, **SMALL, compile=change != "task")
+    with pytest.raises(OtherRaceError, match=r"holds a race (on another task|in another form) \(digits\)"):
+        run(other, tmp_path, Counting())
+    assert content(tmp_path)["task"] == "digits", "what is there stays"
+
+
+def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+    from gradprix.race import _race
+
+    monkeypatch.setattr(_race, "made_by", lambda: "torch 99")
+    result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
+    assert (engine.ran, result.reused) == (16, 0)
+    assert "torch" in plans.made_by()
+
+
+# Looks
+
+
+def test_looks_share_the_chance_of_a_false_word() -> None:
+    assert [allowed(n) for n in (6, 16, 17, 32, 64, 300)] == [0.035, 0.035, 0.045, 0.045, 0.05, 0.05]
+    assert allowed(6) >= 2**-5, "six seeds can tell something"
+    taken: list[tuple[int, float]] = []
+    for most, _ in LOOKS:
+        taken.append((most, level(taken, most)))
+    assert sum(given for _, given in taken) == pytest.approx(0.05)
+    assert level(taken, 32) == taken[1][1], "the same look again is no new one"
+    assert level([], 64) == 0.05, "who looks once spends all at once"
+    with pytest.raises(NoLookLeftError, match=r"looked at with 16 seeds.* next look is with 32 seeds \(--seeds 32\)"):
+        level(taken[:1], 12)
+    with pytest.raises(NoLookLeftError, match="There is none after that"):
+        level(taken, 100)
+
+
+def test_more_seeds_are_a_look_that_is_journaled(tmp_path: Path) -> None:
+    first = run(make_plan("digits", **SMALL), tmp_path, Counting())
+    assert first.record["verdict"]["looks"] == [[6, 0.035]]
+    with pytest.raises(NoLookLeftError, match="looked at with 6 seeds"):
+        run(make_plan("digits", **{**SMALL, "seeds": 8}), tmp_path, Counting())
+    more = run(make_plan("digits", **{**SMALL, "seeds": 17}), tmp_path, Counting())
+    assert more.record["verdict"]["looks"] == [[6, 0.035], [17, pytest.approx(0.01)]]
+    assert more.reused == 16
+    refused = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags({**SMALL, "seeds": 9})])
+    assert refused.exit_code == 2
+    assert "gradprix: this race was looked at with 6, 17 seeds" in refused.output
+
+
+# Two races, a full disk, a kill
+
+
+def test_a_second_race_in_a_folder_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
+    with Journal(tmp_path), pytest.raises(BusyError, match=rf"another race is running in .* \(process {os.getpid()}\)"):
+        Journal(tmp_path)
+    Journal(tmp_path).__exit__()
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path) -> None:
+    plan = make_plan("digits", **SMALL)
+    run(plan, tmp_path / "whole", Counting())
+    with Journal(tmp_path / "full") as journal:
+        pages = journal.database.execute("PRAGMA page_count").fetchone()[0]
+
+    class Full(Journal):
+        def __init__(self, *args: Any, **given: Any) -> None:
+            super().__init__(*args, **given)
+            self.database.execute(f"PRAGMA max_page_count = {pages + 4}")
+
+    from gradprix.race import _race
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_race, "Journal", Full)
+        with pytest.raises(
+            JournalError, match=r"cannot be written: database or disk is full. What is finished is kept"
+        ):
+            run(make_plan("digits", **{**SMALL, "trials": 12}), tmp_path / "full", Counting())
+    run(plan, tmp_path / "full", Counting())
+    assert content(tmp_path / "full") == content(tmp_path / "whole")
+
+
+RACE = (
+    "import sys; from gradprix.cli import main; sys.argv = 'gradprix race digits --optimizers adam,momentum,adagrad "
+    "--trials {trials} --seeds 6 --epochs {epochs} --out {out}'.split(); main()"
+)
+
+
+def kill_again_and_again(tmp_path: Path, times: int, trials: int, epochs: int, longest: float) -> None:
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        code = RACE.format(trials=trials, epochs=epochs, out=out)
+        devnull = subprocess.DEVNULL
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, stdout=devnull, stderr=devnull, start_new_session=True)
+
+    assert start(tmp_path / "whole").wait() == 0
+    luck, killed = random.Random(0), 0
+    while killed < times:
+        race = start(tmp_path / "killed")
+        time.sleep(luck.uniform(2.0, longest))
+        if race.poll() is None:
+            killed += 1
+            os.killpg(race.pid, signal.SIGKILL)  # with its workers, as when the machine goes down
+        race.wait()
+        if (tmp_path / "killed" / "race.db").exists():
+            database = sqlite3.connect(tmp_path / "killed" / "race.db")
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            database.close()
+    assert start(tmp_path / "killed").wait() == 0
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_a_race_that_is_killed_again_and_again_ends_as_one_left_alone(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, times=2, trials=4, epochs=10, longest=9.0)
+
+
+@pytest.mark.slow
+def test_a_race_that_is_killed_twenty_times_ends_as_one_left_alone(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, times=20, trials=19, epochs=40, longest=14.0)
+
+
+# Tables
+
+
+def test_a_result_is_data_frames(tmp_path: Path) -> None:
+    result = run(make_plan("digits", **SMALL), tmp_path, Counting())
+    assert list(result.verdict.columns) == ["a", "b", "difference", "low", "high", "p", "words", "more_seeds"]
+    assert len(result.verdict) == 1
+    assert list(result.entries["entry"]) == [result.verdict["a"][0], result.verdict["b"][0]]
+    assert len(result.trials) == 4
+    assert {"entry", "lr", "seed", "loss", "metric"} <= set(result.trials.columns)
+    assert len(result.finals) == 12
+    means = result.finals.groupby("entry")["metric"].mean()
+    assert means["adam"] == pytest.approx(result.entries.set_index("entry")["mean"]["adam"])
+    assert set(result.curves["seed"]) == set(range(6))
+    assert "<iframe" in result._repr_html_()
+    assert json.dumps(result.to_dict())
+
+
+@pytest.mark.parametrize("form", ["csv", "latex", "parquet"])
+def test_a_race_is_exported(tmp_path: Path, form: str) -> None:
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+    needs = {"latex": "jinja2", "parquet": "pyarrow"}.get(form)
+    done = CliRunner().invoke(app, ["export", str(tmp_path), "--to", form, "--out", str(tmp_path / "tables")])
+    try:
+        needs and __import__(needs)
+    except ImportError:
+        assert done.exit_code == 2
+        assert f"{form} needs {needs}: pip install {needs}" in done.output
+    else:
+        assert done.exit_code == 0, done.output
+        assert len(list((tmp_path / "tables").iterdir())) == (2 if form == "latex" else 5)
+    assert CliRunner().invoke(app, ["export", str(tmp_path / "nowhere")]).exit_code == 2
