@@ -1,9 +1,9 @@
 """Does looking again and again make wins out of luck?
 
 Races of equal entries, simulated: the metrics of each seed have a part that is common to all entries and one of
-each entry's own. At every fixed look (16, 32, 64 seeds) the verdict is taken with what the looks before have left of the 5 %.
-Counted are races with a false *wins* or *slightly ahead* at any look; and, for comparison, the same with 5 % at every
-look.
+each entry's own. At every fixed look (16, 32, 64 seeds) the verdict is taken with what the looks before have left of
+the 5 %. Counted are races with a false *wins* or *slightly ahead* at any look; and, for comparison, the same with 5 %
+at every look.
 
     python benchmarks/looks.py              # about ten minutes on two cores; writes benchmarks/looks.json
     python benchmarks/looks.py --races 200
