@@ -187,9 +187,7 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
         made.task.epochs,
         plan.task.epochs,
     )
-    seeds = _most(
-        lambda n: replace(epochs, seeds=n), lambda other: estimate(other, cost) <= room, epochs.seeds, MOST
-    )
+    seeds = _most(lambda n: replace(epochs, seeds=n), lambda other: estimate(other, cost) <= room, epochs.seeds, MOST)
     return _with(plan, seeds)
 
 
