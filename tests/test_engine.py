@@ -77,7 +77,8 @@ def test_workers_that_are_always_killed_are_an_error_that_says_what_to_do() -> N
 def test_memory_bounds_width_and_processes() -> None:
     todo = trials(500)
     each = width.bytes_of_one(TASK, todo, Form())
-    room = lambda networks, processes: processes * (width.PROCESS + 1e6 + networks * each)  # noqa: E731
+    data = TASK.loaded.nbytes
+    room = lambda networks, processes: processes * (width.PROCESS + data + 100 + networks * each)  # noqa: E731
 
     assert 1e5 < each < 1e6
     assert shape(TASK, todo, Form(), 2, room(20, 2)).width <= 20
