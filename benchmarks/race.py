@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from gradprix import tasks
 from gradprix.race import race
+from gradprix.race._plan import MOST
 
 ENTRIES = ["minibatch", "momentum", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
 CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -124,7 +125,7 @@ def plain_ways(name: str, each: int) -> dict[str, float]:
 def raced(name: str, networks: int, **given: Any) -> dict[str, float]:
     """Seconds of a whole race of so many networks."""
     an_entry = networks // len(ENTRIES)
-    seeds = min(64, max(6, an_entry // 2))
+    seeds = min(MOST, max(6, an_entry // 2))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         result = race(task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, out=folder, **given)
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--scale", action="store_true", help="time and memory for more and more networks")
     given = parser.parse_args()
     if given.scale:
-        keep({"scale": scale("mlp", [48, 104, 1_000, 4_800])})
+        keep({"scale": scale("mlp", [104, 1_000, 4_800])})
         return
     top = peak()
     for name in given.names:

@@ -22,6 +22,7 @@ from scipy import stats
 
 from gradprix.race import Local, Plan, entries, judge, run, twin
 from gradprix.race._engine import Engine
+from gradprix.race._looks import allowed
 from gradprix.race._tune import rate, spread
 from gradprix.tasks import Metric, digits
 
@@ -90,7 +91,7 @@ def told_by_race(values: dict[str, list[float]], a: str, b: str, measure: str, a
     chosen = {name: values[name] for name in ((a, b) if alone else values)}
     metric = JUDGED[measure].metric
     rules = {"higher_is_better": metric.higher_is_better, "margin": metric.margin, "relative": metric.relative}
-    pairs = judge(chosen, **rules).pairs
+    pairs = judge(chosen, **rules, level=allowed(len(chosen[a]))).pairs
     return next(pair.words for pair in pairs if {pair.a, pair.b} == {a, b})
 
 
