@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import joblib
 import numpy as np
 import torch
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
@@ -143,6 +143,7 @@ def _workers(processes: int) -> Any:
 
 def _get_ready() -> None:
     """Import, in all workers at once, what the first job would; that pickle asks for this function has done it."""
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
 
 
 def divide(trials: Sequence[Trial], shapes: Mapping[int, Shape]) -> list[list[Trial]]:
