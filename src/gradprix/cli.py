@@ -189,19 +189,16 @@ def race(
             compile=compile_,
         )
         engine = Local(processes, memory)
-    if plan and as_json and minutes is None:
-        typer.echo(json.dumps(made.describe(), indent=1))
-        return
-    folder, seconds = out or Path("runs") / made.task.name, None
-    with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError, ValueError):
+    folder = out or Path("runs") / made.task.name
+    with usage(ValueError, WorkerError):
         if minutes is not None:
             made = fitted(made, minutes, engine, None if plan else folder)
+        if plan and as_json:
+            typer.echo(json.dumps(made.describe(), indent=1))
+            return
         if plan:
-            seconds = estimate(made, measured(made, engine))
-    if plan:
-        shown = json.dumps(made.describe(), indent=1) if as_json else _console.plan(made, seconds)
-        typer.echo(shown) if as_json else _console.console().print(shown)
-        return
+            _console.console().print(_console.plan(made, estimate(made, measured(made, engine))))
+            return
     if not as_json and (sys.stderr.isatty() or minutes is not None):
         _console.console(stderr=True).print(_console.plan(made))
     with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:

@@ -50,12 +50,11 @@ def check(plan: Plan) -> Form:
     if isinstance(plan.task, Loop):
         return check_loop(plan, plan.task)
     task = home(plan.task)
-    with quiet():
-        sound(task)
     entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
     trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
     apart = Form(stacked=False, why="")
     with quiet():
+        sound(task)
         losses, gradients, _, seconds = _try(plan, partial(_probe, task, trials, apart))
         try:
             form = Form(compiled=plan.compiled)
