@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import gradprix as gp
 from gradprix import tasks
 from gradprix.cli import app
-from gradprix.race import BusyError, Journal, JournalError, Local, NoLookLeftError, OtherRaceError, make_plan, run
+from gradprix.race import (
+    BusyError,
+    Journal,
+    JournalError,
+    Local,
+    NoLookLeftError,
+    OtherRaceError,
+    TaskError,
+    make_plan,
+    run,
+)
 from gradprix.race import _plan as plans
 from gradprix.race._looks import LOOKS, allowed, level
 
@@ -40,7 +51,8 @@ class Counting(Local):
 def content(folder: Path) -> dict[str, Any]:
     """A record, without what it took."""
     record = gp.load(folder).record
-    record["cost"].pop("seconds")
+    for clock in ("seconds", "step_seconds"):
+        record["cost"].pop(clock)
     return record
 
 
@@ -230,3 +242,29 @@ def test_a_race_is_exported(tmp_path: Path, form: str) -> None:
         assert done.exit_code == 0, done.output
         assert len(list((tmp_path / "tables").iterdir())) == (2 if form == "latex" else 5)
     assert CliRunner().invoke(app, ["export", str(tmp_path / "nowhere")]).exit_code == 2
+
+
+# Refusals
+
+
+def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+    before = gp.load(tmp_path).record
+    seven = {**SMALL, "seeds": 7}
+    baseline = {**SMALL, "baseline": "adam"}
+    for given, error in ((baseline, OtherRaceError), (seven, NoLookLeftError)):
+        with pytest.raises(error):
+            run(make_plan("digits", **given), tmp_path, Counting())
+        assert gp.load(tmp_path).record == before
+
+
+def test_an_optimizer_that_joins_later_is_looked_at_too(tmp_path: Path) -> None:
+    class Broken(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            raise RuntimeError("not today")
+
+    run(make_plan("digits", **SMALL), tmp_path, Counting())
+    more = [*SMALL["optimizers"].split(","), gp.Entry("broken", Broken)]
+    with pytest.raises(TaskError, match="'broken' on task 'digits' cannot be raced: not today"):
+        run(make_plan("digits", **{**SMALL, "optimizers": more}), tmp_path, Counting())
+    assert gp.load(tmp_path).record["plan"]["entries"][0]["name"] == "adam", "what was there is there"

@@ -15,6 +15,7 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race._answer import near_limit, sentence, take, window
+from gradprix.race._less import chance, expected, until
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -391,3 +392,107 @@ def test_plans_are_equal_when_everything_in_them_is() -> None:
     assert make_plan("digits").key == make_plan("digits").key
     assert make_plan("digits").key != make_plan("digits", schedule="linear").key
     assert Plan(tasks.digits, tuple(entries())).runs == 350
+
+
+# A baseline, and an official test set
+
+
+def test_a_baseline_races_too_and_is_fixed_before_anything_is_seen(tmp_path: Path) -> None:
+    flags = ["--trials", "2", "--seeds", "6", "--epochs", "2", "--optimizers", "momentum,adagrad"]
+    said = cli("race", "digits", *flags, "--baseline", "adamw", "--json", cwd=tmp_path)
+
+    found = json.loads(said.stdout)
+    assert [entry["name"] for entry in found["entries"]] == ["momentum", "adagrad", "adamw"]
+    assert len(found["verdict"]["pairs"]) == 2
+    assert all("adamw" in (pair["a"], pair["b"]) for pair in found["verdict"]["pairs"])
+    assert "against adamw" in found["verdict"]["text"].splitlines()[0]
+    assert found["verdict"]["protocol"].startswith("Against adamw: ")
+    later = cli("race", "digits", *flags, cwd=tmp_path, code=2)
+    assert "was looked at with the baseline adamw" in later.stderr
+    unknown = cli("race", "digits", "--baseline", "adamv", cwd=tmp_path, code=2)
+    assert "no optimizer is called 'adamv'" in unknown.stderr
+
+
+def against(values: dict[str, list[float]], margin: float = 0.5) -> tuple[str, tuple[str, str]]:
+    """The first words of a race against b, and what to take."""
+    plan = make_plan("digits", "momentum,adam,nadam,adagrad", baseline="adam", margin=margin)
+    verdict = judge(values, higher_is_better=True, margin=margin, baseline="adam")
+    means = {name: sum(each) / len(each) for name, each in values.items()}
+    none = dict.fromkeys(values, 0)
+    taken = take(verdict, verdict.leaders, {"momentum": 1, "adam": 1, "nadam": 2, "adagrad": 1}, none, none, "adam")
+    return sentence(plan, means, verdict, none, *taken, "code").splitlines()[0], taken
+
+
+def test_the_answer_against_a_baseline() -> None:
+    noise = [0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0)]
+    base = {"adam": [0.5] * 8, "adagrad": [0.1 + x for x in noise]}
+    better = {**base, "momentum": [0.9 + x for x in noise], "nadam": [0.95 - x for x in noise]}
+    text, taken = against(better, margin=0.1)
+    assert text == (
+        "digits: nadam and momentum win against adam (90.0 to 95.0 % against 50.0 %).  adagrad loses to it (10.0 %)."
+    )
+    assert taken == ("nadam", "widest learning-rate window")
+    close = {**base, "momentum": [0.55 + x for x in noise], "nadam": [0.5 + x for x in noise]}
+    text, taken = against(close, margin=0.1)
+    assert text == (
+        "digits: nothing wins against adam (50.0 %).  momentum is slightly ahead of it (55.0 %).  "
+        "adagrad loses to it (10.0 %)."
+    )
+    assert taken == ("adam", "nothing wins against it")
+
+
+def test_with_an_official_test_set_intervals_are_over_its_examples_too(tmp_path: Path) -> None:
+    digits = tasks.digits.loaded
+    official = gp.Data(digits.inputs, digits.targets, test=torch.arange(1500, 1797))
+    task = tasks.digits.change(data=lambda: official)
+    plan = make_plan(task, "momentum,adagrad", trials=2, seeds=6, epochs=2)
+    result = run(plan, tmp_path, Local(1))
+
+    assert result.record["plan"]["crossed"]
+    with Journal(tmp_path, to_read=True) as journal:
+        texts = [row[0] for row in journal.database.execute("SELECT outcome FROM trials")]
+    judged = [outcome for outcome in map(json.loads, texts) if outcome["test_metric"] is not None]
+    assert len(judged) == 12
+    for outcome in judged:
+        sizes = [len(range(first, 297, 20)) for first in range(20)]
+        whole = sum(n * part for n, part in zip(sizes, outcome["test_parts"], strict=True)) / 297
+        assert whole == pytest.approx(outcome["test_metric"])
+    values = {entry["name"]: entry["final"]["values"] for entry in result.record["entries"]}
+    (alone,) = judge(values, higher_is_better=True, margin=0.005, level=0.035).pairs
+    (pair,) = result.record["verdict"]["pairs"]
+    assert pair["ci95"][1] - pair["ci95"][0] > 0.9 * (alone.ci95[1] - alone.ci95[0])
+    assert not gp.race("digits", **SMALL, processes=1).record["plan"]["crossed"]
+
+
+# With less
+
+
+def test_the_best_to_expect_of_a_few_trials_by_hand() -> None:
+    found = [(0.3, 0.8), (0.1, 0.9), (0.2, 0.95)]  # by loss: 0.9, 0.95, 0.8
+    assert expected(found) == pytest.approx([(0.9 + 0.95 + 0.8) / 3, (2 * 0.9 + 0.95) / 3, 0.9])
+    shares = chance({"a": found, "b": [(1.0, 0.85)] * 3}, 1)
+    assert shares["a"] == pytest.approx([2 / 3, 1.0, 1.0], abs=0.03)
+    assert [a + b for a, b in zip(*shares.values(), strict=True)] == pytest.approx([1.0] * 3)
+    assert chance({"a": [(1.0, 0.5)], "b": [(1.0, 0.5)]}, -1) == {"a": [0.5], "b": [0.5]}
+
+
+def test_the_target_is_reached_at_the_first_point_that_is_as_good() -> None:
+    curve = [(100, 1.0, 1.0, 0.5), (200, 0.5, 0.5, 0.8), (300, 0.4, 0.4, 0.7)]
+    assert until(curve, 0.75, 1) == 200
+    assert until(curve, 0.9, 1) is None
+    assert until(curve, 0.6, -1) == 100
+
+
+def test_what_was_reached_with_less_is_in_the_record(small: Result) -> None:
+    less = small.record["less"]
+    for name, runs in small.record["tried"].items():
+        spread = [run for run in runs if run["spread"]]
+        assert len(less["expected"][name]) == len(spread) == 4
+        best = min(spread, key=lambda run: run["loss"])
+        assert less["expected"][name][-1] == best["metric"]
+        assert less["expected"][name][0] == pytest.approx(sum(run["metric"] for run in spread) / 4)
+    adam = [run for run in small.record["tried"]["adam"] if run["lr"] == 1e-3]
+    assert less["default"]["adam"] == adam[0]["metric"]
+    assert less["default"]["minibatch"] is None, "torch's default rate of SGD is far below the range"
+    assert set(less["examples"]) == {"adam", "momentum", "minibatch"}
+    assert all(0 < seconds < 1 for seconds in small.record["cost"]["step_seconds"].values())

@@ -11,10 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gradprix import race
-from gradprix.show import _figures, _page, _report, _sections, _style, _training
+from gradprix.show import _figures, _less, _page, _report, _sections, _style, _training, write_picture
 from gradprix.show._report import report, write_report
 
-FIGURES = ("ranking", "pairs", "sensitivity", "curves")
+FIGURES = ("ranking", "pairs", "sensitivity", "curves", "less")
 GOOD = [0.97, 0.96, 0.98, 0.97, 0.95, 0.96, 0.97, 0.98]
 VALUES = {
     "good": GOOD,
@@ -22,13 +22,19 @@ VALUES = {
     "near": [v - 0.02 - 0.001 * (i % 3) for i, v in enumerate(GOOD)],
     "<i>lost</i>": [0.1, *GOOD[1:]],
 }
-BASELINE = 0.1
+TRIVIAL = 0.1
 
 
-def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = True, **metric: Any) -> dict[str, Any]:
+def made_up(
+    values: dict[str, list[float]] = VALUES,
+    higher_is_better: bool = True,
+    baseline: str | None = None,
+    **metric: Any,
+) -> dict[str, Any]:
     """A record with known numbers: each entry tuned at 0.1, a run at 10 diverged, a value at the baseline diverged."""
     metric = {"margin": 0.005, "relative": False, "percent": True, **metric}
-    found = race.judge(values, higher_is_better=higher_is_better, margin=metric["margin"], relative=metric["relative"])
+    given: dict[str, Any] = {"margin": metric["margin"], "relative": metric["relative"], "baseline": baseline}
+    found = race.judge(values, higher_is_better=higher_is_better, **given)
     seeds = len(next(iter(values.values())))
     tried = [
         {"lr": lr, "seed": 1000, "first": True, "loss": loss, "metric": 0.9, "diverged": None}
@@ -36,7 +42,7 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
     ]
     tried += [{**tried[2], "seed": 1001, "first": False, "loss": 0.12}]
     tried += [{**tried[0], "lr": 10.0, "loss": math.inf, "diverged": 3}]
-    lost = {name: [value == BASELINE for value in each] for name, each in values.items()}
+    lost = {name: [value == TRIVIAL for value in each] for name, each in values.items()}
     entries = [
         {
             "name": name,
@@ -79,15 +85,27 @@ def made_up(values: dict[str, list[float]] = VALUES, higher_is_better: bool = Tr
             "why": "for a test",
             "text": f"made-up: some lead.\nTake {chosen} (for a test): {code}\nNot all made as many updates.",
             "protocol": "Not settled: some.  6 trials",
+            "looks": [[seeds, 0.035]],
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in found.pairs],
         },
-        "cost": {"trials": 56, "examples": 16800, "seconds": 1.0},
+        "cost": {"trials": 56, "examples": 16800, "seconds": 1.0, "step_seconds": dict.fromkeys(values, 0.002)},
         "best": {"name": chosen, "optimizer": "SGD", "arguments": {"lr": 0.1}, "schedule": "cosine", "code": code},
+        "less": {
+            "expected": {name: [0.5, 0.8, 0.9 + 0.01 * i] for i, name in enumerate(values)},
+            "chance": {name: [1 / len(values)] * 3 for name in values},
+            "default": {name: None if name == "near" else 0.7 for name in values},
+            "tuned": dict.fromkeys(values, 0.9),
+            "target": 0.85,
+            "examples": {name: [200.0] * 5 + [None] * (seeds - 5) for name in values},
+        },
         "plan": {
             "task": "made-up",
             "fingerprint": "0123456789abcdef0123",
             "metric": {"name": "test accuracy", "higher_is_better": higher_is_better, **metric},
-            "baseline": BASELINE,
+            "baseline": baseline,
+            "trivial": TRIVIAL,
+            "crossed": False,
+            "left_out": [],
             "epochs": 3,
             "examples": 300,
             "batch_size": 32,
@@ -304,6 +322,64 @@ def test_a_race_kept_nowhere_has_no_place_for_a_report(result):
 
 
 # ---------------------------------------------------------------- in a browser
+
+
+def test_with_a_baseline_all_are_shown_against_it_and_not_with_each_other():
+    record = made_up(baseline="near")
+    fig = _figures.ranking(record)
+
+    words = fig.layout.yaxis2.ticktext
+    told = dict(zip([e["name"] for e in _page.ranked(record)], words, strict=True))
+    assert told["near"] == "baseline"
+    assert told["good"] == "wins"
+    (good,) = [t for t in traces(fig, name="difference") if t["y"][0] == 0]
+    assert good["x"][0] == pytest.approx(100 * (sum(GOOD) - sum(VALUES["near"])) / 8), "ahead is to the right"
+    page = report(record)
+    assert 'id="pairs"' not in page
+    assert "--baseline near" in page
+    assert "compared with near, and not with each other" in page
+
+
+def test_several_tuned_values_have_a_column_each():
+    record = made_up()
+    record["plan"]["tune"] = ["lr", "momentum", "schedule"]
+    for name, runs in record["tried"].items():
+        for i, run in enumerate(runs):
+            run |= {"momentum": 0.5 + 0.1 * i} if name == "good" else {}
+            run["schedule"] = ("cosine", "linear")[i % 2]
+    fig = _training.points(record)
+    kinds = [fig.layout[f"xaxis{i}"].type for i in (10, 12)]
+    assert kinds == ["log", "category"]
+    (momentum,) = [t for t in traces(fig, xaxis="x2", mode="markers") if t["marker"]["symbol"] == "circle"]
+    assert list(momentum["x"]) == [0.5, 0.6, 0.7, 0.8], "runs on the first seed that did not diverge"
+    assert "against each value that was tuned" in report(record)
+
+
+def test_what_was_reached_with_less_is_in_a_table():
+    record = made_up()
+    text = _less.pace(record)
+    assert "70.0\xa0%" in text
+    assert "+20.00" in text, "90 % tuned, 70 % at the default"
+    assert "5 of 8" in text
+    assert "<td>200</td><td>2 ms</td><td>0.133 s</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
+    assert _less.until([100.0, None, None]) is None
+    assert f"with 3 trials {'<i>lost</i>'}" not in _less.read_budget(record)
+    record["plan"]["left_out"] = ["2 of 5 optimizers (a, b)"]
+    record["verdict"]["looks"] = [[16, 0.035], [32, 0.01]]
+    page = report(record)
+    assert "2 of 5 optimizers (a, b)." in page
+    assert "over 2 looks at it, with 16 and 32 seeds" in page
+
+
+def test_the_ranking_is_written_as_a_picture(result, monkeypatch):
+    pytest.importorskip("kaleido")
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium")
+    path = write_picture(result)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    monkeypatch.setattr("plotly.graph_objects.Figure.to_image", lambda *_, **__: (_ for _ in ()).throw(ImportError))
+    with pytest.raises(ValueError, match=r"pip install 'gradprix\[png\]'"):
+        write_picture(result)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from gradprix.race import judge
-from gradprix.race._verdict import detectable, flip, own_interval, signs, step_down
+from gradprix.race._flips import Parts, flip, signs, step_down
+from gradprix.race._verdict import detectable, own_interval
 
 
 def words(a: list[float], b: list[float], margin: float, **given: bool) -> str:
@@ -188,3 +189,89 @@ def test_an_infinite_threshold_is_an_answer_too() -> None:
         table = rng.binomial(10, 0.9, size=(4, 6)) / 10
         verdict = judge(dict(zip("abcd", table.tolist(), strict=True)), higher_is_better=True, margin=0.0)
         assert all(np.isfinite(pair.ci95).all() for pair in verdict.pairs)
+
+
+# A baseline
+
+
+def test_with_a_baseline_the_others_are_compared_with_it_alone_and_told_more_often() -> None:
+    rng = np.random.default_rng(4)
+    table = rng.standard_normal((9, 16)) + rng.standard_normal(16)
+    table[1] += 2.5
+    values = {name: row.tolist() for name, row in zip("abcdefghi", table, strict=True)}
+
+    every = judge(values, higher_is_better=True, margin=0.0)
+    few = judge(values, higher_is_better=True, margin=0.0, baseline="a")
+    assert len(few.pairs) == 8
+    assert all("a" in (pair.a, pair.b) for pair in few.pairs)
+    wide = {(pair.a, pair.b): pair for pair in every.pairs}
+    for pair in few.pairs:
+        same = wide[pair.a, pair.b]
+        assert pair.difference == same.difference
+        assert pair.ci95[1] - pair.ci95[0] < same.ci95[1] - same.ci95[0]
+    assert few.leaders == ("b",), "those that win against it lead"
+    assert detectable(9, 16, baseline=True) < 0.95 * detectable(9, 16)
+
+
+def test_where_nothing_wins_against_the_baseline_it_leads_with_all_that_it_does_not_beat() -> None:
+    values = {"a": [5.0 + n for n in NOISE], "b": [5.0 - n for n in NOISE], "c": [3.0 + n for n in NOISE[::-1]]}
+
+    verdict = judge(values, higher_is_better=True, margin=0.0, baseline="a")
+    assert set(verdict.leaders) == {"a", "b"}
+    assert {(pair.a, pair.b) for pair in verdict.pairs if pair.words == "wins"} == {("a", "c")}
+
+
+# Seeds and test examples
+
+
+def crossed(rng: np.random.Generator, entries: int, of_parts: float) -> np.ndarray:
+    """Metrics `[entries, seeds, parts]` of equal entries: effects of seeds, of parts of a test set, and of both."""
+    by_seed = rng.standard_normal((entries, 16, 1)) + 3 * rng.standard_normal((1, 16, 1))
+    by_part = of_parts * (rng.standard_normal((entries, 1, 20)) + 3 * rng.standard_normal((1, 1, 20)))
+    return by_seed + by_part + rng.standard_normal((entries, 16, 20))
+
+
+def false_words(races: int, of_parts: float, given: bool) -> float:
+    """The share of races of 5 equal entries on one test set each that tell any two apart."""
+    rng, found = np.random.default_rng(11), 0
+    for _ in range(races):
+        table = crossed(rng, 5, of_parts)
+        values = {name: row.tolist() for name, row in zip("abcde", table.mean(2), strict=True)}
+        parts = dict(zip("abcde", table, strict=True)) if given else None
+        verdict = judge(values, higher_is_better=True, margin=0.0, parts=parts)
+        found += any(pair.words != "not settled" for pair in verdict.pairs)
+    return found / races
+
+
+def test_with_one_test_set_seeds_alone_mislead_and_seeds_with_examples_do_not() -> None:
+    bound = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+    assert false_words(60, 3.0, given=False) > 0.5
+    assert false_words(60, 3.0, given=True) <= bound
+    assert false_words(60, 0.0, given=True) <= bound
+
+
+def test_intervals_over_seeds_and_examples_are_the_two_way_ones() -> None:
+    table = crossed(np.random.default_rng(3), 2, 2.0)
+    values = {name: row.tolist() for name, row in zip("ab", table.mean(2), strict=True)}
+    (plain,) = judge(values, higher_is_better=True, margin=0.0).pairs
+    (pair,) = judge(values, higher_is_better=True, margin=0.0, parts=dict(zip("ab", table, strict=True))).pairs
+
+    d = table[0] - table[1]
+    rest = d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()
+    error = d.mean(1).var(ddof=1) / 16 + d.mean(0).var(ddof=1) / 20 - (rest**2).sum() / (15 * 19) / (16 * 20)
+    centre, _, statistic, _ = flip(np.array([d.mean(1)]), Parts.of(d[None]))
+    assert abs(centre[0]) / statistic[0] == pytest.approx(np.sqrt(error))
+    # About two standard errors to each side, with some twenty degrees of freedom.
+    assert 1.9 < (pair.ci95[1] - pair.difference) / np.sqrt(error) < 2.3
+    assert pair.ci95[1] - pair.ci95[0] > 1.3 * (plain.ci95[1] - plain.ci95[0])
+
+
+def test_examples_never_make_an_interval_narrower() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(20):
+        table = rng.standard_normal((3, 8, 20))  # the same noise in all: parts add nothing
+        values = {name: row.tolist() for name, row in zip("abc", table.mean(2), strict=True)}
+        plain = judge(values, higher_is_better=True, margin=0.0).pairs
+        pairs = judge(values, higher_is_better=True, margin=0.0, parts=dict(zip("abc", table, strict=True))).pairs
+        for one, other in zip(pairs, plain, strict=True):
+            assert one.ci95[1] - one.ci95[0] >= 0.8 * (other.ci95[1] - other.ci95[0])

@@ -6,7 +6,7 @@ Every function here returns Markdown; the directives only place it. In a page:
     ```
 
 with one of `BLOCKS` after the rule's name. `{measured}` places a table of a benchmark, `{api}` a module's public names,
-and the role ``{twins}`accuracy usual` `` a figure of benchmarks/twins.json.
+and the roles ``{twins}`accuracy usual` `` and ``{looks}`spent` `` a figure of benchmarks/twins.json and looks.json.
 """
 
 import ast
@@ -34,6 +34,7 @@ from gradprix.rules._rule import ANY, DOMAINS
 
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = ROOT / "benchmarks" / "twins.json"
+LOOKS = ROOT / "benchmarks" / "looks.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
 DIFFERENCES = ROOT / "tests" / "recordings" / "differences.json"
@@ -324,6 +325,11 @@ def twins(what: str, file: Path = TWINS) -> str:
     return f"{sum(word in said for word in ways)}"
 
 
+def looks(what: str, file: Path = LOOKS) -> str:
+    """A figure of the looks benchmark, of all races: `spent` or `each`."""
+    return f"{100 * json.loads(file.read_text())[what]:.1f} %"
+
+
 def twins_table(file: Path = TWINS) -> str:
     """The twins benchmark in a table, with its command."""
     record = json.loads(file.read_text())
@@ -487,12 +493,20 @@ class Api(SphinxDirective):
         return self.parse_text_to_nodes(api(self.arguments[0]))
 
 
-class Twins(SphinxRole):
-    """A figure of the twins benchmark."""
+class Figure(SphinxRole):
+    """A figure of a benchmark.
+
+    Args:
+        found: what says it as text.
+    """
+
+    def __init__(self, found: Callable[[str], str]) -> None:
+        super().__init__()
+        self.found = found
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The figure as text."""
-        return [nodes.Text(twins(self.text))], []
+        return [nodes.Text(self.found(self.text))], []
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -500,5 +514,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("rule", RuleBlock)
     app.add_directive("measured", Measured)
     app.add_directive("api", Api)
-    app.add_role("twins", Twins())
+    app.add_role("twins", Figure(twins))
+    app.add_role("looks", Figure(looks))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradprix import _data_command
+
 if TYPE_CHECKING:
     from gradprix.race import Result
 
@@ -21,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(_data_command.app, name="data")
 
 
 class Bracket(StrEnum):
@@ -133,6 +136,14 @@ def race(
     direction: Annotated[
         Direction | None, typer.Option(help="Which way is better, for a training loop of your own.")
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare the others with this one alone, and not with each other: fewer comparisons, so that each "
+            "can tell smaller differences. To be chosen before anything is seen.",
+            metavar="NAME",
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(help="About how long the race may take: what is raced, and how often, is chosen to fit."),
@@ -185,6 +196,7 @@ def race(
             schedule=schedule.value if schedule else None,
             margin=margin,
             direction=direction.value if direction else None,
+            baseline=baseline,
             seed=seed,
             compile=compile_,
         )
@@ -199,8 +211,8 @@ def race(
         if plan:
             _console.console().print(_console.plan(made, estimate(made, measured(made, engine))))
             return
-    if not as_json and (sys.stderr.isatty() or minutes is not None):
-        _console.console(stderr=True).print(_console.plan(made))
+        if not as_json and (sys.stderr.isatty() or minutes is not None):
+            _console.console(stderr=True).print(_console.plan(made))
     with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:
         result = run(made, folder, engine, watch)
     if result.reused and not as_json:
@@ -242,6 +254,9 @@ def new(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
+    png: Annotated[
+        bool, typer.Option("--png", help="Write report.png, too: the ranking as a picture, for a README or a slide.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Show a finished race again, and write its report anew."""
@@ -249,6 +264,11 @@ def report(
 
     with usage(JournalError, FileNotFoundError):
         result = load(folder)
+    if png:
+        from gradprix.show import write_picture
+
+        with usage(ValueError, OSError):
+            write_picture(result)
     _finish(result, as_json)
 
 

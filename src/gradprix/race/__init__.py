@@ -14,13 +14,14 @@ from ._looks import NoLookLeftError
 from ._plan import SEEDS, TRIALS, Plan
 from ._progress import Watch, progress
 from ._race import make_plan, race, run
-from ._result import REPORT, Best, Result, load
+from ._result import PICTURE, REPORT, Best, Result, load
 from ._verdict import Pair, Verdict, judge
 from ._width import MemoryTooSmallError
 
 __all__ = [
     "BRACKETS",
     "ENTRIES",
+    "PICTURE",
     "REPORT",
     "SEEDS",
     "TRIALS",

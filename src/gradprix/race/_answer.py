@@ -60,6 +60,7 @@ def take(
     windows: Mapping[str, float],
     memory: Mapping[str, int],
     diverged: Mapping[str, int],
+    baseline: str | None = None,
 ) -> tuple[str, str]:
     """Which of the leading group to take, and why: the widest learning-rate window, then the cheapest step.
 
@@ -67,8 +68,10 @@ def take(
     entry that is merely too erratic for anything to be told of it.
     """
     leaders = list(verdict.leaders)
+    if baseline in leaders:
+        return str(baseline), "nothing wins against it"
     if len(leaders) == 1:
-        return leaders[0], "it leads alone"
+        return leaders[0], "it leads alone" if baseline is None else "it alone wins"
     fewest = min(diverged[name] for name in leaders)
     leaders = [name for name in leaders if diverged[name] == fewest]
     leaders = [name for name in leaders if name in near] or leaders
@@ -108,7 +111,10 @@ def sentence(
             "Look at the task's loss and data first; smaller learning rates may help."
         )
     trail = trailing(plan.task.metric, means, verdict)
-    first = f"{plan.task.name}: {leading(plan, means, verdict, diverged)}"
+    lead = leading(plan, means, verdict, diverged)
+    if plan.baseline is not None:
+        lead, trail = against(plan.baseline, plan.task.metric, means, verdict), ""
+    first = f"{plan.task.name}: {lead}"
     lines = [first, f"{trail}{'  ' * bool(trail)}Take {chosen} ({why}): {code}", *updates(plan)]
     return "\n".join(lines)
 
@@ -125,6 +131,29 @@ def leading(plan: Plan, means: Mapping[str, float], verdict: Verdict, diverged: 
         text = f"{listed(leaders)} {lead}{apart} ({reach})."
     erratic = [f"{name} diverged on {diverged[name]} of {plan.seeds} seeds" for name in leaders if diverged[name]]
     return f"{text}  {listed(erratic)}: too erratic to be told from the others." if erratic else text
+
+
+def against(baseline: str, metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
+    """Who wins against the baseline, who is slightly ahead of it, and who loses to it."""
+
+    def told(words: str, ahead: bool) -> list[str]:
+        pairs = [pair for pair in verdict.pairs if pair.words == words]
+        found = [pair.a if ahead else pair.b for pair in pairs if baseline == (pair.b if ahead else pair.a)]
+        return sorted(found, key=lambda name: means[name], reverse=metric.higher_is_better)
+
+    def reach(names: Sequence[str]) -> str:
+        return number(metric, *sorted((means[names[0]], means[names[-1]])))
+
+    won, close, lost = told("wins", True), told("slightly ahead", True), told("wins", False)
+    text = [f"nothing wins against {baseline} ({number(metric, means[baseline])})."]
+    if won:
+        verb = "win" if len(won) > 1 else "wins"
+        text = [f"{listed(won)} {verb} against {baseline} ({reach(won)} against {number(metric, means[baseline])})."]
+    if close:
+        text.append(f"{listed(close)} {'are' if len(close) > 1 else 'is'} slightly ahead of it ({reach(close)}).")
+    if lost:
+        text.append(f"{listed(lost)} {'lose' if len(lost) > 1 else 'loses'} to it ({reach(lost)}).")
+    return "  ".join(text)
 
 
 def trailing(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
@@ -153,6 +182,8 @@ def protocol(plan: Plan, verdict: Verdict) -> str:
     """The last line of the answer: what is open, and what it rests on."""
     unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
     pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")
+    if plan.baseline is not None:
+        pairs = f"Against {plan.baseline}: {pairs[0].lower()}{pairs[1:]}"
     return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, {tuned(plan)}, {schedule(plan)}"
 
 

@@ -15,6 +15,7 @@ from gradprix.tasks import Task
 
 from ._check import check
 from ._engine import Local
+from ._entry import ENTRIES, Entry
 from ._journal import Journal
 from ._lane import NARROWEST, Lane
 from ._loop import run_loop
@@ -138,7 +139,14 @@ def stages(plan: Plan) -> Iterator[list[str]]:
 
 def candidates(plan: Plan) -> Iterator[Plan]:
     """Plans that do without more and more of what was asked for."""
-    order = sorted(plan.entries, key=lambda e: SHORTLIST.index(e.name) if e.name in SHORTLIST else len(SHORTLIST))
+
+    def place(entry: Entry) -> int:
+        """The earlier, the longer it stays: what the race is about, then the shortlist, then others of ours."""
+        if entry.name == plan.baseline or entry.name not in ENTRIES:
+            return -1
+        return SHORTLIST.index(entry.name) if entry.name in SHORTLIST else len(SHORTLIST)
+
+    order = sorted(plan.entries, key=place)
     counts = range(len(order), min(FEW, len(order)) - 1, -1)
     for factor in EPOCHS:
         epochs = max(1, round(plan.task.epochs * factor))
@@ -170,8 +178,6 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
     Raises:
         ValueError: when not even the smallest fits.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes = {minutes}: it must be more than 0.")
     room = 60 * minutes * SAFE
     for made in candidates(plan):
         if estimate(made, cost) <= room:
@@ -204,6 +210,8 @@ def _most(make: Callable[[int], Plan], fits: Callable[[Plan], bool], low: int, h
 
 def fitted(plan: Plan, minutes: float, engine: Local, out: Path | None) -> Plan:
     """A plan that fits the time: the one that was chosen when the same was asked for in this folder before."""
+    if not minutes > 0:
+        raise ValueError(f"minutes = {minutes}: it must be more than 0.")
     key = f"{plan.key} {minutes:g}"
     with Journal(out) as journal:
         known = (journal.read("fitted") or {}).get(key)

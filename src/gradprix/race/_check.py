@@ -10,7 +10,7 @@ import torch
 
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, home
-from gradprix.tasks._task import TaskError
+from gradprix.tasks._task import TaskError, first_line
 
 from ._anyone import Anyone
 from ._lane import BATCHES_AT_ONCE, Lane
@@ -18,7 +18,7 @@ from ._loop import check_loop
 from ._network import Form, quiet
 from ._noise import Drawing
 from ._plan import Plan
-from ._sound import first_line, sound
+from ._sound import sound
 from ._trial import Trial
 
 EXAMPLES = 64

@@ -185,12 +185,15 @@ BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}
 EVERY_RULE = list(ENTRIES)[:13]
 
 
-def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "rules") -> list[Entry]:
+def entries(
+    names: str | Iterable[str | Entry] | None = None, bracket: str = "rules", baseline: str | None = None
+) -> list[Entry]:
     """The entries of a race.
 
     Args:
         names: names of entries or entries, or `"all"` for every rule; a bracket's entries when None.
         bracket: `"rules"` (at one batch size) or `"data"` (one rule at three).
+        baseline: the name of one that races, too, if it is not among them.
 
     Raises:
         UnknownNameError: with the nearest valid names.
@@ -204,26 +207,34 @@ def entries(names: str | Iterable[str | Entry] | None = None, bracket: str = "ru
         raise ValueError(f"give optimizers, or the bracket {bracket!r}, which is a list of optimizers: not both.")
     elif isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()]
-    chosen: list[Entry] = []
-    for name in names:
-        if isinstance(name, Entry):
-            chosen.append(name)
-        elif name == "all":
-            chosen += [ENTRIES[each] for each in EVERY_RULE]
-        elif name in ENTRIES:
-            chosen.append(ENTRIES[name])
-        elif name in rules.ALL:
-            chosen.append(Entry(name, rules.ALL[name]))
-        elif ":" in name:
-            chosen.append(Entry(name.rpartition(":")[2].lower(), imported(name)))
-        else:
-            raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
+    chosen = [entry for name in names for entry in named(name)]
+    if baseline not in (None, "all", *(entry.name for entry in chosen)):
+        chosen += named(str(baseline))
     doubled = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
     if doubled:
         raise ValueError(f"{', '.join(sorted(doubled))}: entered more than once. Give each entry a name of its own.")
     if len(chosen) < 2:
         raise ValueError("a race needs two optimizers or more.")
     return chosen
+
+
+def named(name: str | Entry) -> list[Entry]:
+    """The entry of a name, or all of them.
+
+    Raises:
+        UnknownNameError: with the nearest valid names.
+    """
+    if isinstance(name, Entry):
+        return [name]
+    if name == "all":
+        return [ENTRIES[each] for each in EVERY_RULE]
+    if name in ENTRIES:
+        return [ENTRIES[name]]
+    if name in rules.ALL:
+        return [Entry(name, rules.ALL[name])]
+    if ":" in name:
+        return [Entry(name.rpartition(":")[2].lower(), imported(name))]
+    raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
 
 
 def all_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:

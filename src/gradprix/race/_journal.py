@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS trials (
     key TEXT PRIMARY KEY, trial TEXT NOT NULL, outcome TEXT NOT NULL, made TEXT NOT NULL
 );
 """
-FORMAT = 2
+FORMAT = 3
 """Of the file: another one was written by another version of gradprix."""
 
 
@@ -52,8 +52,10 @@ class Journal:
     def __init__(self, folder: Path | None, to_read: bool = False, made: str = "") -> None:
         self.folder, self.made = folder, made
         self.lock: filelock.BaseFileLock | None = None
+        self.new: list[Path] = []
         with self._trouble("cannot hold a race"):
             if folder is not None and not to_read:
+                self.new = [each for each in (folder, *folder.parents) if not each.exists()]
                 folder.mkdir(parents=True, exist_ok=True)
                 self._claim(folder)
             place = ":memory:" if folder is None else f"{(folder / FILE).resolve().as_uri()}{'?mode=ro' * to_read}"
@@ -73,9 +75,20 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        kept = self.database.execute("SELECT 1 FROM trials LIMIT 1").fetchall() or self.read("fitted")
         self.database.close()
         if self.lock is not None:
+            if not kept and self.folder is not None:
+                self._leave_nothing(self.folder)
             self.lock.release()
+
+    def _leave_nothing(self, folder: Path) -> None:
+        """Take away the files of a race of which nothing is finished, and folders that were made for it."""
+        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", LOCK):
+            (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for made in self.new:
+                made.rmdir()
 
     def read(self, name: str) -> Any:
         """A value written under a name, or None."""

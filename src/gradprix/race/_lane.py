@@ -29,6 +29,8 @@ WORTH = 0.25
 """The share of diverged networks from which it pays to go on without them: leaving copies everything once."""
 BATCHES_AT_ONCE = 8
 """Training batches' worth of examples of each network in one evaluation call: it keeps less than training does."""
+PARTS = 20
+"""Parts of an official test set, every 20th example each, that say how much a result depends on its examples."""
 NAN = float("nan")
 
 
@@ -144,9 +146,22 @@ class Lane:
             self.steppers.step([torch.zeros_like(x) if g is None else g.contiguous() for g, x in found], factor)
         return losses
 
-    @torch.no_grad()
     def evaluate(self, part: Tensor) -> tuple[list[float], list[float]]:
         """Each network's loss and metric on its own examples, `[seeds, examples]`."""
+        loss, outputs, targets = self.outputs(part)
+        return loss, self.scores(outputs, targets)
+
+    def scores(self, outputs: Any, targets: Any, examples: slice = slice(None)) -> list[float]:
+        """Each network's metric, of some of the examples it was evaluated on."""
+        rows = [
+            [tree_map(lambda x, row=row: x[row, examples], part) for part in (outputs, targets)]
+            for row in range(len(self.rows))
+        ]
+        return [float(self.task.metric.score(*row)) for row in rows]
+
+    @torch.no_grad()
+    def outputs(self, part: Tensor) -> tuple[list[float], Any, Any]:
+        """Each network's loss on its own examples, `[seeds, examples]`, its outputs for them, and their targets."""
         if self.steppers is not None:
             self.steppers.turn("eval")
         at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
@@ -161,9 +176,7 @@ class Lane:
             self.steppers.turn("train")
         loss = torch.stack(losses).sum(0) / part.shape[1]
         found = [tree_map(lambda *parts: torch.cat(parts, dim=1), *parts) for parts in (outputs, targets)]
-        score, rows = self.task.metric.score, range(len(self.rows))
-        metric = [float(score(*(tree_map(itemgetter(row), part) for part in found))) for row in rows]
-        return loss.tolist(), metric
+        return loss.tolist(), found[0], found[1]
 
     def batch(self, index: Tensor) -> tuple[Any, Any]:
         """The examples of each row: taken once for each seed and dealt out, where seeds are shared."""
@@ -195,12 +208,21 @@ class Lane:
             self.steppers.keep(index, list(self.leaves.values()))
 
     def _outcomes(self, curves: Sequence[list[tuple[int, float, float, float]]]) -> list[Outcome]:
-        tests: dict[int, tuple[float, float]] = {}
-        if self.budget.judged:
-            tests = dict(zip(self.rows.tolist(), zip(*self.evaluate(self.test), strict=True), strict=True))
+        tests = self._judged() if self.budget.judged else {}
         outcomes = []
         for row, (curve, diverged) in enumerate(zip(curves[: self.count], self.diverged, strict=False)):
-            loss, metric = tests.get(row, (None, None)) if diverged is None else (float("inf"), self.task.baseline)
-            judged: tuple[Any, Any] = (loss, metric) if self.budget.judged else (None, None)
-            outcomes.append(Outcome(curve, *judged, diverged))
+            loss, metric, parts = tests.get(row, (None, None, None))
+            if diverged is not None and self.budget.judged:
+                loss, metric, parts = float("inf"), self.task.baseline, None
+            outcomes.append(Outcome(curve, loss, metric, diverged, parts))
         return outcomes
+
+    def _judged(self) -> dict[int, tuple[float, float, list[float] | None]]:
+        """Each network's loss and metric on test examples, and its metric on parts of an official test set."""
+        loss, outputs, targets = self.outputs(self.test)
+        parts: list[Any] = [None] * len(self.rows)
+        if self.data.test is not None:
+            pieces = min(PARTS, self.test.shape[1])
+            each = [self.scores(outputs, targets, slice(first, None, pieces)) for first in range(pieces)]
+            parts = [list(row) for row in zip(*each, strict=True)]
+        return dict(zip(self.rows.tolist(), zip(loss, self.scores(outputs, targets), parts, strict=True), strict=True))

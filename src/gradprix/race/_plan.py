@@ -41,6 +41,7 @@ class Plan:
         seed: sets this race's seeds apart from those of a race with another number.
         compiled: whether the stacked networks are compiled.
         left_out: what it does without, in words, to fit a time.
+        baseline: the name of the entry that the others are compared with, instead of all with all.
     """
 
     task: Task | Loop
@@ -50,6 +51,7 @@ class Plan:
     seed: int = 0
     compiled: bool = False
     left_out: tuple[str, ...] = ()
+    baseline: str | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -67,6 +69,8 @@ class Plan:
             raise ValueError(f"seed = {self.seed}: it must be from 0 to 99999.")
         if isinstance(self.task, Loop) and (own := [e.name for e in self.entries if e.batch_size is not None]):
             raise ValueError(f"{own[0]} has a batch size of its own, which a training loop of your own decides.")
+        if self.baseline is not None and self.baseline not in (names := [entry.name for entry in self.entries]):
+            raise ValueError(f"baseline = {self.baseline!r}: it must be one of {', '.join(names)}.")
         if not self.task.metric.margin >= 0:
             raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
 
@@ -125,7 +129,7 @@ class Plan:
     @property
     def smallest_difference(self) -> float:
         """What the race can tell four times in five, in standard deviations of a paired difference."""
-        return detectable(len(self.entries), self.seeds)
+        return detectable(len(self.entries), self.seeds, self.baseline is not None)
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON: whatever a number of the race depends on."""
@@ -134,7 +138,8 @@ class Plan:
             "task": task.name,
             "fingerprint": task.fingerprint,
             "metric": {k: v for k, v in vars(task.metric).items() if k != "score"},
-            "baseline": task.baseline,
+            "baseline": self.baseline,
+            "trivial": task.baseline,
             "epochs": task.epochs,
             "examples": self.examples,
             "batch_size": task.batch_size,

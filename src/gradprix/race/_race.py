@@ -17,6 +17,7 @@ from ._check import check
 from ._engine import Engine, Local
 from ._entry import Entry, all_tuning, entries
 from ._journal import Journal, OtherRaceError
+from ._less import seconds_of_steps
 from ._looks import Look, level
 from ._network import Form
 from ._plan import SEEDS, TRIALS, Plan, made_by
@@ -41,17 +42,18 @@ def make_plan(
     schedule: str | None = None,
     margin: float | None = None,
     direction: str | None = None,
+    baseline: str | None = None,
     seed: int = 0,
     compile: bool = False,  # noqa: A002  # as torch calls it
 ) -> Plan:
     """Decide everything about a race, without running it. The arguments are those of `race`."""
     problem = posed(task, direction, margin)
     problem = problem.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
-    chosen = entries(optimizers, bracket)
+    chosen = entries(optimizers, bracket, baseline)
     if tune is not None:
         names = [name.strip() for name in tune.split(",")] if isinstance(tune, str) else list(tune)
         chosen = all_tuning(chosen, names, training_axes(problem))
-    return Plan(problem, tuple(chosen), trials, seeds, seed, compile)
+    return Plan(problem, tuple(chosen), trials, seeds, seed, compile, baseline=baseline)
 
 
 def posed(given: Any, direction: str | None, margin: float | None) -> Problem:
@@ -109,6 +111,7 @@ def race(
     schedule: str | None = None,
     margin: float | None = None,
     direction: str | None = None,
+    baseline: str | None = None,
     seed: int = 0,
     minutes: float | None = None,
     compile: bool = False,  # noqa: A002
@@ -134,6 +137,8 @@ def race(
         schedule: `"cosine"`, `"linear"` or `"constant"`; the task's when None.
         margin: the smallest difference that matters, in the metric's units; the task's when None.
         direction: `"max"` or `"min"`: which way is better, for a training loop.
+        baseline: the optimizer that the others are compared with, and not with each other: fewer comparisons, of which
+            each can tell smaller differences. It races, too, and is to be chosen before anything is seen.
         seed: races with different numbers share no seed.
         minutes: about how long the race may take: optimizers, trials, seeds and epochs are chosen to fit, and what is
             left out is said.
@@ -163,6 +168,7 @@ def race(
         schedule=schedule,
         margin=margin,
         direction=direction,
+        baseline=baseline,
         seed=seed,
         compile=compile,
     )
@@ -190,32 +196,53 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         WorkerError: when worker processes are killed again and again.
     """
     with Journal(out, made=made_by()) as journal:
-        before = journal.read("plan")
         described = plan.describe()
-        for key, what in (("fingerprint", "on another task"), ("compiled", "in another form")):
-            if before is not None and before.get(key) != described[key]:
-                raise OtherRaceError(
-                    f"{out} holds a race {what} ({before['task']}). "
-                    f"Keep this one elsewhere, such as in {out}-2 (--out), or delete that one."
-                )
-        journal.forget("record")
+        looks, given = admitted(plan, described, journal, out)
+        before, kept = journal.read("plan"), journal.read("form")
         # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
-        kept = journal.read("form")
-        form = engine.ask(check, plan) if kept is None else Form(**kept)
+        form = None if kept is None else Form(**kept)
+        if form is None or before is None or before["entries"] != described["entries"]:
+            tried = engine.ask(check, plan)
+            form = form or tried
         described |= {"form": form.describe(), "tested": form.tested}
+        journal.forget("record")  # what is refused until here leaves the race that was there as it was
         journal.write("plan", described)
         journal.write("form", asdict(form))
         course = _Course(plan, form, journal, engine, watch)
-        known = set(course.finished)
-        looks: list[Look] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
-        given = level(looks, plan.seeds)  # before anything runs: there may be none left
+        finished = set(course.finished)
         tuned = course.tune()
         finals = course.finish(tuned)
         looks = [*dict.fromkeys([*looks, (plan.seeds, given)])]
         journal.write("looks", looks)
-        record = make_record(plan, described, course.tried, tuned, finals, course.seconds, looks)
+        cost = {"seconds": round(course.seconds, 2), "step_seconds": course.time_steps(finals)}
+        record = make_record(plan, described, course.tried, tuned, finals, cost, looks)
         journal.write("record", record)
-    return Result(record, out, len(known & course.used))
+    return Result(record, out, len(finished & course.used))
+
+
+def admitted(plan: Plan, described: dict[str, Any], journal: Journal, out: Path | None) -> tuple[list[Look], float]:
+    """Whether a plan may be run where a race is kept: the looks that were taken there, and the level of this one.
+
+    Raises:
+        OtherRaceError: when the race there is another one.
+        NoLookLeftError: when more seeds were looked at too often.
+    """
+    before = journal.read("plan")
+    looks: list[Look] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
+    elsewhere = f"Keep this one elsewhere, such as in {out}-2 (--out)"
+    for key, what in (("fingerprint", "on another task"), ("compiled", "in another form")):
+        if before is not None and before.get(key) != described[key]:
+            raise OtherRaceError(f"{out} holds a race {what} ({before['task']}). {elsewhere}, or delete that one.")
+    if looks and before is not None and before["baseline"] != plan.baseline:
+        raise OtherRaceError(
+            f"the race in {out} was looked at with {_compared(before['baseline'])}: what is compared is fixed before "
+            f"anything is seen. {elsewhere}, and on other seeds (--seed)."
+        )
+    return looks, level(looks, plan.seeds)
+
+
+def _compared(baseline: str | None) -> str:
+    return "all pairs" if baseline is None else f"the baseline {baseline}"
 
 
 @dataclass
@@ -272,6 +299,7 @@ class _Course:
         tuners = {name: self.plan.tuner(entry) for name, entry in entries.items()}
         tuned: dict[str, Found] = {}
         asked = {name: next(tuner) for name, tuner in tuners.items()}
+        spread = True  # the first points are the same whatever comes of them
         while asked:
             wanted = [(name, point, seed) for name, pairs in asked.items() for point, seed in pairs]
             trials = [self.plan.tuning_trial(entries[name], dict(point), seed) for name, point, seed in wanted]
@@ -284,6 +312,7 @@ class _Course:
                         **dict(point),
                         "seed": trial.seed,
                         "first": seed == 0,
+                        "spread": spread,
                         "loss": outcome.valid_loss,
                         "metric": outcome.valid_metric,
                         "diverged": outcome.diverged,
@@ -295,6 +324,7 @@ class _Course:
                 except StopIteration as done:
                     tuned[name] = done.value
                     del asked[name]
+            spread = False
         return tuned
 
     def finish(self, tuned: dict[str, Found]) -> Finals:
@@ -307,3 +337,16 @@ class _Course:
         pairs = list(zip(trials, self.outcomes("final", trials), strict=True))
         n = self.plan.seeds
         return {entry.name: pairs[i * n : (i + 1) * n] for i, entry in enumerate(self.plan.entries)}
+
+    def time_steps(self, finals: Finals) -> dict[str, float | None]:
+        """How long a step of each tuned optimizer takes by itself; None where a step is a loop's own business."""
+        if not isinstance(self.plan.task, Task):
+            return dict.fromkeys(finals)
+        trials = {name: runs[0][0] for name, runs in finals.items()}
+        known = self.journal.read("step_seconds") or {}
+        missing = [trial for trial in trials.values() if trial.key not in known]
+        if missing:
+            took = self.engine.ask(seconds_of_steps, self.plan.task, missing)
+            known |= {trial.key: seconds for trial, seconds in zip(missing, took, strict=True)}
+            self.journal.write("step_seconds", known)
+        return {name: known[trial.key] for name, trial in trials.items()}

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from gradprix.tasks._loop import Loop
 
 from ._answer import near_limit, protocol, sentence, take, window
 from ._entry import Entry
+from ._less import with_less
 from ._looks import Look
 from ._plan import Plan
 from ._search import Found
@@ -27,7 +28,7 @@ def make_record(
     tried: Tried,
     tuned: dict[str, Found],
     finals: Finals,
-    seconds: float,
+    cost: dict[str, Any],
     looks: Sequence[Look],
 ) -> dict[str, Any]:
     """Everything about a race as JSON.
@@ -38,18 +39,22 @@ def make_record(
         tried: every tuning run of each entry, in order.
         tuned: what tuning found.
         finals: the final runs of each entry, in the order of the seeds.
-        seconds: how long the training took, interruptions left out.
+        cost: how long the training took, interruptions left out, and a step of each tuned optimizer by itself.
         looks: those that were taken at the race, this one among them.
     """
     metric = plan.task.metric
-    baseline = _baseline(plan, finals)
-    values = {name: [_metric(outcome, baseline) for _, outcome in runs] for name, runs in finals.items()}
+    outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
+    trivial = _trivial(plan, outcomes)
+    values = {name: [_metric(outcome, trivial) for outcome in runs] for name, runs in outcomes.items()}
+    parts = _parts(outcomes, trivial)
     verdict = judge(
         values,
         higher_is_better=metric.higher_is_better,
         margin=metric.margin,
         relative=metric.relative,
         level=dict(looks)[plan.seeds],
+        baseline=plan.baseline,
+        parts=parts,
     )
     first = {name: _by_rate(runs) for name, runs in tried.items()}
     limit = near_limit(first, metric.margin if isinstance(plan.task, Loop) and not metric.relative else None)
@@ -57,11 +62,11 @@ def make_record(
     points = {name: dict(found.point) for name, found in tuned.items()}
     memory = {entry.name: entry.rule.memory(entry.values(**points[entry.name])) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
-    lost = {name: _lost([outcome for _, outcome in runs]) for name, runs in finals.items()}
+    lost = {name: _lost(runs) for name, runs in outcomes.items()}
     diverged = {name: found["diverged"] for name, found in lost.items()}
-    best_mean = verdict.pairs[0].a
-    near = {p.b for p in verdict.pairs if p.a == best_mean and p.difference <= metric.least(means[best_mean])}
-    chosen, why = take(verdict, {best_mean, *near}, wide, memory, diverged)
+    top = means[verdict.leaders[0]]
+    near = [name for name in verdict.leaders if abs(means[name] - top) <= metric.least(top)]
+    chosen, why = take(verdict, near, wide, memory, diverged, plan.baseline)
     best = _best(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
 
     def about(entry: Entry) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def make_record(
             "tuned": point,
             "tuning": _tuning(tried[name], tuned[name]),
             "final": {"metric": metric.name, **_final(values[name]), **lost[name]},
-            "losses": [None if outcome.diverged else outcome.test_loss for _, outcome in finals[name]],
+            "losses": [None if outcome.diverged else outcome.test_loss for outcome in outcomes[name]],
             "leads": name in verdict.leaders,
             "window": wide[name],
             "memory": memory[name],
@@ -99,28 +104,39 @@ def make_record(
         "cost": {
             "trials": plan.runs,
             "examples": None if plan.examples is None else plan.runs * plan.examples,
-            "seconds": round(seconds, 2),
+            **cost,
         },
         "best": best,
         "key": plan.key,
-        "plan": {**described, "baseline": baseline},
+        "plan": {**described, "trivial": trivial, "crossed": parts is not None},
         "tried": tried,
         "near_limit": limit,
-        "curves": {name: _curves([outcome for _, outcome in runs]) for name, runs in finals.items()},
+        "less": with_less(plan.entries, points, tried, outcomes, metric, trivial),
+        "curves": {name: _curves(runs) for name, runs in outcomes.items()},
         "versions": {**described["versions"], "python": platform.python_version()},
     }
 
 
-def _baseline(plan: Plan, finals: Finals) -> float:
+def _trivial(plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> float:
     """What a run that diverged scores: the task's, or the worst of the others."""
     if plan.task.baseline is not None:
         return plan.task.baseline
-    scored = [o.test_metric for runs in finals.values() for _, o in runs if o.test_metric is not None]
+    scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]
     return (min if plan.task.metric.higher_is_better else max)(scored, default=0.0)
 
 
-def _metric(outcome: Outcome, baseline: float) -> float:
-    return baseline if outcome.test_metric is None else outcome.test_metric
+def _metric(outcome: Outcome, trivial: float) -> float:
+    return trivial if outcome.test_metric is None else outcome.test_metric
+
+
+def _parts(outcomes: Mapping[str, Sequence[Outcome]], trivial: float) -> dict[str, list[list[float]]] | None:
+    """The metric on parts of an official test set, if there is one and every part has a metric."""
+    known = {len(outcome.test_parts) for runs in outcomes.values() for outcome in runs if outcome.test_parts}
+    if not known or known == {1}:
+        return None
+    lost = [trivial] * known.pop()
+    found = {name: [outcome.test_parts or lost for outcome in runs] for name, runs in outcomes.items()}
+    return found if np.isfinite(list(found.values())).all() else None
 
 
 def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:

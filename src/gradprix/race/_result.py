@@ -16,7 +16,7 @@ from ._journal import FILE, Journal, JournalError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-REPORT = "report.html"
+REPORT, PICTURE = "report.html", "report.png"
 
 
 @dataclass(frozen=True)

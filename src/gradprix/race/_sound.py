@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from gradprix.tasks import Data, Task
 from gradprix.tasks._seeds import fresh
 from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import TaskError, called_with
+from gradprix.tasks._task import called_with, first_line
 
 COPIED = 0.5
 """The share of official test examples that may be training examples, too: tables with few different rows have some."""
@@ -23,9 +23,7 @@ def sound(task: Task) -> None:
     Raises:
         TaskError: for the first thing that is wrong, with what to do about it.
     """
-
-    def refuse(what: str) -> TaskError:
-        return TaskError(f"task {task.name!r} cannot be raced: {what}")
+    refuse = task.refused
 
     def tried(what: str, function: Callable[[], Any]) -> Any:
         try:
@@ -33,7 +31,7 @@ def sound(task: Task) -> None:
         except Exception as error:
             raise refuse(f"{what}: {first_line(error)}.") from error
 
-    data = tried("its data cannot be loaded", lambda: task.loaded)
+    data = task.loaded
     if not isinstance(data, Data):
         raise refuse(f"data() returns a {type(data).__name__}. Return gp.Data(inputs, targets) or gp.Data.of(dataset).")
     split = tried("its examples cannot be divided", lambda: data.split(0))
@@ -77,11 +75,6 @@ def sound(task: Task) -> None:
     score = tried("its metric fails", lambda: float(task.metric.score(output, targets)))
     if not math.isfinite(score):
         raise refuse(f"its metric is {score}, not a finite number.")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _copied(data: Data) -> float:

@@ -81,12 +81,14 @@ class Outcome:
         test_loss: after the last step; None unless judged.
         test_metric: after the last step; None unless judged; the task's baseline if it diverged.
         diverged: the first step, from 1, whose training loss was not finite; None if all were.
+        test_parts: the metric on each of some parts of an official test set, where there is one.
     """
 
     curve: list[tuple[int, float, float, float]]
     test_loss: float | None
     test_metric: float | None
     diverged: int | None
+    test_parts: list[float] | None = None
 
     @property
     def valid_loss(self) -> float:

@@ -6,33 +6,36 @@ from typing import Any
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
-from ._page import Record, diverged, find_pair, ranked, scale, signed, value, word
+from ._page import Record, diverged, find_pair, ranked, reference, scale, signed, value, word
 from ._style import INK, MARKS, finish, styles
 
 
 def ranking(record: Record) -> go.Figure:
-    """Entries, best mean first: the metric under every seed, and each mean minus the best one.
+    """Entries, best mean first: the metric under every seed, and each mean minus that of the best, or the baseline.
 
-    The intervals are those of the pairs with the best entry: simultaneous over all pairs of the race.
+    The intervals are those of the pairs with it: simultaneous over all comparisons of the race.
     """
-    entries, looks = ranked(record), styles(record)
+    entries, looks, home = ranked(record), styles(record), reference(record)
     metric = record["plan"]["metric"]
     unit = ", points" if metric["percent"] else ""
-    titles = (escape(metric["name"]), f"minus the best mean{unit}")
+    name = escape(home) if record["plan"]["baseline"] else "the best mean"
+    titles = (escape(metric["name"]), f"minus {name}{unit}")
     fig = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
     low, high = _seed_range(record)
     pad = 0.06 * (high - low) or 1e-6
     worst = low - pad / 2 if metric["higher_is_better"] else high + pad / 2
     for row, entry in enumerate(entries):
         _seeds(fig, record, entry, row, looks[entry["name"]], worst)
-        _behind(fig, record, entries[0], entry, row, looks[entry["name"]])
-    margin = scale(record) * metric["margin"] * (abs(entries[0]["final"]["mean"]) if metric["relative"] else 1)
+        _apart(fig, record, home, entry["name"], row, looks[entry["name"]])
+    means = {entry["name"]: entry["final"]["mean"] for entry in entries}
+    margin = scale(record) * metric["margin"] * (abs(means[home]) if metric["relative"] else 1)
     fig.add_vrect(-margin, margin, row=1, col=2, fillcolor="rgba(128,128,128,0.18)", line_width=0, layer="below")
     fig.add_vline(0, row=1, col=2, line={"color": INK, "width": 1})
     fig.update_xaxes(range=[low - pad, high + pad], ticksuffix=" %" if metric["percent"] else "", col=1)
     fig.update_xaxes(nticks=6)
     names = [f"<b>{escape(e['name'])}</b>" if e["leads"] else escape(e["name"]) for e in entries]
-    words = ["best mean"] + [word(record, entry["name"], entries[0]["name"]) for entry in entries[1:]]
+    mine = "baseline" if record["plan"]["baseline"] else "best mean"
+    words = [mine if name == home else word(record, name, home) for name in means]
     fig.update_yaxes(range=[len(entries) - 0.4, -0.6], tickvals=list(range(len(entries))), showgrid=False, ticks="")
     fig.update_yaxes(ticktext=names, col=1)
     fig.update_yaxes(ticktext=words, side="right", showticklabels=True, matches=None, col=2)
@@ -56,7 +59,7 @@ def _seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record
     )
     if any(lost):
         cross = {"color": look["color"], "size": 10, "symbol": "x"}
-        text = f"{name}: {sum(lost)} diverged, scored {value(record, record['plan']['baseline'])}<extra></extra>"
+        text = f"{name}: {sum(lost)} diverged, scored {value(record, record['plan']['trivial'])}<extra></extra>"
         fig.add_scatter(x=[edge], y=[row], mode="markers", marker=cross, name="diverged", hovertemplate=text, **place)
     low, high = (value(record, bound) for bound in final["ci95"])
     bar = {"size": 15, "symbol": "line-ns", "line": {"color": look["color"], "width": 3}}
@@ -65,12 +68,12 @@ def _seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record
     fig.add_scatter(x=[mean], y=[row], mode="markers", marker=bar, name="mean", hovertemplate=text, **place)
 
 
-def _behind(fig: go.Figure, record: Record, best: Record, entry: Record, row: int, look: Record) -> None:
-    """One entry's mean minus the best one's, in the metric's own direction, with the simultaneous interval."""
+def _apart(fig: go.Figure, record: Record, home: str, name: str, row: int, look: Record) -> None:
+    """One entry's mean minus that of another, in the metric's own direction, with the simultaneous interval."""
     centre, low, high = 0.0, 0.0, 0.0
-    if entry is not best:
-        pair = find_pair(record, best["name"], entry["name"])
-        turn = -1 if record["plan"]["metric"]["higher_is_better"] else 1
+    if name != home:
+        pair = find_pair(record, home, name)
+        turn = 1 if record["plan"]["metric"]["higher_is_better"] == (pair["a"] == name) else -1
         centre = turn * pair["difference"]
         low, high = sorted(turn * bound for bound in pair["ci95"])
     by = scale(record)
@@ -81,7 +84,7 @@ def _behind(fig: go.Figure, record: Record, best: Record, entry: Record, row: in
         marker={"color": look["color"], "symbol": look["symbol"], "size": 9},
         error_x={"array": [by * (high - centre)], "arrayminus": [by * (centre - low)], "thickness": 2, "width": 4},
         name="difference",
-        hovertemplate=f"{escape(entry['name'])}: {signed(record, centre)}<br>"
+        hovertemplate=f"{escape(name)}: {signed(record, centre)}<br>"
         f"{signed(record, low)} to {signed(record, high)}<extra></extra>",
         row=1,
         col=2,

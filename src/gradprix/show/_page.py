@@ -24,6 +24,11 @@ def find_pair(record: Record, one: str, other: str) -> Record:
     return next(pair for pair in pairs if {pair["a"], pair["b"]} == {one, other})
 
 
+def reference(record: Record) -> str:
+    """The entry that the others are shown against: the baseline, or the one with the best mean."""
+    return str(record["plan"]["baseline"] or ranked(record)[0]["name"])
+
+
 def word(record: Record, one: str, other: str) -> str:
     """The verdict's word for one entry against another."""
     pair = find_pair(record, one, other)
@@ -68,17 +73,23 @@ def factor(decades: float) -> str:
 
 def read_ranking(record: Record) -> str:
     """What the two panels show."""
-    best = escape(ranked(record)[0]["name"])
+    home = escape(reference(record))
     lost = any(entry["final"]["diverged"] for entry in record["entries"])
     better = "right" if record["plan"]["metric"]["higher_is_better"] else "left"
     return (
         f"Further {better} is better. Left: a dot for every final run, a bar for their mean. "
-        f"Right: each mean minus that of {best}, the best. The lines are simultaneous 95&nbsp;% intervals: "
-        "all of them, for all pairs, hold together in 95&nbsp;% of races. The grey band is the margin, "
+        f"Right: each mean minus that of {home}, the {'baseline' if record['plan']['baseline'] else 'best'}. "
+        f"The lines are simultaneous 95&nbsp;% intervals{_reach(record)}: all of them, for all comparisons, hold "
+        "together in 95&nbsp;% of races. The grey band is the margin, "
         f"{margin(record)}: an interval wholly inside it is a tie, one that touches zero and leaves the band is "
-        "not settled. On the far right, the word for each entry against the best. Bold: nothing wins against it."
+        f"not settled. On the far right, the word for each entry against {home}. Bold: the leading group."
         + (" × marks diverged runs, at the edge." if lost else "")
     )
+
+
+def _reach(record: Record) -> str:
+    """What else than seeds the intervals of differences speak of."""
+    return ", over seeds and test examples" if record["plan"]["crossed"] else ""
 
 
 def read_pairs(record: Record) -> str:
@@ -103,6 +114,16 @@ def read_sensitivity(record: Record) -> str:
         "is a run that diverged. "
         + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if reseeded else "")
         + "All panels are equally many decades wide."
+    )
+
+
+def read_points(record: Record) -> str:
+    """What the panels show, where several values were tuned."""
+    return (
+        "Validation loss at the end of each tuning run on the first tuning seed, against each value that was tuned, "
+        "the others varying too. The ring is the tuned point; × at the top edge is a run that diverged; a panel is "
+        "empty where an entry has no such value. The grey zone is near-best: a loss up to "
+        f"{record['near_limit']:.3g}, twice what the median entry reached at its best."
     )
 
 

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from gradprix.race import REPORT, Result
 
-from . import _figures, _page, _training
+from . import _figures, _less, _page, _training
 from ._page import Record, section
 from ._sections import again, answer, notices, protocol, settings
 
@@ -20,6 +20,7 @@ SECTIONS = {
     "pairs": "Pairs",
     "sensitivity": "Learning rates",
     "curves": "Curves",
+    "less": "With less",
     "settings": "Settings",
     "protocol": "Protocol",
     "again": "Use it, run it again",
@@ -47,21 +48,30 @@ def write_report(result: Result) -> Path:
     Raises:
         ValueError: when the race is kept in no folder.
     """
+    folder = None if result.folder is None else str(result.folder)
+    return put_beside(result, REPORT, report(result.record, folder).encode())
+
+
+def put_beside(result: Result, name: str, data: bytes) -> Path:
+    """Write a file into a race's folder, all of it or nothing.
+
+    Raises:
+        ValueError: when the race is kept in no folder.
+    """
     if result.folder is None:
         raise ValueError(
-            "this race is kept in no folder, so its report has no place. Race with `out`, or use `report`."
+            f"this race is kept in no folder, so its {name} has no place. Race with `out`, or use `report`."
         )
-    text = report(result.record, str(result.folder))
-    handle, name = tempfile.mkstemp(dir=result.folder, prefix=REPORT, suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=result.folder, prefix=name, suffix=".part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
-        os.replace(name, result.folder / REPORT)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
+        os.replace(temporary, result.folder / name)
     except BaseException:
-        os.unlink(name)
+        os.unlink(temporary)
         raise
-    return result.folder / REPORT
+    return result.folder / name
 
 
 def report(record: Record, folder: str | None = None) -> str:
@@ -72,22 +82,35 @@ def report(record: Record, folder: str | None = None) -> str:
         folder: where the race is kept, if it is.
     """
     name = escape(record["task"])
-    figures: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
+    drawn: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
         ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record["entries"])),
-        ("sensitivity", "How much the learning rate matters", _training.sensitivity, _page.read_sensitivity, 760),
+        ("sensitivity", "How much the learning rate matters", _training.sensitivity, _page.read_sensitivity, 760)
+        if record["plan"]["tune"] == ["lr"]
+        else ("sensitivity", "What was tuned", _training.points, _page.read_points, 300 * len(record["plan"]["tune"])),
         ("curves", "How they learned", _training.curves, _page.read_curves, 400),
     ]
+    # With a baseline, the ranking shows every comparison there is.
+    figures = [row for row in drawn if row[0] != "pairs" or record["plan"]["baseline"] is None]
+    sections = {key: text for key, text in SECTIONS.items() if key != "pairs" or len(figures) == len(drawn)}
     body = [
         f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
         answer(record),
         notices(record),
         *(section(key, title, figure(key, draw(record), say(record), w)) for key, title, draw, say, w in figures),
+        section("less", "With fewer trials, and how soon", less(record), _less.pace(record)),
         section("settings", "Tuned settings", settings(record)),
         section("protocol", "What was done, and what it is worth", protocol(record)),
         section("again", "Use it, run it again", again(record, folder)),
     ]
-    return _page.page(f"gradprix: {name}", SECTIONS, SCRIPTS, "\n".join(body))
+    return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
+
+
+def less(record: Record) -> str:
+    """The figure of fewer trials, where there were some to leave out."""
+    if max(map(len, record["less"]["expected"].values())) < 2:
+        return ""
+    return figure("less", _less.budget(record), _less.read_budget(record), 480)
 
 
 def figure(name: str, drawn: go.Figure, caption: str, width: int) -> str:

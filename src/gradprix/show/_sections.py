@@ -58,7 +58,7 @@ def notices(record: Record) -> str:
         )
     for entry in entries:
         if count := entry["final"]["diverged"]:
-            scored = value(record, record["plan"]["baseline"])
+            scored = value(record, record["plan"]["trivial"])
             lines.append(f"{escape(entry['name'])} diverged on {count} of {seeds} final seeds; these score {scored}.")
     if not lines:
         return ""
@@ -125,21 +125,50 @@ def protocol(record: Record) -> str:
         "The same for all": f"{_run(record)} Every entry had {plan['trials']} tuning trials and {plan['seeds']} final "
         "runs. Runs under one seed have the same initial weights, batch order and split of the data.",
         "How they were trained": f"{escape(plan['form']).capitalize()}.",
-        "Learning-rate schedule": f"{plan['schedule'].capitalize()}. {falls.get(plan['schedule'], '')}",
+        "Learning-rate schedule": "Tuned with the rest."
+        if "schedule" in plan["tune"]
+        else f"{plan['schedule'].capitalize()}. {falls.get(plan['schedule'], '')}",
         "Tuned": f"{_tuned(plan)} {_tuning(record)} "
         "All other settings are those in the code lines above, and otherwise the class's defaults.",
         "Judged": f"{escape(metric['name']).capitalize()} after the last step; {better} is better. "
         f"Final seeds were seen by no tuning. {'' if plan['loop'] else 'Test examples were read once, at the end. '}"
-        f"A run that diverged scores {value(record, plan['baseline'])}.",
-        "The words": f"All {count} pairs are compared at once, by their differences seed by seed. The chance that any "
-        f"“wins” or “slightly ahead” in this whole race is false is held to 5 %. The margin is {margin}. <b>Wins</b>: "
+        f"A run that diverged scores {value(record, plan['trivial'])}.",
+        "The words": f"{_compared(plan, count)} by their differences seed by seed. {_crossed(plan)}The chance that any "
+        f"“wins” or “slightly ahead” in this whole race is false is held to 5 %{_looks(record)}. "
+        f"The margin is {margin}. <b>Wins</b>: "
         "the interval of the difference excludes zero, and the difference exceeds the margin. <b>Slightly ahead</b>: "
         "the interval excludes zero, and the difference is within the margin. <b>Ties</b>: the interval lies wholly "
         "within the margin on both sides. <b>Not settled</b>: none of these. It does not mean equal.",
         "How far it reaches": "This network, this data, this budget and these ranges of learning rates. With other "
         "data, more epochs or another schedule the order may change.",
     }
+    if plan["left_out"]:
+        facts["Left out to fit the time"] = f"{escape(listed(plan['left_out']))}."
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in facts.items())}</dl>"
+
+
+def _compared(plan: Record, count: int) -> str:
+    if plan["baseline"] is None:
+        return f"All {count} pairs are compared at once,"
+    how = "at once" if count > 1 else "alone"
+    return f"The others are compared with {escape(plan['baseline'])}, and not with each other, {how},"
+
+
+def _crossed(plan: Record) -> str:
+    if not plan["crossed"]:
+        return ""
+    return (
+        "The test examples are one official set, a sample like the seeds: intervals are for other seeds and other test "
+        "examples. "
+    )
+
+
+def _looks(record: Record) -> str:
+    """How often the race was looked at, if more than once."""
+    seeds = [str(seeds) for seeds, _ in record["verdict"]["looks"]]
+    if len(seeds) == 1:
+        return ""
+    return f", over {len(seeds)} looks at it, with {listed(seeds)} seeds"
 
 
 def _run(record: Record) -> str:
@@ -212,6 +241,8 @@ def command(record: Record) -> str:
     budget = ["trials", "seeds", "seed"] + ["epochs", "batch_size", "schedule"] * (not plan["loop"])
     if plan["loop"]:
         words += ["--direction", "max" if plan["metric"]["higher_is_better"] else "min"]
+    if plan["baseline"]:
+        words += ["--baseline", plan["baseline"]]
     if plan["tune"] != ["lr"]:
         words += ["--tune", ",".join(plan["tune"])]
     for name in budget:

@@ -73,6 +73,64 @@ def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, top: flo
     add([{"lr": lr, "loss": top} for lr in lost], marker=cross, name="diverged", hovertemplate=gone)
 
 
+def points(record: Record) -> go.Figure:
+    """Validation loss against each value that was tuned: a row an entry, a column a value."""
+    entries, looks, names = ranked(record), styles(record), record["plan"]["tune"]
+    fig = make_subplots(
+        len(entries),
+        len(names),
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.25 / max(2, len(entries)),
+    )
+    low, high = _loss_range(record)
+    for row, entry in enumerate(entries, start=1):
+        fig.update_yaxes(title=f"<b>{escape(entry['name'])}</b>", row=row, col=1)
+        for column, name in enumerate(names, start=1):
+            _against(fig, record, entry, name, looks[entry["name"]], high, {"row": row, "col": column})
+    for column, name in enumerate(names, start=1):
+        fig.update_xaxes(title=escape(name), row=len(entries), col=column)
+        _axis(fig, [run[name] for runs in record["tried"].values() for run in runs if name in run], column)
+    floor, ceiling = math.log10(low), math.log10(high * 1.25)
+    fig.update_yaxes(type="log", range=[floor, ceiling], **ticks(floor, ceiling))
+    limit = min(record["near_limit"], 10**ceiling)
+    fig.add_hrect(low, limit, fillcolor="rgba(128,128,128,0.16)", line_width=0, layer="below", row="all", col="all")
+    return finish(fig, 110 + 150 * len(entries), showlegend=False)
+
+
+def _against(
+    fig: go.Figure, record: Record, entry: Record, name: str, look: Record, top: float, place: dict[str, int]
+) -> None:
+    """One entry's runs on the first tuning seed against one value; crosses at the top for diverged ones."""
+    runs = [run for run in record["tried"][entry["name"]] if run["first"] and name in run]
+    for kept, symbol in ((True, look["symbol"]), (False, "x")):
+        shown = [run for run in runs if (run["diverged"] is None) is kept]
+        fig.add_scatter(
+            x=[run[name] for run in shown],
+            y=[min(run["loss"], top) if kept else top for run in shown],
+            mode="markers",
+            marker={"color": look["color"], "symbol": symbol, "size": 7},
+            hovertemplate=f"{escape(entry['name'])} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
+            **place,
+        )
+    chosen = [run for run in runs if all(run[key] == value for key, value in entry["tuned"].items())]
+    ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
+    x, y = [run[name] for run in chosen], [min(run["loss"], top) for run in chosen]
+    fig.add_scatter(x=x, y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
+
+
+def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:
+    """One axis for a column: in the logarithm where values span decades, by name where they are names."""
+    if any(isinstance(value, str) for value in values):
+        fig.update_xaxes(type="category", categoryorder="array", categoryarray=sorted(set(values)), col=column)
+    elif min(values) > 0 and max(values) > 20 * min(values):
+        low, high = math.log10(min(values)), math.log10(max(values))
+        fig.update_xaxes(type="log", range=[low - 0.15, high + 0.15], **powers(low, high), col=column)
+    else:
+        pad = 0.05 * (max(values) - min(values)) or 0.5
+        fig.update_xaxes(range=[min(values) - pad, max(values) + pad], col=column)
+
+
 def _loss_range(record: Record) -> tuple[float, float]:
     losses = [run["loss"] for runs in record["tried"].values() for run in runs if run["diverged"] is None]
     losses = [loss for loss in losses if loss > 0] or [1.0]
@@ -94,7 +152,7 @@ def curves(record: Record) -> go.Figure:
     for entry in ranked(record):
         curve = record["curves"][entry["name"]]
         losses, values = (np.array(curve[key], float) for key in ("valid_loss", "valid_metric"))
-        losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record["plan"]["baseline"]
+        losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record["plan"]["trivial"]
         for row, table in ((1, losses), (2, scale(record) * values)):
             late[row] += _band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
     low, high = padded([math.log10(loss) for loss in late[1] if loss > 0])

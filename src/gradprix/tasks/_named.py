@@ -2,13 +2,14 @@
 
 import difflib
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ._digits import digits
-from ._task import Task
+from ._task import Task, first_line
 
 ALL: dict[str, Task] = {task.name: task for task in (digits,)}
 
@@ -60,6 +61,10 @@ def imported(place: str) -> Any:
         raise ValueError(f"{place}: {error}.") from error
     except SyntaxError as error:
         raise ValueError(f"{place}: line {error.lineno} is not Python: {error.msg}.") from error
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"{place} fails as it is loaded: {what} ({last.filename}:{last.lineno}).") from error
     if file.is_file() and Path(str(module.__file__)).resolve() != file.resolve():
         raise ValueError(f"{place}: there is another module called {where}. Rename the file.")
     if not hasattr(module, name):

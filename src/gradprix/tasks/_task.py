@@ -88,8 +88,19 @@ class Task:
 
     @cached_property
     def loaded(self) -> Data:
-        """The examples, loaded once."""
-        return self.data()
+        """The examples, loaded once.
+
+        Raises:
+            TaskError: when they cannot be.
+        """
+        try:
+            return self.data()
+        except Exception as error:
+            raise self.refused(f"its data cannot be loaded: {first_line(error)}.") from error
+
+    def refused(self, what: str) -> "TaskError":
+        """An error that says why it cannot be raced."""
+        return TaskError(f"task {self.name!r} cannot be raced: {what}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -104,6 +115,11 @@ class Task:
 
 class TaskError(ValueError):
     """A task, or an optimizer on it, that cannot be raced; the message says what is wrong."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def called_with(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

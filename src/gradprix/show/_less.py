@@ -1,0 +1,120 @@
+"""What optimizers reach with fewer trials, at their defaults, and how soon: a figure and a table from the record."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from statistics import median
+from typing import Any
+
+from plotly import graph_objects as go
+
+from gradprix.race._answer import listed
+
+from . import _page
+from ._page import Record, ranked, scale, value
+from ._style import finish, padded, plain, styles
+
+SOME = (1, 2, 3)
+"""Numbers of trials of which the caption says who does best."""
+
+
+def budget(record: Record) -> go.Figure:
+    """The validation metric to expect of the best of so many trials at random, a line an entry."""
+    looks, metric = styles(record), record["plan"]["metric"]
+    fig, late = go.Figure(), []
+    for entry in ranked(record):
+        found = [scale(record) * x for x in record["less"]["expected"][entry["name"]]]
+        late += found[1:] or found
+        look = looks[entry["name"]]
+        fig.add_scatter(
+            x=list(range(1, len(found) + 1)),
+            y=plain(found),
+            mode="lines+markers",
+            name=escape(entry["name"]),
+            line={"color": look["color"], "dash": look["dash"], "width": 2},
+            marker={"symbol": look["symbol"], "size": 8},
+            hovertemplate="%{x} trials: %{y:.4~g}",
+        )
+    fig.update_xaxes(title="trials, drawn at random from the first spread", dtick=1)
+    fig.update_yaxes(title=f"validation {escape(metric['name'].removeprefix('test '))}", range=padded(late))
+    fig.update_yaxes(ticksuffix=" %" if metric["percent"] else "")
+    return finish(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+
+
+def read_budget(record: Record) -> str:
+    """What the lines are, and who does best with few trials."""
+    found, chances = record["less"]["expected"], record["less"]["chance"]
+    turn = 1 if record["plan"]["metric"]["higher_is_better"] else -1
+    most = min(map(len, found.values()))
+    best = []
+    for k in [k for k in SOME if k < most]:
+        name = max(found, key=lambda name: turn * found[name][k - 1])
+        share = f"best of all in {100 * chances[name][k - 1]:.0f}&nbsp;% of draws"
+        trials = "1 trial" if k == 1 else f"{k} trials"
+        best.append(f"with {trials} {escape(name)} ({value(record, found[name][k - 1])}, {share})")
+    what = "learning rates" if record["plan"]["tune"] == ["lr"] else "points"
+    return (
+        f"The validation metric to expect of the best of so many {what}, drawn at random from those that each entry "
+        "tried first, evenly over its range; before any refining. "
+        + (f"The most to expect: {listed(best)}. " if best else "")
+        + "All on one tuning seed, so differences of a seed's luck are in it. The axis fits two trials and more."
+    )
+
+
+def pace(record: Record) -> str:
+    """The table of defaults, targets and times, with what its columns mean."""
+    less, seeds = record["less"], record["budget"]["seeds"]
+    timed = not record["plan"]["loop"]
+    head = ["entry", "at its default", "tuned", "gained by tuning", "near-best rates", "reached the target"]
+    head += ["examples until then", "a step by itself", "seconds until then"] if timed else ["epochs until then"]
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _row(record, e))}</tr>" for e in ranked(record))
+    name = escape(record["plan"]["metric"]["name"].removeprefix("test "))
+    text = (
+        f"Default and tuned: validation {name} on the first tuning seed; “-” where the default rate lies outside of "
+        f"what was tried. The target is a validation {name} of {value(record, less['target'])}, what the median "
+        f"entry's tuning reached but for the margin: on how many of {seeds} final seeds a tuned entry reached it, and "
+        f"the median of {'examples' if timed else 'epochs'} seen by then, runs that did not reach it counted as later "
+        "than all that did. "
+        "Under a schedule that falls to zero, most of the way is made late."
+    )
+    if timed:
+        text += (
+            " A step by itself: forward, backward and the optimizer, of one network in a loop of its own with all of "
+            "torch's threads on the machine that raced, as your training would run."
+        )
+    return f'<p class="note">{text}</p>{_page.table(head, f"<tbody>{rows}</tbody>")}'
+
+
+def _row(record: Record, entry: Record) -> Sequence[Any]:
+    less, name = record["less"], entry["name"]
+    turn = 1 if record["plan"]["metric"]["higher_is_better"] else -1
+    start, tuned = less["default"][name], less["tuned"][name]
+    examples = less["examples"][name]
+    seen = until(examples)
+    cells = [
+        f"<b>{escape(name)}</b>",
+        "-" if start is None else value(record, start),
+        value(record, tuned),
+        "-" if start is None else _page.signed(record, turn * (tuned - start)),
+        _page.factor(entry["window"]),
+        f"{sum(x is not None for x in examples)} of {len(examples)}",
+        "-" if seen is None else f"{seen:,.0f}",
+    ]
+    step = record["cost"]["step_seconds"][name]
+    if step is not None:
+        cells += [f"{1e3 * step:.3g} ms", "-" if (took := seconds(record, entry)) is None else f"{took:.3g} s"]
+    return cells
+
+
+def until(examples: Sequence[float | None]) -> float | None:
+    """The median of what was seen until the target was reached; None where half of the runs never did."""
+    middle = median(math.inf if seen is None else seen for seen in examples)
+    return middle if math.isfinite(middle) else None
+
+
+def seconds(record: Record, entry: Record) -> float | None:
+    """How long a training loop of one's own takes to the target, evaluation left out."""
+    seen, step = until(record["less"]["examples"][entry["name"]]), record["cost"]["step_seconds"][entry["name"]]
+    if seen is None or step is None or not entry["updates"]:
+        return None
+    return float(seen / record["plan"]["examples"] * entry["updates"] * step)
