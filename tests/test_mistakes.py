@@ -1,4 +1,4 @@
-"""What a user gets wrong on the command line: exit code 2, one message that says what to do, and nothing left behind."""
+"""What a user gets wrong on the command line: exit code 2, one message that says what to do, nothing left behind."""
 
 import os
 import shlex

@@ -49,6 +49,14 @@ class Direction(StrEnum):
     min = "min"
 
 
+class Preset(StrEnum):
+    """How large a built-in task is."""
+
+    small = "small"
+    default = "default"
+    large = "large"
+
+
 class Form(StrEnum):
     """What tables are written as."""
 
@@ -121,8 +129,12 @@ def race(
             metavar="A,B",
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(help="Tuning trials for each optimizer.")] = 19,
-    seeds: Annotated[int, typer.Option(help="Fresh seeds for the final, 6 or more.")] = 16,
+    trials: Annotated[
+        int | None, typer.Option(help="Tuning trials for each optimizer; the task's own number, or 19, by default.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Fresh seeds for the final, 6 or more; the task's own number, or 16, by default.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training examples; the task's own by default.")
     ] = None,
@@ -143,6 +155,13 @@ def race(
             "can tell smaller differences. To be chosen before anything is seen.",
             metavar="NAME",
         ),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(help="Of a built-in task: seconds, minutes, or for a larger machine."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A copy of a built-in task's data of your own: see `gradprix data --help`.")
     ] = None,
     minutes: Annotated[
         float | None,
@@ -197,6 +216,8 @@ def race(
             margin=margin,
             direction=direction.value if direction else None,
             baseline=baseline,
+            preset=preset.value if preset else None,
+            data=data,
             seed=seed,
             compile=compile_,
         )

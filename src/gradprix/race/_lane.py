@@ -18,6 +18,7 @@ from gradprix.tasks import Task, schedule
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._stream import Stream
 
+from ._after import kept
 from ._network import Apart, Form, Together, quiet
 from ._steppers import Steppers
 from ._trial import Outcome, Trial, form
@@ -214,8 +215,24 @@ class Lane:
             loss, metric, parts = tests.get(row, (None, None, None))
             if diverged is not None and self.budget.judged:
                 loss, metric, parts = float("inf"), self.task.baseline, None
-            outcomes.append(Outcome(curve, loss, metric, diverged, parts))
+            after = self._after(row) if diverged is None and self.budget.judged else None
+            outcomes.append(Outcome(curve, loss, metric, diverged, parts, after))
         return outcomes
+
+    def _after(self, row: int) -> dict[str, Any] | None:
+        """What the task finds of a trained network, the row's weights in a network of its own."""
+        if self.task.after is None:
+            return None
+        trial, place = self.trials[row], int((self.rows == row).nonzero()[0])
+        model = fresh(self.task.model, trial.seed)
+        with torch.no_grad():
+            for own in (model.named_parameters, model.named_buffers):
+                for name, x in own():
+                    x.copy_((self.leaves | self.rest)[name][place])
+        index = self.test[self.seeds.index(trial.seed)][None]
+        examples = tree_map(itemgetter(0), self.data.take(index, [Luck(stream(trial.seed, "examples after"))]))
+        with Luck(stream(trial.seed, "after")), torch.no_grad():
+            return kept(self.task.after(model.eval(), *examples))
 
     def _judged(self) -> dict[int, tuple[float, float, list[float] | None]]:
         """Each network's loss and metric on test examples, and its metric on parts of an official test set."""

@@ -102,9 +102,7 @@ def chance(spread: Mapping[str, Sequence[tuple[float, float]]], turn: int) -> di
     return dict(zip(spread, shares.tolist(), strict=True))
 
 
-def _best_of_first(
-    found: list[tuple[float, float]], most: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _best_of_first(found: list[tuple[float, float]], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """The metric of the best by loss of the first 1, 2, ... of the points in random order, `[most, draws]`."""
     order = rng.permuted(np.tile(np.arange(len(found)), (DRAWS, 1)), axis=1)[:, :most]
     place = np.argsort(np.argsort([loss for loss, _ in found], kind="stable"))  # 0 is the least loss

@@ -35,24 +35,33 @@ def make_plan(
     *,
     bracket: str = "rules",
     tune: str | Sequence[str] | None = None,
-    trials: int = TRIALS,
-    seeds: int = SEEDS,
+    trials: int | None = None,
+    seeds: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     schedule: str | None = None,
     margin: float | None = None,
     direction: str | None = None,
     baseline: str | None = None,
+    preset: str | None = None,
+    data: str | Path | None = None,
     seed: int = 0,
     compile: bool = False,  # noqa: A002  # as torch calls it
 ) -> Plan:
     """Decide everything about a race, without running it. The arguments are those of `race`."""
+    if isinstance(task, str):
+        task = find(task, preset, data)
+    elif preset is not None or data is not None:
+        raise ValueError("preset and data are for built-in tasks, given by their names.")
     problem = posed(task, direction, margin)
     problem = problem.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
-    chosen = entries(optimizers, bracket, baseline)
+    default = problem.entries if bracket == "rules" else ()
+    chosen = entries(optimizers or default or None, bracket, baseline)
     if tune is not None:
         names = [name.strip() for name in tune.split(",")] if isinstance(tune, str) else list(tune)
         chosen = all_tuning(chosen, names, training_axes(problem))
+    trials = (problem.trials or TRIALS) if trials is None else trials
+    seeds = (problem.seeds or SEEDS) if seeds is None else seeds
     return Plan(problem, tuple(chosen), trials, seeds, seed, compile, baseline=baseline)
 
 
@@ -60,15 +69,14 @@ def posed(given: Any, direction: str | None, margin: float | None) -> Problem:
     """What is to be raced on: a task, or a training loop.
 
     Args:
-        given: either, or the name of a built-in one or of somebody's own, or a function that returns a task, or one
-            that trains: `train(make_optimizer, seed)`.
+        given: either, or a function that returns a task, or one that trains: `train(make_optimizer, seed)`.
         direction: whether more or less is better, for a training loop.
         margin: the smallest difference that matters; its own when None.
 
     Raises:
         TypeError: for anything else.
     """
-    found = find(given) if isinstance(given, str) else given
+    found = given
     if callable(found) and not isinstance(found, Task | Loop):
         if trains(found):
             if direction is None:
@@ -104,14 +112,16 @@ def race(
     *,
     bracket: str = "rules",
     tune: str | Sequence[str] | None = None,
-    trials: int = TRIALS,
-    seeds: int = SEEDS,
+    trials: int | None = None,
+    seeds: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     schedule: str | None = None,
     margin: float | None = None,
     direction: str | None = None,
     baseline: str | None = None,
+    preset: str | None = None,
+    data: str | Path | None = None,
     seed: int = 0,
     minutes: float | None = None,
     compile: bool = False,  # noqa: A002
@@ -125,13 +135,14 @@ def race(
         task: a task, or a function that returns one; the name of a built-in one, or where yours is: `"mine.py:task"`;
             or a training loop of your own, `train(make_optimizer, seed)`, which yields after each epoch a mapping with
             `"valid"` and, if it has held-out examples that nothing is tuned by, `"test"`.
-        optimizers: entries or their names, as a list or with commas between; `"all"` for every rule; the bracket's
-            entries when None.
+        optimizers: entries or their names, as a list or with commas between; `"all"` for every rule; the task's own
+            choice, or the bracket's entries, when None.
         bracket: `"rules"` races optimizers at one batch size, `"data"` one rule at three batch sizes.
         tune: what is tuned besides the learning rate, as a list or with commas between, of hyperparameters and
             `batch_size` and `schedule`; each optimizer tunes those that it has.
-        trials: tuning trials for each entry.
-        seeds: final runs of each entry, on seeds that are the same for all and that no tuning has seen.
+        trials: tuning trials for each entry; the task's own number, or 19, when None.
+        seeds: final runs of each entry, on seeds that are the same for all and that no tuning has seen; the task's own
+            number, or 16, when None.
         epochs: passes over the training examples in each run; the task's when None.
         batch_size: examples a step for entries without one of their own; the task's when None.
         schedule: `"cosine"`, `"linear"` or `"constant"`; the task's when None.
@@ -139,6 +150,8 @@ def race(
         direction: `"max"` or `"min"`: which way is better, for a training loop.
         baseline: the optimizer that the others are compared with, and not with each other: fewer comparisons, of which
             each can tell smaller differences. It races, too, and is to be chosen before anything is seen.
+        preset: of a built-in task: `"small"` takes seconds, `"default"` minutes, `"large"` wants a larger machine.
+        data: a copy of a built-in task's examples of your own, instead of the archive that is fetched.
         seed: races with different numbers share no seed.
         minutes: about how long the race may take: optimizers, trials, seeds and epochs are chosen to fit, and what is
             left out is said.
@@ -169,6 +182,8 @@ def race(
         margin=margin,
         direction=direction,
         baseline=baseline,
+        preset=preset,
+        data=data,
         seed=seed,
         compile=compile,
     )

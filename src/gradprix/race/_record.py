@@ -111,6 +111,7 @@ def make_record(
         "plan": {**described, "trivial": trivial, "crossed": parts is not None},
         "tried": tried,
         "near_limit": limit,
+        "after": _after(outcomes),
         "less": with_less(plan.entries, points, tried, outcomes, metric, trivial),
         "curves": {name: _curves(runs) for name, runs in outcomes.items()},
         "versions": {**described["versions"], "python": platform.python_version()},
@@ -146,6 +147,21 @@ def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
         if run["first"]:
             losses[run["lr"]] = min(run["loss"], losses.get(run["lr"], math.inf))
     return losses
+
+
+def _after(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """What else the task found: numbers under each seed, None where a run diverged; the rest of the first seed."""
+    found: dict[str, Any] = {"numbers": {}, "pictures": {}, "texts": {}}
+    for name, runs in outcomes.items():
+        numbers = [None if outcome.after is None else outcome.after["numbers"] for outcome in runs]
+        for key in dict.fromkeys(key for row in numbers if row for key in row):
+            values = [None if row is None else row.get(key) for row in numbers]
+            found["numbers"].setdefault(key, {})[name] = values
+        first = next((outcome.after for outcome in runs if outcome.after is not None), None)
+        for what in ("pictures", "texts"):
+            for key, value in (first or {}).get(what, {}).items():
+                found[what].setdefault(key, {})[name] = value
+    return found
 
 
 def _tuning(runs: list[dict[str, Any]], found: Found) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from gradprix.tasks._seeds import fresh
 from gradprix.tasks._stream import Stream
 from gradprix.tasks._task import called_with, first_line
 
+from ._after import kept
+
 COPIED = 0.5
 """The share of official test examples that may be training examples, too: tables with few different rows have some."""
 
@@ -64,6 +66,11 @@ def sound(task: Task) -> None:
         raise refuse(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number. Take its mean.")
     if not loss.isfinite():
         raise refuse(f"the loss of a batch of new networks is {loss.item()}. Look for missing values in the data.")
+    if task.after is not None:
+        after = task.after
+        with torch.no_grad():
+            tried("its after fails", lambda: kept(after(model.eval(), inputs, targets)))
+        model.train()
     if not loss.requires_grad:
         raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
     tried("its loss has no gradient", loss.backward)

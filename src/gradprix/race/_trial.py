@@ -82,6 +82,7 @@ class Outcome:
         test_metric: after the last step; None unless judged; the task's baseline if it diverged.
         diverged: the first step, from 1, whose training loss was not finite; None if all were.
         test_parts: the metric on each of some parts of an official test set, where there is one.
+        after: what else the task found of the trained network.
     """
 
     curve: list[tuple[int, float, float, float]]
@@ -89,6 +90,7 @@ class Outcome:
     test_metric: float | None
     diverged: int | None
     test_parts: list[float] | None = None
+    after: dict[str, Any] | None = None
 
     @property
     def valid_loss(self) -> float:

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from gradprix.race import REPORT, Result
 
 from . import _figures, _less, _page, _training
+from ._after import after
 from ._page import Record, section
 from ._sections import again, answer, notices, protocol, settings
 
@@ -20,6 +21,7 @@ SECTIONS = {
     "pairs": "Pairs",
     "sensitivity": "Learning rates",
     "curves": "Curves",
+    "after": "What they made",
     "less": "With less",
     "settings": "Settings",
     "protocol": "Protocol",
@@ -92,12 +94,15 @@ def report(record: Record, folder: str | None = None) -> str:
     ]
     # With a baseline, the ranking shows every comparison there is.
     figures = [row for row in drawn if row[0] != "pairs" or record["plan"]["baseline"] is None]
-    sections = {key: text for key, text in SECTIONS.items() if key != "pairs" or len(figures) == len(drawn)}
+    made = after(record)
+    gone = ["pairs"] * (len(figures) < len(drawn)) + ["after"] * (not made)
+    sections = {key: text for key, text in SECTIONS.items() if key not in gone}
     body = [
         f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
         answer(record),
         notices(record),
         *(section(key, title, figure(key, draw(record), say(record), w)) for key, title, draw, say, w in figures),
+        *([section("after", "What they made", made)] if made else []),
         section("less", "With fewer trials, and how soon", less(record), _less.pace(record)),
         section("settings", "Tuned settings", settings(record)),
         section("protocol", "What was done, and what it is worth", protocol(record)),

@@ -87,6 +87,9 @@ a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .875rem; padding-bottom: .8rem;
   border-bottom: 1px solid var(--line); }
+.gallery { display: flex; flex-wrap: wrap; gap: 1rem; }
+.made { margin: 0; } .made img { width: 220px; image-rendering: pixelated; display: block; }
+.soft { color: var(--soft); }
 nav b { margin-right: auto; letter-spacing: .02em; }
 h1 { font-size: 2rem; line-height: 1.2; letter-spacing: -.015em; margin: 2.4rem 0 .3rem; }
 h2 { font-size: 1.35rem; line-height: 1.3; letter-spacing: -.01em; margin: 3.6rem 0 .5rem; }

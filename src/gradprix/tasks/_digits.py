@@ -1,6 +1,7 @@
 """Handwritten digits, 8 by 8: real, and trained in a second."""
 
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +28,22 @@ def data() -> Data:
     file = metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(file), delimiter=",")
     return Data(torch.tensor(table[:, :-1] / 16, dtype=torch.float32), torch.tensor(table[:, -1]).long(), stratify=True)
+
+
+def make(preset: str = "default", path: Path | None = None) -> Task:
+    """The task. Its examples come with scikit-learn, so that there is no other copy of them.
+
+    Args:
+        preset: `"small"`, `"default"` or `"large"`.
+        path: must be None.
+
+    Raises:
+        ValueError: when given a path.
+    """
+    if path is not None:
+        raise ValueError("the examples of digits are those of scikit-learn: there is no other copy to take.")
+    changes = {"small": {"epochs": 5, "trials": 6, "seeds": 6}, "large": {"epochs": 60}}
+    return digits.change(**changes.get(preset, {}))
 
 
 digits = Task(

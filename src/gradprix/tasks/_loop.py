@@ -40,6 +40,9 @@ class Loop:
     batch_size: ClassVar[int] = 0
     epochs: ClassVar[int] = 0
     schedule: ClassVar[str] = "its own"
+    entries: ClassVar[tuple[str, ...]] = ()
+    trials: ClassVar[int | None] = None
+    seeds: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not trains(self.train):

@@ -3,15 +3,19 @@
 import difflib
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ._digits import digits
+from . import _digits
 from ._task import Task, first_line
 
-ALL: dict[str, Task] = {task.name: task for task in (digits,)}
+MAKERS: dict[str, Callable[[str, Path | None], Task]] = {"digits": _digits.make}
+"""What makes each built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
+PRESETS = ("small", "default", "large")
+"""For tests and first tries, in seconds; for an answer, in minutes; for a larger machine."""
+ALL: dict[str, Task] = {name: make("default", None) for name, make in MAKERS.items()}
 
 
 class UnknownNameError(ValueError):
@@ -24,19 +28,46 @@ class UnknownNameError(ValueError):
         super().__init__(f"no {kind} is called {name!r}. {listed}{hint}")
 
 
-def find(name: str) -> Any:
+def built_in(name: str, preset: str = "default", path: str | Path | None = None) -> Task:
+    """A built-in task.
+
+    Args:
+        name: as `gradprix list tasks` has it, with the preset behind it if it likes: `mnist-small`.
+        preset: `"small"` takes seconds, `"default"` minutes, `"large"` wants a larger machine.
+        path: a copy of its examples of your own, instead of the archive that is fetched.
+
+    Raises:
+        UnknownNameError: when there is no such task or preset.
+    """
+    if preset not in PRESETS:
+        raise UnknownNameError("preset", preset, PRESETS)
+    stem, _, last = name.rpartition("-")
+    if preset == "default" and stem in MAKERS and last in PRESETS:
+        name, preset = stem, last
+    if name not in MAKERS:
+        raise UnknownNameError("task", name, ALL, " Your own is file.py:name; `gradprix new task.py` writes one.")
+    task = MAKERS[name](preset, None if path is None else Path(path))
+    return task if preset == "default" else task.change(name=f"{name}-{preset}")
+
+
+def find(name: str, preset: str | None = None, path: str | Path | None = None) -> Any:
     """A built-in task by its name, or what `mine.py:task` or `package.module:task` names; `mine.py` alone for `task`.
+
+    Args:
+        name: which.
+        preset: of a built-in task: `"small"`, `"default"` or `"large"`.
+        path: a copy of a built-in task's examples of your own.
 
     Raises:
         UnknownNameError: when there is no such built-in task.
         ValueError: when there is no such file, module or name.
     """
-    if name in ALL:
-        return ALL[name]
+    if ":" not in name and not name.endswith(".py"):
+        return built_in(name, preset or "default", path)
+    if preset is not None or path is not None:
+        raise ValueError("a preset and a copy of the data are for built-in tasks; yours has what its file says.")
     if name.endswith(".py"):
         name = f"{name}:task"
-    if ":" not in name:
-        raise UnknownNameError("task", name, ALL, " Your own is file.py:name; `gradprix new task.py` writes one.")
     return imported(name)
 
 

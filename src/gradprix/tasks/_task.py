@@ -13,6 +13,8 @@ from ._fingerprint import fingerprint
 from ._schedule import SCHEDULES
 from ._seeds import fresh
 
+After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -56,6 +58,13 @@ class Task:
         schedule: how the learning rate goes: `"cosine"`, `"linear"` or `"constant"`.
         about: one sentence.
         pretrained: whether networks begin with the same weights under every seed, as when they are fine-tuned.
+        entries: who races when nobody is named; the ten of the default bracket when empty.
+        trials: tuning trials for each entry, unless the race says otherwise; those of the protocol when None.
+        seeds: final runs of each entry, likewise.
+        after: `after(network, inputs, targets)` looks at a trained network and its test examples, once, after the last
+            step of a final run, and returns by name what else is worth knowing: numbers (the report has their means
+            over seeds, with no verdict), pictures (arrays `[height, width]` or `[height, width, 3]`, bytes or from 0 to
+            1) and texts (`{what it was made from: what was made}`). The report shows those of the first final seed.
         noise: about how much the difference of two tuned entries varies from seed to seed (a standard deviation, in the
             metric's units), when it is known; only used to say beforehand what a race can tell.
     """
@@ -72,6 +81,10 @@ class Task:
     about: str = ""
     noise: float | None = None
     pretrained: bool = False
+    entries: tuple[str, ...] = ()
+    trials: int | None = None
+    seeds: int | None = None
+    after: After | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
@@ -105,7 +118,7 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what the task is: network, weights under seed 0, examples, and the code of its functions."""
-        about = (self.name, self.loss, self.metric.name, self.metric.score, self.baseline)
+        about = (self.name, self.loss, self.metric.name, self.metric.score, self.baseline, self.after)
         return fingerprint(*about, fresh(self.model, 0), self.loaded.identity)
 
     def __getstate__(self) -> dict[str, Any]:
