@@ -90,6 +90,8 @@ def made_up(
         },
         "cost": {"trials": 56, "examples": 16800, "seconds": 1.0, "step_seconds": dict.fromkeys(values, 0.002)},
         "best": {"name": chosen, "optimizer": "SGD", "arguments": {"lr": 0.1}, "schedule": "cosine", "code": code},
+        "after": {"numbers": {}, "pictures": {}, "texts": {}},
+        "parts": None,
         "less": {
             "expected": {name: [0.5, 0.8, 0.9 + 0.01 * i] for i, name in enumerate(values)},
             "chance": {name: [1 / len(values)] * 3 for name in values},

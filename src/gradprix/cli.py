@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradprix import _data_command
+from gradprix._suite_command import suite
 
 if TYPE_CHECKING:
     from gradprix.race import Result
@@ -305,6 +306,9 @@ def export(
     with usage(JournalError, FileNotFoundError, ValueError, OSError):
         for file in load(folder).export(to.value, out):
             typer.echo(file)
+
+
+app.command()(suite)
 
 
 def _finish(result: "Result", as_json: bool) -> None:

@@ -15,6 +15,7 @@ from ._plan import SEEDS, TRIALS, Plan
 from ._progress import Watch, progress
 from ._race import make_plan, race, run
 from ._result import PICTURE, REPORT, Best, Result, load
+from ._suite import suite, summed_up
 from ._verdict import Pair, Verdict, judge
 from ._width import MemoryTooSmallError
 
@@ -52,6 +53,8 @@ __all__ = [
     "progress",
     "race",
     "run",
+    "suite",
+    "summed_up",
     "twin",
 ]
 

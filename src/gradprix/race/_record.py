@@ -112,6 +112,7 @@ def make_record(
         "tried": tried,
         "near_limit": limit,
         "after": _after(outcomes),
+        "parts": parts,
         "less": with_less(plan.entries, points, tried, outcomes, metric, trivial),
         "curves": {name: _curves(runs) for name, runs in outcomes.items()},
         "versions": {**described["versions"], "python": platform.python_version()},

@@ -4,14 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Plotly takes a while to import, and a console needs none of it.
-_HOME = {"answer": "_console", "report": "_report", "write_picture": "_picture", "write_report": "_report"}
+_HOME = {
+    "answer": "_console",
+    "report": "_report",
+    "suite_page": "_suite_page",
+    "write_picture": "_picture",
+    "write_report": "_report",
+}
 
-__all__ = ["answer", "report", "write_picture", "write_report"]
+__all__ = ["answer", "report", "suite_page", "write_picture", "write_report"]
 
 if TYPE_CHECKING:
     from ._console import answer
     from ._picture import write_picture
     from ._report import report, write_report
+    from ._suite_page import suite_page
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """A race and its plan as text for a terminal."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -134,6 +135,19 @@ def tasks() -> RenderableType:
     for task in ALL.values():
         table.add_row(task.name, task.about, task.metric.name, str(task.batch_size), str(task.epochs))
     return table
+
+
+def suite(summary: dict[str, Any], page: Path) -> RenderableType:
+    """What races on several tasks say together; then a line an optimizer, a column a task."""
+    names = list(summary["tasks"])
+    table = _table("margins behind the best", "mean", *names, right=tuple(range(1, len(names) + 2)))
+    for entry in summary["entries"]:
+        regrets = {name: f"{task['regrets'][entry]:.1f}" for name, task in summary["tasks"].items()}
+        leads = [entry in task["leads"] for task in summary["tasks"].values()]
+        cells = [f"[bold]{x}[/]" if lead else x for x, lead in zip(regrets.values(), leads, strict=True)]
+        table.add_row(entry, f"{summary['single'][entry]['mean']:.1f}", *cells)
+    lines = [*summary["text"], f"Page: {page}"]
+    return Group(*map(Text, lines), Text(), table, Text("In bold: the leading group of each task."))
 
 
 def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:

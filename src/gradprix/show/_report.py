@@ -64,16 +64,25 @@ def put_beside(result: Result, name: str, data: bytes) -> Path:
         raise ValueError(
             f"this race is kept in no folder, so its {name} has no place. Race with `out`, or use `report`."
         )
-    handle, temporary = tempfile.mkstemp(dir=result.folder, prefix=name, suffix=".part")
+    return put(result.folder / name, data)
+
+
+def put(path: Path, data: bytes) -> Path:
+    """Write a file, all of it or nothing.
+
+    Raises:
+        OSError: when it cannot be written; what was there before is still there.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.chmod(temporary, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
-        os.replace(temporary, result.folder / name)
+        os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    return result.folder / name
+    return path
 
 
 def report(record: Record, folder: str | None = None) -> str:

@@ -1,0 +1,63 @@
+"""The command line's `gradprix suite`: the same optimizers on several tasks."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PAGE, SUMMARY = "suite.html", "suite.json"
+
+
+def suite(
+    tasks: Annotated[
+        str | None, typer.Option(help="Names with commas between; all built-in tasks by default.", metavar="A,B")
+    ] = None,
+    optimizers: Annotated[
+        str | None, typer.Option(help="Who races on each of them; the textbook's family by default.", metavar="A,B")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="`small`, `default` or `large`.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Tuning trials for each optimizer; each task's own by default.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Final runs of each; each task's own by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Suites with different numbers share no seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the races are kept, each in a folder of its own.")] = Path(
+        "runs/suite"
+    ),
+    processes: Annotated[int | None, typer.Option(help="How many train at once; as many as cores by default.")] = None,
+    memory: Annotated[float | None, typer.Option(help="GB; half of what is free by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+) -> None:
+    """Race the same optimizers on several tasks, and say what one choice for all would cost.
+
+    The same command again finishes what is missing and repeats nothing.
+    """
+    from gradprix.cli import usage
+    from gradprix.race import Local, WorkerError, load, progress
+    from gradprix.race import suite as race_all
+    from gradprix.show import suite_page, write_report
+    from gradprix.show._report import put
+
+    with usage(ValueError, TypeError, WorkerError, OSError), progress() as watch:
+        summary = race_all(
+            tasks,
+            optimizers,
+            preset=preset,
+            trials=trials,
+            seeds=seeds,
+            seed=seed,
+            out=out,
+            engine=Local(processes, memory),
+            watch=watch,
+        )
+        for name in summary["tasks"]:
+            write_report(load(out / name))
+        put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+        put(out / PAGE, suite_page(summary).encode())
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+        return
+    from gradprix.show import _console
+
+    _console.console().print(_console.suite(summary, out / PAGE))

@@ -1,0 +1,219 @@
+"""The same optimizers raced on several tasks: who leads where, and what one choice for all would cost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradprix.tasks import ALL, UnknownNameError
+
+from ._answer import listed
+from ._engine import Engine
+from ._entry import Entry
+from ._progress import Watch
+from ._race import make_plan, run
+from ._verdict import judge
+
+ENTRIES_OF_A_SUITE = ("momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "adamax")
+"""Who races when nobody is named: the textbook's family at one batch size."""
+DRAWS = 2_000
+"""Bootstrap samples of tasks."""
+TAUS = tuple(round(0.1 * i, 1) for i in range(101))
+"""How far behind the best of a task, in margins, a profile is told for."""
+Record = Mapping[str, Any]
+
+
+def suite(
+    tasks: str | Iterable[str] | None = None,
+    optimizers: str | Iterable[str | Entry] | None = None,
+    *,
+    preset: str | None = None,
+    trials: int | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
+    out: Path,
+    engine: Engine,
+    watch: Watch = lambda *_: None,
+) -> dict[str, Any]:
+    """Race on one task after the other, each kept in a folder of its own, and sum up. What is finished is not repeated.
+
+    Args:
+        tasks: names of built-in tasks, as a list or with commas between; all of them when None.
+        optimizers: who races on each of them, as in `race`; the textbook's family when None.
+        preset: of the tasks: `"small"`, `"default"` or `"large"`.
+        trials: tuning trials for each optimizer; each task's own number when None.
+        seeds: final runs of each; each task's own number when None.
+        seed: suites with different numbers share no seed.
+        out: the folder in which each race has its own.
+        engine: where they are run.
+        watch: hears how far each is.
+
+    Returns:
+        The summary: what `summed_up` returns, and the folder.
+
+    Raises:
+        UnknownNameError: for a task that is not built in.
+        ValueError: as `race`.
+    """
+    names = list(ALL) if tasks is None else tasks.split(",") if isinstance(tasks, str) else list(tasks)
+    for name in names:
+        if name not in ALL:
+            raise UnknownNameError("task", name, ALL)
+    budget: dict[str, Any] = {"preset": preset, "trials": trials, "seeds": seeds, "seed": seed}
+    plans = [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
+    records = {}
+    for plan in plans:
+        records[plan.task.name] = run(plan, out / plan.task.name, engine, _named(watch, plan.task.name)).record
+    return summed_up(records)
+
+
+def _named(watch: Watch, name: str) -> Watch:
+    return lambda stage, done, total: watch(f"{name}: {stage}", done, total)
+
+
+def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
+    """What races with the same entries on several tasks say together, as JSON.
+
+    A *regret* is how far an entry's mean is behind the best one's, in units of the task's margin, the smallest
+    difference that matters there: one scale for all metrics.
+
+    Args:
+        records: each task's record, by its name.
+
+    Returns:
+        `text`: sentences. `entries`: the smallest mean regret first. `tasks`: each one's metric, margin, means, leading
+        group, regrets and diverged runs. `profile`: for each entry the share of tasks on which its regret is at most so
+        many margins (Dolan & Moré 2002, doi:10.1007/s101070100263, with differences in the place of ratios), and its
+        95 % band over tasks drawn with replacement. `single`: for each entry its mean and its largest regret.
+        `crossings`: pairs that win against each other on different tasks, at 5 % for all pairs of all tasks together.
+        `defaults`: for each entry on which tasks its default settings came within the margin of its tuned ones.
+
+    Raises:
+        ValueError: when the races have different entries.
+    """
+    entries = [entry["name"] for entry in next(iter(records.values()))["entries"]]
+    for name, record in records.items():
+        if [entry["name"] for entry in record["entries"]] != entries:
+            raise ValueError(f"the race on {name} has other entries than the first: race all on all.")
+    tasks = {name: _told(record) for name, record in records.items()}
+    regrets = np.array([[task["regrets"][entry] for task in tasks.values()] for entry in entries])
+    single = {
+        entry: {"mean": float(row.mean()), "most": float(row.max())}
+        for entry, row in zip(entries, regrets, strict=True)
+    }
+    summary = {
+        "entries": sorted(entries, key=lambda entry: single[entry]["mean"]),
+        "tasks": tasks,
+        "profile": profile(entries, regrets),
+        "single": single,
+        "crossings": crossings(records),
+        "defaults": {entry: _defaults(records, entry) for entry in entries},
+    }
+    return {"text": sentences(summary), **summary}
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What the races say together, each sentence from its numbers."""
+    tasks, single = summary["tasks"], summary["single"]
+    best = summary["entries"][0]
+    leads = {entry: [name for name, task in tasks.items() if entry in task["leads"]] for entry in summary["entries"]}
+    most = max(map(len, leads.values()))
+    often = [entry for entry in summary["entries"] if len(leads[entry]) == most]
+    worst = max(tasks, key=lambda name: tasks[name]["regrets"][best])
+    found = [
+        f"In the leading group most often: {listed(often)}, on {most} of {len(tasks)} tasks.",
+        f"The best single choice for all of them is {best}: on average {single[best]['mean']:.1f} margins behind the "
+        f"best of each task, at most {single[best]['most']:.1f} ({worst}).",
+    ]
+    for pair in summary["crossings"]:
+        a, b = pair["a"], pair["b"]
+        found.append(f"{a} wins against {b} on {listed(pair['a_wins'])}, {b} against {a} on {listed(pair['b_wins'])}.")
+    if not summary["crossings"]:
+        found.append(
+            "No two optimizers win against each other on different tasks, at 5 % for all pairs of all tasks together."
+        )
+    kept = {entry: [name for name, good in found.items() if good] for entry, found in summary["defaults"].items()}
+    tried = {entry: len(found) for entry, found in summary["defaults"].items()}
+    each = [f"{entry} {len(kept[entry])} of {tried[entry]}" for entry in summary["entries"] if tried[entry]]
+    if each:
+        found.append(f"The default learning rate came within the margin of the tuned one on: {listed(each)} tasks.")
+    return found
+
+
+def _told(record: Record) -> dict[str, Any]:
+    """What one race contributes."""
+    metric, entries = record["plan"]["metric"], record["entries"]
+    means = {entry["name"]: entry["final"]["mean"] for entry in entries}
+    turn = 1 if metric["higher_is_better"] else -1
+    best = max(means, key=lambda name: turn * means[name])
+    margin = metric["margin"] * (abs(means[best]) if metric["relative"] else 1)
+    return {
+        "metric": metric,
+        "trivial": record["plan"]["trivial"],
+        "about": record["about"],
+        "margin": margin,
+        "means": means,
+        "leads": [entry["name"] for entry in entries if entry["leads"]],
+        "take": record["verdict"]["take"],
+        "regrets": {name: turn * (means[best] - mean) / margin for name, mean in means.items()},
+        "rates": {entry["name"]: entry["tuned"]["lr"] for entry in entries},
+        "windows": {entry["name"]: entry["window"] for entry in entries},
+        "diverged": {entry["name"]: entry["final"]["diverged"] for entry in entries},
+        "trials": record["budget"]["trials"],
+        "seeds": record["budget"]["seeds"],
+        "seconds": record["cost"]["seconds"],
+    }
+
+
+def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Shares of tasks on which each entry is at most so many margins behind the best, with a band over tasks.
+
+    Args:
+        entries: their names.
+        regrets: `[entries, tasks]`.
+    """
+    within = regrets[:, :, None] <= np.array(TAUS)  # [entries, tasks, taus]
+    drawn = np.random.default_rng(0).integers(regrets.shape[1], size=(DRAWS, regrets.shape[1]))
+    bands = np.quantile(within[:, drawn].mean(2), (0.025, 0.975), axis=1)  # [2, entries, taus]
+    each = zip(entries, within.mean(1).tolist(), *bands.tolist(), strict=True)
+    shares = {entry: {"share": share, "low": low, "high": high} for entry, share, low, high in each}
+    return {"margins": list(TAUS), "entries": shares}
+
+
+def crossings(records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """Pairs of which one wins on some tasks and the other on some others, each race judged at its part of the 5 %."""
+    won: dict[tuple[str, str], list[str]] = {}
+    for name, record in records.items():
+        metric = record["plan"]["metric"]
+        verdict = judge(
+            {entry["name"]: entry["final"]["values"] for entry in record["entries"]},
+            higher_is_better=metric["higher_is_better"],
+            margin=metric["margin"],
+            relative=metric["relative"],
+            level=record["verdict"]["looks"][-1][1] / len(records),
+            parts=record["parts"],
+        )
+        for pair in verdict.pairs:
+            if pair.words == "wins":
+                won.setdefault((pair.a, pair.b), []).append(name)
+    names = dict.fromkeys(name for pair in won for name in pair)
+    return [
+        {"a": a, "b": b, "a_wins": won[a, b], "b_wins": won[b, a]}
+        for a, b in combinations(names, 2)
+        if (a, b) in won and (b, a) in won
+    ]
+
+
+def _defaults(records: Mapping[str, Record], entry: str) -> dict[str, bool]:
+    """On which tasks an entry's default settings were within the margin of its tuned ones, on the first tuning seed."""
+    found = {}
+    for name, record in records.items():
+        default, tuned = record["less"]["default"][entry], record["less"]["tuned"][entry]
+        metric = record["plan"]["metric"]
+        turn = 1 if metric["higher_is_better"] else -1
+        margin = metric["margin"] * (abs(tuned) if metric["relative"] else 1)
+        if default is not None:
+            found[name] = bool(turn * (tuned - default) <= margin)
+    return found

@@ -1,0 +1,105 @@
+"""What a suite says, as sentences, a table and two figures: pure functions from its summary."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from plotly import graph_objects as go
+
+from gradprix.race._answer import listed
+
+from . import _page
+from ._style import COLOURS, DASHES, INK, finish
+
+Summary = Mapping[str, Any]
+SHOWN = 8.0
+"""Margins behind the best beyond which a profile is not drawn."""
+BANDS = 4
+"""Entries with bands: the best few; more hide each other."""
+
+
+def regrets(summary: Summary) -> go.Figure:
+    """How far behind the best of each task: a row an entry, a column a task, by number as well as by fill."""
+    entries, names = summary["entries"], list(summary["tasks"])
+    values = [[summary["tasks"][name]["regrets"][entry] for name in names] for entry in entries]
+    text = [
+        [
+            f"<b>{value:.1f}</b>" if entry in summary["tasks"][name]["leads"] else f"{value:.1f}"
+            for value, name in zip(row, names, strict=True)
+        ]
+        for row, entry in zip(values, entries, strict=True)
+    ]
+    fig = go.Figure(
+        go.Heatmap(
+            x=[escape(name) for name in names],
+            y=[escape(entry) for entry in entries],
+            z=[[min(value, SHOWN) for value in row] for row in values],
+            text=text,
+            texttemplate="%{text}",
+            textfont={"size": 13, "color": INK},
+            zmin=0,
+            zmax=SHOWN,
+            colorscale=[[0, "rgba(0,114,178,0.45)"], [1 / SHOWN, "rgba(0,114,178,0.06)"], [1, "rgba(213,94,0,0.6)"]],
+            showscale=False,
+            xgap=2,
+            ygap=2,
+            hovertemplate="%{y} on %{x}: %{text} margins behind the best<extra></extra>",
+        )
+    )
+    fig.update_xaxes(side="top", showgrid=False, ticks="")
+    fig.update_yaxes(autorange="reversed", showgrid=False, ticks="")
+    return finish(fig, 80 + 40 * len(entries))
+
+
+def profile(summary: Summary) -> go.Figure:
+    """The share of tasks on which an entry is at most so many margins behind the best, with bands for the best few."""
+    fig, margins = go.Figure(), summary["profile"]["margins"]
+    shown = [x for x in margins if x <= SHOWN]
+    for i, entry in enumerate(summary["entries"]):
+        found = summary["profile"]["entries"][entry]
+        colour, group = COLOURS[i % len(COLOURS)], {"legendgroup": entry}
+        if i < BANDS:
+            red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+            clear = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
+            fig.add_scatter(x=shown, y=[100 * y for y in found["high"][: len(shown)]], **clear, **group)
+            low = [100 * y for y in found["low"][: len(shown)]]
+            fill = f"rgba({red},{green},{blue},0.12)"
+            fig.add_scatter(x=shown, y=low, fill="tonexty", fillcolor=fill, **clear, **group)
+        fig.add_scatter(
+            x=shown,
+            y=[100 * y for y in found["share"][: len(shown)]],
+            mode="lines",
+            name=escape(entry),
+            line={"color": colour, "dash": DASHES[i // len(COLOURS) % len(DASHES)], "width": 2, "shape": "hv"},
+            hovertemplate=f"{escape(entry)}: at most %{{x}} margins behind on %{{y:.0f}} %<extra></extra>",
+            **group,
+        )
+    fig.update_xaxes(title="margins behind the best of a task", range=[0, SHOWN])
+    fig.update_yaxes(title="share of tasks", ticksuffix=" %", range=[0, 103])
+    return finish(fig, 440, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+
+
+def table(summary: Summary) -> str:
+    """A row a task: how it was judged, who leads, what to take."""
+    rows = []
+    for name, task in summary["tasks"].items():
+        metric = task["metric"]
+        best = max(task["means"].values()) if metric["higher_is_better"] else min(task["means"].values())
+        cells = [
+            f"<b>{escape(name)}</b>",
+            escape(metric["name"]),
+            _value(metric, task["trivial"]),
+            _value(metric, best),
+            _value(metric, task["margin"], sign=False),
+            escape(listed(task["leads"])),
+            escape(task["take"]),
+            f"{task['trials']} + {task['seeds']}",
+            f"{task['seconds'] / 60:.1f}",
+        ]
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = ["task", "metric", "trivial", "best mean", "margin", "leading group", "take", "trials + seeds", "minutes"]
+    return _page.table(head, f"<tbody>{''.join(rows)}</tbody>", numeric=False)
+
+
+def _value(metric: Mapping[str, Any], number: float, sign: bool = True) -> str:
+    return f"{100 * number:.1f}{' %' * sign}" if metric["percent"] else f"{number:.4g}"

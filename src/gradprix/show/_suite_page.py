@@ -1,0 +1,42 @@
+"""The page of a suite: what races on several tasks say together, with a link to the report of each."""
+
+from html import escape
+
+from gradprix.race import REPORT
+from gradprix.race._answer import listed
+
+from . import _page, _suite
+from ._page import section
+from ._report import SCRIPTS, figure
+from ._suite import Summary
+
+SECTIONS = {"tasks": "Tasks", "regrets": "Behind the best", "profile": "One choice for all", "reports": "Reports"}
+
+
+def suite_page(summary: Summary) -> str:
+    """The whole page as HTML.
+
+    Args:
+        summary: of a suite; the page is to lie beside the folders of its races.
+    """
+    first, *rest = summary["text"]
+    number = len(summary["tasks"])
+    links = [f'<li><a href="{escape(name)}/{REPORT}">{escape(name)}</a></li>' for name in summary["tasks"]]
+    read_regrets = (
+        "How far each mean is behind the best of its task, in margins: units of the smallest difference that matters "
+        "there. Bold: the leading group, which nothing wins against. The smallest mean over tasks comes first."
+    )
+    read_profile = (
+        "The share of tasks on which an optimizer is at most so many margins behind the best. Further up and further "
+        f"left is better. Bands: 95&nbsp;% over {number} tasks drawn with replacement, for the best {_suite.BANDS}; "
+        "with so few tasks they are wide, and other tasks may rank otherwise."
+    )
+    body = [
+        f"<h1>{listed([escape(name) for name in summary['entries']])} on {number} tasks</h1>",
+        f'<div class="answer"><p class="first">{escape(first)}</p>{"".join(f"<p>{escape(x)}</p>" for x in rest)}</div>',
+        section("tasks", "Tasks", _suite.table(summary)),
+        section("regrets", "Behind the best", figure("regrets", _suite.regrets(summary), read_regrets, 640)),
+        section("profile", "One choice for all", figure("profile", _suite.profile(summary), read_profile, 560)),
+        section("reports", "The report of each race", f"<ul>{''.join(links)}</ul>"),
+    ]
+    return _page.page(f"gradprix: {number} tasks", SECTIONS, SCRIPTS, "\n".join(body))

@@ -1,0 +1,116 @@
+"""The same optimizers on several tasks: what their races say together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gradprix.cli import app
+from gradprix.race import summed_up
+from gradprix.race._suite import TAUS, profile
+from gradprix.show import suite_page
+
+NOISE = np.array([0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)])
+
+
+def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True, relative: bool = False) -> Any:
+    """As much of a race's record as a suite reads."""
+    entries = [
+        {
+            "name": name,
+            "final": {"values": (mean + NOISE * (-1) ** i).tolist(), "mean": mean, "diverged": 0},
+            "leads": i == 0,
+            "tuned": {"lr": 0.1},
+            "window": 1.0,
+        }
+        for i, (name, mean) in enumerate(means.items())
+    ]
+    metric = {"name": "score", "higher_is_better": higher, "margin": margin, "relative": relative, "percent": False}
+    return {
+        "about": "Made up.",
+        "entries": entries,
+        "plan": {"metric": metric, "trivial": 0.0},
+        "verdict": {"take": next(iter(means)), "looks": [[16, 0.035]]},
+        "budget": {"trials": 19, "seeds": 16},
+        "cost": {"seconds": 60.0},
+        "parts": None,
+        "less": {"default": {**dict.fromkeys(means, 0.5), "c": None}, "tuned": dict.fromkeys(means, 0.505)},
+    }
+
+
+MEANS = {"one": {"a": 0.9, "b": 0.8, "c": 0.9}, "two": {"a": 0.5, "b": 0.55, "c": 0.545}}
+
+
+def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:
+    found = summed_up({name: raced(means) for name, means in MEANS.items()})
+    assert found["tasks"]["one"]["regrets"] == pytest.approx({"a": 0, "b": 10, "c": 0})
+    assert found["tasks"]["two"]["regrets"] == pytest.approx({"a": 5, "b": 0, "c": 0.5})
+    assert found["single"]["a"] == pytest.approx({"mean": 2.5, "most": 5})
+    assert found["entries"] == ["c", "a", "b"], "the smallest mean regret first"
+    loss = summed_up({"loss": raced({"a": 2.0, "b": 2.6}, higher=False, margin=0.1, relative=True)})
+    assert loss["tasks"]["loss"]["regrets"] == pytest.approx({"a": 0, "b": 3}), "a tenth of 2.0 is 0.2"
+
+
+def test_a_crossing_is_a_win_on_either_side_at_its_part_of_the_level() -> None:
+    found = summed_up({name: raced(means) for name, means in MEANS.items()})
+    crossed = {(pair["a"], pair["b"]): (pair["a_wins"], pair["b_wins"]) for pair in found["crossings"]}
+    assert crossed == {("a", "b"): (["one"], ["two"])}, "c is never behind a by more than the margin where a leads"
+    assert "a wins against b on one, b against a on two." in found["text"]
+    alone = summed_up({"one": raced(MEANS["one"])})
+    assert alone["crossings"] == []
+    assert any(text.startswith("No two optimizers win against each other") for text in alone["text"])
+    many = {f"one {i}": raced(MEANS["one"]) for i in range(2000)}
+    few = {"one": raced(MEANS["one"]), "two": raced({"a": 0.5, "b": 0.5 + 0.011, "c": 0.5})}
+    assert summed_up(few)["crossings"], "a small difference, sure enough for two tasks"
+    assert not summed_up({**many, "two": few["two"]})["crossings"], "but not among two thousand"
+
+
+def test_profiles_count_tasks_and_their_bands_hold_them() -> None:
+    found = profile(["a", "b"], np.array([[0.0, 0.5, 3.0], [1.0, 0.0, 0.0]]))
+    share = dict(zip(TAUS, found["entries"]["a"]["share"], strict=True))
+    assert [share[tau] for tau in (0.0, 0.4, 0.5, 2.9, 3.0)] == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
+    for each in found["entries"].values():
+        assert (np.array(each["low"]) <= each["share"]).all()
+        assert (np.array(each["share"]) <= each["high"]).all()
+    assert found["entries"]["a"]["low"][0] == 0
+    assert found["entries"]["a"]["high"][0] == 1
+
+
+def test_defaults_count_where_they_were_tried() -> None:
+    found = summed_up({"one": raced(MEANS["one"]), "two": raced(MEANS["two"], margin=0.001)})
+    assert found["defaults"] == {"a": {"one": True, "two": False}, "b": {"one": True, "two": False}, "c": {}}
+    (text,) = [text for text in found["text"] if "within the margin of the tuned one on" in text]
+    assert "a 1 of 2" in text
+    assert "b 1 of 2" in text
+    assert "c " not in text.split(":")[1]
+
+
+def test_races_with_other_entries_are_no_suite() -> None:
+    with pytest.raises(ValueError, match="the race on two has other entries"):
+        summed_up({"one": raced({"a": 1, "b": 2}), "two": raced({"a": 1, "c": 2})})
+
+
+def test_the_page_says_it_all() -> None:
+    page = suite_page(summed_up({name: raced(means) for name, means in MEANS.items()}))
+    for part in ("a wins against b on one", 'href="one/report.html"', 'id="figure-regrets"', 'id="figure-profile"'):
+        assert part in page
+
+
+def test_a_suite_from_the_command_line_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["suite", "--tasks", "digits", "--optimizers", "adam,momentum", "--preset", "small", "--trials", "1"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert list(found["tasks"]) == ["digits-small"]
+    folder = tmp_path / "runs" / "suite"
+    assert json.loads((folder / "suite.json").read_text()) == found
+    assert (folder / "suite.html").exists()
+    assert (folder / "digits-small" / "report.html").exists()
+    again = CliRunner().invoke(app, words)
+    assert json.loads((folder / "suite.json").read_text()) == found, "from the journal, its times too"
+    assert "margins behind the best" in again.stdout
+    assert CliRunner().invoke(app, ["suite", "--tasks", "digit"]).exit_code == 2
