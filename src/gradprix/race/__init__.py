@@ -7,13 +7,15 @@ from types import ModuleType
 from gradprix.tasks._task import TaskError
 
 from ._budget import estimate, fitted, measured
+from ._course import run
 from ._engine import Engine, Local, WorkerError
 from ._entry import BRACKETS, ENTRIES, Entry, entries, twin
 from ._journal import BusyError, Journal, JournalError, OtherRaceError
 from ._looks import NoLookLeftError
+from ._make import make_plan
 from ._plan import SEEDS, TRIALS, Plan
 from ._progress import Watch, progress
-from ._race import make_plan, race, run
+from ._race import race
 from ._result import PICTURE, REPORT, Best, Result, load
 from ._suite import suite, summed_up
 from ._verdict import Pair, Verdict, judge

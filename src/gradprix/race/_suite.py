@@ -10,10 +10,11 @@ import numpy as np
 from gradprix.tasks import ALL, UnknownNameError
 
 from ._answer import listed
+from ._course import run
 from ._engine import Engine
 from ._entry import Entry
+from ._make import make_plan
 from ._progress import Watch
-from ._race import make_plan, run
 from ._verdict import judge
 
 ENTRIES_OF_A_SUITE = ("momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "adamax")

@@ -1,0 +1,91 @@
+"""What a race will do, from what a user says of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradprix.rules import Axis, choice
+from gradprix.tasks import Task, find
+from gradprix.tasks._loop import Loop, Problem, loop, trains
+from gradprix.tasks._schedule import SCHEDULES
+
+from ._entry import Entry, all_tuning, entries
+from ._plan import SEEDS, TRIALS, Plan
+
+
+def make_plan(
+    task: Any,
+    optimizers: str | Iterable[str | Entry] | None = None,
+    *,
+    bracket: str = "rules",
+    tune: str | Sequence[str] | None = None,
+    trials: int | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    schedule: str | None = None,
+    margin: float | None = None,
+    direction: str | None = None,
+    baseline: str | None = None,
+    preset: str | None = None,
+    data: str | Path | None = None,
+    seed: int = 0,
+    compile: bool = False,  # noqa: A002  # as torch calls it
+) -> Plan:
+    """Decide everything about a race, without running it. The arguments are those of `race`."""
+    if isinstance(task, str):
+        task = find(task, preset, data)
+    elif preset is not None or data is not None:
+        raise ValueError("preset and data are for built-in tasks, given by their names.")
+    problem = posed(task, direction, margin)
+    problem = problem.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
+    default = problem.entries if bracket == "rules" else ()
+    chosen = entries(optimizers or default or None, bracket, baseline)
+    if tune is not None:
+        names = [name.strip() for name in tune.split(",")] if isinstance(tune, str) else list(tune)
+        chosen = all_tuning(chosen, names, training_axes(problem))
+    trials = (problem.trials or TRIALS) if trials is None else trials
+    seeds = (problem.seeds or SEEDS) if seeds is None else seeds
+    return Plan(problem, tuple(chosen), trials, seeds, seed, compile, baseline=baseline)
+
+
+def posed(given: Any, direction: str | None, margin: float | None) -> Problem:
+    """What is to be raced on: a task, or a training loop.
+
+    Args:
+        given: either, or a function that returns a task, or one that trains: `train(make_optimizer, seed)`.
+        direction: whether more or less is better, for a training loop.
+        margin: the smallest difference that matters; its own when None.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    found = given
+    if callable(found) and not isinstance(found, Task | Loop):
+        if trains(found):
+            if direction is None:
+                raise ValueError(
+                    f"{found.__name__} is a training loop: say whether more of what it yields is better, "
+                    'direction="max" (--direction max), or less, "min".'
+                )
+            return loop(found, direction, margin=margin)
+        found = found()
+    if not isinstance(found, Task | Loop):
+        raise TypeError(
+            f"{given!r} is a {type(found).__name__}: give a gp.Task, a function that returns one, or a training loop "
+            "train(make_optimizer, seed)."
+        )
+    if direction is not None:
+        raise ValueError("direction is for training loops: a task's metric says itself which way is better.")
+    if margin is not None:
+        found = found.change(metric=replace(found.metric, margin=margin, relative=False))
+    return found
+
+
+def training_axes(problem: Problem) -> dict[str, Axis]:
+    """Where batch size and schedule are searched."""
+    if isinstance(problem, Loop):
+        return {}
+    sizes = sorted({max(1, int(problem.batch_size * factor)) for factor in (0.25, 0.5, 1, 2, 4)})
+    return {"batch_size": choice(*sizes), "schedule": choice(*SCHEDULES)}
