@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from gradprix.cli import app
 from gradprix.race import summed_up
 from gradprix.race._suite import TAUS, profile
-from gradprix.show import suite_page
+from gradprix.show import first_choices, suite_page
 
 NOISE = np.array([0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)])
 
@@ -114,3 +114,19 @@ def test_a_suite_from_the_command_line_repeats_nothing(tmp_path: Path, monkeypat
     assert json.loads((folder / "suite.json").read_text()) == found, "from the journal, its times too"
     assert "margins behind the best" in again.stdout
     assert CliRunner().invoke(app, ["suite", "--tasks", "digit"]).exit_code == 2
+
+
+def test_what_to_try_first_is_what_the_suite_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "evidence.json"
+    found = summed_up({name: raced(means) for name, means in MEANS.items()})
+    made = {"command": "a command", "machine": {"cpu": "a processor"}, "versions": {"torch": "2"}, "seconds": 120.0}
+    file.write_text(json.dumps({**made, **found}))
+    text, rows = first_choices("two", file)
+    assert [row["entry"] for row in rows] == ["b", "c", "a"]
+    assert [row["margins"] for row in rows] == pytest.approx([0, 0.5, 5])
+    assert "a leads by score; take a first." in text, "as the race said"
+    assert "19 trials + 16 fresh seeds each, learning rate only, 1.0 minutes (a processor, torch 2)" in text[2]
+    with pytest.raises(ValueError, match="no problem in the suite is called 'three'"):
+        first_choices("three", file)
+    with pytest.raises(ValueError, match="no suite of all tasks"):
+        first_choices("two", tmp_path / "none.json")

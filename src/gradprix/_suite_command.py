@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,9 @@ def suite(
     optimizers: Annotated[
         str | None, typer.Option(help="Who races on each of them; the textbook's family by default.", metavar="A,B")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="`small`, `default` or `large`.")] = None,
+    preset: Annotated[
+        Literal["small", "default", "large"] | None, typer.Option(help="Seconds, minutes, or for a larger machine.")
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Tuning trials for each optimizer; each task's own by default.")
     ] = None,

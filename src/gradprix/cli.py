@@ -4,9 +4,8 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +14,13 @@ from gradprix._suite_command import suite
 
 if TYPE_CHECKING:
     from gradprix.race import Result
+
+WHO, MUCH, JUDGED, WHERE = (
+    "Who races, and what is tuned",
+    "How much of it",
+    "How it is judged",
+    "Where, and what is shown",
+)
 
 app = typer.Typer(
     name="gradprix",
@@ -25,52 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(_data_command.app, name="data")
-
-
-class Bracket(StrEnum):
-    """What is compared."""
-
-    rules = "rules"
-    data = "data"
-
-
-class Schedule(StrEnum):
-    """How the learning rate goes."""
-
-    cosine = "cosine"
-    linear = "linear"
-    warmup = "warmup"
-    constant = "constant"
-
-
-class Direction(StrEnum):
-    """Which way is better."""
-
-    max = "max"
-    min = "min"
-
-
-class Preset(StrEnum):
-    """How large a built-in task is."""
-
-    small = "small"
-    default = "default"
-    large = "large"
-
-
-class Form(StrEnum):
-    """What tables are written as."""
-
-    csv = "csv"
-    parquet = "parquet"
-    latex = "latex"
-
-
-class What(StrEnum):
-    """What there is to list."""
-
-    optimizers = "optimizers"
-    tasks = "tasks"
 
 
 @contextlib.contextmanager
@@ -117,37 +77,52 @@ def race(
             help="Names with commas between, or `all`: see `gradprix list optimizers`. "
             "`mine.py:MyOpt` or `package:Class` is any class of torch.optim.Optimizer.",
             metavar="A,B|all",
+            rich_help_panel=WHO,
         ),
     ] = None,
     bracket: Annotated[
-        Bracket, typer.Option(help="`rules` races optimizers, `data` races one rule at three batch sizes.")
-    ] = Bracket.rules,
+        Literal["rules", "data"],
+        typer.Option(help="`rules` races optimizers, `data` races one rule at three batch sizes.", rich_help_panel=WHO),
+    ] = "rules",
     tune: Annotated[
         str | None,
         typer.Option(
             help="What to tune besides the learning rate: `beta1,momentum,weight_decay,batch_size,schedule` and the "
             "like. Each optimizer tunes those that it has.",
             metavar="A,B",
+            rich_help_panel=WHO,
         ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Tuning trials for each optimizer; the task's own number, or 19, by default.")
+        int | None,
+        typer.Option(
+            help="Tuning trials for each optimizer; the task's own number, or 19, by default.", rich_help_panel=MUCH
+        ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Fresh seeds for the final, 6 or more; the task's own number, or 16, by default.")
+        int | None,
+        typer.Option(
+            help="Fresh seeds for the final, 6 or more; the task's own number, or 16, by default.", rich_help_panel=MUCH
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training examples; the task's own by default.")
+        int | None,
+        typer.Option(help="Passes over the training examples; the task's own by default.", rich_help_panel=MUCH),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples a step; the task's own by default.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples a step; the task's own by default.", rich_help_panel=MUCH)
+    ] = None,
     schedule: Annotated[
-        Schedule | None, typer.Option(help="How the learning rate goes; the task's own by default.")
+        Literal["cosine", "linear", "warmup", "constant"] | None,
+        typer.Option(help="How the learning rate goes; the task's own by default.", rich_help_panel=MUCH),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(help="The smallest difference that matters; the task's own by default.")
+        float | None,
+        typer.Option(help="The smallest difference that matters; the task's own by default.", rich_help_panel=JUDGED),
     ] = None,
     direction: Annotated[
-        Direction | None, typer.Option(help="Which way is better, for a training loop of your own.")
+        Literal["max", "min"] | None,
+        typer.Option(help="Which way is better, for a training loop of your own.", rich_help_panel=JUDGED),
     ] = None,
     baseline: Annotated[
         str | None,
@@ -155,37 +130,56 @@ def race(
             help="Compare the others with this one alone, and not with each other: fewer comparisons, so that each "
             "can tell smaller differences. To be chosen before anything is seen.",
             metavar="NAME",
+            rich_help_panel=JUDGED,
         ),
     ] = None,
     preset: Annotated[
-        Preset | None,
-        typer.Option(help="Of a built-in task: seconds, minutes, or for a larger machine."),
+        Literal["small", "default", "large"] | None,
+        typer.Option(help="Of a built-in task: seconds, minutes, or for a larger machine.", rich_help_panel=MUCH),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A copy of a built-in task's data of your own: see `gradprix data --help`.")
+        Path | None,
+        typer.Option(
+            help="A copy of a built-in task's data of your own: see `gradprix data --help`.", rich_help_panel=WHERE
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="About how long the race may take: what is raced, and how often, is chosen to fit."),
+        typer.Option(
+            help="About how long the race may take: what is raced, and how often, is chosen to fit.",
+            rich_help_panel=MUCH,
+        ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
-    seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be done, and stop.", rich_help_panel=MUCH)
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.", rich_help_panel=WHERE)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.", rich_help_panel=WHERE)
+    ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="How many train at once; as many as there are cores by default.")
+        int | None,
+        typer.Option(help="How many train at once; as many as there are cores by default.", rich_help_panel=WHERE),
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(help="How much the race may take, in GB; half of what is free by default.")
+        float | None,
+        typer.Option(help="How much the race may take, in GB; half of what is free by default.", rich_help_panel=WHERE),
     ] = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks: half a minute, for races that take many.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile the networks: half a minute, for races that take many.", rich_help_panel=WHERE
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=WHERE)
+    ] = False,
 ) -> None:
     """Tune optimizers fairly, race them on fresh seeds, and say what the result is worth.
 
-    Every optimizer gets the same number of trials, every run the same number of training examples. The same command
-    again finishes what is missing and repeats nothing.
+    Every optimizer gets the same number of trials, every run the same number of training examples.
+
+    The same command again finishes what is missing and repeats nothing.
     """
     from gradprix.race import (
         JournalError,
@@ -207,17 +201,17 @@ def race(
         made = make_plan(
             task,
             optimizers,
-            bracket=bracket.value,
+            bracket=bracket,
             tune=tune,
             trials=trials,
             seeds=seeds,
             epochs=epochs,
             batch_size=batch_size,
-            schedule=schedule.value if schedule else None,
+            schedule=schedule,
             margin=margin,
-            direction=direction.value if direction else None,
+            direction=direction,
             baseline=baseline,
-            preset=preset.value if preset else None,
+            preset=preset,
             data=data,
             seed=seed,
             compile=compile_,
@@ -243,13 +237,23 @@ def race(
 
 
 @app.command("list")
-def list_(what: Annotated[What | None, typer.Argument(help="Both when left out.")] = None) -> None:
-    """List the optimizers and tasks there are."""
+def list_(
+    what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Both when left out.")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option("--for", help="Which optimizers to try first on a problem like this task.", metavar="TASK"),
+    ] = None,
+) -> None:
+    """List the optimizers and tasks there are, or which optimizers to try first on a problem, with the evidence."""
     from gradprix.show import _console
 
-    if what != What.tasks:
+    if problem is not None:
+        with usage(ValueError):
+            _console.console().print(_console.choices(problem))
+        return
+    if what != "tasks":
         _console.console().print(_console.optimizers())
-    if what != What.optimizers:
+    if what != "optimizers":
         _console.console().print(_console.tasks())
 
 
@@ -297,14 +301,14 @@ def report(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
-    to: Annotated[Form, typer.Option(help="The form of the files.")] = Form.csv,
+    to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="The form of the files.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="Where to; the race's own folder by default.")] = None,
 ) -> None:
     """Write a finished race as tables: entries, verdict, trials, finals and curves."""
     from gradprix.race import JournalError, load
 
     with usage(JournalError, FileNotFoundError, ValueError, OSError):
-        for file in load(folder).export(to.value, out):
+        for file in load(folder).export(to, out):
             typer.echo(file)
 
 

@@ -14,6 +14,7 @@ from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL
 
 from . import _page
+from ._evidence import evidence, first_choices
 
 
 def console(stderr: bool = False) -> Console:
@@ -127,6 +128,24 @@ def optimizers() -> RenderableType:
         row = (entry.name, f"{entry.optimizer}{fixed}{batch}", entry.about, f"{low:g} to {high:g}")
         table.add_row(*row)
     return table
+
+
+def choices(name: str) -> RenderableType:
+    """Which optimizers to try first on a problem, with the evidence beside it."""
+    text, rows = first_choices(name)
+    metric = evidence()["tasks"][name]["metric"]
+    head = ("", metric["name"], "margins behind", "learning rate", "near-best rates", "diverged")
+    table = _table(*head, right=tuple(range(1, len(head))))
+    for row in rows:
+        table.add_row(
+            f"[bold]{row['entry']}[/]" if row["leads"] else row["entry"],
+            value(metric, row["mean"]),
+            f"{row['margins']:.1f}",
+            f"{row['lr']:g}",
+            f"× {10 ** row['window']:.3g}" if row["window"] else "-",
+            str(row["diverged"]),
+        )
+    return Group(*map(Text, text), Text(), table, Text("In bold: the leading group, which nothing wins against."))
 
 
 def tasks() -> RenderableType:

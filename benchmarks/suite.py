@@ -1,0 +1,42 @@
+"""Which optimizer for which problem: the textbook's family on every built-in task, each race by the whole protocol.
+
+    python benchmarks/suite.py            # an hour or more on two cores; `gradprix list optimizers --for` tells from it
+python benchmarks/suite.py --out X      # kept in X, runs/suite otherwise; the same command goes on where it was left
+"""
+
+import argparse
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from gradprix.race import Local, progress, suite
+from gradprix.show import EVIDENCE
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    """Race on all tasks, and write the summary with what it was made by."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="where the races are kept")
+    out = parser.parse_args().out
+    with progress() as watch:
+        summary = suite(out=out, engine=Local(), watch=watch)
+    made = {
+        "command": "python benchmarks/suite.py",
+        "machine": {"cores": os.cpu_count(), "cpu": processor(), "system": platform.system()},
+        "versions": {name: metadata.version(name) for name in ("gradprix", "torch", "numpy")},
+        "seconds": sum(task["seconds"] for task in summary["tasks"].values()),
+    }
+    EVIDENCE.write_text(json.dumps({**made, **summary}, indent=1) + "\n")
+    print("\n".join(summary["text"]))
+
+
+if __name__ == "__main__":
+    main()
