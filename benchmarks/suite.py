@@ -11,7 +11,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from gradprix.race import Local, progress, suite
+from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="where the races are kept")
     out = parser.parse_args().out
     with progress() as watch:
-        summary = suite(out=out, engine=Local(), watch=watch)
+        summary = suite(suite_plans(), out, Local(), watch)
     made = {
         "command": "python benchmarks/suite.py",
         "machine": {"cores": os.cpu_count(), "cpu": processor(), "system": platform.system()},

@@ -27,6 +27,9 @@ def suite(
     out: Annotated[Path, typer.Option(help="Where the races are kept, each in a folder of its own.")] = Path(
         "runs/suite"
     ),
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be done and how long it takes, and stop.")
+    ] = False,
     processes: Annotated[int | None, typer.Option(help="How many train at once; as many as cores by default.")] = None,
     memory: Annotated[float | None, typer.Option(help="GB; half of what is free by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
@@ -36,23 +39,21 @@ def suite(
     The same command again finishes what is missing and repeats nothing.
     """
     from gradprix.cli import usage
-    from gradprix.race import Local, WorkerError, load, progress
+    from gradprix.race import Local, WorkerError, estimate, load, measured, progress, suite_plans
     from gradprix.race import suite as race_all
-    from gradprix.show import suite_page, write_report
+    from gradprix.show import _console, suite_page, write_report
     from gradprix.show._report import put
 
-    with usage(ValueError, TypeError, WorkerError, OSError), progress() as watch:
-        summary = race_all(
-            tasks,
-            optimizers,
-            preset=preset,
-            trials=trials,
-            seeds=seeds,
-            seed=seed,
-            out=out,
-            engine=Local(processes, memory),
-            watch=watch,
-        )
+    with usage(ValueError, TypeError):
+        engine = Local(processes, memory)
+        plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
+    if plan:
+        with usage(ValueError, WorkerError):
+            took = {made.task.name: estimate(made, measured(made, Local(processes, memory))) for made in plans}
+        _console.console().print(_console.suite_plan(plans, took))
+        return
+    with usage(ValueError, WorkerError, OSError), progress() as watch:
+        summary = race_all(plans, out, engine, watch)
         for name in summary["tasks"]:
             write_report(load(out / name))
         put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
@@ -60,6 +61,4 @@ def suite(
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
         return
-    from gradprix.show import _console
-
     _console.console().print(_console.suite(summary, out / PAGE))

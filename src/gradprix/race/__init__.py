@@ -17,7 +17,7 @@ from ._plan import SEEDS, TRIALS, Plan
 from ._progress import Watch, progress
 from ._race import race
 from ._result import PICTURE, REPORT, Best, Result, load
-from ._suite import suite, summed_up
+from ._suite import suite, suite_plans, summed_up
 from ._verdict import Pair, Verdict, judge
 from ._width import MemoryTooSmallError
 
@@ -56,6 +56,7 @@ __all__ = [
     "race",
     "run",
     "suite",
+    "suite_plans",
     "summed_up",
     "twin",
 ]

@@ -14,6 +14,7 @@ from ._course import run
 from ._engine import Engine
 from ._entry import Entry
 from ._make import make_plan
+from ._plan import Plan
 from ._progress import Watch
 from ._verdict import judge
 
@@ -26,33 +27,15 @@ TAUS = tuple(round(0.1 * i, 1) for i in range(101))
 Record = Mapping[str, Any]
 
 
-def suite(
-    tasks: str | Iterable[str] | None = None,
-    optimizers: str | Iterable[str | Entry] | None = None,
-    *,
-    preset: str | None = None,
-    trials: int | None = None,
-    seeds: int | None = None,
-    seed: int = 0,
-    out: Path,
-    engine: Engine,
-    watch: Watch = lambda *_: None,
-) -> dict[str, Any]:
-    """Race on one task after the other, each kept in a folder of its own, and sum up. What is finished is not repeated.
+def suite_plans(
+    tasks: str | Iterable[str] | None = None, optimizers: str | Iterable[str | Entry] | None = None, **budget: Any
+) -> list[Plan]:
+    """The plans of a suite, one a task.
 
     Args:
         tasks: names of built-in tasks, as a list or with commas between; all of them when None.
         optimizers: who races on each of them, as in `race`; the textbook's family when None.
-        preset: of the tasks: `"small"`, `"default"` or `"large"`.
-        trials: tuning trials for each optimizer; each task's own number when None.
-        seeds: final runs of each; each task's own number when None.
-        seed: suites with different numbers share no seed.
-        out: the folder in which each race has its own.
-        engine: where they are run.
-        watch: hears how far each is.
-
-    Returns:
-        The summary: what `summed_up` returns, and the folder.
+        budget: `preset`, `trials`, `seeds` and `seed`, as in `race`.
 
     Raises:
         UnknownNameError: for a task that is not built in.
@@ -62,8 +45,24 @@ def suite(
     for name in names:
         if name not in ALL:
             raise UnknownNameError("task", name, ALL)
-    budget: dict[str, Any] = {"preset": preset, "trials": trials, "seeds": seeds, "seed": seed}
-    plans = [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
+    return [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
+
+
+def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambda *_: None) -> dict[str, Any]:
+    """Race on one task after the other, each kept in a folder of its own, and sum up. What is finished is not repeated.
+
+    Args:
+        plans: the races.
+        out: the folder in which each race has its own.
+        engine: where they are run.
+        watch: hears how far each is.
+
+    Returns:
+        What `summed_up` returns.
+
+    Raises:
+        ValueError: as `run`.
+    """
     records = {}
     for plan in plans:
         records[plan.task.name] = run(plan, out / plan.task.name, engine, _named(watch, plan.task.name)).record

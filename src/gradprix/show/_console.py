@@ -1,5 +1,6 @@
 """A race and its plan as text for a terminal."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,18 @@ def tasks() -> RenderableType:
     for task in ALL.values():
         table.add_row(task.name, task.about, task.metric.name, str(task.batch_size), str(task.epochs))
     return table
+
+
+def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float]) -> RenderableType:
+    """What a suite will do, and about how long that takes."""
+    table = _table("task", "what it is", "networks", "minutes", right=(2, 3))
+    for made in plans:
+        name = made.task.name
+        table.add_row(name, made.task.about, f"{made.runs:,}", f"{seconds[name] / 60:.1f}")
+    networks, total = sum(made.runs for made in plans), sum(seconds.values())
+    who = listed([entry.name for entry in plans[0].entries])
+    text = f"{who} on {len(plans)} tasks: {networks:,} networks, about {_long(total)} on this machine."
+    return Group(Text(text), Text(), table)
 
 
 def suite(summary: dict[str, Any], page: Path) -> RenderableType:
