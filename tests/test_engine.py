@@ -46,7 +46,7 @@ class Killer(threading.Thread):
 
 def engine(processes: int = 2, lane: int = 2) -> Local:
     local = Local(processes)
-    local.shapes = {32: Shape(lane, processes)}
+    local.shapes = {(TASK.fingerprint, 32): Shape(lane, processes)}
     return local
 
 
@@ -113,12 +113,15 @@ def test_the_shape_is_measured_once_for_a_task_and_machine(tmp_path: Path, monke
     assert shape(TASK, todo, Form(), 4, 1e12, everywhere) == Shape(64, 2), "more than cores do not pay here"
 
 
-def test_each_batch_size_has_a_shape_of_its_own() -> None:
+def test_each_task_and_batch_size_has_a_shape_of_its_own() -> None:
     all_at_once = [Trial(t.rule, t.values, 1, 0, 1, "cosine", False) for t in trials(4)]
     local = Local(1)
     list(local.run(TASK, [*trials(4, epochs=1), *all_at_once]))
 
-    assert local.shapes.keys() == {32, 0}
+    other = TASK.change(name="other")
+    list(local.run(other, trials(4, epochs=1)))
+
+    assert local.shapes.keys() == {(TASK.fingerprint, 32), (TASK.fingerprint, 0), (other.fingerprint, 32)}
     assert width.bytes_of_one(TASK, all_at_once, Form()) > 3 * width.bytes_of_one(TASK, trials(4), Form())
 
 

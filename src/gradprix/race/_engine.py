@@ -73,7 +73,8 @@ class Local:
             raise ValueError(f"memory = {memory}: it must be more than 0 (GB).")
         self.processes = processes or joblib.cpu_count()
         self.bytes = None if memory is None else memory * 1e9
-        self.shapes: dict[int, Shape] = {}  # by batch size: a larger batch leaves room for fewer networks
+        # By task and batch size: a larger batch leaves room for fewer networks.
+        self.shapes: dict[tuple[str, int], Shape] = {}
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function answers in a worker process."""
@@ -98,17 +99,19 @@ class Local:
         self, task: Problem, trials: Sequence[Trial], watch: Watch = lambda done: None, how: Form = STACKED
     ) -> Iterator[Finished]:
         """Run the trials, in lanes of like ones."""
-        task.fingerprint  # noqa: B018  # found out here, once, and sent along
+        about = task.fingerprint  # found out here, once, and sent along
+        shapes: dict[int, Shape] = {}
         for size in dict.fromkeys(trial.batch_size for trial in trials):
-            if size in self.shapes:
-                continue
-            alike = [trial for trial in trials if trial.batch_size == size]
-            if isinstance(task, Loop):
-                self.shapes[size] = Shape(1, self.processes)
-            else:
-                self.shapes[size] = shape(task, alike, how, self.processes, self.bytes, self.everywhere)
-        lanes, done = divide(trials, self.shapes), 0.0
-        processes = min(self.shapes[trial.batch_size].processes for trial in trials)
+            if (about, size) not in self.shapes:
+                alike = [trial for trial in trials if trial.batch_size == size]
+                self.shapes[about, size] = (
+                    Shape(1, self.processes)
+                    if isinstance(task, Loop)
+                    else shape(task, alike, how, self.processes, self.bytes, self.everywhere)
+                )
+            shapes[size] = self.shapes[about, size]
+        lanes, done = divide(trials, shapes), 0.0
+        processes = min(each.processes for each in shapes.values())
         for death in count(1):
             left = dict(enumerate(lanes))
             try:
