@@ -25,9 +25,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from gradprix import optim, rules
+from gradprix import optim, rules, tasks
 from gradprix.optim import _like
-from gradprix.race import BRACKETS, ENTRIES, Entry
+from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
 from gradprix.rules._formula import symbol
 from gradprix.rules._rule import ANY, DOMAINS
@@ -394,7 +394,26 @@ def price(file: Path = RACE) -> str:
     return f"{table(head, lines)}\n\n{about}. Times are for one network, from start to end."
 
 
-MEASURED: dict[str, Callable[[], str]] = {"price": price, "rules": every, "speed": speed, "twins": twins_table}
+def task_table() -> str:
+    """Every built-in task: what it is, how it is judged, and what a race on it does by default."""
+    lines = []
+    for task in tasks.ALL.values():
+        metric, share = task.metric, 100 if task.metric.percent else 1
+        margin = f"{100 * metric.margin:g} % of the better" if metric.relative else f"{share * metric.margin:g}"
+        who = len(task.entries) or len(BRACKETS["rules"])
+        budget = f"{who} × ({task.trials or TRIALS} + {task.seeds or SEEDS})"
+        trivial = f"{share * task.baseline:.4g}"
+        lines.append((f"`{task.name}`", task.about, metric.name, trivial, margin, str(task.epochs), budget))
+    return table(["", "what it is", "judged by", "trivial", "margin", "epochs", "networks"], lines)
+
+
+MEASURED: dict[str, Callable[[], str]] = {
+    "price": price,
+    "rules": every,
+    "speed": speed,
+    "tasks": task_table,
+    "twins": twins_table,
+}
 
 
 def api(module: str) -> str:
