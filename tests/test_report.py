@@ -33,7 +33,12 @@ def made_up(
 ) -> dict[str, Any]:
     """A record with known numbers: each entry tuned at 0.1, a run at 10 diverged, a value at the baseline diverged."""
     metric = {"margin": 0.005, "relative": False, "percent": True, **metric}
-    given: dict[str, Any] = {"margin": metric["margin"], "relative": metric["relative"], "baseline": baseline}
+    given: dict[str, Any] = {
+        "margin": metric["margin"],
+        "relative": metric["relative"],
+        "baseline": baseline,
+        "level": 0.035,
+    }
     found = race.judge(values, higher_is_better=higher_is_better, **given)
     seeds = len(next(iter(values.values())))
     tried = [

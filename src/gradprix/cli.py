@@ -219,16 +219,18 @@ def race(
         engine = Local(processes, memory)
     folder = out or Path("runs") / made.task.name
     with usage(ValueError, WorkerError):
+        seconds = None
         if minutes is not None:
-            made = fitted(made, minutes, engine, None if plan else folder)
+            made, seconds = fitted(made, minutes, engine, None if plan else folder)
         if plan and as_json:
             typer.echo(json.dumps(made.describe(), indent=1))
             return
         if plan:
-            _console.console().print(_console.plan(made, estimate(made, measured(made, engine))))
+            seconds = seconds or estimate(made, measured(made, engine))
+            _console.console().print(_console.plan(made, seconds))
             return
         if not as_json and (sys.stderr.isatty() or minutes is not None):
-            _console.console(stderr=True).print(_console.plan(made))
+            _console.console(stderr=True).print(_console.plan(made, seconds))
     with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:
         result = run(made, folder, engine, watch)
     if result.reused and not as_json:

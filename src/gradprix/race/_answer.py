@@ -14,6 +14,9 @@ NEAR = 2.0
 
 The median, because one seed's luckiest loss is no standard for the others.
 """
+PART = 0.25
+"""Where losses are not all positive, twice one says nothing: there it is this part of the way to the median loss tried.
+"""
 
 
 def near_limit(tried: Mapping[str, Mapping[float, float]], spare: float | None = None) -> float:
@@ -24,14 +27,18 @@ def near_limit(tried: Mapping[str, Mapping[float, float]], spare: float | None =
         spare: how far from the median entry's best is near, for what is no loss but a score with its sign turned.
     """
     best = median(min(losses.values()) for losses in tried.values())
-    return NEAR * best if spare is None else best + NEAR * spare
+    every = [loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss)]
+    if spare is not None:
+        return best + NEAR * spare
+    return NEAR * best if not every or min(every) > 0 else best + PART * (median(every) - best)
 
 
 def window(losses: Mapping[float, float], limit: float) -> float:
     """How many decades of learning rates have losses within a limit.
 
     The run of such rates that holds the best, each end moved to where the loss crosses the limit, by interpolation
-    between neighbours in the logarithms; a diverged neighbour ends it at the last rate within.
+    between neighbours, in the logarithms where losses are positive. A diverged neighbour ends it at the last rate
+    within.
     """
     rates = sorted(losses)
     best = min(rates, key=lambda r: losses[r])
@@ -42,10 +49,11 @@ def window(losses: Mapping[float, float], limit: float) -> float:
         inside = best
         for outside in outwards:
             if losses[outside] > limit:
-                if not math.isfinite(losses[outside]) or losses[inside] <= 0:
+                if not math.isfinite(losses[outside]):
                     break
-                low, high = math.log(losses[inside]), math.log(losses[outside])
-                share = (math.log(limit) - low) / (high - low)
+                scale = math.log if losses[inside] > 0 else float
+                low, high = scale(losses[inside]), scale(losses[outside])
+                share = (scale(limit) - low) / (high - low)
                 return math.log10(inside) + share * (math.log10(outside) - math.log10(inside))
             inside = outside
         return math.log10(inside)
@@ -79,6 +87,8 @@ def take(
     wide = [name for name in leaders if round(windows[name], 1) == widest]
     least = min(memory[name] for name in wide)
     chosen = next(name for name in wide if memory[name] == least)
+    if not widest:
+        return chosen, "cheapest step"
     return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"
 
 
@@ -103,6 +113,7 @@ def sentence(
     chosen: str,
     why: str,
     code: str,
+    updates: Mapping[str, int | None],
 ) -> str:
     """The first lines of the answer: who leads, who trails, what to take."""
     if all(count == plan.seeds for count in diverged.values()):
@@ -115,21 +126,29 @@ def sentence(
     if plan.baseline is not None:
         lead, trail = against(plan.baseline, plan.task.metric, means, verdict), ""
     first = f"{plan.task.name}: {lead}"
-    lines = [first, f"{trail}{'  ' * bool(trail)}Take {chosen} ({why}): {code}", *updates(plan)]
+    lines = [first, f"{trail}{'  ' * bool(trail)}Take {chosen} ({why}): {code}", *unequal(plan, updates)]
     return "\n".join(lines)
 
 
 def leading(plan: Plan, means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
-    """Who leads, whether they can be told apart, and which of them only lead because they are erratic."""
-    leaders = verdict.leaders
-    reach = number(plan.task.metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
+    """Who leads, whether they can be told apart, and which of them only lead because they vary too much."""
+    metric, turn = plan.task.metric, 1 if plan.task.metric.higher_is_better else -1
+    behind = [turn * means[name] for name in means if name not in verdict.leaders]
+    # Nothing wins against these either, though they are behind some that something wins against.
+    vague = [name for name in verdict.leaders if behind and turn * means[name] < max(behind)]
+    leaders = [name for name in verdict.leaders if name not in vague]
+    reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
     told = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
-    apart = "differ by less than matters" if "slightly ahead" in told else "are not told apart"
+    apart = "differ by less than matters" if told <= {"ties", "slightly ahead"} else "are not told apart"
     lead = "lead and " if len(leaders) < len(means) else ""
-    text = f"{leaders[0]} leads alone ({reach})."
+    text = f"{leaders[0]} leads{'' if vague else ' alone'} ({reach})."
     if len(leaders) > 1:
         text = f"{listed(leaders)} {lead}{apart} ({reach})."
-    erratic = [f"{name} diverged on {diverged[name]} of {plan.seeds} seeds" for name in leaders if diverged[name]]
+    if vague:
+        verb = "vary" if len(vague) > 1 else "varies"
+        values = number(metric, *sorted((means[vague[0]], means[vague[-1]])))
+        text += f"  {listed(vague)} {verb} too much to be told from them ({values})."
+    erratic = [f"{n} diverged on {diverged[n]} of {plan.seeds} seeds" for n in verdict.leaders if diverged[n]]
     return f"{text}  {listed(erratic)}: too erratic to be told from the others." if erratic else text
 
 
@@ -166,12 +185,11 @@ def trailing(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> st
     return f"{listed(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
 
 
-def updates(plan: Plan) -> list[str]:
+def unequal(plan: Plan, updates: Mapping[str, int | None]) -> list[str]:
     """A line on the numbers of updates, if they differ: equal examples are not equal updates."""
-    counts = {entry.name: plan.updates(entry) for entry in plan.entries}
-    if len(set(counts.values())) == 1:
+    if len(set(updates.values())) <= 1:
         return []
-    each = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    each = ", ".join(f"{name} {count:,}" for name, count in updates.items())
     return [
         f"All saw the same {plan.examples:,} examples, in different numbers of updates ({each}): "
         "at equal examples, whoever sees more of them before each update makes fewer updates."

@@ -5,12 +5,13 @@ Time is measured, so two calls may choose differently; what was chosen is kept w
 
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gradprix.rules import Choice
 from gradprix.tasks import Task
 
 from ._check import check
@@ -111,8 +112,16 @@ def estimate(plan: Plan, cost: Cost) -> float:
     entries = {entry.name: entry for entry in plan.entries}
     total = cost.start
     for names in stages(plan):
-        sizes = Counter(plan.batch_size(entries[name]) for name in names)
-        total += sum(cost.of(rows, _steps(plan, size), max(1, plan.task.epochs)) for size, rows in sizes.items())
+        sizes: defaultdict[int, float] = defaultdict(float)
+        for name in names:
+            axis = entries[name].space.get("batch_size")
+            # Which one is tuned is not known before: as much of each.
+            each = axis.values if isinstance(axis, Choice) else (plan.batch_size(entries[name]),)
+            for size in each:
+                sizes[size] += 1 / len(each)
+        total += sum(
+            cost.of(math.ceil(rows), _steps(plan, size), max(1, plan.task.epochs)) for size, rows in sizes.items()
+        )
     return total
 
 
@@ -208,19 +217,25 @@ def _most(make: Callable[[int], Plan], fits: Callable[[Plan], bool], low: int, h
     return make(low)
 
 
-def fitted(plan: Plan, minutes: float, engine: Local, out: Path | None) -> Plan:
-    """A plan that fits the time: the one that was chosen when the same was asked for in this folder before."""
+def fitted(plan: Plan, minutes: float, engine: Local, out: Path | None) -> tuple[Plan, float]:
+    """A plan that fits the time, and about how many seconds it takes.
+
+    It is the one that was chosen when the same was asked for in this folder before.
+    """
     if not minutes > 0:
         raise ValueError(f"minutes = {minutes}: it must be more than 0.")
     key = f"{plan.key} {minutes:g}"
     with Journal(out) as journal:
         known = (journal.read("fitted") or {}).get(key)
     if known is None:
-        made = fit(plan, minutes, measured(plan, engine))
+        cost = measured(plan, engine)
+        made = fit(plan, minutes, cost)
         names = [entry.name for entry in made.entries]
         known = {"entries": names, "trials": made.trials, "seeds": made.seeds, "epochs": made.task.epochs}
+        known["seconds"] = estimate(made, cost)
         with Journal(out) as journal:
             journal.write("fitted", {**(journal.read("fitted") or {}), key: known})
     task = plan.task.change(epochs=known["epochs"]) if isinstance(plan.task, Task) else plan.task
     kept = tuple(entry for entry in plan.entries if entry.name in known["entries"])
-    return _with(plan, replace(plan, task=task, entries=kept, trials=known["trials"], seeds=known["seeds"]))
+    made = replace(plan, task=task, entries=kept, trials=known["trials"], seeds=known["seeds"])
+    return _with(plan, made), known["seconds"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from gradprix.tasks import Task
 
+from ._answer import listed
 from ._check import check
 from ._engine import Engine
 from ._journal import Journal, OtherRaceError
@@ -48,8 +49,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         if form is None or before is None or before["entries"] != described["entries"]:
             tried = engine.ask(check, plan)
             form = form or tried
-        described |= {"form": form.describe(), "tested": form.tested}
-        journal.forget("record")  # what is refused until here leaves the race that was there as it was
+        described |= {"form": form.describe()}
         journal.write("plan", described)
         journal.write("form", asdict(form))
         course = Course(plan, form, journal, engine, watch)
@@ -58,6 +58,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         finals = course.finish(tuned)
         looks = [*dict.fromkeys([*looks, (plan.seeds, given)])]
         journal.write("looks", looks)
+        journal.write("compared", compared(plan))
         cost = {"seconds": round(course.seconds, 2), "step_seconds": course.time_steps(finals)}
         record = make_record(plan, described, course.tried, tuned, finals, cost, looks)
         journal.write("record", record)
@@ -71,22 +72,36 @@ def admitted(plan: Plan, described: dict[str, Any], journal: Journal, out: Path 
         OtherRaceError: when the race there is another one.
         NoLookLeftError: when more seeds were looked at too often.
     """
-    before = journal.read("plan")
+    before, seen = journal.read("plan"), journal.read("compared")
     looks: list[Look] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
     elsewhere = f"Keep this one elsewhere, such as in {out}-2 (--out)"
     for key, what in (("fingerprint", "on another task"), ("compiled", "in another form")):
         if before is not None and before.get(key) != described[key]:
             raise OtherRaceError(f"{out} holds a race {what} ({before['task']}). {elsewhere}, or delete that one.")
-    if looks and before is not None and before["baseline"] != plan.baseline:
-        raise OtherRaceError(
-            f"the race in {out} was looked at with {_compared(before['baseline'])}: what is compared is fixed before "
-            f"anything is seen. {elsewhere}, and on other seeds (--seed)."
-        )
+    if looks and seen is not None:
+        mine = compared(plan)
+        was = [key for key in ("baseline", "margin", "relative") if seen[key] != mine[key]]
+        was += ["optimizers"] * (not set(seen["entries"]) <= set(mine["entries"]))
+        if was:
+            # Chosen after a look, they would be chosen by what came out.
+            raise OtherRaceError(
+                f"the race in {out} was looked at with another {' and '.join(was)} ({_said(seen)}): what is compared "
+                "is fixed before anything is seen; only more optimizers may join. "
+                f"{elsewhere}, on other seeds (--seed)."
+            )
     return looks, level(looks, plan.seeds)
 
 
-def _compared(baseline: str | None) -> str:
-    return "all pairs" if baseline is None else f"the baseline {baseline}"
+def compared(plan: Plan) -> dict[str, Any]:
+    """What a look at a race is a look at."""
+    metric = plan.task.metric
+    names = [entry.name for entry in plan.entries]
+    return {"entries": names, "margin": metric.margin, "relative": metric.relative, "baseline": plan.baseline}
+
+
+def _said(seen: dict[str, Any]) -> str:
+    who = listed(seen["entries"])
+    return f"{who}, margin {seen['margin']:g}, " + (f"baseline {seen['baseline']}" if seen["baseline"] else "all pairs")
 
 
 @dataclass

@@ -3,9 +3,11 @@
 import contextlib
 import math
 import os
+import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -141,11 +143,38 @@ def _workers(processes: int) -> Any:
         # Where modules are found, too: another environment means other processes, so that what is new is found.
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    return get_reusable_executor(processes, timeout=60, env=env, initializer=_get_ready)
+    with _deaf():
+        made = get_reusable_executor(processes, timeout=60, env=env, initializer=_get_ready, initargs=(os.getpid(),))
+        made.submit(int)  # it starts them
+    return made
 
 
-def _get_ready() -> None:
-    """Import, in all workers at once, what the first job would; that pickle asks for this function has done it."""
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start meanwhile never hear Ctrl-C: it is for this one, which ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _get_ready(parent: int) -> None:
+    """Import, in all workers at once, what the first job would; that pickle asks for this function has done it.
+
+    Args:
+        parent: the process without which there is nothing to work for.
+    """
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
 
 

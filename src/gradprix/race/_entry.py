@@ -1,5 +1,6 @@
 """What races: an optimizer with what is fixed, what is tuned, and how many examples it sees a step."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,6 +57,13 @@ class Entry:
             object.__setattr__(self, "about", self.rule.summary)
         if "lr" not in self.space:
             raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: lr must be among what is tuned.")
+        try:
+            json.dumps(dict(self.fixed))
+        except TypeError as error:
+            raise ValueError(
+                f"entry {self.name!r}: {error}, and what is fixed is kept as JSON. Give numbers, texts and lists of "
+                "them, or a class of which the rest is the default."
+            ) from error
         if self.batch_size is not None and self.batch_size < 0:
             raise ValueError(
                 f"entry {self.name!r}: batch_size = {self.batch_size}: it must be 1 or more, or 0 for all."
@@ -105,7 +113,7 @@ class Entry:
 
     def code(self, lr: float, **tuned: Any) -> str:
         """The call that makes this optimizer, to paste."""
-        arguments = ", ".join(f"{name}={value}" for name, value in self.arguments(lr, **tuned).items())
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments(lr, **tuned).items())
         home = "" if "." in self.optimizer else "gradprix.optim."
         return f"{home}{self.optimizer}(params, {arguments})"
 
@@ -208,8 +216,10 @@ def entries(
     elif isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()]
     chosen = [entry for name in names for entry in named(name)]
-    if baseline not in (None, "all", *(entry.name for entry in chosen)):
-        chosen += named(str(baseline))
+    if baseline not in (None, "all"):
+        known = [entry.name for entry in chosen]
+        if baseline not in known:
+            chosen += [entry for entry in named(str(baseline)) if entry.name not in known]
     doubled = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
     if doubled:
         raise ValueError(f"{', '.join(sorted(doubled))}: entered more than once. Give each entry a name of its own.")
@@ -233,7 +243,8 @@ def named(name: str | Entry) -> list[Entry]:
     if name in rules.ALL:
         return [Entry(name, rules.ALL[name])]
     if ":" in name:
-        return [Entry(name.rpartition(":")[2].lower(), imported(name))]
+        found = imported(name)
+        return [found if isinstance(found, Entry) else Entry(name.rpartition(":")[2].lower(), found)]
     raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
 
 

@@ -9,6 +9,7 @@ variance of a mean difference is what seeds add and what parts add, less what bo
 Searle, Casella & McCulloch 1992, section 4.2), and signs are flipped by seed and, independently, by part.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,15 +96,17 @@ def _drawn(count: int, n: int, seed: int) -> Floats:
     return np.asarray(drawn, np.float64)
 
 
-def threshold(differences: Floats, largest: Floats, level: float = LEVEL, parts: Parts | None = None) -> float:
-    """How many standard errors a simultaneous interval reaches to each side.
+def thresholds(
+    differences: Floats, largest: Floats, levels: Sequence[float] = (LEVEL,), parts: Parts | None = None
+) -> list[float]:
+    """How many standard errors a simultaneous interval reaches to each side, at each level.
 
     Where entries do differ, a flipped difference is mostly its own mean with a sign, alike for all pairs, and the
     largest statistic too small to cover them all: then it is the deviations from the means that must be flipped.
     """
     deviations = flip(differences - differences.mean(1, keepdims=True), parts)[3]
-    reach = max(float(np.quantile(found[0], 1 - level, method="higher")) for found in (largest, deviations))
-    return min(reach, FARTHEST)
+    every = [np.quantile(found[0], [1 - level for level in levels], method="higher") for found in (largest, deviations)]
+    return [float(reach) for reach in np.minimum(np.maximum(*every), FARTHEST)]
 
 
 def step_down(statistic: Floats, largest: Floats) -> Floats:

@@ -100,11 +100,6 @@ class Journal:
         with self._trouble("cannot be written"), self.database:
             self.database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
-    def forget(self, name: str) -> None:
-        """Keep nothing under a name."""
-        with self._trouble("cannot be written"), self.database:
-            self.database.execute("DELETE FROM about WHERE name = ?", (name,))
-
     def finished(self) -> dict[str, Outcome]:
         """Every finished trial's outcome, by key."""
         rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.made,))

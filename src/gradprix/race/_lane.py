@@ -6,6 +6,7 @@ lane runs on one thread, and its last row is spare.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
@@ -126,9 +127,9 @@ class Lane:
                 curve.append((count * (epoch + 1), *point))
             self._leave()
         for row, curve in enumerate(curves):
-            if self.diverged[row] is None and not math.isfinite(curve[-1][2]):
+            if self.diverged[row] is None and not (math.isfinite(curve[-1][2]) and math.isfinite(curve[-1][3])):
                 self.diverged[row] = self.budget.epochs * len(starts)  # the last step did it
-        return self._outcomes(curves)
+        return self._outcomes(curves, self.budget.epochs * len(starts))
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """One step of every network on its own batch, `[seeds, batch]`; returns each one's loss before it."""
@@ -208,11 +209,13 @@ class Lane:
         if self.steppers is not None:
             self.steppers.keep(index, list(self.leaves.values()))
 
-    def _outcomes(self, curves: Sequence[list[tuple[int, float, float, float]]]) -> list[Outcome]:
+    def _outcomes(self, curves: Sequence[list[tuple[int, float, float, float]]], steps: int) -> list[Outcome]:
         tests = self._judged() if self.budget.judged else {}
         outcomes = []
         for row, (curve, diverged) in enumerate(zip(curves[: self.count], self.diverged, strict=False)):
             loss, metric, parts = tests.get(row, (None, None, None))
+            if diverged is None and not all(math.isfinite(x) for x in (loss, metric) if x is not None):
+                diverged = steps
             if diverged is not None and self.budget.judged:
                 loss, metric, parts = float("inf"), self.task.baseline, None
             after = self._after(row) if diverged is None and self.budget.judged else None
@@ -240,6 +243,7 @@ class Lane:
         parts: list[Any] = [None] * len(self.rows)
         if self.data.test is not None:
             pieces = min(PARTS, self.test.shape[1])
-            each = [self.scores(outputs, targets, slice(first, None, pieces)) for first in range(pieces)]
-            parts = [list(row) for row in zip(*each, strict=True)]
+            with suppress(Exception):  # some metrics have no value on a part, as where a class is missing
+                each = [self.scores(outputs, targets, slice(first, None, pieces)) for first in range(pieces)]
+                parts = [list(row) for row in zip(*each, strict=True)]
         return dict(zip(self.rows.tolist(), zip(loss, self.scores(outputs, targets), parts, strict=True), strict=True))

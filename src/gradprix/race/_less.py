@@ -111,12 +111,24 @@ def _best_of_first(found: list[tuple[float, float]], most: int, rng: np.random.G
 
 
 def default(entry: Entry, runs: Sequence[Run]) -> Run | None:
-    """The run at an entry's default settings, or within half a rung of them; None if there was none."""
-    if list(entry.space) != ["lr"]:
-        return runs[0]
+    """The run at an entry's default settings, the rate within half a rung of its own; None if there was none."""
+    usual = {**entry.rule.hyperparameters, **entry.fixed}
+    runs = [run for run in runs if all(name not in usual or _close(run[name], usual[name]) for name in _others(entry))]
+    if not runs:
+        return None
     apart = [abs(math.log10(run["lr"] / entry.default_rate)) if entry.default_rate > 0 else math.inf for run in runs]
     nearest = min(range(len(runs)), key=apart.__getitem__)
     return runs[nearest] if apart[nearest] <= 0.5 / len(STEPS) else None
+
+
+def _others(entry: Entry) -> list[str]:
+    return [name for name in entry.space if name != "lr"]
+
+
+def _close(value: Any, usual: Any) -> bool:
+    if isinstance(value, float) and isinstance(usual, int | float):
+        return math.isclose(value, usual, rel_tol=0.02)
+    return bool(value == usual)
 
 
 def at(point: Mapping[str, Any], runs: Sequence[Run]) -> Any:

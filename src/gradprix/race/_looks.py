@@ -6,6 +6,7 @@ here added up, which holds whatever the looks have in common), and the intervals
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 LOOKS = ((16, 0.035), (32, 0.045), (64, 0.05))
 """Up to so many seeds, so much may have been spent. The first is above 2^-5, the least p-value of six seeds."""
@@ -46,3 +47,17 @@ def level(looks: Sequence[Look], seeds: int) -> float:
             f"many. {hint}; or race anew in another folder (--out, --seed)."
         )
     return left
+
+
+def later(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
+    """The looks that are left: from so many seeds, to so many, at this level.
+
+    Args:
+        seeds: how many were looked at.
+        spent: what was spent.
+        most: how many seeds there can be.
+    """
+    ends = [count for count, _ in LOOKS]
+    edges = [seeds, *(end for end in ends if end > seeds)]
+    spans = [(low + 1, high) for low, high in pairwise(edges)] + [(max(edges[-1], ends[-1]) + 1, most)]
+    return [(low, high, left) for low, high in spans if (left := allowed(high) - spent) > 1e-6]

@@ -3,9 +3,11 @@
 import math
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gradprix import optim
 from gradprix.rules import Rule
@@ -36,7 +38,14 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
     made: list[torch.optim.Optimizer] = []
 
     def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
-        made.append(maker(trial)(params, **{**arguments(trial.rule, changed(trial)), **given}))
+        params, tuned = list(params), arguments(trial.rule, changed(trial))
+        own = {name for group in params if isinstance(group, Mapping) for name in group.keys() & tuned.keys()}
+        if own := own | (given.keys() & tuned.keys()):
+            raise TaskError(
+                f"{loop.name} gives make_optimizer a {', '.join(sorted(own))} of its own, which is what the race "
+                "decides. Leave it out."
+            )
+        made.append(maker(trial)(params, **tuned, **given))
         return made[-1]
 
     curve: list[tuple[int, float, float, float]] = []
@@ -50,7 +59,7 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
             for epoch, point in enumerate(_each(loop, points), start=1):
                 numbers = _numbers(loop, point)
                 valid, test = numbers["valid"], numbers.get("test")
-                if not all(map(math.isfinite, (valid, valid if test is None else test))):
+                if _lost(made) or not all(map(math.isfinite, (valid, valid if test is None else test))):
                     diverged = epoch
                     break
                 curve.append((epoch, numbers.get("train", NAN), turn * valid, valid))
@@ -68,28 +77,48 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
         raise TaskError(f'{loop.name} yields nothing: it must yield a mapping such as {{"valid": 0.9}} each epoch.')
     if diverged is not None:
         return Outcome([*curve, (len(curve) + 1, NAN, NAN, NAN)], None, loop.baseline, diverged)
-    return Outcome(curve, None, curve[-1][3] if test is None else test, None)
+    return Outcome(curve, None, curve[-1][3] if test is None else test, None, tested=test is not None)
 
 
 def check_loop(plan: Plan, loop: Loop) -> Form:
-    """Run a loop for an epoch.
+    """Run a loop for an epoch under each of two seeds.
 
     Raises:
-        TaskError: when it fails, or yields something else than numbers.
+        TaskError: when it fails, yields something else than numbers, or does the same under both seeds.
     """
-    seen: list[Mapping[str, float]] = []
-
-    def first(make_optimizer: Any, seed: int) -> Iterable[Mapping[str, float]]:
-        points = loop.train(make_optimizer, seed)
-        for point in _each(loop, points):
-            seen.append(_numbers(loop, point))
-            yield point
-
     for entry in plan.entries:
-        outcome = run_loop(loop.change(train=first), plan.careful_trial(entry, 0), most=1)
+        seen: list[tuple[list[Mapping[str, Any]], list[Tensor]]] = []
+        for seed in range(2):
+            points: list[Mapping[str, Any]] = []
+            weights: list[Tensor] = []
+            watched = loop.change(train=partial(_watched, loop, points, weights))
+            outcome = run_loop(watched, plan.careful_trial(entry, seed), most=1)
+            seen.append((points, weights))
+        (points, weights), (others, other_weights) = seen
+        same = len(weights) == len(other_weights) and all(map(torch.equal, weights, other_weights))
+        if same and points == others:
+            raise TaskError(
+                f"{loop.name} does the same under two seeds, so that nothing could be told from more of them. Torch's, "
+                "NumPy's and Python's random numbers begin at the seed: take away what sets another one in it."
+            )
         if outcome.diverged is None:
             break
-    return Form(stacked=False, why=WHY, tested=any("test" in point for point in seen))
+    return Form(stacked=False, why=WHY)
+
+
+def _watched(
+    loop: Loop, points: list[Mapping[str, Any]], weights: list[Tensor], make_optimizer: Any, seed: int
+) -> Iterable[Mapping[str, float]]:
+    """A loop's own course, noting the weights that its optimizers were made with, and what it yields."""
+
+    def noting(params: Any, **given: Any) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = make_optimizer(params, **given)
+        weights.extend(x.detach().clone() for group in made.param_groups for x in group["params"])
+        return made
+
+    for point in _each(loop, loop.train(noting, seed)):
+        points.append(_numbers(loop, point))
+        yield point
 
 
 def maker(trial: Trial) -> Any:

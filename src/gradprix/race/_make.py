@@ -7,10 +7,11 @@ from typing import Any
 
 from gradprix.rules import Axis, choice
 from gradprix.tasks import Task, find
-from gradprix.tasks._loop import Loop, Problem, loop, trains
+from gradprix.tasks._loop import Loop, Problem, loop, name_of, trains
 from gradprix.tasks._schedule import SCHEDULES
+from gradprix.tasks._task import TaskError, first_line
 
-from ._entry import Entry, all_tuning, entries
+from ._entry import Entry, all_tuning, entries, named
 from ._plan import SEEDS, TRIALS, Plan
 
 
@@ -41,7 +42,9 @@ def make_plan(
     problem = posed(task, direction, margin)
     problem = problem.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
     default = problem.entries if bracket == "rules" else ()
-    chosen = entries(optimizers or default or None, bracket, baseline)
+    chosen = entries((default or None) if optimizers is None else optimizers, bracket, baseline)
+    if baseline is not None and ":" in baseline:
+        baseline = named(baseline)[0].name
     if tune is not None:
         names = [name.strip() for name in tune.split(",")] if isinstance(tune, str) else list(tune)
         chosen = all_tuning(chosen, names, training_axes(problem))
@@ -66,11 +69,14 @@ def posed(given: Any, direction: str | None, margin: float | None) -> Problem:
         if trains(found):
             if direction is None:
                 raise ValueError(
-                    f"{found.__name__} is a training loop: say whether more of what it yields is better, "
+                    f"{name_of(found)} is a training loop: say whether more of what it yields is better, "
                     'direction="max" (--direction max), or less, "min".'
                 )
             return loop(found, direction, margin=margin)
-        found = found()
+        try:
+            found = found()
+        except Exception as error:
+            raise TaskError(f"{name_of(found)}() fails: {type(error).__name__}: {first_line(error)}.") from error
     if not isinstance(found, Task | Loop):
         raise TypeError(
             f"{given!r} is a {type(found).__name__}: give a gp.Task, a function that returns one, or a training loop "

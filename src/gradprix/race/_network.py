@@ -31,13 +31,11 @@ class Form:
         stacked: whether they go together as one program, or one at a time.
         compiled: whether the stacked program is compiled.
         why: what a user should know about it: why they go one at a time.
-        tested: whether final runs are judged by examples that nothing was tuned by.
     """
 
     stacked: bool = True
     compiled: bool = False
     why: str = ""
-    tested: bool = True
 
     def describe(self) -> str:
         """In words, as the plan has it."""

@@ -19,12 +19,12 @@ from ._entry import Entry
 from ._search import Found, Scores, Wanted, searched
 from ._trial import Trial
 from ._tune import RESEEDED, rate, rungs
-from ._verdict import detectable
+from ._verdict import MOST_SEEDS, detectable
 
 TRIALS = 19
 SEEDS = 16
-MOST = 300
-"""Trials or seeds of one entry: a race's seeds are numbered so that up to this many never meet."""
+MOST = MOST_SEEDS
+"""Trials or seeds of one entry."""
 FEWEST_SEEDS = 6
 """With n seeds no p-value is below 2^(1-n), so fewer than six can never tell two entries apart at 5 %."""
 

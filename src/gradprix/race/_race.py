@@ -96,6 +96,6 @@ def race(
     )
     engine, folder = Local(processes, memory), None if out is None else Path(out)
     if minutes is not None:
-        plan = fitted(plan, minutes, engine, folder)
+        plan, _ = fitted(plan, minutes, engine, folder)
     with progress() as watch:
         return run(plan, folder, engine, watch)

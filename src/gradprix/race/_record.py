@@ -18,6 +18,8 @@ from ._search import Found
 from ._trial import Outcome, Trial
 from ._verdict import judge, own_interval
 
+FEWEST_PARTS = 10
+"""Parts of a test set from which their spread can be told."""
 Tried = dict[str, list[dict[str, Any]]]
 Finals = dict[str, list[tuple[Trial, Outcome]]]
 
@@ -47,18 +49,22 @@ def make_record(
     trivial = _trivial(plan, outcomes)
     values = {name: [_metric(outcome, trivial) for outcome in runs] for name, runs in outcomes.items()}
     parts = _parts(outcomes, trivial)
+    tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
     verdict = judge(
         values,
         higher_is_better=metric.higher_is_better,
         margin=metric.margin,
         relative=metric.relative,
         level=dict(looks)[plan.seeds],
+        spent=sum(given for _, given in looks),
         baseline=plan.baseline,
         parts=parts,
     )
     first = {name: _by_rate(runs) for name, runs in tried.items()}
     limit = near_limit(first, metric.margin if isinstance(plan.task, Loop) and not metric.relative else None)
-    wide = {name: window(losses, limit) for name, losses in first.items()}
+    # With other values varying too, what a rate reached says little about its neighbours.
+    alone = {entry.name for entry in plan.entries if list(entry.space) == ["lr"]}
+    wide = {name: window(losses, limit) if name in alone else 0.0 for name, losses in first.items()}
     points = {name: dict(found.point) for name, found in tuned.items()}
     memory = {entry.name: entry.rule.memory(entry.values(**points[entry.name])) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
@@ -69,13 +75,15 @@ def make_record(
     chosen, why = take(verdict, near, wide, memory, diverged, plan.baseline)
     best = _best(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
 
+    sizes = {e.name: points[e.name].get("batch_size", plan.batch_size(e)) for e in plan.entries}
+    updates = {entry.name: plan.updates(entry, sizes[entry.name]) for entry in plan.entries}
+
     def about(entry: Entry) -> dict[str, Any]:
         name, point = entry.name, points[entry.name]
-        size = point.get("batch_size", plan.batch_size(entry))
         return {
             "name": name,
             "optimizer": entry.optimizer,
-            "batch_size": size,
+            "batch_size": sizes[name],
             "tuned": point,
             "tuning": _tuning(tried[name], tuned[name]),
             "final": {"metric": metric.name, **_final(values[name]), **lost[name]},
@@ -83,7 +91,7 @@ def make_record(
             "leads": name in verdict.leaders,
             "window": wide[name],
             "memory": memory[name],
-            "updates": plan.updates(entry, size),
+            "updates": updates[name],
             "code": entry.code(**point),
         }
 
@@ -96,7 +104,7 @@ def make_record(
             "best": list(verdict.leaders),
             "take": chosen,
             "why": why,
-            "text": sentence(plan, means, verdict, diverged, chosen, why, best["code"]),
+            "text": sentence(plan, means, verdict, diverged, chosen, why, best["code"], updates),
             "protocol": protocol(plan, verdict),
             "looks": [list(look) for look in looks],
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs],
@@ -108,7 +116,7 @@ def make_record(
         },
         "best": best,
         "key": plan.key,
-        "plan": {**described, "trivial": trivial, "crossed": parts is not None},
+        "plan": {**described, "trivial": trivial, "crossed": parts is not None, "tested": tested},
         "tried": tried,
         "near_limit": limit,
         "after": _after(outcomes),
@@ -133,10 +141,11 @@ def _metric(outcome: Outcome, trivial: float) -> float:
 
 def _parts(outcomes: Mapping[str, Sequence[Outcome]], trivial: float) -> dict[str, list[list[float]]] | None:
     """The metric on parts of an official test set, if there is one and every part has a metric."""
-    known = {len(outcome.test_parts) for runs in outcomes.values() for outcome in runs if outcome.test_parts}
-    if not known or known == {1}:
+    every = [outcome for runs in outcomes.values() for outcome in runs]
+    counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
+    if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:
         return None
-    lost = [trivial] * known.pop()
+    lost = [trivial] * count
     found = {name: [outcome.test_parts or lost for outcome in runs] for name, runs in outcomes.items()}
     return found if np.isfinite(list(found.values())).all() else None
 
@@ -191,7 +200,11 @@ def _lost(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Learning curves of one entry: `examples [epochs]`, the rest `[seeds][epochs]`."""
-    table = np.array([outcome.curve for outcome in outcomes])
+    """Learning curves of one entry: `examples [epochs]`, the rest `[seeds][epochs]`; what ends early stays as it is."""
+    longest = max(len(outcome.curve) for outcome in outcomes)
+    steps = max((outcome.curve for outcome in outcomes), key=len)
+    whole = [[*o.curve, *([o.curve[-1]] * (longest - len(o.curve)))] for o in outcomes]
+    table = np.array(whole)
+    table[:, :, 0] = [point[0] for point in steps]
     names = ("train_loss", "valid_loss", "valid_metric")
     return {"examples": table[0, :, 0].tolist()} | {n: table[:, :, i].tolist() for i, n in enumerate(names, start=1)}

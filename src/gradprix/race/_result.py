@@ -131,7 +131,8 @@ class Result:
         files = [to / f"{name}.{suffix}" for name in names]
         for name, file in zip(names, files, strict=True):
             try:
-                getattr(self._frame(name), method)(file, index=False)
+                text = {"escape": True, "na_rep": "-"} if form == "latex" else {}
+                getattr(self._frame(name), method)(file, index=False, **text)
             except ImportError as error:
                 needs = "pyarrow" if form == "parquet" else "jinja2"
                 raise ValueError(f"{form} needs {needs}: pip install {needs}.") from error

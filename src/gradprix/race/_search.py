@@ -8,7 +8,7 @@ import numpy as np
 
 from gradprix.rules import Axis, Choice, Log
 
-from ._tune import REFINE, RESEEDED, SPREAD, Answers, Score, ranked, rate, tune
+from ._tune import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
 
 Point = tuple[tuple[str, Any], ...]
 """Values by name, in the order of the space."""
@@ -92,7 +92,7 @@ def _scattered(
         half /= 2 if len(losses) > wide else 1
         best = min(losses, key=lambda point: losses[point])
         yield from ask(draw.new(min(2, alone - len(losses)), set(losses), draw.shares(best), half))
-    by_loss = ranked(losses)
+    by_loss = sorted(losses, key=losses.__getitem__)  # where equal, in the order in which they were tried
     if seeds:
         tried = by_loss[:RESEEDED]
         scores |= yield [(point, seed) for point in tried for seed in range(1, seeds + 1)]

@@ -15,6 +15,8 @@ from gradprix.tasks._task import called_with, first_line
 
 from ._after import kept
 
+JUDGED = 256
+"""Validation examples that the metric is tried on."""
 COPIED = 0.5
 """The share of official test examples that may be training examples, too: tables with few different rows have some."""
 
@@ -34,16 +36,12 @@ def sound(task: Task) -> None:
             raise refuse(f"{what}: {first_line(error)}.") from error
 
     data = task.loaded
-    if not isinstance(data, Data):
-        raise refuse(f"data() returns a {type(data).__name__}. Return gp.Data(inputs, targets) or gp.Data.of(dataset).")
     split = tried("its examples cannot be divided", lambda: data.split(0))
     if copied := _copied(data):
         raise refuse(
             f"{copied:.0%} of its test examples are also examples to train on. Leave them out of one of the two."
         )
-    model = tried("model() fails", lambda: fresh(task.model, 0))
-    if not isinstance(model, nn.Module):
-        raise refuse(f"model() returns a {type(model).__name__}. Return a new torch.nn.Module each time.")
+    model = task.network(0)
     if model is fresh(task.model, 0):
         raise refuse("model() returns the same network each time. Make a new one in it.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -77,6 +75,8 @@ def sound(task: Task) -> None:
     if not any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()):
         raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
     model.eval()
+    inputs, targets = tree_map(lambda x: x[0], data.take(split.valid[:JUDGED][None]))
+    args, kwargs = called_with(inputs)
     with torch.no_grad():
         output = tried(f"its model fails in eval() ({given})", lambda: model(*args, **kwargs))
     score = tried("its metric fails", lambda: float(task.metric.score(output, targets)))

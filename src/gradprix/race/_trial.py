@@ -83,6 +83,7 @@ class Outcome:
         diverged: the first step, from 1, whose training loss was not finite; None if all were.
         test_parts: the metric on each of some parts of an official test set, where there is one.
         after: what else the task found of the trained network.
+        tested: whether it was judged by examples that nothing is tuned by.
     """
 
     curve: list[tuple[int, float, float, float]]
@@ -91,6 +92,7 @@ class Outcome:
     diverged: int | None
     test_parts: list[float] | None = None
     after: dict[str, Any] | None = None
+    tested: bool = True
 
     @property
     def valid_loss(self) -> float:

@@ -1,17 +1,20 @@
 """Who wins, who ties and what is not known: all pairs at once, from paired runs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtrit
 
-from ._flips import LEVEL, Floats, Parts, flip, step_down, threshold
-from ._looks import allowed
+from ._flips import LEVEL, Parts, flip, step_down, thresholds
+from ._looks import allowed, later
 
+MOST_SEEDS = 300
+"""Final seeds of an entry at most: a race's seeds are numbered so that up to this many never meet others."""
 Words = Literal["wins", "slightly ahead", "ties", "not settled"]
 
 
@@ -26,7 +29,8 @@ class Pair:
         ci95: simultaneous interval: all pairs' intervals, at all looks, hold together in 95 % of races.
         p: step-down p-value, adjusted for all pairs.
         words: `"wins"`, `"slightly ahead"`, `"ties"` or `"not settled"`.
-        more_seeds: about how many further seeds would settle it; None when settled.
+        more_seeds: about how many further seeds would settle it, up to the next look that can; None when settled, or
+            when not even as many as there can be would.
     """
 
     a: str
@@ -59,6 +63,7 @@ def judge(
     margin: float,
     relative: bool = False,
     level: float = LEVEL,
+    spent: float | None = None,
     baseline: str | None = None,
     parts: Mapping[str, Any] | None = None,
 ) -> Verdict:
@@ -70,6 +75,7 @@ def judge(
         margin: the smallest difference that matters, in the metric's units.
         relative: whether `margin` is a share of the better entry's mean instead.
         level: the chance of any false word that this look may take.
+        spent: what this look and those before it have taken together; `level` when None.
         baseline: the entry that the others are compared with; chosen before anything was seen.
         parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`: then intervals are for
             other seeds *and* other test examples.
@@ -92,11 +98,26 @@ def judge(
         each = np.array([parts[name] for name in names], dtype=np.float64)
         crossed = Parts.of(np.array([turn * (each[a] - each[b]) for a, b in index]))
     centre, error, statistic, largest = flip(differences, crossed)
-    half = threshold(differences, largest, level, crossed) * error
+    n = table.shape[1]
+    looks = later(n, level if spent is None else spent, MOST_SEEDS)
+    reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in looks)], crossed)
+    half = reach * error
+    # What more seeds make smaller, and what they do not: the part of the test examples.
+    by_seed = differences.var(axis=1, ddof=1)
+    fixed = np.maximum(error**2 - by_seed / n, 0)
     p = step_down(statistic, largest)
     margins = [margin * abs(means[a]) if relative else margin for a, _ in index]
     pairs = tuple(
-        _pair(names[a], names[b], centre[k], half[k], p[k], margins[k], differences[k])
+        _pair(
+            names[a],
+            names[b],
+            centre[k],
+            half[k],
+            p[k],
+            margins[k],
+            bool(differences[k].any()),
+            partial(_enough, by_seed=by_seed[k], fixed=fixed[k], n=n, looks=looks, reaches=reaches),
+        )
         for k, (a, b) in enumerate(index)
     )
     won = [pair for pair in pairs if pair.words == "wins"]
@@ -105,21 +126,55 @@ def judge(
     return Verdict(pairs, tuple(names[i] for i in order if names[i] in leads))
 
 
-def _pair(a: str, b: str, centre: float, half: float, p: float, margin: float, differences: Floats) -> Pair:
+def _pair(
+    a: str,
+    b: str,
+    centre: float,
+    half: float,
+    p: float,
+    margin: float,
+    differ: bool,
+    enough: Callable[[float], int | None],
+) -> Pair:
     low, high = centre - half, centre + half
     words: Words = "not settled"
-    if not differences.any():
+    if not differ:
         words = "ties"
     elif low > 0:
         words = "wins" if centre > margin else "slightly ahead"
     elif -margin < low and high < margin:
         words = "ties"
-    more = None
-    if words == "not settled":
-        # The interval shrinks with the square root of the seeds: until it clears zero, or fits inside the margin.
-        need = max(abs(centre), margin - abs(centre))
-        more = math.ceil(len(differences) * ((half / need) ** 2 - 1)) + 1 if need > 0 else None
+    # Until the interval clears zero, or fits inside the margin.
+    need = max(abs(centre), margin - abs(centre))
+    more = enough(need) if words == "not settled" and need > 0 else None
     return Pair(a, b, float(centre), (float(low), float(high)), float(p), words, more)
+
+
+def _enough(
+    need: float,
+    by_seed: float,
+    fixed: float,
+    n: int,
+    looks: Sequence[tuple[int, int, float]],
+    reaches: Sequence[float],
+) -> int | None:
+    """How many seeds beyond n make an interval reach no further than `need`, at the level of the look they are for.
+
+    Args:
+        need: how far it may reach.
+        by_seed: the variance of a difference over seeds.
+        fixed: the part of the squared error that more seeds leave as it is.
+        n: how many seeds there are.
+        looks: what is left: from, to, level.
+        reaches: each look's threshold.
+    """
+    for (low, high, _), reach in zip(looks, reaches, strict=True):
+        room = (need / reach) ** 2 - fixed
+        wanted = max(low, math.ceil(by_seed / room)) if room > 0 else math.inf
+        if wanted <= high:
+            looked = high if high < MOST_SEEDS else wanted
+            return int(looked - n)
+    return None
 
 
 def own_interval(values: Sequence[float]) -> tuple[float, float]:

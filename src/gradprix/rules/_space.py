@@ -70,6 +70,7 @@ class Choice:
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(_plain(value) for value in self.values))
         if len(set(self.values)) < 2 or len(set(self.values)) < len(self.values):
             raise ValueError(f"choice{self.values}: give two different values or more.")
 
@@ -80,6 +81,13 @@ class Choice:
     def share(self, value: Any) -> float:
         """Where a value is: the middle of its part."""
         return (self.values.index(value) + 0.5) / len(self.values) if value in self.values else 0.5
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples, and other libraries' numbers as Python's, as what takes them expects."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(each) for each in value)
+    return value.item() if hasattr(value, "item") else value
 
 
 def log(low: float, high: float) -> Log:

@@ -41,10 +41,10 @@ def standings(record: dict[str, Any]) -> Table:
     for entry in entries:
         low, high = entry["final"]["ci95"]
         table.add_row(
-            f"[bold]{entry['name']}[/]" if entry["leads"] else entry["name"],
+            Text(entry["name"], "bold" if entry["leads"] else ""),
             value(metric, entry["final"]["mean"]),
             f"{value(metric, low)} to {value(metric, high)}",
-            _page.setting(entry["tuned"]),
+            Text(_page.setting(entry["tuned"])),
             f"× {10 ** entry['window']:.3g}" if entry["window"] else "-",
             _page.count(entry["updates"]),
         )
@@ -80,7 +80,8 @@ def plan(made: Plan, seconds: float | None = None) -> RenderableType:
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
         batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
         tuned = ", ".join(searched(name, axis) for name, axis in entry["space"].items())
-        table.add_row(entry["name"], entry["optimizer"], fixed, tuned, batch, _page.count(entry["updates"]))
+        row = (entry["name"], entry["optimizer"], fixed, tuned, batch, _page.count(entry["updates"]))
+        table.add_row(*map(Text, row))
     told = f"{made.smallest_difference:.1f} standard deviations of a paired difference"
     if made.task.noise:
         told = f"about {value(vars(metric), made.smallest_difference * made.task.noise)} ({told})"
@@ -139,7 +140,7 @@ def choices(name: str) -> RenderableType:
     table = _table(*head, right=tuple(range(1, len(head))))
     for row in rows:
         table.add_row(
-            f"[bold]{row['entry']}[/]" if row["leads"] else row["entry"],
+            Text(row["entry"], "bold" if row["leads"] else ""),
             value(metric, row["mean"]),
             f"{row['margins']:.1f}",
             f"{row['lr']:g}",

@@ -102,41 +102,6 @@ def read_pairs(record: Record) -> str:
     )
 
 
-def read_sensitivity(record: Record) -> str:
-    """What the panels show, and what the numbers above them are."""
-    limit = record["near_limit"]
-    reseeded = any(not run["first"] for runs in record["tried"].values() for run in runs)
-    return (
-        "Validation loss at the end of each tuning run, against its learning rate. "
-        "Above each panel: the tuned rate, and the factor between the largest and the smallest near-best rate. "
-        f"The grey zone is near-best: a loss up to {limit:.3g}, twice what the median entry reached at its best rate. "
-        "The wider a curve's stretch in it, the less the rate matters. The ring is the tuned rate; × at the top edge "
-        "is a run that diverged. "
-        + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if reseeded else "")
-        + "All panels are equally many decades wide."
-    )
-
-
-def read_points(record: Record) -> str:
-    """What the panels show, where several values were tuned."""
-    return (
-        "Validation loss at the end of each tuning run on the first tuning seed, against each value that was tuned, "
-        "the others varying too. The ring is the tuned point; × at the top edge is a run that diverged; a panel is "
-        "empty where an entry has no such value. The grey zone is near-best: a loss up to "
-        f"{record['near_limit']:.3g}, twice what the median entry reached at its best."
-    )
-
-
-def read_curves(record: Record) -> str:
-    """What lines and bands are."""
-    return (
-        f"Lines: the median over the {record['budget']['seeds']} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
-        "of them. Click a name to hide or show it, double-click to see it alone. The axes fit the last three quarters; "
-        "double-click a panel to see all of it. Only the last point counts: before the schedule has ended, "
-        "the order is no guide."
-    )
-
-
 def table(head: Sequence[str], body: str, numeric: bool = True) -> str:
     """A table that scrolls sideways by itself where the page is narrow; `body` is its rows."""
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)

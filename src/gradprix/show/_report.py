@@ -96,10 +96,16 @@ def report(record: Record, folder: str | None = None) -> str:
     drawn: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
         ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record["entries"])),
-        ("sensitivity", "How much the learning rate matters", _training.sensitivity, _page.read_sensitivity, 760)
+        ("sensitivity", "How much the learning rate matters", _training.sensitivity, _training.read_sensitivity, 760)
         if record["plan"]["tune"] == ["lr"]
-        else ("sensitivity", "What was tuned", _training.points, _page.read_points, 300 * len(record["plan"]["tune"])),
-        ("curves", "How they learned", _training.curves, _page.read_curves, 400),
+        else (
+            "sensitivity",
+            "What was tuned",
+            _training.points,
+            _training.read_points,
+            300 * len(record["plan"]["tune"]),
+        ),
+        ("curves", "How they learned", _training.curves, _training.read_curves, 400),
     ]
     # With a baseline, the ranking shows every comparison there is.
     figures = [row for row in drawn if row[0] != "pairs" or record["plan"]["baseline"] is None]

@@ -10,13 +10,12 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import _page
+from ._losses import Losses, late
 from ._page import Record, ranked, scale
-from ._style import CLEAR, GRID, finish, padded, plain, powers, styles, ticks
+from ._style import CLEAR, GRID, finish, padded, plain, powers, styles
 
 FEW = 4
 """Up to so many bands can be seen at once."""
-TOP = 60.0
-"""The sensitivity axis ends at this many times the limit of near-best losses; what is above it says only "too high"."""
 
 
 def sensitivity(record: Record) -> go.Figure:
@@ -33,25 +32,21 @@ def sensitivity(record: Record) -> go.Figure:
         horizontal_spacing=0.025,
         vertical_spacing=min(0.2, 0.3 / rows),
     )
-    low, high = _loss_range(record)
-    floor, ceiling = math.log10(low), math.log10(high * 1.25)
-    limit = min(record["near_limit"], 10**ceiling)
+    axis = Losses.of(record)
     spans = {name: _decades([run["lr"] for run in runs]) for name, runs in record["tried"].items()}
     width = max(end - start for start, end in spans.values()) + 0.3
     for number, entry in enumerate(entries):
         place = {"row": number // columns + 1, "col": number % columns + 1}
-        _tried(fig, record, entry, looks[entry["name"]], high, place)
-        fig.add_hrect(low, limit, fillcolor="rgba(128,128,128,0.16)", line_width=0, layer="below", **place)
+        _tried(fig, record, entry, looks[entry["name"]], axis, place)
         middle = sum(spans[entry["name"]]) / 2
         fig.update_xaxes(range=[middle - width / 2, middle + width / 2], **place)
     edges = [edge for span in spans.values() for edge in span]
     fig.update_xaxes(type="log", **powers(min(edges) - width, max(edges) + width))
-    fig.update_yaxes(type="log", range=[floor, ceiling], **ticks(floor, ceiling))
-    fig.update_yaxes(title="validation loss", col=1)
+    axis.draw(fig)
     return finish(fig, 70 + 185 * rows, showlegend=False)
 
 
-def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, top: float, place: dict[str, int]) -> None:
+def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, axis: Losses, place: dict[str, int]) -> None:
     """One entry's tuning runs: a line through the first seed's, faint dots for the rest, crosses for diverged ones."""
     runs = record["tried"][entry["name"]]
     kept = [run for run in runs if run["diverged"] is None]
@@ -61,7 +56,7 @@ def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, top: flo
     hover = f"{escape(entry['name'])} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
 
     def add(runs: Sequence[Record], **how: Any) -> None:
-        x, y = [run["lr"] for run in runs], [min(run["loss"], top) for run in runs]
+        x, y = [run["lr"] for run in runs], [axis.shown(run["loss"]) for run in runs]
         fig.add_scatter(x=x, y=y, **{"mode": "markers", "hovertemplate": hover, **how}, **place)
 
     add(first, mode="lines+markers", line={"color": look["color"], "width": 2}, marker={"size": 5})
@@ -70,7 +65,7 @@ def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, top: flo
     add(chosen, marker=ring, name="tuned")
     cross = {"symbol": "x", "size": 8, "color": look["color"]}
     gone = f"{escape(entry['name'])} at %{{x:~g}}: diverged<extra></extra>"
-    add([{"lr": lr, "loss": top} for lr in lost], marker=cross, name="diverged", hovertemplate=gone)
+    add([{"lr": lr, "loss": math.inf} for lr in lost], marker=cross, name="diverged", hovertemplate=gone)
 
 
 def points(record: Record) -> go.Figure:
@@ -83,23 +78,21 @@ def points(record: Record) -> go.Figure:
         horizontal_spacing=0.03,
         vertical_spacing=0.25 / max(2, len(entries)),
     )
-    low, high = _loss_range(record)
+    axis = Losses.of(record)
     for row, entry in enumerate(entries, start=1):
-        fig.update_yaxes(title=f"<b>{escape(entry['name'])}</b>", row=row, col=1)
         for column, name in enumerate(names, start=1):
-            _against(fig, record, entry, name, looks[entry["name"]], high, {"row": row, "col": column})
+            _against(fig, record, entry, name, looks[entry["name"]], axis, {"row": row, "col": column})
     for column, name in enumerate(names, start=1):
         fig.update_xaxes(title=escape(name), row=len(entries), col=column)
         _axis(fig, [run[name] for runs in record["tried"].values() for run in runs if name in run], column)
-    floor, ceiling = math.log10(low), math.log10(high * 1.25)
-    fig.update_yaxes(type="log", range=[floor, ceiling], **ticks(floor, ceiling))
-    limit = min(record["near_limit"], 10**ceiling)
-    fig.add_hrect(low, limit, fillcolor="rgba(128,128,128,0.16)", line_width=0, layer="below", row="all", col="all")
+    axis.draw(fig)
+    for row, entry in enumerate(entries, start=1):
+        fig.update_yaxes(title=f"<b>{escape(entry['name'])}</b>", row=row, col=1)
     return finish(fig, 110 + 150 * len(entries), showlegend=False)
 
 
 def _against(
-    fig: go.Figure, record: Record, entry: Record, name: str, look: Record, top: float, place: dict[str, int]
+    fig: go.Figure, record: Record, entry: Record, name: str, look: Record, axis: Losses, place: dict[str, int]
 ) -> None:
     """One entry's runs on the first tuning seed against one value; crosses at the top for diverged ones."""
     runs = [run for run in record["tried"][entry["name"]] if run["first"] and name in run]
@@ -107,7 +100,7 @@ def _against(
         shown = [run for run in runs if (run["diverged"] is None) is kept]
         fig.add_scatter(
             x=[run[name] for run in shown],
-            y=[min(run["loss"], top) if kept else top for run in shown],
+            y=[axis.shown(run["loss"] if kept else math.inf) for run in shown],
             mode="markers",
             marker={"color": look["color"], "symbol": symbol, "size": 7},
             hovertemplate=f"{escape(entry['name'])} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
@@ -115,7 +108,7 @@ def _against(
         )
     chosen = [run for run in runs if all(run[key] == value for key, value in entry["tuned"].items())]
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
-    x, y = [run[name] for run in chosen], [min(run["loss"], top) for run in chosen]
+    x, y = [run[name] for run in chosen], [axis.shown(run["loss"]) for run in chosen]
     fig.add_scatter(x=x, y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
 
 
@@ -131,37 +124,34 @@ def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:
         fig.update_xaxes(range=[min(values) - pad, max(values) + pad], col=column)
 
 
-def _loss_range(record: Record) -> tuple[float, float]:
-    losses = [run["loss"] for runs in record["tried"].values() for run in runs if run["diverged"] is None]
-    losses = [loss for loss in losses if loss > 0] or [1.0]
-    limit = record["near_limit"]
-    highest = TOP * limit if math.isfinite(limit) and limit > 0 else max(losses)
-    return 0.8 * min(losses), min(1.1 * max(losses), highest)
-
-
 def _decades(rates: Sequence[float]) -> tuple[float, float]:
     return math.log10(min(rates)), math.log10(max(rates))
 
 
 def curves(record: Record) -> go.Figure:
-    """Validation loss and metric against examples seen: the median over the final seeds, and 10 to 90 % of them."""
-    metric, looks = record["plan"]["metric"], styles(record)
-    titles = ("validation loss", f"validation {escape(metric['name'].removeprefix('test '))}")
-    fig = make_subplots(2, 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.08)
-    late: dict[int, list[float]] = {1: [], 2: []}
+    """Validation loss and metric against examples seen: the median over the final seeds, and 10 to 90 % of them.
+
+    A loop of one's own has no loss but its score.
+    """
+    metric, looks, loop = record["plan"]["metric"], styles(record), record["plan"]["loop"]
+    titles = ["validation loss"] * (not loop) + [f"validation {escape(metric['name'].removeprefix('test '))}"]
+    fig = make_subplots(len(titles), 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.08)
+    seen: list[list[float]] = [[] for _ in titles]
     for entry in ranked(record):
         curve = record["curves"][entry["name"]]
         losses, values = (np.array(curve[key], float) for key in ("valid_loss", "valid_metric"))
         losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record["plan"]["trivial"]
-        for row, table in ((1, losses), (2, scale(record) * values)):
-            late[row] += _band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
-    low, high = padded([math.log10(loss) for loss in late[1] if loss > 0])
-    fig.update_yaxes(type="log", range=[low, high], **ticks(low, high), row=1)
-    fig.update_yaxes(range=padded(late[2]), ticksuffix=" %" if metric["percent"] else "", row=2)
+        for row, table in enumerate([losses] * (not loop) + [scale(record) * values], start=1):
+            seen[row - 1] += _band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
+    if not loop:
+        fig.update_yaxes(**late(seen[0]), row=1)
+    fig.update_yaxes(range=padded(seen[-1]), ticksuffix=" %" if metric["percent"] else "", row=len(titles))
     fig.update_xaxes(rangemode="tozero", exponentformat="none", separatethousands=True)
-    fig.update_xaxes(title="epochs" if record["plan"]["loop"] else "training examples seen", row=2)
+    fig.update_xaxes(title="epochs" if loop else "training examples seen", row=len(titles))
     _switch(fig, record)
-    return finish(fig, 800, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0})
+    return finish(
+        fig, 800 if len(titles) > 1 else 480, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0}
+    )
 
 
 def _band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look: Record, row: int) -> list[float]:
@@ -207,4 +197,39 @@ def _switch(fig: go.Figure, record: Record) -> None:
     look = {"bgcolor": CLEAR, "bordercolor": GRID, "borderwidth": 1, "font": {"size": 12}, "pad": {"t": 0, "b": 0}}
     fig.update_layout(
         updatemenus=[{**how, **look, "buttons": buttons, "x": 0, "xanchor": "left", "y": -0.1, "yanchor": "top"}]
+    )
+
+
+def read_sensitivity(record: Record) -> str:
+    """What the panels show, and what the numbers above them are."""
+    axis = Losses.of(record)
+    reseeded = any(not run["first"] for runs in record["tried"].values() for run in runs)
+    return (
+        f"{axis.name.capitalize()} at the end of each tuning run, against its learning rate. "
+        "Above each panel: the tuned rate, and the factor between the largest and the smallest near-best rate. "
+        f"The grey zone is near-best: {axis.describe()}. "
+        "The wider a curve's stretch in it, the less the rate matters. The ring is the tuned rate; × at the edge is a "
+        "run that diverged. "
+        + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if reseeded else "")
+        + "All panels are equally many decades wide."
+    )
+
+
+def read_points(record: Record) -> str:
+    """What the panels show, where several values were tuned."""
+    axis = Losses.of(record)
+    return (
+        f"{axis.name.capitalize()} at the end of each tuning run on the first tuning seed, against each value that was "
+        "tuned, the others varying too. The ring is the tuned point; × at the edge is a run that diverged; a panel is "
+        f"empty where an entry has no such value. The grey zone is near-best: {axis.describe()}."
+    )
+
+
+def read_curves(record: Record) -> str:
+    """What lines and bands are."""
+    return (
+        f"Lines: the median over the {record['budget']['seeds']} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
+        "of them. Click a name to hide or show it, double-click to see it alone. The axes fit the last three quarters; "
+        "double-click a panel to see all of it. Only the last point counts: before the schedule has ended, "
+        "the order is no guide."
     )

@@ -84,6 +84,10 @@ class Data:
         self.test = None if test is None else torch.as_tensor(test)
         if self.test is not None and not _numbers_some(self.test, count):
             raise ValueError("test must be a list of different example numbers (int64), and leave some to train on.")
+        if self.test is not None and count - len(self.test) < FEWEST:
+            raise ValueError(
+                f"test leaves {count - len(self.test)} examples: to train and to tune there must be {FEWEST}."
+            )
         self._splits: dict[int, Split] = {}
 
     def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:

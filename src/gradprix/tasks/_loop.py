@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ._fingerprint import fingerprint
@@ -88,7 +88,16 @@ def loop(train: Train, direction: str, margin: float | None = None) -> Loop:
     usual = MARGIN_OF_A_SCORE if higher else MARGIN_OF_A_LOSS
     relative = margin is None and not higher
     metric = Metric("score", _unused, higher, usual if margin is None else margin, relative)
-    return Loop(train.__name__, train, metric)
+    return Loop(name_of(train), train, metric)
+
+
+def name_of(train: Any) -> str:
+    """What a training loop is called: as its function, or as its file where that is just `train`."""
+    while isinstance(train, partial):
+        train = train.func
+    name = str(getattr(train, "__name__", type(train).__name__))
+    home = str(train.__module__).rpartition(".")[2]
+    return home if name == "train" and home != "__main__" else name
 
 
 def _unused(outputs: Any, targets: Any) -> float:

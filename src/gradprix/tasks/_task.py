@@ -107,9 +107,28 @@ class Task:
             TaskError: when they cannot be.
         """
         try:
-            return self.data()
+            data: Any = self.data()
         except Exception as error:
             raise self.refused(f"its data cannot be loaded: {first_line(error)}.") from error
+        if not isinstance(data, Data):
+            what = type(data).__name__
+            raise self.refused(f"data() returns a {what}. Return gp.Data(inputs, targets) or gp.Data.of(dataset).")
+        return data
+
+    def network(self, seed: int) -> nn.Module:
+        """A network with the initial weights of a seed.
+
+        Raises:
+            TaskError: when there is none.
+        """
+        try:
+            model: Any = fresh(self.model, seed)
+        except Exception as error:
+            raise self.refused(f"model() fails: {first_line(error)}.") from error
+        if not isinstance(model, nn.Module):
+            what = type(model).__name__
+            raise self.refused(f"model() returns a {what}. Return a new torch.nn.Module each time.")
+        return model
 
     def refused(self, what: str) -> "TaskError":
         """An error that says why it cannot be raced."""
@@ -119,7 +138,7 @@ class Task:
     def fingerprint(self) -> str:
         """A hash of what the task is: network, weights under seed 0, examples, and the code of its functions."""
         about = (self.name, self.loss, self.metric.name, self.metric.score, self.baseline, self.after)
-        return fingerprint(*about, fresh(self.model, 0), self.loaded.identity)
+        return fingerprint(*about, self.network(0), self.loaded.identity)
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaded examples stay at home: another process loads its own.
