@@ -55,8 +55,7 @@ def kept_pictures(kind: str, path: Path | None, most: int | None) -> Data:
         raise DataError(f"{kind} ships in no package. {how}")
     read = _saved if (path / "dataset_dict.json").exists() else _cifar if kind == "CIFAR10" else _idx
     try:
-        (pictures, labels), (judged, truth) = (read(path, kind, part) for part in ("train", "test"))
-        pictures, labels = pictures[:most], labels[:most]
+        (pictures, labels), (judged, truth) = read(path, kind, "train", most), read(path, kind, "test", None)
         everything = np.concatenate([pictures, judged]), np.concatenate([labels, truth]).astype(np.int64)
     except ImportError as error:
         raise DataError(f"{path} is read by the datasets library: pip install datasets.") from error
@@ -65,10 +64,10 @@ def kept_pictures(kind: str, path: Path | None, most: int | None) -> Data:
     return Data(*everything, test=np.arange(len(labels), len(everything[1])), stratify=True)
 
 
-def _idx(path: Path, kind: str, part: str) -> tuple[Bytes, Labels]:
+def _idx(path: Path, kind: str, part: str, most: int | None) -> tuple[Bytes, Labels]:
     stem = {"train": "train", "test": "t10k"}[part]
     pictures, labels = (_array(path, kind, f"{stem}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
-    return pictures[:, None], labels
+    return pictures[:most, None], labels[:most]
 
 
 def _array(path: Path, kind: str, name: str) -> Any:
@@ -81,11 +80,11 @@ def _array(path: Path, kind: str, name: str) -> Any:
     return np.frombuffer(file, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def _cifar(path: Path, kind: str, part: str) -> tuple[Bytes, Labels]:
+def _cifar(path: Path, kind: str, part: str, most: int | None) -> tuple[Bytes, Labels]:
     stems = [f"data_batch_{i}" for i in range(1, 6)] if part == "train" else ["test_batch"]
     batches = [_batch(path, stem) for stem in stems]
     pictures, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
-    return pictures.reshape(-1, 3, 32, 32), labels
+    return pictures.reshape(-1, 3, 32, 32)[:most], labels[:most]
 
 
 def _batch(path: Path, stem: str) -> tuple[Any, Any]:
@@ -100,7 +99,7 @@ def _batch(path: Path, stem: str) -> tuple[Any, Any]:
     return batch[b"data"], batch[b"labels"]
 
 
-def _saved(path: Path, kind: str, part: str) -> tuple[Bytes, Labels]:
-    rows = import_module("datasets").load_from_disk(str(path))[part]
+def _saved(path: Path, kind: str, part: str, most: int | None) -> tuple[Bytes, Labels]:
+    rows = import_module("datasets").load_from_disk(str(path))[part][:most]
     pictures = np.stack([np.asarray(each) for each in rows["img" if kind == "CIFAR10" else "image"]])
-    return np.moveaxis(np.atleast_3d(pictures) if pictures.ndim > 3 else pictures[..., None], -1, 1), rows["label"]
+    return pictures.reshape(*pictures.shape[:3], -1).transpose(0, 3, 1, 2), rows["label"]
