@@ -268,3 +268,20 @@ def test_an_optimizer_that_joins_later_is_looked_at_too(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="'broken' on task 'digits' cannot be raced: not today"):
         run(make_plan("digits", **{**SMALL, "optimizers": more}), tmp_path, Counting())
     assert gp.load(tmp_path).record["plan"]["entries"][0]["name"] == "adam", "what was there is there"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"optimizers": "adam,momentum"}, "another optimizers"),
+        ({"margin": 0.1}, "another margin"),
+        ({"baseline": "adam"}, "another baseline"),
+    ],
+)
+def test_what_is_compared_is_fixed_once_it_was_looked_at(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    three = {**SMALL, "optimizers": "adam,momentum,minibatch"}
+    run(make_plan("digits", **three), tmp_path, Counting())
+    with pytest.raises(OtherRaceError, match=says):
+        run(make_plan("digits", **{**three, **change}), tmp_path, Counting())
+    more = {**three, "optimizers": "adam,momentum,minibatch,nadam"}
+    assert run(make_plan("digits", **more), tmp_path, Counting()).reused == 24

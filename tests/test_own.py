@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,57 @@ def bad(how: str) -> Callable[..., Any]:
 def test_a_loop_that_cannot_be_raced_says_why(how: str, says: str) -> None:
     with pytest.raises(TaskError, match=says):
         gp.race(bad(how), "adam,minibatch", direction="min", **FEW)
+
+
+def learns(make_optimizer: Callable[..., Any], seed: int, how: str = "") -> Iterator[dict[str, Any]]:
+    """A loop that is right but for one thing."""
+    if how == "its own seed":
+        torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(3))
+    optimizer = make_optimizer([{"params": [weight], "lr": 0.1}] if how == "a rate in a group" else [weight])
+    if how == "a rate":
+        optimizer = make_optimizer([weight], lr=0.1)
+    for epoch in range(4):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+        value = (weight.detach() ** 2).sum().item()
+        yield {"valid": 0.5 if how == "a score of its own" else value, **({"test": value} if epoch == 3 else {})}
+        if how == "it stops when it likes" and value < 1.0:
+            return
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("its own seed", "does the same under two seeds"),
+        ("a rate", "gives make_optimizer a lr of its own"),
+        ("a rate in a group", "gives make_optimizer a lr of its own"),
+    ],
+)
+def test_a_loop_that_makes_a_race_senseless_is_refused(how: str, says: str) -> None:
+    with pytest.raises(TaskError, match=says):
+        gp.race(partial(learns, how=how), "adam,minibatch", direction="min", **FEW)
+
+
+def test_a_loop_is_judged_by_its_last_words() -> None:
+    result = gp.race(learns, "adam,minibatch", direction="min", **FEW)
+    assert result.record["task"] == "learns"
+    assert result.record["plan"]["tested"], "test comes with the last epoch alone"
+    early = gp.race(partial(learns, how="it stops when it likes"), "adam,minibatch", direction="min", **FEW)
+    assert not early.record["plan"]["tested"], "some runs ended without"
+    for curve in early.record["curves"].values():
+        assert {len(values) for values in curve["valid_loss"]} == {len(curve["examples"])}
+
+
+def test_weights_that_are_no_numbers_have_diverged_whatever_the_score_says() -> None:
+    outcome = run_loop(loop(partial(learns, how="a score of its own"), "min"), trial("minibatch", 1e30))
+    assert outcome.diverged is not None
+
+
+def test_a_loop_called_train_is_named_after_its_file() -> None:
+    assert loop(train, "min").name == __name__.rpartition(".")[2]
+    assert loop(partial(learns, how="x"), "min").name == "learns"
 
 
 # Tasks in files

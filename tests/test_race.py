@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,7 +181,7 @@ def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"task": "digit"}, "no task is called 'digit'. Did you mean digits?"),
-        ({"task": "imagenet"}, "There are: digits."),
+        ({"task": "imagenet"}, "There are: digits, mnist, "),
         ({"optimizers": "adm,sgd"}, "no optimizer is called 'adm'. Did you mean .*adam"),
         ({"optimizers": "adam"}, "two optimizers or more"),
         ({"optimizers": "adam,adam"}, "adam: entered more than once"),
@@ -499,3 +500,76 @@ def test_what_was_reached_with_less_is_in_the_record(small: Result) -> None:
     assert less["default"]["minibatch"] is None, "torch's default rate of SGD is far below the range"
     assert set(less["examples"]) == {"adam", "momentum", "minibatch"}
     assert all(0 < seconds < 1 for seconds in small.record["cost"]["step_seconds"].values())
+
+
+def nan_when_trained(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    """A metric that loses its mind where momentum has learnt something."""
+    return float("nan") if outputs.abs().max() > 8 else float((outputs.argmax(-1) == targets).double().mean())
+
+
+def test_a_metric_that_is_no_number_after_training_counts_as_diverged() -> None:
+    task = tasks.digits.change(metric=replace(tasks.digits.metric, score=nan_when_trained))
+    entries = [gp.Entry("slow", gp.rules.adam, space={"lr": gp.log(1e-5, 2e-5)}), gp.Entry("fast", gp.rules.adam)]
+    record = gp.race(task, entries, trials=2, seeds=6, epochs=12, processes=1).record
+    diverged = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"]}
+    assert diverged["slow"] == 0
+    assert diverged["fast"] > 0
+
+
+def needs_every_class(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if len(targets.unique()) < 10:
+        raise ValueError("only some classes present")
+    return (outputs.argmax(-1) == targets).double().mean()
+
+
+def test_a_metric_without_a_value_on_a_part_leaves_intervals_to_seeds() -> None:
+    digits = tasks.digits.loaded
+    official = gp.Data(digits.inputs, digits.targets, test=torch.arange(1500, 1797))
+    metric = replace(tasks.digits.metric, score=needs_every_class)
+    task = tasks.digits.change(data=lambda: official, metric=metric)
+    record = gp.race(task, "momentum,adagrad", trials=2, seeds=6, epochs=1, processes=1).record
+    assert not record["plan"]["crossed"]
+
+
+def test_losses_of_any_sign_have_windows_and_figures() -> None:
+    tried = {"a": {0.01: -1.0, 0.1: -3.0, 1.0: -2.9}, "b": {0.01: -0.5, 0.1: -2.0, 1.0: 4.0}}
+    limit = near_limit(tried)
+    assert -2.5 < limit < -1.0
+    assert window(tried["a"], limit) > 1.0
+    assert window(tried["a"], -3.5) == 0
+    assert take(
+        judged(STEADY), STEADY, dict.fromkeys(STEADY, 0.0), {"adam": 2, "momentum": 1}, dict.fromkeys(STEADY, 0)
+    ) == (
+        "momentum",
+        "cheapest step",
+    )
+
+
+def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal(16)
+    values = {
+        "adam": (0.97 + 0.001 * rng.standard_normal(16)).tolist(),
+        "nadam": (0.94 + 0.001 * rng.standard_normal(16)).tolist(),
+        "adagrad": (0.80 + 0.4 * (wide - wide.mean())).tolist(),
+    }
+    verdict = judged(values)
+    assert set(verdict.leaders) == {"adam", "adagrad"}
+    means = {name: float(np.mean(each)) for name, each in values.items()}
+    plan, none = make_plan("digits", ",".join(values)), dict.fromkeys(values, 0)
+    text = sentence(plan, means, verdict, none, "adam", "why", "code", {})
+    assert text.startswith("digits: adam leads (9")
+    assert "adagrad varies too much to be told from them" in text
+    assert "nadam trails" in text
+
+
+def test_what_is_pasted_is_python() -> None:
+    entry = gp.Entry("mine", Tuned, {"mode": "fast"})
+    assert entry.code(lr=0.5).endswith("(params, lr=0.5, mode='fast')")
+    with pytest.raises(ValueError, match="is kept as JSON"):
+        gp.Entry("mine", Tuned, {"mode": torch.sign})
+
+
+class Tuned(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float = 0.1, mode: Any = "slow") -> None:
+        super().__init__(params, lr=lr)

@@ -8,14 +8,30 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import _digits
+from . import _charlm, _diamonds, _digits, _generate, _mnist, _segment, _sentiment, _tailed, _translate
 from ._task import Task, first_line
 
-MAKERS: dict[str, Callable[[str, Path | None], Task]] = {"digits": _digits.make}
-"""What makes each built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
+Make = Callable[[str, Path | None], Task]
+"""What makes a built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
+FETCHED: dict[str, Make] = {
+    "digits": _digits.make,
+    "mnist": _mnist.make,
+    "tailed": _tailed.make,
+    "diamonds": _diamonds.make,
+    "sentiment": _sentiment.make,
+    "translate": _translate.make,
+    "charlm": _charlm.make,
+    "segment": _segment.make,
+    "generate": _generate.make,
+    "generate-vae": _generate.make_vae,
+}
+"""Tasks whose examples ship inside packages."""
+MAKERS: dict[str, Make] = {**FETCHED, "fashion": _mnist.make_fashion, "cifar10": _mnist.make_cifar10}
+"""Those and tasks whose examples the user has to have."""
 PRESETS = ("small", "default", "large")
 """For tests and first tries, in seconds; for an answer, in minutes; for a larger machine."""
-ALL: dict[str, Task] = {name: make("default", None) for name, make in MAKERS.items()}
+ALL: dict[str, Task] = {name: make("default", None) for name, make in FETCHED.items()}
+"""Every task that can be raced as it is."""
 
 
 class UnknownNameError(ValueError):
@@ -45,7 +61,7 @@ def built_in(name: str, preset: str = "default", path: str | Path | None = None)
     if preset == "default" and stem in MAKERS and last in PRESETS:
         name, preset = stem, last
     if name not in MAKERS:
-        raise UnknownNameError("task", name, ALL, " Your own is file.py:name; `gradprix new task.py` writes one.")
+        raise UnknownNameError("task", name, MAKERS, " Your own is file.py:name; `gradprix new task.py` writes one.")
     task = MAKERS[name](preset, None if path is None else Path(path))
     return task if preset == "default" else task.change(name=f"{name}-{preset}")
 
