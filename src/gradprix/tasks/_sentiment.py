@@ -130,7 +130,7 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
 
 
 PRESETS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
-    "small": (5, 16, 1, {"epochs": 4, "trials": 4, "seeds": 6}),
+    "small": (5, 16, 1, {"epochs": 3, "trials": 4, "seeds": 6}),
     "default": (1, 32, 1, {}),
     "large": (1, 128, 2, {"epochs": 5, "trials": 19, "seeds": 16}),
 }
@@ -140,13 +140,13 @@ sentiment = Task(
     name="sentiment",
     model=partial(Reader, 32, 2, 1),
     loss=loss,
-    metric=Metric("test accuracy", score, higher_is_better=True, margin=0.005, percent=True),
+    metric=Metric("test accuracy", score, higher_is_better=True, margin=0.01, percent=True),
     baseline=0.504,  # always negative
     data=partial(data, None, 1),
     batch_size=64,
     epochs=3,
-    about="10,041 sentences of film reviews by whether people rated them above zero (Hutto and Gilbert 2014), a small "
-    "transformer.",
+    noise=0.009,  # the median over pairs of a race of four
+    about="10,035 sentences of film reviews, for or against by people's ratings (Hutto, Gilbert 2014), a transformer.",
     entries=("adamw", "nadam", "rmsprop", "adagrad", "adamax", "nesterov"),
     trials=10,
     seeds=8,

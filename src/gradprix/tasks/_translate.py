@@ -53,7 +53,7 @@ class Translator(nn.Module):
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """How likely each token of the target is after those before it, as a logarithm: `[batch, places - 1]`.
 
-        The other tokens' scores stay here: those of all held-out examples would take a gigabyte in a stack of networks.
+        The other tokens' scores stay here: those of all test examples take 38 MB a network, in a stack of many.
         """
         found = self.scores(source, target[:, :-1]).log_softmax(-1)
         return found.gather(-1, target[:, 1:, None]).squeeze(-1)
@@ -96,7 +96,10 @@ def phrases(path: Path | None) -> Pairs:
     """
     with opened("phrases", path) as found:
         if not isinstance(found, Files):
-            return catalogue(found.read())
+            try:
+                return catalogue(found.read())
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from error
         return [pair for name in found.names if name.endswith(".mo") for pair in catalogue(found.read(name))]
 
 
@@ -220,9 +223,10 @@ translate = Task(
     baseline=7.45,  # the entropy of single tokens of the targets
     data=partial(data, "phrases", None, 1_024, 16),
     batch_size=32,
-    epochs=10,
+    epochs=8,
+    noise=0.08,  # the median over pairs of a race of three that were tuned well
     about="JupyterLab's phrases, English into French (its language pack), a small encoder-decoder transformer.",
-    entries=("adamw", "nadam", "rmsprop", "adopt", "lion", "nesterov"),
+    entries=("adamw", "nadam", "rmsprop", "lion", "nesterov"),
     trials=10,
     seeds=8,
     after=partial(after, ("phrases", None, 1_024, 16)),
