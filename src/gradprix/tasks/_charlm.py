@@ -165,12 +165,13 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
         DataError: when there is no text there.
     """
     most, width, layers, changes = PRESETS[preset]
-    task, alphabet = charlm, ALPHABET
+    alphabet = ALPHABET
     if path is not None and not is_archive(path):
         learnt, tested = works(path)
         alphabet = "".join(sorted(each for each, _ in Counter(learnt + tested).most_common(MOST)))
-        task = charlm.change(baseline=_entropy(tested), about=f"The next character of {path.name}, a small GPT.")
-    return task.change(
+        about = f"The next character of {path.name}, a small GPT."
+        changes = {**changes, "baseline": _entropy(tested), "about": about}
+    return charlm.change(
         model=partial(GPT, len(alphabet), width, width // 16, layers),
         data=partial(data, path, alphabet, most),
         after=partial(after, alphabet),
