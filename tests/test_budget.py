@@ -65,11 +65,12 @@ def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pyte
         return costs[-1]
 
     monkeypatch.setattr(_budget, "measured", measured)
-    first, again = (fitted(PLAN, 0.4, Local(2), tmp_path) for _ in range(2))
+    (first, seconds), (again, same) = (fitted(PLAN, 0.4, Local(2), tmp_path) for _ in range(2))
     assert first.key == again.key
     assert first.left_out == again.left_out != ()
+    assert seconds == same == estimate(first, costs[0])
     assert len(costs) == 1
-    assert fitted(PLAN, 2, Local(2), tmp_path).key != first.key
+    assert fitted(PLAN, 2, Local(2), tmp_path)[0].key != first.key
 
 
 def test_a_plan_says_what_it_takes_and_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ LOOPS = {
     "silent.py": ('yield {"valid": 0.5}', "return iter(())"),
     "unused.py": ("optimizer = make_optimizer(model.parameters())", "pass"),
     "fails.py": ("yield", "open('x.csv'); yield"),
-    "text.py": ("0.5", "'much'"),
+    "spoken.py": ("0.5", "'much'"),
     "arguments.py": ("make_optimizer, seed", "make_optimizer"),
 }
 OPTIMIZER = """
@@ -157,7 +157,7 @@ MISTAKES = {
     "race silent.py:train --direction max": "yields nothing",
     "race unused.py:train --direction max": "never calls make_optimizer",
     "race fails.py:train --direction max": "x.csv",
-    "race text.py:train --direction max": "must be a number",
+    "race spoken.py:train --direction max": "must be a number",
     "race loop.py:train --direction max --epochs 3": "decides it by itself",
 }
 

@@ -181,7 +181,7 @@ def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"task": "digit"}, "no task is called 'digit'. Did you mean digits?"),
-        ({"task": "imagenet"}, "There are: digits, mnist, "),
+        ({"task": "xyz"}, "There are: digits, mnist, "),
         ({"optimizers": "adm,sgd"}, "no optimizer is called 'adm'. Did you mean .*adam"),
         ({"optimizers": "adam"}, "two optimizers or more"),
         ({"optimizers": "adam,adam"}, "adam: entered more than once"),

@@ -187,7 +187,7 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
     Raises:
         ValueError: when not even the smallest fits.
     """
-    room = 60 * minutes * SAFE
+    room = _room(minutes)
     for made in candidates(plan):
         if estimate(made, cost) <= room:
             break
@@ -206,6 +206,17 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
     return _with(plan, seeds)
 
 
+def _room(minutes: float) -> float:
+    """The seconds that a plan is made for.
+
+    Raises:
+        ValueError: for no time at all.
+    """
+    if not minutes > 0:
+        raise ValueError(f"minutes = {minutes}: it must be more than 0.")
+    return 60 * minutes * SAFE
+
+
 def _most(make: Callable[[int], Plan], fits: Callable[[Plan], bool], low: int, high: int) -> Plan:
     """The plan of the largest number that fits; that of the smallest does."""
     while low < high:
@@ -222,8 +233,7 @@ def fitted(plan: Plan, minutes: float, engine: Local, out: Path | None) -> tuple
 
     It is the one that was chosen when the same was asked for in this folder before.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes = {minutes}: it must be more than 0.")
+    _room(minutes)  # before a folder is made
     key = f"{plan.key} {minutes:g}"
     with Journal(out) as journal:
         known = (journal.read("fitted") or {}).get(key)
