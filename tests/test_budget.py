@@ -75,7 +75,7 @@ def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pyte
 
 def test_a_plan_says_what_it_takes_and_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["race", "digits", "--plan", "--minutes", "0.2"])
+    done = CliRunner().invoke(app, ["race", "digits", "--plan", "--minutes", "0.35", "--epochs", "60"])
     assert done.exit_code == 0, done.output
     assert "To fit the time it does without" in done.output
     assert "seconds on this machine" in done.output
