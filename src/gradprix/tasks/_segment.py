@@ -68,7 +68,8 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(_layer(*pair) for pair in itertools.pairwise([1, *widths]))
         pairs = list(itertools.pairwise(widths))[::-1]
         self.narrow = nn.ModuleList(nn.Conv2d(below, here, 1) for here, below in pairs)
-        self.up = nn.ModuleList(_layer(here, here, 1 if here == widths[0] else 3) for here, _ in pairs)
+        kernels = [3] * (len(pairs) - 1) + [1]
+        self.up = nn.ModuleList(_layer(here, here, each) for (here, _), each in zip(pairs, kernels, strict=True))
         self.out = nn.Conv2d(widths[0], 1, 1)
 
     def forward(self, photo: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ class UNet(nn.Module):
             seen.append(x)
             x = down(functional.max_pool2d(x, 2))
         for narrow, up in zip(self.narrow, self.up, strict=True):
-            x = up(functional.interpolate(narrow(x), scale_factor=2.0) + seen.pop())
+            x = up(functional.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + seen.pop())
         logits: Tensor = self.out(x)
         return logits.squeeze(1)
 
@@ -251,11 +252,12 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
         name="segment",
         model=partial(UNet, widths),
         loss=loss,
-        metric=Metric("mean IoU", mean_iou, higher_is_better=True, margin=0.005, percent=True),
+        metric=Metric("mean IoU", mean_iou, higher_is_better=True, margin=0.01, percent=True),
         baseline=BASELINES[scale],
         data=partial(data, scale, path),
         batch_size=batch_size,
         epochs=epochs,
+        noise=0.01 if preset == "default" else None,  # the median over pairs of a race of three entries
         entries=("adamw", "nadam", "rmsprop", "nesterov", "lion"),
         trials=trials,
         seeds=seeds,
@@ -266,11 +268,11 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
 
 BASELINES = {3: 0.262, 6: 0.268, 12: 0.265}
 """By scale: land everywhere, whose intersection over union is its share, 0.535 at 6 pixels a degree; water's is 0."""
-SHOWN = (13, 19, 33, 44)
-"""The test tiles in the picture."""
+SHOWN = (17, 33, 40, 54)
+"""The test tiles in the picture: at 6 pixels a degree Denmark, Italy, Gibraltar and the Red Sea."""
 PRESETS: dict[str, tuple[int, tuple[int, ...], int, int, int, int]] = {
-    "small": (3, (4, 16, 32), 5, 8, 4, 6),
-    "default": (6, (4, 16, 32), 25, 8, 8, 8),
+    "small": (3, (8, 16, 16), 5, 8, 4, 6),
+    "default": (6, (8, 16, 32), 30, 8, 8, 8),
     "large": (12, (16, 32, 64, 128), 60, 16, 19, 16),
 }
 """Of each preset: pixels a degree, the network's widths, epochs, batch size, trials and seeds."""
