@@ -257,7 +257,7 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
         data=partial(data, scale, path),
         batch_size=batch_size,
         epochs=epochs,
-        noise=0.01 if preset == "default" else None,  # the median over pairs of a race of three entries
+        noise=0.012 if preset == "default" else None,  # the median over pairs of a race of four entries
         entries=("adamw", "nadam", "rmsprop", "nesterov", "lion"),
         trials=trials,
         seeds=seeds,
@@ -268,8 +268,8 @@ def make(preset: str = "default", path: Path | None = None) -> Task:
 
 BASELINES = {3: 0.262, 6: 0.268, 12: 0.265}
 """By scale: land everywhere, whose intersection over union is its share, 0.535 at 6 pixels a degree; water's is 0."""
-SHOWN = (17, 33, 40, 54)
-"""The test tiles in the picture: at 6 pixels a degree Denmark, Italy, Gibraltar and the Red Sea."""
+SHOWN = (17, 33, 43, 54)
+"""The test tiles in the picture: at 6 pixels a degree Denmark, Italy, Tunisia and the Red Sea."""
 PRESETS: dict[str, tuple[int, tuple[int, ...], int, int, int, int]] = {
     "small": (3, (8, 16, 16), 5, 8, 4, 6),
     "default": (6, (8, 16, 32), 30, 8, 8, 8),
