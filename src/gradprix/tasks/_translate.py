@@ -227,7 +227,7 @@ translate = Task(
     noise=0.08,  # the median over pairs of a race of three that were tuned well
     about="JupyterLab's phrases, English into French (its language pack), a small encoder-decoder transformer.",
     entries=("adamw", "nadam", "rmsprop", "lion", "nesterov"),
-    trials=10,
-    seeds=8,
+    trials=13,
+    seeds=16,
     after=partial(after, ("phrases", None, 1_024, 16)),
 )
