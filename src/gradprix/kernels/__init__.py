@@ -6,7 +6,7 @@ from ._eager import eager, evaluated, start
 from ._fused import STORED, Work, wide
 from ._split import Split, split
 from ._stacked import Stacked
-from ._terms import terms
+from ._terms import assigned, terms
 
 __all__ = [
     "STORED",
@@ -14,6 +14,7 @@ __all__ = [
     "Split",
     "Stacked",
     "Work",
+    "assigned",
     "cache_folder",
     "eager",
     "evaluated",

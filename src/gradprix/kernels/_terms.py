@@ -7,7 +7,6 @@ from typing import Any
 
 from gradprix.rules import Rule
 from gradprix.rules._around import whole
-from gradprix.rules._tree import Tree
 
 from ._code import compiled, source
 
@@ -26,15 +25,28 @@ def terms(rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: 
     Returns:
         Each name the rule assigns, in order of first assignment, with its last value; `x` is the new parameter.
     """
+    return dict(assigned(rule, values, t, x, g, state))
+
+
+def assigned(
+    rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """One step of a rule, assignment by assignment, of which the arguments are those of `terms`.
+
+    Returns:
+        The name and the value of each, in the rule's order, with what runs around the rule before it.
+    """
     kept = tuple(rule.kept(values))
-    record = _recorder(whole(rule).fold(values, kept))
-    named: dict[str, Any] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in kept))
-    return named
+    record = _recorder(rule, kept, tuple(bool(values[option]) for option in sorted(whole(rule).conditions)))
+    found: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in kept))
+    return found
 
 
 @cache
-def _recorder(tree: Tree) -> Any:
-    assigned = dict.fromkeys(assign.name for assign in tree.assigns)
-    body = [f"{assign.name} = {source(assign.value)}" for assign in tree.assigns]
-    body.append(f"return {{{', '.join(f'{name!r}: {name}' for name in assigned)}}}")
-    return compiled("terms", ("h", "t", "x", "g", *tree.state), body)
+def _recorder(rule: Rule, kept: tuple[str, ...], truth: tuple[bool, ...]) -> Any:
+    tree = whole(rule)
+    folded = tree.fold(dict(zip(sorted(tree.conditions), truth, strict=True)), kept)
+    body = ["found = []"]
+    for assign in folded.assigns:
+        body += [f"{assign.name} = {source(assign.value)}", f"found.append(({assign.name!r}, {assign.name}))"]
+    return compiled("terms", ("h", "t", "x", "g", *folded.state), [*body, "return found"])

@@ -1,6 +1,7 @@
 """What torch does around every rule, in the same form as a rule: it happens before the rule sees its gradient."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from ._parse import parse
@@ -31,6 +32,7 @@ def around(rule: Rule) -> list[Callable[..., Any]]:
     return [maximize] if rule.owns_weight_decay else [maximize, weight_decay]
 
 
+@cache
 def whole(rule: Rule) -> Tree:
     """The tree of a complete step: what runs around the rule, then the rule."""
     tree = rule.tree

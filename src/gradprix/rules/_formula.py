@@ -1,14 +1,19 @@
 """A rule's equations, printed from its tree: one per assignment, in the rule's order, with its names."""
 
+from collections.abc import Callable
+
 from ._rule import Rule
 from ._tree import Call, Choice, Hyper, Name, Node, Number
+
+Leaf = Callable[[Node], str | None]
+"""What is written for a node in place of what it is made of, or None."""
 
 GREEK = {"alpha": "α", "beta": "β", "eps": "ε", "lr": "η", "mu": "μ", "rho": "ρ", "weight_decay": "λ"}
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SUPERSCRIPTS = str.maketrans("0123456789t", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ")
 # How tightly each operator binds; an operand that binds less tightly is put in brackets.
 BINDING = {"<": 0, "<=": 0, ">": 0, ">=": 0, "==": 0, "!=": 0, "+": 1, "-": 1}
-QUOTIENT, PRODUCT, POWER, ATOM = 2, 3, 4, 5
+LOOSEST, QUOTIENT, PRODUCT, POWER, ATOM = 0, 2, 3, 4, 5
 
 
 def formula(rule: Rule, **values: float | bool) -> list[str]:
@@ -22,7 +27,17 @@ def formula(rule: Rule, **values: float | bool) -> list[str]:
         One string per assignment, in the rule's order.
     """
     tree = rule.folded(rule.values(**values))
-    return [f"{symbol(assign.name)} ← {_text(assign.value)[0]}" for assign in tree.assigns]
+    return [f"{symbol(assign.name)} ← {written(assign.value)}" for assign in tree.assigns]
+
+
+def written(node: Node, leaf: Leaf = lambda node: None) -> str:
+    """A node as Unicode text.
+
+    Args:
+        node: of a folded tree.
+        leaf: what to write for some nodes instead: `lambda node: "0.9" if node == Hyper("beta1") else None`.
+    """
+    return _text(node, leaf)[0]
 
 
 def symbol(name: str) -> str:
@@ -37,8 +52,11 @@ def symbol(name: str) -> str:
     return f"{written}_{tail}" if tail else written
 
 
-def _text(node: Node) -> tuple[str, int]:
+def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
     """The text of a node and how tightly it binds."""
+    own = leaf(node)
+    if own is not None:  # a number below zero is put in brackets, one with an exponent where it is raised
+        return own, LOOSEST if own.startswith("−") else POWER if "e" in own else ATOM
     match node:
         case Number(value):
             return f"{value:g}", ATOM
@@ -47,34 +65,34 @@ def _text(node: Node) -> tuple[str, int]:
         case Call("+" | "-" | "<" | "<=" | ">" | ">=" | "==" | "!=" as operator, (a, b)):
             sign = {"-": "−", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}.get(operator, operator)
             binding = BINDING[operator]
-            return f"{_inside(a, binding)} {sign} {_inside(b, binding + (operator == '-'))}", binding
+            return f"{_inside(a, leaf, binding)} {sign} {_inside(b, leaf, binding + (operator == '-'))}", binding
         case Call("*" | "matmul", (a, b)):
-            left, right = _inside(a, PRODUCT), _inside(b, PRODUCT)
+            left, right = _inside(a, leaf, PRODUCT), _inside(b, leaf, PRODUCT)
             return f"{left} {'· ' * right[0].isdigit()}{right}", PRODUCT
         case Call("/", (a, b)):
-            return f"{_inside(a, QUOTIENT)} / {_inside(b, POWER)}", QUOTIENT
+            return f"{_inside(a, leaf, QUOTIENT)} / {_inside(b, leaf, POWER)}", QUOTIENT
         case Call("**", (a, b)):
-            exponent = _text(b)[0]
+            exponent = _text(b, leaf)[0]
             small = exponent.isalnum() and set(exponent) <= set("0123456789t")
-            return _inside(a, ATOM) + (exponent.translate(SUPERSCRIPTS) if small else f"^({exponent})"), POWER
+            return _inside(a, leaf, ATOM) + (exponent.translate(SUPERSCRIPTS) if small else f"^({exponent})"), POWER
         case Call("neg", (a,)):
-            return f"−{_inside(a, PRODUCT)}", BINDING["-"]
+            return f"−{_inside(a, leaf, PRODUCT)}", BINDING["-"]
         case Call("abs", (a,)):
-            return f"|{_text(a)[0]}|", ATOM
+            return f"|{_text(a, leaf)[0]}|", ATOM
         case Call("norm", (a,)):
-            return f"‖{_text(a)[0]}‖", ATOM
+            return f"‖{_text(a, leaf)[0]}‖", ATOM
         case Call("transpose", (a,)):
-            return f"{_inside(a, ATOM)}ᵀ", ATOM
+            return f"{_inside(a, leaf, ATOM)}ᵀ", ATOM
         case Call("sqrt", (a,)):
-            inside, binding = _text(a)
+            inside, binding = _text(a, leaf)
             return f"√{inside}" if binding == ATOM else f"√({inside})", ATOM
         case Call(function, arguments):
             name = {"maximum": "max", "minimum": "min"}.get(function, function)
-            return f"{name}({', '.join(_text(argument)[0] for argument in arguments)})", ATOM
+            return f"{name}({', '.join(_text(argument, leaf)[0] for argument in arguments)})", ATOM
         case Choice():
             raise ValueError("fold the tree before printing it")
 
 
-def _inside(node: Node, binding: int) -> str:
-    text, own = _text(node)
+def _inside(node: Node, leaf: Leaf, binding: int) -> str:
+    text, own = _text(node, leaf)
     return text if own >= binding else f"({text})"

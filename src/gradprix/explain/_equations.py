@@ -1,0 +1,191 @@
+"""A step in equations: each assignment of a rule as a formula, with its numbers, and in a sentence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from gradprix.kernels import assigned
+from gradprix.kernels._code import compiled, source
+from gradprix.rules import Rule
+from gradprix.rules._around import whole
+from gradprix.rules._formula import symbol, written
+from gradprix.rules._tree import Assign, Call, Hyper, Name, Node, Number, Tree, names, walk
+from gradprix.rules._vocabulary import WHOLE
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One assignment of a rule.
+
+    Args:
+        name: what it assigns, as the rule calls it.
+        symbol: as it is written: `m̂`.
+        formula: `m̂ ← m / (1 − β₁ᵗ)`.
+        numbers: each coordinate's, with its numbers in it: `0.1 / (1 − 0.9¹) = 1`; empty without a step.
+        values: what came out for each coordinate.
+        sentence: what it does, in words.
+    """
+
+    name: str
+    symbol: str
+    formula: str
+    numbers: tuple[str, ...]
+    values: tuple[float, ...]
+    sentence: str
+
+
+def equations(
+    rule: Rule, values: Mapping[str, Any], t: int = 1, x: Any = None, g: Any = None, state: Mapping[str, Any] = {}
+) -> list[Equation]:
+    """A step of a rule, equation by equation, all of it from the rule's tree.
+
+    Args:
+        rule: the rule.
+        values: all of its hyperparameters.
+        t: the step, from 1.
+        x: a point, `[coordinates]`; without one there are no numbers.
+        g: its gradient.
+        state: what the rule remembers before the step, by its own names, none missing.
+
+    Returns:
+        One for each assignment, in the rule's order.
+    """
+    tree = whole(rule).fold(values, tuple(rule.kept(values)))
+    if x is None:
+        return [_equation(assign, tree, values, ()) for assign in tree.assigns]
+    found, known = [], {"t": t, "x": x, "g": g, **state}
+    for assign, (name, value) in zip(tree.assigns, assigned(rule, values, t, x, g, state), strict=True):
+        count = len(value) if isinstance(value, Tensor) and value.dim() else 1
+        numbers = tuple(
+            f"{written(assign.value, _Numbers(values, known, i))} = {number(_at(value, i))}" for i in range(count)
+        )
+        found.append(_equation(assign, tree, values, numbers, tuple(float(_at(value, i)) for i in range(count))))
+        known[name] = value
+    return found
+
+
+def number(value: float) -> str:
+    """A number in four digits, as it is written in a formula."""
+    text = f"{value:.4g}"
+    mantissa, _, exponent = text.partition("e")
+    text = f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    return text.replace("-", "−")
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Writes a coordinate's number for each name, and for what is of the tensor as a whole."""
+
+    values: Mapping[str, Any]
+    known: Mapping[str, Any]
+    coordinate: int
+
+    def __call__(self, node: Node) -> str | None:
+        match node:
+            case Name(name):
+                return number(_at(self.known[name], self.coordinate))
+            case Hyper(name):
+                return number(self.values[name])
+            case Call(function, _) if function in WHOLE:
+                arguments = [*self.known, "h"]
+                find = compiled("whole", arguments, [f"return {source(node)}"])
+                return number(_at(find(**self.known, h=SimpleNamespace(**self.values)), self.coordinate))
+        return None
+
+
+def _at(value: Any, coordinate: int) -> Any:
+    return value[coordinate].item() if isinstance(value, Tensor) and value.dim() else float(value)
+
+
+def _equation(
+    assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: tuple[str, ...], found: tuple[float, ...] = ()
+) -> Equation:
+    formula = f"{symbol(assign.name)} ← {written(assign.value)}"
+    return Equation(assign.name, symbol(assign.name), formula, numbers, found, sentence(assign, tree, values))
+
+
+def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any]) -> str:
+    """What an assignment does, in words, told by its form alone.
+
+    Args:
+        assign: the assignment.
+        tree: the folded tree it is of.
+        values: the rule's hyperparameters.
+    """
+    name, value = assign.name, assign.value
+    own, what = symbol(name), Name(name)
+    match value:
+        case Call("+", (Call("*", (Hyper(keep), Name(same))), Call("*", (Call("-", (Number(1), Hyper(other))), new)))):
+            if keep == other and same == name:
+                k = values[keep]
+                return f"{own} keeps {_share(k)} of what it was and takes {_share(1 - k)} of {_said(new)}."
+        case Call("+", (Call("*", (Hyper(keep), Name(same))), new)) if same == name:
+            return f"{own} keeps {_share(values[keep])} of what it was, and {_said(new)} is added."
+        case Call("+", (Name(same), new)) if same == name and name not in ("x", "g"):
+            return f"{own} grows by {_said(new)}; nothing is forgotten."
+        case Call("maximum", (Call("*", (Hyper(keep), Name(same))), new)) if same == name:
+            return f"{own} falls to {_share(values[keep])} of what it was, unless {_said(new)} is larger."
+        case Call("maximum", (Name(same), new)) if same == name:
+            return f"{own} is the largest {_said(new)} so far: it never falls."
+        case Call("*", (Call("-", (Number(1), shrink)), Name("x"))) if name == "x":
+            return f"The weights themselves shrink by the share {written(shrink)}: weight decay."
+        case Call("+", (Name("g"), Call("*", (Hyper("weight_decay"), Name("x"))))):
+            return "Weight decay pulls at the weights by way of the gradient."
+        case Call("neg", (Name("g"),)):
+            return "The gradient is turned round, to climb."
+        case Call("/", (above, Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))):
+            return f"{own} is {_said(above)} corrected for its start at zero; the correction fades as steps go by."
+    if name == "x":
+        return _move(value)
+    if name in tree.returns and what in walk(value):
+        return f"{own} is brought up to date with {_listed(names(value) - {name})}."
+    if not names(value):
+        return f"{own} is a number that the settings decide."
+    if names(value) == {"t"}:
+        return f"{own} is a number that depends on the step alone."
+    return f"{own} is computed from {_listed(names(value))}."
+
+
+def _move(value: Node) -> str:
+    """The sentence for the assignment that moves the weights."""
+    if any(isinstance(node, Call) and node.function == "sign" for node in walk(value)):
+        return "Every weight moves by the rate η alone; only the sign says which way."
+    below: set[str] = set()
+    for node in walk(value):
+        if isinstance(node, Call) and node.function == "/":
+            below |= names(node.arguments[1]) - {"t", "x"}
+    above = names(value) - below - {"t", "x"}
+    how = "against" if isinstance(value, Call) and value.function == "-" else "by"
+    rate = ", times the rate η" if Hyper("lr") in walk(value) else ""
+    size = f", each coordinate divided by its own size in {_listed(below)}" if below else ""
+    return f"The weights move {how} {_listed(above)}{size}{rate}."
+
+
+def _said(node: Node) -> str:
+    """A value in words."""
+    match node:
+        case Name("g"):
+            return "the gradient"
+        case Name(name):
+            return symbol(name)
+        case Call("**", (inside, Number(2))):
+            return f"the square of {_said(inside)}"
+        case Call("abs", (inside,)) | Call("+", (Call("abs", (inside,)), Hyper("eps"))):
+            return f"the size of {_said(inside)}"
+        case Call("*", (Call("-", (Number(1), _)), inside)):
+            return _said(inside)
+    return written(node)
+
+
+def _listed(of: set[str]) -> str:
+    """Names in words: `the gradient, m and v̂`."""
+    known = {"g": "the gradient", "t": "the step", "x": "the weights"}
+    words = [known.get(name, symbol(name)) for name in sorted(of, key=lambda name: (name != "g", name))]
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.4g} %"

@@ -1,0 +1,207 @@
+"""Surfaces to descend on, with two coordinates, so that they can be seen: gradients by autograd."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Box = tuple[tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A loss of two coordinates.
+
+    Args:
+        name: a short word.
+        value: `[..., 2] -> [...]`, of torch's operations.
+        box: the part that is worth seeing, `((x low, x high), (y low, y high))`.
+        start: where descents begin unless they are told otherwise.
+        minima: the points of lowest value, where they are known.
+        noise: the standard deviation of what is added to each coordinate of a gradient, anew each step.
+        about: what it is for, in a sentence.
+    """
+
+    name: str
+    value: Callable[[Tensor], Tensor]
+    box: Box
+    start: tuple[float, float]
+    minima: tuple[tuple[float, float], ...] = ()
+    noise: float = 0.0
+    about: str = ""
+
+    def change(self, **given: Any) -> "Landscape":
+        """The same landscape with other values."""
+        return replace(self, **given)
+
+    def gradient(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Values and gradients.
+
+        Args:
+            x: `[..., 2]`.
+            generator: where noise is drawn from; without one there is none. All points get the same.
+
+        Returns:
+            `[...]`, without noise, and `[..., 2]`.
+        """
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            values = self.value(at)
+            (gradient,) = torch.autograd.grad(values.sum(), at)
+        if generator is not None and self.noise:
+            gradient = gradient + self.noise * torch.randn(2, generator=generator, dtype=x.dtype)
+        return values.detach(), gradient
+
+    def grid(self, size: int = 121) -> tuple[Tensor, Tensor, Tensor]:
+        """The surface to draw.
+
+        Args:
+            size: points a side.
+
+        Returns:
+            The x of each column and the y of each row, `[size]`, and the values, `[size, size]` by row.
+        """
+        (x_low, x_high), (y_low, y_high) = self.box
+        x = torch.linspace(x_low, x_high, size, dtype=torch.float64)
+        y = torch.linspace(y_low, y_high, size, dtype=torch.float64)
+        points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+        with torch.no_grad():
+            return x, y, self.value(points)
+
+
+def bowl(curvature: float = 1.0) -> Landscape:
+    """½ c (x² + y²): gradient descent converges below η = 2 / c and diverges above it."""
+    return Landscape(
+        "bowl",
+        lambda p: 0.5 * curvature * (p**2).sum(-1),
+        ((-2.5, 2.5), (-2.5, 2.5)),
+        (-2.0, 1.2),
+        ((0.0, 0.0),),
+        about="A round bowl: every direction is as steep as the other.",
+    )
+
+
+def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
+    """½ (u² + κ v²): κ times as steep across as along.
+
+    Args:
+        condition: κ, the ratio of the largest to the smallest curvature.
+        angle: by how many degrees it is turned: a rate for each coordinate knows the axes alone.
+    """
+    c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+
+    def value(p: Tensor) -> Tensor:
+        u, v = c * p[..., 0] + s * p[..., 1], c * p[..., 1] - s * p[..., 0]
+        return 0.5 * (u**2 + condition * v**2)
+
+    return Landscape(
+        "ravine",
+        value,
+        ((-5.0, 2.5), (-2.5, 2.5)),
+        (-4.2, 0.9),
+        ((0.0, 0.0),),
+        about=f"A ravine, {condition:g} times as steep across as along: what momentum is for.",
+    )
+
+
+def rosenbrock() -> Landscape:
+    """(1 − x)² + 100 (y − x²)² (Rosenbrock 1960, doi:10.1093/comjnl/3.3.175)."""
+    return Landscape(
+        "rosenbrock",
+        lambda p: (1 - p[..., 0]) ** 2 + 100 * (p[..., 1] - p[..., 0] ** 2) ** 2,
+        ((-2.0, 2.0), (-1.0, 3.0)),
+        (-1.2, 1.0),
+        ((1.0, 1.0),),
+        about="A curved ravine with an almost flat floor: the way down keeps turning.",
+    )
+
+
+def beale() -> Landscape:
+    """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² (Beale 1958)."""
+
+    def value(p: Tensor) -> Tensor:
+        x, y = p[..., 0], p[..., 1]
+        return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
+
+    return Landscape(
+        "beale",
+        value,
+        ((-2.0, 4.5), (-2.0, 2.5)),
+        (1.0, 1.5),
+        ((3.0, 0.5),),
+        about="Flat in the middle, very steep at the corners: gradients of very different sizes.",
+    )
+
+
+def himmelblau() -> Landscape:
+    """(x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
+    return Landscape(
+        "himmelblau",
+        lambda p: (p[..., 0] ** 2 + p[..., 1] - 11) ** 2 + (p[..., 0] + p[..., 1] ** 2 - 7) ** 2,
+        ((-6.0, 6.0), (-6.0, 6.0)),
+        (-0.3, -1.0),
+        ((3.0, 2.0), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126)),
+        about="Four minima of one depth: which one is reached depends on start and optimizer.",
+    )
+
+
+def saddle() -> Landscape:
+    """x² − y² + y⁴ / 4: a saddle at the origin, minima at y = ±√2."""
+    return Landscape(
+        "saddle",
+        lambda p: p[..., 0] ** 2 - p[..., 1] ** 2 + 0.25 * p[..., 1] ** 4,
+        ((-2.0, 2.0), (-2.2, 2.2)),
+        (-1.5, 0.01),
+        ((0.0, math.sqrt(2)), (0.0, -math.sqrt(2))),
+        about="A saddle: downhill leads to a point from which downhill is sideways, and almost flat.",
+    )
+
+
+def plateau() -> Landscape:
+    """1 − exp(−(x² + y²) / 2) and a slight slope: gradients vanish far from the minimum."""
+    return Landscape(
+        "plateau",
+        lambda p: 1 - torch.exp(-0.5 * (p**2).sum(-1)) + 5e-4 * (p**2).sum(-1),
+        ((-5.0, 5.0), (-5.0, 5.0)),
+        (-4.0, 2.5),
+        ((0.0, 0.0),),
+        about="A hole in a plateau: far from it there is almost no gradient.",
+    )
+
+
+def cliff() -> Landscape:
+    """A gentle slope that ends in a cliff: one gradient is fifty times the others."""
+    return Landscape(
+        "cliff",
+        lambda p: 0.05 * (p[..., 0] - 3) ** 2 + 0.2 * p[..., 1] ** 2 + 3 * torch.sigmoid(-12 * (p[..., 0] + 1)),
+        ((-4.0, 5.0), (-3.0, 3.0)),
+        (-3.0, 1.5),
+        ((3.0, 0.0),),
+        about="A cliff in a gentle slope: one gradient is many times as large as all others.",
+    )
+
+
+def noisy(noise: float = 0.5) -> Landscape:
+    """½ (x² + 4 y²) with noise in its gradients, as from mini-batches.
+
+    Args:
+        noise: its standard deviation in each coordinate; a batch of b examples has 1 / √b of one example's.
+    """
+    return Landscape(
+        "noisy",
+        lambda p: 0.5 * (p[..., 0] ** 2 + 4 * p[..., 1] ** 2),
+        ((-2.5, 2.5), (-2.0, 2.0)),
+        (-2.0, 1.2),
+        ((0.0, 0.0),),
+        noise=noise,
+        about="A bowl whose gradients are noisy, as those of few examples: who hovers, who settles?",
+    )
+
+
+LANDSCAPES: dict[str, Callable[..., Landscape]] = {
+    make.__name__: make for make in (bowl, ravine, rosenbrock, beale, himmelblau, saddle, plateau, cliff, noisy)
+}
+"""By their names; `bowl`, `ravine` and `noisy` have parameters."""

@@ -1,0 +1,290 @@
+"""What an optimizer did, step by step: every named term of its rule, on a landscape or on a real network."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from gradprix import optim, rules
+from gradprix.kernels import start, terms
+from gradprix.rules import Rule
+from gradprix.tasks import Task, UnknownNameError, schedule
+from gradprix.tasks._seeds import Luck, stream
+from gradprix.tasks._task import called_with
+
+from ._landscape import Landscape
+
+KEPT = 64
+"""Coordinates of each tensor whose terms are kept: all of a small one, a sample of a large one."""
+DIVERGED = 1e30
+"""A loss beyond which a descent is over: what comes after is not worth a number."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What happened to one tensor of parameters.
+
+    A *kept* coordinate is one of `index`, all of them where there are few. Lengths are of the whole tensor.
+
+    Args:
+        index: which coordinates were kept, of the flattened tensor; None on a landscape, where all are, in their shape.
+        points: before each step and after the last, `[steps + 1, kept]`.
+        gradients: `[steps, kept]`, as they came, before weight decay.
+        terms: what the rule named on the way, `[steps, kept]` each, numbers as `[steps]`; state among it.
+        lengths: of `update`, `gradient` and `weights`, `[steps]` each.
+        along: how far each update goes against its gradient, −u · g, `[steps]`.
+    """
+
+    index: Tensor | None
+    points: Tensor
+    gradients: Tensor
+    terms: Mapping[str, Tensor]
+    lengths: Mapping[str, Tensor]
+    along: Tensor
+
+    @property
+    def updates(self) -> Tensor:
+        """What each step added to each kept coordinate, `[steps, kept]`."""
+        return self.points[1:] - self.points[:-1]
+
+    @property
+    def rates(self) -> Tensor:
+        """The effective learning rate of each kept coordinate, |update| / |gradient|, `[steps, kept]`."""
+        return self.updates.abs() / self.gradients.abs()
+
+    @property
+    def rate(self) -> Tensor:
+        """The effective learning rate of the tensor, ‖update‖ / ‖gradient‖, `[steps]`."""
+        return self.lengths["update"] / self.lengths["gradient"]
+
+    @property
+    def ratio(self) -> Tensor:
+        """How large each update is for the weights it is made to, ‖update‖ / ‖weights‖, `[steps]`."""
+        return self.lengths["update"] / self.lengths["weights"]
+
+    @property
+    def cosine(self) -> Tensor:
+        """How straight down each update goes: the cosine between it and the negative gradient, `[steps]`."""
+        return self.along / (self.lengths["update"] * self.lengths["gradient"])
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A descent, laid open.
+
+    Args:
+        rule: the rule.
+        values: its hyperparameters.
+        losses: before each step, `[steps]` or `[steps, rows]`: of the batch on a network, without noise on a landscape.
+        layers: each tensor's, by its name; a landscape's one is called `x`.
+    """
+
+    rule: Rule
+    values: Mapping[str, Any]
+    losses: Tensor
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+
+    @property
+    def x(self) -> Layer:
+        """The one tensor of a landscape."""
+        return self.layers["x"]
+
+
+class Problem(Protocol):
+    """Where an optimizer can be traced: parameters, and a loss with gradients at each step."""
+
+    parameters: dict[str, Tensor]
+
+    def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
+        """Loss, gradients and the factor on the learning rate at each step, for the parameters as they then are."""
+        ...
+
+
+def trace(
+    rule: Rule | str,
+    where: Landscape | Task,
+    steps: int,
+    *,
+    start: Any = None,
+    seed: int = 0,
+    **values: Any,
+) -> Trace:
+    """Descend with a rule, and record every term of every step.
+
+    The terms are computed from the rule's own tree, by the arithmetic that trains; nothing is said of any one rule.
+
+    Args:
+        rule: a rule or its name, as in `gradprix.rules.ALL`.
+        where: a landscape, in float64; or a task, whose network under this seed is trained with the batches, the noise
+            and the schedule of a race.
+        steps: how many.
+        start: where on a landscape, `[2]` or `[rows, 2]`: many descents at once; its own start when None.
+        seed: of the noise in gradients, or of the network.
+        **values: hyperparameters and options; on a landscape each may be a tensor `[rows, 1]`.
+
+    Raises:
+        ValueError: for a rule of matrices on a landscape, or for no steps.
+        UnknownNameError: for a name that no rule has.
+    """
+    rule = named(rule)
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: there must be 1 or more.")
+    problem: Problem = (
+        _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else _OnTask(where, steps, seed)
+    )
+    whole = isinstance(where, Landscape)
+    given = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+    own = {**rule.values(**given), **{name: value for name, value in values.items() if isinstance(value, Tensor)}}
+    of_each = _rules(rule, own, problem.parameters)
+    records = {name: _Record(x, whole) for name, x in problem.parameters.items()}
+    state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
+    found = []
+    for t, (loss, gradients, factor) in zip(range(1, steps + 1), problem.losses(), strict=False):
+        found.append(loss)
+        for (name, x), g in zip(problem.parameters.items(), gradients, strict=True):
+            if g is not None:
+                its, hyper = of_each[name]
+                moved = step(its, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
+                records[name].add(x, g, moved)
+                x.copy_(moved["x"])
+    for name, x in problem.parameters.items():
+        records[name].end(x)
+    layers = {name: record.layer() for name, record in records.items() if record.gradients}
+    return Trace(rule, own, torch.stack(found), layers)
+
+
+def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+    """One step of a rule with its terms; `state` goes on."""
+    kept = rule.kept(values)
+    if t == 1:
+        state |= {name: start(spec, values, x, g) for name, spec in kept.items()}
+    seen_x, seen_g = (y.flatten(1) if rule.of_matrices else y for y in (x, g))
+    moved = terms(rule, values, t, seen_x, seen_g, state)
+    state |= {name: moved.get(name, state[name]) for name in kept}
+    return {**moved, "x": moved["x"].reshape(x.shape)}
+
+
+def named(rule: Rule | str) -> Rule:
+    """A rule by its name.
+
+    Raises:
+        UnknownNameError: when there is none.
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if rule not in rules.ALL:
+        raise UnknownNameError("rule", rule, rules.ALL)
+    return rules.ALL[rule]
+
+
+def _rules(rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, tuple[Rule, Any]]:
+    """Which rule steps each parameter, with which values: Muon leaves what is no matrix to AdamW."""
+    if not rule.of_matrices:
+        return dict.fromkeys(parameters, (rule, values))
+    given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
+    router = optim.of(rule)([nn.Parameter(x, requires_grad=True) for x in parameters.values()], **given)
+    names = {x.data_ptr(): name for name, x in parameters.items()}
+    return {
+        names[x.data_ptr()]: (router.rule_of(group), router.values(group))
+        for group in router.param_groups
+        for x in group["params"]
+    }
+
+
+class _OnLandscape:
+    """Points of a landscape, descending side by side."""
+
+    def __init__(self, rule: Rule, landscape: Landscape, start: Any, seed: int) -> None:
+        self.landscape = landscape
+        x = torch.tensor(landscape.start if start is None else start, dtype=torch.float64)
+        if rule.of_matrices:
+            raise ValueError(f"{rule.name} steps matrices, and a point of a landscape is none: trace it on a task.")
+        self.parameters = {"x": x}
+        self.generator = stream(seed, "noise")
+
+    def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
+        while True:
+            loss, gradient = self.landscape.gradient(self.parameters["x"], self.generator)
+            yield loss, [gradient], 1.0
+
+
+class _OnTask:
+    """A network, trained as a race trains it."""
+
+    def __init__(self, task: Task, steps: int, seed: int) -> None:
+        self.task, self.seed, self.steps = task, seed, steps
+        self.model = task.network(seed)
+        self.own = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.parameters = {name: p.data for name, p in self.own.items()}
+
+    def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
+        task, data = self.task, self.task.loaded
+        train, order = data.split(self.seed).train, stream(self.seed, "order")
+        noise, examples = Luck(stream(self.seed, "noise")), [Luck(stream(self.seed, "examples"))]
+        per_epoch = -(-len(train) // task.batch_size)
+        factor = schedule(task.schedule, task.epochs * per_epoch)
+        self.model.train()
+        for t in range(task.epochs * per_epoch):
+            if t % per_epoch == 0:
+                shuffled = train[torch.randperm(len(train), generator=order)]
+            index = shuffled[t % per_epoch * task.batch_size :][: task.batch_size]
+            inputs, targets = tree_map(itemgetter(0), data.take(index[None], examples))
+            args, kwargs = called_with(inputs)
+            self.model.zero_grad()
+            with noise, torch.enable_grad():
+                loss = task.loss(self.model(*args, **kwargs), targets)
+                loss.backward()  # type: ignore[no-untyped-call]
+            yield loss.detach(), [p.grad for p in self.own.values()], factor(t)
+
+
+class _Record:
+    """What is kept of one tensor as it moves."""
+
+    def __init__(self, x: Tensor, whole: bool) -> None:
+        self.index = None if whole else _sample(x.numel())
+        self.points: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        self.terms: dict[str, list[Any]] = {}
+        self.lengths: dict[str, list[Tensor]] = {"update": [], "gradient": [], "weights": []}
+        self.along: list[Tensor] = []
+
+    def add(self, x: Tensor, g: Tensor, moved: Mapping[str, Any]) -> None:
+        """A step from x to `moved["x"]`."""
+        update = moved["x"] - x
+        self.points.append(self._kept(x))
+        self.gradients.append(self._kept(g))
+        for name, value in moved.items():
+            if not isinstance(value, Tensor) or value.numel() in (1, x.numel()):  # not a product of matrices on the way
+                self.terms.setdefault(name, []).append(self._kept(value))
+        dim = None if self.index is not None else -1
+        for name, value in (("update", update), ("gradient", g), ("weights", x)):
+            self.lengths[name].append(torch.linalg.vector_norm(value, dim=dim))
+        self.along.append(-(update * g).sum(dim))
+
+    def end(self, x: Tensor) -> None:
+        """The point after the last step."""
+        self.points.append(self._kept(x))
+
+    def layer(self) -> Layer:
+        """What was kept."""
+        terms = {name: torch.stack([torch.as_tensor(value) for value in values]) for name, values in self.terms.items()}
+        lengths = {name: torch.stack(values) for name, values in self.lengths.items()}
+        return Layer(
+            self.index, torch.stack(self.points), torch.stack(self.gradients), terms, lengths, torch.stack(self.along)
+        )
+
+    def _kept(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.dim():
+            return value
+        return value.clone() if self.index is None else value.reshape(-1)[self.index]
+
+
+def _sample(count: int) -> Tensor:
+    """Which coordinates of so many are kept."""
+    if count <= KEPT:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:KEPT].sort().values
