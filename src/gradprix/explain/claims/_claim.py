@@ -26,6 +26,12 @@ class Measured:
     ci95: tuple[float, float]
     n: int
 
+    def said(self, form: str = ".2f") -> str:
+        """As it stands in a sentence: `0.52 (0.49 to 0.55)`, or the number alone where nothing is random."""
+        low, high = self.ci95
+        interval = "" if low == self.effect == high else f" ({low:{form}} to {high:{form}})"
+        return f"{self.effect:{form}}{interval}"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -92,7 +98,9 @@ class Result:
             "decides": self.claim.decides,
             "on": self.claim.on,
             "source": self.claim.source,
-            "measured": [{"what": m.what, "effect": m.effect, "ci95": list(m.ci95), "n": m.n} for m in self.finding.measured],
+            "measured": [
+                {"what": m.what, "effect": m.effect, "ci95": list(m.ci95), "n": m.n} for m in self.finding.measured
+            ],
             "seconds": round(self.seconds, 1),
         }
 

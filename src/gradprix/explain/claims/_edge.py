@@ -1,0 +1,133 @@
+"""Gradient descent on all examples: where its updates overshoot, and whether it gets stuck."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradprix.rules import sgd
+
+from ._claim import Claim, Finding, Measured, Verdict, exact, mean
+from ._problems import Quadratics, quadratics, settled, walk
+
+N, QUICK = 32, 8
+D, CONDITION = 10, 30.0
+STEPS = 3_000
+EDGE, EFFECT = 2.0, 0.01  # the predicted edge, and how far off every problem may be
+HALVINGS = 24  # of a bracket from 1 to 4: to less than a millionth
+
+RATES = (0.5, 1.0, 1.5, 1.9)  # of gradient descent, over the largest curvature
+STUCK = 1e-20  # what is left of the loss where float64 itself ends the descent
+# Hovering is measured from the minimum itself, and where the slowest direction forgets in a thousand steps: begun far
+# away, the smallest rates are still on their way down.
+NOISE, SLOW, HOVER, ROUND = 0.1, (0.01, 0.02, 0.05, 0.1), 6_000, 10.0
+SLOPE, SLOPE_EFFECT = 1.0, 0.1
+
+
+def edges(problems: Quadratics, momentum: float = 0.0) -> Tensor:
+    """The rate times the largest curvature above which a descent grows, for each problem: by bisection."""
+    steepest = problems.steepest()
+    low, high = torch.ones_like(steepest), torch.full_like(steepest, 4.0)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        lr = (middle / steepest)[:, None]
+        points = walk(sgd, problems.gradient, problems.start, STEPS, lr=lr, momentum=momentum)
+        # Late enough that only the steepest direction can grow, twice: a descent with momentum swings as it goes.
+        sizes = torch.stack([problems.loss(x) for t, x in enumerate(points) if t >= STEPS - 400])
+        grows = ~(sizes[200:].amax(0) <= sizes[:200].amax(0))
+        low, high = torch.where(grows, low, middle), torch.where(grows, middle, high)
+    return (low + high) / 2
+
+
+def jumps(problems: Quadratics, share: float) -> Tensor:
+    """How many of ten steps at this share of 1 / λ jump over the minimum of the steepest direction, each problem.
+
+    Ten, since at 0.9 / λ each is a tenth of the one before: from the sixteenth on there is rounding alone.
+    """
+    direction = torch.linalg.eigh(problems.curvature)[1][..., -1]
+    lr = (share / problems.steepest())[:, None]
+    along = torch.stack([(x * direction).sum(-1) for x in walk(sgd, problems.gradient, problems.start, 10, lr=lr)])
+    return (along[1:] * along[:-1] < 0).double().mean(0)
+
+
+def overshoots(quick: bool) -> Finding:
+    """Bracket the edge on random quadratics."""
+    problems = quadratics(QUICK if quick else N, D, CONDITION, seed=1)
+    found = edges(problems)
+    edge = mean("rate × largest curvature at which gradient descent begins to diverge", found.tolist())
+    worst = exact("largest distance of a problem's edge from 2", float((found - EDGE).abs().max()), len(found))
+    below = mean("share of steps that jump over the minimum at 0.9 / λ", jumps(problems, 0.9).tolist())
+    above = mean("share of steps that jump over the minimum at 1.9 / λ", jumps(problems, 1.9).tolist())
+    return judged_overshoot(edge, worst, below, above)
+
+
+def judged_overshoot(edge: Measured, worst: Measured, below: Measured, above: Measured) -> Finding:
+    """The verdict from what was measured."""
+    says = (
+        f"Gradient descent diverges from a rate of {edge.said('.4f')} over the largest curvature on; no problem is "
+        f"further from 2 than {worst.said('.1g')}. At 0.9 / λ {below.said('.0%')} of steps jump over the minimum of the "
+        f"steepest direction, at 1.9 / λ {above.said('.0%')}, and it converges all the same."
+    )
+    sharp = worst.effect <= EFFECT * EDGE
+    if sharp and below.effect < 0.5 < above.effect:
+        return Finding("holds only if", says, (edge, worst, below, above), "the rate is above 1/λ; past 2/λ it diverges")
+    return Finding("does not hold" if sharp else "not settled", says, (edge, worst, below, above))
+
+
+def stuck(quick: bool) -> Finding:
+    """Descend without noise and with it."""
+    problems = quadratics(QUICK if quick else N, D, CONDITION, seed=2)
+    x = problems.start
+    first, left = problems.loss(x), []
+    for share in RATES:
+        lr = (share / problems.steepest())[:, None]
+        left.append(settled(problems, walk(sgd, problems.gradient, x, STEPS, lr=lr), STEPS) / first)
+    worst = exact("largest share of the loss that gradient descent leaves below 2 / λ", float(torch.stack(left).max()))
+    problems = quadratics(QUICK if quick else N, D, ROUND, seed=3, noise=NOISE)
+    rates = torch.tensor(SLOW, dtype=torch.float64)[:, None] / problems.steepest()
+    steps, minimum = HOVER if quick else 3 * HOVER, torch.zeros(len(SLOW), *problems.start.shape, dtype=torch.float64)
+    floor = torch.zeros_like(rates)
+    for t, at in enumerate(walk(sgd, problems.noisy(3), minimum, steps, lr=rates[..., None])):
+        floor += problems.loss(at) * (t > steps // 3)
+    slopes = np.polyfit(np.log(SLOW), floor.log().numpy(), 1)[0]
+    slope = mean("exponent of the rate in the loss at which descent with noise hovers", slopes.tolist())
+    return judged_stuck(worst, slope)
+
+
+def judged_stuck(worst: Measured, slope: Measured) -> Finding:
+    """The verdict from what was measured."""
+    converges = worst.effect <= STUCK
+    proportional = slope.ci95[0] >= SLOPE - SLOPE_EFFECT and slope.ci95[1] <= SLOPE + SLOPE_EFFECT
+    says = (
+        f"Below 2/λ gradient descent leaves at most {worst.said('.0e')} of the loss, on every problem. What hovers is "
+        f"descent with noisy gradients at a constant rate, at a loss that grows as the rate to the power {slope.said()}."
+    )
+    verdict: Verdict = "does not hold" if converges and proportional else "not settled" if converges else "holds"
+    return Finding(verdict, says, (worst, slope))
+
+
+CLAIMS = (
+    Claim(
+        "large-updates-overshoot",
+        "Gradient descent on the whole data set makes large updates, which overshoot the minimum.",
+        f"An edge in the rate, on random quadratics with {D} directions and a condition number of {CONDITION:g}: below "
+        "2/λ, λ the largest curvature, every descent converges; above it every one grows.",
+        f"The edge is bracketed by bisection on each of {N} problems. Holds only if the rate is above 1/λ, when every "
+        f"edge is within {EFFECT:.0%} of 2/λ, less than half of the steps jump over the minimum at 0.9/λ and more than "
+        "half do at 1.9/λ; does not hold when the edges are there and the jumps are not; else not settled.",
+        overshoots,
+        "landscapes",
+        "Cohen et al. 2021, arXiv:2103.00065, section 2",
+    ),
+    Claim(
+        "gd-gets-stuck",
+        "Gradient descent on the whole data set gets stuck near the optimum.",
+        "A loss that stays well above zero after many steps, at rates below the edge of stability 2/λ.",
+        f"On {N} random quadratics, at 0.5, 1, 1.5 and 1.9 over λ. Does not hold when at most {STUCK:g} of the loss is "
+        "left everywhere, and it is with noise added to the gradients that a constant rate hovers: the exponent of the "
+        f"rate in the hovering loss has its 95 % interval within {SLOPE:g} ± {SLOPE_EFFECT:g}. Holds when more is left "
+        "without noise; else not settled.",
+        stuck,
+        "landscapes",
+        "Bottou, Curtis & Nocedal 2018, arXiv:1606.04838, theorem 4.6",
+    ),
+)
