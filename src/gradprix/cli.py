@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gradprix import _data_command
+from gradprix._explain_command import explain
 from gradprix._suite_command import suite
 
 if TYPE_CHECKING:
@@ -315,6 +316,7 @@ def export(
 
 
 app.command()(suite)
+app.command()(explain)
 
 
 def _finish(result: "Result", as_json: bool) -> None:

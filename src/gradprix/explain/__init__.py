@@ -1,21 +1,26 @@
 """Why an optimizer did what it did: terms, equations, landscapes."""
 
+from ._character import Character, character
 from ._descend import descend, tuned
 from ._equations import Equation, equations, number
 from ._landscape import LANDSCAPES, Landscape
-from ._trace import Layer, Trace, named, step, trace
+from ._names import Subject, subject
+from ._trace import Layer, Trace, step, trace
 
 __all__ = [
     "LANDSCAPES",
+    "Character",
     "Equation",
     "Landscape",
     "Layer",
+    "Subject",
     "Trace",
+    "character",
     "descend",
     "equations",
-    "named",
     "number",
     "step",
+    "subject",
     "trace",
     "tuned",
 ]

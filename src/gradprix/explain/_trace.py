@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from gradprix import optim, rules
+from gradprix import optim
 from gradprix.kernels import start, terms
 from gradprix.rules import Rule
-from gradprix.tasks import Task, UnknownNameError, schedule
+from gradprix.tasks import Task, schedule
 from gradprix.tasks._seeds import Luck, stream
 from gradprix.tasks._task import called_with
 
 from ._landscape import Landscape
+from ._names import subject
 
 KEPT = 64
 """Coordinates of each tensor whose terms are kept: all of a small one, a sample of a large one."""
@@ -118,7 +119,7 @@ def trace(
     The terms are computed from the rule's own tree, by the arithmetic that trains; nothing is said of any one rule.
 
     Args:
-        rule: a rule or its name, as in `gradprix.rules.ALL`.
+        rule: a rule, or the name of an optimizer, as in `gradprix list optimizers`.
         where: a landscape, in float64; or a task, whose network under this seed is trained with the batches, the noise
             and the schedule of a race.
         steps: how many.
@@ -128,17 +129,18 @@ def trace(
 
     Raises:
         ValueError: for a rule of matrices on a landscape, or for no steps.
-        UnknownNameError: for a name that no rule has.
+        UnknownNameError: for a name that no optimizer has.
     """
-    rule = named(rule)
+    its = subject(rule)
+    rule = its.rule
     if steps < 1:
         raise ValueError(f"steps = {steps}: there must be 1 or more.")
     problem: Problem = (
         _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else _OnTask(where, steps, seed)
     )
     whole = isinstance(where, Landscape)
-    given = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-    own = {**rule.values(**given), **{name: value for name, value in values.items() if isinstance(value, Tensor)}}
+    many = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    own = {**rule.values(**{**its.fixed, **{n: v for n, v in values.items() if n not in many}}), **many}
     of_each = _rules(rule, own, problem.parameters)
     records = {name: _Record(x, whole) for name, x in problem.parameters.items()}
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
@@ -147,8 +149,8 @@ def trace(
         found.append(loss)
         for (name, x), g in zip(problem.parameters.items(), gradients, strict=True):
             if g is not None:
-                its, hyper = of_each[name]
-                moved = step(its, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
+                steps_it, hyper = of_each[name]
+                moved = step(steps_it, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
                 records[name].add(x, g, moved)
                 x.copy_(moved["x"])
     for name, x in problem.parameters.items():
@@ -166,19 +168,6 @@ def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, st
     moved = terms(rule, values, t, seen_x, seen_g, state)
     state |= {name: moved.get(name, state[name]) for name in kept}
     return {**moved, "x": moved["x"].reshape(x.shape)}
-
-
-def named(rule: Rule | str) -> Rule:
-    """A rule by its name.
-
-    Raises:
-        UnknownNameError: when there is none.
-    """
-    if isinstance(rule, Rule):
-        return rule
-    if rule not in rules.ALL:
-        raise UnknownNameError("rule", rule, rules.ALL)
-    return rules.ALL[rule]
 
 
 def _rules(rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, tuple[Rule, Any]]:
@@ -258,7 +247,7 @@ class _Record:
         self.points.append(self._kept(x))
         self.gradients.append(self._kept(g))
         for name, value in moved.items():
-            if not isinstance(value, Tensor) or value.numel() in (1, x.numel()):  # not a product of matrices on the way
+            if not isinstance(value, Tensor) or not value.dim() or value.numel() == x.numel():  # no product of matrices
                 self.terms.setdefault(name, []).append(self._kept(value))
         dim = None if self.index is not None else -1
         for name, value in (("update", update), ("gradient", g), ("weights", x)):

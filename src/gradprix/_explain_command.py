@@ -1,0 +1,39 @@
+"""The command line's `gradprix explain`: what one optimizer does."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    name: Annotated[str, typer.Argument(help="An optimizer, as in `gradprix list optimizers`; or yours, `mine.py:rule`.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A hyperparameter: --set beta1=0.5. May be given again.", metavar="NAME=VALUE"),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that stands alone, too.", metavar="FILE")] = None,
+) -> None:
+    """Say what an optimizer does: its equations in words, where it comes from, and what to watch, measured on its rule."""
+    from gradprix.cli import usage
+    from gradprix.explain import subject
+    from gradprix.show import _console, _explained
+    from gradprix.show._report import put
+
+    with usage(ValueError, TypeError, OSError):
+        found = _explained.explained(subject(name), dict(map(_setting, settings or ())))
+        if html is not None:
+            put(html, _explained.page(found).encode())
+    _console.console().print(_explained.terminal(found))
+    if html is not None:
+        typer.echo(f"\nThe page: {html}")
+
+
+def _setting(text: str) -> tuple[str, float | bool]:
+    name, _, value = text.partition("=")
+    if value in ("True", "False", "true", "false"):
+        return name, value.lower() == "true"
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ValueError(f"--set {text}: give a name and a number, as in --set beta1=0.5.") from None

@@ -1,0 +1,50 @@
+"""What an optimizer is called, and the rule behind the name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradprix import rules
+from gradprix.race import ENTRIES, Entry
+from gradprix.rules import Rule
+from gradprix.tasks import UnknownNameError
+from gradprix.tasks._named import imported
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An optimizer to be explained.
+
+    Args:
+        name: what it is called.
+        rule: what it does.
+        fixed: hyperparameters and options in which it differs from the rule's defaults.
+        about: what it does, in a sentence.
+    """
+
+    name: str
+    rule: Rule
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+
+
+def subject(given: Rule | str) -> Subject:
+    """A rule, or what a name leads to: an entry of a race, a rule, or `mine.py:rule`.
+
+    Raises:
+        UnknownNameError: with the nearest names that are known.
+        ValueError: when what it leads to is not made of a rule.
+    """
+    if isinstance(given, Rule):
+        return Subject(given.name, given, {}, given.summary)
+    if given in ENTRIES and isinstance(rule := ENTRIES[given].rule, Rule):
+        return Subject(given, rule, ENTRIES[given].fixed, ENTRIES[given].about)
+    if given in rules.ALL:
+        return subject(rules.ALL[given])
+    if ":" not in given:
+        raise UnknownNameError("optimizer", given, [*ENTRIES, *(name for name in rules.ALL if name not in ENTRIES)])
+    found = imported(given)
+    found = found.rule if isinstance(found, Entry) else getattr(found, "rule", found)
+    if not isinstance(found, Rule):
+        raise ValueError(f"{given} is no rule, nor made of one: only what is written as a gp.rule can be explained.")
+    return subject(found)

@@ -1,0 +1,180 @@
+"""One optimizer explained: its equations in words, what was measured of it, and how it goes down a ravine."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import torch
+from plotly import graph_objects as go
+from plotly.subplots import make_subplots
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gradprix.explain import LANDSCAPES, Character, Equation, Subject, Trace, character, equations, trace, tuned
+from gradprix.rules._around import whole
+from gradprix.rules._formula import symbol
+from gradprix.rules._tree import Hyper, walk
+
+from . import _page
+from ._page import section
+from ._report import SCRIPTS, figure
+from ._style import COLOURS, DASHES, finish, plain, powers
+
+STEPS = 100
+"""Of the descent in the ravine."""
+BARS = "▁▂▃▄▅▆▇█"
+POINTS = 48
+"""Characters of a sparkline."""
+
+
+def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is said of an optimizer: pure numbers and sentences.
+
+    Args:
+        its: the optimizer.
+        given: hyperparameters other than its own.
+    """
+    rule, values = its.rule, its.rule.values(**{**its.fixed, **given})
+    found = {"subject": its, "rule": rule, "values": values, "equations": equations(rule, values)}
+    if rule.of_matrices:
+        return {**found, "character": None, "trace": None}
+    ravine, own = LANDSCAPES["ravine"](), {name: value for name, value in values.items() if name != "lr"}
+    lr = tuned(rule, ravine, STEPS, given=tuple(sorted(own.items())))
+    return {
+        **found,
+        "character": character(rule, **values),
+        "trace": trace(rule, ravine, STEPS, **{**own, "lr": lr}),
+        "lr": lr,
+    }
+
+
+def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
+    """A series as one line of blocks, on a logarithmic scale, whose ends are its smallest and its largest value."""
+    index = torch.linspace(0, len(values) - 1, points).round().long().unique()
+    logs = values[index].clamp(min=1e-12).log()
+    low, high = float(logs.min()), float(logs.max())
+    if high - low < 0.02:
+        return BARS[3] * len(index)
+    return "".join(BARS[round(float((y - low) / (high - low)) * (len(BARS) - 1))] for y in logs)
+
+
+def terminal(found: Mapping[str, Any]) -> RenderableType:
+    """The short form."""
+    its, rule = found["subject"], found["rule"]
+    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    for equation in found["equations"]:
+        table.add_row(Text(equation.formula, "bold"), equation.sentence)
+    settings = ", ".join(f"{symbol(name)} = {value:g}" for name, value in _set(found).items())
+    parts: list[RenderableType] = [
+        Text(f"{its.name}: {its.about}", "bold"),
+        Text(f"{rule.relation}  Source: {rule.source}."),
+        Text(),
+        table,
+        Text(f"with {settings}", "dim"),
+    ]
+    if (measured := found["character"]) is not None:
+        parts += [Text(), Text("What to watch (measured on the rule itself):", "bold")]
+        parts += [Text(f"  {sentence}") for sentence in measured.sentences]
+        rates = measured.rates
+        low, high = float(rates.min()), float(rates.max())
+        span = f"{low:.3g} to {high:.3g} η" if high - low > 0.02 * high else f"{high:.3g} η throughout"
+        parts += [Text(), Text(f"Effective rate under a constant gradient, steps 1 to {len(rates):,}, {span}:")]
+        parts += [Text(f"  {sparkline(rates)}")]
+    return Group(*parts)
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The stand-alone page as HTML."""
+    its, rule = found["subject"], found["rule"]
+    name = escape(its.name)
+    sections = {"equations": "Equations", "watch": "What to watch", "ravine": "In a ravine"}
+    body = [
+        f"<h1>{name}</h1>",
+        f'<div class="answer"><p class="first">{escape(its.about)}</p><p>{escape(rule.relation)}</p></div>',
+        f'<p class="about">Source: {escape(rule.source)}.</p>',
+        section("equations", "Equations", _equations(found["equations"]), f"<p>{_settings(found)}</p>"),
+    ]
+    measured, way = found["character"], found["trace"]
+    if measured is None:
+        sections = {"equations": "Equations"}
+    else:
+        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in measured.sentences)
+        read = (
+            "The effective learning rate, |update| / |gradient| as a share of η, under a constant gradient. A line "
+            "that stays level neither warms up nor wears out."
+        )
+        body.append(section("watch", "What to watch", f"<ul>{items}</ul>", figure("rates", rates(measured), read, 420)))
+        read = (
+            f"{STEPS} steps in a ravine thirty times as steep across as along, at the rate that ends lowest there, "
+            f"{found['lr']:g}. Right: the effective rate of each coordinate."
+        )
+        body.append(section("ravine", "In a ravine", figure("way", descent(way), read, 760)))
+    return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
+
+
+def rates(measured: Character) -> go.Figure:
+    """The effective rate under a constant gradient, both axes logarithmic."""
+    steps = list(range(1, len(measured.rates) + 1))
+    fig = go.Figure(
+        go.Scatter(x=steps, y=plain(measured.rates.tolist()), mode="lines", line={"color": COLOURS[0], "width": 2})
+    )
+    low, high = float(measured.rates.clamp(min=1e-9).min().log10()), float(measured.rates.max().log10())
+    middle, half = (low + high) / 2, max((high - low) / 2 * 1.15, 0.5)
+    fig.update_xaxes(type="log", title="step", **powers(0, 3))
+    fig.update_yaxes(
+        type="log",
+        title="effective rate / η",
+        range=[middle - half, middle + half],
+        **powers(middle - half, middle + half),
+    )
+    return finish(fig, 320, showlegend=False)
+
+
+def descent(way: Trace) -> go.Figure:
+    """The path over the contour, and the effective rate of both coordinates."""
+    ravine, layer = LANDSCAPES["ravine"](), way.x
+    x, y, z = ravine.grid(81)
+    fig = make_subplots(1, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.12)
+    fig.add_contour(
+        x=x.tolist(),
+        y=y.tolist(),
+        z=[plain(row) for row in z.sqrt().tolist()],  # so that lines are as far apart everywhere
+        contours={"coloring": "lines"},
+        colorscale=[[0, COLOURS[0]], [1, "rgba(128,128,128,0.35)"]],
+        showscale=False,
+        hoverinfo="skip",
+        ncontours=16,
+        row=1,
+        col=1,
+    )
+    points = layer.points
+    fig.add_scatter(
+        x=plain(points[:, 0].tolist()), y=plain(points[:, 1].tolist()), mode="lines+markers", name="path",
+        line={"color": COLOURS[1], "width": 2}, marker={"size": 4}, showlegend=False, row=1, col=1,
+    )  # fmt: skip
+    for i, axis in enumerate(("along", "across")):
+        fig.add_scatter(
+            x=list(range(1, len(layer.rates) + 1)), y=plain(layer.rates[:, i].clamp(min=1e-9).tolist()), mode="lines",
+            name=axis, line={"color": COLOURS[2 * i], "dash": DASHES[i], "width": 2}, row=1, col=2,
+        )  # fmt: skip
+    fig.update_yaxes(type="log", title="effective rate", row=1, col=2)
+    fig.update_xaxes(title="step", row=1, col=2)
+    return finish(fig, 380, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.6})
+
+
+def _equations(found: list[Equation]) -> str:
+    rows = "".join(f"<tr><td><code>{escape(e.formula)}</code></td><td>{escape(e.sentence)}</td></tr>" for e in found)
+    return _page.table(["equation", "what it does"], f"<tbody>{rows}</tbody>", numeric=False)
+
+
+def _settings(found: Mapping[str, Any]) -> str:
+    return "with " + ", ".join(f"{escape(symbol(name))} = {value:g}" for name, value in _set(found).items())
+
+
+def _set(found: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that are in the equations."""
+    rule, values = found["rule"], found["values"]
+    tree = whole(rule).fold(values, tuple(rule.kept(values)))
+    used = {node.name for assign in tree.assigns for node in walk(assign.value) if isinstance(node, Hyper)}
+    return {name: value for name, value in values.items() if name in used}
