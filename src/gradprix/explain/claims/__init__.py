@@ -27,6 +27,7 @@ ORDER = (
     "acceleration-slows-near-the-optimum",
     "adaptive-steps-follow-gradients",
     "adagrad-adapts-to-directions",
+    "adagrad-learns-rare-features",
     "adagrad-shrinks-as-root-t",
     "adagrad-stalls",
     "adadelta-decays-weights",

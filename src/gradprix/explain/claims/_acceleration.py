@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gradprix.rules import sgd
+from gradprix.rules import Rule, sgd
 from gradprix.tasks._seeds import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, median
@@ -25,11 +25,11 @@ MORE = 400
 HEAVY, AHEAD = {"momentum": BETA}, {"momentum": BETA, "nesterov": True}
 
 
-def overshoot(problems: Quadratics, lr: Tensor, form: dict[str, float]) -> Tensor:
+def overshoot(problems: Quadratics, lr: Tensor, rule: Rule, form: dict[str, float]) -> Tensor:
     """How far each descent goes past the minimum, as a share of where it began, mean over directions, `[n]`."""
     _, axes = torch.linalg.eigh(problems.curvature)
     along = torch.stack([
-        torch.einsum("nij,ni->nj", axes, x) for x in walk(sgd, problems.gradient, problems.start, STEPS, lr=lr, **form)
+        torch.einsum("nij,ni->nj", axes, x) for x in walk(rule, problems.gradient, problems.start, STEPS, lr=lr, **form)
     ])  # fmt: skip
     return (-along / along[0]).amax(0).clamp(min=0).mean(-1)
 
@@ -55,8 +55,8 @@ def brakes(quick: bool) -> Finding:
     """Compare overshoots at one rate for both, then at each one's own best."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=4)
     lr = some_rates(problems, 4)
-    equal = overshoot(problems, lr, AHEAD) / overshoot(problems, lr, HEAVY)
-    own = [overshoot(problems, tuned(sgd, problems, 100, **form), form) for form in (AHEAD, HEAVY)]
+    equal = overshoot(problems, lr, sgd, AHEAD) / overshoot(problems, lr, sgd, HEAVY)
+    own = [overshoot(problems, tuned(sgd, problems, 100, **form), sgd, form) for form in (AHEAD, HEAVY)]
     measured = (
         median("overshoot of Nesterov over heavy ball's at equal rate and momentum", equal.tolist()),
         median("the same, each at its own tuned rate", (own[0] / own[1]).tolist()),
@@ -77,7 +77,10 @@ def judged_brakes(measured: tuple[Measured, ...]) -> Finding:
     verdict: Verdict = "holds" if equally and tuned_too else "not settled"
     condition = ""
     if equally != tuned_too:
-        verdict, condition = "holds only if", "rate and momentum are equal" if equally else "each has its own tuned rate"
+        verdict, condition = (
+            "holds only if",
+            "rate and momentum are equal" if equally else "each has its own tuned rate",
+        )
     elif equal.ci95[0] >= BRAKES and own.ci95[0] >= BRAKES:
         verdict = "does not hold"
     return Finding(verdict, says, measured, condition)
@@ -129,11 +132,11 @@ def judged_slows(speed: Measured, floor: Measured) -> Finding:
     not_slower, not_finer = speed.ci95[0] >= SLOWS, floor.ci95[0] >= FINER
     verdict: Verdict = "holds" if slower and finer else "does not hold" if not_slower and not_finer else "not settled"
     condition = ""
-    if slower and not_finer or finer and not_slower:
+    if (slower and not_finer) or (finer and not_slower):
         verdict, condition = "holds only if", "it is speed that is meant" if slower else "gradients are noisy"
     says = (
         f"Where it first passes the minimum of a direction, Nesterov's form makes a step of {speed.said()} times heavy "
-        f"ball's. With noisy gradients it hovers at {floor.said()} times the loss."
+        f"ball's. With noisy gradients it hovers at {floor.said()} times the loss. Both at equal rate and momentum."
     )
     return Finding(verdict, says, (speed, floor), condition)
 

@@ -27,10 +27,14 @@ class Measured:
     n: int
 
     def said(self, form: str = ".2f") -> str:
-        """As it stands in a sentence: `0.52 (0.49 to 0.55)`, or the number alone where nothing is random."""
-        low, high = self.ci95
-        interval = "" if low == self.effect == high else f" ({low:{form}} to {high:{form}})"
-        return f"{self.effect:{form}}{interval}"
+        """As it stands in a sentence: `0.52 (0.49 to 0.55)`, or the number alone where the ends are written as it is."""
+        low, middle, high = (_written(value, form) for value in (self.ci95[0], self.effect, self.ci95[1]))
+        return middle if low == middle == high else f"{middle} ({low} to {high})"
+
+
+def _written(value: float, form: str) -> str:
+    text = f"{value:{form}}"
+    return text if text.strip("-0.%") else text.removeprefix("-")  # no -0.00
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Problems to put claims to the test on, many at once: random quadratics, and descents on them by the library's rules."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -38,8 +39,8 @@ class Quadratics:
     def noisy(self, seed: int) -> Gradient:
         """A gradient with noise, anew at each call, the same for all rows `[..., n, d]`."""
         generator = stream(seed, "noise of a claim")
-        return lambda x: self.gradient(x) + self.noise * torch.randn(
-            self.noise.shape, generator=generator, dtype=torch.float64
+        return lambda x: (
+            self.gradient(x) + self.noise * torch.randn(self.noise.shape, generator=generator, dtype=torch.float64)
         )
 
     def loss(self, x: Tensor) -> Tensor:
@@ -90,6 +91,11 @@ def walk(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -
     for t in range(1, steps + 1):
         x = step(rule, whole, t, x, gradient(x), state)["x"]
         yield x
+
+
+def end(points: Iterator[Tensor]) -> Tensor:
+    """The last point."""
+    return deque(points, maxlen=1)[0]
 
 
 def settled(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Tensor:

@@ -1,0 +1,120 @@
+"""What Adam is made of: identities with RMSprop and with momentum, and its distance from AdaDelta."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradprix.explain._trace import step
+from gradprix.rules import adadelta, adam, rmsprop, sgd
+from gradprix.tasks._seeds import stream
+
+from ._claim import Claim, Finding, Measured, exact, mean
+from ._problems import updates
+
+N, QUICK, STEPS, D = 24, 6, 200, 20
+ROUNDING = 1e-12  # of the whole movement
+APART = 0.1
+BETA = 0.9
+HUGE, TELL = 1e8, 1e-6  # ε against gradients of about 1: what is left of the second moment is a hundred-millionth
+
+
+def noise(n: int) -> Tensor:
+    """Gradients with a mean and noise, both random, `[steps, n, d]`."""
+    generator = stream(0, "gradients")
+    centre = torch.randn(n, D, generator=generator, dtype=torch.float64)
+    return centre + torch.randn(STEPS, n, D, generator=generator, dtype=torch.float64)
+
+
+def apart(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
+    """How far movements b are from a as a share of a, each problem; with the rate that brings b nearest, if wanted."""
+    best = (a * b).sum((0, 2)) / (b * b).sum((0, 2)) if scaled else torch.ones(a.shape[1], dtype=torch.float64)
+    return (a - best[:, None] * b).square().sum((0, 2)).sqrt() / a.square().sum((0, 2)).sqrt()
+
+
+def parts(quick: bool) -> Finding:
+    """Take Adam's momentum and correction away, and compare what is left with RMSprop and AdaDelta on equal gradients."""
+    gradients = noise(QUICK if quick else N)
+    bare = updates(adam, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8, uncorrected=True)
+    root = updates(rmsprop, gradients, lr=0.01, alpha=0.99, eps=1e-8)
+    delta = updates(adadelta, gradients, lr=1.0, rho=0.99, eps=1e-8)
+    whole = updates(adam, gradients, lr=0.01, beta1=0.9, beta2=0.99, eps=1e-8, uncorrected=True)
+    after = updates(rmsprop, gradients, lr=0.001, alpha=0.99, eps=1e-8, momentum=0.9)
+    return judged_parts(
+        exact(
+            "Adam with β₁ = 0, uncorrected, from RMSprop, share of the movement",
+            float(apart(bare, root).max()),
+            len(bare[0]),
+        ),
+        mean("the same from AdaDelta at its best rate", apart(bare, delta, scaled=True).tolist()),
+        mean("Adam, uncorrected, from RMSprop with momentum after the division", apart(whole, after).tolist()),
+    )
+
+
+def judged_parts(rms: Measured, delta: Measured, after: Measured) -> Finding:
+    """The verdict from the two distances."""
+    says = (
+        f"Without momentum and correction Adam is RMSprop to within {rms.said('.0e')} of its movement, and "
+        f"{delta.said()} away from AdaDelta at the best rate for that. With momentum it is no RMSprop with momentum, "
+        f"either: {after.said()} away, since Adam averages gradients before it divides."
+    )
+    if delta.effect <= ROUNDING:
+        return Finding("holds", says, (delta, rms, after))
+    named = rms.effect <= ROUNDING and delta.ci95[0] > APART
+    return Finding("does not hold" if named else "not settled", says, (delta, rms, after))
+
+
+def momentum(quick: bool) -> Finding:
+    """Give Adam an ε that drowns its second moment, and compare with momentum on equal gradients."""
+    gradients = noise(QUICK if quick else N)
+    zero, state, heavy = torch.zeros_like(gradients[0]), dict[str, Any](), {"momentum": BETA, "dampening": BETA}
+    # The correction is a rate for each step: the rule of momentum is given it as one.
+    corrected = torch.stack([
+        step(sgd, sgd.values(lr=0.01 / (1 - BETA**t), dampen_first=True, **heavy), t, zero, g, state)["x"]
+        for t, g in enumerate(gradients, 1)
+    ])  # fmt: skip
+    plain = updates(sgd, gradients, lr=0.01, dampen_first=True, **heavy)
+    ours = updates(adam, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE)
+    bare = updates(adam, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE, uncorrected=True)
+    usual = updates(adam, gradients, lr=0.01, beta1=BETA)
+    n = gradients.shape[1]
+    return judged_momentum(
+        exact("Adam with ε = 1e8 from momentum over 1 − β₁ᵗ, share of the movement", float(apart(ours, corrected).max()), n),
+        exact("Adam with ε = 1e8, uncorrected, from momentum", float(apart(bare, plain).max()), n),
+        mean("Adam with its usual ε from momentum at its best rate", apart(usual, corrected, scaled=True).tolist()),
+    )
+
+
+def judged_momentum(ours: Measured, bare: Measured, usual: Measured) -> Finding:
+    """The verdict from the largest distance."""
+    says = (
+        f"With ε = 1e8 and the rate in proportion Adam is bias-corrected momentum to within {ours.said('.0e')} of its "
+        f"movement, uncorrected it is momentum to within {bare.said('.0e')}; with its usual ε it is {usual.said()} away."
+    )
+    return Finding("holds" if max(ours.effect, bare.effect) <= TELL else "does not hold", says, (ours, bare, usual))
+
+
+CLAIMS = (
+    Claim(
+        "adam-is-adadelta-plus-momentum",
+        "Adam is AdaDelta with momentum.",
+        "Without its momentum (β₁ = 0) and its correction for starting at zero, Adam makes AdaDelta's updates.",
+        f"{STEPS} steps on the same {N} random sequences of gradients. Holds when the movements agree with AdaDelta's, at "
+        f"the rate that brings it nearest, to {ROUNDING:g}. Does not hold when they agree with RMSprop's to {ROUNDING:g} "
+        f"and are further than {APART:g} of the movement from AdaDelta's, 95 % interval and all; else not settled.",
+        parts,
+        "landscapes",
+        "Kingma & Ba 2015, arXiv:1412.6980, section 5",
+    ),
+    Claim(
+        "adam-with-huge-eps-is-momentum",
+        "Adam contains momentum.",
+        "With an ε that drowns the second moment, and the rate in proportion, Adam makes the updates of momentum, "
+        "corrected for starting at zero.",
+        f"{STEPS} steps on the same {N} random sequences of gradients, ε = {HUGE:g}: holds when the movements differ by at "
+        f"most {TELL:g} of themselves, with the correction and without; else does not hold.",
+        momentum,
+        "landscapes",
+        "Choi et al. 2019, arXiv:1910.05446, section 3",
+    ),
+)

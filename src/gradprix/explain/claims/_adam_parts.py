@@ -1,0 +1,233 @@
+"""Parts of Adam and its kin: the correction for starting at zero, look-ahead, and decay of weights."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradprix.explain._trace import step
+from gradprix.rules import Rule, adam, adamax, adamw, nadam, sgd
+from gradprix.rules._tree import names
+from gradprix.tasks._seeds import stream
+
+from ._acceleration import overshoot
+from ._claim import Claim, Finding, Measured, Verdict, exact, mean, median
+from ._problems import quadratics, tuned, updates, walk
+
+N, QUICK = 24, 6
+
+EARLY, SAME = 100, 0.01  # steps; how much step sizes differ when they still differ
+BETAS, HORIZONS, MOST = (0.9, 0.99, 0.999), 5.0, 10_000
+D, CONDITION, BUDGETS = 10, 30.0, (100, 2_000)
+
+LONG, LOOKS = 200, 0.05  # gradients before the one that counts; how far a weight may be from Adam's
+
+SCALES, DECAY, WEIGHTS, STEPS = (1.0, 10.0, 100.0), 0.1, 500, 500
+FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: none, and clearly one
+
+
+def corrections(beta2: float, steps: int, n: int) -> Tensor:
+    """The length of Adam's step without correction over that with it, on the same noise, `[steps]`."""
+    g = torch.randn(steps, n, generator=stream(0, "gradients"), dtype=torch.float64)
+    ours, bare = (updates(adam, g, beta2=beta2, eps=0.0, uncorrected=off) for off in (False, True))
+    return (bare / ours).mean(-1)
+
+
+def bias(quick: bool) -> Finding:
+    """Find when the correction is over, and what is lost without it."""
+    n, steps = (QUICK if quick else N), MOST if not quick else MOST // 2
+    last, off = [], 0.0
+    for beta2 in BETAS:
+        ratio = corrections(beta2, steps, n)
+        t = torch.arange(1, steps + 1, dtype=torch.float64)
+        off = max(off, float((ratio * (1 - beta2**t).sqrt() / (1 - 0.9**t) - 1).abs().max()))
+        over = int(((ratio - 1).abs() > SAME).nonzero().max()) + 1
+        last.append(exact(f"steps after which lengths differ by less than 1 %, β₂ = {beta2:g}", over))
+        if beta2 == BETAS[-1]:
+            first = exact("length of the first step without correction over that with it", float(ratio[0]))
+    problems = quadratics(n, D, CONDITION, seed=9)
+    lost = []
+    for budget in BUDGETS[:1] if quick else BUDGETS:
+        ends = []
+        for uncorrected in (True, False):
+            lr = tuned(adam, problems, budget, uncorrected=uncorrected)
+            *_, x = walk(adam, problems.gradient, problems.start, budget, lr=lr, uncorrected=uncorrected)
+            ends.append((problems.loss(x) / problems.loss(problems.start)).clamp(min=1e-24).log10())
+        lost.append(median(f"decades of loss it costs to leave it out, tuned, {budget:,} steps", (ends[0] - ends[1]).tolist()))
+    theory = exact("largest relative distance of the ratio from (1 − β₁ᵗ) / √(1 − β₂ᵗ)", off)
+    return judged_bias(last, first, theory, lost)
+
+
+def judged_bias(last: list[Measured], first: Measured, theory: Measured, lost: list[Measured]) -> Finding:
+    """The verdict from how long the correction lasts."""
+    costs = " and ".join(m.said() for m in lost)
+    says = (
+        f"Without correction the first step is {first.said()} times as long. At β₂ = 0.999 lengths differ by more than 1 % "
+        f"for {last[-1].said(',.0f')} steps, at 0.99 for {last[1].said(',.0f')}, at 0.9 for {last[0].said(',.0f')}. On "
+        f"quadratics, tuned, leaving it out costs {costs} decades of loss."
+    )
+    measured = (last[-1], *last[:-1], first, theory, *lost)
+    if all(m.effect <= EARLY for m in last):
+        return Finding("holds", says, measured)
+    if all(m.effect <= HORIZONS / (1 - beta2) for m, beta2 in zip(last, BETAS, strict=True)):
+        return Finding("holds only if", says, measured, "early means some times 1/(1 − β₂) steps, thousands at the default")
+    return Finding("does not hold", says, measured)
+
+
+def sees_the_gradient(rule: Rule, **options: float | bool) -> bool:
+    """Whether the newest gradient enters the update beside the momentum that already holds it: read off the rule."""
+    tree = rule.folded(rule.values(**options))
+    return any("g" in names(assign.value) for assign in tree.assigns if assign.name not in tree.state)
+
+
+def newest(rule: Rule, n: int, **options: float | bool) -> list[float]:
+    """How much more the newest gradient moves the point than the one before it, each draw; by autograd."""
+    gradients = torch.randn(LONG, n, generator=stream(1, "gradients"), dtype=torch.float64)
+    # One large gradient first: what divides is then settled, and the last two change the numerator alone.
+    gradients[0] = 100.0
+    g, state, x = gradients.requires_grad_(), dict[str, Tensor](), torch.zeros(n, dtype=torch.float64)
+    for t, each in enumerate(g, 1):
+        moved = step(rule, rule.values(**options), t, x, each, state)["x"]
+    (by,) = torch.autograd.grad(moved.sum(), g)
+    return (by[-1] / by[-2]).tolist()
+
+
+def accelerates(quick: bool) -> Finding:
+    """Read the rules, and measure the weight of the newest gradient."""
+    n = QUICK if quick else N
+    heavy = {"momentum": 0.9}
+    given = {
+        "AdaMax": (adamax, {}),
+        "Adam": (adam, {}),
+        # torch lets Nadam's momentum rise from a half; at its full value from the start it can be told from the others.
+        "Nadam": (nadam, {"momentum_decay": 1e6}),
+        "heavy ball": (sgd, heavy),
+        "Nesterov": (sgd, {**heavy, "nesterov": True}),
+    }
+    weights = [
+        median(f"weight of the newest gradient over that of the one before, {name}", newest(rule, n, **options))
+        for name, (rule, options) in given.items()
+    ]
+    seen = [
+        exact(f"whether the newest gradient enters beside the momentum, {name}", sees_the_gradient(rule, **options))
+        for name, (rule, options) in given.items()
+    ]
+    problems = quadratics(n, D, CONDITION, seed=10)
+    share = torch.rand(n, generator=stream(10, "rates"), dtype=torch.float64)
+    lr = (0.01 * 30**share)[:, None]  # all step by about the rate, whatever the gradient
+    passed = {name: overshoot(problems, lr, *given[name]) for name in ("AdaMax", "Adam", "Nadam")}
+    past = [
+        median(f"overshoot of {name} over Adam's at equal rate", (passed[name] / passed["Adam"]).tolist())
+        for name in ("AdaMax", "Nadam")
+    ]
+    return judged_acceleration(weights, seen, past)
+
+
+def judged_acceleration(weights: list[Measured], seen: list[Measured], past: list[Measured]) -> Finding:
+    """The verdict from AdaMax's weights against Adam's, and from its equations."""
+    ours, plain, ahead, heavy, nesterov = (m.effect for m in weights)
+    says = (
+        f"The newest gradient counts {weights[0].said()} times as much as the one before it in AdaMax, {weights[1].said()} "
+        f"in Adam and {weights[3].said()} in heavy ball; {weights[2].said()} in Nadam and {weights[4].said()} in "
+        "Nesterov's form, which look ahead. In AdaMax's equations the gradient enters the update by the momentum alone. "
+        f"At equal rate AdaMax goes {past[0].said()} times as far past the minimum as Adam, Nadam {past[1].said()} times."
+    )
+    measured = (*weights, *seen, *past)
+    telling = abs(plain / heavy - 1) < LOOKS and abs(ahead / nesterov - 1) < LOOKS and ahead / plain > 1 + LOOKS
+    if not telling:
+        return Finding("not settled", says, measured)
+    if not seen[0].effect and abs(ours / plain - 1) < LOOKS:
+        return Finding("does not hold", says, measured)
+    return Finding("holds" if seen[0].effect and ours / plain > 1 + LOOKS else "not settled", says, measured)
+
+
+def shrinkage(rule: Rule, n: int, scale: float, **options: float | bool) -> Tensor:
+    """By how much weight decay shrinks weights whose gradients are noise of this scale, mean of many, `[n]`.
+
+    The same noise with and without decay: what is left of their difference is decay.
+    """
+    x = torch.ones(n, WEIGHTS, dtype=torch.float64)
+
+    def last(decay: float) -> Tensor:
+        generator = stream(2, "gradients")
+        noise = lambda x: scale * torch.randn(x.shape, generator=generator, dtype=torch.float64)  # noqa: E731
+        *_, end = walk(rule, noise, x, STEPS, lr=1e-3, weight_decay=decay, **options)
+        return end
+
+    return (last(0.0) - last(DECAY)).mean(-1)
+
+
+def slope(rule: Rule, n: int, **options: float | bool) -> list[float]:
+    """The exponent of the gradient's scale in the shrinkage, each draw."""
+    found = torch.stack([shrinkage(rule, n, scale, **options) for scale in SCALES]).log().numpy()
+    fitted: list[float] = np.polyfit(np.log(SCALES), found, 1)[0].tolist()
+    return fitted
+
+
+def decay(quick: bool) -> Finding:
+    """Compare how decay depends on the scale of gradients."""
+    n = QUICK if quick else N
+    by_gradient, direct = slope(adam, n), slope(adamw, n)
+    both = [shrinkage(sgd, n, 1.0, decoupled_weight_decay=how) for how in (False, True)]
+    off = float((both[0] / both[1] - 1).abs().max())
+    return judged_decay(
+        mean("exponent of the gradient's scale in the decay, AdamW", direct),
+        mean("the same, Adam with an L2 penalty", by_gradient),
+        mean("share of a weight that decays where gradients are of size 1, Adam with L2", shrinkage(adam, n, 1.0).tolist()),
+        mean("the same where they are of size 100", shrinkage(adam, n, 100.0).tolist()),
+        mean("share that decays where they are of size 100, AdamW", shrinkage(adamw, n, 100.0).tolist()),
+        exact("how far the two are apart in SGD, as a share of the decay", off, n),
+    )
+
+
+def judged_decay(direct: Measured, penalty: Measured, *each: Measured) -> Finding:
+    """The verdict from the two exponents."""
+    small, large, theirs, plain = each
+    says = (
+        f"Under Adam with an L2 penalty a weight decays as the scale of its gradients to the power {penalty.said()}: by "
+        f"{small.said('.2%')} where they are of size 1, by {large.said('.2%')} at 100. Under AdamW the power is "
+        f"{direct.said()}, and at 100 it decays by {theirs.said('.2%')}. In SGD the two are one, to {plain.said('.0e')}."
+    )
+    apart = direct.ci95[0] > -FLAT and direct.ci95[1] < FLAT and penalty.ci95[1] < FALLS
+    alike = abs(direct.effect - penalty.effect) < FLAT
+    verdict: Verdict = "holds" if apart else "does not hold" if alike else "not settled"
+    return Finding(verdict, says, (penalty, direct, *each))
+
+
+CLAIMS = (
+    Claim(
+        "bias-correction-matters-early",
+        "Adam's correction for starting at zero matters only in the first steps.",
+        f"After {EARLY} steps Adam's step is as long without it as with it.",
+        f"The step after which lengths differ by less than {SAME:.0%}, on the same gradients, for β₂ = "
+        f"{', '.join(f'{beta2:g}' for beta2 in BETAS)}: holds when it is at most {EARLY} for all; holds only if early "
+        f"means some times 1/(1 − β₂) when it is at most {HORIZONS:g}/(1 − β₂) for all; else does not hold. Besides: the "
+        f"loss it costs on {N} random quadratics, tuned with and without.",
+        bias,
+        "landscapes",
+        "Kingma & Ba 2015, arXiv:1412.6980, section 3",
+    ),
+    Claim(
+        "adamax-adds-acceleration",
+        "AdaMax improves on Adam by an acceleration term.",
+        "The newest gradient enters AdaMax's update beside the momentum that holds it already, as in Nesterov's form and "
+        "in Nadam, and so weighs more against the one before than it does in Adam.",
+        f"Read off the equations, and measured as the ratio of the two gradients' weights (the median of {N} draws). Does "
+        f"not hold when the gradient enters by the momentum alone and the ratio is within {LOOKS:.0%} of Adam's; holds "
+        "when it enters beside and the ratio is larger; not settled otherwise, or when the measure does not tell heavy "
+        "ball and Adam from Nesterov and Nadam.",
+        accelerates,
+        "landscapes",
+        "Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2; Dozat 2016",
+    ),
+    Claim(
+        "adamw-decay-is-not-l2",
+        "In Adam, decay of the weights themselves (AdamW) and an L2 penalty are two different things.",
+        "With a penalty, weights whose gradients are large decay less; under AdamW all decay alike.",
+        f"Weights under noise of scales 1, 10 and 100, λ = {DECAY:g}, {STEPS} steps, {N} draws: the exponent of the scale "
+        f"in the decay. Holds when its 95 % interval is below {FALLS:g} with the penalty and within ± {FLAT:g} under "
+        f"AdamW; does not hold when the two differ by less than {FLAT:g}; else not settled.",
+        decay,
+        "landscapes",
+        "Loshchilov & Hutter 2019, arXiv:1711.05101, propositions 1 and 2",
+    ),
+)

@@ -1,0 +1,104 @@
+"""Adaptive rates: do steps grow where gradients are larger?"""
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from gradprix.rules import Rule, adadelta, adagrad, adam, adamax, rmsprop, sgd
+from gradprix.tasks._seeds import stream
+
+from ._claim import Claim, Finding, Measured, Verdict, mean
+from ._problems import Quadratics, tuned, walk
+
+N, QUICK = 24, 6
+D, DECADES, NOISE, STEPS = 32, 2.0, 0.3, 300
+EFFECT = 0.1
+RULES = {"AdaGrad": adagrad, "RMSprop": rmsprop, "AdaDelta": adadelta, "Adam": adam, "AdaMax": adamax}
+
+
+def uneven(n: int, seed: int) -> Quadratics:
+    """Random quadratics whose coordinates differ in scale, as layers and features do; noise has the gradient's scale.
+
+    Curvature S R S: scales S even in the logarithm over two decades, R a random matrix of correlations.
+    """
+    generator = stream(seed, "uneven quadratics")
+    scale = 10 ** (DECADES * torch.rand(n, D, generator=generator, dtype=torch.float64))
+    factors = torch.randn(n, D, 2 * D, generator=generator, dtype=torch.float64)
+    factors = factors / factors.norm(dim=-1, keepdim=True)
+    curvature = scale[:, :, None] * (factors @ factors.mT) * scale[:, None, :]
+    return Quadratics(curvature, torch.randn(n, D, generator=generator, dtype=torch.float64) / scale, NOISE * scale)
+
+
+def sizes(rule: Rule, problems: Quadratics) -> tuple[Tensor, Tensor]:
+    """Root mean squares of updates and of gradients over a tuned descent, each coordinate, `[n, d]`."""
+    gradients: list[Tensor] = []
+    noisy = problems.noisy(1)
+
+    def gradient(x: Tensor) -> Tensor:
+        gradients.append(noisy(x))
+        return gradients[-1]
+
+    lr = tuned(rule, problems, STEPS, seed=0)
+    points = torch.stack(list(walk(rule, gradient, problems.start, STEPS, lr=lr)))
+    return (points[1:] - points[:-1]).square().mean(0).sqrt(), torch.stack(gradients).square().mean(0).sqrt()
+
+
+def correlations(rule: Rule, problems: Quadratics) -> tuple[list[float], list[float]]:
+    """Spearman's correlation of the size of gradients with rates, and with updates themselves, of each problem."""
+    updates, gradients = sizes(rule, problems)
+    rates = updates / gradients
+    return tuple(
+        [float(spearmanr(each, size).statistic) for each, size in zip(of, gradients, strict=True)]
+        for of in (rates, updates)
+    )  # type: ignore[return-value]
+
+
+def follow(quick: bool) -> Finding:
+    """Correlate on every problem, for every adaptive rule; and gradient descent, whose rate is one for all."""
+    problems = uneven(QUICK if quick else N, seed=0)
+    rates, updates = [], []
+    for name, rule in RULES.items():
+        of_rates, of_updates = correlations(rule, problems)
+        rates.append(mean(f"rank correlation of rate and gradient over coordinates, {name}", of_rates))
+        updates.append(mean(f"rank correlation of update and gradient over coordinates, {name}", of_updates))
+    plain = mean("rank correlation of update and gradient, gradient descent", correlations(sgd, problems)[1])
+    return judged(rates, [*updates, plain])
+
+
+def judged(rates: list[Measured], updates: list[Measured]) -> Finding:
+    """The verdict from one correlation a rule."""
+    larger = [m for m in rates if m.ci95[0] > EFFECT]
+    smaller = [m for m in rates if m.ci95[1] < -EFFECT]
+    verdict: Verdict = "not settled"
+    if len(larger) == len(rates):
+        verdict = "holds"
+    elif len(smaller) == len(rates):
+        verdict = "does not hold"
+    elif larger:
+        verdict = "holds only if"
+    names = [m.what.rpartition(", ")[2] for m in rates]
+    condition = "it is " + " or ".join(m.what.rpartition(", ")[2] for m in larger) if verdict == "holds only if" else ""
+    listed = ", ".join(f"{name} {m.said()}" for name, m in zip(names, rates, strict=True))
+    says = (
+        f"Rank correlations of a coordinate's rate with the size of its gradient: {listed}. The updates themselves do not "
+        f"grow with the gradient either: {updates[3].said()} for Adam, {updates[0].said()} for AdaGrad, while gradient "
+        f"descent's do by definition, {updates[-1].said()}."
+    )
+    return Finding(verdict, says, (*rates, *updates), condition)
+
+
+CLAIMS = (
+    Claim(
+        "adaptive-steps-follow-gradients",
+        "Adaptive rates take larger steps in directions where gradients are larger, smaller ones where they are small.",
+        "The effective rate of a coordinate, its root mean square update over its root mean square gradient, grows with "
+        "the size of its gradient.",
+        f"Spearman's correlation over the {D} coordinates of {N} random quadratics, whose scales differ up to "
+        f"{10**DECADES:g} times, with noise in the gradients, over {STEPS} steps at each rule's tuned rate. Holds when "
+        f"the 95 % interval of the mean is above {EFFECT:g} for all of {', '.join(RULES)}; does not hold when it is below "
+        f"−{EFFECT:g} for all; holds only if when above for some; else not settled.",
+        follow,
+        "landscapes",
+        "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159",
+    ),
+)
