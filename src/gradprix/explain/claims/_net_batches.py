@@ -1,0 +1,225 @@
+"""One rule at three batch sizes: one example is said to be faster and noisier than all, some to lie between."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import log
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gradprix import optim
+
+from ._claim import Claim, Finding, Measured, Verdict, mean
+from ._net_lane import FINAL, STEADY, Training, is_more, seeds, trial, tuned
+from ._net_noise import N as NOISE_SEEDS
+from ._net_noise import noise
+
+ALPHA = 0.05
+N = 16
+PASSES = 5
+"""Over the training examples, for the comparison at equal examples."""
+BATCHES = {"sgd": 1, "minibatch": STEADY.batch_size, "gd": 0}
+"""Examples a step; 0 for all."""
+LONG = {"minibatch": 40, "gd": 400}
+"""Passes that the other two get to come down to where one example a step was after `PASSES`."""
+FASTER = log(1.1)
+"""A training loss a tenth smaller, or a tenth less time, is faster."""
+NOISIER = 0.1
+"""A difference of ten in a hundred updates that raise the training loss is noisier."""
+LAST = 64
+"""Updates at the end of which each is asked whether it raised the loss of all training examples."""
+TIMED = 5
+"""Times that a pass of each is timed, after one that is not: the first compiles."""
+
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What came of the three, `[seeds]` each by name.
+
+    Args:
+        loss: of all training examples after `PASSES` passes.
+        passes: until the loss of `sgd` after `PASSES` was reached; as many as there were where it was not.
+        raised: the share of the last updates that raised the loss of all training examples.
+        pace: logarithms of the seconds of a pass, over those of a pass of gd, one for each time it was timed.
+        reached: the share of networks that reached that loss.
+    """
+
+    loss: Mapping[str, Array]
+    passes: Mapping[str, Array]
+    raised: Mapping[str, Array]
+    pace: Mapping[str, Array]
+    reached: Mapping[str, float]
+
+
+@cache
+def _runs(quick: bool) -> Runs:
+    """Train the three, each at the rate that is best for it over as many passes."""
+    known = seeds(quick, N)
+    short, longer = (STEADY.change(epochs=passes) for passes in (PASSES, LONG["gd"]))
+    best = {name: tuned(short, (name,), quick, by="train")[name] for name in BATCHES}
+    after = {name: _course(name, best[name], PASSES, known) for name in BATCHES}
+    loss = {name: curve[:, -1] for name, (curve, _) in after.items()}
+    passes, raised = {"sgd": np.full(len(known), float(PASSES))}, {"sgd": after["sgd"][1]}
+    # What is best over a few passes of gd, which are a few updates, is not over hundreds; one seed tells as much there.
+    rates = {"minibatch": best["minibatch"], "gd": tuned(longer, ("gd",), True, by="train")["gd"]}
+    reached = {}
+    for name, most in LONG.items():
+        curve, raised[name] = _course(name, rates[name], most, known)
+        there = curve <= loss["sgd"][:, None]
+        passes[name] = np.where(there.any(1), there.argmax(1) + 1.0, float(most))
+        reached[name] = float(there.any(1).mean())
+    timed = np.log([[_seconds(size, best[name]) for name, size in BATCHES.items()] for _ in range(TIMED + 1)])[1:]
+    pace = {name: timed[:, i] - timed[:, -1] for i, name in enumerate(BATCHES)}
+    return Runs(loss, passes, raised, pace, reached)
+
+
+def _course(name: str, lr: float, passes: int, known: range) -> tuple[Array, Array]:
+    """The training loss of each seed after each pass, and the share of the last updates that raised it."""
+    task = STEADY.change(epochs=passes)
+    training = Training(task, [trial(task, name, lr, seed) for seed in known])
+    curve, last = [], []
+    for t, batch in training.steps():
+        if not BATCHES[name]:
+            curve.append(batch)  # a batch of all examples has the training loss already, as it was before the step
+        ends, late = t % training.each == 0, t >= training.total - LAST
+        if (BATCHES[name] and (ends or late)) or t == training.total:
+            now = training.losses(training.lane.train).mean(1)
+            curve += [now] * ends
+            last += [now] * late
+    if not BATCHES[name]:
+        curve, last = curve[1:], curve[-LAST - 1 :]
+    return torch.stack(curve, 1).numpy(), (torch.stack(last).diff(dim=0) > 0).double().mean(0).numpy()
+
+
+def _seconds(size: int, lr: float) -> float:
+    """The time of one pass in a training loop of one's own, one network on one thread."""
+    split, model = STEADY.loaded.split(FINAL), STEADY.network(FINAL)
+    step = optim.SGD(model.parameters(), lr=lr)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        parts = torch.split(split.train, size or len(split.train))
+        started = perf_counter()
+        for part in parts:
+            step.zero_grad()
+            inputs, targets = STEADY.loaded.take(part)
+            STEADY.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            step.step()
+        return perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+
+
+def quicker(what: str, passes: Array, than: Array, pace: Array, than_pace: Array) -> Measured:
+    """The logarithm of how many times less time one needs than another: over passes and over the time of a pass.
+
+    Passes vary from seed to seed and times from one timing to the next, which have nothing to do with each other: the
+    squares of their errors add up.
+
+    Args:
+        what: in words.
+        passes: of the one, `[seeds]`.
+        than: of the other.
+        pace: the logarithm of a pass of the one, `[timings]`.
+        than_pace: of the other.
+    """
+    ratio, cost = mean(what, np.log(than / passes).tolist()), mean(what, (than_pace - pace).tolist())
+    half = float(np.hypot(ratio.effect - ratio.ci95[0], cost.effect - cost.ci95[0]))
+    effect = ratio.effect + cost.effect
+    return Measured(what, effect, (effect - half, effect + half), ratio.n)
+
+
+def faster_but_noisy(per_example: Measured, per_second: Measured, noise: Measured) -> Finding:
+    """One-sample steps, judged: by examples, by seconds, by noise."""
+    examples, time, noisy = is_more(per_example, FASTER), is_more(per_second, FASTER), is_more(noise, NOISIER)
+    says = (
+        f"After {PASSES} passes over digits the training loss of one-sample steps is {np.exp(-per_example.effect):.3f} "
+        f"of gradient descent's. To come down to it gradient descent needs {np.exp(per_second.effect):.2f} times the "
+        f"time. Near the end {100 * noise.effect:.0f} in a hundred more of the one-sample updates raise the loss."
+    )
+    measured = [per_example, per_second, noise]
+    if examples is False or noisy is False:
+        return Finding("does not hold", says, measured)
+    if None in (examples, time, noisy):
+        return Finding("not settled", says, measured)
+    if time:
+        return Finding("holds", says, measured)
+    return Finding("holds only if", says, measured, "progress is counted by examples, not by seconds")
+
+
+def _faster_but_noisy(quick: bool) -> Finding:
+    runs = _runs(quick)
+    ahead, jumps = np.log(runs.loss["gd"] / runs.loss["sgd"]), runs.raised["sgd"] - runs.raised["gd"]
+    return faster_but_noisy(
+        mean("ln of training loss, gd over sgd, after as many examples", ahead.tolist()),
+        quicker(
+            "ln of seconds to one training loss, gd over sgd",
+            *(runs.passes["sgd"], runs.passes["gd"], runs.pace["sgd"], runs.pace["gd"]),
+        ),
+        mean("share of the last updates that raise the training loss, sgd - gd", jumps.tolist()),
+    )
+
+
+def balances(than_one: Measured, than_all: Measured, calmer: Measured) -> Finding:
+    """Mini-batches, judged: less noise than one example, and no slower by time than either.
+
+    Args:
+        than_one: the logarithm of how many times the time one-sample steps take.
+        than_all: likewise, gradient descent.
+        calmer: the logarithm of how many times the noise of a gradient one example has.
+    """
+    says = (
+        f"A gradient of one example has {np.exp(calmer.effect):.0f} times the squared noise of a mini-batch of "
+        f"{STEADY.batch_size}. To one training loss one-sample steps take {np.exp(than_one.effect):.1f} times the time "
+        f"of mini-batches, and gradient descent {np.exp(than_all.effect):.1f} times."
+    )
+    measured = [than_one, than_all, calmer]
+    answers = [is_more(found, 0.0) for found in measured]
+    verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
+    return Finding(verdict, says, measured)
+
+
+def _balances(quick: bool) -> Finding:
+    runs = _runs(quick)
+    one, some, all_ = ((runs.passes[name], runs.pace[name]) for name in ("sgd", "minibatch", "gd"))
+    calmer = [log(found[1] / found[STEADY.batch_size]) for found in noise(quick)]
+    return balances(
+        quicker("ln of seconds to one training loss, sgd over minibatch", some[0], one[0], some[1], one[1]),
+        quicker("ln of seconds to one training loss, gd over minibatch", some[0], all_[0], some[1], all_[1]),
+        mean("ln of the squared noise of a gradient, 1 example over a mini-batch", calmer),
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="one-sample-steps-are-faster-but-noisy",
+        account="Stochastic gradient descent updates after every example: faster, but noisy, with erratic jumps.",
+        prediction="On digits, at constant rates tuned for each, its training loss after as many examples is lower "
+        "than gradient descent's, it comes to that loss in less time, and more of its updates raise the loss.",
+        decides=f"Each of three differences over {N} paired seeds counts if its 95 % interval is above zero and it is "
+        f"large enough: a tenth in loss after {PASSES} passes; a tenth in seconds to that loss (a loop of one's own "
+        f"on one thread, timed in the same process); {100 * NOISIER:.0f} in a hundred of the last {LAST} updates that "
+        "raise the loss of all training examples. Holds if all do; only by examples, if all but the second do; does "
+        "not hold if the first or the third surely does not.",
+        run=_faster_but_noisy,
+        on="networks",
+    ),
+    Claim(
+        id="mini-batches-balance",
+        account="Mini-batches balance the two: less noise than single examples, and still efficient.",
+        prediction=f"On digits, a mini-batch of {STEADY.batch_size} has a less noisy gradient than one example, and "
+        "comes to the same training loss in less time than both one-sample steps and gradient descent.",
+        decides=f"Holds if the 95 % intervals of all three logarithms of ratios, over {N} paired seeds (of noise over "
+        f"{NOISE_SEEDS}), are above zero; does not hold if one is below.",
+        run=_balances,
+        on="networks",
+        source="Bottou et al. 2018, arXiv:1606.04838, section 3",
+    ),
+)

@@ -1,0 +1,103 @@
+"""Adam's bias correction: how long it makes a difference."""
+
+from collections.abc import Mapping
+from math import log
+
+import numpy as np
+
+from gradprix.tasks import digits
+
+from ._claim import Claim, Finding, Measured, Verdict, mean
+from ._net_lane import STEADY, Training, seeds, trial, tuned
+
+ALPHA = 0.05
+N = 32
+EFFECT = log(1.1)
+"""A training loss a tenth larger or smaller matters."""
+MARGIN = digits.metric.margin
+LOOKS = (10, 30, 100, 300, 1_000)
+"""Steps after which training losses are compared; Adam's second moment remembers 1 / (1 − β₂) = 1,000."""
+EARLY = 10
+"""About where the step without the correction is longest against that with it: six times, (1 − β₁ᵗ) / √(1 − β₂ᵗ)."""
+PASSES = 60
+"""Of 34 steps each: twice as many as it remembers."""
+LATE, EVERY = 340, 34
+"""The last steps, and how often the test accuracy is looked at in them: at a constant rate it goes up and down."""
+TASK = STEADY.change(epochs=PASSES)
+
+
+def _over_time(quick: bool) -> tuple[dict[int, list[float]], list[float], list[float]]:
+    """What differs without the correction, for each seed; no warm-up, which would hide the start.
+
+    Returns:
+        The logarithm of the ratio of training losses, uncorrected over corrected, at one rate, after each look; and
+        the difference in test accuracy near the end, corrected less uncorrected, at each one's own rate and at one.
+    """
+    rate, own = (tuned(TASK, ("adam",), quick, uncorrected=without)["adam"] for without in (False, True))
+    known = seeds(quick, N)
+    arms = [
+        trial(TASK, "adam", lr, seed, uncorrected=without)
+        for lr, without in ((rate, False), (rate, True), (own, True))
+        for seed in known
+    ]
+    training = Training(TASK, arms)
+    ratios, late = {}, []
+    for t, _ in training.steps():
+        if t in LOOKS:
+            corrected, without, _ = training.losses(training.lane.train).mean(1).chunk(3)
+            ratios[t] = (without / corrected).log().tolist()
+        if t > training.total - LATE and t % EVERY == 0:
+            late.append(training.metrics(training.lane.test))
+    with_it, at_one, at_own = np.mean(late, axis=0).reshape(3, -1)
+    return ratios, (with_it - at_own).tolist(), (with_it - at_one).tolist()
+
+
+def only_early(ratios: Mapping[int, Measured], late: Measured, at_one: Measured) -> Finding:
+    """A difference at first and none in the end.
+
+    Args:
+        ratios: after each look, the logarithm of the ratio of losses at one rate.
+        late: the difference in accuracy in the end, each at its own rate.
+        at_one: likewise at one rate; for the record.
+    """
+    first = ratios[EARLY]
+    starts = first.ci95[0] * first.ci95[1] > 0 and abs(first.effect) >= EFFECT
+    no_start = max(map(abs, first.ci95)) < EFFECT
+    ends = max(map(abs, late.ci95)) < MARGIN
+    no_end = late.ci95[0] * late.ci95[1] > 0 and abs(late.effect) >= MARGIN
+    verdict: Verdict = "holds" if starts and ends else "does not hold" if no_start or no_end else "not settled"
+    told = ", ".join(f"{found.said()} after {t}" for t, found in ratios.items())
+    says = (
+        f"On digits at one rate, ln(training loss without the correction / with it) is {told} steps. In the end the "
+        f"test accuracy with it is {late.said('+.2%')} higher than without where each has its own tuned rate, "
+        f"{at_one.said('+.2%')} where the rate is the same."
+    )
+    return Finding(verdict, says, [first, late, at_one, *(found for t, found in ratios.items() if t != EARLY)])
+
+
+def _only_early(quick: bool) -> Finding:
+    ratios, late, at_one = _over_time(quick)
+    what = f"test accuracy over the last {LATE} steps of {PASSES} passes, with the correction - without"
+    return only_early(
+        {t: mean(f"ln of training loss after {t} steps, without over with", each) for t, each in ratios.items()},
+        mean(f"{what}, each at its own tuned rate", late),
+        mean(f"{what}, at one rate", at_one),
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="bias-correction-matters-only-early-on-a-network",
+        account="Adam corrects its averages for their start at zero, which matters at the beginning only.",
+        prediction=f"On digits, at Adam's tuned rate and without a warm-up, the training loss after {EARLY} steps "
+        f"differs by a tenth or more without the correction. Near the end of {PASSES} passes the test accuracies with "
+        "and without it are alike, each at its own tuned rate.",
+        decides=f"Paired over {N} seeds. Holds if the 95 % interval of the logarithm of the ratio of losses after "
+        f"{EARLY} steps is off zero and it is ln 1.1 or more, either way, and that of the final difference in accuracy "
+        f"is within {100 * MARGIN:g} points; does not hold if the first is within ln 1.1, or the last is off zero and "
+        "beyond the margin.",
+        run=_only_early,
+        on="networks",
+        source="Kingma & Ba 2015, arXiv:1412.6980, section 3",
+    ),
+)

@@ -1,0 +1,164 @@
+"""Tuned and untuned: Adam against its halves, against itself at its default, and against several at theirs."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from gradprix.race import ENTRIES
+from gradprix.race._lane import run_lane
+from gradprix.race._trial import Outcome
+from gradprix.race._tune import rate, spread
+from gradprix.race._verdict import judge
+from gradprix.tasks import Metric, Task, digits
+from gradprix.tasks._tailed import class_accuracy
+
+from ._claim import Claim, Finding, Measured, Verdict, mean
+from ._net_lane import finals, is_more, seeds, trial, tuned
+from ._net_outliers import KINDS
+
+ALPHA = 0.05
+N = 32
+HALVES = ("momentum", "rmsprop")
+MARGIN = digits.metric.margin
+SEVERAL = ("momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamax", "nadam")
+PROBLEMS = {
+    "digits": digits,
+    "rare digits": KINDS["rare"].change(
+        schedule="cosine",
+        metric=Metric("mean accuracy of classes", class_accuracy, True, margin=0.01, percent=True),
+    ),
+}
+SEEDS = {"digits": 32, "rare digits": 64}
+"""There are a fifth as many rare digits to be tested on."""
+QUICK = 5
+"""Seeds of a quick one."""
+
+
+@cache
+def _tuned(quick: bool) -> dict[str, list[float]]:
+    """Test accuracy of Adam and of its halves at their tuned rates, and of Adam at its default."""
+    known = seeds(quick, N)
+    rates = tuned(digits, ("adam", *HALVES), quick)
+    found = {
+        **finals(digits, rates, known),
+        "default": finals(digits, {"adam": ENTRIES["adam"].default_rate}, known)["adam"],
+    }
+    return {name: [_metric(outcome) for outcome in outcomes] for name, outcomes in found.items()}
+
+
+def _metric(outcome: Outcome) -> float:
+    assert outcome.test_metric is not None, "every one of these is judged"
+    return outcome.test_metric
+
+
+def both_beaten(over: Sequence[Measured], margin: float, says: str) -> Finding:
+    """Superiority over all of several, each by a margin."""
+    answers = [is_more(found, margin) for found in over]
+    verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
+    return Finding(verdict, says, list(over))
+
+
+def _beats_halves(quick: bool) -> Finding:
+    values = {name: _tuned(quick)[name] for name in ("adam", *HALVES)}
+    # As in a race: intervals that hold together for all pairs.
+    pairs = judge(values, higher_is_better=True, margin=MARGIN, baseline="adam").pairs
+    over = []
+    for pair in pairs:
+        turn, (low, high) = (1, pair.ci95) if pair.a == "adam" else (-1, (-pair.ci95[1], -pair.ci95[0]))
+        half = pair.b if pair.a == "adam" else pair.a
+        over.append(Measured(f"test accuracy, adam - {half}", turn * pair.difference, (low, high), len(values["adam"])))
+    over.sort(key=lambda found: found.effect)  # the half that is harder to beat decides
+    told = ", ".join(f"{100 * found.effect:+.2f} points ({found.what.split(' - ')[1]})" for found in over)
+    return both_beaten(over, MARGIN, f"On digits, all tuned, Adam's test accuracy differs from its halves' by {told}.")
+
+
+def no_worse(lost: Measured, margin: float, says: str) -> Finding:
+    """What is lost is less than matters."""
+    more = is_more(lost, margin)
+    return Finding("not settled" if more is None else "does not hold" if more else "holds", says, [lost])
+
+
+def _needs_no_tuning(quick: bool) -> Finding:
+    found = _tuned(quick)
+    lost = mean("test accuracy, adam tuned - adam at 0.001", np.subtract(found["adam"], found["default"]).tolist())
+    says = (
+        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {100 * lost.effect:.2f} points "
+        f"of test accuracy against {tuned(digits, ('adam', *HALVES), quick)['adam']:g}, its tuned one."
+    )
+    return no_worse(lost, MARGIN, says)
+
+
+def _differences(task: Task, known: Sequence[int]) -> list[float]:
+    """The test metric of the best by validation of Adam at several rates, less that of several at their defaults."""
+    adam = ENTRIES["adam"]
+    rungs = spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
+    one = [("adam", rate(rung)) for rung in rungs]
+    many = [(name, ENTRIES[name].default_rate) for name in SEVERAL]
+    found = iter(run_lane(task, [trial(task, name, lr, seed) for seed in known for name, lr in (*one, *many)]))
+    best = [
+        [_metric(min((next(found) for _ in arm), key=lambda outcome: outcome.valid_loss)) for arm in (one, many)]
+        for _ in known
+    ]
+    return [a - b for a, b in best]
+
+
+def worth_as_much(found: Sequence[Measured], margins: Sequence[float], says: str) -> Finding:
+    """Equivalence on every problem: each interval within its margin."""
+    same = [-m < x.ci95[0] and x.ci95[1] < m for x, m in zip(found, margins, strict=True)]
+    apart = [abs(x.effect) >= m and x.ci95[0] * x.ci95[1] > 0 for x, m in zip(found, margins, strict=True)]
+    verdict: Verdict = "holds" if all(same) else "does not hold" if any(apart) else "not settled"
+    return Finding(verdict, says, list(found))
+
+
+def _several(quick: bool) -> Finding:
+    found = [
+        mean(
+            f"{task.metric.name} on {name}, best of {len(SEVERAL)} rates of adam - best of {len(SEVERAL)} optimizers "
+            "at their defaults",
+            _differences(task, seeds(quick, SEEDS[name])[: QUICK if quick else None]),
+        )
+        for name, task in PROBLEMS.items()
+    ]
+    told = " and ".join(f"{100 * x.effect:+.2f} points on {name}" for x, name in zip(found, PROBLEMS, strict=True))
+    says = f"{len(SEVERAL)} rates of Adam are worth {told} more than {len(SEVERAL)} optimizers at their default rates."
+    return worth_as_much(found, [task.metric.margin for task in PROBLEMS.values()], says)
+
+
+CLAIMS = (
+    Claim(
+        id="adam-beats-its-halves-on-digits",
+        account="Adam combines adaptive rates and momentum, and converges more accurately than either.",
+        prediction="On digits, each at its tuned rate, Adam's test accuracy is higher than that of momentum and that "
+        "of RMSProp, by half a point or more.",
+        decides=f"Paired over {N} fresh seeds, with a race's intervals that hold together in 95 %. Holds if for both "
+        f"the interval is above zero and the difference is {100 * MARGIN:g} points or more; does not hold if for one "
+        "the interval is below that.",
+        run=_beats_halves,
+        on="networks",
+    ),
+    Claim(
+        id="adam-needs-no-tuning-on-digits",
+        account="Adam works well at its default rate and needs no tuning.",
+        prediction="On digits, Adam at 0.001 is less than half a point of test accuracy behind Adam at its tuned rate.",
+        decides=f"Paired over {N} fresh seeds. Holds if the 95 % interval of what is lost is below "
+        f"{100 * MARGIN:g} points; does not hold if it is above zero and the loss is that or more.",
+        run=_needs_no_tuning,
+        on="networks",
+        source="Sivaprasad et al. 2020, arXiv:1910.11758",
+    ),
+    Claim(
+        id="several-at-defaults-equal-one-tuned",
+        account="So experiment with several optimizers: it is worth as much as tuning one.",
+        prediction=f"The best by validation of {len(SEVERAL)} optimizers at their default rates and the best of "
+        f"Adam at {len(SEVERAL)} rates over its range, which take as many trainings, do as well on test examples.",
+        decides="Two one-sided tests on digits, and on digits of which some are rare: paired over "
+        + " and ".join(f"{n} seeds" for n in SEEDS.values())
+        + ", the 95 % interval of the difference must lie within the margin of each ("
+        + " and ".join(f"{100 * task.metric.margin:g} points" for task in PROBLEMS.values())
+        + "). Does not hold if on one the interval is off zero and the difference beyond the margin.",
+        run=_several,
+        on="networks",
+        source="Schmidt et al. 2021, arXiv:2007.01547",
+    ),
+)
