@@ -28,12 +28,14 @@ def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True,
         }
         for i, (name, mean) in enumerate(means.items())
     ]
+    names = list(means)
+    pair = {"a": names[0], "b": names[1], "difference": 0.1, "ci95": [0.05, 0.15], "words": "wins", "p": 0.001}
     metric = {"name": "score", "higher_is_better": higher, "margin": margin, "relative": relative, "percent": False}
     return {
         "about": "Made up.",
         "entries": entries,
         "plan": {"metric": metric, "trivial": 0.0},
-        "verdict": {"take": next(iter(means)), "looks": [[16, 0.035]]},
+        "verdict": {"take": names[0], "looks": [[16, 0.035]], "pairs": [pair]},
         "budget": {"trials": 19, "seeds": 16},
         "cost": {"seconds": 60.0},
         "parts": None,
@@ -50,6 +52,9 @@ def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:
     assert found["tasks"]["two"]["regrets"] == pytest.approx({"a": 5, "b": 0, "c": 0.5})
     assert found["single"]["a"] == pytest.approx({"mean": 2.5, "most": 5})
     assert found["entries"] == ["c", "a", "b"], "the smallest mean regret first"
+    assert found["tasks"]["one"]["pairs"] == [
+        {"a": "a", "b": "b", "difference": 0.1, "ci95": [0.05, 0.15], "words": "wins"}
+    ]
     loss = summed_up({"loss": raced({"a": 2.0, "b": 2.6}, higher=False, margin=0.1, relative=True)})
     assert loss["tasks"]["loss"]["regrets"] == pytest.approx({"a": 0, "b": 3}), "a tenth of 2.0 is 0.2"
 

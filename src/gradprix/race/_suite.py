@@ -35,6 +35,8 @@ DRAWS = 2_000
 """Bootstrap samples of tasks."""
 TAUS = tuple(round(0.1 * i, 1) for i in range(101))
 """How far behind the best of a task, in margins, a profile is told for."""
+PAIR = ("a", "b", "difference", "ci95", "words")
+"""What a suite keeps of two entries' comparison on a task."""
 Record = Mapping[str, Any]
 
 
@@ -168,6 +170,7 @@ def _told(record: Record) -> dict[str, Any]:
         "means": means,
         "leads": [entry["name"] for entry in entries if entry["leads"]],
         "take": record["verdict"]["take"],
+        "pairs": [{key: pair[key] for key in PAIR} for pair in record["verdict"]["pairs"]],
         "regrets": {name: turn * (means[best] - mean) / margin for name, mean in means.items()},
         "rates": {entry["name"]: entry["tuned"]["lr"] for entry in entries},
         "windows": {entry["name"]: entry["window"] for entry in entries},

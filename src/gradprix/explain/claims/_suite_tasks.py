@@ -1,0 +1,213 @@
+"""Claims about many tasks, told from the committed races of the textbook's optimizers on all of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.special import betaincinv
+
+from ._claim import Claim, Finding, Measured, Verdict, exact, mean
+from ._net_lane import is_more
+
+ALPHA = 0.05
+FEWEST = 5
+"""Tasks below which nothing is said about tasks at large."""
+EFFECT = 0.5
+"""Better over tasks is half a margin, the smallest difference that matters on each, and more, on average."""
+MOST = 5.0
+"""A difference on one task counts as so many margins at most, or that task would decide alone."""
+USUAL = 0.9
+"""The share of tasks on which a default must do for "needs no tuning"."""
+FILE = Path(__file__).parents[2] / "show" / "evidence.json"
+Evidence = Mapping[str, Any]
+
+
+def evidence(file: Path = FILE) -> Evidence:
+    """The committed suite.
+
+    Args:
+        file: what `benchmarks/suite.py` wrote.
+
+    Raises:
+        ValueError: when there is none, or it has fewer than five tasks.
+    """
+    if not file.exists():
+        raise ValueError("this claim is about many tasks, and no suite of them is kept: python benchmarks/suite.py")
+    found: Evidence = json.loads(file.read_text())
+    if len(found["tasks"]) < FEWEST:
+        raise ValueError(
+            f"the suite has {len(found['tasks'])} tasks, and a claim about many needs {FEWEST}: "
+            "python benchmarks/suite.py races on all of them."
+        )
+    return found
+
+
+def lead(suite: Evidence, a: str, b: str) -> Measured:
+    """By how much one entry is better than another, on average over tasks, in margins."""
+    regrets = [task["regrets"] for task in suite["tasks"].values()]
+    ahead = [min(MOST, max(-MOST, each[b] - each[a])) for each in regrets]
+    return mean(f"{a} better than {b}, in margins, mean over tasks", ahead)
+
+
+def record(suite: Evidence, a: str, b: str) -> str:
+    """On how many tasks one of two entries won, by the verdicts of the races."""
+    words = [
+        (pair["a"], pair["words"])
+        for task in suite["tasks"].values()
+        for pair in task["pairs"]
+        if {pair["a"], pair["b"]} == {a, b}
+    ]
+    counts = [sum(word == (name, "wins") for word in words) for name in (a, b)]
+    return f"{a} wins against {b} on {counts[0]} of {len(words)} tasks and loses on {counts[1]}"
+
+
+def improves(suite: Evidence, entries: Sequence[str], rival: str) -> Finding:
+    """Each of some entries is better than a rival over tasks."""
+    found = [lead(suite, entry, rival) for entry in entries]
+    answers = [is_more(each, EFFECT) for each in found]
+    true = [entry for entry, answer in zip(entries, answers, strict=True) if answer]
+    says = "; ".join(
+        f"{record(suite, entry, rival)}, and is {each.said()} margins better on average"
+        for entry, each in zip(entries, found, strict=True)
+    )
+    if all(answers):
+        return Finding("holds", f"{says}.", found)
+    if true and None not in answers:
+        return Finding("holds only if", f"{says}.", found, f"it is {' or '.join(true)}")
+    return Finding("not settled" if None in answers else "does not hold", f"{says}.", found)
+
+
+def beats_all(suite: Evidence, entry: str, rivals: Sequence[str]) -> Finding:
+    """One entry is better than each of some rivals over tasks; the rival it is least ahead of comes first."""
+    found = sorted(((lead(suite, entry, rival), rival) for rival in rivals), key=lambda each: each[0].effect)
+    answers = [is_more(each, EFFECT) for each, _ in found]
+    says = "; ".join(f"{record(suite, entry, rival)}, and is {each.said()} margins better" for each, rival in found)
+    verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
+    return Finding(verdict, f"{says}.", [each for each, _ in found])
+
+
+def share(what: str, count: int, of: int) -> Measured:
+    """A share and its 95 % interval (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
+    low = float(betaincinv(count, of - count + 1, 0.025)) if count else 0.0
+    high = float(betaincinv(count + 1, of - count, 0.975)) if count < of else 1.0
+    return Measured(what, count / of, (low, high), of)
+
+
+def needs_no_tuning(suite: Evidence) -> Finding:
+    """Adam's default does as well as its tuned rate.
+
+    The suite has both on one tuning seed, where the tuned rate is one of the best of several: that favours it a little.
+    """
+    good = suite["defaults"]["adam"]
+    found = share(
+        "share of tasks on which adam's default is within the margin of its tuned rate", sum(good.values()), len(good)
+    )
+    bad = [name for name, well in good.items() if not well]
+    says = f"Adam's default came within the margin of its tuned rate on {sum(good.values())} of {len(good)} tasks"
+    says += f"; not on {', '.join(bad)}." if bad else "."
+    verdict: Verdict = "holds" if found.effect >= USUAL else "does not hold" if found.ci95[1] < USUAL else "not settled"
+    return Finding(verdict, says, [found])
+
+
+def depends_on_the_problem(suite: Evidence) -> Finding:
+    """Two optimizers of which each wins somewhere."""
+    crossed = suite["crossings"]
+    found = exact(
+        "pairs of optimizers that win against each other on different tasks", len(crossed), len(suite["tasks"])
+    )
+    if crossed:
+        pair = crossed[0]
+        says = (
+            f"{len(crossed)} pairs win against each other on different tasks, such as {pair['a']} against {pair['b']} "
+            f"on {', '.join(pair['a_wins'])}, and the other way round on {', '.join(pair['b_wins'])}."
+        )
+        return Finding("holds", says, [found])
+    always = [entry for entry in suite["entries"] if all(entry in task["leads"] for task in suite["tasks"].values())]
+    says = "No two optimizers win against each other on different tasks"
+    says += f", and {', '.join(always)} led on all." if always else "."
+    return Finding("does not hold" if always else "not settled", says, [found])
+
+
+def all_learn(suite: Evidence) -> Finding:
+    """Every optimizer beats the trivial answer on every task."""
+    left: dict[tuple[str, str], float] = {}
+    for name, task in suite["tasks"].items():
+        turn = 1 if task["metric"]["higher_is_better"] else -1
+        left |= {(e, name): turn * (mean - task["trivial"]) / task["margin"] for e, mean in task["means"].items()}
+    failed = [f"{entry} on {name}" for (entry, name), above in left.items() if above < 1]
+    least = min(left, key=lambda key: left[key])
+    found = share(
+        "share of (optimizer, task) better than the trivial answer by the margin", len(left) - len(failed), len(left)
+    )
+    smallest = exact("smallest lead over the trivial answer, in margins", left[least], len(left))
+    diverged = sum(sum(task["diverged"].values()) for task in suite["tasks"].values())
+    says = (
+        f"Of {len(left)} optimizers on tasks, at tuned rates, {len(left) - len(failed)} beat the best constant answer; "
+        f"the least by {smallest.said('.1f')} margins ({least[0]} on {least[1]}). {diverged} final runs diverged."
+    )
+    says += f" Those that do not: {', '.join(failed)}." if failed else ""
+    return Finding("does not hold" if failed else "holds", says, [found, smallest])
+
+
+_OVER = (
+    "The difference of means over seeds on each task, in units of its margin and at most "
+    f"{MOST:g} either way, over all tasks of the suite, {FEWEST} at least. {{}} if the 95 % interval of its mean "
+    f"(Student's t) is above zero and it is {EFFECT:g} margins or more; does not hold if the interval is below that."
+)
+
+
+CLAIMS = (
+    Claim(
+        id="every-optimizer-learns-every-task",
+        account="Optimizers decide how a network learns: they move its weights to lower the loss.",
+        prediction="At its tuned rate every optimizer does better on every task than the best constant answer.",
+        decides="Holds if for each the mean over seeds is better by the task's margin or more, else does not hold.",
+        run=lambda quick: all_learn(evidence()),
+        on="suite",
+    ),
+    Claim(
+        id="adam-beats-its-halves",
+        account="Adam combines adaptive rates and momentum, and so does better than either.",
+        prediction="Over tasks, tuned, Adam is better than momentum, and than RMSProp.",
+        decides=_OVER.format("Holds for both, momentum and RMSProp,"),
+        run=lambda quick: beats_all(evidence(), "adam", ("momentum", "rmsprop")),
+        on="suite",
+    ),
+    Claim(
+        id="adam-beats-adadelta-and-momentum",
+        account="Adam combines AdaDelta and momentum, and converges faster and more accurately.",
+        prediction="Over tasks, tuned, Adam is better than AdaDelta, and than momentum.",
+        decides=_OVER.format("Holds for both, AdaDelta and momentum,"),
+        run=lambda quick: beats_all(evidence(), "adam", ("adadelta", "momentum")),
+        on="suite",
+    ),
+    Claim(
+        id="adamax-and-nadam-improve-on-adam",
+        account="AdaMax and Nadam improve on Adam.",
+        prediction="Over five tasks or more, tuned, AdaMax is better than Adam, and so is Nadam.",
+        decides=_OVER.format("Holds for both, or only for one of them,"),
+        run=lambda quick: improves(evidence(), ("adamax", "nadam"), "adam"),
+        on="suite",
+    ),
+    Claim(
+        id="adam-needs-no-tuning",
+        account="Adam works well at its default rate and needs no tuning.",
+        prediction="On nearly every task Adam at its default, 0.001, is within the margin of Adam at its tuned rate.",
+        decides=f"Holds if it is on {100 * USUAL:.0f} % of tasks or more; does not hold if the 95 % interval of the "
+        "share is below that. One tuning seed each.",
+        run=lambda quick: needs_no_tuning(evidence()),
+        on="suite",
+        source="Sivaprasad et al. 2020, arXiv:1910.11758",
+    ),
+    Claim(
+        id="best-optimizer-depends-on-the-problem",
+        account="The right optimizer depends on the problem and its loss surface.",
+        prediction="Some optimizer wins against another on one task, and the other against it on another task.",
+        decides="Holds if there is such a pair, at 5 % for all pairs of all tasks together; does not hold if there is "
+        "none and some optimizer leads on all tasks.",
+        run=lambda quick: depends_on_the_problem(evidence()),
+        on="suite",
+        source="Schmidt et al. 2021, arXiv:2007.01547",
+    ),
+)
