@@ -56,7 +56,7 @@ def brakes(quick: bool) -> Finding:
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=4)
     lr = some_rates(problems, 4)
     equal = overshoot(problems, lr, sgd, AHEAD) / overshoot(problems, lr, sgd, HEAVY)
-    own = [overshoot(problems, tuned(sgd, problems, 100, **form), sgd, form) for form in (AHEAD, HEAVY)]
+    own = [overshoot(problems, tuned(sgd, problems, 100, None, **form), sgd, form) for form in (AHEAD, HEAVY)]
     measured = (
         median("overshoot of Nesterov over heavy ball's at equal rate and momentum", equal.tolist()),
         median("the same, each at its own tuned rate", (own[0] / own[1]).tolist()),
@@ -69,9 +69,10 @@ def judged_brakes(measured: tuple[Measured, ...]) -> Finding:
     """The verdict from the two medians."""
     equal, own, *each = measured
     says = (
-        f"Nesterov's form goes {equal.said()} times as far past the minimum as heavy ball at equal rate and momentum, "
-        f"{own.said()} times with each at its tuned rate. In one direction it is {each[0].said()} times as far where rate × "
-        f"curvature is 0.01, {each[1].said()} times where it is 0.1, and {each[-1].said()} times where it is 1."
+        f"Nesterov's form goes {equal.said()} times as far past the minimum as heavy ball at equal rate and "
+        f"momentum, {own.said()} times with each at its tuned rate. In one direction it is {each[0].said()} times as "
+        f"far where rate × curvature is 0.01, {each[1].said()} times where it is 0.1, and {each[-1].said()} times "
+        "where it is 1."
     )
     equally, tuned_too = equal.ci95[1] < BRAKES, own.ci95[1] < BRAKES
     verdict: Verdict = "holds" if equally and tuned_too else "not settled"
@@ -147,10 +148,10 @@ CLAIMS = (
         "Nesterov's look-ahead sees the minimum coming and brakes before it, where heavy ball rolls past.",
         "The furthest that a descent goes past the minimum, as a share of where it began, is smaller with Nesterov's "
         "form than with heavy ball.",
-        f"Median ratio over {N} random quadratics ({D} directions, condition number {CONDITION:g}, momentum {BETA:g}). "
-        f"Holds when its 95 % interval is below {BRAKES:g} both at equal rates, drawn from {LEAST:g} to {MOST:g} over λ, "
-        "and with each at the rate that ends lowest after 100 steps; holds only if, when in one of the two; does not "
-        f"hold when both are wholly above {BRAKES:g}; else not settled.",
+        f"Median ratio over {N} random quadratics ({D} directions, condition number {CONDITION:g}, momentum "
+        f"{BETA:g}). Holds when its 95 % interval is below {BRAKES:g} both at equal rates, drawn from {LEAST:g} to "
+        f"{MOST:g} over λ, and with each at the rate that ends lowest after 100 steps; holds only if, when in one of "
+        f"the two; does not hold when both are wholly above {BRAKES:g}; else not settled.",
         brakes,
         "landscapes",
         "Sutskever et al. 2013, ICML, section 2",
@@ -160,10 +161,11 @@ CLAIMS = (
         "An acceleration term slows the descent down as the optimum nears, which allows finer adjustment.",
         "The step that passes the minimum of a direction is shorter than heavy ball's, and with noisy gradients the "
         "descent ends at a lower loss.",
-        f"Median ratios over {MORE} random quadratics ({D} directions, condition number {CONDITION:g}), rates drawn from "
-        f"{LEAST:g} to {MOST:g} over λ, momentum {BETA:g} for both. *Slows*: the ratio of steps has its 95 % interval "
-        f"below {SLOWS:g}. *Finer*: the ratio of losses has its below {FINER:g}. Holds with both, does not hold when both "
-        "are wholly above, holds only if when one is below and one above; not settled when an interval holds its border.",
+        f"Median ratios over {MORE} random quadratics ({D} directions, condition number {CONDITION:g}), rates drawn "
+        f"from {LEAST:g} to {MOST:g} over λ, momentum {BETA:g} for both. *Slows*: the ratio of steps has its 95 % "
+        f"interval below {SLOWS:g}. *Finer*: the ratio of losses has its below {FINER:g}. Holds with both, does not "
+        "hold when both are wholly above, holds only if when one is below and one above; not settled when an "
+        "interval holds its border.",
         slows,
         "landscapes",
     ),

@@ -114,9 +114,9 @@ def judged_first(own: Measured, others: Measured, adams: Measured, *each: Measur
     """The verdict from the two ratios."""
     untuned, size, formula = each
     says = (
-        f"AdaDelta's first step is {own.said('.3f')} of its longest at tuned rates and {untuned.said('.3f')} at its default "
-        f"rate, Adam's {adams.said('.3f')}. At the defaults it is {size.said('.5f')} for any gradient that is not small, √(ε / (1 − ρ)) = {formula.said('.5f')}: "
-        f"{others.said('.1f')} times Adam's first."
+        f"AdaDelta's first step is {own.said('.3f')} of its longest at tuned rates and {untuned.said('.3f')} at its "
+        f"default rate, Adam's {adams.said('.3f')}. At the defaults it is {size.said('.5f')} for any gradient that "
+        f"is not small, √(ε / (1 − ρ)) = {formula.said('.5f')}: {others.said('.1f')} times Adam's first."
     )
     small, smaller = own.ci95[1] < TINY, others.effect < TINY
     verdict: Verdict = "holds" if small and smaller else "not settled"
@@ -153,9 +153,10 @@ CLAIMS = (
         "adadelta-first-steps-are-tiny",
         "AdaDelta begins with tiny steps, since its memory of updates begins at zero.",
         "The first step is small for its own later ones, and small for Adam's first at both rules' defaults.",
-        f"On {N} random quadratics ({D} directions, condition number {CONDITION:g}, {STEPS} steps, tuned rates) the mean "
-        f"ratio of the first step to the longest; and exactly, the ratio to Adam's first. Holds when both are below "
-        f"{TINY:g}, 95 % interval and all, does not hold when neither is, holds only if when one is; else not settled.",
+        f"On {N} random quadratics ({D} directions, condition number {CONDITION:g}, {STEPS} steps, tuned rates) the "
+        "mean ratio of the first step to the longest; and exactly, the ratio to Adam's first. Holds when both are "
+        f"below {TINY:g}, 95 % interval and all, does not hold when neither is, holds only if when one is; else not "
+        "settled.",
         first_steps,
         "landscapes",
         "Zeiler 2012, arXiv:1212.5701, section 4.3, on ε",

@@ -71,7 +71,7 @@ def judged_adapts(aligned: Measured, turned: Measured) -> Finding:
 
 @dataclass(frozen=True)
 class Features(Quadratics):
-    """Linear regression on examples that have one feature each, feature k as often as 1 / k; errors of weights are x."""
+    """Linear regression, each example with one feature, feature k as often as 1 / k; the errors of weights are x."""
 
     batch: int
 
@@ -123,8 +123,8 @@ def rare(quick: bool) -> Finding:
 def judged_rare(one: Measured, many: Measured, *rest: Measured) -> Finding:
     """The verdict from the ratios of errors."""
     says = (
-        f"On the rarer half of the features AdaGrad leaves {one.said()} of the error that SGD leaves, each at its tuned "
-        f"rate, where a step sees one example, and {many.said()} where it sees a batch of {max(BATCHES)}."
+        f"On the rarer half of the features AdaGrad leaves {one.said()} of the error that SGD leaves, each at its "
+        f"tuned rate, where a step sees one example, and {many.said()} where it sees a batch of {max(BATCHES)}."
     )
     below, above = [m.ci95[1] < HALF for m in (one, many)], [m.ci95[0] >= HALF for m in (one, many)]
     verdict: Verdict = "holds" if all(below) else "does not hold" if all(above) else "not settled"
@@ -156,8 +156,8 @@ def shrinks(quick: bool) -> Finding:
 def judged_shrinks(off: Measured, slope: Measured) -> Finding:
     """The verdict from the largest distance from η / √t."""
     says = (
-        f"On constant gradients of every size the step at time t is η/√t to within {off.said('.0e')}: its length goes as "
-        f"t to the power {slope.said('.4f')}."
+        f"On constant gradients of every size the step at time t is η/√t to within {off.said('.0e')}: its length "
+        f"goes as t to the power {slope.said('.4f')}."
     )
     return Finding("holds" if off.effect <= ROUNDING else "does not hold", says, (off, slope))
 
@@ -192,9 +192,9 @@ def judged_stalls(*behind: Measured) -> Finding:
     does = [name for name, arm in zip(named, arms, strict=True) if arm.ci95[0] > BEHIND]
     does_not = [arm for arm in arms if arm.ci95[1] < BEHIND]
     says = (
-        f"AdaGrad is behind gradient descent by {arms[0].said('.1f')} decades of loss at tuned rates, by "
-        f"{arms[1].said('.1f')} at default rates, by {arms[2].said('.1f')} at tuned rates with noisy gradients; behind "
-        f"momentum by {heavy[0].said('.1f')}, {heavy[1].said('.1f')} and {heavy[2].said('.1f')}."
+        f"AdaGrad's loss over gradient descent's is, in decades, {arms[0].said('.1f')} at tuned rates, "
+        f"{arms[1].said('.1f')} at default rates, {arms[2].said('.1f')} at tuned rates with noisy gradients; over "
+        f"momentum's {heavy[0].said('.1f')}, {heavy[1].said('.1f')} and {heavy[2].said('.1f')}."
     )
     verdict: Verdict = "not settled"
     if len(does) == len(arms):
@@ -212,10 +212,10 @@ CLAIMS = (
         "AdaGrad adapts its rate to each direction, which suits irregular terrain.",
         f"In a ravine {CONDITION:g} times as steep across as along, AdaGrad ends lower than gradient descent, however "
         "the ravine lies.",
-        f"After {SHORT} steps from {N} random starts, both at the rate tuned for each start. Holds when the 95 % interval "
-        f"of the mean advantage is above {DECADE:g} decade both along the axes and turned by 45°; holds only if the "
-        f"terrain's directions are the coordinates when along the axes it is and turned it is below {DECADE:g}; does not "
-        f"hold when below {DECADE:g} along the axes; else not settled.",
+        f"After {SHORT} steps from {N} random starts, both at the rate tuned for each start. Holds when the 95 % "
+        f"interval of the mean advantage is above {DECADE:g} decade both along the axes and turned by 45°; holds "
+        "only if the terrain's directions are the coordinates when along the axes it is and turned it is below "
+        f"{DECADE:g}; does not hold when below {DECADE:g} along the axes; else not settled.",
         adapts,
         "landscapes",
         "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159, with a diagonal matrix",
@@ -226,9 +226,9 @@ CLAIMS = (
         f"Linear regression on examples with one of {FEATURES} features each, feature k as often as 1/k: "
         "AdaGrad leaves less error in the weights of the rarer half than SGD.",
         f"Mean ratio of squared errors over {N} data sets, each at the rate tuned for the whole loss, after "
-        f"{' and '.join(f'{steps:,} steps on {batch}' for batch, steps in BATCHES.items())} examples. Holds when both 95 % "
-        f"intervals are below {HALF:g}, does not hold when both are above, holds only if when one is below and one above; "
-        "else not settled.",
+        f"{' and '.join(f'{steps:,} steps on {batch}' for batch, steps in BATCHES.items())} examples. Holds when "
+        f"both 95 % intervals are below {HALF:g}, does not hold when both are above, holds only if when one is below "
+        "and one above; else not settled.",
         rare,
         "landscapes",
         "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159, section 1.3",
@@ -237,8 +237,8 @@ CLAIMS = (
         "adagrad-shrinks-as-root-t",
         "AdaGrad's rate keeps falling as squared gradients add up.",
         "On a constant gradient of any size the step at time t is η/√t.",
-        f"For {LONG:,} steps on gradients from 0.001 to 1,000, with ε = 0: holds when no step is further from η/√t than "
-        f"{ROUNDING:g} of it; else does not hold.",
+        f"For {LONG:,} steps on gradients from 0.001 to 1,000, with ε = 0: holds when no step is further from η/√t "
+        f"than {ROUNDING:g} of it; else does not hold.",
         shrinks,
         "landscapes",
         "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159, eq. 1",
@@ -248,9 +248,9 @@ CLAIMS = (
         "AdaGrad's rate falls until learning stops.",
         f"After {STEPS:,} steps much of the loss is still to be gained, which a constant rate has gained.",
         f"Decades of loss behind gradient descent on {N} random quadratics ({D} directions, condition number "
-        f"{CONDITION:g}), in three arms: both tuned, both at their default rates, both tuned with noise in the gradients. "
-        f"An arm stalls when the 95 % interval of the mean is above {BEHIND:g} decade. Holds when all do, does not hold "
-        "when none does, holds only if when some do and the others are below; else not settled.",
+        f"{CONDITION:g}), in three arms: both tuned, both at their default rates, both tuned with noise in the "
+        f"gradients. An arm stalls when the 95 % interval of the mean is above {BEHIND:g} decade. Holds when all do, "
+        "does not hold when none does, holds only if when some do and the others are below; else not settled.",
         stalls,
         "landscapes",
         "Zeiler 2012, arXiv:1212.5701, section 2.3",

@@ -33,7 +33,7 @@ def apart(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
 
 
 def parts(quick: bool) -> Finding:
-    """Take Adam's momentum and correction away, and compare what is left with RMSprop and AdaDelta on equal gradients."""
+    """Compare what is left of Adam without momentum and correction with RMSprop and AdaDelta on equal gradients."""
     gradients = noise(QUICK if quick else N)
     bare = updates(adam, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8, uncorrected=True)
     root = updates(rmsprop, gradients, lr=0.01, alpha=0.99, eps=1e-8)
@@ -46,7 +46,10 @@ def parts(quick: bool) -> Finding:
             float(apart(bare, root).max()),
             len(bare[0]),
         ),
-        mean("the same from AdaDelta at its best rate", apart(bare, delta, scaled=True).tolist()),
+        mean(
+            "Adam with β₁ = 0, uncorrected, from AdaDelta at its best rate, share of the movement",
+            apart(bare, delta, scaled=True).tolist(),
+        ),
         mean("Adam, uncorrected, from RMSprop with momentum after the division", apart(whole, after).tolist()),
     )
 
@@ -79,7 +82,11 @@ def momentum(quick: bool) -> Finding:
     usual = updates(adam, gradients, lr=0.01, beta1=BETA)
     n = gradients.shape[1]
     return judged_momentum(
-        exact("Adam with ε = 1e8 from momentum over 1 − β₁ᵗ, share of the movement", float(apart(ours, corrected).max()), n),
+        exact(
+            "Adam with ε = 1e8 from momentum over 1 − β₁ᵗ, share of the movement",
+            float(apart(ours, corrected).max()),
+            n,
+        ),
         exact("Adam with ε = 1e8, uncorrected, from momentum", float(apart(bare, plain).max()), n),
         mean("Adam with its usual ε from momentum at its best rate", apart(usual, corrected, scaled=True).tolist()),
     )
@@ -88,8 +95,9 @@ def momentum(quick: bool) -> Finding:
 def judged_momentum(ours: Measured, bare: Measured, usual: Measured) -> Finding:
     """The verdict from the largest distance."""
     says = (
-        f"With ε = 1e8 and the rate in proportion Adam is bias-corrected momentum to within {ours.said('.0e')} of its "
-        f"movement, uncorrected it is momentum to within {bare.said('.0e')}; with its usual ε it is {usual.said()} away."
+        f"With ε = 1e8 and the rate in proportion Adam is bias-corrected momentum to within {ours.said('.0e')} of "
+        f"its movement, uncorrected it is momentum to within {bare.said('.0e')}; with its usual ε it is "
+        f"{usual.said()} away."
     )
     return Finding("holds" if max(ours.effect, bare.effect) <= TELL else "does not hold", says, (ours, bare, usual))
 
@@ -99,9 +107,10 @@ CLAIMS = (
         "adam-is-adadelta-plus-momentum",
         "Adam is AdaDelta with momentum.",
         "Without its momentum (β₁ = 0) and its correction for starting at zero, Adam makes AdaDelta's updates.",
-        f"{STEPS} steps on the same {N} random sequences of gradients. Holds when the movements agree with AdaDelta's, at "
-        f"the rate that brings it nearest, to {ROUNDING:g}. Does not hold when they agree with RMSprop's to {ROUNDING:g} "
-        f"and are further than {APART:g} of the movement from AdaDelta's, 95 % interval and all; else not settled.",
+        f"{STEPS} steps on the same {N} random sequences of gradients. Holds when the movements agree with "
+        f"AdaDelta's, at the rate that brings it nearest, to {ROUNDING:g}. Does not hold when they agree with "
+        f"RMSprop's to {ROUNDING:g} and are further than {APART:g} of the movement from AdaDelta's, 95 % interval "
+        "and all; else not settled.",
         parts,
         "landscapes",
         "Kingma & Ba 2015, arXiv:1412.6980, section 5",
@@ -111,8 +120,8 @@ CLAIMS = (
         "Adam contains momentum.",
         "With an ε that drowns the second moment, and the rate in proportion, Adam makes the updates of momentum, "
         "corrected for starting at zero.",
-        f"{STEPS} steps on the same {N} random sequences of gradients, ε = {HUGE:g}: holds when the movements differ by at "
-        f"most {TELL:g} of themselves, with the correction and without; else does not hold.",
+        f"{STEPS} steps on the same {N} random sequences of gradients, ε = {HUGE:g}: holds when the movements differ "
+        f"by at most {TELL:g} of themselves, with the correction and without; else does not hold.",
         momentum,
         "landscapes",
         "Choi et al. 2019, arXiv:1910.05446, section 3",

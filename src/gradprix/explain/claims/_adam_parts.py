@@ -16,12 +16,12 @@ from ._problems import quadratics, tuned, updates, walk
 N, QUICK = 24, 6
 
 EARLY, SAME = 100, 0.01  # steps; how much step sizes differ when they still differ
-BETAS, HORIZONS, MOST = (0.9, 0.99, 0.999), 5.0, 10_000
+BETAS, HORIZONS, MOST = (0.9, 0.99, 0.999), 5.0, 5_000
 D, CONDITION, BUDGETS = 10, 30.0, (100, 2_000)
 
 LONG, LOOKS = 200, 0.05  # gradients before the one that counts; how far a weight may be from Adam's
 
-SCALES, DECAY, WEIGHTS, STEPS = (1.0, 10.0, 100.0), 0.1, 500, 500
+SCALES, DECAY, WEIGHTS, STEPS = (1.0, 10.0, 100.0), 0.1, 200, 500
 FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: none, and clearly one
 
 
@@ -34,11 +34,10 @@ def corrections(beta2: float, steps: int, n: int) -> Tensor:
 
 def bias(quick: bool) -> Finding:
     """Find when the correction is over, and what is lost without it."""
-    n, steps = (QUICK if quick else N), MOST if not quick else MOST // 2
-    last, off = [], 0.0
+    n, last, off = QUICK if quick else N, [], 0.0
     for beta2 in BETAS:
-        ratio = corrections(beta2, steps, n)
-        t = torch.arange(1, steps + 1, dtype=torch.float64)
+        ratio = corrections(beta2, MOST, n)
+        t = torch.arange(1, MOST + 1, dtype=torch.float64)
         off = max(off, float((ratio * (1 - beta2**t).sqrt() / (1 - 0.9**t) - 1).abs().max()))
         over = int(((ratio - 1).abs() > SAME).nonzero().max()) + 1
         last.append(exact(f"steps after which lengths differ by less than 1 %, β₂ = {beta2:g}", over))
@@ -52,7 +51,9 @@ def bias(quick: bool) -> Finding:
             lr = tuned(adam, problems, budget, uncorrected=uncorrected)
             *_, x = walk(adam, problems.gradient, problems.start, budget, lr=lr, uncorrected=uncorrected)
             ends.append((problems.loss(x) / problems.loss(problems.start)).clamp(min=1e-24).log10())
-        lost.append(median(f"decades of loss it costs to leave it out, tuned, {budget:,} steps", (ends[0] - ends[1]).tolist()))
+        lost.append(
+            median(f"decades of loss it costs to leave it out, tuned, {budget:,} steps", (ends[0] - ends[1]).tolist())
+        )
     theory = exact("largest relative distance of the ratio from (1 − β₁ᵗ) / √(1 − β₂ᵗ)", off)
     return judged_bias(last, first, theory, lost)
 
@@ -61,15 +62,17 @@ def judged_bias(last: list[Measured], first: Measured, theory: Measured, lost: l
     """The verdict from how long the correction lasts."""
     costs = " and ".join(m.said() for m in lost)
     says = (
-        f"Without correction the first step is {first.said()} times as long. At β₂ = 0.999 lengths differ by more than 1 % "
-        f"for {last[-1].said(',.0f')} steps, at 0.99 for {last[1].said(',.0f')}, at 0.9 for {last[0].said(',.0f')}. On "
-        f"quadratics, tuned, leaving it out costs {costs} decades of loss."
+        f"Without correction the first step is {first.said()} times as long. At β₂ = 0.999 lengths differ by more "
+        f"than 1 % for {last[-1].said(',.0f')} steps, at 0.99 for {last[1].said(',.0f')}, at 0.9 for "
+        f"{last[0].said(',.0f')}. On quadratics, tuned, leaving it out costs {costs} decades of loss."
     )
     measured = (last[-1], *last[:-1], first, theory, *lost)
     if all(m.effect <= EARLY for m in last):
         return Finding("holds", says, measured)
     if all(m.effect <= HORIZONS / (1 - beta2) for m, beta2 in zip(last, BETAS, strict=True)):
-        return Finding("holds only if", says, measured, "early means some times 1/(1 − β₂) steps, thousands at the default")
+        return Finding(
+            "holds only if", says, measured, "early means some times 1/(1 − β₂) steps, thousands at the default"
+        )
     return Finding("does not hold", says, measured)
 
 
@@ -126,10 +129,11 @@ def judged_acceleration(weights: list[Measured], seen: list[Measured], past: lis
     """The verdict from AdaMax's weights against Adam's, and from its equations."""
     ours, plain, ahead, heavy, nesterov = (m.effect for m in weights)
     says = (
-        f"The newest gradient counts {weights[0].said()} times as much as the one before it in AdaMax, {weights[1].said()} "
-        f"in Adam and {weights[3].said()} in heavy ball; {weights[2].said()} in Nadam and {weights[4].said()} in "
-        "Nesterov's form, which look ahead. In AdaMax's equations the gradient enters the update by the momentum alone. "
-        f"At equal rate AdaMax goes {past[0].said()} times as far past the minimum as Adam, Nadam {past[1].said()} times."
+        f"The newest gradient counts {weights[0].said()} times as much as the one before it in AdaMax, "
+        f"{weights[1].said()} in Adam and {weights[3].said()} in heavy ball; {weights[2].said()} in Nadam and "
+        f"{weights[4].said()} in Nesterov's form, which look ahead. In AdaMax's equations the gradient enters the "
+        f"update by the momentum alone. At equal rate AdaMax goes {past[0].said()} times as far past the minimum as "
+        f"Adam, without looking ahead, and Nadam {past[1].said()} times."
     )
     measured = (*weights, *seen, *past)
     telling = abs(plain / heavy - 1) < LOOKS and abs(ahead / nesterov - 1) < LOOKS and ahead / plain > 1 + LOOKS
@@ -171,8 +175,11 @@ def decay(quick: bool) -> Finding:
     off = float((both[0] / both[1] - 1).abs().max())
     return judged_decay(
         mean("exponent of the gradient's scale in the decay, AdamW", direct),
-        mean("the same, Adam with an L2 penalty", by_gradient),
-        mean("share of a weight that decays where gradients are of size 1, Adam with L2", shrinkage(adam, n, 1.0).tolist()),
+        mean("exponent of the gradient's scale in the decay, Adam with an L2 penalty", by_gradient),
+        mean(
+            "share of a weight that decays where gradients are of size 1, Adam with L2",
+            shrinkage(adam, n, 1.0).tolist(),
+        ),
         mean("the same where they are of size 100", shrinkage(adam, n, 100.0).tolist()),
         mean("share that decays where they are of size 100, AdamW", shrinkage(adamw, n, 100.0).tolist()),
         exact("how far the two are apart in SGD, as a share of the decay", off, n),
@@ -183,9 +190,10 @@ def judged_decay(direct: Measured, penalty: Measured, *each: Measured) -> Findin
     """The verdict from the two exponents."""
     small, large, theirs, plain = each
     says = (
-        f"Under Adam with an L2 penalty a weight decays as the scale of its gradients to the power {penalty.said()}: by "
-        f"{small.said('.2%')} where they are of size 1, by {large.said('.2%')} at 100. Under AdamW the power is "
-        f"{direct.said()}, and at 100 it decays by {theirs.said('.2%')}. In SGD the two are one, to {plain.said('.0e')}."
+        f"Under Adam with an L2 penalty a weight decays as the scale of its gradients to the power {penalty.said()}: "
+        f"by {small.said('.2%')} where they are of size 1, by {large.said('.2%')} at 100. Under AdamW the power is "
+        f"{direct.said()}, and at 100 it decays by {theirs.said('.2%')}. In SGD the two are one, to "
+        f"{plain.said('.0e')}."
     )
     apart = direct.ci95[0] > -FLAT and direct.ci95[1] < FLAT and penalty.ci95[1] < FALLS
     alike = abs(direct.effect - penalty.effect) < FLAT
@@ -199,9 +207,9 @@ CLAIMS = (
         "Adam's correction for starting at zero matters only in the first steps.",
         f"After {EARLY} steps Adam's step is as long without it as with it.",
         f"The step after which lengths differ by less than {SAME:.0%}, on the same gradients, for β₂ = "
-        f"{', '.join(f'{beta2:g}' for beta2 in BETAS)}: holds when it is at most {EARLY} for all; holds only if early "
-        f"means some times 1/(1 − β₂) when it is at most {HORIZONS:g}/(1 − β₂) for all; else does not hold. Besides: the "
-        f"loss it costs on {N} random quadratics, tuned with and without.",
+        f"{', '.join(f'{beta2:g}' for beta2 in BETAS)}: holds when it is at most {EARLY} for all; holds only if "
+        f"early means some times 1/(1 − β₂) when it is at most {HORIZONS:g}/(1 − β₂) for all; else does not hold. "
+        f"Besides: the loss it costs on {N} random quadratics, tuned with and without.",
         bias,
         "landscapes",
         "Kingma & Ba 2015, arXiv:1412.6980, section 3",
@@ -209,12 +217,12 @@ CLAIMS = (
     Claim(
         "adamax-adds-acceleration",
         "AdaMax improves on Adam by an acceleration term.",
-        "The newest gradient enters AdaMax's update beside the momentum that holds it already, as in Nesterov's form and "
-        "in Nadam, and so weighs more against the one before than it does in Adam.",
-        f"Read off the equations, and measured as the ratio of the two gradients' weights (the median of {N} draws). Does "
-        f"not hold when the gradient enters by the momentum alone and the ratio is within {LOOKS:.0%} of Adam's; holds "
-        "when it enters beside and the ratio is larger; not settled otherwise, or when the measure does not tell heavy "
-        "ball and Adam from Nesterov and Nadam.",
+        "The newest gradient enters AdaMax's update beside the momentum that holds it already, as in Nesterov's "
+        "form and in Nadam, and so weighs more against the one before than it does in Adam.",
+        f"Read off the equations, and measured as the ratio of the two gradients' weights (the median of {N} draws). "
+        f"Does not hold when the gradient enters by the momentum alone and the ratio is within {LOOKS:.0%} of "
+        "Adam's; holds when it enters beside and the ratio is larger; not settled otherwise, or when the measure "
+        "does not tell heavy ball and Adam from Nesterov and Nadam.",
         accelerates,
         "landscapes",
         "Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2; Dozat 2016",
@@ -223,9 +231,9 @@ CLAIMS = (
         "adamw-decay-is-not-l2",
         "In Adam, decay of the weights themselves (AdamW) and an L2 penalty are two different things.",
         "With a penalty, weights whose gradients are large decay less; under AdamW all decay alike.",
-        f"Weights under noise of scales 1, 10 and 100, λ = {DECAY:g}, {STEPS} steps, {N} draws: the exponent of the scale "
-        f"in the decay. Holds when its 95 % interval is below {FALLS:g} with the penalty and within ± {FLAT:g} under "
-        f"AdamW; does not hold when the two differ by less than {FLAT:g}; else not settled.",
+        f"Weights under noise of scales 1, 10 and 100, λ = {DECAY:g}, {STEPS} steps, {N} draws: the exponent of the "
+        f"scale in the decay. Holds when its 95 % interval is below {FALLS:g} with the penalty and within ± {FLAT:g} "
+        f"under AdamW; does not hold when the two differ by less than {FLAT:g}; else not settled.",
         decay,
         "landscapes",
         "Loshchilov & Hutter 2019, arXiv:1711.05101, propositions 1 and 2",

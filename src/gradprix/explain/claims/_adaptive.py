@@ -80,9 +80,9 @@ def judged(rates: list[Measured], updates: list[Measured]) -> Finding:
     condition = "it is " + " or ".join(m.what.rpartition(", ")[2] for m in larger) if verdict == "holds only if" else ""
     listed = ", ".join(f"{name} {m.said()}" for name, m in zip(names, rates, strict=True))
     says = (
-        f"Rank correlations of a coordinate's rate with the size of its gradient: {listed}. The updates themselves do not "
-        f"grow with the gradient either: {updates[3].said()} for Adam, {updates[0].said()} for AdaGrad, while gradient "
-        f"descent's do by definition, {updates[-1].said()}."
+        f"Rank correlations of a coordinate's rate with the size of its gradient: {listed}. The updates themselves "
+        f"do not grow with the gradient either: {updates[3].said()} for Adam, {updates[0].said()} for AdaGrad, while "
+        f"gradient descent's do by definition, {updates[-1].said()}."
     )
     return Finding(verdict, says, (*rates, *updates), condition)
 
@@ -91,12 +91,12 @@ CLAIMS = (
     Claim(
         "adaptive-steps-follow-gradients",
         "Adaptive rates take larger steps in directions where gradients are larger, smaller ones where they are small.",
-        "The effective rate of a coordinate, its root mean square update over its root mean square gradient, grows with "
-        "the size of its gradient.",
+        "The effective rate of a coordinate, its root mean square update over its root mean square gradient, grows "
+        "with the size of its gradient.",
         f"Spearman's correlation over the {D} coordinates of {N} random quadratics, whose scales differ up to "
-        f"{10**DECADES:g} times, with noise in the gradients, over {STEPS} steps at each rule's tuned rate. Holds when "
-        f"the 95 % interval of the mean is above {EFFECT:g} for all of {', '.join(RULES)}; does not hold when it is below "
-        f"−{EFFECT:g} for all; holds only if when above for some; else not settled.",
+        f"{10**DECADES:g} times, with noise in the gradients, over {STEPS} steps at each rule's tuned rate. Holds "
+        f"when the 95 % interval of the mean is above {EFFECT:g} for all of {', '.join(RULES)}; does not hold when "
+        f"it is below −{EFFECT:g} for all; holds only if when above for some; else not settled.",
         follow,
         "landscapes",
         "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159",

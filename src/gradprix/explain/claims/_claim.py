@@ -27,14 +27,14 @@ class Measured:
     n: int
 
     def said(self, form: str = ".2f") -> str:
-        """As it stands in a sentence: `0.52 (0.49 to 0.55)`, or the number alone where the ends are written as it is."""
+        """As it stands in a sentence: `0.52 (0.49 to 0.55)`, or the number alone where its ends are written alike."""
         low, middle, high = (_written(value, form) for value in (self.ci95[0], self.effect, self.ci95[1]))
         return middle if low == middle == high else f"{middle} ({low} to {high})"
 
 
 def _written(value: float, form: str) -> str:
     text = f"{value:{form}}"
-    return text if text.strip("-0.%") else text.removeprefix("-")  # no -0.00
+    return text.replace("-", "−", 1) if text.startswith("-") and text.strip("-0.%") else text.removeprefix("-")
 
 
 @dataclass(frozen=True)

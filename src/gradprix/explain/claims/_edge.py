@@ -66,13 +66,15 @@ def judged_overshoot(edge: Measured, worst: Measured, below: Measured, above: Me
     """The verdict from what was measured."""
     says = (
         f"Gradient descent diverges from a rate of {edge.said('.4f')} over the largest curvature on; no problem is "
-        f"further from 2 than {worst.said('.1g')}. At 0.9 / λ {below.said('.0%')} of steps jump over the minimum of the "
-        f"steepest direction, at 1.9 / λ {above.said('.0%')}, and it converges all the same. "
-        f"With momentum 0.9 the edge is at {heavy.said('.4f')}."
+        f"further from 2 than {worst.said('.1g')}. At 0.9 / λ {below.said('.0%')} of steps jump over the minimum of "
+        f"the steepest direction, at 1.9 / λ {above.said('.0%')}, and it converges all the same. With momentum 0.9 "
+        f"the edge is at {heavy.said('.4f')}."
     )
     sharp = worst.effect <= EFFECT * EDGE
     if sharp and below.effect < 0.5 < above.effect:
-        return Finding("holds only if", says, (edge, worst, below, above, heavy), "the rate is above 1/λ; past 2/λ it diverges")
+        return Finding(
+            "holds only if", says, (edge, worst, below, above, heavy), "the rate is above 1/λ; past 2/λ it diverges"
+        )
     return Finding("does not hold" if sharp else "not settled", says, (edge, worst, below, above, heavy))
 
 
@@ -101,8 +103,9 @@ def judged_stuck(worst: Measured, slope: Measured) -> Finding:
     converges = worst.effect <= STUCK
     proportional = slope.ci95[0] >= SLOPE - SLOPE_EFFECT and slope.ci95[1] <= SLOPE + SLOPE_EFFECT
     says = (
-        f"Below 2/λ gradient descent leaves at most {worst.said('.0e')} of the loss, on every problem. What hovers is "
-        f"descent with noisy gradients at a constant rate, at a loss that grows as the rate to the power {slope.said()}."
+        f"Below 2/λ gradient descent leaves at most {worst.said('.0e')} of the loss, on every problem. What hovers "
+        "is descent with noisy gradients at a constant rate, at a loss that grows as the rate to the power "
+        f"{slope.said()}."
     )
     verdict: Verdict = "does not hold" if converges and proportional else "not settled" if converges else "holds"
     return Finding(verdict, says, (worst, slope))

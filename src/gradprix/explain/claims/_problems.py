@@ -1,4 +1,4 @@
-"""Problems to put claims to the test on, many at once: random quadratics, and descents on them by the library's rules."""
+"""Problems on which claims are tested, many at once: random quadratics, and descents on them by the library's rules."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,7 +34,8 @@ class Quadratics:
 
     def gradient(self, x: Tensor) -> Tensor:
         """Without noise, for points `[..., n, d]`."""
-        return torch.einsum("nij,...nj->...ni", self.curvature, x)
+        product: Tensor = torch.einsum("nij,...nj->...ni", self.curvature, x)
+        return product
 
     def noisy(self, seed: int) -> Gradient:
         """A gradient with noise, anew at each call, the same for all rows `[..., n, d]`."""
@@ -49,7 +50,8 @@ class Quadratics:
 
     def steepest(self) -> Tensor:
         """The largest curvature of each, `[n]`."""
-        return torch.linalg.eigvalsh(self.curvature)[:, -1]
+        largest: Tensor = torch.linalg.eigvalsh(self.curvature)[:, -1]
+        return largest
 
 
 def quadratics(n: int, d: int, condition: float, seed: int, noise: float = 0.0) -> Quadratics:

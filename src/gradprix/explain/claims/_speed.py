@@ -87,9 +87,9 @@ CLAIMS = (
         "Momentum smooths the updates and speeds them up where they agree.",
         f"Iterations until the distance from the minimum is {NEAR:g} of what it was, at the best rate and momentum for "
         "each condition number κ from 10 to 10,000: they grow as √κ with momentum, as κ without.",
-        f"From {N} random starts on quadratics with {D} curvatures: holds when the 95 % intervals of the exponents are "
-        f"within {ROOT:g} ± {EFFECT:g} with momentum and {EXPONENT:g} ± {EFFECT:g} without; does not hold when momentum's "
-        "is no smaller; else not settled.",
+        f"From {N} random starts on quadratics with {D} curvatures: holds when the 95 % intervals of the exponents "
+        f"are within {ROOT:g} ± {EFFECT:g} with momentum and {EXPONENT:g} ± {EFFECT:g} without; does not hold when "
+        "momentum's is no smaller; else not settled.",
         root_kappa,
         "landscapes",
         "Polyak 1964, doi:10.1016/0041-5553(64)90137-5",
