@@ -1,0 +1,38 @@
+"""The command line's `gradprix app`: a page on this machine to see optimizers at work."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def app(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 for any port that is free.")] = 8050,
+    host: Annotated[
+        str, typer.Option(help="On which address. Anything but loopback lets others use this machine.")
+    ] = "127.0.0.1",
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+    runs: Annotated[Path, typer.Option(help="Where races are kept.")] = Path("runs"),
+) -> None:
+    """See optimizers race down surfaces, step by step, and start and watch races, in the browser.
+
+    The page is this machine's alone: nothing is fetched from outside and nothing is sent there.
+    """
+    from gradprix.cli import usage
+
+    if find_spec("dash") is None:
+        typer.echo("gradprix: the app needs dash, which is not installed: pip install 'gradprix[app]'", err=True)
+        raise typer.Exit(2)
+    from gradprix.show.app import LOOPBACK, serve
+
+    def ready(address: str) -> None:
+        typer.echo(f"gradprix app at {address} (Ctrl-C to stop)")
+        if host not in LOOPBACK:
+            typer.echo(f"gradprix: whoever can reach {host} can start races on this machine.", err=True)
+
+    with usage(ValueError):
+        try:
+            serve(port, host, open_, runs, ready)
+        except KeyboardInterrupt:
+            typer.echo("Stopped.")

@@ -1,0 +1,163 @@
+"""One step as a figure: arrows for the gradient, for means of gradients and for the update, squares for sizes."""
+
+from typing import Any
+
+import numpy as np
+from plotly import graph_objects as go
+
+from gradprix.explain import Landscape
+from gradprix.rules._formula import symbol
+
+from .._style import COLOURS, finish
+from .._style import plain as rounded
+from ._marks import HEIGHT, LEGEND, ground, look, minima
+from ._run import Numbers
+from ._terms import Step
+
+LONGEST = 0.55
+"""Of the window's half: the longest arrow that is not to scale."""
+STEPS_SEEN = 2.5
+"""Updates that fit between the point and the window's edge."""
+
+
+def arrows(
+    landscape: Landscape, name: str, path: Numbers, step: Step, kinds: dict[str, tuple[str, int]], near: bool = True
+) -> go.Figure:
+    """A point, where its gradient points, what is remembered, and where it goes.
+
+    The update is to scale. Gradients, their means and the roots of their squares have one scale of their own: the
+    longest of them fills a good part of the window.
+
+    Args:
+        landscape: where.
+        name: of the optimizer.
+        path: all points of the descent, `[steps + 1, 2]`.
+        step: the step.
+        kinds: what the rule's memories are.
+        near: whether the window follows the point, and is as large as the step.
+    """
+    centre, radius = window(landscape, step, near)
+    box = tuple((float(c - 1.7 * radius), float(c + 1.7 * radius)) for c in centre)
+    fig = go.Figure(
+        [ground(landscape.change(box=box, minima=())), *minima(landscape)]
+    )  # with the window's own lowest point
+    own = look(name)
+    for points, opacity, width in ((path, 0.35, 1.5), (path[: step.t], 1.0, 2.5)):
+        line = {"color": own["color"], "dash": own["dash"], "width": width}
+        fig.add_scatter(
+            x=rounded(points[:, 0]),
+            y=rounded(points[:, 1]),
+            mode="lines",
+            line=line,
+            opacity=opacity,
+            name=name,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    vectors = {"−g, straight down": -step.g}
+    vectors |= {f"−{symbol(key)}, the mean": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 1)}
+    sides = {
+        f"√{symbol(key)}" if power == 2 else symbol(key): np.abs(step.state[key]) ** (1 / power)
+        for key, (kind, power) in kinds.items()
+        if kind == "size" and power
+    }
+    lengths = [float(np.linalg.norm(v)) for v in vectors.values()] + [float(side.max()) for side in sides.values()]
+    scale = LONGEST * radius / (max(lengths, default=0.0) or 1.0)
+    for i, (label, side) in enumerate(sides.items()):
+        _squares(fig, step.x, side * scale, side, label, "dot" if i else "solid")
+    turned = {f"−{symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)}
+    for i, (label, vector) in enumerate(vectors.items()):
+        colour, dash = (COLOURS[2], "solid") if not i else (COLOURS[3], "dash" if i == 1 else "dot")
+        _arrow(fig, step.x, vector * scale, vector, label, colour, dash)
+    for label, vector in turned.items():
+        _arrow(
+            fig,
+            step.x,
+            vector / (np.linalg.norm(vector) or 1) * 0.5 * LONGEST * radius,
+            vector,
+            label,
+            COLOURS[3],
+            "dot",
+        )
+    update = step.after - step.x
+    _arrow(fig, step.x, update, update, "the update, to scale", COLOURS[1], "solid", 4)
+    mark = {"color": own["color"], "symbol": own["symbol"], "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
+    fig.add_scatter(
+        x=[step.x[0]],
+        y=[step.x[1]],
+        mode="markers",
+        marker=mark,
+        name="here",
+        showlegend=False,
+        hovertemplate="%{x:.4~g}, %{y:.4~g}<extra></extra>",
+    )
+    finish(fig, HEIGHT, legend={**LEGEND, "y": -0.18}, hovermode="closest")
+    fig.update_xaxes(range=[centre[0] - radius, centre[0] + radius], showgrid=False, title="x")
+    # One unit is as long upwards as sideways: a gradient then stands upright on the lines of equal height.
+    fig.update_yaxes(
+        range=[centre[1] - radius, centre[1] + radius], showgrid=False, title="y", scaleanchor="x", constrain="range"
+    )
+    return fig.update_layout(margin={"l": 10, "r": 10, "t": 30, "b": 10})
+
+
+def window(landscape: Landscape, step: Step, near: bool) -> tuple[Numbers, float]:
+    """The middle and the half width of what is seen; near, a power of two, so that it seldom changes."""
+    box = np.asarray(landscape.box)
+    widest = float((box[:, 1] - box[:, 0]).max()) / 2
+    length = float(np.linalg.norm(step.after - step.x))
+    if not near or not np.isfinite([*step.x, length]).all() or abs(step.x).max() > 1e6:
+        return box.mean(1), widest
+    wanted = 2.0 ** np.ceil(np.log2(max(STEPS_SEEN * length, 1e-9 * widest)))
+    return step.x, min(float(wanted), 2 * widest)
+
+
+def _arrow(
+    fig: go.Figure, at: Numbers, by: Numbers, true: Numbers, label: str, colour: str, dash: str, width: float = 3
+) -> None:
+    if not np.isfinite(by).all():
+        return
+    end = at + by
+    x, y = (f"{value:.4g}".replace("-", "−") for value in true)
+    fig.add_scatter(
+        x=[float(at[0]), float(end[0])],
+        y=[float(at[1]), float(end[1])],
+        mode="lines+markers",
+        line={"color": colour, "dash": dash, "width": width},
+        marker={
+            "symbol": "arrow",
+            "angleref": "previous",
+            "size": [0, 11 + width],
+            "color": colour,
+            "opacity": 1,
+            "line": {"width": 0},
+        },
+        name=label,
+        hovertemplate=f"{label}: {x}, {y}<extra></extra>",
+    )
+
+
+def _squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, label: str, dash: str) -> None:
+    """A square for each coordinate, beside the point along its axis: what the step in that coordinate is divided by."""
+    if not np.isfinite(sides).all():
+        return
+    (x, y), (a, b) = at, sides
+    outlines: list[tuple[list[Any], list[Any], str]] = [
+        ([x, x + a, x + a, x, x], [y, y, y - a, y - a, y], f"{label} in x: {true[0]:.4g}"),
+        ([x, x - b, x - b, x, x], [y, y, y + b, y + b, y], f"{label} in y: {true[1]:.4g}"),
+    ]
+    for i, (xs, ys, said) in enumerate(outlines):
+        line = {"color": COLOURS[5], "width": 1.5, "dash": dash}
+        fig.add_scatter(
+            x=xs,
+            y=ys,
+            mode="lines",
+            line=line,
+            fill="toself",
+            fillcolor="rgba(86,180,233,0.18)",
+            name=f"squares of side {label}",
+            legendgroup=label,
+            showlegend=not i,
+            text=said,
+            hoveron="fills",
+            hoverinfo="text",
+        )

@@ -1,0 +1,99 @@
+"""The claims page: what the popular account says, and what was measured."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from dash import html
+
+from gradprix.explain import number
+
+MARKS = {"holds only if": "◐", "holds": "✓", "does not hold": "✗", "not settled": "?"}
+
+
+def committed() -> list[dict[str, Any]]:
+    """The claims as they were last measured and published; none when there is no such file."""
+    file = files("gradprix.explain").joinpath("claims", "results.json")
+    if not file.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def layout(claims: list[dict[str, Any]]) -> html.Section:
+    """The page.
+
+    Args:
+        claims: what `gradprix claims --json` prints.
+    """
+    if not claims:
+        body: list[Any] = [
+            html.P(["No claims have been measured yet. To measure them: ", html.Code("gradprix claims")])
+        ]
+    else:
+        body = [
+            html.P(
+                [
+                    "What the popular account says of optimizers, each sentence as an experiment. What decides was "
+                    "fixed before it was run. To run them again: ",
+                    html.Code("gradprix claims"),
+                    ".",
+                ],
+                className="note",
+            ),
+            _counts(claims),
+            html.Div(_table(claims), className="wide"),
+        ]
+    return html.Section([html.H2("The textbook, measured"), *body], className="for-claims")
+
+
+def _counts(claims: list[dict[str, Any]]) -> html.P:
+    found = {verdict: sum(claim["verdict"].startswith(verdict) for claim in claims) for verdict in MARKS}
+    found["holds"] -= found["holds only if"]
+    return html.P(", ".join(f"{MARKS[said]} {count} {said}" for said, count in found.items() if count))
+
+
+def _table(claims: list[dict[str, Any]]) -> html.Table:
+    head = ("Claim", "Verdict", "Effect", "95 % interval", "n")
+    return html.Table(
+        [
+            html.Thead(html.Tr([html.Th(text, scope="col") for text in head])),
+            html.Tbody([_row(claim) for claim in claims]),
+        ],
+        className="claims",
+    )
+
+
+def _row(claim: dict[str, Any]) -> html.Tr:
+    mark = next((MARKS[said] for said in MARKS if claim["verdict"].startswith(said)), "")
+    more = [
+        (title, claim[key])
+        for key, title in (("prediction", "If it were true"), ("decides", "What decides"), ("source", "Source"))
+        if claim.get(key)
+    ]
+    measured = [
+        html.Li(f"{one['what']}: {number(one['effect'])} ({_interval(one['ci95'])}), n = {one['n']}")
+        for one in claim.get("measured", ())
+    ]
+    details = html.Details(
+        [
+            html.Summary("how it was tested"),
+            *(html.P([html.B(f"{title}: "), said]) for title, said in more),
+            html.Ul(measured),
+        ]
+    )
+    says = [html.P(claim["says"], className="note")] if claim.get("says") else []
+    return html.Tr(
+        [
+            html.Td([html.B(claim["statement"]), *says, details], id=f"claim-{claim['id']}"),
+            html.Td(f"{mark} {claim['verdict']}"),
+            html.Td(number(claim["effect"])),
+            html.Td(_interval(claim["ci95"])),
+            html.Td(claim["n"]),
+        ]
+    )
+
+
+def _interval(ends: Any) -> str:
+    low, high = ends
+    return number(low) if low == high else f"{number(low)} to {number(high)}"

@@ -1,0 +1,144 @@
+"""What is seen, to keep: as numbers (CSV), and as a page that needs nothing (HTML)."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from dash import ALL, Dash, Input, Output, ctx
+from dash import State as Held
+from dash.exceptions import PreventUpdate
+from plotly import graph_objects as go
+
+from . import _figures, _race, _step
+from ._landscape import stage
+from ._marks import CONFIG, HEIGHT, xy
+from ._races import Progress, Races
+from ._run import ends, run
+from ._state import Racer, State, read, write
+
+FRAMES = 200
+"""Of an animation: more are not seen, and a page stays small."""
+
+
+def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[Any]]:
+    """The numbers behind a figure, its column names first.
+
+    Args:
+        what: the figure: `stage`, `losses`, `arrows` or `tried`.
+        state: what is seen.
+        races: where races are looked up.
+    """
+    if what == "arrows":
+        yield from _steps(state)
+    elif what == "tried":
+        progress = races.progress(state.race) if races and state.race else Progress("")
+        yield ["optimizer", "learning_rate", "validation_loss", "final"]
+        yield from ([name, lr, loss, final] for name, lr, loss, final in progress.trials)
+    elif what == "stage" and state.view == "starts":
+        racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
+        found = ends(state.setting, racer)
+        yield ["optimizer", "learning_rate", "start_x", "start_y", "end_x", "end_y", "above_lowest", "minimum"]
+        for start, end, height, reached in zip(found.starts, found.ends, found.heights, found.reached, strict=True):
+            yield [racer.name, found.rate, *start, *end, height, reached]
+    else:
+        seen = run(state.setting)
+        yield ["step", "optimizer", "learning_rate", "x", "y", "above_lowest"]
+        for t in range(len(seen.points)):
+            for i, name in enumerate(seen.names):
+                yield [t, name, seen.rates[i], *seen.points[t, i], seen.heights[t, i]]
+
+
+def _steps(state: State) -> Iterator[list[Any]]:
+    found, _ = _step.opened(state)
+    layer = found.x
+    pairs = {name: value for name, value in layer.terms.items() if name != "x" and value.dim() == 2}
+    numbers = {name: value for name, value in layer.terms.items() if value.dim() == 1}
+    both = {"x": layer.points[:-1], "gradient": layer.gradients, "update": layer.updates, **pairs}
+    yield ["step", *(f"{name}_{axis}" for name in both for axis in "xy"), *numbers]
+    for t in range(len(layer.updates)):
+        yield [
+            t + 1,
+            *(float(value[t, i]) for value in both.values() for i in (0, 1)),
+            *(float(v[t]) for v in numbers.values()),
+        ]
+
+
+def as_csv(what: str, state: State, races: Races | None = None) -> str:
+    """The numbers behind a figure as a CSV file."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows(what, state, races))
+    return out.getvalue()
+
+
+def as_page(what: str, state: State, races: Races | None = None) -> str:
+    """A figure as an HTML page that works without a network; a race on a surface can be played there, too."""
+    if what == "arrows":
+        fig = _step.figure(state)
+    elif what == "tried":
+        fig = _race.tried(races.progress(state.race) if races and state.race else Progress(""))
+    elif what == "losses":
+        fig = _figures.losses(run(state.setting), state.setting.steps)
+    else:
+        fig = animated(stage(state), state) if state.view == "contour" else stage(state)
+    fig.update_layout(
+        paper_bgcolor="#ffffff",
+        title={
+            "text": f"gradprix app, {write(state) or 'as it opens'}",
+            "font": {"size": 11},
+            "x": 0.01,
+            "y": 0.01,
+            "yanchor": "bottom",
+        },
+    )
+    html: str = fig.to_html(config=CONFIG, include_plotlyjs=True)
+    return html
+
+
+def animated(fig: go.Figure, state: State) -> go.Figure:
+    """A race seen from above with buttons to play it: paths are drawn once, and only where everyone is moves."""
+    points = run(state.setting).points
+    heads = next(i for i, trace in enumerate(fig.data) if trace.meta == "head")
+    shown = sorted({round(t) for t in np.linspace(0, len(points) - 1, min(FRAMES, len(points)))})
+    fig.frames = [go.Frame(name=str(t), data=[{"type": "scatter", **xy(points[t])}], traces=[heads]) for t in shown]
+    moving = {"frame": {"duration": 40, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
+    still = {"frame": {"duration": 0, "redraw": False}, "mode": "immediate"}
+    buttons = [
+        {"label": "▶", "method": "animate", "args": [None, moving]},
+        {"label": "❚❚", "method": "animate", "args": [[None], still]},
+    ]
+    steps = [{"label": str(t), "method": "animate", "args": [[str(t)], still]} for t in shown]
+    place = {"x": 0.0, "y": -0.12, "xanchor": "left", "yanchor": "top"}
+    fig.update_layout(
+        updatemenus=[{"type": "buttons", "direction": "left", "buttons": buttons, "showactive": False, **place}],
+        sliders=[
+            {
+                "steps": steps,
+                "active": len(shown) - 1,
+                "x": 0.12,
+                "y": -0.1,
+                "len": 0.88,
+                "currentvalue": {"prefix": "step "},
+            }
+        ],
+    )
+    return fig.update_layout(height=HEIGHT + 120, margin={"b": 130}, autosize=True)
+
+
+def connect(app: Dash, races: Races) -> None:
+    """Add the callback behind all buttons."""
+
+    @app.callback(
+        Output("download", "data"),
+        Input({"type": "save", "what": ALL, "form": ALL}, "n_clicks"),
+        Held("state", "data"),
+        prevent_initial_call=True,
+    )
+    def save(clicks: list[int | None], address: str | None) -> dict[str, Any]:
+        if not any(clicks) or not isinstance(ctx.triggered_id, dict):
+            raise PreventUpdate
+        what, form, state = ctx.triggered_id["what"], ctx.triggered_id["form"], read(address or "")
+        make = {"csv": as_csv, "html": as_page}[form]
+        kind = {"csv": "text/csv", "html": "text/html"}[form]
+        return {"content": make(what, state, races), "filename": f"gradprix-{what}.{form}", "type": kind}

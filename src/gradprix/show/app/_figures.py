@@ -1,0 +1,208 @@
+"""A run as figures, pure functions of what happened; the page's script moves what is marked `trail` or `head`."""
+
+from typing import Any
+
+import numpy as np
+from plotly import graph_objects as go
+
+from .._style import COLOURS, SYMBOLS, finish, powers
+from .._style import plain as rounded
+from ._marks import HEIGHT, LEGEND, Hill, framed, ground, heads, line_of, look, minima, trail, whole, xy
+from ._run import LATTICE, Ends, Run
+
+SOLID = [[0.0, "#5c6670"], [1.0, "#c9d1d8"]]
+LEAST = 1e-12
+"""Of the height of the start: what is lower is not told apart."""
+
+
+def contour(run: Run, t: int) -> go.Figure:
+    """The surface from above, with every optimizer's path, and each of them at a step.
+
+    Args:
+        run: what happened.
+        t: the step they are shown at.
+    """
+    fig = go.Figure([ground(run.landscape), *minima(run.landscape)])
+    for i, name in enumerate(run.names):
+        fig.add_scatter(**whole(name), **xy(run.points[:, i]))
+    for i, name in enumerate(run.names):
+        fig.add_scatter(**trail(name), **xy(run.points[: t + 1, i]))
+    start = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#808080", "width": 2}}
+    fig.add_scatter(
+        x=[run.setting.start[0]],
+        y=[run.setting.start[1]],
+        mode="markers",
+        marker=start,
+        name="start",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    fig.add_scatter(
+        **heads(run.names), **xy(run.points[t]), hovertemplate="%{text}: %{x:.4~g}, %{y:.4~g}<extra></extra>"
+    )
+    return framed(
+        finish(fig, HEIGHT, clickanywhere=True, uirevision=run.landscape.name, hovermode="closest"), run.landscape.box
+    )
+
+
+def relief(run: Run, t: int) -> go.Figure:
+    """The surface in three dimensions, with the same paths."""
+    hill = Hill(run.landscape, 81)
+    high = hill.drawn(hill.values)
+    surface = go.Surface(
+        x=hill.x.astype(np.float32),
+        y=hill.y.astype(np.float32),
+        z=high.astype(np.float32),
+        customdata=hill.values.astype(np.float32),
+        colorscale=SOLID,
+        showscale=False,
+        opacity=0.9,
+        contours={
+            "z": {
+                "show": True,
+                "width": 1,
+                "color": "rgba(128,128,128,0.6)",
+                "start": 0,
+                "end": float(high.max()),
+                "size": float(high.max() / 16) or 1.0,
+            }
+        },
+        lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05},
+        name="loss",
+        hovertemplate="%{x:.3~g}, %{y:.3~g}: loss %{customdata:.4~g}<extra></extra>",
+    )
+    fig = go.Figure([surface])
+    (x_low, x_high), (y_low, y_high) = run.landscape.box
+    out = (run.points < (x_low, y_low)) | (run.points > (x_high, y_high))
+    points = np.where(out.any(-1, keepdims=True), np.nan, run.points)  # nothing flies beside the surface
+    lift = 0.015 * float(high.max())
+    heights = hill.drawn(run.heights + hill.floor) + lift
+    for i, name in enumerate(run.names):
+        fig.add_scatter3d(**whole(name), **xy(points[:, i]), z=rounded(heights[:, i]))
+    for i, name in enumerate(run.names):
+        fig.add_scatter3d(**trail(name), **xy(points[: t + 1, i]), z=rounded(heights[: t + 1, i]))
+    here = heads(run.names)
+    here["marker"] = {**here["marker"], "size": 6, "symbol": [_symbol3d(name) for name in run.names]}
+    fig.add_scatter3d(**here, **xy(points[t]), z=rounded(heights[t]), hovertemplate="%{text}<extra></extra>")
+    axis = {
+        "gridcolor": "rgba(128,128,128,0.3)",
+        "backgroundcolor": "rgba(0,0,0,0)",
+        "color": "#808080",
+        "showspikes": False,
+    }
+    scene = {
+        "xaxis": {**axis, "title": {"text": "x"}, "range": [x_low, x_high]},
+        "yaxis": {**axis, "title": {"text": "y"}, "range": [y_low, y_high]},
+        "zaxis": {**axis, "title": {"text": "loss, by its log"}, "showticklabels": False},
+        "camera": {"eye": {"x": -1.1, "y": -1.5, "z": 1.25}},
+        "aspectratio": {"x": 1.25, "y": 1.25, "z": 0.75},
+    }
+    finish(fig, HEIGHT, scene=scene, uirevision=run.landscape.name, legend=LEGEND)
+    return fig.update_layout(margin={"l": 0, "r": 0, "t": 40, "b": 0})
+
+
+def losses(run: Run, t: int) -> go.Figure:
+    """How far above the lowest point everyone is, step by step."""
+    fig = go.Figure()
+    begin = float(run.heights[0].max()) if run.names else 1.0
+    least = LEAST * begin or LEAST
+    heights = np.clip(run.heights, least, 1e12 * (begin or 1))
+    low = max(float(heights.min(initial=begin)), least)
+    high = min(float(heights.max(initial=begin)), 1e4 * begin) or 1.0
+    steps = list(range(len(heights)))
+    for i, name in enumerate(run.names):
+        fig.add_scatter(
+            **{**whole(name), "opacity": 1.0, "hoverinfo": None, "line": line_of(name, 2)},
+            x=steps,
+            y=rounded(heights[:, i]),
+            hovertemplate=f"{name}, step %{{x}}: %{{y:.3~g}}<extra></extra>",
+        )
+    ends = [low / 2, high * 2]
+    fig.add_scatter(
+        x=[t, t],
+        y=ends,
+        mode="lines",
+        line={"color": "#808080", "width": 1},
+        meta="now",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    fig.add_scatter(**heads(run.names), x=[t] * len(run.names), y=rounded(heights[t]), hoverinfo="skip")
+    span = np.log10(ends)
+    fig.update_yaxes(type="log", range=span.tolist(), title="loss above the lowest point", **powers(*span))
+    if span[1] - span[0] > 8:
+        fig.update_yaxes(**_every_other(*span))
+    fig.update_xaxes(title="step", range=[-0.01 * run.setting.steps, 1.01 * run.setting.steps], showgrid=False)
+    finish(fig, HEIGHT, showlegend=False, uirevision=str(run.setting), hovermode="closest")
+    return fig.update_layout(margin={"l": 10, "r": 10, "t": 30, "b": 10})
+
+
+def starts(found: Ends) -> go.Figure:
+    """Where each of a lattice of starts ends: by the minimum it reaches, or by its height where there is only one."""
+    landscape = found.landscape
+    fig = go.Figure([ground(landscape)])
+    data = np.column_stack([found.ends, found.heights])
+    hover = (
+        "from %{x:.3~g}, %{y:.3~g}<br>to %{customdata[0]:.3~g}, %{customdata[1]:.3~g}"
+        "<br>%{customdata[2]:.3~g} above the lowest<extra></extra>"
+    )
+    if len(landscape.minima) > 1:
+        for k in (*range(len(landscape.minima)), -1):
+            here = found.reached == k
+            at = (
+                "none of them"
+                if k < 0
+                else ", ".join(f"{value:.3g}".replace("-", "−") for value in landscape.minima[k])
+            )
+            mark = {
+                "color": "#808080" if k < 0 else COLOURS[k % 6],
+                "symbol": "x-thin-open" if k < 0 else SYMBOLS[k % 4],
+                "size": 8,
+                "opacity": 0.85,
+            }
+            fig.add_scatter(
+                x=rounded(found.starts[here, 0]),
+                y=rounded(found.starts[here, 1]),
+                mode="markers",
+                marker=mark,
+                name=f"to {at}",
+                customdata=data[here],
+                hovertemplate=hover,
+            )
+    else:
+        shown = np.log10(np.clip(found.heights, LEAST, 1 / LEAST))
+        low, high = np.floor(shown.min()), np.ceil(shown.max())
+        fig.add_heatmap(
+            x=rounded(found.starts[:LATTICE, 0]),
+            y=rounded(found.starts[::LATTICE, 1]),
+            z=shown.reshape(LATTICE, LATTICE),
+            customdata=data.reshape(LATTICE, LATTICE, 3),
+            hovertemplate=hover,
+            colorscale="Cividis",
+            reversescale=True,
+            zmin=low,
+            zmax=max(high, low + 1),
+            opacity=0.85,
+            colorbar={"title": {"text": "above the lowest", "side": "right"}, "thickness": 12, **_bar(low, high)},
+            name="starts",
+        )
+    fig.add_traces(minima(landscape))
+    return framed(
+        finish(fig, HEIGHT, clickanywhere=True, uirevision=landscape.name, hovermode="closest"), landscape.box
+    )
+
+
+def _bar(low: float, high: float) -> dict[str, Any]:
+    step = max(1, round((high - low) / 6))
+    exponents = np.arange(low, high + 1, step)
+    return {"tickvals": exponents.tolist(), "ticktext": [powers(n, n)["ticktext"][0] for n in exponents]}
+
+
+def _every_other(low: float, high: float) -> dict[str, Any]:
+    found = powers(low, high)
+    return {name: values[:: 2 if high - low < 16 else 4] for name, values in found.items()}
+
+
+def _symbol3d(name: str) -> str:
+    symbol = str(look(name)["symbol"])
+    return "cross" if symbol == "triangle-up" else symbol

@@ -1,0 +1,123 @@
+"""What figures are made of: the ground, the marks of optimizers, and how a figure is kept."""
+
+from typing import Any
+
+import numpy as np
+from plotly import graph_objects as go
+
+from gradprix.explain import Landscape
+
+from .._style import COLOURS, DASHES, SYMBOLS
+from .._style import plain as rounded
+from ._run import Numbers, floor
+from ._state import RACERS
+
+CONFIG: dict[str, Any] = {
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "displaylogo": False,
+    "displayModeBar": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "png", "scale": 2},
+    "scrollZoom": False,
+}
+GROUND = [[0.0, "rgba(128,128,128,0.0)"], [1.0, "rgba(128,128,128,0.5)"]]
+"""Grey, so that no path is lost on it, and see-through, for light and dark pages."""
+HEIGHT = 520
+LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0, "font": {"size": 12}, "itemwidth": 40}
+
+
+def look(name: str) -> dict[str, Any]:
+    """Colour, dash and symbol of an optimizer: the same wherever it is seen, whoever else is."""
+    i = list(RACERS).index(name)
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "dash": DASHES[i // len(COLOURS) % len(DASHES)],
+        "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
+    }
+
+
+class Hill:
+    """A surface as it is drawn: near the bottom as it is, further up by its logarithm, or one would see walls alone."""
+
+    def __init__(self, landscape: Landscape, size: int = 121) -> None:
+        self.floor = floor(landscape)
+        self.x, self.y, self.values = (np.asarray(part.numpy()) for part in landscape.grid(size))
+        above = self.values - self.floor
+        self.unit = float(np.quantile(above, 0.25)) or float(above.max()) or 1.0
+
+    def drawn(self, values: Any) -> Numbers:
+        """The height at which these values are drawn."""
+        return np.asarray(np.log1p(np.maximum(np.asarray(values) - self.floor, 0) / self.unit))
+
+
+def ground(landscape: Landscape) -> go.Contour:
+    """A surface from above, in grey."""
+    hill = Hill(landscape)
+    return go.Contour(
+        x=hill.x.astype(np.float32),
+        y=hill.y.astype(np.float32),
+        z=hill.drawn(hill.values).astype(np.float32),
+        customdata=hill.values.astype(np.float32),
+        colorscale=GROUND,
+        ncontours=24,
+        line={"width": 0.6, "color": "rgba(128,128,128,0.55)"},
+        showscale=False,
+        name="loss",
+        hovertemplate="%{x:.3~g}, %{y:.3~g}: loss %{customdata:.4~g}<extra></extra>",
+    )
+
+
+def minima(landscape: Landscape) -> list[go.Scatter]:
+    """Crosses at the lowest points."""
+    mark = {"symbol": "x-thin", "size": 11, "line": {"color": "#808080", "width": 2}}
+    return [
+        go.Scatter(x=[x], y=[y], mode="markers", marker=mark, name="minimum", hoverinfo="skip", showlegend=False)
+        for x, y in landscape.minima
+    ]
+
+
+def framed(fig: go.Figure, box: Any) -> go.Figure:
+    """With axes that show this part and no more."""
+    fig.update_xaxes(range=list(box[0]), showgrid=False, title="x")
+    fig.update_yaxes(range=list(box[1]), showgrid=False, title="y")
+    return fig.update_layout(legend=LEGEND, margin={"l": 10, "r": 10, "t": 30, "b": 10})
+
+
+def line_of(name: str, width: float) -> dict[str, Any]:
+    own = look(name)
+    return {"color": own["color"], "dash": own["dash"], "width": width}
+
+
+def whole(name: str) -> dict[str, Any]:
+    """A path from its beginning to its end, drawn once."""
+    return {
+        "mode": "lines",
+        "line": line_of(name, 1.5),
+        "opacity": 0.35,
+        "name": name,
+        "meta": "whole",
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def trail(name: str) -> dict[str, Any]:
+    """The part of it that lies behind."""
+    return {"mode": "lines", "line": line_of(name, 3), "name": name, "meta": "trail", "hoverinfo": "skip"}
+
+
+def heads(names: list[str]) -> dict[str, Any]:
+    """Where everyone is."""
+    looks = [look(name) for name in names]
+    marker = {
+        "color": [own["color"] for own in looks],
+        "symbol": [own["symbol"] for own in looks],
+        "size": 12,
+        "line": {"color": "#ffffff", "width": 1.5},
+    }
+    return {"mode": "markers", "marker": marker, "text": names, "name": "now", "meta": "head", "showlegend": False}
+
+
+def xy(points: Numbers) -> dict[str, Any]:
+    return {"x": rounded(points[:, 0]), "y": rounded(points[:, 1])}

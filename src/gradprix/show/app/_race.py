@@ -1,0 +1,216 @@
+"""The race page: start a race, watch it, open any that is kept."""
+
+import math
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+from dash import Dash, Input, Output, ctx, dcc, html, no_update
+from dash import State as Held
+from dash.exceptions import PreventUpdate
+from plotly import graph_objects as go
+
+from gradprix import tasks
+from gradprix.race import ENTRIES
+
+from .._style import COLOURS, SYMBOLS, finish, padded, powers
+from ._controls import aria, choice, field, text
+from ._landscape import graph
+from ._races import Progress, Races
+from ._state import SIZES, State, read, write
+
+EVERY = 700
+"""Milliseconds between two looks at a race."""
+
+
+def layout() -> html.Section:
+    """The page."""
+    sizes = {"small": "small: seconds", "default": "default: minutes", "large": "large"}
+    assert tuple(sizes) == SIZES
+    form = html.Form(
+        [
+            html.H2("A new race"),
+            field("Task", dcc.Dropdown(id="task", options=list(tasks.ALL), clearable=False, searchable=False)),
+            html.Div([html.Span("Size"), choice("size", sizes)], role="group", className="field", **aria(label="Size")),
+            html.Div(
+                [
+                    html.Span("Optimizers"),
+                    dcc.Checklist(id="names", options=list(ENTRIES), inline=True, className="names"),
+                ],
+                role="group",
+                className="field",
+                **aria(label="Optimizers"),
+            ),
+            html.Div(
+                [
+                    field("Tuning trials each", text("trials", placeholder="the task's")),
+                    field("Final seeds", text("seeds", placeholder="the task's")),
+                ],
+                className="fields",
+            ),
+            html.Div(
+                [
+                    html.Button("Start the race", id="start", type="button", className="main"),
+                    html.Span(id="refused", className="flag"),
+                ]
+            ),
+            html.P("It runs as `gradprix race` does, in a process of its own, and is kept.", className="note"),
+        ],
+    )
+    aside = html.Aside([form, html.H2("Races that are kept"), html.Div(id="kept")], className="controls")
+    watched = html.Div(
+        [
+            html.Div(id="watched"),
+            html.Div(html.Button("Stop it", id="stop", type="button"), id="stop-box"),
+            html.Div(graph("tried", "Networks trained so far"), id="tried-box"),
+            html.Div(id="report"),
+        ],
+    )
+    return html.Section(
+        [
+            aside,
+            watched,
+            dcc.Interval(id="clock", interval=EVERY, disabled=True),
+            dcc.Store(id="started"),
+            dcc.Store(id="seen-last"),
+        ],
+        className="for-race columns",
+    )
+
+
+def tried(progress: Progress) -> go.Figure:
+    """Every network that is trained: its loss on the validation examples against its learning rate."""
+    fig = go.Figure()
+    losses = [loss for _, _, loss, _ in progress.trials if loss is not None and math.isfinite(loss) and loss > 0]
+    top = max(losses, default=1.0) * 1.5
+    for i, entry in enumerate(progress.entries):
+        name = entry["name"]
+        colour, symbol = COLOURS[i % len(COLOURS)], SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
+        for final in (False, True):
+            points = [(lr, loss) for who, lr, loss, last in progress.trials if who == name and last is final]
+            if points or not final:
+                fig.add_scatter(
+                    x=[lr for lr, _ in points],
+                    y=[top if loss is None else loss for _, loss in points],
+                    mode="markers",
+                    marker={
+                        "color": colour,
+                        "symbol": symbol + "-open" * (not final),
+                        "size": 9 if final else 8,
+                        "line": {"width": 2},
+                    },
+                    name=escape(name) + ", final" * final,
+                    legendgroup=name,
+                    hovertemplate=f"{escape(name)} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>",
+                )
+    logs = padded([math.log10(loss) for loss in losses] or [-1.0, 0.0])
+    fig.update_yaxes(type="log", title="validation loss", range=[logs[0], max(logs[1], math.log10(top * 1.1))])
+    rates = [math.log10(lr) for _, lr, _, _ in progress.trials] or [-4.0, 0.0]
+    fig.update_xaxes(
+        type="log",
+        title="learning rate",
+        range=[min(rates) - 0.3, max(rates) + 0.3],
+        **powers(min(rates) - 0.3, max(rates) + 0.3),
+    )
+    finish(fig, 420, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, uirevision=progress.name)
+    return fig.update_layout(margin={"l": 10, "r": 10, "t": 60, "b": 10})
+
+
+def told(progress: Progress) -> list[Any]:
+    """How far it is, in words and as a bar."""
+    if not progress.name:
+        return [html.P("Start a race, or open one of those below.", className="note")]
+    head = html.H2(
+        [progress.name, html.Span(f" on {progress.task}" if progress.task and progress.task != progress.name else "")]
+    )
+    if progress.finished:
+        return [head, html.Div(html.P(progress.text, className="first"), className="answer")]
+    if not progress.running:
+        return [head, html.P(progress.text, className="warn")]
+    if progress.of is None:
+        return [head, html.P("Starting: data, networks and kernels are made ready.", role="status"), html.Progress()]
+    finals = sum(final for *_, final in progress.trials)
+    stage = f"the final, {finals} of its networks done" if finals else "tuning"
+    said = f"{progress.networks} of {progress.of} networks, {stage}"
+    return [head, html.P(said, role="status"), html.Progress(value=str(progress.networks), max=str(progress.of))]
+
+
+def report(progress: Progress) -> Any:
+    """The report, inside the page."""
+    if not progress.finished:
+        return None
+    address = f"/runs/{progress.name}/report.html"
+    return [
+        html.P(html.A("Open the report in a tab of its own", href=address, target="_blank")),
+        html.Iframe(src=address, title=f"Report of {progress.name}", className="report"),
+    ]
+
+
+def kept(races: Races, state: State) -> Any:
+    """Links to all races."""
+    names = races.names()
+    if not names:
+        return html.P(f"There are none in {races.home} yet.", className="note")
+    links = [dcc.Link(name, href=f"/{write(replace(state, tab='race', race=name))}") for name in names]
+    return html.Ul([html.Li(link) for link in links])
+
+
+def connect(app: Dash, races: Races) -> None:
+    """Add the callbacks."""
+
+    @app.callback(
+        Output("started", "data"),
+        Output("refused", "children"),
+        Input("start", "n_clicks"),
+        Held("state", "data"),
+        prevent_initial_call=True,
+    )
+    def begin(clicks: int | None, address: str | None) -> tuple[Any, str]:
+        if not clicks:
+            raise PreventUpdate
+        try:
+            return races.start(read(address or "")), ""
+        except (ValueError, OSError) as error:
+            return no_update, str(error)
+
+    @app.callback(
+        Output("stop", "disabled"), Input("stop", "n_clicks"), Held("state", "data"), prevent_initial_call=True
+    )
+    def halt(clicks: int | None, address: str | None) -> bool:
+        if clicks:
+            races.stop(read(address or "").race)
+        return False
+
+    @app.callback(
+        output={
+            "watched": Output("watched", "children"),
+            "tried": Output("tried", "figure"),
+            "tried-box": Output("tried-box", "hidden"),
+            "stop-box": Output("stop-box", "hidden"),
+            "report": Output("report", "children"),
+            "kept": Output("kept", "children"),
+            "clock": Output("clock", "disabled"),
+            "last": Output("seen-last", "data"),
+        },
+        inputs={"address": Input("state", "data"), "tick": Input("clock", "n_intervals")},
+        state={"last": Held("seen-last", "data")},
+    )
+    def watch(address: str | None, tick: int | None, last: Any) -> dict[str, Any]:
+        state = read(address or "")
+        if address is None or state.tab != "race":
+            raise PreventUpdate
+        progress = races.progress(state.race) if state.race else Progress("")
+        now = [state.race, progress.networks, progress.of, progress.running, progress.finished, progress.text]
+        if ctx.triggered_id == "clock" and now == last:
+            raise PreventUpdate
+        same_report = bool(last) and last[0] == state.race and last[4] == progress.finished
+        return {
+            "watched": told(progress),
+            "tried": tried(progress),
+            "tried-box": not progress.trials or progress.finished,
+            "stop-box": not progress.running,
+            "report": no_update if same_report else report(progress),
+            "kept": kept(races, state),
+            "clock": not progress.running,
+            "last": now,
+        }

@@ -1,0 +1,168 @@
+"""The address and the controls say the same: whichever changes, the other follows, and then what is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from dash import ALL, Dash, Input, Output, State, ctx, no_update
+
+from . import _state
+from ._controls import SETTINGS
+from ._run import surface
+from ._state import PARAMETERS, RACERS, Racer, digits
+
+Seen = _state.State
+PLAIN = ("tab", "surface", "noise", "seed", "steps", "start-x", "start-y", "view", "of", "step", "zoom")
+FORM = ("task", "names", "size", "trials", "seeds")
+
+
+def values(state: Seen) -> dict[str, Any]:
+    """What every control shows in a state, by its id; those of surfaces and optimizers as lists."""
+    setting = state.setting
+    chosen = {racer.name: dict(racer.own) for racer in setting.racers}
+    parameters = dict(setting.parameters)
+    return {
+        "tab": state.tab,
+        "surface": setting.surface,
+        "noise": digits(setting.noise),
+        "seed": str(setting.seed),
+        "steps": str(setting.steps),
+        "start-x": digits(setting.start[0]),
+        "start-y": digits(setting.start[1]),
+        "view": state.view,
+        "of": state.of,
+        "step": state.step,
+        "zoom": state.zoom,
+        "task": state.task,
+        "names": list(state.names),
+        "size": state.size,
+        "trials": "" if state.trials is None else str(state.trials),
+        "seeds": "" if state.seeds is None else str(state.seeds),
+        "parameter": [digits(parameters[name]) if name in parameters else "" for name in PARAMETERS],
+        "entered": [[name] if name in chosen else [] for name in RACERS],
+        "own": [digits(chosen[of][name]) if name in chosen.get(of, {}) else "" for of, name in SETTINGS],
+    }
+
+
+def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
+    """The state that the controls show. Read as an address is, so that nonsense is as usual.
+
+    Args:
+        given: what each control shows, as `values` has it.
+        before: the state until now.
+        changed: the control that was changed.
+    """
+    if changed == "surface":
+        setting = _state.plain(given["surface"], before.setting.racers)
+        return replace(before, setting=setting, t=None, step=1)
+    settings: dict[str, dict[str, str]] = {}
+    for (of, name), value in zip(SETTINGS, given["own"], strict=True):
+        if value not in (None, ""):
+            settings.setdefault(of, {})[name] = str(value).replace(",", ".")
+    who = [name for name, on in zip(RACERS, given["entered"], strict=True) if on]
+    racers = tuple(Racer(name, _state.own_settings(RACERS[name], settings.get(name, {}))) for name in who)
+    plain = {name: given[name] for name in (*PLAIN, *FORM) if not name.startswith("start")}
+    plain |= dict(zip(PARAMETERS, given["parameter"], strict=True))
+    plain |= {
+        "start": f"{given['start-x']},{given['start-y']}",
+        "names": ",".join(given["names"] or ()),
+        "race": before.race,
+    }
+    found = _state.read(
+        urlencode({name: value for name, value in plain.items() if value not in (None, "")} | {"who": ""})
+    )
+    setting = replace(found.setting, racers=racers)
+    t = before.t if setting == before.setting else None
+    return replace(found, setting=setting, of=_state.one_of(setting, given["of"]), t=t)
+
+
+def clicked(state: Seen, click: dict[str, Any] | None) -> Seen:
+    """The state after a click on the surface: a start there."""
+    at = _place(click)
+    setting = state.setting
+    if at is None:
+        return state
+    landscape = surface(setting.surface, setting.parameters, setting.noise)
+    x, y = (round(float(value), 2) for value in _state.inside(landscape, at))
+    return replace(state, setting=replace(setting, start=(x, y)), t=None)
+
+
+def _place(click: dict[str, Any] | None) -> Sequence[Any] | None:
+    """Where a click was: plotly says so in one way for the plane and in another for a surface in space."""
+    if not click:
+        return None
+    if click.get("xvals") and click.get("yvals"):
+        return click["xvals"][0], click["yvals"][0]
+    point = (click.get("points") or [{}])[0]
+    return (point["x"], point["y"]) if "x" in point and "y" in point else None
+
+
+def shown(state: Seen, address: Any = None) -> dict[str, Any]:
+    """What the callback returns for a state."""
+    setting = state.setting
+    landscape = surface(setting.surface, setting.parameters, setting.noise)
+    own_parameters = dict(setting.parameters)
+    return {
+        **values(state),
+        "address": _state.write(state) if address is None else address,
+        "state": _state.write(state),
+        "frame": setting.steps if state.t is None else state.t,
+        "frame-max": setting.steps,
+        "step-max": setting.steps,
+        "of-options": [racer.name for racer in setting.racers] or [state.of],
+        "about": landscape.about,
+        "boxes": [{} if name in own_parameters else {"display": "none"} for name in PARAMETERS],
+        "seen": f"app tab-{state.tab} view-{state.view}",
+    }
+
+
+def connect(app: Dash) -> None:
+    """Add the callback."""
+    lists = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
+    pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in lists.items()}
+    controls = {name: (name, "value") for name in (*PLAIN, *FORM)} | {kind: (pattern[kind], "value") for kind in lists}
+
+    @app.callback(
+        output={
+            **{name: Output(*place) for name, place in controls.items()},
+            "address": Output("address", "search"),
+            "state": Output("state", "data"),
+            "frame": Output("frame", "value"),
+            "frame-max": Output("frame", "max"),
+            "step-max": Output("step", "max"),
+            "of-options": Output("of", "options"),
+            "about": Output("about", "children"),
+            "boxes": Output({"type": "parameter-box", "name": ALL}, "style"),
+            "seen": Output("seen", "className"),
+        },
+        inputs={
+            "address": Input("address", "search"),
+            "click": Input("stage", "clickData"),
+            "started": Input("started", "data"),
+            "given": {name: Input(*place) for name, place in controls.items()},
+            "frame": State("frame", "value"),
+            "last": State("state", "data"),
+        },
+    )
+    def sync(
+        address: str | None,
+        click: dict[str, Any] | None,
+        started: str | None,
+        given: dict[str, Any],
+        frame: int | None,
+        last: str | None,
+    ) -> dict[str, Any]:
+        changed = ctx.triggered_id
+        changed = changed["type"] if isinstance(changed, dict) else changed
+        if last is None or changed in (None, "address"):
+            return shown(_state.read(address or ""), no_update)
+        before = _state.read(last)
+        before = replace(before, t=frame if frame is not None and frame < before.setting.steps else None)
+        if changed == "stage":
+            after = clicked(before, click)
+        elif changed == "started":
+            after = replace(before, tab="race", race=started or "")
+        else:
+            after = state_of(given, before, str(changed))
+        return shown(after)
