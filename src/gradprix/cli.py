@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gradprix import _data_command
+from gradprix._claims_command import claims
 from gradprix._explain_command import explain
 from gradprix._suite_command import suite
 
@@ -317,6 +318,7 @@ def export(
 
 app.command()(suite)
 app.command()(explain)
+app.command()(claims)
 
 
 def _finish(result: "Result", as_json: bool) -> None:

@@ -16,29 +16,25 @@ RESULTS = Path(__file__).with_name("results.json")
 """What `benchmarks/claims.py` wrote: every claim's finding, with the machine and the versions it was made by."""
 
 # As the account goes. A claim that is not named here comes last: new ones need not touch this file.
-ORDER = (
-    "rules-lower-the-loss",
-    "large-updates-overshoot",
-    "gd-gets-stuck",
-    "noise-falls-as-one-over-batch",
-    "mini-batch-sits-between",
-    "momentum-needs-root-kappa",
-    "look-ahead-brakes",
-    "acceleration-slows-near-the-optimum",
-    "adaptive-steps-follow-gradients",
-    "adagrad-adapts-to-directions",
-    "adagrad-learns-rare-features",
-    "adagrad-shrinks-as-root-t",
-    "adagrad-stalls",
-    "adadelta-decays-weights",
-    "adadelta-keeps-going",
-    "adadelta-first-steps-are-tiny",
-    "adam-is-adadelta-plus-momentum",
-    "adam-with-huge-eps-is-momentum",
-    "bias-correction-matters-early",
-    "adamax-adds-acceleration",
-    "adamw-decay-is-not-l2",
-)
+ORDER = """
+rules-lower-the-loss every-optimizer-learns-every-task
+large-updates-overshoot large-updates-overshoot-on-a-network gd-gets-stuck
+one-sample-steps-are-faster-but-noisy
+noise-falls-as-one-over-batch gradient-noise-falls-as-one-over-batch mini-batch-sits-between mini-batches-balance
+momentum-needs-root-kappa
+momentum-neglects-atypical-samples
+acceleration-cures-neglect look-ahead-brakes acceleration-slows-near-the-optimum
+adaptive-steps-follow-gradients
+adagrad-adapts-to-directions adagrad-learns-rare-features
+adagrad-shrinks-as-root-t adagrad-stalls adagrad-stalls-on-a-network
+adadelta-decays-weights adadelta-keeps-going adadelta-first-steps-are-tiny
+adam-is-adadelta-plus-momentum adam-with-huge-eps-is-momentum adam-beats-its-halves-on-digits adam-beats-its-halves
+adam-beats-adadelta-and-momentum bias-correction-matters-early bias-correction-matters-only-early-on-a-network
+adam-needs-no-tuning-on-digits adam-needs-no-tuning
+adamax-adds-acceleration adamax-and-nadam-improve-on-adam adamw-decay-is-not-l2
+best-optimizer-depends-on-the-problem
+several-at-defaults-equal-one-tuned
+""".split()
 
 
 def _found() -> dict[str, Claim]:
@@ -75,9 +71,18 @@ def run(
         if watch is not None:
             watch(claim.id, i, len(chosen))
         began = time.perf_counter()
-        finding = claim.run(quick)
-        results.append(Result(claim, finding, time.perf_counter() - began))
+        results.append(Result(claim, _tested(claim, quick), time.perf_counter() - began))
     return results
+
+
+def _tested(claim: Claim, quick: bool) -> Finding:
+    """What comes of a claim; one that is told from the races on all tasks waits for them."""
+    try:
+        return claim.run(quick)
+    except ValueError as error:
+        if claim.on != "suite":
+            raise
+        return Finding("not settled", f"Not tested: {error}", ())
 
 
 def named(name: str) -> Claim:

@@ -88,25 +88,31 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: `id`, `statement`, `verdict`, `effect`, `ci95` and `n` of what decides, and all the rest."""
-        first = self.finding.measured[0]
+        measured = [
+            {"what": m.what, "effect": _finite(m.effect), "ci95": [_finite(end) for end in m.ci95], "n": m.n}
+            for m in self.finding.measured
+        ]
+        first = measured[0] if measured else {"effect": None, "ci95": [None, None], "n": 0}
         verdict = self.finding.verdict
         return {
             "id": self.claim.id,
             "statement": self.claim.account,
             "verdict": f"{verdict} {self.finding.condition}" if verdict == "holds only if" else verdict,
-            "effect": first.effect,
-            "ci95": list(first.ci95),
-            "n": first.n,
+            "effect": first["effect"],
+            "ci95": first["ci95"],
+            "n": first["n"],
             "says": self.finding.says,
             "prediction": self.claim.prediction,
             "decides": self.claim.decides,
             "on": self.claim.on,
             "source": self.claim.source,
-            "measured": [
-                {"what": m.what, "effect": m.effect, "ci95": list(m.ci95), "n": m.n} for m in self.finding.measured
-            ],
+            "measured": measured,
             "seconds": round(self.seconds, 1),
         }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None  # JSON has no others
 
 
 def exact(what: str, effect: float, n: int = 1) -> Measured:

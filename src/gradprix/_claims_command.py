@@ -1,0 +1,151 @@
+"""The command line's `gradprix claims`: what the popular account of optimizers claims, put to the test."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+WORDS = {
+    "holds": ("✓", "green"),
+    "holds only if": ("~", "yellow"),
+    "does not hold": ("✗", "red"),
+    "not settled": ("?", "dim"),
+}
+"""How each verdict is marked: a sign and a colour, which only repeat the word."""
+
+
+def claims(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which; all when left out.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds: less than a minute for all.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON and nothing else.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Say which claims there are, and test none.")] = False,
+) -> None:
+    """Put what is commonly said of optimizers to the test.
+
+    Each claim is an experiment whose rule of decision was fixed before it was run. Some hold, some do not.
+    """
+    from gradprix.cli import usage
+    from gradprix.explain.claims import ALL, named, run
+    from gradprix.show._console import console
+
+    with usage(ValueError):
+        chosen = [named(name) for name in ids or ALL]
+    if list_:
+        console().print(known([{"id": claim.id, "statement": claim.account} for claim in chosen]))
+        return
+    with usage(), watched() as watch:
+        records = [result.to_dict() for result in run([claim.id for claim in chosen], quick, watch)]
+    if as_json:
+        typer.echo(json.dumps(records, indent=1, allow_nan=False))
+    elif ids:
+        for record in records:
+            console().print(whole(record, quick))
+    else:
+        console().print(summary(records))
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr; nothing when that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    err = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        job = bar.add_task("", total=None)
+        yield lambda name, done, total: bar.update(job, description=name, completed=done, total=total)
+
+
+def known(records: Sequence[Mapping[str, Any]]) -> "Table":
+    """Each claim's name, and what the account says."""
+    table = _table("claim", "the account says")
+    for record in records:
+        table.add_row(record["id"], record["statement"])
+    return table
+
+
+def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
+    """A row for each claim: its verdict, what was found in a sentence, and the effect that decided."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _table("verdict", "claim", "effect (95 %)", "n")
+    for record in records:
+        said = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
+        table.add_row(verdict(record, brief=True), said, effect(record), str(record["n"]))
+    counts = Counter(_word(record) for record in records)
+    total = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    hint = "Predictions, rules and all numbers of one: gradprix claims ID"
+    return Group(table, Text(f"{len(records)} claims: {total}.  {hint}"))
+
+
+def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
+    """All there is to know of one claim."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts = {
+        "The account": record["statement"],
+        "If it is so": record["prediction"],
+        "Decided by": record["decides"],
+        "Source": record["source"],
+    }
+    lines = [Text.assemble((f"{name}: ", "bold"), text) for name, text in parts.items() if text]
+    numbers = _table("measured", "effect", "95 %", "n")
+    for each in record["measured"]:
+        low, high = each["ci95"]
+        interval = "exact" if low == each["effect"] == high else f"{number(low)} to {number(high)}"
+        numbers.add_row(Text(each["what"]), number(each["effect"]), interval, str(each["n"]))
+    command = f"gradprix claims {record['id']}{' --quick' if quick else ''}"
+    found = Text.assemble(verdict(record), f". {record['says']}")
+    return Group(Text(record["id"], "bold underline"), *lines, found, numbers, Text(f"Again: {command}"), Text())
+
+
+def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":
+    """The verdict in its colour, behind its sign; brief without the condition."""
+    from rich.text import Text
+
+    sign, style = WORDS[_word(record)]
+    return Text(f"{sign} {_word(record) if brief and not _condition(record) else record['verdict']}", style)
+
+
+def effect(record: Mapping[str, Any]) -> str:
+    """What decided, with its interval."""
+    low, high = record["ci95"]
+    alone = number(record["effect"])
+    return alone if low == record["effect"] == high else f"{alone} ({number(low)} to {number(high)})"
+
+
+def number(value: float | None) -> str:
+    """In three digits."""
+    if value is None:
+        return "–"
+    return f"{'−' * (value < 0)}{abs(value):.3g}"
+
+
+def _word(record: Mapping[str, Any]) -> str:
+    """The verdict without its condition."""
+    return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))
+
+
+def _condition(record: Mapping[str, Any]) -> str:
+    return str(record["verdict"]).removeprefix(_word(record)).strip()
+
+
+def _table(*columns: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name, justify="right" if name == "n" else "left", no_wrap=name in ("effect", "n"))
+    return table
