@@ -86,7 +86,7 @@ def _rows(found: Run) -> Iterator[html.Tr]:
         style = look(name)
         mark = html.Span(GLYPHS[style["symbol"]], className="glyph", style={"color": style["color"]})
         line = html.Span(className="dash", style={"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"})
-        place = "left the picture" if it.lost else f"{number(round(it.x, 4))}, {number(round(it.y, 4))}"
+        place = "left the picture" if it.lost else f"{near(it.x)}, {near(it.y)}"
         cells = [
             html.Td(["", number(it.rate), html.Span(" yours" if it.chosen else " tuned", className="soft")]),
             html.Td(three(it.end)),
@@ -95,6 +95,11 @@ def _rows(found: Run) -> Iterator[html.Tr]:
             html.Td(place),
         ]
         yield html.Tr([html.Th([mark, line, name], scope="row"), *cells])
+
+
+def near(value: float) -> str:
+    """A coordinate, as exactly as one sees it."""
+    return number(round(value, 4) + 0.0)  # and no zero with a sign
 
 
 def three(value: float) -> str:

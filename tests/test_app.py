@@ -1,0 +1,420 @@
+import json
+import math
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gradprix import cli
+from gradprix.explain import LANDSCAPES
+
+pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradprix.show.app import PortTakenError, _claims, _export, _figures, _landscape, _race, _run, _step, _terms
+from gradprix.show.app._controls import SETTINGS
+from gradprix.show.app._marks import CONFIG, look
+from gradprix.show.app._presets import PRESETS, of
+from gradprix.show.app._races import Progress, Races
+from gradprix.show.app._server import allowed, listen, make
+from gradprix.show.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
+from gradprix.show.app._sync import clicked, shown, state_of, values
+
+NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(""), st.text(max_size=4)).map(str)
+WHO = (*RACERS, "adam:lr=0.1:beta1=2", "gd:lr=nan", "momentum:momentum=0", "::=", "x")
+FREE = "condition angle curvature noise seed steps t step trials seeds".split()
+CHOSEN = {
+    "tab": st.sampled_from([*TABS, "x"]),
+    "surface": st.sampled_from([*LANDSCAPES, "moon"]),
+    "view": st.sampled_from([*VIEWS, ""]),
+    "zoom": st.sampled_from([*ZOOMS, "🔍"]),
+    "of": st.sampled_from([*RACERS, "nobody"]),
+    "start": st.tuples(NUMBERS, NUMBERS).map(",".join),
+    "who": st.lists(st.sampled_from(WHO)).map(",".join),
+    "names": st.lists(st.sampled_from(["adam", "sgd", "../x"])).map(",".join),
+    "race": st.text(max_size=8),
+}
+ADDRESSES = st.fixed_dictionaries({}, optional={**CHOSEN, **dict.fromkeys(FREE, NUMBERS)})
+
+
+@settings(deadline=None, max_examples=150)
+@given(ADDRESSES)
+def test_an_address_is_the_state_and_the_state_the_address(fields):
+    state = read("?" + urlencode(fields))
+    assert read(write(state)) == state
+    assert write(read(write(state))) == write(state)
+    box = LANDSCAPES[state.setting.surface](**dict(state.setting.parameters)).box
+    assert all(low <= value <= high for value, (low, high) in zip(state.setting.start, box, strict=True))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text())
+def test_a_broken_address_is_as_usual_and_never_an_error(text):
+    assert read(write(read(text))) == read(text)
+
+
+def test_what_makes_no_sense_in_an_address_is_left_out():
+    assert read("") == State()
+    assert write(State()) == ""
+    assert read("?surface=moon&steps=many&start=here&who=nobody:lr=0&noise=inf&tab=&t=-") == replace(
+        State(), setting=replace(State().setting, racers=())
+    )
+    assert read("?steps=999999").setting.steps == 2000
+    assert read("?start=1e9,-1e9").setting.start == (2.5, -2.5)
+    assert read("?surface=bowl&who=adam:lr=0.1:beta1=0.5:beta2=0.999:nesterov=1").setting.racers == (
+        Racer("adam", (("lr", 0.1), ("beta1", 0.5))),
+    )
+    assert read("&".join(f"a{i}=1" for i in range(2000))) == State()
+
+
+def test_controls_show_the_state_and_say_it_back():
+    for preset in PRESETS:
+        state = preset.state
+        assert state_of(values(state), state, "noise") == state
+
+
+def test_a_setting_that_is_changed_changes_the_address_alone_where_it_is():
+    state = read("?condition=200&t=7&who=gd,adam")
+    shows = values(state)
+    shows["own"][SETTINGS.index(("adam", "lr"))] = "0,5"
+    after = state_of(shows, state, "own")
+    assert write(after) == "?condition=200&who=gd,adam:lr=0.5"
+    assert state_of({**values(state), "surface": "saddle"}, state, "surface").setting == plain(
+        "saddle", state.setting.racers
+    )
+
+
+@pytest.mark.parametrize(
+    ("click", "start"),
+    [
+        ({"points": [], "xvals": [-1.004], "yvals": [2.0]}, (-1.0, 2.0)),
+        ({"points": [{"x": 1.5, "y": 0.25, "z": 3.0}]}, (1.5, 0.25)),
+        ({"points": [{"x": 99, "y": 0}]}, (2.5, 0.0)),
+        ({"points": []}, (-4.2, 0.9)),
+        (None, (-4.2, 0.9)),
+    ],
+)
+def test_a_click_is_a_start(click, start):
+    assert clicked(State(), click).setting.start == start
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return read("?surface=himmelblau&steps=20&who=gd,momentum,rmsprop,adam")
+
+
+def test_a_run_is_what_descend_finds(seen):
+    found = _run.run(seen.setting)
+    assert found.points.shape == (21, 4, 2)
+    assert found.heights[0] == pytest.approx([181.6] * 4, rel=1e-3)
+    one = _terms.traced(seen.setting, Racer("adam")).x.points.numpy()
+    assert found.points[:, found.names.index("adam")] == pytest.approx(one, abs=1e-12)
+
+
+def test_whole_paths_are_drawn_once_and_only_heads_and_trails_move(seen):
+    run = _run.run(seen.setting)
+    for figure, t in ((_figures.contour(run, 5), 5), (_figures.relief(run, 5), 5)):
+        traces = figure.to_dict()["data"]
+        kinds = [trace.get("meta") for trace in traces]
+        assert kinds.count("whole") == kinds.count("trail") == 4
+        assert kinds.count("head") == 1
+        whole = [trace for trace in traces if trace.get("meta") == "whole"]
+        assert [len(trace["x"]) for trace in whole] == [21] * 4
+        assert [len(trace["x"]) for trace in traces if trace.get("meta") == "trail"] == [t + 1] * 4
+        head = next(trace for trace in traces if trace.get("meta") == "head")
+        assert list(head["x"]) == [trace["x"][t] for trace in whole]
+        assert list(head["text"]) == run.names
+    assert _figures.contour(run, 5).layout.clickanywhere
+
+
+def test_optimizers_differ_in_more_than_their_colour():
+    looks = [tuple(look(name).values()) for name in RACERS]
+    assert len(set(looks)) == len(RACERS)
+    assert len({(dash, symbol) for _, dash, symbol in looks}) * 6 >= len(RACERS)
+
+
+def test_loss_is_on_a_logarithmic_axis_with_the_step_marked(seen):
+    figure = _figures.losses(_run.run(seen.setting), 7)
+    assert figure.layout.yaxis.type == "log"
+    now = next(trace for trace in figure.data if trace.meta == "now")
+    assert list(now.x) == [7, 7]
+
+
+def test_every_start_is_drawn_by_the_minimum_it_reaches(seen):
+    found = _run.ends(seen.setting, Racer("gd"))
+    assert len(found.starts) == _run.LATTICE**2
+    minima = np.asarray(found.landscape.minima)
+    near = found.reached >= 0
+    assert np.linalg.norm(found.ends[near] - minima[found.reached[near]], axis=1).max() < 1
+    figure = _figures.starts(found)
+    assert sum(len(trace.x) for trace in figure.data if trace.name.startswith("to ")) == _run.LATTICE**2
+
+
+def test_a_descent_that_diverges_is_drawn_as_far_as_it_is_seen():
+    state = read("?surface=bowl&steps=60&who=gd:lr=2.05")
+    run = _run.run(state.setting)
+    assert run.summaries()["gd"].lost
+    assert "null" in json.dumps([None if math.isnan(x) else x for x in run.points[:, 0, 0]])
+    for view in VIEWS:
+        _landscape.stage(replace(state, view=view)).to_json()
+
+
+def test_without_optimizers_there_is_the_surface():
+    state = read("?who=")
+    for view in VIEWS:
+        assert _landscape.stage(replace(state, view=view)).data
+    _figures.losses(_run.run(state.setting), 0)
+    assert _landscape.table(_run.run(state.setting)).to_plotly_json()
+    assert shown(state)["of-options"] == ["momentum"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    {
+        "gd": {},
+        "momentum": {"b": ("mean", 1)},
+        "adagrad": {"s": ("size", 2)},
+        "adadelta": {"v": ("size", 2), "u": ("size", 0)},
+        "adam": {"m": ("mean", 1), "v": ("size", 2)},
+        "adamax": {"m": ("mean", 1), "u": ("size", 1)},
+        "amsgrad": {"m": ("mean", 1), "v": ("size", 2), "v_max": ("size", 2)},
+        "adopt": {"m": ("mean", 0), "v": ("size", 2)},
+    }.items(),
+)
+def test_what_a_memory_is_of_is_found_by_asking_the_rule(name, expected):
+    racer = Racer(name)
+    assert _terms.kinds(racer.rule, tuple(racer.entry.values(0.1).items())) == expected
+
+
+@pytest.mark.parametrize("name", RACERS)
+def test_a_step_is_laid_open_for_every_optimizer(name):
+    state = read(f"?tab=step&steps=12&who={name}&step=7&of={name}")
+    found, now = _step.opened(state)
+    moves = [equation for equation in now.equations if equation.name == "x"]
+    assert moves[-1].values == pytest.approx(now.after, rel=1e-6)
+    names = [trace.name for trace in _step.figure(state).data]
+    assert "the update, to scale" in names
+    memories = _terms.kinds(found.rule, tuple(found.values.items()))
+    assert any("squares" in str(n) for n in names) == any(kind == "size" and power for kind, power in memories.values())
+    assert any("the mean" in str(n) for n in names) == (("mean", 1) in memories.values())
+    rows = list(_export.rows("arrows", state))
+    assert len(rows) == 13
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_the_square_is_as_large_as_the_root_of_the_second_moment():
+    state = read("?tab=step&steps=5&who=adagrad:lr=0.1&of=adagrad&step=1")
+    _, now = _step.opened(state)
+    assert np.sqrt(now.state["s"]) == pytest.approx(np.abs(now.g))
+    figure = _step.figure(state)
+    gradient = next(trace for trace in figure.data if trace.name.startswith("−g"))
+    square = next(trace for trace in figure.data if trace.name.startswith("squares"))
+    # After one step the root of the sum of squares is the gradient's own size: drawn on one scale, they are as long.
+    assert max(square.x) - min(square.x) == pytest.approx(abs(gradient.x[1] - gradient.x[0]))
+
+
+SURE = {
+    "Momentum in a ravine": lambda s: (
+        s["nesterov"].hundredth < s["momentum"].hundredth < s["gd"].hundredth / 3
+        and s["momentum"].end < 1e-6 * s["gd"].end
+    ),
+    "Just above 2/λ": lambda s: s["gd"].end > 100 * s["gd"].start and s["momentum"].end < 0.01 * s["momentum"].start,
+    "The textbook's zig-zag": lambda s: s["gd"].rate < 2 / 30,
+    "AdaGrad stalls": lambda s: (
+        s["adagrad"].end > 1000 * max(s["adam"].end, s["momentum"].end)
+        and s["adagrad"].highest > 10 * s["adagrad"].start
+    ),
+    "A ravine along the axes": lambda s: (
+        max(s["adagrad"].hundredth, s["rmsprop"].hundredth) < s["momentum"].hundredth < s["gd"].hundredth
+    ),
+    "The same ravine, turned": lambda s: s["adagrad"].end > s["gd"].end > s["momentum"].end,
+    "One rate for all": lambda s: (
+        s["adadelta"].end > 0.9 * s["adadelta"].start
+        and min(s, key=lambda name: s[name].end) == "nesterov"
+        and sorted(s, key=lambda name: s[name].end)[-2] == "adagrad"
+    ),
+    "Each at its own rate": lambda s: (
+        min(s, key=lambda name: s[name].hundredth) == "adagrad"
+        and min(s, key=lambda name: s[name].rate) == "momentum"
+        and max(s, key=lambda name: s[name].rate) == "adadelta"
+    ),
+    "AdaDelta's first steps": lambda s: s["adadelta"].end > 0.2 * s["adadelta"].start and s["gd"].end < 1e-6,
+    "Noise: a constant rate hovers": lambda s: all(it.hovers > 0.05 for it in s.values()),
+    "Noise: a tenth of the rate": lambda s: all(it.hovers < 0.01 for it in s.values()),
+    "Off the saddle": lambda s: s["adam"].hundredth < s["momentum"].hundredth < s["gd"].hundredth,
+    "After the cliff": lambda s: s["adam"].end < 1e-6 < min(s["adagrad"].end, s["adamax"].end),
+    "Across the plateau": lambda s: s["adam"].hundredth < s["momentum"].hundredth < s["gd"].hundredth,
+    "Four minima": lambda s: True,
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
+def test_what_a_preset_says_is_so(preset):
+    assert write(preset.state) == preset.address
+    assert of(preset.state.setting) is preset
+    run = _run.run(preset.state.setting)
+    assert "{" not in preset.told(run)
+    assert SURE[preset.title](run.summaries())
+
+
+def test_the_zig_zag_crosses_the_ravine_at_every_step_and_less_at_the_tuned_rate():
+    preset = next(preset for preset in PRESETS if "zig-zag" in preset.title)
+    high = _run.run(preset.state.setting)
+    assert (np.diff(np.sign(high.points[:, 0, 1])) != 0).all()
+    tuned = _run.run(replace(preset.state.setting, racers=(Racer("gd"),)))
+    assert abs(tuned.points[5, 0, 1]) < abs(high.points[5, 0, 1])
+    assert tuned.heights[-1, 0] < high.heights[-1, 0]
+
+
+def test_the_tenth_of_a_rate_takes_longer_and_hovers_lower():
+    low, high = (
+        _run.run(next(p for p in PRESETS if p.title == f"Noise: a {what}").state.setting)
+        for what in ("tenth of the rate", "constant rate hovers")
+    )
+    for name in ("gd", "momentum", "adam"):
+        assert low.summaries()[name].hovers < high.summaries()[name].hovers / 5
+        i = low.names.index(name)
+        assert low.heights[20, i] > high.heights[20, i]
+
+
+def test_minima_depend_on_the_start_and_the_optimizer():
+    state = next(preset for preset in PRESETS if preset.title == "Four minima").state
+    reached = {name: _run.ends(state.setting, Racer(name)).reached for name in ("gd", "momentum")}
+    assert set(reached["gd"]) >= {0, 1, 2, 3}
+    assert (reached["gd"] != reached["momentum"]).any()
+
+
+@pytest.mark.parametrize("what", ["stage", "losses", "arrows"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_figure_is_kept_as_numbers_and_as_a_page_of_its_own(what, view, seen):
+    state = replace(seen, view=view)
+    head, *rest = _export.as_csv(what, state).splitlines()
+    assert rest
+    assert all(row.count(",") == head.count(",") for row in rest)
+    page = _export.as_page(what, state)
+    assert "Plotly.newPlot" in page
+    assert '"showSendToCloud": false' in page
+    assert "<script src" not in page
+    assert '<link href="http' not in page
+
+
+def test_the_page_of_a_race_can_be_played(seen):
+    figure = _export.animated(_landscape.stage(seen), seen)
+    assert len(figure.frames) == 21
+    assert all(len(frame.data) == 1 for frame in figure.frames), "only where everyone is moves"
+
+
+def test_figures_offer_no_upload():
+    assert CONFIG["showSendToCloud"] is False
+    assert CONFIG["displaylogo"] is False
+
+
+def test_claims_are_a_table_or_the_command_that_makes_it():
+    assert "gradprix claims" in str(_claims.layout([]))
+    claim = {
+        "id": "x",
+        "statement": "It <helps>",
+        "verdict": "holds only if it rains",
+        "effect": 0.5,
+        "ci95": [0.25, 0.75],
+        "n": 8,
+        "says": "so",
+        "prediction": "p",
+        "decides": "d",
+        "measured": [{"what": "w", "effect": 1.0, "ci95": [1.0, 1.0], "n": 1}],
+    }
+    page = str(_claims.layout([claim, {**claim, "id": "y", "verdict": "holds", "measured": []}]))
+    for text in ("It <helps>", "◐ holds only if it rains", "0.25 to 0.75", "✓ 1 holds", "◐ 1 holds only if"):
+        assert text in page
+    assert isinstance(_claims.committed(), list)
+
+
+def test_a_race_is_drawn_from_what_is_finished():
+    entries = ({"name": "adam"}, {"name": "gd"})
+    trials = (("adam", 0.1, 0.5, False), ("adam", 0.1, None, False), ("gd", 0.01, 0.7, True))
+    figure = _race.tried(Progress("x", "digits", entries, 3, 9, trials, running=True))
+    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
+    assert {trace.name for trace in figure.data} == {"adam", "gd", "gd, final"}
+    assert "3 of 9 networks" in str(_race.told(Progress("x", "digits", entries, 3, 9, trials, running=True)))
+    _race.tried(Progress("")).to_json()
+
+
+def test_a_race_needs_two_optimizers_and_a_name_that_is_on_the_list(tmp_path):
+    races = Races(tmp_path)
+    with pytest.raises(ValueError, match="two optimizers"):
+        races.start(replace(State(), names=("adam",)))
+    assert races.folder("../etc") is None
+    assert races.report("..") is None
+    assert "no race" in races.progress("nothing").text
+
+
+@pytest.mark.parametrize(
+    ("asked", "host", "answered"),
+    [
+        ("127.0.0.1:8050", "127.0.0.1", True),
+        ("localhost", "127.0.0.1", True),
+        ("[::1]:8050", "127.0.0.1", True),
+        ("evil.example:8050", "127.0.0.1", False),
+        ("127.0.0.1.evil.example", "127.0.0.1", False),
+        ("192.168.0.7:8050", "127.0.0.1", False),
+        ("", "127.0.0.1", False),
+        ("[", "127.0.0.1", False),
+        ("192.168.0.7:8050", "0.0.0.0", True),
+        ("evil.example", "0.0.0.0", False),
+        (socket.gethostname(), "0.0.0.0", True),
+    ],
+)
+def test_only_this_machine_is_answered(asked, host, answered):
+    assert allowed(asked, host) == answered
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    return make(Races(tmp_path_factory.mktemp("runs"))).server.test_client()
+
+
+def test_other_hosts_are_refused_on_every_path(client):
+    for path in ("/", "/_dash-layout", "/assets/app.css", "/runs/x/report.html"):
+        assert client.get(path, headers={"Host": "evil.example"}).status_code == 403
+    assert client.get("/", headers={"Host": "127.0.0.1", "Origin": "http://evil.example"}).status_code == 403
+    answer = client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"})
+    assert answer.status_code == 200
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert not re.search(r"(src|href)=.?(https?:)?//", answer.text)
+    assert client.get("/runs/../../etc/passwd/report.html", headers={"Host": "localhost"}).status_code == 404
+
+
+def test_it_listens_on_loopback_and_says_so_when_a_port_is_taken(tmp_path: Path):
+    app = make(Races(tmp_path))
+    server = listen(app, 0, "127.0.0.1")
+    host, port = server.socket.getsockname()
+    assert host == "127.0.0.1"
+    with pytest.raises(PortTakenError, match=f"port {port}.*--port {port + 1}"):
+        listen(app, port, "127.0.0.1")
+    server.server_close()
+    with pytest.raises(ValueError, match="an address of this machine"):
+        listen(app, 0, "no such host")
+
+
+def test_without_dash_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("gradprix._app_command.find_spec", lambda name: None)
+    answer = CliRunner().invoke(cli.app, ["app"])
+    assert answer.exit_code == 2
+    assert "pip install 'gradprix[app]'" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        answer = CliRunner().invoke(cli.app, ["app", "--no-open", "--port", str(other.getsockname()[1])])
+    assert answer.exit_code == 2
+    assert "choose another port" in answer.stderr
