@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gradprix import _data_command
+from gradprix import _app_command, _data_command
 from gradprix._claims_command import claims
 from gradprix._explain_command import explain
 from gradprix._suite_command import suite
@@ -317,6 +317,7 @@ def export(
 
 
 app.command()(suite)
+app.command("app")(_app_command.app)
 app.command()(explain)
 app.command()(claims)
 
