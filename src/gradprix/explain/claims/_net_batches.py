@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import log
+from math import exp, log
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gradprix import optim
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import FINAL, STEADY, Training, is_more, seeds, trial, tuned
+from ._net_lane import FINAL, STEADY, Training, is_more, seeds, times, trial, tuned
 from ._net_noise import N as NOISE_SEEDS
 from ._net_noise import noise
 
@@ -26,8 +26,8 @@ BATCHES = {"sgd": 1, "minibatch": STEADY.batch_size, "gd": 0}
 """Examples a step; 0 for all."""
 LONG = {"minibatch": 40, "gd": 400}
 """Passes that the other two get to come down to where one example a step was after `PASSES`."""
-FASTER = log(1.1)
-"""A training loss a tenth smaller, or a tenth less time, is faster."""
+FASTER = 1.1
+"""The other's training loss a tenth larger, or a tenth more time for it, is faster."""
 NOISIER = 0.1
 """A difference of ten in a hundred updates that raise the training loss is noisier."""
 LAST = 64
@@ -118,7 +118,7 @@ def _seconds(size: int, lr: float) -> float:
 
 
 def quicker(what: str, passes: Array, than: Array, pace: Array, than_pace: Array) -> Measured:
-    """The logarithm of how many times less time one needs than another: over passes and over the time of a pass.
+    """How many times less time one needs than another: by passes and by the time of a pass.
 
     Passes vary from seed to seed and times from one timing to the next, which have nothing to do with each other: the
     squares of their errors add up.
@@ -132,17 +132,17 @@ def quicker(what: str, passes: Array, than: Array, pace: Array, than_pace: Array
     """
     ratio, cost = mean(what, np.log(than / passes).tolist()), mean(what, (than_pace - pace).tolist())
     half = float(np.hypot(ratio.effect - ratio.ci95[0], cost.effect - cost.ci95[0]))
-    effect = ratio.effect + cost.effect
-    return Measured(what, effect, (effect - half, effect + half), ratio.n)
+    middle = ratio.effect + cost.effect
+    return Measured(what, exp(middle), (exp(middle - half), exp(middle + half)), ratio.n)
 
 
 def faster_but_noisy(per_example: Measured, per_second: Measured, noise: Measured) -> Finding:
     """One-sample steps, judged: by examples, by seconds, by noise."""
-    examples, time, noisy = is_more(per_example, FASTER), is_more(per_second, FASTER), is_more(noise, NOISIER)
+    examples, time, noisy = is_more(per_example, FASTER, 1), is_more(per_second, FASTER, 1), is_more(noise, NOISIER)
     says = (
-        f"After {PASSES} passes over digits the training loss of one-sample steps is {np.exp(-per_example.effect):.3f} "
-        f"of gradient descent's. To come down to it gradient descent needs {np.exp(per_second.effect):.2f} times the "
-        f"time. Near the end {100 * noise.effect:.0f} in a hundred more of the one-sample updates raise the loss."
+        f"After {PASSES} passes over digits gradient descent's training loss is {per_example.said('.1f')} times that "
+        f"of one-sample steps. To come down to theirs it takes {per_second.said()} times the time they take. Near the "
+        f"end, of the one-sample updates {noise.said('.0%')} more raise the loss."
     )
     measured = [per_example, per_second, noise]
     if examples is False or noisy is False:
@@ -158,9 +158,9 @@ def _faster_but_noisy(quick: bool) -> Finding:
     runs = _runs(quick)
     ahead, jumps = np.log(runs.loss["gd"] / runs.loss["sgd"]), runs.raised["sgd"] - runs.raised["gd"]
     return faster_but_noisy(
-        mean("ln of training loss, gd over sgd, after as many examples", ahead.tolist()),
+        times("training loss after as many examples, gd over sgd", ahead.tolist()),
         quicker(
-            "ln of seconds to one training loss, gd over sgd",
+            "seconds to one training loss, gd over sgd",
             *(runs.passes["sgd"], runs.passes["gd"], runs.pace["sgd"], runs.pace["gd"]),
         ),
         mean("share of the last updates that raise the training loss, sgd - gd", jumps.tolist()),
@@ -171,17 +171,17 @@ def balances(than_one: Measured, than_all: Measured, calmer: Measured) -> Findin
     """Mini-batches, judged: less noise than one example, and no slower by time than either.
 
     Args:
-        than_one: the logarithm of how many times the time one-sample steps take.
+        than_one: how many times the time one-sample steps take.
         than_all: likewise, gradient descent.
-        calmer: the logarithm of how many times the noise of a gradient one example has.
+        calmer: how many times the noise of a gradient one example has.
     """
     says = (
-        f"A gradient of one example has {np.exp(calmer.effect):.0f} times the squared noise of a mini-batch of "
-        f"{STEADY.batch_size}. To one training loss one-sample steps take {np.exp(than_one.effect):.1f} times the time "
-        f"of mini-batches, and gradient descent {np.exp(than_all.effect):.1f} times."
+        f"A gradient of one example has {calmer.said('.1f')} times the squared noise of a mini-batch of "
+        f"{STEADY.batch_size}. To one training loss one-sample steps take {than_one.said('.1f')} times the time of "
+        f"mini-batches, and gradient descent {than_all.said('.1f')} times."
     )
     measured = [than_one, than_all, calmer]
-    answers = [is_more(found, 0.0) for found in measured]
+    answers = [is_more(found, 1, 1) for found in measured]
     verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
     return Finding(verdict, says, measured)
 
@@ -191,9 +191,9 @@ def _balances(quick: bool) -> Finding:
     one, some, all_ = ((runs.passes[name], runs.pace[name]) for name in ("sgd", "minibatch", "gd"))
     calmer = [log(found[1] / found[STEADY.batch_size]) for found in noise(quick)]
     return balances(
-        quicker("ln of seconds to one training loss, sgd over minibatch", some[0], one[0], some[1], one[1]),
-        quicker("ln of seconds to one training loss, gd over minibatch", some[0], all_[0], some[1], all_[1]),
-        mean("ln of the squared noise of a gradient, 1 example over a mini-batch", calmer),
+        quicker("seconds to one training loss, sgd over minibatch", some[0], one[0], some[1], one[1]),
+        quicker("seconds to one training loss, gd over minibatch", some[0], all_[0], some[1], all_[1]),
+        times("squared noise of a gradient, one example over a mini-batch", calmer),
     )
 
 
@@ -203,7 +203,7 @@ CLAIMS = (
         account="Stochastic gradient descent updates after every example: faster, but noisy, with erratic jumps.",
         prediction="On digits, at constant rates tuned for each, its training loss after as many examples is lower "
         "than gradient descent's, it comes to that loss in less time, and more of its updates raise the loss.",
-        decides=f"Each of three differences over {N} paired seeds counts if its 95 % interval is above zero and it is "
+        decides=f"Each of three effects over {N} paired seeds counts if its 95 % interval is off no effect and it is "
         f"large enough: a tenth in loss after {PASSES} passes; a tenth in seconds to that loss (a loop of one's own "
         f"on one thread, timed in the same process); {100 * NOISIER:.0f} in a hundred of the last {LAST} updates that "
         "raise the loss of all training examples. Holds if all do; only by examples, if all but the second do; does "
@@ -216,8 +216,8 @@ CLAIMS = (
         account="Mini-batches balance the two: less noise than single examples, and still efficient.",
         prediction=f"On digits, a mini-batch of {STEADY.batch_size} has a less noisy gradient than one example, and "
         "comes to the same training loss in less time than both one-sample steps and gradient descent.",
-        decides=f"Holds if the 95 % intervals of all three logarithms of ratios, over {N} paired seeds (of noise over "
-        f"{NOISE_SEEDS}), are above zero; does not hold if one is below.",
+        decides=f"Holds if the 95 % intervals of all three ratios, over {N} paired seeds (of noise over "
+        f"{NOISE_SEEDS}), are above one; does not hold if one is below.",
         run=_balances,
         on="networks",
         source="Bottou et al. 2018, arXiv:1606.04838, section 3",

@@ -1,20 +1,19 @@
 """Adam's bias correction: how long it makes a difference."""
 
 from collections.abc import Mapping
-from math import log
 
 import numpy as np
 
 from gradprix.tasks import digits
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, seeds, trial, tuned
+from ._net_lane import STEADY, Training, seeds, times, trial, tuned
 
 ALPHA = 0.05
 N = 32
-EFFECT = log(1.1)
-"""A training loss a tenth larger or smaller matters."""
-MARGIN = digits.metric.margin
+EFFECT = 1.1
+"""A training loss a tenth larger, or as much smaller, matters."""
+MARGIN = 100 * digits.metric.margin  # in points
 LOOKS = (10, 30, 100, 300, 1_000)
 """Steps after which training losses are compared; Adam's second moment remembers 1 / (1 − β₂) = 1,000."""
 EARLY = 10
@@ -49,37 +48,40 @@ def _over_time(quick: bool) -> tuple[dict[int, list[float]], list[float], list[f
         if t > training.total - LATE and t % EVERY == 0:
             late.append(training.metrics(training.lane.test))
     with_it, at_one, at_own = np.mean(late, axis=0).reshape(3, -1)
-    return ratios, (with_it - at_own).tolist(), (with_it - at_one).tolist()
+    return ratios, (100 * (with_it - at_own)).tolist(), (100 * (with_it - at_one)).tolist()
 
 
 def only_early(ratios: Mapping[int, Measured], late: Measured, at_one: Measured) -> Finding:
     """A difference at first and none in the end.
 
     Args:
-        ratios: after each look, the logarithm of the ratio of losses at one rate.
-        late: the difference in accuracy in the end, each at its own rate.
+        ratios: after each look, the ratio of losses at one rate.
+        late: the difference in accuracy in the end, in points, each at its own rate.
         at_one: likewise at one rate; for the record.
     """
     first = ratios[EARLY]
-    starts = first.ci95[0] * first.ci95[1] > 0 and abs(first.effect) >= EFFECT
-    no_start = max(map(abs, first.ci95)) < EFFECT
+    starts = not first.ci95[0] <= 1 <= first.ci95[1] and not 1 / EFFECT < first.effect < EFFECT
+    no_start = first.ci95[0] > 1 / EFFECT and first.ci95[1] < EFFECT
     ends = max(map(abs, late.ci95)) < MARGIN
     no_end = late.ci95[0] * late.ci95[1] > 0 and abs(late.effect) >= MARGIN
     verdict: Verdict = "holds" if starts and ends else "does not hold" if no_start or no_end else "not settled"
     told = ", ".join(f"{found.said()} after {t}" for t, found in ratios.items())
     says = (
-        f"On digits at one rate, ln(training loss without the correction / with it) is {told} steps. In the end the "
-        f"test accuracy with it is {late.said('+.2%')} higher than without where each has its own tuned rate, "
-        f"{at_one.said('+.2%')} where the rate is the same."
+        f"On digits at one rate, the training loss without the correction is so many times that with it: {told} steps. "
+        f"In the end the test accuracy with it is {late.said('+.2f')} points higher than without where each has its "
+        f"own tuned rate, {at_one.said('+.2f')} where the rate is the same."
     )
     return Finding(verdict, says, [first, late, at_one, *(found for t, found in ratios.items() if t != EARLY)])
 
 
 def _only_early(quick: bool) -> Finding:
     ratios, late, at_one = _over_time(quick)
-    what = f"test accuracy over the last {LATE} steps of {PASSES} passes, with the correction - without"
+    what = f"points of test accuracy over the last {LATE} steps of {PASSES} passes, with the correction - without"
     return only_early(
-        {t: mean(f"ln of training loss after {t} steps, without over with", each) for t, each in ratios.items()},
+        {
+            t: times(f"training loss after {t} steps, without the correction over with it", each)
+            for t, each in ratios.items()
+        },
         mean(f"{what}, each at its own tuned rate", late),
         mean(f"{what}, at one rate", at_one),
     )
@@ -92,10 +94,9 @@ CLAIMS = (
         prediction=f"On digits, at Adam's tuned rate and without a warm-up, the training loss after {EARLY} steps "
         f"differs by a tenth or more without the correction. Near the end of {PASSES} passes the test accuracies with "
         "and without it are alike, each at its own tuned rate.",
-        decides=f"Paired over {N} seeds. Holds if the 95 % interval of the logarithm of the ratio of losses after "
-        f"{EARLY} steps is off zero and it is ln 1.1 or more, either way, and that of the final difference in accuracy "
-        f"is within {100 * MARGIN:g} points; does not hold if the first is within ln 1.1, or the last is off zero and "
-        "beyond the margin.",
+        decides=f"Paired over {N} seeds. Holds if the 95 % interval of the ratio of losses after {EARLY} steps is off "
+        f"one and it is {EFFECT} or more, either way, and that of the final difference in accuracy within {MARGIN:g} "
+        "points; does not hold if the first is within that, or the last is off zero and beyond the margin.",
         run=_only_early,
         on="networks",
         source="Kingma & Ba 2015, arXiv:1412.6980, section 3",

@@ -1,13 +1,14 @@
 """Where gradient descent overshoots on a network: at a rate of 2 over the sharpness, as on a bowl, approximately."""
 
 from math import sqrt
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, seeds, trial
+from ._net_lane import STEADY, Training, seeds, times, trial
 
 ALPHA = 0.05
 N = 8
@@ -48,7 +49,9 @@ def sharpest(training: Training, direction: Stack | None = None) -> tuple[Tensor
         return product
 
     for _ in range(rounds):
-        found = vmap(curved)(lane.leaves, found, inputs, targets)
+        with catch_warnings():
+            simplefilter("ignore", DeprecationWarning)  # torch's, about a part of its own
+            found = vmap(curved)(lane.leaves, found, inputs, targets)
         size = torch.stack([x.flatten(1).square().sum(1) for x in found.values()]).sum(0).sqrt()
         found = {name: x / size.view(-1, *[1] * (x.dim() - 1)) for name, x in found.items()}
     return size[: training.count].double(), found
@@ -79,7 +82,7 @@ def first_rise(rises: list[bool]) -> float:
 
 
 def _at_the_edge(known: range) -> tuple[list[float], list[float]]:
-    """For each seed, sharpness × rate / 2 over the looks and rates, and by how much the loss falls meanwhile (ln)."""
+    """For each seed, sharpness × rate / 2 over the looks and rates, and the loss at first over that at last (ln)."""
     task = STEADY.change(epochs=EDGE[-1])
     training = Training(task, [trial(task, "gd", lr, seed) for seed in known for lr in FAST])
     rates, direction, seen, losses = torch.tensor(FAST * len(known)), None, [], []
@@ -98,14 +101,14 @@ def overshoots(threshold: Measured, edge: Measured, fallen: Measured) -> Finding
     Args:
         threshold: the rate from which on updates raise the loss, over 2 / sharpness.
         edge: sharpness × rate / 2 where the rate is kept and the sharpness rises.
-        fallen: by how much the loss falls there (ln).
+        fallen: how many times smaller the loss becomes there.
     """
     near = [NEAR[0] < found.ci95[0] and found.ci95[1] < NEAR[1] for found in (threshold, edge)]
     off = [found.ci95[1] < NEAR[0] or NEAR[1] < found.ci95[0] for found in (threshold, edge)]
     says = (
         f"From a digits network of level sharpness λ, updates begin to raise the loss at {threshold.said()} times "
         f"2/λ. At a constant rate from the start the sharpness rises until rate × λ / 2 is {edge.said()}, and there "
-        f"the loss goes on falling, by {fallen.said()} (ln) in {EDGE[-1] - EDGE[0]} steps."
+        f"the loss goes on falling, {fallen.said('.1f')} times in {EDGE[-1] - EDGE[0]} steps."
     )
     verdict: Verdict = "holds only if" if all(near) else "does not hold" if any(off) else "not settled"
     condition = "the rate is above about 2/λ" if all(near) else ""
@@ -118,7 +121,7 @@ def _overshoots(quick: bool) -> Finding:
     return overshoots(
         mean("rate from which on an update raises the loss, over 2 / sharpness", _thresholds(known)),
         mean(f"sharpness × rate / 2 after {EDGE[0]} to {EDGE[-1]} steps", edge),
-        mean("fall of ln(training loss) over these steps", fallen),
+        times("how many times smaller the training loss becomes over these steps", fallen),
     )
 
 

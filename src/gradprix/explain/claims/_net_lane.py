@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from math import exp
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from gradprix.race._trial import Outcome, Trial
 from gradprix.race._tune import rate, rungs
 from gradprix.tasks import Task, digits, schedule
 
-from ._claim import Measured
+from ._claim import Measured, mean
 
 TUNING, FINAL = 7_000, 8_000
 """Where the seeds that rates are chosen on begin, and the fresh ones."""
@@ -23,11 +24,23 @@ STEADY = digits.change(schedule="constant")
 """Digits at a constant rate, as the account has it: what it says of noise and of stalling is hidden by a decay."""
 
 
-def is_more(found: Measured, least: float) -> bool | None:
-    """Whether an effect is surely above zero and as large as matters; None when neither that nor its contrary is."""
-    if found.ci95[0] > 0 and found.effect >= least:
+def is_more(found: Measured, least: float, none: float = 0.0) -> bool | None:
+    """Whether something is surely more than nothing and as large as matters; None when it may be, and may not.
+
+    Args:
+        found: it.
+        least: what matters.
+        none: no difference: 0, or 1 for a ratio.
+    """
+    if found.ci95[0] > none and found.effect >= least:
         return True
     return False if found.ci95[1] < least else None
+
+
+def times(what: str, logarithms: Sequence[float]) -> Measured:
+    """The geometric mean of ratios, and its interval, which is Student's for their logarithms."""
+    found = mean(what, logarithms)
+    return Measured(what, exp(found.effect), (exp(found.ci95[0]), exp(found.ci95[1])), found.n)
 
 
 def seeds(quick: bool, most: int, first: int = FINAL) -> range:

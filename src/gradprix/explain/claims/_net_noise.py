@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
+from gradprix.race._network import quiet
+
 from ._claim import Claim, Finding, Measured, Verdict, mean
 from ._net_lane import STEADY, Training, seeds, trial
 
@@ -49,7 +51,8 @@ def _of(weights: Mapping[str, torch.Tensor], seed: int, draws: int) -> dict[int,
         index = torch.stack([torch.randperm(len(targets), generator=luck)[:size] for _ in range(draws)])
         total = 0.0
         for part in torch.split(index, 50):  # as many gradients as fit in memory with ease
-            each = vmap(grad(loss), (None, 0, 0))(dict(weights), inputs[part], targets[part])
+            with quiet():
+                each = vmap(grad(loss), (None, 0, 0))(dict(weights), inputs[part], targets[part])
             total += sum(float((each[name] - g).double().square().sum()) for name, g in every.items())
         found[size] = total / draws
     return found

@@ -11,12 +11,12 @@ from torch import Tensor
 from gradprix.race._trial import Trial
 from gradprix.tasks import Data, Task
 
-from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, is_more, seeds, trial, tuned
+from ._claim import Claim, Finding, Measured, Verdict
+from ._net_lane import STEADY, Training, is_more, seeds, times, trial, tuned
 
 ALPHA = 0.05
 N = 64
-EFFECT = log(1.1)
+EFFECT = 1.1
 """A loss on atypical samples a tenth larger, at the same loss on all, is neglect."""
 BETA = 0.9
 PASSES = 30
@@ -127,11 +127,11 @@ def on_both(rare: Measured, wrong: Measured, says: str) -> Finding:
     """A claim about atypical samples of both kinds, judged by how much larger one loss is than another on each.
 
     Args:
-        rare: the logarithm of their ratio on rare classes.
+        rare: their ratio on rare classes.
         wrong: likewise, on wrong labels.
         says: what was found.
     """
-    answers = {"rare classes": is_more(rare, EFFECT), "wrong labels": is_more(wrong, EFFECT)}
+    answers = {"rare classes": is_more(rare, EFFECT, 1), "wrong labels": is_more(wrong, EFFECT, 1)}
     true = [kind for kind, answer in answers.items() if answer]
     if None in answers.values():
         return Finding("not settled", says, [rare, wrong])
@@ -143,14 +143,14 @@ def _ratio(kind: str, above: str, below: str, quick: bool) -> Measured:
     found = _neglect(kind, quick)
     paired = np.subtract(found[above], found[below]).tolist()
     where = {"rare": "rare classes", "mislabelled": "wrong labels"}[kind]
-    return mean(f"ln of the loss on {where} at one training loss, {above} over {below}", paired)
+    return times(f"loss on {where} at one training loss, {above} over {below}", paired)
 
 
 def _neglects(quick: bool) -> Finding:
     rare, wrong = (_ratio(kind, "momentum", "minibatch", quick) for kind in KINDS)
     says = (
         "At the same loss on all training examples and the same lr / (1 − β), the loss with momentum is "
-        f"{np.exp(rare.effect):.2f} times that of plain descent on rare classes, and {np.exp(wrong.effect):.2f} times "
+        f"{rare.said()} times that of plain descent on rare classes, and {wrong.said()} times "
         "on wrong labels."
     )
     return on_both(rare, wrong, says)
@@ -160,18 +160,17 @@ def _cured(quick: bool) -> Finding:
     rare, wrong = (_ratio(kind, "momentum", "nesterov", quick) for kind in KINDS)
     says = (
         "At the same loss on all training examples, the loss of heavy-ball momentum is "
-        f"{np.exp(rare.effect):.2f} times that of Nesterov's on rare classes, and {np.exp(wrong.effect):.2f} times on "
+        f"{rare.said()} times that of Nesterov's on rare classes, and {wrong.said()} times on "
         "wrong labels."
     )
     return on_both(rare, wrong, says)
 
 
 _HOW = (
-    f"The logarithm of the ratio of the losses on atypical samples, where the loss on all has come down to "
+    f"The ratio of the losses on atypical samples, where the loss on all has come down to "
     f"{', '.join(map(str, LEVELS))} of its first value, over {N} paired seeds, once with a few rare classes and once "
-    f"with {100 * WRONG:.0f} % wrong labels. It counts if its 95 % interval is above zero and it is ln 1.1 or more. "
-    "Holds if it counts for both, only for one if for one, and does not hold if both intervals are below ln 1.1 or "
-    "zero."
+    f"with {100 * WRONG:.0f} % wrong labels. It counts if its 95 % interval is above 1 and it is {EFFECT} or more. "
+    f"Holds if it counts for both, only for one if for one, and does not hold if both intervals are below {EFFECT}."
 )
 CLAIMS = (
     Claim(

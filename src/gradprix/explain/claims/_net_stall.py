@@ -1,19 +1,17 @@
 """AdaGrad over a long training: whether it stalls where Adam goes on."""
 
-from math import log
-
 import numpy as np
 
 from gradprix.explain._trace import trace
 from gradprix.race import ENTRIES
 
 from ._claim import Claim, Finding, Measured, mean
-from ._net_lane import STEADY, finals, seeds, tuned
+from ._net_lane import STEADY, finals, seeds, times, tuned
 
 ALPHA = 0.05
 N = 16
 PASSES = 60
-EFFECT = log(2)
+EFFECT = 2.0
 """Over the second half of training: a loss that halves goes on, one that falls by less than that has stalled."""
 TRACED = 3
 """Networks whose effective rates are looked at."""
@@ -27,16 +25,16 @@ def stalls(
     """AdaGrad's stalling, judged by how far the loss still falls in the second half of training.
 
     Args:
-        tuned_falls: of AdaGrad and of Adam at their tuned rates, the fall of ln(loss).
+        tuned_falls: of AdaGrad and of Adam at their tuned rates, how many times smaller the loss becomes.
         default_falls: likewise, at their default rates.
         shrunk: AdaGrad's effective rate at the end, over that after a tenth of training; for the record.
     """
     answers = [_stalls(*falls) for falls in (tuned_falls, default_falls)]
     says = (
-        f"Over the second half of {PASSES} passes over digits, ln(training loss) falls by {tuned_falls[0].said()} with "
-        f"AdaGrad and {tuned_falls[1].said()} with Adam at tuned rates, by {default_falls[0].said()} and "
-        f"{default_falls[1].said()} at default ones. AdaGrad's effective rate, tuned, ends at {shrunk.said()} of what "
-        "it is after a tenth of them."
+        f"Over the second half of {PASSES} passes over digits, the training loss becomes {tuned_falls[0].said('.1f')} "
+        f"times smaller with AdaGrad and {tuned_falls[1].said('.1f')} times with Adam at tuned rates, "
+        f"{default_falls[0].said('.1f')} and {default_falls[1].said('.1f')} times at default ones. AdaGrad's effective "
+        f"rate, tuned, ends at {shrunk.said()} of what it is after a tenth of them."
     )
     measured = [*tuned_falls, *default_falls, shrunk]
     if answers == [True, True]:
@@ -64,8 +62,8 @@ def _adagrad_stalls(quick: bool) -> Finding:
         each = []
         for name, outcomes in finals(TASK, used, known).items():
             curves = np.log([[point[1] for point in outcome.curve] for outcome in outcomes])
-            what = f"fall of ln(training loss) over the second half, {name} at its {kind} rate"
-            each.append(mean(what, (curves[:, PASSES // 2] - curves[:, -1]).tolist()))
+            what = f"how many times smaller the training loss becomes in the second half, {name} at its {kind} rate"
+            each.append(times(what, (curves[:, PASSES // 2] - curves[:, -1]).tolist()))
         falls.append((each[0], each[1]))
     shrunk = [_shrunk(seed, rates["adagrad"]) for seed in known[: 2 if quick else TRACED]]
     what = "effective rate of adagrad, tuned, in the last twentieth of training over that after a tenth"
@@ -87,9 +85,10 @@ CLAIMS = (
         account="AdaGrad's learning rate decays until learning stops.",
         prediction="On digits at a constant rate, AdaGrad's training loss hardly falls any more in the second half of "
         f"{PASSES} passes, while Adam's does; at tuned rates, and at default ones.",
-        decides=f"The fall of ln(training loss) over the second half, over {N} seeds: AdaGrad has stalled if its 95 % "
-        "interval is below ln 2 and Adam's is above; it has not if AdaGrad's is above, or Adam's is not. Holds if it "
-        "has at tuned and at default rates, only for one of them if for one, does not hold if for neither.",
+        decides=f"How many times smaller the training loss becomes in the second half, over {N} seeds: AdaGrad has "
+        f"stalled if its 95 % interval is below {EFFECT:g} and Adam's is above; it has not if AdaGrad's is above, or "
+        "Adam's is below. Holds if it has at tuned and at default rates, only for one of them if for one; does not "
+        "hold if for neither.",
         run=_adagrad_stalls,
         on="networks",
         source="Zeiler 2012, arXiv:1212.5701, section 3.1",

@@ -20,7 +20,7 @@ from ._net_outliers import KINDS
 ALPHA = 0.05
 N = 32
 HALVES = ("momentum", "rmsprop")
-MARGIN = digits.metric.margin
+MARGIN = 100 * digits.metric.margin  # in points
 SEVERAL = ("momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamax", "nadam")
 PROBLEMS = {
     "digits": digits,
@@ -37,7 +37,7 @@ QUICK = 5
 
 @cache
 def _tuned(quick: bool) -> dict[str, list[float]]:
-    """Test accuracy of Adam and of its halves at their tuned rates, and of Adam at its default."""
+    """Test accuracy of Adam and of its halves at their tuned rates, and of Adam at its default, in points."""
     known = seeds(quick, N)
     rates = tuned(digits, ("adam", *HALVES), quick)
     found = {
@@ -49,10 +49,10 @@ def _tuned(quick: bool) -> dict[str, list[float]]:
 
 def _metric(outcome: Outcome) -> float:
     assert outcome.test_metric is not None, "every one of these is judged"
-    return outcome.test_metric
+    return 100 * outcome.test_metric
 
 
-def both_beaten(over: Sequence[Measured], margin: float, says: str) -> Finding:
+def all_beaten(over: Sequence[Measured], margin: float, says: str) -> Finding:
     """Superiority over all of several, each by a margin."""
     answers = [is_more(found, margin) for found in over]
     verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
@@ -67,10 +67,14 @@ def _beats_halves(quick: bool) -> Finding:
     for pair in pairs:
         turn, (low, high) = (1, pair.ci95) if pair.a == "adam" else (-1, (-pair.ci95[1], -pair.ci95[0]))
         half = pair.b if pair.a == "adam" else pair.a
-        over.append(Measured(f"test accuracy, adam - {half}", turn * pair.difference, (low, high), len(values["adam"])))
+        over.append(
+            Measured(
+                f"points of test accuracy, adam - {half}", turn * pair.difference, (low, high), len(values["adam"])
+            )
+        )
     over.sort(key=lambda found: found.effect)  # the half that is harder to beat decides
-    told = ", ".join(f"{100 * found.effect:+.2f} points ({found.what.split(' - ')[1]})" for found in over)
-    return both_beaten(over, MARGIN, f"On digits, all tuned, Adam's test accuracy differs from its halves' by {told}.")
+    told = " and ".join(f"{found.said('+.2f')} points above {found.what.split(' - ')[1]}" for found in over)
+    return all_beaten(over, MARGIN, f"On digits, all tuned, Adam's test accuracy is {told}.")
 
 
 def no_worse(lost: Measured, margin: float, says: str) -> Finding:
@@ -81,9 +85,11 @@ def no_worse(lost: Measured, margin: float, says: str) -> Finding:
 
 def _needs_no_tuning(quick: bool) -> Finding:
     found = _tuned(quick)
-    lost = mean("test accuracy, adam tuned - adam at 0.001", np.subtract(found["adam"], found["default"]).tolist())
+    lost = mean(
+        "points of test accuracy, adam tuned - adam at 0.001", np.subtract(found["adam"], found["default"]).tolist()
+    )
     says = (
-        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {100 * lost.effect:.2f} points "
+        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {lost.said()} points "
         f"of test accuracy against {tuned(digits, ('adam', *HALVES), quick)['adam']:g}, its tuned one."
     )
     return no_worse(lost, MARGIN, says)
@@ -114,15 +120,15 @@ def worth_as_much(found: Sequence[Measured], margins: Sequence[float], says: str
 def _several(quick: bool) -> Finding:
     found = [
         mean(
-            f"{task.metric.name} on {name}, best of {len(SEVERAL)} rates of adam - best of {len(SEVERAL)} optimizers "
-            "at their defaults",
+            f"points of {task.metric.name} on {name}, best of {len(SEVERAL)} rates of adam - best of {len(SEVERAL)} "
+            "optimizers at their defaults",
             _differences(task, seeds(quick, SEEDS[name])[: QUICK if quick else None]),
         )
         for name, task in PROBLEMS.items()
     ]
-    told = " and ".join(f"{100 * x.effect:+.2f} points on {name}" for x, name in zip(found, PROBLEMS, strict=True))
+    told = " and ".join(f"{x.said('+.2f')} points on {name}" for x, name in zip(found, PROBLEMS, strict=True))
     says = f"{len(SEVERAL)} rates of Adam are worth {told} more than {len(SEVERAL)} optimizers at their default rates."
-    return worth_as_much(found, [task.metric.margin for task in PROBLEMS.values()], says)
+    return worth_as_much(found, [100 * task.metric.margin for task in PROBLEMS.values()], says)
 
 
 CLAIMS = (
@@ -132,7 +138,7 @@ CLAIMS = (
         prediction="On digits, each at its tuned rate, Adam's test accuracy is higher than that of momentum and that "
         "of RMSProp, by half a point or more.",
         decides=f"Paired over {N} fresh seeds, with a race's intervals that hold together in 95 %. Holds if for both "
-        f"the interval is above zero and the difference is {100 * MARGIN:g} points or more; does not hold if for one "
+        f"the interval is above zero and the difference is {MARGIN:g} points or more; does not hold if for one "
         "the interval is below that.",
         run=_beats_halves,
         on="networks",
@@ -142,7 +148,7 @@ CLAIMS = (
         account="Adam works well at its default rate and needs no tuning.",
         prediction="On digits, Adam at 0.001 is less than half a point of test accuracy behind Adam at its tuned rate.",
         decides=f"Paired over {N} fresh seeds. Holds if the 95 % interval of what is lost is below "
-        f"{100 * MARGIN:g} points; does not hold if it is above zero and the loss is that or more.",
+        f"{MARGIN:g} points; does not hold if it is above zero and the loss is that or more.",
         run=_needs_no_tuning,
         on="networks",
         source="Sivaprasad et al. 2020, arXiv:1910.11758",
@@ -152,7 +158,7 @@ CLAIMS = (
         account="So experiment with several optimizers: it is worth as much as tuning one.",
         prediction=f"The best by validation of {len(SEVERAL)} optimizers at their default rates and the best of "
         f"Adam at {len(SEVERAL)} rates over its range, which take as many trainings, do as well on test examples.",
-        decides="Two one-sided tests on digits, and on digits of which some are rare: paired over "
+        decides="Holds by two one-sided tests on digits, and on digits of which some are rare: paired over "
         + " and ".join(f"{n} seeds" for n in SEEDS.values())
         + ", the 95 % interval of the difference must lie within the margin of each ("
         + " and ".join(f"{100 * task.metric.margin:g} points" for task in PROBLEMS.values())
