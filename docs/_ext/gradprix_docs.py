@@ -15,6 +15,7 @@ import itertools
 import json
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from gradprix import optim, rules, tasks
+from gradprix.explain.claims import RESULTS, committed
 from gradprix.optim import _like
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
@@ -407,7 +409,56 @@ def task_table() -> str:
     return table(["", "what it is", "judged by", "trivial", "margin", "epochs", "networks"], lines)
 
 
+def claims_table(file: Path = RESULTS) -> str:
+    """The account's claims, in our words, beside what was measured, with the command that measures it again."""
+    record = committed(file)
+    rows = []
+    for claim in record["claims"]:
+        account = f"{claim['statement']}<br>`gradprix claims {claim['id']}`"
+        rows.append((account, f"**{claim['verdict']}**", plain(claim["says"]), _with_interval(claim), str(claim["n"])))
+    words = ("holds only if", "holds", "does not hold", "not settled")  # the longer of two that begin alike first
+    counts = Counter(next(word for word in words if claim["verdict"].startswith(word)) for claim in record["claims"])
+    total = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    head = ("the account says", "verdict", "what was measured", "effect (95 %)", "n")
+    about = (
+        f"`{record['command']}`, {record['seconds'] / 60:.1f} minutes on {record['machine']['cores']} cores, "
+        f"{record['machine']['cpu']}, {versions}."
+    )
+    return f"{len(record['claims'])} claims: {total}.\n\n{table(head, rows)}\n\n{about}"
+
+
+def claims_in_full(file: Path = RESULTS) -> str:
+    """Each claim with its prediction, the rule that decided, and every number."""
+    parts = []
+    for claim in committed(file)["claims"]:
+        said = {"If it is so": claim["prediction"], "Decided by": claim["decides"], "Source": linked(claim["source"])}
+        lines = [f"### {claim['id']}", f"**The account.** {plain(claim['statement'])}"]
+        lines += [f"**{name}.** {text if name == 'Source' else plain(text)}" for name, text in said.items() if text]
+        lines.append(f"**Verdict: {claim['verdict']}.** {plain(claim['says'])}")
+        numbers = [(plain(each["what"]), _with_interval(each), str(each["n"])) for each in claim["measured"]]
+        lines += [table(("measured", "effect (95 %)", "n"), numbers)] if numbers else []
+        parts.append("\n\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def plain(text: str) -> str:
+    """Text without what Markdown would take for its own."""
+    return re.sub(r"([*_<>`\[\]])", r"\\\1", text)
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    """An effect with its interval, in three digits; alone where it is exact."""
+    (low, high), effect = found["ci95"], found["effect"]
+    if effect is None:
+        return "–"
+    said = [f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}" for value in (effect, low, high)]
+    return said[0] if low == effect == high else f"{said[0]} ({said[1]} to {said[2]})"
+
+
 MEASURED: dict[str, Callable[[], str]] = {
+    "claims": claims_table,
+    "claims-in-full": claims_in_full,
     "price": price,
     "rules": every,
     "speed": speed,
@@ -498,7 +549,7 @@ class Measured(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The table's nodes."""
         self.env.note_reread()
-        return self.parse_text_to_nodes(MEASURED[self.arguments[0]]())
+        return self.parse_text_to_nodes(MEASURED[self.arguments[0]](), allow_section_headings=True)
 
 
 class Api(SphinxDirective):

@@ -23,11 +23,11 @@ NOISE, SLOW, HOVER, ROUND = 0.1, (0.01, 0.02, 0.05, 0.1), 6_000, 10.0
 SLOPE, SLOPE_EFFECT = 1.0, 0.1
 
 
-def edges(problems: Quadratics, momentum: float = 0.0) -> Tensor:
+def edges(problems: Quadratics, momentum: float = 0.0, halvings: int = HALVINGS) -> Tensor:
     """The rate times the largest curvature above which a descent grows, for each problem: by bisection."""
     steepest = problems.steepest()
     low, high = torch.ones_like(steepest), torch.full_like(steepest, 4.0)
-    for _ in range(HALVINGS):
+    for _ in range(halvings):
         middle = (low + high) / 2
         lr = (middle / steepest)[:, None]
         points = walk(sgd, problems.gradient, problems.start, STEPS, lr=lr, momentum=momentum)
@@ -53,10 +53,11 @@ def jumps(problems: Quadratics, share: float) -> Tensor:
 def overshoots(quick: bool) -> Finding:
     """Bracket the edge on random quadratics."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=1)
-    found = edges(problems)
+    halvings = HALVINGS // 2 if quick else HALVINGS
+    found = edges(problems, 0.0, halvings)
     edge = mean("rate × largest curvature at which gradient descent begins to diverge", found.tolist())
     worst = exact("largest distance of a problem's edge from 2", float((found - EDGE).abs().max()), len(found))
-    heavy = mean("the same with momentum 0.9, where theory has 2 (1 + 0.9)", edges(problems, 0.9).tolist())
+    heavy = mean("the same with momentum 0.9, where theory has 2 (1 + 0.9)", edges(problems, 0.9, halvings).tolist())
     below = mean("share of steps that jump over the minimum at 0.9 / λ", jumps(problems, 0.9).tolist())
     above = mean("share of steps that jump over the minimum at 1.9 / λ", jumps(problems, 1.9).tolist())
     return judged_overshoot(edge, worst, below, above, heavy)
