@@ -60,7 +60,7 @@ def judged_adapts(aligned: Measured, turned: Measured) -> Finding:
     """The verdict from the two advantages."""
     says = (
         f"In a ravine along the axes AdaGrad ends {aligned.said('.1f')} decades below gradient descent, in the same "
-        f"ravine turned by 45° {turned.said('.1f')}: it adapts to coordinates, not to the terrain."
+        f"ravine turned by 45° {turned.said('.1f')}."
     )
     if aligned.ci95[0] > DECADE and turned.ci95[0] > DECADE:
         return Finding("holds", says, (aligned, turned))

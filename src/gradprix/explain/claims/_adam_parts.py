@@ -132,8 +132,8 @@ def judged_acceleration(weights: list[Measured], seen: list[Measured], past: lis
         f"The newest gradient counts {weights[0].said()} times as much as the one before it in AdaMax, "
         f"{weights[1].said()} in Adam and {weights[3].said()} in heavy ball; {weights[2].said()} in Nadam and "
         f"{weights[4].said()} in Nesterov's form, which look ahead. In AdaMax's equations the gradient enters the "
-        f"update by the momentum alone. At equal rate AdaMax goes {past[0].said()} times as far past the minimum as "
-        f"Adam, without looking ahead, and Nadam {past[1].said()} times."
+        f"update {'beside the momentum' if seen[0].effect else 'by the momentum alone'}. At equal rate AdaMax goes "
+        f"{past[0].said()} times as far past the minimum as Adam, and Nadam {past[1].said()} times."
     )
     measured = (*weights, *seen, *past)
     telling = abs(plain / heavy - 1) < LOOKS and abs(ahead / nesterov - 1) < LOOKS and ahead / plain > 1 + LOOKS

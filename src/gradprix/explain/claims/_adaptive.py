@@ -80,9 +80,9 @@ def judged(rates: list[Measured], updates: list[Measured]) -> Finding:
     condition = "it is " + " or ".join(m.what.rpartition(", ")[2] for m in larger) if verdict == "holds only if" else ""
     listed = ", ".join(f"{name} {m.said()}" for name, m in zip(names, rates, strict=True))
     says = (
-        f"Rank correlations of a coordinate's rate with the size of its gradient: {listed}. The updates themselves "
-        f"do not grow with the gradient either: {updates[3].said()} for Adam, {updates[0].said()} for AdaGrad, while "
-        f"gradient descent's do by definition, {updates[-1].said()}."
+        f"Rank correlations of a coordinate's rate with the size of its gradient: {listed}. Of the updates "
+        f"themselves: {updates[3].said()} for Adam, {updates[0].said()} for AdaGrad, and by definition "
+        f"{updates[-1].said()} for gradient descent."
     )
     return Finding(verdict, says, (*rates, *updates), condition)
 

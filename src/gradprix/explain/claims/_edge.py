@@ -68,7 +68,7 @@ def judged_overshoot(edge: Measured, worst: Measured, below: Measured, above: Me
     says = (
         f"Gradient descent diverges from a rate of {edge.said('.4f')} over the largest curvature on; no problem is "
         f"further from 2 than {worst.said('.1g')}. At 0.9 / λ {below.said('.0%')} of steps jump over the minimum of "
-        f"the steepest direction, at 1.9 / λ {above.said('.0%')}, and it converges all the same. With momentum 0.9 "
+        f"the steepest direction, at 1.9 / λ, where it converges too, {above.said('.0%')}. With momentum 0.9 "
         f"the edge is at {heavy.said('.4f')}."
     )
     sharp = worst.effect <= EFFECT * EDGE
