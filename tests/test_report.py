@@ -47,7 +47,7 @@ def made_up(
     ]
     tried += [{**tried[2], "seed": 1001, "first": False, "loss": 0.12}]
     tried += [{**tried[0], "lr": 10.0, "loss": math.inf, "diverged": 3}]
-    lost = {name: [value == TRIVIAL for value in each] for name, each in values.items()}
+    lost = {name: [7 if value == TRIVIAL else None for value in each] for name, each in values.items()}
     entries = [
         {
             "name": name,
@@ -60,10 +60,10 @@ def made_up(
                 "values": each,
                 "mean": sum(each) / seeds,
                 "ci95": [0.9, 1.0],
-                "diverged": sum(lost[name]),
+                "diverged": sum(step is not None for step in lost[name]),
                 "lost": lost[name],
             },
-            "losses": [None if gone else 0.2 for gone in lost[name]],
+            "losses": [0.2 if step is None else None for step in lost[name]],
             "leads": name in found.leaders,
             "window": 1.5,
             "memory": 1,

@@ -173,6 +173,14 @@ def race(
             "--compile", help="Compile the networks: half a minute, for races that take many.", rich_help_panel=WHERE
         ),
     ] = False,
+    explain_: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Train some final runs once more and look into them: why each placed where it did. About a minute.",
+            rich_help_panel=WHERE,
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=WHERE)
     ] = False,
@@ -235,6 +243,11 @@ def race(
             _console.console(stderr=True).print(_console.plan(made, seconds))
     with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:
         result = run(made, folder, engine, watch)
+    if explain_:
+        from gradprix.explain import why
+
+        with usage(ValueError, JournalError, WorkerError):
+            result = why(made, result, engine)
     if result.reused and not as_json:
         typer.echo(f"{result.reused:,} of {made.runs:,} networks had been trained before.", err=True)
     _finish(result, as_json)

@@ -5,7 +5,9 @@ from ._descend import descend, tuned
 from ._equations import Equation, equations, number
 from ._landscape import LANDSCAPES, Landscape
 from ._names import Subject, subject
+from ._reasons import Reason
 from ._trace import Layer, Trace, step, trace
+from ._why import settles_below, why
 
 __all__ = [
     "LANDSCAPES",
@@ -13,14 +15,17 @@ __all__ = [
     "Equation",
     "Landscape",
     "Layer",
+    "Reason",
     "Subject",
     "Trace",
     "character",
     "descend",
     "equations",
     "number",
+    "settles_below",
     "step",
     "subject",
     "trace",
     "tuned",
+    "why",
 ]

@@ -54,9 +54,7 @@ class Character:
         found.append(f"Noise: of a gradient that is noise alone, {100 * self.noise:.3g} % gets through to the weights.")
         if self.coasts > FAINT:
             most = "at least " * (self.coasts > 0.9 * STEPS / 2)
-            found.append(
-                f"Momentum: once the gradient is gone it coasts {most}{self.coasts:.3g} steps' worth of way."
-            )
+            found.append(f"Momentum: once the gradient is gone it coasts {most}{self.coasts:.3g} steps' worth of way.")
         if 1 - self.decay > 1e-9:
             left = f"{100 * self.decay:.3g} % is left after {STEPS:,} steps"
             found.append(f"Decay: without any gradient weights shrink: {left}.")

@@ -61,6 +61,9 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         journal.write("compared", compared(plan))
         cost = {"seconds": round(course.seconds, 2), "step_seconds": course.time_steps(finals)}
         record = make_record(plan, described, course.tried, tuned, finals, cost, looks)
+        explained = journal.read("why")
+        if explained is not None and explained["plan"] == plan.key:
+            record["why"] = explained
         journal.write("record", record)
     return Result(record, out, len(finished & course.used))
 

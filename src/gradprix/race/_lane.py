@@ -145,8 +145,13 @@ class Lane:
                 gradients = [g for g in gradients if g is not None]
                 self.steppers = Steppers(self.trials, list(self.leaves.values()))
             found = zip(gradients, self.leaves.values(), strict=True)
-            self.steppers.step([torch.zeros_like(x) if g is None else g.contiguous() for g, x in found], factor)
+            self.move([torch.zeros_like(x) if g is None else g.contiguous() for g, x in found], factor)
         return losses
+
+    def move(self, gradients: list[Tensor], factor: float) -> None:
+        """Move every network's parameters by its gradients."""
+        assert self.steppers is not None
+        self.steppers.step(gradients, factor)
 
     def evaluate(self, part: Tensor) -> tuple[list[float], list[float]]:
         """Each network's loss and metric on its own examples, `[seeds, examples]`."""

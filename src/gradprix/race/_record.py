@@ -194,9 +194,9 @@ def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lost(outcomes: list[Outcome]) -> dict[str, Any]:
-    """How many runs diverged, and which."""
-    each = [outcome.diverged is not None for outcome in outcomes]
-    return {"diverged": sum(each), "lost": each}
+    """How many runs diverged, and for each the step at which it did, or None."""
+    steps = [outcome.diverged for outcome in outcomes]
+    return {"diverged": sum(step is not None for step in steps), "lost": steps}
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -44,14 +44,14 @@ def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **found,
         "character": character(rule, **values),
-        "trace": trace(rule, ravine, STEPS, **{**own, "lr": lr}),
+        "trace": trace(rule, ravine, STEPS, lr=lr, **own),  # type: ignore[arg-type]  # none of them is `seed`
         "lr": lr,
     }
 
 
 def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
     """A series as one line of blocks, on a logarithmic scale, whose ends are its smallest and its largest value."""
-    index = torch.linspace(0, len(values) - 1, points).round().long().unique()
+    index = torch.linspace(0, len(values) - 1, points).round().long().unique()  # type: ignore[no-untyped-call]
     logs = values[index].clamp(min=1e-12).log()
     low, high = float(logs.min()), float(logs.max())
     if high - low < 0.02:

@@ -38,8 +38,7 @@ def word(record: Record, one: str, other: str) -> str:
 
 def diverged(entry: Record) -> list[bool]:
     """Whether each final run diverged, in the order of the seeds."""
-    lost: list[bool] = entry["final"]["lost"]
-    return lost
+    return [step is not None for step in entry["final"]["lost"]]
 
 
 def scale(record: Record) -> float:

@@ -15,12 +15,14 @@ from . import _figures, _less, _page, _training
 from ._after import after
 from ._page import Record, section
 from ._sections import again, answer, notices, protocol, settings
+from ._why import moves, read_moves, why
 
 SECTIONS = {
     "ranking": "Ranking",
     "pairs": "Pairs",
     "sensitivity": "Learning rates",
     "curves": "Curves",
+    "why": "Why",
     "after": "What they made",
     "less": "With less",
     "settings": "Settings",
@@ -109,14 +111,15 @@ def report(record: Record, folder: str | None = None) -> str:
     ]
     # With a baseline, the ranking shows every comparison there is.
     figures = [row for row in drawn if row[0] != "pairs" or record["plan"]["baseline"] is None]
-    made = after(record)
-    gone = ["pairs"] * (len(figures) < len(drawn)) + ["after"] * (not made)
+    made, looked = after(record), "why" in record
+    gone = ["pairs"] * (len(figures) < len(drawn)) + ["after"] * (not made) + ["why"] * (not looked)
     sections = {key: text for key, text in SECTIONS.items() if key not in gone}
     body = [
         f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
         answer(record),
         notices(record),
         *(section(key, title, figure(key, draw(record), say(record), w)) for key, title, draw, say, w in figures),
+        *([section("why", "Why", why(record), drawn_moves(record))] if looked else []),
         *([section("after", "What they made", made)] if made else []),
         section("less", "With fewer trials, and how soon", less(record), _less.pace(record)),
         section("settings", "Tuned settings", settings(record)),
@@ -124,6 +127,11 @@ def report(record: Record, folder: str | None = None) -> str:
         section("again", "Use it, run it again", again(record, folder)),
     ]
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
+
+
+def drawn_moves(record: Record) -> str:
+    """The figure of how networks moved."""
+    return figure("moves", moves(record), read_moves(record), 760)
 
 
 def less(record: Record) -> str:
