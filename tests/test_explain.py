@@ -13,9 +13,24 @@ from typer.testing import CliRunner
 
 from gradprix import optim, rules
 from gradprix.cli import app
-from gradprix.explain import LANDSCAPES, character, descend, equations, number, step, subject, trace, tuned
+from gradprix.explain import (
+    LANDSCAPES,
+    character,
+    descend,
+    equations,
+    nearest,
+    number,
+    path,
+    step,
+    subject,
+    through,
+    trace,
+    tuned,
+)
 from gradprix.kernels import start
 from gradprix.race import ENTRIES
+from gradprix.race._lane import run_lane
+from gradprix.race._trial import Trial
 from gradprix.rules import Rule
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks._seeds import stream
@@ -311,3 +326,48 @@ def test_a_trace_of_matrices_wants_a_network() -> None:
     with pytest.raises(ValueError, match="1 or more"):
         trace("adam", LANDSCAPES["bowl"](), 0)
     json.dumps(character(rules.adam).sentences)
+
+
+def test_the_plane_through_three_points_holds_them_and_their_losses() -> None:
+    task = small(torch.float32)
+    ends = torch.stack([path("minibatch", task, 10, lr=lr)[-1] for lr in (0.01, 0.1, 0.5)])
+    plane = through(task, ends)
+
+    torch.testing.assert_close(plane.drawn, plane.true, rtol=1e-5, atol=1e-6)
+    assert plane.variance == pytest.approx(1.0)
+    assert plane.points[0].tolist() == [0.0, 0.0]
+    far = (ends[1] - ends[2]).double().norm()
+    assert float((plane.points[1] - plane.points[2]).norm()) == pytest.approx(float(far), rel=1e-6)
+    with pytest.raises(ValueError, match="on a line"):
+        through(task, torch.stack([ends[0], ends[1], 2 * ends[1] - ends[0]]))
+
+
+def test_a_slices_gradient_is_that_of_the_network_in_the_plane() -> None:
+    task = small(torch.float32)
+    way = path("adam", task, 20, lr=0.05)
+    plane = nearest(task, way)
+    at, h = torch.tensor([[0.1, -0.2]], dtype=torch.float64), 1e-3
+    _, gradient = plane.landscape.gradient(at)
+    for axis in torch.eye(2, dtype=torch.float64):
+        slope = (plane.landscape.value(at + h * axis) - plane.landscape.value(at - h * axis)) / (2 * h)
+        torch.testing.assert_close(gradient @ axis, slope, rtol=2e-2, atol=2e-3)
+
+    assert 0.5 < plane.variance < 1
+    assert plane.true[-1] == pytest.approx(float(plane.drawn[-1]), abs=1e-6), "the end is the origin"
+    assert f"{100 * plane.variance:.1f} % of the path's variance" in plane.honest
+    off = float((plane.true - plane.drawn).abs().max())
+    assert f"off by up to {off:.2g}" in plane.honest
+
+
+def test_a_path_is_the_training_of_a_race() -> None:
+    task = small(torch.float32)
+    trial = Trial(rules.adam, rules.adam.values(lr=0.05), 3, 8, 4, "cosine", True)
+    way = path("adam", task, 20, seed=3, lr=0.05)
+    model = task.network(3)
+    torch.nn.utils.vector_to_parameters(way[-1], model.parameters())
+    test = task.loaded.split(3).test
+    loss = task.loss(model(task.loaded.inputs[test]), task.loaded.targets[test])
+
+    assert float(loss.detach()) == pytest.approx(run_lane(task, [trial])[0].test_loss, rel=1e-4)
+    with pytest.raises(ValueError, match="matrices"):
+        path("muon", task, 3)

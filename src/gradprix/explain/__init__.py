@@ -6,6 +6,7 @@ from ._equations import Equation, equations, number
 from ._landscape import LANDSCAPES, Landscape
 from ._names import Subject, subject
 from ._reasons import Reason
+from ._slice import Plane, digits_path, digits_plane, nearest, path, through
 from ._trace import Layer, Trace, step, trace
 from ._why import settles_below, why
 
@@ -15,16 +16,22 @@ __all__ = [
     "Equation",
     "Landscape",
     "Layer",
+    "Plane",
     "Reason",
     "Subject",
     "Trace",
     "character",
     "descend",
+    "digits_path",
+    "digits_plane",
     "equations",
+    "nearest",
     "number",
+    "path",
     "settles_below",
     "step",
     "subject",
+    "through",
     "trace",
     "tuned",
     "why",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -72,6 +73,7 @@ class Landscape:
             return x, y, self.value(points)
 
 
+@cache
 def bowl(curvature: float = 1.0) -> Landscape:
     """½ c (x² + y²): gradient descent converges below η = 2 / c and diverges above it."""
     return Landscape(
@@ -84,6 +86,7 @@ def bowl(curvature: float = 1.0) -> Landscape:
     )
 
 
+@cache
 def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
     """½ (u² + κ v²): κ times as steep across as along.
 
@@ -107,6 +110,7 @@ def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
     )
 
 
+@cache
 def rosenbrock() -> Landscape:
     """(1 − x)² + 100 (y − x²)² (Rosenbrock 1960, doi:10.1093/comjnl/3.3.175)."""
     return Landscape(
@@ -119,6 +123,7 @@ def rosenbrock() -> Landscape:
     )
 
 
+@cache
 def beale() -> Landscape:
     """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² (Beale 1958)."""
 
@@ -136,6 +141,7 @@ def beale() -> Landscape:
     )
 
 
+@cache
 def himmelblau() -> Landscape:
     """(x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
     return Landscape(
@@ -148,6 +154,7 @@ def himmelblau() -> Landscape:
     )
 
 
+@cache
 def saddle() -> Landscape:
     """x² − y² + y⁴ / 4: a saddle at the origin, minima at y = ±√2."""
     return Landscape(
@@ -160,6 +167,7 @@ def saddle() -> Landscape:
     )
 
 
+@cache
 def plateau() -> Landscape:
     """1 − exp(−(x² + y²) / 2) and a slight slope: gradients vanish far from the minimum."""
     return Landscape(
@@ -172,6 +180,7 @@ def plateau() -> Landscape:
     )
 
 
+@cache
 def cliff() -> Landscape:
     """A gentle slope that ends in a cliff: one gradient is fifty times the others."""
     return Landscape(
@@ -184,6 +193,7 @@ def cliff() -> Landscape:
     )
 
 
+@cache
 def noisy(noise: float = 0.5) -> Landscape:
     """½ (x² + 4 y²) with noise in its gradients, as from mini-batches.
 

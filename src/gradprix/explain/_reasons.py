@@ -111,7 +111,7 @@ def noise(points: Sequence[Point], batch_size: int) -> Reason:
         words = "Its batches are far below the noise scale: what it averages over steps counts; larger ones would help."
     elif low > FAR:
         words = "Its batches are far above the noise scale: smaller ones would give as good a step for fewer examples."
-    return Reason("noise", *(_inverse(x) for x in (signal, high, low)), len(kept), words)
+    return Reason("noise", _inverse(signal), _inverse(high), _inverse(low), len(kept), words)
 
 
 def _inverse(signal: float) -> float:

@@ -135,9 +135,7 @@ def trace(
     rule = its.rule
     if steps < 1:
         raise ValueError(f"steps = {steps}: there must be 1 or more.")
-    problem: Problem = (
-        _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else _OnTask(where, steps, seed)
-    )
+    problem: Problem = _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else OnTask(where, seed)
     whole = isinstance(where, Landscape)
     many = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     own = {**rule.values(**{**its.fixed, **{n: v for n, v in values.items() if n not in many}}), **many}
@@ -201,16 +199,22 @@ class _OnLandscape:
             yield loss, [gradient], 1.0
 
 
-class _OnTask:
-    """A network, trained as a race trains it."""
+class OnTask:
+    """A network, trained as a race trains it.
 
-    def __init__(self, task: Task, steps: int, seed: int) -> None:
-        self.task, self.seed, self.steps = task, seed, steps
+    Args:
+        task: the problem.
+        seed: of the run.
+    """
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.task, self.seed = task, seed
         self.model = task.network(seed)
         self.own = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = {name: p.data for name, p in self.own.items()}
 
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
+        """Loss, gradients and the factor on the learning rate at each step."""
         task, data = self.task, self.task.loaded
         train, order = data.split(self.seed).train, stream(self.seed, "order")
         noise, examples = Luck(stream(self.seed, "noise")), [Luck(stream(self.seed, "examples"))]
