@@ -24,8 +24,10 @@ PASSES = 5
 """Over the training examples, for the comparison at equal examples."""
 BATCHES = {"sgd": 1, "minibatch": STEADY.batch_size, "gd": 0}
 """Examples a step; 0 for all."""
-LONG = {"minibatch": 40, "gd": 400}
-"""Passes that the other two get to come down to where one example a step was after `PASSES`."""
+MOST = {"minibatch": 40, "gd": 800}
+"""Passes that the other two have at most to come down to where one example a step was after `PASSES`."""
+TUNED = 300
+"""Passes over which the rate of gd is tuned for that."""
 FASTER = 1.1
 """The other's training loss a tenth larger, or a tenth more time for it, is faster."""
 NOISIER = 0.1
@@ -41,61 +43,68 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Runs:
-    """What came of the three, `[seeds]` each by name.
+    """What came of the three, by name.
 
     Args:
-        loss: of all training examples after `PASSES` passes.
-        passes: until the loss of `sgd` after `PASSES` was reached; as many as there were where it was not.
-        raised: the share of the last updates that raised the loss of all training examples.
+        loss: of all training examples after `PASSES` passes, `[seeds]`.
+        passes: until the loss of `sgd` after `PASSES` was reached, `[seeds]`; as many as there were where it was not.
+        raised: the share of the last updates that raised the loss of all training examples, `[seeds]`.
         pace: logarithms of the seconds of a pass, over those of a pass of gd, one for each time it was timed.
-        reached: the share of networks that reached that loss.
     """
 
     loss: Mapping[str, Array]
     passes: Mapping[str, Array]
     raised: Mapping[str, Array]
     pace: Mapping[str, Array]
-    reached: Mapping[str, float]
 
 
 @cache
 def _runs(quick: bool) -> Runs:
     """Train the three, each at the rate that is best for it over as many passes."""
     known = seeds(quick, N)
-    short, longer = (STEADY.change(epochs=passes) for passes in (PASSES, LONG["gd"]))
+    short, longer = (STEADY.change(epochs=passes) for passes in (PASSES, TUNED))
     best = {name: tuned(short, (name,), quick, by="train")[name] for name in BATCHES}
     after = {name: _course(name, best[name], PASSES, known) for name in BATCHES}
     loss = {name: curve[:, -1] for name, (curve, _) in after.items()}
-    passes, raised = {"sgd": np.full(len(known), float(PASSES))}, {"sgd": after["sgd"][1]}
+    passes, updates = {"sgd": np.full(len(known), float(PASSES))}, {"sgd": after["sgd"][1]}
     # What is best over a few passes of gd, which are a few updates, is not over hundreds; one seed tells as much there.
     rates = {"minibatch": best["minibatch"], "gd": tuned(longer, ("gd",), True, by="train")["gd"]}
-    reached = {}
-    for name, most in LONG.items():
-        curve, raised[name] = _course(name, rates[name], most, known)
+    for name, most in MOST.items():
+        curve, updates[name] = _course(name, rates[name], most, known, loss["sgd"])
         there = curve <= loss["sgd"][:, None]
         passes[name] = np.where(there.any(1), there.argmax(1) + 1.0, float(most))
-        reached[name] = float(there.any(1).mean())
+    raised = {name: (np.diff(each) > 0).mean(1) for name, each in updates.items()}
     timed = np.log([[_seconds(size, best[name]) for name, size in BATCHES.items()] for _ in range(TIMED + 1)])[1:]
     pace = {name: timed[:, i] - timed[:, -1] for i, name in enumerate(BATCHES)}
-    return Runs(loss, passes, raised, pace, reached)
+    return Runs(loss, passes, raised, pace)
 
 
-def _course(name: str, lr: float, passes: int, known: range) -> tuple[Array, Array]:
-    """The training loss of each seed after each pass, and the share of the last updates that raised it."""
+def _course(name: str, lr: float, passes: int, known: range, until: Array | None = None) -> tuple[Array, Array]:
+    """The training loss of each seed after each pass, and after each of the last updates.
+
+    Args:
+        name: of the entry.
+        lr: its rate.
+        passes: how many at most.
+        known: the seeds.
+        until: losses which when all have come down to, it is over; then the last updates are the last passes.
+    """
     task = STEADY.change(epochs=passes)
     training = Training(task, [trial(task, name, lr, seed) for seed in known])
     curve, last = [], []
+    least = torch.full((len(known),), torch.inf)
     for t, batch in training.steps():
-        if not BATCHES[name]:
-            curve.append(batch)  # a batch of all examples has the training loss already, as it was before the step
-        ends, late = t % training.each == 0, t >= training.total - LAST
-        if (BATCHES[name] and (ends or late)) or t == training.total:
-            now = training.losses(training.lane.train).mean(1)
-            curve += [now] * ends
-            last += [now] * late
-    if not BATCHES[name]:
-        curve, last = curve[1:], curve[-LAST - 1 :]
-    return torch.stack(curve, 1).numpy(), (torch.stack(last).diff(dim=0) > 0).double().mean(0).numpy()
+        ends, late = t % training.each == 0, until is None and t >= training.total - LAST
+        if not (ends or late):
+            continue
+        # A batch of all examples has their loss already, as it was before the step.
+        now = batch if BATCHES[name] == 0 and t < training.total else training.losses(training.lane.train).mean(1)
+        curve += [now] * ends
+        last += [now] * late
+        least = torch.minimum(least, now)
+        if until is not None and (least <= torch.as_tensor(until)).all():
+            break
+    return torch.stack(curve, 1).numpy(), torch.stack(last or curve[-LAST:], 1).numpy()
 
 
 def _seconds(size: int, lr: float) -> float:

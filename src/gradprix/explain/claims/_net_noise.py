@@ -77,8 +77,8 @@ def falls(slopes: Measured, factor: Measured) -> Finding:
     low, high = slopes.ci95
     inside, outside = low > -1 - EFFECT and high < -1 + EFFECT, low > -1 + EFFECT or high < -1 - EFFECT
     says = (
-        f"The squared noise of a gradient falls as the batch to the power {slopes.effect:.3f}, and a batch of "
-        f"{SIZES[-1]} out of all, drawn without putting back, has {factor.effect:.2f} of what 1/batch says."
+        f"The squared noise of a gradient falls as the batch to the power {slopes.said('.3f')}, and a batch of "
+        f"{SIZES[-1]} out of all, drawn without putting back, has {factor.said()} of what 1/batch says."
     )
     verdict: Verdict = "holds" if inside else "does not hold" if outside else "not settled"
     return Finding(verdict, says, [slopes, factor])

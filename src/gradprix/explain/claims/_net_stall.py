@@ -1,11 +1,13 @@
 """AdaGrad over a long training: whether it stalls where Adam goes on."""
 
+from math import log
+
 import numpy as np
 
 from gradprix.explain._trace import trace
 from gradprix.race import ENTRIES
 
-from ._claim import Claim, Finding, Measured, mean
+from ._claim import Claim, Finding, Measured
 from ._net_lane import STEADY, finals, seeds, times, tuned
 
 ALPHA = 0.05
@@ -67,16 +69,16 @@ def _adagrad_stalls(quick: bool) -> Finding:
         falls.append((each[0], each[1]))
     shrunk = [_shrunk(seed, rates["adagrad"]) for seed in known[: 2 if quick else TRACED]]
     what = "effective rate of adagrad, tuned, in the last twentieth of training over that after a tenth"
-    return stalls(falls[0], falls[1], mean(what, shrunk))
+    return stalls(falls[0], falls[1], times(what, shrunk))
 
 
 def _shrunk(seed: int, lr: float) -> float:
-    """AdaGrad's effective rate in the end over that after a tenth of the steps, mean over layers and some steps."""
+    """The logarithm of AdaGrad's effective rate in the end over that after a tenth of the steps, mean over layers."""
     total = PASSES * -(-len(TASK.loaded.split(seed).train) // TASK.batch_size)
     layers = trace("adagrad", TASK, total, seed=seed, lr=lr).layers.values()
     few = total // 20
     ratios = [layer.rate[-few:].mean() / layer.rate[2 * few : 3 * few].mean() for layer in layers]
-    return float(sum(ratios)) / len(ratios)
+    return sum(log(ratio) for ratio in ratios) / len(ratios)
 
 
 CLAIMS = (
