@@ -1,7 +1,7 @@
 """Which optimizer for which problem: the textbook's family on every built-in task, each race by the whole protocol.
 
-    python benchmarks/suite.py            # an hour or more on two cores; `gradprix list optimizers --for` tells from it
-python benchmarks/suite.py --out X      # kept in X, runs/suite otherwise; the same command goes on where it was left
+python benchmarks/suite.py            # an hour or more on two cores; `gradprix list optimizers --for` tells from it
+python benchmarks/suite.py --out X    # kept in X, runs/suite otherwise; goes on where it was left
 """
 
 import argparse
@@ -13,6 +13,14 @@ from pathlib import Path
 
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
+from gradprix.show._picture import drawn
+from gradprix.show._suite import profile, regrets
+
+PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"
+FIGURES = {
+    "regrets": (regrets, "<b>Margins behind the best of each problem</b>  Bold: the leading group"),
+    "profile": (profile, "<b>One choice for all</b>  Bands: 95 % over problems drawn with replacement"),
+}
 
 
 def processor() -> str:
@@ -35,6 +43,8 @@ def main() -> None:
         "seconds": sum(task["seconds"] for task in summary["tasks"].values()),
     }
     EVIDENCE.write_text(json.dumps({**made, **summary}, indent=1) + "\n")
+    for name, (draw, title) in FIGURES.items():
+        PICTURES.joinpath(f"suite-{name}.png").write_bytes(drawn(draw(summary), title))
     print("\n".join(summary["text"]))
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import replace
+from html import escape
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ from gradprix.race import ENTRIES
 from gradprix.race._lane import run_lane
 from gradprix.race._trial import Trial
 from gradprix.rules import Rule
+from gradprix.show import _explained
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks._seeds import stream
 
@@ -225,22 +226,31 @@ def test_equations_without_a_step_have_no_numbers() -> None:
 
 
 def test_a_changed_rule_changes_everything_that_is_said_of_it() -> None:
-    def slower(h, t, x, g, m):
-        """Momentum that takes a root."""
+    def mine(h, t, x, g, m):
+        """Momentum by its sign, nearly."""
         m = h.beta * m + (1 - h.beta) * g
         x = x - h.lr * m / (abs(m) + h.eps)
+        return x, m
+
+    def changed(h, t, x, g, m):
+        """Momentum by its sign, nearly."""
+        m = h.beta * m + g
+        x = x - h.lr * m / (m**2 + h.eps)
         return x, m
 
     make = rules.rule(
         "Nobody 2026", relation="None.", space={"lr": rules.log(1e-3, 1)}, lr=0.1, beta=0.9, eps=1e-3, state={"m": "m"}
     )
-    own = make(slower)
-    found = equations(own, own.values())
+    before, after = (_explained.explained(subject(make(function)), {}) for function in (mine, changed))
+    formulas = [[e.formula for e in found["equations"]] for found in (before, after)]
 
-    assert [e.formula for e in found] == ["m ← β m + (1 − β) g", "x ← x − η m / (|m| + ε)"]
-    assert found[1].sentence.startswith("The weights move against")
-    assert replace(own).tree is own.tree
-    assert list(trace(own, LANDSCAPES["bowl"](), 3).x.terms) == ["m", "x"]
+    assert formulas[0] == ["m ← β m + (1 − β) g", "x ← x − η m / (|m| + ε)"]
+    assert formulas[1] == ["m ← β m + g", "x ← x − η m / (m² + ε)"]
+    for page, own, other in zip(map(_explained.page, (before, after)), formulas, reversed(formulas), strict=True):
+        assert all(f"<code>{escape(line)}</code>" in page for line in own)
+        assert not any(f"<code>{escape(line)}</code>" in page for line in other)
+    assert list(before["trace"].x.terms) == ["m", "x"]
+    assert before["character"].sentences != after["character"].sentences
 
 
 @pytest.mark.parametrize(

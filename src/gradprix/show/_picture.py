@@ -1,7 +1,9 @@
-"""The first figure of a report as a picture, for a README or a slide."""
+"""Figures as pictures, for a README or a slide."""
 
 from html import escape
 from pathlib import Path
+
+from plotly import graph_objects as go
 
 from gradprix.race import PICTURE, Result
 
@@ -23,21 +25,25 @@ def write_picture(result: Result) -> Path:
     Raises:
         ValueError: when the race is kept in no folder, or where kaleido or the Chrome that it draws with is missing.
     """
-    fig = _figures.ranking(result.record)
     task, metric = (escape(text) for text in (result.record["task"], _page.margin(result.record)))
     title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {metric}, which do not matter"
-    fig.update_layout(
-        title={"text": title, "x": 0.01, "font": {"size": 15}},
-        margin_t=80,
-        height=fig.layout.height + 40,
-        paper_bgcolor="white",
-    )
+    return put_beside(result, PICTURE, drawn(_figures.ranking(result.record), title))
+
+
+def drawn(fig: go.Figure, title: str) -> bytes:
+    """A figure as a PNG on white, under a title.
+
+    Raises:
+        ValueError: where kaleido or the Chrome that it draws with is missing.
+    """
+    look = {"text": title, "x": 0.01, "font": {"size": 15}}
+    fig.update_layout(title=look, margin_t=80, height=fig.layout.height + 40, paper_bgcolor="white")
     try:
-        drawn = fig.to_image("png", width=WIDTH, scale=SCALE)
+        found: bytes = fig.to_image("png", width=WIDTH, scale=SCALE)
     except (ImportError, ValueError) as error:
         if isinstance(error, ValueError) and "kaleido" not in str(error).lower():
             raise
         raise ValueError("pictures are drawn by kaleido: pip install 'gradprix[png]'.") from error
     except RuntimeError as error:  # kaleido without a browser
         raise ValueError(f"pictures are drawn by Chrome or Chromium, which must be installed: {error}") from error
-    return put_beside(result, PICTURE, drawn)
+    return found
