@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from gradprix.explain.claims import _net_outliers as outliers
 from gradprix.explain.claims import _net_stall as stall
 from gradprix.explain.claims import _net_tuned as tuned
 from gradprix.explain.claims import _suite_tasks as suite
-from gradprix.explain.claims._claim import Claim, Finding, Measured
+from gradprix.explain.claims._claim import Claim, Finding, Measured, Result
 from gradprix.race._lane import run_lane
 from gradprix.tasks import digits
+from test_claims import unmeasured
 
 VERDICTS = ("holds", "holds only if", "does not hold", "not settled")
 MODULES = (batches, early, edge, noise, outliers, stall, tuned, suite)
@@ -122,10 +124,8 @@ def test_a_quick_run_finds_something(name: str) -> None:
     first = finding.measured[0]
     assert first.ci95[0] < first.effect < first.ci95[1]
     assert first.n >= 3
-    for found in finding.measured:
-        assert math.isfinite(found.effect)
-        forms = (".1f", ".2f", ".3f", "+.2f")
-        assert any(found.said(form) in finding.says for form in forms), "each number is told"
+    assert all(math.isfinite(found.effect) for found in finding.measured)
+    assert unmeasured(Result(CLAIMS[name], finding).to_dict()) == []
 
 
 def test_training_step_by_step_is_that_of_a_race() -> None:
@@ -230,6 +230,7 @@ def test_better_over_tasks_is_by_margins_and_no_task_decides_alone() -> None:
     close = suite.beats_all(tasks({"adam": BEST, "momentum": BEHIND, "rmsprop": CLOSE}), "adam", halves)
     assert close.verdict == "does not hold"
     assert close.measured[0].effect == pytest.approx(0.08), "the one that is harder to beat decides"
+    assert [found.effect for found in close.measured[1:3]] == [5, 0], "won and lost"
 
 
 def test_one_of_two_may_improve() -> None:
@@ -289,3 +290,5 @@ def test_claims_about_many_tasks_read_the_suite(claim: Claim, monkeypatch: pytes
     finding = claim.run(False)
     assert finding.verdict in VERDICTS
     assert finding.measured[0].ci95[0] <= finding.measured[0].effect <= finding.measured[0].ci95[1]
+    names = re.sub(r"task \d", "task", finding.says)
+    assert unmeasured({**Result(claim, finding).to_dict(), "says": names}) == []

@@ -92,13 +92,12 @@ def _course(name: str, lr: float, passes: int, known: range, until: Array | None
     task = STEADY.change(epochs=passes)
     training = Training(task, [trial(task, name, lr, seed) for seed in known])
     curve, last = [], []
-    least = torch.full((len(known),), torch.inf)
-    for t, batch in training.steps():
+    least = torch.full((len(known),), torch.inf, dtype=torch.float64)
+    for t, _ in training.steps():
         ends, late = t % training.each == 0, until is None and t >= training.total - LAST
         if not (ends or late):
             continue
-        # A batch of all examples has their loss already, as it was before the step.
-        now = batch if BATCHES[name] == 0 and t < training.total else training.losses(training.lane.train).mean(1)
+        now = training.losses(training.lane.train).mean(1)
         curve += [now] * ends
         last += [now] * late
         least = torch.minimum(least, now)

@@ -5,15 +5,14 @@ from functools import cache
 
 import numpy as np
 
-from gradprix.race import ENTRIES
+from gradprix.race import ENTRIES, _tune
 from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome
-from gradprix.race._tune import rate, spread
 from gradprix.race._verdict import judge
 from gradprix.tasks import Metric, Task, digits
 from gradprix.tasks._tailed import class_accuracy
 
-from ._claim import Claim, Finding, Measured, Verdict, mean
+from ._claim import Claim, Finding, Measured, Verdict, exact, mean
 from ._net_lane import finals, is_more, seeds, trial, tuned
 from ._net_outliers import KINDS
 
@@ -77,10 +76,10 @@ def _beats_halves(quick: bool) -> Finding:
     return all_beaten(over, MARGIN, f"On digits, all tuned, Adam's test accuracy is {told}.")
 
 
-def no_worse(lost: Measured, margin: float, says: str) -> Finding:
+def no_worse(lost: Measured, margin: float, says: str, others: Sequence[Measured] = ()) -> Finding:
     """What is lost is less than matters."""
     more = is_more(lost, margin)
-    return Finding("not settled" if more is None else "does not hold" if more else "holds", says, [lost])
+    return Finding("not settled" if more is None else "does not hold" if more else "holds", says, [lost, *others])
 
 
 def _needs_no_tuning(quick: bool) -> Finding:
@@ -88,18 +87,19 @@ def _needs_no_tuning(quick: bool) -> Finding:
     lost = mean(
         "points of test accuracy, adam tuned - adam at 0.001", np.subtract(found["adam"], found["default"]).tolist()
     )
+    rate = exact("tuned rate of adam", tuned(digits, ("adam", *HALVES), quick)["adam"])
     says = (
-        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {lost.said()} points "
-        f"of test accuracy against {tuned(digits, ('adam', *HALVES), quick)['adam']:g}, its tuned one."
+        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {lost.said()} points of test "
+        f"accuracy against {rate.said('g')}, its tuned one."
     )
-    return no_worse(lost, MARGIN, says)
+    return no_worse(lost, MARGIN, says, [rate])
 
 
 def _differences(task: Task, known: Sequence[int]) -> list[float]:
     """The test metric of the best by validation of Adam at several rates, less that of several at their defaults."""
     adam = ENTRIES["adam"]
-    rungs = spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
-    one = [("adam", rate(rung)) for rung in rungs]
+    rungs = _tune.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
+    one = [("adam", _tune.rate(rung)) for rung in rungs]
     many = [(name, ENTRIES[name].default_rate) for name in SEVERAL]
     found = iter(run_lane(task, [trial(task, name, lr, seed) for seed in known for name, lr in (*one, *many)]))
     best = [

@@ -50,41 +50,48 @@ def lead(suite: Evidence, a: str, b: str) -> Measured:
     return mean(f"{a} better than {b}, in margins, mean over tasks", ahead)
 
 
-def record(suite: Evidence, a: str, b: str) -> str:
-    """On how many tasks one of two entries won, by the verdicts of the races."""
-    words = [
-        (pair["a"], pair["words"])
-        for task in suite["tasks"].values()
-        for pair in task["pairs"]
-        if {pair["a"], pair["b"]} == {a, b}
-    ]
-    counts = [sum(word == (name, "wins") for word in words) for name in (a, b)]
-    return f"{a} wins against {b} on {counts[0]} of {len(words)} tasks and loses on {counts[1]}"
+def compared(suite: Evidence, a: str, b: str) -> tuple[str, list[Measured]]:
+    """One entry against another: what the races say, and the numbers, the mean lead first."""
+    pairs = [pair for task in suite["tasks"].values() for pair in task["pairs"] if {pair["a"], pair["b"]} == {a, b}]
+    ahead = lead(suite, a, b)
+    won, lost = (
+        exact(
+            f"tasks on which {one} wins against {other}, by the verdicts of the races",
+            sum((pair["a"], pair["words"]) == (one, "wins") for pair in pairs),
+            len(pairs),
+        )
+        for one, other in ((a, b), (b, a))
+    )
+    says = (
+        f"{a} wins against {b} on {won.said('.0f')} of {len(pairs)} tasks and loses on {lost.said('.0f')}, and is "
+        f"{ahead.said()} margins better on average"
+    )
+    return says, [ahead, won, lost]
 
 
 def improves(suite: Evidence, entries: Sequence[str], rival: str) -> Finding:
     """Each of some entries is better than a rival over tasks."""
-    found = [lead(suite, entry, rival) for entry in entries]
-    answers = [is_more(each, EFFECT) for each in found]
-    true = [entry for entry, answer in zip(entries, answers, strict=True) if answer]
-    says = "; ".join(
-        f"{record(suite, entry, rival)}, and is {each.said()} margins better on average"
-        for entry, each in zip(entries, found, strict=True)
-    )
-    if all(answers):
-        return Finding("holds", f"{says}.", found)
-    if true and None not in answers:
-        return Finding("holds only if", f"{says}.", found, f"it is {' or '.join(true)}")
-    return Finding("not settled" if None in answers else "does not hold", f"{says}.", found)
+    found = {entry: compared(suite, entry, rival) for entry in entries}
+    answers = {entry: is_more(measured[0], EFFECT) for entry, (_, measured) in found.items()}
+    true = [entry for entry, answer in answers.items() if answer]
+    says = "; ".join(text for text, _ in found.values()) + "."
+    measured = [each for _, every in found.values() for each in every]
+    if None in answers.values():
+        return Finding("not settled", says, measured)
+    if len(true) == len(entries):
+        return Finding("holds", says, measured)
+    if true:
+        return Finding("holds only if", says, measured, f"it is {' or '.join(true)}")
+    return Finding("does not hold", says, measured)
 
 
 def beats_all(suite: Evidence, entry: str, rivals: Sequence[str]) -> Finding:
     """One entry is better than each of some rivals over tasks; the rival it is least ahead of comes first."""
-    found = sorted(((lead(suite, entry, rival), rival) for rival in rivals), key=lambda each: each[0].effect)
-    answers = [is_more(each, EFFECT) for each, _ in found]
-    says = "; ".join(f"{record(suite, entry, rival)}, and is {each.said()} margins better" for each, rival in found)
+    found = sorted((compared(suite, entry, rival) for rival in rivals), key=lambda each: each[1][0].effect)
+    answers = [is_more(measured[0], EFFECT) for _, measured in found]
     verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
-    return Finding(verdict, f"{says}.", [each for each, _ in found])
+    says = "; ".join(text for text, _ in found) + "."
+    return Finding(verdict, says, [each for _, every in found for each in every])
 
 
 def share(what: str, count: int, of: int) -> Measured:
@@ -104,7 +111,7 @@ def needs_no_tuning(suite: Evidence) -> Finding:
         "share of tasks on which adam's default is within the margin of its tuned rate", sum(good.values()), len(good)
     )
     bad = [name for name, well in good.items() if not well]
-    says = f"Adam's default came within the margin of its tuned rate on {sum(good.values())} of {len(good)} tasks"
+    says = f"Adam's default came within the margin of its tuned rate on {found.said('.0%')} of tasks"
     says += f"; not on {', '.join(bad)}." if bad else "."
     verdict: Verdict = "holds" if found.effect >= USUAL else "does not hold" if found.ci95[1] < USUAL else "not settled"
     return Finding(verdict, says, [found])
@@ -141,13 +148,13 @@ def all_learn(suite: Evidence) -> Finding:
         "share of (optimizer, task) better than the trivial answer by the margin", len(left) - len(failed), len(left)
     )
     smallest = exact("smallest lead over the trivial answer, in margins", left[least], len(left))
-    diverged = sum(sum(task["diverged"].values()) for task in suite["tasks"].values())
+    lost = exact("final runs that diverged", sum(sum(task["diverged"].values()) for task in suite["tasks"].values()))
     says = (
-        f"Of {len(left)} optimizers on tasks, at tuned rates, {len(left) - len(failed)} beat the best constant answer; "
-        f"the least by {smallest.said('.1f')} margins ({least[0]} on {least[1]}). {diverged} final runs diverged."
+        f"Of the optimizers on tasks, at tuned rates, {found.said('.0%')} beat the best constant answer; the least by "
+        f"{smallest.said('.1f')} margins ({least[0]} on {least[1]}). {lost.said('.0f')} final runs diverged."
     )
     says += f" Those that do not: {', '.join(failed)}." if failed else ""
-    return Finding("does not hold" if failed else "holds", says, [found, smallest])
+    return Finding("does not hold" if failed else "holds", says, [found, smallest, lost])
 
 
 _OVER = (
