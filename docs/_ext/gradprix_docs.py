@@ -31,7 +31,7 @@ from gradprix.explain.claims import RESULTS, committed
 from gradprix.optim import _like
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
-from gradprix.rules._formula import symbol
+from gradprix.rules._formula import symbol, written
 from gradprix.rules._rule import ANY, DOMAINS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ def formula(rule: Rule) -> str:
         blocks.append(code("\n".join(lines), f"With {caption}", changed))
     if rule.evaluation is not None:
         point = rule.evaluation.assigns[-1]
-        text = rules._formula._text(point.value)[0]
+        text = written(point.value)
         blocks.append(code(f"{symbol(point.name)} ← {text}", "The point to evaluate the model at, after `eval()`"))
     return "\n\n".join(blocks)
 
