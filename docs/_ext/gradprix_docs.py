@@ -15,7 +15,6 @@ import itertools
 import json
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +26,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from gradprix import optim, rules, tasks
-from gradprix.explain.claims import RESULTS, committed
+from gradprix.explain.claims import RESULTS, committed, counted
 from gradprix.optim import _like
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
@@ -416,16 +415,13 @@ def claims_table(file: Path = RESULTS) -> str:
     for claim in record["claims"]:
         account = f"{claim['statement']}<br>`gradprix claims {claim['id']}`"
         rows.append((account, f"**{claim['verdict']}**", plain(claim["says"]), _with_interval(claim), str(claim["n"])))
-    words = ("holds only if", "holds", "does not hold", "not settled")  # the longer of two that begin alike first
-    counts = Counter(next(word for word in words if claim["verdict"].startswith(word)) for claim in record["claims"])
-    total = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     head = ("the account says", "verdict", "what was measured", "effect (95 %)", "n")
     about = (
         f"`{record['command']}`, {record['seconds'] / 60:.1f} minutes on {record['machine']['cores']} cores, "
         f"{record['machine']['cpu']}, {versions}."
     )
-    return f"{len(record['claims'])} claims: {total}.\n\n{table(head, rows)}\n\n{about}"
+    return f"{len(record['claims'])} claims: {counted(record['claims'])}.\n\n{table(head, rows)}\n\n{about}"
 
 
 def claims_in_full(file: Path = RESULTS) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,14 +77,14 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
+    from gradprix.explain.claims import counted
+
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:
         said = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
         table.add_row(verdict(record, brief=True), said, effect(record), str(record["n"]))
-    counts = Counter(_word(record) for record in records)
-    total = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
     hint = "Predictions, rules and all numbers of one: gradprix claims ID"
-    return Group(table, Text(f"{len(records)} claims: {total}.  {hint}"))
+    return Group(table, Text(f"{len(records)} claims: {counted(records)}.  {hint}"))
 
 
 def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":

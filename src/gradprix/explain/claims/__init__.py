@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -10,7 +11,7 @@ from typing import Any
 
 from gradprix.tasks import UnknownNameError
 
-from ._claim import Claim, Finding, Measured, Result, Verdict
+from ._claim import VERDICTS, Claim, Finding, Measured, Result, Verdict
 
 RESULTS = Path(__file__).with_name("results.json")
 """What `benchmarks/claims.py` wrote: every claim's finding, with the machine and the versions it was made by."""
@@ -96,6 +97,19 @@ def named(name: str) -> Claim:
     return ALL[name]
 
 
+def counted(records: Iterable[Mapping[str, Any]]) -> str:
+    """How many claims came out which way: `12 hold, 8 hold only on a condition, 11 do not hold`.
+
+    Args:
+        records: as `Result.to_dict` has them.
+    """
+    counts = Counter("holds only if" if " only if" in r["verdict"] else r["verdict"] for r in records)
+    words = ("hold", "hold only on a condition", "do not hold", "are not settled")
+    return ", ".join(
+        f"{counts[verdict]} {said}" for verdict, said in zip(VERDICTS, words, strict=True) if counts[verdict]
+    )
+
+
 def committed(file: Path = RESULTS) -> dict[str, Any]:
     """The kept run of all claims.
 
@@ -117,12 +131,14 @@ def committed(file: Path = RESULTS) -> dict[str, Any]:
 __all__ = [
     "ALL",
     "RESULTS",
+    "VERDICTS",
     "Claim",
     "Finding",
     "Measured",
     "Result",
     "Verdict",
     "committed",
+    "counted",
     "named",
     "run",
 ]

@@ -16,7 +16,7 @@ from ._problems import quadratics, tuned, updates, walk
 N, QUICK = 24, 6
 
 EARLY, SAME = 100, 0.01  # steps; how much step sizes differ when they still differ
-BETAS, HORIZONS, MOST = (0.9, 0.99, 0.999), 5.0, 5_000
+BETAS, HORIZONS = (0.9, 0.99, 0.999), 5.0
 D, CONDITION, BUDGETS = 10, 30.0, (100, 2_000)
 
 LONG, LOOKS = 200, 0.05  # gradients before the one that counts; how far a weight may be from Adam's
@@ -36,8 +36,8 @@ def bias(quick: bool) -> Finding:
     """Find when the correction is over, and what is lost without it."""
     n, last, off = QUICK if quick else N, [], 0.0
     for beta2 in BETAS:
-        ratio = corrections(beta2, MOST, n)
-        t = torch.arange(1, MOST + 1, dtype=torch.float64)
+        ratio = corrections(beta2, round(1.2 * HORIZONS / (1 - beta2)), n)
+        t = torch.arange(1, len(ratio) + 1, dtype=torch.float64)
         off = max(off, float((ratio * (1 - beta2**t).sqrt() / (1 - 0.9**t) - 1).abs().max()))
         over = int(((ratio - 1).abs() > SAME).nonzero().max()) + 1
         last.append(exact(f"steps after which lengths differ by less than 1 %, β₂ = {beta2:g}", over))

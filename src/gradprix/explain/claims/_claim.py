@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.special import stdtrit
 
 Verdict = Literal["holds", "holds only if", "does not hold", "not settled"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""What can come of a claim, in the order in which they are counted."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Gradient descent on all examples: where its updates overshoot, and whether it gets stuck."""
 
+from itertools import islice
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ N, QUICK = 32, 8
 D, CONDITION = 10, 30.0
 STEPS = 1_500
 EDGE, EFFECT = 2.0, 0.01  # the predicted edge, and how far off every problem may be
-HALVINGS = 24  # of a bracket from 1 to 4: to less than a millionth
+PARTS, ROUNDS = 16, 6  # of a bracket from 1 to 4: to less than a millionth
 
 RATES = (0.5, 1.0, 1.5, 1.9)  # of gradient descent, over the largest curvature
 STUCK = 1e-20  # what is left of the loss where float64 itself ends the descent
@@ -23,20 +25,21 @@ NOISE, SLOW, HOVER, ROUND = 0.1, (0.01, 0.02, 0.05, 0.1), 6_000, 10.0
 SLOPE, SLOPE_EFFECT = 1.0, 0.1
 
 
-def edges(problems: Quadratics, momentum: float = 0.0, halvings: int = HALVINGS) -> Tensor:
-    """The rate times the largest curvature above which a descent grows, for each problem: by bisection."""
+def edges(problems: Quadratics, momentum: float = 0.0, rounds: int = ROUNDS) -> Tensor:
+    """The rate times the largest curvature above which a descent grows, for each problem: bracketed ever closer."""
     steepest = problems.steepest()
-    low, high = torch.ones_like(steepest), torch.full_like(steepest, 4.0)
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        lr = (middle / steepest)[:, None]
-        points = walk(sgd, problems.gradient, problems.start, STEPS, lr=lr, momentum=momentum)
+    low, width = torch.ones_like(steepest), 3.0
+    for _ in range(rounds):
+        width /= PARTS
+        tried = low + width * torch.arange(1, PARTS, dtype=torch.float64)[:, None]
+        x = problems.start.expand(len(tried), *problems.start.shape)
+        points = walk(sgd, problems.gradient, x, STEPS, lr=(tried / steepest)[..., None], momentum=momentum)
         # Late enough that only the steepest direction can grow, twice: a descent with momentum swings as it goes.
-        sizes = torch.stack([problems.loss(x) for t, x in enumerate(points) if t >= STEPS - 400])
+        sizes = torch.stack([problems.loss(x) for x in islice(points, STEPS - 400, None)])
         late = sizes[200:].amax(0)
-        grows = ~(late.isfinite() & (late <= sizes[:200].amax(0)))
-        low, high = torch.where(grows, low, middle), torch.where(grows, middle, high)
-    return (low + high) / 2
+        shrinks = late.isfinite() & (late <= sizes[:200].amax(0))
+        low = low + width * shrinks.double().cumprod(0).sum(0)
+    return low + width / 2
 
 
 def jumps(problems: Quadratics, share: float) -> Tensor:
@@ -53,11 +56,11 @@ def jumps(problems: Quadratics, share: float) -> Tensor:
 def overshoots(quick: bool) -> Finding:
     """Bracket the edge on random quadratics."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=1)
-    halvings = HALVINGS // 2 if quick else HALVINGS
-    found = edges(problems, 0.0, halvings)
+    rounds = ROUNDS // 2 if quick else ROUNDS
+    found = edges(problems, 0.0, rounds)
     edge = mean("rate × largest curvature at which gradient descent begins to diverge", found.tolist())
     worst = exact("largest distance of a problem's edge from 2", float((found - EDGE).abs().max()), len(found))
-    heavy = mean("the same with momentum 0.9, where theory has 2 (1 + 0.9)", edges(problems, 0.9, halvings).tolist())
+    heavy = mean("the same with momentum 0.9, where theory has 2 (1 + 0.9)", edges(problems, 0.9, rounds).tolist())
     below = mean("share of steps that jump over the minimum at 0.9 / λ", jumps(problems, 0.9).tolist())
     above = mean("share of steps that jump over the minimum at 1.9 / λ", jumps(problems, 1.9).tolist())
     return judged_overshoot(edge, worst, below, above, heavy)
@@ -87,7 +90,9 @@ def stuck(quick: bool) -> Finding:
     for share in RATES:
         lr = (share / problems.steepest())[:, None]
         left.append(settled(problems, walk(sgd, problems.gradient, x, STEPS, lr=lr), STEPS) / first)
-    worst = exact("largest share of the loss that gradient descent leaves below 2 / λ", float(torch.stack(left).max()))
+    worst = exact(
+        "largest share of the loss that gradient descent leaves below 2 / λ", float(torch.stack(left).max()), len(x)
+    )
     problems = quadratics(QUICK if quick else N, D, ROUND, seed=3, noise=NOISE)
     rates = torch.tensor(SLOW, dtype=torch.float64)[:, None] / problems.steepest()
     steps, minimum = HOVER if quick else 3 * HOVER, torch.zeros(len(SLOW), *problems.start.shape, dtype=torch.float64)
@@ -118,7 +123,7 @@ CLAIMS = (
         "Gradient descent on the whole data set makes large updates, which overshoot the minimum.",
         f"An edge in the rate, on random quadratics with {D} directions and a condition number of {CONDITION:g}: below "
         "2/λ, λ the largest curvature, every descent converges; above it every one grows.",
-        f"The edge is bracketed by bisection on each of {N} problems. Holds only if the rate is above 1/λ, when every "
+        f"The edge is bracketed on each of {N} problems. Holds only if the rate is above 1/λ, when every "
         f"edge is within {EFFECT:.0%} of 2/λ, less than half of the steps jump over the minimum at 0.9/λ and more than "
         "half do at 1.9/λ; does not hold when the edges are there and the jumps are not; else not settled.",
         overshoots,
