@@ -71,7 +71,7 @@ def _neglect(kind: str, quick: bool) -> dict[str, tuple[list[float], list[float]
     All arms see the same batches from the same weights, and move as far in the end by each gradient: lr / (1 − β) is
     the best rate of plain descent.
     """
-    task, known = KINDS[kind], seeds(quick, N)
+    task, known = KINDS[kind], seeds(quick, N // 2 if quick else N)
     rate = tuned(task, ("minibatch",), quick, by="train")["minibatch"]
     arms = [trial(task, name, rate if name == "minibatch" else rate * (1 - BETA), s) for name in ARMS for s in known]
     found = np.array(_at_levels(kind, task, arms)).reshape(2, len(ARMS), -1)
