@@ -333,7 +333,10 @@ def test_claims_are_a_table_or_the_command_that_makes_it():
     page = str(_claims.layout([claim, {**claim, "id": "y", "verdict": "holds", "measured": []}]))
     for text in ("It <helps>", "◐ holds only if it rains", "0.25 to 0.75", "✓ 1 holds", "◐ 1 holds only if"):
         assert text in page
+    unknown = {**claim, "id": "z", "verdict": "not settled", "effect": None, "ci95": [None, None]}
+    assert "? 1 not settled" in str(_claims.layout([unknown]))
     assert isinstance(_claims.committed(), list)
+    assert _claims.layout(_claims.committed())
 
 
 def test_a_race_is_drawn_from_what_is_finished():

@@ -16,8 +16,9 @@ def committed() -> list[dict[str, Any]]:
     file = files("gradprix.explain").joinpath("claims", "results.json")
     if not file.is_file():
         return []
-    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    found = json.loads(file.read_text(encoding="utf-8"))
+    claims: list[dict[str, Any]] = found["claims"] if isinstance(found, dict) else found
+    return claims
 
 
 def layout(claims: list[dict[str, Any]]) -> html.Section:
@@ -72,7 +73,7 @@ def _row(claim: dict[str, Any]) -> html.Tr:
         if claim.get(key)
     ]
     measured = [
-        html.Li(f"{one['what']}: {number(one['effect'])} ({_interval(one['ci95'])}), n = {one['n']}")
+        html.Li(f"{one['what']}: {_one(one['effect'])} ({_interval(one['ci95'])}), n = {one['n']}")
         for one in claim.get("measured", ())
     ]
     details = html.Details(
@@ -87,13 +88,17 @@ def _row(claim: dict[str, Any]) -> html.Tr:
         [
             html.Td([html.B(claim["statement"]), *says, details], id=f"claim-{claim['id']}"),
             html.Td(f"{mark} {claim['verdict']}"),
-            html.Td(number(claim["effect"])),
+            html.Td(_one(claim["effect"])),
             html.Td(_interval(claim["ci95"])),
             html.Td(claim["n"]),
         ]
     )
 
 
+def _one(effect: float | None) -> str:
+    return "–" if effect is None else number(float(f"{effect:.3g}"))
+
+
 def _interval(ends: Any) -> str:
-    low, high = ends
-    return number(low) if low == high else f"{number(low)} to {number(high)}"
+    low, high = ends or (None, None)
+    return _one(low) if low == high else f"{_one(low)} to {_one(high)}"

@@ -100,7 +100,9 @@ def _racer(name: str) -> html.Div:
         for what, usual in {"lr": 0.0, **adjustable(entry)}.items()
     ]
     box = dcc.Checklist(id=entered(name), options=[{"label": html.Span([mark, line, name]), "value": name}])
-    return html.Div([box, html.Div(settings, className="settings")], className="racer", title=entry.about)
+    return html.Div(
+        [box, html.Div(settings, className="settings")], id=f"racer-{name}", className="racer", title=entry.about
+    )
 
 
 def player() -> html.Div:

@@ -44,6 +44,13 @@
     if (button) { button.textContent = playing ? "❚❚" : "▶"; button.setAttribute("aria-pressed", String(playing)); }
   }
 
+  /* Dash gives its sliders no names. */
+  function name() {
+    for (const [id, said] of [["frame", "Step that is shown"], ["step", "Step that is laid open"]]) {
+      document.querySelectorAll(`#${id} [role=slider]`).forEach(knob => knob.setAttribute("aria-label", said));
+    }
+  }
+
   function stop() { cancelAnimationFrame(clock); clock = 0; sign(false); address(); }
 
   function play() {
@@ -60,7 +67,7 @@
   }
 
   function turn(by) {
-    const knob = document.querySelector("#step [role=slider]") || document.querySelector("[role=slider]");
+    const knob = document.querySelector("#step [role=slider]");
     const bounds = ["aria-valuenow", "aria-valuemax"].map(name => Number(knob.getAttribute(name)));
     put("step", Math.max(1, Math.min(bounds[1], bounds[0] + by)));
   }
@@ -90,9 +97,13 @@
     if (button && pressed[button.id]) pressed[button.id]();
   });
 
+  document.addEventListener("focusin", name);
+
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, textarea, select, button, a, summary, [role=slider], [role=listbox], [role=combobox]")) return;
+    /* A key does what it does where it is pressed: a space presses a button, an arrow moves a slider. */
+    const own = event.key === " " ? ", button, a, summary" : "";
+    if (event.target.closest(`input, textarea, select, iframe, [role=slider], [role=listbox], [role=combobox]${own}`)) return;
     const seen = document.getElementById("seen").className;
     const keys = /tab-landscape/.test(seen) ? {" ": "play", ArrowLeft: "back", ArrowRight: "next", Home: "first"}
       : /tab-step/.test(seen) ? {ArrowLeft: "previous", ArrowRight: "following"} : {};
@@ -106,6 +117,7 @@
         last = steps || 0;
         at = Math.min(t === undefined || t === null ? last : t, last);
         for (const id of ["stage", "losses"]) move(plot(id), at);
+        name();
         if (!clock) address();
         return `step ${at} of ${last}`;
       },
