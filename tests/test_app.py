@@ -15,6 +15,7 @@ from gradprix.explain import LANDSCAPES
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
 
+from dash import no_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ from gradprix.show.app._presets import PRESETS, of
 from gradprix.show.app._races import Progress, Races
 from gradprix.show.app._server import allowed, listen, make
 from gradprix.show.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
-from gradprix.show.app._sync import clicked, shown, state_of, values
+from gradprix.show.app._sync import changed_alone, clicked, shown, state_of, values
 
 NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(""), st.text(max_size=4)).map(str)
 WHO = (*RACERS, "adam:lr=0.1:beta1=2", "gd:lr=nan", "momentum:momentum=0", "::=", "x")
@@ -89,6 +90,20 @@ def test_a_setting_that_is_changed_changes_the_address_alone_where_it_is():
     assert state_of({**values(state), "surface": "saddle"}, state, "surface").setting == plain(
         "saddle", state.setting.racers
     )
+
+
+def test_the_browser_is_told_what_has_changed_alone():
+    before = read("?who=gd,adam")
+    after = clicked(before, {"xvals": [1.0], "yvals": [0.5]})
+    told = changed_alone(shown(after), shown(before))
+    flat = {name: value for name, value in told.items() if not isinstance(value, list)}
+    assert {name for name, value in flat.items() if value is not no_update} == {
+        "start-x",
+        "start-y",
+        "address",
+        "state",
+    }
+    assert all(one is no_update for name in ("own", "entered", "parameter", "boxes") for one in told[name])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, ctx, dcc, html
+from dash import ALL, ClientsideFunction, Dash, Input, Output, ctx, dcc, html, no_update
+from dash import State as Held
 from dash.exceptions import PreventUpdate
 from plotly import graph_objects as go
 
@@ -13,7 +14,7 @@ from . import _figures, _presets
 from ._controls import BORDERS, GLYPHS, aria, player
 from ._marks import CONFIG, HEIGHT, look
 from ._run import Run, ends, run
-from ._state import Racer, State, read, write
+from ._state import Racer, State, read
 
 
 def graph(name: str, label: str) -> html.Figure:
@@ -43,16 +44,14 @@ def layout() -> html.Section:
     )
 
 
-def presets(state: State) -> html.Nav:
+def presets() -> html.Nav:
     """Links to settings that are worth seeing."""
-    now = _presets.of(state.setting)
     links = []
     for preset in _presets.PRESETS:
         sign, word = ("✓", "good") if preset.good else ("✗", "bad")
-        kind = f"preset {word}" + " now" * (preset is now)
-        goal = f"/{write(_presets.address(preset, state))}"
-        links.append(dcc.Link([html.Span(sign, title=word, className="sign"), preset.title], href=goal, className=kind))
-    return html.Nav(links, className="presets", **aria(label="Presets, good and bad"))
+        said = [html.Span(sign, title=word, className="sign"), preset.title]
+        links.append(dcc.Link(said, href=f"/{preset.address}", className=f"preset {word}"))
+    return html.Nav(links, className="presets for-landscape", **aria(label="Presets, good and bad"))
 
 
 def stage(state: State) -> go.Figure:
@@ -131,7 +130,6 @@ def connect(app: Dash) -> None:
 
     @app.callback(
         output={
-            "presets": Output("presets", "children"),
             "stage": Output("stage", "figure"),
             "says": Output("stage-says", "children"),
             "losses": Output("losses", "figure"),
@@ -140,22 +138,23 @@ def connect(app: Dash) -> None:
             "tuned": Output({"type": "own", "of": ALL, "name": "lr"}, "placeholder"),
         },
         inputs={"address": Input("state", "data")},
+        state={"told": Held({"type": "own", "of": ALL, "name": "lr"}, "placeholder")},
     )
-    def draw(address: str | None) -> dict[str, Any]:
+    def draw(address: str | None, told: list[str]) -> dict[str, Any]:
         if address is None or read(address).tab not in ("landscape", "step"):
             raise PreventUpdate
         state = read(address)
         found = run(state.setting)
         rates = dict(zip(found.names, found.rates, strict=True))
         places = [item["id"]["of"] for item in ctx.outputs_grouping["tuned"]]
+        tuned = [f"tuned: {number(rates[of])}" if of in rates else "tuned" for of in places]
         return {
-            "presets": presets(state),
             "stage": stage(state),
             "says": says(state),
             "losses": _figures.losses(found, state.setting.steps if state.t is None else state.t),
             "comment": comment(state, found),
             "table": table(found),
-            "tuned": [f"tuned: {number(rates[of])}" if of in rates else "tuned" for of in places],
+            "tuned": [no_update if old == new else new for old, new in zip(told, tuned, strict=True)],
         }
 
     app.clientside_callback(  # type: ignore[no-untyped-call]

@@ -44,7 +44,7 @@ def layout() -> html.Div:
             _controls.controls(),
             html.Div(
                 [
-                    html.Div(id="presets", className="for-landscape"),
+                    _landscape.presets(),
                     html.Div(id="comment", className="for-landscape"),
                     _controls.seen_how(),
                     _landscape.layout(),

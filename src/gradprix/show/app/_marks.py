@@ -40,7 +40,7 @@ def look(name: str) -> dict[str, Any]:
 class Hill:
     """A surface as it is drawn: near the bottom as it is, further up by its logarithm, or one would see walls alone."""
 
-    def __init__(self, landscape: Landscape, size: int = 121) -> None:
+    def __init__(self, landscape: Landscape, size: int = 91) -> None:
         self.floor = floor(landscape)
         self.x, self.y, self.values = (np.asarray(part.numpy()) for part in landscape.grid(size))
         above = self.values - self.floor

@@ -1,6 +1,6 @@
 """Settings worth seeing, good and bad, with a word on why: every number in the words is the run's own."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
 from gradprix.explain import number
@@ -173,9 +173,3 @@ PRESETS = (
 def of(setting: Setting) -> Preset | None:
     """The preset that a setting is of, whatever is seen of it."""
     return next((preset for preset in PRESETS if preset.state.setting == setting), None)
-
-
-def address(preset: Preset, state: State) -> State:
-    """The state to go to from another one: what is not the preset's own is kept."""
-    goal = preset.state
-    return replace(state, tab="landscape", setting=goal.setting, view=goal.view, of=goal.of, t=None, step=1)

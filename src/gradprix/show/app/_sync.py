@@ -98,14 +98,14 @@ def _place(click: dict[str, Any] | None) -> Sequence[Any] | None:
     return (point["x"], point["y"]) if "x" in point and "y" in point else None
 
 
-def shown(state: Seen, address: Any = None) -> dict[str, Any]:
+def shown(state: Seen) -> dict[str, Any]:
     """What the callback returns for a state."""
     setting = state.setting
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     own_parameters = dict(setting.parameters)
     return {
         **values(state),
-        "address": _state.write(state) if address is None else address,
+        "address": _state.write(state),
         "state": _state.write(state),
         "frame": setting.steps if state.t is None else state.t,
         "frame-max": setting.steps,
@@ -117,11 +117,25 @@ def shown(state: Seen, address: Any = None) -> dict[str, Any]:
     }
 
 
+def changed_alone(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+    """What is not seen already: a browser takes half a second to be told a hundred things that it knows."""
+
+    def less(name: str, value: Any) -> Any:
+        if name in LISTS or name == "boxes":
+            return [no_update if same == one else one for one, same in zip(value, seen[name], strict=True)]
+        return no_update if value == seen[name] else value
+
+    return {name: less(name, value) for name, value in new.items()}
+
+
+LISTS = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
+"""Controls of which there are many, with what their ids are made of."""
+
+
 def connect(app: Dash) -> None:
     """Add the callback."""
-    lists = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
-    pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in lists.items()}
-    controls = {name: (name, "value") for name in (*PLAIN, *FORM)} | {kind: (pattern[kind], "value") for kind in lists}
+    pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in LISTS.items()}
+    controls = {name: (name, "value") for name in (*PLAIN, *FORM)} | {kind: (pattern[kind], "value") for kind in LISTS}
 
     @app.callback(
         output={
@@ -156,7 +170,7 @@ def connect(app: Dash) -> None:
         changed = ctx.triggered_id
         changed = changed["type"] if isinstance(changed, dict) else changed
         if last is None or changed in (None, "address"):
-            return shown(_state.read(address or ""), no_update)
+            return {**shown(_state.read(address or "")), "address": no_update}
         before = _state.read(last)
         before = replace(before, t=frame if frame is not None and frame < before.setting.steps else None)
         if changed == "stage":
@@ -165,4 +179,4 @@ def connect(app: Dash) -> None:
             after = replace(before, tab="race", race=started or "")
         else:
             after = state_of(given, before, str(changed))
-        return shown(after)
+        return changed_alone(shown(after), {**shown(before), **given})
