@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import suite_docs
 import torch
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -458,6 +459,10 @@ MEASURED: dict[str, Callable[[], str]] = {
     "price": price,
     "rules": every,
     "speed": speed,
+    "suite-choices": suite_docs.choices,
+    "suite-made": suite_docs.made_by,
+    "suite-problems": suite_docs.by_problem,
+    "suite-sentences": suite_docs.sentences,
     "tasks": task_table,
     "twins": twins_table,
 }

@@ -8,7 +8,7 @@ from ._names import Subject, subject
 from ._reasons import Reason
 from ._slice import Plane, digits_path, digits_plane, nearest, path, through
 from ._trace import Layer, Trace, step, trace
-from ._why import settles_below, why
+from ._why import explainable, settles_below, why
 
 __all__ = [
     "LANDSCAPES",
@@ -25,6 +25,7 @@ __all__ = [
     "digits_path",
     "digits_plane",
     "equations",
+    "explainable",
     "nearest",
     "number",
     "path",

@@ -45,8 +45,7 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
     """
     if result.record.get("why", {}).get("plan") == plan.key:
         return result
-    if isinstance(plan.task, Loop):
-        raise ValueError("a training loop of your own keeps its networks to itself: only a task can be explained.")
+    explainable(plan)
     started = time.perf_counter()
     found = {"plan": plan.key, "seeds": min(SEEDS, plan.seeds), **_look(plan, result, engine, seconds)}
     record = {**result.record, "why": {**found, "seconds": round(time.perf_counter() - started, 1)}}
@@ -55,6 +54,12 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
             journal.write("why", record["why"])
             journal.write("record", record)
     return Result(record, result.folder, result.reused)
+
+
+def explainable(plan: Plan) -> None:
+    """Raise ValueError for a training loop of one's own."""
+    if isinstance(plan.task, Loop):
+        raise ValueError("a training loop of your own keeps its networks to itself: only a task can be explained.")
 
 
 def _look(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, Any]:
