@@ -49,7 +49,7 @@ def presets() -> html.Nav:
     links = []
     for preset in _presets.PRESETS:
         sign, word = ("✓", "good") if preset.good else ("✗", "bad")
-        said = [html.Span(sign, title=word, className="sign"), preset.title]
+        said: list[Any] = [html.Span(sign, title=word, className="sign"), preset.title]
         links.append(dcc.Link(said, href=f"/{preset.address}", className=f"preset {word}"))
     return html.Nav(links, className="presets for-landscape", **aria(label="Presets, good and bad"))
 

@@ -80,17 +80,29 @@ class Races:
             raise ValueError("A race needs two optimizers or more.")
         if any(process.poll() is None for process, _ in self.started.values()):
             raise ValueError("A race is running. Wait for it, or stop it: two at once would only slow each other down.")
-        wanted = [state.task, *(f"{state.task}-{n}" for n in range(2, 1000))]
-        name = next(name for name in wanted if not (self.home / name).exists() and name not in self.started)
+        names = (state.task, *(f"{state.task}-{n}" for n in range(2, 1000)))
+        name = next(name for name in names if not (self.home / name).exists() or self._goes_on(name, state))
+        said = tempfile.TemporaryFile()  # noqa: SIM115
+        process = subprocess.Popen(
+            self._command(state, name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+        )
+        if name in self.started:
+            self.started[name][1].close()
+        self.started[name] = process, said
+        return name
+
+    def _command(self, state: State, name: str) -> list[str]:
         # Names are those of built-in tasks and optimizers alone: an address must not make the app run a file.
         command = [sys.executable, "-m", "gradprix", "race", state.task, "--optimizers", ",".join(state.names)]
         command += ["--preset", state.size, "--out", str(self.home / name)]
         for option, value in (("--trials", state.trials), ("--seeds", state.seeds)):
             command += [] if value is None else [option, str(value)]
-        said = tempfile.TemporaryFile()  # noqa: SIM115
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
-        self.started[name] = process, said
-        return name
+        return command
+
+    def _goes_on(self, name: str, state: State) -> bool:
+        """Whether this is a race that was started likewise and stopped: the same command finishes what is missing."""
+        process, _ = self.started.get(name, (None, None))
+        return process is not None and process.args == self._command(state, name) and not self.progress(name).finished
 
     def stop(self, name: str) -> None:
         """Stop a race that this app has started. What is finished is kept."""
