@@ -7,7 +7,7 @@ from plotly import graph_objects as go
 
 from .._style import COLOURS, SYMBOLS, finish, powers
 from .._style import plain as rounded
-from ._marks import HEIGHT, LEGEND, Hill, framed, ground, heads, line_of, look, minima, trail, whole, xy
+from ._marks import HEIGHT, LEGEND, Hill, framed, ground, heads, line_of, look, minima, trail, until, whole, xy
 from ._run import LATTICE, Ends, Run
 
 SOLID = [[0.0, "#5c6670"], [1.0, "#c9d1d8"]]
@@ -23,10 +23,9 @@ def contour(run: Run, t: int) -> go.Figure:
         t: the step they are shown at.
     """
     fig = go.Figure([ground(run.landscape), *minima(run.landscape)])
-    for i, name in enumerate(run.names):
-        fig.add_scatter(**whole(name), **xy(run.points[:, i]))
-    for i, name in enumerate(run.names):
-        fig.add_scatter(**trail(name), **xy(run.points[: t + 1, i]))
+    paths = {name: xy(run.points[:, i]) for i, name in enumerate(run.names)}
+    fig.add_traces([go.Scatter(**whole(name), **path) for name, path in paths.items()])
+    fig.add_traces([go.Scatter(**trail(name), **until(path, t)) for name, path in paths.items()])
     start = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#808080", "width": 2}}
     fig.add_scatter(
         x=[run.setting.start[0]],
@@ -77,10 +76,9 @@ def relief(run: Run, t: int) -> go.Figure:
     points = np.where(out.any(-1, keepdims=True), np.nan, run.points)  # nothing flies beside the surface
     lift = 0.015 * float(high.max())
     heights = hill.drawn(run.heights + hill.floor) + lift
-    for i, name in enumerate(run.names):
-        fig.add_scatter3d(**whole(name), **xy(points[:, i]), z=rounded(heights[:, i]))
-    for i, name in enumerate(run.names):
-        fig.add_scatter3d(**trail(name), **xy(points[: t + 1, i]), z=rounded(heights[: t + 1, i]))
+    paths = {name: {**xy(points[:, i]), "z": rounded(heights[:, i])} for i, name in enumerate(run.names)}
+    fig.add_traces([go.Scatter3d(**whole(name), **path) for name, path in paths.items()])
+    fig.add_traces([go.Scatter3d(**trail(name), **until(path, t)) for name, path in paths.items()])
     here = heads(run.names)
     here["marker"] = {**here["marker"], "size": 6, "symbol": [_symbol3d(name) for name in run.names]}
     fig.add_scatter3d(**here, **xy(points[t]), z=rounded(heights[t]), hovertemplate="%{text}<extra></extra>")

@@ -121,3 +121,8 @@ def heads(names: list[str]) -> dict[str, Any]:
 
 def xy(points: Numbers) -> dict[str, Any]:
     return {"x": rounded(points[:, 0]), "y": rounded(points[:, 1])}
+
+
+def until(path: dict[str, Any], t: int) -> dict[str, Any]:
+    """A path up to a step."""
+    return {axis: values[: t + 1] for axis, values in path.items()}
