@@ -264,7 +264,7 @@ class _Record:
 
     def layer(self) -> Layer:
         """What was kept."""
-        terms = {name: torch.stack([torch.as_tensor(value) for value in values]) for name, values in self.terms.items()}
+        terms = {name: torch.stack([_tensor(value) for value in values]) for name, values in self.terms.items()}
         lengths = {name: torch.stack(values) for name, values in self.lengths.items()}
         return Layer(
             self.index, torch.stack(self.points), torch.stack(self.gradients), terms, lengths, torch.stack(self.along)
@@ -281,3 +281,8 @@ def _sample(count: int) -> Tensor:
     if count <= KEPT:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:KEPT].sort().values
+
+
+def _tensor(value: Any) -> Tensor:
+    """A term as a tensor; numbers are kept as precisely as they were computed."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)

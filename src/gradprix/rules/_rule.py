@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from numbers import Real
 from typing import Any, Literal, NoReturn
@@ -79,12 +80,12 @@ class Rule:
             return _named, (home, self.name)
         return super().__reduce_ex__(protocol)
 
-    @property
+    @cached_property
     def owns_weight_decay(self) -> bool:
         """Whether the rule itself says what weight decay does (AdamW)."""
         return any(Hyper("weight_decay") in walk(assign.value) for assign in self.tree.assigns)
 
-    @property
+    @cached_property
     def of_matrices(self) -> bool:
         """Whether it steps matrices, not tensors of any shape (Muon)."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
