@@ -21,6 +21,7 @@ from gradprix.explain import (
     nearest,
     number,
     path,
+    sampled,
     step,
     subject,
     through,
@@ -381,3 +382,19 @@ def test_a_path_is_the_training_of_a_race() -> None:
     assert float(loss.detach()) == pytest.approx(run_lane(task, [trial])[0].test_loss, rel=1e-4)
     with pytest.raises(ValueError, match="matrices"):
         path("muon", task, 3)
+
+
+def test_a_sampled_slice_is_near_the_slice() -> None:
+    task = small(torch.float32)
+    plane = nearest(task, path("adam", task, 20, lr=0.05))
+    quick = sampled(plane, 41)
+    (x_low, x_high), (y_low, y_high) = quick.box
+    unit = torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    at = unit * torch.tensor([x_high - x_low, y_high - y_low]) + torch.tensor([x_low, y_low])
+    exact, found = plane.landscape.gradient(at), quick.gradient(at)
+
+    spread = float(exact[0].max() - exact[0].min())
+    assert float((exact[0] - found[0]).abs().max()) < 0.01 * spread
+    torch.testing.assert_close(exact[1], found[1], rtol=0.2, atol=0.02 * float(exact[1].norm(dim=1).max()))
+    assert plane.honest in quick.about
+    assert float(descend([(rules.sgd, rules.sgd.values(lr=0.5))], quick, 50)[1][-1, 0, 0]) < float(plane.true[0])

@@ -7,14 +7,16 @@ import typer
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="An optimizer, as in `gradprix list optimizers`; or yours, `mine.py:rule`.")],
+    name: Annotated[
+        str, typer.Argument(help="An optimizer, as in `gradprix list optimizers`; or yours, `mine.py:rule`.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter: --set beta1=0.5. May be given again.", metavar="NAME=VALUE"),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that stands alone, too.", metavar="FILE")] = None,
 ) -> None:
-    """Say what an optimizer does: its equations in words, where it comes from, and what to watch, measured on its rule."""
+    """Say what an optimizer does: its equations in words, its source, and what to watch, measured on its rule."""
     from gradprix.cli import usage
     from gradprix.explain import subject
     from gradprix.show import _console, _explained

@@ -6,12 +6,13 @@ from ._equations import Equation, equations, number
 from ._landscape import LANDSCAPES, Landscape
 from ._names import Subject, subject
 from ._reasons import Reason
-from ._slice import Plane, digits_path, digits_plane, nearest, path, through
+from ._slice import SLICES, Plane, digits_path, digits_plane, nearest, path, sampled, through
 from ._trace import Layer, Trace, step, trace
 from ._why import explainable, settles_below, why
 
 __all__ = [
     "LANDSCAPES",
+    "SLICES",
     "Character",
     "Equation",
     "Landscape",
@@ -29,6 +30,7 @@ __all__ = [
     "nearest",
     "number",
     "path",
+    "sampled",
     "settles_below",
     "step",
     "subject",

@@ -1,8 +1,8 @@
 """Slices of a real network's loss: a plane through three points, or the one nearest to a path, with what it hides."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ ROOM = 0.25
 """What is shown beyond the points, as a share of what they span."""
 KEPT = 60
 """Points of a path that are kept."""
+GRID = 61
+"""Points a side of a slice that is interpolated."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Plane:
         """What the picture hides, in a sentence."""
         spread = float(self.true.max() - self.true.min())
         off = float((self.true - self.drawn).abs().max())
+        if self.variance > 0.9999:
+            return "The points lie in the plane: nothing is hidden at them."
         return (
             f"The plane holds {100 * self.variance:.1f} % of the path's variance; at the points of the path the drawn "
             f"loss is off by up to {off:.2g}, {100 * off / spread if spread else 0:.0f} % of the range that they span."
@@ -150,10 +154,38 @@ def _laid(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, n
     low, high = coordinates.min(0).values, coordinates.max(0).values
     room = ROOM * (high - low).max().clamp(min=1e-3)
     box = tuple((float(a - room), float(b + room)) for a, b in zip(low, high, strict=True))
-    start = (float(coordinates[0, 0]), float(coordinates[0, 1]))
+    start = (round(float(coordinates[0, 0]), 2), round(float(coordinates[0, 1]), 2))
     landscape = Landscape(name, value, (box[0], box[1]), start, about=about)
     variance = float(inside.square().sum() / centred.square().sum())
     return Plane(landscape, coordinates, true, drawn, variance)
+
+
+def sampled(plane: Plane, size: int = GRID) -> Landscape:
+    """A slice that is quick to descend on: its values at a grid, and cubic interpolation between them.
+
+    Args:
+        plane: the slice.
+        size: points a side.
+    """
+    landscape = plane.landscape
+    values = landscape.grid(size)[2]
+    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*landscape.box, strict=True))
+
+    def value(p: Tensor) -> Tensor:
+        at = ((p - low) / (high - low)).clamp(0, 1) * (size - 1)
+        corner = at.detach().floor().clamp(1, size - 3)
+        f = at - corner
+        # Catmull & Rom 1974: slopes at the grid are those through the neighbours, so that straight stays straight.
+        weights = 0.5 * torch.stack(
+            [-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]
+        )
+        place = corner.long()[..., None] + torch.arange(-1, 3)
+        near = values[place[..., 1, :, None], place[..., 0, None, :]]
+        inside = torch.einsum("...ij,i...,j...->...", near, weights[..., 1], weights[..., 0])
+        beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # nothing is known there: a wall
+        return inside + beyond.square().sum(-1)
+
+    return landscape.change(value=value, about=f"{landscape.about} {plane.honest}")
 
 
 @lru_cache(maxsize=8)
@@ -173,6 +205,13 @@ def digits_plane() -> Plane:
     settled: Sequence[tuple[str, float]] = (("momentum", 0.1), ("adam", 4.7e-3), ("adagrad", 0.047))
     ends = [path(rule, digits, _whole_run(digits), lr=lr)[-1] for rule, lr in settled]
     return through(digits, torch.stack(ends), name="digits-plane")
+
+
+SLICES: dict[str, Callable[[], Landscape]] = {
+    "digits-path": cache(lambda: sampled(digits_path())),
+    "digits-plane": cache(lambda: sampled(digits_plane())),
+}
+"""Slices of a real network that can be descended on as any landscape; each takes some seconds when first wanted."""
 
 
 def _whole_run(task: Task) -> int:

@@ -4,11 +4,10 @@ from typing import Any
 
 from dash import dcc, html
 
-from gradprix.explain import LANDSCAPES
 from gradprix.rules._formula import symbol
 
 from ._marks import look
-from ._state import PARAMETERS, RACERS, VIEWS, ZOOMS, adjustable
+from ._state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable
 
 GLYPHS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲"}
 BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "double"}
@@ -65,7 +64,7 @@ def controls() -> html.Aside:
     return html.Aside(
         [
             html.H2("Surface"),
-            field("", dcc.Dropdown(id="surface", options=list(LANDSCAPES), clearable=False, searchable=False)),
+            field("", dcc.Dropdown(id="surface", options=list(SURFACES), clearable=False, searchable=False)),
             html.P(id="about", className="note"),
             html.Div(
                 [

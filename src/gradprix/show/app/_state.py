@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from gradprix import tasks
-from gradprix.explain import LANDSCAPES, Landscape
+from gradprix.explain import LANDSCAPES, SLICES, Landscape
 from gradprix.race import ENTRIES, Entry
 from gradprix.rules._rule import DOMAINS, Rule
 
@@ -16,6 +16,8 @@ TABS = {"landscape": "Landscape", "step": "Step", "race": "Race", "claims": "Cla
 VIEWS = {"contour": "Contour", "relief": "3-D", "starts": "Which start ends where"}
 ZOOMS = {"near": "Near the point", "whole": "The whole surface"}
 SIZES = ("small", "default", "large")
+
+SURFACES = {**LANDSCAPES, **SLICES}
 
 # Without data, batches are all alike: of the three that differ in nothing but the batch, one stays.
 RACERS: dict[str, Entry] = {
@@ -107,12 +109,12 @@ class State:
 
 def made(surface: str, parameters: Sequence[tuple[str, float]] = ()) -> Landscape:
     """A landscape by its name, with its own noise."""
-    return LANDSCAPES[surface](**dict(parameters))
+    return SURFACES[surface](**dict(parameters))
 
 
 def parameters(surface: str) -> dict[str, float]:
     """The parameters of a surface with their defaults; its noise is every surface's."""
-    found = inspect.signature(LANDSCAPES[surface]).parameters
+    found = inspect.signature(SURFACES[surface]).parameters
     return {name: float(parameter.default) for name, parameter in found.items() if name != "noise"}
 
 
@@ -235,7 +237,7 @@ def inside(landscape: Landscape, start: Sequence[Any]) -> tuple[float, float]:
 
 
 def _setting(found: Mapping[str, str]) -> Setting:
-    base = plain(_one(found.get("surface"), LANDSCAPES, Setting().surface))
+    base = plain(_one(found.get("surface"), SURFACES, Setting().surface))
     own = tuple((name, number(found.get(name), PARAMETERS[name][1:], usual)) for name, usual in base.parameters)
     start = [*found.get("start", "").split(","), ""][:2]
     return replace(
