@@ -18,11 +18,12 @@ NOISE = np.array([0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1
 
 def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True, relative: bool = False) -> Any:
     """As much of a race's record as a suite reads."""
+    best = (max if higher else min)(means, key=lambda name: means[name])
     entries = [
         {
             "name": name,
             "final": {"values": (mean + NOISE * (-1) ** i).tolist(), "mean": mean, "diverged": 0},
-            "leads": i == 0,
+            "leads": name == best,
             "tuned": {"lr": 0.1},
             "window": 1.0,
         }
@@ -44,6 +45,15 @@ def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True,
 
 
 MEANS = {"one": {"a": 0.9, "b": 0.8, "c": 0.9}, "two": {"a": 0.5, "b": 0.55, "c": 0.545}}
+
+
+def test_who_only_varies_too_much_does_not_lead() -> None:
+    record = raced({"a": 0.9, "b": 0.8, "wild": 0.5})
+    record["entries"][2]["leads"] = True  # nothing wins against it, but it is behind b, which a wins against
+    found = summed_up({"one": record})["tasks"]["one"]
+
+    assert found["leads"] == ["a"]
+    assert found["vague"] == ["wild"]
 
 
 def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:

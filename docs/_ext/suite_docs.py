@@ -38,7 +38,7 @@ def by_problem(file: Path = EVIDENCE) -> str:
     rows = []
     for name, task in evidence(file)["tasks"].items():
         trail = sorted((e for e in task["means"] if e not in task["leads"]), key=lambda e: task["regrets"][e])
-        behind = [f"{entry} ({task['regrets'][entry]:.1f})" for entry in trail]
+        behind = [f"{e} ({task['regrets'][e]:.1f}{', varies' * (e in task['vague'])})" for e in trail]
         take = task["take"]
         rows.append(
             (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from gradprix.race import Result
+    from gradprix.race import Engine, Plan, Result
 
 WHO, MUCH, JUDGED, WHERE = (
     "Who races, and what is tuned",
@@ -130,7 +130,8 @@ def race(
         bool,
         typer.Option(
             "--explain",
-            help="Train some final runs once more and look into them: why each placed where it did. About a minute.",
+            help="Train five final runs of each once more, and look into them for about a minute: why each placed "
+            "where it did.",
             rich_help_panel=WHERE,
         ),
     ] = False,
@@ -202,13 +203,22 @@ def race(
     with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:
         result = run(made, folder, engine, watch)
     if explain_:
-        from gradprix.explain import why
-
-        with usage(ValueError, JournalError, WorkerError):
-            result = why(made, result, engine)
+        result = _explained(made, result, engine)
     if result.reused and not as_json:
         typer.echo(f"{result.reused:,} of {made.runs:,} networks had been trained before.", err=True)
     finish(result, as_json)
+
+
+def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
+    """The race with why it came out so; as it was where its networks cannot be looked into, and what was wrong."""
+    from gradprix.explain import why
+
+    try:
+        return why(plan, result, engine)
+    except Exception as error:  # the race is done, and its answer is not to be lost
+        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        typer.echo(f"gradprix: the race is kept, but its networks could not be looked into: {what}", err=True)
+        return result
 
 
 def finish(result: "Result", as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """What a rule does to gradients of known kinds: constant, noisy, a hundred times larger, gone. Measured, not told."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Character:
         noise: the root mean square of updates under a gradient that is noise alone, as a share of the update under a
             constant gradient of the same size: how much of noise gets through.
         coasts: the way on after a constant gradient has gone, in last steps.
-        decay: what is left of a weight of 1 after all steps with no gradient at all.
+        decay: what is left of a weight of 1 after all steps with no gradient at all, weight decay and all.
         memory: numbers remembered for each weight.
     """
 
@@ -50,8 +50,13 @@ class Character:
     @property
     def sentences(self) -> list[str]:
         """What to watch, each sentence from its number."""
-        found = [_about_scale(self.scale), _about_time(self.exponent, self.rates), _about_first(self.first, self.rates)]
-        found.append(f"Noise: of a gradient that is noise alone, {100 * self.noise:.3g} % gets through to the weights.")
+        found = []
+        if float(self.rates[-1]) > 0:
+            found += [_about_scale(self.scale), _about_time(self.exponent, self.rates), _about_first(self.rates)]
+            share = f"{100 * self.noise:.3g} %"
+            found.append(f"Noise: of a gradient that is noise alone, {share} gets through to the weights.")
+        else:
+            found.append("It makes no step under a constant gradient, in the end.")
         if self.coasts > FAINT:
             most = "at least " * (self.coasts > 0.9 * STEPS / 2)
             found.append(f"Momentum: once the gradient is gone it coasts {most}{self.coasts:.3g} steps' worth of way.")
@@ -62,53 +67,56 @@ class Character:
         return [sentence for sentence in found if sentence]
 
 
-def character(rule: Rule, **values: Any) -> Character:
-    """Measure a rule.
+def character(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) -> Character:
+    """Measure a rule, on weights that are held at 1 and without weight decay, but for `decay`.
 
     Args:
         rule: the rule.
-        **values: hyperparameters other than its defaults.
+        values: hyperparameters other than its defaults.
+        **more: likewise.
 
     Raises:
-        ValueError: for a rule of matrices, which no single weight shows.
+        ValueError: for a rule of matrices, which no single weight shows, and for a learning rate of 0.
     """
     if rule.of_matrices:
         raise ValueError(f"{rule.name} steps matrices as a whole: a single weight does not show what it does.")
-    full = rule.values(**values)
+    full = rule.values(**{**(values or {}), **more})
     lr = float(full["lr"])
-    ones = [1.0] * STEPS
-    plain, large = _updates(rule, full, ones), _updates(rule, full, [LARGER] * STEPS)
-    generator = torch.Generator().manual_seed(0)
-    noisy = _updates(rule, full, list(torch.randn(STEPS, COORDINATES, generator=generator, dtype=torch.float64)))
-    still = _updates(rule, full, [0.0] * STEPS, begin=1.0)
-    gone = _updates(rule, full, [*ones[: STEPS // 2], *[0.0] * (STEPS // 2)])
-    rates = plain.abs()[:, 0]
-    t = torch.arange(1, STEPS + 1, dtype=torch.float64)[STEPS // 10 :].log()
-    y = rates[STEPS // 10 :].clamp(min=1e-300).log()
+    if lr == 0:
+        raise ValueError("a learning rate of 0 moves nothing: give another.")
+    plain = {**full, "weight_decay": 0.0}
+    ones = torch.ones(STEPS, COORDINATES, dtype=torch.float64)
+    draws = torch.randn(STEPS, COORDINATES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    half = torch.arange(STEPS)[:, None] < STEPS // 2
+    rates = _updates(rule, plain, ones)[:, 0].abs()
+    larger, noisy, gone = (_updates(rule, plain, g) for g in (LARGER * ones, draws, half * ones))
+    t, y = (_late(x).log() for x in (torch.arange(1, STEPS + 1, dtype=torch.float64), rates.clamp(min=1e-300)))
     slope = ((t - t.mean()) * (y - y.mean())).sum() / ((t - t.mean()) ** 2).sum()
-    last = float(rates[-1])
     return Character(
         rates / lr,
         float(slope),
         float(rates[0]) / lr,
-        float(large[-1].abs()[0]) / last,
-        float(noisy[STEPS // 2 :].square().mean().sqrt()) / last,
-        float(gone[STEPS // 2 :].sum() / gone[STEPS // 2 - 1]),
-        1.0 + float(still.sum()),
+        float(larger[-1, 0].abs() / rates[-1]),
+        float(noisy[STEPS // 2 :].square().mean().sqrt() / rates[-1]),
+        float((gone[STEPS // 2 :, 0].sum() / gone[STEPS // 2 - 1, 0]).nan_to_num(0.0)),
+        float(1 + _updates(rule, full, 0 * ones, held=False)[:, 0].sum()),
         rule.memory(full),
     )
 
 
-def _updates(rule: Rule, values: Mapping[str, Any], gradients: Sequence[Any], begin: float = 0.0) -> Tensor:
-    """What each step adds to weights that begin at the same value, under these gradients, `[steps, weights]`."""
-    count = COORDINATES if isinstance(gradients[0], Tensor) else 1
-    x, state, found = torch.full((count,), begin, dtype=torch.float64), dict[str, Any](), []
-    for t, gradient in enumerate(gradients, start=1):
-        g = torch.as_tensor(gradient, dtype=torch.float64).expand(count)
+def _updates(rule: Rule, values: Mapping[str, Any], gradients: Tensor, held: bool = True) -> Tensor:
+    """What each step adds to weights that begin at 1, and are held there or go their way, `[steps, weights]`."""
+    x, state, found = torch.ones_like(gradients[0]), dict[str, Any](), []
+    for t, g in enumerate(gradients, start=1):
         moved = step(rule, values, t, x, g, state)["x"]
         found.append(moved - x)
-        x = moved
+        x = x if held else moved
     return torch.stack(found)
+
+
+def _late(x: Tensor) -> Tensor:
+    """All but the first tenth."""
+    return x[STEPS // 10 :]
 
 
 def _about_scale(scale: float) -> str:
@@ -123,13 +131,12 @@ def _about_time(exponent: float, rates: Tensor) -> str:
     said = "Time: under a constant gradient the effective rate"
     if abs(last / tenth - 1) < FAINT:
         return f"{said} settles at {last:.3g} η."
-    t = torch.arange(1, STEPS + 1, dtype=torch.float64)[STEPS // 10 :]
-    straight = last * (t / STEPS) ** exponent
-    if float((rates[STEPS // 10 :] / straight - 1).abs().max()) < FAINT:
+    straight = last * (_late(torch.arange(1, STEPS + 1, dtype=torch.float64)) / STEPS) ** exponent
+    if float((_late(rates) / straight - 1).abs().max()) < FAINT:
         return f"{said} goes as t^{exponent:.2f}: {first:.3g} η at first, {last:.3g} η after {STEPS:,} steps."
     return f"{said} goes from {first:.3g} η by {tenth:.3g} η at step {STEPS // 10:,} to {last:.3g} η at step {STEPS:,}."
 
 
-def _about_first(first: float, rates: Tensor) -> str:
-    share = first / float(rates[-1])
+def _about_first(rates: Tensor) -> str:
+    share = float(rates[0] / rates[-1])
     return "" if 0.5 < share < 2 else f"Start: the first step is {share:.2g} times as large as a late one."

@@ -12,7 +12,7 @@ from gradprix.kernels._code import compiled, source
 from gradprix.rules import Rule
 from gradprix.rules._around import whole
 from gradprix.rules._formula import symbol, written
-from gradprix.rules._tree import Assign, Call, Hyper, Name, Node, Number, Tree, names, walk
+from gradprix.rules._tree import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk
 from gradprix.rules._vocabulary import WHOLE
 
 
@@ -55,14 +55,14 @@ def equations(
     """
     tree = whole(rule).fold(values, tuple(rule.kept(values)))
     if x is None:
-        return [_equation(assign, tree, values, ()) for assign in tree.assigns]
+        return [_equation(assign, tree, rule, values, ()) for assign in tree.assigns]
     found, known = [], {"t": t, "x": x, "g": g, **state}
     for assign, (name, value) in zip(tree.assigns, assigned(rule, values, t, x, g, state), strict=True):
         count = len(value) if isinstance(value, Tensor) and value.dim() else 1
         numbers = tuple(
             f"{written(assign.value, _Numbers(values, known, i))} = {number(_at(value, i))}" for i in range(count)
         )
-        found.append(_equation(assign, tree, values, numbers, tuple(float(_at(value, i)) for i in range(count))))
+        found.append(_equation(assign, tree, rule, values, numbers, tuple(float(_at(value, i)) for i in range(count))))
         known[name] = value
     return found
 
@@ -101,22 +101,30 @@ def _at(value: Any, coordinate: int) -> Any:
 
 
 def _equation(
-    assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: tuple[str, ...], found: tuple[float, ...] = ()
+    assign: Assign,
+    tree: Tree,
+    rule: Rule,
+    values: Mapping[str, Any],
+    numbers: tuple[str, ...],
+    found: tuple[float, ...] = (),
 ) -> Equation:
     formula = f"{symbol(assign.name)} ← {written(assign.value)}"
-    return Equation(assign.name, symbol(assign.name), formula, numbers, found, sentence(assign, tree, values))
+    single = frozenset(name for name, state in rule.state.items() if state.kind == "scalar")
+    words = sentence(assign, tree, values, single)
+    return Equation(assign.name, symbol(assign.name), formula, numbers, found, words)
 
 
-def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any]) -> str:
+def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: frozenset[str] = frozenset()) -> str:
     """What an assignment does, in words, told by its form alone.
 
     Args:
         assign: the assignment.
         tree: the folded tree it is of.
         values: the rule's hyperparameters.
+        numbers: the state that is one number for a whole tensor.
     """
     name, value = assign.name, assign.value
-    own, what = symbol(name), Name(name)
+    own, elements = symbol(name), _elements(tree, assign, numbers)
     match value:
         case Call("+", (Call("*", (Hyper(keep), Name(same))), Call("*", (Call("-", (Number(1), Hyper(other))), new)))):
             if keep == other and same == name:
@@ -130,17 +138,19 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any]) -> str:
             return f"{own} falls to {_share(values[keep])} of what it was, unless {_said(new)} is larger."
         case Call("maximum", (Name(same), new)) if same == name:
             return f"{own} is the largest {_said(new)} so far: it never falls."
-        case Call("*", (Call("-", (Number(1), shrink)), Name("x"))) if name == "x":
+        case Call("*", (Call("-", (Number(1), shrink)), Name("x"))) if name == "x" and not names(shrink) & elements:
             return f"The weights themselves shrink by the share {written(shrink)}: weight decay."
+        case Call("-", (Name("x"), moved)) if name == "x":
+            return _move(moved, elements)
+        case Call("/", (Call("-", (Name("x"), moved)), below)) if name == "x" and not names(below) & elements:
+            return f"{_move(moved, elements)} Then they are divided by {written(below)}."
         case Call("+", (Name("g"), Call("*", (Hyper("weight_decay"), Name("x"))))):
             return "Weight decay pulls at the weights by way of the gradient."
-        case Call("neg", (Name("g"),)):
+        case Call("neg", (Name("g"),)) if name == "g":
             return "The gradient is turned round, to climb."
-        case Call("/", (above, Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))):
-            return f"{own} is {_said(above)} corrected for its start at zero; the correction fades as steps go by."
-    if name == "x":
-        return _move(value)
-    if name in tree.returns and what in walk(value):
+        case Call("/", (Name(above), Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))) if above in tree.state:
+            return f"{own} is {symbol(above)} corrected for its start at zero; the correction fades as steps go by."
+    if name in tree.returns and Name(name) in walk(value):
         return f"{own} is brought up to date with {_listed(names(value) - {name})}."
     if not names(value):
         return f"{own} is a number that the settings decide."
@@ -149,19 +159,47 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any]) -> str:
     return f"{own} is computed from {_listed(names(value))}."
 
 
-def _move(value: Node) -> str:
-    """The sentence for the assignment that moves the weights."""
-    if any(isinstance(node, Call) and node.function == "sign" for node in walk(value)):
-        return "Every weight moves by the rate η alone; only the sign says which way."
-    below: set[str] = set()
-    for node in walk(value):
-        if isinstance(node, Call) and node.function == "/":
-            below |= names(node.arguments[1]) - {"t", "x"}
-    above = names(value) - below - {"t", "x"}
-    how = "against" if isinstance(value, Call) and value.function == "-" else "by"
-    rate = ", times the rate η" if Hyper("lr") in walk(value) else ""
-    size = f", each coordinate divided by its own size in {_listed(below)}" if below else ""
-    return f"The weights move {how} {_listed(above)}{size}{rate}."
+def _elements(tree: Tree, assign: Assign, numbers: frozenset[str]) -> frozenset[str]:
+    """The names that hold one value for each weight, just before an assignment."""
+    return next(now for each, now in flow(tree, {"x", "g", *tree.state} - numbers) if each is assign)
+
+
+def _move(moved: Node, elements: frozenset[str]) -> str:
+    """The sentence for `x ← x − moved`, where the form of what is taken away says what it is."""
+    rate = ", times the rate η" if Hyper("lr") in walk(moved) else ""
+    top, below = _quotient(moved)
+    above = _listed(names(top) & elements - {"x"})
+    sizes = _listed(own) if below and (own := names(below) & elements - {"x"}) else ""
+    match top:
+        case Call("*", (factor, Call("sign", (Name(c),)))) if not names(factor) & elements:
+            return f"Every weight moves by the same length{rate}, against the sign of {symbol(c)}."
+    if not _plain_product(top, elements):
+        return f"The weights move by what is computed from {_listed(names(moved) & elements - {'x'})}{rate}."
+    divided = f", each coordinate divided by its own size in {sizes}" if sizes else ""
+    return f"The weights move against {above}{divided}{rate}."
+
+
+def _quotient(node: Node) -> tuple[Node, Node | None]:
+    """What is above and below the line; a number in front belongs above."""
+    match node:
+        case Call("/", (above, below)):
+            return above, below
+    return node, None
+
+
+def _plain_product(node: Node, elements: frozenset[str]) -> bool:
+    """Whether a node is numbers times a name, or times a sum of such: so that to take it away is to move against it."""
+    match node:
+        case Name(name):
+            return name in elements
+        case Call("*", (a, b)):
+            one, other = (bool(names(part) & elements) for part in (a, b))
+            return not (one and other) and _plain_product(a if one else b, elements)
+        case Call("+", (a, b)):
+            return _plain_product(a, elements) and _plain_product(b, elements)
+        case Call("/", (a, b)):
+            return not names(b) & elements and _plain_product(a, elements)
+    return False
 
 
 def _said(node: Node) -> str:
@@ -184,7 +222,7 @@ def _listed(of: set[str]) -> str:
     """Names in words: `the gradient, m and v̂`."""
     known = {"g": "the gradient", "t": "the step", "x": "the weights"}
     words = [known.get(name, symbol(name)) for name in sorted(of, key=lambda name: (name != "g", name))]
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words) or "numbers"
 
 
 def _share(value: float) -> str:

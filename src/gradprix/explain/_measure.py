@@ -6,80 +6,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-from torch import Tensor, nn
-from torch.func import functional_call
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from gradprix.tasks import Task
-from gradprix.tasks._seeds import Luck, fresh, stream
-from gradprix.tasks._task import called_with
+from ._looked import Looked, Tensors
 
-FEWEST, MOST = 64, 512
-"""Training examples that stand for all of them: eight batches' worth, within these."""
 NAN = float("nan")
 BATCHES = 16
 """Batches that the noise of gradients is measured by."""
-HARDEST = 0.1
-"""The share of examples with the largest losses."""
 TOLERANCE = 0.03
 """Relative error of an eigenvalue: a sentence says it in two digits."""
-
-
-class Looked:
-    """A task's training loss under one seed, on a fixed sample of examples, as a function of the weights.
-
-    Args:
-        task: the problem.
-        seed: of the run.
-    """
-
-    def __init__(self, task: Task, seed: int) -> None:
-        self.task, self.seed = task, seed
-        self.model: nn.Module = fresh(task.model, seed).eval()
-        self.train = task.loaded.split(seed).train
-        self.random = stream(seed, "explain")
-        count = min(max(8 * task.batch_size, FEWEST), MOST)
-        chosen = torch.randperm(len(self.train), generator=self.random)[:count]
-        self.inputs, self.targets = self._take(self.train[chosen])
-
-    def _take(self, index: Tensor) -> Any:
-        examples = [Luck(stream(self.seed, "explain examples"))]
-        return tree_map(lambda x: x[0], self.task.loaded.take(index[None], examples))
-
-    def batches(self, size: int) -> list[Any]:
-        """Batches of training examples, without replacement within each."""
-        return [
-            self._take(self.train[torch.randperm(len(self.train), generator=self.random)[:size]])
-            for _ in range(BATCHES)
-        ]
-
-    def loss(self, weights: Mapping[str, Tensor], inputs: Any = None, targets: Any = None) -> Tensor:
-        """The mean loss of some examples; of the sample when none are given."""
-        inputs, targets = (self.inputs, self.targets) if inputs is None else (inputs, targets)
-        args, kwargs = called_with(inputs)
-        with Luck(stream(self.seed, "explain noise")):
-            return self.task.loss(functional_call(self.model, dict(weights), args, kwargs), targets)
 
 
 @dataclass(frozen=True)
 class Point:
     """What was found at one step of one run, as sums that can be added over steps: one step is mostly noise.
 
-    With g the gradient of the sample's loss, u the update, and H the sample's Hessian:
+    With g and h the gradients of the loss of two halves of a sample, H the sample's Hessian, and u the update:
 
     Args:
         share: how far the run was.
-        slope: gᵀu: what the loss changes by to first order.
+        factor: what the schedule made of the learning rate.
+        slope: uᵀ(g + h) / 2: what the loss changes by to first order.
         bend: uᵀHu.
-        length: gᵀg.
-        groups: for groups of examples with the gradient k of their loss: kᵀu and kᵀg.
+        length: gᵀh, which the noise of neither half adds to.
+        groups: for groups of examples with the gradients k and l of their loss in the two halves: uᵀ(k + l) / 2, and
+            (kᵀh + lᵀg) / 2.
         spread: tr Σ, the variance of one example's gradient; not a number where it was not looked at.
         signal: |G|², without what noise adds to it; likewise.
         sharpness: λmax; likewise.
     """
 
     share: float
+    factor: float
     slope: float
     bend: float
     length: float
@@ -88,13 +48,21 @@ class Point:
     signal: float = NAN
     sharpness: float = NAN
 
+    @property
+    def finite(self) -> bool:
+        """Whether all of it are numbers that can be added."""
+        return bool(np.isfinite([self.slope, self.bend, self.length, *sum(self.groups.values(), ())]).all())
+
 
 def measure(
-    looked: "Looked",
-    weights: Mapping[str, Tensor],
-    update: Mapping[str, Tensor],
-    share: float,
+    looked: Looked,
+    weights: Tensors,
+    update: Tensors,
+    earlier: Tensors | None,
+    seen: Tensor,
     batch_size: int,
+    share: float,
+    factor: float,
     wholly: bool,
 ) -> Point:
     """Look into a network.
@@ -103,34 +71,34 @@ def measure(
         looked: the loss.
         weights: every parameter and buffer before the step.
         update: what the step adds to each parameter that it moves.
+        earlier: the weights some time before, by which examples are hard; without them groups are not looked at.
+        seen: the examples of the step.
+        batch_size: how many those are; 0 for all.
         share: how far the run is.
-        batch_size: examples of the steps it takes; 0 for all.
+        factor: on the learning rate at the step.
         wholly: whether noise and sharpness are wanted, which take longest.
     """
     rest = {name: x for name, x in weights.items() if name not in update}
     x = [weights[name].detach().requires_grad_() for name in update]
     u = list(update.values())
     here = {**rest, **dict(zip(update, x, strict=True))}
-    gradient = _gradient(looked.loss(here), x, graph=True)
-    curved = _times(gradient, x)
-    plain = [g.detach() for g in gradient]
-    groups = {}
-    for group, index in _groups(looked, here).items():
-        part = tree_map(lambda y, i=index: y[i], (looked.inputs, looked.targets))
-        own = _gradient(looked.loss(here, *part), x)
-        groups[group] = (_dot(own, u), _dot(own, plain))
-    found = Point(share, _dot(plain, u), _dot(curved(u), u), _dot(plain, plain), groups)
-    if not wholly:
+    halves = looked.sample(batch_size, seen)
+    g, h = (_gradient(looked.loss(here, *half), x, graph=True) for half in halves)
+    whole = [(a + b) / 2 for a, b in zip(g, h, strict=True)]
+    curved = _times(whole, x)
+    groups = {} if earlier is None else _served(looked, here, x, u, earlier, halves, (g, h))
+    found = Point(share, factor, _dot(whole, u), _dot(curved(u), u), _dot(g, h), groups)
+    if not wholly or not found.finite:
         return found
-    spread, signal = NAN, NAN
-    if 0 < batch_size < len(looked.train):
-        each = [_gradient(looked.loss(here, *batch), x) for batch in looked.batches(batch_size)]
-        spread, signal = _noise(each, batch_size)
+    spread, signal, count = NAN, NAN, len(looked.train)
+    if 0 < batch_size < count:
+        each = [_gradient(looked.loss(here, *batch), x) for batch in looked.batches(batch_size, BATCHES)]
+        spread, signal = noise(each, batch_size, count)
     return replace(found, spread=spread, signal=signal, sharpness=sharpness(curved, x))
 
 
 def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Tensor]) -> float:
-    """The largest eigenvalue of a Hessian, by Lanczos' method (ARPACK).
+    """The largest eigenvalue of a Hessian, by Lanczos' method (ARPACK); not a number when it is not found.
 
     Args:
         curved: multiplies it with a vector, which has the shapes of `x`.
@@ -142,19 +110,56 @@ def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Te
         whole = torch.from_numpy(np.asarray(flat).ravel())
         parts = torch.split(whole, sizes)
         found = curved([part.view(y.shape).to(y.dtype) for part, y in zip(parts, x, strict=True)])
-        return torch.cat([h.flatten() for h in found]).double().numpy()
+        return torch.cat([part.flatten() for part in found]).double().numpy()
 
     if count <= 3:  # ARPACK wants room
         full = np.stack([times(row) for row in np.eye(count)])
         return float(np.linalg.eigvalsh(full)[-1])
     start = np.random.default_rng(0).standard_normal(count)
+    if not times(start).any():
+        return 0.0
     operator = LinearOperator((count, count), matvec=times, dtype=np.float64)
     try:
-        return float(
-            eigsh(operator, k=1, which="LA", tol=TOLERANCE, v0=start, maxiter=100, return_eigenvectors=False)[0]
-        )
-    except ArpackNoConvergence:
-        return float("nan")
+        found = eigsh(operator, 1, which="LA", tol=TOLERANCE, v0=start, maxiter=100, return_eigenvectors=False)
+    except ArpackError:
+        return NAN
+    return float(found[0])
+
+
+def noise(gradients: Sequence[Sequence[Tensor]], size: int, count: int) -> tuple[float, float]:
+    """The variance tr Σ and |G|², unbiased, by batches (McCandlish et al. 2018, arXiv:1812.06162, appendix A).
+
+    Args:
+        gradients: of batches, drawn without replacement within each.
+        size: of a batch.
+        count: of all examples: a batch of b of them has 1 − b / N of the noise of one with replacement.
+    """
+    flat = torch.stack([torch.cat([g.flatten() for g in each]) for each in gradients]).double()
+    mean = flat.mean(0)
+    spread = float((flat - mean).square().sum() / (len(flat) - 1))
+    return size * spread / (1 - size / count), float(mean.square().sum()) - spread / len(flat)
+
+
+def _served(
+    looked: Looked,
+    here: Tensors,
+    x: Sequence[Tensor],
+    u: Sequence[Tensor],
+    earlier: Tensors,
+    halves: Sequence[Any],
+    gradients: Sequence[Sequence[Tensor]],
+) -> dict[str, tuple[float, float]]:
+    """How the step and the plain gradient change the loss of groups of examples."""
+    chosen = [looked.groups(earlier, *half) for half in halves]
+    found = {}
+    for group in chosen[0].keys() & chosen[1].keys():
+        by_step, by_gradient = 0.0, 0.0
+        for half, own, other in zip(halves, chosen, reversed(gradients), strict=True):
+            part = tree_map(lambda y, i=own[group]: y[i], half)
+            k = _gradient(looked.loss(here, *part), x)
+            by_step, by_gradient = by_step + _dot(k, u) / 2, by_gradient + _dot(k, other) / 2
+        found[group] = (by_step, by_gradient)
+    return found
 
 
 def _gradient(loss: Tensor, x: Sequence[Tensor], graph: bool = False) -> list[Tensor]:
@@ -178,33 +183,3 @@ def _times(gradient: Sequence[Tensor], x: Sequence[Tensor]) -> Callable[[Sequenc
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     return float(sum((y.detach().double() * z.detach().double()).sum() for y, z in zip(a, b, strict=True)))
-
-
-def _noise(gradients: Sequence[Sequence[Tensor]], size: int) -> tuple[float, float]:
-    """The variance tr Σ and |G|², unbiased, by batches (McCandlish et al. 2018, arXiv:1812.06162, appendix A)."""
-    flat = torch.stack([torch.cat([g.flatten() for g in each]) for each in gradients]).double()
-    mean = flat.mean(0)
-    spread = float((flat - mean).square().sum() / (len(flat) - 1))
-    return size * spread, float(mean.square().sum()) - spread / len(flat)
-
-
-def _groups(looked: Looked, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Examples that a step may leave behind: the hardest tenth, and rare classes where there are classes."""
-    with torch.no_grad():
-        args, kwargs = called_with(looked.inputs)
-        outputs = functional_call(looked.model, dict(weights), args, kwargs)
-        count = len(looked.targets) if isinstance(looked.targets, Tensor) else 0
-        if count == 0:
-            return {}
-        each = torch.stack(
-            [looked.task.loss(*tree_map(lambda y, i=i: y[i : i + 1], (outputs, looked.targets))) for i in range(count)]
-        )
-    groups = {"the hardest tenth": each.topk(max(1, round(HARDEST * count))).indices}
-    targets = looked.targets
-    if targets.dim() == 1 and not targets.is_floating_point():
-        shares = torch.bincount(targets).double() / count
-        rare = [c for c in range(len(shares)) if 0 < shares[c] < 0.4 / int((shares > 0).sum())]
-        chosen = torch.isin(targets, torch.tensor(rare)).nonzero()[:, 0] if rare else torch.tensor([])
-        if len(chosen) >= 5:
-            groups["rare classes"] = chosen
-    return groups

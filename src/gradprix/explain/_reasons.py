@@ -17,17 +17,22 @@ from ._watch import Seen
 Kind = Literal["steps", "edge", "noise", "rate", "hard", "rare", "diverged"]
 MIDDLE = (0.25, 0.75)
 """The part of a run that is spoken of: after warm-up and before the schedule has made steps tiny."""
+EARLY, LATE = (0.05, 0.25), (0.75, 0.95)
+"""The parts that are compared where something is said to change."""
 TOO_FAR, SHORT = 1.0, 0.1
-"""Along a step, 1 is where the loss is back at its height, 0.5 the bottom; under 0.1 nine tenths of the way is left."""
+"""Along a step, 1 is where the loss is back at its height, 0.5 the bottom; at 0.1 four fifths of the way are left."""
 FAR = 4.0
 """By what factor batch and noise scale must differ: within it both noise and signal count."""
 STALLED = 1 / 2
 """What is left of the effective rate, beyond the schedule, when it is said to have worn out. AdaGrad on a constant
-gradient keeps 0.34 from a tenth of a run to seven eighths of it."""
+gradient keeps 0.42 from the early to the late part of a run."""
 LESS, MORE = 0.8, 1.25
 """A group is served less, or more, than the plain gradient would."""
-FEWEST = 6
-"""Looks below which nothing is said: an interval from fewer is a guess."""
+FEWEST = 3
+"""Runs below which nothing is said: looks of one run are not independent."""
+
+Points = Sequence[Sequence[Point]]
+"""What was found in each run."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Reason:
 
 
 def reasons(runs: Sequence[Seen], batch_size: int, lr: float, edge: float | None) -> list[Reason]:
-    """What was measured of an entry's runs.
+    """What was measured of an entry's runs; of those that came to their end.
 
     Args:
         runs: those that were watched, under different seeds.
@@ -64,97 +69,93 @@ def reasons(runs: Sequence[Seen], batch_size: int, lr: float, edge: float | None
         lr: the tuned learning rate.
         edge: the largest rate times curvature at which the rule settles on a parabola; None where there is no such.
     """
-    points = [p for run in runs for p in run.points if MIDDLE[0] <= p.share < MIDDLE[1]]
-    whole = [p for p in points if math.isfinite(p.sharpness)]
+    lasted = [run for run in runs if run.lasted and run.points]
+    points = [_part(run, MIDDLE) for run in lasted]
     found = [steps(points)]
     if edge is not None:
-        found.append(sharp(whole, lr, edge, [_factor(runs, p.share) for p in whole]))
+        found.append(sharp(points, lr, edge))
     if batch_size:
-        found.append(noise(whole, batch_size))
-    found.append(worn(runs))
-    found += [serves(points, kind, group) for kind, group in GROUPS.items() if points and group in points[0].groups]
+        found.append(noise(points, batch_size))
+    found.append(worn(lasted))
+    found += [serves(points, kind, group) for kind, group in GROUPS.items()]
     return [reason for reason in found if reason.n]
 
 
 GROUPS: dict[Kind, str] = {"hard": "the hardest tenth", "rare": "rare classes"}
 
 
-def steps(points: Sequence[Point]) -> Reason:
+def steps(points: Points) -> Reason:
     """How far steps go along the parabola below them: −½ Σ uᵀHu / Σ gᵀu."""
-    number, low, high = _ratio([-0.5 * p.bend for p in points], [p.slope for p in points])
+    number, low, high = _ratio(_sums(points, lambda p: -0.5 * p.bend), _sums(points, lambda p: p.slope))
     words = ""
-    if low > TOO_FAR:
+    if not _goes_down(points):
+        pass  # neither far nor short, where it is not clear that they go down at all
+    elif low > TOO_FAR:
         words = "Its steps go too far: along them the loss would be above where it began."
-    elif high < SHORT and low > -SHORT:
+    elif low > 0 and high < SHORT:
         words = "Its steps are short: along them most of the way to the bottom is left."
-    return Reason("steps", number, low, high, len(points), words)
+    return Reason("steps", number, low, high, _count(points), words)
 
 
-def sharp(points: Sequence[Point], lr: float, edge: float, factors: Sequence[float]) -> Reason:
+def sharp(points: Points, lr: float, edge: float) -> Reason:
     """The learning rate times the largest curvature, as a share of where the rule ceases to settle."""
-    values = [lr * factor * p.sharpness / edge for p, factor in zip(points, factors, strict=True)]
-    number, low, high = _mean(values)
-    words = ""
-    if low > 1:
-        words = "Its rate is above what the sharpest direction allows: there it cannot settle."
-    elif high < 0.5:
-        words = "Its rate is well below what the sharpest direction allows: curvature does not limit it."
-    return Reason("edge", number, low, high, len(points), words)
+    kept = [[p for p in run if math.isfinite(p.sharpness)] for run in points]
+    each = [[lr * p.factor * p.sharpness / edge for p in run] for run in kept if run]
+    number, low, high = _jackknife(lambda runs: float(np.mean([np.mean(each[i]) for i in runs])), len(each))
+    words = "Its rate is above what the sharpest direction allows: there it cannot settle." if low > 1 else ""
+    return Reason("edge", number, low, high, _count(kept), words)
 
 
-def noise(points: Sequence[Point], batch_size: int) -> Reason:
+def noise(points: Points, batch_size: int) -> Reason:
     """The gradient noise scale over the batch size, Σ tr Σ / Σ |G|² / b, by way of its inverse: |G|² may be none."""
-    kept = [p for p in points if math.isfinite(p.spread)]
-    signal, low, high = _ratio([p.signal for p in kept], [p.spread / batch_size for p in kept])
+    kept = [[p for p in run if math.isfinite(p.spread)] for run in points]
+    signal, low, high = _ratio(_sums(kept, lambda p: p.signal), _sums(kept, lambda p: p.spread / batch_size))
     words = ""
     if high < 1 / FAR:
-        words = "Its batches are far below the noise scale: what it averages over steps counts; larger ones would help."
+        words = "Its batches are far below the noise scale: larger ones would need fewer steps, not fewer examples."
     elif low > FAR:
-        words = "Its batches are far above the noise scale: smaller ones would give as good a step for fewer examples."
-    return Reason("noise", _inverse(signal), _inverse(high), _inverse(low), len(kept), words)
-
-
-def _inverse(signal: float) -> float:
-    return 1 / signal if signal > 0 else math.inf
+        words = "Its batches are far above the noise scale: smaller ones would need fewer examples."
+    return Reason("noise", _inverse(signal), _inverse(high), _inverse(low), _count(kept), words)
 
 
 def worn(runs: Sequence[Seen]) -> Reason:
-    """What is left late of the early effective rate, with the schedule taken out."""
-    values = []
-    for run in runs:
-        last = max(run.steps, default=0)
-        parts = [
-            [
-                u / g / f
-                for t, f, u, g in zip(run.steps, run.factors, run.updates, run.gradients, strict=True)
-                if low * last <= t <= high * last and f > 0 and g > 0
-            ]
-            for low, high in ((0.05, 0.15), (0.8, 0.95))
-        ]
-        if all(parts):
-            values.append(float(np.median(parts[1]) / np.median(parts[0])))
-    number, low, high = _mean(np.log(values).tolist()) if values else (math.nan,) * 3
-    number, low, high = math.exp(number), math.exp(low), math.exp(high)
+    """What is left late of the early effective rate, with the schedule taken out: −Σ gᵀu / f over Σ |G|².
+
+    By what a step makes of the gradient of all examples: the length of an update also has what noise adds to it.
+    """
+    parts = [[_part(run, where) for run in runs] for where in (EARLY, LATE)]
+    if not all(all(part) for part in parts):
+        return Reason("rate", *UNKNOWN, 0)
+    sums = [(_sums(part, lambda p: -p.slope / max(p.factor, TINY)), _sums(part, lambda p: p.length)) for part in parts]
+
+    def left(chosen: Sequence[int]) -> float:
+        early, late = ((above[chosen].sum() / below[chosen].sum()) for above, below in sums)
+        return float(late / early)
+
+    number, low, high = _jackknife(left, len(runs))
     words = "Its effective rate wore out beyond what the schedule asks: late steps are small for their gradients."
-    return Reason("rate", number, low, high, len(values), words if high < STALLED else "")
+    clear = all(_surely_positive(below) for _, below in sums) and high < STALLED
+    return Reason("rate", number, low, high, sum(map(_count, parts)), words if clear else "")
 
 
-def serves(points: Sequence[Point], kind: Kind, group: str) -> Reason:
+def serves(points: Points, kind: Kind, group: str) -> Reason:
     """How much a group's loss is lowered for each bit of the whole's, in units of what the plain gradient does."""
-    own = [p.groups[group] for p in points]
+    kept = [[p for p in run if group in p.groups] for run in points]
+    by_step, by_gradient = _sums(kept, lambda p: p.groups[group][0]), _sums(kept, lambda p: p.groups[group][1])
+    slope, length = _sums(kept, lambda p: p.slope), _sums(kept, lambda p: p.length)
 
-    def served(weights: np.ndarray[Any, Any]) -> float:
-        by_step = weights @ [a for a, _ in own] / (weights @ [p.slope for p in points])
-        by_gradient = weights @ [b for _, b in own] / (weights @ [p.length for p in points])
-        return float(by_step / by_gradient)
+    def served(chosen: Sequence[int]) -> float:
+        return float(by_step[chosen].sum() / slope[chosen].sum() / (by_gradient[chosen].sum() / length[chosen].sum()))
 
-    number, low, high = _jackknife(served, len(points))
+    number, low, high = _jackknife(served, len(slope))
     words = ""
-    if high < LESS:
+    if not _goes_down(kept) or not _surely_positive(by_gradient) or not _surely_positive(length):
+        number, low, high = UNKNOWN  # of what the plain gradient itself does not lower there is no share
+    elif high < LESS:
         words = f"It leaves {group} behind: it lowers their loss less than the plain gradient would."
     elif low > MORE:
         words = f"It serves {group} more than the plain gradient would."
-    return Reason(kind, number, low, high, len(points), words)
+    return Reason(kind, number, low, high, _count(kept), words)
 
 
 def diverged(lost: Sequence[int | None]) -> Reason | None:
@@ -171,52 +172,70 @@ def diverged(lost: Sequence[int | None]) -> Reason | None:
     return Reason("diverged", share, share, share, len(lost), words)
 
 
-def _factor(runs: Sequence[Seen], share: float) -> float:
-    """The factor on the learning rate at a share of a run."""
-    steps, factors = runs[0].steps, runs[0].factors
-    return float(np.interp(share * max(steps), steps, factors))
-
-
-Interval = tuple[float, float, float]
-UNKNOWN: Interval = (math.nan, -math.inf, math.inf)
-
-
-def _mean(values: Sequence[float]) -> Interval:
-    """A mean with Student's t interval."""
-    if len(values) < 2:
-        return UNKNOWN
-    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1)) / math.sqrt(len(values))
-    middle = float(np.mean(values))
-    return middle, middle - half, middle + half
-
-
-def _ratio(above: Sequence[float], below: Sequence[float]) -> Interval:
-    """A ratio of sums."""
-    a, b = np.array(above), np.array(below)
-    return _jackknife(lambda weights: float(weights @ a / (weights @ b)), len(a))
-
-
-def _jackknife(statistic: Callable[[np.ndarray[Any, Any]], float], n: int) -> Interval:
-    """A statistic of weighted looks with its interval, leaving out one look at a time (Tukey 1958)."""
-    if n < FEWEST:
-        return UNKNOWN
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.array([statistic(np.ones(n) - np.eye(n)[i]) for i in range(n)])
-        whole = statistic(np.ones(n))
-    half = float(stdtrit(n - 1, 0.975)) * math.sqrt((n - 1) / n * float(((each - each.mean()) ** 2).sum()))
-    return (whole, whole - half, whole + half) if math.isfinite(half) else UNKNOWN
-
-
 def averaged(runs: Sequence[Seen]) -> Mapping[str, list[Any]]:
-    """The moves of an entry, medians over its runs: for a figure."""
-    shortest = min((run.steps for run in runs), key=len)
-    made = {"rate": [], "ratio": [], "cosine": []}  # type: dict[str, list[Any]]
-    for i in range(len(shortest)):
+    """The moves of an entry, medians over those of its runs that came to their end: for a figure."""
+    lasted = [run for run in runs if run.lasted]
+    made: dict[str, list[Any]] = {
+        "step": list(lasted[0].steps) if lasted else [],
+        "rate": [],
+        "ratio": [],
+        "cosine": [],
+    }
+    for i in range(len(made["step"])):
         u, g, x, way = (
-            np.array([getattr(run, name)[i] for run in runs]) for name in ("updates", "gradients", "weights", "along")
+            np.array([getattr(run, name)[i] for run in lasted]) for name in ("updates", "gradients", "weights", "along")
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             for name, values in (("rate", u / g), ("ratio", u / x), ("cosine", way / (u * g))):
                 value = float(np.median(values))
                 made[name].append(float(f"{value:.4g}") if math.isfinite(value) else None)
-    return {"step": list(shortest), **made}
+    return made
+
+
+Interval = tuple[float, float, float]
+UNKNOWN: Interval = (math.nan, -math.inf, math.inf)
+TINY = 1e-12
+
+
+def _inverse(signal: float) -> float:
+    return 1 / signal if signal > 0 else math.inf
+
+
+def _part(run: Seen, where: tuple[float, float]) -> list[Point]:
+    return [p for p in run.points if where[0] <= p.share < where[1]]
+
+
+def _count(points: Points) -> int:
+    return sum(map(len, points))
+
+
+def _sums(points: Points, of: Callable[[Point], float]) -> np.ndarray[Any, Any]:
+    """The sum over the looks of each run that has any."""
+    return np.array([sum(map(of, run)) for run in points if run])
+
+
+def _goes_down(points: Points) -> bool:
+    """Whether it is clear that steps lower the loss to first order."""
+    return _surely_positive(-_sums(points, lambda p: p.slope))
+
+
+def _surely_positive(values: np.ndarray[Any, Any]) -> bool:
+    """Whether it is so in every run: sums over looks may differ by orders from run to run, so that means say little."""
+    return len(values) >= FEWEST and bool((values > 0).all())
+
+
+def _ratio(above: np.ndarray[Any, Any], below: np.ndarray[Any, Any]) -> Interval:
+    """A ratio of sums over runs."""
+    return _jackknife(lambda chosen: float(above[chosen].sum() / below[chosen].sum()), len(above))
+
+
+def _jackknife(statistic: Callable[[Sequence[int]], float], runs: int) -> Interval:
+    """A statistic of some runs with its 95 % interval, leaving out one run at a time (Tukey 1958), by Student's t."""
+    if runs < FEWEST:
+        return UNKNOWN
+    every = list(range(runs))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.array([statistic([i for i in every if i != out]) for out in every])
+        whole, spread = statistic(every), float(((each - each.mean()) ** 2).sum())
+    half = float(stdtrit(runs - 1, 0.975)) * math.sqrt((runs - 1) / runs * spread)
+    return (whole, whole - half, whole + half) if math.isfinite(half) else UNKNOWN

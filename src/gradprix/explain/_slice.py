@@ -13,7 +13,7 @@ from gradprix.rules import Rule
 from gradprix.tasks import Task, digits
 
 from ._landscape import Landscape
-from ._measure import Looked
+from ._looked import Looked
 from ._names import subject
 from ._trace import OnTask, step
 
@@ -127,6 +127,8 @@ def nearest(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Pl
 
 def _laid(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, name: str, about: str) -> Plane:
     looked = Looked(task, seed)
+    looked.model.eval()  # a picture is of the network that is used, without the noise of training
+    examples, _ = looked.sample(task.batch_size, torch.tensor([], dtype=torch.long))
     names = [key for key, p in looked.model.named_parameters() if p.requires_grad]
     shapes = [looked.model.get_parameter(key).shape for key in names]
     sizes = [shape.numel() for shape in shapes]
@@ -140,7 +142,7 @@ def _laid(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, n
     def at(flat: Tensor) -> Tensor:
         parts = torch.split(flat.to(torch.get_default_dtype()), sizes)
         own = {key: part.view(shape) for key, part, shape in zip(names, parts, shapes, strict=True)}
-        return looked.loss({**rest, **own}).to(flat.dtype)
+        return looked.loss({**rest, **own}, *examples).to(flat.dtype)
 
     def value(p: Tensor) -> Tensor:
         flat = origin + p.reshape(-1, 2) @ axes

@@ -112,7 +112,8 @@ def trace(
     *,
     start: Any = None,
     seed: int = 0,
-    **values: Any,
+    values: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Trace:
     """Descend with a rule, and record every term of every step.
 
@@ -125,7 +126,8 @@ def trace(
         steps: how many.
         start: where on a landscape, `[2]` or `[rows, 2]`: many descents at once; its own start when None.
         seed: of the noise in gradients, or of the network.
-        **values: hyperparameters and options; on a landscape each may be a tensor `[rows, 1]`.
+        values: hyperparameters and options; on a landscape each may be a tensor `[rows, 1]`.
+        **more: likewise, where their names are not those above.
 
     Raises:
         ValueError: for a rule of matrices on a landscape, or for no steps.
@@ -137,8 +139,9 @@ def trace(
         raise ValueError(f"steps = {steps}: there must be 1 or more.")
     problem: Problem = _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else OnTask(where, seed)
     whole = isinstance(where, Landscape)
-    many = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    own = {**rule.values(**{**its.fixed, **{n: v for n, v in values.items() if n not in many}}), **many}
+    given = {**(values or {}), **more}
+    many = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    own = {**rule.values(**{**its.fixed, **{n: v for n, v in given.items() if n not in many}}), **many}
     of_each = _rules(rule, own, problem.parameters)
     records = {name: _Record(x, whole) for name, x in problem.parameters.items()}
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}

@@ -12,10 +12,10 @@ from gradprix.race._network import Form, quiet
 from gradprix.race._trial import Outcome, Trial
 from gradprix.tasks import Task
 
-from ._measure import Looked, Point, measure
+from ._looked import Looked
+from ._measure import Point, measure
 
 Tensors = Mapping[str, Tensor]
-
 MOVES = 100
 """Steps of a run at which its moves are recorded."""
 LOOKS = 24
@@ -30,7 +30,6 @@ class Seen:
 
     Args:
         steps: at which moves were recorded, from 1.
-        factors: on the learning rate at those.
         updates: lengths of updates.
         gradients: lengths of gradients.
         weights: lengths of all weights that move.
@@ -40,13 +39,17 @@ class Seen:
     """
 
     steps: list[int] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
     updates: list[float] = field(default_factory=list)
     gradients: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     along: list[float] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     outcome: Outcome | None = None
+
+    @property
+    def lasted(self) -> bool:
+        """Whether the run came to its end."""
+        return self.outcome is None or self.outcome.diverged is None
 
 
 def watch(task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> list[Seen]:
@@ -74,13 +77,20 @@ class Watched(Lane):
         count = self.train.shape[1]
         self.steps = self.budget.epochs * -(-count // (self.budget.batch_size or count))
         self.at = {1 + round(i * (self.steps - 1) / (MOVES - 1)) for i in range(MOVES)}
-        self.looks = {round((i + 0.5) / LOOKS * self.steps) or 1: i for i in range(LOOKS)}
+        looks = sorted({max(1, round((i + 0.5) / LOOKS * self.steps)) for i in range(LOOKS)})
+        self.looks = {t: i % WHOLLY == WHOLLY // 2 for i, t in enumerate(looks)}
         self.looked = {seed: Looked(task, seed) for seed in self.seeds}
+        self.earlier: dict[int, Tensors] = {}
         self.seconds, self.spent, self.t = seconds, 0.0, 0
         self.seen = [Seen() for _ in self.trials]
 
+    def step(self, index: Tensor, factor: float) -> Tensor:
+        """Step as any lane does, and know on which examples."""
+        self.index = index
+        return super().step(index, factor)
+
     def move(self, gradients: list[Tensor], factor: float) -> None:
-        """Move as any lane does; at some steps, note by how much."""
+        """Move as any lane does; at some steps, note by how much, and look."""
         self.t += 1
         # Time is spent evenly over the run: a look that would be early for it is left out.
         looks = self.t in self.looks and self.spent <= self.seconds * self.t / self.steps
@@ -90,35 +100,51 @@ class Watched(Lane):
         super().move(gradients, factor)
         update = {name: x - before[name] for name, x in self.leaves.items()}
         if self.t in self.at:
-            self._note_moves(update, gradients, before, factor)
+            self._note_moves(update, gradients, before)
         if looks:
-            self._look(update, before)
+            self._look(update, before, factor)
 
-    def _note_moves(self, update: Tensors, gradients: list[Tensor], before: Tensors, factor: float) -> None:
+    def _note_moves(self, update: Tensors, gradients: list[Tensor], before: Tensors) -> None:
         lengths = [_lengths(part) for part in (update.values(), gradients, before.values())]
-        ways = [(u * g).flatten(1).double().sum(1) for u, g in zip(update.values(), gradients, strict=True)]
+        ways = [_rows(u * g).sum(1) for u, g in zip(update.values(), gradients, strict=True)]
         numbers = [*lengths, -torch.stack(ways).sum(0)]
         for row, *found in zip(self.rows.tolist(), *(x.tolist() for x in numbers), strict=True):
             seen = self.seen[row]
-            lists = (seen.steps, seen.factors, seen.updates, seen.gradients, seen.weights, seen.along)
-            for into, value in zip(lists, (self.t, factor, *found), strict=True):
+            lists = (seen.steps, seen.updates, seen.gradients, seen.weights, seen.along)
+            for into, value in zip(lists, (self.t, *found), strict=True):
                 into.append(value)
 
     @torch.enable_grad()
-    def _look(self, update: Tensors, before: Tensors) -> None:
+    def _look(self, update: Tensors, before: Tensors, factor: float) -> None:
         started = time.perf_counter()
-        wholly = self.looks[self.t] % WHOLLY == WHOLLY // 2
         for place, row in enumerate(self.rows.tolist()):
-            if row < self.count and self.diverged[row] is None:
-                weights = {name: x[place].clone() for name, x in {**self.rest, **before}.items()}
-                own = {name: x[place].clone() for name, x in update.items()}
-                trial = self.trials[row]
-                found = measure(self.looked[trial.seed], weights, own, self.t / self.steps, trial.batch_size, wholly)
+            if row >= self.count or self.diverged[row] is not None:
+                continue
+            weights = {name: x[place].clone() for name, x in {**self.rest, **before}.items()}
+            own = {name: x[place].clone() for name, x in update.items()}
+            trial = self.trials[row]
+            found = measure(
+                self.looked[trial.seed],
+                weights,
+                own,
+                self.earlier.get(row),
+                self.index[self.seeds.index(trial.seed)],
+                trial.batch_size,
+                self.t / self.steps,
+                factor,
+                self.looks[self.t],
+            )
+            if found.finite:
                 self.seen[row].points.append(found)
+            self.earlier[row] = weights
         self.spent += time.perf_counter() - started
+
+
+def _rows(stack: Tensor) -> Tensor:
+    """Each row of a stack in one line, in double precision."""
+    return stack.reshape(len(stack), -1).double()
 
 
 def _lengths(stacks: Iterable[Tensor]) -> Tensor:
     """Each row's length over all of its tensors, `[rows]`."""
-    squares = [x.flatten(1).double().square().sum(1) for x in stacks]
-    return torch.stack(squares).sum(0).sqrt()
+    return torch.stack([_rows(x).square().sum(1) for x in stacks]).sum(0).sqrt()

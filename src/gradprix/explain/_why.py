@@ -1,30 +1,31 @@
 """Why a race came out as it did: final runs trained once more and looked into, within a budget of seconds."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from gradprix.race import Engine, Plan, Result
+from gradprix.race import Engine, Entry, Plan, Result
 from gradprix.race._journal import Journal
 from gradprix.race._network import Form
 from gradprix.race._plan import made_by
-from gradprix.race._trial import form
+from gradprix.race._trial import Trial, form
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
 
-from ._character import character
 from ._reasons import averaged, diverged, reasons
 from ._trace import step
-from ._watch import watch
+from ._watch import Seen, watch
 
-SEEDS = 3
-"""Final runs of each entry that are looked into."""
+SEEDS = 5
+"""Final runs of each entry that are looked into: intervals are over runs."""
 SECONDS = 60.0
-"""For looking into all of them; training them again comes on top, about as long as three seeds of the race took."""
+"""For looking into all of them; training them again comes on top."""
+MEASURES = 2
+"""Counts up when what is measured changes: what was kept before is measured anew."""
 
 
 def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) -> Result:
@@ -43,12 +44,15 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
     Raises:
         ValueError: for a training loop of one's own, whose networks nobody but it holds.
     """
-    if result.record.get("why", {}).get("plan") == plan.key:
-        return result
     explainable(plan)
+    kept = result.record.get("why")
+    if kept is not None and kept["of"] == [plan.key, MEASURES] and kept["budget"] >= seconds:
+        return result
     started = time.perf_counter()
-    found = {"plan": plan.key, "seeds": min(SEEDS, plan.seeds), **_look(plan, result, engine, seconds)}
-    record = {**result.record, "why": {**found, "seconds": round(time.perf_counter() - started, 1)}}
+    entries = _look(plan, result, engine, seconds)
+    took = round(time.perf_counter() - started, 1)
+    found = {"of": [plan.key, MEASURES], "budget": seconds, "runs": min(SEEDS, plan.seeds), "seconds": took}
+    record = {**result.record, "why": {**found, "entries": entries}}
     if result.folder is not None:
         with Journal(result.folder, made=made_by()) as journal:
             journal.write("why", record["why"])
@@ -67,55 +71,58 @@ def _look(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[st
     if result.folder is not None:
         with Journal(result.folder, made=made_by()) as journal:
             how = Form(**journal.read("form"))
-    tuned = {entry["name"]: entry["tuned"] for entry in result.record["entries"]}
-    wanted = [
-        (plan.final_trial(entry, tuned[entry.name], seed), entry)
-        for entry in plan.entries
-        for seed in range(min(SEEDS, plan.seeds))
-    ]
-    wanted.sort(key=lambda pair: (pair[0].batch_size, pair[0].schedule, form(pair[0])))
-    runs: dict[str, list[Any]] = {entry.name: [] for entry in plan.entries}
-    for _, lane in groupby(wanted, key=lambda pair: (pair[0].batch_size, pair[0].schedule)):
-        trials, entries = zip(*lane, strict=True)
-        share = len(trials) / len(wanted)
-        for entry, seen in zip(entries, engine.ask(watch, plan.task, trials, how, seconds * share), strict=True):
-            runs[entry.name].append(seen)
     by_name = {entry["name"]: entry for entry in result.record["entries"]}
-    explained = {}
-    for entry in plan.entries:
-        point = tuned[entry.name]
-        size = point.get("batch_size", plan.batch_size(entry))
-        edge = None
-        if isinstance(entry.rule, Rule):
-            edge = settles_below(entry.rule, tuple(sorted(entry.values(**{**point, "lr": 1.0}).items())))
-        each = reasons(runs[entry.name], size, point["lr"], edge)
-        lost = diverged(by_name[entry.name]["final"]["lost"])
-        explained[entry.name] = {
-            "reasons": [reason.to_dict() for reason in [*each, *([lost] if lost else [])]],
-            "moves": averaged(runs[entry.name]),
-        }
-    return {"entries": explained}
+    seeds = range(min(SEEDS, plan.seeds))
+    wanted = [(plan.final_trial(e, by_name[e.name]["tuned"], seed), e.name) for seed in seeds for e in plan.entries]
+    # A lane a seed: no wider than the entries are many, so that looking takes no more memory than the race did.
+    wanted.sort(key=lambda pair: (pair[0].seed, _alike(pair[0]), form(pair[0])))
+    runs: dict[str, list[Seen]] = {entry.name: [] for entry in plan.entries}
+    for _, lane in groupby(wanted, key=lambda pair: (pair[0].seed, _alike(pair[0]))):
+        trials, names = zip(*lane, strict=True)
+        share = len(trials) / len(wanted)
+        for name, seen in zip(names, engine.ask(watch, plan.task, trials, how, seconds * share), strict=True):
+            runs[name].append(seen)
+    return {entry.name: _explained(plan, entry, by_name[entry.name], runs[entry.name]) for entry in plan.entries}
+
+
+def _alike(trial: Trial) -> tuple[int, str]:
+    """What trials of a lane have in common."""
+    return trial.batch_size, trial.schedule
+
+
+def _explained(plan: Plan, entry: Entry, told: Mapping[str, Any], runs: Sequence[Seen]) -> dict[str, Any]:
+    """What is said of an entry, as JSON."""
+    point, edge = told["tuned"], None
+    if isinstance(entry.rule, Rule):
+        edge = settles_below(entry.rule, tuple(sorted(entry.values(**point).items())))
+    found = reasons(runs, point.get("batch_size", plan.batch_size(entry)), point["lr"], edge)
+    if (lost := diverged(told["final"]["lost"])) is not None:
+        found.append(lost)
+    return {"reasons": [reason.to_dict() for reason in found], "moves": averaged(runs)}
 
 
 @lru_cache(maxsize=256)
 def settles_below(rule: Rule, values: tuple[tuple[str, Any], ...]) -> float | None:
     """The largest product of rate and curvature at which a rule settles on a parabola, found by trying the rule.
 
-    2 for gradient descent, 2 (1 + β) for heavy ball. None for rules whose steps do not grow with the gradient: they
-    have no such edge, and for those of matrices.
+    2 for gradient descent, 2 (1 + β) for heavy ball. None for rules whose steps do not grow with the gradient, which
+    have no such edge, for those of whole tensors, and where the edge is not between 0.0001 and 100,000.
 
     Args:
         rule: the rule.
-        values: all of its hyperparameters; the rate is not used.
+        values: all of its hyperparameters, as in a dict's items.
     """
     own: Mapping[str, Any] = dict(values)
-    if rule.of_matrices or rule.scope != "element" or rule.evaluate is not None:
+    lr = own["lr"]
+    if rule.scope != "element" or rule.evaluate is not None or not lr > 0:
         return None
-    if abs(character(rule, **{**own, "lr": 1e-3}).scale - 100) > 1:
+    ones, plain = torch.ones(1, dtype=torch.float64), {**own, "weight_decay": 0.0}
+    once, more = (float(step(rule, plain, 1, ones, size * ones, {})["x"] - 1) for size in (1.0, 100.0))
+    if abs(more - 100 * once) > 1e-6 * abs(more):
         return None
-    products = torch.logspace(-2, 2, 401, dtype=torch.float64)
-    x, state = torch.ones_like(products), dict[str, Any]()
+    products = torch.logspace(-4, 5, 1_801, dtype=torch.float64)
+    x, memory = torch.ones_like(products), dict[str, Any]()
     for t in range(1, 2_001):
-        x = step(rule, {**own, "lr": products}, t, x, x.clone(), state)["x"].clamp(-1e30, 1e30)
+        x = step(rule, own, t, x, products / lr * x, memory)["x"].clamp(-1e30, 1e30)
     settled = products[x.abs() < 1]
-    return float(settled.max()) if len(settled) else None
+    return float(settled.max()) if 0 < len(settled) < len(products) else None

@@ -10,6 +10,9 @@ from gradprix.rules._around import whole
 
 from ._code import compiled, source
 
+ALL = "_all_assigned_"
+"""What the generated code calls its result: no name of a rule's."""
+
 
 def terms(rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     """One step of a rule, with everything it named on the way.
@@ -46,7 +49,7 @@ def assigned(
 def _recorder(rule: Rule, kept: tuple[str, ...], truth: tuple[bool, ...]) -> Any:
     tree = whole(rule)
     folded = tree.fold(dict(zip(sorted(tree.conditions), truth, strict=True)), kept)
-    body = ["found = []"]
+    body = [f"{ALL} = []"]
     for assign in folded.assigns:
-        body += [f"{assign.name} = {source(assign.value)}", f"found.append(({assign.name!r}, {assign.name}))"]
-    return compiled("terms", ("h", "t", "x", "g", *folded.state), [*body, "return found"])
+        body += [f"{assign.name} = {source(assign.value)}", f"{ALL}.append(({assign.name!r}, {assign.name}))"]
+    return compiled("terms", ("h", "t", "x", "g", *folded.state), [*body, f"return {ALL}"])

@@ -62,7 +62,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         cost = {"seconds": round(course.seconds, 2), "step_seconds": course.time_steps(finals)}
         record = make_record(plan, described, course.tried, tuned, finals, cost, looks)
         explained = journal.read("why")
-        if explained is not None and explained["plan"] == plan.key:
+        if explained is not None and explained["of"][0] == plan.key:
             record["why"] = explained
         journal.write("record", record)
     return Result(record, out, len(finished & course.used))

@@ -1,5 +1,6 @@
 """The same optimizers raced on several tasks: who leads where, and what one choice for all would cost."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -97,9 +98,10 @@ def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
 
     Returns:
         `text`: sentences. `entries`: the smallest mean regret first. `tasks`: each one's metric, margin, means, leading
-        group, regrets and diverged runs. `profile`: for each entry the share of tasks on which its regret is at most so
-        many margins (Dolan & Moré 2002, doi:10.1007/s101070100263, with differences in the place of ratios), and its
-        95 % band over tasks drawn with replacement. `single`: for each entry its mean and its largest regret.
+        group (less those that only vary too much to be told from it, `vague`), regrets and diverged runs. `profile`:
+        for each entry the share of tasks on which its regret is at most so many margins (Dolan & Moré 2002,
+        doi:10.1007/s101070100263, with differences in the place of ratios), and its 95 % band over tasks drawn with
+        replacement. `single`: for each entry its mean and its largest regret.
         `crossings`: pairs that win against each other on different tasks, at 5 % for all pairs of all tasks together.
         `defaults`: for each entry on which tasks its default settings came within the margin of its tuned ones.
 
@@ -162,16 +164,21 @@ def _told(record: Record) -> dict[str, Any]:
     turn = 1 if metric["higher_is_better"] else -1
     best = max(means, key=lambda name: turn * means[name])
     margin = metric["margin"] * (abs(means[best]) if metric["relative"] else 1)
+    leads = [entry["name"] for entry in entries if entry["leads"]]
+    # As in the answer of a race: what is behind an entry that something wins against only leads by varying too much.
+    behind = max((turn * means[name] for name in means if name not in leads), default=-math.inf)
+    vague = [name for name in leads if turn * means[name] < behind]
     return {
         "metric": metric,
         "trivial": record["plan"]["trivial"],
         "about": record["about"],
         "margin": margin,
         "means": means,
-        "leads": [entry["name"] for entry in entries if entry["leads"]],
+        "leads": [name for name in leads if name not in vague],
+        "vague": vague,
         "take": record["verdict"]["take"],
         "pairs": [{key: pair[key] for key in PAIR} for pair in record["verdict"]["pairs"]],
-        "regrets": {name: turn * (means[best] - mean) / margin for name, mean in means.items()},
+        "regrets": {name: abs(means[best] - mean) / margin for name, mean in means.items()},
         "rates": {entry["name"]: entry["tuned"]["lr"] for entry in entries},
         "windows": {entry["name"]: entry["window"] for entry in entries},
         "diverged": {entry["name"]: entry["final"]["diverged"] for entry in entries},

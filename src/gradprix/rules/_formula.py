@@ -59,7 +59,7 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
         return own, LOOSEST if own.startswith("−") else POWER if "e" in own else ATOM
     match node:
         case Number(value):
-            return f"{value:g}", ATOM
+            return f"{value:g}" if float(f"{value:g}") == value else repr(value), ATOM
         case Name(name) | Hyper(name):
             return symbol(name), ATOM
         case Call("+" | "-" | "<" | "<=" | ">" | ">=" | "==" | "!=" as operator, (a, b)):

@@ -29,7 +29,7 @@ def answer(result: Result) -> RenderableType:
     record = result.record
     where = f"  Report: {result.folder / REPORT}" if result.folder else ""
     last = f"{record['verdict']['protocol']}, {record['cost']['seconds']:.0f} s.{where}"
-    return Group(Text(result.text), Text(last), Text(), standings(record), *notes(record))
+    return Group(Text(result.text), Text(last), Text(), standings(record), *notes(record), *reasons(record))
 
 
 def standings(record: dict[str, Any]) -> Table:
@@ -65,6 +65,16 @@ def notes(record: dict[str, Any]) -> list[Text]:
     if (form := record["plan"]["form"]).startswith("one at a time"):
         lines.append(f"The networks were trained {form}.")
     return [Text(line) for line in lines]
+
+
+def reasons(record: dict[str, Any]) -> list[Text]:
+    """What is clear of why each placed where it did, if somebody looked."""
+    if "why" not in record:
+        return []
+    found = record["why"]["entries"]
+    said = [f"  {name}: {r['words']}" for name, entry in found.items() for r in entry["reasons"] if r["words"]]
+    head = f"Why, from {record['why']['runs']} final runs of each that were looked into:"
+    return [Text(), Text(head), *map(Text, said or ["  nothing of it is clear; the report has the numbers."])]
 
 
 def value(metric: dict[str, Any], number: float) -> str:

@@ -43,8 +43,8 @@ def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
     lr = tuned(rule, ravine, STEPS, given=tuple(sorted(own.items())))
     return {
         **found,
-        "character": character(rule, **values),
-        "trace": trace(rule, ravine, STEPS, lr=lr, **own),  # type: ignore[arg-type]  # none of them is `seed`
+        "character": character(rule, values),
+        "trace": trace(rule, ravine, STEPS, values={**own, "lr": lr}),
         "lr": lr,
     }
 

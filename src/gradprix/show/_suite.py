@@ -14,7 +14,7 @@ from ._style import COLOURS, DASHES, INK, finish
 Summary = Mapping[str, Any]
 SHOWN = 8.0
 """Margins behind the best beyond which a profile is not drawn."""
-BANDS = 4
+BANDS = 2
 """Entries with bands: the best few; more hide each other."""
 
 
@@ -76,7 +76,7 @@ def profile(summary: Summary) -> go.Figure:
         )
     fig.update_xaxes(title="margins behind the best of a task", range=[0, SHOWN])
     fig.update_yaxes(title="share of tasks", ticksuffix=" %", range=[0, 103])
-    return finish(fig, 440, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    return finish(fig, 440, legend={"x": 1.01, "xanchor": "left", "y": 1})
 
 
 def table(summary: Summary) -> str:

@@ -35,7 +35,7 @@ def why(record: Record) -> str:
     rows = "".join(_row(entry["name"], found[entry["name"]]["reasons"], kinds) for entry in ranked(record))
     read = "; ".join(f"<b>{COLUMNS[kind][0]}</b>: {COLUMNS[kind][1]}" for kind in kinds)
     text = (
-        f"Measured in {record['why']['seconds']:,.0f} s on {record['why']['seeds']} final runs of each, trained once "
+        f"Measured in {record['why']['seconds']:,.0f} s on {record['why']['runs']} final runs of each, trained once "
         "more, over the middle half of training. In brackets: 95&nbsp;% intervals. A number is put into words, and "
         "printed bold, only where its whole interval is past a border fixed beforehand; the rest is not clear. "
         f"{read}."
@@ -58,8 +58,8 @@ def _row(name: str, reasons: list[dict[str, Any]], kinds: list[str]) -> str:
 
 def _number(reason: dict[str, Any]) -> str:
     """An estimate with its interval; None is infinite, or not known."""
-    if reason["high"] is None and reason["low"]:
-        return f"above {reason['low']:.2g}"
+    if reason["kind"] == "noise" and reason["words"] and reason["high"] is None:
+        return f"<b>above {reason['low']:.2g}</b>" if reason["low"] else "<b>no signal found</b>"
     if reason["number"] is None or reason["low"] is None or reason["high"] is None:
         return "not clear"
     number, low, high = (f"{reason[name]:.2g}".replace("-", "−") for name in ("number", "low", "high"))
@@ -74,6 +74,8 @@ def moves(record: Record) -> go.Figure:
     for entry in ranked(record):
         name, own = entry["name"], found[entry["name"]]["moves"]
         line = {"color": looks[name]["color"], "dash": looks[name]["dash"], "width": 1.8}
+        if not own["step"]:
+            continue  # every run that was looked into diverged
         last = max(own["step"])
         for column, panel in enumerate(PANELS, start=1):
             fig.add_scatter(
@@ -97,7 +99,7 @@ def moves(record: Record) -> go.Figure:
 def read_moves(record: Record) -> str:
     """What the three panels show."""
     return (
-        f"Over the course of training, medians of {record['why']['seeds']} runs. Left: how long an update is for its "
+        f"Over the course of training, medians of {record['why']['runs']} runs. Left: how long an update is for its "
         "gradient, with the schedule in it. Middle: how long it is for the weights it moves. Right: how straight it "
         "goes down the gradient of its batch: 1 is straight down, 0 is across, as where momentum or a rate for each "
         "weight turns it."
