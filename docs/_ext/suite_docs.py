@@ -7,6 +7,7 @@ from typing import Any
 from gradprix.race._answer import listed
 from gradprix.show import EVIDENCE
 from gradprix.show._evidence import evidence
+from gradprix.show._page import factor
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,7 +69,7 @@ def choices(file: Path = EVIDENCE) -> str:
         leads = [name for name, task in tasks.items() if entry in task["leads"]]
         kept = found["defaults"][entry]
         single = found["single"][entry]
-        windows = sorted(10 ** task["windows"][entry] for task in tasks.values())
+        windows = sorted(task["windows"][entry] for task in tasks.values())
         rows.append(
             (
                 f"`{entry}`",
@@ -76,7 +77,7 @@ def choices(file: Path = EVIDENCE) -> str:
                 f"{single['mean']:.1f}",
                 f"{single['most']:.1f}",
                 f"{sum(kept.values())} of {len(kept)}" if kept else "–",
-                f"×{windows[len(windows) // 2]:.2g}",
+                factor(windows[len(windows) // 2]),
                 str(sum(task["diverged"][entry] for task in tasks.values())),
             )
         )

@@ -45,7 +45,7 @@ def standings(record: dict[str, Any]) -> Table:
             value(metric, entry["final"]["mean"]),
             f"{value(metric, low)} to {value(metric, high)}",
             Text(_page.setting(entry["tuned"])),
-            f"× {10 ** entry['window']:.3g}" if entry["window"] else "-",
+            _page.factor(entry["window"]),
             _page.count(entry["updates"]),
         )
     return table
@@ -154,7 +154,7 @@ def choices(name: str) -> RenderableType:
             value(metric, row["mean"]),
             f"{row['margins']:.1f}",
             f"{row['lr']:g}",
-            f"× {10 ** row['window']:.3g}" if row["window"] else "-",
+            _page.factor(row["window"]),
             str(row["diverged"]),
         )
     return Group(*map(Text, text), Text(), table, Text("In bold: the leading group, which nothing wins against."))

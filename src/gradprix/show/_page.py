@@ -67,7 +67,8 @@ def margin(record: Record) -> str:
 
 def factor(decades: float) -> str:
     """A width in decades as the factor between its ends."""
-    return f"×{10**decades:.2g}" if decades else "none"
+    wide = 10**decades
+    return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}" if decades else "none"
 
 
 def read_ranking(record: Record) -> str:
