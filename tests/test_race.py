@@ -462,9 +462,11 @@ def test_with_an_official_test_set_intervals_are_over_its_examples_too(tmp_path:
         whole = sum(n * part for n, part in zip(sizes, outcome["test_parts"], strict=True)) / 297
         assert whole == pytest.approx(outcome["test_metric"])
     values = {entry["name"]: entry["final"]["values"] for entry in result.record["entries"]}
-    (alone,) = judge(values, higher_is_better=True, margin=0.005, level=0.035).pairs
+    kept = {"higher_is_better": True, "margin": 0.005, "level": result.record["verdict"]["looks"][0][1]}
+    (alone,), (both,) = (judge(values, **kept, parts=parts).pairs for parts in (None, result.record["parts"]))
     (pair,) = result.record["verdict"]["pairs"]
-    assert pair["ci95"][1] - pair["ci95"][0] > 0.9 * (alone.ci95[1] - alone.ci95[0])
+    assert pair["ci95"] == pytest.approx(both.ci95)
+    assert pair["ci95"] != pytest.approx(alone.ci95), "not of seeds alone"
     assert not gp.race("digits", **SMALL, processes=1).record["plan"]["crossed"]
 
 

@@ -164,11 +164,12 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str, preset: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "above"), [("mnist", 0.3), ("tailed", 0.3), ("diamonds", 0.9)])
-def test_a_small_race_is_stacked_and_beats_the_baseline(name: str, above: float, tmp_path: Path) -> None:
+def test_a_small_race_can_be_stacked_and_beats_the_baseline(name: str, above: float, tmp_path: Path) -> None:
     task = made(name, "small")
     result = race(task, "adamw,nesterov", trials=2, seeds=6, out=tmp_path / "race", processes=1)
 
-    assert result.record["plan"]["form"].startswith("stacked")
+    # Only time may speak against a stack, and how long one takes is the machine's business.
+    assert result.record["plan"]["form"].startswith(("stacked", "one at a time: a stack of it takes"))
     assert max(result.entries["mean"]) > task.baseline + above
     assert set(task.entries) <= set(ENTRIES)
 

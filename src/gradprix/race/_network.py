@@ -95,7 +95,7 @@ class Together:
 class Apart:
     """One row after the other, for what cannot be stacked: each a network as anybody would train it.
 
-    Its parameters are the rows of the stack, which something else steps.
+    Its parameters and buffers are the rows of the stacks, of which something else steps those of the parameters.
 
     Args:
         task: the problem, whose network and loss it is.
@@ -106,14 +106,14 @@ class Apart:
         self.task = task
         self.models = [fresh(task.model, seed) for seed in seeds]
         self.luck = [Luck(stream(seed, "noise")) for seed in seeds]
-        self.stack: dict[str, Tensor] = {}
+        self.stacks: dict[str, Tensor] = {}
 
     def gradients(
         self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The loss of each row, and the gradients of the leaves, stacked; zero for what a row does not use."""
         losses, gradients = [], [torch.zeros_like(x) for x in leaves.values()]
-        self._place(leaves)
+        self._place(leaves, rest)
         for row, model in enumerate(self.models):
             model.train()
             with self.luck[row]:
@@ -127,19 +127,19 @@ class Apart:
                 if x.grad is not None:
                     into[row] = x.grad
                     x.grad = None
-        self._place(leaves)
+        self._place(leaves, rest)
         return torch.stack(losses), list(gradients)
 
     def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
         """The outputs of each row and its loss."""
         outputs, losses = [], []
-        self._place(leaves)
+        self._place(leaves, rest)
         for row, model in enumerate(self.models):
             model.eval()
             with self.luck[row], torch.no_grad():
                 outputs.append(self._output(model, row, inputs))
                 losses.append(self.task.loss(outputs[-1], tree_map(itemgetter(row), targets)))
-        self._place(leaves)
+        self._place(leaves, rest)
         return tree_map(lambda *parts: torch.stack(parts), *outputs), torch.stack(losses)
 
     def keep(self, index: Tensor) -> None:
@@ -151,17 +151,26 @@ class Apart:
         args, kwargs = called_with(tree_map(itemgetter(row), inputs))
         return model(*args, **kwargs)
 
-    def _place(self, leaves: Tensors) -> None:
-        """Have the networks' parameters be the rows; what a network has put in the place of one goes into the row."""
-        same = self.stack.keys() == leaves.keys() and all(self.stack[name] is leaf for name, leaf in leaves.items())
+    def _place(self, leaves: Tensors, rest: Tensors) -> None:
+        """Have all that the networks hold be the rows; what one has put in the place of a row's goes into the row."""
+        stacks = {**rest, **leaves}
+        same = self.stacks.keys() == stacks.keys() and all(self.stacks[name] is stack for name, stack in stacks.items())
         for row, model in enumerate(self.models):
-            for name, leaf in leaves.items():
-                x, own = model.get_parameter(name), leaf[row]
+            for name, stack in stacks.items():
+                x, own = _held(model, name), stack[row]
                 if x.data_ptr() != own.data_ptr():
                     if same:
                         own.copy_(x.detach())
                     x.data = own
-        self.stack = dict(leaves)
+        self.stacks = stacks
+
+
+def _held(model: nn.Module, name: str) -> Tensor:
+    """A parameter or a buffer of a network."""
+    try:
+        return model.get_parameter(name)
+    except AttributeError:
+        return model.get_buffer(name)
 
 
 @contextlib.contextmanager
