@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradprix import cli
-from gradprix.explain import LANDSCAPES
+from gradprix.explain import LANDSCAPES, kinds
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
 
@@ -205,7 +205,7 @@ def test_without_optimizers_there_is_the_surface():
 )
 def test_what_a_memory_is_of_is_found_by_asking_the_rule(name, expected):
     racer = Racer(name)
-    assert _terms.kinds(racer.rule, tuple(racer.entry.values(0.1).items())) == expected
+    assert kinds(racer.rule, tuple(racer.entry.values(0.1).items())) == expected
 
 
 @pytest.mark.parametrize("name", RACERS)
@@ -216,7 +216,7 @@ def test_a_step_is_laid_open_for_every_optimizer(name):
     assert moves[-1].values == pytest.approx(now.after, rel=1e-6)
     names = [trace.name for trace in _step.figure(state).data]
     assert "the update, to scale" in names
-    memories = _terms.kinds(found.rule, tuple(found.values.items()))
+    memories = kinds(found.rule, tuple(found.values.items()))
     assert any("squares" in str(n) for n in names) == any(kind == "size" and power for kind, power in memories.values())
     assert any("the mean" in str(n) for n in names) == (("mean", 1) in memories.values())
     rows = list(_export.rows("arrows", state))

@@ -3,12 +3,13 @@
 from ._character import Character, character
 from ._descend import descend, tuned
 from ._equations import Equation, equations, number
+from ._gain import gain, kinds, settles_below
 from ._landscape import LANDSCAPES, Landscape
 from ._names import Subject, subject
 from ._reasons import Reason
 from ._slice import SLICES, Plane, digits_path, digits_plane, nearest, path, sampled, through
 from ._trace import Layer, Trace, step, trace
-from ._why import explainable, settles_below, why
+from ._why import explainable, why
 
 __all__ = [
     "LANDSCAPES",
@@ -27,6 +28,8 @@ __all__ = [
     "digits_plane",
     "equations",
     "explainable",
+    "gain",
+    "kinds",
     "nearest",
     "number",
     "path",

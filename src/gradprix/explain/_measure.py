@@ -35,7 +35,8 @@ class Point:
             (kᵀh + lᵀg) / 2.
         spread: tr Σ, the variance of one example's gradient; not a number where it was not looked at.
         signal: |G|², without what noise adds to it; likewise.
-        sharpness: λmax; likewise.
+        sharpness: λmax of H; likewise.
+        seen: λmax of √P H √P, where P holds the rule's gain for each weight: the curvature that it sees; likewise.
     """
 
     share: float
@@ -47,6 +48,7 @@ class Point:
     spread: float = NAN
     signal: float = NAN
     sharpness: float = NAN
+    seen: float = NAN
 
     @property
     def finite(self) -> bool:
@@ -64,6 +66,7 @@ def measure(
     share: float,
     factor: float,
     wholly: bool,
+    gains: Tensors | None = None,
 ) -> Point:
     """Look into a network.
 
@@ -77,6 +80,7 @@ def measure(
         share: how far the run is.
         factor: on the learning rate at the step.
         wholly: whether noise and sharpness are wanted, which take longest.
+        gains: the rule's gain for each weight, where it has one.
     """
     rest = {name: x for name, x in weights.items() if name not in update}
     x = [weights[name].detach().requires_grad_() for name in update]
@@ -94,7 +98,16 @@ def measure(
     if 0 < batch_size < count:
         each = [_gradient(looked.loss(here, *batch), x) for batch in looked.batches(batch_size, BATCHES)]
         spread, signal = noise(each, batch_size, count)
-    return replace(found, spread=spread, signal=signal, sharpness=sharpness(curved, x))
+    sharp = sharpness(curved, x)
+    if gains is None or not all(bool(p.isfinite().all()) for p in gains.values()):
+        return replace(found, spread=spread, signal=signal, sharpness=sharp)
+    roots = [gains[name].sqrt() for name in update]
+
+    def seen_by_it(vector: Sequence[Tensor]) -> list[Tensor]:
+        bent = curved([r * v for r, v in zip(roots, vector, strict=True)])
+        return [r * h for r, h in zip(roots, bent, strict=True)]
+
+    return replace(found, spread=spread, signal=signal, sharpness=sharp, seen=sharpness(seen_by_it, x))
 
 
 def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Tensor]) -> float:

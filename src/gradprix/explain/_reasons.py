@@ -60,20 +60,19 @@ class Reason:
         return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in vars(self).items()}
 
 
-def reasons(runs: Sequence[Seen], batch_size: int, lr: float, edge: float | None) -> list[Reason]:
+def reasons(runs: Sequence[Seen], batch_size: int, edge: float | None) -> list[Reason]:
     """What was measured of an entry's runs; of those that came to their end.
 
     Args:
         runs: those that were watched, under different seeds.
         batch_size: examples a step; 0 for all.
-        lr: the tuned learning rate.
-        edge: the largest rate times curvature at which the rule settles on a parabola; None where there is no such.
+        edge: the largest gain times curvature at which the rule settles on a parabola; None where there is no such.
     """
     lasted = [run for run in runs if run.lasted and run.points]
     points = [_part(run, MIDDLE) for run in lasted]
     found = [steps(points)]
     if edge is not None:
-        found.append(sharp(points, lr, edge))
+        found.append(sharp(points, edge))
     if batch_size:
         found.append(noise(points, batch_size))
     found.append(worn(lasted))
@@ -97,10 +96,10 @@ def steps(points: Points) -> Reason:
     return Reason("steps", number, low, high, _count(points), words)
 
 
-def sharp(points: Points, lr: float, edge: float) -> Reason:
-    """The learning rate times the largest curvature, as a share of where the rule ceases to settle."""
-    kept = [[p for p in run if math.isfinite(p.sharpness)] for run in points]
-    each = [[lr * p.factor * p.sharpness / edge for p in run] for run in kept if run]
+def sharp(points: Points, edge: float) -> Reason:
+    """The largest curvature that the rule sees, with its gain in it, as a share of where the rule ceases to settle."""
+    kept = [[p for p in run if math.isfinite(p.seen)] for run in points]
+    each = [[p.seen / edge for p in run] for run in kept if run]
     number, low, high = _jackknife(lambda runs: float(np.mean([np.mean(each[i]) for i in runs])), len(each))
     words = "Its rate is above what the sharpest direction allows: there it cannot settle." if low > 1 else ""
     return Reason("edge", number, low, high, _count(kept), words)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gradprix.kernels import Stacked
 from gradprix.race._lane import Lane
 from gradprix.race._network import Form, quiet
 from gradprix.race._trial import Outcome, Trial
+from gradprix.rules import Rule
 from gradprix.tasks import Task
 
+from ._gain import gain, settles_below
 from ._looked import Looked
 from ._measure import Point, measure
 
@@ -133,11 +136,30 @@ class Watched(Lane):
                 self.t / self.steps,
                 factor,
                 self.looks[self.t],
+                self._gains(place, trial, factor) if self.looks[self.t] else None,
             )
             if found.finite:
                 self.seen[row].points.append(found)
             self.earlier[row] = weights
         self.spent += time.perf_counter() - started
+
+    def _gains(self, place: int, trial: Trial, factor: float) -> Tensors | None:
+        """The rule's gain for each weight of a row; None where it has none, or is no rule."""
+        assert self.steppers is not None
+        if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
+            return None
+        values, names, found = {**trial.values, "lr": trial.values["lr"] * factor}, list(self.leaves), {}
+        for block, chosen, stepper in self.steppers.each:
+            if not block.start <= place < block.stop or not isinstance(stepper, Stacked):
+                continue
+            row = place - block.start
+            numbers = dict(zip(stepper.split.numbers, stepper.numbers[row], strict=True))
+            for k, index in enumerate(chosen):
+                columns = zip(stepper.split.tensors, stepper.state, strict=False)  # bfloat16 has one more
+                state = {**numbers, **{name: column[k][row] for name, column in columns}}
+                x = self.leaves[names[index]][place]
+                found[names[index]] = gain(trial.rule, values, stepper.t, state).to(x.dtype).expand_as(x)
+        return found if len(found) == len(names) else None
 
 
 def _rows(stack: Tensor) -> Tensor:

@@ -2,11 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
-
-import torch
 
 from gradprix.race import Engine, Entry, Plan, Result
 from gradprix.race._journal import Journal
@@ -16,15 +13,15 @@ from gradprix.race._trial import Trial, form
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
 
+from ._gain import settles_below
 from ._reasons import averaged, diverged, reasons
-from ._trace import step
 from ._watch import Seen, watch
 
 SEEDS = 5
 """Final runs of each entry that are looked into: intervals are over runs."""
 SECONDS = 60.0
 """For looking into all of them; training them again comes on top."""
-MEASURES = 2
+MEASURES = 3
 """Counts up when what is measured changes: what was kept before is measured anew."""
 
 
@@ -95,34 +92,7 @@ def _explained(plan: Plan, entry: Entry, told: Mapping[str, Any], runs: Sequence
     point, edge = told["tuned"], None
     if isinstance(entry.rule, Rule):
         edge = settles_below(entry.rule, tuple(sorted(entry.values(**point).items())))
-    found = reasons(runs, point.get("batch_size", plan.batch_size(entry)), point["lr"], edge)
+    found = reasons(runs, point.get("batch_size", plan.batch_size(entry)), edge)
     if (lost := diverged(told["final"]["lost"])) is not None:
         found.append(lost)
     return {"reasons": [reason.to_dict() for reason in found], "moves": averaged(runs)}
-
-
-@lru_cache(maxsize=256)
-def settles_below(rule: Rule, values: tuple[tuple[str, Any], ...]) -> float | None:
-    """The largest product of rate and curvature at which a rule settles on a parabola, found by trying the rule.
-
-    2 for gradient descent, 2 (1 + β) for heavy ball. None for rules whose steps do not grow with the gradient, which
-    have no such edge, for those of whole tensors, and where the edge is not between 0.0001 and 100,000.
-
-    Args:
-        rule: the rule.
-        values: all of its hyperparameters, as in a dict's items.
-    """
-    own: Mapping[str, Any] = dict(values)
-    lr = own["lr"]
-    if rule.scope != "element" or rule.evaluate is not None or not lr > 0:
-        return None
-    ones, plain = torch.ones(1, dtype=torch.float64), {**own, "weight_decay": 0.0}
-    once, more = (float(step(rule, plain, 1, ones, size * ones, {})["x"] - 1) for size in (1.0, 100.0))
-    if abs(more - 100 * once) > 1e-6 * abs(more):
-        return None
-    products = torch.logspace(-4, 5, 1_801, dtype=torch.float64)
-    x, memory = torch.ones_like(products), dict[str, Any]()
-    for t in range(1, 2_001):
-        x = step(rule, own, t, x, products / lr * x, memory)["x"].clamp(-1e30, 1e30)
-    settled = products[x.abs() < 1]
-    return float(settled.max()) if 0 < len(settled) < len(products) else None

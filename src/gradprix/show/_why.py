@@ -12,10 +12,7 @@ from ._style import finish, styles
 
 COLUMNS = {
     "steps": ("steps", "how far a step goes: 0.5 is the bottom of the parabola along it, above 1 the loss would rise"),
-    "edge": (
-        "rate × sharpness",
-        "as a share of where the rule ceases to settle; for rules whose steps grow with gradients",
-    ),
+    "edge": ("sharpness", "the largest curvature as the rule sees it, over where it ceases to settle, which is 1"),
     "noise": ("noise scale", "in batches of its own size: many times more, and a step is mostly noise"),
     "rate": ("rate left", "the late effective rate over the early one, the schedule taken out"),
     "hard": ("hardest tenth", "how much of the step goes to them, in units of what the plain gradient gives"),

@@ -7,14 +7,14 @@ from dash import Dash, Input, Output, dcc, html
 from dash.exceptions import PreventUpdate
 from plotly import graph_objects as go
 
-from gradprix.explain import Trace, number
+from gradprix.explain import Trace, kinds, number
 
 from ._arrows import arrows
 from ._controls import aria
 from ._landscape import graph, three
 from ._run import run
 from ._state import Racer, State, read
-from ._terms import Step, kinds, step, traced
+from ._terms import Step, step, traced
 
 
 def layout() -> html.Section:
