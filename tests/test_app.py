@@ -1,7 +1,12 @@
 import json
 import math
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
@@ -436,3 +441,64 @@ def test_a_port_that_is_taken_is_one_sentence():
         answer = CliRunner().invoke(cli.app, ["app", "--no-open", "--port", str(other.getsockname()[1])])
     assert answer.exit_code == 2
     assert "choose another port" in answer.stderr
+
+
+def sleeper(self: Races, state: State, name: str) -> list[str]:
+    return [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_of_races_that_are_asked_for_at_once_one_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Races, "_command", sleeper)
+    races, said = Races(tmp_path), []
+
+    def start() -> None:
+        try:
+            said.append(races.start(State()))
+        except ValueError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert said.count("digits") == 1
+        assert sum("A race is running" in each for each in said) == 4
+        assert len(races.started) == 1
+    finally:
+        races.close()
+    assert all(process.poll() is not None for process, _ in races.started.values())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
+    program = (
+        "import sys, threading, time\n"
+        "from gradprix.show.app import Races, serve\n"
+        "Races._command = lambda *_: [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "from gradprix.show.app._state import State\n"
+        "made = []\n"
+        "init = Races.__init__\n"
+        "Races.__init__ = lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0]\n"
+        "def ready(address):\n"
+        "    made[0].start(State())\n"
+        "    print(next(iter(made[0].started.values()))[0].pid, flush=True)\n"
+        f"serve(0, open_browser=False, runs=__import__('pathlib').Path({str(tmp_path)!r}), ready=ready)\n"
+    )
+    app_ = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert app_.stdout is not None
+    race = int(app_.stdout.readline())
+    app_.send_signal(getattr(signal, name))
+    app_.communicate(timeout=60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(race, 0)
+
+
+def test_a_malformed_origin_is_refused(tmp_path: Path) -> None:
+    client = make(Races(tmp_path), "127.0.0.1").server.test_client()
+
+    for origin in ("http://[", "null", "http://elsewhere"):
+        assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": origin}).status_code == 403
+    assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"}).status_code == 200

@@ -1,5 +1,6 @@
 """The app: a local page on which optimizers race down surfaces, lay open their steps, and race on tasks."""
 
+import signal
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -33,6 +34,11 @@ def serve(
         PortTakenError: when something else listens there.
         ValueError: for a host that is not this machine's.
     """
+    if threading.current_thread() is threading.main_thread():
+        # However it is told to end, it ends the races that it has started, which would go on alone.
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.default_int_handler)
     races = Races(runs)
     server = listen(make(races, host), port, host)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host

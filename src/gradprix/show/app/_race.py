@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from dash import Dash, Input, Output, ctx, dcc, html, no_update
 from dash import State as Held
@@ -139,7 +140,7 @@ def report(progress: Progress) -> Any:
     """The report, inside the page."""
     if not progress.finished:
         return None
-    address = f"/runs/{progress.name}/report.html"
+    address = f"/runs/{quote(progress.name)}/report.html"
     return [
         html.P(html.A("Open the report in a tab of its own", href=address, target="_blank")),
         html.Iframe(src=address, title=f"Report of {progress.name}", className="report"),

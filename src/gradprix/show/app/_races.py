@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class Races:
 
     home: Path
     started: dict[str, tuple["subprocess.Popen[bytes]", IO[bytes]]] = field(default_factory=dict)
+    lock: "threading.Lock" = field(default_factory=threading.Lock, repr=False)
 
     def names(self) -> list[str]:
         """Of all races that are kept, also those of suites, the latest first."""
@@ -78,13 +80,21 @@ class Races:
         """
         if len(state.names) < 2:
             raise ValueError("A race needs two optimizers or more.")
+        with self.lock:  # requests come on threads of their own
+            return self._start(state)
+
+    def _start(self, state: State) -> str:
         if any(process.poll() is None for process, _ in self.started.values()):
             raise ValueError("A race is running. Wait for it, or stop it: two at once would only slow each other down.")
         names = (state.task, *(f"{state.task}-{n}" for n in range(2, 1000)))
         name = next(name for name in names if not (self.home / name).exists() or self._goes_on(name, state))
         said = tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
-            self._command(state, name), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+            self._command(state, name),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,  # the terminal's Ctrl-C is the app's, which then stops the race
         )
         if name in self.started:
             self.started[name][1].close()
