@@ -51,10 +51,15 @@ PLANTED: list[tuple[Callable[..., Finding], tuple[Any, ...], str]] = [
     (noise.falls, (about(-1.0), about(0.3)), "holds"),
     (noise.falls, (about(-0.5), about(0.3)), "does not hold"),
     (noise.falls, (about(-0.96, 0.1), about(0.3)), "not settled"),
-    (outliers.on_both, (about(1.5), about(1.3), ""), "holds"),
-    (outliers.on_both, (about(1.5), about(1.0), ""), "holds only if"),
-    (outliers.on_both, (about(1.02), about(1.0), ""), "does not hold"),
-    (outliers.on_both, (about(1.12, 0.2), about(1.5), ""), "not settled"),
+    (outliers.neglected, ({("rare", 0.8): about(1.5), ("mislabelled", 0.8): about(1.3)}, ""), "holds"),
+    (outliers.neglected, ({("rare", 0.8): about(1.5), ("mislabelled", 0.8): about(1.0)}, ""), "holds only if"),
+    (outliers.neglected, ({("rare", 0.8): about(1.02), ("mislabelled", 0.8): about(1.0)}, ""), "does not hold"),
+    (outliers.neglected, ({("rare", 0.8): about(1.12, 0.2), ("mislabelled", 0.8): about(1.0)}, ""), "not settled"),
+    (outliers.cured, ({("rare", 0.8): about(0.8), ("mislabelled", 0.8): about(0.9)}, ""), "holds"),
+    (outliers.cured, ({("rare", 0.8): about(0.1), ("mislabelled", 0.8): about(0.9)}, ""), "holds only if"),
+    (outliers.cured, ({("rare", 0.8): about(0.1)}, ""), "does not hold"),
+    (outliers.cured, ({("rare", 0.8): about(0.5, 0.2)}, ""), "not settled"),
+    (outliers.cured, ({}, ""), "not settled"),
     (stall.stalls, ((about(1.1), about(9.0)), (about(1.1), about(9.0)), about(0.3)), "holds"),
     (stall.stalls, ((about(3.0), about(9.0)), (about(1.1), about(9.0)), about(0.3)), "holds only if"),
     (stall.stalls, ((about(1.1), about(9.0)), (about(3.0), about(9.0)), about(0.3)), "holds only if"),
@@ -81,7 +86,8 @@ def test_a_verdict_follows_the_numbers(judged: Callable[..., Finding], given: tu
     finding = judged(*given)
     assert finding.verdict == verdict
     assert bool(finding.condition) == (verdict == "holds only if")
-    assert set(finding.measured) <= {x for part in given for x in flat(part) if isinstance(x, Measured)}
+    known = {x for part in given for x in flat(part) if isinstance(x, Measured)}
+    assert set(finding.measured) <= known | {outliers.NOTHING}
 
 
 def flat(part: Any) -> list[Any]:
@@ -164,8 +170,8 @@ def test_first_rises_and_levels() -> None:
     assert edge.first_rise([False] * len(edge.SHARES)) == edge.SHARES[-1]
     every = np.array([1.0, 0.9, 0.5, 0.3, 0.15])
     same = outliers.at_levels(every, np.log(every))
-    assert same == pytest.approx(np.mean(np.log(outliers.LEVELS))), "on the curve itself it is the levels"
-    assert outliers.at_levels(every, np.log(2 * every)) == pytest.approx(same + math.log(2))
+    assert same == pytest.approx(np.log(outliers.LEVELS)), "on the curve itself it is the levels"
+    assert outliers.at_levels(every, np.log(2 * every)) == pytest.approx([x + math.log(2) for x in same])
 
 
 def test_the_law_of_noise_is_read_off_a_lawful_one() -> None:

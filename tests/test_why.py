@@ -15,7 +15,7 @@ from gradprix import rules
 from gradprix.cli import app
 from gradprix.explain import gain, settles_below, why
 from gradprix.explain._looked import Looked
-from gradprix.explain._measure import Point, measure, sharpness
+from gradprix.explain._measure import Point, measure
 from gradprix.explain._measure import noise as noise_of
 from gradprix.explain._reasons import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
 from gradprix.explain._watch import Seen, watch
@@ -60,9 +60,6 @@ def line(inputs: Tensor, targets: Tensor, begin: list[float], **given: Any) -> T
     )
 
 
-NONE = torch.tensor([], dtype=torch.long)
-
-
 def looked_at(task: Task, rule: Rule, seeds: int = 5, batch_size: int | None = None, **values: Any) -> list[Seen]:
     size = task.batch_size if batch_size is None else batch_size
     trials = [Trial(rule, rule.values(**values), s, size, task.epochs, task.schedule, True) for s in range(seeds)]
@@ -102,8 +99,8 @@ def test_curvature_and_steps_are_those_of_the_dense_hessian() -> None:
     looked, twin = Looked(task, 0), Looked(task, 0)
     weights = {"w": torch.tensor([1.0, -1.0, 2.0, 0.5, 0.3])}
     update = {"w": torch.tensor([-0.1, 0.02, -0.1, 0.0, 0.3])}
-    found = measure(looked, weights, update, weights, NONE, 16, 0.5, 1.0, wholly=True)
-    halves = [(x.double(), y.double()) for x, y in twin.sample(16, NONE)]
+    found = measure(looked, weights, update, weights, 16, 0.5, 1.0, wholly=True)
+    halves = [(x.double(), y.double()) for x, y in twin.sample(16)]
     w, u = weights["w"].double(), update["w"].double()
     hessians = [x.T @ x / len(x) for x, _ in halves]
     g, h = (x.T @ (x @ w - y) / len(x) for x, y in halves)
@@ -119,26 +116,30 @@ def test_curvature_and_steps_are_those_of_the_dense_hessian() -> None:
     assert by_gradient == pytest.approx(float((k @ h + m @ g) / 2), rel=1e-4)
 
 
-def test_a_sample_is_new_at_each_look_and_leaves_out_what_the_step_saw() -> None:
+def test_samples_are_new_at_each_look() -> None:
     task = line(*cloud(400, [1.0, 1.0], 1.0), [0.0, 0.0])
-    looked, seen = Looked(task, 0), task.loaded.split(0).train[:100]
-    first, second = (torch.cat([x for x, _ in looked.sample(16, seen)]) for _ in range(2))
+    looked = Looked(task, 0)
+    first, second, third, _ = (x for _ in range(2) for x, _ in looked.sample(16))
 
+    assert len(first) == len(second) == 128
     assert not torch.equal(first, second)
-    used = {tuple(row) for row in task.loaded.inputs[seen].tolist()}
-    assert not used & {tuple(row) for row in first.tolist()}
-    everything = torch.cat([x for x, _ in looked.sample(0, seen)])
-    assert len(everything) == len(task.loaded.split(0).train), "a step of all examples leaves none"
+    assert not torch.equal(first, third)
+    everything, again = (x for x, _ in looked.sample(0))
+    assert len(everything) == len(again) == len(task.loaded.split(0).train), "of all, where a step is of all"
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 40])
-def test_sharpness_of_a_matrix_is_its_largest_eigenvalue(count: int) -> None:
-    half = torch.randn(count, count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
-    matrix = half + half.T
+def test_products_of_samples_are_unbiased() -> None:
+    inputs, targets = cloud(200, [1.0] * 10, 3.0)  # a noise scale of about as many examples as there are
+    task, w = line(inputs, targets, [0.5] * 10), torch.full((10,), 0.5)
+    train = task.loaded.split(0).train
+    whole = inputs[train].T @ (inputs[train] @ w - targets[train]) / len(train)
+    looked = Looked(task, 0)
+    found = [measure(looked, {"w": w}, {"w": -whole}, None, 4, 0.5, 1.0, wholly=False) for _ in range(400)]
+    lengths = torch.tensor([p.length for p in found])
 
-    found = sharpness(lambda v: [matrix @ v[0].double()], [torch.zeros(count, dtype=torch.float64)])
-
-    assert found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=0.05)
+    error = float(lengths.std()) / 20
+    assert float(lengths.mean()) == pytest.approx(float(whole @ whole), abs=3 * error)
+    assert error < 0.1 * float(whole @ whole)
 
 
 @pytest.mark.parametrize("share", [0.03, 2 / 3])

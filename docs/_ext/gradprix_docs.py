@@ -430,6 +430,7 @@ def claims_in_full(file: Path = RESULTS) -> str:
     parts = []
     for claim in committed(file)["claims"]:
         said = {"If it is so": claim["prediction"], "Decided by": claim["decides"], "Source": linked(claim["source"])}
+        said |= {"Revised": claim["revised"]} if claim.get("revised") else {}
         lines = [f"### {claim['id']}", f"**The account.** {plain(claim['statement'])}"]
         lines += [f"**{name}.** {text if name == 'Source' else plain(text)}" for name, text in said.items() if text]
         lines.append(f"**Verdict: {claim['verdict']}.** {plain(claim['says'])}")

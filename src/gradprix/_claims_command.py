@@ -96,6 +96,7 @@ def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
         "The account": record["statement"],
         "If it is so": record["prediction"],
         "Decided by": record["decides"],
+        "Revised": record["revised"],
         "Source": record["source"],
     }
     lines = [Text.assemble((f"{name}: ", "bold"), text) for name, text in parts.items() if text]

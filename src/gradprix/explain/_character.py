@@ -54,7 +54,9 @@ class Character:
         if float(self.rates[-1]) > 0:
             found += [_about_scale(self.scale), _about_time(self.exponent, self.rates), _about_first(self.rates)]
             share = f"{100 * self.noise:.3g} %"
-            found.append(f"Noise: of a gradient that is noise alone, {share} gets through to the weights.")
+            found.append(
+                f"Noise: of a gradient that is noise alone, {share} gets through to the weights, next to a steady one."
+            )
         else:
             found.append("It makes no step under a constant gradient, in the end.")
         if self.coasts > FAINT:
@@ -97,7 +99,7 @@ def character(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) 
         float(slope),
         float(rates[0]) / lr,
         float(larger[-1, 0].abs() / rates[-1]),
-        float(noisy[STEPS // 2 :].square().mean().sqrt() / rates[-1]),
+        float((noisy.square().mean(1) / draws.square().mean(1))[STEPS // 2 :].mean().sqrt() / rates[-1]),
         float((gone[STEPS // 2 :, 0].sum() / gone[STEPS // 2 - 1, 0]).nan_to_num(0.0)),
         float(1 + _updates(rule, full, 0 * ones, held=False)[:, 0].sum()),
         rule.memory(full),

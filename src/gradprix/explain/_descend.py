@@ -12,6 +12,7 @@ from gradprix.rules import Rule
 from gradprix.tasks._seeds import stream
 
 from ._landscape import Landscape
+from ._names import subject
 from ._trace import DIVERGED, step
 
 Values = Mapping[str, Any]
@@ -71,7 +72,7 @@ def _of_block(values: Values, rows: slice) -> Values:
 
 @lru_cache(maxsize=1024)
 def tuned(
-    rule: Rule,
+    rule: Rule | str,
     landscape: Landscape,
     steps: int,
     start: tuple[float, float] | None = None,
@@ -81,7 +82,7 @@ def tuned(
     """The learning rate of the ladder that ends lowest after so many steps, or gets there first.
 
     Args:
-        rule: the rule.
+        rule: the rule, or the name of an optimizer.
         landscape: where.
         steps: how many.
         start: where from; the landscape's own start when None.
@@ -91,6 +92,8 @@ def tuned(
     Returns:
         One of six rates a decade, as in a race.
     """
+    its = subject(rule)
+    rule, given = its.rule, (*its.fixed.items(), *given)
     low, high = rule.axes["lr"].at(0.0), rule.axes["lr"].at(1.0)
     rungs = [rung for rung in range(-60, 30) if low / 10**BEYOND <= rate(rung) <= high * 10**BEYOND]
     rates = torch.tensor([rate(rung) for rung in rungs], dtype=torch.float64)

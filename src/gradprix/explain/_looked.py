@@ -16,8 +16,8 @@ from gradprix.tasks._task import called_with
 
 Tensors = Mapping[str, Tensor]
 Examples = tuple[Any, Any]
-FEWEST, MOST, ALL = 64, 512, 2_048
-"""Examples of a sample: sixteen batches' worth, within the first two; up to so many where a step is of all examples."""
+FEWEST, MOST, ALL = 32, 256, 2_048
+"""Examples of a sample: eight batches' worth, within the first two; up to so many where a step is of all examples."""
 HARDEST = 0.1
 """The share of examples with the largest losses."""
 RARE = 0.4
@@ -45,20 +45,18 @@ class Looked:
         self.random = stream(seed, "explain")
         self.rare = self._rare()
 
-    def sample(self, batch_size: int, seen: Tensor) -> list[Examples]:
-        """Two halves of a new sample of training examples.
+    def sample(self, batch_size: int) -> list[Examples]:
+        """Two samples of training examples, new at each look and drawn without regard to each other or to the step.
+
+        Only so are products of their gradients, and with the step, unbiased: samples that avoid each other, or the
+        examples of the step, are less alike than chance would have it.
 
         Args:
-            batch_size: of the run; 0 for all.
-            seen: the examples of its step, which are left out: their noise is part of the step. None are where a step
-                is of all.
+            batch_size: of the run; 0 for all, of which both samples then are, if there are not too many.
         """
         self.looks += 1
-        left = self.train if batch_size == 0 else self.train[~torch.isin(self.train, seen)]
-        left = left if len(left) >= FEWEST else self.train
-        count = ALL if batch_size == 0 else min(max(16 * batch_size, FEWEST), MOST)
-        chosen = left[torch.randperm(len(left), generator=self.random)[:count]]
-        return [self._take(half) for half in chosen.chunk(2)]
+        count = ALL if batch_size == 0 else min(max(8 * batch_size, FEWEST), MOST)
+        return self.batches(count, 2)
 
     def batches(self, size: int, count: int) -> list[Examples]:
         """Batches of training examples, without replacement within each."""

@@ -23,15 +23,15 @@ TOLERANCE = 0.03
 class Point:
     """What was found at one step of one run, as sums that can be added over steps: one step is mostly noise.
 
-    With g and h the gradients of the loss of two halves of a sample, H the sample's Hessian, and u the update:
+    With g and h the gradients of the loss of two samples, H the Hessian of both, and u the update:
 
     Args:
         share: how far the run was.
         factor: what the schedule made of the learning rate.
         slope: uᵀ(g + h) / 2: what the loss changes by to first order.
         bend: uᵀHu.
-        length: gᵀh, which the noise of neither half adds to.
-        groups: for groups of examples with the gradients k and l of their loss in the two halves: uᵀ(k + l) / 2, and
+        length: gᵀh, which the noise of neither adds to.
+        groups: for groups of examples with the gradients k and l of their loss in the two samples: uᵀ(k + l) / 2, and
             (kᵀh + lᵀg) / 2.
         spread: tr Σ, the variance of one example's gradient; not a number where it was not looked at.
         signal: |G|², without what noise adds to it; likewise.
@@ -61,7 +61,6 @@ def measure(
     weights: Tensors,
     update: Tensors,
     earlier: Tensors | None,
-    seen: Tensor,
     batch_size: int,
     share: float,
     factor: float,
@@ -75,8 +74,7 @@ def measure(
         weights: every parameter and buffer before the step.
         update: what the step adds to each parameter that it moves.
         earlier: the weights some time before, by which examples are hard; without them groups are not looked at.
-        seen: the examples of the step.
-        batch_size: how many those are; 0 for all.
+        batch_size: examples of the step; 0 for all.
         share: how far the run is.
         factor: on the learning rate at the step.
         wholly: whether noise and sharpness are wanted, which take longest.
@@ -86,7 +84,7 @@ def measure(
     x = [weights[name].detach().requires_grad_() for name in update]
     u = list(update.values())
     here = {**rest, **dict(zip(update, x, strict=True))}
-    halves = looked.sample(batch_size, seen)
+    halves = looked.sample(batch_size)
     g, h = (_gradient(looked.loss(here, *half), x, graph=True) for half in halves)
     whole = [(a + b) / 2 for a, b in zip(g, h, strict=True)]
     curved = _times(whole, x)

@@ -131,10 +131,12 @@ def worn(runs: Sequence[Seen]) -> Reason:
         early, late = ((above[chosen].sum() / below[chosen].sum()) for above, below in sums)
         return float(late / early)
 
+    count = sum(map(_count, parts))
+    if not all(_surely_positive(each) for pair in sums for each in pair):
+        return Reason("rate", *UNKNOWN, count)  # of gradients that noise hides
     number, low, high = _jackknife(left, len(runs))
     words = "Its effective rate wore out beyond what the schedule asks: late steps are small for their gradients."
-    clear = all(_surely_positive(below) for _, below in sums) and high < STALLED
-    return Reason("rate", number, low, high, sum(map(_count, parts)), words if clear else "")
+    return Reason("rate", number, low, high, count, words if high < STALLED else "")
 
 
 def serves(points: Points, kind: Kind, group: str) -> Reason:

@@ -128,7 +128,7 @@ def nearest(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Pl
 def _laid(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, name: str, about: str) -> Plane:
     looked = Looked(task, seed)
     looked.model.eval()  # a picture is of the network that is used, without the noise of training
-    examples, _ = looked.sample(task.batch_size, torch.tensor([], dtype=torch.long))
+    examples, _ = looked.sample(task.batch_size)
     names = [key for key, p in looked.model.named_parameters() if p.requires_grad]
     shapes = [looked.model.get_parameter(key).shape for key in names]
     sizes = [shape.numel() for shape in shapes]

@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_map
 from gradprix import optim
 from gradprix.kernels import start, terms
 from gradprix.rules import Rule
-from gradprix.tasks import Task, schedule
+from gradprix.tasks import Task, built_in, schedule
 from gradprix.tasks._seeds import Luck, stream
 from gradprix.tasks._task import called_with
 
-from ._landscape import Landscape
+from ._landscape import LANDSCAPES, Landscape
 from ._names import subject
 
 KEPT = 64
@@ -107,7 +107,7 @@ class Problem(Protocol):
 
 def trace(
     rule: Rule | str,
-    where: Landscape | Task,
+    where: Landscape | Task | str,
     steps: int,
     *,
     start: Any = None,
@@ -121,8 +121,8 @@ def trace(
 
     Args:
         rule: a rule, or the name of an optimizer, as in `gradprix list optimizers`.
-        where: a landscape, in float64; or a task, whose network under this seed is trained with the batches, the noise
-            and the schedule of a race.
+        where: a landscape, in float64, or its name; or a task, or the name of one that is built in, whose network under
+            this seed is trained with the batches, the noise and the schedule of a race.
         steps: how many.
         start: where on a landscape, `[2]` or `[rows, 2]`: many descents at once; its own start when None.
         seed: of the noise in gradients, or of the network.
@@ -135,6 +135,8 @@ def trace(
     """
     its = subject(rule)
     rule = its.rule
+    if isinstance(where, str):
+        where = LANDSCAPES[where]() if where in LANDSCAPES else built_in(where)
     if steps < 1:
         raise ValueError(f"steps = {steps}: there must be 1 or more.")
     problem: Problem = _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else OnTask(where, seed)

@@ -87,11 +87,6 @@ class Watched(Lane):
         self.seconds, self.spent, self.t = seconds, 0.0, 0
         self.seen = [Seen() for _ in self.trials]
 
-    def step(self, index: Tensor, factor: float) -> Tensor:
-        """Step as any lane does, and know on which examples."""
-        self.index = index
-        return super().step(index, factor)
-
     def move(self, gradients: list[Tensor], factor: float) -> None:
         """Move as any lane does; at some steps, note by how much, and look."""
         self.t += 1
@@ -131,7 +126,6 @@ class Watched(Lane):
                 weights,
                 own,
                 self.earlier.get(row),
-                self.index[self.seeds.index(trial.seed)],
                 trial.batch_size,
                 self.t / self.steps,
                 factor,

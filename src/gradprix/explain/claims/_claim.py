@@ -68,6 +68,7 @@ class Claim:
         run: the experiment; True for a quick one, with fewer seeds.
         on: where it is tested: `"landscapes"`, `"networks"` or `"suite"` (the committed races on all tasks).
         source: the paper that says so, or that says otherwise, where there is one.
+        revised: what was changed after a first look at the numbers, and why; then the rule was not fixed beforehand.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Claim:
     run: Callable[[bool], Finding]
     on: Literal["landscapes", "networks", "suite"]
     source: str = ""
+    revised: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Result:
             "decides": self.claim.decides,
             "on": self.claim.on,
             "source": self.claim.source,
+            "revised": self.claim.revised,
             "measured": measured,
             "seconds": round(self.seconds, 1),
         }

@@ -134,9 +134,10 @@ CLAIMS = (
         "gd-gets-stuck",
         "Gradient descent on the whole data set gets stuck near the optimum.",
         "A loss that stays well above zero after many steps, at rates below the edge of stability 2/λ.",
-        f"On {N} random quadratics, at 0.5, 1, 1.5 and 1.9 over λ. Does not hold when at most {STUCK:g} of the loss is "
-        "left everywhere, and it is with noise added to the gradients that a constant rate hovers: the exponent of the "
-        f"rate in the hovering loss has its 95 % interval within {SLOPE:g} ± {SLOPE_EFFECT:g}. Holds when more is left "
+        f"On {N} random quadratics of condition number {CONDITION:g}, {STEPS:,} steps at 0.5, 1, 1.5 and 1.9 over λ. "
+        f"Does not hold when at most {STUCK:g} of the loss is left everywhere (a worse condition takes more steps), "
+        "and it is with noise added to the gradients that a constant rate hovers: the exponent of the rate in the "
+        f"hovering loss has its 95 % interval within {SLOPE:g} ± {SLOPE_EFFECT:g}. Holds when more is left "
         "without noise; else not settled.",
         stuck,
         "landscapes",

@@ -86,7 +86,8 @@ class Races:
     def _start(self, state: State) -> str:
         if any(process.poll() is None for process, _ in self.started.values()):
             raise ValueError("A race is running. Wait for it, or stop it: two at once would only slow each other down.")
-        names = (state.task, *(f"{state.task}-{n}" for n in range(2, 1000)))
+        own = state.task if state.size == "default" else f"{state.task}-{state.size}"  # as the command has it
+        names = (own, *(f"{own}-{n}" for n in range(2, 1000)))
         name = next(name for name in names if not (self.home / name).exists() or self._goes_on(name, state))
         said = tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
