@@ -213,6 +213,8 @@ def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
     """The race with why it came out so; as it was where its networks cannot be looked into, and what was wrong."""
     from gradprix.explain import why
 
+    if sys.stderr.isatty():
+        typer.echo("Training five final runs of each once more, and looking into them ...", err=True)
     try:
         return why(plan, result, engine)
     except Exception as error:  # the race is done, and its answer is not to be lost
