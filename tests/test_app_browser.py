@@ -233,6 +233,6 @@ def test_a_small_race_is_watched_to_its_end(page: Page, address: str):
     assert page.locator("#watched progress").count() == 0
     page.reload()
     expect(page.locator("#watched .first")).to_contain_text("digits-small")
-    expect(page.locator("#kept a")).to_have_text("digits")
+    expect(page.locator("#kept a")).to_have_text("digits-small")
     page.goto(f"{address}?tab=race&race=../../etc")
     expect(page.locator("#watched")).to_contain_text("There is no race")

@@ -36,7 +36,7 @@ def serve(
     """
     if threading.current_thread() is threading.main_thread():
         # However it is told to end, it ends the races that it has started, which would go on alone.
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGTERM", "SIGHUP", "SIGINT"):  # which is ignored where a shell starts it behind &
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.default_int_handler)
     races = Races(runs)
