@@ -487,16 +487,17 @@ def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
         "    print(next(iter(made[0].started.values()))[0].pid, flush=True)\n"
         f"serve(0, open_browser=False, runs=__import__('pathlib').Path({str(tmp_path)!r}), ready=ready)\n"
     )
-    app_ = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert app_.stdout is not None
-    try:
-        race = int(app_.stdout.readline())
-        app_.send_signal(getattr(signal, name))
-        app_.communicate(timeout=60)
-        with pytest.raises(ProcessLookupError):
-            os.kill(race, 0)
-    finally:
-        app_.kill()
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as app_:
+        assert app_.stdout is not None
+        try:
+            race = int(app_.stdout.readline())
+            app_.send_signal(getattr(signal, name))
+            app_.wait(timeout=60)
+            with pytest.raises(ProcessLookupError):
+                os.kill(race, 0)
+        finally:
+            app_.kill()
 
 
 def test_a_malformed_origin_is_refused(tmp_path: Path) -> None:
