@@ -5,19 +5,10 @@ python benchmarks/claims.py           # some minutes on two cores; docs/claims.m
 
 import argparse
 import json
-import os
-import platform
-from importlib import metadata
-from pathlib import Path
 
+from _made import made_by
 from gradprix._claims_command import watched
 from gradprix.explain.claims import ALL, RESULTS, committed, run
-
-
-def processor() -> str:
-    """What the machine calls its processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def main() -> None:
@@ -30,12 +21,7 @@ def main() -> None:
         found = {result.claim.id: result.to_dict() for result in run(ids or None, watch=watch)}
     kept = {**before, **found}
     records = [kept[name] for name in ALL if name in kept]
-    made = {
-        "command": "python benchmarks/claims.py",
-        "machine": {"cores": os.cpu_count(), "cpu": processor(), "system": platform.system()},
-        "versions": {name: metadata.version(name) for name in ("gradprix", "torch", "numpy", "scipy")},
-        "seconds": round(sum(record["seconds"] for record in records)),
-    }
+    made = made_by("python benchmarks/claims.py", round(sum(record["seconds"] for record in records)), "scipy")
     RESULTS.write_text(json.dumps({**made, "claims": records}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     for record in found.values():
         print(f"{record['id']}: {record['verdict']}")

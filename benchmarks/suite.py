@@ -6,11 +6,9 @@ python benchmarks/suite.py --out X    # kept in X, runs/suite otherwise; goes on
 
 import argparse
 import json
-import os
-import platform
-from importlib import metadata
 from pathlib import Path
 
+from _made import made_by
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
 from gradprix.show._picture import drawn
@@ -23,12 +21,6 @@ FIGURES = {
 }
 
 
-def processor() -> str:
-    """What the machine calls its processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def main() -> None:
     """Race on all tasks, and write the summary with what it was made by."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,12 +28,7 @@ def main() -> None:
     out = parser.parse_args().out
     with progress() as watch:
         summary = suite(suite_plans(), out, Local(), watch)
-    made = {
-        "command": "python benchmarks/suite.py",
-        "machine": {"cores": os.cpu_count(), "cpu": processor(), "system": platform.system()},
-        "versions": {name: metadata.version(name) for name in ("gradprix", "torch", "numpy")},
-        "seconds": sum(task["seconds"] for task in summary["tasks"].values()),
-    }
+    made = made_by("python benchmarks/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
     EVIDENCE.write_text(json.dumps({**made, **summary}, indent=1) + "\n")
     for name, (draw, title) in FIGURES.items():
         PICTURES.joinpath(f"suite-{name}.png").write_bytes(drawn(draw(summary), title))

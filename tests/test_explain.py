@@ -285,8 +285,10 @@ def test_names_lead_to_entries_rules_and_own_rules(tmp_path: Any, monkeypatch: p
         '@gp.rule("Me 2026", relation="SGD.", space={"lr": gp.log(1e-3, 1)}, lr=0.1)\n'
         'def mine(h, t, x, g):\n    """Mine."""\n    x = x - h.lr * g\n    return x\n\n'
         "import torch\n"
+        'ball = gp.Entry("ball", gp.rules.sgd, {"momentum": 0.5})\n'
     )
     monkeypatch.chdir(tmp_path)
+    assert subject("its_own.py:ball").fixed == {"momentum": 0.5}
     assert subject("its_own.py:mine").about == "Mine."
     with pytest.raises(ValueError, match="is no rule"):
         subject("torch.optim:SGD")

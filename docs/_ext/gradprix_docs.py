@@ -25,6 +25,7 @@ import torch
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
+from suite_docs import table
 
 from gradprix import optim, rules, tasks
 from gradprix.explain.claims import RESULTS, committed, counted
@@ -87,12 +88,6 @@ def code(text: str, caption: str = "", emphasized: Iterable[int] = (), kind: str
     numbers = ",".join(map(str, emphasized))
     lines += [f":emphasize-lines: {numbers}"] if numbers else []
     return "\n".join([*lines, "", text, "```"])
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def number(value: Any) -> str:

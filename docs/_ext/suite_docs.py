@@ -1,19 +1,19 @@
 """What the documentation says of the committed suite, made from its file; every function returns Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from gradprix.race._answer import listed
 from gradprix.show import EVIDENCE
+from gradprix.show._console import value
 from gradprix.show._evidence import evidence
 from gradprix.show._page import factor
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def sentences(file: Path = EVIDENCE) -> str:
@@ -46,7 +46,7 @@ def by_problem(file: Path = EVIDENCE) -> str:
                 f"`{name}`",
                 listed(task["leads"]),
                 f"**{take}**, {task['rates'][take]:g}",
-                f"{_value(task, task['means'][take])} ({_value(task, task['trivial'])})",
+                f"{value(task['metric'], task['means'][take])} ({value(task['metric'], task['trivial'])})",
                 ", ".join(behind) or "none",
             )
         )
@@ -83,7 +83,3 @@ def choices(file: Path = EVIDENCE) -> str:
         )
     head = ("", "leads on", "mean regret", "largest", "default would do on", "near-best rates, median", "runs diverged")
     return table(head, rows)
-
-
-def _value(task: Mapping[str, Any], number: float) -> str:
-    return f"{100 * number:.1f} %" if task["metric"]["percent"] else f"{number:.4g}"

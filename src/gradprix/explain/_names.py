@@ -37,14 +37,19 @@ def subject(given: Rule | str) -> Subject:
     """
     if isinstance(given, Rule):
         return Subject(given.name, given, {}, given.summary)
-    if given in ENTRIES and isinstance(rule := ENTRIES[given].rule, Rule):
-        return Subject(given, rule, ENTRIES[given].fixed, ENTRIES[given].about)
+    if given in ENTRIES:
+        return _of(ENTRIES[given], given)
     if given in rules.ALL:
         return subject(rules.ALL[given])
     if ":" not in given:
         raise UnknownNameError("optimizer", given, [*ENTRIES, *(name for name in rules.ALL if name not in ENTRIES)])
     found = imported(given)
-    found = found.rule if isinstance(found, Entry) else getattr(found, "rule", found)
+    return _of(found if isinstance(found, Entry) else getattr(found, "rule", found), given)
+
+
+def _of(found: Any, given: str) -> Subject:
+    if isinstance(found, Entry) and isinstance(found.rule, Rule):
+        return Subject(found.name, found.rule, found.fixed, found.about)
     if not isinstance(found, Rule):
         raise ValueError(f"{given} is no rule, nor made of one: only what is written as a gp.rule can be explained.")
     return subject(found)

@@ -1,7 +1,8 @@
 """How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
 
+from gradprix._disk import cache_folder, put
+
 from ._compile import Kernel, kernel
-from ._disk import cache_folder, put
 from ._eager import eager, evaluated, start
 from ._fused import STORED, Work, wide
 from ._split import Split, split

@@ -132,10 +132,8 @@ def sentence(
 
 def leading(plan: Plan, means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
     """Who leads, whether they can be told apart, and which of them only lead because they vary too much."""
-    metric, turn = plan.task.metric, 1 if plan.task.metric.higher_is_better else -1
-    behind = [turn * means[name] for name in means if name not in verdict.leaders]
-    # Nothing wins against these either, though they are behind some that something wins against.
-    vague = [name for name in verdict.leaders if behind and turn * means[name] < max(behind)]
+    metric = plan.task.metric
+    vague = varying(means, verdict.leaders, metric.higher_is_better)
     leaders = [name for name in verdict.leaders if name not in vague]
     reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
     told = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
@@ -150,6 +148,16 @@ def leading(plan: Plan, means: Mapping[str, float], verdict: Verdict, diverged: 
         text += f"  {listed(vague)} {verb} too much to be told from them ({values})."
     erratic = [f"{n} diverged on {diverged[n]} of {plan.seeds} seeds" for n in verdict.leaders if diverged[n]]
     return f"{text}  {listed(erratic)}: too erratic to be told from the others." if erratic else text
+
+
+def varying(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
+    """The leaders that only vary too much to be told from the others.
+
+    Nothing wins against them, though they are behind some that something wins against.
+    """
+    turn = 1 if higher_is_better else -1
+    behind = max((turn * means[name] for name in means if name not in leaders), default=-math.inf)
+    return [name for name in leaders if turn * means[name] < behind]
 
 
 def against(baseline: str, metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:

@@ -1,6 +1,5 @@
 """The same optimizers raced on several tasks: who leads where, and what one choice for all would cost."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from gradprix.tasks import ALL, UnknownNameError
 
-from ._answer import listed
+from ._answer import listed, varying
 from ._course import run
 from ._engine import Engine
 from ._entry import Entry
@@ -165,9 +164,7 @@ def _told(record: Record) -> dict[str, Any]:
     best = max(means, key=lambda name: turn * means[name])
     margin = metric["margin"] * (abs(means[best]) if metric["relative"] else 1)
     leads = [entry["name"] for entry in entries if entry["leads"]]
-    # As in the answer of a race: what is behind an entry that something wins against only leads by varying too much.
-    behind = max((turn * means[name] for name in means if name not in leads), default=-math.inf)
-    vague = [name for name in leads if turn * means[name] < behind]
+    vague = varying(means, leads, metric["higher_is_better"])
     return {
         "metric": metric,
         "trivial": record["plan"]["trivial"],

@@ -1,7 +1,7 @@
 """What a claim is: a statement, what would be seen if it were true, an experiment, and a verdict from its numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -88,7 +88,6 @@ class Result:
     claim: Claim
     finding: Finding
     seconds: float = 0.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: `id`, `statement`, `verdict`, `effect`, `ci95` and `n` of what decides, and all the rest."""

@@ -16,8 +16,7 @@ def committed() -> list[dict[str, Any]]:
     file = files("gradprix.explain").joinpath("claims", "results.json")
     if not file.is_file():
         return []
-    found = json.loads(file.read_text(encoding="utf-8"))
-    claims: list[dict[str, Any]] = found["claims"] if isinstance(found, dict) else found
+    claims: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["claims"]
     return claims
 
 
