@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gradprix._device import CPU, placed
 from gradprix.kernels import Stacked
 from gradprix.race._lane import Lane
 from gradprix.race._network import Form, quiet
@@ -61,10 +62,10 @@ def watch(task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> lis
     Args:
         task: the problem.
         trials: alike in batch size, epochs, schedule and in whether they are judged, those of one form side by side.
-        how: the form of the race.
+        how: the form of the race; a look is always taken on the CPU.
         seconds: how long looking into them may take, besides training; what is left out is what time is short for.
     """
-    with quiet():
+    with quiet(how.device):
         lane = Watched(task, trials, how, seconds)
         outcomes = lane.run(lambda share: None)
     for seen, outcome in zip(lane.seen, outcomes, strict=False):
@@ -118,8 +119,10 @@ class Watched(Lane):
         for place, row in enumerate(self.rows.tolist()):
             if row >= self.count or self.diverged[row] is not None:
                 continue
-            weights = {name: x[place].clone() for name, x in {**self.rest, **before}.items()}
-            own = {name: x[place].clone() for name, x in update.items()}
+            weights, own = (
+                {name: x[place].to(CPU, copy=True) for name, x in stacks.items()}
+                for stacks in ({**self.rest, **before}, update)
+            )
             trial = self.trials[row]
             found = measure(
                 self.looked[trial.seed],
@@ -146,19 +149,16 @@ class Watched(Lane):
         for block, chosen, stepper in self.steppers.each:
             if not block.start <= place < block.stop or not isinstance(stepper, Stacked):
                 continue
-            row = place - block.start
-            numbers = dict(zip(stepper.split.numbers, stepper.numbers[row], strict=True))
             for k, index in enumerate(chosen):
-                columns = zip(stepper.split.tensors, stepper.state, strict=False)  # bfloat16 has one more
-                state = {**numbers, **{name: column[k][row] for name, column in columns}}
+                state = placed(stepper.remembered(place - block.start, k), CPU)
                 x = self.leaves[names[index]][place]
-                found[names[index]] = gain(trial.rule, values, stepper.t, state).to(x.dtype).expand_as(x)
+                found[names[index]] = gain(trial.rule, values, stepper.t, state).to(x.dtype).expand(x.shape)
         return found if len(found) == len(names) else None
 
 
 def _rows(stack: Tensor) -> Tensor:
     """Each row of a stack in one line, in double precision."""
-    return stack.reshape(len(stack), -1).double()
+    return stack.reshape(len(stack), -1).to(CPU).double()
 
 
 def _lengths(stacks: Iterable[Tensor]) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradprix._device import placed
 from gradprix.rules import Rule
 
 from ._compile import kernel
-from ._eager import own, start
+from ._eager import start
 from ._fused import STORED, Work, wide
 from ._split import split
 
@@ -20,6 +21,7 @@ from ._split import split
 class Stacked:
     """A rule that steps the rows of stacked tensors, each with its own numbers and all with the same options.
 
+    On the CPU it is a compiled kernel, elsewhere the rule itself, on all parameters put together in one tensor.
     A row's result does not depend on the other rows, to the bit: its scalars are computed alone, in float64,
     and the rest is element by element.
 
@@ -28,17 +30,29 @@ class Stacked:
         rows: one mapping of all hyperparameters for each row.
         params: the parameters, `[stack, ...]` each, contiguous and of one dtype, stepped in place.
         first: where in the stack its rows begin.
+        compiled: whether `torch.compile` makes one where there is no kernel.
     """
 
-    def __init__(self, rule: Rule, rows: Sequence[Mapping[str, Any]], params: Sequence[Tensor], first: int = 0) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        rows: Sequence[Mapping[str, Any]],
+        params: Sequence[Tensor],
+        first: int = 0,
+        compiled: bool = False,
+    ) -> None:
         self.rule, self.params, self.first, self.t = rule, list(params), first, 0
         self.split = split(rule, rows[0])
         self.rows = [SimpleNamespace(**row) for row in rows]
         self.rates = [row["lr"] for row in rows]
         self.numbers: list[tuple[float, ...]] = []
         self.state: list[list[Tensor]] = []  # of each array that a kernel takes, after parameters and gradients
-        self.dtype = self.params[0].dtype
-        self.kernel = kernel(self.split, STORED[self.dtype]) if self.dtype in STORED else None
+        self.dtype, self.device = self.params[0].dtype, self.params[0].device
+        fused = self.dtype in STORED and self.device.type == "cpu"
+        self.kernel = kernel(self.split, STORED[self.dtype]) if fused else None
+        self.run = self.split.on_tensors
+        if compiled and self.kernel is None:
+            self.run = torch.compile(self.run, dynamic=True)
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
         """Step every row once, with its learning rate times `factor`.
@@ -72,6 +86,20 @@ class Stacked:
         self.state = [[tensor[index] for tensor in column] for column in self.state]
         self._lay_out()
 
+    def remembered(self, row: int, k: int) -> dict[str, Any]:
+        """What it remembers of a row of the kth parameter, by the rule's own names."""
+        shape, sizes = self.params[k].shape[1:], self._sizes()
+        columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has one more
+        if self.kernel is None:
+            found = {name: torch.split(x[row], sizes)[k].view(shape) for name, (x,) in columns.items()}
+        else:
+            found = {name: column[k][row] for name, column in columns.items()}
+        return {**dict(zip(self.split.numbers, self.numbers[row], strict=True)), **found}
+
+    def _sizes(self) -> list[int]:
+        """Elements in a row of each parameter."""
+        return [x[0].numel() for x in self.params]
+
     def _own(self, x: Tensor) -> Tensor:
         """Its own rows."""
         return x[self.first : self.first + len(self.rows)]
@@ -82,17 +110,20 @@ class Stacked:
             return [start(spec, vars(h), a, b) for h, a, b in zip(self.rows, x.to(wide(x.dtype)), g, strict=True)]
 
         pairs = [(self._own(x), self._own(g)) for x, g in zip(self.params, gradients, strict=True)]
+        if self.kernel is None:
+            pairs = [(self._together(self.params), self._together(gradients))]
         self.numbers = list(zip(*(before(name, *pairs[0]) for name in self.split.numbers), strict=True))
         self.numbers = self.numbers or [()] * len(self.rows)
         self.state = [[torch.stack(before(name, x, g)) for x, g in pairs] for name in self.split.tensors]
-        if self.kernel is not None and self.dtype is torch.bfloat16:
+        if self.dtype is torch.bfloat16:
             self.state.append([torch.zeros_like(x) for x, _ in pairs])
         self._lay_out()
 
     def _lay_out(self) -> None:
         """Make the table of a kernel's work, in which each row of each parameter is a tensor of its own."""
-        count = len(self.rows)
-        sizes = [x[0].numel() for x in self.params]
+        if self.kernel is None:
+            return
+        count, sizes = len(self.rows), self._sizes()
         self.offsets = self._offsets(self.params, self.first)
         arrays = [self._addresses(self.params, self.offsets)] * 2  # gradients come anew each time
         arrays += [self._addresses(column, self._offsets(column, 0)) for column in self.state]
@@ -110,12 +141,21 @@ class Stacked:
         starts = np.array([x.data_ptr() for x in tensors], dtype=np.int64)
         return (starts[:, None] + offsets).ravel()
 
+    def _together(self, tensors: Sequence[Tensor]) -> Tensor:
+        """All of its own rows in one tensor, `[rows, elements]`: a GPU takes as long to begin as to do a small one."""
+        return torch.cat([self._own(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
+
     def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
-        for k, (x, g) in enumerate(zip(map(self._own, self.params), map(self._own, gradients), strict=True)):
-            full = x.to(wide(x.dtype))
-            columns = constants.to(full.dtype).T.reshape(-1, len(self.rows), *[1] * (x.dim() - 1))
-            state = [column[k] for column in self.state]
-            moved, *after = self.split.on_tensors(full, g.to(full.dtype), *state, *columns)
-            for column, value in zip(self.state, after, strict=True):
-                column[k] = own(value, full, g)
-            x.copy_(moved)
+        kind = wide(self.dtype)
+        x, g = self._together(self.params).to(kind), self._together(gradients).to(kind)
+        columns = placed(constants.to(kind), self.device).T.unsqueeze(-1)
+        state, half = [column[0] for column in self.state], self.dtype is torch.bfloat16
+        if half:  # what is more than half of the parameter's last digit is of another value, as in a kernel
+            low = state.pop().to(kind)
+            x = torch.where(low.abs() <= x.abs() * 2**-8, x + low, x)
+        moved, *after = self.run(x, g, *state, *columns)
+        if half:
+            after.append((moved - moved.to(self.dtype).to(kind)).to(self.dtype))
+        self.state = [[value] for value in after]
+        for own, part in zip(map(self._own, self.params), moved.split(self._sizes(), dim=1), strict=True):
+            own.copy_(part.view(own.shape))

@@ -3,11 +3,15 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import joblib
 import torch
+from torch import Tensor
 
+from gradprix._device import CPU, found, placed, require, wait
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, home
 from gradprix.tasks._task import TaskError, first_line
@@ -20,17 +24,21 @@ from ._noise import Drawing
 from ._plan import Plan
 from ._sound import sound
 from ._trial import Trial
+from ._width import seconds_of_one
 
 EXAMPLES = 64
 WIDTH = 8
 """Networks in a trial stack: enough that stacking has something to gain."""
 WIDTHS = (2, 7)
 """Of stacks in which every network must come out the same: some odd ones, for loops have ends."""
-APART = 1.25
-"""How many times as long as one at a time a stack must take before it is given up: far enough from 1 that a noisy
-machine does not decide."""
+SLOWER = 1.25
+"""How many times as long a stack must take as one at a time, or a GPU as the CPU, before it is given up: far enough
+from 1 that a noisy machine does not decide."""
+WIDE = 64
+"""Networks in the stack by which a GPU is measured, which does so many in about the time of one."""
 UNSTACKED = {
     "data-dependent control flow": "its course depends on values in the data, so that networks cannot go together",
+    "on the same device": "it makes a tensor on the CPU: give torch's functions device=x.device, and modules buffers",
     ".item()": "it reads numbers out of tensors (.item(), float()), so that networks cannot go together",
     "in-place operation": "it changes a tensor in place that all networks share",
     "Batching rule not implemented": "it has an operation that torch cannot stack",
@@ -43,64 +51,113 @@ def check(plan: Plan) -> Form:
 
     Returns:
         How the race's networks are trained. One at a time where a stack of them does not work, is wrong, or is slower.
+        On the device that the plan names; where it leaves that open, on a GPU if there is one, it works and it pays.
 
     Raises:
         TaskError: when the model, the loss, the metric or one of the optimizers does not work.
+        ValueError: when the device is not there.
     """
     if isinstance(plan.task, Loop):
         return check_loop(plan, plan.task)
-    task = home(plan.task)
-    entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
-    trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
-    apart = Form(stacked=False, why="")
+    task, asked = home(plan.task), plan.device != "auto"
+    if asked:
+        require(plan.device)
     with quiet():
         sound(task)
-        losses, gradients, _, seconds = _try(plan, partial(_probe, task, trials, apart))
+    device, here = plan.device if asked else found(), _tried(plan, task, "cpu")
+    if device is None or device == "cpu":
+        return here.form
+    try:
+        there = _tried(plan, task, device)
+        _try(plan, partial(_agree, here, there), device)
+        if not asked and (longer := _longer(plan, task, here.form, there.form)) > SLOWER:
+            raise ValueError(f"it takes {longer:.1f} times as long")
+    except Exception as error:
+        if asked:
+            raise
+        return replace(here.form, refused=f"{device}: {_meaning(error.__cause__ or error)}")
+    return there.form
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """How networks are trained on a device, with the losses and gradients of a step there."""
+
+    form: Form
+    losses: Tensor
+    gradients: list[Tensor]
+
+
+def _tried(plan: Plan, task: Task, device: str) -> _Tried:
+    """Find out how networks are trained on a device."""
+    entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
+    trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
+    apart = Form(stacked=False, device=device)
+    with quiet(device):
+        losses, gradients, seconds = _try(plan, partial(_probe, task, trials, apart), device)
         try:
-            form = Form(compiled=plan.compiled)
-            stacked_losses, stacked_gradients, _, stacked_seconds = _probe(task, trials, form)
+            form = Form(compiled=plan.compiled, device=device)
+            stacked_losses, stacked_gradients, stacked_seconds = _probe(task, trials, form)
         except Exception as error:
-            form = Form(stacked=False, why=_meaning(error))
+            form = replace(apart, why=_meaning(error))
         else:
             if not (_close([losses], [stacked_losses]) and _close(gradients, stacked_gradients)):
-                form = Form(stacked=False, why="a stack of it gives other gradients")
-            elif stacked_seconds > APART * seconds:
-                form = Form(stacked=False, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
-            elif not all(_same_in_every_row(task, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS):
-                form = Form(stacked=False, why="where in a stack a network is would change its last digits")
+                form = replace(apart, why="a stack of it gives other gradients")
+            elif stacked_seconds > SLOWER * seconds:
+                form = replace(apart, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
+            elif device == "cpu" and not all(
+                _same_in_every_row(task, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS
+            ):
+                form = replace(apart, why="where in a stack a network is would change its last digits")
         for entry in plan.entries:
             if isinstance(entry.rule, Anyone):
                 own = [plan.careful_trial(entry, seed) for seed in range(2)]
-                _try(plan, partial(_probe, task, own, form), f"optimizer {entry.name!r} on ")
-    return form
+                _try(plan, partial(_probe, task, own, form), device, f"optimizer {entry.name!r} on ")
+    return _Tried(form, losses, gradients)
 
 
-def _try(plan: Plan, probe: Callable[[], Any], what: str = "") -> Any:
+def _agree(here: _Tried, there: _Tried) -> None:
+    """Raise ValueError unless a step has the same losses and gradients there."""
+    if not _close([here.losses, *here.gradients], [there.losses, *there.gradients]):
+        raise ValueError("it gives other gradients than the CPU")
+
+
+def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> Any:
     try:
         return probe()
     except Exception as error:
-        raise TaskError(f"{what}task {plan.task.name!r} cannot be raced: {first_line(error)}.") from error
+        where, said = ("", first_line(error)) if device == "cpu" else (f" on {device}", _meaning(error))
+        raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {said}.") from error
 
 
-def _probe(
-    task: Task, trials: Sequence[Trial], form: Form
-) -> tuple[torch.Tensor, list[torch.Tensor], list[float], float]:
-    """Losses and gradients of a step, the metrics after another, and how long a step took."""
+def _longer(plan: Plan, task: Task, here: Form, there: Form) -> float:
+    """How many times as long a GPU takes for a step of a network as the CPU, all of which work at once."""
+    trials = [plan.careful_trial(entry, 0) for entry in plan.entries]
+    alike = [trial for trial in trials if trial.batch_size == trials[0].batch_size]
+    wide, narrow = (WIDE, WIDTH) if there.stacked else (WIDTH, WIDTH)
+    on_cpu: float = seconds_of_one(task, alike, here, narrow) / joblib.cpu_count()
+    return seconds_of_one(task, alike, there, wide) / on_cpu
+
+
+def _probe(task: Task, trials: Sequence[Trial], form: Form) -> tuple[Tensor, list[Tensor], float]:
+    """Losses and gradients of a step, and how long it took; what comes after is tried, too."""
     lane = Lane(task, trials, form)
     index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
     batch = lane.batch(index)
     with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # as a stack draws
-        losses, found = lane.network.gradients(lane.leaves, lane.rest, *batch)
-    every = zip(found, lane.leaves.values(), strict=True)
+        losses, each = lane.network.gradients(lane.leaves, lane.rest, *batch)
+    every = zip(each, lane.leaves.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
     lane.step(index, 1.0)
-    _, metrics = lane.evaluate(lane.valid[:, :EXAMPLES])
+    lane.evaluate(lane.valid[:, :EXAMPLES])
     times = []
     for _ in range(3):
+        wait(lane.device)
         started = time.perf_counter()
         lane.network.gradients(lane.leaves, lane.rest, *batch)
+        wait(lane.device)
         times.append(time.perf_counter() - started)
-    return losses[: len(trials)], gradients, metrics, min(times)
+    return placed(losses[: len(trials)], CPU), placed(gradients, CPU), min(times)
 
 
 def _of_each_batch(plan: Plan) -> list[Trial]:
@@ -133,6 +190,6 @@ def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> boo
     return all(bool(((a - b).abs() <= 1e-2 * a.abs().amax(1, True) + 1e-3 * largest).all()) for a, b in pairs)
 
 
-def _meaning(error: Exception) -> str:
+def _meaning(error: BaseException) -> str:
     known = (meaning for words, meaning in UNSTACKED.items() if words in str(error))
     return next(known, first_line(error))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradprix._device import named
 from gradprix.tasks import Task
 
 from ._answer import listed
@@ -49,6 +50,13 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         if form is None or before is None or before["entries"] != described["entries"]:
             tried = engine.ask(check, plan)
             form = form or tried
+        if plan.device not in ("auto", form.device):
+            raise OtherRaceError(
+                f"{out} holds a race whose networks are trained on {form.device}. Keep this one elsewhere (--out), or "
+                "delete that one."
+            )
+        if form.device != "cpu":
+            journal.made = made_by(engine.ask(named, form.device))
         described |= {"form": form.describe()}
         journal.write("plan", described)
         journal.write("form", asdict(form))
@@ -208,7 +216,7 @@ class Course:
         known = self.journal.read("step_seconds") or {}
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
-            took = self.engine.ask(seconds_of_steps, self.plan.task, missing)
+            took = self.engine.ask(seconds_of_steps, self.plan.task, missing, self.form.device)
             known |= {trial.key: seconds for trial, seconds in zip(missing, took, strict=True)}
             self.journal.write("step_seconds", known)
         return {name: known[trial.key] for name, trial in trials.items()}

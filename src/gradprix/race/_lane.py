@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.func import stack_module_state
 from torch.utils._pytree import tree_map
 
+from gradprix._device import CPU, placed
 from gradprix.tasks import Task, schedule
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._stream import Stream
 
 from ._after import kept
+from ._examples import near
 from ._network import Apart, Form, Together, quiet
 from ._steppers import Steppers
 from ._trial import Outcome, Trial, form
@@ -55,7 +57,7 @@ def run_lane(
     """
     order = sorted(range(len(trials)), key=lambda i: form(trials[i]))
     rows = [trials[i] for i in order]
-    with quiet():
+    with quiet(how.device):
         outcomes = Lane(task, rows, how).run(report)
     return [outcome for _, outcome in sorted(zip(order, outcomes, strict=False), key=lambda pair: pair[0])]
 
@@ -78,17 +80,20 @@ class Lane:
     def __init__(self, task: Task, trials: Sequence[Trial], how: Form = STACKED) -> None:
         rows = [*trials, trials[-1]] if how.stacked else list(trials)
         self.task, self.trials, self.budget, self.count = task, rows, rows[0], len(trials)
-        self.data = task.loaded
+        self.how, self.device = how, torch.device(how.device)
+        self.data = near(task.loaded, self.device)
+        self.index_device = CPU if self.data is task.loaded else self.device
         self.seeds = list(dict.fromkeys(trial.seed for trial in rows))
-        splits = [self.data.split(seed) for seed in self.seeds]
+        splits = [task.loaded.split(seed) for seed in self.seeds]
         self.train, self.valid, self.test = (
-            torch.stack([getattr(split, part) for split in splits]) for part in ("train", "valid", "test")
+            placed(torch.stack([getattr(split, part) for split in splits]), self.index_device)
+            for part in ("train", "valid", "test")
         )
         self.orders = [stream(seed, "order") for seed in self.seeds]
         streams = isinstance(self.data, Stream)
         self.luck = [Luck(stream(seed, "examples")) for seed in self.seeds * streams]
         self.rows = torch.arange(len(rows))  # the trials that still train
-        self.of_seed = torch.tensor([self.seeds.index(trial.seed) for trial in rows])
+        self.of_seed = placed(torch.tensor([self.seeds.index(trial.seed) for trial in rows]), self.index_device)
 
         models = {seed: fresh(task.model, seed) for seed in self.seeds}
         model = models[self.seeds[0]]
@@ -96,11 +101,12 @@ class Lane:
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not trained:
             raise ValueError("the model has no parameter that can be trained")
-        self.leaves = {name: x.detach().clone() for name, x in stacked.items() if name in trained}
-        self.rest = {**{name: x.detach() for name, x in stacked.items() if name not in trained}, **buffers}
+        self.leaves = {name: placed(x.detach().clone(), self.device) for name, x in stacked.items() if name in trained}
+        rest = {**{name: x.detach() for name, x in stacked.items() if name not in trained}, **buffers}
+        self.rest = placed(rest, self.device)
         self.steppers: Steppers | None = None
         own = [trial.seed for trial in rows]
-        self.network = Together(task, own, how.compiled) if how.stacked else Apart(task, own)
+        self.network = Together(task, own, how.compiled) if how.stacked else Apart(task, own, self.device)
         self.diverged: list[int | None] = [None] * len(rows)
 
     def run(self, report: Callable[[float], None]) -> list[Outcome]:
@@ -113,14 +119,15 @@ class Lane:
         curves: list[list[tuple[int, float, float, float]]] = [[] for _ in self.trials]
         for epoch in range(self.budget.epochs):
             order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
-            shuffled = self.train.gather(1, order)
+            shuffled = self.train.gather(1, placed(order, self.index_device))
             losses = []
             for i, start in enumerate(starts):
                 losses.append(self.step(shuffled[:, start : start + batch], factor(epoch * len(starts) + i)))
                 if i % 64 == 0:
                     report((epoch + i / len(starts)) / self.budget.epochs)
-            self._note(torch.stack(losses), epoch * len(starts))
-            mean = (torch.stack(losses).double().T @ (sizes / count)).tolist()
+            found = placed(torch.stack(losses), CPU)  # once an epoch: until then, nothing waits for a GPU
+            self._note(found, epoch * len(starts))
+            mean = (found.double().T @ (sizes / count)).tolist()
             points = dict(zip(self.rows.tolist(), zip(mean, *self.evaluate(self.valid), strict=True), strict=True))
             for row, curve in enumerate(curves):
                 point = (NAN, NAN, NAN) if self.diverged[row] is not None else points[row]
@@ -143,7 +150,7 @@ class Lane:
                 )
                 self.rest |= idle
                 gradients = [g for g in gradients if g is not None]
-                self.steppers = Steppers(self.trials, list(self.leaves.values()))
+                self.steppers = Steppers(self.trials, list(self.leaves.values()), self.how.compiled)
             found = zip(gradients, self.leaves.values(), strict=True)
             self.move([torch.zeros_like(x) if g is None else g.contiguous() for g, x in found], factor)
         return losses
@@ -168,16 +175,19 @@ class Lane:
 
     @torch.no_grad()
     def outputs(self, part: Tensor) -> tuple[list[float], Any, Any]:
-        """Each network's loss on its own examples, `[seeds, examples]`, its outputs for them, and their targets."""
+        """Each network's loss on its own examples, `[seeds, examples]`, its outputs for them, and their targets.
+
+        All are on the CPU, where metrics are computed.
+        """
         if self.steppers is not None:
             self.steppers.turn("eval")
         at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
         outputs, targets, losses = [], [], []
         for index in torch.split(part, at_once, dim=1):
             inputs, wanted = self.batch(index)
-            output, loss = self.network.outputs(self.leaves, self.rest, inputs, wanted)
+            output, loss = placed(self.network.outputs(self.leaves, self.rest, inputs, wanted), CPU)
             outputs.append(output)
-            targets.append(wanted)
+            targets.append(placed(wanted, CPU))
             losses.append(loss.double() * index.shape[1])
         if self.steppers is not None:
             self.steppers.turn("train")
@@ -188,9 +198,10 @@ class Lane:
     def batch(self, index: Tensor) -> tuple[Any, Any]:
         """The examples of each row: taken once for each seed and dealt out, where seeds are shared."""
         if 2 * len(self.seeds) > len(self.rows) and not isinstance(self.data, Stream):
-            return self.data.take(index[self.of_seed])
-        inputs, targets = tree_map(itemgetter(self.of_seed), self.data.take(index, self.luck))
-        return inputs, targets
+            inputs, targets = self.data.take(index[self.of_seed])
+        else:
+            inputs, targets = tree_map(itemgetter(self.of_seed), self.data.take(index, self.luck))
+        return placed(inputs, self.device), placed(targets, self.device)
 
     def _note(self, losses: Tensor, before: int) -> None:
         """Note the trials whose loss is not a finite number for the first time, at its step, counted from 1."""
@@ -237,8 +248,9 @@ class Lane:
             for own in (model.named_parameters, model.named_buffers):
                 for name, x in own():
                     x.copy_((self.leaves | self.rest)[name][place])
-        index = self.test[self.seeds.index(trial.seed)][None]
-        examples = tree_map(itemgetter(0), self.data.take(index, [Luck(stream(trial.seed, "examples after"))]))
+        data = self.task.loaded
+        luck = [Luck(stream(trial.seed, "examples after"))]
+        examples = tree_map(itemgetter(0), data.take(data.split(trial.seed).test[None], luck))
         with Luck(stream(trial.seed, "after")), torch.no_grad():
             return kept(self.task.after(model.eval(), *examples))
 

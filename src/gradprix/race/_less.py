@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
+from gradprix._device import placed, wait
 from gradprix.tasks import Metric, Task
 from gradprix.tasks._seeds import fresh
 from gradprix.tasks._task import called_with
@@ -141,12 +142,13 @@ def until(curve: Sequence[Sequence[float]], target: float, turn: int) -> float |
     return next((float(seen) for seen, _, _, metric in curve if turn * metric >= turn * target), None)
 
 
-def seconds_of_steps(task: Task, trials: Sequence[Trial]) -> list[float]:
+def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -> list[float]:
     """How long a step takes in a training loop of the user's own: one network, as many threads as torch takes.
 
     Args:
         task: the problem.
         trials: whose steps; what is the same for all, forward and backward at one batch size, is timed once.
+        device: where it trains.
 
     Returns:
         Seconds of each trial's step: forward, backward and the optimizer.
@@ -154,17 +156,19 @@ def seconds_of_steps(task: Task, trials: Sequence[Trial]) -> list[float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     try:
-        model, passes = fresh(task.model, trials[0].seed), {}
+        on = torch.device(device)
+        model, passes = fresh(task.model, trials[0].seed).to(on), {}
         for size in dict.fromkeys(trial.batch_size for trial in trials):
-            passes[size] = _seconds(_pass(task, model, size, trials[0].seed))
-        return [passes[trial.batch_size] + _seconds(_step(model, trial)) for trial in trials]
+            passes[size] = _seconds(_pass(task, model, size, trials[0].seed, on), on)
+        return [passes[trial.batch_size] + _seconds(_step(model, trial), on) for trial in trials]
     finally:
         torch.set_num_threads(threads)
 
 
-def _pass(task: Task, model: torch.nn.Module, size: int, seed: int) -> Callable[[], object]:
+def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.device) -> Callable[[], object]:
     train = task.loaded.split(seed).train
-    inputs, targets = tree_map(itemgetter(0), task.loaded.take(train[None, : size or len(train)]))
+    examples = tree_map(itemgetter(0), task.loaded.take(train[None, : size or len(train)]))
+    inputs, targets = placed(examples, on)
     args, kwargs = called_with(inputs)
     model.train()
 
@@ -180,11 +184,13 @@ def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
     return lambda: made.step()
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], on: torch.device) -> float:
     run()
+    wait(on)
     times: list[float] = []
     while len(times) < STEADY or sum(times) < LONG:
         started = time.perf_counter()
         run()
+        wait(on)
         times.append(time.perf_counter() - started)
     return median(times)

@@ -33,6 +33,7 @@ def make_plan(
     data: str | Path | None = None,
     seed: int = 0,
     compile: bool = False,  # noqa: A002  # as torch calls it
+    device: str | None = None,
 ) -> Plan:
     """Decide everything about a race, without running it. The arguments are those of `race`."""
     if isinstance(task, str):
@@ -50,7 +51,8 @@ def make_plan(
         chosen = all_tuning(chosen, names, training_axes(problem))
     trials = (problem.trials or TRIALS) if trials is None else trials
     seeds = (problem.seeds or SEEDS) if seeds is None else seeds
-    return Plan(problem, tuple(chosen), trials, seeds, seed, compile, baseline=baseline)
+    device = "auto" if device is None else device
+    return Plan(problem, tuple(chosen), trials, seeds, seed, compile, baseline=baseline, device=device)
 
 
 def posed(given: Any, direction: str | None, margin: float | None) -> Problem:

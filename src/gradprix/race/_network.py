@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
+from gradprix._device import CPU, exact
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._task import called_with
 
-from ._noise import Noise
+from ._noise import Noise, lent
 from ._program import Program, program
 from ._stacking import stacking
 
@@ -31,17 +32,24 @@ class Form:
         stacked: whether they go together as one program, or one at a time.
         compiled: whether the stacked program is compiled.
         why: what a user should know about it: why they go one at a time.
+        device: where they are.
+        refused: a GPU that there is, and why they are not there.
     """
 
     stacked: bool = True
     compiled: bool = False
     why: str = ""
+    device: str = "cpu"
+    refused: str = ""
 
     def describe(self) -> str:
         """In words, as the plan has it."""
+        how = "stacked, one row a network" + ", compiled" * self.compiled
         if not self.stacked:
-            return f"one at a time: {self.why}"
-        return "stacked, one row a network" + ", compiled" * self.compiled
+            how = f"one at a time: {self.why}"
+        if self.device != "cpu":
+            how += f"; on {self.device}"
+        return how + (f"; not on {self.refused}" if self.refused else "")
 
 
 class Together:
@@ -82,7 +90,7 @@ class Together:
     def _program(self, what: str, leaves: Tensors, rest: Tensors, examples: list[Tensor], spec: TreeSpec) -> Program:
         key = (what, len(leaves), *(x.shape for x in examples))
         if key not in self.programs:
-            like = tuple((tuple(x.shape), x.dtype) for x in (*leaves.values(), *rest.values(), *examples))
+            like = tuple((tuple(x.shape), x.dtype, x.device) for x in (*leaves.values(), *rest.values(), *examples))
             self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like, spec, self.compiled)
         return self.programs[key]
 
@@ -100,11 +108,12 @@ class Apart:
     Args:
         task: the problem, whose network and loss it is.
         seeds: each row's.
+        device: where the rows are.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int]) -> None:
-        self.task = task
-        self.models = [fresh(task.model, seed) for seed in seeds]
+    def __init__(self, task: Task, seeds: Sequence[int], device: torch.device = CPU) -> None:
+        self.task, self.device = task, device
+        self.models = [fresh(task.model, seed).to(device) for seed in seeds]
         self.luck = [Luck(stream(seed, "noise")) for seed in seeds]
         self.stacks: dict[str, Tensor] = {}
 
@@ -116,7 +125,7 @@ class Apart:
         self._place(leaves, rest)
         for row, model in enumerate(self.models):
             model.train()
-            with self.luck[row]:
+            with lent(self.luck[row], self.device):
                 loss = self.task.loss(self._output(model, row, inputs), tree_map(itemgetter(row), targets))
                 if loss.dim() != 0:
                     raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
@@ -136,7 +145,7 @@ class Apart:
         self._place(leaves, rest)
         for row, model in enumerate(self.models):
             model.eval()
-            with self.luck[row], torch.no_grad():
+            with lent(self.luck[row], self.device), torch.no_grad():
                 outputs.append(self._output(model, row, inputs))
                 losses.append(self.task.loss(outputs[-1], tree_map(itemgetter(row), targets)))
         self._place(leaves, rest)
@@ -174,11 +183,14 @@ def _held(model: nn.Module, name: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet(device: str = "cpu") -> Iterator[None]:
     """What every lane runs under.
 
     One thread, no time lost on numbers too small to matter, operations in forms that stack, and none of torch's
     warnings, which are about a program that is not the user's.
+
+    Args:
+        device: where the lane is.
     """
     threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
     torch.set_num_threads(1)
@@ -186,7 +198,7 @@ def quiet() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     profiling = torch._C._jit_set_profiling_executor(False)  # a step's shapes are always the same
     try:
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), stacking():
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), stacking(), exact(torch.device(device)):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -2,15 +2,20 @@
 
 A stack asks for the numbers of all its rows at once, `[rows, ...]`. Here each row gets those that its own seed's
 generator gives for the shape of one network, so that the networks of one seed see the same noise, and a network's noise
-does not depend on which others it is stacked with.
+does not depend on which others it is stacked with. All of them are drawn on the CPU, for networks on a GPU as well.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gradprix._device import CPU, placed
+from gradprix.tasks._seeds import Luck
 
 aten = torch.ops.aten
 TAG = torch.Tag.nondeterministic_seeded
@@ -49,17 +54,49 @@ class Drawing(TorchDispatchMode):
         if TAG not in function.tags or kwargs.get("generator") is not None:
             return function(*args, **kwargs)
         if function in FILLS:
-            drawn = FILLS[function](_empty(args[0]), self.generator, *args[1:])
+            drawn = placed(FILLS[function](_empty(args[0]), self.generator, *args[1:]), args[0].device)
             return args[0].copy_(drawn) if function._schema.is_mutable else drawn
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.generator.get_state())
-            found = function(*args, **kwargs)
-            self.generator.set_state(torch.get_rng_state())
+        if function is aten.native_dropout.default:
+            return _dropped(lambda x, fill: placed(fill(_empty(x), self.generator), x.device), *args)
+        before = torch.get_rng_state()
+        torch.set_rng_state(self.generator.get_state())
+        found, after = _on_cpu(function, args, kwargs), torch.get_rng_state()
+        torch.set_rng_state(before)
+        self.generator.set_state(after)  # last, for it may be torch's own
         return found
 
 
+@contextlib.contextmanager
+def lent(luck: Luck, device: torch.device) -> Iterator[None]:
+    """Lend one network its random numbers, which are drawn on the CPU wherever it is."""
+    with luck, contextlib.nullcontext() if device.type == "cpu" else Drawing(torch.default_generator):
+        yield
+
+
 def _empty(like: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
+    return torch.empty_like(like, memory_format=torch.contiguous_format, device=CPU)
+
+
+def _dropped(draw: Callable[[Tensor, Fill], Tensor], x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+    """Dropout as it is on a GPU, with a mask."""
+    if train is False:
+        return x, torch.ones_like(x, dtype=torch.bool)
+    mask = draw(x, lambda empty, g: empty.bernoulli_(1 - p, generator=g))
+    return x * mask / (1 - p), mask.bool()
+
+
+def _on_cpu(function: Any, args: Any, kwargs: Any) -> Any:
+    """What an operation answers on the CPU, put where its tensors are or where it is asked to make some."""
+    device = kwargs.get("device") or next((x.device for x in tree_leaves(args) if isinstance(x, Tensor)), CPU)
+    if torch.device(device).type == "cpu":
+        return function(*args, **kwargs)
+    copies, here = placed(args, CPU), {**kwargs, "device": CPU} if "device" in kwargs else kwargs
+    found = function(*copies, **here)
+    for argument, x, copy in zip(function._schema.arguments, args, copies, strict=False):
+        if argument.is_write:
+            x.copy_(copy)
+            found = x if found is copy else found
+    return placed(found, torch.device(device))
 
 
 class NoiseError(NotImplementedError):
@@ -91,11 +128,7 @@ class Noise:
             NoiseError: for an operation whose numbers cannot be told apart by row.
         """
         if function is aten.native_dropout.default:
-            x, p, train = args
-            if not train:
-                return x, torch.ones_like(x, dtype=torch.bool)
-            mask = self._fill(x, lambda empty, g: empty.bernoulli_(1 - p, generator=g))
-            return x * mask / (1 - p), mask.bool()
+            return _dropped(self._fill, *args)
         if function in FILLS and self._stacked(args[0]):
             drawn = self._fill(args[0], lambda empty, g: FILLS[function](empty, g, *args[1:]))
             return args[0].copy_(drawn) if function._schema.is_mutable else drawn
@@ -108,7 +141,8 @@ class Noise:
         if not self._stacked(like):
             raise NoiseError("it draws random numbers that cannot be told apart by network")
         drawn = [fill(_empty(like[0]), self.generators[seed]) for seed in self.used]
-        return torch.stack(drawn)[self.of_row]
+        every: Tensor = placed(torch.stack(drawn), like.device)
+        return every[placed(self.of_row, like.device)]
 
     def _row_by_row(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Run any operation for one row after the other, torch's own generator lent to each row's seed."""
@@ -121,7 +155,7 @@ class Noise:
             for row, at in enumerate(self.of_row.tolist()):
                 torch.set_rng_state(before[at])
                 one = [arg if part is None else part[row] for arg, part in zip(args, parts, strict=True)]
-                results.append(function(*one, **kwargs))
+                results.append(_on_cpu(function, one, kwargs))
                 self.generators[self.used[at]].set_state(torch.get_rng_state())
         if not all(isinstance(result, Tensor) for result in results):
             raise NoiseError(f"it draws random numbers ({function}) of more than one kind at once")

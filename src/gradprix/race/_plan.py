@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gradprix import __version__
+from gradprix._device import check_name
 from gradprix.rules import Axis, Choice, Log
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop
@@ -42,6 +43,7 @@ class Plan:
         compiled: whether the stacked networks are compiled.
         left_out: what it does without, in words, to fit a time.
         baseline: the name of the entry that the others are compared with, instead of all with all.
+        device: where networks are trained, as torch names it; `"auto"` for a GPU if there is one and it pays.
     """
 
     task: Task | Loop
@@ -52,6 +54,7 @@ class Plan:
     compiled: bool = False
     left_out: tuple[str, ...] = ()
     baseline: str | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -69,6 +72,9 @@ class Plan:
             raise ValueError(f"seed = {self.seed}: it must be from 0 to 99999.")
         if isinstance(self.task, Loop) and (own := [e.name for e in self.entries if e.batch_size is not None]):
             raise ValueError(f"{own[0]} has a batch size of its own, which a training loop of your own decides.")
+        check_name(self.device)
+        if isinstance(self.task, Loop) and self.device not in ("auto", "cpu"):
+            raise ValueError(f"device = {self.device!r}: a training loop of your own decides itself where it trains.")
         if self.baseline is not None and self.baseline not in (names := [entry.name for entry in self.entries]):
             raise ValueError(f"baseline = {self.baseline!r}: it must be one of {', '.join(names)}.")
         if not self.task.metric.margin >= 0:
@@ -150,6 +156,7 @@ class Plan:
             "seeds": self.seeds,
             "seed": self.seed,
             "compiled": self.compiled,
+            "device": self.device,
             "left_out": list(self.left_out),
             "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             "entries": [self._describe(entry) for entry in self.entries],
@@ -184,10 +191,15 @@ class Plan:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def made_by() -> str:
-    """What numbers depend on besides their plan: to the bit, they are the same on one kind of processor alone."""
+def made_by(gpu: str = "") -> str:
+    """What numbers depend on besides their plan: to the bit, they are the same on one kind of processor alone.
+
+    Args:
+        gpu: where they were trained, if not on the CPU.
+    """
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return f"gradprix {__version__}, torch {torch.__version__}, numpy {np.__version__}, {cpu}"
+    versions = f"gradprix {__version__}, torch {torch.__version__}, numpy {np.__version__}"
+    return ", ".join(filter(None, (versions, cpu, gpu)))
 
 
 def _plain(value: Any) -> Any:

@@ -25,7 +25,7 @@ from ._recorder import Recorder, peak, tidy
 from ._script import scripted
 from ._stacking import stacked
 
-Like = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+Like = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
 STEADY: set[tuple[Task, str]] = set()
 """Tasks of which it is known that they do the same each time they run."""
 
@@ -65,7 +65,7 @@ def program(
             `(outputs, losses)`.
         names: of the leaves (what gradients are wanted of), then of the other parameters and of the buffers.
         leaves: how many of the names are leaves.
-        like: the stacked shape and the dtype of each of these, then of inputs and targets.
+        like: the stacked shape, the dtype and the device of each of these, then of inputs and targets.
         spec: how inputs and targets are put together.
         compiled: whether to compile the operations, which takes many seconds, and rounds in other places.
 
@@ -78,7 +78,7 @@ def program(
         raise ValueError("it has hooks on its parameters, which are not those of a stack")
     step = _Step(model, stacked(task.loss), names, leaves, spec)
     before = _attributes(model)
-    given = [torch.zeros(shape, dtype=kind) for shape, kind in like]
+    given = [torch.zeros(shape, dtype=kind, device=device) for shape, kind, device in like]
     with Luck(torch.Generator()) as lent:
         # Once is enough to know that it does the same each time: it costs as much again.
         recorders = [Recorder(given) for _ in range(1 if (task, what) in STEADY else 2)]
@@ -98,7 +98,7 @@ def program(
     run: Callable[..., Sequence[Any]] = made
     if compiled:
         run = torch.compile(made, dynamic=False)
-    elif not noise:
+    elif not noise and all(x.device.type == "cpu" for x in given):  # TorchScript joins operations on a GPU
         run = scripted(made, given)
     return Program(run, noise, peak(graph), step.outputs)
 

@@ -11,6 +11,7 @@ from gradprix.kernels import Stacked
 from gradprix.tasks._seeds import Luck, stream
 
 from ._anyone import Anyone
+from ._noise import lent
 from ._trial import Trial, form
 
 
@@ -50,7 +51,8 @@ class Each:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
             given = [group["lr"] for group in optimizer.param_groups]
-            with luck, torch.enable_grad():  # as in a plain loop: some switch it off themselves, and some on
+            # As in a plain loop: some switch gradients off themselves, and some on.
+            with lent(luck, self.stack[0].device), torch.enable_grad():
                 optimizer.step()
             if [group["lr"] for group in optimizer.param_groups] != given:
                 raise ValueError("it changes its own learning rate, which is the race's to schedule")
@@ -82,9 +84,10 @@ class Steppers:
     Args:
         trials: one a row, those of one form side by side.
         params: the parameters, `[rows, ...]` each, stepped in place.
+        compiled: whether rules are compiled by torch where they have no kernel.
     """
 
-    def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor]) -> None:
+    def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor], compiled: bool = False) -> None:
         self.each: list[tuple[slice, list[int], Stacked | Each]] = []
         for _, group in groupby(range(len(trials)), key=lambda row: form(trials[row])):
             rows = list(group)
@@ -96,7 +99,7 @@ class Steppers:
                 continue
             for dtype in dict.fromkeys(x.dtype for x in params):
                 chosen = [k for k, x in enumerate(params) if x.dtype is dtype]
-                stacked = Stacked(optimizer, values, [params[k] for k in chosen], block.start)
+                stacked = Stacked(optimizer, values, [params[k] for k in chosen], block.start, compiled)
                 self.each.append((block, chosen, stacked))
 
     def step(self, gradients: Sequence[Tensor], factor: float) -> None:

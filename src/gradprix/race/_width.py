@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from gradprix._device import free, named, wait
 from gradprix.kernels import cache_folder, put
 from gradprix.tasks import Task
 
@@ -74,13 +75,14 @@ def shape(
         trials: what is to be trained, of one batch size.
         form: how.
         processes: how many there may be.
-        memory: bytes the race may take; half of what is free when None.
+        memory: bytes the race may take, of the device's; half of what is free when None.
         everywhere: asks so many processes at once; this one when left out.
 
     Raises:
         MemoryTooSmallError: when two networks in one process do not fit.
     """
-    budget = float(psutil.virtual_memory().available / 2 if memory is None else memory)
+    processes = processes if form.device == "cpu" else 1  # several would take turns on a GPU
+    budget = everywhere(1, free, form.device)[0] / 2 if memory is None else float(memory)
     (each,) = everywhere(1, bytes_of_one, task, trials, form)
     base = PROCESS + task.loaded.nbytes
     most = (budget / processes - base) / each
@@ -105,6 +107,7 @@ def measured(
 ) -> Shape:
     """The shape in which a network takes the least time, of those that fit; remembered for this task and machine."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), str(torch.__version__))
+    machine += tuple(everywhere(1, named, form.device))
     about = (task.fingerprint, form, trials[0].batch_size, processes, machine)
     key = hashlib.sha256(repr(about).encode()).hexdigest()[:24]
     known = _remembered()
@@ -133,14 +136,16 @@ def measured(
 def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) -> float:
     """How long a network takes for a training step in a lane of so many."""
     rows = sorted((trials[i * len(trials) // width % len(trials)] for i in range(width)), key=form_of)
-    with quiet():
+    with quiet(form.device):
         lane = Lane(task, rows, form)
         batch = lane.train[:, : rows[0].batch_size or lane.train.shape[1]]
         lane.step(batch, 1e-3)
+        wait(lane.device)
         times: list[float] = []
         while len(times) < STEPS or sum(times) < LONG:
             started = time.perf_counter()
             lane.step(batch, 1e-3)
+            wait(lane.device)
             times.append(time.perf_counter() - started)
     return median(times) / width
 
@@ -148,7 +153,7 @@ def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) 
 def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
     """About how much memory a network takes in a lane: weights, gradients, state, and what a step holds on the way."""
     rows = [trials[0]] * NARROWEST
-    with quiet():
+    with quiet(form.device):
         lane = Lane(task, rows, form)
         batch = lane.batch(lane.train[:, : rows[0].batch_size or lane.train.shape[1]])
         many = lane.batch(lane.valid[:, : (rows[0].batch_size or lane.valid.shape[1]) * BATCHES_AT_ONCE])

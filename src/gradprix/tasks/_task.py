@@ -149,7 +149,7 @@ class TaskError(ValueError):
     """A task, or an optimizer on it, that cannot be raced; the message says what is wrong."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, in a line."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
