@@ -27,7 +27,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("there is no chromium on this machine")
-    quiet = ("background-networking", "component-update", "sync")
+    quiet = ("dev-shm-usage", "background-networking", "component-update", "sync")
     gl = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     args = ["--no-sandbox", "--disable-quic", "--no-first-run", *gl, *(f"--disable-{q}" for q in quiet)]
     with sync_playwright() as playwright:

@@ -12,7 +12,6 @@ from torch import nn
 
 from gradprix import optim, rules, tasks
 from gradprix.race import ENTRIES, Entry, Local, entries
-from gradprix.race._engine import divide
 from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome, Trial
 from gradprix.race._width import Shape
@@ -127,17 +126,6 @@ def test_a_diverged_run_scores_the_baseline(crowd: tuple[list[Trial], list[Outco
     assert all(1 <= outcome.diverged <= 68 for outcome in lost)
 
 
-SHAPES = {32: Shape(64, 2), 0: Shape(8, 2)}
-
-
-def test_lanes_hold_like_trials_and_are_never_narrow() -> None:
-    trials = [trial(lr=lr) for lr in (0.1, 0.2, 0.3, 0.4, 0.5)] + [trial(lr=0.1, batch_size=0)]
-    lanes = divide(trials, SHAPES)
-
-    assert sorted(len(lane) for lane in lanes) == [1, 2, 3]
-    assert all(len({t.batch_size for t in lane}) == 1 for lane in lanes)
-    assert {t.key for lane in lanes for t in lane} == {t.key for t in trials}
-    assert max(len(lane) for lane in divide([trial(lr=i + 1) for i in range(300)], SHAPES)) <= 64
 
 
 def test_everything_that_matters_is_in_a_trials_key() -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "State",
     "Task",
     "choice",
+    "engines",
     "explain",
     "kernels",
     "load",
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradprix import explain, kernels, optim, rules, show, tasks
+    from gradprix import engines, explain, kernels, optim, rules, show, tasks
     from gradprix.race import Entry, Result, load, race
     from gradprix.rules import Rule, State, choice, log, one_minus, rule
     from gradprix.tasks import Data, Loop, Metric, Task, schedule

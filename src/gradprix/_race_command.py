@@ -17,6 +17,42 @@ WHO, MUCH, JUDGED, WHERE = (
     "Where, and what is shown",
 )
 
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="`local` is this machine; `ray` is a Ray cluster, see --address.", rich_help_panel=WHERE),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the Ray cluster is; by default the one that $RAY_ADDRESS names, or that runs on this machine, or a "
+        "new one of this machine alone.",
+        metavar="HOST:PORT|auto",
+        rich_help_panel=WHERE,
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        help="How many train at once; by default as many as there are cores, or as the cluster has room for.",
+        rich_help_panel=WHERE,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        help="How much may be taken, in GB: on this machine by all together, half of what is free by default; on a "
+        "cluster by each lane of networks, an even part of half of its machine's by default.",
+        rich_help_panel=WHERE,
+    ),
+]
+Cpus = Annotated[
+    float | None, typer.Option(help="Cores for each lane on a cluster; 1 by default.", rich_help_panel=WHERE)
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(help="GPUs for each lane on a cluster, such as 0.5; none by default.", rich_help_panel=WHERE),
+]
+
 
 def race(
     task: Annotated[
@@ -112,14 +148,19 @@ def race(
     out: Annotated[
         Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.", rich_help_panel=WHERE)
     ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(help="How many train at once; as many as there are cores by default.", rich_help_panel=WHERE),
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="`cpu`, `cuda`, `cuda:1` or another that torch knows; by default a GPU if there is one and it pays.",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(help="How much the race may take, in GB; half of what is free by default.", rich_help_panel=WHERE),
-    ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    processes: Processes = None,
+    memory: Memory = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     compile_: Annotated[
         bool,
         typer.Option(
@@ -145,10 +186,11 @@ def race(
 
     The same command again finishes what is missing and repeats nothing.
     """
+    from gradprix import engines
     from gradprix.cli import usage
     from gradprix.race import (
+        EngineError,
         JournalError,
-        Local,
         MemoryTooSmallError,
         NoLookLeftError,
         TaskError,
@@ -180,8 +222,9 @@ def race(
             data=data,
             seed=seed,
             compile=compile_,
+            device=device,
         )
-        engine = Local(processes, memory)
+        where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         if explain_:
             from gradprix.explain import explainable
 
@@ -190,20 +233,23 @@ def race(
     with usage(ValueError, WorkerError):
         seconds = None
         if minutes is not None:
-            made, seconds = fitted(made, minutes, engine, None if plan else folder)
+            made, seconds = fitted(made, minutes, where, None if plan else folder)
         if plan and as_json:
             typer.echo(json.dumps(made.describe(), indent=1))
             return
         if plan:
-            seconds = seconds or estimate(made, measured(made, engine))
+            seconds = seconds or estimate(made, measured(made, where))
             _console.console().print(_console.plan(made, seconds))
             return
         if not as_json and (sys.stderr.isatty() or minutes is not None):
             _console.console(stderr=True).print(_console.plan(made, seconds))
-    with usage(JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError), progress() as watch:
-        result = run(made, folder, engine, watch)
+    with (
+        usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError),
+        progress() as watch,
+    ):
+        result = run(made, folder, where, watch)
     if explain_:
-        result = _explained(made, result, engine)
+        result = _explained(made, result, where)
     if result.reused and not as_json:
         typer.echo(f"{result.reused:,} of {made.runs:,} networks had been trained before.", err=True)
     finish(result, as_json)

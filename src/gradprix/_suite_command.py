@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ._race_command import Address, Cpus, EngineName, Gpus, Memory, Processes
+
 PAGE, SUMMARY = "suite.html", "suite.json"
 
 
@@ -30,30 +32,35 @@ def suite(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be done and how long it takes, and stop.")
     ] = False,
-    processes: Annotated[int | None, typer.Option(help="How many train at once; as many as cores by default.")] = None,
-    memory: Annotated[float | None, typer.Option(help="GB; half of what is free by default.")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    processes: Processes = None,
+    memory: Memory = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
 ) -> None:
     """Race the same optimizers on several tasks, and say what one choice for all would cost.
 
     The same command again finishes what is missing and repeats nothing.
     """
+    from gradprix import engines
     from gradprix.cli import usage
-    from gradprix.race import Local, WorkerError, estimate, load, measured, progress, suite_plans
+    from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
     from gradprix.race import suite as race_all
     from gradprix.show import _console, suite_page, write_report
     from gradprix.show._report import put
 
     with usage(ValueError, TypeError):
-        engine = Local(processes, memory)
+        where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
     if plan:
         with usage(ValueError, WorkerError):
-            took = {made.task.name: estimate(made, measured(made, Local(processes, memory))) for made in plans}
+            took = {made.task.name: estimate(made, measured(made, where)) for made in plans}
         _console.console().print(_console.suite_plan(plans, took))
         return
     with usage(ValueError, WorkerError, OSError), progress() as watch:
-        summary = race_all(plans, out, engine, watch)
+        summary = race_all(plans, out, where, watch)
         for name in summary["tasks"]:
             write_report(load(out / name))
         put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())

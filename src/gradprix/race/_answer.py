@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from gradprix.tasks import Metric
 
@@ -225,3 +226,19 @@ def schedule(plan: Plan) -> str:
         return "schedule tuned"
     known = {"constant": "constant rate", "warmup": "constant rate after a warm-up", "its own": "its own schedule"}
     return known.get(plan.task.schedule, f"{plan.task.schedule} decay")
+
+
+def untrained(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each optimizer some of whose networks could not be trained."""
+    by_entry: dict[str, list[Mapping[str, Any]]] = {}
+    for each in failed:
+        by_entry.setdefault(each["entry"], []).append(each)
+    return [
+        f"{_many(len(runs))} of {name} could not be trained and count as diverged. The first, with learning rate "
+        f"{runs[0]['lr']:g} and seed {runs[0]['seed']}: {runs[0]['error'].rstrip('.')}. The same command tries again."
+        for name, runs in by_entry.items()
+    ]
+
+
+def _many(count: int) -> str:
+    return "A network" if count == 1 else f"{count} networks"

@@ -15,7 +15,7 @@ from gradprix.rules import Choice
 from gradprix.tasks import Task
 
 from ._check import check
-from ._engine import Local
+from ._engine import Engine
 from ._entry import ENTRIES, Entry
 from ._journal import Journal
 from ._lane import NARROWEST, Lane
@@ -25,7 +25,7 @@ from ._plan import FEWEST_SEEDS, MOST, Plan
 from ._trial import Trial
 from ._trial import form as form_of
 from ._tune import Score
-from ._width import Shape, seconds_of_one, shape
+from ._width import Shape, seconds_of_one
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Who stays longest when there is time for a few: different algorithms first, and those that were best in the tuned
@@ -66,7 +66,7 @@ class Cost:
         return turns * (steps * self.step + each)
 
 
-def measured(plan: Plan, engine: Local) -> Cost:
+def measured(plan: Plan, engine: Engine) -> Cost:
     """What lanes of a plan's task cost here: a few steps of all its entries, with all processes busy.
 
     Raises:
@@ -77,8 +77,8 @@ def measured(plan: Plan, engine: Local) -> Cost:
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     if not isinstance(plan.task, Task):
         seconds = engine.ask(seconds_of_a_run, plan.task, trials[0])
-        return Cost(time.perf_counter() - started, 0.0, 0.0, seconds, Shape(1, engine.processes))
-    found = shape(plan.task, trials, form, engine.processes, engine.bytes, engine.everywhere)
+        return Cost(time.perf_counter() - started, 0.0, 0.0, seconds, Shape(1, engine.workers))
+    found = engine.shape(plan.task, trials, form)
     wide, narrow = found.width, min(16, found.width)
     if form.stacked and wide == narrow:
         narrow = NARROWEST
@@ -228,7 +228,7 @@ def _most(make: Callable[[int], Plan], fits: Callable[[Plan], bool], low: int, h
     return make(low)
 
 
-def fitted(plan: Plan, minutes: float, engine: Local, out: Path | None) -> tuple[Plan, float]:
+def fitted(plan: Plan, minutes: float, engine: Engine, out: Path | None) -> tuple[Plan, float]:
     """A plan that fits the time, and about how many seconds it takes.
 
     It is the one that was chosen when the same was asked for in this folder before.

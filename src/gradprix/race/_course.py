@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradprix._device import named
 from gradprix.tasks import Task
 
 from ._answer import listed
+from ._budget import stages
 from ._check import check
 from ._engine import Engine
 from ._journal import Journal, OtherRaceError
 from ._less import seconds_of_steps
 from ._looks import Look, level
 from ._network import Form
-from ._plan import Plan, made_by
+from ._plan import Plan
 from ._progress import Watch
 from ._record import Finals, make_record
 from ._result import Result
@@ -41,7 +41,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         TaskError: when the task, or an optimizer on it, does not work.
         WorkerError: when worker processes are killed again and again.
     """
-    with Journal(out, made=made_by()) as journal:
+    with Journal(out) as journal:
         described = plan.describe()
         looks, given = admitted(plan, described, journal, out)
         before, kept = journal.read("plan"), journal.read("form")
@@ -55,8 +55,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
                 f"{out} holds a race whose networks are trained on {form.device}. Keep this one elsewhere (--out), or "
                 "delete that one."
             )
-        if form.device != "cpu":
-            journal.made = made_by(engine.ask(named, form.device))
+        journal.made = engine.made(plan, form.device)
         described |= {"form": form.describe()}
         journal.write("plan", described)
         journal.write("form", asdict(form))
@@ -127,8 +126,10 @@ class Course:
     finished: dict[str, Outcome] = field(default_factory=dict)
     tried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    later: int = 0
 
     def __post_init__(self) -> None:
+        self.later = len(list(stages(self.plan)))
         self.finished = self.journal.finished()
         self.seconds = self.journal.read("seconds") or 0.0
         self.tried = {entry.name: [] for entry in self.plan.entries}
@@ -137,16 +138,17 @@ class Course:
         """What comes of the trials: from the journal where it is there, else from running them."""
         self.used |= {trial.key for trial in trials}
         missing = {trial.key: trial for trial in trials if trial.key not in self.finished}
-        before = self.done
+        before, self.later = self.done, self.later - 1
 
         def watch(share: float) -> None:
-            self.watch(stage, before + share, self.plan.runs)
+            self.watch(f"{stage}{self.engine.state}", before + share, self.plan.runs)
 
         watch(0.0)
         started = time.perf_counter()
         todo = list(missing.values())
-        for lane, outcomes in self.engine.run(self.plan.task, todo, watch, self.form) if todo else ():
-            self.journal.finish(lane, outcomes)
+        for lane, outcomes in self.engine.run(self.plan.task, todo, watch, self.form, self.later) if todo else ():
+            if outcomes[0].error is None:  # else it is tried again when the race is
+                self.journal.finish(lane, outcomes)
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.write("seconds", self.seconds)
             self.finished |= {trial.key: outcome for trial, outcome in zip(lane, outcomes, strict=True)}
@@ -186,6 +188,7 @@ class Course:
                         "loss": outcome.valid_loss,
                         "metric": outcome.valid_metric,
                         "diverged": outcome.diverged,
+                        **({} if outcome.error is None else {"error": outcome.error}),
                     }
                 )
             for name in list(asked):

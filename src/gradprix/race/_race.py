@@ -6,8 +6,9 @@ from typing import Any
 
 from ._budget import fitted
 from ._course import run
-from ._engine import Local
+from ._engine import Engine
 from ._entry import Entry
+from ._local import Local
 from ._make import make_plan
 from ._progress import progress
 from ._result import Result
@@ -32,7 +33,9 @@ def race(
     seed: int = 0,
     minutes: float | None = None,
     compile: bool = False,  # noqa: A002
+    device: str | None = None,
     out: str | Path | None = None,
+    engine: Engine | None = None,
     processes: int | None = None,
     memory: float | None = None,
 ) -> Result:
@@ -64,7 +67,11 @@ def race(
             left out is said.
         compile: compile the stacked networks with `torch.compile`, which needs a C++ compiler. It takes half a minute
             or more, and pays in races that take many.
+        device: where networks are trained, as torch names it, such as `"cuda"`; a GPU if there is one and it pays,
+            when None.
         out: a folder to keep the race in, so that it can be continued; nothing is kept when None.
+        engine: where it runs, such as `gradprix.engines.Ray()`; on this machine when None. The same race can be begun
+            on one and finished on another.
         processes: how many train at once; as many as the machine has cores when None.
         memory: how much the race may take, in GB; half of what is free when None.
 
@@ -74,6 +81,7 @@ def race(
     Raises:
         ValueError: for unknown names and impossible numbers.
         TaskError: when the task's model, loss or metric does not work.
+        WorkerError: when what trains is lost again and again.
         JournalError: when `out` holds a race on another task, or one that is running, or cannot be written.
     """
     plan = make_plan(
@@ -93,8 +101,13 @@ def race(
         data=data,
         seed=seed,
         compile=compile,
+        device=device,
     )
-    engine, folder = Local(processes, memory), None if out is None else Path(out)
+    if engine is None:
+        engine = Local(processes, memory)
+    elif processes is not None or memory is not None:
+        raise ValueError("processes and memory are an engine's own: give them to it.")
+    folder = None if out is None else Path(out)
     if minutes is not None:
         plan, _ = fitted(plan, minutes, engine, folder)
     with progress() as watch:

@@ -118,6 +118,7 @@ def make_record(
         "key": plan.key,
         "plan": {**described, "trivial": trivial, "crossed": parts is not None, "tested": tested},
         "tried": tried,
+        "failed": _failed(tried, finals),
         "near_limit": limit,
         "after": _after(outcomes),
         "parts": parts,
@@ -197,6 +198,13 @@ def _lost(outcomes: list[Outcome]) -> dict[str, Any]:
     """How many runs diverged, and for each the step at which it did, or None."""
     steps = [outcome.diverged for outcome in outcomes]
     return {"diverged": sum(step is not None for step in steps), "lost": steps}
+
+
+def _failed(tried: Tried, finals: Finals) -> list[dict[str, Any]]:
+    """The networks that could not be trained: whose, with which learning rate and seed, and why."""
+    runs = [(name, run["lr"], run["seed"], run.get("error")) for name, runs in tried.items() for run in runs]
+    runs += [(name, t.values["lr"], t.seed, found.error) for name, pairs in finals.items() for t, found in pairs]
+    return [dict(zip(("entry", "lr", "seed", "error"), run, strict=True)) for run in runs if run[-1] is not None]
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def suite_plans(
 
 
 def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambda *_: None) -> dict[str, Any]:
-    """Race on one task after the other, each kept in a folder of its own, and sum up. What is finished is not repeated.
+    """Race on several tasks, each kept in a folder of its own, and sum up. What is finished is not repeated.
+
+    One task after the other, or, on a cluster, on all of them side by side: no worker waits for a race's last network.
 
     Args:
         plans: the races.
@@ -76,14 +78,18 @@ def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambd
     Raises:
         ValueError: as `run`.
     """
-    records = {}
-    for plan in plans:
-        records[plan.task.name] = run(plan, out / plan.task.name, engine, _named(watch, plan.task.name)).record
-    return summed_up(records)
+    shares, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
 
+    def race(plan: Plan) -> Record:
+        name = plan.task.name
 
-def _named(watch: Watch, name: str) -> Watch:
-    return lambda stage, done, total: watch(f"{name}: {stage}", done, total)
+        def hear(stage: str, done: float, _: int) -> None:
+            shares[name] = done
+            watch(f"{name}: {stage}", sum(shares.values()), total)
+
+        return run(plan, out / name, engine, hear).record
+
+    return summed_up(dict(zip(shares, engine.side_by_side(race, plans), strict=True)))
 
 
 def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -84,6 +85,7 @@ class Outcome:
         test_parts: the metric on each of some parts of an official test set, where there is one.
         after: what else the task found of the trained network.
         tested: whether it was judged by examples that nothing is tuned by.
+        error: why there is no more of it than of a run that diverged: it could not be trained.
     """
 
     curve: list[tuple[int, float, float, float]]
@@ -93,6 +95,7 @@ class Outcome:
     test_parts: list[float] | None = None
     after: dict[str, Any] | None = None
     tested: bool = True
+    error: str | None = None
 
     @property
     def valid_loss(self) -> float:
@@ -108,6 +111,13 @@ class Outcome:
     def to_json(self) -> str:
         """One line of JSON; infinities and not-a-numbers are kept as Python writes them."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, trial: Trial, baseline: float | None, error: str) -> "Outcome":
+        """Of a trial that could not be trained: as of one that diverged at once."""
+        curve = [(0, math.nan, math.nan, math.nan)] * max(1, trial.epochs)
+        loss, metric = (math.inf, baseline) if trial.judged else (None, None)
+        return cls(curve, loss, metric, 1, error=error)
 
     @classmethod
     def from_json(cls, text: str) -> "Outcome":

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, Plan, Result
-from gradprix.race._answer import listed
+from gradprix.race._answer import listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL
 
@@ -60,6 +60,7 @@ def notes(record: dict[str, Any]) -> list[Text]:
     if not record["plan"]["tested"]:
         lines.append("The score is the one that was tuned by: it flatters. Yield a “test” score for one that does not.")
     lost = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
+    lines += untrained(record.get("failed", ()))
     for name, count in lost.items():
         lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
     if (form := record["plan"]["form"]).startswith("one at a time"):

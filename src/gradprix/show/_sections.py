@@ -5,7 +5,7 @@ from collections import Counter
 from html import escape
 from typing import Any
 
-from gradprix.race._answer import listed
+from gradprix.race._answer import listed, untrained
 
 from . import _page
 from ._page import Record, code, count, factor, ranked, setting, value
@@ -56,6 +56,7 @@ def notices(record: Record) -> str:
             "The score is the one that the learning rates were tuned by: it flatters all entries, and those most that "
             "were lucky in tuning. Have the loop yield “test”, a score of examples that nothing is tuned by."
         )
+    lines += map(escape, untrained(record.get("failed", ())))
     for entry in entries:
         if count := entry["final"]["diverged"]:
             scored = value(record, record["plan"]["trivial"])

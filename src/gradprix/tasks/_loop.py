@@ -107,13 +107,26 @@ def _unused(outputs: Any, targets: Any) -> float:
 Problem = Task | Loop
 
 
-def home(task: Task) -> Task:
-    """This process's own copy of a task that was sent to it, which keeps its examples from one call to the next."""
-    key = (task.fingerprint, task.batch_size, task.epochs, task.schedule)
+KEPT = 4
+"""Problems that a process keeps: lanes of several races may come to it in turn, and examples may be large."""
+_HOME: dict[str, Any] = {}
+
+
+def key_of(problem: Problem) -> str:
+    """What a problem is known by where it was sent to."""
+    return f"{problem.fingerprint} {problem.batch_size} {problem.epochs} {problem.schedule}"
+
+
+def at_home(key: str) -> Any:
+    """This process's own copy of a problem; None if there is none."""
+    return _HOME.get(key)
+
+
+def home(problem: Any) -> Any:
+    """This process's own copy of a problem that was sent to it, which keeps its examples from one call to the next."""
+    key = key_of(problem)
     if key not in _HOME:
-        _HOME.clear()  # one at a time: examples may be large
-        _HOME[key] = task
+        while len(_HOME) >= KEPT:
+            _HOME.pop(next(iter(_HOME)))
+        _HOME[key] = problem
     return _HOME[key]
-
-
-_HOME: dict[tuple[Any, ...], Task] = {}

@@ -1,0 +1,146 @@
+"""A Ray cluster: how to get to it, and what its machines have room for."""
+
+import contextlib
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MISSING = "Ray is not installed: pip install 'gradprix[ray]'."
+ANSWERS = 15.0
+"""Seconds within which a cluster must answer."""
+LEFT_OUT = ["runs", "*.db", "*.db-wal"]
+"""What is not sent with the user's code: finished races, for one."""
+
+
+class EngineError(ValueError):
+    """There is no such engine here, or it cannot be reached; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a lane takes of a machine.
+
+    Args:
+        cpus: cores; a lane computes on one.
+        gpus: GPUs, or a part of one.
+        memory: GB; an even part of half of the machine's when None.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.cpus > 0 and self.gpus >= 0 and (self.memory is None or self.memory > 0)):
+            raise ValueError(f"{self}: a lane needs more than 0 cpus and GB of memory, and no fewer than 0 gpus.")
+
+    def room(self, resources: Mapping[str, float]) -> int:
+        """How many lanes a machine has room for."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory or 0) * 1e9}
+        return math.floor(min(resources.get(name, 0) / each for name, each in wanted.items() if each) + 1e-9)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same for Ray."""
+        asked = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        return asked if self.memory is None else {**asked, "memory": int(self.memory * 1e9)}
+
+    def __str__(self) -> str:
+        gpus = f", {self.gpus:g} GPUs" if self.gpus else ""
+        return f"{self.cpus:g} CPUs{gpus}" + ("" if self.memory is None else f", {self.memory:g} GB")
+
+
+def found(address: str | None) -> str | None:
+    """Where the cluster is that an address means; None when there is none yet, and Ray is to be started here.
+
+    Args:
+        address: `HOST:PORT`; `"auto"` for one that runs on this machine; when None, the one that `RAY_ADDRESS` names,
+            or that runs on this machine, or a new one.
+
+    Raises:
+        EngineError: when Ray is not installed, or no cluster answers there.
+    """
+    with _loopback(address):
+        try:
+            from ray._private.services import canonicalize_bootstrap_address
+        except ImportError as error:
+            raise EngineError(MISSING) from error
+    if address is not None and address.startswith("ray://"):
+        raise EngineError(f"address = {address}: give the cluster's own address, HOST:6379, from a machine in it.")
+    wanted = address or os.environ.get("RAY_ADDRESS")
+    try:
+        place = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None, too
+    except Exception as error:
+        raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
+    if place is not None and _answers(place):
+        return str(place)
+    if wanted is None:
+        return None  # what ran here once runs no more
+    raise EngineError(
+        f"no Ray cluster answers at {place or wanted}. Start one (ray start --head), see that its port (6379) can be "
+        "reached from here, or leave the address out to use this machine alone."
+    )
+
+
+@contextlib.contextmanager
+def _loopback(address: str | None) -> Any:
+    """Have Ray take 127.0.0.1 as it is, where a cluster listens there alone: else it goes by the machine's own name.
+
+    What it does on Windows and macOS it does elsewhere when it is told to before it is imported.
+    """
+    host, _, port = (address or os.environ.get("RAY_ADDRESS") or "").rpartition(":")
+    if host in ("127.0.0.1", "localhost") and port.isdigit() and not _listens(socket.gethostname(), int(port)):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    yield
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=ANSWERS):
+        return True
+    return False
+
+
+def _answers(place: str) -> bool:
+    """Whether a cluster does, and not something else that listens there: Ray itself would wait for it for minutes."""
+    host, _, port = place.rpartition(":")
+    if not _listens(host.strip("[]"), int(port)):
+        return False
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, timeout=ANSWERS, check=False).returncode == 0
+    return False
+
+
+def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
+    """Join a cluster, or start one of this machine alone.
+
+    Args:
+        place: where it is; None to start one.
+        folder: what its machines get a copy of: the user's code.
+        cpus: how many cores a new one has.
+
+    Raises:
+        EngineError: when it does not work.
+    """
+    import ray
+
+    environment: dict[str, Any] = {} if folder is None else {"working_dir": str(folder), "excludes": LEFT_OUT}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    try:
+        if place is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            alone: dict[str, Any] = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            ray.init(**alone, num_cpus=cpus, **quiet)
+        else:
+            own: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if place.startswith("127.") else {}
+            ray.init(place, runtime_env=environment, **own, **quiet)
+    except Exception as error:
+        where = "this machine" if place is None else place
+        hint = "" if folder is None else f" The folder with your code, {folder}, is sent along: is it small?"
+        raise EngineError(f"Ray does not start on {where}: {str(error).strip().splitlines()[0]}.{hint}") from error

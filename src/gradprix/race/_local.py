@@ -1,0 +1,196 @@
+"""Lanes in processes of this machine."""
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from joblib.externals.loky import get_reusable_executor, process_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from gradprix.tasks import Task
+from gradprix.tasks._loop import home
+
+from ._engine import Engine, Found, WorkerError, train
+from ._network import Form
+from ._schedule import LOSSES, Part
+from ._trial import Outcome, Trial
+from ._width import Shape, shape
+
+KILLED = (
+    "worker processes were killed again and again, probably because memory ran out. What is finished is kept; "
+    "the same command goes on from there. Give it less with --memory, in GB."
+)
+
+
+class Local(Engine):
+    """Lanes in processes of this machine, each on one thread.
+
+    Args:
+        processes: how many at most; as many as the machine has cores when None.
+        memory: how much the race may take, in GB; half of what is free when None.
+    """
+
+    def __init__(self, processes: int | None = None, memory: float | None = None) -> None:
+        super().__init__()
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes = {processes}: it must be 1 or more.")
+        if memory is not None and not memory > 0:
+            raise ValueError(f"memory = {memory}: it must be more than 0 (GB).")
+        self.processes = processes or joblib.cpu_count()
+        self.bytes = None if memory is None else memory * 1e9
+        self._jobs: dict[Future[Found], Part] = {}
+        self._slots: dict[Part, int] = {}
+        self._shares: np.memmap[Any, Any] | None = None
+
+    @property
+    def workers(self) -> int:
+        """How many processes there are: fewer where more would not fit, or get in each other's way."""
+        return min((shape.processes for shape in self._wanted()), default=self.processes)
+
+    def _wanted(self) -> list[Shape]:
+        return [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
+
+    def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
+        """As many networks in a lane as pay, and as many processes, of what fits."""
+        return shape(task, trials, how, self.processes, self.bytes, self.everywhere)
+
+    def everywhere(self, count_: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """What a function answers in so many worker processes at once."""
+        for death in count(1):
+            try:
+                workers = _workers(self.processes)
+                jobs = [workers.submit(_at_home, function, args) for _ in range(count_)]
+                return [job.result() for job in jobs]
+            except TerminatedWorkerError as error:
+                if death == LOSSES:
+                    raise WorkerError(KILLED) from error
+            except BrokenProcessPool as error:
+                raise _unsent(error) from error
+        return []
+
+    def start(self, part: Part) -> None:
+        """Have a process train it, which says how far it is in a file."""
+        if self._shares is None:
+            handle, file = tempfile.mkstemp(prefix="gradprix-")
+            os.close(handle)
+            weakref.finalize(self, Path(file).unlink, missing_ok=True)
+            self._shares = np.memmap(file, dtype=np.float64, mode="w+", shape=self.processes)
+        slot = next(i for i in range(self.processes) if i not in self._slots.values())
+        self._shares[slot] = 0
+        self._slots[part] = slot
+        task, how = part.work.about
+        args = (task, part.trials, how, Path(str(self._shares.filename)), slot)
+        self._jobs[_workers(self.workers).submit(_at_home, _work, args)] = part
+
+    def ended(self, seconds: float) -> list[tuple[Part, Found]]:
+        """What has ended. Of a process that was killed the others have ended with it."""
+        found: list[tuple[Part, Found]] = []
+        for job in wait(self._jobs, seconds, FIRST_COMPLETED).done:
+            part, error = self._jobs.pop(job), job.exception()
+            del self._slots[part]
+            if isinstance(error, TerminatedWorkerError):
+                error = WorkerError(KILLED)
+            elif isinstance(error, BrokenProcessPool):
+                raise _unsent(error) from error
+            elif error is not None and not isinstance(error, Exception):
+                raise error
+            found.append((part, job.result() if error is None else error))
+        for part, slot in self._slots.items():
+            part.share = float(self._shares[slot])  # type: ignore[index]  # it is there once something has started
+        return found
+
+    def stop(self, parts: Sequence[Part]) -> None:
+        """End the processes, if they are at any of it."""
+        if parts:
+            _workers(self.workers).shutdown(kill_workers=True)
+            self._jobs.clear()
+            self._slots.clear()
+
+
+def _unsent(error: BrokenProcessPool) -> WorkerError:
+    why = str(error.__cause__ or error).strip().splitlines()[-1]
+    return WorkerError(f"the task or an optimizer cannot be sent to another process: {why}")
+
+
+def _workers(processes: int) -> Any:
+    """Processes that are kept for the next lanes."""
+    # Where modules are found, too: another environment means other processes, so that what is new is found.
+    env = {**environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with _deaf():
+        made = get_reusable_executor(processes, timeout=60, env=env, initializer=_get_ready, initargs=(os.getpid(),))
+        made.submit(int)  # it starts them
+    return made
+
+
+def environment() -> dict[str, str]:
+    """What a worker must find in its environment when it starts."""
+    fast = "AVX2,STRICT" if torch.backends.cpu.get_cpu_capability().startswith("AVX") else "COMPATIBLE"
+    return {
+        # Products of matrices must round alike wherever in memory their rows begin. MKL does so when it is told to, as
+        # it is loaded.
+        "MKL_CBWR": os.environ.get("MKL_CBWR", fast),
+        # Memory of large tensors stays with the process: given back after each operation and taken anew, the system
+        # clears every page of it, which takes longer than many operations (glibc; unknown names are ignored).
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**40),
+        "MALLOC_TOP_PAD_": str(2**26),
+    }
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start meanwhile never hear Ctrl-C: it is for this one, which ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _get_ready(parent: int) -> None:
+    """Import, in all workers at once, what the first job would; that pickle asks for this function has done it.
+
+    Args:
+        parent: the process without which there is nothing to work for.
+    """
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
+
+
+def _at_home(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """What a function answers in a worker, given the worker's own copy of a task."""
+    return function(*(home(arg) if isinstance(arg, Task) else arg for arg in args))
+
+
+def _work(task: Task, trials: list[Trial], how: Form, file: Path, slot: int) -> list[Outcome]:
+    """Train trials, and say in a file how far that is."""
+    shares = np.memmap(file, dtype=np.float64, mode="r+")
+
+    def report(share: float) -> None:
+        shares[slot] = share
+
+    return train(task, trials, how, report)

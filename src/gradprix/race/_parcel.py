@@ -1,0 +1,98 @@
+"""What is sent to workers on other machines: functions and what they are given; a problem, with its examples, once."""
+
+import os
+import pickle
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, cast
+
+from cloudpickle import CloudPickler
+
+from gradprix.tasks import Task
+from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
+
+Places = dict[str, list[Any]]
+"""Where problems are kept for the whole cluster, by what they are known by: each in a list, so that Ray does not bring
+it before it is asked for."""
+OURS = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
+"""Where modules are that every worker has."""
+
+
+class _Packer(CloudPickler):  # type: ignore[misc]  # it has no types
+    """Notes the problems among what it packs, in whose place it leaves a name, and the modules that code is from."""
+
+    def __init__(self, file: BytesIO) -> None:
+        super().__init__(file)
+        self.problems: dict[str, Problem] = {}
+        self.modules: set[str] = set()
+
+    def persistent_id(self, value: Any) -> str | None:
+        if isinstance(value, ModuleType):
+            self.modules.add(value.__name__)
+        elif isinstance(value, FunctionType | type):
+            self.modules.add(str(value.__module__))
+        elif isinstance(value, Task | Loop):
+            self.problems[key_of(value)] = value
+            return key_of(value)
+        return None
+
+
+class _Unpacker(pickle.Unpickler):
+    def __init__(self, file: BytesIO, places: Places) -> None:
+        super().__init__(file)
+        self.places = places
+
+    def persistent_load(self, key: str) -> Problem:
+        found = at_home(key)
+        if found is None:
+            import ray
+
+            found, data = ray.get(self.places[key][0])
+            if data is not None:
+                found.__dict__["loaded"] = data
+        return cast(Problem, home(found))
+
+
+def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, dict[str, Problem]]:
+    """A call to be made elsewhere, and the problems in it."""
+    packer = _Packer(file := BytesIO())
+    packer.dump((function, tuple(args)))
+    return file.getvalue(), packer.problems
+
+
+def unpacked(call: bytes, places: Places) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What was packed, with the worker's own copies of problems."""
+    function, args = _Unpacker(BytesIO(call), places).load()
+    return function, args
+
+
+def with_examples(problem: Problem) -> tuple[Problem, Any]:
+    """A problem as a worker wants it: its examples are not to be loaded by each, who may not have them."""
+    return problem, problem.loaded if isinstance(problem, Task) else None
+
+
+def folders(*values: Any) -> list[Path]:
+    """The folders from which the user's own code among some values was imported, and what that imports from there."""
+    packer = _Packer(BytesIO())
+    for value in values:
+        if isinstance(value, Task | Loop):  # itself would be noted, not packed
+            value = {name: each for name, each in vars(value).items() if name != "loaded"}
+        packer.dump(value)
+    found = set()
+    for name in packer.modules:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:
+            continue
+        path = Path(file).resolve()
+        if not any(path.is_relative_to(place.resolve()) for place in OURS):
+            found.add(path.parents[name.count(".") + (path.name == "__init__.py")])
+    return sorted(found)
+
+
+def common(places: Sequence[Path]) -> Path | None:
+    """The folder that holds them all."""
+    return Path(os.path.commonpath(places)) if places else None

@@ -1,0 +1,243 @@
+"""Races on a Ray cluster of three machines, which here are three nodes on one."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+# Here Ray is to listen on 127.0.0.1 alone; it asks when it is imported.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+ray = pytest.importorskip("ray", reason="for clusters: pip install 'gradprix[ray]'")
+
+from ray.cluster_utils import Cluster
+
+import gradprix as gp
+from gradprix import cli, engines, tasks
+from gradprix.race import ENTRIES, Local, make_plan, run
+from gradprix.race._cluster import Needs
+from gradprix.race._network import Form
+from gradprix.race._parcel import folders
+from gradprix.race._trial import Trial
+
+HOME = {"node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 100_000_000}
+SMALL: dict[str, Any] = {"optimizers": "adam,momentum,adagrad", "trials": 4, "seeds": 6, "epochs": 60}
+TAKEN = "SELECT key, trial, outcome, made FROM trials ORDER BY key"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three machines of one core each."""
+    made = Cluster(initialize_head=True, head_node_args={**HOME, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(**HOME)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Whatever joins a cluster leaves it again."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """What a journal holds, but for clocks and machine: its networks, and its record."""
+    with contextlib.closing(sqlite3.connect(folder / "race.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rows = database.execute(TAKEN).fetchall()
+        about = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM about")}
+    for clock in ("seconds", "step_seconds", "process"):
+        about.pop(clock)
+    about["record"]["cost"] = {k: v for k, v in about["record"]["cost"].items() if not k.endswith("seconds")}
+    return {"trials": rows, **about}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the race leaves behind on this machine alone."""
+    folder = tmp_path_factory.mktemp("local")
+    run(make_plan("digits", **SMALL), folder, Local(2))
+    return kept(folder)
+
+
+def test_a_race_on_a_cluster_leaves_the_same_behind(
+    cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
+) -> None:
+    heard: list[str] = []
+    engine = engines.Ray(cluster.address)
+    run(make_plan("digits", **SMALL), tmp_path, engine, lambda stage, done, total: heard.append(stage))
+
+    assert kept(tmp_path) == local
+    assert any(said.startswith("tuning on 3 workers, ") for said in heard)
+    assert engine.workers == 3
+
+
+def test_a_machine_that_is_lost_changes_nothing(
+    cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
+) -> None:
+    machine, heard = cluster.add_node(**HOME), []
+    engine = engines.Ray(cluster.address)
+
+    def watch(stage: str, done: float, total: int) -> None:
+        heard.append(stage)
+        if done and machine in cluster.worker_nodes and len(engine.schedule.running) == 4:
+            cluster.remove_node(machine, allow_graceful=False)  # with what it was at
+
+    run(make_plan("digits", **SMALL), tmp_path, engine, watch)
+
+    assert machine not in cluster.worker_nodes, "it was lost in the middle"
+    assert kept(tmp_path) == local
+    assert engine.schedule.lost > 0
+    assert any(said.endswith(" lost") for said in heard)
+    assert engine.workers == 3
+
+
+def command(cluster: Cluster, out: Path, *more: str, **changed: Any) -> list[str]:
+    words = {**SMALL, "engine": "ray", "address": cluster.address, "out": out, **changed}
+    flags = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    return [sys.executable, "-c", f"{hears}from gradprix.cli import main; main()", "race", "digits", *flags, *more]
+
+
+def begun(folder: Path) -> int:
+    """Networks in a journal that somebody else is writing."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(folder / "race.db")) as database:
+        return int(database.execute("SELECT count(*) FROM trials").fetchone()[0])
+    return 0
+
+
+def under_way() -> list[psutil.Process]:
+    """Processes on any machine of the cluster that train networks."""
+    return [p for p in psutil.process_iter(["cmdline"]) if "ray::_train" in " ".join(p.info["cmdline"] or ())]
+
+
+def until(what: Any, seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert found, "it never happened"
+    return found
+
+
+def test_a_driver_that_is_killed_is_followed_by_another(
+    cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
+) -> None:
+    first = subprocess.Popen(command(cluster, tmp_path), start_new_session=True)
+    until(lambda: begun(tmp_path))
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = begun(tmp_path)
+    until(lambda: not under_way())
+    done = subprocess.run(command(cluster, tmp_path), capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert 0 < before < 30
+    assert f"{before} of 30 networks had been trained before." in done.stderr
+    assert kept(tmp_path) == local
+
+
+def test_ctrl_c_leaves_a_whole_journal_and_nobody_at_work(cluster: Cluster, tmp_path: Path, alone: None) -> None:
+    race = subprocess.Popen(command(cluster, tmp_path, epochs=300), stderr=subprocess.PIPE, text=True)
+    until(lambda: under_way())
+    race.send_signal(signal.SIGINT)
+    _, said = race.communicate(timeout=60)
+
+    assert race.returncode == 130, said
+    assert "What is finished is kept" in said
+    until(lambda: not under_way(), 20)
+    assert not (tmp_path / "race.db").exists() or kept_whole(tmp_path)
+
+
+def kept_whole(folder: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(folder / "race.db")) as database:
+        return bool(database.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+
+
+def test_a_race_begun_here_is_finished_there_and_the_other_way_round(
+    cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
+) -> None:
+    for place, other in (("a", Local(2)), ("b", engines.Ray(cluster.address))):
+        run(make_plan("digits", **{**SMALL, "optimizers": "adam,momentum"}), tmp_path / place, other)
+    for place, other in (("a", engines.Ray(cluster.address)), ("b", Local(2))):
+        result = run(make_plan("digits", **SMALL), tmp_path / place, other)
+        assert result.reused == 20
+        assert kept(tmp_path / place)["trials"] == local["trials"]
+        assert kept(tmp_path / place)["record"]["verdict"] == local["record"]["verdict"]
+
+
+OWN = """
+from pathlib import Path
+import gradprix as gp
+from helpers.parts import ROWS, network
+import torch
+
+def data():
+    rows = torch.tensor(ROWS)  # which only the driver's own helper knows
+    return gp.Data(rows[:, :2], (rows[:, 0] > rows[:, 1]).long(), stratify=True)
+
+def accuracy(outputs, targets):
+    if outputs.isnan().any():
+        raise FloatingPointError("the metric met a number that is none")
+    return (outputs.argmax(1) == targets).float().mean()
+
+task = gp.Task("own", network, torch.nn.functional.cross_entropy, gp.Metric("accuracy", accuracy, True, 0.01), 0.5,
+               data, 16, 2)
+
+def train(make_optimizer, seed):
+    model = network()
+    optimizer = make_optimizer(model.parameters())
+    if optimizer.param_groups[0]["lr"] > 0.5 and seed > 5000:
+        raise RuntimeError("this rate is too large for me")
+    inputs, targets = torch.rand(64, 2), torch.zeros(64).long()
+    for _ in range(2):
+        loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        yield {"valid": -float(loss), "test": -float(loss)}
+"""
+PARTS = """
+import torch
+ROWS = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)).tolist()
+network = lambda: torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project of somebody's own, which is on no worker's path."""
+    (tmp_path / "project" / "helpers").mkdir(parents=True)
+    (tmp_path / "project" / "racing_own.py").write_text(OWN)
+    (tmp_path / "project" / "helpers" / "parts.py").write_text(PARTS)
+    (tmp_path / "project" / "helpers" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path / "project" / "racing_own.py"
+    for name in set(sys.modules) - before:
+        if name == "racing_own" or name.startswith("helpers"):
+            del sys.modules[name]
+
+
+def test_code_of_ones_own_reaches_the_workers(cluster: Cluster, own: Path, alone: None) -> None:
+    few: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6}
+    plan = make_plan(f"{own}:task", **few)
+    assert folders(plan.task) == [own.parent]
+    there = run(plan, None, engines.Ray(cluster.address))
+    here = run(plan, None, Local(1))
+    assert there.record["curves"] == here.record["curves"]
+    loop = gp.race(f"{own}:train", direction="max", engine=engines.Ray(cluster.address), **few)
+    assert loop.record["plan"]["loop"]

@@ -1,0 +1,118 @@
+"""Which trials go together, on how many workers: planning, without any training."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gradprix.race._schedule import LOSSES, OVERHEAD, Part, Schedule, Work
+
+
+def work(count: int, width: int = 32, steps: float = 100, kind: str = "a", later: int = 0) -> Work:
+    return Work(list(range(count)), kind, steps, width, later)
+
+
+def schedule(workers: int, *works: Work) -> Schedule:
+    made = Schedule(workers)
+    made.works += works
+    return made
+
+
+def taken(made: Schedule) -> list[Part]:
+    """What workers that are free get."""
+    return list(iter(made.next, None))
+
+
+def seconds(part: Part) -> float:
+    return part.work.steps * (OVERHEAD + len(part.trials))
+
+
+def played(made: Schedule) -> Iterator[tuple[float, Part]]:
+    """When each part ends, if every worker that is free gets another at once."""
+    now, ends = 0.0, {part: seconds(part) for part in taken(made)}
+    while ends:
+        part = min(ends, key=lambda each: ends[each])
+        for other in ends:
+            other.share = 1 - (ends[other] - ends[part]) / seconds(other)
+        now = ends.pop(part)
+        made.finished(part, seconds(part))
+        yield now, part
+        ends |= {new: now + seconds(new) for new in taken(made)}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 2, 5, 14, 33, 70, 300])
+def test_every_trial_is_given_once_in_lanes_of_a_fit_width(workers: int, count: int) -> None:
+    parts = [part for _, part in played(schedule(workers, work(count)))]
+
+    assert sorted(trial for part in parts for trial in part.trials) == list(range(count))
+    assert all(2 <= len(part.trials) <= 32 for part in parts) or count == 1
+
+
+@pytest.mark.parametrize(("count", "lanes"), [(14, [7, 7]), (15, [8, 7]), (64, [32, 32]), (70, [18, 18, 17, 17])])
+def test_like_trials_are_shared_out_evenly(count: int, lanes: list[int]) -> None:
+    assert sorted((len(part.trials) for _, part in played(schedule(2, work(count)))), reverse=True) == lanes
+
+
+def test_lanes_hold_trials_of_one_kind() -> None:
+    one, other = work(10, kind="a"), work(6, kind="b", steps=10)
+    parts = taken(schedule(16, one, other))
+
+    assert {id(part.work) for part in parts} == {id(one), id(other)}
+    assert one.waiting == other.waiting == 0
+
+
+def test_what_takes_longest_goes_first() -> None:
+    short, long = work(8, steps=10, kind="a"), work(8, steps=100, kind="b")
+    assert schedule(1, short, long).next().work is long  # type: ignore[union-attr]
+    late = work(8, steps=10, kind="c", later=20)
+    assert schedule(1, long, late).next().work is late, "its race goes on longest"  # type: ignore[union-attr]
+
+
+def test_what_things_took_is_learnt() -> None:
+    made = schedule(1, work(4, kind="a"), work(4, kind="b"), work(4, kind="c"))
+    for kind, took in (("a", 1.0), ("b", 9.0)):
+        made.works[:] = [work(4, kind=kind)]
+        part = made.next()
+        assert part is not None
+        made.finished(part, took)
+    made.works[:] = [work(4, kind=kind) for kind in "abc"]
+    slowest = made.next()
+    assert slowest is not None
+    assert slowest.work.kind == "b"
+
+
+def test_lanes_grow_narrow_towards_the_end() -> None:
+    made = schedule(10, *(work(100, kind=str(i), steps=50 + 10 * i) for i in range(10)))
+    ends = list(played(made))
+    widths = [len(part.trials) for _, part in ends]
+    busy = sum(seconds(part) for _, part in ends) / (10 * ends[-1][0])
+
+    assert max(widths[:10]) > 2 * max(widths[-5:])
+    assert busy > 0.95
+
+
+def test_what_is_lost_is_tried_again_in_halves_and_by_itself_a_few_times() -> None:
+    made = schedule(1, work(8))
+    bad, lost, done = 5, 0, []
+    while (part := made.next()) is not None:
+        if bad not in part.trials:
+            made.finished(part, 1.0)
+            done += part.trials
+        elif made.failed(part):
+            assert part.trials == [bad], "it takes no other with it"
+        else:
+            lost += len(part.trials)
+    assert sorted(done) == [0, 1, 2, 3, 4, 6, 7]
+    assert lost == 8 + 4 + 2 + LOSSES - 1
+    assert made.lost == lost + 1
+
+
+def test_work_that_is_dropped_is_forgotten_and_what_is_under_way_is_told() -> None:
+    one, other = work(4), work(4)
+    made = schedule(3, one, other)
+    parts = taken(made)
+
+    assert made.drop(one) == [part for part in parts if part.work is one]
+    assert made.running == [part for part in parts if part.work is other]
+    assert made.left(other) == 4
+    assert made.works == [other]
