@@ -99,7 +99,7 @@ def seconds_of_a_run(loop: Any, trial: Trial) -> float:
 def seconds_to_evaluate(task: Task, trials: list[Trial], form: Form, width: int) -> float:
     """How long a network takes to be evaluated in a lane of so many."""
     rows = sorted((trials[i % len(trials)] for i in range(width)), key=form_of)
-    with quiet():
+    with quiet(form.device):
         lane = Lane(task, rows, form)
         lane.evaluate(lane.valid)
         started = time.perf_counter()

@@ -1,6 +1,7 @@
 """A Ray cluster: how to get to it, and what its machines have room for."""
 
 import contextlib
+import logging
 import math
 import os
 import socket
@@ -56,24 +57,45 @@ class Needs:
         return f"{self.cpus:g} CPUs{gpus}" + ("" if self.memory is None else f", {self.memory:g} GB")
 
 
+def ray_here(address: str | None = None) -> Any:
+    """Ray itself, told before it is imported what it asks but then.
+
+    Raises:
+        EngineError: when it is not installed.
+    """
+    # Lines that it prints of machines that are gone would be in the way of a result on stdout.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    host, _, port = (address or os.environ.get("RAY_ADDRESS") or "").rpartition(":")
+    if host in ("127.0.0.1", "localhost") and port.isdigit() and not _listens(socket.gethostname(), int(port)):
+        # The cluster listens there alone. Ray takes such an address to mean the machine's other one, but on systems on
+        # which it has no clusters.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise EngineError(MISSING) from error
+    return ray
+
+
 def found(address: str | None) -> str | None:
     """Where the cluster is that an address means; None when there is none yet, and Ray is to be started here.
 
     Args:
-        address: `HOST:PORT`; `"auto"` for one that runs on this machine; when None, the one that `RAY_ADDRESS` names,
-            or that runs on this machine, or a new one.
+        address: `HOST:PORT`; `"auto"` for one that runs on this machine; when None, the one that this process has
+            joined, or that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
 
     Raises:
         EngineError: when Ray is not installed, or no cluster answers there.
     """
-    with _loopback(address):
-        try:
-            from ray._private.services import canonicalize_bootstrap_address
-        except ImportError as error:
-            raise EngineError(MISSING) from error
-    if address is not None and address.startswith("ray://"):
-        raise EngineError(f"address = {address}: give the cluster's own address, HOST:6379, from a machine in it.")
+    ray = ray_here(address)
     wanted = address or os.environ.get("RAY_ADDRESS")
+    if address is None and ray.is_initialized():
+        return None
+    if wanted is not None and wanted.startswith("ray://"):
+        raise EngineError(f"address = {wanted}: give the cluster's own address, HOST:6379, from a machine in it.")
+    from ray._private.services import canonicalize_bootstrap_address
+
     try:
         place = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None, too
     except Exception as error:
@@ -86,18 +108,6 @@ def found(address: str | None) -> str | None:
         f"no Ray cluster answers at {place or wanted}. Start one (ray start --head), see that its port (6379) can be "
         "reached from here, or leave the address out to use this machine alone."
     )
-
-
-@contextlib.contextmanager
-def _loopback(address: str | None) -> Any:
-    """Have Ray take 127.0.0.1 as it is, where a cluster listens there alone: else it goes by the machine's own name.
-
-    What it does on Windows and macOS it does elsewhere when it is told to before it is imported.
-    """
-    host, _, port = (address or os.environ.get("RAY_ADDRESS") or "").rpartition(":")
-    if host in ("127.0.0.1", "localhost") and port.isdigit() and not _listens(socket.gethostname(), int(port)):
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    yield
 
 
 def _listens(host: str, port: int) -> bool:
@@ -118,7 +128,7 @@ def _answers(place: str) -> bool:
 
 
 def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
-    """Join a cluster, or start one of this machine alone.
+    """Join a cluster, or start one of this machine alone; what this process has joined already is left, if need be.
 
     Args:
         place: where it is; None to start one.
@@ -130,17 +140,24 @@ def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
     """
     import ray
 
-    environment: dict[str, Any] = {} if folder is None else {"working_dir": str(folder), "excludes": LEFT_OUT}
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if ray.is_initialized():
+        if _JOINED.get("as") in (None, (place, folder)):  # None: it was not by us, but by the user, who knows why
+            return
+        ray.shutdown()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     try:
         if place is None:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            alone: dict[str, Any] = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
-            ray.init(**alone, num_cpus=cpus, **quiet)
+            ray.init("local", num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
         else:
+            environment = {} if folder is None else {"working_dir": str(folder), "excludes": LEFT_OUT}
             own: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if place.startswith("127.") else {}
-            ray.init(place, runtime_env=environment, **own, **quiet)
+            ray.init(place, runtime_env=environment, **own, **quiet | {"include_dashboard": None})
     except Exception as error:
         where = "this machine" if place is None else place
         hint = "" if folder is None else f" The folder with your code, {folder}, is sent along: is it small?"
         raise EngineError(f"Ray does not start on {where}: {str(error).strip().splitlines()[0]}.{hint}") from error
+    _JOINED["as"] = (place, folder)
+
+
+_JOINED: dict[str, tuple[str | None, Path | None]] = {}
+"""As what this process has joined a cluster, if it was here."""

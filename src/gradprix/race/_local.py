@@ -53,6 +53,7 @@ class Local(Engine):
             raise ValueError(f"memory = {memory}: it must be more than 0 (GB).")
         self.processes = processes or joblib.cpu_count()
         self.bytes = None if memory is None else memory * 1e9
+        self._executor: Any = None
         self._jobs: dict[Future[Found], Part] = {}
         self._slots: dict[Part, int] = {}
         self._shares: np.memmap[Any, Any] | None = None
@@ -95,7 +96,8 @@ class Local(Engine):
         self._slots[part] = slot
         task, how = part.work.about
         args = (task, part.trials, how, Path(str(self._shares.filename)), slot)
-        self._jobs[_workers(self.workers).submit(_at_home, _work, args)] = part
+        self._executor = _workers(self.workers)
+        self._jobs[self._executor.submit(_at_home, _work, args)] = part
 
     def ended(self, seconds: float) -> list[tuple[Part, Found]]:
         """What has ended. Of a process that was killed the others have ended with it."""
@@ -117,7 +119,7 @@ class Local(Engine):
     def stop(self, parts: Sequence[Part]) -> None:
         """End the processes, if they are at any of it."""
         if parts:
-            _workers(self.workers).shutdown(kill_workers=True)
+            self._executor.shutdown(kill_workers=True)
             self._jobs.clear()
             self._slots.clear()
 

@@ -78,6 +78,8 @@ class Ray(Engine):
         self._jobs: dict[Any, Part] = {}
         self._places: Places = {}
         self._paths: list[str] = []
+        self._code: set[Path] = set()
+        self._job: str | None = None
         self._nodes: list[Mapping[str, float]] = []
         self._kinds: list[str] = []
         self._looked = self._seen = 0.0
@@ -230,17 +232,16 @@ class Ray(Engine):
 
     def _join(self, *args: Any) -> None:
         """Get to the cluster with the code of what is to be done, unless that has been done."""
-        import ray
-
-        if self._said is not None and ray.is_initialized():
-            return
         plans = [arg for arg in args if isinstance(arg, Plan)]
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
-        code = folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))
-        shared = self.folder or common(code)
-        if not ray.is_initialized():
-            connect(self.place, shared, self.processes)
-        self._paths = [str(path) if self.place is None else str(path.relative_to(shared or path)) for path in code]
+        code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))}
+        if self._job is not None and self._job == _job() and code == self._code:
+            return
+        shared = self.folder or common(sorted(code))
+        connect(self.place, shared, self.processes)
+        self._job, self._code, self._places = _job(), code, {}
+        self._paths = [str(path if self.place is None else path.relative_to(shared or path)) for path in sorted(code)]
+        self._looked = self._seen = 0.0
         self._look()
         self._same_everywhere()
         from ray.util.queue import Queue
@@ -282,6 +283,13 @@ class Ray(Engine):
 
         options = {**self.needs.options, "max_retries": 0, "runtime_env": {"env_vars": environment()}, **more}
         return ray.remote(**options)(function)
+
+
+def _job() -> str | None:
+    """What Ray calls what this process is to it, since it joined."""
+    import ray
+
+    return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
 
 
 def _call(call: bytes, places: Places, paths: Sequence[str]) -> Any:

@@ -63,7 +63,7 @@ def notes(record: dict[str, Any]) -> list[Text]:
     lines += untrained(record.get("failed", ()))
     for name, count in lost.items():
         lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
-    if (form := record["plan"]["form"]).startswith("one at a time"):
+    if (form := record["plan"]["form"]).startswith("one at a time") or "; " in form:  # of a device
         lines.append(f"The networks were trained {form}.")
     return [Text(line) for line in lines]
 
