@@ -1,10 +1,16 @@
 """Which trials go together, on how many workers: planning, without any training."""
 
+import importlib
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gradprix.race._schedule import LOSSES, OVERHEAD, Part, Schedule, Work
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def work(count: int, width: int = 32, steps: float = 100, kind: str = "a", later: int = 0) -> Work:
@@ -69,21 +75,20 @@ def test_what_takes_longest_goes_first() -> None:
 
 
 def test_what_things_took_is_learnt() -> None:
-    made = schedule(1, work(4, kind="a"), work(4, kind="b"), work(4, kind="c"))
+    made = schedule(2)
     for kind, took in (("a", 1.0), ("b", 9.0)):
         made.works[:] = [work(4, kind=kind)]
         part = made.next()
         assert part is not None
         made.finished(part, took)
     made.works[:] = [work(4, kind=kind) for kind in "abc"]
-    slowest = made.next()
-    assert slowest is not None
-    assert slowest.work.kind == "b"
+    first, second = taken(made)
+    assert first.work.kind == "c", "nobody has tried it: it may be the slowest"
+    assert second.work.kind == "b"
 
 
 def test_lanes_grow_narrow_towards_the_end() -> None:
-    made = schedule(10, *(work(100, kind=str(i), steps=50 + 10 * i) for i in range(10)))
-    ends = list(played(made))
+    ends = list(played(schedule(10, *(work(100, kind=str(i), steps=50 + 10 * i) for i in range(10)))))
     widths = [len(part.trials) for _, part in ends]
     busy = sum(seconds(part) for _, part in ends) / (10 * ends[-1][0])
 
@@ -116,3 +121,40 @@ def test_work_that_is_dropped_is_forgotten_and_what_is_under_way_is_told() -> No
     assert made.running == [part for part in parts if part.work is other]
     assert made.left(other) == 4
     assert made.works == [other]
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark that plays races on a cluster."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("scale")
+
+
+def test_races_keep_workers_busy_while_lanes_fail_and_a_machine_goes(scale: Any) -> None:
+    costs = scale.read(json.loads((BENCHMARKS / "scale.json").read_text())["lanes"]["tasks"])
+    racing = scale.races(10, 3_500)
+    wanted = [(i, k, j) for i, race in enumerate(racing) for k, n in enumerate(race.stages) for j in range(n)]
+    bad = (4, 2, 1)
+    calm = scale.Play(costs, racing, 50)
+    rough = scale.Play(costs, racing, 50, gone=(calm.makespan / 3, 10), poison=[bad])
+
+    for play in (calm, rough):
+        assert play.told()["busy"] > 0.95
+        assert sorted(play.done + play.given_up) == wanted
+        assert not play.schedule.works
+        assert not play.schedule.running
+    assert calm.given_up == []
+    assert rough.given_up == [bad], "it takes no other with it"
+    assert rough.told()["lost"] < 0.05
+    assert calm.makespan < 1.25 * calm.ideal
+
+
+def test_what_was_found_at_scale_is_what_is_planned_with() -> None:
+    record = json.loads((BENCHMARKS / "scale.json").read_text())
+    usual = record["played"]["1 % of lanes fail"]
+
+    assert round(record["overhead"]) == OVERHEAD
+    assert record["trials"] == 99_995, "2,857 optimizers by the whole protocol of 19 + 16: no other number is nearer"
+    assert usual["workers"] == 1_000
+    assert min(usual["busy"], usual["least_busy"]) > 0.95
+    assert usual["given_up"] == 0

@@ -26,7 +26,7 @@ Address = Annotated[
     typer.Option(
         help="Where the Ray cluster is; by default the one that $RAY_ADDRESS names, or that runs on this machine, or a "
         "new one of this machine alone.",
-        metavar="HOST:PORT|auto",
+        metavar="HOST:PORT|auto|local",
         rich_help_panel=WHERE,
     ),
 ]

@@ -82,8 +82,8 @@ def found(address: str | None) -> str | None:
     """Where the cluster is that an address means; None when there is none yet, and Ray is to be started here.
 
     Args:
-        address: `HOST:PORT`; `"auto"` for one that runs on this machine; when None, the one that this process has
-            joined, or that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
+        address: `HOST:PORT`; `"auto"` for one that runs on this machine, `"local"` for a new one; when None, the one
+            that this process has joined, or that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
 
     Raises:
         EngineError: when Ray is not installed, or no cluster answers there.
@@ -102,7 +102,7 @@ def found(address: str | None) -> str | None:
         raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
     if place is not None and _answers(place):
         return str(place)
-    if wanted is None:
+    if wanted in (None, "local"):
         return None  # what ran here once runs no more
     raise EngineError(
         f"no Ray cluster answers at {place or wanted}. Start one (ray start --head), see that its port (6379) can be "

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from gradprix._device import named
+from gradprix._device import free, named
 from gradprix.tasks import Task
 
 from ._cluster import EngineError, Needs, connect, found
@@ -45,8 +45,8 @@ class Ray(Engine):
     """Lanes on a Ray cluster, or on this machine under Ray.
 
     Args:
-        address: `HOST:PORT` of the cluster; `"auto"` for one that runs on this machine. When None, the one that
-            `RAY_ADDRESS` names, or that runs on this machine, or a new one of this machine alone.
+        address: `HOST:PORT` of the cluster; `"auto"` for one that runs on this machine, `"local"` for a new one of this
+            machine alone. When None, the one that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
         processes: lanes at once at most; as many as the cluster's machines have room for when None.
         cpus: cores for each lane; what the task says, or one, when None.
         gpus: GPUs for each lane, or a part of one; what the task says, or none, when None.
@@ -104,10 +104,16 @@ class Ray(Engine):
         """As many networks in a lane as pay, and fit into its part of the smallest machine."""
         with self._lock:
             self._join(task, trials)
-        node = min((node for node in self._nodes if self.needs.room(node)), key=lambda node: node["memory"])
-        room = self.needs.room(node)
-        each = SHARE * node["memory"] / room if self.needs.memory is None else self.needs.memory * 1e9
-        return shape(task, trials, how, room, each * room, self.everywhere)
+        if how.device == "cpu":
+            nodes = [node for node in self._nodes if self.needs.room(node)]
+            if not nodes:
+                raise WorkerError("there is no worker in the cluster any more. The same command goes on from here.")
+            node = min(nodes, key=lambda node: node["memory"] / self.needs.room(node))
+            room, most = self.needs.room(node), SHARE * node["memory"]
+        else:
+            room, most = 1, SHARE * min(1.0, self.needs.gpus or 1.0) * self.ask(free, how.device)
+        memory = most if self.needs.memory is None else self.needs.memory * 1e9 * room
+        return shape(task, trials, how, room, memory, self.everywhere)
 
     def made(self, plan: Plan, device: str) -> str:
         """What numbers depend on besides their plan: the kind of machine, or all kinds where there are several."""
@@ -233,6 +239,9 @@ class Ray(Engine):
     def _join(self, *args: Any) -> None:
         """Get to the cluster with the code of what is to be done, unless that has been done."""
         plans = [arg for arg in args if isinstance(arg, Plan)]
+        for plan in plans:
+            gpus = 0.0 if plan.device in ("auto", "cpu") else 1.0
+            self.needs = Needs(**{"gpus": gpus, **plan.task.needs, **self.asked})
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
         code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))}
         if self._job is not None and self._job == _job() and code == self._code:

@@ -3,7 +3,8 @@
 A lane is cut when a worker is free for it, and not before: as wide as pays while there is work for everybody, narrower
 towards the end, so that all workers end together (guided self-scheduling, Polychronopoulos & Kuck 1987,
 doi:10.1109/TC.1987.5009495). What keeps its race going longest goes first. Where a trial is trained, and with which
-others, changes no number of it, so all this may depend on how long things take.
+others, changes no number of it, so all this may depend on how long things take. `benchmarks/scale.py` plays it on a
+thousand workers.
 """
 
 import math
@@ -14,9 +15,12 @@ from typing import Any
 
 from ._lane import NARROWEST
 
-OVERHEAD = 8
-"""A step of a lane takes as long as the steps of so many of its networks more, whatever its width: about as much, in
-the median of the built-in tasks (benchmarks/scale.json)."""
+OVERHEAD = 1
+"""A step of a lane takes as long as the steps of so many of its networks more, whatever its width: in the median of the
+built-in tasks little more than its spare row (benchmarks/scale.json)."""
+AMONG_OTHERS = 0.5
+"""What a worker gets, of its even share of all there is left to do: estimates are wrong, lanes fail, and what a race
+will want next waits for its last lane (factoring, Hummel, Schonberg & Flynn 1992, doi:10.1145/135226.135232)."""
 LOSSES = 3
 """How often a trial by itself may be lost before the race goes on without it."""
 
@@ -80,13 +84,14 @@ class Schedule:
         self.running: list[Part] = []
         self.lost = 0
         self._seconds: dict[Hashable, float] = {}  # of a network's step, by kind
+        self._usual = 1.0  # of them
 
     def next(self) -> Part | None:
         """What a worker should do now; None when nothing waits, or no worker is free."""
         waiting = [work for work in self.works if work.waiting]
         if not waiting or len(self.running) >= self.workers:
             return None
-        work = max(waiting, key=self._path)
+        work = max(waiting, key=self._urgency)
         part = work.again.pop() if work.again else Part(work, self._cut(work))
         self.running.append(part)
         return part
@@ -96,6 +101,7 @@ class Schedule:
         self.running.remove(part)
         took = seconds / (part.work.steps * (OVERHEAD + len(part.trials)))
         self._seconds[part.work.kind] = (self._seconds.get(part.work.kind, took) + took) / 2
+        self._usual = median(self._seconds.values())
 
     def failed(self, part: Part) -> bool:
         """Learn that a part failed, or that its worker is gone. True when the race must go on without its trials.
@@ -126,23 +132,29 @@ class Schedule:
         return work.waiting + sum(len(part.trials) for part in self.running if part.work is work)
 
     def _cut(self, work: Work) -> list[Any]:
-        """Trials for a worker: its even share of all there is left to do, in as many turns as the width asks for."""
-        left = sum(self._each(other) * other.waiting for other in self.works)
-        left += sum(self._each(part.work) * len(part.trials) * (1 - part.share) for part in self.running)
-        even = left / self.workers / self._each(work)
-        turns = max(1, math.ceil(even / work.width - 1e-9))
+        """Trials for a worker: its share of what is left to do, in as many even turns as the width asks for.
+
+        Of a race by itself that is its even share: nothing else could fill the time that one lane takes longer.
+        """
+        own, left = float(work.waiting), sum(self._each(other) * other.waiting for other in self.works)
+        for part in self.running:
+            rest = len(part.trials) * (1 - part.share)
+            left += self._each(part.work) * rest
+            own += rest * (part.work is work)
+        share = max(own, AMONG_OTHERS * left / self._each(work)) / self.workers
+        turns = max(1, math.ceil(share / work.width - 1e-9))
         least, count = min(NARROWEST, work.width), len(work.trials)
-        rows = min(max(math.ceil(even / turns - 1e-9), least), work.width, count)
+        rows = min(max(math.ceil(share / turns - 1e-9), least), work.width, count)
         if 0 < count - rows < least:
             rows = count if count <= work.width else count - least
         cut, work.trials = work.trials[:rows], work.trials[rows:]
         return cut
 
-    def _path(self, work: Work) -> float:
-        """About how long its race takes at least from here, whoever helps."""
-        return self._each(work) * (OVERHEAD + min(work.width, work.waiting)) * (1 + work.later)
+    def _urgency(self, work: Work) -> tuple[bool, float]:
+        """Whether it must be tried, since it may take longer than all others; about how long its race goes on."""
+        untried = work.kind not in self._seconds and all(part.work.kind != work.kind for part in self.running)
+        return untried, self._each(work) * (1 + work.later)
 
     def _each(self, work: Work) -> float:
         """About how long a network of it takes by itself; kinds of which nothing is known are like the others."""
-        usual = median(self._seconds.values()) if self._seconds else 1.0
-        return work.steps * self._seconds.get(work.kind, usual)
+        return work.steps * self._seconds.get(work.kind, self._usual)

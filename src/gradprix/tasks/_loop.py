@@ -43,6 +43,7 @@ class Loop:
     entries: ClassVar[tuple[str, ...]] = ()
     trials: ClassVar[int | None] = None
     seeds: ClassVar[int | None] = None
+    needs: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
         if not trains(self.train):

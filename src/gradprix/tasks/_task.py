@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -67,6 +67,7 @@ class Task:
             1) and texts (`{what it was made from: what was made}`). The report shows those of the first final seed.
         noise: about how much the difference of two tuned entries varies from seed to seed (a standard deviation, in the
             metric's units), when it is known; only used to say beforehand what a race can tell.
+        needs: what a few of its networks, trained together, take of a cluster's machine: `cpus`, `gpus`, `memory` (GB).
     """
 
     name: str
@@ -85,6 +86,7 @@ class Task:
     trials: int | None = None
     seeds: int | None = None
     after: After | None = None
+    needs: Mapping[str, float] = field(default_factory=dict, compare=False)  # no number depends on it
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
@@ -92,6 +94,8 @@ class Task:
                 raise ValueError(f"{name} = {getattr(self, name)}: it must be 1 or more.")
         if not math.isfinite(self.baseline):
             raise ValueError(f"baseline = {self.baseline}: it must be the metric of the best constant answer.")
+        if unknown := sorted(self.needs.keys() - {"cpus", "gpus", "memory"}):
+            raise ValueError(f"needs: {unknown[0]} is none of cpus, gpus and memory.")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
 
