@@ -1,0 +1,247 @@
+"""Races played on a cluster whose clock is only counted, by the schedule that every engine plans with."""
+
+import math
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from gradprix.race._engine import PATIENCE
+from gradprix.race._lane import NARROWEST
+from gradprix.race._schedule import Part, Schedule, Work
+
+FAILING = 0.01
+"""Of lanes, each at a point of its time that is drawn."""
+NOISE = 0.1
+"""How much a lane's time varies: the standard deviation of its logarithm."""
+PARTS = 1_000
+"""Of a makespan, in which workers are counted."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What lanes of a task take.
+
+    Args:
+        width: networks in a lane at most.
+        steps: of each network.
+        epochs: of each network.
+        start: seconds to build a lane.
+        step: seconds of a step, by the lane's width.
+        evaluation: seconds of each network after each epoch.
+    """
+
+    width: int
+    steps: int
+    epochs: int
+    start: float
+    step: Mapping[int, float]
+    evaluation: float
+
+    def seconds(self, rows: int) -> float:
+        """What a lane of so many takes."""
+        step = float(np.interp(max(rows, NARROWEST), list(self.step), list(self.step.values())))
+        return self.start + self.steps * step + self.epochs * rows * self.evaluation
+
+    @property
+    def best(self) -> float:
+        """What a network takes at the width that suits best."""
+        return min(self.seconds(rows) / rows for rows in range(1, self.width + 1))
+
+    @property
+    def overhead(self) -> float:
+        """As how many networks more a lane's step takes: by the line from the narrowest to its widest."""
+        narrow, wide = NARROWEST, self.width
+        each = (self.step[wide] - self.step[narrow]) / (wide - narrow)
+        return self.step[narrow] / each - narrow
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race as planning sees it.
+
+    Args:
+        task: on which.
+        stages: how many trials it wants, again and again, each time when it has all of those before.
+    """
+
+    task: str
+    stages: tuple[int, ...]
+
+
+Name = tuple[int, int, int]
+"""A trial: of which race, in which stage, and which of it."""
+
+
+class Play:
+    """Races that share a cluster, all from the start, on a clock that is only counted.
+
+    Args:
+        costs: what lanes of each task take.
+        racing: the races.
+        workers: how many there are.
+        failing: the share of lanes that fail on the way.
+        noise: how much their times vary.
+        gone: when workers go for good, and how many, that were side by side.
+        poison: trials that fail whenever they are tried.
+        planning: who plans.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self,
+        costs: Mapping[str, Cost],
+        racing: Sequence[Race],
+        workers: int,
+        *,
+        failing: float = FAILING,
+        noise: float = NOISE,
+        gone: tuple[float, int] | None = None,
+        poison: Iterable[Name] = (),
+        planning: type[Schedule] = Schedule,
+        seed: int = 0,
+    ) -> None:
+        self.costs, self.racing, self.workers = costs, racing, workers
+        self.failing, self.noise, self.poison = failing, noise, set(poison)
+        self.schedule, self.luck, self.gone = planning(workers), random.Random(seed), gone or (math.inf, 0)
+        self.done: list[Name] = []
+        self.given_up: list[Name] = []
+        self.spans: list[tuple[float, float, bool]] = []  # from, to, and whether anything came of it
+        self.slots: dict[Part, int] = {}
+        self.free = list(range(workers))
+        self.planned = 0.0
+        self._events: list[tuple[float, int, Part | None]] = []
+        self._ends: dict[Part, tuple[float, float, bool]] = {}  # when, how long it takes in all, and whether it fails
+        self._order = count()
+        self._run()
+
+    def _run(self) -> None:
+        now = told = 0.0
+        for i in range(len(self.racing)):
+            self._want(i, 0)
+        heappush(self._events, (self.gone[0], next(self._order), None))
+        self._give(now)
+        while self._ends:
+            now, _, part = heappop(self._events)
+            if part is None:
+                self._lose(now, self.gone[1])
+            elif part in self._ends:
+                self._end(part, now, failed=self._ends[part][2])
+            if now > told + PATIENCE:
+                told = now
+                for each in self.schedule.running:
+                    each.share = (now - each.started) / self._ends[each][1]
+            self._give(now)
+
+    def _want(self, race: int, stage: int) -> None:
+        """Have the schedule get a race's next trials done."""
+        task, stages = self.racing[race].task, self.racing[race].stages
+        cost, trials = self.costs[task], [(race, stage, i) for i in range(stages[stage])]
+        later = len(stages) - stage - 1
+        self.schedule.works.append(Work(trials, task, cost.steps, cost.width, later, (race, stage)))
+
+    def _give(self, now: float) -> None:
+        """Give every free worker something to do."""
+        began = time.perf_counter()
+        new = list(iter(self.schedule.next, None))
+        self.planned += time.perf_counter() - began
+        for part in new:
+            cost = self.costs[self.racing[part.work.about[0]].task]
+            seconds = cost.seconds(len(part.trials)) * math.exp(self.luck.gauss(0, self.noise))
+            bad = self.luck.random() < self.failing or not self.poison.isdisjoint(part.trials)
+            part.started = now
+            self._ends[part] = now + seconds * (self.luck.random() if bad else 1), seconds, bad
+            self.slots[part] = self.free.pop()
+            heappush(self._events, (self._ends[part][0], next(self._order), part))
+
+    def _end(self, part: Part, now: float, *, failed: bool) -> None:
+        """Tell the schedule that a part is done, or has failed, and its race."""
+        del self._ends[part]
+        self.free.append(self.slots.pop(part))
+        self.spans.append((part.started, now, not failed))
+        if failed:
+            if not self.schedule.failed(part):
+                return
+            self.given_up += part.trials
+        else:
+            self.schedule.finished(part, now - part.started)
+            self.done += part.trials
+        if not self.schedule.left(part.work):
+            self.schedule.drop(part.work)
+            race, stage = part.work.about
+            if stage + 1 < len(self.racing[race].stages):
+                self._want(race, stage + 1)
+
+    def _lose(self, now: float, workers: int) -> None:
+        """Have workers go, and what they are at fail."""
+        self.schedule.workers -= workers
+        for part in [part for part, slot in self.slots.items() if slot < workers]:
+            self._end(part, now, failed=True)
+        self.free = [slot for slot in self.free if slot >= workers]
+
+    @property
+    def makespan(self) -> float:
+        """When all is done."""
+        return max(end for _, end, _ in self.spans)
+
+    @property
+    def ideal(self) -> float:
+        """The makespan, were every network trained once at the best width, and all workers busy to the end."""
+        alone = self.needed / self.workers
+        when, fewer = self.gone
+        return alone if alone <= when else when + (self.needed - when * self.workers) / (self.workers - fewer)
+
+    @property
+    def needed(self) -> float:
+        """What all networks take of a worker, at the width that suits each best."""
+        return sum(sum(race.stages) * self.costs[race.task].best for race in self.racing)
+
+    @property
+    def path(self) -> float:
+        """What the longest race takes, however many workers there are: its stages one after the other."""
+        return max(len(race.stages) * self.costs[race.task].seconds(NARROWEST) for race in self.racing)
+
+    @property
+    def occupied(self) -> float:
+        """How long workers were at work, all together."""
+        return sum(end - start for start, end, _ in self.spans)
+
+    def busy(self, parts: int = PARTS) -> np.ndarray:
+        """The share of workers, of those there are, that are busy in each of so many parts of the makespan."""
+        edges = np.linspace(0, self.makespan, parts + 1)
+        starts, ends = (np.sort([span[i] for span in self.spans]) for i in (0, 1))
+
+        def until(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
+            """The sum of what has passed since each time, at each edge."""
+            before, sums = np.searchsorted(times, edges), np.concatenate([[0.0], np.cumsum(times)])
+            return before * edges - sums[before]
+
+        there = self.workers * np.diff(edges) - self.gone[1] * np.diff(np.maximum(edges, min(self.gone[0], edges[-1])))
+        return np.diff(until(starts, edges) - until(ends, edges)) / there
+
+    def told(self) -> dict[str, Any]:
+        """What is kept of it: times in seconds, shares of workers' time."""
+        busy = self.busy()[: PARTS * 95 // 100]
+        window = PARTS // 100
+        spent = sum(end - start for start, end, good in self.spans if not good)
+        return {
+            "workers": self.workers,
+            "makespan": round(self.makespan, 2),
+            "ideal": round(self.ideal, 2),
+            "longest_path": round(self.path, 2),
+            "over": round(self.makespan / max(self.ideal, self.path), 3),
+            "busy": round(float(busy.mean()), 4),
+            "least_busy": round(float(np.convolve(busy, np.ones(window) / window, "valid").min()), 4),
+            "useful": round(self.needed / self.occupied, 4),
+            "lost": round(spent / self.occupied, 4),
+            "lanes": len(self.spans),
+            "failed_lanes": sum(not good for *_, good in self.spans),
+            "lost_trials": self.schedule.lost,
+            "given_up": len(self.given_up),
+            "planning": round(self.planned, 2),
+        }
