@@ -15,7 +15,7 @@ from _made import made_by
 from gradprix import engines
 from gradprix.race import make_plan, run
 
-TIMES = 7
+TIMES = 5
 TASKS = ("digits", "mnist-small")
 
 

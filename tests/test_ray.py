@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 import gradprix as gp
 from gradprix import cli, engines
-from gradprix.race import EngineError, Local, TaskError, _cluster, make_plan, run
+from gradprix.race import EngineError, Local, TaskError, _cluster, make_plan, run, suite, suite_plans
 from gradprix.race._cluster import Needs, ray_here
 from gradprix.race._parcel import folders
 
@@ -182,6 +183,7 @@ def test_a_race_begun_here_is_finished_there_and_the_other_way_round(
 
 
 OWN = """
+from itertools import pairwise
 from pathlib import Path
 import gradprix as gp
 from helpers.parts import ROWS, network
@@ -334,3 +336,30 @@ def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> N
     assert Needs(cpus=2, gpus=0.5).room({"CPU": 16, "GPU": 2}) == 4
     assert Needs(cpus=0.1).room({"CPU": 0.3}) == 3
     assert Needs(memory=4).room({"CPU": 16, "memory": 13e9}) == 3
+
+
+def test_a_suite_runs_side_by_side_and_finds_the_same(cluster: Cluster, tmp_path: Path, alone: None) -> None:
+    plans = suite_plans("digits,tailed", "adam,momentum", preset="small")
+    heard: list[str] = []
+    there = suite(plans, tmp_path / "there", engines.Ray(cluster.address), lambda stage, *_: heard.append(stage))
+    here = suite(plans, tmp_path / "here", Local(2))
+
+    kind = [said.partition(":")[0] for said in heard]
+    assert len(set(kind)) == 2
+    assert sum(one != other for one, other in pairwise(kind)) > 3, "neither waits for the other to end"
+    for summary in (there, here):
+        for task in summary["tasks"].values():
+            task.pop("seconds")
+    assert there == here
+
+
+def test_of_races_side_by_side_one_that_fails_ends_all(cluster: Cluster, own: Path, alone: None) -> None:
+    engine = engines.Ray(cluster.address)
+    plans = [
+        make_plan("digits", "adam,momentum", trials=6, seeds=6, epochs=300),
+        make_plan(f"{own}:never", "adam,momentum", direction="max", trials=6, seeds=6),
+    ]
+    with pytest.raises(TaskError, match="nobody knows me"):
+        engine.side_by_side(lambda plan: run(plan, None, engine), plans)
+    until(lambda: not under_way(), 20)
+    assert engine.schedule.works == engine.schedule.running == []

@@ -46,6 +46,8 @@ class Engine(ABC):
         self.shapes: dict[tuple[str, int], Shape] = {}
         self._found: defaultdict[Work, list[tuple[Part, Found]]] = defaultdict(list)
         self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
+        self._turning = threading.Lock()
 
     @property
     @abstractmethod
@@ -117,8 +119,15 @@ class Engine(ABC):
             self.schedule.works += works
         try:
             while done < len(trials):
+                if self._turning.acquire(blocking=False):
+                    try:
+                        self._turn()
+                    finally:
+                        self._turning.release()
+                else:  # another race looks after all
+                    with self._news:
+                        self._news.wait(PATIENCE)
                 with self._lock:
-                    self._turn()
                     found = [pair for work in works for pair in self._found.pop(work, ())]
                     shares = [len(p.trials) * p.share for p in self.schedule.running if p.work in works]
                 watch(done + sum(shares))
@@ -158,16 +167,22 @@ class Engine(ABC):
 
     def _turn(self) -> None:
         """Give workers that are free something to do, and learn what has ended: for whom it may be."""
-        self.schedule.workers = self.workers
-        while (part := self.schedule.next()) is not None:
-            part.started = time.perf_counter()
-            self.start(part)
-        for part, found in self.ended(PATIENCE):
-            if isinstance(found, list):
-                self.schedule.finished(part, time.perf_counter() - part.started)
-            elif not self.schedule.failed(part):
-                continue
-            self._found[part.work].append((part, found))
+        with self._lock:
+            self.schedule.workers = self.workers
+            while (part := self.schedule.next()) is not None:
+                part.started = time.perf_counter()
+                self.start(part)
+        ended = self.ended(PATIENCE)
+        with self._news:
+            for part, found in ended:
+                if part not in self.schedule.running:
+                    continue  # nobody wants it any more
+                if isinstance(found, list):
+                    self.schedule.finished(part, time.perf_counter() - part.started)
+                elif not self.schedule.failed(part):
+                    continue
+                self._found[part.work].append((part, found))
+            self._news.notify_all()
 
 
 def _said(error: Exception) -> str:

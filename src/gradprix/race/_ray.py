@@ -167,13 +167,15 @@ class Ray(Engine):
         if not self._jobs:
             time.sleep(seconds)
             return []
-        jobs = list(self._jobs)
+        with self._lock:
+            jobs = list(self._jobs)
         if ray.wait(jobs, timeout=seconds)[0]:
             jobs, _ = ray.wait(jobs, num_returns=len(jobs), timeout=0)
         else:
             jobs = []
         self._hear()
-        return [(self._jobs.pop(job), self._came_of(job)) for job in jobs]
+        ended = [(self._jobs.pop(job, None), self._came_of(job)) for job in jobs]
+        return [(part, found) for part, found in ended if part is not None]
 
     def stop(self, parts: Sequence[Part]) -> None:
         """End what is under way, with the workers that are at it."""
@@ -208,7 +210,8 @@ class Ray(Engine):
         """Learn how far what is under way has come."""
         import ray
 
-        parts = {id(part): part for part in self._jobs.values()}
+        with self._lock:
+            parts = {id(part): part for part in self._jobs.values()}
         with contextlib.suppress(ray.exceptions.RayError):  # it comes back with another machine, and is no loss
             for number, share in self._said.get_nowait_batch(self._said.qsize()):
                 if number in parts:
