@@ -28,6 +28,7 @@ class Cost:
     """What lanes of a task take.
 
     Args:
+        stacked: whether its networks go together, or one at a time.
         width: networks in a lane at most.
         steps: of each network.
         epochs: of each network.
@@ -36,6 +37,7 @@ class Cost:
         evaluation: seconds of each network after each epoch.
     """
 
+    stacked: bool
     width: int
     steps: int
     epochs: int

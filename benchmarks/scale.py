@@ -23,8 +23,9 @@ from _made import made_by
 from _played import Cost, Play, Race
 from gradprix.race import Local, Plan, entries, twin
 from gradprix.race._budget import seconds_to_evaluate, stages
-from gradprix.race._lane import STACKED, Lane
-from gradprix.race._network import quiet
+from gradprix.race._check import check
+from gradprix.race._lane import Lane
+from gradprix.race._network import Form, quiet
 from gradprix.race._schedule import OVERHEAD, Schedule, Work
 from gradprix.race._suite import suite_plans
 from gradprix.race._trial import Trial
@@ -36,8 +37,8 @@ FILE = Path(__file__).with_suffix(".json")
 WORKERS, RACES, TRIALS = 1_000, 100, 100_000
 MACHINE = 64
 """Workers of a machine that goes, a third of the way, and does not come back."""
-ROUNDS = 3
-"""How often everything is measured: the least counts, for others are at work on most machines."""
+ROUNDS = 4
+"""How often everything is measured, one width after the other: the least counts, for others may be at work."""
 NARROW = (2, 4, 8)
 ALONE = ("digits", "segment")
 """The tasks of the races that are played by themselves: the one of the smallest networks, and the one of the largest.
@@ -104,23 +105,25 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     for plan in suite_plans():
         task = plan.task
         assert isinstance(task, Task)
+        form = engine.ask(check, plan)
         trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
-        (found,) = engine.everywhere(1, times, task, trials)
+        (found,) = engine.everywhere(1, times, task, trials, form)
         examples = len(task.loaded.split(0).train)
         steps = task.epochs * -(-examples // (task.batch_size or examples))
-        yield task.name, {"steps": steps, "epochs": task.epochs, **found}
+        yield task.name, {"stacked": form.stacked, "steps": steps, "epochs": task.epochs, **found}
 
 
-def times(task: Task, trials: list[Trial]) -> dict[str, Any]:
+def times(task: Task, trials: list[Trial], form: Form) -> dict[str, Any]:
     """What a lane takes, in a worker: to build it, for a step by its width, and to evaluate each network."""
 
-    def step(width: int) -> float:
-        return width * min(seconds_of_one(task, trials, STACKED, width) for _ in range(ROUNDS))
+    def steps(*widths: int) -> dict[int, float]:
+        rounds = [[width * seconds_of_one(task, trials, form, width) for width in widths] for _ in range(ROUNDS)]
+        return {width: min(took) for width, took in zip(widths, zip(*rounds, strict=True), strict=True)}
 
-    steps, best = {width: step(width) for width in (*NARROW, WIDTHS[0])}, WIDTHS[0]
+    step, best = steps(*NARROW, *WIDTHS[:2]), WIDTHS[0]
     for wider in WIDTHS[1:]:  # as a race finds its width
-        steps[wider] = step(wider)
-        if steps[wider] / wider > BETTER * steps[best] / best:
+        step = step if wider in step else step | steps(wider)
+        if step[wider] / wider > BETTER * step[best] / best:
             break
         best = wider
     rows = sorted((trials[i % len(trials)] for i in range(WIDTHS[0])), key=form_of)
@@ -128,12 +131,12 @@ def times(task: Task, trials: list[Trial]) -> dict[str, Any]:
     with quiet():
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            Lane(task, rows)
+            Lane(task, rows, form)
             builds.append(time.perf_counter() - began)
-    evaluation = min(seconds_to_evaluate(task, trials, STACKED, WIDTHS[0]) for _ in range(ROUNDS))
+    evaluation = min(seconds_to_evaluate(task, trials, form, WIDTHS[0]) for _ in range(ROUNDS))
     found = {"start": min(builds), "evaluation": evaluation}
     digits = {name: float(f"{seconds:.3g}") for name, seconds in found.items()}
-    return {"width": best, **digits, "step": {width: float(f"{seconds:.4g}") for width, seconds in steps.items()}}
+    return {"width": best, **digits, "step": {width: float(f"{seconds:.4g}") for width, seconds in step.items()}}
 
 
 def plays(costs: Mapping[str, Cost]) -> Iterator[tuple[str, Play]]:
@@ -167,9 +170,10 @@ def main() -> None:
     else:
         lanes = json.loads(FILE.read_text())["lanes"]
     costs = read(lanes["tasks"])
-    print(f"{'a lane costs':14} {'width':>5} {'best':>9} {'as many networks more':>22}")
+    print(f"{'a network takes':15} {'width':>5} {'at best':>9} {'a lane as many more':>20}")
     for name, cost in costs.items():
-        print(f"{name:14} {cost.width:5} {cost.best:7.3f} s {cost.overhead:22.1f}")
+        how = "" if cost.stacked else " one at a time"
+        print(f"{name:15} {cost.width:5} {cost.best:7.3f} s {cost.overhead:20.1f}{how}")
     overhead = median(cost.overhead for cost in costs.values())
     print(f"in the median {overhead:.1f} networks more; planning counts on {OVERHEAD}\n")
     print(f"{'':30}" + "".join(f"{name:>11}" for name in SHOWN))
