@@ -90,6 +90,18 @@ def test_a_missing_measurement_is_said(tmp_path: Path) -> None:
     assert "Measured" not in made.differences(rules.adam, tmp_path / "none.json")
 
 
+def test_what_is_said_of_clusters_is_made_of_the_files(tmp_path: Path) -> None:
+    for name in ("cluster", "scale"):
+        record = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+        text = made.MEASURED[name]()
+        rows = record["tasks"] if name == "cluster" else record["played"]
+        assert all(row in text for row in rows)
+        assert record["command"] in text
+    usual = next(iter(record["played"].values()))
+    assert f"{usual['busy']:.1%}" in text
+    assert usual["busy"] >= 0.95
+
+
 def test_the_speed_table_is_made_of_the_file(tmp_path: Path) -> None:
     row = {"work": "one tensor", "class": "NAdam", "seconds": {"ours": 0.02, "default": 0.14, "memory": 0.017}}
     file = tmp_path / "step.json"

@@ -333,6 +333,11 @@ def test_where_there_is_no_ray_or_no_cluster_one_sentence_says_so(
 def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> None:
     with pytest.raises(EngineError, match=r"no machine of the cluster has 1 CPUs, 2 GPUs for a lane; the largest has"):
         gp.race("digits", "adam,momentum", trials=2, seeds=6, engine=engines.Ray(cluster.address, gpus=2))
+    greedy = gp.tasks.digits.change(needs={"cpus": 3, "memory": 32})
+    with pytest.raises(EngineError, match=r"has 3 CPUs, 64 GB for a lane"):
+        gp.race(greedy, "adam,momentum", trials=2, seeds=6, engine=engines.Ray(cluster.address, memory=64))
+    with pytest.raises(ValueError, match="needs: cores is none of cpus, gpus and memory"):
+        gp.tasks.digits.change(needs={"cores": 3})
     assert Needs(cpus=2, gpus=0.5).room({"CPU": 16, "GPU": 2}) == 4
     assert Needs(cpus=0.1).room({"CPU": 0.3}) == 3
     assert Needs(memory=4).room({"CPU": 16, "memory": 13e9}) == 3

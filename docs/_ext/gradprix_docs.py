@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cluster_docs
 import suite_docs
 import torch
 from docutils import nodes
@@ -452,8 +453,10 @@ def _with_interval(found: Mapping[str, Any]) -> str:
 MEASURED: dict[str, Callable[[], str]] = {
     "claims": claims_table,
     "claims-in-full": claims_in_full,
+    "cluster": cluster_docs.overhead,
     "price": price,
     "rules": every,
+    "scale": cluster_docs.scale,
     "speed": speed,
     "suite-choices": suite_docs.choices,
     "suite-made": suite_docs.made_by,

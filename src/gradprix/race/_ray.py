@@ -31,8 +31,6 @@ EMPTY = 300.0
 """Seconds that a race waits when no worker is left: machines may be on their way."""
 REPORTS = 100.0
 """What workers say of how far they are, a second, all together at most."""
-RACES = 32
-"""Races side by side at most."""
 SHARE = 0.5
 """Of a machine's memory that a race may take, unless it is said how much a lane may."""
 LOST = (
@@ -140,7 +138,7 @@ class Ray(Engine):
 
     def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
         """What a function that runs a race makes of each, all at once: while one waits, others have work."""
-        with ThreadPoolExecutor(RACES) as threads:
+        with ThreadPoolExecutor(max(1, len(each))) as threads:
             jobs = [threads.submit(do, one) for one in each]
             try:
                 for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
