@@ -125,8 +125,6 @@ def test_a_diverged_run_scores_the_baseline(crowd: tuple[list[Trial], list[Outco
     assert all(1 <= outcome.diverged <= 68 for outcome in lost)
 
 
-
-
 def test_everything_that_matters_is_in_a_trials_key() -> None:
     base = trial()
     others = [
