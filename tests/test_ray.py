@@ -125,7 +125,12 @@ def begun(folder: Path) -> int:
 
 def under_way() -> list[psutil.Process]:
     """Processes on any machine of the cluster that train networks."""
-    return [p for p in psutil.process_iter(["cmdline"]) if "ray::_train" in " ".join(p.info["cmdline"] or ())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may be gone by now
+            if "ray::lane" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def until(what: Any, seconds: float = 120) -> Any:

@@ -15,8 +15,8 @@ from typing import Any
 MISSING = "Ray is not installed: pip install 'gradprix[ray]'."
 ANSWERS = 15.0
 """Seconds within which a cluster must answer."""
-LEFT_OUT = ["runs", "*.db", "*.db-wal"]
-"""What is not sent with the user's code: finished races, for one."""
+LEFT_OUT = ["runs"]
+"""What is not sent with the user's code, besides what Ray leaves out: finished races."""
 
 
 class EngineError(ValueError):
@@ -98,6 +98,8 @@ def found(address: str | None) -> str | None:
 
     try:
         place = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None, too
+    except ConnectionError:
+        place = None  # "auto", and none runs here
     except Exception as error:
         raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
     if place is not None and _answers(place):
@@ -105,8 +107,8 @@ def found(address: str | None) -> str | None:
     if wanted in (None, "local"):
         return None  # what ran here once runs no more
     raise EngineError(
-        f"no Ray cluster answers at {place or wanted}. Start one (ray start --head), see that its port (6379) can be "
-        "reached from here, or leave the address out to use this machine alone."
+        f"no Ray cluster answers at {place or 'this machine'}. Start one (ray start --head), see that its port (6379) "
+        "can be reached from here, or leave the address out to use this machine alone."
     )
 
 
@@ -141,7 +143,7 @@ def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
     import ray
 
     if ray.is_initialized():
-        if _JOINED.get("as") in (None, (place, folder)):  # None: it was not by us, but by the user, who knows why
+        if not ours() or _JOINED["as"][:2] == (place, folder):
             return
         ray.shutdown()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
@@ -154,10 +156,18 @@ def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
             ray.init(place, runtime_env=environment, **own, **quiet | {"include_dashboard": None})
     except Exception as error:
         where = "this machine" if place is None else place
+        what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         hint = "" if folder is None else f" The folder with your code, {folder}, is sent along: is it small?"
-        raise EngineError(f"Ray does not start on {where}: {str(error).strip().splitlines()[0]}.{hint}") from error
-    _JOINED["as"] = (place, folder)
+        raise EngineError(f"Ray does not start on {where}: {what}.{hint}") from error
+    _JOINED["as"] = (place, folder, ray.get_runtime_context().get_job_id())
 
 
-_JOINED: dict[str, tuple[str | None, Path | None]] = {}
-"""As what this process has joined a cluster, if it was here."""
+def ours() -> bool:
+    """Whether it was here that this process joined the cluster that it is in; else the user did, who knows why."""
+    import ray
+
+    return "as" in _JOINED and _JOINED["as"][2] == ray.get_runtime_context().get_job_id()
+
+
+_JOINED: dict[str, tuple[str | None, Path | None, str]] = {}
+"""As what this process has joined a cluster."""

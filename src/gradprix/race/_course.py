@@ -146,7 +146,9 @@ class Course:
         watch(0.0)
         started = time.perf_counter()
         todo = list(missing.values())
-        for lane, outcomes in self.engine.run(self.plan.task, todo, watch, self.form, self.later) if todo else ():
+        good = bool(self.finished)
+        runs = self.engine.run(self.plan.task, todo, watch, self.form, self.later, good) if todo else ()
+        for lane, outcomes in runs:
             if outcomes[0].error is None:  # else it is tried again when the race is
                 self.journal.finish(lane, outcomes)
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
@@ -212,14 +214,18 @@ class Course:
         return {entry.name: pairs[i * n : (i + 1) * n] for i, entry in enumerate(self.plan.entries)}
 
     def time_steps(self, finals: Finals) -> dict[str, float | None]:
-        """How long a step of each tuned optimizer takes by itself; None where a step is a loop's own business."""
+        """How long a step of each tuned optimizer takes by itself; None where that cannot be found out.
+
+        A step is a training loop's own business, and one that fails is not timed.
+        """
         if not isinstance(self.plan.task, Task):
             return dict.fromkeys(finals)
-        trials = {name: runs[0][0] for name, runs in finals.items()}
+        whole = {name: runs for name, runs in finals.items() if all(found.error is None for _, found in runs)}
+        trials = {name: runs[0][0] for name, runs in whole.items()}
         known = self.journal.read("step_seconds") or {}
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
             took = self.engine.ask(seconds_of_steps, self.plan.task, missing, self.form.device)
             known |= {trial.key: seconds for trial, seconds in zip(missing, took, strict=True)}
             self.journal.write("step_seconds", known)
-        return {name: known[trial.key] for name, trial in trials.items()}
+        return {name: known[trials[name].key] if name in trials else None for name in finals}

@@ -1,5 +1,6 @@
 """Where lanes run: what all engines have in common."""
 
+import pickle
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -10,7 +11,7 @@ from typing import Any
 from gradprix._device import named
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem
-from gradprix.tasks._task import first_line
+from gradprix.tasks._task import TaskError, first_line
 
 from ._lane import STACKED, run_lane
 from ._loop import run_loop
@@ -25,7 +26,8 @@ Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
 Found = list[Outcome] | Exception
 FEW = 3
-"""Trials that fail before any has succeeded, after which a race is given up; one, when it was its worker that died."""
+"""Trials that fail before any has succeeded, after which a race is given up, if some of every optimizer are among them.
+"""
 PATIENCE = 0.2
 """Seconds to wait for something to end, before a user hears how far it is."""
 
@@ -37,8 +39,11 @@ class WorkerError(RuntimeError):
 class Engine(ABC):
     """Trains networks, and yields what came of them when it is finished, in any order.
 
-    Races in several threads may share an engine: what is wanted of it goes into one schedule.
+    What is wanted of it goes into one schedule; several races may share one where `side_by_side` says so.
     """
+
+    together = False
+    """Whether workers that run beside one that dies die with it."""
 
     def __init__(self) -> None:
         self.schedule = Schedule()
@@ -87,8 +92,8 @@ class Engine(ABC):
         """What a function answers where lanes run, whose arithmetic rounds as theirs does."""
         return self.everywhere(1, function, *args)[0]
 
-    def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
-        """What a function that runs a race makes of each; here, one race after the other."""
+    def side_by_side(self, do: Callable[[Plan], Any], each: Sequence[Plan]) -> list[Any]:
+        """What a function that runs a race makes of each plan; here, one after the other."""
         return [do(one) for one in each]
 
     def run(
@@ -98,6 +103,7 @@ class Engine(ABC):
         watch: Watch = lambda done: None,
         how: Form = STACKED,
         later: int = 0,
+        good: bool = False,
     ) -> Iterator[Finished]:
         """Train trials, together with like ones.
 
@@ -109,11 +115,13 @@ class Engine(ABC):
             watch: hears how many trials' worth of work is done.
             how: the form of the race.
             later: how many times more the race will want trials after these.
+            good: whether the race has succeeded with others before.
 
         Raises:
-            Exception: that of the first trial that fails, when a few have and none has succeeded.
+            TaskError: when a few trials of every optimizer have failed and none has succeeded.
+            WorkerError: likewise, when the workers died of it.
         """
-        works, done, good = self._works(task, trials, how, later), 0, False
+        works, done = self._works(task, trials, how, later), 0
         bad: list[tuple[Part, Exception]] = []
         with self._lock:
             self.schedule.works += works
@@ -138,8 +146,10 @@ class Engine(ABC):
                         continue
                     good = True
                     yield part.trials, outcomes
-                if bad and not good and (len(bad) >= FEW or done == len(trials) or isinstance(bad[0][1], WorkerError)):
-                    raise bad[0][1]
+                if bad and not good and (len(bad) >= FEW or done == len(trials)):
+                    who = {trial.rule.name for part, _ in bad for trial in part.trials}
+                    if who == {trial.rule.name for trial in trials} or done == len(trials):
+                        raise _altogether(task, bad[0][1])
             for part, error in bad:
                 yield part.trials, [Outcome.of(trial, task.baseline, _said(error)) for trial in part.trials]
         finally:
@@ -173,13 +183,14 @@ class Engine(ABC):
                 part.started = time.perf_counter()
                 self.start(part)
         ended = self.ended(PATIENCE)
+        deaths = sum(isinstance(found, WorkerError) for _, found in ended)
         with self._news:
             for part, found in ended:
                 if part not in self.schedule.running:
                     continue  # nobody wants it any more
                 if isinstance(found, list):
                     self.schedule.finished(part, time.perf_counter() - part.started)
-                elif not self.schedule.failed(part):
+                elif not self.schedule.failed(part, not (self.together and deaths > 1 and _died(found))):
                     continue
                 self._found[part.work].append((part, found))
             self._news.notify_all()
@@ -187,6 +198,31 @@ class Engine(ABC):
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _died(found: Found) -> bool:
+    return isinstance(found, WorkerError)
+
+
+def _altogether(task: Problem, error: Exception) -> Exception:
+    """What to say when nothing can be trained."""
+    if isinstance(error, TaskError | WorkerError):
+        return error
+    made = TaskError(f"task {task.name!r} cannot be raced: {_said(error)}.")
+    made.__cause__ = error
+    return made
+
+
+def answered(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """What a function answers in a worker; what it raises as it is, or in words where it cannot be sent."""
+    try:
+        return function(*args)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(_said(error)) from None
+        raise
 
 
 def train(task: Problem, trials: list[Trial], how: Form, report: Watch) -> list[Outcome]:

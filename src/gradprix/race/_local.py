@@ -25,7 +25,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from gradprix.tasks import Task
 from gradprix.tasks._loop import home
 
-from ._engine import Engine, Found, WorkerError, train
+from ._engine import Engine, Found, WorkerError, answered, train
 from ._network import Form
 from ._schedule import LOSSES, Part
 from ._trial import Outcome, Trial
@@ -44,6 +44,8 @@ class Local(Engine):
         processes: how many at most; as many as the machine has cores when None.
         memory: how much the race may take, in GB; half of what is free when None.
     """
+
+    together = True
 
     def __init__(self, processes: int | None = None, memory: float | None = None) -> None:
         super().__init__()
@@ -102,7 +104,10 @@ class Local(Engine):
     def ended(self, seconds: float) -> list[tuple[Part, Found]]:
         """What has ended. Of a process that was killed the others have ended with it."""
         found: list[tuple[Part, Found]] = []
-        for job in wait(self._jobs, seconds, FIRST_COMPLETED).done:
+        done = wait(self._jobs, seconds, FIRST_COMPLETED).done
+        if any(isinstance(job.exception(), TerminatedWorkerError) for job in done):
+            done = wait(self._jobs).done
+        for job in done:
             part, error = self._jobs.pop(job), job.exception()
             del self._slots[part]
             if isinstance(error, TerminatedWorkerError):
@@ -185,7 +190,7 @@ def _get_ready(parent: int) -> None:
 
 def _at_home(function: Callable[..., Any], args: Sequence[Any]) -> Any:
     """What a function answers in a worker, given the worker's own copy of a task."""
-    return function(*(home(arg) if isinstance(arg, Task) else arg for arg in args))
+    return answered(function, [home(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
 def _work(task: Task, trials: list[Trial], how: Form, file: Path, slot: int) -> list[Outcome]:

@@ -1,9 +1,10 @@
 """What is sent to workers on other machines: functions and what they are given; a problem, with its examples, once."""
 
-import os
+import contextlib
 import pickle
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,13 @@ from cloudpickle import CloudPickler
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
 
+from ._engine import answered
+
 Places = dict[str, list[Any]]
 """Where problems are kept for the whole cluster, by what they are known by: each in a list, so that Ray does not bring
 it before it is asked for."""
-OURS = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
+OURS = [Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))]
+INSTALLED = {"site-packages", "dist-packages"}
 """Where modules are that every worker has."""
 
 
@@ -83,16 +87,57 @@ def folders(*values: Any) -> list[Path]:
             value = {name: each for name, each in vars(value).items() if name != "loaded"}
         packer.dump(value)
     found = set()
-    for name in packer.modules:
+    for name in packer.modules - {"__main__"}:  # what a script defines is sent as it is
         file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None:
-            continue
-        path = Path(file).resolve()
-        if not any(path.is_relative_to(place.resolve()) for place in OURS):
+        path = Path(file or sysconfig.get_path("stdlib")).resolve()
+        if not INSTALLED & set(path.parts) and not any(path.is_relative_to(place.resolve()) for place in OURS):
             found.add(path.parents[name.count(".") + (path.name == "__init__.py")])
     return sorted(found)
 
 
-def common(places: Sequence[Path]) -> Path | None:
-    """The folder that holds them all."""
-    return Path(os.path.commonpath(places)) if places else None
+def project(code: Sequence[Path]) -> Path | None:
+    """The folder to send so that all code is found in it: one of them, or the working directory.
+
+    Raises:
+        ValueError: when neither holds all of it; more is not sent unasked.
+    """
+    for place in (*code, Path.cwd()):
+        if all(path.is_relative_to(place) for path in code) and place not in (Path.home(), Path(place.anchor)):
+            return place if code else None
+    listed = " and ".join(map(str, code))
+    raise ValueError(
+        f"your code is in {listed}: give the command in a folder of yours that holds all of it, or name one, "
+        "Ray(folder=...)."
+    )
+
+
+def call(
+    packed_: bytes, places: Places, paths: Sequence[str], said: Any = None, number: int = 0, every: float = 1.0
+) -> Any:
+    """What a packed call answers, in a worker.
+
+    Args:
+        packed_: the call.
+        places: where the problems in it are.
+        paths: where the user's modules are, in the worker's own directory.
+        said: a queue, when there is to be word of how far it is: what is called is then given what to report to.
+        number: what to report it as.
+        every: seconds between such words.
+    """
+    due = time.monotonic()
+
+    def report(share: float) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + every
+            with contextlib.suppress(Exception):  # who listens may be on its way to another machine
+                said.put_nowait((number, share))
+
+    sys.path += [path for each in paths if (path := str(Path(each).resolve())) not in sys.path]
+    function, args = unpacked(packed_, places)
+    return answered(function, args if said is None else (*args, report))
+
+
+def lane(*args: Any) -> Any:
+    """The same for a lane: Ray shows what it runs by its name."""
+    return call(*args)

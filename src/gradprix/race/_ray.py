@@ -5,7 +5,7 @@ engine. The process that has the race alone writes its journal.
 """
 
 import contextlib
-import sys
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -15,11 +15,11 @@ from typing import Any
 from gradprix._device import free, named
 from gradprix.tasks import Task
 
-from ._cluster import EngineError, Needs, connect, found
+from ._cluster import EngineError, Needs, connect, found, ours
 from ._engine import Engine, Found, WorkerError, train
 from ._local import environment
 from ._network import Form
-from ._parcel import Places, common, folders, packed, unpacked, with_examples
+from ._parcel import Places, call, folders, lane, packed, project, with_examples
 from ._plan import Plan, made_by
 from ._schedule import LOSSES, Part
 from ._trial import Outcome, Trial
@@ -103,9 +103,9 @@ class Ray(Engine):
         with self._lock:
             self._join(task, trials)
         if how.device == "cpu":
-            nodes = [node for node in self._nodes if self.needs.room(node)]
-            if not nodes:
-                raise WorkerError("there is no worker in the cluster any more. The same command goes on from here.")
+            while not (nodes := [node for node in self._nodes if self.needs.room(node)]):
+                time.sleep(FRESH)  # machines may be on their way
+                self._look()
             node = min(nodes, key=lambda node: node["memory"] / self.needs.room(node))
             room, most = self.needs.room(node), SHARE * node["memory"]
         else:
@@ -126,18 +126,21 @@ class Ray(Engine):
 
         with self._lock:
             self._join(*args)
-            call = self._sent(function, args)
+            sent = self._sent(function, args)
         for death in range(LOSSES):
             try:
-                return list(ray.get([self._remote(_call).remote(*call) for _ in range(count)]))
+                return list(ray.get([self._remote(call).remote(*sent) for _ in range(count)]))
             except ray.exceptions.RayError as error:
                 why = self._why(error)
                 if not isinstance(why, WorkerError) or death + 1 == LOSSES:
                     raise why from error
         return []
 
-    def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
-        """What a function that runs a race makes of each, all at once: while one waits, others have work."""
+    def side_by_side(self, do: Callable[[Plan], Any], each: Sequence[Plan]) -> list[Any]:
+        """What a function that runs a race makes of each plan, all at once: while one waits, others have work."""
+        with self._lock:
+            self._join(*each)
+        self._over = False
         with ThreadPoolExecutor(max(1, len(each))) as threads:
             jobs = [threads.submit(do, one) for one in each]
             try:
@@ -152,9 +155,9 @@ class Ray(Engine):
     def start(self, part: Part) -> None:
         """Have Ray find a worker for it."""
         task, how = part.work.about
-        call = self._sent(train, (task, part.trials, how))
+        sent = self._sent(train, (task, part.trials, how))
         every = max(1.0, self.workers / REPORTS)
-        self._jobs[self._remote(_train).remote(*call, self._said, id(part), every)] = part
+        self._jobs[self._remote(lane).remote(*sent, self._said, id(part), every)] = part
 
     def ended(self, seconds: float) -> list[tuple[Part, Found]]:
         """What has ended. A lane whose worker or machine is gone has, too."""
@@ -215,65 +218,78 @@ class Ray(Engine):
                 if number in parts:
                     parts[number].share = share
 
-    def _look(self) -> None:
+    def _look(self, first: bool = False) -> None:
         """Find out what machines there are, unless that is known.
 
         Raises:
-            EngineError: when none has room for a lane.
+            EngineError: when none has room for a lane at first, and none is to be added.
             WorkerError: when there has been none for long.
         """
         import ray
 
-        if not ray.is_initialized() or time.monotonic() < self._looked + FRESH:
+        now = time.monotonic()
+        if not ray.is_initialized() or now < self._looked + FRESH:
             return
-        self._looked = time.monotonic()
+        self._looked = now
         self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if any(self.needs.room(node) for node in self._nodes):
-            self._seen = self._looked
-        elif not self._seen and self.processes is None:
+            self._seen = now
+        elif first and self.processes is None:
             most = max(self._nodes, key=lambda node: node.get("CPU", 0), default={})
             has = f"{most.get('CPU', 0):g} CPUs, {most.get('GPU', 0):g} GPUs, {most.get('memory', 0) / 1e9:.3g} GB"
             raise EngineError(f"no machine of the cluster has {self.needs} for a lane; the largest has {has}.")
-        elif self._looked > self._seen + EMPTY:
+        elif now > self._seen + EMPTY:
             raise WorkerError(f"there has been no worker in the cluster for {EMPTY / 60:.0f} minutes.")
 
     def _join(self, *args: Any) -> None:
         """Get to the cluster with the code of what is to be done, unless that has been done."""
         plans = [arg for arg in args if isinstance(arg, Plan)]
-        for plan in plans:
-            gpus = 0.0 if plan.device in ("auto", "cpu") else 1.0
-            self.needs = Needs(**{"gpus": gpus, **plan.task.needs, **self.asked})
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
         code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))}
         if self._job is not None and self._job == _job() and code == self._code:
             return
-        shared = self.folder or common(sorted(code))
-        connect(self.place, shared, self.processes)
+        if self.schedule.running:
+            raise EngineError("a race with other code is under way on this engine. Give each an engine of its own.")
+        for plan in plans:
+            gpus = 0.0 if plan.device in ("auto", "cpu") else 1.0
+            self.needs = Needs(**{"gpus": gpus, **plan.task.needs, **self.asked})
+        try:
+            shared = self.folder or project(sorted(code))
+        except ValueError as error:
+            if self.place is not None:
+                raise EngineError(str(error)) from error
+            shared = None  # on this machine everything is where it is
+        connect(self.place, shared, self.processes and math.ceil(self.processes * self.needs.cpus))
         self._job, self._code, self._places = _job(), code, {}
-        self._paths = [str(path if self.place is None else path.relative_to(shared or path)) for path in sorted(code)]
-        self._looked = self._seen = 0.0
-        self._look()
+        sent = self.place is not None and shared is not None and ours()
+        self._paths = [
+            str(path.relative_to(shared) if sent and shared and path.is_relative_to(shared) else path)
+            for path in sorted(code)
+        ]
+        self._looked, self._seen = 0.0, time.monotonic()
+        self._look(first=True)
         self._same_everywhere()
         from ray.util.queue import Queue
 
         self._said = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
     def _same_everywhere(self) -> None:
-        """Find out of what kinds the machines are.
+        """Find out of what kinds the machines are that have room for a lane.
 
         Raises:
-            EngineError: when one has other versions than this.
+            EngineError: when one has other versions than this, or cannot say.
         """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        strategies = [NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in ray.nodes() if n["Alive"]]
-        call = self._sent(made_by, ())
-        jobs = [self._remote(_call, scheduling_strategy=s, num_cpus=0).remote(*call) for s in strategies]
-        try:
-            self._kinds = sorted(set(ray.get(jobs)))
-        except ray.exceptions.RayError as error:
-            raise EngineError(f"gradprix does not work on every machine of the cluster: {self._why(error)}") from error
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self.needs.room(node["Resources"])]
+        ask = self._remote(call, num_cpus=0, num_gpus=0, memory=None)
+        sent = self._sent(made_by, ())
+        jobs = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)) for n in nodes]
+        made: list[Any] = [self._came_of(job) for job in [job.remote(*sent) for job in jobs]]
+        if error := next((each for each in made if isinstance(each, Exception) and not _died(each)), None):
+            raise EngineError(f"gradprix does not work on every machine of the cluster: {error}") from error
+        self._kinds = sorted({each for each in made if isinstance(each, str)})  # the others are gone meanwhile
         mine = made_by().rpartition(", ")[0]
         if other := next((each for each in self._kinds if each.rpartition(", ")[0] != mine), None):
             raise EngineError(f"a machine of the cluster has {other}, and this one {made_by()}. Install the same.")
@@ -302,28 +318,5 @@ def _job() -> str | None:
     return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
 
 
-def _call(call: bytes, places: Places, paths: Sequence[str]) -> Any:
-    """What a packed call answers, in a worker."""
-    sys.path += [path for path in map(_absolute, paths) if path not in sys.path]
-    function, args = unpacked(call, places)
-    return function(*args)
-
-
-def _train(call: bytes, places: Places, paths: Sequence[str], said: Any, number: int, every: float) -> Any:
-    """As `_call`, with word now and then of how far it is."""
-    due = time.monotonic()
-
-    def report(share: float) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + every
-            with contextlib.suppress(Exception):
-                said.put_nowait((number, share))
-
-    sys.path += [path for path in map(_absolute, paths) if path not in sys.path]
-    function, args = unpacked(call, places)
-    return function(*args, report)
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).resolve())
+def _died(found: Any) -> bool:
+    return isinstance(found, WorkerError)

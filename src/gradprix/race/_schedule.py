@@ -62,6 +62,7 @@ class Part:
         losses: how often these very trials were lost.
         share: how much of it is done.
         started: when it was, by the engine's clock.
+        suspect: whether it is to be tried by itself, to know whether it takes others with it.
     """
 
     work: Work
@@ -69,6 +70,7 @@ class Part:
     losses: int = 0
     share: float = 0.0
     started: float = 0.0
+    suspect: bool = False
 
 
 class Schedule:
@@ -82,6 +84,7 @@ class Schedule:
         self.workers = workers
         self.works: list[Work] = []
         self.running: list[Part] = []
+        self.suspects: list[Part] = []
         self.lost = 0
         self._seconds: dict[Hashable, float] = {}  # of a network's step, by kind
         self._usual = 1.0  # of them
@@ -89,10 +92,15 @@ class Schedule:
     def next(self) -> Part | None:
         """What a worker should do now; None when nothing waits, or no worker is free."""
         waiting = [work for work in self.works if work.waiting]
-        if not waiting or len(self.running) >= self.workers:
+        if any(part.suspect for part in self.running) or len(self.running) >= self.workers:
             return None
-        work = max(waiting, key=self._urgency)
-        part = work.again.pop() if work.again else Part(work, self._cut(work))
+        if waiting:
+            work = max(waiting, key=self._urgency)
+            part = work.again.pop() if work.again else Part(work, self._cut(work))
+        elif self.suspects and not self.running:
+            part = self.suspects.pop()
+        else:
+            return None
         self.running.append(part)
         return part
 
@@ -103,19 +111,24 @@ class Schedule:
         self._seconds[part.work.kind] = (self._seconds.get(part.work.kind, took) + took) / 2
         self._usual = median(self._seconds.values())
 
-    def failed(self, part: Part) -> bool:
+    def failed(self, part: Part, blamed: bool = True) -> bool:
         """Learn that a part failed, or that its worker is gone. True when the race must go on without its trials.
 
         They are tried again in halves: they may have been too many, and if one of them is to blame, it should take no
         other with it.
+
+        Args:
+            part: which.
+            blamed: whether it is to blame, and not one that ran beside it.
         """
         self.running.remove(part)
         self.lost += len(part.trials)
         middle = len(part.trials) // 2
         if middle:
             part.work.again += [Part(part.work, half) for half in (part.trials[middle:], part.trials[:middle])]
-        elif part.losses + 1 < LOSSES:
-            part.work.again.append(Part(part.work, part.trials, part.losses + 1))
+        elif part.losses + blamed < LOSSES:
+            once_more = Part(part.work, part.trials, part.losses + blamed, suspect=part.suspect or not blamed)
+            (self.suspects if once_more.suspect else part.work.again).append(once_more)
         else:
             return True
         return False
@@ -124,12 +137,14 @@ class Schedule:
         """Forget some work; what of it is under way, which nobody wants any more."""
         dropped = [part for part in self.running if part.work is work]
         self.works.remove(work)
+        self.suspects = [part for part in self.suspects if part.work is not work]
         self.running = [part for part in self.running if part.work is not work]
         return dropped
 
     def left(self, work: Work) -> int:
         """How many trials of it are not done."""
-        return work.waiting + sum(len(part.trials) for part in self.running if part.work is work)
+        under_way = [part for part in (*self.running, *self.suspects) if part.work is work]
+        return work.waiting + sum(len(part.trials) for part in under_way)
 
     def _cut(self, work: Work) -> list[Any]:
         """Trials for a worker: its share of what is left to do, in as many even turns as the width asks for.

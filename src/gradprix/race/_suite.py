@@ -89,6 +89,8 @@ def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambd
 
         return run(plan, out / name, engine, hear).record
 
+    for plan in plans:
+        assert plan.task.fingerprint  # found out before there are threads, for it draws from torch's one generator
     return summed_up(dict(zip(shares, engine.side_by_side(race, plans), strict=True)))
 
 
