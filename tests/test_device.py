@@ -17,7 +17,7 @@ from torch.nn import functional
 from gradprix import _device, optim, rules, tasks
 from gradprix.explain._watch import watch
 from gradprix.kernels import Stacked, _stacked
-from gradprix.race import ENTRIES, Entry, Journal, OtherRaceError, TaskError, _check, _width, make_plan, run
+from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, _check, _width, make_plan, run
 from gradprix.race._check import check
 from gradprix.race._examples import near
 from gradprix.race._lane import STACKED, Lane, run_lane
@@ -43,16 +43,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
         yield device
 
 
-class Here:
+class Here(Local):
     """An engine in this process."""
 
-    processes, bytes = 1, None
-
-    def run(self, task: Any, trials: list[Trial], watch: Any = None, how: Form = STACKED) -> Iterator[Any]:
+    def run(self, task: Any, trials: list[Trial], watch: Any = None, how: Form = STACKED, *_: Any) -> Iterator[Any]:
         yield trials, run_lane(task, trials, how=how)
 
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
+    def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        return [function(*args)]
 
 
 def same(here: list[Outcome], there: list[Outcome], rounding: float) -> None:

@@ -26,6 +26,7 @@ from gradprix.race import (
     NoLookLeftError,
     OtherRaceError,
     TaskError,
+    _engine,
     make_plan,
     run,
 )
@@ -102,9 +103,7 @@ def test_another_task_or_form_in_the_same_folder_is_refused(tmp_path: Path, chan
 
 def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(make_plan("digits", **SMALL), tmp_path, Counting())
-    from gradprix.race import _course
-
-    monkeypatch.setattr(_course, "made_by", lambda: "torch 99")
+    monkeypatch.setattr(_engine, "made_by", lambda gpu: "torch 99")
     result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
     assert (engine.ran, result.reused) == (16, 0)
     assert "torch" in plans.made_by()
