@@ -8,9 +8,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 import gradprix as gp
 from gradprix import cli, engines
-from gradprix.race import EngineError, Local, TaskError, _cluster, make_plan, run, suite, suite_plans
-from gradprix.race._cluster import Needs, ray_here
+from gradprix.race import EngineError, Local, TaskError, _connect, make_plan, run, suite, suite_plans
+from gradprix.race._cluster import Needs
+from gradprix.race._connect import ray_here
 from gradprix.race._parcel import folders
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray, once imported, takes 127.0.0.1 as it is
@@ -372,7 +373,7 @@ def test_where_there_is_no_ray_or_no_cluster_one_sentence_says_so(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        monkeypatch.setattr(_cluster, "ANSWERS", 3.0)
+        monkeypatch.setattr(_connect, "ANSWERS", 3.0)
         assert f"no Ray cluster answers at 127.0.0.1:{port}. Start one" in said(
             "--engine", "ray", "--address", f"127.0.0.1:{port}"
         )
@@ -401,13 +402,10 @@ def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> N
 
 def test_a_suite_runs_side_by_side_and_finds_the_same(cluster: Cluster, tmp_path: Path, alone: None) -> None:
     plans = suite_plans("digits,tailed", "adam,momentum", preset="small")
-    heard: list[str] = []
-    there = suite(plans, tmp_path / "there", engines.Ray(cluster.address), lambda stage, *_: heard.append(stage))
+    engine, both = engines.Ray(cluster.address), threading.Barrier(2, timeout=60)
+    assert len(set(engine.side_by_side(lambda plan: both.wait(), plans))) == 2, "neither waits for the other to end"
+    there = suite(plans, tmp_path / "there", engine)
     here = suite(plans, tmp_path / "here", Local(2))
-
-    kind = [said.partition(":")[0] for said in heard]
-    assert len(set(kind)) == 2
-    assert sum(one != other for one, other in pairwise(kind)) > 1, "neither waits for the other to end"
     for summary in (there, here):
         for task in summary["tasks"].values():
             task.pop("seconds")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from gradprix.race._cluster import EngineError
+from gradprix.race._connect import EngineError
 from gradprix.race._engine import Engine, WorkerError
 from gradprix.race._local import Local
 from gradprix.race._ray import Ray

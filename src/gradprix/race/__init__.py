@@ -7,7 +7,7 @@ from types import ModuleType
 from gradprix.tasks._task import TaskError
 
 from ._budget import estimate, fitted, measured
-from ._cluster import EngineError
+from ._connect import EngineError
 from ._course import run
 from ._engine import Engine, WorkerError
 from ._entry import BRACKETS, ENTRIES, Entry, entries, twin

@@ -1,26 +1,28 @@
-"""A Ray cluster: how to get to it, and what its machines have room for."""
+"""A Ray cluster as races know it: which machines there are, and what has been sent to them."""
 
-import contextlib
-import logging
 import math
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MISSING = "Ray is not installed: pip install 'gradprix[ray]'."
-ANSWERS = 15.0
-"""Seconds within which a cluster must answer."""
-LEFT_OUT = ["runs"]
-"""What is not sent with the user's code, besides what Ray leaves out: finished races."""
+from ._connect import EngineError, connect, found, ours
+from ._engine import WorkerError
+from ._local import environment
+from ._parcel import Places, call, folders, packed, project, with_examples
+from ._plan import Plan, made_by
 
-
-class EngineError(ValueError):
-    """There is no such engine here, or it cannot be reached; the message says what to do."""
+FRESH = 2.0
+"""Seconds for which what is known of the machines holds."""
+EMPTY = 300.0
+"""Seconds that a race waits when no worker is left: machines may be on their way."""
+SHARE = 0.5
+"""Of a machine's memory that a race may take, unless it is said how much a lane may."""
+LOST = (
+    "the workers of the cluster were lost again and again, with their machines, or because memory ran out ({why}). "
+    "What is finished is kept; the same command goes on from there. Give each lane more with --memory, in GB."
+)
 
 
 @dataclass(frozen=True)
@@ -57,117 +59,175 @@ class Needs:
         return f"{self.cpus:g} CPUs{gpus}" + ("" if self.memory is None else f", {self.memory:g} GB")
 
 
-def ray_here(address: str | None = None) -> Any:
-    """Ray itself, told before it is imported what it asks but then.
+class Cluster:
+    """A Ray cluster.
+
+    Args:
+        address: where it is, as in `Ray`.
+        asked: what every lane takes, as far as the user has said so.
+        processes: lanes at once at most.
+        folder: what each machine gets a copy of.
 
     Raises:
-        EngineError: when it is not installed.
+        EngineError: when Ray is not installed, or no cluster answers.
     """
-    # Lines that it prints of machines that are gone would be in the way of a result on stdout.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    host, _, port = (address or os.environ.get("RAY_ADDRESS") or "").rpartition(":")
-    if host in ("127.0.0.1", "localhost") and port.isdigit() and not _listens(socket.gethostname(), int(port)):
-        # The cluster listens there alone. Ray takes such an address to mean the machine's other one, but on systems on
-        # which it has no clusters.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
+
+    def __init__(
+        self, address: str | None, asked: Mapping[str, float], processes: int | None, folder: Path | None
+    ) -> None:
+        self.asked, self.processes, self.folder = asked, processes, folder
+        self.needs = Needs(**asked)
+        self.place = found(address)
+        self.kinds: list[str] = []
+        self.said: Any = None
+        self._nodes: list[Mapping[str, float]] = []
+        self._places: Places = {}
+        self._paths: list[str] = []
+        self._code: set[Path] = set()
+        self._job: str | None = None
+        self._looked = self._seen = 0.0
+
+    @property
+    def workers(self) -> int:
+        """How many lanes can run at once."""
+        self.look()
+        return sum(self.needs.room(node) for node in self._nodes) if self.processes is None else self.processes
+
+    @property
+    def smallest(self) -> tuple[int, float]:
+        """How many lanes the machine has room for on which each has least memory, and how much memory they have."""
+        while not (nodes := [node for node in self._nodes if self.needs.room(node)]):
+            time.sleep(FRESH)  # machines may be on their way
+            self.look()
+        node = min(nodes, key=lambda node: node["memory"] / self.needs.room(node))
+        return self.needs.room(node), SHARE * node["memory"]
+
+    def look(self, first: bool = False) -> None:
+        """Find out what machines there are, unless that is known.
+
+        Raises:
+            EngineError: when none has room for a lane at first, and none is to be added.
+            WorkerError: when there has been none for long.
+        """
         import ray
-    except ImportError as error:
-        raise EngineError(MISSING) from error
-    return ray
 
-
-def found(address: str | None) -> str | None:
-    """Where the cluster is that an address means; None when there is none yet, and Ray is to be started here.
-
-    Args:
-        address: `HOST:PORT`; `"auto"` for one that runs on this machine, `"local"` for a new one; when None, the one
-            that this process has joined, or that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
-
-    Raises:
-        EngineError: when Ray is not installed, or no cluster answers there.
-    """
-    ray = ray_here(address)
-    wanted = address or os.environ.get("RAY_ADDRESS")
-    if address is None and ray.is_initialized():
-        return None
-    if wanted is not None and wanted.startswith("ray://"):
-        raise EngineError(f"address = {wanted}: give the cluster's own address, HOST:6379, from a machine in it.")
-    from ray._private.services import canonicalize_bootstrap_address
-
-    try:
-        place = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None, too
-    except ConnectionError:
-        place = None  # "auto", and none runs here
-    except Exception as error:
-        raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
-    if place is not None and _answers(place):
-        return str(place)
-    if wanted in (None, "local"):
-        return None  # what ran here once runs no more
-    raise EngineError(
-        f"no Ray cluster answers at {place or 'this machine'}. Start one (ray start --head), see that its port (6379) "
-        "can be reached from here, or leave the address out to use this machine alone."
-    )
-
-
-def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=ANSWERS):
-        return True
-    return False
-
-
-def _answers(place: str) -> bool:
-    """Whether a cluster does, and not something else that listens there: Ray itself would wait for it for minutes."""
-    host, _, port = place.rpartition(":")
-    if not _listens(host.strip("[]"), int(port)):
-        return False
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, timeout=ANSWERS, check=False).returncode == 0
-    return False
-
-
-def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
-    """Join a cluster, or start one of this machine alone; what this process has joined already is left, if need be.
-
-    Args:
-        place: where it is; None to start one.
-        folder: what its machines get a copy of: the user's code.
-        cpus: how many cores a new one has.
-
-    Raises:
-        EngineError: when it does not work.
-    """
-    import ray
-
-    if ray.is_initialized():
-        if not ours() or _JOINED["as"][:2] == (place, folder):
+        now = time.monotonic()
+        if not ray.is_initialized() or now < self._looked + FRESH:
             return
-        ray.shutdown()
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
-    try:
-        if place is None:
-            ray.init("local", num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
-        else:
-            environment = {} if folder is None else {"working_dir": str(folder), "excludes": LEFT_OUT}
-            own: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if place.startswith("127.") else {}
-            ray.init(place, runtime_env=environment, **own, **quiet | {"include_dashboard": None})
-    except Exception as error:
-        where = "this machine" if place is None else place
-        what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        hint = "" if folder is None else f" The folder with your code, {folder}, is sent along: is it small?"
-        raise EngineError(f"Ray does not start on {where}: {what}.{hint}") from error
-    _JOINED["as"] = (place, folder, ray.get_runtime_context().get_job_id())
+        self._looked = now
+        self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(self.needs.room(node) for node in self._nodes):
+            self._seen = now
+        elif first and self.processes is None:
+            most = max(self._nodes, key=lambda node: node.get("CPU", 0), default={})
+            has = f"{most.get('CPU', 0):g} CPUs, {most.get('GPU', 0):g} GPUs, {most.get('memory', 0) / 1e9:.3g} GB"
+            raise EngineError(f"no machine of the cluster has {self.needs} for a lane; the largest has {has}.")
+        elif now > self._seen + EMPTY:
+            raise WorkerError(f"there has been no worker in the cluster for {EMPTY / 60:.0f} minutes.")
+
+    def join(self, args: Sequence[Any], busy: bool) -> None:
+        """Get to the cluster with the code of what is to be done, unless that has been done.
+
+        Args:
+            args: plans, problems and trials.
+            busy: whether something is under way there.
+
+        Raises:
+            EngineError: when it does not work.
+        """
+        plans = [arg for arg in args if isinstance(arg, Plan)]
+        parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
+        code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))}
+        if self._job is not None and self._job == _job() and code == self._code:
+            return
+        if busy:
+            raise EngineError("a race with other code is under way on this engine. Give each an engine of its own.")
+        for plan in plans:
+            gpus = 0.0 if plan.device in ("auto", "cpu") else 1.0
+            self.needs = Needs(**{"gpus": gpus, **plan.task.needs, **self.asked})
+        try:
+            shared = self.folder or project(sorted(code))
+        except ValueError as error:
+            if self.place is not None:
+                raise EngineError(str(error)) from error
+            shared = None  # on this machine everything is where it is
+        connect(self.place, shared, self.processes and math.ceil(self.processes * self.needs.cpus))
+        self._job, self._code, self._places = _job(), code, {}
+        sent = self.place is not None and shared is not None and ours()
+        self._paths = [
+            str(path.relative_to(shared) if sent and shared and path.is_relative_to(shared) else path)
+            for path in sorted(code)
+        ]
+        self._looked, self._seen = 0.0, time.monotonic()
+        self.look(first=True)
+        self._same_everywhere()
+        from ray.util.queue import Queue
+
+        self.said = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
+
+    def came_of(self, job: Any) -> Any:
+        """What a job has answered, or why it has not."""
+        import ray
+
+        try:
+            return ray.get(job)
+        except ray.exceptions.RayError as error:
+            return self.why(error)
+
+    def why(self, error: Any) -> Exception:
+        """What an error of Ray's is about: the code that ran, or who ran it."""
+        import ray
+
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return error.cause if isinstance(error.cause, Exception) else error
+        what = str(error).strip().splitlines()[0]
+        if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
+            raise EngineError(f"the cluster's machines cannot get ready: {what}") from error
+        return WorkerError(LOST.format(why=f"{type(error).__name__}: {what}"))
+
+    def sent(self, function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, Places, list[str]]:
+        """A call as workers get it; the problems in it go to the cluster once, and no more."""
+        import ray
+
+        packed_, problems = packed(function, args)
+        for key, problem in problems.items():
+            if key not in self._places:
+                self._places[key] = [ray.put(with_examples(problem))]
+        return packed_, {key: self._places[key] for key in problems}, self._paths
+
+    def remote(self, function: Callable[..., Any], **more: Any) -> Any:
+        """A function as Ray runs it, once."""
+        import ray
+
+        options = {**self.needs.options, "max_retries": 0, "runtime_env": {"env_vars": environment()}, **more}
+        return ray.remote(**options)(function)
+
+    def _same_everywhere(self) -> None:
+        """Find out of what kinds the machines are that have room for a lane.
+
+        Raises:
+            EngineError: when one has other versions than this, or cannot say.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self.needs.room(node["Resources"])]
+        ask = self.remote(call, num_cpus=0, num_gpus=0, memory=None)
+        sent = self.sent(made_by, ())
+        jobs = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)) for n in nodes]
+        made: list[Any] = [self.came_of(job) for job in [job.remote(*sent) for job in jobs]]
+        if error := next(
+            (each for each in made if isinstance(each, Exception) and not isinstance(each, WorkerError)), None
+        ):
+            raise EngineError(f"gradprix does not work on every machine of the cluster: {error}") from error
+        self.kinds = sorted({each for each in made if isinstance(each, str)})  # the others are gone meanwhile
+        mine = made_by().rpartition(", ")[0]
+        if other := next((each for each in self.kinds if each.rpartition(", ")[0] != mine), None):
+            raise EngineError(f"a machine of the cluster has {other}, and this one {made_by()}. Install the same.")
 
 
-def ours() -> bool:
-    """Whether it was here that this process joined the cluster that it is in; else the user did, who knows why."""
+def _job() -> str | None:
+    """What Ray calls what this process is to it, since it joined."""
     import ray
 
-    return "as" in _JOINED and _JOINED["as"][2] == ray.get_runtime_context().get_job_id()
-
-
-_JOINED: dict[str, tuple[str | None, Path | None, str]] = {}
-"""As what this process has joined a cluster."""
+    return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
