@@ -66,7 +66,7 @@ def test_a_killed_worker_is_replaced_and_changes_no_bit() -> None:
 
 
 def test_workers_that_are_always_killed_are_an_error_that_says_what_to_do() -> None:
-    killer = Killer(10)  # two at once are one death
+    killer = Killer(40)  # two at once are one death, and who is to blame is tried by itself
     killer.start()
     with pytest.raises(WorkerError, match=r"killed again and again.*--memory"):
         list(engine().run(TASK, trials(8, epochs=400)))

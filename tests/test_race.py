@@ -77,7 +77,7 @@ def test_every_run_sees_the_same_examples_and_every_entry_gets_the_same_trials(s
 def test_the_json_has_the_promised_form(small: Result) -> None:
     made = json.loads(json.dumps(small.to_dict(), allow_nan=False))
 
-    assert list(made) == ["task", "out", "report", "budget", "entries", "verdict", "cost"]
+    assert list(made) == ["task", "out", "report", "budget", "entries", "verdict", "cost", "failed"]
     assert set(made["budget"]) >= {"trials", "seeds", "examples"}
     for entry in made["entries"]:
         assert set(entry) >= {"name", "optimizer", "batch_size", "tuned", "tuning", "final"}

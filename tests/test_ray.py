@@ -327,7 +327,7 @@ def test_networks_that_cannot_be_trained_are_told_and_the_race_goes_on(
     assert again.record["failed"] == again.to_dict()["failed"] == failed, "the same command tries it again"
 
 
-@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("where", ["here", pytest.param("there", marks=pytest.mark.slow)])
 def test_an_optimizer_that_never_works_is_last_and_the_race_is_told(
     where: str, cluster: Cluster, own: Path, alone: None
 ) -> None:
@@ -341,7 +341,7 @@ def test_an_optimizer_that_never_works_is_last_and_the_race_is_told(
     assert record["verdict"]["take"] == "adam"
 
 
-@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("where", ["here", pytest.param("there", marks=pytest.mark.slow)])
 def test_a_network_that_kills_its_worker_takes_no_other_with_it(
     where: str, cluster: Cluster, own: Path, alone: None
 ) -> None:

@@ -146,10 +146,8 @@ class Engine(ABC):
                         continue
                     good = True
                     yield part.trials, outcomes
-                if bad and not good and (len(bad) >= FEW or done == len(trials)):
-                    who = {trial.rule.name for part, _ in bad for trial in part.trials}
-                    if who == {trial.rule.name for trial in trials} or done == len(trials):
-                        raise _altogether(task, bad[0][1])
+                if bad and not good and _hopeless(trials, bad, done):
+                    raise _altogether(task, bad[0][1])
             for part, error in bad:
                 yield part.trials, [Outcome.of(trial, task.baseline, _said(error)) for trial in part.trials]
         finally:
@@ -194,6 +192,14 @@ class Engine(ABC):
                     continue
                 self._found[part.work].append((part, found))
             self._news.notify_all()
+
+
+def _hopeless(trials: Sequence[Trial], bad: Sequence[tuple[Part, Exception]], done: int) -> bool:
+    """Whether what has failed so far, when nothing has succeeded, is enough to say that nothing will."""
+    if done == len(trials) or isinstance(bad[0][1], WorkerError):  # it was tried by itself, after all others
+        return True
+    failed = {trial.rule.name for part, _ in bad for trial in part.trials}
+    return len(bad) >= FEW and failed == {trial.rule.name for trial in trials}
 
 
 def _said(error: Exception) -> str:
