@@ -65,8 +65,9 @@ def found(address: str | None) -> str | None:
         place = None  # "auto", and none runs here
     except Exception as error:
         raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
-    if place is not None and _answers(place):
-        return str(place)
+    own = address in (None, "auto") and wanted == address  # Ray's own on this machine, of which it knows the token
+    if place is not None and _answers(place, own):
+        return "auto" if own else str(place)
     if wanted in (None, "local"):
         return None  # what ran here once runs no more
     raise EngineError(
@@ -81,14 +82,25 @@ def _listens(host: str, port: int) -> bool:
     return False
 
 
-def _answers(place: str) -> bool:
-    """Whether a cluster does, and not something else that listens there: Ray itself would wait for it for minutes."""
+def _answers(place: str, own: bool) -> bool:
+    """Whether a cluster does, and not something else that listens there: Ray itself would wait for it for minutes.
+
+    Raises:
+        EngineError: when it wants a token, which Ray gives to those on this machine alone unasked.
+    """
     host, _, port = place.rpartition(":")
     if not _listens(host.strip("[]"), int(port)):
         return False
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, timeout=ANSWERS, check=False).returncode == 0
+        done = subprocess.run(command, capture_output=True, timeout=ANSWERS, check=False)
+        locked = b"AuthenticationError" in done.stderr
+        if locked and not own:
+            raise EngineError(
+                f"the Ray cluster at {place} wants a token: set RAY_AUTH_MODE=token, and have the token in "
+                "~/.ray/auth_token, as on its first machine."
+            )
+        return locked or done.returncode == 0
     return False
 
 
