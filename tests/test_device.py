@@ -282,7 +282,7 @@ def test_a_race_there_can_be_looked_into_and_timed(monkeypatch: pytest.MonkeyPat
 
 
 def test_how_many_fit_there_is_asked_of_the_device(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADPRIX_CACHE", "/nowhere")
+    monkeypatch.setenv("GRADPRIX_CACHE", "/dev/null/nowhere")
     plan = make_plan("digits", "adam,sgd", trials=10, seeds=6)
     trials = [plan.careful_trial(plan.entries[0], seed) for seed in range(40)]
     found = _width.shape(plan.task, trials, THERE, 4)

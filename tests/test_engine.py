@@ -127,7 +127,8 @@ def test_each_task_and_batch_size_has_a_shape_of_its_own() -> None:
 
 def test_wider_lanes_of_small_networks_take_less_time() -> None:
     todo = trials(64)
-    narrow, wide = (width.seconds_of_one(TASK, todo, Form(), n) for n in (2, 64))
+    # The least of several: others are at work on the machines that run the tests.
+    narrow, wide = (min(width.seconds_of_one(TASK, todo, Form(), n) for _ in range(9)) for n in (2, 64))
 
     assert wide < 0.7 * narrow
 

@@ -322,7 +322,7 @@ def test_a_page_stands_alone(tmp_path: Any) -> None:
         (["adam", "--set", "beta1"], "give a name and a number"),
         (["adam", "--set", "beta9=1"], "has no 'beta9'"),
         (["adam", "--set", "beta1=2"], "must be in"),
-        (["adam", "--html", "/nowhere/x.html"], "/nowhere"),
+        (["adam", "--html", "/dev/null/x.html"], "/dev/null"),
     ],
 )
 def test_mistakes_are_said_in_a_line(arguments: list[str], said: str) -> None:
