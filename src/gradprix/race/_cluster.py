@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ._connect import EngineError, connect, found, ours
+from ._connect import EngineError, connect, found, job, ours
 from ._engine import WorkerError
 from ._local import environment
 from ._parcel import Places, call, folders, packed, project, with_examples
@@ -138,7 +139,7 @@ class Cluster:
         plans = [arg for arg in args if isinstance(arg, Plan)]
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
         code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))}
-        if self._job is not None and self._job == _job() and code == self._code:
+        if self._job is not None and self._job == job() and code == self._code:
             return
         if busy:
             raise EngineError("a race with other code is under way on this engine. Give each an engine of its own.")
@@ -152,7 +153,7 @@ class Cluster:
                 raise EngineError(str(error)) from error
             shared = None  # on this machine everything is where it is
         connect(self.place, shared, self.processes and math.ceil(self.processes * self.needs.cpus))
-        self._job, self._code, self._places = _job(), code, {}
+        self._job, self._code, self._places = job(), code, {}
         sent = self.place is not None and shared is not None and ours()
         self._paths = [
             str(path.relative_to(shared) if sent and shared and path.is_relative_to(shared) else path)
@@ -165,12 +166,12 @@ class Cluster:
 
         self.said = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
-    def came_of(self, job: Any) -> Any:
-        """What a job has answered, or why it has not."""
+    def came_of(self, answer: Any) -> Any:
+        """What was answered, or why it was not."""
         import ray
 
         try:
-            return ray.get(job)
+            return ray.get(answer)
         except ray.exceptions.RayError as error:
             return self.why(error)
 
@@ -197,10 +198,8 @@ class Cluster:
 
     def remote(self, function: Callable[..., Any], **more: Any) -> Any:
         """A function as Ray runs it, once."""
-        import ray
-
         options = {**self.needs.options, "max_retries": 0, "runtime_env": {"env_vars": environment()}, **more}
-        return ray.remote(**options)(function)
+        return _known(function).options(**options)
 
     def _same_everywhere(self) -> None:
         """Find out of what kinds the machines are that have room for a lane.
@@ -212,10 +211,18 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self.needs.room(node["Resources"])]
-        ask = self.remote(call, num_cpus=0, num_gpus=0, memory=None)
         sent = self.sent(made_by, ())
-        jobs = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)) for n in nodes]
-        made: list[Any] = [self.came_of(job) for job in [job.remote(*sent) for job in jobs]]
+        asked = [
+            self.remote(
+                call,
+                num_cpus=0,
+                num_gpus=0,
+                memory=None,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            ).remote(*sent)
+            for node in nodes
+        ]
+        made: list[Any] = [self.came_of(each) for each in asked]
         if error := next(
             (each for each in made if isinstance(each, Exception) and not isinstance(each, WorkerError)), None
         ):
@@ -226,8 +233,9 @@ class Cluster:
             raise EngineError(f"a machine of the cluster has {other}, and this one {made_by()}. Install the same.")
 
 
-def _job() -> str | None:
-    """What Ray calls what this process is to it, since it joined."""
+@cache
+def _known(function: Callable[..., Any]) -> Any:
+    """A function that Ray knows: made anew for each call, each would be another to the cluster, which keeps all."""
     import ray
 
-    return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
+    return ray.remote(function)

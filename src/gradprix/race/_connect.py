@@ -121,28 +121,33 @@ def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
         if not ours() or _JOINED["as"][:2] == (place, folder):
             return
         ray.shutdown()
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if place is None:
-            ray.init("local", num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
+            ray.init("local", num_cpus=cpus, _node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
         else:
             environment = {} if folder is None else {"working_dir": str(folder), "excludes": LEFT_OUT}
             own: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if place.startswith("127.") else {}
-            ray.init(place, runtime_env=environment, **own, **quiet | {"include_dashboard": None})
+            ray.init(place, runtime_env=environment, **own, **quiet)
     except Exception as error:
         where = "this machine" if place is None else place
         what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         hint = "" if folder is None else f" The folder with your code, {folder}, is sent along: is it small?"
         raise EngineError(f"Ray does not start on {where}: {what}.{hint}") from error
-    _JOINED["as"] = (place, folder, ray.get_runtime_context().get_job_id())
+    _JOINED["as"] = (place, folder, job())
+
+
+def job() -> str | None:
+    """What Ray calls this process, since it joined; None where it has not."""
+    import ray
+
+    return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
 
 
 def ours() -> bool:
     """Whether it was here that this process joined the cluster that it is in; else the user did, who knows why."""
-    import ray
-
-    return "as" in _JOINED and _JOINED["as"][2] == ray.get_runtime_context().get_job_id()
+    return "as" in _JOINED and _JOINED["as"][2] == job()
 
 
-_JOINED: dict[str, tuple[str | None, Path | None, str]] = {}
+_JOINED: dict[str, tuple[str | None, Path | None, str | None]] = {}
 """As what this process has joined a cluster."""

@@ -181,14 +181,15 @@ class Engine(ABC):
                 part.started = time.perf_counter()
                 self.start(part)
         ended = self.ended(PATIENCE)
-        deaths = sum(isinstance(found, WorkerError) for _, found in ended)
+        died = [part for part, found in ended if isinstance(found, WorkerError)]
+        blameless = died if self.together and len(died) > 1 else []
         with self._news:
             for part, found in ended:
                 if part not in self.schedule.running:
                     continue  # nobody wants it any more
                 if isinstance(found, list):
                     self.schedule.finished(part, time.perf_counter() - part.started)
-                elif not self.schedule.failed(part, not (self.together and deaths > 1 and _died(found))):
+                elif not self.schedule.failed(part, blamed=part not in blameless):
                     continue
                 self._found[part.work].append((part, found))
             self._news.notify_all()
@@ -204,10 +205,6 @@ def _hopeless(trials: Sequence[Trial], bad: Sequence[tuple[Part, Exception]], do
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _died(found: Found) -> bool:
-    return isinstance(found, WorkerError)
 
 
 def _altogether(task: Problem, error: Exception) -> Exception:

@@ -63,10 +63,8 @@ class Local(Engine):
     @property
     def workers(self) -> int:
         """How many processes there are: fewer where more would not fit, or get in each other's way."""
-        return min((shape.processes for shape in self._wanted()), default=self.processes)
-
-    def _wanted(self) -> list[Shape]:
-        return [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
+        wanted = [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
+        return min((shape.processes for shape in wanted), default=self.processes)
 
     def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
         """As many networks in a lane as pay, and as many processes, of what fits."""
