@@ -1,6 +1,7 @@
 """Whether a task can be raced, and in what form: found out in a moment, before the race."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ WIDTHS = (2, 7)
 SLOWER = 1.25
 """How many times as long a stack must take as one at a time, or a GPU as the CPU, before it is given up: far enough
 from 1 that a noisy machine does not decide."""
+TURNS = (3, 20)
+"""How often they are timed against each other: at least, and at most, as long as a stack still looks slower."""
 WIDE = 64
 """Networks in the stack by which a GPU is measured, which does so many in about the time of one."""
 UNSTACKED = {
@@ -94,17 +97,17 @@ def _tried(plan: Plan, task: Task, device: str) -> _Tried:
     trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
     apart = Form(stacked=False, device=device)
     with quiet(device):
-        losses, gradients, seconds = _try(plan, partial(_probe, task, trials, apart), device)
+        losses, gradients, one_at_a_time = _try(plan, partial(_probe, task, trials, apart), device)
         try:
             form = Form(compiled=plan.compiled, device=device)
-            stacked_losses, stacked_gradients, stacked_seconds = _probe(task, trials, form)
+            stacked_losses, stacked_gradients, at_once = _probe(task, trials, form)
         except Exception as error:
             form = replace(apart, why=_meaning(error))
         else:
             if not (_close([losses], [stacked_losses]) and _close(gradients, stacked_gradients)):
                 form = replace(apart, why="a stack of it gives other gradients")
-            elif stacked_seconds > SLOWER * seconds:
-                form = replace(apart, why=f"a stack of it takes {stacked_seconds / seconds:.1f} times as long")
+            elif (longer := _times_as_long(at_once, one_at_a_time)) > SLOWER:
+                form = replace(apart, why=f"a stack of it takes {longer:.1f} times as long")
             elif device == "cpu" and not all(
                 _same_in_every_row(task, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS
             ):
@@ -139,8 +142,21 @@ def _longer(plan: Plan, task: Task, here: Form, there: Form) -> float:
     return seconds_of_one(task, alike, there, wide) / on_cpu
 
 
-def _probe(task: Task, trials: Sequence[Trial], form: Form) -> tuple[Tensor, list[Tensor], float]:
-    """Losses and gradients of a step, and how long it took; what comes after is tried, too."""
+def _times_as_long(one: Callable[[], None], other: Callable[[], None]) -> float:
+    """How many times as long one takes as the other, by the least of several times in turn, for noise only adds."""
+    least = [math.inf, math.inf]
+    for turn in range(1, TURNS[1] + 1):
+        for i, run in enumerate((one, other)):
+            started = time.perf_counter()
+            run()
+            least[i] = min(least[i], time.perf_counter() - started)
+        if turn >= TURNS[0] and least[0] <= SLOWER * least[1]:
+            break
+    return least[0] / least[1]
+
+
+def _probe(task: Task, trials: Sequence[Trial], form: Form) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
+    """Losses and gradients of a step, and what computes them again; what comes after is tried, too."""
     lane = Lane(task, trials, form)
     index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
     batch = lane.batch(index)
@@ -150,14 +166,12 @@ def _probe(task: Task, trials: Sequence[Trial], form: Form) -> tuple[Tensor, lis
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
     lane.step(index, 1.0)
     lane.evaluate(lane.valid[:, :EXAMPLES])
-    times = []
-    for _ in range(3):
-        wait(lane.device)
-        started = time.perf_counter()
+
+    def again() -> None:
         lane.network.gradients(lane.leaves, lane.rest, *batch)
         wait(lane.device)
-        times.append(time.perf_counter() - started)
-    return placed(losses[: len(trials)], CPU), placed(gradients, CPU), min(times)
+
+    return placed(losses[: len(trials)], CPU), placed(gradients, CPU), again
 
 
 def _of_each_batch(plan: Plan) -> list[Trial]:

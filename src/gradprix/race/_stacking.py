@@ -7,7 +7,6 @@ whatever the number of rows; what it has no form for goes to torch's function.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,9 @@ import torch
 from torch import _VF, Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
+
+from ._bridge import Bridge
+from ._convolution import convolution, transposed
 
 Form = Callable[..., Any]
 FORMS: dict[tuple[Any, str], Form] = {}
@@ -25,31 +27,6 @@ def form(function: Form) -> Form:
     """Declare a form of the function of the same name in `torch.nn.functional`."""
     FORMS[functional, function.__name__] = function
     return function
-
-
-class _Bridge(torch.autograd.Function):
-    """Leads from a network of its own, in which there are no rows, to the stack."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        raise NotImplementedError("only stacked tensors come here")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, function: Form, *args: Any) -> Any:
-        rows = info.batch_size
-        stacked = [_rows_first(arg, dim, rows) for arg, dim in zip(args, in_dims[1:], strict=True)]
-        return function(*stacked), 0
-
-
-def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.expand(rows, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
 @contextlib.contextmanager
@@ -74,6 +51,8 @@ def stacked(function: Form) -> Form:
 
 def _either(ours: Form, theirs: Form) -> Form:
     def function(*args: Any, **kwargs: Any) -> Any:
+        if "input" in kwargs:  # as torch calls what comes first
+            args = kwargs.pop("input"), *args
         if any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args):
             found = ours(*args, **kwargs)
             if found is not NotImplemented:
@@ -89,7 +68,7 @@ def _either(ours: Form, theirs: Form) -> Form:
 @form
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """`x Wᵀ + b`, the sum within the product."""
-    return _Bridge.apply(_Linear.apply, x, weight, bias)
+    return Bridge.apply(_Linear.apply, x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
@@ -129,7 +108,7 @@ def embedding(
     """The tables of all networks under one another."""
     if max_norm is not None or scale_grad_by_freq or sparse:
         return NotImplemented
-    return _Bridge.apply(_Embedding.apply, x, weight, padding_idx)
+    return Bridge.apply(_Embedding.apply, x, weight, padding_idx)
 
 
 class _Embedding(torch.autograd.Function):
@@ -165,7 +144,7 @@ def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
     """The mean over examples whose classes are given as numbers."""
     if args or kwargs or x.dim() < 2 or target.is_floating_point():
         return NotImplemented
-    return _Bridge.apply(_mean_cross_entropy, x, target)
+    return Bridge.apply(_mean_cross_entropy, x, target)
 
 
 def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
@@ -173,88 +152,11 @@ def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
     return each.sum(1) / (target.reshape(len(x), -1) != IGNORED).sum(1)
 
 
-# Images: in memory as `[rows, batch, height, width, channels]`, which products take and in which torch pools fastest
+# Images
 
-
-@form
-def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Any:
-    """One product a network: of the patches under the kernel with the kernel."""
-    if groups != 1 or x.dim() != 4 or isinstance(padding, str):
-        return NotImplemented
-    return _Bridge.apply(_Conv2d.apply, x, weight, bias, _pair(stride), _pair(padding), _pair(dilation))
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    height, *width = [value] if isinstance(value, int) else value
-    return (height, *width) if width else (height, height)
-
-
-class _Conv2d(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any
-    ) -> Tensor:
-        rows, out, _, *kernel = weight.shape
-        image = _padded(x.permute(0, 1, 3, 4, 2), padding)
-        patches, size = _patches(image, kernel, stride, dilation)
-        matrix = weight.permute(0, 3, 4, 2, 1).reshape(rows, -1, out)
-        found = torch.bmm(patches, matrix) if bias is None else torch.baddbmm(bias.unsqueeze(1), patches, matrix)
-        ctx.save_for_backward(patches, weight, matrix)
-        ctx.given = x.shape, image.shape, size, stride, padding, dilation
-        return found.view(rows, -1, *size, out).permute(0, 1, 4, 2, 3)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        patches, weight, matrix = ctx.saved_tensors
-        inside, padded, size, stride, padding, dilation = ctx.given
-        rows, out, channels, height, width = weight.shape
-        g = g.permute(0, 1, 3, 4, 2).reshape(rows, -1, out)
-        need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
-        g_x = g_weight = None
-        if need_weight:
-            g_weight = torch.bmm(patches.mT, g).view(rows, height, width, channels, out).permute(0, 4, 3, 1, 2)
-        if need_x:
-            parts = torch.bmm(g, matrix.mT).view(rows, -1, *size, height, width, channels)
-            sums = parts.new_zeros(padded)
-            for i in range(height):
-                for j in range(width):
-                    _under(sums, (i, j), size, stride, dilation).add_(parts[..., i, j, :])
-            g_x = sums[:, :, padding[0] :, padding[1] :][:, :, : inside[3], : inside[4]].permute(0, 1, 4, 2, 3)
-        return g_x, g_weight, g.sum(1) if need_bias else None, None, None, None
-
-
-def _padded(image: Tensor, padding: Any) -> Tensor:
-    if not any(padding):
-        return image.contiguous()
-    return functional.pad(image, (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
-
-
-def _patches(image: Tensor, kernel: Any, stride: Any, dilation: Any) -> tuple[Tensor, tuple[int, int]]:
-    """What lies under each place of a kernel, `[rows, places, kernel height * width * channels]`."""
-    rows, batch, *full, channels = image.shape
-    height, width = ((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(full, kernel, stride, dilation, strict=True))
-    r, b, h, w, c = image.stride()
-    places, moves = [batch, height, width], [b, h * stride[0], w * stride[1]]
-    under, steps = [*kernel, channels], [h * dilation[0], w * dilation[1], c]
-    if kernel[1] * channels >= width:
-        found = image.as_strided([rows, *places, *under], [r, *moves, *steps]).reshape(rows, -1, math.prod(under))
-    else:  # copied along the image's rows, which are longer here than the kernel's
-        found = image.as_strided([rows, *under, *places], [r, *steps, *moves]).reshape(rows, math.prod(under), -1).mT
-    return found, (height, width)
-
-
-def _under(image: Tensor, at: tuple[int, int], size: Any, stride: Any, dilation: Any) -> Tensor:
-    """The pixels that one place of the kernel meets."""
-    top, left = (i * d for i, d in zip(at, dilation, strict=True))
-    return image[:, :, top : top + stride[0] * size[0] : stride[0], left : left + stride[1] * size[1] : stride[1]]
+for _dims in (1, 2, 3):
+    FORMS[functional, f"conv{_dims}d"] = convolution(_dims, linear)
+    FORMS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
 
 
 # What vmap does not know, in operations that it knows

@@ -1,0 +1,170 @@
+"""Convolutions of a stack of images.
+
+In memory the channels of a pixel lie together: so convolutions are fastest on a CPU, and so torch pools fastest. Small
+convolutions go into one, in groups, which saves calls; of large ones each goes by itself, which saves laying the rows
+side by side. Both compute a row in the same order whatever the number of rows.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._bridge import Bridge
+
+LARGE = 2_000_000
+"""Multiplications of one row's convolution from which on it goes by itself."""
+Given = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
+"""Stride, padding, dilation, whether transposed, output padding, groups: as `torch.ops.aten.convolution` has them."""
+aten = torch.ops.aten
+
+
+def convolution(dims: int, linear: Callable[..., Any]) -> Callable[..., Any]:
+    """What takes the place of `torch.nn.functional.conv1d`, `conv2d` or `conv3d`.
+
+    Args:
+        dims: of an image.
+        linear: what takes the place of `torch.nn.functional.linear`, as which a kernel of one pixel goes.
+    """
+
+    def run(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Any:
+        if isinstance(padding, str) or x.device.type != "cpu" or x.dim() != dims + 2:
+            return NotImplemented
+        steps, edges = _each(stride, dims), _each(padding, dims)
+        if math.prod(weight.shape[2:]) == math.prod(steps) == groups == 1 and not any(edges):
+            return linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+        return _run(x, weight, bias, (steps, edges, _each(dilation, dims), False, [0] * dims, groups))
+
+    return run
+
+
+def transposed(dims: int) -> Callable[..., Any]:
+    """What takes the place of `torch.nn.functional.conv_transpose1d`, `2d` or `3d`."""
+
+    def run(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Any:
+        if x.device.type != "cpu" or x.dim() != dims + 2:
+            return NotImplemented
+        steps, edges, more = _each(stride, dims), _each(padding, dims), _each(output_padding, dims)
+        return _run(x, weight, bias, (steps, edges, _each(dilation, dims), True, more, groups))
+
+    return run
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    found = [value] if isinstance(value, int) else list(value)
+    return found * dims if len(found) == 1 else found
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Any:
+    if x.dim() == 3:  # as an image that is one pixel high
+        stride, padding, dilation, turned, more, groups = given
+        given = [1, *stride], [0, *padding], [1, *dilation], turned, [0, *more], groups
+        return _run(x.unsqueeze(2), weight.unsqueeze(2), bias, given).squeeze(2)
+    return Bridge.apply(_Convolution.apply, x, weight, bias, given)
+
+
+class _Convolution(torch.autograd.Function):
+    """Of `x [rows, batch, channels, ...]` with `weight [rows, out, channels / groups, ...]`, or `[rows, in, ...]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Tensor:
+        stride, _, _, turned, *_, groups = given
+        places = x[0, :, 0].numel() / (1 if turned else math.prod(stride))
+        ctx.large, ctx.given = places * weight[0].numel() >= LARGE, given
+        ctx.save_for_backward(x, weight)
+        if ctx.large:
+            found: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *given)
+            return found
+        rows, flat = len(x), None if bias is None else bias.flatten()
+        joined = aten.convolution(_joined(x), weight.flatten(0, 1), flat, *given[:-1], groups * rows)
+        return _apart(joined, rows)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        if ctx.large:
+            found = iter(torch.ops.gradprix.convolution_backward(g, x, weight, *ctx.given, wanted))
+            return *(next(found) if each else None for each in wanted), None
+        *given, groups = ctx.given
+        rows, out = len(x), g.shape[2]
+        g_x, g_weight, g_bias = aten.convolution_backward(
+            _joined(g), _joined(x), weight.flatten(0, 1), [rows * out], *given, groups * rows, wanted
+        )
+        return (
+            _apart(g_x, rows) if wanted[0] else None,
+            g_weight.view_as(weight) if wanted[1] else None,
+            g_bias.view(rows, out) if wanted[2] else None,
+            None,
+        )
+
+
+def _joined(x: Tensor) -> Tensor:
+    """The channels of all rows side by side, `[batch, rows * channels, ...]`."""
+    return x.movedim((0, 2), (-2, -1)).flatten(-2).movedim(-1, 1)
+
+
+def _apart(x: Tensor, rows: int) -> Tensor:
+    pixels = x.movedim(1, -1)
+    return pixels.view(*pixels.shape[:-1], rows, -1).movedim((-2, -1), (0, 2))
+
+
+# Each row by itself: operations of our own, so that a recorded step has one for all rows
+
+library = torch.library.Library("gradprix", "DEF")
+GIVEN = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups"
+library.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {GIVEN}) -> Tensor")
+library.define(f"convolution_backward(Tensor g, Tensor x, Tensor weight, {GIVEN}, bool[3] wanted) -> Tensor[]")
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *given: Any) -> Tensor:
+    def of(i: int) -> list[Tensor]:
+        return [aten.convolution(_pixels(x[i]), weight[i], None if bias is None else bias[i], *given)]
+
+    return _of_each(len(x), of)[0]
+
+
+def _backward(g: Tensor, x: Tensor, weight: Tensor, *given: Any) -> list[Tensor]:
+    def of(i: int) -> list[Tensor]:
+        found = aten.convolution_backward(_pixels(g[i]), _pixels(x[i]), weight[i], [g.shape[2]], *given)
+        return [each for each, wanted in zip(found, given[-1], strict=True) if wanted]
+
+    return _of_each(len(x), of)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _of_each(rows: int, of: Callable[[int], list[Tensor]]) -> list[Tensor]:
+    """Stacks of what comes of each row, laid out in memory as it comes."""
+    found = of(0)
+    stacks = [torch.empty_strided((rows, *x.shape), (x.numel(), *x.stride()), dtype=x.dtype) for x in found]
+    for i in range(rows):
+        for stack, x in zip(stacks, found if i == 0 else of(i), strict=True):
+            stack[i] = x
+    return stacks
+
+
+for _name, _function in (("convolution", _forward), ("convolution_backward", _backward)):
+    library.impl(_name, _function, "CPU")
+    torch.library.register_fake(f"gradprix::{_name}", _function, lib=library)
