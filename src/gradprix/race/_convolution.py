@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ._bridge import Bridge
 
-LARGE = 2_000_000
-"""Multiplications of one row's convolution from which on it goes by itself."""
+LARGE = 100_000
+"""Numbers in the images of one row, before and after, from which on it goes by itself."""
 Given = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
 """Stride, padding, dilation, whether transposed, output padding, groups: as `torch.ops.aten.convolution` has them."""
 aten = torch.ops.aten
@@ -88,8 +88,9 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Tensor:
         stride, _, _, turned, *_, groups = given
-        places = x[0, :, 0].numel() / (1 if turned else math.prod(stride))
-        ctx.large, ctx.given = places * weight[0].numel() >= LARGE, given
+        channels = weight.shape[2] * groups if turned else weight.shape[1]
+        after = x[0, :, 0].numel() * channels * math.prod(stride) ** (1 if turned else -1)
+        ctx.large, ctx.given = x[0].numel() + after >= LARGE, given
         ctx.save_for_backward(x, weight)
         if ctx.large:
             found: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *given)
