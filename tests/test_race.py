@@ -17,6 +17,7 @@ from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race._answer import near_limit, sentence, take, window
 from gradprix.race._less import chance, expected, until
+from gradprix.tasks import Metric
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -280,8 +281,30 @@ def test_learning_rate_windows() -> None:
     assert window(losses, 10**-0.5) == pytest.approx(1.5), "half way to the neighbour, in logarithms"
     assert window(losses, 0.05) == 0
     assert window({1.0: float("inf")}, float("inf")) == 0
-    assert near_limit({"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3}, "c": {1.0: 0.2}}) == pytest.approx(0.4)
-    assert window({0.1: 0.4}, near_limit({"a": losses, "b": {0.1: 0.4}})) == 0
+    assert window({1.0: 1.0, 2.0: 1.2}, 0.9) == 0
+
+
+def test_near_the_best_is_a_part_of_the_way_back_to_the_start() -> None:
+    tried = {"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3, 2.0: float("inf")}, "c": {1.0: 0.2}}
+    assert near_limit(tried, 2.2) == pytest.approx(0.2 + 0.05 * 2.0)
+    assert near_limit(tried) == pytest.approx(0.2 + 0.05 * 4.8), "from the largest tried, where the start is not known"
+    assert near_limit(tried, 0.1) == 0.2, "nothing was learnt"
+    floor = {name: {rate: loss + 10 for rate, loss in losses.items()} for name, losses in tried.items()}
+    assert near_limit(floor, 12.2) == pytest.approx(10 + near_limit(tried, 2.2)), "a floor changes nothing"
+
+    accuracy = Metric("accuracy", lambda *_: 0.0, higher_is_better=True, margin=0.01)
+    assert near_limit({"a": {1.0: -0.9}}, None, accuracy) == pytest.approx(-0.88)
+    relative = Metric("error", lambda *_: 0.0, higher_is_better=False, margin=0.1, relative=True)
+    assert near_limit({"a": {1.0: 3.0}}, None, relative) == pytest.approx(3.6)
+
+
+def test_a_race_notes_the_loss_at_the_start() -> None:
+    record = gp.race("digits", "adam,momentum", trials=2, seeds=6, epochs=1, processes=1).record
+    starts = {run["start"] for runs in record["tried"].values() for run in runs}
+    best = sorted(min(run["loss"] for run in runs) for runs in record["tried"].values())
+    assert len(starts) == 1, "under one seed"
+    assert 2.0 < starts.copy().pop() < 3.0, "of ten classes, about ln 10"
+    assert record["near_limit"] == pytest.approx(sum(best) / 2 + 0.05 * (starts.pop() - sum(best) / 2))
 
 
 def judged(values: dict[str, list[float]]) -> Any:

@@ -25,6 +25,7 @@ def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True,
             "final": {"values": (mean + NOISE * (-1) ** i).tolist(), "mean": mean, "diverged": 0},
             "leads": name == best,
             "tuned": {"lr": 0.1},
+            "tuning": {"at_edge": name == "c"},
             "window": 1.0,
         }
         for i, (name, mean) in enumerate(means.items())
@@ -101,6 +102,17 @@ def test_defaults_count_where_they_were_tried() -> None:
     assert "a 1 of 2" in text
     assert "b 1 of 2" in text
     assert "c " not in text.split(":")[1]
+
+
+def test_who_was_best_at_the_end_of_what_was_tried_is_told() -> None:
+    found = summed_up({"one": raced(MEANS["one"]), "two": raced({"a": 0.5, "b": 0.9, "c": 0.1})})
+    assert "Best at the end of the rates tried, so that others may be better: c on one and two." in found["text"]
+    assert [task["ends"] for task in found["tasks"].values()] == [["c"], ["c"]]
+    assert not any("at the end" in text for text in summed_up({"one": raced({"a": 1.0, "b": 2.0})})["text"])
+
+
+def test_one_task_is_not_called_tasks() -> None:
+    assert "on 1 of 1 task." in summed_up({"one": raced({"a": 1.0, "b": 2.0})})["text"][0]
 
 
 def test_races_with_other_entries_are_no_suite() -> None:

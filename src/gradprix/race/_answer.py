@@ -10,28 +10,34 @@ from gradprix.tasks import Metric
 from ._plan import Plan
 from ._verdict import Verdict
 
-NEAR = 2.0
-"""A rate is near the best when its validation loss is at most twice what the median entry reached at its best rate.
+PART = 0.05
+"""A rate is near the best when its validation loss is at most this part of the way back from what the median entry
+reached at its best rate to the loss at the start.
 
-The median, because one seed's luckiest loss is no standard for the others.
+The median, because one seed's luckiest loss is no standard for the others. The start, because many losses have a floor
+far above zero, beside which all else is small.
 """
-PART = 0.25
-"""Where losses are not all positive, twice one says nothing: there it is this part of the way to the median loss tried.
-"""
+MARGINS = 2.0
+"""A score, which says nothing at the start, is near the best within so many margins."""
 
 
-def near_limit(tried: Mapping[str, Mapping[float, float]], spare: float | None = None) -> float:
+def near_limit(
+    tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: Metric | None = None
+) -> float:
     """The validation loss up to which a rate counts as near the best, one for all entries.
 
     Args:
         tried: for each entry, the validation loss of each rate on the first tuning seed.
-        spare: how far from the median entry's best is near, for what is no loss but a score with its sign turned.
+        start: the loss before training; the largest of those tried when None.
+        score: what it is, when it is no loss but a score with its sign turned.
     """
     best = median(min(losses.values()) for losses in tried.values())
-    every = [loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss)]
-    if spare is not None:
-        return best + NEAR * spare
-    return NEAR * best if not every or min(every) > 0 else best + PART * (median(every) - best)
+    if score is not None:
+        return best + MARGINS * score.least(best)
+    if start is None:
+        every = (loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss))
+        start = max(every, default=best)
+    return best + PART * max(0.0, start - best)
 
 
 def window(losses: Mapping[float, float], limit: float) -> float:
@@ -98,6 +104,11 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def number(metric: Metric, *values: float) -> str:

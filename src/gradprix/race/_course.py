@@ -187,6 +187,7 @@ class Course:
                         "seed": trial.seed,
                         "first": seed == 0,
                         "spread": spread,
+                        "start": outcome.start,
                         "loss": outcome.valid_loss,
                         "metric": outcome.valid_metric,
                         "diverged": outcome.diverged,

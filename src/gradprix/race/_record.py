@@ -3,6 +3,7 @@
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def make_record(
         parts=parts,
     )
     first = {name: _by_rate(runs) for name, runs in tried.items()}
-    limit = near_limit(first, metric.margin if isinstance(plan.task, Loop) and not metric.relative else None)
+    limit = near_limit(first, _start(tried), metric if isinstance(plan.task, Loop) else None)
     # With other values varying too, what a rate reached says little about its neighbours.
     alone = {entry.name for entry in plan.entries if list(entry.space) == ["lr"]}
     wide = {name: window(losses, limit) if name in alone else 0.0 for name, losses in first.items()}
@@ -158,6 +159,13 @@ def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
         if run["first"]:
             losses[run["lr"]] = min(run["loss"], losses.get(run["lr"], math.inf))
     return losses
+
+
+def _start(tried: Tried) -> float | None:
+    """The median loss before training; None in races of before it was noted, and of training loops of one's own."""
+    starts = [run["start"] for runs in tried.values() for run in runs if run["first"] and run["start"] is not None]
+    finite = [start for start in starts if math.isfinite(start)]
+    return median(finite) if finite else None
 
 
 def _after(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradprix.tasks import ALL, UnknownNameError
 
-from ._answer import listed, varying
+from ._answer import counted, listed, varying
 from ._course import run
 from ._engine import Engine
 from ._entry import Entry
@@ -105,7 +105,8 @@ def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
 
     Returns:
         `text`: sentences. `entries`: the smallest mean regret first. `tasks`: each one's metric, margin, means, leading
-        group (less those that only vary too much to be told from it, `vague`), regrets and diverged runs. `profile`:
+        group (less those that only vary too much to be told from it, `vague`), regrets, diverged runs and `ends`, the
+        entries that were best at the end of the rates tried, so that others may be better. `profile`:
         for each entry the share of tasks on which its regret is at most so many margins (Dolan & Moré 2002,
         doi:10.1007/s101070100263, with differences in the place of ratios), and its 95 % band over tasks drawn with
         replacement. `single`: for each entry its mean and its largest regret.
@@ -145,7 +146,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     often = [entry for entry in summary["entries"] if len(leads[entry]) == most]
     worst = max(tasks, key=lambda name: tasks[name]["regrets"][best])
     found = [
-        f"In the leading group most often: {listed(often)}, on {most} of {len(tasks)} tasks.",
+        f"In the leading group most often: {listed(often)}, on {most} of {counted(len(tasks), 'task')}.",
         f"The best single choice for all of them is {best}: on average {single[best]['mean']:.1f} margins behind the "
         f"best of each task, at most {single[best]['most']:.1f} ({worst}).",
     ]
@@ -156,11 +157,15 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             "No two optimizers win against each other on different tasks, at 5 % for all pairs of all tasks together."
         )
+    ends = {entry: [name for name, task in tasks.items() if entry in task["ends"]] for entry in summary["entries"]}
+    if any(ends.values()):
+        each = [f"{entry} on {listed(names)}" for entry, names in ends.items() if names]
+        found.append(f"Best at the end of the rates tried, so that others may be better: {'; '.join(each)}.")
     kept = {entry: [name for name, good in found.items() if good] for entry, found in summary["defaults"].items()}
     tried = {entry: len(found) for entry, found in summary["defaults"].items()}
     each = [f"{entry} {len(kept[entry])} of {tried[entry]}" for entry in summary["entries"] if tried[entry]]
     if each:
-        found.append(f"The default learning rate came within the margin of the tuned one on: {listed(each)} tasks.")
+        found.append(f"The default learning rate came within the margin of the tuned one on so many tasks: {listed(each)}.")
     return found
 
 
@@ -186,6 +191,7 @@ def _told(record: Record) -> dict[str, Any]:
         "regrets": {name: abs(means[best] - mean) / margin for name, mean in means.items()},
         "rates": {entry["name"]: entry["tuned"]["lr"] for entry in entries},
         "windows": {entry["name"]: entry["window"] for entry in entries},
+        "ends": [entry["name"] for entry in entries if entry["tuning"]["at_edge"]],
         "diverged": {entry["name"]: entry["final"]["diverged"] for entry in entries},
         "trials": record["budget"]["trials"],
         "seeds": record["budget"]["seeds"],

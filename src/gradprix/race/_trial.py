@@ -86,6 +86,7 @@ class Outcome:
         after: what else the task found of the trained network.
         tested: whether it was judged by examples that nothing is tuned by.
         error: why there is no more of it than of a run that diverged: it could not be trained.
+        start: the training loss of the first step, before anything is learnt; None where it is not known.
     """
 
     curve: list[tuple[int, float, float, float]]
@@ -96,6 +97,7 @@ class Outcome:
     after: dict[str, Any] | None = None
     tested: bool = True
     error: str | None = None
+    start: float | None = None
 
     @property
     def valid_loss(self) -> float:

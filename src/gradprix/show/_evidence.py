@@ -56,10 +56,11 @@ def first_choices(name: str, file: Path = EVIDENCE) -> tuple[list[str], list[dic
     ]
     lead = f"{listed(task['leads'])} lead and were not told apart" if task["leads"][1:] else f"{task['leads'][0]} leads"
     vague = f" {listed(task['vague'])}: too erratic to be told from that, though far behind." if task["vague"] else ""
+    ends = f" Best at the end of the rates tried: {listed(task['ends'])}." if task["ends"] else ""
     cpu = found["machine"]["cpu"]
     text = [
         f"{name}: {task['about']}",
-        f"{lead} by {task['metric']['name']}; take {task['take']} first.{vague}",
+        f"{lead} by {task['metric']['name']}; take {task['take']} first.{vague}{ends}",
         f"Raced by {found['command']}: {task['trials']} trials + {task['seeds']} fresh seeds each, learning rate only, "
         f"{task['seconds'] / 60:.1f} minutes ({cpu}, torch {found['versions']['torch']}).",
         "One network, one data set, one budget: where yours differs, race them on it: gradprix race mine.py:task",

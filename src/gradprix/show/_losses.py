@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 from ._page import Record
 from ._style import padded, ticks
 
-TOP, FAR = 60.0, 6.0
+TOP, FAR = 60.0, 25.0
 """What is above it says only "too high": so many times the limit of near-best losses; where losses are drawn as they
 are, so many times as far from the best as the limit is."""
 
@@ -21,7 +21,8 @@ class Losses:
 
     Args:
         name: what is drawn.
-        turn: −1 where it is a score, of which the loss is the negative.
+        score: whether it is the score of a training loop, not a loss.
+        turn: −1 where it is a score of which the loss is the negative.
         log: whether it is drawn in the logarithm.
         best: the end of the axis on the better side, as a loss.
         worst: the other end, where diverged runs are.
@@ -29,6 +30,7 @@ class Losses:
     """
 
     name: str
+    score: bool
     turn: int
     log: bool
     best: float
@@ -46,10 +48,10 @@ class Losses:
         known = math.isfinite(limit)
         if best > 0 and not loop:
             top = min(1.1 * worst, TOP * limit) if known else 1.1 * worst
-            return cls(name, turn, True, 0.8 * best, max(top, best), limit)
+            return cls(name, loop, turn, True, 0.8 * best, max(top, best), limit)
         top = min(worst, best + FAR * (limit - best)) if known and limit > best else worst
         pad = 0.08 * (top - best) or 0.5
-        return cls(name, turn, False, best - pad, top + pad, limit)
+        return cls(name, loop, turn, False, best - pad, top + pad, limit)
 
     def shown(self, loss: float) -> float:
         """Where a loss is drawn."""
@@ -79,10 +81,10 @@ class Losses:
 
     def describe(self) -> str:
         """What is drawn, and which of it is near-best."""
-        if self.turn < 0:
-            return f"{self.turn * self.limit:.3g} or more, as far below the median entry's best as does not matter"
-        usual = "twice what the median entry reached at its best"
-        return f"up to {self.limit:.3g}, " + (usual if self.log else "not far above the median entry's best")
+        if self.score:
+            side = "or more, two margins below" if self.turn < 0 else "or less, two margins above"
+            return f"{self.turn * self.limit:.3g} {side} the median entry's best"
+        return f"up to {self.limit:.3g}, a twentieth of the way from the median entry's best to the loss at the start"
 
 
 def late(values: list[float]) -> dict[str, Any]:
