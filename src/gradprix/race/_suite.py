@@ -165,7 +165,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     tried = {entry: len(found) for entry, found in summary["defaults"].items()}
     each = [f"{entry} {len(kept[entry])} of {tried[entry]}" for entry in summary["entries"] if tried[entry]]
     if each:
-        found.append(f"The default learning rate came within the margin of the tuned one on so many tasks: {listed(each)}.")
+        found.append(f"The default learning rate came within the margin of the tuned one on tasks: {listed(each)}.")
     return found
 
 
