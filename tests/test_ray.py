@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 import gradprix as gp
 from gradprix import cli, engines
-from gradprix.race import EngineError, Local, TaskError, _connect, make_plan, run, suite, suite_plans
+from gradprix.race import EngineError, Local, TaskError, _cluster, _connect, make_plan, run, suite, suite_plans
 from gradprix.race._cluster import Needs
 from gradprix.race._connect import ray_here
-from gradprix.race._parcel import folders
+from gradprix.race._parcel import call, folders, packed
+from gradprix.race._plan import versions
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray, once imported, takes 127.0.0.1 as it is
 try:
@@ -385,6 +386,25 @@ def test_where_there_is_no_ray_or_no_cluster_one_sentence_says_so(
     assert "needs more than 0 cpus" in said("--engine", "ray", "--cpus", "0")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert said("--engine", "ray") == "gradprix: Ray is not installed: pip install 'gradprix[ray]'.\n"
+
+
+def test_a_machine_with_other_versions_takes_no_part() -> None:
+    sent, problems = packed(sorted, ([2, 1],))
+    assert not problems
+    assert call(sent, {}, [], versions()) == [1, 2]
+    with pytest.raises(EngineError, match=r"a machine of the cluster has .*, and this one gradprix 0,"):
+        call(sent, {}, [], "gradprix 0, torch 2, numpy 2")
+
+
+def test_a_machine_that_joins_with_other_versions_ends_the_race(
+    cluster: Cluster, tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engines.Ray(cluster.address)
+    engine.made(plan := make_plan("digits", "adam,momentum", trials=2, seeds=6, epochs=1), "cpu")
+    # As seen by a machine of other versions: what comes of lanes from now on is as if it did them.
+    monkeypatch.setattr(_cluster, "versions", lambda: "gradprix 0, torch 2, numpy 2")
+    with pytest.raises(EngineError, match="Install the same"):
+        run(plan, tmp_path / "race", engine)
 
 
 def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradprix import rules
 from gradprix.race import ENTRIES, Entry
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
@@ -39,17 +38,17 @@ def subject(given: Rule | str) -> Subject:
         return Subject(given.name, given, {}, given.summary)
     if given in ENTRIES:
         return _of(ENTRIES[given], given)
-    if given in rules.ALL:
-        return subject(rules.ALL[given])
     if ":" not in given:
-        raise UnknownNameError("optimizer", given, [*ENTRIES, *(name for name in rules.ALL if name not in ENTRIES)])
+        raise UnknownNameError("optimizer", given, ENTRIES)
     found = imported(given)
     return _of(found if isinstance(found, Entry) else getattr(found, "rule", found), given)
 
 
 def _of(found: Any, given: str) -> Subject:
-    if isinstance(found, Entry) and isinstance(found.rule, Rule):
-        return Subject(found.name, found.rule, found.fixed, found.about)
+    if isinstance(found, Entry):
+        rule = found.rule if isinstance(found.rule, Rule) else getattr(found.rule.make, "rule", None)
+        if isinstance(rule, Rule):
+            return Subject(found.name, rule, found.fixed, found.about)
     if not isinstance(found, Rule):
         raise ValueError(f"{given} is no rule, nor made of one: only what is written as a gp.rule can be explained.")
     return subject(found)

@@ -12,7 +12,7 @@ from ._connect import EngineError, connect, found, job, ours
 from ._engine import WorkerError
 from ._local import environment
 from ._parcel import Places, call, folders, packed, project, with_examples
-from ._plan import Plan, made_by
+from ._plan import Plan, made_by, versions
 
 FRESH = 2.0
 """Seconds for which what is known of the machines holds."""
@@ -186,7 +186,7 @@ class Cluster:
             raise EngineError(f"the cluster's machines cannot get ready: {what}") from error
         return WorkerError(LOST.format(why=f"{type(error).__name__}: {what}"))
 
-    def sent(self, function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, Places, list[str]]:
+    def sent(self, function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, Places, list[str], str]:
         """A call as workers get it; the problems in it go to the cluster once, and no more."""
         import ray
 
@@ -194,7 +194,7 @@ class Cluster:
         for key, problem in problems.items():
             if key not in self._places:
                 self._places[key] = [ray.put(with_examples(problem))]
-        return packed_, {key: self._places[key] for key in problems}, self._paths
+        return packed_, {key: self._places[key] for key in problems}, self._paths, versions()
 
     def remote(self, function: Callable[..., Any], **more: Any) -> Any:
         """A function as Ray runs it, once."""
@@ -223,14 +223,12 @@ class Cluster:
             for node in nodes
         ]
         made: list[Any] = [self.came_of(each) for each in asked]
-        if error := next(
-            (each for each in made if isinstance(each, Exception) and not isinstance(each, WorkerError)), None
-        ):
-            raise EngineError(f"gradprix does not work on every machine of the cluster: {error}") from error
+        for error in made:
+            if isinstance(error, EngineError):
+                raise error
+            if isinstance(error, Exception) and not isinstance(error, WorkerError):
+                raise EngineError(f"gradprix does not work on every machine of the cluster: {error}") from error
         self.kinds = sorted({each for each in made if isinstance(each, str)})  # the others are gone meanwhile
-        mine = made_by().rpartition(", ")[0]
-        if other := next((each for each in self.kinds if each.rpartition(", ")[0] != mine), None):
-            raise EngineError(f"a machine of the cluster has {other}, and this one {made_by()}. Install the same.")
 
 
 @cache

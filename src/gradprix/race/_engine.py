@@ -47,8 +47,8 @@ class Engine(ABC):
 
     def __init__(self) -> None:
         self.schedule = Schedule()
-        # By task and batch size: a larger batch leaves room for fewer networks.
-        self.shapes: dict[tuple[str, int], Shape] = {}
+        # By task, form and batch size: a larger batch leaves room for fewer networks.
+        self.shapes: dict[tuple[str, Form, int], Shape] = {}
         self._found: defaultdict[Work, list[tuple[Part, Found]]] = defaultdict(list)
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
@@ -163,14 +163,12 @@ class Engine(ABC):
             kinds.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
         works = []
         for (size, epochs, *_), alike in kinds.items():
-            if (about, size) not in self.shapes:
+            kind = about, how, size
+            if kind not in self.shapes:
                 wanted = [trial for trial in trials if trial.batch_size == size]
-                self.shapes[about, size] = (
-                    Shape(1, self.workers) if isinstance(task, Loop) else self.shape(task, wanted, how)
-                )
+                self.shapes[kind] = Shape(1, self.workers) if isinstance(task, Loop) else self.shape(task, wanted, how)
             steps = max(1, epochs) * -(-count // (size or count))
-            width = self.shapes[about, size].width
-            works.append(Work(sorted(alike, key=form_of), (about, size), steps, width, later, (task, how)))
+            works.append(Work(sorted(alike, key=form_of), kind, steps, self.shapes[kind].width, later, (task, how)))
         return works
 
     def _turn(self) -> None:

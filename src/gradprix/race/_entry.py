@@ -187,6 +187,10 @@ ENTRIES = {
         Entry("adan", rules.adan),
         Entry("ademamix", rules.ademamix),
         Entry("adopt", rules.adopt),
+        Entry("schedule_free_sgd", rules.schedule_free_sgd),
+        Entry("schedule_free_adamw", rules.schedule_free_adamw),
+        Entry("lamb", rules.lamb),
+        Entry("muon", rules.muon),
     )
 }
 BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}
@@ -240,8 +244,6 @@ def named(name: str | Entry) -> list[Entry]:
         return [ENTRIES[each] for each in EVERY_RULE]
     if name in ENTRIES:
         return [ENTRIES[name]]
-    if name in rules.ALL:
-        return [Entry(name, rules.ALL[name])]
     if ":" in name:
         found = imported(name)
         return [found if isinstance(found, Entry) else Entry(name.rpartition(":")[2].lower(), found)]

@@ -16,7 +16,9 @@ from cloudpickle import CloudPickler
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
 
+from ._connect import EngineError
 from ._engine import answered
+from ._plan import versions
 
 Places = dict[str, list[Any]]
 """Where problems are kept for the whole cluster, by what they are known by: each in a list, so that Ray does not bring
@@ -112,7 +114,13 @@ def project(code: Sequence[Path]) -> Path | None:
 
 
 def call(
-    packed_: bytes, places: Places, paths: Sequence[str], said: Any = None, number: int = 0, every: float = 1.0
+    packed_: bytes,
+    places: Places,
+    paths: Sequence[str],
+    wanted: str,
+    said: Any = None,
+    number: int = 0,
+    every: float = 1.0,
 ) -> Any:
     """What a packed call answers, in a worker.
 
@@ -120,10 +128,16 @@ def call(
         packed_: the call.
         places: where the problems in it are.
         paths: where the user's modules are, in the worker's own directory.
+        wanted: the versions of who sent it.
         said: a queue, when there is to be word of how far it is: what is called is then given what to report to.
         number: what to report it as.
         every: seconds between such words.
+
+    Raises:
+        EngineError: when there are other versions here. Each call asks anew, for machines come and go.
     """
+    if (mine := versions()) != wanted:
+        raise EngineError(f"a machine of the cluster has {mine}, and this one {wanted}. Install the same.")
     due = time.monotonic()
 
     def report(share: float) -> None:

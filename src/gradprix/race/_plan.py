@@ -191,6 +191,11 @@ class Plan:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def versions() -> str:
+    """Of all that computes a number."""
+    return f"gradprix {__version__}, torch {torch.__version__}, numpy {np.__version__}"
+
+
 def made_by(gpu: str = "") -> str:
     """What numbers depend on besides their plan: to the bit, they are the same on one kind of processor alone.
 
@@ -198,8 +203,7 @@ def made_by(gpu: str = "") -> str:
         gpu: where they were trained, if not on the CPU.
     """
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    versions = f"gradprix {__version__}, torch {torch.__version__}, numpy {np.__version__}"
-    return ", ".join(filter(None, (versions, cpu, gpu)))
+    return ", ".join(filter(None, (versions(), cpu, gpu)))
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from gradprix._device import free, named
 from gradprix.tasks import Task
 
 from ._cluster import SHARE, Cluster
+from ._connect import EngineError
 from ._engine import Engine, Found, WorkerError, train
 from ._network import Form
 from ._parcel import call, lane
@@ -152,6 +153,8 @@ class Ray(Engine):
             jobs = []
         self._hear()
         ended = [(self._jobs.pop(job, None), self.cluster.came_of(job)) for job in jobs]
+        if error := next((found for _, found in ended if isinstance(found, EngineError)), None):
+            raise error  # a machine has joined that must not take part
         return [(part, found) for part, found in ended if part is not None]
 
     def stop(self, parts: Sequence[Part]) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from gradprix.race import ENTRIES, REPORT, Plan, Result
 from gradprix.race._answer import listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
-from gradprix.tasks import ALL
+from gradprix.tasks import ALL, MAKERS, built_in
 
 from . import _page
 from ._evidence import evidence, first_choices
@@ -164,8 +164,10 @@ def choices(name: str) -> RenderableType:
 def tasks() -> RenderableType:
     """Every built-in task."""
     table = _table("name", "what it is", "judged by", "batch", "epochs", right=(3, 4))
-    for task in ALL.values():
-        table.add_row(task.name, task.about, task.metric.name, str(task.batch_size), str(task.epochs))
+    for name in MAKERS:
+        task = built_in(name)
+        about = task.about if name in ALL else f"{task.about} Yours: --data FOLDER."
+        table.add_row(name, about, task.metric.name, str(task.batch_size), str(task.epochs))
     return table
 
 
