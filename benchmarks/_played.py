@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.race._engine import PATIENCE
-from gradprix.race._lane import NARROWEST
-from gradprix.race._schedule import Part, Schedule, Work
+from gradprix.race.engines._engine import PATIENCE
+from gradprix.race.engines._schedule import Part, Schedule, Work
+from gradprix.race.lanes._lane import NARROWEST
 
 FAILING = 0.01
 """Of lanes, each at a point of its time that is drawn."""

@@ -24,13 +24,13 @@ from _played import Cost, Play, Race
 from gradprix.race import Local, Plan, entries, twin
 from gradprix.race._budget import seconds_to_evaluate, stages
 from gradprix.race._check import check
-from gradprix.race._lane import Lane
-from gradprix.race._network import Form, quiet
-from gradprix.race._schedule import OVERHEAD, Schedule, Work
 from gradprix.race._suite import suite_plans
 from gradprix.race._trial import Trial
 from gradprix.race._trial import form as form_of
-from gradprix.race._width import BETTER, WIDTHS, seconds_of_one
+from gradprix.race.engines._schedule import OVERHEAD, Schedule, Work
+from gradprix.race.lanes._lane import Lane
+from gradprix.race.lanes._network import Form, quiet
+from gradprix.race.lanes._width import BETTER, WIDTHS, seconds_of_one
 from gradprix.tasks import ALL, Task
 
 FILE = Path(__file__).with_suffix(".json")

@@ -21,9 +21,9 @@ import torch
 from scipy import stats
 
 from gradprix.race import Local, Plan, entries, judge, run, twin
-from gradprix.race._engine import Engine
 from gradprix.race._looks import allowed
 from gradprix.race._tune import rate, spread
+from gradprix.race.engines._engine import Engine
 from gradprix.tasks import Metric, digits
 
 COPIES = 5

@@ -7,8 +7,8 @@ import torch
 from torch.func import vmap
 from torch.nn import functional
 
-from gradprix.race import _convolution
-from gradprix.race._stacking import stacking
+from gradprix.race.lanes import _convolution
+from gradprix.race.lanes._stacking import stacking
 
 KINDS = {
     "plain": ("conv2d", (4, 3, 3, 3), (2, 3, 8, 7), {}),

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.race._lane import STACKED, Lane, run_lane
-from gradprix.race._network import Form
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import STACKED, Lane, run_lane
+from gradprix.race.lanes._network import Form
 from gradprix.tasks import Data
 from gradprix.tasks._seeds import Luck
 from gradprix.tasks._stream import Stream

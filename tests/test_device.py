@@ -17,15 +17,16 @@ from torch.nn import functional
 from gradprix import _device, optim, rules, tasks
 from gradprix.explain._watch import watch
 from gradprix.kernels import Stacked, _stacked
-from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, _check, _width, make_plan, run
+from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, _check, make_plan, run
 from gradprix.race._check import check
-from gradprix.race._examples import near
-from gradprix.race._lane import STACKED, Lane, run_lane
 from gradprix.race._less import seconds_of_steps
-from gradprix.race._network import Form, quiet
-from gradprix.race._noise import Drawing, Noise
 from gradprix.race._plan import made_by
 from gradprix.race._trial import Outcome, Trial
+from gradprix.race.lanes import _width
+from gradprix.race.lanes._examples import near
+from gradprix.race.lanes._lane import STACKED, Lane, run_lane
+from gradprix.race.lanes._network import Form, quiet
+from gradprix.race.lanes._noise import Drawing, Noise
 from gradprix.rules import log
 from gradprix.tasks._fingerprint import fingerprint
 from pretended import Gpu, There, pretended

@@ -12,11 +12,11 @@ import pytest
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES, Local, make_plan, run
-from gradprix.race import _width as width
-from gradprix.race._engine import WorkerError
-from gradprix.race._network import Form
 from gradprix.race._trial import Trial
-from gradprix.race._width import MemoryTooSmallError, Shape, shape
+from gradprix.race.engines._engine import WorkerError
+from gradprix.race.lanes import _width as width
+from gradprix.race.lanes._network import Form
+from gradprix.race.lanes._width import MemoryTooSmallError, Shape, shape
 
 TASK = tasks.digits.change(epochs=3)
 
@@ -46,7 +46,7 @@ class Killer(threading.Thread):
 
 def engine(processes: int = 2, lane: int = 2) -> Local:
     local = Local(processes)
-    local.shapes = {(TASK.fingerprint, 32): Shape(lane, processes)}
+    local.shapes = {(TASK.fingerprint, Form(), 32): Shape(lane, processes)}
     return local
 
 
@@ -113,15 +113,18 @@ def test_the_shape_is_measured_once_for_a_task_and_machine(tmp_path: Path, monke
     assert shape(TASK, todo, Form(), 4, 1e12, everywhere) == Shape(64, 2), "more than cores do not pay here"
 
 
-def test_each_task_and_batch_size_has_a_shape_of_its_own() -> None:
+def test_each_task_form_and_batch_size_has_a_shape_of_its_own() -> None:
     all_at_once = [Trial(t.rule, t.values, 1, 0, 1, "cosine", False) for t in trials(4)]
     local = Local(1)
     list(local.run(TASK, [*trials(4, epochs=1), *all_at_once]))
 
     other = TASK.change(name="other")
     list(local.run(other, trials(4, epochs=1)))
+    list(local.run(TASK, trials(2, epochs=1), how=Form(stacked=False)))
 
-    assert local.shapes.keys() == {(TASK.fingerprint, 32), (TASK.fingerprint, 0), (other.fingerprint, 32)}
+    about = TASK.fingerprint
+    wanted = {(about, Form(), 32), (about, Form(), 0), (other.fingerprint, Form(), 32), (about, Form(False), 32)}
+    assert local.shapes.keys() == wanted
     assert width.bytes_of_one(TASK, all_at_once, Form()) > 3 * width.bytes_of_one(TASK, trials(4), Form())
 
 

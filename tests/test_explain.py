@@ -30,8 +30,8 @@ from gradprix.explain import (
 )
 from gradprix.kernels import start
 from gradprix.race import ENTRIES
-from gradprix.race._lane import run_lane
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import run_lane
 from gradprix.rules import Rule
 from gradprix.show import _explained
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule

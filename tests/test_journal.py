@@ -26,12 +26,12 @@ from gradprix.race import (
     NoLookLeftError,
     OtherRaceError,
     TaskError,
-    _engine,
     make_plan,
     run,
 )
 from gradprix.race import _plan as plans
 from gradprix.race._looks import LOOKS, allowed, level
+from gradprix.race.engines import _engine
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from gradprix import optim, rules, tasks
 from gradprix.race import ENTRIES, Entry, Local, entries
-from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome, Trial
+from gradprix.race.lanes._lane import run_lane
 from gradprix.rules import Log
 from gradprix.tasks._seeds import fresh, stream
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import gradprix as gp
 from gradprix.race import ENTRIES
 from gradprix.race._after import kept
-from gradprix.race._lane import Lane
-from gradprix.race._network import quiet
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import Lane
+from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Task
 from gradprix.tasks import _charlm as charlm
 from gradprix.tasks import _sentiment as sentiment

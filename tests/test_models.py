@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from gradprix import tasks
 from gradprix.race import ENTRIES, _check
 from gradprix.race._check import check
-from gradprix.race._lane import Lane, run_lane
-from gradprix.race._network import Apart, Form, quiet
-from gradprix.race._noise import Drawing
 from gradprix.race._plan import Plan
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import Lane, run_lane
+from gradprix.race.lanes._network import Apart, Form, quiet
+from gradprix.race.lanes._noise import Drawing
 from gradprix.tasks._seeds import Luck, fresh, stream
 
 STEPS = 20

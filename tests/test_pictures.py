@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_map
 
 from gradprix import race
 from gradprix.race import ENTRIES
-from gradprix.race._lane import Lane
-from gradprix.race._network import quiet
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import Lane
+from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Data, DataError, Task
 from gradprix.tasks import _generate as generate
 from gradprix.tasks import _mnist as mnist

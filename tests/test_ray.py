@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 
 import gradprix as gp
 from gradprix import cli, engines
-from gradprix.race import EngineError, Local, TaskError, _cluster, _connect, make_plan, run, suite, suite_plans
-from gradprix.race._cluster import Needs
-from gradprix.race._connect import ray_here
-from gradprix.race._parcel import call, folders, packed
+from gradprix.race import EngineError, Local, TaskError, make_plan, run, suite, suite_plans
 from gradprix.race._plan import versions
+from gradprix.race.engines import _cluster, _connect
+from gradprix.race.engines._cluster import Needs
+from gradprix.race.engines._connect import ray_here
+from gradprix.race.engines._parcel import call, folders, packed
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray, once imported, takes 127.0.0.1 as it is
 try:

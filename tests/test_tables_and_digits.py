@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from gradprix import Data, Task, race
 from gradprix.race import ENTRIES
-from gradprix.race._lane import Lane
-from gradprix.race._network import quiet
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import Lane
+from gradprix.race.lanes._network import quiet
 from gradprix.tasks import DataError, _copy, _diamonds, _mnist, _pictures, _tailed, schedule
 from gradprix.tasks._archives import archive
 from gradprix.tasks._seeds import fresh, stream

@@ -20,9 +20,9 @@ from gradprix.explain._measure import noise as noise_of
 from gradprix.explain._reasons import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
 from gradprix.explain._watch import Seen, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
-from gradprix.race._lane import run_lane
-from gradprix.race._network import Form
 from gradprix.race._trial import Trial
+from gradprix.race.lanes._lane import run_lane
+from gradprix.race.lanes._network import Form
 from gradprix.rules import Rule
 from gradprix.show import report
 from gradprix.tasks import Data, Metric, Task, digits, schedule

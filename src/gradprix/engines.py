@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from gradprix.race._connect import EngineError
-from gradprix.race._engine import Engine, WorkerError
-from gradprix.race._local import Local
-from gradprix.race._ray import Ray
+from gradprix.race.engines._connect import EngineError
+from gradprix.race.engines._engine import Engine, WorkerError
+from gradprix.race.engines._local import Local
+from gradprix.race.engines._ray import Ray
 
 __all__ = ["Engine", "EngineError", "Local", "Ray", "WorkerError", "named"]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gradprix._device import CPU, placed
 from gradprix.kernels import Stacked
-from gradprix.race._lane import Lane
-from gradprix.race._network import Form, quiet
 from gradprix.race._trial import Outcome, Trial
+from gradprix.race.lanes._lane import Lane
+from gradprix.race.lanes._network import Form, quiet
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 

@@ -7,22 +7,22 @@ from types import ModuleType
 from gradprix.tasks._task import TaskError
 
 from ._budget import estimate, fitted, measured
-from ._connect import EngineError
 from ._course import run
-from ._engine import Engine, WorkerError
 from ._entry import BRACKETS, ENTRIES, Entry, entries, twin
 from ._journal import BusyError, Journal, JournalError, OtherRaceError
-from ._local import Local
 from ._looks import NoLookLeftError
 from ._make import make_plan
 from ._plan import SEEDS, TRIALS, Plan
 from ._progress import Watch, progress
 from ._race import race
-from ._ray import Ray
 from ._result import PICTURE, REPORT, Best, Result, load
 from ._suite import suite, suite_plans, summed_up
 from ._verdict import Pair, Verdict, judge
-from ._width import MemoryTooSmallError
+from .engines._connect import EngineError
+from .engines._engine import Engine, WorkerError
+from .engines._local import Local
+from .engines._ray import Ray
+from .lanes._width import MemoryTooSmallError
 
 __all__ = [
     "BRACKETS",

@@ -15,17 +15,17 @@ from gradprix.rules import Choice
 from gradprix.tasks import Task
 
 from ._check import check
-from ._engine import Engine
 from ._entry import ENTRIES, Entry
 from ._journal import Journal
-from ._lane import NARROWEST, Lane
 from ._loop import run_loop
-from ._network import Form, quiet
 from ._plan import FEWEST_SEEDS, MOST, Plan
 from ._trial import Trial
 from ._trial import form as form_of
 from ._tune import Score
-from ._width import Shape, seconds_of_one
+from .engines._engine import Engine
+from .lanes._lane import NARROWEST, Lane
+from .lanes._network import Form, quiet
+from .lanes._width import Shape, seconds_of_one
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Who stays longest when there is time for a few: different algorithms first, and those that were best in the tuned

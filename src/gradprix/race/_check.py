@@ -18,14 +18,14 @@ from gradprix.tasks._loop import Loop, home
 from gradprix.tasks._task import TaskError, first_line
 
 from ._anyone import Anyone
-from ._lane import BATCHES_AT_ONCE, Lane
 from ._loop import check_loop
-from ._network import Form, quiet
-from ._noise import Drawing
 from ._plan import Plan
 from ._sound import sound
 from ._trial import Trial
-from ._width import seconds_of_one
+from .lanes._lane import BATCHES_AT_ONCE, Lane
+from .lanes._network import Form, quiet
+from .lanes._noise import Drawing
+from .lanes._width import seconds_of_one
 
 EXAMPLES = 64
 WIDTH = 8

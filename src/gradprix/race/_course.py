@@ -11,11 +11,9 @@ from gradprix.tasks import Task
 from ._answer import listed
 from ._budget import stages
 from ._check import check
-from ._engine import Engine
 from ._journal import Journal, OtherRaceError
 from ._less import seconds_of_steps
 from ._looks import Look, level
-from ._network import Form
 from ._plan import Plan
 from ._progress import Watch
 from ._record import Finals, make_record
@@ -23,6 +21,8 @@ from ._result import Result
 from ._search import Found, Scores
 from ._trial import Outcome, Trial
 from ._tune import Score
+from .engines._engine import Engine
+from .lanes._network import Form
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:

@@ -16,9 +16,9 @@ from gradprix.tasks._seeds import Luck
 from gradprix.tasks._task import TaskError
 
 from ._entry import arguments
-from ._network import Form
 from ._plan import Plan
 from ._trial import Outcome, Trial
+from .lanes._network import Form
 
 NAN = float("nan")
 WHY = "it is a training loop of your own"

@@ -6,12 +6,12 @@ from typing import Any
 
 from ._budget import fitted
 from ._course import run
-from ._engine import Engine
 from ._entry import Entry
-from ._local import Local
 from ._make import make_plan
 from ._progress import progress
 from ._result import Result
+from .engines._engine import Engine
+from .engines._local import Local
 
 
 def race(

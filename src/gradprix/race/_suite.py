@@ -11,12 +11,12 @@ from gradprix.tasks import ALL, UnknownNameError
 
 from ._answer import counted, listed, varying
 from ._course import run
-from ._engine import Engine
 from ._entry import Entry
 from ._make import make_plan
 from ._plan import Plan
 from ._progress import Watch
 from ._verdict import judge
+from .engines._engine import Engine
 
 ENTRIES_OF_A_SUITE = (
     "minibatch",

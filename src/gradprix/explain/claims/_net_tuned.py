@@ -6,9 +6,9 @@ from functools import cache
 import numpy as np
 
 from gradprix.race import ENTRIES, _tune
-from gradprix.race._lane import run_lane
 from gradprix.race._trial import Outcome
 from gradprix.race._verdict import judge
+from gradprix.race.lanes._lane import run_lane
 from gradprix.tasks import Metric, Task, digits
 from gradprix.tasks._tailed import class_accuracy
 

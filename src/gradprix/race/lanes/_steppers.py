@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from gradprix.kernels import Stacked
 from gradprix.tasks._seeds import Luck, stream
 
-from ._anyone import Anyone
+from .._anyone import Anyone
+from .._trial import Trial, form
 from ._noise import lent
-from ._trial import Trial, form
 
 
 class Each:

@@ -22,10 +22,10 @@ from gradprix._device import free, named, wait
 from gradprix.kernels import cache_folder, put
 from gradprix.tasks import Task
 
+from .._trial import Trial
+from .._trial import form as form_of
 from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
 from ._network import Form, Together, quiet
-from ._trial import Trial
-from ._trial import form as form_of
 
 WIDTHS = (16, 64, 256)
 BETTER = 0.9

@@ -25,11 +25,11 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from gradprix.tasks import Task
 from gradprix.tasks._loop import home
 
+from .._trial import Outcome, Trial
+from ..lanes._network import Form
+from ..lanes._width import Shape, shape
 from ._engine import Engine, Found, WorkerError, answered, train
-from ._network import Form
 from ._schedule import LOSSES, Part
-from ._trial import Outcome, Trial
-from ._width import Shape, shape
 
 KILLED = (
     "worker processes were killed again and again, probably because memory ran out. What is finished is kept; "

@@ -13,14 +13,14 @@ from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem
 from gradprix.tasks._task import TaskError, first_line
 
-from ._lane import STACKED, run_lane
-from ._loop import run_loop
-from ._network import Form
-from ._plan import Plan, made_by
+from .._loop import run_loop
+from .._plan import Plan, made_by
+from .._trial import Outcome, Trial
+from .._trial import form as form_of
+from ..lanes._lane import STACKED, run_lane
+from ..lanes._network import Form
+from ..lanes._width import Shape
 from ._schedule import Part, Schedule, Work
-from ._trial import Outcome, Trial
-from ._trial import form as form_of
-from ._width import Shape
 
 Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]

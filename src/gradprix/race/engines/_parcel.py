@@ -16,14 +16,14 @@ from cloudpickle import CloudPickler
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
 
+from .._plan import versions
 from ._connect import EngineError
 from ._engine import answered
-from ._plan import versions
 
 Places = dict[str, list[Any]]
 """Where problems are kept for the whole cluster, by what they are known by: each in a list, so that Ray does not bring
 it before it is asked for."""
-OURS = [Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))]
+OURS = [Path(__file__).parents[2], Path(sysconfig.get_path("stdlib"))]
 INSTALLED = {"site-packages", "dist-packages"}
 """Where modules are that every worker has."""
 

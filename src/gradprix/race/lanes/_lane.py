@@ -20,11 +20,11 @@ from gradprix.tasks import Task, schedule
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._stream import Stream
 
-from ._after import kept
+from .._after import kept
+from .._trial import Outcome, Trial, form
 from ._examples import near
 from ._network import Apart, Form, Together, quiet
 from ._steppers import Steppers
-from ._trial import Outcome, Trial, form
 
 STACKED = Form()
 NARROWEST = 2

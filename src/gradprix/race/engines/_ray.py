@@ -14,15 +14,15 @@ from typing import Any
 from gradprix._device import free, named
 from gradprix.tasks import Task
 
+from .._plan import Plan
+from .._trial import Trial
+from ..lanes._network import Form
+from ..lanes._width import Shape, shape
 from ._cluster import SHARE, Cluster
 from ._connect import EngineError
 from ._engine import Engine, Found, WorkerError, train
-from ._network import Form
 from ._parcel import call, lane
-from ._plan import Plan
 from ._schedule import LOSSES, Part
-from ._trial import Trial
-from ._width import Shape, shape
 
 REPORTS = 100.0
 """What workers say of how far they are, a second, all together at most."""

@@ -1,0 +1,1 @@
+"""Networks that are trained together, as one stacked program."""
