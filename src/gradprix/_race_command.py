@@ -239,10 +239,10 @@ def race(
             return
         if plan:
             seconds = seconds or estimate(made, measured(made, where))
-            _console.console().print(_console.plan(made, seconds))
+            _console.console().print(_console.plan(made, seconds, where.place))
             return
         if not as_json and (sys.stderr.isatty() or minutes is not None):
-            _console.console(stderr=True).print(_console.plan(made, seconds))
+            _console.console(stderr=True).print(_console.plan(made, seconds, where.place))
     with (
         usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError),
         progress() as watch,

@@ -57,7 +57,7 @@ def suite(
     if plan:
         with usage(ValueError, WorkerError):
             took = {made.task.name: estimate(made, measured(made, where)) for made in plans}
-        _console.console().print(_console.suite_plan(plans, took))
+        _console.console().print(_console.suite_plan(plans, took, where.place))
         return
     with usage(ValueError, WorkerError, OSError), progress() as watch:
         summary = race_all(plans, out, where, watch)

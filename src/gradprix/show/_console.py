@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, Plan, Result
-from gradprix.race._answer import listed, untrained
+from gradprix.race._answer import counted, listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL, MAKERS, built_in
 
@@ -83,8 +83,8 @@ def value(metric: dict[str, Any], number: float) -> str:
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
-def plan(made: Plan, seconds: float | None = None) -> RenderableType:
-    """What a race will do, before it does it, and about how long that takes, if that was measured."""
+def plan(made: Plan, seconds: float | None = None, where: str = "") -> RenderableType:
+    """What a race will do, before it does it, and about how long that takes and where, if that was measured."""
     described, metric = made.describe(), made.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
     for entry in described["entries"]:
@@ -109,7 +109,7 @@ def plan(made: Plan, seconds: float | None = None) -> RenderableType:
     if made.left_out:
         lines.append(f"To fit the time it does without {listed(made.left_out)}.")
     if seconds is not None:
-        lines.append(f"Takes about {_long(seconds)} on this machine.")
+        lines.append(f"Takes about {_long(seconds)} on {where}.")
     return Group(*(Text(line) for line in lines), Text(), table)
 
 
@@ -171,7 +171,7 @@ def tasks() -> RenderableType:
     return table
 
 
-def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float]) -> RenderableType:
+def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
     """What a suite will do, and about how long that takes."""
     table = _table("task", "what it is", "networks", "minutes", right=(2, 3))
     for made in plans:
@@ -179,7 +179,8 @@ def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float]) -> Renderabl
         table.add_row(name, made.task.about, f"{made.runs:,}", f"{seconds[name] / 60:.1f}")
     networks, total = sum(made.runs for made in plans), sum(seconds.values())
     who = listed([entry.name for entry in plans[0].entries])
-    text = f"{who} on {len(plans)} tasks: {networks:,} networks, about {_long(total)} on this machine."
+    tasks = counted(len(plans), "task")
+    text = f"{who} on {tasks}: {networks:,} networks, about {_long(total)} on {where}."
     return Group(Text(text), Text(), table)
 
 

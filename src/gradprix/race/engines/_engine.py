@@ -60,6 +60,11 @@ class Engine(ABC):
         """How many lanes can run at once."""
 
     @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return "this machine"
+
+    @property
     def state(self) -> str:
         """What a user should hear of it while it works."""
         return ""

@@ -69,11 +69,16 @@ class Ray(Engine):
         return self.cluster.workers
 
     @property
+    def place(self) -> str:
+        """How many workers there are."""
+        return f"{self.workers:,} workers"
+
+    @property
     def state(self) -> str:
         """Workers, and networks that are being trained, and were lost with theirs."""
         running = sum(len(part.trials) for part in self.schedule.running)
         lost = f", {self.schedule.lost:,} lost" if self.schedule.lost else ""
-        return f" on {self.workers:,} workers, {running:,} running{lost}"
+        return f" on {self.place}, {running:,} running{lost}"
 
     def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
         """As many networks in a lane as pay, and fit into its part of the smallest machine."""

@@ -1,7 +1,5 @@
 """The claims page: what the popular account says, and what was measured."""
 
-import json
-from importlib.resources import files
 from typing import Any
 
 from dash import html
@@ -11,39 +9,22 @@ from gradprix.explain import number
 MARKS = {"holds only if": "◐", "holds": "✓", "does not hold": "✗", "not settled": "?"}
 
 
-def committed() -> list[dict[str, Any]]:
-    """The claims as they were last measured and published; none when there is no such file."""
-    file = files("gradprix.explain").joinpath("claims", "results.json")
-    if not file.is_file():
-        return []
-    claims: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["claims"]
-    return claims
-
-
 def layout(claims: list[dict[str, Any]]) -> html.Section:
     """The page.
 
     Args:
         claims: what `gradprix claims --json` prints.
     """
-    if not claims:
-        body: list[Any] = [
-            html.P(["No claims have been measured yet. To measure them: ", html.Code("gradprix claims")])
-        ]
-    else:
-        body = [
-            html.P(
-                [
-                    "What the popular account says of optimizers, each sentence as an experiment. What decides was "
-                    "fixed before it was run. To run them again: ",
-                    html.Code("gradprix claims"),
-                    ".",
-                ],
-                className="note",
-            ),
-            _counts(claims),
-            html.Div(_table(claims), className="wide"),
-        ]
+    intro = html.P(
+        [
+            "What the popular account says of optimizers, each sentence as an experiment. What decides was fixed "
+            "before it was run. To run them again: ",
+            html.Code("gradprix claims"),
+            ".",
+        ],
+        className="note",
+    )
+    body = [intro, _counts(claims), html.Div(_table(claims), className="wide")]
     return html.Section([html.H2("The textbook, measured"), *body], className="for-claims")
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
+from gradprix.explain import claims
+
 from .._style import CSS
 from . import _claims, _controls, _landscape, _race, _step
 from ._state import TABS
@@ -59,7 +61,7 @@ def layout() -> html.Div:
         dcc.Store(id="state"),
         dcc.Download(id="download"),
         head,
-        html.Main([surface, _race.layout(), _claims.layout(_claims.committed())]),
+        html.Main([surface, _race.layout(), _claims.layout(claims.committed()["claims"])]),
     ]
     return html.Div(parts, id="seen", className="app")
 
