@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._race_command import Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._flags import Address, Cpus, EngineName, Gpus, Memory, Processes
 
 PAGE, SUMMARY = "suite.html", "suite.json"
 

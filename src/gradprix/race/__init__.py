@@ -8,7 +8,8 @@ from gradprix.tasks._task import TaskError
 
 from ._budget import estimate, fitted, measured
 from ._course import run
-from ._entry import BRACKETS, ENTRIES, Entry, entries, twin
+from ._entries import BRACKETS, ENTRIES, entries
+from ._entry import Entry, twin
 from ._journal import BusyError, Journal, JournalError, OtherRaceError
 from ._looks import NoLookLeftError
 from ._make import make_plan

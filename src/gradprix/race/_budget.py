@@ -15,7 +15,8 @@ from gradprix.rules import Choice
 from gradprix.tasks import Task
 
 from ._check import check
-from ._entry import ENTRIES, Entry
+from ._entries import ENTRIES
+from ._entry import Entry
 from ._journal import Journal
 from ._loop import run_loop
 from ._plan import FEWEST_SEEDS, MOST, Plan

@@ -11,7 +11,8 @@ from gradprix.tasks._loop import Loop, Problem, loop, name_of, trains
 from gradprix.tasks._schedule import SCHEDULES
 from gradprix.tasks._task import TaskError, first_line
 
-from ._entry import Entry, all_tuning, entries, named
+from ._entries import all_tuning, entries, named
+from ._entry import Entry
 from ._plan import SEEDS, TRIALS, Plan
 
 

@@ -1,0 +1,116 @@
+"""The optimizers that can be raced by name, and which of them race."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from gradprix import rules
+from gradprix.rules import Axis, log
+from gradprix.tasks import UnknownNameError
+from gradprix.tasks._named import imported
+
+from ._entry import ALL_EXAMPLES, Entry
+
+SLOW = {"lr": log(1e-3, 1)}
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("momentum", rules.sgd, {"momentum": 0.9}, SLOW, about="A step against a running sum of gradients."),
+        Entry(
+            "nesterov",
+            rules.sgd,
+            {"momentum": 0.9, "nesterov": True},
+            SLOW,
+            about="Momentum that looks one step ahead.",
+        ),
+        Entry("adagrad", rules.adagrad),
+        Entry("rmsprop", rules.rmsprop),
+        Entry("adadelta", rules.adadelta),
+        Entry("adam", rules.adam),
+        Entry("adamw", rules.adamw),
+        Entry("adamax", rules.adamax),
+        Entry("nadam", rules.nadam),
+        Entry("minibatch", rules.sgd, about="A step against the gradient of a few examples."),
+        Entry("radam", rules.radam),
+        Entry("amsgrad", rules.adam, {"amsgrad": True}, about="Adam whose second moment never falls."),
+        Entry("rmsprop-centered", rules.rmsprop, {"centered": True}, about="RMSProp by the variance of the gradients."),
+        Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="A step against the gradient of all examples."),
+        # One example is a noisier gradient than thirty-two, and bears a smaller rate.
+        Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="A step against the gradient of one example."),
+        Entry("lion", rules.lion),
+        Entry("adan", rules.adan),
+        Entry("ademamix", rules.ademamix),
+        Entry("adopt", rules.adopt),
+        Entry("schedule_free_sgd", rules.schedule_free_sgd),
+        Entry("schedule_free_adamw", rules.schedule_free_adamw),
+        Entry("lamb", rules.lamb),
+        Entry("muon", rules.muon),
+    )
+}
+BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}
+EVERY_RULE = list(ENTRIES)[:13]
+
+
+def entries(
+    names: str | Iterable[str | Entry] | None = None, bracket: str = "rules", baseline: str | None = None
+) -> list[Entry]:
+    """The entries of a race.
+
+    Args:
+        names: names of entries or entries, or `"all"` for every rule; a bracket's entries when None.
+        bracket: `"rules"` (at one batch size) or `"data"` (one rule at three).
+        baseline: the name of one that races, too, if it is not among them.
+
+    Raises:
+        UnknownNameError: with the nearest valid names.
+        ValueError: when fewer than two are left or two share a name.
+    """
+    if bracket not in BRACKETS:
+        raise UnknownNameError("bracket", bracket, BRACKETS)
+    if names is None:
+        names = BRACKETS[bracket]
+    elif bracket != "rules":
+        raise ValueError(f"give optimizers, or the bracket {bracket!r}, which is a list of optimizers: not both.")
+    elif isinstance(names, str):
+        names = [name.strip() for name in names.split(",") if name.strip()]
+    chosen = [entry for name in names for entry in named(name)]
+    if baseline not in (None, "all"):
+        known = [entry.name for entry in chosen]
+        if baseline not in known:
+            chosen += [entry for entry in named(str(baseline)) if entry.name not in known]
+    doubled = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
+    if doubled:
+        raise ValueError(f"{', '.join(sorted(doubled))}: entered more than once. Give each entry a name of its own.")
+    if len(chosen) < 2:
+        raise ValueError("a race needs two optimizers or more.")
+    return chosen
+
+
+def named(name: str | Entry) -> list[Entry]:
+    """The entry of a name, or all of them.
+
+    Raises:
+        UnknownNameError: with the nearest valid names.
+    """
+    if isinstance(name, Entry):
+        return [name]
+    if name == "all":
+        return [ENTRIES[each] for each in EVERY_RULE]
+    if name in ENTRIES:
+        return [ENTRIES[name]]
+    if ":" in name:
+        found = imported(name)
+        return [found if isinstance(found, Entry) else Entry(name.rpartition(":")[2].lower(), found)]
+    raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
+
+
+def all_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:
+    """The same entries, each tuning those of the named hyperparameters that it uses.
+
+    Raises:
+        UnknownNameError: for a name that none of them can tune.
+    """
+    made = [entry.tuning(names, training) for entry in chosen]
+    for name in names:
+        if not any(name in entry.space for entry in made):
+            known = {name: None for entry in chosen for name in (*entry.rule.axes, *training)}
+            raise UnknownNameError("hyperparameter that these optimizers could tune", name, known)
+    return made
