@@ -19,6 +19,8 @@ KINDS = {
     "one pixel": ("conv2d", (4, 3, 1, 1), (2, 3, 5, 6), {}),
     "one pixel, strided": ("conv2d", (4, 3, 1, 1), (2, 3, 5, 6), {"stride": 2}),
     "same": ("conv2d", (4, 3, 3, 3), (2, 3, 5, 6), {"padding": "same"}),
+    "one channel": ("conv2d", (4, 1, 3, 3), (2, 1, 8, 7), {"stride": 2}),
+    "no example": ("conv2d", (4, 3, 3, 3), (0, 3, 8, 7), {}),
     "one example": ("conv2d", (4, 3, 3, 3), (3, 5, 6), {}),
     "lines": ("conv1d", (4, 3, 3), (2, 3, 9), {"stride": 2, "padding": 1, "dilation": 2}),
     "one pixel of a line": ("conv1d", (4, 3, 1), (2, 3, 9), {}),
@@ -72,7 +74,7 @@ def test_outputs_and_gradients_are_those_of_one_at_a_time(
 
 
 @pytest.mark.parametrize("large", [True, False], ids=["each row by itself", "in one"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("same", "one example")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("same", "no example", "one example")])
 def test_a_row_is_the_same_to_the_bit_wherever_it_is(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
     name, tensors, more = given(kind, 33, torch.float32)
@@ -86,16 +88,33 @@ def test_a_row_is_the_same_to_the_bit_wherever_it_is(kind: str, large: bool, mon
             assert torch.equal(ours[row], theirs[0])
 
 
-def test_an_image_that_needs_no_gradient_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    name, tensors, more = given("plain", 3, torch.float32)
+def test_only_what_needs_a_gradient_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, tensors, more = given("strided", 3, torch.float64)
+    every = apart(name, tensors, more)[1]
     for large in (0, 1e9):
         monkeypatch.setattr(_convolution, "LARGE", large)
-        leaves = [tensors[0], *(x.clone().requires_grad_() for x in tensors[1:])]
-        with stacking():
-            out = vmap(lambda x, *rest: getattr(functional, name)(x, *rest, **more))(*leaves)
-        gradients = torch.autograd.grad((out * waves(out)).sum(), leaves[1:])
-        for ours, theirs in zip(gradients, apart(name, tensors, more)[1][1:], strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        for i, wanted in enumerate(every):
+            leaves = [x.clone().requires_grad_(k == i) for k, x in enumerate(tensors)]
+            with stacking():
+                out = vmap(lambda x, *rest: getattr(functional, name)(x, *rest, **more))(*leaves)
+            (gradient,) = torch.autograd.grad((out * waves(out)).sum(), leaves[i])
+            torch.testing.assert_close(gradient, wanted, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("large", [True, False], ids=["each row by itself", "in one"])
+def test_channels_lie_together_in_memory(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
+    for kind in ("plain", "one channel"):
+        assert stacked(*given(kind, 3, torch.float32))[0].stride(2) == 1
+
+
+def test_complex_numbers_go_by_torchs_own_way() -> None:
+    name, tensors, more = given("plain", 3, torch.float64)
+    complex_ = [torch.complex(x, x.flip(0)) for x in tensors]
+    with stacking():
+        out = vmap(lambda *row: getattr(functional, name)(*row, **more))(*complex_)
+    rows = [getattr(functional, name)(*row, **more) for row in zip(*complex_, strict=True)]
+    torch.testing.assert_close(out, torch.stack(rows))
 
 
 def test_what_comes_first_may_be_called_by_its_name() -> None:

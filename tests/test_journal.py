@@ -1,5 +1,6 @@
 """What is finished stays finished: killed races, full disks, two races at once, other plans and versions."""
 
+import contextlib
 import json
 import os
 import random
@@ -107,6 +108,20 @@ def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatc
     result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
     assert (engine.ran, result.reused) == (16, 0)
     assert "torch" in plans.made_by()
+
+
+def test_networks_whose_loss_at_the_start_was_not_noted_are_used(tmp_path: Path) -> None:
+    started = run(make_plan("digits", **SMALL), tmp_path, Counting()).record
+    with contextlib.closing(sqlite3.connect(tmp_path / "race.db")) as database, database:
+        for key, outcome in database.execute("SELECT key, outcome FROM trials").fetchall():
+            older = json.dumps({name: value for name, value in json.loads(outcome).items() if name != "start"})
+            database.execute("UPDATE trials SET outcome = ? WHERE key = ?", (older, key))
+    result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
+    assert (engine.ran, result.reused) == (0, 16)
+    assert started["start"] is not None
+    assert result.record["start"] is None
+    tried = [each["loss"] for runs in result.record["tried"].values() for each in runs if each["first"]]
+    assert min(tried) < result.record["near_limit"] < max(tried)
 
 
 # Looks

@@ -414,6 +414,33 @@ def test_where_a_row_would_change_a_bit_networks_go_one_at_a_time(monkeypatch: p
     assert form.why == "where in a stack a network is would change its last digits"
 
 
+@pytest.mark.parametrize(
+    ("stack", "turns", "longer"),
+    [
+        ([3.0, 1.0, 3.0], 3, 0.5),  # one moment of quiet is enough to know that it is fast
+        ([9.0] * 10 + [2.0] * 10, 11, 1.0),  # noise that goes by
+        ([6.0] * 20, 20, 3.0),
+        ([600.0] * 20, 3, 300.0),  # there is no time for more
+    ],
+)
+def test_a_stack_is_given_up_if_it_stays_slower(
+    stack: list[float], turns: int, longer: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, apart, taken = 0.0, [2.0] * 20, []
+
+    def runs(seconds: list[float]) -> Callable[[], None]:
+        def run() -> None:
+            nonlocal clock
+            taken.append(seconds)
+            clock += 0.01 * seconds[sum(each is seconds for each in taken) - 1]
+
+        return run
+
+    monkeypatch.setattr(_check.time, "perf_counter", lambda: clock)
+    assert _check._times_as_long(runs(stack), runs(apart)) == pytest.approx(longer)
+    assert len(taken) == 2 * turns
+
+
 @pytest.mark.parametrize("stacked", [True, False])
 def test_what_is_found_after_training_is_of_the_networks_that_were_judged(stacked: bool) -> None:
     def after(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, float]:

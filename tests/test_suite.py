@@ -25,7 +25,7 @@ def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True,
             "final": {"values": (mean + NOISE * (-1) ** i).tolist(), "mean": mean, "diverged": 0},
             "leads": name == best,
             "tuned": {"lr": 0.1},
-            "tuning": {"at_edge": name == "c"},
+            "tuning": {"edges": ["lr"] if name == "c" else ["beta1"]},
             "window": 1.0,
         }
         for i, (name, mean) in enumerate(means.items())
@@ -98,7 +98,7 @@ def test_profiles_count_tasks_and_their_bands_hold_them() -> None:
 def test_defaults_count_where_they_were_tried() -> None:
     found = summed_up({"one": raced(MEANS["one"]), "two": raced(MEANS["two"], margin=0.001)})
     assert found["defaults"] == {"a": {"one": True, "two": False}, "b": {"one": True, "two": False}, "c": {}}
-    (text,) = [text for text in found["text"] if "within the margin of the tuned one on" in text]
+    (text,) = [text for text in found["text"] if "within the margin of the tuned one" in text]
     assert "a 1 of 2" in text
     assert "b 1 of 2" in text
     assert "c " not in text.split(":")[1]

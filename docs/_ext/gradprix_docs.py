@@ -215,10 +215,10 @@ def space(rule: Rule) -> str:
     ranges = ", ".join(f"`{name}` from {log.low:g} to {log.high:g}" for name, log in rule.space.items())
     text = f"Searched evenly in the logarithm: {ranges}."
     try:
-        Entry("any", rule)
+        raced = Entry("any", rule).rule
     except ValueError as error:
         return f"{text} It cannot be raced yet: {str(error).partition(': ')[2]}"
-    entries = [entry for entry in ENTRIES.values() if entry.rule is rule]
+    entries = [entry for entry in ENTRIES.values() if entry.rule == raced]
     if not entries:
         return text
     rows = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradprix.race import ENTRIES, Entry
+from gradprix.race._entry import rule_of
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
 from gradprix.tasks._named import imported
@@ -28,7 +29,7 @@ class Subject:
 
 
 def subject(given: Rule | str) -> Subject:
-    """A rule, or what a name leads to: an entry of a race, a rule, or `mine.py:rule`.
+    """A rule, or what a name leads to: an entry of a race, or `mine.py:name` for a rule or what is made of one.
 
     Raises:
         UnknownNameError: with the nearest names that are known.
@@ -46,8 +47,8 @@ def subject(given: Rule | str) -> Subject:
 
 def _of(found: Any, given: str) -> Subject:
     if isinstance(found, Entry):
-        rule = found.rule if isinstance(found.rule, Rule) else getattr(found.rule.make, "rule", None)
-        if isinstance(rule, Rule):
+        rule = found.rule if isinstance(found.rule, Rule) else rule_of(found.rule.make)
+        if rule is not None:
             return Subject(found.name, rule, found.fixed, found.about)
     if not isinstance(found, Rule):
         raise ValueError(f"{given} is no rule, nor made of one: only what is written as a gp.rule can be explained.")

@@ -35,8 +35,9 @@ WIDTHS = (2, 7)
 SLOWER = 1.25
 """How many times as long a stack must take as one at a time, or a GPU as the CPU, before it is given up: far enough
 from 1 that a noisy machine does not decide."""
-TURNS = (3, 20)
-"""How often they are timed against each other: at least, and at most, as long as a stack still looks slower."""
+TURNS, LONG = (3, 20), 5.0
+"""How often they are timed against each other: at least, and at most, while a stack still looks slower and for no more
+than so many seconds."""
 WIDE = 64
 """Networks in the stack by which a GPU is measured, which does so many in about the time of one."""
 UNSTACKED = {
@@ -144,13 +145,13 @@ def _longer(plan: Plan, task: Task, here: Form, there: Form) -> float:
 
 def _times_as_long(one: Callable[[], None], other: Callable[[], None]) -> float:
     """How many times as long one takes as the other, by the least of several times in turn, for noise only adds."""
-    least = [math.inf, math.inf]
+    least, begun = [math.inf, math.inf], time.perf_counter()
     for turn in range(1, TURNS[1] + 1):
         for i, run in enumerate((one, other)):
             started = time.perf_counter()
             run()
             least[i] = min(least[i], time.perf_counter() - started)
-        if turn >= TURNS[0] and least[0] <= SLOWER * least[1]:
+        if turn >= TURNS[0] and (least[0] <= SLOWER * least[1] or time.perf_counter() - begun > LONG):
             break
     return least[0] / least[1]
 

@@ -40,6 +40,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         JournalError: when the folder cannot be written.
         TaskError: when the task, or an optimizer on it, does not work.
         WorkerError: when worker processes are killed again and again.
+        EngineError: when a machine of a cluster must not take part.
     """
     with Journal(out) as journal:
         described = plan.describe()

@@ -55,7 +55,8 @@ def entries(
     """The entries of a race.
 
     Args:
-        names: names of entries or entries, or `"all"` for every rule; a bracket's entries when None.
+        names: names of entries or entries, or `"all"` for the family and its variants, from `momentum` to
+            `rmsprop-centered`; a bracket's entries when None.
         bracket: `"rules"` (at one batch size) or `"data"` (one rule at three).
         baseline: the name of one that races, too, if it is not among them.
 

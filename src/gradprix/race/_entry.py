@@ -142,12 +142,17 @@ def racer(given: Any) -> Rule | Anyone:
     if isinstance(given, Anyone):
         return given
     if isinstance(given, type) and issubclass(given, torch.optim.Optimizer):
-        rule = getattr(given, "rule", None)
-        stacks = isinstance(rule, Rule) and optim.of(rule) is given and _stacks(rule)
-        return rule if isinstance(rule, Rule) and stacks else Anyone(given)
+        rule = rule_of(given)
+        return rule if rule is not None and _stacks(rule) else Anyone(given)
     if not isinstance(given, Rule):
         raise TypeError(f"{given!r} is neither a rule nor a class of torch.optim.Optimizer.")
     return given if _stacks(given) else Anyone(getattr(optim, CLASSES[given]) if given in CLASSES else optim.of(given))
+
+
+def rule_of(given: Any) -> Rule | None:
+    """The rule that a class steps with; None for one that may have a step of its own."""
+    rule = getattr(given, "rule", None)
+    return rule if isinstance(rule, Rule) and optim.of(rule) is given else None
 
 
 def _stacks(rule: Rule) -> bool:

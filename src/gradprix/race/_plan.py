@@ -191,9 +191,13 @@ class Plan:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
 
 
+ARITHMETIC = 2
+"""Counts up when the same plan trains to other numbers: what was trained before is then not mixed in."""
+
+
 def versions() -> str:
     """Of all that computes a number."""
-    return f"gradprix {__version__}, torch {torch.__version__}, numpy {np.__version__}"
+    return f"gradprix {__version__} (arithmetic {ARITHMETIC}), torch {torch.__version__}, numpy {np.__version__}"
 
 
 def made_by(gpu: str = "") -> str:

@@ -62,7 +62,8 @@ def make_record(
         parts=parts,
     )
     first = {name: _by_rate(runs) for name, runs in tried.items()}
-    limit = near_limit(first, _start(tried), metric if isinstance(plan.task, Loop) else None)
+    start = _start(tried)
+    limit = near_limit(first, start, metric if isinstance(plan.task, Loop) else None)
     # With other values varying too, what a rate reached says little about its neighbours.
     alone = {entry.name for entry in plan.entries if list(entry.space) == ["lr"]}
     wide = {name: window(losses, limit) if name in alone else 0.0 for name, losses in first.items()}
@@ -121,6 +122,7 @@ def make_record(
         "tried": tried,
         "failed": _failed(tried, finals),
         "near_limit": limit,
+        "start": start,
         "after": _after(outcomes),
         "parts": parts,
         "less": with_less(plan.entries, points, tried, outcomes, metric, trivial),
@@ -162,7 +164,7 @@ def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
 
 
 def _start(tried: Tried) -> float | None:
-    """The median loss before training; None in races of before it was noted, and of training loops of one's own."""
+    """The median loss before training; None in races from before it was noted, and of training loops of one's own."""
     starts = [run["start"] for runs in tried.values() for run in runs if run["first"] and run["start"] is not None]
     finite = [start for start in starts if math.isfinite(start)]
     return median(finite) if finite else None

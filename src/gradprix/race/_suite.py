@@ -165,7 +165,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     tried = {entry: len(found) for entry, found in summary["defaults"].items()}
     each = [f"{entry} {len(kept[entry])} of {tried[entry]}" for entry in summary["entries"] if tried[entry]]
     if each:
-        found.append(f"The default learning rate came within the margin of the tuned one on tasks: {listed(each)}.")
+        found.append(f"Tasks on which the default rate came within the margin of the tuned one: {listed(each)}.")
     return found
 
 
@@ -191,7 +191,7 @@ def _told(record: Record) -> dict[str, Any]:
         "regrets": {name: abs(means[best] - mean) / margin for name, mean in means.items()},
         "rates": {entry["name"]: entry["tuned"]["lr"] for entry in entries},
         "windows": {entry["name"]: entry["window"] for entry in entries},
-        "ends": [entry["name"] for entry in entries if entry["tuning"]["at_edge"]],
+        "ends": [entry["name"] for entry in entries if "lr" in entry["tuning"]["edges"]],
         "diverged": {entry["name"]: entry["final"]["diverged"] for entry in entries},
         "trials": record["budget"]["trials"],
         "seeds": record["budget"]["seeds"],

@@ -12,7 +12,8 @@ from rich.text import Text
 from gradprix.race import ENTRIES, REPORT, Plan, Result
 from gradprix.race._answer import counted, listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
-from gradprix.tasks import ALL, MAKERS, built_in
+from gradprix.tasks import ALL, built_in
+from gradprix.tasks._named import MAKERS
 
 from . import _page
 from ._evidence import evidence, first_choices
@@ -83,7 +84,7 @@ def value(metric: dict[str, Any], number: float) -> str:
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
-def plan(made: Plan, seconds: float | None = None, where: str = "") -> RenderableType:
+def plan(made: Plan, seconds: float | None, where: str) -> RenderableType:
     """What a race will do, before it does it, and about how long that takes and where, if that was measured."""
     described, metric = made.describe(), made.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
@@ -179,8 +180,8 @@ def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) 
         table.add_row(name, made.task.about, f"{made.runs:,}", f"{seconds[name] / 60:.1f}")
     networks, total = sum(made.runs for made in plans), sum(seconds.values())
     who = listed([entry.name for entry in plans[0].entries])
-    tasks = counted(len(plans), "task")
-    text = f"{who} on {tasks}: {networks:,} networks, about {_long(total)} on {where}."
+    many = counted(len(plans), "task")
+    text = f"{who} on {many}: {networks:,} networks, about {_long(total)} on {where}."
     return Group(Text(text), Text(), table)
 
 

@@ -22,6 +22,7 @@ class Losses:
     Args:
         name: what is drawn.
         score: whether it is the score of a training loop, not a loss.
+        started: whether the loss at the start is known.
         turn: −1 where it is a score of which the loss is the negative.
         log: whether it is drawn in the logarithm.
         best: the end of the axis on the better side, as a loss.
@@ -31,6 +32,7 @@ class Losses:
 
     name: str
     score: bool
+    started: bool
     turn: int
     log: bool
     best: float
@@ -44,14 +46,15 @@ class Losses:
         losses = [run["loss"] for runs in record["tried"].values() for run in runs if run["diverged"] is None] or [1.0]
         limit, best, worst = record["near_limit"], min(losses), max(losses)
         name = f"validation {escape(metric['name'])}" if loop else "validation loss"
+        started = record.get("start") is not None
         turn = -1 if loop and metric["higher_is_better"] else 1
         known = math.isfinite(limit)
         if best > 0 and not loop:
             top = min(1.1 * worst, TOP * limit) if known else 1.1 * worst
-            return cls(name, loop, turn, True, 0.8 * best, max(top, best), limit)
+            return cls(name, loop, started, turn, True, 0.8 * best, max(top, best), limit)
         top = min(worst, best + FAR * (limit - best)) if known and limit > best else worst
         pad = 0.08 * (top - best) or 0.5
-        return cls(name, loop, turn, False, best - pad, top + pad, limit)
+        return cls(name, loop, started, turn, False, best - pad, top + pad, limit)
 
     def shown(self, loss: float) -> float:
         """Where a loss is drawn."""
@@ -84,7 +87,8 @@ class Losses:
         if self.score:
             side = "or more, two margins below" if self.turn < 0 else "or less, two margins above"
             return f"{self.turn * self.limit:.3g} {side} the median entry's best"
-        return f"up to {self.limit:.3g}, a twentieth of the way from the median entry's best to the loss at the start"
+        how = "a twentieth of the way from the median entry's best to the loss at the start"
+        return f"up to {self.limit:.3g}, " + (how if self.started else "near the median entry's best")
 
 
 def late(values: list[float]) -> dict[str, Any]:

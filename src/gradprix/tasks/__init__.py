@@ -4,13 +4,12 @@ from ._archives import DataError, fetch
 from ._data import Data, Split
 from ._digits import accuracy, digits
 from ._loop import Loop
-from ._named import ALL, MAKERS, UnknownNameError, built_in, find
+from ._named import ALL, UnknownNameError, built_in, find
 from ._schedule import schedule
 from ._task import Metric, Task
 
 __all__ = [
     "ALL",
-    "MAKERS",
     "Data",
     "DataError",
     "Loop",

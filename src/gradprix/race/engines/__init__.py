@@ -1,1 +1,1 @@
-"""Where lanes run: on this machine, or on a Ray cluster."""
+"""Where lanes run, this machine or a Ray cluster; `gradprix.engines` is for users."""

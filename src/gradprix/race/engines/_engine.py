@@ -125,6 +125,7 @@ class Engine(ABC):
         Raises:
             TaskError: when a few trials of every optimizer have failed and none has succeeded.
             WorkerError: likewise, when the workers died of it.
+            EngineError: when a machine of a cluster must not take part.
         """
         works, done = self._works(task, trials, how, later), 0
         bad: list[tuple[Part, Exception]] = []

@@ -14,6 +14,7 @@ from typing import Any
 from gradprix._device import free, named
 from gradprix.tasks import Task
 
+from .._answer import counted
 from .._plan import Plan
 from .._trial import Trial
 from ..lanes._network import Form
@@ -61,7 +62,7 @@ class Ray(Engine):
         given = {name: value for name, value in asked.items() if value is not None}
         self.cluster = Cluster(address, given, processes, None if folder is None else Path(folder).resolve())
         self._jobs: dict[Any, Part] = {}
-        self._over = False
+        self._over, self._unfit = False, list[EngineError]()
 
     @property
     def workers(self) -> int:
@@ -71,7 +72,7 @@ class Ray(Engine):
     @property
     def place(self) -> str:
         """How many workers there are."""
-        return f"{self.workers:,} workers"
+        return counted(self.workers, "worker")
 
     @property
     def state(self) -> str:
@@ -119,16 +120,18 @@ class Ray(Engine):
         """What a function that runs a race makes of each plan, all at once: while one waits, others have work."""
         with self._lock:
             self._join(*each)
-        self._over = False
-        with ThreadPoolExecutor(max(1, len(each))) as threads:
-            jobs = [threads.submit(do, one) for one in each]
-            try:
-                for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
-                    job.result()
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                self._over = True  # the others leave, too
-                raise
+        try:
+            with ThreadPoolExecutor(max(1, len(each))) as threads:
+                jobs = [threads.submit(do, one) for one in each]
+                try:
+                    for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
+                        job.result()
+                except BaseException:
+                    threads.shutdown(wait=False, cancel_futures=True)
+                    self._over = True  # the others leave, too
+                    raise
+        finally:
+            self._over = False
         return [job.result() for job in jobs]
 
     def _join(self, *args: Any) -> None:
@@ -147,6 +150,8 @@ class Ray(Engine):
 
         if self._over:
             raise WorkerError("the races beside it were given up.")
+        if self._unfit:
+            raise self._unfit.pop()
         if not self._jobs:
             time.sleep(seconds)
             return []
@@ -158,9 +163,9 @@ class Ray(Engine):
             jobs = []
         self._hear()
         ended = [(self._jobs.pop(job, None), self.cluster.came_of(job)) for job in jobs]
-        if error := next((found for _, found in ended if isinstance(found, EngineError)), None):
-            raise error  # a machine has joined that must not take part
-        return [(part, found) for part, found in ended if part is not None]
+        # A machine has joined that must not take part: told when the others' work is kept.
+        self._unfit = [found for _, found in ended if isinstance(found, EngineError)]
+        return [(part, found) for part, found in ended if part is not None and not isinstance(found, EngineError)]
 
     def stop(self, parts: Sequence[Part]) -> None:
         """End what is under way, with the workers that are at it."""

@@ -1,1 +1,1 @@
-"""Networks that are trained together, as one stacked program."""
+"""Networks that are trained together, as one stacked program. Nothing here is for users."""

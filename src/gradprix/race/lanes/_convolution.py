@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._bridge import Bridge
 
@@ -38,7 +39,7 @@ def convolution(dims: int, linear: Callable[..., Any]) -> Callable[..., Any]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Any:
-        if isinstance(padding, str) or x.device.type != "cpu" or x.dim() != dims + 2:
+        if isinstance(padding, str) or not _fits(x, dims):
             return NotImplemented
         steps, edges = _each(stride, dims), _each(padding, dims)
         if math.prod(weight.shape[2:]) == math.prod(steps) == groups == 1 and not any(edges):
@@ -61,12 +62,16 @@ def transposed(dims: int) -> Callable[..., Any]:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Any:
-        if x.device.type != "cpu" or x.dim() != dims + 2:
+        if not _fits(x, dims):
             return NotImplemented
         steps, edges, more = _each(stride, dims), _each(padding, dims), _each(output_padding, dims)
         return _run(x, weight, bias, (steps, edges, _each(dilation, dims), True, more, groups))
 
     return run
+
+
+def _fits(x: Tensor, dims: int) -> bool:
+    return x.device.type == "cpu" and x.dim() == dims + 2 and not x.is_complex()
 
 
 def _each(value: Any, dims: int) -> list[int]:
@@ -100,6 +105,7 @@ class _Convolution(torch.autograd.Function):
         return _apart(joined, rows)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
@@ -126,15 +132,15 @@ def _joined(x: Tensor) -> Tensor:
 
 def _apart(x: Tensor, rows: int) -> Tensor:
     pixels = x.movedim(1, -1)
-    return pixels.view(*pixels.shape[:-1], rows, -1).movedim((-2, -1), (0, 2))
+    return pixels.view(*pixels.shape[:-1], rows, x.shape[1] // rows).movedim((-2, -1), (0, 2))
 
 
-# Each row by itself: operations of our own, so that a recorded step has one for all rows
+# Each row by itself: operations of our own, so that a recorded step has one for all rows; a process defines them once
 
-library = torch.library.Library("gradprix", "DEF")
-GIVEN = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups"
-library.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {GIVEN}) -> Tensor")
-library.define(f"convolution_backward(Tensor g, Tensor x, Tensor weight, {GIVEN}, bool[3] wanted) -> Tensor[]")
+_library = torch.library.Library("gradprix", "DEF")
+SCHEMA = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups"
+_library.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {SCHEMA}) -> Tensor")
+_library.define(f"convolution_backward(Tensor g, Tensor x, Tensor weight, {SCHEMA}, bool[3] wanted) -> Tensor[]")
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *given: Any) -> Tensor:
@@ -153,7 +159,9 @@ def _backward(g: Tensor, x: Tensor, weight: Tensor, *given: Any) -> list[Tensor]
 
 
 def _pixels(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+    pixels = x.movedim(1, -1)
+    # By way of a flat one: of a single channel torch keeps a stride that says nothing, and takes it for another form.
+    return pixels.reshape(-1).view(pixels.shape).movedim(-1, 1)
 
 
 def _of_each(rows: int, of: Callable[[int], list[Tensor]]) -> list[Tensor]:
@@ -167,5 +175,5 @@ def _of_each(rows: int, of: Callable[[int], list[Tensor]]) -> list[Tensor]:
 
 
 for _name, _function in (("convolution", _forward), ("convolution_backward", _backward)):
-    library.impl(_name, _function, "CPU")
-    torch.library.register_fake(f"gradprix::{_name}", _function, lib=library)
+    _library.impl(_name, _function, "CPU")
+    torch.library.register_fake(f"gradprix::{_name}", _function, lib=_library)

@@ -108,7 +108,7 @@ class Lane:
         own = [trial.seed for trial in rows]
         self.network = Together(task, own, how.compiled) if how.stacked else Apart(task, own, self.device)
         self.diverged: list[int | None] = [None] * len(rows)
-        self.started = [NAN] * len(rows)
+        self.at_start = [NAN] * len(rows)
 
     def run(self, report: Callable[[float], None]) -> list[Outcome]:
         """Train to the end, and say what came of each trial."""
@@ -129,7 +129,7 @@ class Lane:
             found = placed(torch.stack(losses), CPU)  # once an epoch: until then, nothing waits for a GPU
             self._note(found, epoch * len(starts))
             if epoch == 0:
-                self.started = found[0].tolist()
+                self.at_start = found[0].tolist()
             mean = (found.double().T @ (sizes / count)).tolist()
             points = dict(zip(self.rows.tolist(), zip(mean, *self.evaluate(self.valid), strict=True), strict=True))
             for row, curve in enumerate(curves):
@@ -238,7 +238,7 @@ class Lane:
             if diverged is not None and self.budget.judged:
                 loss, metric, parts = float("inf"), self.task.baseline, None
             after = self._after(row) if diverged is None and self.budget.judged else None
-            outcomes.append(Outcome(curve, loss, metric, diverged, parts, after, start=self.started[row]))
+            outcomes.append(Outcome(curve, loss, metric, diverged, parts, after, start=self.at_start[row]))
         return outcomes
 
     def _after(self, row: int) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
 """Operations in forms that stack well.
 
-vmap stacks an operation in a form that fits every use of it: a convolution becomes one in groups, a layer a product and
-then a sum, attention a loop. For what networks spend their time in there are forms of our own here, in the place of
-`torch.nn.functional`'s for as long as a lane runs. Each computes a row from that row alone, and in the same order
-whatever the number of rows; what it has no form for goes to torch's function.
+vmap stacks an operation in a form that fits every use of it: a layer becomes a product and then a sum, large
+convolutions one in groups, attention a loop. For what networks spend their time in there are forms of our own here, in
+the place of `torch.nn.functional`'s for as long as a lane runs. Each computes a row from that row alone, and in the
+same order whatever the number of rows; what it has no form for goes to torch's function.
 """
 
 import contextlib

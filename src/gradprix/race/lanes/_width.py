@@ -16,12 +16,12 @@ from statistics import median
 from typing import Any
 
 import psutil
-import torch
 
 from gradprix._device import free, named, wait
 from gradprix.kernels import cache_folder, put
 from gradprix.tasks import Task
 
+from .._plan import versions
 from .._trial import Trial
 from .._trial import form as form_of
 from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
@@ -106,7 +106,7 @@ def measured(
     task: Task, trials: Sequence[Trial], form: Form, processes: int, most: float, everywhere: Everywhere
 ) -> Shape:
     """The shape in which a network takes the least time, of those that fit; remembered for this task and machine."""
-    machine = (platform.processor(), platform.machine(), os.cpu_count(), str(torch.__version__))
+    machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
     machine += tuple(everywhere(1, named, form.device))
     about = (task.fingerprint, form, trials[0].batch_size, processes, machine)
     key = hashlib.sha256(repr(about).encode()).hexdigest()[:24]
