@@ -127,7 +127,7 @@ class _Convolution(torch.autograd.Function):
 
 def _joined(x: Tensor) -> Tensor:
     """The channels of all rows side by side, `[batch, rows * channels, ...]`."""
-    return x.movedim((0, 2), (-2, -1)).flatten(-2).movedim(-1, 1)
+    return x.movedim((0, 2), (-2, -1)).flatten(-2).contiguous().movedim(-1, 1)
 
 
 def _apart(x: Tensor, rows: int) -> Tensor:
