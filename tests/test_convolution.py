@@ -108,6 +108,46 @@ def test_channels_lie_together_in_memory(large: bool, monkeypatch: pytest.Monkey
         assert stacked(*given(kind, 3, torch.float32))[0].stride(2) == 1
 
 
+POOLS = {
+    "max": ("max_pool2d", (2,), {}),
+    "max, with edges": ("max_pool2d", (3, 2, 1), {"ceil_mode": True}),
+    "mean": ("avg_pool2d", (2, 1), {"count_include_pad": False}),
+    "to a size": ("adaptive_avg_pool2d", ((2, 3),), {}),
+    "to one": ("adaptive_avg_pool2d", (1,), {}),
+}
+
+
+@pytest.mark.parametrize("large", [True, False], ids=["each row by itself", "in one"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_take_rows_as_they_lie(pool: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
+    name, args, more = POOLS[pool]
+
+    def network(x: Any, weight: Any, bias: Any) -> Any:
+        return getattr(functional, name)(functional.conv2d(x, weight, bias, padding=1).relu(), *args, **more)
+
+    for dtype, close in ((torch.float64, 1e-11), (torch.float32, 1e-4)):
+        tensors = given("plain", 9, dtype)[1]
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        with stacking():
+            out = vmap(network)(*leaves)
+        ours = [out.detach(), *torch.autograd.grad((out * waves(out)).sum(), leaves)]
+        out = torch.stack([network(*row) for row in zip(*leaves, strict=True)])
+        theirs = [out.detach(), *torch.autograd.grad((out * waves(out)).sum(), leaves)]
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=close, atol=close)
+
+
+def test_a_pool_may_say_which_places_it_took() -> None:
+    images = torch.randn(3, 2, 4, 8, 6)
+    with stacking():
+        out, places = vmap(lambda x: functional.max_pool2d(x, 2, return_indices=True))(images)
+    for row, image in enumerate(images):
+        alone = functional.max_pool2d(image, 2, return_indices=True)
+        assert torch.equal(out[row], alone[0])
+        assert torch.equal(places[row], alone[1])
+
+
 def test_complex_numbers_go_by_torchs_own_way() -> None:
     name, tensors, more = given("plain", 3, torch.float64)
     complex_ = [torch.complex(x, x.flip(0)) for x in tensors]

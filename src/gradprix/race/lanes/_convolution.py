@@ -1,8 +1,9 @@
-"""Convolutions of a stack of images.
+"""Convolutions and pools of a stack of images.
 
 In memory the channels of a pixel lie together: so convolutions are fastest on a CPU, and so torch pools fastest. Small
-convolutions go into one, in groups, which saves calls; of large ones each goes by itself, which saves laying the rows
-side by side. Both compute a row in the same order whatever the number of rows.
+convolutions go into one, in groups, which saves calls, with the channels of all rows side by side; of large ones each
+goes by itself, which saves laying them so. A pool takes rows as they lie. All compute a row in the same order whatever
+the number of rows.
 """
 
 import math
@@ -19,6 +20,8 @@ LARGE = 100_000
 """Numbers in the images of one row, before and after, from which on it goes by itself."""
 Given = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
 """Stride, padding, dilation, whether transposed, output padding, groups: as `torch.ops.aten.convolution` has them."""
+INDICES = 5
+"""Arguments of a pool, without the image, after which it may be asked for the places that it took."""
 aten = torch.ops.aten
 
 
@@ -66,6 +69,23 @@ def transposed(dims: int) -> Callable[..., Any]:
             return NotImplemented
         steps, edges, more = _each(stride, dims), _each(padding, dims), _each(output_padding, dims)
         return _run(x, weight, bias, (steps, edges, _each(dilation, dims), True, more, groups))
+
+    return run
+
+
+def pool(dims: int, theirs: Callable[..., Any]) -> Callable[..., Any]:
+    """What takes the place of a pool of `torch.nn.functional`, which is given."""
+
+    def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not _fits(x, dims) or kwargs.get("return_indices") or len(args) > INDICES:
+            return NotImplemented
+
+        def pooled(x: Tensor) -> Tensor:
+            side_by_side = x.stride(0) < x.stride(1)
+            y = theirs(_joined(x) if side_by_side else x.flatten(0, 1), *args, **kwargs)
+            return _apart(y, len(x)) if side_by_side else y.unflatten(0, x.shape[:2])
+
+        return Bridge.apply(pooled, x)
 
     return run
 

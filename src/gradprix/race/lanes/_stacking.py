@@ -16,7 +16,7 @@ from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
 
 from ._bridge import Bridge
-from ._convolution import convolution, transposed
+from ._convolution import convolution, pool, transposed
 
 Form = Callable[..., Any]
 FORMS: dict[tuple[Any, str], Form] = {}
@@ -157,6 +157,8 @@ def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
 for _dims in (1, 2, 3):
     FORMS[functional, f"conv{_dims}d"] = convolution(_dims, linear)
     FORMS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
+for _name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
+    FORMS[functional, _name] = pool(2, getattr(functional, _name))
 
 
 # What vmap does not know, in operations that it knows
