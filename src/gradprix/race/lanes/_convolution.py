@@ -73,11 +73,11 @@ def transposed(dims: int) -> Callable[..., Any]:
     return run
 
 
-def pool(dims: int, theirs: Callable[..., Any]) -> Callable[..., Any]:
-    """What takes the place of a pool of `torch.nn.functional`, which is given."""
+def pool(theirs: Callable[..., Any]) -> Callable[..., Any]:
+    """What takes the place of a pool of images of `torch.nn.functional`, which is given."""
 
     def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not _fits(x, dims) or kwargs.get("return_indices") or len(args) > INDICES:
+        if not _fits(x, 2) or kwargs.get("return_indices") or len(args) > INDICES:
             return NotImplemented
 
         def pooled(x: Tensor) -> Tensor:
@@ -116,13 +116,13 @@ class _Convolution(torch.autograd.Function):
         channels = weight.shape[2] * groups if turned else weight.shape[1]
         after = x[0, :, 0].numel() * channels * math.prod(stride) ** (1 if turned else -1)
         ctx.large, ctx.given = x[0].numel() + after >= LARGE, given
+        x = x if ctx.large else _joined(x)
         ctx.save_for_backward(x, weight)
         if ctx.large:
             found: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *given)
             return found
-        rows, flat = len(x), None if bias is None else bias.flatten()
-        joined = aten.convolution(_joined(x), weight.flatten(0, 1), flat, *given[:-1], groups * rows)
-        return _apart(joined, rows)
+        rows, flat = len(weight), None if bias is None else bias.flatten()
+        return _apart(aten.convolution(x, weight.flatten(0, 1), flat, *given[:-1], groups * rows), rows)
 
     @staticmethod
     @once_differentiable
@@ -133,9 +133,9 @@ class _Convolution(torch.autograd.Function):
             found = iter(torch.ops.gradprix.convolution_backward(g, x, weight, *ctx.given, wanted))
             return *(next(found) if each else None for each in wanted), None
         *given, groups = ctx.given
-        rows, out = len(x), g.shape[2]
+        rows, out = len(weight), g.shape[2]
         g_x, g_weight, g_bias = aten.convolution_backward(
-            _joined(g), _joined(x), weight.flatten(0, 1), [rows * out], *given, groups * rows, wanted
+            _joined(g), x, weight.flatten(0, 1), [rows * out], *given, groups * rows, wanted
         )
         return (
             _apart(g_x, rows) if wanted[0] else None,

@@ -158,7 +158,7 @@ for _dims in (1, 2, 3):
     FORMS[functional, f"conv{_dims}d"] = convolution(_dims, linear)
     FORMS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
 for _name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
-    FORMS[functional, _name] = pool(2, getattr(functional, _name))
+    FORMS[functional, _name] = pool(getattr(functional, _name))
 
 
 # What vmap does not know, in operations that it knows
