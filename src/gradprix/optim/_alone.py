@@ -17,13 +17,16 @@ SPARSE = {"sgd", "adagrad"}
 
 
 def steps_taken(rule: Rule, held: Mapping[str, Any]) -> int:
-    """How many steps a parameter has been through.
-
-    torch's SGD does not count: a checkpoint of it that holds a buffer has taken one at least.
-    """
-    if "step" in held:
+    """Return the number of steps a parameter has been through: 0 or 1 for a rule that does not count them."""
+    if rule.counts_steps and "step" in held:
         return int(held["step"])
     return int(any(held.get(spec.key) is not None for spec in rule.state.values()))
+
+
+def step_dtype(group: Mapping[str, Any]) -> torch.dtype:
+    """Return the dtype in which a new parameter of a group counts its steps, as torch chooses it."""
+    wide_default = torch.get_default_dtype() is torch.float64 and not group.get("fused")
+    return torch.float64 if wide_default else torch.float32
 
 
 def refuse(rule: Rule, x: Tensor) -> None:
@@ -39,7 +42,9 @@ def refuse(rule: Rule, x: Tensor) -> None:
         )
 
 
-def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str, Any]) -> None:
+def step_alone(
+    rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str, Any], counted_in: torch.dtype = torch.float32
+) -> None:
     """Step one parameter.
 
     Args:
@@ -47,6 +52,7 @@ def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str,
         values: all of the rule's hyperparameters.
         x: the parameter, with its gradient.
         held: its state by torch's keys, changed in place.
+        counted_in: the dtype of a new step count.
     """
     assert x.grad is not None
     t = steps_taken(rule, held) + 1
@@ -59,7 +65,8 @@ def step_alone(rule: Rule, values: Mapping[str, Any], x: Tensor, held: dict[str,
         held[LOW] = (moved - x.to(moved.dtype)).to(x.dtype)
     else:
         held.pop(LOW, None)
-    held["step"] = torch.tensor(float(t))
+    if rule.counts_steps:
+        held["step"] = torch.tensor(float(t), dtype=counted_in)
     for name, spec in rule.kept(values).items():
         # A number is kept in float64, whatever the weights are.
         value = after[name]

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradprix.kernels import STORED, kernel, split
 from gradprix.rules import Rule
 
-from ._alone import refuse, step_alone
+from ._alone import refuse, step_alone, step_dtype
 from ._table import Table, fits_kernel
 
 Groups = Sequence[Mapping[str, Any]]
@@ -31,6 +31,7 @@ class Layout:
     @torch.no_grad()
     def __init__(self, rules: Sequence[Rule], groups: Groups, state: Any, values: Values) -> None:
         self.rules, self.state, self.seen = rules, state, _seen(groups, values)
+        self.counted_in = list(map(step_dtype, groups))
         self.idle: list[Tensor] = []
         self.alone: list[tuple[Tensor, int]] = []
         together: dict[Any, list[tuple[Tensor, int]]] = {}
@@ -39,16 +40,17 @@ class Layout:
                 if x.grad is None:
                     self.idle.append(x)
                 elif rule.scope == "element" and group.get("fused") is not False and fits_kernel(x):
-                    together.setdefault((rule, split(rule, values[number]), x.dtype), []).append((x, number))
+                    key = rule, split(rule, values[number]), x.dtype, step_dtype(group)
+                    together.setdefault(key, []).append((x, number))
                 else:
                     self.alone.append((x, number))
         self.tables = []
-        for (rule, halves, dtype), params in together.items():
+        for (rule, halves, dtype, counted_in), params in together.items():
             compiled = kernel(halves, STORED[dtype])
             if compiled is None:
                 self.alone += params
             else:
-                self.tables.append(Table(rule, halves, compiled, params, state, values))
+                self.tables.append(Table(rule, halves, compiled, params, state, values, counted_in))
         self.params = [x for group in groups for x in group["params"]]
         self.keys, self.cells = list(state), list(state.values())
 
@@ -82,7 +84,10 @@ class Layout:
     def _step_alone(self, values: Values) -> None:
         for x, number in self.alone:
             if x.grad is not None:
-                step_alone(self.rules[number], values[number], x, self.state[x])
+                held = self.state.get(x, {})
+                step_alone(self.rules[number], values[number], x, held, self.counted_in[number])
+                if held:
+                    self.state[x] = held
 
 
 def _seen(groups: Groups, values: Values) -> list[Any]:

@@ -57,6 +57,7 @@ class Table:
         params: the parameters, each with the number of its group.
         state: the optimizer's state, in which missing entries are made.
         values: each group's hyperparameters.
+        counted_in: the dtype of the step counts.
     """
 
     def __init__(
@@ -67,11 +68,14 @@ class Table:
         params: Sequence[tuple[Tensor, int]],
         state: Any,
         values: Sequence[Values],
+        counted_in: torch.dtype,
     ) -> None:
+        self.counted_in = counted_in
         self.rule, self.split, self.kernel = rule, split, kernel
         self.params = [x for x, _ in params]
         self.dtype = self.params[0].dtype
-        self.held = [state[x] for x in self.params]
+        remembers = rule.counts_steps or split.tensors or split.numbers or self.dtype is torch.bfloat16
+        self.held = [state[x] if remembers else state.get(x, {}) for x in self.params]  # plain SGD leaves state empty
         taken = [steps_taken(rule, h) for h in self.held]
         names = [rule.state[name].key for name in split.tensors]
         arrays = [self._element_state(name, params, values) for name in split.tensors]
@@ -119,7 +123,7 @@ class Table:
 
     def _share_numbers(self, params: Any, taken: list[int], values: Sequence[Values]) -> None:
         """Keep steps and scalar state of all parameters in one array each; the state's own tensors are views of it."""
-        steps = torch.tensor(taken, dtype=torch.float32, device="cpu")
+        steps = torch.tensor(taken, dtype=self.counted_in, device="cpu")
         names = self.split.numbers
         keys = [self.rule.state[name].key for name in names]
         scalars = torch.tensor(
@@ -134,10 +138,11 @@ class Table:
             device="cpu",
         ).reshape(len(params), len(names))
         for i, h in enumerate(self.held):
-            h["step"] = steps[i]
-            h.update({key: scalars[i, k] for k, key in enumerate(keys)})
-        views = [(h, key, h[key]) for key in ("step", *keys) for h in self.held]
-        self.views = tuple(zip(*views, strict=True))
+            counted = {"step": steps[i]} if self.rule.counts_steps else {}
+            h.update({**counted, **{key: scalars[i, k] for k, key in enumerate(keys)}})
+        counts = ("step",) if self.rule.counts_steps else ()
+        views = [(h, key, h[key]) for key in (*counts, *keys) for h in self.held]
+        self.views = tuple(zip(*views, strict=True)) or ((), (), ())
         # Parameters of one group that have taken the same steps share a row of constants.
         self.rows: dict[tuple[Any, ...], int] = {}
         self.row_of = [

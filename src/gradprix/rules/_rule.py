@@ -64,6 +64,7 @@ class Rule:
     domains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     evaluate: Callable[..., Value] | None = None
     evaluation: Tree | None = None
+    counts_steps: bool = True
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
         """One step: the function itself. State that does not exist under these options is given as None."""
@@ -162,6 +163,7 @@ def rule(
     scope: Scope = "element",
     domains: Mapping[str, tuple[float, float]] | None = None,
     evaluate: Callable[..., Value] | None = None,
+    counts_steps: bool = True,
     **hyperparameters: float | bool,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], Rule]:
     """Make a rule of a function `(h, t, x, g, *state) -> (x, *state)`.
@@ -177,6 +179,8 @@ def rule(
         domains: half-open ranges of hyperparameters whose usual range is another.
         evaluate: `(h, t, x, ...) -> point`, a function of the same form that takes what it needs of the state by name:
             where to evaluate the model, when that is not at the point being trained.
+        counts_steps: False when the number of steps is not kept, because the rule only has to know the first step,
+            before which its state is empty. Later steps are all the same to it.
         **hyperparameters: numbers with their defaults, and options, whose defaults are bools.
 
     Raises:
@@ -203,6 +207,7 @@ def rule(
             dict(domains or {}),
             evaluate,
             None if evaluate is None else _point(evaluate, values, scope, specs),
+            counts_steps,
         )
 
     return make

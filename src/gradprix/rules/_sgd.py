@@ -17,6 +17,7 @@ from ._vocabulary import where
     dampen_first=False,
     lr_inside_momentum=False,
     state={"b": State("momentum_buffer", when="momentum")},
+    counts_steps=False,
 )
 def sgd(h, t, x, g, b):
     """A step against the gradient, or against a running sum of gradients."""
