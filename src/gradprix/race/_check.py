@@ -18,7 +18,7 @@ from gradprix.tasks._loop import Loop, home
 from gradprix.tasks._task import TaskError, first_line
 
 from ._anyone import Anyone
-from ._loop import check_loop
+from ._check_loop import check_loop
 from ._plan import Plan
 from ._sound import sound
 from ._trial import Trial

@@ -3,11 +3,9 @@
 import math
 import traceback
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gradprix import optim
 from gradprix.rules import Rule
@@ -16,12 +14,10 @@ from gradprix.tasks._seeds import Luck
 from gradprix.tasks._task import TaskError
 
 from ._entry import arguments
-from ._plan import Plan
+from ._param_groups import build_optimizer
 from ._trial import Outcome, Trial
-from .lanes._network import Form
 
 NAN = float("nan")
-WHY = "it is a training loop of your own"
 
 
 def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
@@ -36,16 +32,22 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
         TaskError: when the loop fails, or yields something else than numbers.
     """
     made: list[torch.optim.Optimizer] = []
+    tuned = arguments(trial.rule, changed(trial))
 
-    def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
-        params, tuned = list(params), arguments(trial.rule, changed(trial))
-        own = {name for group in params if isinstance(group, Mapping) for name in group.keys() & tuned.keys()}
-        if own := own | (given.keys() & tuned.keys()):
+    def refuse(own: Iterable[str]) -> None:
+        if own:
             raise TaskError(
                 f"{loop.name} gives make_optimizer a {', '.join(sorted(own))} of its own, which is what the race "
-                "decides. Leave it out."
+                'decides. Leave it out. In a parameter group, "lr_factor": 0.1 and "weight_decay_factor": 0.1 multiply '
+                'what the race decides, and "weight_decay": 0.0 switches decay off.'
             )
-        made.append(maker(trial)(params, **tuned, **given))
+
+    def check(group: Mapping[str, Any]) -> None:
+        refuse({name for name in group.keys() & tuned.keys() if name != "weight_decay" or group[name] != 0})
+
+    def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
+        refuse(given.keys() & tuned.keys())
+        made.append(build_optimizer(maker(trial), params, {**given, **tuned}, check))
         return made[-1]
 
     curve: list[tuple[int, float, float, float]] = []
@@ -78,47 +80,6 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
     if diverged is not None:
         return Outcome([*curve, (len(curve) + 1, NAN, NAN, NAN)], None, loop.baseline, diverged)
     return Outcome(curve, None, curve[-1][3] if test is None else test, None, tested=test is not None)
-
-
-def check_loop(plan: Plan, loop: Loop) -> Form:
-    """Run a loop for an epoch under each of two seeds.
-
-    Raises:
-        TaskError: when it fails, yields something else than numbers, or does the same under both seeds.
-    """
-    for entry in plan.entries:
-        seen: list[tuple[list[Mapping[str, Any]], list[Tensor]]] = []
-        for seed in range(2):
-            points: list[Mapping[str, Any]] = []
-            weights: list[Tensor] = []
-            watched = loop.change(train=partial(_watched, loop, points, weights))
-            outcome = run_loop(watched, plan.careful_trial(entry, seed), most=1)
-            seen.append((points, weights))
-        (points, weights), (others, other_weights) = seen
-        same = len(weights) == len(other_weights) and all(map(torch.equal, weights, other_weights))
-        if same and points == others:
-            raise TaskError(
-                f"{loop.name} does the same under two seeds, so that nothing could be told from more of them. Torch's, "
-                "NumPy's and Python's random numbers begin at the seed: take away what sets another one in it."
-            )
-        if outcome.diverged is None:
-            break
-    return Form(stacked=False, why=WHY)
-
-
-def _watched(
-    loop: Loop, points: list[Mapping[str, Any]], weights: list[Tensor], make_optimizer: Any, seed: int
-) -> Iterable[Mapping[str, float]]:
-    """A loop's own course, noting the weights that its optimizers were made with, and what it yields."""
-
-    def noting(params: Any, **given: Any) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = make_optimizer(params, **given)
-        weights.extend(x.detach().clone() for group in made.param_groups for x in group["params"])
-        return made
-
-    for point in _each(loop, loop.train(noting, seed)):
-        points.append(_numbers(loop, point))
-        yield point
 
 
 def maker(trial: Trial) -> Any:

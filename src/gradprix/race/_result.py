@@ -12,6 +12,7 @@ import torch
 from gradprix import optim
 
 from ._journal import FILE, Journal, JournalError
+from ._param_groups import build_optimizer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +41,9 @@ class Best:
     def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
         """The optimizer on these parameters; give it the schedule it was tuned with, `gradprix.schedule`.
 
+        Args:
+            params: parameters or parameter groups, which may have an `lr_factor` and a `weight_decay_factor`.
+
         Raises:
             ValueError: when a rule or class of your own won that is not found: a record holds names, not code.
         """
@@ -48,8 +52,7 @@ class Best:
             make = getattr(import_module(home) if home else optim, name)
         except (ImportError, AttributeError):
             raise ValueError(f"{self.name} steps with code of your own. Make it yourself: {self.code}") from None
-        made: torch.optim.Optimizer = make(params, **self.arguments)
-        return made
+        return build_optimizer(make, params, self.arguments)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""Parameter groups whose learning rate or weight decay is a factor of the optimizer's own."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import torch
+
+FACTORS = {"lr_factor": "lr", "weight_decay_factor": "weight_decay"}
+"""Keys of a parameter group, and the hyperparameters that they multiply."""
+
+
+def build_optimizer(
+    make: Callable[..., torch.optim.Optimizer],
+    params: Iterable[Any],
+    values: Mapping[str, Any],
+    check: Callable[[Mapping[str, Any]], None] = lambda group: None,
+) -> torch.optim.Optimizer:
+    """Construct an optimizer, resolving the factors in its parameter groups.
+
+    A group `{"params": ..., "lr_factor": 0.1}` gets a tenth of the optimizer's learning rate, and
+    `"weight_decay_factor"` multiplies its weight decay. The factor stays in the group. Groups that
+    `optimizer.add_param_group` adds later are treated alike.
+
+    Args:
+        make: the class.
+        params: parameters, named parameters, or parameter groups.
+        values: the arguments of the class.
+        check: receives each parameter group before its factors are resolved, and raises for what it refuses.
+
+    Raises:
+        TypeError: for a factor that is not a number.
+        ValueError: for a factor that is negative or not finite.
+    """
+    defaults = {name: parameter.default for name, parameter in inspect.signature(make).parameters.items()}
+    base = {name: values.get(name, defaults.get(name)) for name in FACTORS.values()}
+
+    def resolve(group: Any) -> Any:
+        if not isinstance(group, Mapping):
+            return group
+        check(group)
+        return resolve_factors(group, base)
+
+    optimizer = make([resolve(group) for group in params], **values)
+    # On the instance: torch neither pickles nor copies it, and the class stays what it is.
+    optimizer.add_param_group = partial(_add_param_group, optimizer.add_param_group, resolve)  # type: ignore[method-assign]
+    return optimizer
+
+
+def resolve_factors(group: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameter group with the hyperparameters that its factors stand for.
+
+    Args:
+        group: a parameter group.
+        base: the optimizer's own hyperparameters; a factor of one that the optimizer lacks changes nothing.
+
+    Raises:
+        TypeError: for a factor that is not a number.
+        ValueError: for a factor that is negative or not finite, or beside the value that it would set.
+    """
+    resolved = dict(group)
+    for key, name in FACTORS.items():
+        if key not in group:
+            continue
+        factor = group[key]
+        if isinstance(factor, bool) or not isinstance(factor, Real):
+            raise TypeError(f"a parameter group has {key} = {factor!r}: give a number, 0 or more, such as 0.1.")
+        if not 0 <= float(factor) < math.inf:
+            raise ValueError(f"a parameter group has {key} = {factor!r}: it must be 0 or more, and finite.")
+        if name in group:
+            raise ValueError(f"a parameter group has both {name} and {key}: leave one of them out.")
+        if isinstance(base.get(name), Real):
+            resolved[name] = float(factor) * base[name]
+    return resolved
+
+
+def _add_param_group(add: Callable[[Any], None], resolve: Callable[[Any], Any], param_group: dict[str, Any]) -> None:
+    add(resolve(param_group))
