@@ -1,9 +1,12 @@
 """A changed task is another task: whatever its numbers depend on is in its fingerprint."""
 
+import json
+import os
 import subprocess
 import sys
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -125,3 +128,163 @@ def test_what_contains_itself_ends() -> None:
     things: list[object] = [1]
     things.append(things)
     assert fingerprint(things) == fingerprint(things)
+
+
+UNSTEADY = """
+import collections, dataclasses, enum, functools, io, logging, os, pathlib, random, re, tempfile, threading, weakref
+import numpy as np, pandas, torch
+from torch import nn
+
+A, LIMIT = 1, 2
+WORDS = {"one", "two", "three", "four", "five"}
+TABLE = {word: len(word) for word in WORDS}
+LOCK, LOG, OPEN, FOLDER = threading.Lock(), logging.getLogger("mine"), open(os.devnull), tempfile.mkdtemp()
+THREAD = threading.Thread(target=print)
+GENERATORS = [np.random.default_rng(), random.Random(), torch.Generator(), (x for x in range(3))]
+os.rmdir(FOLDER)
+
+def relu(x):
+    return x.clamp(min=A)
+
+class Colour(enum.Enum):
+    RED = 1
+
+class Holds:
+    def __init__(self, value):
+        self.value, self.lock, self.log, self.call = value, threading.RLock(), LOG, self.method
+
+    def method(self):
+        return self.value * LIMIT
+
+class Slots:
+    __slots__ = ("left", "right")
+
+    def __init__(self, left, right):
+        self.left, self.right = left, right
+
+class Lazy:
+    @property
+    def twice(self):
+        return A + A
+
+@dataclasses.dataclass
+class Config:
+    rate: float = 0.5
+    call: object = relu
+    words: list = dataclasses.field(default_factory=lambda: [A])
+
+class Activated(nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f, self.linear, self.rate = f, nn.Linear(2, 2), A
+        nn.init.ones_(self.linear.weight), nn.init.zeros_(self.linear.bias)
+
+    def extra_repr(self):
+        return f"f={self.f}"
+
+    def forward(self, x):
+        return self.f(self.linear(x))
+
+@functools.singledispatch
+def each(x):
+    return A
+
+@each.register
+def _(x: int):
+    return LIMIT
+
+def wrapped(f):
+    @functools.wraps(f)
+    def inner(*args):
+        return f(*args)
+    return inner
+
+def log():
+    with LOCK:
+        LOG.info(OPEN, THREAD, FOLDER, os.environ)
+    return GENERATORS
+
+holder = Holds(A)
+ring = [A]
+ring.append({"self": ring})
+chain = None
+for _ in range(2000):
+    chain = (A, chain)
+EVERY = {
+    "partial": functools.partial(relu, A),
+    "bound": holder.method,
+    "instance": holder,
+    "slots": Slots(A, relu),
+    "property": Lazy(),
+    "dataclass": Config(rate=A),
+    "dataclass type": Config,
+    "network": Activated(relu),
+    "network of a lambda": Activated(lambda x: x + A),
+    "hook": (hooked := nn.Linear(1, 1), nn.init.ones_(hooked.weight), nn.init.ones_(hooked.bias),
+             hooked.register_forward_hook(lambda *_: A))[0],
+    "frozen": nn.Linear(1, 1).requires_grad_(False) and nn.Sequential(nn.Dropout(A / 4), nn.Flatten(A)),
+    "objects": np.array([relu, A, None, WORDS, holder], object),
+    "object in an object": np.array([[np.array([relu, A], object), 1]], object),
+    "frame": pandas.DataFrame({"a": [A], "b": [relu]}),
+    "labels": pandas.Series([1.0], index=[f"row {A}"]),
+    "masked": np.ma.masked_array([1, 2], [A == 1, False]),
+    "words": (lambda: WORDS, A),
+    "table": (lambda: TABLE, A),
+    "functions": {relu, each, wrapped, A},
+    "by function": {relu: A, wrapped: 2, each: 3},
+    "cache": functools.lru_cache(relu),
+    "wrapper": wrapped(relu),
+    "dispatch": each,
+    "resources": [log, A],
+    "reference": [weakref.ref(holder), A],
+    "builtin": [[A].append, str.lower, np.add, torch.relu, re.compile(f"a{A}"), collections.deque([A])],
+    "member": (Colour.RED, A),
+    "ring": ring,
+    "chain": chain,
+    "path": (pathlib.Path(FOLDER) / "x.csv", FOLDER + "/y.csv", f"{relu}", A),
+    "sparse": torch.eye(3).mul(A).to_sparse(),
+    "bfloat16": torch.ones(2, dtype=torch.bfloat16) * A,
+    "zero dimensions": torch.tensor(float(A)),
+    "no values": (torch.empty(2, device="meta"), A),
+    "counter": collections.Counter({"x": A}),
+    "device": (torch.device("cpu"), torch.float32, slice(A), range(A), A + 1j),
+}
+"""
+PRINT_EVERY = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import unsteady
+from gradprix.tasks._fingerprint import fingerprint
+print(json.dumps({name: fingerprint(each) for name, each in unsteady.EVERY.items()}))
+"""
+
+
+def every(folder: Path, text: str, hashed: str) -> dict[str, str]:
+    folder.mkdir()
+    (folder / "unsteady.py").write_text(text)
+    command = [sys.executable, "-B", "-c", PRINT_EVERY, str(folder)]
+    started = {**os.environ, "PYTHONHASHSEED": hashed, f"OF_{hashed}": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=started)
+    return dict(json.loads(done.stdout))
+
+
+def test_nothing_that_differs_between_two_processes_is_in_it_and_all_that_matters_is(tmp_path: Path) -> None:
+    first, second = (every(tmp_path / hashed, UNSTEADY, hashed) for hashed in ("1", "2"))
+    assert {name for name in first if first[name] != second[name]} == set()
+    changed = every(tmp_path / "changed", UNSTEADY.replace("A, LIMIT = 1, 2", "A, LIMIT = 3, 2"), "1")
+    assert {name for name in first if first[name] == changed[name]} == set()
+    helper = every(tmp_path / "helper", UNSTEADY.replace("x.clamp(min=A)", "x.clamp(max=A)"), "1")
+    follows = {"partial", "slots", "network", "objects", "object in an object", "frame", "functions", "by function"}
+    assert {name for name in first if first[name] != helper[name]} >= {*follows, "cache", "wrapper", "dataclass"}
+
+
+def test_a_module_of_a_module_is_followed_and_what_is_not_used_is_not() -> None:
+    package, inner = ModuleType("package"), ModuleType("package.inner")
+    package.__dict__.update(inner=inner, other=1, __path__=["/home/me/package"])  # without a file of its own
+    inner.__dict__.update(constant=1, __file__="/home/me/package/inner.py")
+    free = eval("lambda: package.inner.constant", {"package": package})
+    before = fingerprint(free)
+    package.__dict__["other"] = 2
+    assert fingerprint(free) == before
+    inner.__dict__["constant"] = 2
+    assert fingerprint(free) != before

@@ -1,19 +1,37 @@
 """A hash of what a task is, down to the code of its functions: a changed task is never taken for the old one."""
 
+import collections
 import functools
 import hashlib
+import os
+import re
 import sys
 import sysconfig
-from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 PLAIN = frozenset(vars(nn.Module()))
 STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
 OURS = str(Path(__file__).parents[1])
+RESOURCES = frozenset(
+    "_thread threading _io io logging socket ssl selectors subprocess multiprocessing concurrent asyncio queue "
+    "sqlite3 mmap weakref _weakref _weakrefset contextvars tempfile random _random itertools".split()
+)
+"""Modules whose objects belong to a process: they have no value that another process could have as well."""
+GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, torch.Generator)
+EXACT = frozenset(map(type, (None, True, 1, 1.0, 1j, b"", ..., NotImplemented)))
+DEEP = 100
+"""Objects within each other that are followed."""
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+TEMPORARY = tempfile.gettempdir().rstrip("/\\")
 
 
 def fingerprint(*things: Any) -> str:
@@ -23,71 +41,194 @@ def fingerprint(*things: Any) -> str:
 
     Args:
         *things: text, numbers, tensors, arrays, functions, classes, networks, and tuples, lists, sets and mappings of
-            these. Of anything else, its attributes.
+            these. Of any other object, what it would be pickled as, or else its attributes; of one that belongs to
+            its process, such as a lock, an open file or a random generator, its type alone.
     """
-    digest, known = hashlib.sha256(), set[int]()
+    digest, seen = hashlib.sha256(), dict[int, Any]()
     for thing in things:
-        digest.update(repr(_described(thing, (), known)).encode())
+        digest.update(repr(_described(thing, (), seen)).encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _described(thing: Any, inside: tuple[int, ...], known: set[int]) -> Any:
-    """The thing as plain text and tuples; code that was seen, and what is inside itself, is only named."""
-    if isinstance(thing, str | bytes | int | float | bool | None):
+def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any:
+    """Describe an object as plain text and tuples.
+
+    Args:
+        thing: the object.
+        inside: the identities of the objects that contain it.
+        seen: code and instances that have been described, by identity, kept alive so that no identity is used twice.
+            They and containers of themselves are only named.
+    """
+    kind = type(thing)
+    if kind in EXACT:
         return thing
+    if kind is str or len(inside) > DEEP:
+        return _text(thing) if kind is str else kind.__qualname__
     if isinstance(thing, FunctionType | type | ModuleType):
-        name = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing.__name__)}"
-        if id(thing) in known or _of_a_library(thing):
-            return name
-        known.add(id(thing))
+        if _of_a_library(thing):
+            return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing.__name__)}"
+        if id(thing) in seen:
+            return _name(thing)
+        seen[id(thing)] = thing
     if id(thing) in inside:
         return "itself"
     inside = (*inside, id(thing))
 
     def below(other: Any) -> Any:
-        return _described(other, inside, known)
+        return _described(other, inside, seen)
+
+    def unordered(others: Iterable[Any]) -> list[Any]:
+        """Objects beside their descriptions, in an order that no hash and no address decides."""
+        each = [(_described(o, inside, seen if isinstance(o, str | int) else dict(seen)), o) for o in others]
+        return sorted(each, key=lambda pair: repr(pair[0]))
 
     match thing:
+        case str() | int() | float() | complex() | bytes():  # of a class of their own, as members of enumerations
+            if isinstance(thing, str):
+                return below(kind), _text(thing)
+            plain = next(each for each in (int, float, complex, bytes) if isinstance(thing, each))
+            return below(kind), plain.__repr__(thing)
         case Tensor():
-            return str(thing.dtype), _bytes(thing.detach().cpu().contiguous().numpy())
+            return _tensor(thing)
+        case np.ndarray() | np.generic():
+            return kind.__qualname__, _array(np.asarray(thing), below), _array(np.asarray(np.ma.getmask(thing)), below)
         case nn.Module():
-            own = [m for m in thing.modules() if not type(m).__module__.startswith("torch.")]
-            kept = [below({name: x for name, x in vars(m).items() if name not in PLAIN}) for m in own]
-            return str(thing), [below(type(m)) for m in own], kept, [below(t) for t in thing.state_dict().values()]
+            return _network(thing, below)
         case CodeType():
             return thing.co_code, thing.co_names, [below(constant) for constant in thing.co_consts]
         case FunctionType():
-            cells = [below(cell.cell_contents) for cell in thing.__closure__ or ()]
+            cells = [below(_content(cell)) for cell in thing.__closure__ or ()]
             used = [below(value) for value in _used(thing.__code__, thing.__globals__)]
-            return below(thing.__code__), below(thing.__defaults__), below(thing.__kwdefaults__), cells, used
+            given = below(thing.__defaults__), below(thing.__kwdefaults__), below(vars(thing))
+            return below(thing.__code__), *given, cells, used
         case MethodType():
             return below(thing.__func__), below(thing.__self__)
         case functools.partial():
-            return below(thing.func), below(thing.args), below(thing.keywords)
+            return below(thing.func), below(thing.args), below(thing.keywords), below(vars(thing))
+        case property():
+            return [below(each) for each in (thing.fget, thing.fset, thing.fdel)]
         case type():
-            plain = {key: value for key, value in vars(thing).items() if not (key[:2] == key[-2:] == "__")}
-            written = [vars(thing).get(name) for name in ("__init__", "__call__", "__len__", "__getitem__", "__iter__")]
-            return thing.__qualname__, [below(base) for base in thing.__bases__], below(plain), below(written)
-        case ModuleType() | BuiltinFunctionType():
-            return thing.__name__
-        case tuple() | list():
-            return [below(each) for each in thing]
-        case dict():
-            return [(key, below(value)) for key, value in thing.items()]
+            written = {name: value for name, value in vars(thing).items() if _is_written(name, value)}
+            return thing.__qualname__, [below(base) for base in thing.__bases__], below(written)
+        case ModuleType():
+            return _name(thing)
+        case BuiltinFunctionType():
+            own = thing.__self__
+            return thing.__qualname__, _name(own) if isinstance(own, ModuleType) else below(own)
+        case torch.dtype() | torch.device() | torch.layout() | torch.memory_format() | np.dtype():
+            return str(thing)
+        case PurePath():
+            return "path", _text(str(thing))
+        case tuple() | list() | collections.deque():
+            return below(kind), [below(each) for each in thing]
+        case collections.OrderedDict():
+            return below(kind), [(below(key), below(value)) for key, value in thing.items()]
+        case dict() | MappingProxyType():
+            return below(kind), [(key, below(thing[name])) for key, name in unordered(thing)]
         case set() | frozenset():
-            return sorted(repr(below(each)) for each in thing)
-    if hasattr(thing, "__wrapped__"):  # a cache round a function
-        return below(thing.__wrapped__)
-    if hasattr(thing, "__array__"):  # arrays, data frames
-        return type(thing).__qualname__, _bytes(np.asarray(thing))
-    return below(type(thing)), below(getattr(thing, "__dict__", {}))
+            return below(kind), [key for key, _ in unordered(thing)]
+    for within in ("py_func", "__wrapped__"):  # a compiled function, a cache round a function
+        if hasattr(kind, within) or within in getattr(thing, "__dict__", {}):
+            return kind.__qualname__, below(getattr(thing, within))
+    if hasattr(kind, "__array__"):  # data frames and their like, with their labels
+        labels = [below(np.asarray(getattr(thing, name))) for name in ("columns", "index") if hasattr(thing, name)]
+        return kind.__qualname__, _array(np.asarray(thing), below), labels
+    if kind.__module__ == "torch._ops":
+        return str(thing)
+    if _belongs_to_its_process(thing):
+        return below(kind)
+    if id(thing) in seen:
+        return kind.__qualname__
+    seen[id(thing)] = thing
+    return below(kind), _state(thing, below)
 
 
-def _used(code: CodeType, names: dict[str, Any]) -> list[Any]:
+def _text(text: str) -> str:
+    """A text without what another process would have otherwise: addresses in memory, temporary files."""
+    text = str.__str__(text)
+    if text.startswith(TEMPORARY) and text[len(TEMPORARY) : len(TEMPORARY) + 1] in ("/", "\\"):
+        return "a temporary path"
+    return ADDRESS.sub("at an address", text)
+
+
+def _name(thing: Any) -> str:
+    """The name of code that is not a library's, without that of its module, which depends on how it was loaded."""
+    if isinstance(thing, ModuleType):
+        return thing.__name__ if _of_a_library(thing) else "module"
+    return str(thing.__qualname__)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # of a name that has no value yet
+        return None
+
+
+def _is_written(name: str, value: Any) -> bool:
+    """Whether a class's attribute is of its author's making, and not Python's."""
+    code = (FunctionType, classmethod, staticmethod, property)
+    return not name[:2] == name[-2:] == "__" or isinstance(value, code)
+
+
+def _belongs_to_its_process(thing: Any) -> bool:
+    roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
+    return isinstance(thing, (*GENERATORS, type(os.environ))) or bool(roots & RESOURCES)
+
+
+def _state(thing: Any, below: Any) -> Any:
+    """Describe an object by what it would be pickled as, or else by its attributes; nothing where it has neither."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made: Any = thing.__reduce_ex__(2)
+        if isinstance(made, str):
+            return made
+        parts = [list(part) if isinstance(part, Iterator) else part for part in made]
+    except Exception:  # it cannot be pickled
+        parts = [getattr(thing, "__dict__", None)]
+    return [below(part) for part in parts]
+
+
+def _tensor(thing: Tensor) -> Any:
+    about = str(thing.dtype), str(thing.layout), tuple(thing.shape), thing.requires_grad
+    try:
+        plain = thing.detach().cpu()
+        if plain.layout != torch.strided:
+            sparse = plain.to_sparse().coalesce()
+            return about, _tensor(sparse.indices()), _tensor(sparse.values())
+        raw = plain.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # without values, or quantized
+        return about
+    return about, hashlib.sha256(raw.data).hexdigest()
+
+
+def _array(array: np.ndarray[Any, Any], below: Any) -> Any:
+    if array.dtype.hasobject:
+        return array.shape, str(array.dtype), [below(each) for each in array.ravel().tolist()]
+    return array.shape, str(array.dtype), hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _network(network: nn.Module, below: Any) -> Any:
+    """Describe a network: the modules in it, their settings and hooks, parameters and buffers."""
+    modules = []
+    for name, module in network.named_modules():
+        settings = {key: value for key, value in vars(module).items() if key not in PLAIN}
+        hooks = {
+            key: list(each.values()) for key, each in vars(module).items() if key in PLAIN and "_hooks" in key and each
+        }
+        modules.append((name, below(type(module)), below(settings), below(hooks)))
+    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    return modules, [(name, below(tensor)) for name, tensor in tensors]
+
+
+def _used(code: CodeType, names: Mapping[str, Any]) -> list[Any]:
     """What a function's code finds by name: globals, and attributes of modules that are no library's."""
     found = [names[name] for name in code.co_names if name in names]
-    for module in [each for each in found if isinstance(each, ModuleType) and not _of_a_library(each)]:
-        found += [getattr(module, name) for name in code.co_names if hasattr(module, name)]
+    for each in found:  # which grows: modules of modules
+        if isinstance(each, ModuleType) and not _of_a_library(each):
+            more = [vars(each)[name] for name in code.co_names if name in vars(each)]
+            found += [one for one in more if not any(one is other for other in found)]
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             found += _used(inner, names)
@@ -96,15 +237,11 @@ def _used(code: CodeType, names: dict[str, Any]) -> list[Any]:
 
 def _of_a_library(thing: Any) -> bool:
     """Whether its code is the standard library's, an installed package's, or ours but for the tasks."""
-    module = thing if isinstance(thing, ModuleType) else sys.modules.get(thing.__module__)
-    file = getattr(module, "__file__", None)
+    module = thing if isinstance(thing, ModuleType) else sys.modules.get(str(thing.__module__))
+    folders = list(getattr(module, "__path__", ()))  # all that a package without an __init__.py has
+    file = getattr(module, "__file__", None) or (folders or [None])[0]
     if file is None:
         return module is not None and module.__name__ != "__main__"
     if file.startswith(OURS):
         return not file.startswith(str(Path(OURS) / "tasks"))
     return file.startswith(STANDARD) or bool({"site-packages", "dist-packages"} & set(Path(file).parts))
-
-
-def _bytes(array: np.ndarray[Any, Any]) -> Any:
-    raw = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
-    return array.shape, str(array.dtype), hashlib.sha256(raw).hexdigest()
