@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ._streams import echo
+
 
 def app(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 for any port that is free.")] = 8050,
@@ -27,7 +29,7 @@ def app(
     from gradprix.show.app import LOOPBACK, serve
 
     def ready(address: str) -> None:
-        typer.echo(f"gradprix app at {address} (Ctrl-C to stop)")
+        echo(f"gradprix app at {address} (Ctrl-C to stop)")
         if host not in LOOPBACK:
             typer.echo(f"gradprix: whoever can reach {host} can start races on this machine.", err=True)
 
@@ -35,4 +37,4 @@ def app(
         try:
             serve(port, host, open_, runs, ready)
         except KeyboardInterrupt:
-            typer.echo("Stopped.")
+            echo("Stopped.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._streams import echo
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -43,7 +45,7 @@ def claims(
     with usage(), watched() as watch:
         records = [result.to_dict() for result in run([claim.id for claim in chosen], quick, watch)]
     if as_json:
-        typer.echo(json.dumps(records, indent=1, allow_nan=False))
+        echo(json.dumps(records, indent=1, allow_nan=False))
     elif ids:
         for record in records:
             console().print(whole(record, quick))

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ._streams import Command, echo
+
 app = typer.Typer(
     help="The data sets of the built-in tasks: what there is, and fetching it before going offline.",
     epilog="Before you go offline: gradprix data fetch",
@@ -14,7 +16,7 @@ app = typer.Typer(
 # `usage` comes from the command line that this is part of, and what is heavy loads when it is needed.
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON and nothing else.")] = False,
 ) -> None:
@@ -32,7 +34,7 @@ def list_(
 
     if as_json:
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo(json.dumps(rows, indent=1))
         return
     table = _console._table("name", "what it is", "MB", "state", "licence", "origin", right=(2,))
     for each in ARCHIVES.values():
@@ -43,7 +45,7 @@ def list_(
         console.print(f"\nKept in {folder}. GRADPRIX_CACHE sets another place.", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(
     names: Annotated[
         list[str] | None,
@@ -69,14 +71,14 @@ def fetch(
             megabytes = sum(each.size for each in missing) / 1e6
             typer.echo(f"To fetch: {', '.join(each.name for each in missing)}, {megabytes:.1f} MB in all.", err=True)
         for each in wanted:
-            typer.echo(f"{each.name}  {each.fetch()}")
+            echo(f"{each.name}  {each.fetch()}")
 
 
-@app.command()
+@app.command(cls=Command)
 def path(name: Annotated[str, typer.Argument(help="A data set, see `gradprix data list`.")]) -> None:
     """Print where a data set's archive is kept, once it was fetched and found sound."""
     from gradprix.cli import usage
     from gradprix.tasks._archives import DataError, archive
 
     with usage(DataError):
-        typer.echo(archive(name).path())
+        echo(archive(name).path())

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ._streams import echo
+
 
 def explain(
     name: Annotated[
@@ -28,7 +30,7 @@ def explain(
             put(html, _explained.page(found).encode())
     _console.console().print(_explained.terminal(found))
     if html is not None:
-        typer.echo(f"\nThe page: {html}")
+        echo(f"\nThe page: {html}")
 
 
 def _setting(text: str) -> tuple[str, float | bool]:

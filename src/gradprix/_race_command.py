@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ._flags import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._streams import echo
 
 if TYPE_CHECKING:
     from gradprix.race import Engine, Plan, Result
@@ -196,7 +197,7 @@ def race(
         if minutes is not None:
             made, seconds = fitted(made, minutes, where, None if plan else folder)
         if plan and as_json:
-            typer.echo(json.dumps(made.describe(), indent=1))
+            echo(json.dumps(made.describe(), indent=1))
             return
         if plan:
             seconds = seconds or estimate(made, measured(made, where))
@@ -238,6 +239,6 @@ def finish(result: "Result", as_json: bool) -> None:
     with usage(OSError):
         write_report(result)
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+        echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
     else:
         _console.console().print(_console.answer(result))

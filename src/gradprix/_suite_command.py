@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ._flags import Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._streams import echo
 
 PAGE, SUMMARY = "suite.html", "suite.json"
 
@@ -66,6 +67,6 @@ def suite(
         put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
         put(out / PAGE, suite_page(summary).encode())
     if as_json:
-        typer.echo(json.dumps(summary, indent=1))
+        echo(json.dumps(summary, indent=1))
         return
     _console.console().print(_console.suite(summary, out / PAGE))

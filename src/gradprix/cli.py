@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from gradprix import _app_command, _data_command
+from gradprix import _app_command, _data_command, _signals, _streams
 from gradprix._claims_command import claims
 from gradprix._explain_command import explain
 from gradprix._race_command import finish, race
+from gradprix._streams import Command, echo
 from gradprix._suite_command import suite
 
 app = typer.Typer(
@@ -32,9 +33,9 @@ def usage(*mistakes: type[Exception]) -> Iterator[None]:
     except mistakes as error:
         typer.echo(f"gradprix: {error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _signals.Stopped) as stop:
         typer.echo("gradprix: stopped. What is finished is kept; the same command goes on from there.", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(stop, "code", 130)) from None
 
 
 def version(wanted: bool) -> None:
@@ -53,10 +54,10 @@ def options(
     """Which optimizer should train my network, and why?"""
 
 
-app.command()(race)
+app.command(cls=Command)(race)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(
     what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Both when left out.")] = None,
     problem: Annotated[
@@ -77,7 +78,7 @@ def list_(
         _console.console().print(_console.tasks())
 
 
-@app.command()
+@app.command(cls=Command)
 def new(
     file: Annotated[Path, typer.Argument(help="The file to write, such as task.py.")],
     loop: Annotated[bool, typer.Option("--loop", help="A training loop instead of a task.")] = False,
@@ -85,7 +86,7 @@ def new(
     """Write a working example of a task of your own, to change."""
     from importlib.resources import files
 
-    text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text()
+    text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text("utf-8")
     with usage(ValueError, OSError):
         if file.suffix != ".py":
             raise ValueError(f"{file}: give a name that ends in .py.")
@@ -94,10 +95,10 @@ def new(
         with open(file, "x", encoding="utf-8") as out:
             out.write(text.replace("FILE", file.name))
     what = f"{file}:train --direction max" if loop else str(file)
-    typer.echo(f"Wrote {file}, which works as it is: gradprix race {what}")
+    echo(f"Wrote {file}, which works as it is: gradprix race {what}")
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
     png: Annotated[
@@ -118,7 +119,7 @@ def report(
     finish(result, as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
     to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="The form of the files.")] = "csv",
@@ -129,15 +130,25 @@ def export(
 
     with usage(JournalError, FileNotFoundError, ValueError, OSError):
         for file in load(folder).export(to, out):
-            typer.echo(file)
+            echo(file)
 
 
-app.command()(suite)
-app.command("app")(_app_command.app)
-app.command()(explain)
-app.command()(claims)
+app.command(cls=Command)(suite)
+app.command("app", cls=Command)(_app_command.app)
+app.command(cls=Command)(explain)
+app.command(cls=Command)(claims)
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    _streams.prepare()
+    _signals.listen()
+    try:
+        app()
+        code: int | str | None = 0
+    except SystemExit as end:
+        code = end.code
+    except _signals.Stopped as stop:  # outside of what a user hears of
+        code = stop.code
+    left = _streams.close()
+    _signals.end_soon(left if code in (0, None) else code if isinstance(code, int) else 1)

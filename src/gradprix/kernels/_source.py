@@ -74,7 +74,7 @@ def kernel_source(split: Split, stored: str) -> str:
     lines.append(f"        chunk({arguments})")
     lines += ["    set_control(before)"] * x86
     header = f'"""Made by gradprix from the rule {split.rule}, for {stored}."""\n'
-    return "\n".join([header, PARTS.read_text(), "", *lines, ""])
+    return "\n".join([header, PARTS.read_text("utf-8"), "", *lines, ""])
 
 
 def _body(split: Split, half: bool) -> list[str]:

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gradprix._streams import results
 from gradprix.race import ENTRIES, REPORT, Plan, Result
 from gradprix.race._answer import counted, listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
@@ -21,8 +22,9 @@ from ._evidence import evidence, first_choices
 
 def console(stderr: bool = False) -> Console:
     """A console that wraps nothing when its output is not a terminal, so that lines can be pasted and searched."""
-    found = Console(highlight=False, stderr=stderr)
-    return found if found.is_terminal else Console(highlight=False, stderr=stderr, width=200)
+    file = None if stderr else results()
+    found = Console(highlight=False, stderr=stderr, file=file)
+    return found if found.is_terminal else Console(highlight=False, stderr=stderr, file=file, width=200)
 
 
 def answer(result: Result) -> RenderableType:

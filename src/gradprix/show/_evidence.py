@@ -19,7 +19,7 @@ def evidence(file: Path = EVIDENCE) -> dict[str, Any]:
     """
     if not file.exists():
         raise ValueError("there is no suite of all tasks to tell from: python benchmarks/suite.py makes it.")
-    found: dict[str, Any] = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return found
 
 

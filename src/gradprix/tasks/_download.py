@@ -43,7 +43,7 @@ def download(package: str, version: str, sha256: str, source: bool, folder: Path
         env={**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     brought = list(out.glob("*"))

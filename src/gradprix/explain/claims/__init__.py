@@ -124,7 +124,7 @@ def committed(file: Path = RESULTS) -> dict[str, Any]:
     """
     if not file.exists():
         raise ValueError("no run of the claims is kept: python benchmarks/claims.py makes one.")
-    found: dict[str, Any] = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return found
 
 

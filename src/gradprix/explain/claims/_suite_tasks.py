@@ -34,7 +34,7 @@ def evidence(file: Path = FILE) -> Evidence:
     """
     if not file.exists():
         raise ValueError("this claim is about many tasks, and no suite of them is kept: python benchmarks/suite.py")
-    found: Evidence = json.loads(file.read_text())
+    found: Evidence = json.loads(file.read_text("utf-8"))
     if len(found["tasks"]) < FEWEST:
         raise ValueError(
             f"the suite has {len(found['tasks'])} tasks, and a claim about many needs {FEWEST}: "

@@ -11,8 +11,8 @@ from typing import Any
 from .._plan import Plan, made_by, versions
 from ._connect import EngineError, connect, found, job, ours
 from ._engine import WorkerError
-from ._local import environment
 from ._parcel import Places, call, folders, packed, project, with_examples
+from ._processes import environment
 
 FRESH = 2.0
 """Seconds for which what is known of the machines holds."""

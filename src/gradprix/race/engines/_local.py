@@ -1,15 +1,9 @@
 """Lanes in processes of this machine."""
 
-import contextlib
-import math
 import os
-import signal
-import sys
 import tempfile
-import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count
@@ -18,8 +12,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
-from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
@@ -29,6 +21,7 @@ from .._trial import Outcome, Trial
 from ..lanes._network import Form
 from ..lanes._width import Shape, shape
 from ._engine import Engine, Found, WorkerError, answered, train
+from ._processes import workers
 from ._schedule import LOSSES, Part
 
 KILLED = (
@@ -74,8 +67,8 @@ class Local(Engine):
         """What a function answers in so many worker processes at once."""
         for death in count(1):
             try:
-                workers = _workers(self.processes)
-                jobs = [workers.submit(_at_home, function, args) for _ in range(count_)]
+                executor = workers(self.processes)
+                jobs = [executor.submit(_at_home, function, args) for _ in range(count_)]
                 return [job.result() for job in jobs]
             except TerminatedWorkerError as error:
                 if death == LOSSES:
@@ -96,7 +89,7 @@ class Local(Engine):
         self._slots[part] = slot
         task, how = part.work.about
         args = (task, part.trials, how, Path(str(self._shares.filename)), slot)
-        self._executor = _workers(self.workers)
+        self._executor = workers(self.workers)
         self._jobs[self._executor.submit(_at_home, _work, args)] = part
 
     def ended(self, seconds: float) -> list[tuple[Part, Found]]:
@@ -130,60 +123,6 @@ class Local(Engine):
 def _unsent(error: BrokenProcessPool) -> WorkerError:
     why = str(error.__cause__ or error).strip().splitlines()[-1]
     return WorkerError(f"the task or an optimizer cannot be sent to another process: {why}")
-
-
-def _workers(processes: int) -> Any:
-    """Processes that are kept for the next lanes."""
-    # Where modules are found, too: another environment means other processes, so that what is new is found.
-    env = {**environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with _deaf():
-        made = get_reusable_executor(processes, timeout=60, env=env, initializer=_get_ready, initargs=(os.getpid(),))
-        made.submit(int)  # it starts them
-    return made
-
-
-def environment() -> dict[str, str]:
-    """What a worker must find in its environment when it starts."""
-    fast = "AVX2,STRICT" if torch.backends.cpu.get_cpu_capability().startswith("AVX") else "COMPATIBLE"
-    return {
-        # Products of matrices must round alike wherever in memory their rows begin. MKL does so when it is told to, as
-        # it is loaded.
-        "MKL_CBWR": os.environ.get("MKL_CBWR", fast),
-        # Memory of large tensors stays with the process: given back after each operation and taken anew, the system
-        # clears every page of it, which takes longer than many operations (glibc; unknown names are ignored).
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(2**40),
-        "MALLOC_TOP_PAD_": str(2**26),
-    }
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that start meanwhile never hear Ctrl-C: it is for this one, which ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _get_ready(parent: int) -> None:
-    """Import, in all workers at once, what the first job would; that pickle asks for this function has done it.
-
-    Args:
-        parent: the process without which there is nothing to work for.
-    """
-
-    def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
 
 
 def _at_home(function: Callable[..., Any], args: Sequence[Any]) -> Any:

@@ -173,7 +173,7 @@ def _remembered() -> dict[str, list[int]]:
     folder = cache_folder("shapes")
     with suppress(OSError, ValueError):
         if folder is not None:
-            return dict(json.loads((folder / "shapes.json").read_text()))
+            return dict(json.loads((folder / "shapes.json").read_text("utf-8")))
     return {}
 
 
