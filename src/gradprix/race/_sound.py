@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from gradprix.tasks._stream import Stream
 from gradprix.tasks._task import called_with, first_line
 
 from ._after import kept
+from .lanes._outputs import Output, combine
 
 JUDGED = 256
 """Validation examples that the metric is tried on."""
@@ -75,11 +77,18 @@ def sound(task: Task) -> None:
     if not any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()):
         raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
     model.eval()
-    inputs, targets = tree_map(lambda x: x[0], data.take(split.valid[:JUDGED][None]))
-    args, kwargs = called_with(inputs)
-    with torch.no_grad():
-        output = tried(f"its model fails in eval() ({given})", lambda: model(*args, **kwargs))
-    score = tried("its metric fails", lambda: float(task.metric.score(output, targets)))
+    # Two batches of different sizes, so that the metric is tried on outputs that are combined as in a race.
+    judged = split.valid[:JUDGED]
+    index = [part for part in (judged[: len(judged) // 2 + 1], judged[len(judged) // 2 + 1 :]) if len(part)]
+    outputs = []
+    for part in index:
+        args, kwargs = called_with(tree_map(lambda x: x[0], data.take(part[None]))[0])
+        with torch.no_grad():
+            output = tried(f"its model fails in eval() ({given})", partial(model, *args, **kwargs))
+        outputs.append(Output.of(output).usable())
+    found = tried("its outputs of two batches differ", lambda: combine(outputs, [len(part) for part in index]).whole)
+    targets = tree_map(lambda x: x[0], data.take(judged[None]))[1]
+    score = tried("its metric fails", lambda: float(task.metric.score(found, targets)))
     if not math.isfinite(score):
         raise refuse(f"its metric is {score}, not a finite number.")
 

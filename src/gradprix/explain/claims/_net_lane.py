@@ -142,14 +142,15 @@ class Training:
         """
         with quiet():
             _, outputs, targets = self.lane.outputs(part)
-        each = functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+        stacked = torch.stack([output.whole for output in outputs])
+        each = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
         return each.view(targets.shape)[: self.count].double()
 
     def right(self, part: Tensor) -> Tensor:
         """Which of some examples each network answers rightly, `[networks, examples]`."""
         with quiet():
             _, outputs, targets = self.lane.outputs(part)
-        answers: Tensor = outputs.argmax(-1) == targets
+        answers: Tensor = torch.stack([output.whole.argmax(-1) for output in outputs]) == targets
         return answers[: self.count]
 
     def metrics(self, part: Tensor) -> list[float]:

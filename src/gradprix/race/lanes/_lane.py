@@ -24,6 +24,7 @@ from .._after import kept
 from .._trial import Outcome, Trial, form
 from ._examples import near
 from ._network import Apart, Form, Together, quiet
+from ._outputs import Combined, combine
 from ._steppers import Steppers
 
 STACKED = Form()
@@ -168,35 +169,37 @@ class Lane:
         loss, outputs, targets = self.outputs(part)
         return loss, self.scores(outputs, targets)
 
-    def scores(self, outputs: Any, targets: Any, examples: slice = slice(None)) -> list[float]:
+    def scores(self, outputs: Sequence[Combined], targets: Any, examples: slice | None = None) -> list[float]:
         """Each network's metric, of some of the examples it was evaluated on."""
-        rows = [
-            [tree_map(lambda x, row=row: x[row, examples], part) for part in (outputs, targets)]
-            for row in range(len(self.rows))
-        ]
-        return [float(self.task.metric.score(*row)) for row in rows]
+        found = []
+        for row, output in enumerate(outputs):
+            chosen = output.whole if examples is None else output.part(examples)
+            wanted = tree_map(lambda x, row=row: x[row, slice(None) if examples is None else examples], targets)
+            found.append(float(self.task.metric.score(chosen, wanted)))
+        return found
 
     @torch.no_grad()
-    def outputs(self, part: Tensor) -> tuple[list[float], Any, Any]:
-        """Each network's loss on its own examples, `[seeds, examples]`, its outputs for them, and their targets.
+    def outputs(self, part: Tensor) -> tuple[list[float], list[Combined], Any]:
+        """Each network's loss on its own examples, `[seeds, examples]`, its output for them, and their targets.
 
         All are on the CPU, where metrics are computed.
         """
         if self.steppers is not None:
             self.steppers.turn("eval")
         at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
-        outputs, targets, losses = [], [], []
+        outputs, targets, losses, sizes = [], [], [], []
         for index in torch.split(part, at_once, dim=1):
             inputs, wanted = self.batch(index)
-            output, loss = placed(self.network.outputs(self.leaves, self.rest, inputs, wanted), CPU)
+            output, loss = self.network.outputs(self.leaves, self.rest, inputs, wanted)
             outputs.append(output)
             targets.append(placed(wanted, CPU))
-            losses.append(loss.double() * index.shape[1])
+            sizes.append(index.shape[1])
+            losses.append(placed(loss, CPU).double() * sizes[-1])
         if self.steppers is not None:
             self.steppers.turn("train")
         loss = torch.stack(losses).sum(0) / part.shape[1]
-        found = [tree_map(lambda *parts: torch.cat(parts, dim=1), *parts) for parts in (outputs, targets)]
-        return loss.tolist(), found[0], found[1]
+        combined = [combine(batches, sizes) for batches in zip(*outputs, strict=True)]
+        return loss.tolist(), combined, tree_map(lambda *parts: torch.cat(parts, dim=1), *targets)
 
     def batch(self, index: Tensor) -> tuple[Any, Any]:
         """The examples of each row: taken once for each seed and dealt out, where seeds are shared."""

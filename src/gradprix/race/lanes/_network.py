@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
-from gradprix._device import CPU, exact
+from gradprix._device import CPU, exact, placed
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._task import called_with
 
 from ._noise import Noise, lent
+from ._outputs import Output
 from ._program import Program, program
 from ._stacking import stacking
 
@@ -74,9 +75,9 @@ class Together:
         losses, *gradients = self._run("train", leaves, rest, inputs, targets)
         return losses, gradients
 
-    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
-        """The outputs of each row and its loss."""
-        found: tuple[Any, Tensor] = self._run("score", leaves, rest, inputs, targets)
+    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
+        """The output of each row, on the CPU, and its loss."""
+        found: tuple[list[Output], Tensor] = self._run("score", leaves, rest, inputs, targets)
         return found
 
     def keep(self, index: Tensor) -> None:
@@ -139,17 +140,19 @@ class Apart:
         self._place(leaves, rest)
         return torch.stack(losses), list(gradients)
 
-    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[Any, Tensor]:
-        """The outputs of each row and its loss."""
+    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
+        """The output of each row, on the CPU, and its loss."""
         outputs, losses = [], []
         self._place(leaves, rest)
         for row, model in enumerate(self.models):
             model.eval()
             with lent(self.luck[row], self.device), torch.no_grad():
-                outputs.append(self._output(model, row, inputs))
-                losses.append(self.task.loss(outputs[-1], tree_map(itemgetter(row), targets)))
+                output = self._output(model, row, inputs)
+                losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
+            own = Output.of(output).usable()
+            outputs.append(Output(placed(own.leaves, CPU), own.build))
         self._place(leaves, rest)
-        return tree_map(lambda *parts: torch.stack(parts), *outputs), torch.stack(losses)
+        return outputs, torch.stack(losses)
 
     def keep(self, index: Tensor) -> None:
         """Go on with some of the rows alone."""

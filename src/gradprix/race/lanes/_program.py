@@ -5,7 +5,7 @@ done once: what comes of it is a graph of plain operations on stacked tensors, w
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,18 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.fx import GraphModule
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from gradprix._device import CPU, placed
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, luck
 from gradprix.tasks._task import called_with
 
 from ._noise import Noise
+from ._outputs import Output
 from ._recorder import Recorder, peak, tidy
 from ._script import scripted
 from ._stacking import stacked
 
 Like = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
+TENSOR = object()
+"""In the place of a tensor among the leaves of an output."""
 STEADY: set[tuple[Task, str]] = set()
 """Tasks of which it is known that they do the same each time they run."""
 
@@ -38,19 +42,28 @@ class Program:
         graph: the operations, on a list of tensors.
         noise: whether they draw random numbers.
         peak: about how many bytes it holds at most while it runs, besides what it is given.
-        outputs: how the outputs are put together.
+        outputs: the output of a model, with `TENSOR` for each tensor that the graph computes; None for a graph of
+            gradients.
     """
 
     graph: Callable[..., Sequence[Any]]
     noise: bool
     peak: int
-    outputs: Any
+    outputs: Output | None
 
     def __call__(self, noise: Noise | None, *args: Tensor) -> Any:
         """Run it, with random numbers from `noise`."""
         with torch.no_grad():
             results = self.graph(*args, *[noise] * self.noise)
-        return results if self.outputs is None else tree_unflatten(results, self.outputs)
+        if self.outputs is None:
+            return results
+        *stacks, losses = results
+        rows = zip(*(x.unbind() for x in placed(stacks, CPU)), strict=True) if stacks else [()] * len(losses)
+        return [self._output(self.outputs, iter(row)) for row in rows], losses
+
+    @staticmethod
+    def _output(template: Output, tensors: Iterator[Tensor]) -> Output:
+        return Output([next(tensors) if leaf is TENSOR else leaf for leaf in template.leaves], template.build)
 
 
 @lru_cache(maxsize=64)
@@ -62,7 +75,7 @@ def program(
     Args:
         task: the problem.
         what: `"train"` for `[losses, *gradients]`, with None for a leaf that nothing uses; `"score"` for
-            `(outputs, losses)`.
+            `(output of each row, losses)`.
         names: of the leaves (what gradients are wanted of), then of the other parameters and of the buffers.
         leaves: how many of the names are leaves.
         like: the stacked shape, the dtype and the device of each of these, then of inputs and targets.
@@ -112,7 +125,7 @@ class _Step:
     names: tuple[str, ...]
     leaves: int
     spec: TreeSpec
-    outputs: TreeSpec | None = None
+    outputs: Output | None = None
 
     def train(self, *args: Tensor) -> Any:
         """Losses, and the gradient of each leaf."""
@@ -124,16 +137,21 @@ class _Step:
         return [losses, *(None if g is None else g.contiguous() for g in gradients)]
 
     def score(self, *args: Tensor) -> Any:
-        """Outputs and losses, flat."""
+        """The tensors of the outputs, and the losses."""
         with torch.no_grad():
-            found = vmap(self._scored, randomness="different")(*self._sorted(args))
-        flat, self.outputs = tree_flatten(found)
-        return flat
+            stacks, losses = vmap(self._score, randomness="different")(*self._sorted(args))
+        return [*stacks, losses]
 
     def _sorted(self, args: Sequence[Tensor]) -> tuple[dict[str, Tensor], Any, Any]:
         count = len(self.names)
         inputs, targets = tree_unflatten(args[count:], self.spec)
         return dict(zip(self.names, args[:count], strict=True)), inputs, targets
+
+    def _score(self, tensors: dict[str, Tensor], inputs: Any, targets: Any) -> tuple[list[Tensor], Any]:
+        output, loss = self._scored(tensors, inputs, targets)
+        found = Output.of(output).usable()
+        self.outputs = Output([TENSOR if isinstance(x, Tensor) else x for x in found.leaves], found.build)
+        return [x for x in found.leaves if isinstance(x, Tensor)], loss
 
     def _losses(self, tensors: dict[str, Tensor], inputs: Any, targets: Any) -> Any:
         return self._scored(tensors, inputs, targets)[1]
