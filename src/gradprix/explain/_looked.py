@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
+from gradprix.race.lanes._outputs import Output, combine
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._stream import Stream
@@ -80,8 +81,14 @@ class Looked:
         if not isinstance(targets, Tensor) or targets.dim() == 0:
             return {}
         outputs, count = self._outputs(weights, inputs), len(targets)
-        rows = [tree_map(lambda y, i=i: y[i : i + 1], (outputs, targets)) for i in range(count)]
-        each = torch.stack([self.task.loss(*row) for row in rows])
+        output = Output.of(outputs).usable()
+        combined = combine([output], [count])
+        try:
+            each = torch.stack(
+                [self.task.loss(combined.part(slice(i, i + 1)), targets[i : i + 1]) for i in range(count)]
+            )
+        except TypeError:  # the loss is of whole batches, as that of a model that computes its own
+            return {}
         found = {"the hardest tenth": each.topk(max(1, round(HARDEST * count))).indices}
         classes = isinstance(outputs, Tensor) and outputs.dim() == 2 and len(self.rare) > 0
         if classes and outputs.shape[1] > int(self.rare.max()):
