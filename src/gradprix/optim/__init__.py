@@ -1,7 +1,5 @@
 """Drop-ins for `torch.optim`, each made from its rule: the same names, arguments, defaults and numbers."""
 
-import sys
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -51,10 +49,6 @@ __all__ = [
     "groups",
     "of",
 ]
-
-# `from gradprix.optim.lr_scheduler import StepLR` and the like: torch's modules, under our name.
-for _name in ("lr_scheduler", "optimizer", "swa_utils"):
-    sys.modules[f"{__name__}.{_name}"] = import_module(f"torch.optim.{_name}")
 
 
 def __getattr__(name: str) -> Any:

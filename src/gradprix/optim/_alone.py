@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.kernels import eager, evaluated, wide
+from gradprix.kernels import eager, evaluated, start, wide
 from gradprix.rules import Rule
 
 LOW = "compensation"
@@ -27,6 +27,16 @@ def step_dtype(group: Mapping[str, Any]) -> torch.dtype:
     """Return the dtype in which a new parameter of a group counts its steps, as torch chooses it."""
     wide_default = torch.get_default_dtype() is torch.float64 and not group.get("fused")
     return torch.float64 if wide_default else torch.float32
+
+
+def initial_state(rule: Rule, values: Mapping[str, Any], group: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+    """Return a parameter's state before the first step, by torch's keys, for a rule that starts from numbers."""
+    full = _real(x.detach()).to(wide(x.dtype)) if x.is_floating_point() else _real(x.detach())
+    held: dict[str, Any] = {"step": torch.zeros((), dtype=step_dtype(group))}
+    for spec in rule.kept(values).values():
+        first = torch.as_tensor(start(spec, values, full, full))
+        held[spec.key] = torch.view_as_complex(first) if x.is_complex() else first
+    return held
 
 
 def refuse(rule: Rule, x: Tensor) -> None:

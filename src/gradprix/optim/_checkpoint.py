@@ -4,15 +4,19 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from gradprix.kernels import wide
 from gradprix.rules import Rule
 
 from ._alone import LOW
+from ._point import TRAINED
 
 Packed = dict[str, Any]
+EXACT = "gradprix"
+"""The key, beside `state` and `param_groups`, of state in the rule's own form where torch's has fewer digits."""
 OWN = "gradprix_"
 AT = OWN + "compensation_step"
 
@@ -22,7 +26,7 @@ def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
     ordered = []
     for saved, here in zip(packed["param_groups"], groups, strict=False):
         names, wanted = saved.get("param_names"), here.get("param_names")
-        if names and wanted and names != wanted:
+        if names and wanted and names != wanted and len(set(names)) == len(names):
             if set(names) != set(wanted):
                 odd = ", ".join(sorted(set(names) ^ set(wanted)))
                 warnings.warn(
@@ -37,54 +41,76 @@ def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
     return {**packed, "param_groups": [*ordered, *packed["param_groups"][len(ordered) :]]}
 
 
-def converted(
-    packed: Packed,
-    rule: Rule,
-    values: Callable[[Mapping[str, Any]], dict[str, Any]],
-    way: Literal["stored", "loaded"],
-) -> Packed:
-    """A packed state in which what the rule keeps in another form than torch is in torch's form, or back.
+def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
+    """Return a packed state in which what the rule keeps in another form than torch is in torch's form.
 
-    Our own form is kept beside torch's, since the way back can lose digits, and is taken again if it still fits what
-    torch's key holds: torch carries it along but does not keep it up to date.
+    The rule's own form is kept beside state and groups, since the way back can lose digits. torch ignores it there.
     """
-    hyperparameters = {p: values(group) for group in packed["param_groups"] for p in group["params"]}
-    state = {p: dict(held) for p, held in packed["state"].items()}
-    for p, held in state.items():
+    state = dict(packed["state"])
+    exact: dict[Any, Packed] = {}
+    for p, h in _hyperparameters(packed, values).items():
+        if p not in state:
+            continue
+        held = state[p] = dict(state[p])
         named = {name: held.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
+            if spec.stored is not None and named[name] is not None:
+                held[spec.key] = spec.stored(h, **named)
+                if held[spec.key] is not named[name]:
+                    exact.setdefault(p, {})[spec.key] = named[name]
+        if LOW in held and "step" in held:
+            held[AT] = held["step"].clone()
+    return {**packed, "state": state, **({EXACT: exact} if exact else {})}
+
+
+def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
+    """Return a packed state in the rule's own form: the exact one if it still fits what torch's keys hold.
+
+    What `torch.distributed.checkpoint` found no value for, an empty dict, is left out.
+    """
+    state, exact = dict(packed["state"]), packed.get(EXACT, {})
+    own_keys = {"step", LOW, TRAINED, *(spec.key for spec in rule.state.values())}
+    for p, h in _hyperparameters(packed, values).items():
+        if p not in state:
+            continue
+        held = state[p] = {
+            key: value
+            for key, value in state[p].items()
+            if not (key in own_keys and isinstance(value, dict) and not value)
+        }
+        named = {name: held.get(spec.key) for name, spec in rule.state.items()}
+        for name, spec in rule.state.items():
+            own = held.pop(OWN + spec.key, exact.get(p, {}).get(spec.key))  # older versions kept it in the state
             if spec.stored is None or spec.loaded is None or named[name] is None:
                 continue
-            h, own = SimpleNamespace(**hyperparameters[p]), OWN + spec.key
-            if way == "stored":
-                held[spec.key], held[own] = spec.stored(h, **named), named[name]
-            else:
-                exact = held.pop(own, None)
-                fits = exact is not None and bool((spec.stored(h, **{**named, name: exact}) == held[spec.key]).all())
-                held[spec.key] = exact if fits else spec.loaded(h, **named)
-        _date(held, way)
+            fits = own is not None and bool((spec.stored(h, **{**named, name: own}) == held[spec.key]).all())
+            held[spec.key] = own if fits else spec.loaded(h, **named)
+        if held.pop(AT, None) != held.get("step") and LOW in held:
+            del held[LOW]  # torch carries it along and does not keep it up to date
     return {**packed, "state": state}
 
 
-def _date(held: dict[str, Any], way: str) -> None:
-    """Mark the compensation of a half-precision parameter with its step, or drop one that torch has stepped past."""
-    if LOW not in held:
-        return
-    if way == "stored":
-        held[AT] = held["step"].clone()
-    elif held.pop(AT, None) != held["step"]:
-        del held[LOW]
+def _hyperparameters(packed: Packed, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[Any, Any]:
+    """Return each parameter's hyperparameters, by its number in a packed state."""
+    return {p: SimpleNamespace(**values(group)) for group in packed["param_groups"] for p in group["params"]}
 
 
-def copy_state(packed: Packed, groups: Sequence[Mapping[str, Any]], state: Any) -> None:
+def copy_state(packed: Packed, rule: Rule, groups: Sequence[Mapping[str, Any]], state: Any) -> None:
     """Put copies of a packed state's tensors into a state that torch has just loaded.
 
-    torch shares them with whoever made the checkpoint, and casts float32 averages to a bfloat16 parameter's dtype.
+    torch shares them with whoever made the checkpoint, and casts the float32 averages of a bfloat16 parameter and the
+    float64 numbers of a rule to the parameter's dtype: these stay as they were stored.
     """
+    scalars = {spec.key for spec in rule.state.values() if spec.kind == "scalar"}
     numbers = chain.from_iterable(group["params"] for group in packed["param_groups"])
     params = chain.from_iterable(group["params"] for group in groups)
     for number, x in zip(numbers, params, strict=True):
         for key, value in packed["state"].get(number, {}).items():
-            if isinstance(value, Tensor):
-                device = value.device if value.dim() == 0 else x.device
-                state[x][key] = value.detach().to(device, copy=True)
+            if not isinstance(value, Tensor) or key not in state[x]:
+                continue
+            loaded = state[x][key]
+            if key in scalars:
+                loaded = value
+            elif key != "step" and wide(x.dtype) is not x.dtype:
+                loaded = value.to(x.device)
+            state[x][key] = loaded.detach().clone()

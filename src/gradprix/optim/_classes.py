@@ -1,15 +1,20 @@
 """torch's classes and newer ones: each a rule and the order of its arguments."""
 
 import types
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import torch
 
 from gradprix import rules
 
+from ._alone import initial_state
 from ._optimizer import RuleOptimizer
 
 
 class SGD(
     RuleOptimizer,
+    torch.optim.SGD,
     rule=rules.sgd,
     arguments="lr momentum dampening weight_decay nesterov * maximize foreach differentiable fused",
 ):
@@ -24,25 +29,37 @@ class SGD(
 
 class Adagrad(
     RuleOptimizer,
+    torch.optim.Adagrad,
     rule=rules.adagrad,
     arguments="lr lr_decay weight_decay initial_accumulator_value eps foreach * maximize differentiable fused",
-): ...
+):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # From the start, as in torch: so that it can be shared between processes (`share_memory`) and saved.
+        for group in self.param_groups:
+            for x in group["params"]:
+                self.state[x].update(initial_state(self.rule, self.values(group), group, x))
 
 
 class RMSprop(
     RuleOptimizer,
+    torch.optim.RMSprop,
     rule=rules.rmsprop,
     arguments="lr alpha eps weight_decay momentum centered capturable foreach maximize differentiable",
 ): ...
 
 
 class Adadelta(
-    RuleOptimizer, rule=rules.adadelta, arguments="lr rho eps weight_decay foreach * capturable maximize differentiable"
+    RuleOptimizer,
+    torch.optim.Adadelta,
+    rule=rules.adadelta,
+    arguments="lr rho eps weight_decay foreach * capturable maximize differentiable",
 ): ...
 
 
 class Adam(
     RuleOptimizer,
+    torch.optim.Adam,
     rule=rules.adam,
     arguments="lr betas eps weight_decay amsgrad "
     "* foreach maximize capturable differentiable fused decoupled_weight_decay",
@@ -50,19 +67,28 @@ class Adam(
 
 
 class AdamW(
-    RuleOptimizer,
+    Adam,
+    torch.optim.AdamW,
     rule=rules.adamw,
     arguments="lr betas eps weight_decay amsgrad * maximize foreach capturable differentiable fused",
-): ...
+    fixed={"decoupled_weight_decay": True},
+):
+    def rule_of(self, group: Mapping[str, Any]) -> rules.Rule:
+        """Return Adam's rule for a group that says that its weight decay is not decoupled, as in torch."""
+        return rules.adamw if group.get("decoupled_weight_decay", True) else rules.adam
 
 
 class Adamax(
-    RuleOptimizer, rule=rules.adamax, arguments="lr betas eps weight_decay foreach * maximize differentiable capturable"
+    RuleOptimizer,
+    torch.optim.Adamax,
+    rule=rules.adamax,
+    arguments="lr betas eps weight_decay foreach * maximize differentiable capturable",
 ): ...
 
 
 class NAdam(
     RuleOptimizer,
+    torch.optim.NAdam,
     rule=rules.nadam,
     arguments="lr betas eps weight_decay momentum_decay decoupled_weight_decay "
     "* foreach maximize capturable differentiable",
@@ -71,6 +97,7 @@ class NAdam(
 
 class RAdam(
     RuleOptimizer,
+    torch.optim.RAdam,
     rule=rules.radam,
     arguments="lr betas eps weight_decay decoupled_weight_decay * foreach maximize capturable differentiable",
 ): ...
@@ -113,8 +140,15 @@ def of(rule: rules.Rule) -> type[RuleOptimizer]:
     Args:
         rule: the rule.
     """
-    known = (cls for cls in RuleOptimizer.__subclasses__() if cls.rule is rule)
+    known = (cls for cls in _derived(RuleOptimizer) if cls.__dict__.get("rule") is rule)
     return next(known, None) or _made(rule)
+
+
+def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:
+    """Yield the classes derived from a class, directly or not."""
+    for derived in cls.__subclasses__():
+        yield derived
+        yield from _derived(derived)
 
 
 def _made(rule: rules.Rule) -> type[RuleOptimizer]:

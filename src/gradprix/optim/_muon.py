@@ -83,9 +83,9 @@ class Muon(RuleOptimizer):
         Raises:
             ValueError: for `use_muon=True` with a parameter that is no matrix.
         """
-        given = param_group["params"]
-        if isinstance(given, set):
-            super().add_param_group(param_group)  # which says that a set has no order
+        given = param_group["params"] if isinstance(param_group, dict) else None
+        if given is None or isinstance(given, set):
+            super().add_param_group(param_group)  # which says what is wrong with it
         params = [given] if isinstance(given, Tensor) else list(given)
         matrices, others = [p for p in params if _goes_to_muon(p)], [p for p in params if not _goes_to_muon(p)]
         # An explicit `lr` is of matrices, and where a group says that it has none, of AdamW.

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch.optim import optimizer as every_optimizer
 
 from gradprix.rules import Rule
 
-from ._checkpoint import by_name, converted, copy_state
+from ._checkpoint import by_name, copy_state, from_torch, to_torch
 from ._layout import Layout
 from ._like import preset
 from ._point import to_evaluate, to_train, trains
@@ -19,13 +20,16 @@ from ._point import to_evaluate, to_train, trains
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 """torch's choices between its own implementations. Here `fused=False` forces the eager rule, on any device; otherwise
 each tensor is stepped by what is fastest for it."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RuleOptimizer(torch.optim.Optimizer):
     """A drop-in for `torch.optim`, made from a rule.
 
     A subclass names its rule and the order of torch's arguments; defaults come from the rule. The parameter groups
-    hold torch's names and values (`betas`, not `beta1`), so that schedulers and checkpoints fit.
+    hold torch's names and values (`betas`, not `beta1`), so that schedulers and checkpoints fit. A class that torch
+    has, too, derives from torch's second, for `isinstance` and for how torch completes old checkpoints
+    (`__setstate__`); neither torch's constructor nor its step runs.
 
     Every class takes `like="torch"`, `"keras"`, `"optax"` or `"paper"`: the defaults and arithmetic that the library,
     or the paper, means by that name. What is given wins over it. Its options can also be given one by one.
@@ -34,14 +38,16 @@ class RuleOptimizer(torch.optim.Optimizer):
     rule: ClassVar[Rule]
     __signature__: ClassVar[inspect.Signature]
     _options: ClassVar[tuple[str, ...]]
+    _fixed: ClassVar[Mapping[str, Any]] = NOTHING
 
-    def __init_subclass__(cls, rule: Rule | None = None, arguments: str = "") -> None:
+    def __init_subclass__(
+        cls, rule: Rule | None = None, arguments: str = "", fixed: Mapping[str, Any] = NOTHING
+    ) -> None:
         super().__init_subclass__()
         if rule is None:
             return  # a class derived from one of ours
-        cls.rule = rule
+        cls.rule, cls._fixed = rule, fixed
         positional, _, keywords = arguments.partition("*")
-        keywords += "" if "fused" in arguments else " fused"
         either, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
         cls._options = _options(rule, {*positional.split(), *keywords.split()})
         parameters = [inspect.Parameter("params", either)]
@@ -61,14 +67,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise NotImplementedError(
                 "differentiable=True: gradients do not flow through a step. Use torch.optim for that."
             )
+        if given.get("fused") and given.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together. Leave out one: both step alike here.")
         self._layout: Layout | None = None
         defaults = {
             name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
         }
-        chosen = {**defaults, **(preset(self.rule, like, given) if like is not None else {}), **given}
+        chosen = {**defaults, **self._fixed, **(preset(self.rule, like, given) if like is not None else {}), **given}
         # An option that torch does not know is held only where it says something, so that torch can load the rest.
         plain = {name for name in self._options if chosen[name] == defaults[name]}
-        super().__init__(params, {name: value for name, value in chosen.items() if name not in plain})
+        held = {name: value for name, value in chosen.items() if name not in plain}
+        torch.optim.Optimizer.__init__(self, params, held)  # not that of torch's class, which takes its own arguments
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with its own values, checked against the rule's ranges.
@@ -77,12 +86,14 @@ class RuleOptimizer(torch.optim.Optimizer):
             TypeError: for a key that looks like a misspelt argument.
             ValueError: for a value outside its range.
         """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         if "like" in param_group:
             raise TypeError(
                 f"{type(self).__name__}: like is for all groups. Give it to the class, or options to a group."
             )
         known = list(self.__signature__.parameters)
-        for key in param_group.keys() - {*known, "initial_lr"}:
+        for key in param_group.keys() - {*known, *self._fixed, "initial_lr"}:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)  # not max_momentum, a scheduler's
             if near:
                 raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {near[0]!r}?")
@@ -173,7 +184,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """The state as torch keeps it: `torch.optim`'s class of the same name can load it."""
 
         def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
-            return converted(packed, self.rule, self.values, "stored")
+            return to_torch(packed, self.rule, self.values)
 
         with self.register_state_dict_post_hook(convert, prepend=True):
             return super().state_dict()
@@ -191,11 +202,11 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         # Between the hooks of others: they see what is loaded as it was stored, and what became of it.
         def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
-            loaded.update(converted(by_name(packed, self.param_groups), self.rule, self.values, "loaded"))
+            loaded.update(from_torch(by_name(packed, self.param_groups), self.rule, self.values))
             return loaded
 
         def copy(_: Any) -> None:
-            copy_state(loaded, self.param_groups, self.state)
+            copy_state(loaded, self.rule, self.param_groups, self.state)
 
         self._layout = None
         with (
@@ -209,6 +220,14 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"_layout": None, **state})
+        parameters = self.__signature__.parameters
+        for group in self.param_groups:
+            for name in self._options:
+                if name in group and group[name] == parameters[name].default:
+                    del group[name]  # written by an older version
+            if not self.rule_of(group).counts_steps:
+                for x in group["params"]:
+                    self.state.get(x, {}).pop("step", None)  # as well
 
 
 _watched_step = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)
@@ -223,10 +242,10 @@ def _number(name: str, value: Tensor) -> float:
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
-    """The rule's hyperparameters that torch's class does not name: keyword arguments of ours."""
+    """Return what torch's class does not name: the rule's other hyperparameters and `fused`, keyword arguments here."""
     known = named | {name for name in rule.hyperparameters if "betas" in named and name.startswith("beta")}
     known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
-    return tuple(name for name in rule.hyperparameters if name not in known)
+    return tuple(name for name in (*rule.hyperparameters, "fused") if name not in known)
 
 
 def _default(rule: Rule, name: str) -> Any:

@@ -1,0 +1,10 @@
+"""`torch.optim.adam` with this package's `Adam`."""
+
+import torch.optim.adam as torch_module
+from torch.optim.adam import *  # noqa: F403
+
+from ._classes import Adam as Adam
+
+
+def __getattr__(name: str) -> object:
+    return getattr(torch_module, name)
