@@ -1,9 +1,13 @@
 """Tasks that are wrong: each is found out before the race, with a message that says what to do."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -52,6 +56,109 @@ class Detached(nn.Module):
         return output.detach() if self.how == "detach" else output * 0
 
 
+class Listed(nn.Module):
+    """Keeps layers in a list, of which PyTorch knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.layers = nn.Linear(4, 2), [nn.Linear(4, 4)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers[0](x))
+
+
+class WithTensor(nn.Module):
+    """Has a tensor to be trained that is no parameter."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        self.head, scale = nn.Linear(4, 2), torch.ones(4, requires_grad=True)
+        if buffer:
+            self.register_buffer("scale", scale)
+        else:
+            self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x * self.scale)
+
+
+class WithGlobal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(SHARED(x))
+
+
+class Temperature(nn.Module):
+    def __init__(self, trained: bool = True) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()), trained)
+        self.register_buffer("weight", torch.tensor([1.0, 2.0]))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output * self.temperature, target, self.weight)
+
+
+def closing(scale: Tensor) -> Any:
+    return lambda o, y: functional.cross_entropy(o * scale, y)
+
+
+def scaled(output: Tensor, target: Tensor, scale: Tensor) -> Tensor:
+    return functional.cross_entropy(output * scale, target)
+
+
+class Differentiating(nn.Module):
+    """Computes with the derivative by its inputs, which are leaves of the graph, made anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.clone().requires_grad_()
+            output = self.layer(x).tanh()
+            (slope,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        return output + slope.sum(1, keepdim=True)
+
+
+def with_nan(x: Tensor, row: int, value: float = float("nan")) -> Tensor:
+    x = x.clone()
+    x[row].view(-1)[-1] = value
+    return x
+
+
+class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __init__(self, x: Tensor = X) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.x[i], Y[i]
+
+
+class Endless(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Any:
+        return iter(Pairs())
+
+
+FRAME = pd.DataFrame({"a": X[:, 0].numpy(), "b": pd.array([1, 2, 3] * 20, dtype="Int64")})
+
+
+class Filled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.nan_to_num()
+
+
+def materialised(net: nn.Module) -> nn.Module:
+    net(X[:1])
+    return net
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no data": ({"data": lambda: raising(FileNotFoundError("no x.csv"))}, "its data cannot be loaded: no x.csv"),
     "data that is none": ({"data": lambda: (X, Y)}, r"data\(\) returns a tuple. Return gp.Data"),
@@ -87,6 +194,88 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "metric that fails": ({"score": lambda o, t: raising(KeyError("acc"))}, "its metric fails: 'acc'"),
     "metric of each": ({"score": lambda o, t: o.argmax(-1) == t}, "its metric fails: .*only one element"),
     "metric that is none": ({"score": lambda o, t: float("nan")}, "its metric is nan"),
+    # Parameters that nothing trains
+    "layers in a list": ({"model": Listed}, r"layers\[0\].weight \(4, 4\) and 1 more tensors .* nn.ModuleList"),
+    "tensor that is no parameter": ({"model": lambda: WithTensor(False)}, r"scale \(4,\) .* nn.Parameter"),
+    "buffer to be trained": ({"model": lambda: WithTensor(True)}, r"scale \(4,\) .* nn.Parameter"),
+    "layer of the module": ({"model": WithGlobal}, r"SHARED.weight \(2, 4\) .* nn.ModuleList"),
+    "loss with a parameter": ({"loss": Temperature()}, r"its loss .* temperature \(\) .* parameter of the model"),
+    "loss that closes over one": ({"loss": closing(nn.Parameter(torch.ones(())))}, r"its loss .* scale \(\) "),
+    "loss with one given": ({"loss": partial(scaled, scale=nn.Parameter(torch.ones(2)))}, r"its loss .*\(2,\)"),
+    "method of one": ({"loss": Temperature().forward}, r"its loss .* temperature \(\) "),
+    # Missing values
+    "nan input": ({"data": lambda: gp.Data(with_nan(X, 51), Y)}, r"row 51 of its inputs has nan in column 3 \(1 of 60"),
+    "infinite input": ({"data": lambda: gp.Data(with_nan(X, 7, float("inf")), Y)}, "row 7 of its inputs has inf"),
+    "nan among several inputs": (
+        {"data": lambda: gp.Data({"input": with_nan(X, 5)}, Y)},
+        r"row 5 of its inputs\['input'\] has nan in column 3",
+    ),
+    "nan target": (
+        {
+            "model": lambda: nn.Linear(4, 1),
+            "loss": lambda o, y: functional.mse_loss(o[:, 0], y),
+            "data": lambda: gp.Data(X, with_nan(Y.float(), 33)),
+        },
+        r"row 33 of its targets has nan \(1 of 60",
+    ),
+    "nan in a frame": (
+        {"data": lambda: gp.Data(pd.DataFrame(with_nan(X, 9).numpy(), columns=list("abcd")), Y)},
+        "row 9 of its inputs has nan in column 3",
+    ),
+    "nan in the official test": (
+        {"data": lambda: gp.Data.of(Pairs(), Pairs(with_nan(X[:10] + 1, 3)))},
+        r"row 63 \(row 3 of the test examples\) of its inputs has nan",
+    ),
+    "nan in a dataset that is read when needed": (
+        {"data": lambda: gp.Data.of(Pairs(with_nan(X, 44)), memory=0.0)},
+        "row 44 of its inputs has nan",
+    ),
+    "metric that nan targets make nan": (
+        {
+            "model": lambda: nn.Linear(4, 1),
+            "loss": lambda o, y: (o[:, 0] - y).square().nanmean(),
+            "score": lambda o, y: (o[:, 0] - y).abs().mean(),
+            "data": lambda: gp.Data(X, with_nan(Y.float(), 33)),
+        },
+        "its metric is nan, .*row 33 of its targets",
+    ),
+    # Data in other forms
+    "masked array": (
+        {"data": lambda: gp.Data(np.ma.masked_less(X.numpy(), -1), Y)},
+        r"inputs is a masked array, .* inputs.filled\(",
+    ),
+    "missing value of pandas": (
+        {"data": lambda: gp.Data(FRAME.assign(b=FRAME.b.mask(FRAME.index == 4)), Y)},
+        r"column 'b' of inputs has no value in row 4 \(<NA>; 1 of 60 rows\): .*fillna",
+    ),
+    "text column": ({"data": lambda: gp.Data(FRAME.assign(c="x"), Y)}, "column 'c' of inputs holds .* get_dummies"),
+    "category": (
+        {"data": lambda: gp.Data(FRAME.assign(c=pd.Categorical(["x", "y"] * 30)), Y)},
+        "column 'c' of inputs holds category.*codes",
+    ),
+    "dates": (
+        {"data": lambda: gp.Data(FRAME.assign(c=pd.Timestamp("2020-01-01")), Y)},
+        "column 'c' of inputs holds datetime.*total_seconds",
+    ),
+    "sparse tensor": ({"data": lambda: gp.Data(X.to_sparse(), Y)}, r"inputs is a sparse tensor: give inputs.to_dense"),
+    "sparse matrix": ({"data": lambda: gp.Data(scipy.sparse.csr_array(X.numpy()), Y)}, r"give inputs.toarray\(\)"),
+    "too large integers": ({"data": lambda: gp.Data(X, np.full(60, 2**63, np.uint64))}, "integers of 2⁶³ or more"),
+    "a dataset": ({"data": Pairs}, r"data\(\) returns a Pairs. Give gp.Data.of\(dataset\)"),
+    "a loader": ({"data": lambda: torch.utils.data.DataLoader(Pairs())}, r"gp.Data.of\(loader.dataset\)"),
+    "data of a loader": ({"data": lambda: gp.Data.of(torch.utils.data.DataLoader(Pairs()))}, r"loader.dataset"),
+    "a loader as inputs": ({"data": lambda: gp.Data(torch.utils.data.DataLoader(Pairs()), Y)}, r"loader.dataset"),
+    "an endless dataset": ({"data": Endless}, "race a training loop of your own"),
+    "data of an endless dataset": ({"data": lambda: gp.Data.of(Endless())}, "race a training loop of your own"),
+    "a loader of an endless dataset": (
+        {"data": lambda: gp.Data.of(torch.utils.data.DataLoader(Endless()))},
+        "race a training loop of your own",
+    ),
+    # Models
+    "lazy layer": ({"model": lambda: nn.LazyLinear(2)}, r"weight of its model is made by the first batch. Run a batch"),
+    "lazy buffer": (
+        {"model": lambda: nn.Sequential(nn.Linear(4, 4), nn.LazyBatchNorm1d(), nn.Linear(4, 2))},
+        r"1.weight of its model is made by the first batch",
+    ),
 }
 
 
@@ -104,8 +293,21 @@ def test_a_wrong_task_says_what_is_wrong(kind: str) -> None:
         {"model": fixed, "pretrained": True},
         {"data": lambda: gp.Data(X, Y, test=torch.arange(40, 60))},
         {"data": lambda: gp.Data.of([(x, y) for x, y in zip(X, Y, strict=True)], memory=0.0)},
+        {"loss": Temperature(trained=False)},
+        {"model": Differentiating},
+        {
+            "model": lambda: nn.Linear(4, 1),
+            "loss": lambda o, y: (o[:, 0] - y).square().nanmean(),
+            "score": lambda o, y: (o[:, 0] - y).abs().nanmean(),
+            "data": lambda: gp.Data(X, with_nan(Y.float(), 33)),
+        },
+        {"model": lambda: nn.Sequential(Filled(), nn.Linear(4, 2)), "data": lambda: gp.Data(with_nan(X, 3), Y)},
+        {"model": lambda: materialised(nn.LazyLinear(2))},
     ],
-    ids=["plain", "fine-tuned", "official test", "streamed"],
+    ids=[
+        *("plain", "fine-tuned", "official test", "streamed", "loss with buffers", "derivatives in the model"),
+        *("missing targets that loss and metric leave out", "missing inputs that the model fills in", "lazy"),
+    ],
 )
 def test_a_sound_task_passes(given: dict[str, Any]) -> None:
     sound(task(**given))

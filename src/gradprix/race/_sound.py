@@ -13,8 +13,11 @@ from gradprix.tasks import Data, Task
 from gradprix.tasks._seeds import fresh
 from gradprix.tasks._stream import Stream
 from gradprix.tasks._task import called_with, first_line
+from gradprix.tasks._tensors import dense
 
 from ._after import kept
+from ._missing import Missing, missing
+from ._untrained import untrained
 from .lanes._outputs import Output, combine
 
 JUDGED = 256
@@ -53,7 +56,8 @@ def sound(task: Task) -> None:
             "its network has the same initial weights under every seed. Draw them from torch's generator, without a "
             "manual_seed in model(); or say Task(..., pretrained=True) if that is meant."
         )
-    few = split.train[: task.batch_size][None]
+    lacking = tried("its examples cannot be read", lambda: missing(data))
+    few = _with(lacking, split.train[: task.batch_size])[None]
     inputs, targets = tree_map(lambda x: x[0], tried("its examples cannot be read", lambda: data.take(few)))
     args, kwargs = called_with(inputs)
     given = f"inputs {_shapes(inputs)}, targets {_shapes(targets)}"
@@ -64,8 +68,9 @@ def sound(task: Task) -> None:
         raise refuse(f"its loss is a {type(loss).__name__}. Return a tensor, without .item() or float().")
     if loss.dim() != 0:
         raise refuse(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number. Take its mean.")
+    why = f": {lacking.where}. Leave such examples out, or fill them in." if lacking else ". Look into model and loss."
     if not loss.isfinite():
-        raise refuse(f"the loss of a batch of new networks is {loss.item()}. Look for missing values in the data.")
+        raise refuse(f"the loss of a batch of new networks is {loss.item()}{why}")
     if task.after is not None:
         after = task.after
         with torch.no_grad():
@@ -73,12 +78,21 @@ def sound(task: Task) -> None:
         model.train()
     if not loss.requires_grad:
         raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
+
+    def run() -> tuple[Any, Any]:
+        found = model(*args, **kwargs)
+        return found, task.loss(found, targets)
+
+    if wrong := untrained(model, task.loss, loss, run):
+        raise refuse(wrong)
     tried("its loss has no gradient", loss.backward)
-    if not any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()):
+    if any(p.grad is not None and not bool(dense(p.grad).isfinite().all()) for p in model.parameters()):
+        raise refuse(f"the gradient of a batch of new networks is not finite{why}")
+    if not any(p.grad is not None and bool(dense(p.grad).any()) for p in model.parameters()):
         raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
     model.eval()
     # Two batches of different sizes, so that the metric is tried on outputs that are combined as in a race.
-    judged = split.valid[:JUDGED]
+    judged = _with(lacking, split.valid[:JUDGED])
     index = [part for part in (judged[: len(judged) // 2 + 1], judged[len(judged) // 2 + 1 :]) if len(part)]
     outputs = []
     for part in index:
@@ -90,7 +104,15 @@ def sound(task: Task) -> None:
     targets = tree_map(lambda x: x[0], data.take(judged[None]))[1]
     score = tried("its metric fails", lambda: float(task.metric.score(found, targets)))
     if not math.isfinite(score):
-        raise refuse(f"its metric is {score}, not a finite number.")
+        raise refuse(f"its metric is {score}, not a finite number{why if lacking else '.'}")
+
+
+def _with(lacking: Missing | None, index: Tensor) -> Tensor:
+    """Examples with as many as half of them replaced by those that have missing values."""
+    if lacking is None:
+        return index
+    some = lacking.rows[: max(1, len(index) // 2)]
+    return torch.cat([some, index[~torch.isin(index, some)]])[: len(index)]
 
 
 def _copied(data: Data) -> float:

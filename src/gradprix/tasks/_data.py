@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import keystr, tree_leaves, tree_map, tree_map_with_path
 
 from ._seeds import Luck, stream
+from ._tensors import as_tensor
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Data:
         stratify: whether classes are divided in equal shares (targets are class numbers).
 
     Raises:
-        TypeError: for what holds no numbers.
+        TypeError: for what holds no numbers, or holds them in a form whose meaning would be lost (masked arrays, sparse
+            tensors, columns of dates or categories), with what to give instead.
         ValueError: when inputs and targets differ in number or are too few, or `test` does not number some of them.
     """
 
@@ -154,20 +155,10 @@ FEWEST = 5
 
 def _tensors(value: Any, name: str) -> Any:
     if isinstance(value, tuple | dict):
-        return tree_map(lambda each: _tensors(each, name), value, is_leaf=lambda each: each is not value)
-    if isinstance(value, Tensor):
-        found = value.detach()
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise TypeError(f"{name} cannot be made a tensor: {error}.") from error
-        if array.dtype.kind not in "biuf":
-            raise TypeError(
-                f"{name} is a {type(value).__name__} of {array.dtype}: give numbers, as a tensor or an array. "
-                "What a torch.utils.data.Dataset holds becomes data by Data.of(dataset)."
-            )
-        found = torch.tensor(array, dtype=torch.get_default_dtype() if array.dtype == np.float64 else None)
+        return tree_map_with_path(
+            lambda path, each: _tensors(each, name + keystr(path)), value, is_leaf=lambda each: each is not value
+        )
+    found = as_tensor(value, name)
     if found.dim() == 0:
         raise TypeError(f"{name} is one number: give one for each example.")
     return found

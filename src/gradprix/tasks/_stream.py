@@ -8,10 +8,11 @@ import psutil
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
 from ._data import Data
 from ._seeds import Luck
+from ._tensors import as_tensor, cure_for
 
 LOOKED_AT = 16
 """Items that stand for a dataset which is not read as a whole."""
@@ -110,6 +111,8 @@ def data_of(
 ) -> Data:
     """What `Data.of` answers."""
     for each in (dataset, test):
+        if isinstance(each, DataLoader | IterableDataset):
+            raise TypeError(f"it is a {type(each).__name__}: {cure_for(each)}")
         if each is not None and not (hasattr(each, "__len__") and hasattr(each, "__getitem__")):
             raise TypeError(
                 f"a {type(each).__name__} has no length or no numbered items: give a map-style Dataset, or read it "
@@ -132,15 +135,12 @@ def _leaves(value: Any) -> Any:
     """With every number or array a tensor, of torch's default dtype if it was float64."""
 
     def leaf(x: Any) -> Tensor:
-        if isinstance(x, Tensor):
-            return x
-        array = np.asarray(x)
-        if array.dtype.kind not in "biuf":
+        if not isinstance(x, Tensor) and np.asarray(x).dtype.kind not in "biufc":
             raise TypeError(
                 f"an item of the dataset holds a {type(x).__name__}: give numbers, as tensors or arrays; text must "
                 "be made numbers of one length first."
             )
-        return torch.tensor(array, dtype=torch.get_default_dtype() if array.dtype == np.float64 else None)
+        return as_tensor(x, "an item of the dataset")
 
     return tree_map(leaf, value)
 

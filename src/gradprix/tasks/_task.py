@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ._data import Data
 from ._fingerprint import fingerprint
 from ._schedule import SCHEDULES
 from ._seeds import fresh
+from ._tensors import cure_for
 
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 
@@ -116,7 +119,8 @@ class Task:
             raise self.refused(f"its data cannot be loaded: {first_line(error)}.") from error
         if not isinstance(data, Data):
             what = type(data).__name__
-            raise self.refused(f"data() returns a {what}. Return gp.Data(inputs, targets) or gp.Data.of(dataset).")
+            cure = cure_for(data) or "return gp.Data(inputs, targets) or gp.Data.of(dataset)."
+            raise self.refused(f"data() returns a {what}. {cure[0].upper()}{cure[1:]}")
         return data
 
     def network(self, seed: int) -> nn.Module:
@@ -132,6 +136,14 @@ class Task:
         if not isinstance(model, nn.Module):
             what = type(model).__name__
             raise self.refused(f"model() returns a {what}. Return a new torch.nn.Module each time.")
+        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        if lazy := [name for name, x in named.items() if is_lazy(x)]:
+            raise self.refused(
+                f"{lazy[0]} of its model is made by the first batch. Run a batch in model(), as in net = ...; "
+                "net(example_inputs); return net, or give the layer its sizes."
+            )
+        if sparse := [name for name, x in model.named_parameters() if x.layout is not torch.strided]:
+            raise self.refused(f"{sparse[0]} of its model is a sparse parameter. Make it dense, by .to_dense().")
         return model
 
     def refused(self, what: str) -> "TaskError":

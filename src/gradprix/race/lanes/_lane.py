@@ -98,6 +98,13 @@ class Lane:
 
         models = {seed: fresh(task.model, seed) for seed in self.seeds}
         model = models[self.seeds[0]]
+        if sparse := [name for name, x in model.named_buffers() if x.layout is not torch.strided]:
+            if how.stacked:
+                raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
+            for each in models.values():  # used for nothing else than their numbers
+                for name in sparse:
+                    place, _, last = name.rpartition(".")
+                    delattr(each.get_submodule(place), last)
         stacked, buffers = stack_module_state([models[trial.seed] for trial in rows])
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not trained:
@@ -253,7 +260,8 @@ class Lane:
         with torch.no_grad():
             for own in (model.named_parameters, model.named_buffers):
                 for name, x in own():
-                    x.copy_((self.leaves | self.rest)[name][place])
+                    if x.layout is torch.strided:
+                        x.copy_((self.leaves | self.rest)[name][place])
         data = self.task.loaded
         luck = [Luck(stream(trial.seed, "examples after"))]
         examples = tree_map(itemgetter(0), data.take(data.split(trial.seed).test[None], luck))

@@ -16,6 +16,7 @@ from gradprix._device import CPU, exact, placed
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._task import called_with
+from gradprix.tasks._tensors import dense
 
 from ._noise import Noise, lent
 from ._outputs import Output
@@ -135,7 +136,7 @@ class Apart:
             for name, into in zip(leaves, gradients, strict=True):
                 x = model.get_parameter(name)
                 if x.grad is not None:
-                    into[row] = x.grad
+                    into[row] = dense(x.grad)
                     x.grad = None
         self._place(leaves, rest)
         return torch.stack(losses), list(gradients)

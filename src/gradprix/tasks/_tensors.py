@@ -1,0 +1,119 @@
+"""Tensors of what users have: arrays, data frames, lists of numbers; or an error that says how to make some."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+"""Unsigned integers, for which torch has few operations, as signed ones that hold them."""
+CURES = {
+    "category": "pandas.get_dummies(frame), or column.cat.codes for an embedding",
+    "datetime": "(column - column.min()).dt.total_seconds()",
+    "timedelta": "column.dt.total_seconds()",
+    "object": "pandas.get_dummies(frame), or pandas.to_numeric(column) where it holds numbers",
+}
+"""How columns of a data frame become numbers, by the beginning of their dtype's name."""
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """Return a dense tensor of anything that holds numbers; float64 arrays become torch's default dtype.
+
+    Args:
+        value: a tensor, an array, a data frame, or a list of numbers.
+        name: what an error calls it.
+
+    Raises:
+        TypeError: for what holds no numbers, or holds them in a form whose meaning would be lost.
+    """
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_nested:
+            cure = f"{name}.to_padded_tensor(0.0)" if value.is_nested else f"{name}.to_dense()"
+            raise TypeError(f"{name} is a {'nested' if value.is_nested else 'sparse'} tensor: give {cure}.")
+        return _widened(value.detach(), name)
+    if cure := cure_for(value):
+        raise TypeError(f"{name} is a {type(value).__name__}: {cure}")
+    if type(value).__module__.partition(".")[0] == "scipy" and hasattr(value, "toarray"):
+        raise TypeError(f"{name} is a sparse {type(value).__name__} of SciPy: give {name}.toarray().")
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise TypeError(
+                f"{name} is a masked array, whose mask would be lost: give {name}.filled(number), and the mask as "
+                "another input where the model needs it."
+            )
+        value = value.data
+    try:
+        array = np.asarray(_of_frame(value, name))
+    except ValueError as error:
+        raise TypeError(f"{name} cannot be made a tensor: {error}.") from error
+    if array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name} is a {type(value).__name__} of {array.dtype}: give numbers, as a tensor or an array. "
+            "What a torch.utils.data.Dataset holds becomes data by Data.of(dataset)."
+        )
+    if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):  # numbers longer than torch has
+        array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    default = {np.dtype(np.float64): torch.get_default_dtype(), np.dtype(np.complex128): _default_complex()}
+    # A copy of its own, in this machine's order of bytes.
+    own = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return _widened(torch.from_numpy(own).to(default.get(own.dtype)), name)
+
+
+def dense(x: Tensor) -> Tensor:
+    """Return a tensor without a sparse layout, as gradients of `nn.Embedding(..., sparse=True)` have one."""
+    return x if x.layout is torch.strided else x.to_dense()
+
+
+def cure_for(value: Any) -> str:
+    """Return how examples are to be given instead of a loader or a dataset; nothing for anything else."""
+    if isinstance(value, IterableDataset) or (
+        isinstance(value, DataLoader) and isinstance(value.dataset, IterableDataset)
+    ):
+        return (
+            "its examples have no numbers by which a seed could divide them. Read them into tensors for "
+            "gp.Data(inputs, targets), or race a training loop of your own that reads it."
+        )
+    if isinstance(value, DataLoader):
+        return (
+            "a race divides examples and makes batches itself. Give gp.Data.of(loader.dataset), or race a training "
+            "loop of your own with the loader."
+        )
+    return "give gp.Data.of(dataset)." if isinstance(value, Dataset) else ""
+
+
+def _widened(x: Tensor, name: str) -> Tensor:
+    if x.dtype is torch.uint64 and x.numel() and int(x.view(torch.int64).min()) < 0:
+        raise TypeError(f"{name} has integers of 2⁶³ or more, which torch cannot compute with: make them smaller.")
+    return x.to(WIDER[x.dtype]) if x.dtype in WIDER else x
+
+
+def _default_complex() -> torch.dtype:
+    return torch.complex128 if torch.get_default_dtype() is torch.float64 else torch.complex64
+
+
+def _of_frame(value: Any, name: str) -> Any:
+    """The numbers of a data frame of pandas, or of a column of one; anything else as it is."""
+    if type(value).__module__.partition(".")[0] != "pandas":
+        return value
+    import pandas as pd
+
+    if not isinstance(value, pd.DataFrame | pd.Series):
+        value = pd.Series(value)
+    columns = value.items() if isinstance(value, pd.DataFrame) else [(None, value)]
+    return_as = []
+    for label, column in columns:
+        place = name if label is None else f"column {label!r} of {name}"
+        kind = column.dtype
+        if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)):
+            cure = next((cure for start, cure in CURES.items() if str(kind).startswith(start)), CURES["object"])
+            raise TypeError(f"{place} holds {kind}, not numbers: make numbers of it, as by {cure}.")
+        missing = column.isna().to_numpy()
+        if missing.any() and not isinstance(kind, np.dtype):
+            raise TypeError(
+                f"{place} has no value in row {int(missing.argmax())} (<NA>; {int(missing.sum())} of "
+                f"{len(column)} rows): fill such rows in, as by .fillna(0), or leave them out."
+            )
+        return_as.append(column.to_numpy(dtype=getattr(kind, "numpy_dtype", None)))
+    return np.column_stack(return_as) if isinstance(value, pd.DataFrame) and return_as else return_as[0]
