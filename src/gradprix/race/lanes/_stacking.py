@@ -106,7 +106,7 @@ def embedding(
     sparse: bool = False,
 ) -> Any:
     """The tables of all networks under one another."""
-    if max_norm is not None or scale_grad_by_freq or sparse:
+    if max_norm is not None or scale_grad_by_freq:  # sparse gradients hold the same numbers as these
         return NotImplemented
     return Bridge.apply(_Embedding.apply, x, weight, padding_idx)
 
