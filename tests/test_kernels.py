@@ -22,6 +22,7 @@ CASES: list[tuple[rules.Rule, dict[str, float | bool]]] = [
     *((r, {"weight_decay": 0.1, "maximize": True}) for r in (rules.lion, rules.adan, rules.ademamix, rules.adopt)),
     *((r, {"weight_decay": 0.1, "warmup_steps": 10}) for r in (rules.schedule_free_sgd, rules.schedule_free_adamw)),
     (rules.schedule_free_adamw, {"r": 1.0, "weight_lr_power": 0.0}),
+    (rules.schedule_free_adamw, {"correct_second_moment": True, "weight_decay": 0.1}),
 ]
 IDS = [f"{r.name}-{v}" for r, v in CASES]
 WHOLE = [(r, {}) for r in rules.ALL.values() if r.scope == "tensor"]

@@ -99,15 +99,17 @@ def schedule_free(
     r: float,
     weight_lr_power: float,
     adamw: tuple[float, float] | None = None,
+    paper: bool = True,
 ) -> Any:
-    """github.com/facebookresearch/schedule_free, both classes' loop over tensors; x is their y."""
+    """github.com/facebookresearch/schedule_free, three classes' loop over tensors; x is their y."""
     k, y, z = t - 1, x, s.get("z", x)
     rate = lr * ((k + 1) / warmup_steps if k < warmup_steps else 1.0)
     if adamw is not None:
         beta2, eps = adamw
-        rate = rate * math.sqrt(1 - beta2 ** (k + 1))
+        correction = 1 - beta2 ** (k + 1)
+        rate = rate * math.sqrt(correction) if paper else rate
         s["v"] = beta2 * s.get("v", torch.zeros_like(x)) + (1 - beta2) * g * g
-        g = g / (torch.sqrt(s["v"]) + eps)
+        g = g / (torch.sqrt(s["v"] if paper else s["v"] / correction) + eps)
     s["lr_max"] = max(rate, s.get("lr_max", -1.0))
     weight = ((k + 1) ** r) * (s["lr_max"] ** weight_lr_power)
     s["weight_sum"] = s.get("weight_sum", 0.0) + weight
@@ -134,6 +136,10 @@ def schedule_free_adamw(
 ) -> Any:
     more = {"wd": 0.0, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0, **more}
     return schedule_free(x, g, t, s, lr, betas[0], adamw=(betas[1], eps), **more)
+
+
+def adamw_schedule_free(*given: Any, **more: Any) -> Any:
+    return schedule_free_adamw(*given, paper=False, **more)
 
 
 def lamb(
@@ -194,11 +200,20 @@ CASES: list[tuple[str, Update, list[dict[str, Any]]]] = [
             {"r": 1.0, "weight_lr_power": 0.0},
         ],
     ),
+    (
+        "AdamWScheduleFree",
+        adamw_schedule_free,
+        [
+            {},
+            {"lr": 0.3, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.1, "warmup_steps": 7},
+            {"r": 1.0, "weight_lr_power": 0.0},
+        ],
+    ),
     ("LAMB", lamb, [{}, {"lr": 0.1, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.3}]),
     ("Muon", muon, [{}, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.3}, {"nesterov": False}]),
 ]
 NAMES = [name for name, *_ in CASES]
-SCHEDULE_FREE = ["ScheduleFreeSGD", "ScheduleFreeAdamW"]
+SCHEDULE_FREE = ["ScheduleFreeSGD", "ScheduleFreeAdamW", "AdamWScheduleFree"]
 TABLE = [pytest.param(name, update, given, id=f"{name}-{given}") for name, update, many in CASES for given in many]
 
 

@@ -69,6 +69,7 @@ MEANING = {
     "lr_inside_momentum": "the rate is multiplied in before the momentum, so that a change of it takes effect slowly",
     "dampen_first": "the first gradient is dampened like the others",
     "correct_before_max": "the maximum is taken of corrected values",
+    "correct_second_moment": "the second moment is corrected for starting at zero, instead of the rate",
     "uncorrected": "neither average is corrected for starting at zero",
     "full_lr": "decay is multiplied by lr / full_lr instead of lr; 0 for lr itself",
     "scheduled_mean": "the running mean uses the scheduled momentum, not β₁",

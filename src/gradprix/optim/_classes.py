@@ -118,15 +118,29 @@ class ADOPT(RuleOptimizer, rule=rules.adopt, arguments="lr betas eps weight_deca
 class ScheduleFreeSGD(
     RuleOptimizer,
     rule=rules.schedule_free_sgd,
-    arguments="lr momentum weight_decay warmup_steps r weight_lr_power * maximize",
+    arguments="lr momentum weight_decay warmup_steps r weight_lr_power foreach * maximize",
 ): ...
 
 
 class ScheduleFreeAdamW(
     RuleOptimizer,
     rule=rules.schedule_free_adamw,
-    arguments="lr betas eps weight_decay warmup_steps r weight_lr_power * maximize",
+    arguments="lr betas eps weight_decay warmup_steps r weight_lr_power foreach * maximize",
 ): ...
+
+
+class AdamWScheduleFree(
+    ScheduleFreeAdamW,
+    rule=rules.schedule_free_adamw,
+    arguments="lr betas eps weight_decay warmup_steps r weight_lr_power foreach * maximize",
+    fixed={"correct_second_moment": True},
+):
+    """Schedule-Free AdamW as in the authors' current class of this name.
+
+    It is `ScheduleFreeAdamW` with `correct_second_moment=True`: the second moment's start at zero is corrected in the
+    denominator, as in Adam, so that early steps have the full rate and count fully in the average. `ScheduleFreeAdamW`
+    is the paper's Algorithm 1, the authors' `AdamWScheduleFreePaper`.
+    """
 
 
 class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay * maximize"): ...

@@ -54,7 +54,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         for kind, names in ((either, positional.split()), (keyword, [*keywords.split(), *cls._options])):
             parameters += [inspect.Parameter(name, kind, default=_default(rule, name)) for name in names]
         cls.__signature__ = inspect.Signature([*parameters, inspect.Parameter("like", keyword, default=None)])
-        cls.__doc__ = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nArguments have torch's names."
+        made = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nArguments have torch's names."
+        cls.__doc__ = cls.__dict__.get("__doc__") or made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:

@@ -41,6 +41,12 @@ ENTRIES = {
         Entry("adopt", rules.adopt),
         Entry("schedule_free_sgd", rules.schedule_free_sgd),
         Entry("schedule_free_adamw", rules.schedule_free_adamw),
+        Entry(
+            "schedule_free_adamw-corrected",
+            rules.schedule_free_adamw,
+            {"correct_second_moment": True},
+            about="Schedule-Free AdamW as its authors' code is today: corrected in the denominator.",
+        ),
         Entry("lamb", rules.lamb),
         Entry("muon", rules.muon),
     )

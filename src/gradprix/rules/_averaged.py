@@ -56,7 +56,8 @@ def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
 
 
 @rule(
-    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the rate",
+    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the rate; "
+    "correct_second_moment: their code since version 1.3",
     relation="Adam with β₁ = 0 evaluated at a mean of its iterates, with gradients taken near that mean.",
     space={"lr": log(1e-4, 1e-1)},
     lr=2.5e-3,
@@ -67,6 +68,7 @@ def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
     warmup_steps=0.0,
     r=0.0,
     weight_lr_power=2.0,
+    correct_second_moment=False,
     domains={"beta1": TINY},
     evaluate=average_by_beta1,
     state={"v": "exp_avg_sq", **STATE},
@@ -75,12 +77,13 @@ def schedule_free_adamw(h, t, x, g, v, z, lr_max, weight_sum):
     """AdamW with an average of its path in the place of a schedule and of momentum."""
     v = h.beta2 * v + (1 - h.beta2) * g**2
     warm = h.lr * minimum(t / h.warmup_steps, 1) if h.warmup_steps else h.lr
-    rate = warm * sqrt(1 - h.beta2**t)
+    rate = warm if h.correct_second_moment else warm * sqrt(1 - h.beta2**t)
     lr_max = maximum(lr_max, rate)
     weight = t**h.r * lr_max**h.weight_lr_power
     weight_sum = weight_sum + weight
     c = weight / maximum(weight_sum, 1e-300)  # a rate of zero has no weight
-    d = g / (sqrt(v) + h.eps) + h.weight_decay * x
+    v_hat = v / (1 - h.beta2**t) if h.correct_second_moment else v
+    d = g / (sqrt(v_hat) + h.eps) + h.weight_decay * x
     x = x + c * (z - x) - rate * (1 - h.beta1 * (1 - c)) * d
     z = z - rate * d
     return x, v, z, lr_max, weight_sum
