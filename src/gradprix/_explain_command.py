@@ -27,7 +27,7 @@ def explain(
     with usage(ValueError, TypeError, OSError):
         found = _explained.explained(subject(name), dict(map(_setting, settings or ())))
         if html is not None:
-            put(html, _explained.page(found).encode())
+            put(html, _explained.page(found).encode(errors="replace"))
     _console.console().print(_explained.terminal(found))
     if html is not None:
         echo(f"\nThe page: {html}")

@@ -1,6 +1,7 @@
 """The command line's `gradprix race`: which optimizer for a task."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -191,7 +192,7 @@ def race(
             from gradprix.explain import explainable
 
             explainable(made)
-    folder = out or Path("runs") / made.task.name
+    folder = out or Path("runs") / os.fsdecode(made.task.name.encode())  # whatever encoding the system has for files
     with usage(ValueError, WorkerError):
         seconds = None
         if minutes is not None:

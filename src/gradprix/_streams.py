@@ -20,6 +20,7 @@ PLAIN = {
     **dict.fromkeys("•·∙⋅", "*"),
     **dict.fromkeys("×✗✘", "x"),
     "✓": "+",
+    "ß": "ss",
     "≤": "<=",
     "≥": ">=",
     "≠": "!=",
@@ -77,6 +78,37 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
 
+class _Results(io.TextIOWrapper):
+    """Text on a file descriptor of its own; where it cannot be written, the command ends without a traceback."""
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        with self._trouble():
+            return super().write(text)
+        return 0
+
+    def flush(self) -> None:
+        """Write what is left."""
+        with self._trouble():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            _discard(self)
+            if not isinstance(error, BrokenPipeError):
+                typer.echo(f"gradprix: the result cannot be written: {error.strerror}.", err=True)
+            raise typer.Exit(1) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Have nothing read what a stream still has to write."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @contextlib.contextmanager
 def results_apart() -> Iterator[None]:
     """Keep stdout for `echo` and `results`; whatever else is written there goes to stderr.
@@ -110,7 +142,7 @@ def _kept_apart(stdout: TextIO) -> TextIO | None:
     except OSError:  # one of them is closed
         return None
     raw = os.fdopen(own, "wb")
-    return io.TextIOWrapper(raw, stdout.encoding, stdout.errors, line_buffering=stdout.line_buffering)
+    return _Results(raw, stdout.encoding, stdout.errors, line_buffering=stdout.line_buffering)
 
 
 def results() -> TextIO:
@@ -131,11 +163,11 @@ def close() -> int:
     """
     code = 0
     for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None or stream.closed:
+            continue
         try:
-            if stream is not None and not stream.closed:
-                stream.flush()
+            stream.flush()
         except OSError:
             code = 1
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
+            _discard(stream)
     return code

@@ -65,7 +65,7 @@ def suite(
         for name in summary["tasks"]:
             write_report(load(out / name))
         put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
-        put(out / PAGE, suite_page(summary).encode())
+        put(out / PAGE, suite_page(summary).encode(errors="replace"))
     if as_json:
         echo(json.dumps(summary, indent=1))
         return

@@ -1,6 +1,7 @@
 """The command line: its commands, and how it says what is wrong."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,7 +94,7 @@ def new(
         if file.exists():
             raise ValueError(f"{file} is there already. Choose another name.")
         with open(file, "x", encoding="utf-8") as out:
-            out.write(text.replace("FILE", file.name))
+            out.write(text.replace("FILE", os.fsencode(file.name).decode(errors="replace")))
     what = f"{file}:train --direction max" if loop else str(file)
     echo(f"Wrote {file}, which works as it is: gradprix race {what}")
 

@@ -53,7 +53,7 @@ def write_report(result: Result) -> Path:
         ValueError: when the race is kept in no folder.
     """
     folder = None if result.folder is None else str(result.folder)
-    return put_beside(result, REPORT, report(result.record, folder).encode())
+    return put_beside(result, REPORT, report(result.record, folder).encode(errors="replace"))
 
 
 def put_beside(result: Result, name: str, data: bytes) -> Path:
