@@ -15,6 +15,7 @@ from torch import nn
 
 from gradprix.rules import Axis, Log
 from gradprix.rules._space import USUAL
+from gradprix.tasks._user_modules import text_of, title
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,15 @@ class Anyone:
         return self.make.__name__
 
     @property
+    def full_name(self) -> str:
+        """The class's name behind that of its module."""
+        module = self.make.__module__
+        return f"{module if '.' in module else title(module)}.{self.make.__qualname__}"
+
+    @property
     def summary(self) -> str:
         """The first line of its docstring."""
-        return (inspect.getdoc(self.make) or "").strip().partition("\n")[0] or f"{self.make.__module__}.{self.name}."
+        return (inspect.getdoc(self.make) or "").strip().partition("\n")[0] or f"{self.full_name}."
 
     @cached_property
     def _signature(self) -> dict[str, Any]:
@@ -117,10 +124,10 @@ class Anyone:
         for cls in self.make.__mro__:  # all that is in their files: a class may use what is beside it
             if cls.__module__.partition(".")[0] not in ("torch", "builtins", "typing"):
                 with suppress(OSError, TypeError):
-                    code += inspect.getsource(sys.modules.get(cls.__module__) or cls)
+                    code += text_of(cls) or inspect.getsource(sys.modules.get(cls.__module__) or cls)
         try:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:
             version = ""
         digest = hashlib.sha256(code.encode()).hexdigest()[:16]
-        return {"class": f"{self.make.__module__}.{self.make.__qualname__}", "code": digest, "version": version}
+        return {"class": self.full_name, "code": digest, "version": version}

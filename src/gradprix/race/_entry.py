@@ -102,7 +102,7 @@ class Entry:
         """The class in `gradprix.optim`, the full name of another one, or `of(rule)` for a rule without a class."""
         if isinstance(self.rule, Anyone):
             ours = getattr(optim, self.rule.name, None) is self.rule.make
-            return self.rule.name if ours else f"{self.rule.make.__module__}.{self.rule.make.__qualname__}"
+            return self.rule.name if ours else self.rule.full_name
         return CLASSES.get(self.rule, f"of({self.rule.name})")
 
     def arguments(self, lr: float, **tuned: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ._fingerprint import fingerprint
 from ._task import Metric, Task
+from ._user_modules import title
 
 Train = Callable[[Callable[..., Any], int], Iterable[Mapping[str, float]] | Mapping[str, float]]
 MARGIN_OF_A_SCORE, MARGIN_OF_A_LOSS = 0.005, 0.1
@@ -97,7 +98,7 @@ def name_of(train: Any) -> str:
     while isinstance(train, partial):
         train = train.func
     name = str(getattr(train, "__name__", type(train).__name__))
-    home = str(train.__module__).rpartition(".")[2]
+    home = title(str(train.__module__))
     return home if name == "train" and home != "__main__" else name
 
 

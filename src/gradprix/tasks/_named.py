@@ -4,12 +4,12 @@ import difflib
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from . import _charlm, _diamonds, _digits, _generate, _mnist, _segment, _sentiment, _tailed, _translate
 from ._task import Task, first_line
+from ._user_modules import load_file, load_module
 
 Make = Callable[[str, Path | None], Task]
 """What makes a built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
@@ -98,12 +98,10 @@ def imported(place: str) -> Any:
     if where.endswith(".py"):
         if not file.is_file():
             raise ValueError(f"{place}: there is no file {where}.")
-        sys.path.append(str(file.resolve().parent))  # so that it finds its neighbours, in other processes, too
-        where = file.stem
     elif (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as `python -m` would
     try:
-        module = import_module(where)
+        module = load_file(file) if where.endswith(".py") else load_module(where)
     except ImportError as error:
         raise ValueError(f"{place}: {error}.") from error
     except SyntaxError as error:
@@ -112,8 +110,6 @@ def imported(place: str) -> Any:
         last = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{place} fails as it is loaded: {what} ({last.filename}:{last.lineno}).") from error
-    if file.is_file() and Path(str(module.__file__)).resolve() != file.resolve():
-        raise ValueError(f"{place}: there is another module called {where}. Rename the file.")
     if not hasattr(module, name):
         raise ValueError(f"{place}: {where} has no {name}.")
     return getattr(module, name)

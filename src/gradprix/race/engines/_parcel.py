@@ -1,6 +1,7 @@
 """What is sent to workers on other machines: functions and what they are given; a problem, with its examples, once."""
 
 import contextlib
+import importlib.util
 import pickle
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from cloudpickle import CloudPickler
 
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
+from gradprix.tasks._user_modules import Source, install, sources
 
 from .._plan import versions
 from ._connect import EngineError
@@ -66,14 +68,23 @@ class _Unpacker(pickle.Unpickler):
 def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, dict[str, Problem]]:
     """A call to be made elsewhere, and the problems in it."""
     packer = _Packer(file := BytesIO())
+    packer.dump(sources())
     packer.dump((function, tuple(args)))
     return file.getvalue(), packer.problems
 
 
 def unpacked(call: bytes, places: Places) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """What was packed, with the worker's own copies of problems."""
-    function, args = _Unpacker(BytesIO(call), places).load()
+    unpacker = _Unpacker(BytesIO(call), places)
+    sent: tuple[Source, ...] = unpacker.load()
+    # On another machine a user's modules are found in its copy of their folder, unless their names are no file's there.
+    install(each for each in sent if Path(each.path).exists() or not _is_findable(each.name.partition(".")[0]))
+    function, args = unpacker.load()
     return function, args
+
+
+def _is_findable(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def with_examples(problem: Problem) -> tuple[Problem, Any]:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -16,6 +16,8 @@ import psutil
 import torch
 from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
+
+from gradprix.tasks._user_modules import Source, install, sources
 
 from ._engine import WorkerError
 
@@ -40,7 +42,7 @@ def workers(processes: int) -> Any:
     # Where modules are found, too: another environment means other processes, so that what is new is found.
     env = {**environment(), **SAFE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     own = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE)}
-    given = os.getpid(), multiprocessing.get_start_method(allow_none=True), own
+    given = os.getpid(), multiprocessing.get_start_method(allow_none=True), own, sources()
     with _deaf():
         _start_trackers()
         executor = get_reusable_executor(processes, timeout=IDLE, env=env, initializer=_get_ready, initargs=given)
@@ -97,13 +99,14 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _get_ready(parent: int, start_method: str | None, own: Mapping[str, str | None]) -> None:
+def _get_ready(parent: int, start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]) -> None:
     """Import, in all workers at once, what the first job would; that pickle asks for this function has done it.
 
     Args:
         parent: the process without which there is nothing to work for.
         start_method: how it starts processes of its own; None for the system's way.
         own: variables of its environment that were changed for the start alone.
+        modules: those of the user's files; others mean other processes, so that nothing earlier is left of them.
     """
 
     def end_with_parent() -> None:
@@ -115,6 +118,7 @@ def _get_ready(parent: int, start_method: str | None, own: Mapping[str, str | No
     threading.Thread(target=end_with_parent, daemon=True).start()
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
     _set_environment(own)
+    install(modules)
     # The user's code may start processes, and a worker's own way of starting them is for workers alone.
     known = start_method in multiprocessing.get_all_start_methods()
     multiprocessing.set_start_method(start_method if known else None, force=True)

@@ -1,0 +1,340 @@
+"""Modules in a user's files: loaded, loaded anew when a file has changed, and the same in worker processes."""
+
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of a module as it was loaded.
+
+    Args:
+        name: of the module.
+        path: of its file.
+        text: what the file held.
+        is_package: whether it is the `__init__.py` of a package.
+    """
+
+    name: str
+    path: str
+    text: bytes
+    is_package: bool
+
+
+class _Loader(SourceFileLoader):
+    """Loads a module from its file's text, without Python's cache, which goes by whole seconds and sizes."""
+
+    def __init__(self, name: str, path: str, text: bytes | None = None) -> None:
+        super().__init__(name, path)
+        self.text = text
+
+    def get_data(self, path: str) -> bytes:
+        """Return the text, read once."""
+        if path != self.path:
+            return super().get_data(path)
+        if self.text is None:
+            self.text = super().get_data(path)
+        return self.text
+
+    def get_code(self, fullname: str) -> Any:
+        """Compile the text."""
+        text = self.get_data(self.path)
+        code = self.source_to_code(text, self.path)
+        # Tracebacks and `inspect` have the lines that were loaded, whatever the file holds by now.
+        lines = importlib.util.decode_source(text).splitlines(keepends=True)
+        linecache.cache[self.path] = (len(text), None, lines, self.path)
+        return code
+
+
+class _Beside:
+    """Finds modules in the folder of a file that is being loaded before others, as for a script."""
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self.folders = folders
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Find a module in the folders, or in a package that is in them."""
+        if path is None and name in sys.stdlib_module_names:
+            return None
+        where = list(self.folders) if path is None else [each for each in path if _is_in(each, self.folders)]
+        spec = PathFinder.find_spec(name, where) if where else None
+        if spec is None or spec.loader is None:  # a folder alone: a package elsewhere goes before it
+            return None
+        if type(spec.loader) is SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Sent:
+    """Finds modules that another process has loaded."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, Source] = {}
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Find a module among them."""
+        source = self.sources.get(name)
+        if source is None:
+            return None
+        loader = _Loader(name, source.path, source.text)
+        places = [str(Path(source.path).parent)] if source.is_package else None
+        return importlib.util.spec_from_file_location(
+            name, source.path, loader=loader, submodule_search_locations=places
+        )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A module, and the modules of its folders as they were when it was loaded."""
+
+    name: str
+    module: ModuleType
+    modules: dict[str, ModuleType]
+    sources: tuple[Source, ...]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether all of them are still what an import finds, and what their files hold."""
+        kept = all(sys.modules.get(name) is module for name, module in self.modules.items())
+        return kept and all(_text(source.path) == source.text for source in self.sources)
+
+
+_LOADED: dict[str, _Loaded] = {}
+_ADDED: list[str] = []
+"""Folders that were appended to `sys.path`, the latest first."""
+_LOCK = threading.RLock()
+_SENT = _Sent()
+_STARTED: float = psutil.Process().create_time()
+
+
+def load_file(file: Path) -> ModuleType:
+    """Return the module of a file: the same as before as long as nothing in its folder that it could import changes.
+
+    Its neighbours are found as for a script: in the folder of the file that a link leads to; also in the link's.
+    """
+    path = Path(os.path.abspath(file))
+
+    def load() -> ModuleType:
+        known = _LOADED.get(str(path))
+        name = _module_name(path) if known is None else known.name
+        there = sys.modules.get(name)
+        if there is not None and os.path.realpath(str(there.__file__)) == os.path.realpath(path):
+            return there  # imported by the user
+        spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return _load(str(path), list(dict.fromkeys([str(path.resolve().parent), str(path.parent)])), load)
+
+
+def load_module(name: str) -> ModuleType:
+    """Return a module by its name, as `import` does, but a user's own one as `load_file` does."""
+    try:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+    except (ImportError, ValueError):  # as of __main__
+        spec = None
+    packages = [] if spec is None else list(spec.submodule_search_locations or ())
+    place = packages[0] if packages else None if spec is None else spec.origin
+    if place is None or not _is_users(place):
+        return importlib.import_module(name)
+    return _load(name, [str(Path(place).parent)], lambda: importlib.import_module(name))
+
+
+def sources() -> tuple[Source, ...]:
+    """Return what other processes need so that names lead to the same modules there."""
+    with _LOCK:
+        current = {
+            source.name: source
+            for each in _LOADED.values()
+            for source in each.sources
+            if sys.modules.get(source.name) is each.modules[source.name]
+        }
+    return tuple(current[name] for name in sorted(current))
+
+
+def install(sent: Iterable[Source]) -> None:
+    """Have names lead to the modules that another process has loaded."""
+    for source in sent:
+        if _SENT.sources.get(source.name) != source:
+            sys.modules.pop(source.name, None)
+            _SENT.sources[source.name] = source
+    if _SENT not in sys.meta_path:
+        sys.meta_path.insert(0, _SENT)
+
+
+def title(module: str) -> str:
+    """Return the last part of a module's name, or the name of its file where the module had to be called otherwise."""
+    found = sys.modules.get(module)
+    loader = getattr(getattr(found, "__spec__", None), "loader", None)
+    if isinstance(loader, _Loader) and "." not in module and not hasattr(found, "__path__"):
+        return os.fsencode(Path(loader.path).stem).decode(errors="replace")
+    return module.rpartition(".")[2]
+
+
+def text_of(kind: type) -> str | None:
+    """The text of the module that a class is from, as it was loaded; None where that is not known."""
+    for value in vars(kind).values():
+        if isinstance(value, FunctionType):
+            loader = getattr(value.__globals__.get("__spec__"), "loader", None)
+            if isinstance(loader, _Loader):
+                return loader.get_data(loader.path).decode(errors="replace")
+    return None
+
+
+def _is_users(path: str) -> bool:
+    """Whether a path is neither the standard library's, nor an installed package's, nor ours."""
+    libraries = (os.path.dirname(os.__file__), str(Path(__file__).parents[1]))
+    is_installed = bool({"site-packages", "dist-packages"} & set(Path(path).parts)) or _is_in(path, libraries)
+    return path not in ("built-in", "frozen") and not is_installed
+
+
+def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> ModuleType:
+    with _LOCK:
+        known = _LOADED.get(key)
+        if known is not None and known.is_current:
+            return known.module
+        before = _modules_of(folders)
+        if known is not None:
+            old = before | {name: each for name, each in known.modules.items() if sys.modules.get(name) is each}
+        else:  # what was imported by others, and may have changed since
+            old = {name: each for name, each in before.items() if _is_newer(str(each.__file__))}
+        old = old | _of_other_folders(folders)
+        _set_aside(old)
+        importlib.invalidate_caches()
+        _add(folders)
+        try:
+            with _finding(_Beside(folders)):
+                module = load()
+        except BaseException:
+            for name in _modules_of(folders).keys() - before.keys():
+                sys.modules.pop(name, None)
+            for name, each in old.items():
+                each.__name__, sys.modules[name] = name, each
+            raise
+        modules = {**_modules_of(folders), module.__name__: module}
+        files = {name: str(each.__file__) for name, each in modules.items() if getattr(each, "__file__", None)}
+        texts = tuple(
+            Source(name, file, _loaded_text(modules[name]), hasattr(modules[name], "__path__"))
+            for name, file in files.items()
+        )
+        _LOADED[key] = _Loaded(module.__name__, module, {name: modules[name] for name in files}, texts)
+        return module
+
+
+def _set_aside(modules: Mapping[str, ModuleType]) -> None:
+    """Take modules out of the way of new ones, so that what is left of them is pickled by value."""
+    for name, module in modules.items():
+        del sys.modules[name]
+        module.__name__ = f"{name} (earlier)"
+
+
+@contextmanager
+def _finding(finder: Any) -> Iterator[None]:
+    sys.meta_path.insert(0, finder)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes
+        sys.meta_path.remove(finder)
+
+
+def _modules_of(folders: Sequence[str]) -> dict[str, ModuleType]:
+    """The user's modules that are in some folders."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and _is_in(file, folders) and _is_users(file):
+            found[name] = module
+    for name in ("__main__", "__mp_main__"):
+        found.pop(name, None)
+    return found
+
+
+def _of_other_folders(folders: Sequence[str]) -> dict[str, ModuleType]:
+    """Modules of other files' folders in whose place a module in these folders would be found."""
+    others = {
+        name: module
+        for each in _LOADED.values()
+        for name, module in each.modules.items()
+        if module is not each.module and sys.modules.get(name) is module and not _is_in(str(module.__file__), folders)
+    }
+    tops = {name.partition(".")[0] for name in others}
+    here = {
+        top
+        for top in tops
+        for folder in folders
+        if Path(folder, f"{top}.py").exists() or Path(folder, top, "__init__.py").exists()
+    }
+    return {name: module for name, module in others.items() if name.partition(".")[0] in here}
+
+
+def _add(folders: Sequence[str]) -> None:
+    """Append folders to `sys.path`, before those of earlier files."""
+    for folder in reversed(folders):
+        if folder in _ADDED:
+            _ADDED.remove(folder)
+            sys.path[:] = [each for each in sys.path if each != folder]
+        elif folder in sys.path:
+            continue
+        place = min((sys.path.index(each) for each in _ADDED if each in sys.path), default=len(sys.path))
+        sys.path.insert(place, folder)
+        _ADDED.insert(0, folder)
+
+
+def _module_name(path: Path) -> str:
+    """The name of a file's module: its own where that means nothing else, else one that nothing else has."""
+    name = path.stem
+    if name.isidentifier() and name not in sys.stdlib_module_names:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is None or os.path.realpath(spec.origin) == os.path.realpath(path):
+            return name
+    plain = re.sub(r"\W", "_", name)
+    return f"{plain}_{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:8]}"
+
+
+def _loaded_text(module: ModuleType) -> bytes:
+    loader = getattr(module.__spec__, "loader", None)
+    text = loader.text if isinstance(loader, _Loader) else None
+    return _text(str(module.__file__)) or b"" if text is None else text
+
+
+def _text(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
+
+
+def _is_newer(path: str) -> bool:
+    """Whether a file was changed after this process started."""
+    try:
+        return os.stat(path).st_mtime > _STARTED - 2
+    except OSError:
+        return True
+
+
+def _is_in(path: str, folders: Iterable[str]) -> bool:
+    path = str(path)
+    return any(path == each or path.startswith(each.rstrip(os.sep) + os.sep) for each in map(str, folders))
