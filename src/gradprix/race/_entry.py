@@ -12,7 +12,11 @@ from gradprix.rules import Axis, Rule
 
 from ._anyone import Anyone
 
-CLASSES = {cls.rule: name for name in optim.__all__ if hasattr(cls := getattr(optim, name), "rule")}
+CLASSES = {
+    cls.rule: name
+    for name in optim.__all__
+    if hasattr(cls := getattr(optim, name), "rule") and optim.of(cls.rule) is cls
+}
 ALL_EXAMPLES = 0
 """The batch size of an entry that sees every training example at each step."""
 
