@@ -165,6 +165,7 @@ def race(
         progress,
         run,
     )
+    from gradprix.race._progress import PATIENCE
     from gradprix.show import _console
 
     with usage(ValueError, TypeError):
@@ -194,15 +195,20 @@ def race(
             explainable(made)
     folder = out or Path("runs") / os.fsdecode(made.task.name.encode())  # whatever encoding the system has for files
     with usage(ValueError, WorkerError):
-        seconds = None
-        if minutes is not None:
-            made, seconds = fitted(made, minutes, where, None if plan else folder)
+        seconds, at_least = None, False
+        with progress(PATIENCE if plan or minutes is not None else None) as watch:
+            watch(f"Loading {made.task.name!r}", 0.0, 0)
+            assert made.task.fingerprint  # loads the examples
+            if minutes is not None:
+                made, seconds = fitted(made, minutes, where, None if plan else folder, watch)
+            elif plan and not as_json:
+                cost = measured(made, where, watch)
+                seconds, at_least = estimate(made, cost), cost.at_least
         if plan and as_json:
             echo(json.dumps(made.describe(), indent=1))
             return
         if plan:
-            seconds = seconds or estimate(made, measured(made, where))
-            _console.console().print(_console.plan(made, seconds, where.place))
+            _console.console().print(_console.plan(made, seconds, where.place, at_least))
             return
         if not as_json and (sys.stderr.isatty() or minutes is not None):
             _console.console(stderr=True).print(_console.plan(made, seconds, where.place))

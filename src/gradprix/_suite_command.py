@@ -49,6 +49,7 @@ def suite(
     from gradprix.cli import usage
     from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
     from gradprix.race import suite as race_all
+    from gradprix.race._progress import PATIENCE
     from gradprix.show import _console, suite_page, write_report
     from gradprix.show._report import put
 
@@ -56,8 +57,8 @@ def suite(
         where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
     if plan:
-        with usage(ValueError, WorkerError):
-            took = {made.task.name: estimate(made, measured(made, where)) for made in plans}
+        with usage(ValueError, WorkerError), progress(PATIENCE) as watch:
+            took = {made.task.name: estimate(made, measured(made, where, watch)) for made in plans}
         _console.console().print(_console.suite_plan(plans, took, where.place))
         return
     with usage(ValueError, WorkerError, OSError), progress() as watch:

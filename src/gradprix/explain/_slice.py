@@ -11,6 +11,7 @@ from torch.func import vmap
 
 from gradprix.rules import Rule
 from gradprix.tasks import Task, digits
+from gradprix.tasks._schedule import count_steps
 
 from ._landscape import Landscape
 from ._looked import Looked
@@ -217,7 +218,7 @@ SLICES: dict[str, Callable[[], Landscape]] = {
 
 
 def _whole_run(task: Task) -> int:
-    return task.epochs * -(-len(task.loaded.split(0).train) // task.batch_size)
+    return count_steps(len(task.loaded.split(0).train), task.batch_size, task.epochs)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

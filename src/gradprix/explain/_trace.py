@@ -13,6 +13,7 @@ from gradprix import optim
 from gradprix.kernels import start, terms
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
+from gradprix.tasks._schedule import count_steps, examples_a_pass
 from gradprix.tasks._seeds import Luck, stream
 from gradprix.tasks._task import called_with
 
@@ -103,8 +104,8 @@ def trace(
         found.append(loss)
         for (name, x), g in zip(problem.parameters.items(), gradients, strict=True):
             if g is not None:
-                steps_it, hyper = of_each[name]
-                moved = step(steps_it, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
+                stepsit, hyper = of_each[name]
+                moved = step(stepsit, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
                 records[name].add(x, g, moved)
                 x.copy_(moved["x"])
     for name, x in problem.parameters.items():
@@ -174,12 +175,14 @@ class OnTask:
         task, data = self.task, self.task.loaded
         train, order = data.split(self.seed).train, stream(self.seed, "order")
         noise, examples = Luck(stream(self.seed, "noise")), [Luck(stream(self.seed, "examples"))]
-        per_epoch = -(-len(train) // task.batch_size)
-        factor = schedule(task.schedule, task.epochs * per_epoch)
+        seen = examples_a_pass(len(train), task.epochs)
+        per_epoch = -(-seen // task.batch_size)
+        total = count_steps(len(train), task.batch_size, task.epochs)
+        factor = schedule(task.schedule, total)
         self.model.train()
-        for t in range(task.epochs * per_epoch):
+        for t in range(total):
             if t % per_epoch == 0:
-                shuffled = train[torch.randperm(len(train), generator=order)]
+                shuffled = train[torch.randperm(len(train), generator=order)][:seen]
             index = shuffled[t % per_epoch * task.batch_size :][: task.batch_size]
             inputs, targets = tree_map(itemgetter(0), data.take(index[None], examples))
             args, kwargs = called_with(inputs)

@@ -14,6 +14,7 @@ from gradprix.race.lanes._lane import Lane
 from gradprix.race.lanes._network import Form, quiet
 from gradprix.rules import Rule
 from gradprix.tasks import Task
+from gradprix.tasks._schedule import count_steps
 
 from ._gain import gain, settles_below
 from ._looked import Looked
@@ -79,7 +80,7 @@ class Watched(Lane):
     def __init__(self, task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> None:
         super().__init__(task, trials, how)
         count = self.train.shape[1]
-        self.steps = self.budget.epochs * -(-count // (self.budget.batch_size or count))
+        self.steps = count_steps(count, self.budget.batch_size, self.budget.epochs)
         self.at = {1 + round(i * (self.steps - 1) / (MOVES - 1)) for i in range(MOVES)}
         looks = sorted({max(1, round((i + 0.5) / LOOKS * self.steps)) for i in range(LOOKS)})
         self.looks = {t: i % WHOLLY == WHOLLY // 2 for i, t in enumerate(looks)}

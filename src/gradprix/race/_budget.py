@@ -8,24 +8,31 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from gradprix._device import wait
 from gradprix.rules import Choice
 from gradprix.tasks import Task
+from gradprix.tasks._schedule import count_steps, passes
 
-from ._check import check
+from ._check import preflight
 from ._entries import ENTRIES
 from ._entry import Entry
 from ._journal import Journal
-from ._loop import run_loop
+from ._loop import Stopped, run_loop
 from ._plan import FEWEST_SEEDS, MOST, Plan
+from ._progress import Watch
 from ._trial import Trial
 from ._trial import form as form_of
 from ._tune import Score
 from .engines._engine import Engine
-from .lanes._lane import NARROWEST, Lane
+from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
 from .lanes._network import Form, quiet
+from .lanes._steppers import Steppers
 from .lanes._width import Shape, seconds_of_one
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
@@ -35,7 +42,16 @@ FEW = 3
 """Entries below which protocol is given up first."""
 PROTOCOL = ((19, 16), (19, 12), (13, 12), (13, 8), (10, 8), (10, FEWEST_SEEDS))
 """(trials, seeds), from the whole protocol to the least that can still tell something."""
-EPOCHS = (1, 0.5, 0.25, 0.125)
+EPOCHS = (0.5, 0.25, 0.125)
+LEAST = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
+"""(entries, trials, seeds) where even a part of an epoch takes long: trials are spread over the rates, and no more."""
+FEWEST_STEPS = 8
+"""Steps of a run below which nothing is learnt that a race could be about."""
+LONG, SLOW = 0.5, 5.0
+"""Seconds of an evaluation that are enough to extrapolate from; seconds of a first call from which it is not repeated.
+"""
+ONE_RUN = 60.0
+"""Seconds of a training loop's run from which a plan says at least how long the race takes."""
 SAFE = 0.9
 """The share of the time that a plan is made for: machines are shared, and a verdict and a report take a moment."""
 
@@ -50,6 +66,8 @@ class Cost:
         network: of each network for each step.
         evaluation: of each network for each epoch.
         shape: how lanes are laid.
+        model: of each network, to be made.
+        at_least: whether it is only known that they take no less: a training loop that was not run to its end.
     """
 
     start: float
@@ -57,29 +75,43 @@ class Cost:
     network: float
     evaluation: float
     shape: Shape
+    model: float = 0.0
+    at_least: bool = False
 
-    def of(self, rows: int, steps: float, epochs: int) -> float:
+    def of(self, rows: int, steps: float, evaluations: float) -> float:
         """A stage in which so many networks run."""
         lanes = math.ceil(rows / (self.shape.width * self.shape.processes)) * self.shape.processes
         lanes = max(1, min(lanes, rows // min(NARROWEST, self.shape.width)))
         turns = math.ceil(lanes / self.shape.processes)
-        each = rows / lanes * (steps * self.network + epochs * self.evaluation)
+        each = rows / lanes * (self.model + steps * self.network + evaluations * self.evaluation)
         return turns * (steps * self.step + each)
 
 
-def measured(plan: Plan, engine: Engine) -> Cost:
+def measured(plan: Plan, engine: Engine, watch: Watch = lambda *_: None, minutes: float | None = None) -> Cost:
     """What lanes of a plan's task cost here: a few steps of all its entries, with all processes busy.
+
+    Args:
+        plan: what is to be raced.
+        engine: where.
+        watch: hears what is done.
+        minutes: how long the race may take; a training loop that is too slow for it is not run to its end.
 
     Raises:
         TaskError: when the task does not work.
     """
     started = time.perf_counter()
-    form = engine.ask(check, plan)
+    form = preflight(plan, engine, watch)
+    watch(f"Measuring how long {plan.task.name!r} takes", 0.0, 0)
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     if not isinstance(plan.task, Task):
-        seconds = engine.ask(seconds_of_a_run, plan.task, trials[0])
-        return Cost(time.perf_counter() - started, 0.0, 0.0, seconds, Shape(1, engine.workers))
+        seconds, whole = engine.ask(seconds_of_a_run, plan.task, trials[0], _patience(plan, minutes, engine.workers))
+        shape = Shape(1, engine.workers)
+        return Cost(time.perf_counter() - started, 0.0, 0.0, seconds, shape, at_least=not whole)
     found = engine.shape(plan.task, trials, form)
+    if not form.stacked:
+        each = engine.everywhere(found.processes, costs_one_at_a_time, plan.task, trials, form)
+        start, step, evaluation = (max(costs) for costs in zip(*each, strict=True))
+        return Cost(time.perf_counter() - started, 0.0, step, evaluation, found, start)
     wide, narrow = found.width, min(16, found.width)
     if form.stacked and wide == narrow:
         narrow = NARROWEST
@@ -90,29 +122,89 @@ def measured(plan: Plan, engine: Engine) -> Cost:
     return Cost(time.perf_counter() - started, step, times[1] - step / widths[1], evaluation, found)
 
 
-def seconds_of_a_run(loop: Any, trial: Trial) -> float:
-    """How long a run of somebody's own loop takes."""
+def _patience(plan: Plan, minutes: float | None, workers: int) -> float:
+    """Return the seconds of a loop's run from which not even the smallest race would fit."""
+    if minutes is None:
+        return ONE_RUN
+    runs = min(made.runs for made in candidates(plan))
+    return _room(minutes) / math.ceil(runs / workers)
+
+
+def seconds_of_a_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool]:
+    """Return how long a run of somebody's own loop takes, and whether it came to its end in the seconds given."""
     started = time.perf_counter()
-    run_loop(loop, trial)
-    return time.perf_counter() - started
+    whole = True
+    try:
+        run_loop(loop, trial, stop=lambda _: time.perf_counter() - started > patience)
+    except Stopped:
+        whole = False
+    return time.perf_counter() - started, whole
+
+
+def costs_one_at_a_time(task: Task, trials: list[Trial], form: Form) -> tuple[float, float, float]:
+    """Return the seconds in which a model is made, trained for a step, and evaluated on the validation examples.
+
+    The step of an optimizer is the mean over the trials' optimizers; all share the model.
+    """
+    rules = {trial.rule.name: trial for trial in trials}
+    with quiet(form.device):
+        started = time.perf_counter()
+        lane = Lane(task, [trials[0]], form)
+        wait(lane.device)
+        start = time.perf_counter() - started
+        index = lane.train[:, : trials[0].batch_size or lane.train.shape[1]]
+        gradients = [torch.zeros_like(x) for x in lane.leaves.values()]
+
+        def step() -> None:
+            found = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))[1]
+            for into, g in zip(gradients, found, strict=True):
+                if g is not None:
+                    into.copy_(g)
+
+        passed = _seconds(step, lane)
+        updates = []
+        for trial in rules.values():
+            steppers = Steppers([trial], list(lane.leaves.values()))
+            with torch.no_grad():
+                updates.append(_seconds(partial(steppers.step, gradients, 1.0), lane))
+        return start, passed + sum(updates) / len(updates), _seconds_to_evaluate(lane)
+
+
+def _seconds(run: Callable[[], object], lane: Lane) -> float:
+    """Return how long a call takes: the second one, for the first also allocates memory, unless that took long."""
+    for _ in range(2):
+        started = time.perf_counter()
+        run()
+        wait(lane.device)
+        if (took := time.perf_counter() - started) > SLOW:
+            break
+    return float(took)
+
+
+def _seconds_to_evaluate(lane: Lane) -> float:
+    """Return how long an evaluation on all validation examples takes, by some of them if it takes long."""
+    count = lane.valid.shape[1]
+    # One at a time, an example takes as long in a small batch; a stack runs the program of the race's own batches.
+    part = min(count, (lane.budget.batch_size or count) * (BATCHES_AT_ONCE if lane.how.stacked else 1))
+    took = _seconds(lambda: lane.evaluate(lane.valid[:, :part]), lane)
+    more = part * min(count // part, int(LONG / max(took, 1e-6)))  # whole parts, which run the same program
+    if more > part:
+        part, took = more, _seconds(lambda: lane.evaluate(lane.valid[:, :more]), lane)
+    return float(took * count / part)
 
 
 def seconds_to_evaluate(task: Task, trials: list[Trial], form: Form, width: int) -> float:
     """How long a network takes to be evaluated in a lane of so many."""
     rows = sorted((trials[i % len(trials)] for i in range(width)), key=form_of)
     with quiet(form.device):
-        lane = Lane(task, rows, form)
-        lane.evaluate(lane.valid)
-        started = time.perf_counter()
-        lane.evaluate(lane.valid)
-        return (time.perf_counter() - started) / width
+        return _seconds_to_evaluate(Lane(task, rows, form)) / width
 
 
 def estimate(plan: Plan, cost: Cost) -> float:
     """About how many seconds a plan takes."""
     entries = {entry.name: entry for entry in plan.entries}
-    total = cost.start
-    for names in stages(plan):
+    total, asked, tests = cost.start, list(stages(plan)), _test_evaluations(plan)
+    for names in asked:
         sizes: defaultdict[int, float] = defaultdict(float)
         for name in names:
             axis = entries[name].space.get("batch_size")
@@ -120,17 +212,23 @@ def estimate(plan: Plan, cost: Cost) -> float:
             each = axis.values if isinstance(axis, Choice) else (plan.batch_size(entries[name]),)
             for size in each:
                 sizes[size] += 1 / len(each)
-        total += sum(
-            cost.of(math.ceil(rows), _steps(plan, size), max(1, plan.task.epochs)) for size, rows in sizes.items()
-        )
+        evaluations = passes(plan.task.epochs) + tests * (names is asked[-1])
+        total += sum(cost.of(math.ceil(rows), _steps(plan, size), evaluations) for size, rows in sizes.items())
     return total
 
 
 def _steps(plan: Plan, size: int) -> float:
     if not isinstance(plan.task, Task):
         return 0.0
-    count = len(plan.task.loaded.split(0).train)
-    return plan.task.epochs * math.ceil(count / (size or count))
+    return count_steps(len(plan.task.loaded.split(0).train), size, plan.task.epochs)
+
+
+def _test_evaluations(plan: Plan) -> float:
+    """Return how many evaluations on validation examples that of a final run on its test examples takes."""
+    if not isinstance(plan.task, Task):
+        return 0.0
+    split = plan.task.loaded.split(0)
+    return float(len(split.test) / len(split.valid))
 
 
 def stages(plan: Plan) -> Iterator[list[str]]:
@@ -158,16 +256,37 @@ def candidates(plan: Plan) -> Iterator[Plan]:
 
     order = sorted(plan.entries, key=place)
     counts = range(len(order), min(FEW, len(order)) - 1, -1)
-    for factor in EPOCHS:
-        epochs = max(1, round(plan.task.epochs * factor))
-        task = plan.task if factor == 1 or not isinstance(plan.task, Task) else plan.task.change(epochs=epochs)
-        for number in counts if factor == 1 else (counts[-1],):
-            kept = [entry for entry in plan.entries if entry in order[:number]]
+
+    def made(task: Any, number: int, trials: int, seeds: int) -> Plan:
+        kept = tuple(entry for entry in plan.entries if entry in order[:number])
+        trials, seeds = min(trials, plan.trials), min(seeds, plan.seeds)
+        return _with(plan, replace(plan, task=task, entries=kept, trials=trials, seeds=seeds))
+
+    tasks = [plan.task, *_shorter(plan.task)] if isinstance(plan.task, Task) else [plan.task]
+    for task in tasks:
+        for number in counts if task is plan.task else (counts[-1],):
             for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
-                trials, seeds = min(trials, plan.trials), min(seeds, plan.seeds)
-                yield _with(plan, replace(plan, task=task, entries=tuple(kept), trials=trials, seeds=seeds))
-        if not isinstance(plan.task, Task):
-            return
+                yield made(task, number, trials, seeds)
+    if tasks[-1].epochs < 1 and isinstance(plan.task, Task):  # a model of which a step takes long
+        for number, trials, seeds in LEAST:
+            yield made(tasks[-1], min(number, len(order)), trials, seeds)
+
+
+def _shorter(task: Task) -> Iterator[Task]:
+    """A task with fewer and fewer epochs, at last with parts of one, of a few whole steps."""
+    before, count = task.epochs, len(task.loaded.split(0).train)  # loaded before there are copies of the task
+    for factor in EPOCHS:
+        epochs = task.epochs * factor
+        epochs = round(epochs) if epochs >= 1 else _part(count, task.batch_size, epochs)
+        if epochs < before:
+            yield task.change(epochs=epochs)
+            before = epochs
+
+
+def _part(count: int, batch_size: int, epochs: float) -> float:
+    """Return a part of an epoch of whole batches, and of a few steps at least; one epoch where it has no more."""
+    number = max(FEWEST_STEPS, int(epochs * count / batch_size))
+    return min(1, number * batch_size / count)
 
 
 def _with(asked: Plan, made: Plan) -> Plan:
@@ -178,7 +297,7 @@ def _with(asked: Plan, made: Plan) -> Plan:
         if (now := getattr(made, name)) < (before := getattr(asked, name)):
             found.append(f"{before - now} of {before} {'tuning trials' if name == 'trials' else 'final seeds'} each")
     if made.task.epochs < asked.task.epochs:
-        found.append(f"{asked.task.epochs - made.task.epochs} of {asked.task.epochs} epochs")
+        found.append(f"{asked.task.epochs - made.task.epochs:.3g} of {asked.task.epochs} epochs")
     return replace(made, left_out=tuple(found))
 
 
@@ -189,22 +308,40 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
         ValueError: when not even the smallest fits.
     """
     room = _room(minutes)
+
+    def fits(other: Plan) -> bool:
+        return not cost.at_least and estimate(other, cost) <= room
+
     for made in candidates(plan):
-        if estimate(made, cost) <= room:
+        if fits(made):
             break
     else:
+        least, needed = "more than" if cost.at_least else "about", estimate(made, cost) / SAFE / 60
+        needs = f"{needed:.2g}" if needed < 10 else f"{needed:.0f}"
         raise ValueError(
             f"minutes = {minutes:g}: even {len(made.entries)} optimizers with {made.trials} trials and {made.seeds} "
-            f"seeds take about {estimate(made, cost) / SAFE / 60:.2g} minutes here. Give that much, or fewer epochs."
+            f"seeds take {least} {needs} minutes here. Give that much, or "
+            + ("a faster loop." if cost.at_least else "fewer epochs." if made.task.epochs >= 1 else "a smaller model.")
         )
-    epochs = _most(
-        lambda n: made if n == made.task.epochs else replace(made, task=made.task.change(epochs=n)),
-        lambda other: estimate(other, cost) <= room,
-        made.task.epochs,
-        plan.task.epochs,
-    )
-    seeds = _most(lambda n: replace(epochs, seeds=n), lambda other: estimate(other, cost) <= room, epochs.seeds, MOST)
+
+    def trained(epochs: float) -> Plan:
+        return replace(made, task=made.task.change(epochs=epochs))
+
+    if isinstance(made.task, Task) and made.task.epochs < plan.task.epochs:
+        made = _longest(made, made.task, plan.task.epochs, trained, fits)
+    seeds = _most(lambda n: replace(made, seeds=n), fits, made.seeds, MOST)
     return _with(plan, seeds)
+
+
+def _longest(
+    made: Plan, task: Task, epochs: float, trained: Callable[[float], Plan], fits: Callable[[Plan], bool]
+) -> Plan:
+    """The plan of the most epochs that fit, or of the largest part of one."""
+    if fits(one := trained(1)):
+        return _most(trained, fits, 1, int(epochs)) if epochs >= 1 else one
+    size, count = task.batch_size, len(task.loaded.split(0).train)
+    low, high = round(task.epochs * count / size), int(min(1, epochs) * count / size)
+    return _most(lambda n: trained(min(1, n * size / count)), fits, low, high) if high > low else made
 
 
 def _room(minutes: float) -> float:
@@ -229,7 +366,9 @@ def _most(make: Callable[[int], Plan], fits: Callable[[Plan], bool], low: int, h
     return make(low)
 
 
-def fitted(plan: Plan, minutes: float, engine: Engine, out: Path | None) -> tuple[Plan, float]:
+def fitted(
+    plan: Plan, minutes: float, engine: Engine, out: Path | None, watch: Watch = lambda *_: None
+) -> tuple[Plan, float]:
     """A plan that fits the time, and about how many seconds it takes.
 
     It is the one that was chosen when the same was asked for in this folder before.
@@ -239,7 +378,7 @@ def fitted(plan: Plan, minutes: float, engine: Engine, out: Path | None) -> tupl
     with Journal(out) as journal:
         known = (journal.read("fitted") or {}).get(key)
     if known is None:
-        cost = measured(plan, engine)
+        cost = measured(plan, engine, watch, minutes)
         made = fit(plan, minutes, cost)
         names = [entry.name for entry in made.entries]
         known = {"entries": names, "trials": made.trials, "seeds": made.seeds, "epochs": made.task.epochs}

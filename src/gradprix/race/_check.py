@@ -12,19 +12,24 @@ import joblib
 import torch
 from torch import Tensor
 
-from gradprix._device import CPU, found, placed, require, wait
+from gradprix._device import CPU, found, free, placed, require, wait
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, home
+from gradprix.tasks._stream import Stream
 from gradprix.tasks._task import TaskError, first_line
 
 from ._anyone import Anyone
 from ._check_loop import check_loop
+from ._first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
 from ._plan import Plan
+from ._progress import Watch
 from ._sound import sound
 from ._trial import Trial
+from .engines._engine import Engine
 from .lanes._lane import BATCHES_AT_ONCE, Lane
 from .lanes._network import Form, quiet
 from .lanes._noise import Drawing
+from .lanes._steppers import Steppers
 from .lanes._width import seconds_of_one
 
 EXAMPLES = 64
@@ -50,8 +55,69 @@ UNSTACKED = {
 """What torch's messages mean, for a user."""
 
 
-def check(plan: Plan) -> Form:
+def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> Form:
+    """Check a plan where its models are trained, and say meanwhile what is done; known results are used again.
+
+    Args:
+        plan: what is to be raced.
+        engine: where it is trained.
+        watch: hears what is done.
+
+    Returns:
+        How the race's models are trained.
+
+    Raises:
+        TaskError, ValueError: as `check`.
+    """
+    what = f"Checking {plan.task.name!r}"
+    key = (plan.task.fingerprint, plan.task.batch_size, plan.compiled, plan.device, plan.seed)
+    known = engine.checked.get(key)
+    if known is not None and all(entry in known[0] for entry in plan.entries):
+        return known[1]
+    watch(what, 0.0, 0)
+    first = None
+    if isinstance(plan.task, Task):
+        first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.ask(first_step, plan))
+        watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
+    form: Form = engine.ask(check, plan, first, engine.memory)
+    engine.checked[key] = plan.entries, form
+    return form
+
+
+def first_step(plan: Plan) -> FirstStep:
+    """Check the parts of a task, then measure a step of one model.
+
+    Raises:
+        TaskError: when the model, the loss or the metric does not work.
+        ValueError: when the device is not there.
+    """
+    task = home(plan.task)
+    if plan.device != "auto":
+        require(plan.device)
+    with quiet():
+        sound(task)
+    return _measured(plan, task, "cpu")
+
+
+def _first_trial(plan: Plan) -> Trial:
+    """A trial of the entry with the smallest batch, so that one with all examples does not decide for the others."""
+    return plan.careful_trial(min(plan.entries, key=lambda entry: plan.batch_size(entry) or math.inf), 0)
+
+
+def _measured(plan: Plan, task: Task, device: str) -> FirstStep:
+    step: FirstStep = _try(plan, partial(measure_first_step, task, _first_trial(plan), device), device)
+    return step
+
+
+def check(plan: Plan, first: FirstStep | None = None, memory: float | None = None) -> Form:
     """Train a few networks of the task for a step, stacked and one at a time, and score them on a few examples.
+
+    A model of which one step takes long, or of which a small stack takes too much memory, is tried by itself alone.
+
+    Args:
+        plan: what is to be raced.
+        first: what `first_step` returns, if that is known.
+        memory: bytes that the race may take; half of what is free when None.
 
     Returns:
         How the race's networks are trained. One at a time where a stack of them does not work, is wrong, or is slower.
@@ -64,15 +130,13 @@ def check(plan: Plan) -> Form:
     if isinstance(plan.task, Loop):
         return check_loop(plan, plan.task)
     task, asked = home(plan.task), plan.device != "auto"
-    if asked:
-        require(plan.device)
-    with quiet():
-        sound(task)
-    device, here = plan.device if asked else found(), _tried(plan, task, "cpu")
+    first = first_step(plan) if first is None else first
+    device = plan.device if asked else found()
+    here = _tried(plan, task, "cpu", first, memory)
     if device is None or device == "cpu":
         return here.form
     try:
-        there = _tried(plan, task, device)
+        there = _tried(plan, task, device, _measured(plan, task, device), memory)
         _try(plan, partial(_agree, here, there), device)
         if not asked and (longer := _longer(plan, task, here.form, there.form)) > SLOWER:
             raise ValueError(f"it takes {longer:.1f} times as long")
@@ -92,8 +156,10 @@ class _Tried:
     gradients: list[Tensor]
 
 
-def _tried(plan: Plan, task: Task, device: str) -> _Tried:
+def _tried(plan: Plan, task: Task, device: str, first: FirstStep, memory: float | None) -> _Tried:
     """Find out how networks are trained on a device."""
+    if why := first.reason_against_stack(WIDTH + 1, free(device) / 2 if memory is None else memory):
+        return _tried_alone(plan, task, Form(stacked=False, why=why, device=device))
     entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
     trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
     apart = Form(stacked=False, device=device)
@@ -120,6 +186,37 @@ def _tried(plan: Plan, task: Task, device: str) -> _Tried:
     return _Tried(form, losses, gradients)
 
 
+def _tried_alone(plan: Plan, task: Task, form: Form) -> _Tried:
+    """Train one model for a step, and have every optimizer of another package step its weights once."""
+    others = [entry for entry in plan.entries if isinstance(entry.rule, Anyone)]
+    trial = plan.careful_trial(plan.entries[0], 0)
+    with quiet(form.device):
+        lane = Lane(task, [trial], form)
+        index = lane.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
+        with Drawing(torch.default_generator):  # as a stack draws
+            losses, found = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
+        gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, lane.leaves.values(), strict=True)]
+        kept = placed(losses, CPU), placed(gradients, CPU)
+
+        def step(own: Trial) -> None:
+            with torch.no_grad():
+                steppers = Steppers([own], list(lane.leaves.values()))
+                steppers.step(gradients, 1.0)
+                steppers.turn("eval")
+                steppers.turn("train")
+
+        for entry in others:
+            own = plan.careful_trial(entry, 0)
+            _try(plan, partial(step, own), form.device, f"optimizer {entry.name!r} on ")
+        _try(plan, partial(lane.evaluate, lane.valid[:, : _few(task)]), form.device)
+    return _Tried(form, *kept)
+
+
+def _few(task: Task) -> int:
+    """Return how many examples an evaluation is tried on: fewer where reading them may take long."""
+    return min(EXAMPLES, task.batch_size) if isinstance(task.loaded, Stream) else EXAMPLES
+
+
 def _agree(here: _Tried, there: _Tried) -> None:
     """Raise ValueError unless a step has the same losses and gradients there."""
     if not _close([here.losses, *here.gradients], [there.losses, *there.gradients]):
@@ -138,7 +235,8 @@ def _longer(plan: Plan, task: Task, here: Form, there: Form) -> float:
     """How many times as long a GPU takes for a step of a network as the CPU, all of which work at once."""
     trials = [plan.careful_trial(entry, 0) for entry in plan.entries]
     alike = [trial for trial in trials if trial.batch_size == trials[0].batch_size]
-    wide, narrow = (WIDE, WIDTH) if there.stacked else (WIDTH, WIDTH)
+    # One at a time, the time of a model does not depend on how many there are.
+    wide, narrow = WIDE if there.stacked else 1, WIDTH if here.stacked else 1
     on_cpu: float = seconds_of_one(task, alike, here, narrow) / joblib.cpu_count()
     return seconds_of_one(task, alike, there, wide) / on_cpu
 

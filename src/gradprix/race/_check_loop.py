@@ -1,5 +1,6 @@
 """Runs a training loop for an epoch before its race, and refuses one whose race would mean nothing."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,16 +10,20 @@ from gradprix.tasks._loop import Loop
 from gradprix.tasks._task import TaskError
 
 from ._entry import Entry
-from ._loop import _each, _numbers, run_loop
+from ._loop import Stopped, _each, _numbers, run_loop
 from ._overrides import GroupHistory, find_overridden
 from ._plan import Plan
 from .lanes._network import Form
 
 WHY = "it is a training loop of your own"
+PATIENCE = 20.0
+"""Seconds after which an epoch is not waited for: what its first steps show is compared then."""
 
 
 def check_loop(plan: Plan, loop: Loop) -> Form:
     """Run a loop for an epoch under two seeds and at two values of every hyperparameter that is tuned.
+
+    Of a loop whose first epoch takes long, only as many steps as fit into some seconds.
 
     Raises:
         TaskError: when it fails, yields something else than numbers, does the same under both seeds, or overrides
@@ -30,18 +35,18 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
             continue
         point, other = _two_points(entry)
         first = _probe(plan, loop, entry, point, 0)
-        second = _probe(plan, loop, entry, other, 1)
+        second = _probe(plan, loop, entry, other, 1, first.stopped)
         _refuse_overrides(loop, first, second, {name: (point[name], other[name]) for name in point})
         if first.history.initial == second.history.initial:
-            second = _probe(plan, loop, entry, point, 1)
-            if first.points == second.points:
+            second = _probe(plan, loop, entry, point, 1, first.stopped)
+            if first.points == second.points and (first.stopped is None or first.weights == second.weights):
                 raise TaskError(
                     f"{loop.name} does the same under two seeds, so that nothing could be told from more of them. "
                     "Torch's, NumPy's and Python's random numbers begin at the seed: take away what sets another one "
                     "in it."
                 )
         if not first.history.stepped and first.weights != first.history.initial:
-            second = _probe(plan, loop, entry, other, 0)
+            second = _probe(plan, loop, entry, other, 0, first.stopped)
             if (first.points, first.weights) == (second.points, second.weights):
                 raise TaskError(
                     f"{loop.name} trains to the same weights and scores with lr = {point['lr']:g} and with lr = "
@@ -54,20 +59,43 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
 
 @dataclass(frozen=True)
 class _Probe:
-    """One epoch of a loop: what it yielded, its optimizers, and digests of the weights that they trained."""
+    """One epoch of a loop, or its first steps.
+
+    Args:
+        points: what it yielded.
+        history: its optimizers.
+        weights: digests of the weights that they trained.
+        diverged: whether its numbers or weights are not finite.
+        stopped: the number of steps after which it was stopped, if it was.
+    """
 
     points: list[Mapping[str, Any]]
     history: GroupHistory
     weights: list[str]
     diverged: bool
+    stopped: int | None
 
 
-def _probe(plan: Plan, loop: Loop, entry: Entry, point: Mapping[str, Any], seed: int) -> _Probe:
+def _probe(
+    plan: Plan, loop: Loop, entry: Entry, point: Mapping[str, Any], seed: int, after: int | None = None
+) -> _Probe:
+    """Run a loop for an epoch, or for so many steps (`after`), or for some seconds."""
+    started, stopped = time.perf_counter(), None
+
+    def stop(steps: int) -> bool:
+        nonlocal stopped
+        if steps == after or (after is None and time.perf_counter() - started > PATIENCE):
+            stopped = steps
+        return stopped is not None
+
     points: list[Mapping[str, Any]] = []
     history = GroupHistory(list(point))
     watched = loop.change(train=partial(_watched, loop, points, history))
-    outcome = run_loop(watched, plan.tuning_trial(entry, point, seed), most=1)
-    return _Probe(points, history, history.current, outcome.diverged is not None)
+    try:
+        diverged = run_loop(watched, plan.tuning_trial(entry, point, seed), 1, stop).diverged is not None
+    except Stopped:
+        diverged = False
+    return _Probe(points, history, history.current, diverged, stopped)
 
 
 def _watched(

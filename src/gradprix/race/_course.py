@@ -10,7 +10,7 @@ from gradprix.tasks import Task
 
 from ._answer import listed
 from ._budget import stages
-from ._check import check
+from ._check import preflight
 from ._journal import Journal, OtherRaceError
 from ._less import seconds_of_steps
 from ._looks import Look, level
@@ -49,7 +49,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
         form = None if kept is None else Form(**kept)
         if form is None or before is None or before["entries"] != described["entries"]:
-            tried = engine.ask(check, plan)
+            tried = preflight(plan, engine, watch)
             form = form or tried
         if plan.device not in ("auto", form.device):
             raise OtherRaceError(

@@ -2,7 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,17 +20,31 @@ from ._trial import Outcome, Trial
 NAN = float("nan")
 
 
-def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
+class Stopped(BaseException):
+    """Raised in a training loop, at a step of its optimizer, to end it early; no error, so that no loop handles it."""
+
+
+def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[int], bool] | None = None) -> Outcome:
     """Train one network as its own loop does.
 
     Args:
         loop: whose.
         trial: with which optimizer, learning rate and seed.
         most: stop after so many epochs.
+        stop: tells before each step, from the number of steps so far, whether to end there.
 
     Raises:
         TaskError: when the loop fails, or yields something else than numbers.
+        Stopped: when `stop` says so.
     """
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        if stop is not None and stop(steps):
+            raise Stopped
+        steps += 1
+
     made: list[torch.optim.Optimizer] = []
     tuned = arguments(trial.rule, changed(trial))
 
@@ -48,6 +62,8 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None) -> Outcome:
     def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
         refuse(given.keys() & tuned.keys())
         made.append(build_optimizer(maker(trial), params, {**given, **tuned}, check))
+        if stop is not None:
+            made[-1].register_step_pre_hook(count)
         return made[-1]
 
     curve: list[tuple[int, float, float, float]] = []

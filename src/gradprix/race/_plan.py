@@ -15,6 +15,7 @@ from gradprix._device import check_name
 from gradprix.rules import Axis, Choice, Log
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop
+from gradprix.tasks._schedule import count_steps, examples_a_pass, passes
 
 from ._entry import Entry
 from ._search import Found, Scores, Wanted, searched
@@ -112,7 +113,9 @@ class Plan:
     @property
     def examples(self) -> int | None:
         """Training examples that each run sees; None where a training loop of one's own decides it."""
-        return None if isinstance(self.task, Loop) else self.task.epochs * len(self.task.loaded.split(0).train)
+        if isinstance(self.task, Loop):
+            return None
+        return passes(self.task.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), self.task.epochs)
 
     def updates(self, entry: Entry, batch_size: int | None = None) -> int | None:
         """Steps that each run of an entry takes, at its own batch size or another; None where nobody knows."""
@@ -120,7 +123,7 @@ class Plan:
             return None
         count = len(self.task.loaded.split(0).train)
         size = self.batch_size(entry) if batch_size is None else batch_size
-        return self.task.epochs * -(-count // (size or count))
+        return count_steps(count, size, self.task.epochs)
 
     @property
     def tuned(self) -> list[str]:

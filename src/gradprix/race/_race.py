@@ -108,7 +108,7 @@ def race(
     elif processes is not None or memory is not None:
         raise ValueError("processes and memory are an engine's own: give them to it.")
     folder = None if out is None else Path(out)
-    if minutes is not None:
-        plan, _ = fitted(plan, minutes, engine, folder)
     with progress() as watch:
+        if minutes is not None:
+            plan, _ = fitted(plan, minutes, engine, folder, watch)
         return run(plan, folder, engine, watch)

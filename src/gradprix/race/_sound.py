@@ -92,7 +92,9 @@ def sound(task: Task) -> None:
         raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
     model.eval()
     # Two batches of different sizes, so that the metric is tried on outputs that are combined as in a race.
-    judged = _with(lacking, split.valid[:JUDGED])
+    # Reading examples may take long where they are read whenever they are needed.
+    many = min(JUDGED, task.batch_size) if isinstance(data, Stream) else JUDGED
+    judged = _with(lacking, split.valid[:many])
     index = [part for part in (judged[: len(judged) // 2 + 1], judged[len(judged) // 2 + 1 :]) if len(part)]
     outputs = []
     for part in index:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gradprix.rules import Rule, formula
+from gradprix.tasks._schedule import passes
 
 from ._anyone import Anyone
 
@@ -22,7 +23,7 @@ class Trial:
         values: all of its hyperparameters.
         seed: decides initial weights, split, batch order and noise.
         batch_size: examples a step; 0 for all.
-        epochs: passes over the training examples.
+        epochs: passes over the training examples; a number below 1 is a part of one.
         schedule: how the learning rate goes.
         judged: whether the test examples are scored (once, after the last step).
     """
@@ -31,7 +32,7 @@ class Trial:
     values: Mapping[str, Any]
     seed: int
     batch_size: int
-    epochs: int
+    epochs: float
     schedule: str
     judged: bool
 
@@ -117,7 +118,7 @@ class Outcome:
     @classmethod
     def of(cls, trial: Trial, baseline: float | None, error: str) -> "Outcome":
         """Of a trial that could not be trained: as of one that diverged at once."""
-        curve = [(0, math.nan, math.nan, math.nan)] * max(1, trial.epochs)
+        curve = [(0, math.nan, math.nan, math.nan)] * passes(trial.epochs)
         loss, metric = (math.inf, baseline) if trial.judged else (None, None)
         return cls(curve, loss, metric, 1, error=error)
 

@@ -86,7 +86,7 @@ def value(metric: dict[str, Any], number: float) -> str:
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
-def plan(made: Plan, seconds: float | None, where: str) -> RenderableType:
+def plan(made: Plan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
     """What a race will do, before it does it, and about how long that takes and where, if that was measured."""
     described, metric = made.describe(), made.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
@@ -112,7 +112,7 @@ def plan(made: Plan, seconds: float | None, where: str) -> RenderableType:
     if made.left_out:
         lines.append(f"To fit the time it does without {listed(made.left_out)}.")
     if seconds is not None:
-        lines.append(f"Takes about {_long(seconds)} on {where}.")
+        lines.append(f"Takes {'more than' if at_least else 'about'} {_long(seconds)} on {where}.")
     return Group(*(Text(line) for line in lines), Text(), table)
 
 
@@ -124,7 +124,7 @@ def _run(made: Plan) -> str:
     if made.examples is None:
         return "as long as your own loop trains"
     schedule = "schedule tuned" if "schedule" in made.tuned else f"{made.task.schedule} schedule"
-    return f"{made.examples:,} training examples in {made.task.epochs} epochs, {schedule}"
+    return f"{made.examples:,} training examples in {_page.epochs(made.task.epochs)}, {schedule}"
 
 
 def searched(name: str, ends: list[Any]) -> str:

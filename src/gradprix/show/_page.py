@@ -171,6 +171,11 @@ def setting(tuned: Record) -> str:
     return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])
 
 
+def epochs(number: float) -> str:
+    """Return a number of epochs, or a part of one, with its unit."""
+    return f"{number:,} epochs" if number >= 1 else f"{number:.2g} of an epoch"
+
+
 def count(number: int | None) -> str:
     """A number of updates or examples, where somebody knows it."""
     return "-" if number is None else f"{number:,}"

@@ -178,7 +178,8 @@ def _run(record: Record) -> str:
         return "Every run was one call of a training loop of the user's own, under its seed."
     sizes = {entry["batch_size"] for entry in record["entries"]}
     batch = f"was {_size(*sizes)}" if len(sizes) == 1 else "differs by entry, see above"
-    return f"Every run saw {plan['examples']:,} training examples ({plan['epochs']:,} epochs). The batch size {batch}."
+    seen = f"{plan['examples']:,} training examples ({_page.epochs(plan['epochs'])})"
+    return f"Every run saw {seen}. The batch size {batch}."
 
 
 def _tuned(plan: Record) -> str:

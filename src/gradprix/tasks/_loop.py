@@ -39,7 +39,7 @@ class Loop:
     noise: float | None = None
 
     batch_size: ClassVar[int] = 0
-    epochs: ClassVar[int] = 0
+    epochs: ClassVar[float] = 0
     schedule: ClassVar[str] = "its own"
     entries: ClassVar[tuple[str, ...]] = ()
     trials: ClassVar[int | None] = None
@@ -131,4 +131,7 @@ def home(problem: Any) -> Any:
         while len(_HOME) >= KEPT:
             _HOME.pop(next(iter(_HOME)))
         _HOME[key] = problem
+        for other in _HOME.values():  # with another number of epochs, say: its examples are loaded already
+            if other.fingerprint == problem.fingerprint and "loaded" in vars(other):
+                vars(problem).setdefault("loaded", other.loaded)
     return _HOME[key]

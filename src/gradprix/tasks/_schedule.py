@@ -15,6 +15,33 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """What is left of the rate when the share `done` of the steps after warm-up is done."""
 
 
+def passes(epochs: float) -> int:
+    """Return how often a run goes through its training examples: at least once, be it through a part of them."""
+    return max(1, math.ceil(epochs))
+
+
+def examples_a_pass(count: int, epochs: float) -> int:
+    """Return how many training examples a pass has: all, or the part that is less than one epoch.
+
+    Args:
+        count: all training examples.
+        epochs: of a run.
+    """
+    return count if epochs >= 1 else max(1, round(epochs * count))
+
+
+def count_steps(count: int, batch_size: int, epochs: float) -> int:
+    """Return how many steps a run has.
+
+    Args:
+        count: all training examples.
+        batch_size: examples a step; 0 for all of a pass.
+        epochs: of the run; a number below 1 is a part of an epoch.
+    """
+    each = examples_a_pass(count, epochs)
+    return passes(epochs) * -(-each // (batch_size or each))
+
+
 def schedule(name: str, steps: int) -> Callable[[int], float]:
     """The factor on the learning rate, for `torch.optim.lr_scheduler.LambdaLR` or a race.
 

@@ -57,7 +57,7 @@ class Task:
         baseline: the metric of the best constant answer; a run that diverged scores this.
         data: loads the examples; called once a process.
         batch_size: examples a step, unless an entry has its own.
-        epochs: how often a run sees every training example.
+        epochs: how often a run sees every training example; a number below 1 is a part of the examples, seen once.
         schedule: how the learning rate goes: `"cosine"`, `"linear"` or `"constant"`.
         about: one sentence.
         pretrained: whether networks begin with the same weights under every seed, as when they are fine-tuned.
@@ -80,7 +80,7 @@ class Task:
     baseline: float
     data: Callable[[], Data]
     batch_size: int
-    epochs: int
+    epochs: float
     schedule: str = "cosine"
     about: str = ""
     noise: float | None = None
@@ -93,8 +93,11 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: it must be 1 or more.")
+            value = getattr(self, name)
+            if value < 1 and not (name == "epochs" and value > 0):
+                raise ValueError(f"{name} = {value}: it must be 1 or more.")
+        if self.epochs > 1 and self.epochs % 1:
+            raise ValueError(f"epochs = {self.epochs}: it must be a whole number, or below 1 a part of one epoch.")
         if not math.isfinite(self.baseline):
             raise ValueError(f"baseline = {self.baseline}: it must be the metric of the best constant answer.")
         if unknown := sorted(self.needs.keys() - {"cpus", "gpus", "memory"}):
@@ -104,7 +107,12 @@ class Task:
 
     def change(self, **given: Any) -> "Task":
         """The same task with other values where `given` is not None."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        made = replace(self, **given)
+        known = [] if "data" in given else ["loaded"]  # examples that took long to load are not loaded again
+        known += ["fingerprint"] if given.keys() <= {"batch_size", "epochs", "schedule"} else []
+        vars(made).update({name: vars(self)[name] for name in known if name in vars(self)})
+        return made
 
     @cached_property
     def loaded(self) -> Data:

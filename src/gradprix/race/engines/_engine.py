@@ -11,8 +11,10 @@ from typing import Any
 from gradprix._device import named
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem
+from gradprix.tasks._schedule import count_steps
 from gradprix.tasks._task import TaskError, first_line
 
+from .._entry import Entry
 from .._loop import run_loop
 from .._plan import Plan, made_by
 from .._trial import Outcome, Trial
@@ -49,6 +51,8 @@ class Engine(ABC):
         self.schedule = Schedule()
         # By task, form and batch size: a larger batch leaves room for fewer networks.
         self.shapes: dict[tuple[str, Form, int], Shape] = {}
+        # Of each kind of plan that was checked, for which entries, and how its models are trained.
+        self.checked: dict[tuple[Any, ...], tuple[tuple[Entry, ...], Form]] = {}
         self._found: defaultdict[Work, list[tuple[Part, Found]]] = defaultdict(list)
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
@@ -58,6 +62,11 @@ class Engine(ABC):
     @abstractmethod
     def workers(self) -> int:
         """How many lanes can run at once."""
+
+    @property
+    def memory(self) -> float | None:
+        """How many bytes a race may take on a machine; None for half of what is free."""
+        return None
 
     @property
     def place(self) -> str:
@@ -173,8 +182,16 @@ class Engine(ABC):
             if kind not in self.shapes:
                 wanted = [trial for trial in trials if trial.batch_size == size]
                 self.shapes[kind] = Shape(1, self.workers) if isinstance(task, Loop) else self.shape(task, wanted, how)
-            steps = max(1, epochs) * -(-count // (size or count))
-            works.append(Work(sorted(alike, key=form_of), kind, steps, self.shapes[kind].width, later, (task, how)))
+            works.append(
+                Work(
+                    sorted(alike, key=form_of),
+                    kind,
+                    count_steps(count, size, epochs),
+                    self.shapes[kind].width,
+                    later,
+                    (task, how),
+                )
+            )
         return works
 
     def _turn(self) -> None:

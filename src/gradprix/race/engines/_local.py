@@ -59,6 +59,11 @@ class Local(Engine):
         wanted = [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
         return min((shape.processes for shape in wanted), default=self.processes)
 
+    @property
+    def memory(self) -> float | None:
+        """How many bytes the race may take; None for half of what is free."""
+        return self.bytes
+
     def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
         """As many networks in a lane as pay, and as many processes, of what fits."""
         return shape(task, trials, how, self.processes, self.bytes, self.everywhere)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from gradprix._device import CPU, placed
 from gradprix.tasks import Task, schedule
+from gradprix.tasks._schedule import examples_a_pass, passes
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._stream import Stream
 
@@ -114,26 +115,27 @@ class Lane:
         self.rest = placed(rest, self.device)
         self.steppers: Steppers | None = None
         own = [trial.seed for trial in rows]
-        self.network = Together(task, own, how.compiled) if how.stacked else Apart(task, own, self.device)
+        self.network = Together(task, own, how.compiled) if how.stacked else Apart(task, own, self.device, models)
         self.diverged: list[int | None] = [None] * len(rows)
         self.at_start = [NAN] * len(rows)
 
     def run(self, report: Callable[[float], None]) -> list[Outcome]:
         """Train to the end, and say what came of each trial."""
-        count = self.train.shape[1]
+        every, epochs = self.train.shape[1], passes(self.budget.epochs)
+        count = examples_a_pass(every, self.budget.epochs)
         batch = self.budget.batch_size or count
         starts = range(0, count, batch)
         sizes = torch.tensor([min(batch, count - start) for start in starts], dtype=torch.float64)
-        factor = schedule(self.budget.schedule, self.budget.epochs * len(starts))
+        factor = schedule(self.budget.schedule, epochs * len(starts))
         curves: list[list[tuple[int, float, float, float]]] = [[] for _ in self.trials]
-        for epoch in range(self.budget.epochs):
-            order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
-            shuffled = self.train.gather(1, placed(order, self.index_device))
+        for epoch in range(epochs):
+            order = torch.stack([torch.randperm(every, generator=generator) for generator in self.orders])
+            shuffled = self.train.gather(1, placed(order[:, :count], self.index_device))
             losses = []
             for i, start in enumerate(starts):
                 losses.append(self.step(shuffled[:, start : start + batch], factor(epoch * len(starts) + i)))
                 if i % 64 == 0:
-                    report((epoch + i / len(starts)) / self.budget.epochs)
+                    report((epoch + i / len(starts)) / epochs)
             found = placed(torch.stack(losses), CPU)  # once an epoch: until then, nothing waits for a GPU
             self._note(found, epoch * len(starts))
             if epoch == 0:
@@ -146,8 +148,8 @@ class Lane:
             self._leave()
         for row, curve in enumerate(curves):
             if self.diverged[row] is None and not (math.isfinite(curve[-1][2]) and math.isfinite(curve[-1][3])):
-                self.diverged[row] = self.budget.epochs * len(starts)  # the last step did it
-        return self._outcomes(curves, self.budget.epochs * len(starts))
+                self.diverged[row] = epochs * len(starts)  # the last step did it
+        return self._outcomes(curves, epochs * len(starts))
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """One step of every network on its own batch, `[seeds, batch]`; returns each one's loss before it."""

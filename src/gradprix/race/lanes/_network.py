@@ -111,11 +111,16 @@ class Apart:
         task: the problem, whose network and loss it is.
         seeds: each row's.
         device: where the rows are.
+        made: new networks by their seed, if there are any: making one may take long.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int], device: torch.device = CPU) -> None:
+    def __init__(
+        self, task: Task, seeds: Sequence[int], device: torch.device = CPU, made: Mapping[int, nn.Module] | None = None
+    ) -> None:
         self.task, self.device = task, device
-        self.models = [fresh(task.model, seed).to(device) for seed in seeds]
+        unused = dict(made or {})
+        models = [unused.pop(seed) if seed in unused else fresh(task.model, seed) for seed in seeds]
+        self.models = [model.to(device) for model in models]
         self.luck = [Luck(stream(seed, "noise")) for seed in seeds]
         self.stacks: dict[str, Tensor] = {}
 

@@ -5,7 +5,6 @@ The width changes no number of a race, only its time, so it may be found by meas
 
 import hashlib
 import json
-import math
 import os
 import platform
 import time
@@ -20,7 +19,10 @@ import psutil
 from gradprix._device import free, named, wait
 from gradprix.kernels import cache_folder, put
 from gradprix.tasks import Task
+from gradprix.tasks._schedule import count_steps
+from gradprix.tasks._stream import Stream
 
+from .._first_step import known_first_step, measure_first_step
 from .._plan import versions
 from .._trial import Trial
 from .._trial import form as form_of
@@ -39,6 +41,12 @@ PROCESS = 400e6
 STEPS, LONG = 5, 0.1
 """A width is measured for so many steps, and for so many seconds: long enough for processes to get in each other's way.
 """
+ENOUGH, TRIED = 1.0, 10.0
+"""Seconds of steps after which a width is measured no longer, and of all after which no wider stack is tried: calling
+the operations of so long a step takes a small part of it, which is all that a wider one saves."""
+ALONE = 0.05
+"""Seconds of a step from which models that are trained one at a time go to the processes one by one: each is finished
+sooner, and takes no memory before its turn."""
 Everywhere = Callable[..., list[Any]]
 """`everywhere(count, function, *args)`: what a function answers in so many processes that are asked at once."""
 
@@ -83,6 +91,8 @@ def shape(
     """
     processes = processes if form.device == "cpu" else 1  # several would take turns on a GPU
     budget = everywhere(1, free, form.device)[0] / 2 if memory is None else float(memory)
+    if not form.stacked:
+        return _shape_one_at_a_time(task, trials, form, processes, budget, memory is not None, everywhere)
     (each,) = everywhere(1, bytes_of_one, task, trials, form)
     base = PROCESS + task.loaded.nbytes
     most = (budget / processes - base) / each
@@ -95,11 +105,33 @@ def shape(
             f"{(base + NARROWEST * each) / 1e9:.2g} GB. Give that much, or a smaller batch."
         )
     count = len(task.loaded.split(0).train)
-    steps = sum(trial.epochs * math.ceil(count / (trial.batch_size or count)) for trial in trials)
+    steps = sum(count_steps(count, trial.batch_size, trial.epochs) for trial in trials)
     pays = Shape(UNMEASURED, processes)
     if steps >= SHORT and form.stacked:
         pays = measured(task, trials, form, processes, most, everywhere)
     return Shape(max(NARROWEST, min(pays.width, int(most))), min(pays.processes, processes))
+
+
+def _shape_one_at_a_time(
+    task: Task, trials: Sequence[Trial], form: Form, processes: int, budget: float, given: bool, everywhere: Everywhere
+) -> Shape:
+    """As many processes as memory has room for, with several models in each where that saves time."""
+    trial = trials[0]
+    step = known_first_step(
+        task, trial, form.device, lambda: everywhere(1, measure_first_step, task, trial, form.device)[0]
+    )
+    state = max(trial.rule.memory(trial.values) for trial in {trial.rule.name: trial for trial in trials}.values())
+    each = step.weight_bytes + state / 2 * step.state_bytes
+    one = PROCESS + task.loaded.nbytes + each + step.step_bytes
+    if given and one > budget:
+        raise MemoryTooSmallError(
+            f"memory = {budget / 1e9:.2g} GB: training one network of task {task.name!r} takes about "
+            f"{one / 1e9:.2g} GB. Give that much, or a smaller batch."
+        )
+    processes = max(1, min(processes, int(budget / one)))
+    if step.seconds >= ALONE and not isinstance(task.loaded, Stream):  # models of one seed share what is read
+        return Shape(1, processes)
+    return Shape(max(1, min(UNMEASURED, 1 + int((budget / processes - one) / each))), processes)
 
 
 def measured(
@@ -119,11 +151,11 @@ def measured(
         took: list[float] = everywhere(shape.processes, seconds_of_one, task, trials, form, shape.width)
         return max(took) / shape.processes
 
-    best = Shape(WIDTHS[0], processes)
+    started, best = time.perf_counter(), Shape(WIDTHS[0], processes)
     least = seconds(best)
     for width in WIDTHS[1:]:  # not the number of trials: later stages of a race have more
         wider = Shape(width, processes)
-        if width > most or (took := seconds(wider)) > BETTER * least:
+        if width > most or time.perf_counter() - started > TRIED or (took := seconds(wider)) > BETTER * least:
             break
         best, least = wider, took
     cores = psutil.cpu_count(logical=False) or processes
@@ -142,7 +174,7 @@ def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) 
         lane.step(batch, 1e-3)
         wait(lane.device)
         times: list[float] = []
-        while len(times) < STEPS or sum(times) < LONG:
+        while (len(times) < STEPS or sum(times) < LONG) and sum(times) < ENOUGH:
             started = time.perf_counter()
             lane.step(batch, 1e-3)
             wait(lane.device)
