@@ -2,6 +2,7 @@
 
 from gradprix._disk import cache_folder, put
 
+from ._column_sums import column_sums
 from ._compile import Kernel, kernel
 from ._eager import eager, evaluated, start
 from ._fused import STORED, Work, wide
@@ -17,6 +18,7 @@ __all__ = [
     "Work",
     "assigned",
     "cache_folder",
+    "column_sums",
     "eager",
     "evaluated",
     "kernel",

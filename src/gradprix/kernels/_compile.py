@@ -33,7 +33,7 @@ LOADED: list[Any] = []
 def kernel(split: Split, stored: str) -> Kernel | None:
     """The compiled kernel of a split rule, or None, with one warning, where compiling does not work."""
     try:
-        return _loaded(_machine_code(split, stored))
+        return loaded(split.rule, kernel_source(split, stored))
     except Exception as error:  # whatever is wrong with a compiler, the eager rule is right
         _warn(f"{type(error).__name__}: {error}")
         return None
@@ -48,16 +48,25 @@ def _warn(problem: str) -> None:
     )
 
 
-def _machine_code(split: Split, stored: str) -> bytes:
+def loaded(name: str, text: str) -> Kernel:
+    """Compile a kernel's source, or load what is kept on disk of it.
+
+    Args:
+        name: of the file that keeps it.
+        text: a Python module that defines `kernel`, as `kernel_source` writes it.
+    """
+    return _loaded(_machine_code(name, text))
+
+
+def _machine_code(name: str, text: str) -> bytes:
     """An object file, from disk where it is kept."""
     import llvmlite.binding as llvm
 
-    text = kernel_source(split, stored)
     made_for = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     made_by = [version(package) for package in ("numba", "llvmlite")]
     digest = hashlib.sha256("\n".join([*made_for, *made_by, text]).encode()).hexdigest()
     folder = cache_folder()
-    file = None if folder is None else folder / f"{split.rule}_{digest[:24]}.o"
+    file = None if folder is None else folder / f"{name}_{digest[:24]}.o"
     kept = None if file is None else _read(file)
     if kept is not None:
         return kept

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,9 +26,10 @@ from ._progress import Watch
 from ._sound import sound
 from ._trial import Trial
 from .engines._engine import Engine
-from .lanes._lane import BATCHES_AT_ONCE, Lane
-from .lanes._network import Form, quiet
+from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
+from .lanes._network import Form, Together, quiet
 from .lanes._noise import Drawing
+from .lanes._sizes import capacities
 from .lanes._steppers import Steppers
 from .lanes._width import seconds_of_one
 
@@ -36,7 +37,10 @@ EXAMPLES = 64
 WIDTH = 8
 """Networks in a trial stack: enough that stacking has something to gain."""
 WIDTHS = (2, 7)
-"""Of stacks in which every network must come out the same: some odd ones, for loops have ends."""
+"""Of stacks in which every model must come out the same, where all operations are known to see to it."""
+WIDEST, CHECKED = 32, 20.0
+"""Models in a stack at most where an operation is not known: all sizes of stacks up to there are checked, for no more
+than about so many seconds."""
 SLOWER = 1.25
 """How many times as long a stack must take as one at a time, or a GPU as the CPU, before it is given up: far enough
 from 1 that a noisy machine does not decide."""
@@ -175,10 +179,17 @@ def _tried(plan: Plan, task: Task, device: str, first: FirstStep, memory: float 
                 form = replace(apart, why="a stack of it gives other gradients")
             elif (longer := _times_as_long(at_once, one_at_a_time)) > SLOWER:
                 form = replace(apart, why=f"a stack of it takes {longer:.1f} times as long")
-            elif device == "cpu" and not all(
-                _same_in_every_row(task, trial, width) for trial in _of_each_batch(plan) for width in WIDTHS
-            ):
-                form = replace(apart, why="where in a stack a network is would change its last digits")
+            elif device == "cpu":
+                bound = free(device) / 2 if memory is None else memory
+
+                def fits(count: int) -> bool:
+                    return not first.reason_against_stack(count, bound)
+
+                widest = min(_widest(task, trial, fits) for trial in _of_each_batch(plan))
+                if widest < NARROWEST:
+                    form = replace(apart, why="where in a stack a network is would change its last digits")
+                elif widest < math.inf:
+                    form = replace(form, widest=int(widest))
         for entry in plan.entries:
             if isinstance(entry.rule, Anyone):
                 own = [plan.careful_trial(entry, seed) for seed in range(2)]
@@ -279,8 +290,44 @@ def _of_each_batch(plan: Plan) -> list[Trial]:
     return [plan.careful_trial(entry, 0) for entry in first.values()]
 
 
-def _same_in_every_row(task: Task, trial: Trial, width: int) -> bool:
-    """Whether a stack of one network makes the same of each to the bit, in batches of every size that the race has."""
+def _widest(task: Task, trial: Trial, fits: Callable[[int], bool]) -> float:
+    """Return how many models a stack can have at most so that none depends on the others; 0 if there are none.
+
+    Args:
+        task: the problem.
+        trial: what is trained.
+        fits: whether memory has room for a stack of so many.
+    """
+    lane = Lane(task, [trial] * WIDTHS[0])
+    assert isinstance(lane.network, Together)
+    batch = lane.batch(lane.train[:, : trial.batch_size or lane.train.shape[1]])
+    programs = [lane.network.program(what, lane.leaves, lane.rest, *batch) for what in ("train", "score")]
+    if not any(program.unreviewed for program in programs):
+        return math.inf if _same_in_every_row(task, trial, WIDTHS) else 0
+    begun, widest = time.perf_counter(), 0
+    for width in capacities(WIDEST):
+        if not _same_in_every_row(task, trial, dict.fromkeys((WIDTHS[0], width))):
+            return 0
+        widest = width
+        if width >= NARROWEST and (time.perf_counter() - begun > CHECKED or not fits(2 * width + 1)):
+            break
+    return widest
+
+
+def _same_in_every_row(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
+    """Whether stacks of one model make the same of each to the bit, in batches of every size that the race has."""
+    known: list[Tensor] = []
+    for width in widths:
+        results = _results(task, trial, width)
+        known = known or [x[0] for x in results]
+        pairs = zip(results, known, strict=True)
+        if not all(torch.equal(x[row], own) or own.isnan().any() for x, own in pairs for row in range(width)):
+            return False
+    return True
+
+
+def _results(task: Task, trial: Trial, width: int) -> list[Tensor]:
+    """Losses, gradients, buffers and losses in evaluation of a stack of one model, in batches of every size."""
     lane = Lane(task, [trial] * width)
     batch, count = trial.batch_size or lane.train.shape[1], lane.train.shape[1]
     many, valid = batch * BATCHES_AT_ONCE, lane.valid.shape[1]
@@ -290,8 +337,7 @@ def _same_in_every_row(task: Task, trial: Trial, width: int) -> bool:
         results += [losses, *(g for g in gradients if g is not None)]
     for size in dict.fromkeys((min(many, valid), valid % many or many)):
         results += lane.network.outputs(lane.leaves, lane.rest, *lane.batch(lane.valid[:, :size]))[1:]
-    results += lane.rest.values()
-    return all(torch.equal(x[row], x[0]) or x[row].isnan().any() for x in results for row in range(1, width))
+    return [*results, *lane.rest.values()]
 
 
 def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:

@@ -194,7 +194,7 @@ class Plan:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Counts up when the same plan trains to other numbers: what was trained before is then not mixed in."""
 
 

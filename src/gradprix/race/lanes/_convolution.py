@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from ._bridge import Bridge
 
 LARGE = 100_000
 """Numbers in the images of one row, before and after, from which on it goes by itself."""
+FEWEST = 4
+"""Rows that go into one convolution at least: of three channels in all, oneDNN takes images of red, green and blue and
+goes another way."""
 Given = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
 """Stride, padding, dilation, whether transposed, output padding, groups: as `torch.ops.aten.convolution` has them."""
 INDICES = 5
@@ -42,9 +46,17 @@ def convolution(dims: int, linear: Callable[..., Any]) -> Callable[..., Any]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Any:
-        if isinstance(padding, str) or not _fits(x, dims):
+        if not _fits(x, dims):
             return NotImplemented
-        steps, edges = _each(stride, dims), _each(padding, dims)
+        steps = _each(stride, dims)
+        if padding == "same":
+            if set(steps) != {1}:
+                return NotImplemented  # torch refuses it
+            total = [d * (k - 1) for d, k in zip(_each(dilation, dims), weight.shape[2:], strict=True)]
+            if any(each % 2 for each in total):
+                x = functional.pad(x, [side for each in reversed(total) for side in (0, each % 2)])
+            padding = [each // 2 for each in total]
+        edges = _each(0 if padding == "valid" else padding, dims)
         if math.prod(weight.shape[2:]) == math.prod(steps) == groups == 1 and not any(edges):
             return linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
         return _run(x, weight, bias, (steps, edges, _each(dilation, dims), False, [0] * dims, groups))
@@ -83,7 +95,7 @@ def pool(theirs: Callable[..., Any]) -> Callable[..., Any]:
         def pooled(x: Tensor) -> Tensor:
             side_by_side = x.stride(0) < x.stride(1)
             y = theirs(_joined(x) if side_by_side else x.flatten(0, 1), *args, **kwargs)
-            return _apart(y, len(x)) if side_by_side else y.unflatten(0, x.shape[:2])
+            return _apart(y, len(x), len(x)) if side_by_side else y.unflatten(0, x.shape[:2])
 
         return Bridge.apply(pooled, x)
 
@@ -116,13 +128,15 @@ class _Convolution(torch.autograd.Function):
         channels = weight.shape[2] * groups if turned else weight.shape[1]
         after = x[0, :, 0].numel() * channels * math.prod(stride) ** (1 if turned else -1)
         ctx.large, ctx.given = x[0].numel() + after >= LARGE, given
-        x = x if ctx.large else _joined(x)
-        ctx.save_for_backward(x, weight)
         if ctx.large:
+            ctx.save_for_backward(x, weight)
             found: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *given)
             return found
-        rows, flat = len(weight), None if bias is None else bias.flatten()
-        return _apart(aten.convolution(x, weight.flatten(0, 1), flat, *given[:-1], groups * rows), rows)
+        rows, x, weight = len(weight), _joined(_enough(x)), _enough(weight)
+        ctx.save_for_backward(x, weight)
+        ctx.rows, every = rows, len(weight)
+        flat = None if bias is None else _enough(bias).flatten()
+        return _apart(aten.convolution(x, weight.flatten(0, 1), flat, *given[:-1], groups * every), every, rows)
 
     @staticmethod
     @once_differentiable
@@ -133,16 +147,21 @@ class _Convolution(torch.autograd.Function):
             found = iter(torch.ops.gradprix.convolution_backward(g, x, weight, *ctx.given, wanted))
             return *(next(found) if each else None for each in wanted), None
         *given, groups = ctx.given
-        rows, out = len(weight), g.shape[2]
+        rows, every, out = ctx.rows, len(weight), g.shape[2]
         g_x, g_weight, g_bias = aten.convolution_backward(
-            _joined(g), x, weight.flatten(0, 1), [rows * out], *given, groups * rows, wanted
+            _joined(_enough(g)), x, weight.flatten(0, 1), [every * out], *given, groups * every, wanted
         )
         return (
-            _apart(g_x, rows) if wanted[0] else None,
-            g_weight.view_as(weight) if wanted[1] else None,
-            g_bias.view(rows, out) if wanted[2] else None,
+            _apart(g_x, every, rows) if wanted[0] else None,
+            g_weight.view_as(weight)[:rows] if wanted[1] else None,
+            g_bias.view(every, out)[:rows] if wanted[2] else None,
             None,
         )
+
+
+def _enough(x: Tensor) -> Tensor:
+    """The rows, and empty ones behind them up to `FEWEST`."""
+    return x if len(x) >= FEWEST else torch.cat([x, x.new_zeros(FEWEST - len(x), *x.shape[1:])])
 
 
 def _joined(x: Tensor) -> Tensor:
@@ -150,9 +169,13 @@ def _joined(x: Tensor) -> Tensor:
     return x.movedim((0, 2), (-2, -1)).flatten(-2).contiguous().movedim(-1, 1)
 
 
-def _apart(x: Tensor, rows: int) -> Tensor:
+def _apart(x: Tensor, every: int, rows: int) -> Tensor:
+    """The first of all rows, whose channels lie side by side."""
     pixels = x.movedim(1, -1)
-    return pixels.view(*pixels.shape[:-1], rows, x.shape[1] // rows).movedim((-2, -1), (0, 2))
+    apart = pixels.view(*pixels.shape[:-1], every, x.shape[1] // every)
+    if rows < every:
+        apart = apart[..., :rows, :].contiguous()
+    return apart.movedim((-2, -1), (0, 2))
 
 
 # Each row by itself: operations of our own, so that a recorded step has one for all rows; a process defines them once

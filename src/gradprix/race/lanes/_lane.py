@@ -1,7 +1,7 @@
 """Many networks trained as one stacked program.
 
 A trial's numbers do not depend on the lane it is in, to the bit: every trial has a row of its own in every tensor, a
-lane runs on one thread, and its last row is spare.
+lane runs on one thread, and its last rows are idle.
 """
 
 import math
@@ -26,6 +26,7 @@ from .._trial import Outcome, Trial, form
 from ._examples import near
 from ._network import Apart, Form, Together, quiet
 from ._outputs import Combined, combine
+from ._sizes import stack_size
 from ._steppers import Steppers
 
 STACKED = Form()
@@ -67,8 +68,7 @@ def run_lane(
 class Lane:
     """A stack of networks under way.
 
-    A stack has one row more than there are trials, a copy of the last: the ends of long loops are computed by other
-    instructions than the rest, and so is a stack of one, and both may round differently.
+    A stack has one of a few sizes (`stack_size`): its last rows are idle, copies of the last trial's.
 
     Args:
         task: the problem.
@@ -80,8 +80,9 @@ class Lane:
     """
 
     def __init__(self, task: Task, trials: Sequence[Trial], how: Form = STACKED) -> None:
-        rows = [*trials, trials[-1]] if how.stacked else list(trials)
-        self.task, self.trials, self.budget, self.count = task, rows, rows[0], len(trials)
+        self.count = len(trials)
+        rows = [*trials, *[trials[-1]] * (stack_size(self.count) - self.count)] if how.stacked else list(trials)
+        self.task, self.trials, self.budget = task, rows, rows[0]
         self.how, self.device = how, torch.device(how.device)
         self.data = near(task.loaded, self.device)
         self.index_device = CPU if self.data is task.loaded else self.device
@@ -228,11 +229,14 @@ class Lane:
                 self.diverged[row] = before + first + 1
 
     def _leave(self) -> None:
-        """Go on without those that diverged, if they are many."""
+        """Go on without those that diverged, if they are many, in a stack of one of the usual sizes."""
         rows = self.rows.tolist()
-        index = torch.tensor([i for i, row in enumerate(rows) if self.diverged[row] is None or row == self.count])
-        if len(index) < 2 or len(rows) - len(index) < max(1, WORTH * len(rows)):
+        training = [i for i, row in enumerate(rows) if row < self.count and self.diverged[row] is None]
+        size = stack_size(len(training)) if self.how.stacked else len(training)
+        if not training or len(rows) - size < max(1, WORTH * len(rows)):
             return
+        others = sorted(set(range(len(rows))) - {*training}, reverse=True)  # the idle ones first
+        index = torch.tensor(sorted([*training, *others[: size - len(training)]]))
         self.rows, self.of_seed = self.rows[index], self.of_seed[index]
         self.leaves = {name: x[index] for name, x in self.leaves.items()}
         self.rest = {name: x[index] for name, x in self.rest.items()}

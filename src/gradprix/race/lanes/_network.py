@@ -36,6 +36,7 @@ class Form:
         why: what a user should know about it: why they go one at a time.
         device: where they are.
         refused: a GPU that there is, and why they are not there.
+        widest: models in a stack at most, where wider ones were not checked; None where any may be.
     """
 
     stacked: bool = True
@@ -43,6 +44,7 @@ class Form:
     why: str = ""
     device: str = "cpu"
     refused: str = ""
+    widest: int | None = None
 
     def describe(self) -> str:
         """In words, as the plan has it."""

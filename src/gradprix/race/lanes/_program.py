@@ -24,6 +24,7 @@ from gradprix.tasks._task import called_with
 from ._noise import Noise
 from ._outputs import Output
 from ._recorder import Recorder, peak, tidy
+from ._row_independence import unreviewed
 from ._script import scripted
 from ._stacking import stacked
 
@@ -44,12 +45,14 @@ class Program:
         peak: about how many bytes it holds at most while it runs, besides what it is given.
         outputs: the output of a model, with `TENSOR` for each tensor that the graph computes; None for a graph of
             gradients.
+        unreviewed: names of operations that are not known to compute each row in the same way wherever it is.
     """
 
     graph: Callable[..., Sequence[Any]]
     noise: bool
     peak: int
     outputs: Output | None
+    unreviewed: frozenset[str] = frozenset()
 
     def __call__(self, noise: Noise | None, *args: Tensor) -> Any:
         """Run it, with random numbers from `noise`."""
@@ -113,7 +116,7 @@ def program(
         run = torch.compile(made, dynamic=False)
     elif not noise and all(x.device.type == "cpu" for x in given):  # TorchScript joins operations on a GPU
         run = scripted(made, given)
-    return Program(run, noise, peak(graph), step.outputs)
+    return Program(run, noise, peak(graph), step.outputs, unreviewed(graph))
 
 
 @dataclass

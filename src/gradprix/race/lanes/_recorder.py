@@ -1,6 +1,7 @@
 """Writes the operations of a function down as a graph, and makes the graph short."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ._elementwise import compute_evenly, rounds_twice
 from ._noise import TAG
+from ._reductions import ordered
 
 aten = torch.ops.aten
 VIEWS = {aten.detach.default, aten.alias.default, aten.view.default, aten._unsafe_view.default, aten.permute.default}
@@ -45,8 +48,17 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and write it down."""
-        found = function(*args, **(kwargs or {}))
-        node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), kwargs or {})))
+        kwargs = kwargs or {}
+        if (ours := ordered(function, args, kwargs.get("dtype"))) is not None:
+            with self:
+                return ours(*args, **kwargs)
+        if rounds_twice(function, args, kwargs):
+            return compute_evenly(self._run, function, args, kwargs)
+        return self._run(function, args, kwargs)
+
+    def _run(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        found = function(*args, **kwargs)
+        node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), kwargs)))
         node.meta["bytes"] = _bytes(found)
         if isinstance(found, Tensor):
             self.nodes[found], node.meta["layout"] = node, _layout(found)

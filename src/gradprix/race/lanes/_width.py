@@ -28,6 +28,7 @@ from .._trial import Trial
 from .._trial import form as form_of
 from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
 from ._network import Form, Together, quiet
+from ._sizes import capacities
 
 WIDTHS = (16, 64, 256)
 BETTER = 0.9
@@ -109,7 +110,8 @@ def shape(
     pays = Shape(UNMEASURED, processes)
     if steps >= SHORT and form.stacked:
         pays = measured(task, trials, form, processes, most, everywhere)
-    return Shape(max(NARROWEST, min(pays.width, int(most))), min(pays.processes, processes))
+    width = max(NARROWEST, min(pays.width, int(most), form.widest or pays.width))
+    return Shape(capacities(width)[-1], min(pays.processes, processes))
 
 
 def _shape_one_at_a_time(

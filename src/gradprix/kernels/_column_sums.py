@@ -1,0 +1,107 @@
+"""Sums over a dimension that is not the last in memory, in an order that depends on its size alone.
+
+`torch.sum` adds up a column in one order within a full block of vectors and in another beside it, so the last digit of
+a sum depends on how many columns there are and on the place of its own. Here each column is added up in the same order.
+"""
+
+import ctypes
+import math
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ._compile import Kernel, loaded
+from ._source import PARTS
+
+KINDS = {torch.float32: "float32", torch.float64: "float64"}
+"""The dtypes that can be summed."""
+LEAST = 16
+"""Rows in a partial sum at least."""
+JOB = ctypes.c_int64 * 9
+SOURCE = """
+at = pointer_to(types.{kind})
+at_long = pointer_to(types.int64)
+
+
+@njit(error_model="numpy")
+def add_1(into, a):
+    for k in range(into.size):
+        into[k] += a[k]
+
+
+@njit(error_model="numpy")
+def add_4(into, a, b, c, d):
+    for k in range(into.size):
+        into[k] += (a[k] + b[k]) + (c[k] + d[k])
+
+
+@njit(error_model="numpy")
+def clear(into):
+    for k in range(into.size):
+        into[k] = 0
+
+
+@cfunc("void(int64)", error_model="numpy")
+def kernel(job_at):
+    job = carray(at_long(job_at), 9)
+    x, batch, rows, width, batch_step, row_step = job[0], job[1], job[2], job[3], job[4], job[5]
+    chunk, partial = job[6], carray(at(job[8]), width)
+    for i in range(batch):
+        total = carray(at(job[7] + {size} * i * width), width)
+        clear(total)
+        for start in range(0, rows, chunk):
+            clear(partial)
+            end = min(start + chunk, rows)
+            row = start
+            while row + 4 <= end:
+                a = x + {size} * (i * batch_step + row * row_step)
+                step = {size} * row_step
+                add_4(
+                    partial,
+                    carray(at(a), width),
+                    carray(at(a + step), width),
+                    carray(at(a + 2 * step), width),
+                    carray(at(a + 3 * step), width),
+                )
+                row += 4
+            while row < end:
+                add_1(partial, carray(at(x + {size} * (i * batch_step + row * row_step)), width))
+                row += 1
+            add_1(total, partial)
+"""
+
+
+def column_sums(x: Tensor) -> Tensor:
+    """Return the sums over the second dimension of `x [batch, rows, columns]`, as `[batch, columns]`.
+
+    Args:
+        x: on the CPU, in float32 or float64.
+    """
+    batch, rows, columns = x.shape
+    kernel = _kernel(x.dtype)
+    if kernel is None:
+        out = x.new_zeros(batch, columns)
+        for row in x.unbind(1):
+            out += row
+        return out
+    if x.stride(2) != 1:
+        x = x.contiguous()
+    out, partial = x.new_empty(batch, columns), x.new_empty(columns)
+    sizes = batch, rows, columns, x.stride(0), x.stride(1), max(LEAST, math.isqrt(rows))
+    job = JOB(x.data_ptr(), *sizes, out.data_ptr(), partial.data_ptr())
+    kernel(ctypes.addressof(job))
+    return out
+
+
+@cache
+def _kernel(kind: torch.dtype) -> Kernel | None:
+    text = SOURCE.format(kind=KINDS[kind], size=kind.itemsize)
+    try:
+        return loaded("column_sums", f"{PARTS.read_text()}\n{text}")
+    except Exception as error:  # whatever is wrong with a compiler, sums one row after the other are right
+        first = str(error).partition("\n")[0]
+        message = f"gradprix: sums take longer, because Numba failed ({type(error).__name__}: {first})."
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
