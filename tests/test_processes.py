@@ -201,6 +201,7 @@ def test_a_race_that_is_told_to_stop_leaves_nothing(endless: "subprocess.Popen[s
     assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_race_that_is_killed_leaves_nothing(endless: "subprocess.Popen[str]") -> None:
     assert endless.stderr is not None

@@ -1,5 +1,6 @@
 """What the command line writes where: results on stdout, all else on stderr, in any encoding, to any reader."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -91,9 +92,16 @@ def test_what_is_shown_of_a_file_of_ones_own_is_not_mixed_with_what_it_prints(no
 
 
 @pytest.mark.parametrize(
-    "words",
-    ["--help", "race --help", "list", "list --for digits", "claims --list", "explain adam", "data list", "new täsk.py"],
+    "words", ["claims --list --json rules-lower-the-loss", "data list --json", "suite --plan --json --tasks digits"]
 )
+def test_whatever_takes_json_prints_it(tmp_path: Path, words: str) -> None:
+    preset = "--preset small --optimizers adam,momentum --processes 1".split() if "suite" in words else []
+    done = gradprix(tmp_path, *words.split(), *preset)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), list)
+
+
+@pytest.mark.parametrize("words", ["--help", "list", "claims --list", "explain adam", "new täsk.py"])
 def test_a_terminal_that_is_not_utf_8_shows_all(tmp_path: Path, words: str) -> None:
     encoding = {"list": CP1252, "explain adam": ASCII, "--help": CP1252}.get(words, ASCII)
     done = gradprix(tmp_path, *words.split(), **encoding)
@@ -114,7 +122,27 @@ def test_an_error_is_a_line_in_any_encoding_and_a_race_is_told_in_it(noisy: Path
     assert (noisy / "runs" / "größe" / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("words", [["list"], ["--help"], ["data", "list", "--json"]])
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_on_a_terminal_a_print_takes_the_place_of_the_progress_bar(noisy: Path) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "gradprix", "race", "noisy.py:train", "--direction", "min", *SMALL, "--json"]
+    here = {**os.environ, "TERM": "xterm"}
+    race = subprocess.Popen(command, cwd=noisy, stdout=subprocess.PIPE, stderr=terminal, env=here)
+    os.close(terminal)
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while more := os.read(screen, 4096):
+            seen += more
+    stdout, _ = race.communicate(timeout=300)
+    os.close(screen)
+    assert race.returncode == 0, seen
+    assert json.loads(stdout)["task"] == "noisy"
+    assert b"\r\x1b[Knoise of a loop" in seen
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"]])
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path, words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)

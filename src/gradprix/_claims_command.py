@@ -1,13 +1,12 @@
 """The command line's `gradprix claims`: what the popular account of optimizers claims, put to the test."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._streams import echo
+from ._streams import echo_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,12 +39,13 @@ def claims(
     with usage(ValueError):
         chosen = [named(name) for name in ids or ALL]
     if list_:
-        console().print(known([{"id": claim.id, "statement": claim.account} for claim in chosen]))
+        listed = [{"id": claim.id, "statement": claim.account} for claim in chosen]
+        echo_json(listed) if as_json else console().print(known(listed))
         return
     with usage(), watched() as watch:
         records = [result.to_dict() for result in run([claim.id for claim in chosen], quick, watch)]
     if as_json:
-        echo(json.dumps(records, indent=1, allow_nan=False))
+        echo_json(records)
     elif ids:
         for record in records:
             console().print(whole(record, quick))

@@ -1,12 +1,11 @@
 """The command line's `gradprix data`: what data there are, and fetching them."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from ._streams import Command, echo
+from ._streams import Command, echo, echo_json
 
 app = typer.Typer(
     help="The data sets of the built-in tasks: what there is, and fetching it before going offline.",
@@ -34,7 +33,7 @@ def list_(
 
     if as_json:
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
-        echo(json.dumps(rows, indent=1))
+        echo_json(rows)
         return
     table = _console._table("name", "what it is", "MB", "state", "licence", "origin", right=(2,))
     for each in ARCHIVES.values():

@@ -1,6 +1,5 @@
 """The command line's `gradprix race`: which optimizer for a task."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ._flags import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
-from ._streams import echo
+from ._streams import echo_json
 
 if TYPE_CHECKING:
     from gradprix.race import Engine, Plan, Result
@@ -205,7 +204,7 @@ def race(
                 cost = measured(made, where, watch)
                 seconds, at_least = estimate(made, cost), cost.at_least
         if plan and as_json:
-            echo(json.dumps(made.describe(), indent=1))
+            echo_json(made.describe())
             return
         if plan:
             _console.console().print(_console.plan(made, seconds, where.place, at_least))
@@ -246,6 +245,6 @@ def finish(result: "Result", as_json: bool) -> None:
     with usage(OSError):
         write_report(result)
     if as_json:
-        echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+        echo_json(result.to_dict())
     else:
         _console.console().print(_console.answer(result))

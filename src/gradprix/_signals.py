@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-PATIENCE = 10.0
+PATIENCE = 15.0
 """Seconds within which a process that is done ends, whatever its threads and exit handlers wait for."""
 
 

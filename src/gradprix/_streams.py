@@ -3,10 +3,12 @@
 import codecs
 import contextlib
 import io
+import json
+import math
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import typer
@@ -153,6 +155,19 @@ def results() -> TextIO:
 def echo(text: Any = "") -> None:
     """Write a line of a command's result."""
     typer.echo(text, file=results())
+
+
+def echo_json(value: Any) -> None:
+    """Write a command's result as JSON, in which a number that is not finite is null."""
+    echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def close() -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ._flags import Address, Cpus, EngineName, Gpus, Memory, Processes
-from ._streams import echo
+from ._streams import echo_json
 
 PAGE, SUMMARY = "suite.html", "suite.json"
 
@@ -59,7 +59,10 @@ def suite(
     if plan:
         with usage(ValueError, WorkerError), progress(PATIENCE) as watch:
             took = {made.task.name: estimate(made, measured(made, where, watch)) for made in plans}
-        _console.console().print(_console.suite_plan(plans, took, where.place))
+        if as_json:
+            echo_json([{**made.describe(), "seconds": took[made.task.name]} for made in plans])
+        else:
+            _console.console().print(_console.suite_plan(plans, took, where.place))
         return
     with usage(ValueError, WorkerError, OSError), progress() as watch:
         summary = race_all(plans, out, where, watch)
@@ -68,6 +71,6 @@ def suite(
         put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
         put(out / PAGE, suite_page(summary).encode(errors="replace"))
     if as_json:
-        echo(json.dumps(summary, indent=1))
+        echo_json(summary)
         return
     _console.console().print(_console.suite(summary, out / PAGE))

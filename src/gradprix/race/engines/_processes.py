@@ -123,9 +123,29 @@ def _get_ready(parent: int, start_method: str | None, own: Mapping[str, str | No
     known = start_method in multiprocessing.get_all_start_methods()
     multiprocessing.set_start_method(start_method if known else None, force=True)
     torch.set_num_threads(1)  # a process that is forked off must find no threads: they do not come along
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a print must not fail for a terminal's encoding
+            if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+                setattr(sys, name, _AboveProgress(stream))
+
+
+class _AboveProgress:
+    """A stream on a terminal whose lines take the place of the progress bar, which is drawn again below them."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._at_start = stream, True
+
+    def write(self, text: str) -> int:
+        """Write a text, at the start of a line over what is there."""
+        if text:
+            self._stream.write(("\r\x1b[K" if self._at_start else "") + text)
+            self._at_start = text.endswith("\n")
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def end_children() -> None:
