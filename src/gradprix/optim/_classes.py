@@ -8,8 +8,9 @@ import torch
 
 from gradprix import rules
 
-from ._alone import initial_state
+from ._alone import prepare, step_dtype
 from ._optimizer import RuleOptimizer
+from ._scalars import lay_side_by_side
 
 
 class SGD(
@@ -38,7 +39,8 @@ class Adagrad(
         # From the start, as in torch: so that it can be shared between processes (`share_memory`) and saved.
         for group in self.param_groups:
             for x in group["params"]:
-                self.state[x].update(initial_state(self.rule, self.values(group), group, x))
+                prepare(self.rule, self.values(group), x, self.state[x], step_dtype(group))
+        lay_side_by_side(self.state.values(), "step")
 
 
 class RMSprop(

@@ -16,6 +16,7 @@ from ._checkpoint import by_name, copy_state, from_torch, to_torch
 from ._layout import Layout
 from ._like import preset
 from ._point import to_evaluate, to_train, trains
+from ._scalars import lay_side_by_side
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 """torch's choices between its own implementations. Here `fused=False` forces the eager rule, on any device; otherwise
@@ -208,6 +209,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         def copy(_: Any) -> None:
             copy_state(loaded, self.rule, self.param_groups, self.state)
+            lay_side_by_side(self.state.values(), "step")
 
         self._layout = None
         with (

@@ -1,7 +1,7 @@
 """Tensors that one kernel call steps together."""
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,23 +12,36 @@ from torch import Tensor, nn
 from gradprix.kernels import STORED, Kernel, Split, Work, start, wide
 from gradprix.rules import Rule
 
-from ._alone import LOW, steps_taken
+from ._alone import LOW, scalar_dtype, steps_taken
+from ._overlap import Written
+from ._scalars import Scalars, is_number, zeros
 
 Values = Mapping[str, Any]
 GRADIENT, SIZE = attrgetter("grad"), attrgetter("nbytes")  # torch lets no gradient have another dtype of that size
 PLAIN = {nn.Parameter, Tensor}
 
 
-def fits_kernel(x: Tensor) -> bool:
-    """Whether a parameter and its gradient are what kernels step: plain dense tensors on the CPU."""
+def fits_kernel(rule: Rule, values: Values, x: Tensor, held: Mapping[str, Any]) -> bool:
+    """Return whether a kernel can step a parameter: it, its gradient and its state are plain dense CPU tensors."""
     return (
-        type(x) in PLAIN
-        and x.device.type == "cpu"
+        _is_plain(x, x.dtype)
         and x.dtype in STORED
         and x.numel() > 0
-        and x.is_contiguous()
-        and not x.is_inference()
         and _usable(x.grad, x)
+        and all(_usable_state(held.get(spec.key), spec.kind, x) for spec in rule.kept(values).values())
+        and (not isinstance(held.get("step"), Tensor) or is_number(held["step"]))
+    )
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return (
+        type(tensor) in PLAIN
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and tensor.dtype is dtype
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not tensor.is_inference()
     )
 
 
@@ -45,6 +58,12 @@ def _usable(g: Tensor | None, x: Tensor) -> bool:
     )
 
 
+def _usable_state(value: Any, kind: str, x: Tensor) -> bool:
+    if not isinstance(value, Tensor):
+        return True  # it is missing, and made anew
+    return is_number(value) if kind == "scalar" else _is_plain(value, wide(x.dtype))
+
+
 class Table:
     """Parameters of one rule, one set of options and one dtype, with their state, ready for one call a step.
 
@@ -57,7 +76,7 @@ class Table:
         params: the parameters, each with the number of its group.
         state: the optimizer's state, in which missing entries are made.
         values: each group's hyperparameters.
-        counted_in: the dtype of the step counts.
+        counted_in: the dtype of new step counts.
     """
 
     def __init__(
@@ -74,9 +93,10 @@ class Table:
         self.rule, self.split, self.kernel = rule, split, kernel
         self.params = [x for x, _ in params]
         self.dtype = self.params[0].dtype
-        remembers = rule.counts_steps or split.tensors or split.numbers or self.dtype is torch.bfloat16
-        self.held = [state[x] if remembers else state.get(x, {}) for x in self.params]  # plain SGD leaves state empty
+        self.held = [state[x] for x in self.params]
         taken = [steps_taken(rule, h) for h in self.held]
+        keys = [*(["step"] if rule.counts_steps else []), *(rule.state[n].key for n in split.numbers)]
+        columns = [self._numbers(key, params, taken, values) for key in keys]
         names = [rule.state[name].key for name in split.tensors]
         arrays = [self._element_state(name, params, values) for name in split.tensors]
         if self.dtype is torch.bfloat16:
@@ -84,35 +104,28 @@ class Table:
         else:
             _ = [h.pop(LOW, None) for h in self.held]
         self.sizes = list(map(SIZE, self.params))
+        self.lengths = np.array(self.sizes)
         # The imaginary part of a conjugate has a sign yet to be turned; contiguous it is only when single.
         self.single = [x for x in self.params if x.numel() == 1]
-        cells = [(h, name) for name in names for h in self.held]
+        rows = [list(map(Tensor.data_ptr, column)) for column in (self.params, *arrays)]
+        pointers = np.ascontiguousarray(np.insert(np.array(rows, dtype=np.int64), 1, 0, axis=0).T)
+        self._group_rows(params, taken, keys, columns)
+        cells = [(h, name) for name in (*names, *keys) for h in self.held]
         self.cells = tuple(zip(*cells, strict=True)) or ((), ())
-        self.tensors = [tensor for column in arrays for tensor in column]  # held: what has an address stays there
+        self.tensors = [t for column in (*arrays, *columns) for t in column]  # held: what has an address stays there
         self.places = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
-        columns = np.array(self.places, dtype=np.int64).reshape(-1, len(params))
-        pointers = np.ascontiguousarray(np.insert(columns, 1, 0, axis=0).T)
-        self._share_numbers(params, taken, values)
-        constants = np.empty((len(self.rows), len(split.constants)))
+        constants = np.empty((len(self.now), len(split.constants)))
         self.work = Work(list(map(Tensor.numel, self.params)), self.row_of, pointers, constants)
         self._aim(list(map(GRADIENT, self.params)))
+        self.apart = self.work.pointers[:, 1].tobytes()
 
     def _element_state(self, name: str, params: Any, values: Sequence[Values]) -> list[Tensor]:
         spec = self.rule.state[name]
-        tensors = []
         for (x, group), h in zip(params, self.held, strict=True):
-            tensor = h.get(spec.key)
-            if tensor is None:
+            if not isinstance(h.get(spec.key), Tensor):
                 like = x.to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else x
-                tensor = start(spec, values[group], like, x.grad)
-            if tensor.shape != x.shape:
-                raise RuntimeError(
-                    f"the state {spec.key!r} of a parameter of shape {tuple(x.shape)} has shape {tuple(tensor.shape)}: "
-                    "it belongs to another network. Leave it out of what is loaded."
-                )
-            tensors.append(tensor.to(x.device, wide(x.dtype)).contiguous())
-            h[spec.key] = tensors[-1]
-        return tensors
+                h[spec.key] = start(spec, values[group], like, x.grad)
+        return [h[spec.key] for h in self.held]
 
     def _low(self) -> list[Tensor]:
         for x, h in zip(self.params, self.held, strict=True):
@@ -121,40 +134,38 @@ class Table:
             h[LOW] = low.contiguous() if fits else torch.zeros_like(x, memory_format=torch.contiguous_format)
         return [h[LOW] for h in self.held]
 
-    def _share_numbers(self, params: Any, taken: list[int], values: Sequence[Values]) -> None:
-        """Keep steps and scalar state of all parameters in one array each; the state's own tensors are views of it."""
-        steps = torch.tensor(taken, dtype=self.counted_in, device="cpu")
-        names = self.split.numbers
-        keys = [self.rule.state[name].key for name in names]
-        scalars = torch.tensor(
-            [
-                [
-                    float(h[key]) if key in h else float(start(self.rule.state[name], values[group], x, x))
-                    for name, key in zip(names, keys, strict=True)
-                ]
-                for (x, group), h in zip(params, self.held, strict=True)
-            ],
-            dtype=torch.float64,
-            device="cpu",
-        ).reshape(len(params), len(names))
-        for i, h in enumerate(self.held):
-            counted = {"step": steps[i]} if self.rule.counts_steps else {}
-            h.update({**counted, **{key: scalars[i, k] for k, key in enumerate(keys)}})
-        counts = ("step",) if self.rule.counts_steps else ()
-        views = [(h, key, h[key]) for key in (*counts, *keys) for h in self.held]
-        self.views = tuple(zip(*views, strict=True)) or ((), (), ())
-        # Parameters of one group that have taken the same steps share a row of constants.
-        self.rows: dict[tuple[Any, ...], int] = {}
-        self.row_of = [
-            self.rows.setdefault((group, t, *numbers), len(self.rows))
-            for (_, group), t, numbers in zip(params, taken, scalars.tolist(), strict=True)
-        ]
-        self.now = [(group, t, tuple(numbers)) for group, t, *numbers in self.rows]
-        self.steps, self.numbers = steps.numpy(), scalars.numpy()
-        self.written = self.steps.tobytes(), self.numbers.tobytes()
+    def _numbers(self, key: str, params: Any, taken: list[int], values: Sequence[Values]) -> list[Tensor]:
+        """Return a number of each parameter's state, with those that are missing made."""
+        missing = [i for i, h in enumerate(self.held) if not isinstance(h.get(key), Tensor)]
+        spec = next((spec for spec in self.rule.state.values() if spec.key == key), None)
+        dtype = scalar_dtype(self.rule, self.params[0], self.counted_in) if spec else self.counted_in
+        for i, tensor in zip(missing, zeros(len(missing), dtype), strict=True):
+            x, group = params[i]
+            first = float(start(spec, values[group], x, x)) if spec else taken[i]
+            given = self.held[i].get(key) if spec else None
+            self.held[i][key] = tensor.fill_(first if given is None else float(given))
+        return [h[key] for h in self.held]
 
-    def fits(self) -> bool:
-        """Whether every tensor is still what and where it was, but for the gradients, which come anew each time."""
+    def _group_rows(self, params: Any, taken: list[int], keys: list[str], columns: list[list[Tensor]]) -> None:
+        """Find the parameters of one group whose steps and scalar state are equal: they share a row of constants."""
+        scalars = dict(zip(keys, map(Scalars, columns), strict=True))
+        self.steps = scalars.pop("step", None)
+        self.numbers = list(scalars.values())
+        taken = taken if self.steps is None else self.steps.known.astype(int).tolist()
+        # Numbers of another dtype are rounded otherwise.
+        facts = [a.tolist() for column in self.numbers for a in (column.known, column.narrow)]
+        rows: dict[tuple[Any, ...], int] = {}
+        keyed = [(group, t, *numbers) for (_, group), t, *numbers in zip(params, taken, *facts, strict=True)]
+        self.row_of = [rows.setdefault(key, len(rows)) for key in keyed]
+        self.first_of = [self.row_of.index(row) for row in range(len(rows))]
+        self.now = [(group, t, tuple(numbers[::2])) for group, t, *numbers in rows]
+
+    def fits(self, written: Written) -> bool:
+        """Return whether every tensor is what and where it was, but for the gradients, which come anew each time.
+
+        Args:
+            written: all that the optimizer's step writes, from which gradients must lie apart.
+        """
         gradients: list[Any] = list(map(GRADIENT, self.params))
         try:
             plain = (
@@ -172,9 +183,18 @@ class Table:
             plain
             and there
             and bool(self.work.pointers.all())
-            and all(map(is_, map(dict.get, *self.views[:2]), self.views[2]))
-            and (self.steps.tobytes(), self.numbers.tobytes()) == self.written
+            and self._gradients_lie_apart(written)
+            and (self.steps is None or self.steps.is_unchanged())
+            and all(column.is_unchanged() for column in self.numbers)
         )
+
+    def _gradients_lie_apart(self, written: Written) -> bool:
+        starts = self.work.pointers[:, 1]
+        if starts.tobytes() != self.apart:
+            if written.meets(starts, starts + self.lengths):
+                return False
+            self.apart = starts.tobytes()
+        return True
 
     def _aim(self, gradients: list[Tensor]) -> None:
         self.gradients = gradients  # held for as long as their addresses are used
@@ -182,15 +202,17 @@ class Table:
 
     def step(self, values: Sequence[Values]) -> None:
         """Step every parameter once, with the gradients that were found to fit."""
+        if self.steps:
+            self.steps.increment()  # at once, so that other processes that share the counts see it
         for i, (group, t, numbers) in enumerate(self.now):
             constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
             self.work.constants[i] = constants
-            self.now[i] = (group, t + 1, after)
+            self.now[i] = (group, t + 1 if self.steps else 1, after)
         self.work.run(self.kernel)
         self.gradients = []
         torch.autograd.graph.increment_version(self.params)
-        # Through NumPy: a torch operation costs more than a small step's own arithmetic.
-        self.steps += 1
-        if self.split.numbers:
-            self.numbers[:] = [self.now[row][2] for row in self.row_of]
-        self.written = self.steps.tobytes(), self.numbers.tobytes()
+        for k, column in enumerate(self.numbers):
+            column.write([self.now[row][2][k] for row in self.row_of])
+        if self.numbers:
+            stored = [[column.known[i] for column in self.numbers] for i in self.first_of]
+            self.now = [(group, t, tuple(map(float, n))) for (group, t, _), n in zip(self.now, stored, strict=True)]
