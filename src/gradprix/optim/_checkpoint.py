@@ -102,6 +102,7 @@ def copy_state(packed: Packed, rule: Rule, groups: Sequence[Mapping[str, Any]], 
     float64 numbers of a rule to the parameter's dtype: these stay as they were stored.
     """
     scalars = {spec.key for spec in rule.state.values() if spec.kind == "scalar"}
+    elements = {spec.key for spec in rule.state.values()} - scalars
     numbers = chain.from_iterable(group["params"] for group in packed["param_groups"])
     params = chain.from_iterable(group["params"] for group in groups)
     for number, x in zip(numbers, params, strict=True):
@@ -112,5 +113,5 @@ def copy_state(packed: Packed, rule: Rule, groups: Sequence[Mapping[str, Any]], 
             if key in scalars:
                 loaded = value
             elif key != "step" and wide(x.dtype) is not x.dtype:
-                loaded = value.to(x.device)
+                loaded = value.to(x.device, wide(x.dtype) if key in elements else value.dtype)
             state[x][key] = loaded.detach().clone()
