@@ -36,7 +36,7 @@ def step_dtype(group: Mapping[str, Any]) -> torch.dtype:
 
 def scalar_dtype(rule: Rule, x: Tensor, counted_in: torch.dtype) -> torch.dtype:
     """Return the dtype of new scalar state: never fewer digits than the parameter has."""
-    return torch.promote_types(counted_in, _real(x).dtype) if rule in TORCH_SCALARS else torch.float64
+    return torch.promote_types(counted_in, real(x).dtype) if rule in TORCH_SCALARS else torch.float64
 
 
 def refuse(rule: Rule, values: Mapping[str, Any], x: Tensor, held: Mapping[str, Any]) -> None:
@@ -88,8 +88,8 @@ def prepare(
     for spec in sorted(rule.kept(values).values(), key=lambda spec: spec.kind != "scalar"):  # in torch's order
         if isinstance(held.get(spec.key), Tensor):
             continue
-        full, g = _real(x.detach()), (x if x.grad is None else x.grad).detach()
-        value = start(spec, values, full.to(wide(full.dtype)), _real(g.to_dense()).to(wide(full.dtype)))
+        full, g = real(x.detach()), (x if x.grad is None else x.grad).detach()
+        value = start(spec, values, full.to(wide(full.dtype)), real(g.to_dense()).to(wide(full.dtype)))
         if not isinstance(value, Tensor):
             number = value if held.get(spec.key) is None else float(held[spec.key])
             held[spec.key] = torch.tensor(number, dtype=scalar_dtype(rule, x, counted_in), device="cpu")
@@ -113,12 +113,12 @@ def step_alone(
     t = steps_taken(rule, held) + 1
     prepare(rule, values, x, held, counted_in)
     full = _full(x, held)
-    g = _real(x.grad.to_dense()).to(full.dtype)  # where gradients may be sparse, a zero moves nothing
+    g = real(x.grad.to_dense()).to(full.dtype)  # where gradients may be sparse, a zero moves nothing
     before = _remembered(rule, values, held)
     moved, after = eager(rule, values, t, _seen(rule, full), _seen(rule, g), before)
     moved = moved.reshape(full.shape)
     after = {name: _apart(value, before) for name, value in after.items()}
-    _real(x).copy_(moved)
+    real(x).copy_(moved)
     if wide(x.dtype) is not x.dtype:
         low = (moved - x.to(moved.dtype)).to(x.dtype)
         if _fits(held.get(LOW), low):
@@ -132,7 +132,7 @@ def step_alone(
     for name, spec in rule.kept(values).items():
         value = after[name]
         if isinstance(value, Tensor):
-            _real(held[spec.key]).copy_(value.reshape(full.shape))
+            real(held[spec.key]).copy_(value.reshape(full.shape))
         else:
             held[spec.key].fill_(value)
 
@@ -164,7 +164,7 @@ def is_matrix(x: Tensor) -> bool:
 
 def _full(x: Tensor, held: Mapping[str, Any]) -> Tensor:
     """A parameter in what it is computed in, with what its own dtype cut off."""
-    full = _real(x).to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else _real(x)
+    full: Tensor = real(x).to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else real(x)
     low = held.get(LOW)
     if full.dtype is x.dtype or low is None or low.dtype is not x.dtype or low.shape != x.shape:
         return full
@@ -178,7 +178,7 @@ def _full(x: Tensor, held: Mapping[str, Any]) -> Tensor:
 def _remembered(rule: Rule, values: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
     """The state by the rule's own names, as the rule sees it."""
     return {
-        name: float(held[spec.key]) if spec.kind == "scalar" else _seen(rule, _widened(_real(held[spec.key])))
+        name: float(held[spec.key]) if spec.kind == "scalar" else _seen(rule, _widened(real(held[spec.key])))
         for name, spec in rule.kept(values).items()
         if held.get(spec.key) is not None
     }
@@ -193,5 +193,6 @@ def _seen(rule: Rule, x: Tensor) -> Tensor:
     return x.flatten(1) if rule.of_matrices else x
 
 
-def _real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x) if x.is_complex() else x
+def real(x: Any) -> Any:
+    """Return a view of a complex tensor as pairs of real numbers, in which rules step it; all else as it is."""
+    return torch.view_as_real(x) if isinstance(x, Tensor) and x.is_complex() else x

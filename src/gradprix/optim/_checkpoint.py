@@ -6,12 +6,13 @@ from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradprix.kernels import wide
 from gradprix.rules import Rule
 
-from ._alone import LOW
+from ._alone import LOW, real
 from ._point import TRAINED
 
 Packed = dict[str, Any]
@@ -55,7 +56,7 @@ def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], d
         named = {name: held.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
             if spec.stored is not None and named[name] is not None:
-                held[spec.key] = spec.stored(h, **named)
+                held[spec.key] = _changed(spec.stored, h, name, named)
                 if held[spec.key] is not named[name]:
                     exact.setdefault(p, {})[spec.key] = named[name]
         if LOW in held and "step" in held:
@@ -83,11 +84,22 @@ def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]],
             own = held.pop(OWN + spec.key, exact.get(p, {}).get(spec.key))  # older versions kept it in the state
             if spec.stored is None or spec.loaded is None or named[name] is None:
                 continue
-            fits = own is not None and bool((spec.stored(h, **{**named, name: own}) == held[spec.key]).all())
-            held[spec.key] = own if fits else spec.loaded(h, **named)
+            fits = own is not None and bool(
+                (_changed(spec.stored, h, name, {**named, name: own}) == held[spec.key]).all()
+            )
+            held[spec.key] = own if fits else _changed(spec.loaded, h, name, named)
         if held.pop(AT, None) != held.get("step") and LOW in held:
             del held[LOW]  # torch carries it along and does not keep it up to date
     return {**packed, "state": state}
+
+
+def _changed(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, Any]) -> Any:
+    """Return one of a parameter's states in another form; complex numbers are pairs of real ones to a rule."""
+    parts = {key: real(value) for key, value in named.items()}
+    value = change(h, **parts)
+    if value is parts[name]:
+        return named[name]
+    return torch.view_as_complex(value.contiguous()) if named[name].is_complex() else value
 
 
 def _hyperparameters(packed: Packed, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[Any, Any]:

@@ -13,7 +13,7 @@ from gradprix import rules
 from gradprix.kernels import wide
 from gradprix.rules import Rule
 
-from ._alone import prepare, step_alone
+from ._alone import prepare, real, step_alone
 
 TORCH = {
     rules.sgd: torch.optim.SGD,
@@ -69,7 +69,7 @@ def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | N
     if rule not in TORCH:
         return None
     known = inspect.signature(TORCH[rule]).parameters
-    own = {n for n, value in values.items() if n not in known and n not in rule.betas}
+    own = values.keys() - {*known, *rule.betas, *(["decoupled_weight_decay"] if rule.owns_weight_decay else [])}
     if any(values[name] != rule.hyperparameters[name] for name in own):
         return None
     arguments = {name: value for name, value in values.items() if name in known}
@@ -79,7 +79,7 @@ def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | N
 def _convert(rule: Rule, values: Mapping[str, Any], held: Sequence[Mapping[str, Any]], way: str) -> None:
     """Change state that the rule keeps in another form than torch into torch's form, or back, in place."""
     for state in held:
-        named: dict[str, Any] = {name: state.get(spec.key) for name, spec in rule.state.items()}
+        named: dict[str, Any] = {name: real(state.get(spec.key)) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
             change = spec.stored if way == "stored" else spec.loaded
             if change is not None and isinstance(named[name], Tensor):

@@ -12,6 +12,7 @@ from torch.optim import optimizer as every_optimizer
 
 from gradprix.rules import Rule
 
+from ._alone import prepare, step_dtype
 from ._checkpoint import by_name, copy_state, from_torch, to_torch
 from ._layout import Layout
 from ._like import preset
@@ -72,6 +73,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if given.get("fused") and given.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together. Leave out one: both step alike here.")
         self._layout: Layout | None = None
+        self._step_supports_amp_scaling = bool(given.get("fused"))  # as in torch: then `GradScaler` leaves it to `step`
         defaults = {
             name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
         }
@@ -110,11 +112,12 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise
         self._layout = None
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step every parameter that has a gradient.
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Step every parameter that has a gradient: `step(closure=None)`.
 
         Args:
-            closure: evaluates the model again and returns the loss.
+            *args: at most one, the closure: it evaluates the model again and returns the loss.
+            **kwargs: the same by name. Hooks are given both as the caller gave them, as in torch.
 
         Returns:
             What the closure returned, or None.
@@ -123,12 +126,13 @@ class RuleOptimizer(torch.optim.Optimizer):
             RuntimeError: for a sparse gradient, or after `eval` without `train`.
         """
         if torch.compiler.is_compiling():
-            return _outside_graphs(self, closure)
+            return _outside_graphs(self, *args, **kwargs)
         if type(self).step is RuleOptimizer.step and self._watched():
-            return _watched_step(self) if closure is None else _watched_step(self, closure)
-        return self._step(closure)
+            return _watched_step(self, *args, **kwargs)
+        return self._step(*args, **kwargs)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it in what `_watched_step` does when needed
+    step.__signature__ = inspect.signature(torch.optim.Optimizer.step)  # type: ignore[attr-defined]
 
     def _watched(self) -> bool:
         """Whether somebody looks: hooks, a profiler. Asking them each time costs more than a small step."""
@@ -149,11 +153,32 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         values = [self.values(group) for group in self.param_groups]
+        scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if not (scale is None and overflow is None) and not self._unscale(values, scale, overflow):
+            return loss
         if self._layout is None or not self._layout.holds(self.param_groups, self.state, values):
             rules = [self.rule_of(group) for group in self.param_groups]
             self._layout = Layout(rules, self.param_groups, self.state, values)
         self._layout.step(values)
         return loss
+
+    @torch.no_grad()
+    def _unscale(self, values: list[dict[str, Any]], scale: Tensor | None, overflow: Tensor | None) -> bool:
+        """Divide gradients by a scale in place; return False for gradients that overflowed, which are not stepped.
+
+        `torch.amp.GradScaler` sets both as attributes, for torch's fused classes, which read them in the same way.
+        """
+        active = [(x, n) for n, group in enumerate(self.param_groups) for x in group["params"] if x.grad is not None]
+        if overflow is not None and float(overflow):
+            for x, n in active:
+                rule, group = self.rule_of(self.param_groups[n]), self.param_groups[n]
+                if rule.counts_steps:  # its state exists as soon as a step has been tried
+                    prepare(rule, values[n], x, self.state[x], step_dtype(group))
+            return False
+        if scale is not None:
+            for g in {id(x.grad): x.grad for x, _ in active}.values():
+                g.div_(float(scale))
+        return True
 
     def eval(self) -> None:
         """Put the point to evaluate at into the parameters until `train`, where the rule has one (Schedule-Free)."""
