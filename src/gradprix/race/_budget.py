@@ -267,7 +267,7 @@ def candidates(plan: Plan) -> Iterator[Plan]:
         for number in counts if task is plan.task else (counts[-1],):
             for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
                 yield made(task, number, trials, seeds)
-    if tasks[-1].epochs < 1 and isinstance(plan.task, Task):  # a model of which a step takes long
+    if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # a model of which a step takes long
         for number, trials, seeds in LEAST:
             yield made(tasks[-1], min(number, len(order)), trials, seeds)
 
