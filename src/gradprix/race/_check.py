@@ -21,6 +21,7 @@ from gradprix.tasks._task import TaskError, first_line
 from ._anyone import Anyone
 from ._check_loop import check_loop
 from ._first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
+from ._last_batch import check_last_batches
 from ._plan import Plan
 from ._progress import Watch
 from ._sound import sound
@@ -53,6 +54,8 @@ UNSTACKED = {
     "data-dependent control flow": "its course depends on values in the data, so that networks cannot go together",
     "on the same device": "it makes a tensor on the CPU: give torch's functions device=x.device, and modules buffers",
     ".item()": "it reads numbers out of tensors (.item(), float()), so that networks cannot go together",
+    "does not require grad": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
+    "Tensor.requires_grad_()": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
     "in-place operation": "it changes a tensor in place that all networks share",
     "Batching rule not implemented": "it has an operation that torch cannot stack",
 }
@@ -100,6 +103,7 @@ def first_step(plan: Plan) -> FirstStep:
         require(plan.device)
     with quiet():
         sound(task)
+        check_last_batches(task, plan)
     return _measured(plan, task, "cpu")
 
 
@@ -237,6 +241,8 @@ def _agree(here: _Tried, there: _Tried) -> None:
 def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> Any:
     try:
         return probe()
+    except TaskError:
+        raise
     except Exception as error:
         where, said = ("", first_line(error)) if device == "cpu" else (f" on {device}", _meaning(error))
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {said}.") from error
@@ -342,7 +348,7 @@ def _results(task: Task, trial: Trial, width: int) -> list[Tensor]:
 
 def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
     """Whether two results differ by rounding alone, measured against the largest numbers of each network."""
-    flat = [[x.double().reshape(len(x), -1) for x in results] for results in (first, second)]
+    flat = [[x.double().reshape(len(x), -1) for x in results if x.numel()] for results in (first, second)]
     pairs = list(zip(*flat, strict=True))
     largest = torch.stack([a.abs().amax(1) for a, _ in pairs]).amax(0).clamp(min=1e-12)[:, None]
     # What should be zero, as the gradient of a bias before a norm, is rounding alone, whatever its own size.
@@ -350,5 +356,7 @@ def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> boo
 
 
 def _meaning(error: BaseException) -> str:
+    if isinstance(error, TaskError) and error.__cause__ is not None:
+        error = error.__cause__
     known = (meaning for words, meaning in UNSTACKED.items() if words in str(error))
     return next(known, first_line(error))

@@ -18,6 +18,7 @@ from gradprix.tasks._tensors import dense
 from ._after import kept
 from ._missing import Missing, missing
 from ._untrained import untrained
+from .lanes._gradient_mode import needs_gradients
 from .lanes._outputs import Output, combine
 
 JUDGED = 256
@@ -73,7 +74,7 @@ def sound(task: Task) -> None:
         raise refuse(f"the loss of a batch of new networks is {loss.item()}{why}")
     if task.after is not None:
         after = task.after
-        with torch.no_grad():
+        with torch.set_grad_enabled(needs_gradients(task)):
             tried("its after fails", lambda: kept(after(model.eval(), inputs, targets)))
         model.train()
     if not loss.requires_grad:
@@ -99,7 +100,7 @@ def sound(task: Task) -> None:
     outputs = []
     for part in index:
         args, kwargs = called_with(tree_map(lambda x: x[0], data.take(part[None]))[0])
-        with torch.no_grad():
+        with torch.set_grad_enabled(needs_gradients(task)):
             output = tried(f"its model fails in eval() ({given})", partial(model, *args, **kwargs))
         outputs.append(Output.of(output).usable())
     found = tried("its outputs of two batches differ", lambda: combine(outputs, [len(part) for part in index]).whole)

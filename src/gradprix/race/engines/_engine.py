@@ -132,7 +132,8 @@ class Engine(ABC):
             good: whether the race has succeeded with others before.
 
         Raises:
-            TaskError: when a few trials of every optimizer have failed and none has succeeded.
+            TaskError: when the task's own code fails on a network that has not diverged, and when a few trials of every
+                optimizer have failed and none has succeeded.
             WorkerError: likewise, when the workers died of it.
             EngineError: when a machine of a cluster must not take part.
         """
@@ -156,6 +157,8 @@ class Engine(ABC):
                 watch(done + sum(shares))
                 for part, outcomes in found:
                     done += len(part.trials)
+                    if isinstance(outcomes, TaskError) and isinstance(task, Task):
+                        raise outcomes  # its own code failed, so that no number of it would be fair
                     if isinstance(outcomes, Exception):
                         bad.append((part, outcomes))
                         continue

@@ -7,6 +7,7 @@ lane runs on one thread, and its last rows are idle.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -24,8 +25,10 @@ from gradprix.tasks._stream import Stream
 from .._after import kept
 from .._trial import Outcome, Trial, form
 from ._examples import near
+from ._faults import failed_on_nan, has_nan, task_error
+from ._gradient_mode import needs_gradients
 from ._network import Apart, Form, Together, quiet
-from ._outputs import Combined, combine
+from ._outputs import Combined, Output, combine
 from ._sizes import stack_size
 from ._steppers import Steppers
 
@@ -154,7 +157,13 @@ class Lane:
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """One step of every network on its own batch, `[seeds, batch]`; returns each one's loss before it."""
-        losses, gradients = self.network.gradients(self.leaves, self.rest, *self.batch(index))
+        batch = self.batch(index)
+        run = partial(self.network.gradients, self.leaves, self.rest, *batch)
+        try:
+            losses, gradients = run()
+        except Exception as error:
+            self._raise_unless_diverged("its model or loss", error, run)
+            return torch.full((len(self.rows),), NAN, device=self.device)
         with torch.no_grad():
             if self.steppers is None:
                 # What nothing uses has no gradient, and is not stepped, nor decayed.
@@ -185,8 +194,18 @@ class Lane:
         for row, output in enumerate(outputs):
             chosen = output.whole if examples is None else output.part(examples)
             wanted = tree_map(lambda x, row=row: x[row, slice(None) if examples is None else examples], targets)
-            found.append(float(self.task.metric.score(chosen, wanted)))
+            try:
+                found.append(float(self.task.metric.score(chosen, wanted)))
+            except Exception as error:
+                if not has_nan(output.leaves):
+                    raise task_error(self.task, "its metric", [self.trials[self.rows[row]]], error) from error
+                found.append(NAN)  # as the network has diverged
         return found
+
+    def _raise_unless_diverged(self, what: str, error: Exception, run: Callable[[], Any]) -> None:
+        """Raise an error of the task's code, unless the only network of the lane has diverged and failed for it."""
+        if self.count > 1 or not failed_on_nan((x[0] for x in self.leaves.values()), run):
+            raise task_error(self.task, what, self.trials, error) from error
 
     @torch.no_grad()
     def outputs(self, part: Tensor) -> tuple[list[float], list[Combined], Any]:
@@ -198,9 +217,17 @@ class Lane:
             self.steppers.turn("eval")
         at_once = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
         outputs, targets, losses, sizes = [], [], [], []
+        failed: list[Output] = []
         for index in torch.split(part, at_once, dim=1):
             inputs, wanted = self.batch(index)
-            output, loss = self.network.outputs(self.leaves, self.rest, inputs, wanted)
+            run = partial(self.network.outputs, self.leaves, self.rest, inputs, wanted)
+            try:
+                output, loss = run()
+            except Exception as error:
+                self._raise_unless_diverged("its model or loss in evaluation", error, run)
+                nan = torch.full((len(self.rows),), NAN)
+                failed, loss = [Output.of(x) for x in nan], nan
+                output = failed
             outputs.append(output)
             targets.append(placed(wanted, CPU))
             sizes.append(index.shape[1])
@@ -208,15 +235,19 @@ class Lane:
         if self.steppers is not None:
             self.steppers.turn("train")
         loss = torch.stack(losses).sum(0) / part.shape[1]
-        combined = [combine(batches, sizes) for batches in zip(*outputs, strict=True)]
+        rows = [[each] for each in failed] if failed else zip(*outputs, strict=True)
+        combined = [combine(batches, sizes[: len(batches)]) for batches in rows]
         return loss.tolist(), combined, tree_map(lambda *parts: torch.cat(parts, dim=1), *targets)
 
     def batch(self, index: Tensor) -> tuple[Any, Any]:
         """The examples of each row: taken once for each seed and dealt out, where seeds are shared."""
-        if 2 * len(self.seeds) > len(self.rows) and not isinstance(self.data, Stream):
-            inputs, targets = self.data.take(index[self.of_seed])
-        else:
-            inputs, targets = tree_map(itemgetter(self.of_seed), self.data.take(index, self.luck))
+        try:
+            if 2 * len(self.seeds) > len(self.rows) and not isinstance(self.data, Stream):
+                inputs, targets = self.data.take(index[self.of_seed])
+            else:
+                inputs, targets = tree_map(itemgetter(self.of_seed), self.data.take(index, self.luck))
+        except Exception as error:
+            raise task_error(self.task, "reading its examples", self.trials, error) from error
         return placed(inputs, self.device), placed(targets, self.device)
 
     def _note(self, losses: Tensor, before: int) -> None:
@@ -271,8 +302,11 @@ class Lane:
         data = self.task.loaded
         luck = [Luck(stream(trial.seed, "examples after"))]
         examples = tree_map(itemgetter(0), data.take(data.split(trial.seed).test[None], luck))
-        with Luck(stream(trial.seed, "after")), torch.no_grad():
-            return kept(self.task.after(model.eval(), *examples))
+        try:
+            with Luck(stream(trial.seed, "after")), torch.set_grad_enabled(needs_gradients(self.task)):
+                return kept(self.task.after(model.eval(), *examples))
+        except Exception as error:
+            raise task_error(self.task, "its after", [trial], error) from error
 
     def _judged(self) -> dict[int, tuple[float, float, list[float] | None]]:
         """Each network's loss and metric on test examples, and its metric on parts of an official test set."""

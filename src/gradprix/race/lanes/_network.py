@@ -18,6 +18,7 @@ from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._task import called_with
 from gradprix.tasks._tensors import dense
 
+from ._gradient_mode import needs_gradients
 from ._noise import Noise, lent
 from ._outputs import Output
 from ._program import Program, program
@@ -154,7 +155,7 @@ class Apart:
         self._place(leaves, rest)
         for row, model in enumerate(self.models):
             model.eval()
-            with lent(self.luck[row], self.device), torch.no_grad():
+            with lent(self.luck[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
                 output = self._output(model, row, inputs)
                 losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
             own = Output.of(output).usable()

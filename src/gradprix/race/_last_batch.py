@@ -1,0 +1,66 @@
+"""The last batch of an epoch and of an evaluation, which is shorter: tried before the race at every batch size."""
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from gradprix.rules import Choice
+from gradprix.tasks import Task
+from gradprix.tasks._schedule import examples_a_pass
+from gradprix.tasks._seeds import Luck, fresh
+from gradprix.tasks._task import called_with, first_line
+
+from ._plan import Plan
+from .lanes._gradient_mode import needs_gradients
+from .lanes._lane import BATCHES_AT_ONCE
+
+
+def batch_sizes(plan: Plan) -> list[int]:
+    """Return every batch size that the race has or may choose; 0 for all examples."""
+    found: list[int] = []
+    for entry in plan.entries:
+        axis = entry.space.get("batch_size")
+        found += map(int, axis.values) if isinstance(axis, Choice) else [plan.batch_size(entry)]
+    return list(dict.fromkeys(found))
+
+
+def check_last_batches(task: Task, plan: Plan) -> None:
+    """Train and evaluate a network on a batch of each size that a race's last batches have.
+
+    Raises:
+        TaskError: when it fails, with the batch size and what to do.
+    """
+    split = task.loaded.split(0)
+    trained = split.train[: examples_a_pass(len(split.train), task.epochs)]
+    parts = {"train": trained, "valid": split.valid, "test": split.test}
+    tried: set[tuple[bool, int]] = set()
+    for size in batch_sizes(plan):
+        for part, index in parts.items():
+            whole = (size or len(index)) * (1 if part == "train" else BATCHES_AT_ONCE)
+            last = len(index) % whole
+            if last == 0 or (part == "train", last) in tried:
+                continue
+            tried.add((part == "train", last))
+            try:
+                _run(task, index[:last], part == "train")
+            except Exception as error:
+                where = "training" if part == "train" else "evaluation"
+                raise task.refused(
+                    f"with batches of {whole}, the last one of {len(index)} examples has {last}, on which model or "
+                    f"loss fail in {where}: {first_line(error)}. Choose another batch size, or leave {last} of the "
+                    "examples out." + (" Batch norm needs 2 examples or more." if last == 1 and part == "train" else "")
+                ) from error
+
+
+def _run(task: Task, index: torch.Tensor, train: bool) -> None:
+    inputs, targets = tree_map(lambda x: x[0], task.loaded.take(index[None]))
+    args, kwargs = called_with(inputs)
+    model: nn.Module = fresh(task.model, 0).train(train)
+    with Luck(torch.Generator()), torch.set_grad_enabled(train or needs_gradients(task)):
+        loss = task.loss(model(*args, **kwargs), targets)
+    if loss.dim() != 0:
+        raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
+    if train:
+        loss.backward()  # type: ignore[no-untyped-call]
+    if not loss.isfinite():
+        raise ValueError(f"the loss is {loss.item()}")

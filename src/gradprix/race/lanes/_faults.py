@@ -1,0 +1,97 @@
+"""Errors of a task's own code while its networks train: told from divergence, and put in words."""
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gradprix.tasks import Task
+from gradprix.tasks._task import TaskError, first_line
+
+from .._trial import Trial
+
+LIBRARIES = {"site-packages", "dist-packages"}
+OURS = Path(__file__).parents[2]
+
+
+class NanWatch(TorchDispatchMode):
+    """Notes whether an operation computes a NaN while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: bool = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in `Recorder`
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and look at what it computes."""
+        found = function(*args, **(kwargs or {}))
+        self.seen = self.seen or _has_nan(tree_leaves(found))
+        return found
+
+
+def failed_on_nan(weights: Iterable[Tensor], run: Callable[[], Any]) -> bool:
+    """Whether code that fails does so on numbers of a network that has diverged.
+
+    Such are weights that are not finite, or a NaN that the code computes before it fails.
+
+    Args:
+        weights: of the network.
+        run: fails again.
+    """
+    if any(x.is_floating_point() and not bool(x.isfinite().all()) for x in weights):
+        return True
+    watch = NanWatch()
+    with suppress(Exception), watch:
+        run()
+    return watch.seen
+
+
+def has_nan(output: Any) -> bool:
+    """Whether a model's output has a NaN."""
+    return _has_nan(tree_leaves(output))
+
+
+def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception) -> TaskError:
+    """Return what to raise when a task's code fails: with which optimizers, why and where.
+
+    Args:
+        task: the problem.
+        what: of its parts, as in "its metric".
+        trials: those that it was run for.
+        error: what it raised.
+    """
+    if isinstance(error, TaskError):
+        return error
+    names = " or ".join(dict.fromkeys(trial.rule.name for trial in trials))
+    whose = f"with {names}"
+    if len({trial.key for trial in trials}) == 1 and "lr" in trials[0].values:
+        whose += f" at learning rate {trials[0].values['lr']:g}, seed {trials[0].seed}"
+    made = TaskError(
+        f"task {task.name!r} cannot be raced: {what} fails {whose}: {type(error).__name__}: {first_line(error)}"
+        f"{_place(error)}."
+    )
+    made.__cause__ = error
+    return made
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's own code that failed."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not LIBRARIES & set(path.parts) and not path.is_relative_to(OURS):
+            return f" ({path.name}, line {frame.lineno})"
+    return ""
+
+
+def _has_nan(leaves: Iterable[Any]) -> bool:
+    kinds = (x for x in leaves if isinstance(x, Tensor) and x.layout is torch.strided)
+    return any((x.is_floating_point() or x.is_complex()) and bool(x.isnan().any()) for x in kinds)
