@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from gradprix.tasks import Data
+from gradprix.tasks._seeds import Luck
 from gradprix.tasks._stream import Stream
+from gradprix.tasks._task import first_line
 
 READ, LONG = 256, 2.0
 """Examples of a dataset that is read when needed which are looked at, at most, and for how many seconds at most."""
@@ -38,7 +40,11 @@ def missing(data: Data) -> Missing | None:
     begun, step = time.perf_counter(), max(1, len(data) // READ)
     for number in range(0, len(data), step):
         index = torch.tensor([number])
-        inputs, targets = data.items.read(index.tolist())
+        try:
+            with Luck(torch.Generator()):
+                inputs, targets = data.items.read(index.tolist())
+        except Exception as error:
+            raise ValueError(f"row {number}: {first_line(error)}") from error
         if found := _among(index, inputs, targets, data, 0):
             return found
         if time.perf_counter() - begun > LONG:

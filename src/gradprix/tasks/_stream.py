@@ -115,8 +115,8 @@ def data_of(
             raise TypeError(f"it is a {type(each).__name__}: {cure_for(each)}")
         if each is not None and not (hasattr(each, "__len__") and hasattr(each, "__getitem__")):
             raise TypeError(
-                f"a {type(each).__name__} has no length or no numbered items: give a map-style Dataset, or read it "
-                "into tensors first."
+                f"a {type(each).__name__} has no length or no numbered items: give a map-style Dataset, read it "
+                "into tensors first, or race a training loop of your own that reads it."
             )
     if test is not None and not (isinstance(test, Tensor | np.ndarray | list | range)):
         dataset, test = ConcatDataset([dataset, test]), torch.arange(len(dataset), len(dataset) + len(test))
