@@ -246,7 +246,7 @@ WHY = {
     "python's luck": "random numbers of Python or NumPy",
     "numpy's luck": "random numbers of Python or NumPy",
     "checkpoint": "",
-    "random slope": "we do not yet support aten::rrelu",
+    "random slope": "aten::rrelu",
     "branch on values": "its course depends on values",
     "item": "reads numbers out of tensors",
     "random order": "draws random numbers",

@@ -25,6 +25,7 @@ from ._last_batch import check_last_batches
 from ._plan import Plan
 from ._progress import Watch
 from ._sound import sound
+from ._stacking_errors import explain
 from ._trial import Trial
 from .engines._engine import Engine
 from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
@@ -50,16 +51,6 @@ TURNS, LONG = (3, 20), 5.0
 than so many seconds."""
 WIDE = 64
 """Networks in the stack by which a GPU is measured, which does so many in about the time of one."""
-UNSTACKED = {
-    "data-dependent control flow": "its course depends on values in the data, so that networks cannot go together",
-    "on the same device": "it makes a tensor on the CPU: give torch's functions device=x.device, and modules buffers",
-    ".item()": "it reads numbers out of tensors (.item(), float()), so that networks cannot go together",
-    "does not require grad": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
-    "Tensor.requires_grad_()": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
-    "in-place operation": "it changes a tensor in place that all networks share",
-    "Batching rule not implemented": "it has an operation that torch cannot stack",
-}
-"""What torch's messages mean, for a user."""
 
 
 def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> Form:
@@ -151,7 +142,7 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
     except Exception as error:
         if asked:
             raise
-        return replace(here.form, refused=f"{device}: {_meaning(error.__cause__ or error)}")
+        return replace(here.form, refused=f"{device}: {explain(error.__cause__ or error)}")
     return there.form
 
 
@@ -177,7 +168,7 @@ def _tried(plan: Plan, task: Task, device: str, first: FirstStep, memory: float 
             form = Form(compiled=plan.compiled, device=device)
             stacked_losses, stacked_gradients, at_once = _probe(task, trials, form)
         except Exception as error:
-            form = replace(apart, why=_meaning(error))
+            form = replace(apart, why=explain(error))
         else:
             if not (_close([losses], [stacked_losses]) and _close(gradients, stacked_gradients)):
                 form = replace(apart, why="a stack of it gives other gradients")
@@ -244,7 +235,7 @@ def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> A
     except TaskError:
         raise
     except Exception as error:
-        where, said = ("", first_line(error)) if device == "cpu" else (f" on {device}", _meaning(error))
+        where, said = ("", first_line(error)) if device == "cpu" else (f" on {device}", explain(error))
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {said}.") from error
 
 
@@ -353,10 +344,3 @@ def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> boo
     largest = torch.stack([a.abs().amax(1) for a, _ in pairs]).amax(0).clamp(min=1e-12)[:, None]
     # What should be zero, as the gradient of a bias before a norm, is rounding alone, whatever its own size.
     return all(bool(((a - b).abs() <= 1e-2 * a.abs().amax(1, True) + 1e-3 * largest).all()) for a, b in pairs)
-
-
-def _meaning(error: BaseException) -> str:
-    if isinstance(error, TaskError) and error.__cause__ is not None:
-        error = error.__cause__
-    known = (meaning for words, meaning in UNSTACKED.items() if words in str(error))
-    return next(known, first_line(error))

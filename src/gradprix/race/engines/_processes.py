@@ -58,6 +58,8 @@ def environment() -> dict[str, str]:
         # Products of matrices must round alike wherever in memory their rows begin. MKL does so when it is told to, as
         # it is loaded.
         "MKL_CBWR": os.environ.get("MKL_CBWR", fast),
+        # What torch's C++ warns of is about a program that is not the user's, and goes past Python's warnings.
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
         # Memory of large tensors stays with the process: given back after each operation and taken anew, the system
         # clears every page of it, which takes longer than many operations (glibc; unknown names are ignored).
         "MALLOC_MMAP_MAX_": "0",

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_interpreter_stack
 
 
 class Bridge(torch.autograd.Function):
@@ -30,3 +31,8 @@ def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.expand(rows, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+def is_nested() -> bool:
+    """Return whether the model itself uses a transform of `torch.func`, of whose dimensions a stack knows nothing."""
+    return len(get_interpreter_stack() or ()) > 1

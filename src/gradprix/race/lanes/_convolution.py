@@ -116,19 +116,30 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Any:
         stride, padding, dilation, turned, more, groups = given
         given = [1, *stride], [0, *padding], [1, *dilation], turned, [0, *more], groups
         return _run(x.unsqueeze(2), weight.unsqueeze(2), bias, given).squeeze(2)
-    return Bridge.apply(_Convolution.apply, x, weight, bias, given)
+    return Bridge.apply(_convolve, x, weight, bias, given)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Tensor:
+    rows, large = len(weight), _is_large(x, weight, given)
+    y: Tensor = _Convolution.apply(x, weight, bias, given, large)
+    # Taken apart out here: a view that a function of autograd makes may not be changed in place.
+    return y if large else _apart(y, max(rows, FEWEST), rows)
+
+
+def _is_large(x: Tensor, weight: Tensor, given: Given) -> bool:
+    stride, _, _, turned, *_, groups = given
+    channels = weight.shape[2] * groups if turned else weight.shape[1]
+    after: float = x[0, :, 0].numel() * channels * math.prod(stride) ** (1 if turned else -1)
+    return x[0].numel() + after >= LARGE
 
 
 class _Convolution(torch.autograd.Function):
     """Of `x [rows, batch, channels, ...]` with `weight [rows, out, channels / groups, ...]`, or `[rows, in, ...]`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Tensor:
-        stride, _, _, turned, *_, groups = given
-        channels = weight.shape[2] * groups if turned else weight.shape[1]
-        after = x[0, :, 0].numel() * channels * math.prod(stride) ** (1 if turned else -1)
-        ctx.large, ctx.given = x[0].numel() + after >= LARGE, given
-        if ctx.large:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, given: Given, large: bool) -> Tensor:
+        ctx.large, ctx.given = large, given
+        if large:
             ctx.save_for_backward(x, weight)
             found: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *given)
             return found
@@ -136,7 +147,8 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.rows, every = rows, len(weight)
         flat = None if bias is None else _enough(bias).flatten()
-        return _apart(aten.convolution(x, weight.flatten(0, 1), flat, *given[:-1], groups * every), every, rows)
+        found = aten.convolution(x, weight.flatten(0, 1), flat, *given[:-1], given[-1] * every)
+        return found
 
     @staticmethod
     @once_differentiable
@@ -145,16 +157,18 @@ class _Convolution(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         if ctx.large:
             found = iter(torch.ops.gradprix.convolution_backward(g, x, weight, *ctx.given, wanted))
-            return *(next(found) if each else None for each in wanted), None
+            return *(next(found) if each else None for each in wanted), None, None
         *given, groups = ctx.given
-        rows, every, out = ctx.rows, len(weight), g.shape[2]
+        rows, every, out = ctx.rows, len(weight), g.shape[1] // len(weight)
+        g = g.movedim(1, -1).contiguous().movedim(-1, 1)
         g_x, g_weight, g_bias = aten.convolution_backward(
-            _joined(_enough(g)), x, weight.flatten(0, 1), [every * out], *given, groups * every, wanted
+            g, x, weight.flatten(0, 1), [every * out], *given, groups * every, wanted
         )
         return (
             _apart(g_x, every, rows) if wanted[0] else None,
             g_weight.view_as(weight)[:rows] if wanted[1] else None,
             g_bias.view(every, out)[:rows] if wanted[2] else None,
+            None,
             None,
         )
 

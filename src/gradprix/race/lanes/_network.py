@@ -22,9 +22,9 @@ from ._gradient_mode import needs_gradients
 from ._noise import Noise, lent
 from ._outputs import Output
 from ._program import Program, program
-from ._stacking import stacking
 
 Tensors = Mapping[str, Tensor]
+FUNCTORCH: Any = torch._C._functorch
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,9 @@ class Apart:
                     raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+            own = dict(model.named_parameters(remove_duplicate=False))
             for name, into in zip(leaves, gradients, strict=True):
-                x = model.get_parameter(name)
+                x = own[name]
                 if x.grad is not None:
                     into[row] = dense(x.grad)
                     x.grad = None
@@ -177,29 +178,29 @@ class Apart:
         stacks = {**rest, **leaves}
         same = self.stacks.keys() == stacks.keys() and all(self.stacks[name] is stack for name, stack in stacks.items())
         for row, model in enumerate(self.models):
+            held = _held(model)
             for name, stack in stacks.items():
-                x, own = _held(model, name), stack[row]
+                x, own = held[name], stack[row]
                 if x.data_ptr() != own.data_ptr():
+                    if same and x.shape != own.shape:
+                        raise ValueError(f"its buffer {name} changes its shape as it runs; the rows of a race cannot")
                     if same:
                         own.copy_(x.detach())
                     x.data = own
         self.stacks = stacks
 
 
-def _held(model: nn.Module, name: str) -> Tensor:
-    """A parameter or a buffer of a network."""
-    try:
-        return model.get_parameter(name)
-    except AttributeError:
-        return model.get_buffer(name)
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a network, for a scripted one as well."""
+    return dict(model.named_buffers(remove_duplicate=False)) | dict(model.named_parameters(remove_duplicate=False))
 
 
 @contextlib.contextmanager
 def quiet(device: str = "cpu") -> Iterator[None]:
     """What every lane runs under.
 
-    One thread, no time lost on numbers too small to matter, operations in forms that stack, and none of torch's
-    warnings, which are about a program that is not the user's.
+    One thread, no time lost on numbers too small to matter, and none of torch's warnings, which are about a program
+    that is not the user's.
 
     Args:
         device: where the lane is.
@@ -209,11 +210,14 @@ def quiet(device: str = "cpu") -> Iterator[None]:
     torch.set_flush_denormal(True)  # vanishing second moments make a step ten times slower
     torch.backends.mha.set_fastpath_enabled(False)
     profiling = torch._C._jit_set_profiling_executor(False)  # a step's shapes are always the same
+    # Said by C++, past Python's warnings. That it is slow, if it is, the check before a race finds out.
+    FUNCTORCH._set_vmap_fallback_warning_enabled(False)
     try:
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), stacking(), exact(torch.device(device)):
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact(torch.device(device)):
             warnings.simplefilter("ignore")
             yield
     finally:
+        FUNCTORCH._set_vmap_fallback_warning_enabled(True)
         torch._C._jit_set_profiling_executor(profiling)
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_flush_denormal(False)

@@ -4,6 +4,8 @@ Stacking networks, and finding their gradients, costs torch far more time than t
 done once: what comes of it is a graph of plain operations on stacked tensors, which is then run step after step.
 """
 
+import contextlib
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from ._outputs import Output
 from ._recorder import Recorder, peak, tidy
 from ._row_independence import unreviewed
 from ._script import scripted
-from ._stacking import stacked
+from ._stacking import own_tensors, stacked, stacking
 
 Like = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
 TENSOR = object()
@@ -90,23 +92,36 @@ def program(
     """
     model = fresh(task.model, 0)
     model.train(what == "train")
-    if any(parameter._backward_hooks for parameter in model.parameters()):
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("The stateless API can't be used with Jitted modules")
+    if any(x._backward_hooks or x._post_accumulate_grad_hooks for x in model.parameters()):
         raise ValueError("it has hooks on its parameters, which are not those of a stack")
     step = _Step(model, stacked(task.loss), names, leaves, spec)
     before = _attributes(model)
     given = [torch.zeros(shape, dtype=kind, device=device) for shape, kind, device in like]
-    with Luck(torch.Generator()) as lent:
-        # Once is enough to know that it does the same each time: it costs as much again.
-        recorders = [Recorder(given) for _ in range(1 if (task, what) in STEADY else 2)]
-        for recorder in recorders:
-            recorder.record(step.train if what == "train" else step.score)
+    record = step.train if what == "train" else step.score
+    with Luck(torch.Generator()) as lent, _without_dynamo():
+        recorders = [_recorded(given, record, step)]
+        changed = _changed(before, model)
+        if (task, what) not in STEADY:
+            # Once is enough to know that it does the same each time: it costs as much again.
+            rewritten = [place for place, value in changed.items() if isinstance(value, Tensor)]
+            for place in rewritten:  # no matter, if the model always writes it before it reads it
+                module, _, name = place.rpartition(".")
+                setattr(model.get_submodule(module), name, _Unreadable())
+            try:
+                recorders.append(_recorded(given, record, step))
+            except Exception as error:
+                if rewritten:
+                    raise ValueError(_changes(rewritten)) from error
+                raise
         others = luck()[1:]
     if any(repr(now) != repr(then) for now, then in zip(others, lent[1:], strict=True)):
         raise ValueError("it draws random numbers of Python or NumPy, which networks in a stack would share")
-    if changed := [name for name, value in _attributes(model).items() if before.get(name, "") != value]:
-        raise ValueError(f"it changes {', '.join(changed)} as it runs, which networks in a stack would share")
-    if len({str(recorder.graph) for recorder in recorders}) > 1:
-        raise ValueError("it does something else each time it runs")
+    if kept := [place for place, value in _changed(before, model).items() if not isinstance(value, Tensor)]:
+        raise ValueError(_changes(kept))
+    if not all(recorder.equals(recorders[0]) for recorder in recorders):
+        raise ValueError(_changes(list(changed)) if changed else "it does something else each time it runs")
     STEADY.add((task, what))
     graph = recorders[0].graph
     noise = tidy(graph)
@@ -129,6 +144,7 @@ class _Step:
     leaves: int
     spec: TreeSpec
     outputs: Output | None = None
+    own: bool = False
 
     def train(self, *args: Tensor) -> Any:
         """Losses, and the gradient of each leaf."""
@@ -164,19 +180,63 @@ class _Step:
             if new := [name for name, buffer in self.model.named_buffers() if buffer is not tensors[name]]:
                 raise ValueError(f"it puts other tensors in the place of its buffers {', '.join(new)}")
 
-        with self.model.register_forward_hook(look):
-            found = functional_call(self.model, tensors, *called_with(inputs))
-        return found, self.loss(found, targets)
+        like = next(iter(tensors.values()))
+        with own_tensors(like) if self.own else contextlib.nullcontext():
+            with self.model.register_forward_hook(look):
+                found = functional_call(self.model, tensors, *called_with(inputs))
+            return found, self.loss(found, targets)
+
+
+class _Unreadable:
+    """Stands for what a model has kept from the step before, of which nothing can be made."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("a network of a stack keeps nothing from step to step")
+
+
+def _recorded(given: list[Tensor], record: Callable[..., Any], step: "_Step") -> Recorder:
+    """Record a step; where it writes into a tensor that forward makes, each network gets one of its own."""
+    for own in (False, True):
+        recorder, step.own = Recorder(given), own
+        try:
+            with stacking():
+                recorder.record(record)
+            break
+        except RuntimeError as error:
+            if own or not any(words in str(error) for words in ("inplace arithmetic", "inplace randomness")):
+                raise
+    return recorder
+
+
+def _without_dynamo() -> contextlib.AbstractContextManager[Any]:
+    """Run modules that a user has compiled as they are, for a stack of them is recorded operation by operation."""
+    loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if loaded else contextlib.nullcontext()
+
+
+def _changes(places: list[str]) -> str:
+    return f"it changes {', '.join(places)} as it runs, which networks in a stack would share"
+
+
+def _changed(before: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Return what a model keeps that is not what it was, by place."""
+    now = _attributes(model)
+    places = [place for place, value in now.items() if before.get(place, "") != value]
+    values = dict(_kept(model))
+    return {place: values[place] for place in places}
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield which things a model keeps, but for what parameters and buffers hold, by place."""
+    for place, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in PLAIN}
+        for name, value in (own | dict(module.named_buffers(recurse=False))).items():
+            yield f"{place}.{name}".lstrip("."), value
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:
-    """Which things a model keeps, but for what parameters and buffers hold: to be compared with those after it ran."""
-    kept: dict[str, Any] = {}
-    for place, module in model.named_modules():
-        own = {name: value for name, value in vars(module).items() if name not in PLAIN}
-        own |= dict(module.named_buffers(recurse=False))
-        kept |= {f"{place}.{name}".lstrip("."): _identity(value) for name, value in own.items()}
-    return kept
+    """Return what a model keeps, to be compared with what it keeps after it ran."""
+    return {place: _identity(value) for place, value in _kept(model)}
 
 
 PLAIN = frozenset(vars(nn.Module()))

@@ -20,6 +20,15 @@ VIEWS = {aten.detach.default, aten.alias.default, aten.view.default, aten._unsaf
 VIEWS |= {aten.expand.default, aten.squeeze.dims, aten.slice.Tensor}
 """What may come to nothing: to the tensor that it was given, with the same shape and strides."""
 
+MASKED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+"""Operations that depend on what is in their indices if these are masks."""
+FREE = {aten._ctc_loss.default, aten._ctc_loss.Tensor}
+"""Operations with an output whose shape depends on the data, which only their own backward takes."""
+CHECKS = {aten._is_all_true.default, aten._is_any_true.default}
+"""What torch's distributions read to refuse arguments: nothing else comes of it."""
+NUMBERS = "it reads numbers out of tensors"
+SHAPES = "the shape of a tensor depends on the data"
+
 
 class Recorder(TorchDispatchMode):
     """Writes down every operation on tensors.
@@ -31,16 +40,31 @@ class Recorder(TorchDispatchMode):
     def __init__(self, given: list[Tensor]) -> None:
         super().__init__()
         self.given, self.graph, self.constants = given, Graph(), dict[str, Tensor]()
-        self.nodes = WeakTensorKeyDictionary()
+        self.nodes, self.empty = WeakTensorKeyDictionary(), dict[Node, Tensor]()
         for i, x in enumerate(given):
             self.nodes[x] = self.graph.placeholder(f"given{i}")
-            self.nodes[x].meta["layout"] = _layout(x)
+            self.nodes[x].meta |= {"layout": _layout(x), "varies": True}
 
     def record(self, function: Any) -> None:
         """Run a function of the given tensors, which returns a list of tensors and Nones."""
         with self:
             found = function(*self.given)
         self.graph.output([None if x is None else self._node(x) for x in found])
+        for node, x in self.empty.items():
+            if not _is_written(node):  # but by C++ itself, as lists of numbers are
+                name = f"filled{len(self.constants)}"
+                self.constants[name] = x
+                with self.graph.inserting_before(node):
+                    node.replace_all_uses_with(self.graph.get_attr(name))
+                self.graph.erase_node(node)
+
+    def equals(self, other: "Recorder") -> bool:
+        """Return whether another recorder has written down the same operations on the same constants."""
+        if str(self.graph) != str(other.graph):
+            return False
+        # Of an empty tensor that nothing is written into, some operations take the shape alone.
+        names = [name for name in self.constants if not name.startswith("filled")]
+        return all(_equal(self.constants[name], other.constants[name]) for name in names)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -49,6 +73,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and write it down."""
         kwargs = kwargs or {}
+        self._look(function, args)
         if (ours := ordered(function, args, kwargs.get("dtype"))) is not None:
             with self:
                 return ours(*args, **kwargs)
@@ -60,14 +85,28 @@ class Recorder(TorchDispatchMode):
         found = function(*args, **kwargs)
         node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), kwargs)))
         node.meta["bytes"] = _bytes(found)
+        node.meta["varies"] = any(each.meta.get("varies") for each in node.all_input_nodes)
         if isinstance(found, Tensor):
             self.nodes[found], node.meta["layout"] = node, _layout(found)
+            if function is aten.empty.memory_format:
+                self.empty[node] = found
         elif isinstance(found, list | tuple):
             node.meta["parts"] = len(found)
             for i, part in enumerate(found):
                 if isinstance(part, Tensor):
                     self.nodes[part] = self.graph.call_function(operator.getitem, (node, i))
+                    self.nodes[part].meta["varies"] = node.meta["varies"]
         return found
+
+    def _look(self, function: Any, args: Any) -> None:
+        """Refuse what is not the same operation whatever the numbers are, which `vmap` refuses by itself."""
+        masks = function in MASKED and any(isinstance(x, Tensor) and x.dtype is torch.bool for x in args[1])
+        shapes = masks or (torch.Tag.dynamic_output_shape in function.tags and function not in MASKED | FREE)
+        if not shapes and torch.Tag.data_dependent_output not in function.tags:
+            return
+        known = [self.nodes[x] for x in args if isinstance(x, Tensor) and x in self.nodes]
+        if any(node.meta.get("varies") and node.target not in CHECKS for node in known):
+            raise ValueError(SHAPES if shapes else NUMBERS)
 
     def _node(self, x: Tensor) -> Node:
         if x not in self.nodes:  # the model's own, and the same for all networks
@@ -159,6 +198,21 @@ def peak(graph: Graph) -> int:
         most = max(most, held)
         held -= ends.get(i, 0)
     return most
+
+
+def _is_written(node: Node) -> bool:
+    """Return whether an operation writes into a tensor or into a view of it."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is not None and (
+            schema.is_mutable or (any(r.alias_info for r in schema.returns) and _is_written(user))
+        ):
+            return True
+    return False
+
+
+def _equal(x: Tensor, y: Tensor) -> bool:
+    return x is y or (x.dtype is y.dtype and x.shape == y.shape and torch.allclose(x, y, 0, 0, equal_nan=True))
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:

@@ -2,11 +2,12 @@
 
 vmap stacks an operation in a form that fits every use of it: a layer becomes a product and then a sum, large
 convolutions one in groups, attention a loop. For what networks spend their time in there are forms of our own here, in
-the place of `torch.nn.functional`'s for as long as a lane runs. Each computes a row from that row alone, and in the
+the place of `torch.nn.functional`'s while a step is recorded. Each computes a row from that row alone, and in the
 same order whatever the number of rows; what it has no form for goes to torch's function.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,10 +16,16 @@ from torch import _VF, Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
 
-from ._bridge import Bridge
+from gradprix._device import CPU
+
+from ._bridge import Bridge, is_nested
 from ._convolution import convolution, pool, transposed
+from ._functions import functions_by_model
+from ._group_norm import group_norm
+from ._recurrent import lstm_cell, recurrent
 
 Form = Callable[..., Any]
+aten = torch.ops.aten
 FORMS: dict[tuple[Any, str], Form] = {}
 """By the module and name of torch's function: takes what that takes, or answers `NotImplemented` if it does not fit."""
 
@@ -35,10 +42,39 @@ def stacking() -> Iterator[None]:
     for (module, name), function in ORIGINALS.items():
         setattr(module, name, _either(FORMS[module, name], function))
     try:
-        yield
+        with functions_by_model():
+            yield
     finally:
         for (module, name), function in ORIGINALS.items():
             setattr(module, name, function)
+
+
+@contextlib.contextmanager
+def own_tensors(like: Tensor) -> Iterator[None]:
+    """Have `torch.zeros` and its kind make a tensor for each network, so that it can be written into.
+
+    Args:
+        like: any stacked tensor, within `vmap`.
+    """
+    made = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "full")}
+
+    def own(name: str) -> Form:
+        def function(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any) -> Any:
+            if kwargs.get("out") is not None or is_nested():
+                return made[name](*size, dtype=dtype, device=device, **kwargs)
+            if dtype is None:
+                dtype = made[name](*size, device="meta", **kwargs).dtype
+            return getattr(like, f"new_{name}")(*size, dtype=dtype, device=device or CPU, **kwargs)
+
+        return function
+
+    for name in made:
+        setattr(torch, name, own(name))
+    try:
+        yield
+    finally:
+        for name, function in made.items():
+            setattr(torch, name, function)
 
 
 def stacked(function: Form) -> Form:
@@ -53,7 +89,7 @@ def _either(ours: Form, theirs: Form) -> Form:
     def function(*args: Any, **kwargs: Any) -> Any:
         if "input" in kwargs:  # as torch calls what comes first
             args = kwargs.pop("input"), *args
-        if any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args):
+        if any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args) and not is_nested():
             found = ours(*args, **kwargs)
             if found is not NotImplemented:
                 return found
@@ -78,7 +114,9 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(flat, weight)
         ctx.shape = x.shape
         out = torch.bmm(flat, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
-        return out.view(*x.shape[:-1], -1)
+        # No view, so that it may be changed in place.
+        shaped: Tensor = aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
+        return shaped
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -152,6 +190,23 @@ def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
     return each.sum(1) / (target.reshape(len(x), -1) != IGNORED).sum(1)
 
 
+@form
+def gaussian_nll_loss(
+    x: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+) -> Any:
+    """Without the look at the variances' signs: where one is negative, torch raises, and here the loss is NaN."""
+    if not isinstance(var, Tensor):
+        return NotImplemented
+    if var.shape != x.shape and var.shape == x.shape[:-1]:
+        var = var.unsqueeze(-1)
+    var = torch.where(var < 0, torch.nan, var)
+    bounded = var + (var.clamp(min=eps) - var).detach()  # as torch does it, the bound has no gradient
+    loss = 0.5 * (bounded.log() + (x - target) ** 2 / bounded)
+    if full:
+        loss = loss + 0.5 * math.log(2 * math.pi)
+    return loss if reduction == "none" else getattr(loss, reduction)()
+
+
 # Images
 
 for _dims in (1, 2, 3):
@@ -159,47 +214,17 @@ for _dims in (1, 2, 3):
     FORMS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
 for _name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
     FORMS[functional, _name] = pool(getattr(functional, _name))
+form(group_norm)
 
 
 # What vmap does not know, in operations that it knows
 
 
-def _recurrent(layer: Form) -> Form:
-    """Recurrent layers, one after the other, of which torch has one in plain operations.
-
-    Its own way through several leaves out the dropout between them (torch 2.13, `_rnn_helper`).
-    """
-
-    def run(
-        x: Tensor,
-        hidden: Any,
-        weights: Any,
-        biases: bool,
-        layers: int,
-        dropout: float,
-        train: bool,
-        both_ways: bool,
-        batch_first: bool,
-    ) -> Any:
-        if isinstance(biases, list | tuple):
-            return NotImplemented  # packed sequences
-        x = x.transpose(0, 1) if batch_first else x
-        ways, each, lasts = 1 + both_ways, len(weights) // layers, []
-        for i in range(layers):
-            own = slice(i * ways, (i + 1) * ways)
-            start = [h[own] for h in hidden] if isinstance(hidden, list | tuple) else hidden[own]
-            x, *last = layer(x, start, weights[i * each : (i + 1) * each], biases, 1, 0.0, train, both_ways, False)
-            lasts.append(last)
-            if i < layers - 1:
-                x = functional.dropout(x, dropout, train)
-        return x.transpose(0, 1) if batch_first else x, *(torch.cat(parts) for parts in zip(*lasts, strict=True))
-
-    return run
-
-
 for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
     _operation = getattr(torch.ops.aten, _name).input
-    FORMS[_VF, _name] = _recurrent(_operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd])
+    FORMS[_VF, _name] = recurrent(_operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd])
+
+FORMS[_VF, "lstm_cell"] = lstm_cell(linear)
 
 _normalize = functional.normalize
 
@@ -209,5 +234,30 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: 
     """With `out`, as the power iteration of spectral norm has it."""
     return NotImplemented if out is None else out.copy_(_normalize(x, p, dim, eps))
 
+
+def _set_where(x: Tensor, at: Any, value: Any) -> Any:
+    """Set a number where a mask says so: the only use of a mask as an index that has the same shape for all models."""
+    if not (isinstance(at, Tensor) and at.dtype is torch.bool and not (isinstance(value, Tensor) and value.dim())):
+        return NotImplemented
+    return x.masked_fill_(at.reshape(*at.shape, *[1] * (x.dim() - at.dim())), value)
+
+
+FORMS[Tensor, "__setitem__"] = _set_where
+
+
+def _with_any_layout(name: str) -> Form:
+    """Leave out a memory format, which says nothing of what is computed, and which a stacked tensor cannot have."""
+    theirs = getattr(Tensor, name)
+
+    def run(x: Tensor, *args: Any, memory_format: Any = torch.preserve_format, **kwargs: Any) -> Any:
+        if memory_format in (torch.channels_last, torch.channels_last_3d):
+            return theirs(x, *args, **kwargs) if args or kwargs else x
+        return NotImplemented
+
+    return run
+
+
+for _name in ("to", "contiguous"):
+    FORMS[Tensor, _name] = _with_any_layout(_name)
 
 ORIGINALS = {place: getattr(*place) for place in FORMS}

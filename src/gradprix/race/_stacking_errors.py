@@ -1,0 +1,96 @@
+"""Why a model cannot be stacked, in its author's words, with what to write instead."""
+
+import re
+import traceback
+from pathlib import Path
+
+import torch
+
+import gradprix
+from gradprix.tasks._task import TaskError, first_line
+
+READS = (
+    "it reads numbers out of tensors (.item(), float(), .tolist(), .numpy()), which differ from network to network: "
+    "compute with the tensors instead"
+)
+SHAPES = (
+    "it makes tensors whose shape depends on the data (x[mask], nonzero, unique): use torch.where, or multiply by the "
+    "mask, so that the shape stays"
+)
+BRANCH = (
+    "its course depends on values in the data (if or while, assert, a check of values): use torch.where, or leave the "
+    "check out"
+)
+FUNCTION = (
+    "it calls an autograd.Function that has no vmap rule: write F.apply(x) where it is used instead of keeping F.apply "
+    "under a name, or give it a setup_context and generate_vmap_rule = True"
+)
+IN_PLACE = "it changes a tensor in place that all networks share: make a new one, as by x.new_zeros(...), in forward"
+SCRIPTED = (
+    "it is a TorchScript module (torch.jit.script, torch.jit.trace): return the module itself from model(), unscripted"
+)
+PARALLEL = "it is wrapped in nn.DataParallel: return the module inside it from model()"
+REASONS = {
+    "data-dependent control flow": BRANCH,
+    "on the same device": "it makes a tensor on the CPU: give torch's functions device=x.device, and modules buffers",
+    ".item()": READS,
+    "reads numbers out of tensors": READS,
+    "Cannot access data pointer": READS,
+    "dynamic shape": SHAPES,
+    "differently shaped Tensor": SHAPES,
+    "shape of a tensor depends on the data": SHAPES,
+    "setup_context": FUNCTION,
+    "does not have vmap support": FUNCTION,
+    "in-place operation": IN_PLACE,
+    "inplace arithmetic": IN_PLACE,
+    "inplace randomness": "it draws random numbers into a tensor that all networks share: use torch.rand_like(x)",
+    "Jitted modules": SCRIPTED,
+    "nn.DataParallel": PARALLEL,
+    "does not require grad": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
+    "Tensor.requires_grad_()": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
+}
+"""The reason and the cure by a part of torch's message."""
+PACKED = (
+    "it packs or pads sequences, whose lengths differ from network to network: give the layer sequences padded in the "
+    "data, and take each one's last output by its length (output.gather)"
+)
+AVERAGED = "its batch norm has momentum=None, which reads how many batches there were: give it a momentum"
+BY_FILE = {
+    "torch/nn/utils/rnn.py": PACKED,
+    "torch/nn/modules/rnn.py": PACKED,
+    "torch/nn/modules/batchnorm.py": AVERAGED,
+}
+"""The reason, by the file of torch in which numbers are read out of tensors."""
+INTERNAL = re.compile(r"vmap|functorch|[Bb]atching rule|BatchedTensor|batched tensor|NYI|unwrap", re.ASCII)
+
+
+def explain(error: BaseException) -> str:
+    """Return the reason why a stack of models failed, with the line of the user's code that it comes from.
+
+    Args:
+        error: what was raised when a stack was tried.
+    """
+    if isinstance(error, TaskError) and error.__cause__ is not None:
+        error = error.__cause__
+    said, frames = str(error), traceback.extract_tb(error.__traceback__)
+    reason = next((reason for words, reason in REASONS.items() if words in said), None)
+    if reason in (READS, None):
+        by_file = (r for end, r in BY_FILE.items() if any(f.filename.endswith(end) for f in frames))
+        reason = next(by_file, reason)
+    if reason is None:
+        if operation := re.search(r"aten::\w+", said):
+            reason = f"it has an operation that cannot be stacked, {operation[0]}"
+        elif INTERNAL.search(said):
+            reason = "it has an operation that cannot be stacked"
+        else:
+            return first_line(error)
+    return reason + _place(frames)
+
+
+def _place(frames: traceback.StackSummary) -> str:
+    """Return the last line of code outside of torch and gradprix, or the last of torch's modules."""
+    libraries = [str(Path(package.__file__ or "").parent) for package in (torch, gradprix)]
+    own = [f for f in frames if not f.filename.startswith(("<", *libraries))]
+    if own:
+        return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
+    return ""

@@ -1,0 +1,53 @@
+"""A user's own functions of autograd in a stack: one model after the other, where torch could not stack them."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch.autograd import Function
+
+from ._bridge import Bridge, is_nested
+
+MODULE: Any = torch.autograd.function
+
+
+@contextlib.contextmanager
+def functions_by_model() -> Iterator[None]:
+    """Have `Function.apply` within `vmap` call a function once for each model, unless it has a batching rule itself.
+
+    One without `setup_context` whose `apply` somebody has looked up before keeps torch's, which wants a batching rule.
+    """
+    theirs, call = Function.__dict__["apply"], MODULE.custom_function_call
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
+        if not stacked or kwargs or _has_batching_rule(cls) or is_nested():
+            return theirs.__func__(cls, *args, **kwargs)
+        return Bridge.apply(_by_model, cls, *args)  # type: ignore[no-untyped-call]
+
+    def custom_function_call(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return call(cls, *args, **kwargs) if _has_batching_rule(cls) or is_nested() else apply(cls, *args, **kwargs)
+
+    Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
+    MODULE.custom_function_call = custom_function_call  # of one whose `apply` has been looked up before
+    try:
+        yield
+    finally:
+        MODULE.custom_function_call = call
+        Function.apply = theirs  # type: ignore[method-assign]
+
+
+def _has_batching_rule(cls: type[Function]) -> bool:
+    return bool(getattr(cls, "generate_vmap_rule", False)) or cls.vmap is not Function.vmap
+
+
+def _by_model(cls: type[Function], *stacks: Any) -> Any:
+    models = next(len(x) for x in stacks if isinstance(x, Tensor))
+    call: Any = cls.apply
+    results = [call(*(x[i] if isinstance(x, Tensor) else x for x in stacks)) for i in range(models)]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results)
+    return tuple(torch.stack(each) for each in zip(*results, strict=True))

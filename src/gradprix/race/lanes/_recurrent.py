@@ -1,0 +1,69 @@
+"""Recurrent layers and cells of a stack, in plain operations, for torch's own have no batching rule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Layer = Callable[..., Any]
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def recurrent(layer: Layer) -> Layer:
+    """Return a form of a recurrent layer that runs several layers one after the other.
+
+    torch's own decomposition of several layers leaves out the dropout between them (torch 2.13, `_rnn_helper`).
+
+    Args:
+        layer: torch's decomposition of `aten::lstm`, `gru`, `rnn_tanh` or `rnn_relu`.
+    """
+
+    def run(
+        x: Tensor,
+        hidden: Any,
+        weights: Any,
+        biases: bool,
+        layers: int,
+        dropout: float,
+        train: bool,
+        both_ways: bool,
+        batch_first: bool,
+    ) -> Any:
+        if isinstance(biases, list | tuple):
+            return NotImplemented  # packed sequences
+        x = x.transpose(0, 1) if batch_first else x
+        ways, each, lasts = 1 + both_ways, len(weights) // layers, []
+        for i in range(layers):
+            own = slice(i * ways, (i + 1) * ways)
+            start = [h[own] for h in hidden] if isinstance(hidden, list | tuple) else hidden[own]
+            own_weights = weights[i * each : (i + 1) * each]
+            # In float32, and bfloat16, the decomposition prefers a kernel of oneDNN, which has no batching rule.
+            with torch.backends.mkldnn.flags(enabled=False):
+                x, *last = layer(x, start, own_weights, biases, 1, 0.0, train, both_ways, False)
+            lasts.append(last)
+            if i < layers - 1:
+                x = functional.dropout(x, dropout, train)
+        return x.transpose(0, 1) if batch_first else x, *(torch.cat(parts) for parts in zip(*lasts, strict=True))
+
+    return run
+
+
+def lstm_cell(linear: Linear) -> Layer:
+    """Return a form of `torch._VF.lstm_cell`, of which both products go through `linear`."""
+
+    def run(
+        x: Tensor,
+        state: tuple[Tensor, Tensor],
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        h, c = state
+        i, f, g, o = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    return run
