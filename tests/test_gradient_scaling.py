@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from gradprix import optim
 
-pytestmark = pytest.mark.usefixtures("float64")
 CLASSES = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 FUSED = ["SGD", "Adagrad", "Adam", "AdamW"]
 OWN = ["Lion", "Adan", "AdEMAMix", "ADOPT", "ScheduleFreeSGD", "ScheduleFreeAdamW", "LAMB", "Muon"]
@@ -85,6 +84,7 @@ def test_a_gradient_that_parameters_share_is_divided_once() -> None:
     ("name", "given"), [*((n, {}) for n in CLASSES), *((n, {"fused": True}) for n in FUSED)], ids=str
 )
 @pytest.mark.parametrize("unscale_first", [False, True])
+@pytest.mark.usefixtures("float64")
 def test_a_gradient_scaler_works_as_with_torchs_class(name: str, given: dict[str, Any], unscale_first: bool) -> None:
     found = []
     for module in (torch.optim, optim):
