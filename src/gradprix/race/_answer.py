@@ -73,7 +73,7 @@ def take(
     verdict: Verdict,
     near: Collection[str],
     windows: Mapping[str, float],
-    memory: Mapping[str, int],
+    memory: Mapping[str, int | None],
     diverged: Mapping[str, int],
     baseline: str | None = None,
 ) -> tuple[str, str]:
@@ -92,8 +92,7 @@ def take(
     leaders = [name for name in leaders if name in near] or leaders
     widest = max(round(windows[name], 1) for name in leaders)
     wide = [name for name in leaders if round(windows[name], 1) == widest]
-    least = min(memory[name] for name in wide)
-    chosen = next(name for name in wide if memory[name] == least)
+    chosen = min(wide, key=lambda name: math.inf if (held := memory[name]) is None else held)
     if not widest:
         return chosen, "cheapest step"
     return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"

@@ -13,9 +13,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradprix import optim
 from gradprix.rules import Axis, Log
 from gradprix.rules._space import USUAL
 from gradprix.tasks._user_modules import text_of, title
+
+ANY_RATE = Log(1e-5, 1)
+"""Where the learning rate of a class that has no default for it is searched."""
+
+
+def switch_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
+    """Call `train` or `eval` of an optimizer that has them, as Schedule-Free ones do."""
+    method = getattr(optimizer, mode, None)
+    if callable(method):
+        method()
 
 
 @dataclass(frozen=True)
@@ -36,12 +47,16 @@ class Anyone:
 
     def __post_init__(self) -> None:
         if "lr" not in self._signature:
-            raise ValueError(f"{self.name} takes no lr, which is what a race tunes.")
+            raise ValueError(
+                f"{self.name} takes no lr, which is what a race tunes. Give a subclass whose __init__(self, params, "
+                "lr=...) passes it on, for a class that wraps an optimizer to the one that it wraps."
+            )
         closure = inspect.signature(self.make.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
                 f"{self.name} needs a closure that evaluates the model again within a step: a race shares one forward "
-                "and backward pass a step between all optimizers, so that they see the same number of examples."
+                "and backward pass a step between all optimizers, so that they see the same number of examples. Give a "
+                "subclass whose step does without, if there is one."
             )
 
     @property
@@ -75,15 +90,21 @@ class Anyone:
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """Where hyperparameters are searched: as its rule's, or as is usual, the rate two decades round its default."""
+        """Where hyperparameters are searched: as its rule's, or as is usual.
+
+        The learning rate is searched two decades round its default; where it has none, as gradprix's class of that
+        name does, or over `ANY_RATE`.
+        """
         rule = getattr(self.make, "rule", None)
         if rule is not None:
             return dict(rule.axes)
         lr = self.hyperparameters.get("lr")
-        if not isinstance(lr, int | float) or not lr > 0:
-            raise ValueError(f"{self.name} has no default lr to search around: give its space={{'lr': gp.log(...)}}.")
-        names = {*self.hyperparameters, *self._betas}
-        return {"lr": Log(lr / 100, lr * 100)} | {name: axis for name, axis in USUAL.items() if name in names}
+        if isinstance(lr, int | float) and lr > 0:
+            rates: Axis = Log(lr / 100, lr * 100)
+        else:
+            namesake = getattr(getattr(optim, self.name, None), "rule", None)
+            rates = namesake.axes["lr"] if namesake is not None else ANY_RATE
+        return {"lr": rates} | {name: axis for name, axis in USUAL.items() if name in self.defaults}
 
     @property
     def _betas(self) -> dict[str, float]:
@@ -91,11 +112,16 @@ class Anyone:
         betas = self.hyperparameters.get("betas")
         return {f"beta{i}": beta for i, beta in enumerate(betas, start=1)} if isinstance(betas, tuple) else {}
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default values, with `beta1` and `beta2` for `betas`."""
+        return {**self.hyperparameters, **self._betas}
+
     def values(self, **given: Any) -> dict[str, Any]:
         """What the class is called with.
 
         Raises:
-            ValueError: for a name that it does not take.
+            ValueError: for a name that it does not take, or without one that it needs.
         """
         if apart := given.keys() & self._betas.keys() - self._signature.keys():
             betas = tuple({**self._betas, **given}[name] for name in self._betas)
@@ -106,14 +132,23 @@ class Anyone:
         if not open_ended and (unknown := given.keys() - self._signature.keys()):
             known = ", ".join(self._signature)
             raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}. It takes: {known}.")
+        if missing := [name for name in self._signature if name not in self.hyperparameters and name not in given]:
+            raise ValueError(
+                f"{self.name} needs {', '.join(missing)}, which has no default: give gp.Entry({self.name.lower()!r}, "
+                f"{self.name}, {{{missing[0]!r}: ...}})."
+            )
         return given
 
-    def memory(self, values: Mapping[str, Any]) -> int:
-        """How many numbers per weight it remembers, found by a step on a small matrix."""
+    def memory(self, values: Mapping[str, Any]) -> int | None:
+        """How many numbers per weight it remembers, found by a step on a small matrix; None where it takes none."""
         weight = nn.Parameter(torch.ones(4, 8))
-        optimizer = self.make([weight], **values)
-        weight.grad = torch.ones_like(weight)
-        optimizer.step()
+        try:
+            optimizer = self.make([weight], **values)
+            switch_mode(optimizer, "train")
+            (weight.grad,) = torch.autograd.grad(weight.square().sum(), weight, create_graph=True)
+            optimizer.step()
+        except Exception:  # in a training loop it may be given more than this
+            return None
         held = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
         return round(sum(value.numel() for value in held) / weight.numel())
 

@@ -22,6 +22,7 @@ from ._anyone import Anyone
 from ._check_loop import check_loop
 from ._first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
 from ._last_batch import check_last_batches
+from ._optimizer_errors import explain_optimizer_error
 from ._plan import Plan
 from ._progress import Watch
 from ._sound import sound
@@ -236,6 +237,8 @@ def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> A
         raise
     except Exception as error:
         where, said = ("", first_line(error)) if device == "cpu" else (f" on {device}", explain(error))
+        if what:
+            said = explain_optimizer_error(error)
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {said}.") from error
 
 

@@ -89,7 +89,8 @@ class Entry:
             training: where what is no part of the optimizer is searched.
         """
         axes = {**self.rule.axes, **training, **self.space}
-        values = self.values(self.default_rate)
+        own = self.rule.defaults if isinstance(self.rule, Anyone) else self.rule.hyperparameters
+        values = {**own, **self.values(self.default_rate)}
         used = [name for name in names if name in training or name == "weight_decay" or values.get(name)]
         space = {"lr": axes["lr"]} | {name: axes[name] for name in used if name in axes}
         fixed = {name: value for name, value in self.fixed.items() if name not in space}

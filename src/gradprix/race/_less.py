@@ -17,6 +17,7 @@ from gradprix.tasks import Metric, Task
 from gradprix.tasks._seeds import fresh
 from gradprix.tasks._task import called_with
 
+from ._anyone import switch_mode
 from ._entry import Entry, arguments
 from ._loop import changed, maker
 from ._trial import Outcome, Trial
@@ -181,6 +182,7 @@ def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.de
 
 def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
     made = maker(trial)([x for x in model.parameters() if x.requires_grad], **arguments(trial.rule, changed(trial)))
+    switch_mode(made, "train")
     return lambda: made.step()
 
 

@@ -11,9 +11,11 @@ from gradprix import optim
 from gradprix.rules import Rule
 from gradprix.tasks._loop import Loop
 from gradprix.tasks._seeds import Luck
-from gradprix.tasks._task import TaskError
+from gradprix.tasks._task import TaskError, first_line
 
+from ._anyone import Anyone
 from ._entry import arguments
+from ._optimizer_errors import explain_optimizer_error
 from ._param_groups import build_optimizer
 from ._trial import Outcome, Trial
 
@@ -138,8 +140,10 @@ def _lost(made: list[torch.optim.Optimizer]) -> bool:
 
 def _said(loop: Loop, trial: Trial, error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    what = str(error).splitlines()[0] if str(error) else ""
+    what = f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
+    if isinstance(trial.rule, Anyone) and (explained := explain_optimizer_error(error)) != first_line(error):
+        what = explained
     return (
         f"{loop.name} failed with {trial.rule.name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "
-        f"{type(error).__name__}: {what} ({frame.filename}:{frame.lineno})"
+        f"{what} ({frame.filename}:{frame.lineno})"
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gradprix.kernels import Stacked
 from gradprix.tasks._seeds import Luck, stream
 
-from .._anyone import Anyone
+from .._anyone import Anyone, switch_mode
 from .._trial import Trial, form
 from ._noise import lent
 
@@ -40,6 +40,7 @@ class Each:
         self.optimizers = [make(own, **values) for own, values in zip(self.params, rows, strict=True)]
         if any("lr" not in group for optimizer in self.optimizers for group in optimizer.param_groups):
             raise ValueError("it keeps no lr in its groups, which a schedule could change")
+        self.turn("train")
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
@@ -55,7 +56,10 @@ class Each:
             with lent(luck, self.stack[0].device), torch.enable_grad():
                 optimizer.step()
             if [group["lr"] for group in optimizer.param_groups] != given:
-                raise ValueError("it changes its own learning rate, which is the race's to schedule")
+                raise ValueError(
+                    "it changes its own learning rate, which is a task's to schedule. A training loop of your own can "
+                    "race it"
+                )
             for x, stack in zip(own, self.stack, strict=True):
                 if x.data_ptr() != stack[row].data_ptr():  # it has put another tensor in the place of the row
                     x.data = stack[row].copy_(x.detach())
@@ -74,8 +78,7 @@ class Each:
     def turn(self, to: str) -> None:
         """Call `eval` or `train` of optimizers that evaluate the model at another point than they train."""
         for optimizer in self.optimizers:
-            if hasattr(optimizer, to):
-                getattr(optimizer, to)()
+            switch_mode(optimizer, to)
 
 
 class Steppers:

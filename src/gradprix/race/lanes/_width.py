@@ -199,7 +199,7 @@ def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
             )
     weights = sum(x[0].numel() * x.element_size() for x in lane.leaves.values())
     rest = sum(x[0].numel() * x.element_size() for x in lane.rest.values())
-    state = max(trial.rule.memory(trial.values) for trial in {trial.rule.name: trial for trial in trials}.values())
+    state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
     return float(held / len(lane.rows) + weights * (2 + state) + rest)
 
 

@@ -1,0 +1,51 @@
+"""Why another package's optimizer cannot take a step in a race, in a user's words."""
+
+from gradprix.tasks._task import first_line
+
+MATRICES = (
+    "it steps matrices alone, and the model has other parameters as well. The entry muon of gradprix steps those by "
+    "AdamW; or give a subclass whose __init__(self, params, lr=...) splits them by x.ndim"
+)
+GRAPH = (
+    "it differentiates the gradients, which takes loss.backward(create_graph=True). A race of a task does not do that; "
+    "a training loop of your own can"
+)
+MODE = (
+    "it trains at another point than it evaluates at, and was not in train mode. In a training loop call "
+    "optimizer.train() before its steps and optimizer.eval() before an evaluation, where hasattr(optimizer, 'eval')"
+)
+MODEL = (
+    "it asks for the model itself, and a race gives it a list of parameters. Give a subclass whose "
+    "__init__(self, params, lr=...) does without the model"
+)
+GROUPS = (
+    "it asks for parameter groups with keys of its own, and a race gives it a list of parameters. Give a subclass "
+    "whose __init__(self, params, lr=...) makes the groups"
+)
+CLOSURE = (
+    "its step needs a closure or other arguments, and a race of a task calls step(). Give a subclass whose step does "
+    "without"
+)
+CAUSES = (
+    ("does not have a grad_fn", GRAPH),
+    ("create_graph", GRAPH),
+    ("not in train mode", MODE),
+    ("2D parameters", MATRICES),
+    ("2-D parameters", MATRICES),
+    ("2D tensors", MATRICES),
+    ("has no attribute 'named_parameters'", MODEL),
+    ("has no attribute 'parameters'", MODEL),
+    ("has no attribute 'modules'", MODEL),
+    ("Tensor.__contains__", GROUPS),
+    ("only integer tensors of a single element can be converted to an index", GROUPS),
+    ("step() missing", CLOSURE),
+    ("closure", CLOSURE),
+)
+"""What is in the message of an exception, and the cause and the cure."""
+
+
+def explain_optimizer_error(error: BaseException) -> str:
+    """Return the cause and the cure of an optimizer's exception with its own words, or those alone if unknown."""
+    own = first_line(error)
+    known = next((cause for words, cause in CAUSES if words in str(error)), None)
+    return own if known is None else f"{known} ({type(error).__name__}: {own})"
