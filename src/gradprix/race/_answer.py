@@ -250,5 +250,21 @@ def untrained(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def unrepeated(reruns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each final run that came out otherwise when it was repeated alone in a new process."""
+    return [
+        f"Warning: the final run of {each['entry']} with seed {each['seed']} came out otherwise when it was repeated "
+        f"alone in a new process ({_score(each['again'])} instead of {_score(each['metric'])}), so the result may "
+        "depend on what ran before. Look for state that task, loop or optimizer keep between runs (module globals, "
+        "class attributes, caches), and for random numbers that do not begin at the seed."
+        for each in reruns
+        if not each["same"]
+    ]
+
+
+def _score(metric: float | None) -> str:
+    return "diverged" if metric is None else f"{metric:.6g}"
+
+
 def _many(count: int) -> str:
     return "A network" if count == 1 else f"{count} networks"

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradprix.tasks import Task
 
-from ._answer import listed
+from ._answer import listed, unrepeated
 from ._budget import stages
 from ._check import preflight
 from ._journal import Journal, OtherRaceError
@@ -17,6 +17,7 @@ from ._looks import Look, level
 from ._plan import Plan
 from ._progress import Watch
 from ._record import Finals, make_record
+from ._rerun import PATIENCE, SHARE, prepare, repeat
 from ._result import Result
 from ._search import Found, Scores
 from ._trial import Outcome, Trial
@@ -69,6 +70,9 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         journal.write("compared", compared(plan))
         cost = {"seconds": round(course.seconds, 2), "step_seconds": course.time_steps(finals)}
         record = make_record(plan, described, course.tried, tuned, finals, cost, looks)
+        if course.reruns:
+            record["reruns"] = list(course.reruns.values())
+            record["verdict"]["text"] = "\n".join([record["verdict"]["text"], *unrepeated(record["reruns"])])
         explained = journal.read("why")
         if explained is not None and explained["of"][0] == plan.key:
             record["why"] = explained
@@ -127,6 +131,7 @@ class Course:
     finished: dict[str, Outcome] = field(default_factory=dict)
     tried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    reruns: dict[str, Any] = field(default_factory=dict)
     later: int = 0
 
     def __post_init__(self) -> None:
@@ -211,9 +216,17 @@ class Course:
             for entry in self.plan.entries
             for seed in range(self.plan.seeds)
         ]
+        prepare(self.plan, self.form, self.engine)
+        new, before = sum(trial.key not in self.finished for trial in trials), self.seconds
         pairs = list(zip(trials, self.outcomes("final", trials), strict=True))
         n = self.plan.seeds
-        return {entry.name: pairs[i * n : (i + 1) * n] for i, entry in enumerate(self.plan.entries)}
+        finals = {entry.name: pairs[i * n : (i + 1) * n] for i, entry in enumerate(self.plan.entries)}
+        seconds = (self.seconds - before) / new if new else self.seconds / max(1, self.done)
+        known, each = self.journal.read("reruns") or {}, seconds * self.engine.workers
+        patience = max(PATIENCE, SHARE * self.seconds)
+        self.reruns = repeat(self.plan, self.form, self.engine, finals, each, patience, known)
+        self.journal.write("reruns", self.reruns)
+        return finals
 
     def time_steps(self, finals: Finals) -> dict[str, float | None]:
         """How long a step of each tuned optimizer takes by itself; None where that cannot be found out.

@@ -152,7 +152,7 @@ class Result:
         """The result in the form that `--json` prints and later versions only add to."""
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
-        told = ("budget", "entries", "verdict", "cost", "failed", "why")
+        told = ("budget", "entries", "verdict", "cost", "failed", "reruns", "why")
         rest: dict[str, Any] = {key: self.record[key] for key in told if key in self.record}
         return {"task": self.record["task"], "out": out, "report": report, **rest}
 

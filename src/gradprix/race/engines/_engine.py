@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from gradprix._device import named
@@ -105,6 +106,13 @@ class Engine(ABC):
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function answers where lanes run, whose arithmetic rounds as theirs does."""
         return self.everywhere(1, function, *args)[0]
+
+    def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
+        """Call a function in a process in which nothing has run before; None where that cannot be had."""
+        return None
+
+    def stop_fresh(self) -> None:  # noqa: B027  # there is nothing to stop
+        """End what `submit_fresh` began."""
 
     def side_by_side(self, do: Callable[[Plan], Any], each: Sequence[Plan]) -> list[Any]:
         """What a function that runs a race makes of each plan; here, one after the other."""

@@ -21,6 +21,7 @@ from .._trial import Outcome, Trial
 from ..lanes._network import Form
 from ..lanes._width import Shape, shape
 from ._engine import Engine, Found, WorkerError, answered, train
+from ._fresh import FreshProcesses
 from ._processes import workers
 from ._schedule import LOSSES, Part
 
@@ -28,6 +29,8 @@ KILLED = (
     "worker processes were killed again and again, probably because memory ran out. What is finished is kept; "
     "the same command goes on from there. Give it less with --memory, in GB."
 )
+
+FRESH = FreshProcesses()
 
 
 class Local(Engine):
@@ -81,6 +84,14 @@ class Local(Engine):
             except BrokenProcessPool as error:
                 raise _unsent(error) from error
         return []
+
+    def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
+        """Call a function in a process in which nothing has run before."""
+        return FRESH.submit(function, *args)
+
+    def stop_fresh(self) -> None:
+        """End what `submit_fresh` began."""
+        FRESH.stop()
 
     def start(self, part: Part) -> None:
         """Have a process train it, which says how far it is in a file."""

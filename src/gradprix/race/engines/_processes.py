@@ -40,15 +40,27 @@ def workers(processes: int) -> Any:
     if multiprocessing.current_process().daemon:
         raise WorkerError(DAEMONIC)
     # Where modules are found, too: another environment means other processes, so that what is new is found.
-    env = {**environment(), **SAFE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    own = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE)}
-    given = os.getpid(), multiprocessing.get_start_method(allow_none=True), own, sources()
+    given = os.getpid(), *own_settings()
     with _deaf():
         _start_trackers()
-        executor = get_reusable_executor(processes, timeout=IDLE, env=env, initializer=_get_ready, initargs=given)
+        executor = get_reusable_executor(
+            processes, timeout=IDLE, env=start_environment(), initializer=_get_ready, initargs=given
+        )
         executor.submit(int)  # it starts them
     _end_at_exit()
     return executor
+
+
+def start_environment() -> dict[str, str]:
+    """Return the variables that a worker starts with, beside those of this process."""
+    return {**environment(), **SAFE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def own_settings() -> tuple[Any, ...]:
+    """Return how this process starts others, the variables that are changed for the start of a worker alone, and
+    where its modules are from."""
+    own = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE)}
+    return multiprocessing.get_start_method(allow_none=True), own, sources()
 
 
 def environment() -> dict[str, str]:
@@ -119,6 +131,11 @@ def _get_ready(parent: int, start_method: str | None, own: Mapping[str, str | No
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
+    prepare_for_users_code(start_method, own, modules)
+
+
+def prepare_for_users_code(start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]) -> None:
+    """Give a worker the settings that a user's code expects. The arguments are those of `own_settings`."""
     _set_environment(own)
     install(modules)
     # The user's code may start processes, and a worker's own way of starting them is for workers alone.
