@@ -36,7 +36,8 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
         point, other = _two_points(entry)
         first = _probe(plan, loop, entry, point, 0)
         second = _probe(plan, loop, entry, other, 1, first.stopped)
-        _refuse_overrides(loop, first, second, {name: (point[name], other[name]) for name in point})
+        differ = {name: (value, other[name]) for name, value in point.items() if value != other[name]}
+        _refuse_overrides(loop, first, second, differ)
         if first.history.initial == second.history.initial:
             second = _probe(plan, loop, entry, point, 1, first.stopped)
             if first.points == second.points and (first.stopped is None or first.weights == second.weights):
@@ -111,7 +112,7 @@ def _two_points(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two points of an entry's space that differ in every hyperparameter, at small learning rates."""
     first = {name: axis.at(0.0 if name == "lr" else 0.5) for name, axis in entry.space.items()}
     second = {
-        name: next(value for value in map(axis.at, (0.25, 0.5, 0.0, 1.0)) if value != first[name])
+        name: next((value for value in map(axis.at, (0.25, 0.5, 0.0, 1.0)) if value != first[name]), first[name])
         for name, axis in entry.space.items()
     }
     return first, second

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 LEAST_RESPONSE = 0.25
 """Mean elasticity of the rates in the groups with respect to the learning rate under trial, below which it counts as
@@ -86,6 +87,8 @@ def find_overridden(
 
 def digest(x: Tensor) -> str:
     """Return a hash of a tensor's bytes."""
+    if is_lazy(x):
+        return ""
     flat = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(flat.numpy().tobytes(), digest_size=16).hexdigest()
 

@@ -57,8 +57,7 @@ def start_environment() -> dict[str, str]:
 
 
 def own_settings() -> tuple[Any, ...]:
-    """Return how this process starts others, the variables that are changed for the start of a worker alone, and
-    where its modules are from."""
+    """Return how this process starts others, the variables that a worker's start changes, and the user's modules."""
     own = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE)}
     return multiprocessing.get_start_method(allow_none=True), own, sources()
 

@@ -122,7 +122,7 @@ def _shape_one_at_a_time(
     step = known_first_step(
         task, trial, form.device, lambda: everywhere(1, measure_first_step, task, trial, form.device)[0]
     )
-    state = max(trial.rule.memory(trial.values) for trial in {trial.rule.name: trial for trial in trials}.values())
+    state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
     each = step.weight_bytes + state / 2 * step.state_bytes
     one = PROCESS + task.loaded.nbytes + each + step.step_bytes
     if given and one > budget:
