@@ -18,6 +18,8 @@ from .lanes._network import Form
 WHY = "it is a training loop of your own"
 PATIENCE = 20.0
 """Seconds after which an epoch is not waited for: what its first steps show is compared then."""
+FEWEST = 2
+"""Steps that are waited for, however long they take: without any there is nothing to compare."""
 
 
 def check_loop(plan: Plan, loop: Loop) -> Form:
@@ -85,7 +87,8 @@ def _probe(
 
     def stop(steps: int) -> bool:
         nonlocal stopped
-        if steps == after or (after is None and time.perf_counter() - started > PATIENCE):
+        late = after is None and steps >= FEWEST and time.perf_counter() - started > PATIENCE
+        if steps == after or late:
             stopped = steps
         return stopped is not None
 
