@@ -33,7 +33,7 @@ ONE_AFTER_ANOTHER = frozenset(
     "upsample_nearest3d_backward var var_mean".split()
 )
 """They compute each result by itself, or all channels of a pixel with operations that round once."""
-ORDERED = frozenset(["mean", "nansum", "logsumexp", "sum", "column_sums"])
+ORDERED = frozenset(["mean", "nansum", "logsumexp", "sum", "column_sums", "sums_of_rows"])
 """They add up in an order that depends on the summed sizes alone: the recorder sees to that."""
 EACH_MODEL = frozenset(["bmm", "baddbmm", "convolution", "convolution_backward"])
 """A product for each model, or a group of channels."""

@@ -23,6 +23,7 @@ from ._convolution import convolution, pool, transposed
 from ._functions import functions_by_model
 from ._group_norm import group_norm
 from ._recurrent import lstm_cell, recurrent
+from ._reductions import sums_of_rows
 
 Form = Callable[..., Any]
 aten = torch.ops.aten
@@ -126,7 +127,7 @@ class _Linear(torch.autograd.Function):
         return (
             torch.bmm(g, weight).view(ctx.shape) if need_x else None,
             torch.bmm(g.mT, flat) if need_weight else None,
-            g.sum(1) if need_bias else None,
+            sums_of_rows(g) if need_bias else None,
         )
 
 
