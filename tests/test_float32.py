@@ -208,9 +208,7 @@ def gaussian(output: Tensor, target: Tensor, full: bool = True) -> Tensor:
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gaussian": gaussian,
-    "gaussian, one variance": lambda o, t: nn.GaussianNLLLoss(reduction="sum")(
-        o[:, 1:], one_hot(t)[:, 1:], o[:, 0].exp()
-    ),
+    "gaussian, one variance": lambda o, t: nn.GaussianNLLLoss()(o[:, 1:], one_hot(t)[:, 1:], o[:, 0].exp() + 0.1),
     "ctc": ctc,
     "weighted": nn.CrossEntropyLoss(weight=torch.linspace(0.5, 2, 10), label_smoothing=0.1),
     "margin": nn.MultiMarginLoss(p=2),
