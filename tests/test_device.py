@@ -395,7 +395,8 @@ def test_a_gpu_that_does_not_work_is_not_used(gpu: Gpu, wrong: str, why: str, mo
     refuses = Entry("refuses", Refuses, space={"lr": log(1e-3, 1e-1)})
     entries = ["adam", refuses if wrong == "optimizer" else "sgd"]
     form = check(make_plan(of, entries, **SMALL))
-    assert form == Form(refused=f"meta: {why}")
+    assert form.refused.startswith(f"meta: {why}"), "and the line of the model that it comes from, where there is one"
+    assert form == Form(refused=form.refused)
     assert form.describe() == f"stacked, one row a network; not on meta: {why}"
     with pytest.raises(TaskError, match=f"task 'digits' cannot be raced on meta: {why}"):
         check(make_plan(of, entries, **SMALL, device="meta"))

@@ -49,7 +49,6 @@ def programs(of: tasks.Task, batch: int) -> list[Program]:
         return [lane.network.program(what, *given) for what in ("train", "score")]
 
 
-ALONE = {("lstm", torch.float32)}
 EACH_BY_ITSELF = {
     "addmm",
     "mm",
@@ -65,8 +64,6 @@ EACH_BY_ITSELF |= {"_weight_norm_interface", "_weight_norm_interface_backward"}
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", MODELS)
 def test_all_operations_of_a_stack_are_known_to_compute_each_row_in_the_same_way(kind: str, dtype: torch.dtype) -> None:
-    if (kind, dtype) in ALONE:
-        pytest.skip("it does not stack")
     for program in programs(small(kind, dtype), 10):
         assert program.unreviewed <= EACH_BY_ITSELF
 
