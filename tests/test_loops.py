@@ -72,6 +72,18 @@ def cyclic(low: float, optimizer: Any, **given: Any) -> Any:
     return lr_scheduler.CyclicLR(optimizer, low, 0.1, 2, **given)
 
 
+class LaterEpochs:
+    """Sets the learning rate from the second of two epochs on."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.steps = optimizer, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps >= STEPS // 2:
+            constant(0.01, self.optimizer, self.steps)
+
+
 def cyclic_from_rate(optimizer: Any) -> Any:
     return lr_scheduler.CyclicLR(optimizer, rate(optimizer) / 10, rate(optimizer), 2, cycle_momentum=False)
 
@@ -87,6 +99,7 @@ OVERRIDES: dict[str, tuple[dict[str, Any], str]] = {
     "cyclic": ({"schedule": partial(cyclic, 0.001, cycle_momentum=False)}, "learning rate"),
     "constant": ({"each": partial(constant, 0.01)}, "learning rate"),
     "warm-up": ({"each": partial(warmup, 0.01)}, "learning rate"),
+    "later epochs": ({"schedule": LaterEpochs}, "learning rate"),
     "checkpoint": ({"schedule": from_checkpoint}, "learning rate"),
     "an optimizer of its own": ({"other": torch.optim.SGD}, "make_optimizer"),
 }
@@ -106,6 +119,7 @@ MULTIPLIES: dict[str, Callable[[Any], Any]] = {
     "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, eta_min=1e-6),
     "steps": lambda o: lr_scheduler.StepLR(o, 3),
     "from zero": lambda o: lr_scheduler.LambdaLR(o, lambda step: step / STEPS),
+    "plateau with a floor": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0, min_lr=1e-6),
     "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0),
 }
 

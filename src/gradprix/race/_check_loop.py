@@ -1,5 +1,6 @@
-"""Runs a training loop for an epoch before its race, and refuses one whose race would mean nothing."""
+"""Runs a training loop for a few epochs before its race, and refuses one whose race would mean nothing."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ from .lanes._network import Form
 WHY = "it is a training loop of your own"
 PATIENCE = 20.0
 """Seconds after which an epoch is not waited for: what its first steps show is compared then."""
+LONG_ENOUGH = 2.0
+"""Seconds after which no other epoch is begun: a loop may set the learning rate in later epochs alone."""
 FEWEST = 2
 """Steps that are waited for, however long they take: without any there is nothing to compare."""
 
 
 def check_loop(plan: Plan, loop: Loop) -> Form:
-    """Run a loop for an epoch under two seeds and at two values of every hyperparameter that is tuned.
+    """Run a loop under two seeds and at two values of every hyperparameter that is tuned, for some seconds.
 
-    Of a loop whose first epoch takes long, only as many steps as fit into some seconds.
+    At least an epoch is run; of a loop whose first epoch takes long, only as many steps as fit into the time.
 
     Raises:
         TaskError: when it fails, yields something else than numbers, does the same under both seeds, or overrides
@@ -37,11 +40,11 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
             continue
         point, other = _two_points(entry)
         first = _probe(plan, loop, entry, point, 0)
-        second = _probe(plan, loop, entry, other, 1, first.stopped)
+        second = _probe(plan, loop, entry, other, 1, first)
         differ = {name: (value, other[name]) for name, value in point.items() if value != other[name]}
         _refuse_overrides(loop, first, second, differ)
         if first.history.initial == second.history.initial:
-            second = _probe(plan, loop, entry, point, 1, first.stopped)
+            second = _probe(plan, loop, entry, point, 1, first)
             if first.points == second.points and (first.stopped is None or first.weights == second.weights):
                 raise TaskError(
                     f"{loop.name} does the same under two seeds, so that nothing could be told from more of them. "
@@ -49,7 +52,7 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
                     "in it."
                 )
         if not first.history.stepped and first.weights != first.history.initial:
-            second = _probe(plan, loop, entry, other, 0, first.stopped)
+            second = _probe(plan, loop, entry, other, 0, first)
             if (first.points, first.weights) == (second.points, second.weights):
                 raise TaskError(
                     f"{loop.name} trains to the same weights and scores with lr = {point['lr']:g} and with lr = "
@@ -62,7 +65,7 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
 
 @dataclass(frozen=True)
 class _Probe:
-    """One epoch of a loop, or its first steps.
+    """The first epochs of a loop, or its first steps.
 
     Args:
         points: what it yielded.
@@ -80,10 +83,12 @@ class _Probe:
 
 
 def _probe(
-    plan: Plan, loop: Loop, entry: Entry, point: Mapping[str, Any], seed: int, after: int | None = None
+    plan: Plan, loop: Loop, entry: Entry, point: Mapping[str, Any], seed: int, first: _Probe | None = None
 ) -> _Probe:
-    """Run a loop for an epoch, or for so many steps (`after`), or for some seconds."""
+    """Run a loop for some seconds, or for as many epochs or steps as the first run had."""
     started, stopped = time.perf_counter(), None
+    after = None if first is None else first.stopped
+    most = None if first is None or after is not None else max(1, len(first.points))
 
     def stop(steps: int) -> bool:
         nonlocal stopped
@@ -94,21 +99,24 @@ def _probe(
 
     points: list[Mapping[str, Any]] = []
     history = GroupHistory(list(point))
-    watched = loop.change(train=partial(_watched, loop, points, history))
+    until = started + LONG_ENOUGH if first is None else math.inf
+    watched = loop.change(train=partial(_watched, loop, points, history, until))
     try:
-        diverged = run_loop(watched, plan.tuning_trial(entry, point, seed), 1, stop).diverged is not None
+        diverged = run_loop(watched, plan.tuning_trial(entry, point, seed), most, stop).diverged is not None
     except Stopped:
         diverged = False
     return _Probe(points, history, history.current, diverged, stopped)
 
 
 def _watched(
-    loop: Loop, points: list[Mapping[str, Any]], history: GroupHistory, make_optimizer: Any, seed: int
+    loop: Loop, points: list[Mapping[str, Any]], history: GroupHistory, until: float, make_optimizer: Any, seed: int
 ) -> Iterable[Mapping[str, float]]:
-    """A loop's own course, noting its optimizers and what it yields."""
+    """Run a loop until a time, but at least for an epoch, noting its optimizers and what it yields."""
     for point in _each(loop, loop.train(history.watch(make_optimizer), seed)):
         points.append(_numbers(loop, point))
         yield point
+        if time.perf_counter() > until:
+            return
 
 
 def _two_points(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:

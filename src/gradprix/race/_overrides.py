@@ -14,6 +14,9 @@ from torch.nn.parameter import is_lazy
 LEAST_RESPONSE = 0.25
 """Mean elasticity of the rates in the groups with respect to the learning rate under trial, below which it counts as
 overridden: schedules that multiply have 1, an absolute floor takes a little of it, rates of the loop's own have 0."""
+MOST_EQUAL = 0.5
+"""Share of steps with the same learning rate in both runs, no lower than the lower one under trial, from which it is
+overridden: by a loop that sets it in later epochs. A floor under a schedule is lower."""
 Values = dict[str, Any]
 
 
@@ -106,7 +109,11 @@ def _aligned(first: GroupHistory, second: GroupHistory, name: str) -> Iterator[l
 def _follows_rate(pairs: list[tuple[float, float]], given: tuple[float, float]) -> bool:
     scale = math.log(given[0] / given[1])
     positive = [(x, y) for x, y in pairs if x > 0 and y > 0]
-    return not positive or fmean(math.log(x / y) / scale for x, y in positive) >= LEAST_RESPONSE
+    if not positive:
+        return True
+    response = fmean(math.log(x / y) / scale for x, y in positive)
+    equal = fmean(x == y >= min(given) for x, y in positive)
+    return response >= LEAST_RESPONSE and equal < MOST_EQUAL
 
 
 def _follows(pairs: list[tuple[Any, Any]]) -> bool:
