@@ -125,8 +125,13 @@ def test_a_sparse_tensor_that_a_model_holds_computes_as_a_dense_one(layout: torc
     assert [point[1] for point in found.curve] == pytest.approx([point[1] for point in dense.curve], rel=1e-5)
 
 
-def test_a_model_with_a_sparse_buffer_races_one_at_a_time() -> None:
-    result = gp.race(graph(EDGES.to_sparse(), "buffer"), "adam,minibatch", **FEW)
+@pytest.mark.filterwarnings("ignore:Sparse (CSR|invariant)")
+@pytest.mark.parametrize(
+    ("layout", "held"),
+    [(torch.sparse_coo, "buffer"), (torch.sparse_csr, "buffer"), (torch.sparse_csr, "attribute")],
+)
+def test_a_model_with_a_sparse_tensor_races_one_at_a_time(layout: torch.layout, held: str) -> None:
+    result = gp.race(graph(EDGES.to_sparse(layout=layout), held), "adam,minibatch", **FEW)
     assert "one at a time" in result.record["plan"]["form"]
     assert "sparse" in result.record["plan"]["form"]
     assert not result.record["failed"]

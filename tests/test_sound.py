@@ -278,6 +278,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a loader": ({"data": lambda: torch.utils.data.DataLoader(Pairs())}, r"gp.Data.of\(loader.dataset\)"),
     "data of a loader": ({"data": lambda: gp.Data.of(torch.utils.data.DataLoader(Pairs()))}, r"loader.dataset"),
     "a loader as inputs": ({"data": lambda: gp.Data(torch.utils.data.DataLoader(Pairs()), Y)}, r"loader.dataset"),
+    "a loader alone": ({"data": lambda: gp.Data(torch.utils.data.DataLoader(Pairs()))}, r"loader.dataset"),
+    "a loader for a function": ({"data": torch.utils.data.DataLoader(Pairs())}, r"not a function.*loader.dataset"),
+    "data for a function": ({"data": gp.Data(X, Y)}, r"not a function.*data=lambda"),
+    "a dataset alone": ({"data": lambda: gp.Data(Pairs())}, r"gp.Data.of\(dataset\)"),
     "an endless dataset": ({"data": Endless}, "race a training loop of your own"),
     "data of an endless dataset": ({"data": lambda: gp.Data.of(Endless())}, "race a training loop of your own"),
     "a loader of an endless dataset": (

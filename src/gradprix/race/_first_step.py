@@ -140,7 +140,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run the operation, and note the memory that its results have of their own."""
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
-            if isinstance(x, Tensor):
+            if isinstance(x, Tensor) and x.layout is torch.strided:  # others have no storage of their own
                 self._note(x.untyped_storage())
         return result
 

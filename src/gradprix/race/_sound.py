@@ -81,6 +81,8 @@ def sound(task: Task) -> None:
         raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
 
     def run() -> tuple[Any, Any]:
+        # Copies, since a model may say requires_grad_() of its inputs to differentiate by them.
+        args, kwargs = called_with(tree_map(lambda x: x.detach().clone(), inputs))
         found = model(*args, **kwargs)
         return found, task.loss(found, targets)
 

@@ -39,6 +39,7 @@ REASONS = {
     "dynamic shape": SHAPES,
     "differently shaped Tensor": SHAPES,
     "shape of a tensor depends on the data": SHAPES,
+    "Sparse": "it holds a sparse tensor, which torch cannot stack: .to_dense() where memory has room for it",
     "setup_context": FUNCTION,
     "does not have vmap support": FUNCTION,
     "in-place operation": IN_PLACE,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves, tree_map, tree_map_with_path
 
 from ._seeds import Luck, stream
-from ._tensors import as_tensor
+from ._tensors import as_tensor, cure_for
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ class Data:
         ValueError: when inputs and targets differ in number or are too few, or `test` does not number some of them.
     """
 
-    def __init__(self, inputs: Any, targets: Any, test: Any = None, stratify: bool = False) -> None:
+    def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
+        if targets is None:
+            cure = cure_for(inputs) or (
+                "give gp.Data(inputs, targets), or gp.Data.of(dataset) for what has a length and numbered items."
+            )
+            raise TypeError(f"there are no targets beside the {type(inputs).__name__}: {cure}")
         self.inputs, self.targets = _tensors(inputs, "inputs"), _tensors(targets, "targets")
         counts = {len(x) for x in tree_leaves((self.inputs, self.targets))}
         if len(counts) > 1:

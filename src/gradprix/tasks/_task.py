@@ -121,6 +121,9 @@ class Task:
         Raises:
             TaskError: when they cannot be.
         """
+        if not callable(self.data):
+            cure = cure_for(self.data) or "give a function, as in data=lambda: gp.Data(inputs, targets)."
+            raise self.refused(f"its data is a {type(self.data).__name__}, not a function. {cure[0].upper()}{cure[1:]}")
         try:
             data: Any = self.data()
         except Exception as error:

@@ -5,14 +5,14 @@ lane runs on one thread, and its last rows are idle.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import stack_module_state
 from torch.utils._pytree import tree_map
 
@@ -68,6 +68,23 @@ def run_lane(
     return [outcome for _, outcome in sorted(zip(order, outcomes, strict=False), key=lambda pair: pair[0])]
 
 
+@contextmanager
+def _without_buffers(models: Iterable[nn.Module], names: Sequence[str]) -> Iterator[None]:
+    """Remove buffers of some models temporarily."""
+    removed = []
+    for model in models:
+        for name in names:
+            path, _, last = name.rpartition(".")
+            held = model.get_submodule(path)._buffers
+            if last in held:  # a module may have several names
+                removed.append((held, last, held.pop(last)))
+    try:
+        yield
+    finally:
+        for held, last, buffer in removed:
+            held[last] = buffer
+
+
 class Lane:
     """A stack of networks under way.
 
@@ -103,14 +120,12 @@ class Lane:
 
         models = {seed: fresh(task.model, seed) for seed in self.seeds}
         model = models[self.seeds[0]]
-        if sparse := [name for name, x in model.named_buffers() if x.layout is not torch.strided]:
-            if how.stacked:
-                raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
-            for each in models.values():  # used for nothing else than their numbers
-                for name in sparse:
-                    place, _, last = name.rpartition(".")
-                    delattr(each.get_submodule(place), last)
-        stacked, buffers = stack_module_state([models[trial.seed] for trial in rows])
+        named = model.named_buffers(remove_duplicate=False)
+        sparse = [name for name, x in named if x.layout is not torch.strided]
+        if sparse and how.stacked:
+            raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
+        with _without_buffers(models.values(), sparse):
+            stacked, buffers = stack_module_state([models[trial.seed] for trial in rows])
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not trained:
             raise ValueError("the model has no parameter that can be trained")
