@@ -1,5 +1,6 @@
 """A row of a stack has the same numbers wherever it is, whatever instructions torch uses on this CPU."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -234,3 +235,19 @@ class Cumulative(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.logcumsumexp(-1)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.PReLU(6), nn.LeakyReLU(0.1), nn.ReLU6(), nn.Hardswish(), nn.Hardshrink(), nn.Softshrink()],
+    ids=str,
+)
+def test_activations_in_pieces_train_in_stacks_and_are_reviewed(activation: nn.Module) -> None:
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 6), copy.deepcopy(activation), nn.Linear(6, 10))
+
+    of = tasks.digits.change(model=model)
+    assert not any(program.unreviewed for program in programs(of, 10))
+    every = trials(3, 13)
+    alone = [run_lane(of, [trial])[0].to_json() for trial in every]
+    assert [outcome.to_json() for outcome in run_lane(of, every)] == alone

@@ -20,18 +20,22 @@ VECTOR = 64
 Run = Callable[..., Any]
 """`run(operation, args, kwargs)`: runs an operation, and records it."""
 ONCE = frozenset(
-    "abs add alias all any bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clamp_max clamp_min clone "
-    "copysign detach div eq fill floor fmax fmin ge gt hardtanh heaviside isfinite isinf isnan isneginf isposinf "
-    "le logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum mul nan_to_num "
-    "native_dropout native_dropout_backward ne neg positive real reciprocal relu relu6 round rsqrt rsub sgn sign "
-    "signbit sqrt square sub threshold threshold_backward trunc where zeros_like".split()
+    "_prelu_kernel _prelu_kernel_backward abs add alias all any bitwise_and bitwise_not bitwise_or bitwise_xor "
+    "ceil clamp clamp_max clamp_min clone copysign detach div eq fill floor fmax fmin frexp ge gt hardshrink "
+    "hardshrink_backward hardtanh hardtanh_backward heaviside isfinite isinf isnan isneginf isposinf le "
+    "leaky_relu leaky_relu_backward logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum "
+    "mul nan_to_num native_dropout native_dropout_backward ne neg positive real reciprocal relu relu6 round rsqrt "
+    "rsub sgn sign signbit softshrink_backward sqrt square sub threshold threshold_backward trunc where "
+    "zeros_like".split()
 )
 """Operations that round once, or in steps that are the same in vectors and beside them."""
 UNTAGGED = frozenset(
-    "_prelu_kernel_backward binary_cross_entropy binary_cross_entropy_backward elu_backward hardsigmoid_backward "
-    "hardswish_backward huber_loss huber_loss_backward mish_backward mse_loss mse_loss_backward rsub "
-    "smooth_l1_loss smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward softplus_backward special_erf "
-    "special_erfc special_ndtri special_log_ndtr special_i0e special_i1 special_i1e special_entr".split()
+    "_prelu_kernel _prelu_kernel_backward binary_cross_entropy binary_cross_entropy_backward elu_backward "
+    "hardshrink_backward hardsigmoid_backward hardswish hardswish_backward hardtanh_backward huber_loss "
+    "huber_loss_backward leaky_relu_backward masked_fill mish_backward mse_loss mse_loss_backward rsub "
+    "smooth_l1_loss smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward softplus_backward "
+    "softshrink_backward special_entr special_erf special_erfc special_i0e special_i1 special_i1e "
+    "special_log_ndtr special_ndtri where".split()
 )
 """Elementwise operations that torch does not tag so (2.13)."""
 BY_LAYOUT = frozenset(["gelu", "gelu_backward"])
