@@ -397,6 +397,6 @@ def test_a_gpu_that_does_not_work_is_not_used(gpu: Gpu, wrong: str, why: str, mo
     form = check(make_plan(of, entries, **SMALL))
     assert form.refused.startswith(f"meta: {why}"), "and the line of the model that it comes from, where there is one"
     assert form == Form(refused=form.refused)
-    assert form.describe() == f"stacked, one row a network; not on meta: {why}"
+    assert form.describe() == f"stacked, one row a network; not on {form.refused}"
     with pytest.raises(TaskError, match=f"task 'digits' cannot be raced on meta: {why}"):
         check(make_plan(of, entries, **SMALL, device="meta"))
