@@ -258,7 +258,7 @@ def compare(of: tasks.Task, ordered: bool = False) -> None:
             assert losses[row] == pytest.approx(float(alone), rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's plain loop
+@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:The PyTorch API of nested")  # torch's plain loop
 @pytest.mark.parametrize("kind", [*MODELS, *MORE])
 def test_a_stack_trains_and_is_evaluated_in_float32_as_a_plain_loop_is(
     kind: str, capfd: pytest.CaptureFixture[str]

@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "metric of each": ({"score": lambda o, t: o.argmax(-1) == t}, "its metric fails: .*only one element"),
     "metric that is none": ({"score": lambda o, t: float("nan")}, "its metric is nan"),
     # Parameters that nothing trains
-    "layers in a list": ({"model": Listed}, r"layers\[0\].weight \(4, 4\) and 1 more tensors .* nn.ModuleList"),
+    "layers in a list": ({"model": Listed}, r"layers\[0\].weight \(4, 4\) and 1 more tensor .* nn.ModuleList"),
     "tensor that is no parameter": ({"model": lambda: WithTensor(False)}, r"scale \(4,\) .* nn.Parameter"),
     "buffer to be trained": ({"model": lambda: WithTensor(True)}, r"scale \(4,\) .* nn.Parameter"),
     "layer of the module": ({"model": WithGlobal}, r"SHARED.weight \(2, 4\) .* nn.ModuleList"),

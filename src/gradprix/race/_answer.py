@@ -254,12 +254,17 @@ def unrepeated(reruns: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each final run that came out otherwise when it was repeated alone in a new process."""
     return [
         f"Warning: the final run of {each['entry']} with seed {each['seed']} came out otherwise when it was repeated "
-        f"alone in a new process ({_score(each['again'])} instead of {_score(each['metric'])}), so the result may "
+        f"alone in a new process ({_difference(each)}), so the result may "
         "depend on what ran before. Look for state that task, loop or optimizer keep between runs (module globals, "
         "class attributes, caches), and for random numbers that do not begin at the seed."
         for each in reruns
         if not each["same"]
     ]
+
+
+def _difference(rerun: Mapping[str, Any]) -> str:
+    again, first = _score(rerun["again"]), _score(rerun["metric"])
+    return f"{again} instead of {first}" if again != first else f"the same score, {first}, by other losses"
 
 
 def _score(metric: float | None) -> str:

@@ -16,7 +16,7 @@ from gradprix._device import CPU, found, free, placed, require, wait
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, home
 from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks._task import TaskError
 
 from ._anyone import Anyone
 from ._check_loop import check_loop
@@ -29,6 +29,7 @@ from ._sound import sound
 from ._stacking_errors import explain
 from ._trial import Trial
 from .engines._engine import Engine
+from .lanes._faults import describe_error
 from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
 from .lanes._network import Form, Together, quiet
 from .lanes._noise import Drawing
@@ -236,7 +237,7 @@ def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> A
     except TaskError:
         raise
     except Exception as error:
-        where, said = ("", first_line(error)) if device == "cpu" else (f" on {device}", explain(error))
+        where, said = ("", describe_error(error)) if device == "cpu" else (f" on {device}", explain(error))
         if what:
             said = explain_optimizer_error(error)
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {said}.") from error

@@ -12,12 +12,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 from gradprix.tasks import Data, Task
 from gradprix.tasks._seeds import fresh
 from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import called_with, first_line
+from gradprix.tasks._task import called_with
 from gradprix.tasks._tensors import dense
 
 from ._after import kept
 from ._missing import Missing, missing
 from ._untrained import untrained
+from .lanes._faults import describe_error
 from .lanes._gradient_mode import needs_gradients
 from .lanes._outputs import Output, combine
 
@@ -39,7 +40,7 @@ def sound(task: Task) -> None:
         try:
             return function()
         except Exception as error:
-            raise refuse(f"{what}: {first_line(error)}.") from error
+            raise refuse(f"{what}: {describe_error(error)}.") from error
 
     data = task.loaded
     split = tried("its examples cannot be divided", lambda: data.split(0))

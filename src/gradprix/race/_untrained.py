@@ -66,7 +66,7 @@ def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tupl
 def _listed(tensors: Mapping[int, Tensor], where: Any) -> str:
     names = dict(_named(where, "", set(), DEEPEST))
     first, *more = [f"{names.get(key, 'a tensor')} {tuple(x.shape)}" for key, x in tensors.items()]
-    return first + (f" and {len(more)} more tensors" if more else "")
+    return first + (f" and {len(more)} more tensor{'s' if len(more) > 1 else ''}" if more else "")
 
 
 def _named(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[int, str]]:

@@ -77,18 +77,28 @@ def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception)
         whose += f" at learning rate {trials[0].values['lr']:g}, seed {trials[0].seed}"
     made = TaskError(
         f"task {task.name!r} cannot be raced: {what} fails {whose}: {type(error).__name__}: {first_line(error)}"
-        f"{_place(error)}."
+        f"{f' ({line})' if (line := _users_line(error)) else ''}."
     )
     made.__cause__ = error
     return made
 
 
-def _place(error: Exception) -> str:
-    """The line of the user's own code that failed."""
+def describe_error(error: Exception) -> str:
+    """Return what an error says, its type where the message alone would be a riddle, and the user's line."""
+    said, kind = first_line(error), type(error).__name__
+    spoken = isinstance(error, ValueError | RuntimeError | TypeError | OSError | ImportError) or said == kind
+    about = [] if spoken else [kind]
+    if line := _users_line(error):
+        about.append(line)
+    return f"{said} ({', '.join(about)})" if about else said
+
+
+def _users_line(error: Exception) -> str:
+    """Return the line of the user's own code that failed."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_file() and not LIBRARIES & set(path.parts) and not path.is_relative_to(OURS):
-            return f" ({path.name}, line {frame.lineno})"
+            return f"{path.name}, line {frame.lineno}"
     return ""
 
 
