@@ -1,5 +1,7 @@
 """The last batch of an epoch and of an evaluation, which is shorter: tried before the race at every batch size."""
 
+import math
+
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -38,7 +40,8 @@ def check_last_batches(task: Task, plan: Plan) -> None:
         for part, index in parts.items():
             whole = (size or len(index)) * (1 if part == "train" else BATCHES_AT_ONCE)
             last = len(index) % whole
-            if last == 0 or (part == "train", last) in tried:
+            # Evaluation of a whole batch and more has been tried: reading and running as many again may take long.
+            if last == 0 or (part == "train", last) in tried or (part != "train" and last >= (size or math.inf)):
                 continue
             tried.add((part == "train", last))
             try:
