@@ -113,6 +113,13 @@ SUBJECTS: dict[str, tuple[Any, Any, bool]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine repeats what an idle one does."""
+    monkeypatch.setattr("gradprix.race._rerun.SHORT", 60.0)
+    monkeypatch.setattr("gradprix.race._course.PATIENCE", 300.0)
+
+
 @pytest.mark.parametrize("what", SUBJECTS)
 def test_state_that_is_kept_between_runs_is_found_and_said(what: str) -> None:
     subject, optimizers, same = SUBJECTS[what]
