@@ -11,13 +11,19 @@ PATIENCE = 15.0
 """Seconds within which a process that is done ends, whatever its threads and exit handlers wait for."""
 
 
-class Stopped(BaseException):
-    """The process was told to stop, and does so after it has ended its workers and closed its files."""
+class Stopped(KeyboardInterrupt):
+    """The process was told to stop, and does so after it has ended its workers and closed its files.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
-        self.code = 128 + number
-        """As shells report it."""
+    A `KeyboardInterrupt` whichever signal it was, since libraries such as Ray pass on no other exception of a handler.
+    """
+
+
+_received: list[int] = []
+
+
+def exit_code(otherwise: int = 130) -> int:
+    """Return the exit code for the signal that was received, as shells report it."""
+    return 128 + _received[-1] if _received else otherwise
 
 
 def listen() -> None:
@@ -34,7 +40,8 @@ def listen() -> None:
         for each in numbers:
             if signal.getsignal(each) is stop:
                 signal.signal(each, signal.SIG_DFL)
-        raise Stopped(number)
+        _received.append(number)
+        raise Stopped(f"signal {number}")
 
     for number in numbers:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):

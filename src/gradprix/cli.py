@@ -34,9 +34,9 @@ def usage(*mistakes: type[Exception]) -> Iterator[None]:
     except mistakes as error:
         typer.echo(f"gradprix: {error}", err=True)
         raise typer.Exit(2) from None
-    except (KeyboardInterrupt, _signals.Stopped) as stop:
+    except KeyboardInterrupt:
         typer.echo("gradprix: stopped. What is finished is kept; the same command goes on from there.", err=True)
-        raise typer.Exit(getattr(stop, "code", 130)) from None
+        raise typer.Exit(_signals.exit_code()) from None
 
 
 def version(wanted: bool) -> None:
@@ -149,7 +149,7 @@ def main() -> None:
         code: int | str | None = 0
     except SystemExit as end:
         code = end.code
-    except _signals.Stopped as stop:  # outside of what a user hears of
-        code = stop.code
+    except KeyboardInterrupt:  # outside of what a user hears of
+        code = 130
     left = _streams.close()
-    _signals.end_soon(left if code in (0, None) else code if isinstance(code, int) else 1)
+    _signals.end_soon(_signals.exit_code(code if isinstance(code, int) else 1) if code else left)
