@@ -11,13 +11,6 @@ PATIENCE = 15.0
 """Seconds within which a process that is done ends, whatever its threads and exit handlers wait for."""
 
 
-class Stopped(KeyboardInterrupt):
-    """The process was told to stop, and does so after it has ended its workers and closed its files.
-
-    A `KeyboardInterrupt` whichever signal it was, since libraries such as Ray pass on no other exception of a handler.
-    """
-
-
 _received: list[int] = []
 
 
@@ -41,7 +34,7 @@ def listen() -> None:
             if signal.getsignal(each) is stop:
                 signal.signal(each, signal.SIG_DFL)
         _received.append(number)
-        raise Stopped(f"signal {number}")
+        raise KeyboardInterrupt(f"signal {number}")  # for any signal: Ray passes on no other exception of a handler
 
     for number in numbers:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
