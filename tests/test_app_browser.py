@@ -149,6 +149,7 @@ def test_a_setting_that_is_changed_is_seen_and_in_the_address(page: Page, addres
     page.wait_for_function("document.querySelector('#stage .js-plotly-plot').data.some(t => /^to /.test(t.name))")
 
 
+@pytest.mark.slow
 def test_a_race_plays_in_three_dimensions(page: Page, address: str):
     opened(page, f"{address}?surface=saddle&view=relief&steps=20&who=gd,adam")
     expect(page.locator("#stage .gl-container")).to_be_attached()
@@ -190,6 +191,7 @@ def test_what_is_seen_can_be_kept(page: Page, address: str, tmp_path: Path):
         assert kept.read_bytes().startswith(begins)
 
 
+@pytest.mark.slow
 def test_light_and_dark(page: Page, address: str):
     opened(page, address)
     ground = "getComputedStyle(document.body).backgroundColor"

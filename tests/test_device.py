@@ -269,6 +269,7 @@ def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.Monke
         assert journal.finished() == {}, "what a GPU computed is not taken for what the CPU would"
 
 
+@pytest.mark.slow
 def test_a_race_there_can_be_looked_into_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan("digits", "adam,momentum,lamb", **SMALL)
     trials = [plan.final_trial(entry, {"lr": entry.default_rate}, 0) for entry in plan.entries]

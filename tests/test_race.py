@@ -266,6 +266,7 @@ def test_a_task_of_ones_own_races_by_loss() -> None:
     assert result.text.startswith("line: ")
 
 
+@pytest.mark.slow
 def test_gradient_descent_trails_at_equal_examples_and_the_answer_says_why() -> None:
     result = gp.race("digits", bracket="data", trials=7, seeds=6, epochs=3, processes=2)
 
@@ -468,6 +469,7 @@ def test_the_answer_against_a_baseline() -> None:
     assert taken == ("adam", "nothing wins against it")
 
 
+@pytest.mark.slow
 def test_with_an_official_test_set_intervals_are_over_its_examples_too(tmp_path: Path) -> None:
     digits = tasks.digits.loaded
     official = gp.Data(digits.inputs, digits.targets, test=torch.arange(1500, 1797))

@@ -91,6 +91,7 @@ def test_a_race_on_a_cluster_leaves_the_same_behind(
     assert engine.workers == 3
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_lost_changes_nothing(
     cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +145,7 @@ def until(what: Any, seconds: float = 120) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_is_followed_by_another(
     cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_driver_that_is_killed_is_followed_by_another(
     assert kept(tmp_path) == local
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_whole_journal_and_nobody_at_work(cluster: Cluster, tmp_path: Path, alone: None) -> None:
     race = subprocess.Popen(command(cluster, tmp_path, epochs=300), stderr=subprocess.PIPE, text=True)
     until(lambda: under_way())
@@ -178,6 +181,7 @@ def kept_whole(folder: Path) -> bool:
         return bool(database.execute("PRAGMA integrity_check").fetchone() == ("ok",))
 
 
+@pytest.mark.slow
 def test_a_race_begun_here_is_finished_there_and_the_other_way_round(
     cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
 ) -> None:
@@ -290,6 +294,7 @@ def test_code_of_ones_own_reaches_the_workers(cluster: Cluster, own: Path, alone
     assert loop.record["plan"]["loop"]
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_are_replaced(
     cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
 ) -> None:
@@ -343,6 +348,7 @@ def test_an_optimizer_that_never_works_is_last_and_the_race_is_told(
     assert record["verdict"]["take"] == "adam"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["here", pytest.param("there", marks=pytest.mark.slow)])
 def test_a_network_that_kills_its_worker_takes_no_other_with_it(
     where: str, cluster: Cluster, own: Path, alone: None
@@ -356,6 +362,7 @@ def test_a_network_that_kills_its_worker_takes_no_other_with_it(
     assert {each["error"].partition(":")[0] for each in record["failed"]} == {"WorkerError"}
 
 
+@pytest.mark.slow
 def test_a_race_that_fails_altogether_ends_with_its_error(cluster: Cluster, own: Path, alone: None) -> None:
     for engine in (Local(2), engines.Ray(cluster.address)):
         with pytest.raises(TaskError, match="nobody knows me"):
@@ -397,6 +404,7 @@ def test_a_machine_with_other_versions_takes_no_part() -> None:
         call(sent, {}, [], "gradprix 0, torch 2, numpy 2")
 
 
+@pytest.mark.slow
 def test_a_machine_that_joins_with_other_versions_ends_the_race(
     cluster: Cluster, tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +432,7 @@ def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> N
     assert Needs(memory=4).room({"CPU": 16, "memory": 13e9}) == 3
 
 
+@pytest.mark.slow
 def test_a_suite_runs_side_by_side_and_finds_the_same(cluster: Cluster, tmp_path: Path, alone: None) -> None:
     plans = suite_plans("digits,tailed", "adam,momentum", preset="small")
     engine, both = engines.Ray(cluster.address), threading.Barrier(2, timeout=60)
@@ -436,6 +445,7 @@ def test_a_suite_runs_side_by_side_and_finds_the_same(cluster: Cluster, tmp_path
     assert there == here
 
 
+@pytest.mark.slow
 def test_of_races_side_by_side_one_that_fails_ends_all(cluster: Cluster, own: Path, alone: None) -> None:
     engine = engines.Ray(cluster.address)
     plans = [

@@ -70,6 +70,7 @@ def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:
     assert loss["tasks"]["loss"]["regrets"] == pytest.approx({"a": 0, "b": 3}), "a tenth of 2.0 is 0.2"
 
 
+@pytest.mark.slow
 def test_a_crossing_is_a_win_on_either_side_at_its_part_of_the_level() -> None:
     found = summed_up({name: raced(means) for name, means in MEANS.items()})
     crossed = {(pair["a"], pair["b"]): (pair["a_wins"], pair["b_wins"]) for pair in found["crossings"]}

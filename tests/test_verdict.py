@@ -164,6 +164,7 @@ def told(races: int, rng: np.random.Generator) -> float:
     return found / (10 * races)
 
 
+@pytest.mark.slow
 def test_equal_entries_seldom_win_and_a_better_one_is_told_quick() -> None:
     # 5 % and three standard errors of 100 races.
     assert false_wins(100, np.random.default_rng(5)) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)

@@ -259,6 +259,7 @@ def test_a_batch_far_below_the_noise_scale_is_named(batch_size: int, wanted: set
     assert ("below" in said.words) is (batch_size == 1)
 
 
+@pytest.mark.slow
 def test_an_adagrad_that_stalled_is_named_and_others_are_not() -> None:
     inputs = torch.ones(200, 1)
     task = line(inputs, torch.full((200,), 1_000.0), [0.0], epochs=20)  # far away: the gradient stays the same
@@ -483,6 +484,7 @@ def test_a_race_is_explained_once_and_kept(tmp_path: Any) -> None:
     assert "why" not in run(other, tmp_path / "race", engine).record
 
 
+@pytest.mark.slow
 def test_other_optimizers_and_networks_one_at_a_time_are_explained_too() -> None:
     plan = make_plan("digits", [ENTRIES["adam"], "muon"], trials=1, seeds=6, epochs=1)
     told = why(plan, run(plan, None, Local(1)), Local(1)).record["why"]
