@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES, _check
 from gradprix.race._plan import Plan
@@ -202,6 +203,74 @@ def test_conv_biases_and_batch_norm_of_a_users_model(tmp_path: Path) -> None:
     for size in (3, 2):
         parts = [every[i : i + size] for i in range(0, 6, size)]
         assert [outcome.to_json() for part in parts for outcome in run_lane(of, part)] == known
+
+
+IMAGES = """
+def model():
+    return nn.Sequential(
+        nn.Unflatten(-1, (1, 8, 8)),
+        *(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.SiLU()),
+        *(nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten()),
+        nn.Linear(20, 10),
+    )
+"""
+WORDS = """
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.norm, self.output = nn.Embedding(17, 6), nn.LayerNorm(6), nn.Linear(6, 10)
+
+    def forward(self, x):
+        return self.output(self.norm(self.embedding((x * 16).long())).mean(1))
+
+
+model = Reader
+"""
+TASK_FILE = """
+import gradprix as gp
+from torch import nn
+from torch.nn import functional
+
+{model}
+
+def data():
+    digits = gp.tasks.digits.loaded
+    return gp.Data(digits.inputs[:250], digits.targets[:250])
+
+
+accuracy = gp.Metric("accuracy", gp.tasks.accuracy, higher_is_better=True, margin=0.01)
+task = gp.Task("mine", model, functional.cross_entropy, accuracy, 0.1, data, batch_size=19, epochs=2)
+"""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(IMAGES, id="convolutions and batch norm"),
+        pytest.param(WORDS, id="embedding and layer norm", marks=pytest.mark.slow),
+    ],
+)
+def test_the_values_of_a_task_file_do_not_depend_on_processes_and_seeds(model: str, tmp_path: Path) -> None:
+    """Both decide how many models a stack holds."""
+    (tmp_path / "mine.py").write_text(TASK_FILE.format(model=model))
+    one, two, more = (
+        gp.race(
+            f"{tmp_path / 'mine.py'}:task",
+            "adam,momentum",
+            trials=2,
+            seeds=seeds,
+            engine=gp.engines.Local(processes),
+        ).record
+        for seeds, processes in ((6, 1), (6, 2), (9, 2))
+    )
+    assert one["plan"]["form"].startswith("stacked")
+    assert len({loss for entry in one["entries"] for loss in entry["losses"]}) == 12
+    for key in ("entries", "tried", "curves"):
+        assert one[key] == two[key]
+    for entry, wider in zip(one["entries"], more["entries"], strict=True):
+        assert entry["tuned"] == wider["tuned"]
+        assert entry["losses"] == wider["losses"][:6]
+        assert entry["final"]["values"] == wider["final"]["values"][:6]
 
 
 def test_where_an_operation_is_not_known_every_size_is_checked_and_none_is_wider(
