@@ -9,6 +9,8 @@ os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")  # before torch is loaded: lane
 import pytest
 import torch
 
+from torch_helpers import default_dtype_restored
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
@@ -25,7 +27,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Default dtype float64, in which agreement with torch is judged."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    with default_dtype_restored():
+        torch.set_default_dtype(torch.float64)
+        yield
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    """Either default dtype of torch."""
+    with default_dtype_restored():
+        torch.set_default_dtype(request.param)
+        yield request.param

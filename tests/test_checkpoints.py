@@ -67,14 +67,6 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
-def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(request.param)
-    yield request.param
-    torch.set_default_dtype(before)
-
-
 class Run:
     """A model of two groups with its optimizer."""
 
@@ -175,12 +167,14 @@ def assert_near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(("name", "given"), TABLE)
-def test_a_checkpoint_goes_every_way(name: str, given: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_checkpoint_goes_every_way(
+    name: str, given: dict[str, Any], default_dtype: torch.dtype, tmp_path: Path
+) -> None:
     modules = (torch.optim, optim)
     sources = {module: Run(module, name, **given).steps(3) for module in modules}
     for target in (name, *filter(None, [BOTH.get(name)])):
         same = {key: value for key, value in given.items() if target != "AdamW" or key != "decoupled_weight_decay"}
-        for i, route in enumerate(ROUTES if dtype is torch.float64 else (directly, flattened)):
+        for i, route in enumerate(ROUTES if default_dtype is torch.float64 else (directly, flattened)):
             options = {} if route in WHOLE else same
             expected = None
             for j, (a, b) in enumerate((a, b) for a in modules for b in modules):
@@ -198,7 +192,7 @@ CAPTURABLE = [name for name in OPTIONS if name not in ("SGD", "Adagrad")]
     ("name", "given"),
     [*((name, {}) for name in OPTIONS), *((name, {"capturable": True}) for name in CAPTURABLE)],
 )
-def test_the_groups_of_a_new_optimizer_are_torchs(name: str, given: dict[str, Any], dtype: torch.dtype) -> None:
+def test_the_groups_of_a_new_optimizer_are_torchs(name: str, given: dict[str, Any], default_dtype: torch.dtype) -> None:
     theirs, ours = (Run(module, name, **given).optimizer for module in (torch.optim, optim))
     assert schema(ours) == schema(theirs)
     assert ours.defaults == theirs.defaults

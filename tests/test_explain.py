@@ -36,6 +36,7 @@ from gradprix.rules import Rule
 from gradprix.show import _explained
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks._seeds import stream
+from torch_helpers import default_dtype_restored
 
 ON_POINTS = [r for r in rules.ALL.values() if not r.of_matrices]
 SURFACES = list(LANDSCAPES)
@@ -43,9 +44,8 @@ SURFACES = list(LANDSCAPES)
 
 @pytest.fixture(autouse=True)
 def _double() -> Any:
-    before = torch.get_default_dtype()
-    yield
-    torch.set_default_dtype(before)
+    with default_dtype_restored():
+        yield
 
 
 @pytest.mark.parametrize("which", ON_POINTS, ids=lambda r: r.name)

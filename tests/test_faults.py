@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gradprix as gp
-from gradprix.race import ENTRIES, TaskError
+from gradprix.race import ENTRIES, TaskError, make_plan
 from gradprix.race._trial import Outcome, Trial
 from gradprix.race.lanes._lane import run_lane
 from gradprix.race.lanes._network import Form
@@ -245,12 +245,15 @@ def failing_after(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[s
 FAILING: dict[str, tuple[dict[str, Any], str]] = {
     "model": ({"model": Counting}, "its model or loss fails with .* ValueError: too many steps .*test_faults.py, line"),
     "loss": ({"loss": choosy}, "its model or loss (in evaluation )?fails with .* ValueError: the loss is low"),
-    "metric": ({"score": strict}, "its metric fails with .*KeyError: 'too good'"),
+    "metric": ({"score": strict}, "its metric fails with (adam|minibatch) at .*KeyError: 'too good'"),
     "data": (
         {"data": lambda: gp.Data.of(Corrupt(), memory=0.0), "batch_size": 64},
         "reading its examples fails with .*OSError: image 500 is truncated",
     ),
-    "after": ({"after": failing_after}, "its after fails with .*learning rate .*ValueError: no picture"),
+    "after": (
+        {"after": failing_after},
+        "its after fails with (adam|minibatch) at learning rate .*ValueError: no picture",
+    ),
 }
 
 
@@ -260,6 +263,16 @@ def test_code_that_fails_in_a_worker_ends_the_race_with_one_sentence(kind: str) 
     with pytest.raises(TaskError, match=rf"task 'mine' cannot be raced: {says}") as caught:
         gp.race(task(**given), "adam,minibatch", **{**FEW, "epochs": 8})
     assert "\n" not in str(caught.value)
+
+
+def test_the_message_names_the_entry_and_not_its_rule() -> None:
+    def score(output: Tensor, target: Tensor) -> float:
+        raise KeyError("no score")
+
+    plan = make_plan(task(score=score), "momentum,minibatch")
+    for entry in plan.entries:
+        with pytest.raises(TaskError, match=f"its metric fails with {entry.name} at learning rate 0.1, seed"):
+            run_lane(plan.task, [plan.final_trial(entry, {"lr": 0.1}, 0)])
 
 
 # What fails because a network has diverged, has diverged

@@ -21,6 +21,7 @@ from gradprix.race.lanes._network import quiet
 from gradprix.race.lanes._program import STEADY
 from gradprix.tasks._seeds import fresh
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
+from torch_helpers import Square
 
 Model = Callable[[], nn.Module]
 Pair = [TRIALS[0], TRIALS[2]]
@@ -76,20 +77,6 @@ def without_warning(make: Callable[[], nn.Module]) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make()
-
-
-class Square(torch.autograd.Function):
-    """As functions of autograd were written before `setup_context`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return 2 * x * g
 
 
 class Split(torch.autograd.Function):

@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -347,6 +348,39 @@ def test_a_stack_trains_as_a_plain_loop_does(kind: str) -> None:
 
 def test_a_loss_may_draw_noise() -> None:
     compare(task(MODELS["linear"], noisy), Form())
+
+
+def gaussian(output: Tensor, target: Tensor, **given: Any) -> Tensor:
+    return functional.gaussian_nll_loss(output[:, 0], target.double(), functional.softplus(output[:, 1]), **given)
+
+
+def gaussian_of_ten(output: Tensor, target: Tensor, variance: Callable[[Tensor], Tensor], **given: Any) -> Tensor:
+    means, logits = output[:, 1:], output[:, :1]
+    return functional.gaussian_nll_loss(
+        means, functional.one_hot(target, 10)[:, 1:].double(), variance(logits), **given
+    )
+
+
+GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": partial(gaussian, reduction="sum"),
+    "sum, full": partial(gaussian, reduction="sum", full=True),
+    "sum, variances below the bound": partial(gaussian, reduction="sum", eps=0.7),
+    "sum, one variance an example": partial(gaussian_of_ten, reduction="sum", variance=lambda v: 0.1 + v.exp()),
+    "sum, one variance an example, flat": partial(
+        gaussian_of_ten, reduction="sum", variance=lambda v: 0.1 + v.exp().squeeze(1)
+    ),
+    "mean": gaussian,
+    "none": lambda output, target: gaussian(output, target, reduction="none").square().mean(),
+    "module": lambda output, target: nn.GaussianNLLLoss(full=True, reduction="sum")(
+        output[:, 0], target.double(), output[:, 1].exp()
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GAUSSIAN)
+def test_gaussian_losses_train_as_in_a_plain_loop(kind: str) -> None:
+    of = task(MODELS["linear"], lambda output, target: 0.1 * GAUSSIAN[kind](output, target))
+    compare(of, Form())
 
 
 @pytest.mark.parametrize("kind", [*APART, "dropout", "batch norm", "dictionary"])

@@ -13,19 +13,9 @@ from torch.nn import functional
 import gradprix as gp
 from gradprix.race._check import check
 from test_models import Of, plan, rows
+from torch_helpers import Square
 
 INTERNAL = ("vmap:", "vmap over", "functorch", "atch over", "NYI", "C++", "https:", "lease", "not implemented")
-
-
-class Square(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * g
 
 
 square = Square.apply

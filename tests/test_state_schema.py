@@ -1,6 +1,5 @@
 """The state in memory: the keys, dtypes and entries that torch's class of the same name keeps."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,14 +8,6 @@ import torch
 from gradprix import optim
 
 COUNTED = ["Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
-
-
-@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
-def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(request.param)
-    yield request.param
-    torch.set_default_dtype(before)
 
 
 def step_once(optimizer: torch.optim.Optimizer) -> Any:

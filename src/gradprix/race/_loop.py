@@ -144,6 +144,6 @@ def _said(loop: Loop, trial: Trial, error: Exception) -> str:
     if isinstance(trial.rule, Anyone) and (explained := explain_optimizer_error(error)) != first_line(error):
         what = explained
     return (
-        f"{loop.name} failed with {trial.rule.name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "
+        f"{loop.name} failed with {trial.entry_name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "
         f"{what} ({frame.filename}:{frame.lineno})"
     )

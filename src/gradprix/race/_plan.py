@@ -104,7 +104,8 @@ class Plan:
     def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, judged: bool) -> Trial:
         size = point.get("batch_size", self.batch_size(entry))
         schedule = point.get("schedule", self.task.schedule)
-        return Trial(entry.rule, entry.values(**point), seed, size, self.task.epochs, schedule, judged)
+        epochs, values = self.task.epochs, entry.values(**point)
+        return Trial(entry.rule, values, seed, size, epochs, schedule, judged, entry.name)
 
     def batch_size(self, entry: Entry) -> int:
         """Examples a step of an entry, unless it is tuned; 0 for all."""

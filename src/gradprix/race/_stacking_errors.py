@@ -4,10 +4,8 @@ import re
 import traceback
 from pathlib import Path
 
-import torch
-
-import gradprix
 from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.user_code import find_users_frame
 
 READS = (
     "it reads numbers out of tensors (.item(), float(), .tolist(), .numpy()), which differ from network to network: "
@@ -85,13 +83,6 @@ def explain(error: BaseException) -> str:
             reason = "it has an operation that cannot be stacked"
         else:
             return first_line(error)
-    return reason + _place(frames)
-
-
-def _place(frames: traceback.StackSummary) -> str:
-    """Return the last line of code outside of torch and gradprix, or the last of torch's modules."""
-    libraries = [str(Path(package.__file__ or "").parent) for package in (torch, gradprix)]
-    own = [f for f in frames if not f.filename.startswith(("<", *libraries))]
-    if own:
-        return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
-    return ""
+    if frame := find_users_frame(error, or_package=True):
+        reason += f" ({Path(frame.filename).name}, line {frame.lineno}: {frame.line})"
+    return reason

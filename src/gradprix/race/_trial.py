@@ -16,7 +16,7 @@ from ._anyone import Anyone
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Everything that a run's numbers depend on, besides the task.
+    """Everything that a run's numbers depend on, besides the task; and the name of its entry, for messages.
 
     Args:
         rule: what steps the weights.
@@ -26,6 +26,7 @@ class Trial:
         epochs: passes over the training examples; a number below 1 is a part of one.
         schedule: how the learning rate goes.
         judged: whether the test examples are scored (once, after the last step).
+        entry: the name of the entry that the run belongs to, on which no number depends; the rule's when empty.
     """
 
     rule: Rule | Anyone
@@ -35,6 +36,12 @@ class Trial:
     epochs: float
     schedule: str
     judged: bool
+    entry: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """The name of the entry as the user wrote it, or of the rule."""
+        return self.entry or self.rule.name
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class _Beside:
         """Find a module in the folders, or in a package that is in them."""
         if path is None and name in sys.stdlib_module_names:
             return None
-        where = list(self.folders) if path is None else [each for each in path if _is_in(each, self.folders)]
+        where = list(self.folders) if path is None else [each for each in path if is_in(each, self.folders)]
         spec = PathFinder.find_spec(name, where) if where else None
         if spec is None or spec.loader is None:  # a folder alone: a package elsewhere goes before it
             return None
@@ -153,7 +153,7 @@ def load_module(name: str) -> ModuleType:
         spec = None
     packages = [] if spec is None else list(spec.submodule_search_locations or ())
     place = packages[0] if packages else None if spec is None else spec.origin
-    if place is None or not _is_users(place):
+    if place is None or not is_users_path(place):
         return importlib.import_module(name)
     return _load(name, [str(Path(place).parent)], lambda: importlib.import_module(name))
 
@@ -199,10 +199,10 @@ def text_of(kind: type) -> str | None:
     return None
 
 
-def _is_users(path: str) -> bool:
+def is_users_path(path: str) -> bool:
     """Whether a path is neither the standard library's, nor an installed package's, nor ours."""
     libraries = (os.path.dirname(os.__file__), str(Path(__file__).parents[1]))
-    is_installed = bool({"site-packages", "dist-packages"} & set(Path(path).parts)) or _is_in(path, libraries)
+    is_installed = bool({"site-packages", "dist-packages"} & set(Path(path).parts)) or is_in(path, libraries)
     return path not in ("built-in", "frozen") and not is_installed
 
 
@@ -262,7 +262,7 @@ def _modules_of(folders: Sequence[str]) -> dict[str, ModuleType]:
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and _is_in(file, folders) and _is_users(file):
+        if isinstance(file, str) and file.endswith(".py") and is_in(file, folders) and is_users_path(file):
             found[name] = module
     for name in ("__main__", "__mp_main__"):
         found.pop(name, None)
@@ -275,7 +275,7 @@ def _of_other_folders(folders: Sequence[str]) -> dict[str, ModuleType]:
         name: module
         for each in _LOADED.values()
         for name, module in each.modules.items()
-        if module is not each.module and sys.modules.get(name) is module and not _is_in(str(module.__file__), folders)
+        if module is not each.module and sys.modules.get(name) is module and not is_in(str(module.__file__), folders)
     }
     tops = {name.partition(".")[0] for name in others}
     here = {
@@ -335,6 +335,7 @@ def _is_newer(path: str) -> bool:
         return True
 
 
-def _is_in(path: str, folders: Iterable[str]) -> bool:
+def is_in(path: str, folders: Iterable[str | Path]) -> bool:
+    """Whether a path is one of some folders, or in one of them."""
     path = str(path)
     return any(path == each or path.startswith(each.rstrip(os.sep) + os.sep) for each in map(str, folders))

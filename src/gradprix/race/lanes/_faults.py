@@ -1,9 +1,7 @@
 """Errors of a task's own code while its networks train: told from divergence, and put in words."""
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from gradprix.tasks import Task
 from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.user_code import users_line
 
 from .._trial import Trial
-
-LIBRARIES = {"site-packages", "dist-packages"}
-OURS = Path(__file__).parents[2]
 
 
 class NanWatch(TorchDispatchMode):
@@ -71,13 +67,13 @@ def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception)
     """
     if isinstance(error, TaskError):
         return error
-    names = " or ".join(dict.fromkeys(trial.rule.name for trial in trials))
+    names = " or ".join(dict.fromkeys(trial.entry_name for trial in trials))
     whose = f"with {names}"
     if len({trial.key for trial in trials}) == 1 and "lr" in trials[0].values:
         whose += f" at learning rate {trials[0].values['lr']:g}, seed {trials[0].seed}"
     made = TaskError(
         f"task {task.name!r} cannot be raced: {what} fails {whose}: {type(error).__name__}: {first_line(error)}"
-        f"{f' ({line})' if (line := _users_line(error)) else ''}."
+        f"{f' ({line})' if (line := users_line(error)) else ''}."
     )
     made.__cause__ = error
     return made
@@ -88,18 +84,9 @@ def describe_error(error: Exception) -> str:
     said, kind = first_line(error), type(error).__name__
     spoken = isinstance(error, ValueError | RuntimeError | TypeError | OSError | ImportError) or said == kind
     about = [] if spoken else [kind]
-    if line := _users_line(error):
+    if line := users_line(error):
         about.append(line)
     return f"{said} ({', '.join(about)})" if about else said
-
-
-def _users_line(error: Exception) -> str:
-    """Return the line of the user's own code that failed."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_file() and not LIBRARIES & set(path.parts) and not path.is_relative_to(OURS):
-            return f"{path.name}, line {frame.lineno}"
-    return ""
 
 
 def _has_nan(leaves: Iterable[Any]) -> bool:

@@ -1,0 +1,37 @@
+"""The line of the user's own code in a traceback."""
+
+import traceback
+from pathlib import Path
+
+import torch
+
+from ._user_modules import is_in, is_users_path
+
+TORCH, GRADPRIX = Path(torch.__file__).parent, Path(__file__).parents[1]
+
+
+def find_users_frame(error: BaseException, *, or_package: bool = False) -> traceback.FrameSummary | None:
+    """Return the innermost frame of the user's own code in a traceback.
+
+    Frames without a source, as of generated and compiled code, do not count.
+
+    Args:
+        error: an exception that was raised.
+        or_package: if there is no such frame, return the innermost one outside of torch and gradprix, which is of an
+            installed package or the standard library.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.line and not f.filename.startswith("<")]
+    users = [frame for frame in frames if is_users_path(frame.filename)]
+    if or_package and not users:
+        users = [frame for frame in frames if not is_in(frame.filename, (TORCH, GRADPRIX))]
+    return users[-1] if users else None
+
+
+def users_line(error: BaseException) -> str:
+    """Return the file and the number of the innermost line of the user's own code; empty if there is none.
+
+    Args:
+        error: an exception that was raised.
+    """
+    frame = find_users_frame(error)
+    return "" if frame is None else f"{Path(frame.filename).name}, line {frame.lineno}"
