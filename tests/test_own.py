@@ -137,6 +137,8 @@ def bad(how: str) -> Callable[..., Any]:
         match how:
             case "raises":
                 raise RuntimeError("no such file")
+            case "raises in torch":
+                nn.Linear(2, 1)(torch.ones(3))
             case "nothing":
                 return iter(())
             case "number":
@@ -155,6 +157,7 @@ def bad(how: str) -> Callable[..., Any]:
     ("how", "says"),
     [
         ("raises", r"own failed with adam, lr = .*: RuntimeError: no such file \(.*test_own.py:\d+\)"),
+        ("raises in torch", r"own failed with adam, lr = .*: RuntimeError: mat1 .* \(.*test_own.py:\d+\)"),
         ("nothing", "own yields nothing"),
         ("number", "own returns 3.0: it must yield"),
         ("no valid", '"valid"'),

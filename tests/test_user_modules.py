@@ -90,6 +90,13 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert random.random() < 1
 
 
+def test_a_file_that_fails_in_a_library_as_it_is_loaded_is_told_its_own_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import json\nsettings = json.loads('{')\n")
+    with pytest.raises(ValueError, match=r"fails as it is loaded: JSONDecodeError: .* \(.*mine.py:2\)"):
+        make_plan(f"{file}:task", "adam,sgd")
+
+
 @pytest.mark.parametrize("name", ["torch.py", "iris.v2.py"])
 def test_the_command_races_a_file_of_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(TASK)

@@ -12,6 +12,7 @@ from gradprix.rules import Rule
 from gradprix.tasks._loop import Loop
 from gradprix.tasks._seeds import Luck
 from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.user_code import find_users_frame
 
 from ._anyone import Anyone
 from ._entry import arguments
@@ -139,7 +140,7 @@ def _lost(made: list[torch.optim.Optimizer]) -> bool:
 
 
 def _said(loop: Loop, trial: Trial, error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frame = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
     what = f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
     if isinstance(trial.rule, Anyone) and (explained := explain_optimizer_error(error)) != first_line(error):
         what = explained

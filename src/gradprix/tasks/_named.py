@@ -10,6 +10,7 @@ from typing import Any
 from . import _charlm, _diamonds, _digits, _generate, _mnist, _segment, _sentiment, _tailed, _translate
 from ._task import Task, first_line
 from ._user_modules import load_file, load_module
+from .user_code import find_users_frame
 
 Make = Callable[[str, Path | None], Task]
 """What makes a built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
@@ -107,7 +108,7 @@ def imported(place: str) -> Any:
     except SyntaxError as error:
         raise ValueError(f"{place}: line {error.lineno} is not Python: {error.msg}.") from error
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        last = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{place} fails as it is loaded: {what} ({last.filename}:{last.lineno}).") from error
     if not hasattr(module, name):
