@@ -1,6 +1,7 @@
 """Where lanes run: processes that may die, memory that may be short, a width that is measured once."""
 
 import contextlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -26,6 +27,14 @@ def trials(count: int, epochs: int = 3) -> list[Trial]:
     return [Trial(entry.rule, entry.values(1e-3 * (1 + i)), 1, 32, epochs, "cosine", True) for i in range(count)]
 
 
+def is_at_work(child: psutil.Process) -> bool:
+    """A worker that is a new interpreter and imports, or the fork of a server, which has imported, and has begun."""
+    command, seconds = " ".join(child.cmdline()), child.cpu_times().user
+    if "fork_server" in command:
+        return child.ppid() != os.getpid() and seconds > 0.05
+    return "loky" in command and seconds > 1.5
+
+
 class Killer(threading.Thread):
     """Kills worker processes as they appear."""
 
@@ -37,7 +46,7 @@ class Killer(threading.Thread):
         while self.killed < self.most and not self.over.is_set():
             for child in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it may be gone by now
-                    if "loky" in " ".join(child.cmdline()) and child.cpu_times().user > 1.5:
+                    if is_at_work(child):
                         child.kill()
                         self.killed += 1
                         break

@@ -170,6 +170,12 @@ def sources() -> tuple[Source, ...]:
     return tuple(current[name] for name in sorted(current))
 
 
+def base_path() -> list[str]:
+    """Return `sys.path` without the folders that were appended to it for the user's files."""
+    with _LOCK:
+        return [folder for folder in sys.path if folder not in _ADDED]
+
+
 def install(sent: Iterable[Source]) -> None:
     """Have names lead to the modules that another process has loaded."""
     for source in sent:

@@ -19,12 +19,15 @@ from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from gradprix.tasks._user_modules import Source, install, sources
 
+from . import _fork_server
 from ._engine import WorkerError
+from ._fork_server import INTERVAL, ForkContext, ForkedProcess, end_children, get_server
 
 IDLE = 60.0
 """Seconds after which a worker without work ends."""
 SAFE = {"PYTHONSAFEPATH": "1"}
 """Has Python not take a user's torch.py or random.py in the working directory for the module of that name."""
+CONTEXT = ForkContext()
 DAEMONIC = (
     "a race trains in processes of its own, which a daemonic process, such as a worker of multiprocessing.Pool, cannot "
     "start. Run it from a process with daemon=False, or in a concurrent.futures.ProcessPoolExecutor or a thread."
@@ -41,10 +44,12 @@ def workers(processes: int) -> Any:
         raise WorkerError(DAEMONIC)
     # Where modules are found, too: another environment means other processes, so that what is new is found.
     given = os.getpid(), *own_settings()
+    environment = start_environment()
+    get_server(ForkedProcess.group, environment)  # here Ctrl-C is heard while it starts
     with _deaf():
         _start_trackers()
         executor = get_reusable_executor(
-            processes, timeout=IDLE, env=start_environment(), initializer=_get_ready, initargs=given
+            processes, CONTEXT, timeout=IDLE, env=environment, initializer=_get_ready, initargs=given
         )
         executor.submit(int)  # it starts them
     _end_at_exit()
@@ -95,13 +100,14 @@ def _deaf() -> Iterator[None]:
 def _start_trackers() -> None:
     """Start the processes that remove the semaphores of killed processes, so that they do it without a warning."""
     wanted = {**SAFE, "PYTHONWARNINGS": "ignore"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        resource_tracker.ensure_running()
-        loky_tracker.ensure_running()
-    finally:
-        _set_environment(before)
+    with _fork_server.ENVIRONMENT:
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            resource_tracker.ensure_running()
+            loky_tracker.ensure_running()
+        finally:
+            _set_environment(before)
 
 
 def _set_environment(variables: Mapping[str, str | None]) -> None:
@@ -116,21 +122,32 @@ def _get_ready(parent: int, start_method: str | None, own: Mapping[str, str | No
     """Import, in all workers at once, what the first job would; that pickle asks for this function has done it.
 
     Args:
-        parent: the process without which there is nothing to work for.
+        parent: the process without which there is nothing to work for. The worker may be the fork of another.
         start_method: how it starts processes of its own; None for the system's way.
         own: variables of its environment that were changed for the start alone.
         modules: those of the user's files; others mean other processes, so that nothing earlier is left of them.
     """
+    starter = os.getppid()
 
     def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            racing = psutil.Process(parent)
+            while os.getppid() == starter and _is_alive(racing):
+                time.sleep(INTERVAL)
         end_children()
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # memory that a worker keeps is meant, and is no leak
     prepare_for_users_code(start_method, own, modules)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Return whether a process has not ended; another one with its number is not taken for it."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:
+        return True
 
 
 def prepare_for_users_code(start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]) -> None:
@@ -164,14 +181,6 @@ class _AboveProgress:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def end_children() -> None:
-    """End all processes that this one has started, and those that they have."""
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
 
 
 _ENDED = threading.Lock()
