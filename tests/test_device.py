@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradprix import _device, optim, rules, tasks
+from gradprix import optim, rules, tasks
 from gradprix.explain._watch import watch
 from gradprix.kernels import Stacked, _stacked
 from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, _check, make_plan, run
@@ -29,6 +29,7 @@ from gradprix.race.lanes._network import Form, quiet
 from gradprix.race.lanes._noise import Drawing, Noise
 from gradprix.rules import log
 from gradprix.tasks._fingerprint import fingerprint
+from gradprix.utils import devices
 from pretended import Gpu, There, pretended
 from test_kernels import CASES, IDS, gradient
 from test_models import APART, MODELS, TRIALS, task
@@ -322,9 +323,9 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_do() -> None:
 
 
 def test_only_one_of_many_devices_that_are_there(gpu: Gpu) -> None:
-    _device.require("meta:0")
+    devices.require("meta:0")
     with pytest.raises(ValueError, match="device = 'meta:3': torch .* sees meta:0 where networks are trained"):
-        _device.require("meta:3")
+        devices.require("meta:3")
 
 
 def test_a_training_loop_decides_itself() -> None:

@@ -56,10 +56,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradprix import engines, explain, kernels, optim, rules, show, tasks
-    from gradprix.race import Entry, Result, load, race
-    from gradprix.rules import Rule, State, choice, log, one_minus, rule
-    from gradprix.tasks import Data, Loop, Metric, Task, schedule
+    from . import engines, explain, kernels, optim, rules, show, tasks
+    from .race import Entry, Result, load, race
+    from .rules import Rule, State, choice, log, one_minus, rule
+    from .tasks import Data, Loop, Metric, Task, schedule
 
 
 def __getattr__(name: str) -> Any:

@@ -32,9 +32,9 @@ def claims(
 
     Each claim is an experiment whose rule of decision was fixed before it was run. Some hold, some do not.
     """
-    from gradprix.cli import usage
-    from gradprix.explain.claims import ALL, named, run
-    from gradprix.show._console import console
+    from .cli import usage
+    from .explain.claims import ALL, named, run
+    from .show._console import console
 
     with usage(ValueError):
         chosen = [named(name) for name in ids or ALL]
@@ -79,7 +79,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from gradprix.explain.claims import counted
+    from .explain.claims import counted
 
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:

@@ -19,10 +19,10 @@ def explain(
     html: Annotated[Path | None, typer.Option(help="Write a page that stands alone, too.", metavar="FILE")] = None,
 ) -> None:
     """Say what an optimizer does: its equations in words, its source, and what to watch, measured on its rule."""
-    from gradprix.cli import usage
-    from gradprix.explain import subject
-    from gradprix.show import _console, _explained
-    from gradprix.show._report import put
+    from .cli import usage
+    from .explain import subject
+    from .show import _console, _explained
+    from .show._report import put
 
     with usage(ValueError, TypeError, OSError):
         found = _explained.explained(subject(name), dict(map(_setting, settings or ())))

@@ -11,7 +11,7 @@ from ._flags import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
 from ._streams import echo_json
 
 if TYPE_CHECKING:
-    from gradprix.race import Engine, Plan, Result
+    from .race import Engine, Plan, Result
 
 WHO, MUCH, JUDGED = "Who races, and what is tuned", "How much of it", "How it is judged"
 
@@ -148,9 +148,9 @@ def race(
 
     The same command again finishes what is missing and repeats nothing.
     """
-    from gradprix import engines
-    from gradprix.cli import usage
-    from gradprix.race import (
+    from . import engines
+    from .cli import usage
+    from .race import (
         EngineError,
         JournalError,
         MemoryTooSmallError,
@@ -164,8 +164,8 @@ def race(
         progress,
         run,
     )
-    from gradprix.race._progress import PATIENCE
-    from gradprix.show import _console
+    from .race._progress import PATIENCE
+    from .show import _console
 
     with usage(ValueError, TypeError):
         made = make_plan(
@@ -189,7 +189,7 @@ def race(
         )
         where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         if explain_:
-            from gradprix.explain import explainable
+            from .explain import explainable
 
             explainable(made)
     folder = out or Path("runs") / os.fsdecode(made.task.name.encode())  # whatever encoding the system has for files
@@ -225,7 +225,7 @@ def race(
 
 def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
     """The race with why it came out so; as it was where its networks cannot be looked into, and what was wrong."""
-    from gradprix.explain import why
+    from .explain import why
 
     if sys.stderr.isatty():
         typer.echo("Training five final runs of each once more, and looking into them ...", err=True)
@@ -239,8 +239,8 @@ def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
 
 def finish(result: "Result", as_json: bool) -> None:
     """Write the report, then print the answer."""
-    from gradprix.cli import usage
-    from gradprix.show import _console, write_report
+    from .cli import usage
+    from .show import _console, write_report
 
     with usage(OSError):
         write_report(result)

@@ -45,13 +45,13 @@ def suite(
 
     The same command again finishes what is missing and repeats nothing.
     """
-    from gradprix import engines
-    from gradprix.cli import usage
-    from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
-    from gradprix.race import suite as race_all
-    from gradprix.race._progress import PATIENCE
-    from gradprix.show import _console, suite_page, write_report
-    from gradprix.show._report import put
+    from . import engines
+    from .cli import usage
+    from .race import WorkerError, estimate, load, measured, progress, suite_plans
+    from .race import suite as race_all
+    from .race._progress import PATIENCE
+    from .show import _console, suite_page, write_report
+    from .show._report import put
 
     with usage(ValueError, TypeError):
         where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from gradprix import _app_command, _data_command, _signals, _streams
-from gradprix._claims_command import claims
-from gradprix._explain_command import explain
-from gradprix._race_command import finish, race
-from gradprix._streams import Command, echo
-from gradprix._suite_command import suite
+from . import _app_command, _data_command, _signals, _streams
+from ._claims_command import claims
+from ._explain_command import explain
+from ._race_command import finish, race
+from ._streams import Command, echo
+from ._suite_command import suite
 
 app = typer.Typer(
     name="gradprix",
@@ -42,7 +42,7 @@ def usage(*mistakes: type[Exception]) -> Iterator[None]:
 def version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
-        from gradprix import __version__
+        from . import __version__
 
         typer.echo(f"gradprix {__version__}")
         raise typer.Exit
@@ -67,7 +67,7 @@ def list_(
     ] = None,
 ) -> None:
     """List the optimizers and tasks there are, or which optimizers to try first on a problem, with the evidence."""
-    from gradprix.show import _console
+    from .show import _console
 
     if problem is not None:
         with usage(ValueError):
@@ -108,12 +108,12 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Show a finished race again, and write its report anew."""
-    from gradprix.race import JournalError, load
+    from .race import JournalError, load
 
     with usage(JournalError, FileNotFoundError):
         result = load(folder)
     if png:
-        from gradprix.show import write_picture
+        from .show import write_picture
 
         with usage(ValueError, OSError):
             write_picture(result)
@@ -127,7 +127,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to; the race's own folder by default.")] = None,
 ) -> None:
     """Write a finished race as tables: entries, verdict, trials, finals and curves."""
-    from gradprix.race import JournalError, load
+    from .race import JournalError, load
 
     with usage(JournalError, FileNotFoundError, ValueError, OSError):
         for file in load(folder).export(to, out):

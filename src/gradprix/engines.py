@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from gradprix.race.engines._connect import EngineError
-from gradprix.race.engines._engine import Engine, WorkerError
-from gradprix.race.engines._local import Local
-from gradprix.race.engines._ray import Ray
+from .race.engines._connect import EngineError
+from .race.engines._engine import Engine, WorkerError
+from .race.engines._local import Local
+from .race.engines._ray import Ray
 
 __all__ = ["Engine", "EngineError", "Local", "Ray", "WorkerError", "named"]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradprix._device import CPU, placed
 from gradprix.kernels import Stacked
 from gradprix.race._trial import Outcome, Trial
 from gradprix.race.lanes._lane import Lane
@@ -15,6 +14,7 @@ from gradprix.race.lanes._network import Form, quiet
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 from gradprix.tasks._schedule import count_steps
+from gradprix.utils.devices import CPU, placed
 
 from ._gain import gain, settles_below
 from ._looked import Looked

@@ -1,6 +1,6 @@
 """How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
 
-from gradprix._disk import cache_folder, put
+from gradprix.utils.files import cache_folder, put
 
 from ._column_sums import column_sums
 from ._compile import Kernel, kernel

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gradprix._disk import cache_folder, put
+from gradprix.utils.files import cache_folder, put
 
 from ._source import kernel_source
 from ._split import Split

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradprix._device import placed
 from gradprix.rules import Rule
+from gradprix.utils.devices import placed
 
 from ._compile import kernel
 from ._eager import start

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from gradprix._device import wait
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks._schedule import count_steps, passes
+from gradprix.utils.devices import wait
 
 from ._check import preflight
 from ._entries import ENTRIES

@@ -12,11 +12,11 @@ import joblib
 import torch
 from torch import Tensor
 
-from gradprix._device import CPU, found, free, placed, require, wait
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, home
 from gradprix.tasks._stream import Stream
 from gradprix.tasks._task import TaskError
+from gradprix.utils.devices import CPU, found, free, placed, require, wait
 
 from ._anyone import Anyone
 from ._check_loop import check_loop

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradprix._device import wait
 from gradprix.tasks import Task
+from gradprix.utils.devices import wait
 
 from ._trial import Trial
 from .lanes._lane import Lane

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
-from gradprix._device import placed, wait
 from gradprix.tasks import Metric, Task
 from gradprix.tasks._seeds import fresh
 from gradprix.tasks._task import called_with
+from gradprix.utils.devices import placed, wait
 
 from ._anyone import switch_mode
 from ._entry import Entry, arguments

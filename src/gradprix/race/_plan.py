@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from gradprix import __version__
-from gradprix._device import check_name
 from gradprix.rules import Axis, Choice, Log
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop
 from gradprix.tasks._schedule import count_steps, examples_a_pass, passes
+from gradprix.utils.devices import check_name
 
 from ._entry import Entry
 from ._search import Found, Scores, Wanted, searched

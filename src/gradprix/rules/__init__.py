@@ -10,20 +10,7 @@ from ._rule import AROUND, Rule, State, check, rule
 from ._sgd import sgd
 from ._sign import lion
 from ._space import Axis, Choice, Log, OneMinus, choice, log, one_minus
-from ._vocabulary import (
-    clip,
-    columns,
-    matmul,
-    maximum,
-    mean,
-    minimum,
-    norm,
-    rows,
-    sign,
-    sqrt,
-    transpose,
-    where,
-)
+from ._vocabulary import clip, columns, matmul, maximum, mean, minimum, norm, rows, sign, sqrt, transpose, where
 from ._whole import lamb, muon
 
 ALL: dict[str, Rule] = {

@@ -13,7 +13,7 @@ from typing import IO
 
 import filelock
 
-from gradprix._disk import cache_folder
+from gradprix.utils.files import cache_folder
 
 from ._download import download
 from ._files import DataError, Files

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .._plan import Plan, made_by, versions
+from gradprix.race._plan import Plan, made_by, versions
+
 from ._connect import EngineError, connect, found, job, ours
 from ._engine import WorkerError
 from ._parcel import Places, call, folders, packed, project, with_examples

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from gradprix._device import named
+from gradprix.race._entry import Entry
+from gradprix.race._loop import run_loop
+from gradprix.race._plan import Plan, made_by
+from gradprix.race._trial import Outcome, Trial
+from gradprix.race._trial import form as form_of
+from gradprix.race.lanes._lane import STACKED, run_lane
+from gradprix.race.lanes._network import Form
+from gradprix.race.lanes._width import Shape
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem
 from gradprix.tasks._schedule import count_steps
 from gradprix.tasks._task import TaskError, first_line
+from gradprix.utils.devices import named
 
-from .._entry import Entry
-from .._loop import run_loop
-from .._plan import Plan, made_by
-from .._trial import Outcome, Trial
-from .._trial import form as form_of
-from ..lanes._lane import STACKED, run_lane
-from ..lanes._network import Form
-from ..lanes._width import Shape
 from ._schedule import Part, Schedule, Work
 
 Watch = Callable[[float], None]

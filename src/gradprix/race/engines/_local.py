@@ -14,12 +14,12 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from gradprix.race._trial import Outcome, Trial
+from gradprix.race.lanes._network import Form
+from gradprix.race.lanes._width import Shape, shape
 from gradprix.tasks import Task
 from gradprix.tasks._loop import home
 
-from .._trial import Outcome, Trial
-from ..lanes._network import Form
-from ..lanes._width import Shape, shape
 from ._engine import Engine, Found, WorkerError, answered, train
 from ._fresh import FreshProcesses
 from ._processes import workers

@@ -14,11 +14,11 @@ from typing import Any, cast
 
 from cloudpickle import CloudPickler
 
+from gradprix.race._plan import versions
 from gradprix.tasks import Task
 from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
 from gradprix.tasks._user_modules import Source, install, sources
 
-from .._plan import versions
 from ._connect import EngineError
 from ._engine import answered
 

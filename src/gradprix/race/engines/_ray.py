@@ -11,14 +11,14 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from gradprix._device import free, named
+from gradprix.race._answer import counted
+from gradprix.race._plan import Plan
+from gradprix.race._trial import Trial
+from gradprix.race.lanes._network import Form
+from gradprix.race.lanes._width import Shape, shape
 from gradprix.tasks import Task
+from gradprix.utils.devices import free, named
 
-from .._answer import counted
-from .._plan import Plan
-from .._trial import Trial
-from ..lanes._network import Form
-from ..lanes._width import Shape, shape
 from ._cluster import SHARE, Cluster
 from ._connect import EngineError
 from ._engine import Engine, Found, WorkerError, train

@@ -5,9 +5,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from gradprix._device import free, placed
 from gradprix.tasks import Data
 from gradprix.tasks._stream import Stream
+from gradprix.utils.devices import free, placed
 
 THERE: WeakKeyDictionary[Data, dict[torch.device, Data]] = WeakKeyDictionary()
 """Copies of examples on devices: not with the examples themselves, which are part of what a task is."""

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.func import stack_module_state
 from torch.utils._pytree import tree_map
 
-from gradprix._device import CPU, placed
+from gradprix.race._after import kept
+from gradprix.race._trial import Outcome, Trial, form
 from gradprix.tasks import Task, schedule
 from gradprix.tasks._schedule import examples_a_pass, passes
 from gradprix.tasks._seeds import Luck, fresh, stream
 from gradprix.tasks._stream import Stream
+from gradprix.utils.devices import CPU, placed
 
-from .._after import kept
-from .._trial import Outcome, Trial, form
 from ._examples import near
 from ._faults import failed_on_nan, has_nan, task_error
 from ._gradient_mode import needs_gradients

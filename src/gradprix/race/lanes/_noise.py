@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradprix._device import CPU, placed
 from gradprix.tasks._seeds import Luck
+from gradprix.utils.devices import CPU, placed
 
 aten = torch.ops.aten
 TAG = torch.Tag.nondeterministic_seeded

@@ -18,10 +18,10 @@ from torch.func import functional_call, vmap
 from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from gradprix._device import CPU, placed
 from gradprix.tasks import Task
 from gradprix.tasks._seeds import Luck, fresh, luck
 from gradprix.tasks._task import called_with
+from gradprix.utils.devices import CPU, placed
 
 from ._noise import Noise
 from ._outputs import Output

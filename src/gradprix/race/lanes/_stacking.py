@@ -16,7 +16,7 @@ from torch import _VF, Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.nn import functional
 
-from gradprix._device import CPU
+from gradprix.utils.devices import CPU
 
 from ._bridge import Bridge, is_nested
 from ._convolution import convolution, pool, transposed

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gradprix.kernels import Stacked
+from gradprix.race._anyone import Anyone, switch_mode
+from gradprix.race._trial import Trial, form
 from gradprix.tasks._seeds import Luck, stream
 
-from .._anyone import Anyone, switch_mode
-from .._trial import Trial, form
 from ._noise import lent
 
 

@@ -16,16 +16,16 @@ from typing import Any
 
 import psutil
 
-from gradprix._device import free, named, wait
 from gradprix.kernels import cache_folder, put
+from gradprix.race._first_step import known_first_step, measure_first_step
+from gradprix.race._plan import versions
+from gradprix.race._trial import Trial
+from gradprix.race._trial import form as form_of
 from gradprix.tasks import Task
 from gradprix.tasks._schedule import count_steps
 from gradprix.tasks._stream import Stream
+from gradprix.utils.devices import free, named, wait
 
-from .._first_step import known_first_step, measure_first_step
-from .._plan import versions
-from .._trial import Trial
-from .._trial import form as form_of
 from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
 from ._network import Form, Together, quiet
 from ._sizes import capacities

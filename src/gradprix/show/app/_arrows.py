@@ -7,9 +7,9 @@ from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
 from gradprix.rules._formula import symbol
+from gradprix.show._style import COLOURS, finish
+from gradprix.show._style import plain as rounded
 
-from .._style import COLOURS, finish
-from .._style import plain as rounded
 from ._marks import HEIGHT, LEGEND, ground, look, minima
 from ._run import Numbers
 from ._terms import Step

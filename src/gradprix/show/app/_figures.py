@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from plotly import graph_objects as go
 
-from .._style import COLOURS, SYMBOLS, finish, powers
-from .._style import plain as rounded
+from gradprix.show._style import COLOURS, SYMBOLS, finish, powers
+from gradprix.show._style import plain as rounded
+
 from ._marks import HEIGHT, LEGEND, Hill, framed, ground, heads, line_of, look, minima, trail, until, whole, xy
 from ._run import LATTICE, Ends, Run
 

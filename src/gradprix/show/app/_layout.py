@@ -5,8 +5,8 @@ from typing import Any
 from dash import Dash, dcc, html
 
 from gradprix.explain import claims
+from gradprix.show._style import CSS
 
-from .._style import CSS
 from . import _claims, _controls, _landscape, _race, _step
 from ._state import TABS
 

@@ -6,9 +6,9 @@ import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
+from gradprix.show._style import COLOURS, DASHES, SYMBOLS
+from gradprix.show._style import plain as rounded
 
-from .._style import COLOURS, DASHES, SYMBOLS
-from .._style import plain as rounded
 from ._run import Numbers, floor
 from ._state import RACERS
 

@@ -13,8 +13,8 @@ from plotly import graph_objects as go
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
+from gradprix.show._style import COLOURS, SYMBOLS, finish, padded, powers
 
-from .._style import COLOURS, SYMBOLS, finish, padded, powers
 from ._controls import aria, choice, field, text
 from ._landscape import graph
 from ._races import Progress, Races

@@ -1,0 +1,1 @@
+"""Devices and files: what several packages need and no package owns."""
