@@ -7,7 +7,7 @@ import argparse
 import json
 
 from _made import made_by
-from gradprix._claims_command import watched
+from gradprix.cli._claims import watched
 from gradprix.explain.claims import ALL, RESULTS, committed, run
 
 

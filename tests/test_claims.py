@@ -218,11 +218,11 @@ def test_one_claim_is_shown_with_all_there_is_to_know() -> None:
 
 
 def test_all_are_shown_a_row_each_with_verdicts_counted(quick: dict[str, dict[str, Any]]) -> None:
-    from gradprix import _claims_command
+    from gradprix.cli import _claims
     from gradprix.show._console import console
 
     with (shown := console()).capture() as capture:
-        shown.print(_claims_command.summary(list(quick.values())))
+        shown.print(_claims.summary(list(quick.values())))
     text = capture.get()
     for name, record in quick.items():
         assert name in text

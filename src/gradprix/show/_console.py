@@ -9,12 +9,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradprix._streams import results
 from gradprix.race import ENTRIES, REPORT, Plan, Result
 from gradprix.race._answer import counted, listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks._named import MAKERS
+from gradprix.utils.streams import results
 
 from . import _page
 from ._evidence import evidence, first_choices

@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import _app_command, _data_command, _signals, _streams
-from ._claims_command import claims
-from ._explain_command import explain
-from ._race_command import finish, race
-from ._streams import Command, echo
-from ._suite_command import suite
+from gradprix.utils import streams
+from gradprix.utils.streams import Command, echo
+
+from . import _app, _data, _signals
+from ._claims import claims
+from ._explain import explain
+from ._race import finish, race
+from ._suite import suite
 
 app = typer.Typer(
     name="gradprix",
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(_data_command.app, name="data")
+app.add_typer(_data.app, name="data")
 
 
 @contextlib.contextmanager
@@ -42,7 +44,7 @@ def usage(*mistakes: type[Exception]) -> Iterator[None]:
 def version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
-        from . import __version__
+        from gradprix import __version__
 
         typer.echo(f"gradprix {__version__}")
         raise typer.Exit
@@ -67,7 +69,7 @@ def list_(
     ] = None,
 ) -> None:
     """List the optimizers and tasks there are, or which optimizers to try first on a problem, with the evidence."""
-    from .show import _console
+    from gradprix.show import _console
 
     if problem is not None:
         with usage(ValueError):
@@ -108,12 +110,12 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Show a finished race again, and write its report anew."""
-    from .race import JournalError, load
+    from gradprix.race import JournalError, load
 
     with usage(JournalError, FileNotFoundError):
         result = load(folder)
     if png:
-        from .show import write_picture
+        from gradprix.show import write_picture
 
         with usage(ValueError, OSError):
             write_picture(result)
@@ -127,7 +129,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to; the race's own folder by default.")] = None,
 ) -> None:
     """Write a finished race as tables: entries, verdict, trials, finals and curves."""
-    from .race import JournalError, load
+    from gradprix.race import JournalError, load
 
     with usage(JournalError, FileNotFoundError, ValueError, OSError):
         for file in load(folder).export(to, out):
@@ -135,14 +137,14 @@ def export(
 
 
 app.command(cls=Command)(suite)
-app.command("app", cls=Command)(_app_command.app)
+app.command("app", cls=Command)(_app.app)
 app.command(cls=Command)(explain)
 app.command(cls=Command)(claims)
 
 
 def main() -> None:
     """Run the command line."""
-    _streams.prepare()
+    streams.prepare()
     _signals.listen()
     try:
         app()
@@ -151,5 +153,5 @@ def main() -> None:
         code = end.code
     except KeyboardInterrupt:  # outside of what a user hears of
         code = 130
-    left = _streams.close()
+    left = streams.close()
     _signals.end_soon(_signals.exit_code(code if isinstance(code, int) else 1) if code else left)

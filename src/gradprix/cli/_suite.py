@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._flags import Address, Cpus, EngineName, Gpus, Memory, Processes
-from ._streams import echo_json
+from gradprix.utils.streams import echo_json
+
+from ._options import Address, Cpus, EngineName, Gpus, Memory, Processes
 
 PAGE, SUMMARY = "suite.html", "suite.json"
 
@@ -45,13 +46,14 @@ def suite(
 
     The same command again finishes what is missing and repeats nothing.
     """
-    from . import engines
-    from .cli import usage
-    from .race import WorkerError, estimate, load, measured, progress, suite_plans
-    from .race import suite as race_all
-    from .race._progress import PATIENCE
-    from .show import _console, suite_page, write_report
-    from .show._report import put
+    from gradprix import engines
+    from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
+    from gradprix.race import suite as race_all
+    from gradprix.race._progress import PATIENCE
+    from gradprix.show import _console, suite_page, write_report
+    from gradprix.show._report import put
+
+    from . import usage
 
     with usage(ValueError, TypeError):
         where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)

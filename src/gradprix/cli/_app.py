@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._streams import echo
+from gradprix.utils.streams import echo
 
 
 def app(
@@ -21,12 +21,12 @@ def app(
 
     The page is this machine's alone: nothing is fetched from outside and nothing is sent there.
     """
-    from .cli import usage
+    from . import usage
 
     if find_spec("dash") is None:
         typer.echo("gradprix: the app needs dash, which is not installed: pip install 'gradprix[app]'", err=True)
         raise typer.Exit(2)
-    from .show.app import LOOPBACK, serve
+    from gradprix.show.app import LOOPBACK, serve
 
     def ready(address: str) -> None:
         echo(f"gradprix app at {address} (Ctrl-C to stop)")

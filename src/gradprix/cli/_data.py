@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._streams import Command, echo, echo_json
+from gradprix.utils.streams import Command, echo, echo_json
 
 app = typer.Typer(
     help="The data sets of the built-in tasks: what there is, and fetching it before going offline.",
@@ -27,9 +27,9 @@ def list_(
 
     damaged: it is not used; fetching brings it anew.
     """
-    from .kernels import cache_folder
-    from .show import _console
-    from .tasks._archives import ARCHIVES
+    from gradprix.kernels import cache_folder
+    from gradprix.show import _console
+    from gradprix.tasks._archives import ARCHIVES
 
     if as_json:
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
@@ -61,8 +61,9 @@ def fetch(
 
     What is here is not fetched again. What is damaged is.
     """
-    from .cli import usage
-    from .tasks._archives import ARCHIVES, DataError, archive
+    from gradprix.tasks._archives import ARCHIVES, DataError, archive
+
+    from . import usage
 
     with usage(DataError):
         wanted = [archive(name) for name in names or ARCHIVES]
@@ -76,8 +77,9 @@ def fetch(
 @app.command(cls=Command)
 def path(name: Annotated[str, typer.Argument(help="A data set, see `gradprix data list`.")]) -> None:
     """Print where a data set's archive is kept, once it was fetched and found sound."""
-    from .cli import usage
-    from .tasks._archives import DataError, archive
+    from gradprix.tasks._archives import DataError, archive
+
+    from . import usage
 
     with usage(DataError):
         echo(archive(name).path())

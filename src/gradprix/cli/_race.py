@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ._flags import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
-from ._streams import echo_json
+from gradprix.utils.streams import echo_json
+
+from ._options import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
 
 if TYPE_CHECKING:
-    from .race import Engine, Plan, Result
+    from gradprix.race import Engine, Plan, Result
 
 WHO, MUCH, JUDGED = "Who races, and what is tuned", "How much of it", "How it is judged"
 
@@ -148,9 +149,8 @@ def race(
 
     The same command again finishes what is missing and repeats nothing.
     """
-    from . import engines
-    from .cli import usage
-    from .race import (
+    from gradprix import engines
+    from gradprix.race import (
         EngineError,
         JournalError,
         MemoryTooSmallError,
@@ -164,8 +164,10 @@ def race(
         progress,
         run,
     )
-    from .race._progress import PATIENCE
-    from .show import _console
+    from gradprix.race._progress import PATIENCE
+    from gradprix.show import _console
+
+    from . import usage
 
     with usage(ValueError, TypeError):
         made = make_plan(
@@ -189,7 +191,7 @@ def race(
         )
         where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         if explain_:
-            from .explain import explainable
+            from gradprix.explain import explainable
 
             explainable(made)
     folder = out or Path("runs") / os.fsdecode(made.task.name.encode())  # whatever encoding the system has for files
@@ -225,7 +227,7 @@ def race(
 
 def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
     """The race with why it came out so; as it was where its networks cannot be looked into, and what was wrong."""
-    from .explain import why
+    from gradprix.explain import why
 
     if sys.stderr.isatty():
         typer.echo("Training five final runs of each once more, and looking into them ...", err=True)
@@ -239,8 +241,9 @@ def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
 
 def finish(result: "Result", as_json: bool) -> None:
     """Write the report, then print the answer."""
-    from .cli import usage
-    from .show import _console, write_report
+    from gradprix.show import _console, write_report
+
+    from . import usage
 
     with usage(OSError):
         write_report(result)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._streams import echo_json
+from gradprix.utils.streams import echo_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,9 +32,10 @@ def claims(
 
     Each claim is an experiment whose rule of decision was fixed before it was run. Some hold, some do not.
     """
-    from .cli import usage
-    from .explain.claims import ALL, named, run
-    from .show._console import console
+    from gradprix.explain.claims import ALL, named, run
+    from gradprix.show._console import console
+
+    from . import usage
 
     with usage(ValueError):
         chosen = [named(name) for name in ids or ALL]
@@ -79,7 +80,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from .explain.claims import counted
+    from gradprix.explain.claims import counted
 
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._streams import echo
+from gradprix.utils.streams import echo
 
 
 def explain(
@@ -19,10 +19,11 @@ def explain(
     html: Annotated[Path | None, typer.Option(help="Write a page that stands alone, too.", metavar="FILE")] = None,
 ) -> None:
     """Say what an optimizer does: its equations in words, its source, and what to watch, measured on its rule."""
-    from .cli import usage
-    from .explain import subject
-    from .show import _console, _explained
-    from .show._report import put
+    from gradprix.explain import subject
+    from gradprix.show import _console, _explained
+    from gradprix.show._report import put
+
+    from . import usage
 
     with usage(ValueError, TypeError, OSError):
         found = _explained.explained(subject(name), dict(map(_setting, settings or ())))
