@@ -33,8 +33,8 @@ from gradprix.explain.claims import RESULTS, committed, counted
 from gradprix.optim import _like
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
-from gradprix.rules._formula import symbol, written
 from gradprix.rules._rule import ANY, DOMAINS
+from gradprix.rules.notation import symbol, written
 
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = ROOT / "benchmarks" / "twins.json"

@@ -10,10 +10,10 @@ from torch import Tensor
 from gradprix.kernels import assigned
 from gradprix.kernels._code import compiled, source
 from gradprix.rules import Rule
-from gradprix.rules._around import whole
-from gradprix.rules._formula import symbol, written
-from gradprix.rules._tree import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk
-from gradprix.rules._vocabulary import WHOLE
+from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk
+from gradprix.rules.notation import symbol, written
+from gradprix.rules.ops import WHOLE
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gradprix.kernels import start, terms
 from gradprix.rules import Rule
-from gradprix.rules._around import whole
-from gradprix.rules._tree import names
+from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.ir import names
 
 STEADY = 150
 """Steps after which a mean of gradients has settled: 0.9¹⁵⁰ is 1e-7."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gradprix.rules._tree import Call, Choice, Hyper, Name, Node, Number
-from gradprix.rules._vocabulary import FUNCTIONS
+from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
+from gradprix.rules.ops import FUNCTIONS
 
 
 def source(node: Node) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradprix.rules import Rule, State
-from gradprix.rules._around import around
+from gradprix.rules.gradient_preprocessing import around
 
 Value = Tensor | float
 

@@ -8,7 +8,7 @@ a kernel is the nearest number, and torch's, which comes from MKL on some proces
 import platform
 from pathlib import Path
 
-from gradprix.rules._tree import Call, Choice, Hyper, Name, Node, Number
+from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
 
 from ._split import Split
 

@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from typing import Any
 
 from gradprix.rules import Rule
-from gradprix.rules._around import whole
-from gradprix.rules._tree import Call, Name, Node, Number, flow, names
+from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.ir import Call, Name, Node, Number, flow, names
 
 from ._code import compiled, source
 

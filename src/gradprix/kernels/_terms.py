@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gradprix.rules import Rule
-from gradprix.rules._around import whole
+from gradprix.rules.gradient_preprocessing import whole
 
 from ._code import compiled, source
 

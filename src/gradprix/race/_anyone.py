@@ -15,7 +15,7 @@ from torch import nn
 
 from gradprix import optim
 from gradprix.rules import Axis, Log
-from gradprix.rules._space import USUAL
+from gradprix.spaces import USUAL
 from gradprix.tasks._user_modules import text_of, title
 
 ANY_RATE = Log(1e-5, 1)

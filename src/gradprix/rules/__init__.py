@@ -1,17 +1,18 @@
 """What each optimizer does: one short pure function each, from which everything else is derived."""
 
+from gradprix.spaces import Axis, Choice, Log, OneMinus, choice, log, one_minus
+
 from ._adam import adam, adamax, adamw, nadam, radam
+from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, rmsprop
-from ._averaged import schedule_free_adamw, schedule_free_sgd
-from ._formula import formula
-from ._momenta import adan, ademamix, adopt
-from ._parse import RuleError
+from ._lion import lion
 from ._rule import AROUND, Rule, State, check, rule
+from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
-from ._sign import lion
-from ._space import Axis, Choice, Log, OneMinus, choice, log, one_minus
-from ._vocabulary import clip, columns, matmul, maximum, mean, minimum, norm, rows, sign, sqrt, transpose, where
-from ._whole import lamb, muon
+from ._tensorwise import lamb, muon
+from .notation import formula
+from .ops import clip, columns, matmul, maximum, mean, minimum, norm, rows, sign, sqrt, transpose, where
+from .parser import RuleError
 
 ALL: dict[str, Rule] = {
     r.name: r

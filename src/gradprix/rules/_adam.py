@@ -1,8 +1,9 @@
 """Adam and those that change one thing about it."""
 
+from gradprix.spaces import log
+
 from ._rule import State, rule
-from ._space import log
-from ._vocabulary import maximum, sqrt, where
+from .ops import maximum, sqrt, where
 
 SPACE = {"lr": log(1e-4, 1e-1)}
 

@@ -1,8 +1,9 @@
 """A rate for every coordinate, from the sizes of its past gradients."""
 
+from gradprix.spaces import log, one_minus
+
 from ._rule import State, rule
-from ._space import log, one_minus
-from ._vocabulary import maximum, sqrt
+from .ops import maximum, sqrt
 
 
 @rule(

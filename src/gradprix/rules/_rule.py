@@ -9,10 +9,11 @@ from importlib import import_module
 from numbers import Real
 from typing import Any, Literal, NoReturn
 
-from ._parse import RuleError, Scope, parse
-from ._space import OWN_DECAY, USUAL, Axis
-from ._tree import Call, Hyper, Tree, flow, names, walk
-from ._vocabulary import MATRIX, Value
+from gradprix.spaces import OWN_DECAY, USUAL, Axis
+
+from .ir import Call, Hyper, Tree, flow, names, walk
+from .ops import MATRIX, Value
+from .parser import RuleError, Scope, parse
 
 AROUND: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
 """What torch offers around every rule, with its defaults. A rule that names `weight_decay` itself owns it."""

@@ -1,8 +1,9 @@
 """Gradient descent, with or without momentum: one rule; how many examples a step sees is another question."""
 
+from gradprix.spaces import log
+
 from ._rule import State, rule
-from ._space import log
-from ._vocabulary import where
+from .ops import where
 
 
 @rule(

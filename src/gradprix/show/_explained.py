@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.explain import LANDSCAPES, Character, Equation, Subject, Trace, character, equations, trace, tuned
-from gradprix.rules._around import whole
-from gradprix.rules._formula import symbol
-from gradprix.rules._tree import Hyper, walk
+from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.ir import Hyper, walk
+from gradprix.rules.notation import symbol
 
 from . import _page
 from ._page import section

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gradprix.explain._trace import step
 from gradprix.rules import Rule, adam, adamax, adamw, nadam, sgd
-from gradprix.rules._tree import names
+from gradprix.rules.ir import names
 from gradprix.tasks._seeds import stream
 
 from ._acceleration import overshoot

@@ -6,7 +6,7 @@ import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
-from gradprix.rules._formula import symbol
+from gradprix.rules.notation import symbol
 from gradprix.show._style import COLOURS, finish
 from gradprix.show._style import plain as rounded
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from dash import dcc, html
 
-from gradprix.rules._formula import symbol
+from gradprix.rules.notation import symbol
 
 from ._marks import look
 from ._state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ._parse import parse
 from ._rule import AROUND, Rule
-from ._tree import Tree
+from .ir import Tree
+from .parser import parse
 
 
 def maximize(h, t, x, g):

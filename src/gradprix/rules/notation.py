@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ._rule import Rule
-from ._tree import Call, Choice, Hyper, Name, Node, Number
+from .ir import Call, Choice, Hyper, Name, Node, Number
 
 Leaf = Callable[[Node], str | None]
 """What is written for a node in place of what it is made of, or None."""

@@ -1,8 +1,9 @@
 """Adam with another momentum: of differences, at two speeds, or of gradients that are scaled first."""
 
+from gradprix.spaces import log
+
 from ._rule import rule
-from ._space import log
-from ._vocabulary import clip, maximum, sqrt, where
+from .ops import clip, maximum, sqrt, where
 
 SPACE = {"lr": log(1e-4, 1e-1)}
 

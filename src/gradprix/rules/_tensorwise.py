@@ -1,8 +1,9 @@
 """Rules that see a tensor as a whole: its length, or the matrix it is."""
 
+from gradprix.spaces import log
+
 from ._rule import rule
-from ._space import log
-from ._vocabulary import columns, matmul, maximum, minimum, norm, rows, sqrt, transpose, where
+from .ops import columns, matmul, maximum, minimum, norm, rows, sqrt, transpose, where
 
 
 @rule(

@@ -3,9 +3,10 @@
 As in the authors' code, `x` is the point y at which gradients are taken, and the average is found from it and from `z`.
 """
 
+from gradprix.spaces import log
+
 from ._rule import State, rule
-from ._space import log
-from ._vocabulary import maximum, minimum, sqrt
+from .ops import maximum, minimum, sqrt
 
 STATE = {
     "z": State("z", init="x"),

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
-from ._tree import Assign, Call, Choice, Hyper, Name, Node, Number, Tree
-from ._vocabulary import ELEMENTWISE, WHOLE
+from .ir import Assign, Call, Choice, Hyper, Name, Node, Number, Tree
+from .ops import ELEMENTWISE, WHOLE
 
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+",

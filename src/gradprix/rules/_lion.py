@@ -1,8 +1,9 @@
 """Steps of one size: only the sign of what is remembered counts."""
 
+from gradprix.spaces import log
+
 from ._rule import rule
-from ._space import log
-from ._vocabulary import sign
+from .ops import sign
 
 
 @rule(
