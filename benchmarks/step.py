@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from gradprix import optim
-from gradprix.kernels import Work, _parts
+from gradprix.kernels import Work, _numba_runtime
 
 CLASSES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {}),
@@ -112,8 +112,8 @@ def bare(changed: int) -> Callable[[], None]:
 def mover(changed: int) -> Any:
     """A loop that adds one array to some others: as little arithmetic as makes the compiler keep every stream."""
     names = [f"m{i}" for i in range(changed)]
-    scope: dict[str, Any] = {"carray": numba.carray, "take": _parts.take}
-    scope |= {"address": _parts.pointer_to(numba.float32), "numbers": _parts.pointer_to(numba.int64)}
+    scope: dict[str, Any] = {"carray": numba.carray, "take": _numba_runtime.take}
+    scope |= {"address": _numba_runtime.pointer_to(numba.float32), "numbers": _numba_runtime.pointer_to(numba.int64)}
     at = "carray(address(pointers[{}] + start), size)"
     streams = "".join(f"        {m} = {at.format(i)}\n" for i, m in enumerate(["g", *names]))
     body = "".join(f"            {m}[i] = {m}[i] + g[i]\n" for m in names)

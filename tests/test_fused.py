@@ -15,7 +15,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gradprix import optim
-from gradprix.kernels import STORED, _compile, _fused, kernel, split
+from gradprix.kernels import STORED, _compile, _launch, kernel, split
 
 SHARED = [name for name in optim.__all__ if hasattr(getattr(optim, name), "rule") and hasattr(torch.optim, name)]
 CLASSES = [name for name in SHARED if name != "Muon"]  # whose rule sees whole tensors
@@ -75,7 +75,7 @@ def test_large_work_is_cut_over_threads_without_changing_a_bit() -> None:
 
 def test_threads_of_our_own_where_those_of_torch_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = trained("NAdam", [(700_000,), (3,)], steps=3)[0]
-    monkeypatch.setattr(_fused, "team", lambda: None)
+    monkeypatch.setattr(_launch, "team", lambda: None)
     own = trained("NAdam", [(700_000,), (3,)], steps=3)[0]
     assert all(torch.equal(a, b) for a, b in zip(shared, own, strict=True))
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gradprix.kernels import assigned
-from gradprix.kernels._code import compiled, source
+from gradprix.kernels.codegen import compiled, source
 from gradprix.rules import Rule
 from gradprix.rules.gradient_preprocessing import whole
 from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk

@@ -5,8 +5,8 @@ from gradprix.utils.files import cache_folder, put
 from ._column_sums import column_sums
 from ._compile import Kernel, kernel
 from ._eager import eager, evaluated, start
-from ._fused import STORED, Work, wide
-from ._split import Split, split
+from ._hoisting import Split, split
+from ._launch import STORED, Work, wide
 from ._stacked import Stacked
 from ._terms import assigned, terms
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._compile import Kernel, loaded
-from ._source import PARTS
+from ._kernel_source import PARTS
 
 KINDS = {torch.float32: "float32", torch.float64: "float64"}
 """The dtypes that can be summed."""

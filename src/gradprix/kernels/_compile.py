@@ -16,8 +16,8 @@ from typing import Any
 
 from gradprix.utils.files import cache_folder, put
 
-from ._source import kernel_source
-from ._split import Split
+from ._hoisting import Split
+from ._kernel_source import kernel_source
 
 Kernel = Callable[[int], None]
 """A C function of the address of a job (see `kernel_source`); called from Python, it lets other threads run."""

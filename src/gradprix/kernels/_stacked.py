@@ -14,8 +14,8 @@ from gradprix.utils.devices import placed
 
 from ._compile import kernel
 from ._eager import start
-from ._fused import STORED, Work, wide
-from ._split import split
+from ._hoisting import split
+from ._launch import STORED, Work, wide
 
 
 class Stacked:

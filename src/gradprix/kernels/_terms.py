@@ -8,7 +8,7 @@ from typing import Any
 from gradprix.rules import Rule
 from gradprix.rules.gradient_preprocessing import whole
 
-from ._code import compiled, source
+from .codegen import compiled, source
 
 ALL = "_all_assigned_"
 """What the generated code calls its result: no name of a rule's."""

@@ -13,7 +13,7 @@ from gradprix.rules import Rule
 from gradprix.rules.gradient_preprocessing import whole
 from gradprix.rules.ir import Call, Name, Node, Number, flow, names
 
-from ._code import compiled, source
+from .codegen import compiled, source
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
 
-from ._split import Split
+from ._hoisting import Split
 
 COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
 """The powers that torch computes as products."""
-PARTS = Path(__file__).with_name("_parts.py")
+PARTS = Path(__file__).with_name("_numba_runtime.py")
 
 
 def kernel_source(split: Split, stored: str) -> str:
