@@ -30,7 +30,7 @@ from suite_docs import table
 
 from gradprix import optim, rules, tasks
 from gradprix.explain.claims import RESULTS, committed, counted
-from gradprix.optim import _like
+from gradprix.optim import _compat
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
 from gradprix.rules._rule import ANY, DOMAINS
@@ -235,7 +235,7 @@ def space(rule: Rule) -> str:
 def differences(rule: Rule, file: Path = DIFFERENCES) -> str:
     """How other libraries' class of this name differs: defaults and options, then the measured size."""
     parts = []
-    presets = {name: forms for name, forms in _like.LIKE.items() if name.split()[0] == rule.name}
+    presets = {name: forms for name, forms in _compat.LIKE.items() if name.split()[0] == rule.name}
     if presets:
         rows = []
         for name, forms in presets.items():
@@ -257,8 +257,8 @@ def differences(rule: Rule, file: Path = DIFFERENCES) -> str:
 
 def _preset(rule: Rule, form: Mapping[str, Any]) -> str:
     """What a preset changes, in words."""
-    words = {_like.REQUIRED: "`{}` must be given", _like.SAME_AS_LR: "`{}` is the rate it starts from"}
-    words |= {_like.TINY: "no ε", _like.CONSTANT: "momentum that is constant (`{}` = 1e6)"}
+    words = {_compat.REQUIRED: "`{}` must be given", _compat.SAME_AS_LR: "`{}` is the rate it starts from"}
+    words |= {_compat.TINY: "no ε", _compat.CONSTANT: "momentum that is constant (`{}` = 1e6)"}
     plain = {**rule.hyperparameters, "betas": tuple(rule.hyperparameters[beta] for beta in rule.betas)}
     changed = [(name, value) for name, value in form.items() if plain.get(name) != value]
     said = [
@@ -270,7 +270,7 @@ def _preset(rule: Rule, form: Mapping[str, Any]) -> str:
 
 def _measured(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
     scales = [number(float(scale)) for scale in record["scales"]]
-    names = {**_like.LIBRARIES, "paper": "the paper"}
+    names = {**_compat.LIBRARIES, "paper": "the paper"}
     lines, same = [], dict[str, list[str]]()
     for row in rows:
         given = ", ".join(f"`{name}={number(value)}`" for name, value in row["given"].items())

@@ -12,8 +12,8 @@ from torch import Tensor
 from gradprix.kernels import wide
 from gradprix.rules import Rule
 
-from ._alone import LOW, real
-from ._point import TRAINED
+from ._eager_step import LOW, real
+from ._eval_mode import TRAINED
 
 Packed = dict[str, Any]
 EXACT = "gradprix"

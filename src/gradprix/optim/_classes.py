@@ -8,7 +8,7 @@ import torch
 
 from gradprix import rules
 
-from ._alone import prepare, step_dtype
+from ._eager_step import prepare, step_dtype
 from ._optimizer import RuleOptimizer
 from ._scalars import lay_side_by_side
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradprix import rules
 
-from ._alone import is_matrix
+from ._eager_step import is_matrix
 from ._optimizer import TORCH_ONLY, RuleOptimizer
 
 ARGUMENTS: dict[str, Any] = {

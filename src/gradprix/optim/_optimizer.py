@@ -12,11 +12,11 @@ from torch.optim import optimizer as every_optimizer
 
 from gradprix.rules import Rule
 
-from ._alone import prepare, step_dtype
 from ._checkpoint import by_name, copy_state, from_torch, to_torch
-from ._layout import Layout
-from ._like import preset
-from ._point import to_evaluate, to_train, trains
+from ._compat import preset
+from ._dispatch import Layout
+from ._eager_step import prepare, step_dtype
+from ._eval_mode import to_evaluate, to_train, trains
 from ._scalars import lay_side_by_side
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}

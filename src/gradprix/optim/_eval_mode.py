@@ -7,7 +7,7 @@ import torch
 
 from gradprix.rules import Rule
 
-from ._alone import point_alone
+from ._eager_step import point_alone
 
 MODE = "train_mode"
 """The key of a group's mode, as in the Schedule-Free authors' code; a group without it is trained."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from gradprix.kernels import STORED, kernel, split
 from gradprix.rules import Rule
 
-from ._alone import refuse, step_alone, step_dtype
-from ._in_turn import step_in_turn
+from ._eager_step import refuse, step_alone, step_dtype
+from ._kernel_batch import Table, fits_kernel
 from ._overlap import Extent, Written, extents, overlapping
-from ._table import Table, fits_kernel
+from ._sequential_step import step_in_turn
 
 Groups = Sequence[Mapping[str, Any]]
 Values = Sequence[Mapping[str, Any]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradprix.kernels import STORED, Kernel, Split, Work, start, wide
 from gradprix.rules import Rule
 
-from ._alone import LOW, scalar_dtype, steps_taken
+from ._eager_step import LOW, scalar_dtype, steps_taken
 from ._overlap import Written
 from ._scalars import Scalars, is_number, zeros
 

@@ -13,7 +13,7 @@ from gradprix import rules
 from gradprix.kernels import wide
 from gradprix.rules import Rule
 
-from ._alone import prepare, real, step_alone
+from ._eager_step import prepare, real, step_alone
 
 TORCH = {
     rules.sgd: torch.optim.SGD,
