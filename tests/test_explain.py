@@ -35,7 +35,7 @@ from gradprix.race.lanes._lane import run_lane
 from gradprix.rules import Rule
 from gradprix.show import _explained
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 from torch_helpers import default_dtype_restored
 
 ON_POINTS = [r for r in rules.ALL.values() if not r.of_matrices]

@@ -181,7 +181,7 @@ def test_models_that_differentiate_race(kind: str) -> None:
 
 
 def test_such_a_model_is_evaluated_as_in_a_plain_loop() -> None:
-    from gradprix.tasks._seeds import fresh, stream
+    from gradprix.tasks.rng import fresh, stream
 
     (outcome,) = run_lane(task(Energy), [trial()], how=SEQUENTIAL)
     model, split, order = fresh(Energy, 3), gp.Data(X, Y).split(3), stream(3, "order")

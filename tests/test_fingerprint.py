@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gradprix.tasks._fingerprint import fingerprint
+from gradprix.tasks.fingerprint import fingerprint
 
 FILE = """
 import numpy as np
@@ -55,7 +55,7 @@ PRINT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import mine
-from gradprix.tasks._fingerprint import fingerprint
+from gradprix.tasks.fingerprint import fingerprint
 print(fingerprint(mine.train), fingerprint(mine.scorer), fingerprint(mine.closure))
 """
 
@@ -254,7 +254,7 @@ PRINT_EVERY = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import unsteady
-from gradprix.tasks._fingerprint import fingerprint
+from gradprix.tasks.fingerprint import fingerprint
 print(json.dumps({name: fingerprint(each) for name, each in unsteady.EVERY.items()}))
 """
 

@@ -19,7 +19,7 @@ from gradprix import tasks
 from gradprix.race.lanes._lane import Lane
 from gradprix.race.lanes._network import quiet
 from gradprix.race.lanes._program import STEADY
-from gradprix.tasks._seeds import fresh
+from gradprix.tasks.rng import fresh
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
 from torch_helpers import Square
 

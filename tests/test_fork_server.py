@@ -20,7 +20,7 @@ from gradprix.race.engines import _fork_server
 from gradprix.race.engines._fork_server import ForkedProcess, get_server
 from gradprix.race.engines._fresh import FreshProcesses
 from gradprix.race.engines._processes import start_environment, workers
-from gradprix.tasks._user_modules import load_file
+from gradprix.tasks.user_modules import load_file
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="servers are for Linux")
 

@@ -16,7 +16,7 @@ from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.race._trial import Outcome, Trial
 from gradprix.race.lanes._lane import run_lane
 from gradprix.rules import Log
-from gradprix.tasks._seeds import fresh, stream
+from gradprix.tasks.rng import fresh, stream
 
 RATES = {"sgd": 0.3, "adagrad": 0.05, "adadelta": 2.0, "rmsprop": 3e-3}
 VARIANTS = [entry for entry in ENTRIES.values() if entry.batch_size is None and isinstance(entry.rule, rules.Rule)]

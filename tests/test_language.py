@@ -19,14 +19,12 @@ from gradprix.race._trial import Trial
 from gradprix.race.lanes._lane import Lane
 from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Task
-from gradprix.tasks import _charlm as charlm
-from gradprix.tasks import _sentiment as sentiment
-from gradprix.tasks import _translate as translate
-from gradprix.tasks._archives import DataError, archive
-from gradprix.tasks._files import inside
-from gradprix.tasks._seeds import Luck, fresh, stream
-from gradprix.tasks._task import TaskError
-from gradprix.tasks._words import END, PAD, RARE, START, Vocabulary, chrf, words
+from gradprix.tasks.archive_reader import inside
+from gradprix.tasks.archives import DataError, archive
+from gradprix.tasks.builtin import charlm, sentiment, translate
+from gradprix.tasks.builtin.text import END, PAD, RARE, START, Vocabulary, chrf, words
+from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.task import TaskError
 
 TASKS: dict[str, tuple[Any, str]] = {
     "charlm": (charlm, "shakespeare"),

@@ -21,7 +21,7 @@ from gradprix.race._trial import Trial
 from gradprix.race.lanes._lane import Lane, run_lane
 from gradprix.race.lanes._network import Apart, Form, quiet
 from gradprix.race.lanes._noise import Drawing
-from gradprix.tasks._seeds import Luck, fresh, stream
+from gradprix.tasks.rng import Luck, fresh, stream
 
 STEPS = 20
 

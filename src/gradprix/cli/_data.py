@@ -29,7 +29,7 @@ def list_(
     """
     from gradprix.kernels import cache_folder
     from gradprix.show import _console
-    from gradprix.tasks._archives import ARCHIVES
+    from gradprix.tasks.archives import ARCHIVES
 
     if as_json:
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
@@ -61,7 +61,7 @@ def fetch(
 
     What is here is not fetched again. What is damaged is.
     """
-    from gradprix.tasks._archives import ARCHIVES, DataError, archive
+    from gradprix.tasks.archives import ARCHIVES, DataError, archive
 
     from . import usage
 
@@ -77,7 +77,7 @@ def fetch(
 @app.command(cls=Command)
 def path(name: Annotated[str, typer.Argument(help="A data set, see `gradprix data list`.")]) -> None:
     """Print where a data set's archive is kept, once it was fetched and found sound."""
-    from gradprix.tasks._archives import DataError, archive
+    from gradprix.tasks.archives import DataError, archive
 
     from . import usage
 

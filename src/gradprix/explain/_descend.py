@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradprix.race._tune import rate
 from gradprix.rules import Rule
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._landscape import Landscape
 from ._names import subject

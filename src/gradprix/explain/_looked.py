@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_map
 
 from gradprix.race.lanes._outputs import Output, combine
 from gradprix.tasks import Task
-from gradprix.tasks._seeds import Luck, fresh, stream
-from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import called_with
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.task import called_with
 
 Tensors = Mapping[str, Tensor]
 Examples = tuple[Any, Any]

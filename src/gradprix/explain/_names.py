@@ -8,7 +8,7 @@ from gradprix.race import ENTRIES, Entry
 from gradprix.race._entry import rule_of
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
-from gradprix.tasks._named import imported
+from gradprix.tasks.registry import imported
 
 
 @dataclass(frozen=True)

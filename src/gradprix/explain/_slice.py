@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from gradprix.rules import Rule
 from gradprix.tasks import Task, digits
-from gradprix.tasks._schedule import count_steps
+from gradprix.tasks.schedules import count_steps
 
 from ._landscape import Landscape
 from ._looked import Looked

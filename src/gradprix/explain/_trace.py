@@ -13,9 +13,9 @@ from gradprix import optim
 from gradprix.kernels import start, terms
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
-from gradprix.tasks._schedule import count_steps, examples_a_pass
-from gradprix.tasks._seeds import Luck, stream
-from gradprix.tasks._task import called_with
+from gradprix.tasks.rng import Luck, stream
+from gradprix.tasks.schedules import count_steps, examples_a_pass
+from gradprix.tasks.task import called_with
 
 from ._landscape import LANDSCAPES, Landscape
 from ._layer import Layer, Record

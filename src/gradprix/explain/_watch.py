@@ -13,7 +13,7 @@ from gradprix.race.lanes._lane import Lane
 from gradprix.race.lanes._network import Form, quiet
 from gradprix.rules import Rule
 from gradprix.tasks import Task
-from gradprix.tasks._schedule import count_steps
+from gradprix.tasks.schedules import count_steps
 from gradprix.utils.devices import CPU, placed
 
 from ._gain import gain, settles_below

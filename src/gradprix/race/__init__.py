@@ -4,7 +4,7 @@ import inspect
 import sys
 from types import ModuleType
 
-from gradprix.tasks._task import TaskError
+from gradprix.tasks.task import TaskError
 
 from ._budget import estimate, fitted, measured
 from ._course import run

@@ -16,7 +16,7 @@ from torch import nn
 from gradprix import optim
 from gradprix.rules import Axis, Log
 from gradprix.spaces import USUAL
-from gradprix.tasks._user_modules import text_of, title
+from gradprix.tasks.user_modules import text_of, title
 
 ANY_RATE = Log(1e-5, 1)
 """Where the learning rate of a class that has no default for it is searched."""

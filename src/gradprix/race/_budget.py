@@ -16,7 +16,7 @@ import torch
 
 from gradprix.rules import Choice
 from gradprix.tasks import Task
-from gradprix.tasks._schedule import count_steps, passes
+from gradprix.tasks.schedules import count_steps, passes
 from gradprix.utils.devices import wait
 
 from ._check import preflight

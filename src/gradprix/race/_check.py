@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gradprix.tasks import Task
-from gradprix.tasks._loop import Loop, home
-from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import TaskError
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.loop import Loop, home
+from gradprix.tasks.task import TaskError
 from gradprix.utils.devices import CPU, found, free, placed, require, wait
 
 from ._anyone import Anyone

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gradprix.tasks._loop import Loop
-from gradprix.tasks._task import TaskError
+from gradprix.tasks.loop import Loop
+from gradprix.tasks.task import TaskError
 
 from ._entry import Entry
 from ._loop import Stopped, _each, _numbers, run_loop

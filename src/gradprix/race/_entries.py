@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gradprix import rules
 from gradprix.rules import Axis, log
 from gradprix.tasks import UnknownNameError
-from gradprix.tasks._named import imported
+from gradprix.tasks.registry import imported
 
 from ._entry import ALL_EXAMPLES, Entry
 

@@ -8,9 +8,9 @@ from torch.utils._pytree import tree_map
 
 from gradprix.rules import Choice
 from gradprix.tasks import Task
-from gradprix.tasks._schedule import examples_a_pass
-from gradprix.tasks._seeds import Luck, fresh
-from gradprix.tasks._task import called_with, first_line
+from gradprix.tasks.rng import Luck, fresh
+from gradprix.tasks.schedules import examples_a_pass
+from gradprix.tasks.task import called_with, first_line
 
 from ._plan import Plan
 from .lanes._gradient_mode import needs_gradients

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Metric, Task
-from gradprix.tasks._seeds import fresh
-from gradprix.tasks._task import called_with
+from gradprix.tasks.rng import fresh
+from gradprix.tasks.task import called_with
 from gradprix.utils.devices import placed, wait
 
 from ._anyone import switch_mode

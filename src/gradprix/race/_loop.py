@@ -9,9 +9,9 @@ import torch
 
 from gradprix import optim
 from gradprix.rules import Rule
-from gradprix.tasks._loop import Loop
-from gradprix.tasks._seeds import Luck
-from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.loop import Loop
+from gradprix.tasks.rng import Luck
+from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import find_users_frame
 
 from ._anyone import Anyone

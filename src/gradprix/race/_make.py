@@ -7,9 +7,9 @@ from typing import Any
 
 from gradprix.rules import Axis, choice
 from gradprix.tasks import Task, find
-from gradprix.tasks._loop import Loop, Problem, loop, name_of, trains
-from gradprix.tasks._schedule import SCHEDULES
-from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.loop import Loop, Problem, loop, name_of, trains
+from gradprix.tasks.schedules import SCHEDULES
+from gradprix.tasks.task import TaskError, first_line
 
 from ._entries import all_tuning, entries, named
 from ._entry import Entry

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from gradprix.tasks import Data
-from gradprix.tasks._seeds import Luck
-from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import first_line
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.rng import Luck
+from gradprix.tasks.task import first_line
 
 READ, LONG = 256, 2.0
 """Examples of a dataset that is read when needed which are looked at, at most, and for how many seconds at most."""

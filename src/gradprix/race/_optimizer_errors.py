@@ -1,6 +1,6 @@
 """Why another package's optimizer cannot take a step in a race, in a user's words."""
 
-from gradprix.tasks._task import first_line
+from gradprix.tasks.task import first_line
 
 MATRICES = (
     "it steps matrices alone, and the model has other parameters as well. The entry muon of gradprix steps those by "

@@ -13,8 +13,8 @@ import torch
 from gradprix import __version__
 from gradprix.rules import Axis, Choice, Log
 from gradprix.tasks import Task
-from gradprix.tasks._loop import Loop
-from gradprix.tasks._schedule import count_steps, examples_a_pass, passes
+from gradprix.tasks.loop import Loop
+from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
 from gradprix.utils.devices import check_name
 
 from ._entry import Entry

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.tasks._loop import Loop
+from gradprix.tasks.loop import Loop
 
 from ._answer import near_limit, protocol, sentence, take, window
 from ._entry import Entry

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from gradprix.tasks import Task
-from gradprix.tasks._loop import Loop, Problem
+from gradprix.tasks.loop import Loop, Problem
 
 from ._anyone import Anyone
 from ._plan import Plan

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gradprix.tasks import Data, Task
-from gradprix.tasks._seeds import fresh
-from gradprix.tasks._stream import Stream
-from gradprix.tasks._task import called_with
-from gradprix.tasks._tensors import dense
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.rng import fresh
+from gradprix.tasks.task import called_with
+from gradprix.tasks.tensors import dense
 
 from ._after import kept
 from ._missing import Missing, missing

@@ -4,7 +4,7 @@ import re
 import traceback
 from pathlib import Path
 
-from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import find_users_frame
 
 READS = (

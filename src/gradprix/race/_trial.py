@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gradprix.rules import Rule, formula
-from gradprix.tasks._schedule import passes
+from gradprix.tasks.schedules import passes
 
 from ._anyone import Anyone
 

@@ -13,7 +13,7 @@ from gradprix.race import ENTRIES, REPORT, Plan, Result
 from gradprix.race._answer import counted, listed, untrained
 from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL, built_in
-from gradprix.tasks._named import MAKERS
+from gradprix.tasks.registry import MAKERS
 from gradprix.utils.streams import results
 
 from . import _page

@@ -1,12 +1,12 @@
 """Problems with real data: a task is model, data, loss and metric."""
 
-from ._archives import DataError, fetch
-from ._data import Data, Split
-from ._digits import accuracy, digits
-from ._loop import Loop
-from ._named import ALL, UnknownNameError, built_in, find
-from ._schedule import schedule
-from ._task import Metric, Task
+from .archives import DataError, fetch
+from .builtin.digits import accuracy, digits
+from .data import Data, Split
+from .loop import Loop
+from .registry import ALL, UnknownNameError, built_in, find
+from .schedules import schedule
+from .task import Metric, Task
 
 __all__ = [
     "ALL",

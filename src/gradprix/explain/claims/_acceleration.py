@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradprix.rules import Rule, sgd
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, median
 from ._problems import Quadratics, quadratics, tuned, walk

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradprix.explain._trace import step
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamw
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
 from ._problems import end, quadratics, tuned, walk

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradprix.rules import Rule, adagrad, sgd
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
 from ._problems import Gradient, Quadratics, quadratics, settled, tuned, updates, walk

@@ -7,7 +7,7 @@ from torch import Tensor
 from gradprix.explain._trace import step
 from gradprix.rules import Rule, adam, adamax, adamw, nadam, sgd
 from gradprix.rules.ir import names
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._acceleration import overshoot
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean, median

@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamax, rmsprop, sgd
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
 from ._problems import Quadratics, tuned, walk

@@ -10,7 +10,7 @@ from gradprix.race._trial import Outcome
 from gradprix.race._verdict import judge
 from gradprix.race.lanes._lane import run_lane
 from gradprix.tasks import Metric, Task, digits
-from gradprix.tasks._tailed import class_accuracy
+from gradprix.tasks.builtin.long_tail import class_accuracy
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
 from ._net_lane import finals, is_more, seeds, trial, tuned

@@ -13,7 +13,7 @@ from gradprix.explain._descend import BEYOND
 from gradprix.explain._trace import step
 from gradprix.race._tune import rate
 from gradprix.rules import Rule
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 Gradient = Callable[[Tensor], Tensor]
 

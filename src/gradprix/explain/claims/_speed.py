@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradprix.rules import sgd
-from gradprix.tasks._seeds import stream
+from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
 from ._problems import walk

@@ -18,9 +18,9 @@ from gradprix.race.lanes._lane import STACKED, run_lane
 from gradprix.race.lanes._network import Form
 from gradprix.race.lanes._width import Shape
 from gradprix.tasks import Task
-from gradprix.tasks._loop import Loop, Problem
-from gradprix.tasks._schedule import count_steps
-from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.loop import Loop, Problem
+from gradprix.tasks.schedules import count_steps
+from gradprix.tasks.task import TaskError, first_line
 from gradprix.utils.devices import named
 
 from ._schedule import Part, Schedule, Work

@@ -32,7 +32,7 @@ from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.backend.context import LokyContext
 from joblib.externals.loky.backend.process import LokyProcess
 
-from gradprix.tasks._user_modules import base_path
+from gradprix.tasks.user_modules import base_path
 
 SERVE = """
 import signal

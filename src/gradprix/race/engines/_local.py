@@ -18,7 +18,7 @@ from gradprix.race._trial import Outcome, Trial
 from gradprix.race.lanes._network import Form
 from gradprix.race.lanes._width import Shape, shape
 from gradprix.tasks import Task
-from gradprix.tasks._loop import home
+from gradprix.tasks.loop import home
 
 from ._engine import Engine, Found, WorkerError, answered, train
 from ._fresh import FreshProcesses

@@ -16,8 +16,8 @@ from cloudpickle import CloudPickler
 
 from gradprix.race._plan import versions
 from gradprix.tasks import Task
-from gradprix.tasks._loop import Loop, Problem, at_home, home, key_of
-from gradprix.tasks._user_modules import Source, install, sources
+from gradprix.tasks.loop import Loop, Problem, at_home, home, key_of
+from gradprix.tasks.user_modules import Source, install, sources
 
 from ._connect import EngineError
 from ._engine import answered

@@ -17,7 +17,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
-from gradprix.tasks._user_modules import Source, install, sources
+from gradprix.tasks.user_modules import Source, install, sources
 
 from . import _fork_server
 from ._engine import WorkerError

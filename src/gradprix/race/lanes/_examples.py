@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from gradprix.tasks import Data
-from gradprix.tasks._stream import Stream
+from gradprix.tasks.lazy_dataset import Stream
 from gradprix.utils.devices import free, placed
 
 THERE: WeakKeyDictionary[Data, dict[torch.device, Data]] = WeakKeyDictionary()

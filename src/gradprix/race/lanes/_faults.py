@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from gradprix.race._trial import Trial
 from gradprix.tasks import Task
-from gradprix.tasks._task import TaskError, first_line
+from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import users_line
 
 

@@ -10,8 +10,8 @@ import torch
 from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Task
-from gradprix.tasks._seeds import Luck, fresh
-from gradprix.tasks._task import called_with
+from gradprix.tasks.rng import Luck, fresh
+from gradprix.tasks.task import called_with
 
 TRIED = 2
 """Examples that it is found out with."""

@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_map
 from gradprix.race._after import kept
 from gradprix.race._trial import Outcome, Trial, form
 from gradprix.tasks import Task, schedule
-from gradprix.tasks._schedule import examples_a_pass, passes
-from gradprix.tasks._seeds import Luck, fresh, stream
-from gradprix.tasks._stream import Stream
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.schedules import examples_a_pass, passes
 from gradprix.utils.devices import CPU, placed
 
 from ._examples import near

@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 from gradprix.tasks import Task
-from gradprix.tasks._seeds import Luck, fresh, stream
-from gradprix.tasks._task import called_with
-from gradprix.tasks._tensors import dense
+from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.task import called_with
+from gradprix.tasks.tensors import dense
 from gradprix.utils.devices import CPU, exact, placed
 
 from ._gradient_mode import needs_gradients

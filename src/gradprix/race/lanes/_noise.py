@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradprix.tasks._seeds import Luck
+from gradprix.tasks.rng import Luck
 from gradprix.utils.devices import CPU, placed
 
 aten = torch.ops.aten

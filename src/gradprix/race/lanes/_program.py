@@ -19,8 +19,8 @@ from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from gradprix.tasks import Task
-from gradprix.tasks._seeds import Luck, fresh, luck
-from gradprix.tasks._task import called_with
+from gradprix.tasks.rng import Luck, fresh, luck
+from gradprix.tasks.task import called_with
 from gradprix.utils.devices import CPU, placed
 
 from ._noise import Noise

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gradprix.kernels import Stacked
 from gradprix.race._anyone import Anyone, switch_mode
 from gradprix.race._trial import Trial, form
-from gradprix.tasks._seeds import Luck, stream
+from gradprix.tasks.rng import Luck, stream
 
 from ._noise import lent
 

@@ -22,8 +22,8 @@ from gradprix.race._plan import versions
 from gradprix.race._trial import Trial
 from gradprix.race._trial import form as form_of
 from gradprix.tasks import Task
-from gradprix.tasks._schedule import count_steps
-from gradprix.tasks._stream import Stream
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.schedules import count_steps
 from gradprix.utils.devices import free, named, wait
 
 from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane

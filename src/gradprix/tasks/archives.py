@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ._archive import Archive
-from ._files import DataError
+from .archive_reader import DataError
+from .package_archive import Archive
 
 __all__ = ["ARCHIVES", "Archive", "DataError", "archive", "fetch"]
 
@@ -15,7 +15,7 @@ def archive(name: str) -> Archive:
         DataError: when there is none of that name.
     """
     if name not in ARCHIVES:
-        from ._named import UnknownNameError  # it knows the tasks, which take their data from here
+        from .registry import UnknownNameError  # it knows the tasks, which take their data from here
 
         raise DataError(str(UnknownNameError("data set", name, ARCHIVES, " Try: gradprix data list")))
     return ARCHIVES[name]

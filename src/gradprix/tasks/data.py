@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves, tree_map, tree_map_with_path
 
-from ._seeds import Luck, stream
-from ._tensors import as_tensor, cure_for
+from .rng import Luck, stream
+from .tensors import as_tensor, cure_for
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Data:
             TypeError: for a dataset without a length, and for items that hold no numbers.
             ValueError: for items of other forms or of different shapes.
         """
-        from ._stream import data_of
+        from .lazy_dataset import data_of
 
         return data_of(dataset, test, targets=targets, stratify=stratify, memory=memory)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-from ._fingerprint import fingerprint
-from ._task import Metric, Task
-from ._user_modules import title
+from .fingerprint import fingerprint
+from .task import Metric, Task
+from .user_modules import title
 
 Train = Callable[[Callable[..., Any], int], Iterable[Mapping[str, float]] | Mapping[str, float]]
 MARGIN_OF_A_SCORE, MARGIN_OF_A_LOSS = 0.005, 0.1

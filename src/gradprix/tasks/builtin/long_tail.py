@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._data import Data
-from ._mnist import digits, recalls
-from ._task import Metric, Task
+from gradprix.tasks.data import Data
+from gradprix.tasks.task import Metric, Task
+
+from .mnist import digits, recalls
 
 EACH = 500
 """How many there are of each digit."""

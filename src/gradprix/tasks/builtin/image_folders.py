@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._data import Data
-from ._files import BROKEN, DataError
+from gradprix.tasks.archive_reader import BROKEN, DataError
+from gradprix.tasks.data import Data
 
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]

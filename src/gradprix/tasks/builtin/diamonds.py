@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._copy import content
-from ._data import Data
-from ._files import DataError
-from ._task import Metric, Task
+from gradprix.tasks.archive_reader import DataError
+from gradprix.tasks.data import Data
+from gradprix.tasks.local_source import content
+from gradprix.tasks.task import Metric, Task
 
 MEMBER = "plotnine/data/diamonds.csv"
 NUMBERS = {

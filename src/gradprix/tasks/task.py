@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ._data import Data
-from ._fingerprint import fingerprint
-from ._schedule import SCHEDULES
-from ._seeds import fresh
-from ._tensors import cure_for
+from .data import Data
+from .fingerprint import fingerprint
+from .rng import fresh
+from .schedules import SCHEDULES
+from .tensors import cure_for
 
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 

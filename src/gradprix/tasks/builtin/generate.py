@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import _mnist
-from ._data import Data
-from ._task import Metric, Task
+from gradprix.tasks.data import Data
+from gradprix.tasks.task import Metric, Task
+
+from . import mnist
 
 SIDE = 28
 FREQUENCIES = 16
@@ -37,7 +38,7 @@ def digits(size: int, path: Path | None = None) -> Tensor:
     Raises:
         DataError: when they cannot be had or read.
     """
-    images = torch.tensor(_mnist.digits(path)[0] / np.float32(255))
+    images = torch.tensor(mnist.digits(path)[0] / np.float32(255))
     return functional.avg_pool2d(images, SIDE // size).flatten(1)
 
 

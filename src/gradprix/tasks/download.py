@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ._files import DataError
+from .archive_reader import DataError
 
 
 def download(package: str, version: str, sha256: str, source: bool, folder: Path, place: Path) -> Path:

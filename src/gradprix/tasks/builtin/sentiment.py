@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._attention import Block, Embed, padding
-from ._copy import opened
-from ._data import Data
-from ._digits import accuracy
-from ._files import DataError, Files, inside
-from ._task import Metric, Task
-from ._words import PAD, Vocabulary, words
+from gradprix.tasks.archive_reader import DataError, Files, inside
+from gradprix.tasks.data import Data
+from gradprix.tasks.local_source import opened
+from gradprix.tasks.task import Metric, Task
+
+from .attention import Block, Embed, padding
+from .digits import accuracy
+from .text import PAD, Vocabulary, words
 
 ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"

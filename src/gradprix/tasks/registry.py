@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _charlm, _diamonds, _digits, _generate, _mnist, _segment, _sentiment, _tailed, _translate
-from ._task import Task, first_line
-from ._user_modules import load_file, load_module
+from .builtin import charlm, diamonds, digits, generate, long_tail, mnist, segment, sentiment, translate
+from .task import Task, first_line
 from .user_code import find_users_frame
+from .user_modules import load_file, load_module
 
 Make = Callable[[str, Path | None], Task]
 """What makes a built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
 FETCHED: dict[str, Make] = {
-    "digits": _digits.make,
-    "mnist": _mnist.make,
-    "tailed": _tailed.make,
-    "diamonds": _diamonds.make,
-    "sentiment": _sentiment.make,
-    "translate": _translate.make,
-    "charlm": _charlm.make,
-    "segment": _segment.make,
-    "generate": _generate.make,
-    "generate-vae": _generate.make_vae,
+    "digits": digits.make,
+    "mnist": mnist.make,
+    "tailed": long_tail.make,
+    "diamonds": diamonds.make,
+    "sentiment": sentiment.make,
+    "translate": translate.make,
+    "charlm": charlm.make,
+    "segment": segment.make,
+    "generate": generate.make,
+    "generate-vae": generate.make_vae,
 }
 """Tasks whose examples ship inside packages."""
-MAKERS: dict[str, Make] = {**FETCHED, "fashion": _mnist.make_fashion, "cifar10": _mnist.make_cifar10}
+MAKERS: dict[str, Make] = {**FETCHED, "fashion": mnist.make_fashion, "cifar10": mnist.make_cifar10}
 """Those and tasks whose examples the user has to have."""
 PRESETS = ("small", "default", "large")
 """For tests and first tries, in seconds; for an answer, in minutes; for a larger machine."""

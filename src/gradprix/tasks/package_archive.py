@@ -15,8 +15,8 @@ import filelock
 
 from gradprix.utils.files import cache_folder
 
-from ._download import download
-from ._files import DataError, Files
+from .archive_reader import DataError, Files
+from .download import download
 
 _sound: set[tuple[str | int, ...]] = set()
 # Files whose hash was right, by inode, size and time of change, so that a file that changes is hashed again. For this

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._attention import Block, Embed, causal, padding
-from ._copy import opened
-from ._data import Data
-from ._files import DataError, Files, catalogue, rows
-from ._task import Metric, Task
-from ._words import PAD, START, Vocabulary, chrf, words
+from gradprix.tasks.archive_reader import DataError, Files, catalogue, rows
+from gradprix.tasks.data import Data
+from gradprix.tasks.local_source import opened
+from gradprix.tasks.task import Metric, Task
+
+from .attention import Block, Embed, causal, padding
+from .text import PAD, START, Vocabulary, chrf, words
 
 Pairs = list[tuple[str, str]]
 VERSES = (

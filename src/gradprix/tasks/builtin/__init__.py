@@ -1,0 +1,1 @@
+"""Built-in problems, one module each, and what they share."""
