@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gradprix.race import judge
-from gradprix.race._looks import LOOKS, level
+from gradprix.stats.alpha_spending import LOOKS, level
 
 ENTRIES = 4
 FILE = Path(__file__).with_suffix(".json")

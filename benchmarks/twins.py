@@ -21,10 +21,10 @@ import torch
 from scipy import stats
 
 from gradprix.race import Local, Plan, entries, judge, run, twin
-from gradprix.race._looks import allowed
-from gradprix.race._tune import rate, spread
 from gradprix.race.engines._engine import Engine
+from gradprix.stats.alpha_spending import allowed
 from gradprix.tasks import Metric, digits
+from gradprix.tuning.learning_rate import rate, spread
 
 COPIES = 5
 RATES = 10

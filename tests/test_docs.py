@@ -11,8 +11,9 @@ import pytest
 
 import gradprix
 from gradprix import optim, race, rules
-from gradprix.race import _flips, _tune
 from gradprix.rules import log, rule, sqrt
+from gradprix.stats import permutation_test
+from gradprix.tuning import learning_rate
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -125,9 +126,9 @@ def test_looking_again_and_again_makes_few_wins_out_of_luck() -> None:
 
 def test_the_protocol_is_the_codes() -> None:
     # When one of these changes, docs/protocol.md and docs/how-to-choose.md do too.
-    assert (_tune.SPREAD, _tune.REFINE, 3 * _tune.RESEEDED, _tune.APART) == (6, 4, 9, 2)
-    assert _tune.STEPS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
-    assert (race.TRIALS, race.SEEDS, _flips.LEVEL, _flips.EXHAUSTIVE) == (19, 16, 0.05, 16)
+    assert (learning_rate.SPREAD, learning_rate.REFINE, 3 * learning_rate.RESEEDED, learning_rate.APART) == (6, 4, 9, 2)
+    assert learning_rate.STEPS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
+    assert (race.TRIALS, race.SEEDS, permutation_test.LEVEL, permutation_test.EXHAUSTIVE) == (19, 16, 0.05, 16)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

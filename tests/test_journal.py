@@ -31,8 +31,8 @@ from gradprix.race import (
     run,
 )
 from gradprix.race import _plan as plans
-from gradprix.race._looks import LOOKS, allowed, level
 from gradprix.race.engines import _engine
+from gradprix.stats.alpha_spending import LOOKS, allowed, level
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
 

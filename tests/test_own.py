@@ -281,7 +281,7 @@ def test_each_optimizer_tunes_what_it_has() -> None:
 
 
 def points(plan: Plan, entry: Any, loss: Callable[[dict[str, Any]], float]) -> tuple[Any, list[Any]]:
-    from gradprix.race._tune import Score
+    from gradprix.tuning.learning_rate import Score
 
     tuner, asked = plan.tuner(entry), []
     ask = next(tuner)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradprix.race._tune import Score, Tuned, around, finalists, rate, rungs, spread, tune
 from gradprix.rules import log
+from gradprix.tuning.learning_rate import Score, Tuned, around, finalists, rate, rungs, spread, tune
 
 
 def climb(loss: Callable[[float], float], trials: int, low: float = 1e-4, high: float = 1e-1) -> tuple[Tuned, list]:

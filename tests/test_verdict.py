@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from gradprix.race import Pair, judge
-from gradprix.race._flips import Parts, flip, signs, step_down
-from gradprix.race._verdict import detectable, own_interval
+from gradprix.stats.permutation_test import Parts, flip, signs, step_down
+from gradprix.stats.verdict import detectable, own_interval
 
 
 def words(a: list[float], b: list[float], margin: float, **given: bool) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.race._tune import rate
 from gradprix.rules import Rule
 from gradprix.tasks.rng import stream
+from gradprix.tuning.learning_rate import rate
 
 from ._landscape import Landscape
 from ._names import subject

@@ -4,6 +4,8 @@ import inspect
 import sys
 from types import ModuleType
 
+from gradprix.stats.alpha_spending import NoLookLeftError
+from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
 
 from ._budget import estimate, fitted, measured
@@ -11,14 +13,12 @@ from ._course import run
 from ._entries import BRACKETS, ENTRIES, entries
 from ._entry import Entry, twin
 from ._journal import BusyError, Journal, JournalError, OtherRaceError
-from ._looks import NoLookLeftError
 from ._make import make_plan
 from ._plan import SEEDS, TRIALS, Plan
 from ._progress import Watch, progress
 from ._race import race
 from ._result import PICTURE, REPORT, Best, Result, load
 from ._suite import suite, suite_plans, summed_up
-from ._verdict import Pair, Verdict, judge
 from .engines._connect import EngineError
 from .engines._engine import Engine, WorkerError
 from .engines._local import Local

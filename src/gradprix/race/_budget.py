@@ -17,6 +17,7 @@ import torch
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
+from gradprix.tuning.learning_rate import Score
 from gradprix.utils.devices import wait
 
 from ._check import preflight
@@ -28,7 +29,6 @@ from ._plan import FEWEST_SEEDS, MOST, Plan
 from ._progress import Watch
 from ._trial import Trial
 from ._trial import form as form_of
-from ._tune import Score
 from .engines._engine import Engine
 from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
 from .lanes._network import Form, quiet

@@ -6,22 +6,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradprix.stats.alpha_spending import Look, level
 from gradprix.tasks import Task
+from gradprix.tuning.learning_rate import Score
+from gradprix.tuning.search import Found, Scores
 
 from ._answer import listed, unrepeated
 from ._budget import stages
 from ._check import preflight
 from ._journal import Journal, OtherRaceError
 from ._less import seconds_of_steps
-from ._looks import Look, level
 from ._plan import Plan
 from ._progress import Watch
 from ._record import Finals, make_record
 from ._rerun import PATIENCE, SHARE, prepare, repeat
 from ._result import Result
-from ._search import Found, Scores
 from ._trial import Outcome, Trial
-from ._tune import Score
 from .engines._engine import Engine
 from .lanes._network import Form
 

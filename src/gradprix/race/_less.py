@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_map
 from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import fresh
 from gradprix.tasks.task import called_with
+from gradprix.tuning.learning_rate import STEPS
 from gradprix.utils.devices import placed, wait
 
 from ._anyone import switch_mode
 from ._entry import Entry, arguments
 from ._loop import changed, maker
 from ._trial import Outcome, Trial
-from ._tune import STEPS
 
 Run = Mapping[str, Any]
 DRAWS = 4_000

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from gradprix.stats.alpha_spending import Look
+from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
+from gradprix.tuning.search import Found
 
 from ._answer import near_limit, protocol, sentence, take, window
 from ._entry import Entry
 from ._less import with_less
-from ._looks import Look
 from ._plan import Plan
-from ._search import Found
 from ._trial import Outcome, Trial
-from ._verdict import judge, own_interval
 
 FEWEST_PARTS = 10
 """Parts of a test set from which their spread can be told."""

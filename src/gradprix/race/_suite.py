@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradprix.stats.verdict import judge
 from gradprix.tasks import ALL, UnknownNameError
 
 from ._answer import counted, listed, varying
@@ -15,7 +16,6 @@ from ._entry import Entry
 from ._make import make_plan
 from ._plan import Plan
 from ._progress import Watch
-from ._verdict import judge
 from .engines._engine import Engine
 
 ENTRIES_OF_A_SUITE = (

@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from gradprix.race._verdict import own_interval
+from gradprix.stats.verdict import own_interval
 
 from . import _page
 from ._page import Record, ranked

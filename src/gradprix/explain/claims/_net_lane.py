@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from gradprix.race import ENTRIES
 from gradprix.race._trial import Outcome, Trial
-from gradprix.race._tune import rate, rungs
 from gradprix.race.lanes._lane import Lane, run_lane
 from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Task, digits, schedule
+from gradprix.tuning.learning_rate import rate, rungs
 
 from ._claim import Measured, mean
 

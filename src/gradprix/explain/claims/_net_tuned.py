@@ -5,12 +5,13 @@ from functools import cache
 
 import numpy as np
 
-from gradprix.race import ENTRIES, _tune
+from gradprix.race import ENTRIES
 from gradprix.race._trial import Outcome
-from gradprix.race._verdict import judge
 from gradprix.race.lanes._lane import run_lane
+from gradprix.stats.verdict import judge
 from gradprix.tasks import Metric, Task, digits
 from gradprix.tasks.builtin.long_tail import class_accuracy
+from gradprix.tuning import learning_rate
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
 from ._net_lane import finals, is_more, seeds, trial, tuned
@@ -98,8 +99,8 @@ def _needs_no_tuning(quick: bool) -> Finding:
 def _differences(task: Task, known: Sequence[int]) -> list[float]:
     """The test metric of the best by validation of Adam at several rates, less that of several at their defaults."""
     adam = ENTRIES["adam"]
-    rungs = _tune.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
-    one = [("adam", _tune.rate(rung)) for rung in rungs]
+    rungs = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
+    one = [("adam", learning_rate.rate(rung)) for rung in rungs]
     many = [(name, ENTRIES[name].default_rate) for name in SEVERAL]
     found = iter(run_lane(task, [trial(task, name, lr, seed) for seed in known for name, lr in (*one, *many)]))
     best = [

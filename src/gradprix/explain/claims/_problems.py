@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gradprix.explain._descend import BEYOND
 from gradprix.explain._trace import step
-from gradprix.race._tune import rate
 from gradprix.rules import Rule
 from gradprix.tasks.rng import stream
+from gradprix.tuning.learning_rate import rate
 
 Gradient = Callable[[Tensor], Tensor]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradprix.rules import Axis, Choice, Log
 
-from ._tune import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
+from .learning_rate import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
 
 Point = tuple[tuple[str, Any], ...]
 """Values by name, in the order of the space."""

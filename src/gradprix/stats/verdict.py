@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import stdtrit
 
-from ._flips import LEVEL, Parts, flip, step_down, thresholds
-from ._looks import allowed, later
+from .alpha_spending import allowed, later
+from .permutation_test import LEVEL, Parts, flip, step_down, thresholds
 
 MOST_SEEDS = 300
 """Final seeds of an entry at most: a race's seeds are numbered so that up to this many never meet others."""

@@ -1,0 +1,1 @@
+"""Statistics of races: permutation tests, simultaneous intervals, interim analyses."""

@@ -1,0 +1,1 @@
+"""Tuners: what to try next, one hyperparameter or several."""
