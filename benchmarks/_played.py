@@ -13,7 +13,7 @@ import numpy as np
 
 from gradprix.race.engines._engine import PATIENCE
 from gradprix.race.engines._schedule import Part, Schedule, Work
-from gradprix.race.lanes._lane import NARROWEST
+from gradprix.training.trainer import NARROWEST
 
 FAILING = 0.01
 """Of lanes, each at a point of its time that is drawn."""

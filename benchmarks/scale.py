@@ -25,13 +25,13 @@ from gradprix.race import Local, Plan, entries, twin
 from gradprix.race._budget import seconds_to_evaluate, stages
 from gradprix.race._check import check
 from gradprix.race._suite import suite_plans
-from gradprix.race._trial import Trial
-from gradprix.race._trial import form as form_of
 from gradprix.race.engines._schedule import OVERHEAD, Schedule, Work
-from gradprix.race.lanes._lane import Lane
-from gradprix.race.lanes._network import Form, quiet
-from gradprix.race.lanes._width import BETTER, WIDTHS, seconds_of_one
 from gradprix.tasks import ALL, Task
+from gradprix.training.autotune import BETTER, WIDTHS, seconds_of_one
+from gradprix.training.model_stack import Form, quiet
+from gradprix.training.trainer import Lane
+from gradprix.training.trial import Trial
+from gradprix.training.trial import form as form_of
 
 FILE = Path(__file__).with_suffix(".json")
 WORKERS, RACES, TRIALS = 1_000, 100, 100_000

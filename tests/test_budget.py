@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from gradprix.cli import app
 from gradprix.race import Local, make_plan
 from gradprix.race._budget import Cost, candidates, estimate, fit, fitted, stages
-from gradprix.race.lanes._width import Shape
+from gradprix.training.autotune import Shape
 
 COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=Shape(64, 2))
 PLAN = make_plan("digits")

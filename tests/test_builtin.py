@@ -16,10 +16,10 @@ from torch.nn import functional
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import TaskError, make_plan
-from gradprix.race._after import kept
 from gradprix.race._sound import sound
 from gradprix.show import report
 from gradprix.tasks.registry import MAKERS, PRESETS
+from gradprix.training.artifacts import kept
 
 BUDGET: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 1, "seeds": 6, "epochs": 1}
 

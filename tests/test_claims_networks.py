@@ -21,8 +21,8 @@ from gradprix.explain.claims import _net_stall as stall
 from gradprix.explain.claims import _net_tuned as tuned
 from gradprix.explain.claims import _suite_tasks as suite
 from gradprix.explain.claims._claim import Claim, Finding, Measured, Result
-from gradprix.race.lanes._lane import run_lane
 from gradprix.tasks import digits
+from gradprix.training.trainer import run_lane
 from test_claims import unmeasured
 
 VERDICTS = ("holds", "holds only if", "does not hold", "not settled")

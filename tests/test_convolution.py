@@ -7,8 +7,8 @@ import torch
 from torch.func import vmap
 from torch.nn import functional
 
-from gradprix.race.lanes import _convolution
-from gradprix.race.lanes._stacking import stacking
+from gradprix.training import convolution
+from gradprix.training.batched_ops import stacking
 
 KINDS = {
     "plain": ("conv2d", (4, 3, 3, 3), (2, 3, 8, 7), {}),
@@ -67,7 +67,7 @@ def waves(x: Any) -> Any:
 def test_outputs_and_gradients_are_those_of_one_at_a_time(
     kind: str, large: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
+    monkeypatch.setattr(convolution, "LARGE", 0 if large else 1e9)
     asked = given(kind, 3, torch.float64, bias)
     for ours, theirs in zip(flat(stacked(*asked)), flat(apart(*asked)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
@@ -76,7 +76,7 @@ def test_outputs_and_gradients_are_those_of_one_at_a_time(
 @pytest.mark.parametrize("large", [True, False], ids=["each row by itself", "in one"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("same", "no example", "one example")])
 def test_a_row_is_the_same_to_the_bit_wherever_it_is(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
+    monkeypatch.setattr(convolution, "LARGE", 0 if large else 1e9)
     name, tensors, more = given(kind, 33, torch.float32)
     first = [x[:1] for x in tensors]
     alone = flat(stacked(name, [x.expand(2, *x.shape[1:]) for x in first], more))
@@ -92,7 +92,7 @@ def test_only_what_needs_a_gradient_has_one(monkeypatch: pytest.MonkeyPatch) -> 
     name, tensors, more = given("strided", 3, torch.float64)
     every = apart(name, tensors, more)[1]
     for large in (0, 1e9):
-        monkeypatch.setattr(_convolution, "LARGE", large)
+        monkeypatch.setattr(convolution, "LARGE", large)
         for i, wanted in enumerate(every):
             leaves = [x.clone().requires_grad_(k == i) for k, x in enumerate(tensors)]
             with stacking():
@@ -103,7 +103,7 @@ def test_only_what_needs_a_gradient_has_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("large", [True, False], ids=["each row by itself", "in one"])
 def test_channels_lie_together_in_memory(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
+    monkeypatch.setattr(convolution, "LARGE", 0 if large else 1e9)
     for kind in ("plain", "one channel"):
         assert stacked(*given(kind, 3, torch.float32))[0].stride(2) == 1
 
@@ -120,7 +120,7 @@ POOLS = {
 @pytest.mark.parametrize("large", [True, False], ids=["each row by itself", "in one"])
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools_take_rows_as_they_lie(pool: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_convolution, "LARGE", 0 if large else 1e9)
+    monkeypatch.setattr(convolution, "LARGE", 0 if large else 1e9)
     name, args, more = POOLS[pool]
 
     def network(x: Any, weight: Any, bias: Any) -> Any:

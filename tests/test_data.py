@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import STACKED, Lane, run_lane
-from gradprix.race.lanes._network import Form
 from gradprix.tasks import Data
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import Luck
+from gradprix.training.model_stack import Form
+from gradprix.training.trainer import STACKED, Lane, run_lane
+from gradprix.training.trial import Trial
 
 X = torch.rand(60, 6, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 3).long()

@@ -21,14 +21,14 @@ from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskEr
 from gradprix.race._check import check
 from gradprix.race._less import seconds_of_steps
 from gradprix.race._plan import made_by
-from gradprix.race._trial import Outcome, Trial
-from gradprix.race.lanes import _width
-from gradprix.race.lanes._examples import near
-from gradprix.race.lanes._lane import STACKED, Lane, run_lane
-from gradprix.race.lanes._network import Form, quiet
-from gradprix.race.lanes._noise import Drawing, Noise
 from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
+from gradprix.training import autotune
+from gradprix.training.device_cache import near
+from gradprix.training.model_stack import Form, quiet
+from gradprix.training.rng import Drawing, Noise
+from gradprix.training.trainer import STACKED, Lane, run_lane
+from gradprix.training.trial import Outcome, Trial
 from gradprix.utils import devices
 from pretended import Gpu, There, pretended
 from test_kernels import CASES, IDS, gradient
@@ -288,12 +288,12 @@ def test_how_many_fit_there_is_asked_of_the_device(gpu: Gpu, monkeypatch: pytest
     monkeypatch.setenv("GRADPRIX_CACHE", "/dev/null/nowhere")
     plan = make_plan("digits", "adam,sgd", trials=10, seeds=6)
     trials = [plan.careful_trial(plan.entries[0], seed) for seed in range(40)]
-    found = _width.shape(plan.task, trials, THERE, 4)
+    found = autotune.shape(plan.task, trials, THERE, 4)
     assert found.processes == 1, "lanes would take turns there"
-    each = _width.bytes_of_one(plan.task, trials, THERE)
-    room = 2 * (_width.PROCESS + plan.task.loaded.nbytes + 5.5 * each)
+    each = autotune.bytes_of_one(plan.task, trials, THERE)
+    room = 2 * (autotune.PROCESS + plan.task.loaded.nbytes + 5.5 * each)
     monkeypatch.setattr(torch.get_device_module("meta"), "mem_get_info", lambda name: (room, room))
-    assert _width.shape(plan.task, trials, THERE, 4).width == 5
+    assert autotune.shape(plan.task, trials, THERE, 4).width == 5
 
 
 # Which device

@@ -13,11 +13,11 @@ import pytest
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES, Local, make_plan, run
-from gradprix.race._trial import Trial
 from gradprix.race.engines._engine import WorkerError
-from gradprix.race.lanes import _width as width
-from gradprix.race.lanes._network import Form
-from gradprix.race.lanes._width import MemoryTooSmallError, Shape, shape
+from gradprix.training import autotune as width
+from gradprix.training.autotune import MemoryTooSmallError, Shape, shape
+from gradprix.training.model_stack import Form
+from gradprix.training.trial import Trial
 
 TASK = tasks.digits.change(epochs=3)
 

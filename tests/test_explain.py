@@ -30,12 +30,12 @@ from gradprix.explain import (
 )
 from gradprix.kernels import start
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import run_lane
 from gradprix.rules import Rule
 from gradprix.show import _explained
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks.rng import stream
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Trial
 from torch_helpers import default_dtype_restored
 
 ON_POINTS = [r for r in rules.ALL.values() if not r.of_matrices]

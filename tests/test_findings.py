@@ -8,8 +8,8 @@ from torch import Tensor, nn
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import run_lane
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Trial
 
 
 @gp.rule(

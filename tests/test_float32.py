@@ -16,10 +16,10 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from gradprix import tasks
-from gradprix.race.lanes._lane import Lane
-from gradprix.race.lanes._network import quiet
-from gradprix.race.lanes._program import STEADY
 from gradprix.tasks.rng import fresh
+from gradprix.training.model_stack import quiet
+from gradprix.training.trace_step import STEADY
+from gradprix.training.trainer import Lane
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
 from torch_helpers import Square
 

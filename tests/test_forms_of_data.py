@@ -12,9 +12,9 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import run_lane
-from gradprix.race.lanes._network import Form
+from gradprix.training.model_stack import Form
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Trial
 
 N = np.arange(24.0).reshape(12, 2)
 Y = torch.arange(12) % 2

@@ -13,10 +13,10 @@ from torch import nn
 from gradprix import optim, rules, tasks
 from gradprix.explain._names import subject
 from gradprix.race import ENTRIES, Entry, Local, entries
-from gradprix.race._trial import Outcome, Trial
-from gradprix.race.lanes._lane import run_lane
 from gradprix.rules import Log
 from gradprix.tasks.rng import fresh, stream
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Outcome, Trial
 
 RATES = {"sgd": 0.3, "adagrad": 0.05, "adadelta": 2.0, "rmsprop": 3e-3}
 VARIANTS = [entry for entry in ENTRIES.values() if entry.batch_size is None and isinstance(entry.rule, rules.Rule)]

@@ -14,10 +14,6 @@ from torch import Tensor, nn
 
 import gradprix as gp
 from gradprix.race import ENTRIES
-from gradprix.race._after import kept
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import Lane
-from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Task
 from gradprix.tasks.archive_reader import inside
 from gradprix.tasks.archives import DataError, archive
@@ -25,6 +21,10 @@ from gradprix.tasks.builtin import charlm, sentiment, translate
 from gradprix.tasks.builtin.text import END, PAD, RARE, START, Vocabulary, chrf, words
 from gradprix.tasks.rng import Luck, fresh, stream
 from gradprix.tasks.task import TaskError
+from gradprix.training.artifacts import kept
+from gradprix.training.model_stack import quiet
+from gradprix.training.trainer import Lane
+from gradprix.training.trial import Trial
 
 TASKS: dict[str, tuple[Any, str]] = {
     "charlm": (charlm, "shakespeare"),

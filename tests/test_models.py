@@ -17,11 +17,11 @@ from gradprix import tasks
 from gradprix.race import ENTRIES, _check
 from gradprix.race._check import check
 from gradprix.race._plan import Plan
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import Lane, run_lane
-from gradprix.race.lanes._network import Apart, Form, quiet
-from gradprix.race.lanes._noise import Drawing
 from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.training.model_stack import Apart, Form, quiet
+from gradprix.training.rng import Drawing
+from gradprix.training.trainer import Lane, run_lane
+from gradprix.training.trial import Trial
 
 STEPS = 20
 

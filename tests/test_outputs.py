@@ -13,9 +13,9 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES, TaskError
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import run_lane
-from gradprix.race.lanes._network import Form
+from gradprix.training.model_stack import Form
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Trial
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()

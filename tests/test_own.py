@@ -18,11 +18,11 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.cli import app
 from gradprix.race import ENTRIES, TaskError, make_plan
-from gradprix.race._loop import run_loop
 from gradprix.race._plan import Plan
-from gradprix.race._trial import Trial
 from gradprix.rules import choice, log, one_minus
 from gradprix.tasks.loop import loop
+from gradprix.training.loop_runner import run_loop
+from gradprix.training.trial import Trial
 
 FEW: dict[str, Any] = {"trials": 4, "seeds": 6, "processes": 2}
 FILE = """

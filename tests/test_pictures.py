@@ -16,14 +16,14 @@ from torch.utils._pytree import tree_map
 
 from gradprix import race
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import Lane
-from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Data, DataError, Task
 from gradprix.tasks.archives import archive
 from gradprix.tasks.builtin import generate, mnist, segment
 from gradprix.tasks.rng import Luck, fresh, stream
 from gradprix.tasks.task import called_with
+from gradprix.training.model_stack import quiet
+from gradprix.training.trainer import Lane
+from gradprix.training.trial import Trial
 
 MAKERS = {"segment": segment.make, "generate": generate.make, "generate-vae": generate.make_vae}
 OF = {"segment": "earth", "generate": "mnist", "generate-vae": "mnist"}

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import gradprix as gp
-from gradprix.race import Local, _check_loop, _first_step, estimate, fitted, make_plan, measured, progress
+from gradprix.race import Local, _check_loop, estimate, fitted, make_plan, measured, progress
 from gradprix.race._budget import Cost, fit
-from gradprix.race.lanes._width import Shape
+from gradprix.training import first_step
+from gradprix.training.autotune import Shape
 
 
 class Here(Local):
@@ -62,7 +63,7 @@ def examples(count: int = 400, width: int = 4) -> gp.Data:
 
 
 def test_a_slow_model_is_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_first_step, "SLOW", 0.3)
+    monkeypatch.setattr(first_step, "SLOW", 0.3)
     model = Counted(0.35, lambda: nn.Linear(4, 2))
     plan = make_plan(task(model, examples))
     heard: list[str] = []
@@ -115,7 +116,7 @@ class Read:
 
 
 def test_of_a_slow_dataset_few_examples_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_first_step, "SLOW", 0.5)
+    monkeypatch.setattr(first_step, "SLOW", 0.5)
     data = Read(0.02)
     plan = make_plan(task(lambda: nn.Linear(4, 2), lambda: gp.Data.of(data), batch_size=32))
     cost = measured(plan, Here(1))

@@ -14,13 +14,13 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES, _check
 from gradprix.race._plan import Plan
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import Lane, run_lane
-from gradprix.race.lanes._network import quiet
-from gradprix.race.lanes._program import Program
-from gradprix.race.lanes._reductions import ORDERED, has_fixed_order, ordered_sum
-from gradprix.race.lanes._sizes import capacities, capacity, stack_size
 from gradprix.tasks import registry
+from gradprix.training.model_stack import quiet
+from gradprix.training.reductions import ORDERED, has_fixed_order, ordered_sum
+from gradprix.training.stack_sizes import capacities, capacity, stack_size
+from gradprix.training.trace_step import Program
+from gradprix.training.trainer import Lane, run_lane
+from gradprix.training.trial import Trial
 from test_models import MODELS, task
 
 aten = torch.ops.aten

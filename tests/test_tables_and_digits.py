@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from gradprix import Data, Task, race
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import Lane
-from gradprix.race.lanes._network import quiet
 from gradprix.tasks import DataError, local_source, schedule
 from gradprix.tasks.archives import archive
 from gradprix.tasks.builtin import diamonds, image_folders, long_tail, mnist
 from gradprix.tasks.rng import fresh, stream
+from gradprix.training.model_stack import quiet
+from gradprix.training.trainer import Lane
+from gradprix.training.trial import Trial
 
 MODULES = {"mnist": mnist, "tailed": long_tail, "diamonds": diamonds}
 FROM = {"mnist": "mnist", "tailed": "mnist", "diamonds": "diamonds"}

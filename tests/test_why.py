@@ -20,12 +20,12 @@ from gradprix.explain._measure import noise as noise_of
 from gradprix.explain._reasons import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
 from gradprix.explain._watch import Seen, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._lane import run_lane
-from gradprix.race.lanes._network import Form
 from gradprix.rules import Rule
 from gradprix.show import report
 from gradprix.tasks import Data, Metric, Task, digits, schedule
+from gradprix.training.model_stack import Form
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Trial
 
 
 class Line(nn.Module):

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from gradprix.race.lanes._outputs import Output, combine
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import Luck, fresh, stream
 from gradprix.tasks.task import called_with
+from gradprix.training.outputs import Output, combine
 
 Tensors = Mapping[str, Tensor]
 Examples = tuple[Any, Any]

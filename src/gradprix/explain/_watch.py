@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gradprix.kernels import Stacked
-from gradprix.race._trial import Outcome, Trial
-from gradprix.race.lanes._lane import Lane
-from gradprix.race.lanes._network import Form, quiet
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps
+from gradprix.training.model_stack import Form, quiet
+from gradprix.training.trainer import Lane
+from gradprix.training.trial import Outcome, Trial
 from gradprix.utils.devices import CPU, placed
 
 from ._gain import gain, settles_below

@@ -8,10 +8,10 @@ from typing import Any
 from gradprix.race import Engine, Entry, Plan, Result
 from gradprix.race._journal import Journal
 from gradprix.race._plan import made_by
-from gradprix.race._trial import Trial, form
-from gradprix.race.lanes._network import Form
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
+from gradprix.training.model_stack import Form
+from gradprix.training.trial import Trial, form
 
 from ._gain import settles_below
 from ._reasons import averaged, diverged, reasons

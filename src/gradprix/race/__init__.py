@@ -7,6 +7,7 @@ from types import ModuleType
 from gradprix.stats.alpha_spending import NoLookLeftError
 from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
+from gradprix.training.autotune import MemoryTooSmallError
 
 from ._budget import estimate, fitted, measured
 from ._course import run
@@ -23,7 +24,6 @@ from .engines._connect import EngineError
 from .engines._engine import Engine, WorkerError
 from .engines._local import Local
 from .engines._ray import Ray
-from .lanes._width import MemoryTooSmallError
 
 __all__ = [
     "BRACKETS",

@@ -17,6 +17,13 @@ import torch
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
+from gradprix.training.autotune import Shape, seconds_of_one
+from gradprix.training.loop_runner import Stopped, run_loop
+from gradprix.training.model_stack import Form, quiet
+from gradprix.training.optimizers import Steppers
+from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Lane
+from gradprix.training.trial import Trial
+from gradprix.training.trial import form as form_of
 from gradprix.tuning.learning_rate import Score
 from gradprix.utils.devices import wait
 
@@ -24,16 +31,9 @@ from ._check import preflight
 from ._entries import ENTRIES
 from ._entry import Entry
 from ._journal import Journal
-from ._loop import Stopped, run_loop
 from ._plan import FEWEST_SEEDS, MOST, Plan
 from ._progress import Watch
-from ._trial import Trial
-from ._trial import form as form_of
 from .engines._engine import Engine
-from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
-from .lanes._network import Form, quiet
-from .lanes._steppers import Steppers
-from .lanes._width import Shape, seconds_of_one
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Who stays longest when there is time for a few: different algorithms first, and those that were best in the tuned

@@ -16,26 +16,26 @@ from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.loop import Loop, home
 from gradprix.tasks.task import TaskError
+from gradprix.training.autotune import seconds_of_one
+from gradprix.training.faults import describe_error
+from gradprix.training.first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
+from gradprix.training.model_stack import Form, Together, quiet
+from gradprix.training.optimizer_errors import explain_optimizer_error
+from gradprix.training.optimizers import Steppers
+from gradprix.training.rng import Drawing
+from gradprix.training.stack_sizes import capacities
+from gradprix.training.stacking_errors import explain
+from gradprix.training.torch_optimizer_adapter import Anyone
+from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Lane
+from gradprix.training.trial import Trial
 from gradprix.utils.devices import CPU, found, free, placed, require, wait
 
-from ._anyone import Anyone
 from ._check_loop import check_loop
-from ._first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
 from ._last_batch import check_last_batches
-from ._optimizer_errors import explain_optimizer_error
 from ._plan import Plan
 from ._progress import Watch
 from ._sound import sound
-from ._stacking_errors import explain
-from ._trial import Trial
 from .engines._engine import Engine
-from .lanes._faults import describe_error
-from .lanes._lane import BATCHES_AT_ONCE, NARROWEST, Lane
-from .lanes._network import Form, Together, quiet
-from .lanes._noise import Drawing
-from .lanes._sizes import capacities
-from .lanes._steppers import Steppers
-from .lanes._width import seconds_of_one
 
 EXAMPLES = 64
 WIDTH = 8

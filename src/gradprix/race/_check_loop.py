@@ -9,12 +9,12 @@ from typing import Any
 
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.task import TaskError
+from gradprix.training.loop_runner import Stopped, _each, _numbers, run_loop
+from gradprix.training.model_stack import Form
 
 from ._entry import Entry
-from ._loop import Stopped, _each, _numbers, run_loop
 from ._overrides import GroupHistory, find_overridden
 from ._plan import Plan
-from .lanes._network import Form
 
 WHY = "it is a training loop of your own"
 PATIENCE = 20.0

@@ -8,6 +8,8 @@ from typing import Any
 
 from gradprix.stats.alpha_spending import Look, level
 from gradprix.tasks import Task
+from gradprix.training.model_stack import Form
+from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import Score
 from gradprix.tuning.search import Found, Scores
 
@@ -21,9 +23,7 @@ from ._progress import Watch
 from ._record import Finals, make_record
 from ._rerun import PATIENCE, SHARE, prepare, repeat
 from ._result import Result
-from ._trial import Outcome, Trial
 from .engines._engine import Engine
-from .lanes._network import Form
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:

@@ -9,8 +9,7 @@ import torch
 
 from gradprix import optim
 from gradprix.rules import Axis, Rule
-
-from ._anyone import Anyone
+from gradprix.training.torch_optimizer_adapter import Anyone
 
 CLASSES = {
     cls.rule: name

@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from ._trial import Outcome, Trial
+from gradprix.training.trial import Outcome, Trial
 
 FILE, LOCK = "race.db", "race.lock"
 SCHEMA = """

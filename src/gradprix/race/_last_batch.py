@@ -11,10 +11,10 @@ from gradprix.tasks import Task
 from gradprix.tasks.rng import Luck, fresh
 from gradprix.tasks.schedules import examples_a_pass
 from gradprix.tasks.task import called_with, first_line
+from gradprix.training.gradient_mode import needs_gradients
+from gradprix.training.trainer import BATCHES_AT_ONCE
 
 from ._plan import Plan
-from .lanes._gradient_mode import needs_gradients
-from .lanes._lane import BATCHES_AT_ONCE
 
 
 def batch_sizes(plan: Plan) -> list[int]:

@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_map
 from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import fresh
 from gradprix.tasks.task import called_with
+from gradprix.training.loop_runner import changed, maker
+from gradprix.training.torch_optimizer_adapter import switch_mode
+from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import STEPS
 from gradprix.utils.devices import placed, wait
 
-from ._anyone import switch_mode
 from ._entry import Entry, arguments
-from ._loop import changed, maker
-from ._trial import Outcome, Trial
 
 Run = Mapping[str, Any]
 DRAWS = 4_000

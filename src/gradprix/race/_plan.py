@@ -16,12 +16,12 @@ from gradprix.stats.verdict import MOST_SEEDS, detectable
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
+from gradprix.training.trial import Trial
 from gradprix.tuning.learning_rate import RESEEDED, rate, rungs
 from gradprix.tuning.search import Found, Scores, Wanted, searched
 from gradprix.utils.devices import check_name
 
 from ._entry import Entry
-from ._trial import Trial
 
 TRIALS = 19
 SEEDS = 16

@@ -9,12 +9,12 @@ from typing import Any
 
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
+from gradprix.training.model_stack import Form
+from gradprix.training.torch_optimizer_adapter import Anyone
+from gradprix.training.trial import Outcome, Trial
 
-from ._anyone import Anyone
 from ._plan import Plan
-from ._trial import Outcome, Trial
 from .engines._engine import Engine, train
-from .lanes._network import Form
 
 SHARE = 0.05
 """The share of a race's training that may be repeated."""

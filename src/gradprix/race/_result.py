@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradprix import optim
+from gradprix.training.param_groups import build_optimizer
 
 from ._journal import FILE, Journal, JournalError
-from ._param_groups import build_optimizer
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -14,13 +14,13 @@ from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import fresh
 from gradprix.tasks.task import called_with
 from gradprix.tasks.tensors import dense
+from gradprix.training.artifacts import kept
+from gradprix.training.faults import describe_error
+from gradprix.training.gradient_mode import needs_gradients
+from gradprix.training.outputs import Output, combine
 
-from ._after import kept
 from ._missing import Missing, missing
 from ._untrained import untrained
-from .lanes._faults import describe_error
-from .lanes._gradient_mode import needs_gradients
-from .lanes._outputs import Output, combine
 
 JUDGED = 256
 """Validation examples that the metric is tried on."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .lanes._outputs import Output
+from gradprix.training.outputs import Output
 
 DEEPEST = 4
 """How many attributes, items and closures deep the name of a tensor is looked for."""

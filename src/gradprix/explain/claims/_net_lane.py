@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Outcome, Trial
-from gradprix.race.lanes._lane import Lane, run_lane
-from gradprix.race.lanes._network import quiet
 from gradprix.tasks import Task, digits, schedule
+from gradprix.training.model_stack import quiet
+from gradprix.training.trainer import Lane, run_lane
+from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import rate, rungs
 
 from ._claim import Measured, mean

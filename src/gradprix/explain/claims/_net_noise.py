@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
-from gradprix.race.lanes._network import quiet
+from gradprix.training.model_stack import quiet
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
 from ._net_lane import STEADY, Training, seeds, trial

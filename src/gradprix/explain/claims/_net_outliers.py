@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradprix.race._trial import Trial
 from gradprix.tasks import Data, Task
+from gradprix.training.trial import Trial
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
 from ._net_lane import STEADY, Training, is_more, seeds, times, trial, tuned

@@ -6,11 +6,11 @@ from functools import cache
 import numpy as np
 
 from gradprix.race import ENTRIES
-from gradprix.race._trial import Outcome
-from gradprix.race.lanes._lane import run_lane
 from gradprix.stats.verdict import judge
 from gradprix.tasks import Metric, Task, digits
 from gradprix.tasks.builtin.long_tail import class_accuracy
+from gradprix.training.trainer import run_lane
+from gradprix.training.trial import Outcome
 from gradprix.tuning import learning_rate
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean

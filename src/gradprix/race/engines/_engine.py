@@ -10,17 +10,17 @@ from concurrent.futures import Future
 from typing import Any
 
 from gradprix.race._entry import Entry
-from gradprix.race._loop import run_loop
 from gradprix.race._plan import Plan, made_by
-from gradprix.race._trial import Outcome, Trial
-from gradprix.race._trial import form as form_of
-from gradprix.race.lanes._lane import STACKED, run_lane
-from gradprix.race.lanes._network import Form
-from gradprix.race.lanes._width import Shape
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.schedules import count_steps
 from gradprix.tasks.task import TaskError, first_line
+from gradprix.training.autotune import Shape
+from gradprix.training.loop_runner import run_loop
+from gradprix.training.model_stack import Form
+from gradprix.training.trainer import STACKED, run_lane
+from gradprix.training.trial import Outcome, Trial
+from gradprix.training.trial import form as form_of
 from gradprix.utils.devices import named
 
 from ._schedule import Part, Schedule, Work

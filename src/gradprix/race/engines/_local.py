@@ -14,11 +14,11 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from gradprix.race._trial import Outcome, Trial
-from gradprix.race.lanes._network import Form
-from gradprix.race.lanes._width import Shape, shape
 from gradprix.tasks import Task
 from gradprix.tasks.loop import home
+from gradprix.training.autotune import Shape, shape
+from gradprix.training.model_stack import Form
+from gradprix.training.trial import Outcome, Trial
 
 from ._engine import Engine, Found, WorkerError, answered, train
 from ._fresh import FreshProcesses

@@ -13,10 +13,10 @@ from typing import Any
 
 from gradprix.race._answer import counted
 from gradprix.race._plan import Plan
-from gradprix.race._trial import Trial
-from gradprix.race.lanes._network import Form
-from gradprix.race.lanes._width import Shape, shape
 from gradprix.tasks import Task
+from gradprix.training.autotune import Shape, shape
+from gradprix.training.model_stack import Form
+from gradprix.training.trial import Trial
 from gradprix.utils.devices import free, named
 
 from ._cluster import SHARE, Cluster

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from gradprix.race.lanes._lane import NARROWEST
+from gradprix.training.trainer import NARROWEST
 
 OVERHEAD = 1
 """A step of a lane takes as long as the steps of so many of its networks more, whatever its width: in the median of the

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.fx import Graph
 
-from ._elementwise import UNTAGGED
+from .elementwise import UNTAGGED
 
 COPIES = frozenset(
     "_reshape_alias _to_copy _unsafe_view alias arange as_strided cat chunk clone constant_pad_nd copy copy_ "

@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 from gradprix.tasks import Task
 from gradprix.utils.devices import wait
 
-from ._trial import Trial
-from .lanes._lane import Lane
-from .lanes._network import Form, quiet
+from .model_stack import Form, quiet
+from .trainer import Lane
+from .trial import Trial
 
 ARITHMETIC_BOUND = 0.3
 """Seconds of processor time of one model's step from which its arithmetic takes nearly all of them. A stack saves the

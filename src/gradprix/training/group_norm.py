@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._bridge import Bridge
+from .vmap_op import Bridge
 
 aten = torch.ops.aten
 

@@ -23,12 +23,12 @@ from gradprix.tasks.rng import Luck, fresh, luck
 from gradprix.tasks.task import called_with
 from gradprix.utils.devices import CPU, placed
 
-from ._noise import Noise
-from ._outputs import Output
-from ._recorder import Recorder, peak, tidy
-from ._row_independence import unreviewed
-from ._script import scripted
-from ._stacking import own_tensors, stacked, stacking
+from .batched_ops import own_tensors, stacked, stacking
+from .outputs import Output
+from .recorder import Recorder, peak, tidy
+from .rng import Noise
+from .row_independence import unreviewed
+from .torchscript import scripted
 
 Like = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
 TENSOR = object()

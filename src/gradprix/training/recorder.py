@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ._elementwise import compute_evenly, rounds_twice
-from ._noise import TAG
-from ._reductions import ordered
+from .elementwise import compute_evenly, rounds_twice
+from .reductions import ordered
+from .rng import TAG
 
 aten = torch.ops.aten
 VIEWS = {aten.detach.default, aten.alias.default, aten.view.default, aten._unsafe_view.default, aten.permute.default}

@@ -15,13 +15,16 @@ class Bridge(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Any:
+        """Refuse: outside of a stack the function that it stands for is called itself."""
         raise NotImplementedError("only stacked tensors come here")
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save nothing."""
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the function of stacks, rows first."""
         rows = info.batch_size
         stacked = [_rows_first(arg, dim, rows) for arg, dim in zip(args, in_dims[1:], strict=True)]
         return function(*stacked), 0

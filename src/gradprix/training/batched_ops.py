@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from gradprix.utils.devices import CPU
 
-from ._bridge import Bridge, is_nested
-from ._convolution import convolution, pool, transposed
-from ._functions import functions_by_model
-from ._group_norm import group_norm
-from ._recurrent import lstm_cell, recurrent
-from ._reductions import sums_of_rows
+from .convolution import convolution, pool, transposed
+from .functions import functions_by_model
+from .group_norm import group_norm
+from .recurrent import lstm_cell, recurrent
+from .reductions import sums_of_rows
+from .vmap_op import Bridge, is_nested
 
 Form = Callable[..., Any]
 aten = torch.ops.aten

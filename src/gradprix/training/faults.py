@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradprix.race._trial import Trial
 from gradprix.tasks import Task
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import users_line
+
+from .trial import Trial
 
 
 class NanWatch(TorchDispatchMode):

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gradprix.kernels import Stacked
-from gradprix.race._anyone import Anyone, switch_mode
-from gradprix.race._trial import Trial, form
 from gradprix.tasks.rng import Luck, stream
 
-from ._noise import lent
+from .rng import lent
+from .torch_optimizer_adapter import Anyone, switch_mode
+from .trial import Trial, form
 
 
 class Each:

@@ -18,10 +18,10 @@ from gradprix.tasks.task import called_with
 from gradprix.tasks.tensors import dense
 from gradprix.utils.devices import CPU, exact, placed
 
-from ._gradient_mode import needs_gradients
-from ._noise import Noise, lent
-from ._outputs import Output
-from ._program import Program, program
+from .gradient_mode import needs_gradients
+from .outputs import Output
+from .rng import Noise, lent
+from .trace_step import Program, program
 
 Tensors = Mapping[str, Tensor]
 FUNCTORCH: Any = torch._C._functorch

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.autograd import Function
 
-from ._bridge import Bridge, is_nested
+from .vmap_op import Bridge, is_nested
 
 MODULE: Any = torch.autograd.function
 

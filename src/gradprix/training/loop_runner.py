@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from gradprix import optim
+from gradprix.race._entry import arguments
 from gradprix.rules import Rule
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.rng import Luck
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import find_users_frame
 
-from ._anyone import Anyone
-from ._entry import arguments
-from ._optimizer_errors import explain_optimizer_error
-from ._param_groups import build_optimizer
-from ._trial import Outcome, Trial
+from .optimizer_errors import explain_optimizer_error
+from .param_groups import build_optimizer
+from .torch_optimizer_adapter import Anyone
+from .trial import Outcome, Trial
 
 NAN = float("nan")
 

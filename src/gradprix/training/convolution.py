@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ._bridge import Bridge
+from .vmap_op import Bridge
 
 LARGE = 100_000
 """Numbers in the images of one row, before and after, from which on it goes by itself."""

@@ -17,18 +17,18 @@ from typing import Any
 import psutil
 
 from gradprix.kernels import cache_folder, put
-from gradprix.race._first_step import known_first_step, measure_first_step
 from gradprix.race._plan import versions
-from gradprix.race._trial import Trial
-from gradprix.race._trial import form as form_of
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.schedules import count_steps
 from gradprix.utils.devices import free, named, wait
 
-from ._lane import BATCHES_AT_ONCE, NARROWEST, Lane
-from ._network import Form, Together, quiet
-from ._sizes import capacities
+from .first_step import known_first_step, measure_first_step
+from .model_stack import Form, Together, quiet
+from .stack_sizes import capacities
+from .trainer import BATCHES_AT_ONCE, NARROWEST, Lane
+from .trial import Trial
+from .trial import form as form_of
 
 WIDTHS = (16, 64, 256)
 BETTER = 0.9

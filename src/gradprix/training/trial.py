@@ -11,7 +11,7 @@ from typing import Any
 from gradprix.rules import Rule, formula
 from gradprix.tasks.schedules import passes
 
-from ._anyone import Anyone
+from .torch_optimizer_adapter import Anyone
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from torch.func import stack_module_state
 from torch.utils._pytree import tree_map
 
-from gradprix.race._after import kept
-from gradprix.race._trial import Outcome, Trial, form
 from gradprix.tasks import Task, schedule
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import Luck, fresh, stream
 from gradprix.tasks.schedules import examples_a_pass, passes
 from gradprix.utils.devices import CPU, placed
 
-from ._examples import near
-from ._faults import failed_on_nan, has_nan, task_error
-from ._gradient_mode import needs_gradients
-from ._network import Apart, Form, Together, quiet
-from ._outputs import Combined, Output, combine
-from ._sizes import stack_size
-from ._steppers import Steppers
+from .artifacts import kept
+from .device_cache import near
+from .faults import failed_on_nan, has_nan, task_error
+from .gradient_mode import needs_gradients
+from .model_stack import Apart, Form, Together, quiet
+from .optimizers import Steppers
+from .outputs import Combined, Output, combine
+from .stack_sizes import stack_size
+from .trial import Outcome, Trial, form
 
 STACKED = Form()
 NARROWEST = 2
