@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.race.engines._engine import PATIENCE
-from gradprix.race.engines._schedule import Part, Schedule, Work
+from gradprix.executors.executor import PATIENCE
+from gradprix.executors.scheduler import Part, Schedule, Work
 from gradprix.training.trainer import NARROWEST
 
 FAILING = 0.01

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from scipy import stats
 
+from gradprix.executors.executor import Engine
 from gradprix.race import Local, Plan, entries, judge, run, twin
-from gradprix.race.engines._engine import Engine
 from gradprix.stats.alpha_spending import allowed
 from gradprix.tasks import Metric, digits
 from gradprix.tuning.learning_rate import rate, spread

@@ -12,8 +12,8 @@ import pytest
 
 import gradprix as gp
 from gradprix import tasks
+from gradprix.executors.executor import WorkerError
 from gradprix.race import ENTRIES, Local, make_plan, run
-from gradprix.race.engines._engine import WorkerError
 from gradprix.training import autotune as width
 from gradprix.training.autotune import MemoryTooSmallError, Shape, shape
 from gradprix.training.model_stack import Form

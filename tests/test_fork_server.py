@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 import pytest
 
-from gradprix.race.engines import _fork_server
-from gradprix.race.engines._fork_server import ForkedProcess, get_server
-from gradprix.race.engines._fresh import FreshProcesses
-from gradprix.race.engines._processes import start_environment, workers
+from gradprix.executors import fork_server
+from gradprix.executors.fork_server import ForkedProcess, get_server
+from gradprix.executors.fresh_process import FreshProcesses
+from gradprix.executors.worker_processes import start_environment, workers
 from gradprix.tasks.user_modules import load_file
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="servers are for Linux")
@@ -150,9 +150,9 @@ def order_of_strings() -> tuple[int, list[str]]:
 
 @pytest.fixture
 def no_server() -> Iterator[None]:
-    _fork_server.end_servers()
+    fork_server.end_servers()
     yield
-    _fork_server.end_servers()
+    fork_server.end_servers()
 
 
 @pytest.mark.usefixtures("no_server")
@@ -175,9 +175,9 @@ def test_where_a_fork_is_not_safe_workers_are_new_interpreters(
 
 SCRIPT = """
 import os, time
-from gradprix.race.engines._fresh import FreshProcesses
-from gradprix.race.engines import _fork_server
-from gradprix.race.engines._processes import start_environment, workers
+from gradprix.executors.fresh_process import FreshProcesses
+from gradprix.executors import _fork_server
+from gradprix.executors.worker_processes import start_environment, workers
 
 if __name__ == "__main__":
     server = _fork_server.get_server("workers", start_environment())

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import gradprix as gp
 from gradprix import tasks
 from gradprix.cli import app
+from gradprix.executors import executor
 from gradprix.race import (
     BusyError,
     Journal,
@@ -31,7 +32,6 @@ from gradprix.race import (
     run,
 )
 from gradprix.race import _plan as plans
-from gradprix.race.engines import _engine
 from gradprix.stats.alpha_spending import LOOKS, allowed, level
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
@@ -104,7 +104,7 @@ def test_another_task_or_form_in_the_same_folder_is_refused(tmp_path: Path, chan
 
 def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(make_plan("digits", **SMALL), tmp_path, Counting())
-    monkeypatch.setattr(_engine, "made_by", lambda gpu: "torch 99")
+    monkeypatch.setattr(executor, "made_by", lambda gpu: "torch 99")
     result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
     assert (engine.ran, result.reused) == (16, 0)
     assert "torch" in plans.made_by()

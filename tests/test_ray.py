@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 import gradprix as gp
 from gradprix import engines
 from gradprix.cli import __init__
+from gradprix.executors import ray_cluster, ray_init
+from gradprix.executors.ray_cluster import Needs
+from gradprix.executors.ray_init import ray_here
+from gradprix.executors.serialization import call, folders, packed
 from gradprix.race import EngineError, Local, TaskError, make_plan, run, suite, suite_plans
 from gradprix.race._plan import versions
-from gradprix.race.engines import _cluster, _connect
-from gradprix.race.engines._cluster import Needs
-from gradprix.race.engines._connect import ray_here
-from gradprix.race.engines._parcel import call, folders, packed
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray, once imported, takes 127.0.0.1 as it is
 try:
@@ -383,7 +383,7 @@ def test_where_there_is_no_ray_or_no_cluster_one_sentence_says_so(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        monkeypatch.setattr(_connect, "ANSWERS", 3.0)
+        monkeypatch.setattr(ray_init, "ANSWERS", 3.0)
         assert f"no Ray cluster answers at 127.0.0.1:{port}. Start one" in said(
             "--engine", "ray", "--address", f"127.0.0.1:{port}"
         )
@@ -411,7 +411,7 @@ def test_a_machine_that_joins_with_other_versions_ends_the_race(
 ) -> None:
     def watch(stage: str, done: float, total: int) -> None:
         if done >= 2:  # as all machines would see it who had other versions from now on
-            monkeypatch.setattr(_cluster, "versions", lambda: "gradprix 0, torch 2, numpy 2")
+            monkeypatch.setattr(ray_cluster, "versions", lambda: "gradprix 0, torch 2, numpy 2")
 
     plan, engine = make_plan("digits", "adam,momentum", trials=2, seeds=6, epochs=1), engines.Ray(cluster.address)
     with pytest.raises(EngineError, match="Install the same"):

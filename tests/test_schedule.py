@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gradprix.race.engines._schedule import LOSSES, OVERHEAD, Part, Schedule, Work
+from gradprix.executors.scheduler import LOSSES, OVERHEAD, Part, Schedule, Work
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from .race.engines._connect import EngineError
-from .race.engines._engine import Engine, WorkerError
-from .race.engines._local import Local
-from .race.engines._ray import Ray
+from .executors.executor import Engine, WorkerError
+from .executors.local import Local
+from .executors.ray_executor import Ray
+from .executors.ray_init import EngineError
 
 __all__ = ["Engine", "EngineError", "Local", "Ray", "WorkerError", "named"]
 

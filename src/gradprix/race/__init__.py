@@ -4,6 +4,10 @@ import inspect
 import sys
 from types import ModuleType
 
+from gradprix.executors.executor import Engine, WorkerError
+from gradprix.executors.local import Local
+from gradprix.executors.ray_executor import Ray
+from gradprix.executors.ray_init import EngineError
 from gradprix.stats.alpha_spending import NoLookLeftError
 from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
@@ -20,10 +24,6 @@ from ._progress import Watch, progress
 from ._race import race
 from ._result import PICTURE, REPORT, Best, Result, load
 from ._suite import suite, suite_plans, summed_up
-from .engines._connect import EngineError
-from .engines._engine import Engine, WorkerError
-from .engines._local import Local
-from .engines._ray import Ray
 
 __all__ = [
     "BRACKETS",

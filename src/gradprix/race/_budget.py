@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from gradprix.executors.executor import Engine
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
@@ -33,7 +34,6 @@ from ._entry import Entry
 from ._journal import Journal
 from ._plan import FEWEST_SEEDS, MOST, Plan
 from ._progress import Watch
-from .engines._engine import Engine
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Who stays longest when there is time for a few: different algorithms first, and those that were best in the tuned

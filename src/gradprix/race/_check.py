@@ -12,6 +12,7 @@ import joblib
 import torch
 from torch import Tensor
 
+from gradprix.executors.executor import Engine
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.loop import Loop, home
@@ -35,7 +36,6 @@ from ._last_batch import check_last_batches
 from ._plan import Plan
 from ._progress import Watch
 from ._sound import sound
-from .engines._engine import Engine
 
 EXAMPLES = 64
 WIDTH = 8

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradprix.executors.executor import Engine
 from gradprix.stats.alpha_spending import Look, level
 from gradprix.tasks import Task
 from gradprix.training.model_stack import Form
@@ -23,7 +24,6 @@ from ._progress import Watch
 from ._record import Finals, make_record
 from ._rerun import PATIENCE, SHARE, prepare, repeat
 from ._result import Result
-from .engines._engine import Engine
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:

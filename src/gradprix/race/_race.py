@@ -4,14 +4,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gradprix.executors.executor import Engine
+from gradprix.executors.local import Local
+
 from ._budget import fitted
 from ._course import run
 from ._entry import Entry
 from ._make import make_plan
 from ._progress import progress
 from ._result import Result
-from .engines._engine import Engine
-from .engines._local import Local
 
 
 def race(

@@ -7,6 +7,7 @@ from concurrent.futures import TimeoutError as NotInTime
 from functools import partial
 from typing import Any
 
+from gradprix.executors.executor import Engine, train
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.training.model_stack import Form
@@ -14,7 +15,6 @@ from gradprix.training.torch_optimizer_adapter import Anyone
 from gradprix.training.trial import Outcome, Trial
 
 from ._plan import Plan
-from .engines._engine import Engine, train
 
 SHARE = 0.05
 """The share of a race's training that may be repeated."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradprix.executors.executor import Engine
 from gradprix.stats.verdict import judge
 from gradprix.tasks import ALL, UnknownNameError
 
@@ -16,7 +17,6 @@ from ._entry import Entry
 from ._make import make_plan
 from ._plan import Plan
 from ._progress import Watch
-from .engines._engine import Engine
 
 ENTRIES_OF_A_SUITE = (
     "minibatch",

@@ -10,10 +10,10 @@ from typing import Any
 
 from gradprix.race._plan import Plan, made_by, versions
 
-from ._connect import EngineError, connect, found, job, ours
-from ._engine import WorkerError
-from ._parcel import Places, call, folders, packed, project, with_examples
-from ._processes import environment
+from .executor import WorkerError
+from .ray_init import EngineError, connect, found, job, ours
+from .serialization import Places, call, folders, packed, project, with_examples
+from .worker_processes import environment
 
 FRESH = 2.0
 """Seconds for which what is known of the machines holds."""

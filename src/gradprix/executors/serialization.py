@@ -19,13 +19,13 @@ from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem, at_home, home, key_of
 from gradprix.tasks.user_modules import Source, install, sources
 
-from ._connect import EngineError
-from ._engine import answered
+from .executor import answered
+from .ray_init import EngineError
 
 Places = dict[str, list[Any]]
 """Where problems are kept for the whole cluster, by what they are known by: each in a list, so that Ray does not bring
 it before it is asked for."""
-OURS = [Path(__file__).parents[2], Path(sysconfig.get_path("stdlib"))]
+OURS = [Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))]
 INSTALLED = {"site-packages", "dist-packages"}
 """Where modules are that every worker has."""
 

@@ -19,11 +19,11 @@ from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import free, named
 
-from ._cluster import SHARE, Cluster
-from ._connect import EngineError
-from ._engine import Engine, Found, WorkerError, train
-from ._parcel import call, lane
-from ._schedule import LOSSES, Part
+from .executor import Engine, Found, WorkerError, train
+from .ray_cluster import SHARE, Cluster
+from .ray_init import EngineError
+from .scheduler import LOSSES, Part
+from .serialization import call, lane
 
 REPORTS = 100.0
 """What workers say of how far they are, a second, all together at most."""

@@ -37,7 +37,7 @@ from gradprix.tasks.user_modules import base_path
 SERVE = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from gradprix.race.engines._fork_server import serve
+from gradprix.executors.fork_server import serve
 serve({parent}, {requests})
 """
 READY = b"ready"

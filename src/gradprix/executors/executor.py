@@ -23,7 +23,7 @@ from gradprix.training.trial import Outcome, Trial
 from gradprix.training.trial import form as form_of
 from gradprix.utils.devices import named
 
-from ._schedule import Part, Schedule, Work
+from .scheduler import Part, Schedule, Work
 
 Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]

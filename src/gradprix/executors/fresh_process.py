@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import cloudpickle
 from joblib.externals.loky.backend.utils import kill_process_tree
 
-from ._fork_server import ForkedProcess, end_children
-from ._processes import own_settings, prepare_for_users_code, start_environment
+from .fork_server import ForkedProcess, end_children
+from .worker_processes import own_settings, prepare_for_users_code, start_environment
 
 FAILED = b""
 """The answer of a call that raised."""

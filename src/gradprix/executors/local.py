@@ -20,10 +20,10 @@ from gradprix.training.autotune import Shape, shape
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Outcome, Trial
 
-from ._engine import Engine, Found, WorkerError, answered, train
-from ._fresh import FreshProcesses
-from ._processes import workers
-from ._schedule import LOSSES, Part
+from .executor import Engine, Found, WorkerError, answered, train
+from .fresh_process import FreshProcesses
+from .scheduler import LOSSES, Part
+from .worker_processes import workers
 
 KILLED = (
     "worker processes were killed again and again, probably because memory ran out. What is finished is kept; "

@@ -19,9 +19,9 @@ from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from gradprix.tasks.user_modules import Source, install, sources
 
-from . import _fork_server
-from ._engine import WorkerError
-from ._fork_server import INTERVAL, ForkContext, ForkedProcess, end_children, get_server
+from . import fork_server
+from .executor import WorkerError
+from .fork_server import INTERVAL, ForkContext, ForkedProcess, end_children, get_server
 
 IDLE = 60.0
 """Seconds after which a worker without work ends."""
@@ -100,7 +100,7 @@ def _deaf() -> Iterator[None]:
 def _start_trackers() -> None:
     """Start the processes that remove the semaphores of killed processes, so that they do it without a warning."""
     wanted = {**SAFE, "PYTHONWARNINGS": "ignore"}
-    with _fork_server.ENVIRONMENT:
+    with fork_server.ENVIRONMENT:
         before = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
         try:
