@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from gradprix import tasks
 from gradprix.race import race
-from gradprix.race._plan import MOST
+from gradprix.race.plan import MOST
 
 ENTRIES = ["minibatch", "momentum", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
 CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {

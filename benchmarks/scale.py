@@ -23,9 +23,9 @@ from _made import made_by
 from _played import Cost, Play, Race
 from gradprix.executors.scheduler import OVERHEAD, Schedule, Work
 from gradprix.race import Local, Plan, entries, twin
-from gradprix.race._budget import seconds_to_evaluate, stages
-from gradprix.race._check import check
-from gradprix.race._suite import suite_plans
+from gradprix.race.budget import seconds_to_evaluate, stages
+from gradprix.race.preflight import check
+from gradprix.race.suite_runner import suite_plans
 from gradprix.tasks import ALL, Task
 from gradprix.training.autotune import BETTER, WIDTHS, seconds_of_one
 from gradprix.training.model_stack import Form, quiet

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from gradprix.cli import app
 from gradprix.race import Local, make_plan
-from gradprix.race._budget import Cost, candidates, estimate, fit, fitted, stages
+from gradprix.race.budget import Cost, candidates, estimate, fit, fitted, stages
 from gradprix.training.autotune import Shape
 
 COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=Shape(64, 2))
@@ -56,7 +56,7 @@ def test_too_little_time_is_refused_with_how_much_it_takes() -> None:
 
 
 def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradprix.race import _budget
+    from gradprix.race import budget
 
     costs: list[Any] = []
 
@@ -64,7 +64,7 @@ def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pyte
         costs.append(Cost(5.0 + len(costs), 1e-3 * (1 + len(costs)), 1e-4, 1e-3, Shape(64, 2)))
         return costs[-1]
 
-    monkeypatch.setattr(_budget, "measured", measured)
+    monkeypatch.setattr(budget, "measured", measured)
     (first, seconds), (again, same) = (fitted(PLAN, 0.4, Local(2), tmp_path) for _ in range(2))
     assert first.key == again.key
     assert first.left_out == again.left_out != ()

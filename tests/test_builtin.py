@@ -16,7 +16,7 @@ from torch.nn import functional
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import TaskError, make_plan
-from gradprix.race._sound import sound
+from gradprix.race.validate_task import sound
 from gradprix.show import report
 from gradprix.tasks.registry import MAKERS, PRESETS
 from gradprix.training.artifacts import kept

@@ -17,10 +17,10 @@ from torch.nn import functional
 from gradprix import optim, rules, tasks
 from gradprix.explain._watch import watch
 from gradprix.kernels import Stacked, _stacked
-from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, _check, make_plan, run
-from gradprix.race._check import check
-from gradprix.race._less import seconds_of_steps
-from gradprix.race._plan import made_by
+from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, make_plan, preflight, run
+from gradprix.race.efficiency import seconds_of_steps
+from gradprix.race.plan import made_by
+from gradprix.race.preflight import check
 from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
 from gradprix.training import autotune
@@ -338,8 +338,8 @@ def test_a_training_loop_decides_itself() -> None:
 
 
 def paced(monkeypatch: pytest.MonkeyPatch, there: float) -> None:
-    monkeypatch.setattr(_check.joblib, "cpu_count", lambda: 2)
-    monkeypatch.setattr(_check, "seconds_of_one", lambda *args: there if args[2].device == "meta" else 1.0)
+    monkeypatch.setattr(preflight.joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(preflight, "seconds_of_one", lambda *args: there if args[2].device == "meta" else 1.0)
 
 
 @pytest.mark.parametrize("seconds", [0.4, 2.0])

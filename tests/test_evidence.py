@@ -3,7 +3,7 @@
 import pytest
 
 from gradprix import tasks
-from gradprix.race._suite import ENTRIES_OF_A_SUITE, sentences
+from gradprix.race.suite_runner import ENTRIES_OF_A_SUITE, sentences
 from gradprix.show import EVIDENCE, first_choices
 from gradprix.show._evidence import evidence
 

@@ -31,7 +31,7 @@ from gradprix.race import (
     make_plan,
     run,
 )
-from gradprix.race import _plan as plans
+from gradprix.race import plan as plans
 from gradprix.stats.alpha_spending import LOOKS, allowed, level
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
@@ -175,10 +175,10 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path) -> None:
             super().__init__(*args, **given)
             self.database.execute(f"PRAGMA max_page_count = {pages + 4}")
 
-    from gradprix.race import _course
+    from gradprix.race import runner
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_course, "Journal", Full)
+        patch.setattr(runner, "Journal", Full)
         with pytest.raises(
             JournalError, match=r"cannot be written: database or disk is full. What is finished is kept"
         ):

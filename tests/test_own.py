@@ -18,7 +18,7 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.cli import app
 from gradprix.race import ENTRIES, TaskError, make_plan
-from gradprix.race._plan import Plan
+from gradprix.race.plan import Plan
 from gradprix.rules import choice, log, one_minus
 from gradprix.tasks.loop import loop
 from gradprix.training.loop_runner import run_loop

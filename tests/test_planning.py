@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import gradprix as gp
-from gradprix.race import Local, _check_loop, estimate, fitted, make_plan, measured, progress
-from gradprix.race._budget import Cost, fit
+from gradprix.race import Local, estimate, fitted, loop_check, make_plan, measured, progress
+from gradprix.race.budget import Cost, fit
 from gradprix.training import first_step
 from gradprix.training.autotune import Shape
 
@@ -139,7 +139,7 @@ def test_examples_are_loaded_once_whatever_is_tried() -> None:
 
 
 def test_a_slow_loop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_check_loop, "PATIENCE", 0.3)
+    monkeypatch.setattr(loop_check, "PATIENCE", 0.3)
     steps: list[int] = []
 
     def train(make_optimizer: Any, seed: int) -> Iterator[dict[str, float]]:
@@ -159,7 +159,7 @@ def test_a_slow_loop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slow_loop_that_does_the_same_under_two_seeds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_check_loop, "PATIENCE", 0.2)
+    monkeypatch.setattr(loop_check, "PATIENCE", 0.2)
 
     def train(make_optimizer: Any, seed: int) -> Iterator[dict[str, float]]:
         torch.manual_seed(0)

@@ -15,9 +15,9 @@ import torch
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
-from gradprix.race._answer import near_limit, sentence, take, window
-from gradprix.race._less import chance, expected, until
+from gradprix.race.efficiency import chance, expected, until
 from gradprix.tasks import Metric
+from gradprix.text.answer import near_limit, sentence, take, window
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]

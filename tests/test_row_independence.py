@@ -12,8 +12,8 @@ from torch import nn
 
 import gradprix as gp
 from gradprix import tasks
-from gradprix.race import ENTRIES, _check
-from gradprix.race._plan import Plan
+from gradprix.race import ENTRIES, preflight
+from gradprix.race.plan import Plan
 from gradprix.tasks import registry
 from gradprix.training.model_stack import quiet
 from gradprix.training.reductions import ORDERED, has_fixed_order, ordered_sum
@@ -281,22 +281,22 @@ def test_where_an_operation_is_not_known_every_size_is_checked_and_none_is_wider
 
     of = tasks.digits.change(model=model)
     seen: list[int] = []
-    theirs = _check._results
+    theirs = preflight._results
 
     def results(task: tasks.Task, trial: Trial, width: int) -> list[torch.Tensor]:
         seen.append(width)
         return theirs(task, trial, width)
 
-    monkeypatch.setattr(_check, "_results", results)
-    monkeypatch.setattr(_check, "CHECKED", 600.0)
+    monkeypatch.setattr(preflight, "_results", results)
+    monkeypatch.setattr(preflight, "CHECKED", 600.0)
     plan = Plan(of, (ENTRIES["adam"], ENTRIES["momentum"]), seeds=6)
-    form = _check.check(plan)
+    form = preflight.check(plan)
     assert (form.stacked, form.widest) == (True, 32)
     assert set(seen) == set(capacities(32))
     seen.clear()
-    form = _check.check(Plan(tasks.digits, plan.entries, seeds=6))
+    form = preflight.check(Plan(tasks.digits, plan.entries, seeds=6))
     assert (form.stacked, form.widest) == (True, None)
-    assert set(seen) == set(_check.WIDTHS)
+    assert set(seen) == set(preflight.WIDTHS)
 
 
 class Cumulative(nn.Module):

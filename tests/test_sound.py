@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import TaskError
-from gradprix.race._sound import sound
+from gradprix.race.validate_task import sound
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()

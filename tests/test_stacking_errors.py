@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gradprix as gp
-from gradprix.race._check import check
+from gradprix.race.preflight import check
 from test_models import Of, plan, rows
 from torch_helpers import Square
 

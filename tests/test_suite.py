@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from gradprix.cli import app
 from gradprix.race import summed_up
-from gradprix.race._suite import TAUS, profile
+from gradprix.race.suite_runner import TAUS, profile
 from gradprix.show import first_choices, suite_page
 
 NOISE = np.array([0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)])

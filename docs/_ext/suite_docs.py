@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gradprix.race._answer import listed
 from gradprix.show import EVIDENCE
 from gradprix.show._console import value
 from gradprix.show._evidence import evidence
 from gradprix.show._page import factor
+from gradprix.text.answer import listed
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

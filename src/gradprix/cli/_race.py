@@ -164,7 +164,7 @@ def race(
         progress,
         run,
     )
-    from gradprix.race._progress import PATIENCE
+    from gradprix.race.progress_display import PATIENCE
     from gradprix.show import _console
 
     from . import usage

@@ -49,7 +49,7 @@ def suite(
     from gradprix import engines
     from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
     from gradprix.race import suite as race_all
-    from gradprix.race._progress import PATIENCE
+    from gradprix.race.progress_display import PATIENCE
     from gradprix.show import _console, suite_page, write_report
     from gradprix.show._report import put
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from gradprix.race._entry import Entry
-from gradprix.race._plan import Plan, made_by
+from gradprix.race.entry import Entry
+from gradprix.race.plan import Plan, made_by
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.schedules import count_steps

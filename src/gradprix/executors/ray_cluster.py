@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gradprix.race._plan import Plan, made_by, versions
+from gradprix.race.plan import Plan, made_by, versions
 
 from .executor import WorkerError
 from .ray_init import EngineError, connect, found, job, ours

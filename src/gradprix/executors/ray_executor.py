@@ -11,9 +11,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from gradprix.race._answer import counted
-from gradprix.race._plan import Plan
+from gradprix.race.plan import Plan
 from gradprix.tasks import Task
+from gradprix.text.answer import counted
 from gradprix.training.autotune import Shape, shape
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial

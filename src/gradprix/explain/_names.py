@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradprix.race import ENTRIES, Entry
-from gradprix.race._entry import rule_of
+from gradprix.race.entry import rule_of
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
 from gradprix.tasks.registry import imported

@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import Any
 
 from gradprix.race import Engine, Entry, Plan, Result
-from gradprix.race._journal import Journal
-from gradprix.race._plan import made_by
+from gradprix.race.journal import Journal
+from gradprix.race.plan import made_by
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.model_stack import Form

@@ -13,17 +13,17 @@ from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import MemoryTooSmallError
 
-from ._budget import estimate, fitted, measured
-from ._course import run
-from ._entries import BRACKETS, ENTRIES, entries
-from ._entry import Entry, twin
-from ._journal import BusyError, Journal, JournalError, OtherRaceError
-from ._make import make_plan
-from ._plan import SEEDS, TRIALS, Plan
-from ._progress import Watch, progress
-from ._race import race
-from ._result import PICTURE, REPORT, Best, Result, load
-from ._suite import suite, suite_plans, summed_up
+from .api import race
+from .budget import estimate, fitted, measured
+from .config import make_plan
+from .entry import Entry, twin
+from .entry_registry import BRACKETS, ENTRIES, entries
+from .journal import BusyError, Journal, JournalError, OtherRaceError
+from .plan import SEEDS, TRIALS, Plan
+from .progress_display import Watch, progress
+from .result import PICTURE, REPORT, Best, Result, load
+from .runner import run
+from .suite_runner import suite, suite_plans, summed_up
 
 __all__ = [
     "BRACKETS",

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, Plan, Result
-from gradprix.race._answer import counted, listed, untrained
-from gradprix.race._answer import tuned as tuned_in_words
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
+from gradprix.text.answer import counted, listed, untrained
+from gradprix.text.answer import tuned as tuned_in_words
 from gradprix.utils.streams import results
 
 from . import _page

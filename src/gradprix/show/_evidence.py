@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gradprix.race._answer import listed
 from gradprix.tasks import UnknownNameError
+from gradprix.text.answer import listed
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
 """What `benchmarks/suite.py` wrote."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from gradprix.race._answer import listed
+from gradprix.text.answer import listed
 
 from . import _page
 from ._page import Record, ranked, scale, value

@@ -5,7 +5,7 @@ from collections import Counter
 from html import escape
 from typing import Any
 
-from gradprix.race._answer import listed, untrained
+from gradprix.text.answer import listed, untrained
 
 from . import _page
 from ._page import Record, code, count, factor, ranked, setting, value

@@ -6,7 +6,7 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from gradprix.race._answer import listed
+from gradprix.text.answer import listed
 
 from . import _page
 from ._style import COLOURS, DASHES, INK, finish

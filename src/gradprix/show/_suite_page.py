@@ -3,7 +3,7 @@
 from html import escape
 
 from gradprix.race import REPORT
-from gradprix.race._answer import counted, listed
+from gradprix.text.answer import counted, listed
 
 from . import _page, _suite
 from ._page import section

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from gradprix.kernels import cache_folder, put
-from gradprix.race._plan import versions
+from gradprix.race.plan import versions
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.schedules import count_steps

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gradprix import optim
-from gradprix.race._entry import arguments
+from gradprix.race.entry import arguments
 from gradprix.rules import Rule
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.rng import Luck

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gradprix.race import REPORT, JournalError, load
-from gradprix.race._journal import FILE, Journal
+from gradprix.race.journal import FILE, Journal
 from gradprix.show import write_report
 
 from ._state import State

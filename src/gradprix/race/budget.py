@@ -28,12 +28,12 @@ from gradprix.training.trial import form as form_of
 from gradprix.tuning.learning_rate import Score
 from gradprix.utils.devices import wait
 
-from ._check import preflight
-from ._entries import ENTRIES
-from ._entry import Entry
-from ._journal import Journal
-from ._plan import FEWEST_SEEDS, MOST, Plan
-from ._progress import Watch
+from .entry import Entry
+from .entry_registry import ENTRIES
+from .journal import Journal
+from .plan import FEWEST_SEEDS, MOST, Plan
+from .preflight import preflight
+from .progress_display import Watch
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Who stays longest when there is time for a few: different algorithms first, and those that were best in the tuned

@@ -19,8 +19,8 @@ from gradprix.training.faults import describe_error
 from gradprix.training.gradient_mode import needs_gradients
 from gradprix.training.outputs import Output, combine
 
-from ._missing import Missing, missing
-from ._untrained import untrained
+from .missing_values import Missing, missing
+from .untrained import untrained
 
 JUDGED = 256
 """Validation examples that the metric is tried on."""

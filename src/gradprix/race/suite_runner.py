@@ -10,13 +10,13 @@ import numpy as np
 from gradprix.executors.executor import Engine
 from gradprix.stats.verdict import judge
 from gradprix.tasks import ALL, UnknownNameError
+from gradprix.text.answer import counted, listed, varying
 
-from ._answer import counted, listed, varying
-from ._course import run
-from ._entry import Entry
-from ._make import make_plan
-from ._plan import Plan
-from ._progress import Watch
+from .config import make_plan
+from .entry import Entry
+from .plan import Plan
+from .progress_display import Watch
+from .runner import run
 
 ENTRIES_OF_A_SUITE = (
     "minibatch",

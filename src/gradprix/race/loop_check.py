@@ -12,9 +12,9 @@ from gradprix.tasks.task import TaskError
 from gradprix.training.loop_runner import Stopped, _each, _numbers, run_loop
 from gradprix.training.model_stack import Form
 
-from ._entry import Entry
-from ._overrides import GroupHistory, find_overridden
-from ._plan import Plan
+from .entry import Entry
+from .overrides import GroupHistory, find_overridden
+from .plan import Plan
 
 WHY = "it is a training loop of your own"
 PATIENCE = 20.0

@@ -9,21 +9,21 @@ from typing import Any
 from gradprix.executors.executor import Engine
 from gradprix.stats.alpha_spending import Look, level
 from gradprix.tasks import Task
+from gradprix.text.answer import listed, unrepeated
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import Score
 from gradprix.tuning.search import Found, Scores
 
-from ._answer import listed, unrepeated
-from ._budget import stages
-from ._check import preflight
-from ._journal import Journal, OtherRaceError
-from ._less import seconds_of_steps
-from ._plan import Plan
-from ._progress import Watch
-from ._record import Finals, make_record
-from ._rerun import PATIENCE, SHARE, prepare, repeat
-from ._result import Result
+from .budget import stages
+from .efficiency import seconds_of_steps
+from .journal import Journal, OtherRaceError
+from .plan import Plan
+from .preflight import preflight
+from .progress_display import Watch
+from .record import Finals, make_record
+from .replicate import PATIENCE, SHARE, prepare, repeat
+from .result import Result
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
@@ -171,6 +171,7 @@ class Course:
 
     @property
     def done(self) -> int:
+        """The number of training runs that are finished."""
         return sum(len(tried) for tried in self.tried.values())
 
     def tune(self) -> dict[str, Found]:

@@ -21,7 +21,7 @@ from gradprix.tuning.learning_rate import RESEEDED, rate, rungs
 from gradprix.tuning.search import Found, Scores, Wanted, searched
 from gradprix.utils.devices import check_name
 
-from ._entry import Entry
+from .entry import Entry
 
 TRIALS = 19
 SEEDS = 16

@@ -11,9 +11,9 @@ from gradprix.tasks.loop import Loop, Problem, loop, name_of, trains
 from gradprix.tasks.schedules import SCHEDULES
 from gradprix.tasks.task import TaskError, first_line
 
-from ._entries import all_tuning, entries, named
-from ._entry import Entry
-from ._plan import SEEDS, TRIALS, Plan
+from .entry import Entry
+from .entry_registry import all_tuning, entries, named
+from .plan import SEEDS, TRIALS, Plan
 
 
 def make_plan(

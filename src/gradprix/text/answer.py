@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from gradprix.race.plan import Plan
 from gradprix.stats.verdict import Verdict
 from gradprix.tasks import Metric
-
-from ._plan import Plan
 
 PART = 0.05
 """A rate is near the best when its validation loss is at most this part of the way back from what the median entry

@@ -12,7 +12,7 @@ import torch
 from gradprix import optim
 from gradprix.training.param_groups import build_optimizer
 
-from ._journal import FILE, Journal, JournalError
+from .journal import FILE, Journal, JournalError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -105,7 +105,7 @@ class Result:
         return self._frame("curves")
 
     def _frame(self, name: str) -> "DataFrame":
-        from ._frames import FRAMES  # pandas takes a while to import
+        from .dataframes import FRAMES  # pandas takes a while to import
 
         return FRAMES[name](self.record)
 

@@ -14,7 +14,7 @@ from gradprix.tasks.task import called_with, first_line
 from gradprix.training.gradient_mode import needs_gradients
 from gradprix.training.trainer import BATCHES_AT_ONCE
 
-from ._plan import Plan
+from .plan import Plan
 
 
 def batch_sizes(plan: Plan) -> list[int]:

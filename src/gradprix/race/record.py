@@ -11,13 +11,13 @@ import numpy as np
 from gradprix.stats.alpha_spending import Look
 from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
+from gradprix.text.answer import near_limit, protocol, sentence, take, window
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.search import Found
 
-from ._answer import near_limit, protocol, sentence, take, window
-from ._entry import Entry
-from ._less import with_less
-from ._plan import Plan
+from .efficiency import with_less
+from .entry import Entry
+from .plan import Plan
 
 FEWEST_PARTS = 10
 """Parts of a test set from which their spread can be told."""

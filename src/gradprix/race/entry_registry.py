@@ -7,7 +7,7 @@ from gradprix.rules import Axis, log
 from gradprix.tasks import UnknownNameError
 from gradprix.tasks.registry import imported
 
-from ._entry import ALL_EXAMPLES, Entry
+from .entry import ALL_EXAMPLES, Entry
 
 SLOW = {"lr": log(1e-3, 1)}
 ENTRIES = {

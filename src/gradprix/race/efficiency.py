@@ -21,7 +21,7 @@ from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import STEPS
 from gradprix.utils.devices import placed, wait
 
-from ._entry import Entry, arguments
+from .entry import Entry, arguments
 
 Run = Mapping[str, Any]
 DRAWS = 4_000

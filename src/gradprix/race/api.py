@@ -7,12 +7,12 @@ from typing import Any
 from gradprix.executors.executor import Engine
 from gradprix.executors.local import Local
 
-from ._budget import fitted
-from ._course import run
-from ._entry import Entry
-from ._make import make_plan
-from ._progress import progress
-from ._result import Result
+from .budget import fitted
+from .config import make_plan
+from .entry import Entry
+from .progress_display import progress
+from .result import Result
+from .runner import run
 
 
 def race(

@@ -14,7 +14,7 @@ from gradprix.training.model_stack import Form
 from gradprix.training.torch_optimizer_adapter import Anyone
 from gradprix.training.trial import Outcome, Trial
 
-from ._plan import Plan
+from .plan import Plan
 
 SHARE = 0.05
 """The share of a race's training that may be repeated."""

@@ -31,11 +31,11 @@ from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Lane
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import CPU, found, free, placed, require, wait
 
-from ._check_loop import check_loop
-from ._last_batch import check_last_batches
-from ._plan import Plan
-from ._progress import Watch
-from ._sound import sound
+from .last_batch import check_last_batches
+from .loop_check import check_loop
+from .plan import Plan
+from .progress_display import Watch
+from .validate_task import sound
 
 EXAMPLES = 64
 WIDTH = 8
