@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradprix import optim, rules, tasks
-from gradprix.explain._watch import watch
+from gradprix.explain.replay import watch
 from gradprix.kernels import Stacked, _stacked
 from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, make_plan, preflight, run
 from gradprix.race.efficiency import seconds_of_steps

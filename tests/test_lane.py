@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradprix import optim, rules, tasks
-from gradprix.explain._names import subject
+from gradprix.explain.resolve import subject
 from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.rules import Log
 from gradprix.tasks.rng import fresh, stream

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from gradprix import rules
 from gradprix.cli import app
 from gradprix.explain import gain, settles_below, why
-from gradprix.explain._looked import Looked
-from gradprix.explain._measure import Point, measure
-from gradprix.explain._measure import noise as noise_of
-from gradprix.explain._reasons import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
-from gradprix.explain._watch import Seen, watch
+from gradprix.explain.diagnosis import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
+from gradprix.explain.loss_probe import Looked
+from gradprix.explain.network_measures import Point, measure
+from gradprix.explain.network_measures import noise as noise_of
+from gradprix.explain.replay import Seen, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
 from gradprix.rules import Rule
 from gradprix.show import report

@@ -1,16 +1,16 @@
 """Why an optimizer did what it did: terms, equations, landscapes."""
 
-from ._character import Character, character
-from ._descend import descend, tuned
-from ._equations import Equation, equations, number
-from ._gain import gain, kinds, settles_below
-from ._landscape import LANDSCAPES, Landscape
-from ._layer import Layer
-from ._names import Subject, subject
-from ._reasons import Reason
-from ._slice import SLICES, Plane, digits_path, digits_plane, nearest, path, sampled, through
-from ._trace import Trace, step, trace
 from ._why import explainable, why
+from .descent import descend, tuned
+from .diagnosis import Reason
+from .landscapes import LANDSCAPES, Landscape
+from .loss_plane import SLICES, Plane, digits_path, digits_plane, nearest, path, sampled, through
+from .preconditioner import gain, kinds, settles_below
+from .resolve import Subject, subject
+from .step_equations import Equation, equations, number
+from .step_response import Character, character
+from .tensor_history import Layer
+from .tracing import Trace, step, trace
 
 __all__ = [
     "LANDSCAPES",

@@ -13,9 +13,9 @@ from gradprix.tasks import Loop
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial, form
 
-from ._gain import settles_below
-from ._reasons import averaged, diverged, reasons
-from ._watch import Seen, watch
+from .diagnosis import averaged, diverged, reasons
+from .preconditioner import settles_below
+from .replay import Seen, watch
 
 SEEDS = 5
 """Final runs of each entry that are looked into: intervals are over runs."""

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gradprix.explain._trace import step
+from gradprix.explain.tracing import step
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamw
 from gradprix.tasks.rng import stream
 

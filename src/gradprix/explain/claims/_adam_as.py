@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.explain._trace import step
+from gradprix.explain.tracing import step
 from gradprix.rules import adadelta, adam, rmsprop, sgd
 from gradprix.tasks.rng import stream
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradprix.explain._trace import step
+from gradprix.explain.tracing import step
 from gradprix.rules import Rule, adam, adamax, adamw, nadam, sgd
 from gradprix.rules.ir import names
 from gradprix.tasks.rng import stream

@@ -2,8 +2,8 @@
 
 from scipy.stats import binomtest
 
-from gradprix.explain._descend import descend, tuned
-from gradprix.explain._landscape import LANDSCAPES
+from gradprix.explain.descent import descend, tuned
+from gradprix.explain.landscapes import LANDSCAPES
 from gradprix.rules import ALL
 
 from ._claim import Claim, Finding, Measured, exact

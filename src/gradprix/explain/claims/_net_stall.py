@@ -4,7 +4,7 @@ from math import log
 
 import numpy as np
 
-from gradprix.explain._trace import trace
+from gradprix.explain.tracing import trace
 from gradprix.race import ENTRIES
 
 from ._claim import Claim, Finding, Measured

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.explain._descend import BEYOND
-from gradprix.explain._trace import step
+from gradprix.explain.descent import BEYOND
+from gradprix.explain.tracing import step
 from gradprix.rules import Rule
 from gradprix.tasks.rng import stream
 from gradprix.tuning.learning_rate import rate

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ._looked import Looked, Tensors
+from .loss_probe import Looked, Tensors
 
 NAN = float("nan")
 BATCHES = 16

@@ -11,9 +11,9 @@ from gradprix.rules import Rule
 from gradprix.tasks.rng import stream
 from gradprix.tuning.learning_rate import rate
 
-from ._landscape import Landscape
-from ._names import subject
-from ._trace import DIVERGED, step
+from .landscapes import Landscape
+from .resolve import subject
+from .tracing import DIVERGED, step
 
 Values = Mapping[str, Any]
 BEYOND = 2

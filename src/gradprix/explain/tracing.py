@@ -17,9 +17,9 @@ from gradprix.tasks.rng import Luck, stream
 from gradprix.tasks.schedules import count_steps, examples_a_pass
 from gradprix.tasks.task import called_with
 
-from ._landscape import LANDSCAPES, Landscape
-from ._layer import Layer, Record
-from ._names import subject
+from .landscapes import LANDSCAPES, Landscape
+from .resolve import subject
+from .tensor_history import Layer, Record
 
 DIVERGED = 1e30
 """A loss beyond which a descent is over: what comes after is not worth a number."""

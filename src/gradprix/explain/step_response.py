@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradprix.rules import Rule
 
-from ._trace import step
+from .tracing import step
 
 STEPS = 1_000
 """Of each experiment."""

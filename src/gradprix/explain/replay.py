@@ -16,9 +16,9 @@ from gradprix.training.trainer import Lane
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils.devices import CPU, placed
 
-from ._gain import gain, settles_below
-from ._looked import Looked
-from ._measure import Point, measure
+from .loss_probe import Looked
+from .network_measures import Point, measure
+from .preconditioner import gain, settles_below
 
 Tensors = Mapping[str, Tensor]
 MOVES = 100

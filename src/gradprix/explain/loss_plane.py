@@ -13,10 +13,10 @@ from gradprix.rules import Rule
 from gradprix.tasks import Task, digits
 from gradprix.tasks.schedules import count_steps
 
-from ._landscape import Landscape
-from ._looked import Looked
-from ._names import subject
-from ._trace import OnTask, step
+from .landscapes import Landscape
+from .loss_probe import Looked
+from .resolve import subject
+from .tracing import OnTask, step
 
 AT_ONCE = 128
 """Points of a plane that are computed together."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import stdtrit
 
-from ._measure import Point
-from ._watch import Seen
+from .network_measures import Point
+from .replay import Seen
 
 Kind = Literal["steps", "edge", "noise", "rate", "hard", "rare", "diverged"]
 MIDDLE = (0.25, 0.75)
