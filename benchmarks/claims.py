@@ -7,8 +7,8 @@ import argparse
 import json
 
 from _made import made_by
+from gradprix.claims import ALL, RESULTS, committed, run
 from gradprix.cli._claims import watched
-from gradprix.explain.claims import ALL, RESULTS, committed, run
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from gradprix import claims
 from gradprix.cli import __init__
-from gradprix.explain import LANDSCAPES, claims, kinds
+from gradprix.explain import LANDSCAPES, kinds
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
 

@@ -13,19 +13,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from gradprix import claims
+from gradprix.claims import _acceleration as acceleration
+from gradprix.claims import _adadelta as adadelta
+from gradprix.claims import _adagrad as adagrad
+from gradprix.claims import _adam_identities as adam_as
+from gradprix.claims import _adam_parts as adam_parts
+from gradprix.claims import _adaptive as adaptive
+from gradprix.claims import _batches as batches
+from gradprix.claims import _condition_number as speed
+from gradprix.claims import _descent as lower
+from gradprix.claims import _stability_edge as edge
+from gradprix.claims._claim import Claim, Finding, Measured, Result, exact, mean, median
 from gradprix.cli import app
-from gradprix.explain import claims
-from gradprix.explain.claims import _acceleration as acceleration
-from gradprix.explain.claims import _adadelta as adadelta
-from gradprix.explain.claims import _adagrad as adagrad
-from gradprix.explain.claims import _adam_as as adam_as
-from gradprix.explain.claims import _adam_parts as adam_parts
-from gradprix.explain.claims import _adaptive as adaptive
-from gradprix.explain.claims import _batches as batches
-from gradprix.explain.claims import _edge as edge
-from gradprix.explain.claims import _lower as lower
-from gradprix.explain.claims import _speed as speed
-from gradprix.explain.claims._claim import Claim, Finding, Measured, Result, exact, mean, median
 from gradprix.rules import adagrad as adagrad_rule
 from gradprix.rules import adamw, nadam, rmsprop, sgd
 

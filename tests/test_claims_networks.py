@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from gradprix.explain.claims import _net_batches as batches
-from gradprix.explain.claims import _net_early as early
-from gradprix.explain.claims import _net_edge as edge
-from gradprix.explain.claims import _net_lane as lane
-from gradprix.explain.claims import _net_noise as noise
-from gradprix.explain.claims import _net_outliers as outliers
-from gradprix.explain.claims import _net_stall as stall
-from gradprix.explain.claims import _net_tuned as tuned
-from gradprix.explain.claims import _suite_tasks as suite
-from gradprix.explain.claims._claim import Claim, Finding, Measured, Result
+from gradprix.claims import _net_batches as batches
+from gradprix.claims import _net_early as early
+from gradprix.claims import _net_edge as edge
+from gradprix.claims import _net_noise as noise
+from gradprix.claims import _net_outliers as outliers
+from gradprix.claims import _net_stall as stall
+from gradprix.claims import _net_tuned as tuned
+from gradprix.claims import _network_experiment as lane
+from gradprix.claims import _suite_tasks as suite
+from gradprix.claims._claim import Claim, Finding, Measured, Result
 from gradprix.tasks import digits
 from gradprix.training.trainer import run_lane
 from test_claims import unmeasured

@@ -29,7 +29,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from suite_docs import table
 
 from gradprix import optim, rules, tasks
-from gradprix.explain.claims import RESULTS, committed, counted
+from gradprix.claims import RESULTS, committed, counted
 from gradprix.optim import _compat
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State

@@ -32,7 +32,7 @@ def claims(
 
     Each claim is an experiment whose rule of decision was fixed before it was run. Some hold, some do not.
     """
-    from gradprix.explain.claims import ALL, named, run
+    from gradprix.claims import ALL, named, run
     from gradprix.show._console import console
 
     from . import usage
@@ -80,7 +80,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from gradprix.explain.claims import counted
+    from gradprix.claims import counted
 
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:

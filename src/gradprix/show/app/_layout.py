@@ -4,7 +4,7 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from gradprix.explain import claims
+from gradprix import claims
 from gradprix.show._style import CSS
 
 from . import _claims, _controls, _landscape, _race, _step

@@ -14,8 +14,8 @@ from gradprix.training.trial import Outcome
 from gradprix.tuning import learning_rate
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
-from ._net_lane import finals, is_more, seeds, trial, tuned
 from ._net_outliers import KINDS
+from ._network_experiment import finals, is_more, seeds, trial, tuned
 
 ALPHA = 0.05
 N = 32

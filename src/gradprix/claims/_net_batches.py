@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from gradprix import optim
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import FINAL, STEADY, Training, is_more, seeds, times, trial, tuned
 from ._net_noise import N as NOISE_SEEDS
 from ._net_noise import noise
+from ._network_experiment import FINAL, STEADY, Training, is_more, seeds, times, trial, tuned
 
 ALPHA = 0.05
 N = 16

@@ -7,7 +7,7 @@ import numpy as np
 from gradprix.tasks import digits
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, seeds, times, trial, tuned
+from ._network_experiment import STEADY, Training, seeds, times, trial, tuned
 
 ALPHA = 0.05
 N = 32

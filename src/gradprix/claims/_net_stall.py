@@ -8,7 +8,7 @@ from gradprix.explain.tracing import trace
 from gradprix.race import ENTRIES
 
 from ._claim import Claim, Finding, Measured
-from ._net_lane import STEADY, finals, seeds, times, tuned
+from ._network_experiment import STEADY, finals, seeds, times, tuned
 
 ALPHA = 0.05
 N = 16

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, seeds, times, trial
+from ._network_experiment import STEADY, Training, seeds, times, trial
 
 ALPHA = 0.05
 N = 8

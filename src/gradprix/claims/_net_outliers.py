@@ -12,7 +12,7 @@ from gradprix.tasks import Data, Task
 from gradprix.training.trial import Trial
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, is_more, seeds, times, trial, tuned
+from ._network_experiment import STEADY, Training, is_more, seeds, times, trial, tuned
 
 ALPHA = 0.05
 N = 64

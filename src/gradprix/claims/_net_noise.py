@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 from gradprix.training.model_stack import quiet
 
 from ._claim import Claim, Finding, Measured, Verdict, mean
-from ._net_lane import STEADY, Training, seeds, trial
+from ._network_experiment import STEADY, Training, seeds, trial
 
 ALPHA = 0.05
 N = 8

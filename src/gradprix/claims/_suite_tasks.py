@@ -8,7 +8,7 @@ from typing import Any
 from scipy.special import betaincinv
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
-from ._net_lane import is_more
+from ._network_experiment import is_more
 
 ALPHA = 0.05
 FEWEST = 5
@@ -19,7 +19,7 @@ MOST = 5.0
 """A difference on one task counts as so many margins at most, or that task would decide alone."""
 USUAL = 0.9
 """The share of tasks on which a default must do for "needs no tuning"."""
-FILE = Path(__file__).parents[2] / "show" / "evidence.json"
+FILE = Path(__file__).parents[1] / "show" / "evidence.json"
 Evidence = Mapping[str, Any]
 
 
