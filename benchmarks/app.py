@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Page, sync_playwright
 
-from gradprix.show.app import _figures, _run
-from gradprix.show.app._races import Races
-from gradprix.show.app._server import listen, make
-from gradprix.show.app._state import RACERS, read
+from gradprix.app import _figures, _run
+from gradprix.app._races import Races
+from gradprix.app._server import listen, make
+from gradprix.app._state import RACERS, read
 
 CLICKS, STEPS = 9, 500
 WHO = list(RACERS)[:12]

@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from gradprix.show.app._presets import PRESETS
-from gradprix.show.app._races import Races
-from gradprix.show.app._server import listen, make
+from gradprix.app._presets import PRESETS
+from gradprix.app._races import Races
+from gradprix.app._server import listen, make
 
 OUT = Path(__file__).parent / "_static" / "app.png"
 

@@ -25,14 +25,14 @@ from dash import no_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradprix.show.app import PortTakenError, _claims, _export, _figures, _landscape, _race, _run, _step, _terms
-from gradprix.show.app._controls import SETTINGS
-from gradprix.show.app._marks import CONFIG, look
-from gradprix.show.app._presets import PRESETS, of
-from gradprix.show.app._races import Progress, Races
-from gradprix.show.app._server import allowed, listen, make
-from gradprix.show.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
-from gradprix.show.app._sync import changed_alone, clicked, shown, state_of, values
+from gradprix.app import PortTakenError, _claims, _export, _figures, _landscape, _race, _run, _step, _terms
+from gradprix.app._controls import SETTINGS
+from gradprix.app._marks import CONFIG, look
+from gradprix.app._presets import PRESETS, of
+from gradprix.app._races import Progress, Races
+from gradprix.app._server import allowed, listen, make
+from gradprix.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
+from gradprix.app._sync import changed_alone, clicked, shown, state_of, values
 
 NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(""), st.text(max_size=4)).map(str)
 WHO = (*RACERS, "adam:lr=0.1:beta1=2", "gd:lr=nan", "momentum:momentum=0", "::=", "x")
@@ -477,9 +477,9 @@ def test_of_races_that_are_asked_for_at_once_one_is_started(tmp_path: Path, monk
 def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
     program = (
         "import sys, threading, time\n"
-        "from gradprix.show.app import Races, serve\n"
+        "from gradprix.app import Races, serve\n"
         "Races._command = lambda *_: [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-        "from gradprix.show.app._state import State\n"
+        "from gradprix.app._state import State\n"
         "made = []\n"
         "init = Races.__init__\n"
         "Races.__init__ = lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0]\n"

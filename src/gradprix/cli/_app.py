@@ -26,7 +26,7 @@ def app(
     if find_spec("dash") is None:
         typer.echo("gradprix: the app needs dash, which is not installed: pip install 'gradprix[app]'", err=True)
         raise typer.Exit(2)
-    from gradprix.show.app import LOOPBACK, serve
+    from gradprix.app import LOOPBACK, serve
 
     def ready(address: str) -> None:
         echo(f"gradprix app at {address} (Ctrl-C to stop)")
