@@ -11,7 +11,7 @@ from pathlib import Path
 from _made import made_by
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
-from gradprix.show._picture import drawn
+from gradprix.show._png import drawn
 from gradprix.show._suite import profile, regrets
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"

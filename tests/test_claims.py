@@ -219,7 +219,7 @@ def test_one_claim_is_shown_with_all_there_is_to_know() -> None:
 
 def test_all_are_shown_a_row_each_with_verdicts_counted(quick: dict[str, dict[str, Any]]) -> None:
     from gradprix.cli import _claims
-    from gradprix.show._console import console
+    from gradprix.show.terminal import console
 
     with (shown := console()).capture() as capture:
         shown.print(_claims.summary(list(quick.values())))

@@ -31,7 +31,7 @@ from gradprix.explain import (
 from gradprix.kernels import start
 from gradprix.race import ENTRIES
 from gradprix.rules import Rule
-from gradprix.show import _explained
+from gradprix.show import explanation
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks.rng import stream
 from gradprix.training.trainer import run_lane
@@ -242,12 +242,12 @@ def test_a_changed_rule_changes_everything_that_is_said_of_it() -> None:
     make = rules.rule(
         "Nobody 2026", relation="None.", space={"lr": rules.log(1e-3, 1)}, lr=0.1, beta=0.9, eps=1e-3, state={"m": "m"}
     )
-    before, after = (_explained.explained(subject(make(function)), {}) for function in (mine, changed))
+    before, after = (explanation.explained(subject(make(function)), {}) for function in (mine, changed))
     formulas = [[e.formula for e in found["equations"]] for found in (before, after)]
 
     assert formulas[0] == ["m ← β m + (1 − β) g", "x ← x − η m / (|m| + ε)"]
     assert formulas[1] == ["m ← β m + g", "x ← x − η m / (m² + ε)"]
-    for page, own, other in zip(map(_explained.page, (before, after)), formulas, reversed(formulas), strict=True):
+    for page, own, other in zip(map(explanation.page, (before, after)), formulas, reversed(formulas), strict=True):
         assert all(f"<code>{escape(line)}</code>" in page for line in own)
         assert not any(f"<code>{escape(line)}</code>" in page for line in other)
     assert list(before["trace"].x.terms) == ["m", "x"]

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gradprix import race
-from gradprix.show import _figures, _less, _page, _report, _sections, _style, _training, write_picture
+from gradprix.show import _efficiency, _figures, _page, _report, _sections, _training_figures, style, write_picture
 from gradprix.show._report import report, write_report
 
 FIGURES = ("ranking", "pairs", "sensitivity", "curves", "less")
@@ -214,7 +214,7 @@ def test_pairs_say_the_same_from_both_sides():
 
 
 def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
-    figure = _training.sensitivity(made_up())
+    figure = _training_figures.sensitivity(made_up())
     lines = traces(figure, mode="lines+markers")
     assert [list(t["x"]) for t in lines] == [[0.001, 0.01, 0.1, 1.0]] * 4
     assert [(t["x"][0], t["y"][0]) for t in traces(figure, name="tuned")] == [(0.1, 0.1)] * 4
@@ -228,13 +228,13 @@ def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
 def test_all_panels_of_sensitivity_are_equally_many_decades_wide():
     record = made_up()
     record["tried"]["near"] = record["tried"]["near"][1:3]
-    layout = _training.sensitivity(record).to_dict()["layout"]
+    layout = _training_figures.sensitivity(record).to_dict()["layout"]
     widths = [layout[axis]["range"][1] - layout[axis]["range"][0] for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
     assert widths == pytest.approx([4.3] * 4)
 
 
 def test_curves_are_medians_and_a_diverged_seed_does_not_take_them_away():
-    figure = _training.curves(made_up())
+    figure = _training_figures.curves(made_up())
     medians = [t for t in figure.to_dict()["data"] if t["name"] == "good"]
     assert [list(t["y"]) for t in medians] == [[1.0, 0.6, 0.3], [50.0, 80.0, 90.0]]
     assert [t["showlegend"] for t in medians] == [True, False]
@@ -242,7 +242,7 @@ def test_curves_are_medians_and_a_diverged_seed_does_not_take_them_away():
 
 def test_no_two_entries_look_alike():
     names = [{"name": str(i)} for i in range(24)]
-    looks = _style.styles({"entries": names}).values()
+    looks = style.styles({"entries": names}).values()
     assert len({(look["color"], look["dash"]) for look in looks}) == 24
     assert len({(look["color"], look["symbol"]) for look in looks}) == 24
 
@@ -354,7 +354,7 @@ def test_several_tuned_values_have_a_column_each():
         for i, run in enumerate(runs):
             run |= {"momentum": 0.5 + 0.1 * i} if name == "good" else {}
             run["schedule"] = ("cosine", "linear")[i % 2]
-    fig = _training.points(record)
+    fig = _training_figures.points(record)
     kinds = [fig.layout[f"xaxis{i}"].type for i in (10, 12)]
     assert kinds == ["log", "category"]
     (momentum,) = [t for t in traces(fig, xaxis="x2", mode="markers") if t["marker"]["symbol"] == "circle"]
@@ -364,13 +364,13 @@ def test_several_tuned_values_have_a_column_each():
 
 def test_what_was_reached_with_less_is_in_a_table():
     record = made_up()
-    text = _less.pace(record)
+    text = _efficiency.pace(record)
     assert "70.0\xa0%" in text
     assert "+20.00" in text, "90 % tuned, 70 % at the default"
     assert "5 of 8" in text
     assert "<td>200</td><td>2 ms</td><td>0.133 s</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
-    assert _less.until([100.0, None, None]) is None
-    assert f"with 3 trials {'<i>lost</i>'}" not in _less.read_budget(record)
+    assert _efficiency.until([100.0, None, None]) is None
+    assert f"with 3 trials {'<i>lost</i>'}" not in _efficiency.read_budget(record)
     record["plan"]["left_out"] = ["2 of 5 optimizers (a, b)"]
     record["verdict"]["looks"] = [[16, 0.035], [32, 0.01]]
     page = report(record)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gradprix.show import EVIDENCE
-from gradprix.show._console import value
 from gradprix.show._evidence import evidence
 from gradprix.show._page import factor
+from gradprix.show.terminal import value
 from gradprix.text.answer import listed
 
 

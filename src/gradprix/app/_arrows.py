@@ -7,8 +7,8 @@ from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
 from gradprix.rules.notation import symbol
-from gradprix.show._style import COLOURS, finish
-from gradprix.show._style import plain as rounded
+from gradprix.show.style import COLOURS, finish
+from gradprix.show.style import plain as rounded
 
 from ._marks import HEIGHT, LEGEND, ground, look, minima
 from ._run import Numbers

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from plotly import graph_objects as go
 
-from gradprix.show._style import COLOURS, SYMBOLS, finish, powers
-from gradprix.show._style import plain as rounded
+from gradprix.show.style import COLOURS, SYMBOLS, finish, powers
+from gradprix.show.style import plain as rounded
 
 from ._marks import HEIGHT, LEGEND, Hill, framed, ground, heads, line_of, look, minima, trail, until, whole, xy
 from ._run import LATTICE, Ends, Run

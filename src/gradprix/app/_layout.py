@@ -5,7 +5,7 @@ from typing import Any
 from dash import Dash, dcc, html
 
 from gradprix import claims
-from gradprix.show._style import CSS
+from gradprix.show.style import CSS
 
 from . import _claims, _controls, _landscape, _race, _step
 from ._state import TABS

@@ -6,8 +6,8 @@ import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
-from gradprix.show._style import COLOURS, DASHES, SYMBOLS
-from gradprix.show._style import plain as rounded
+from gradprix.show.style import COLOURS, DASHES, SYMBOLS
+from gradprix.show.style import plain as rounded
 
 from ._run import Numbers, floor
 from ._state import RACERS

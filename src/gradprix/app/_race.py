@@ -13,7 +13,7 @@ from plotly import graph_objects as go
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.show._style import COLOURS, SYMBOLS, finish, padded, powers
+from gradprix.show.style import COLOURS, SYMBOLS, finish, padded, powers
 
 from ._controls import aria, choice, field, text
 from ._landscape import graph

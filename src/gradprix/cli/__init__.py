@@ -69,16 +69,16 @@ def list_(
     ] = None,
 ) -> None:
     """List the optimizers and tasks there are, or which optimizers to try first on a problem, with the evidence."""
-    from gradprix.show import _console
+    from gradprix.show import terminal
 
     if problem is not None:
         with usage(ValueError):
-            _console.console().print(_console.choices(problem))
+            terminal.console().print(terminal.choices(problem))
         return
     if what != "tasks":
-        _console.console().print(_console.optimizers())
+        terminal.console().print(terminal.optimizers())
     if what != "optimizers":
-        _console.console().print(_console.tasks())
+        terminal.console().print(terminal.tasks())
 
 
 @app.command(cls=Command)

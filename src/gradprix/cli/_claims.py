@@ -33,7 +33,7 @@ def claims(
     Each claim is an experiment whose rule of decision was fixed before it was run. Some hold, some do not.
     """
     from gradprix.claims import ALL, named, run
-    from gradprix.show._console import console
+    from gradprix.show.terminal import console
 
     from . import usage
 

@@ -28,17 +28,17 @@ def list_(
     damaged: it is not used; fetching brings it anew.
     """
     from gradprix.kernels import cache_folder
-    from gradprix.show import _console
+    from gradprix.show import terminal
     from gradprix.tasks.archives import ARCHIVES
 
     if as_json:
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
         echo_json(rows)
         return
-    table = _console._table("name", "what it is", "MB", "state", "licence", "origin", right=(2,))
+    table = terminal._table("name", "what it is", "MB", "state", "licence", "origin", right=(2,))
     for each in ARCHIVES.values():
         table.add_row(each.name, each.about, f"{each.size / 1e6:.1f}", each.state, each.licence, each.origin)
-    console = _console.console()
+    console = terminal.console()
     console.print(table)
     if folder := cache_folder("data"):
         console.print(f"\nKept in {folder}. GRADPRIX_CACHE sets another place.", soft_wrap=True)

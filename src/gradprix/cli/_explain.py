@@ -20,16 +20,16 @@ def explain(
 ) -> None:
     """Say what an optimizer does: its equations in words, its source, and what to watch, measured on its rule."""
     from gradprix.explain import subject
-    from gradprix.show import _console, _explained
+    from gradprix.show import explanation, terminal
     from gradprix.show._report import put
 
     from . import usage
 
     with usage(ValueError, TypeError, OSError):
-        found = _explained.explained(subject(name), dict(map(_setting, settings or ())))
+        found = explanation.explained(subject(name), dict(map(_setting, settings or ())))
         if html is not None:
-            put(html, _explained.page(found).encode(errors="replace"))
-    _console.console().print(_explained.terminal(found))
+            put(html, explanation.page(found).encode(errors="replace"))
+    terminal.console().print(explanation.terminal(found))
     if html is not None:
         echo(f"\nThe page: {html}")
 

@@ -165,7 +165,7 @@ def race(
         run,
     )
     from gradprix.race.progress_display import PATIENCE
-    from gradprix.show import _console
+    from gradprix.show import terminal
 
     from . import usage
 
@@ -209,10 +209,10 @@ def race(
             echo_json(made.describe())
             return
         if plan:
-            _console.console().print(_console.plan(made, seconds, where.place, at_least))
+            terminal.console().print(terminal.plan(made, seconds, where.place, at_least))
             return
         if not as_json and (sys.stderr.isatty() or minutes is not None):
-            _console.console(stderr=True).print(_console.plan(made, seconds, where.place))
+            terminal.console(stderr=True).print(terminal.plan(made, seconds, where.place))
     with (
         usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError),
         progress() as watch,
@@ -241,7 +241,7 @@ def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
 
 def finish(result: "Result", as_json: bool) -> None:
     """Write the report, then print the answer."""
-    from gradprix.show import _console, write_report
+    from gradprix.show import terminal, write_report
 
     from . import usage
 
@@ -250,4 +250,4 @@ def finish(result: "Result", as_json: bool) -> None:
     if as_json:
         echo_json(result.to_dict())
     else:
-        _console.console().print(_console.answer(result))
+        terminal.console().print(terminal.answer(result))

@@ -50,7 +50,7 @@ def suite(
     from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
     from gradprix.race import suite as race_all
     from gradprix.race.progress_display import PATIENCE
-    from gradprix.show import _console, suite_page, write_report
+    from gradprix.show import suite_page, terminal, write_report
     from gradprix.show._report import put
 
     from . import usage
@@ -64,7 +64,7 @@ def suite(
         if as_json:
             echo_json([{**made.describe(), "seconds": took[made.task.name]} for made in plans])
         else:
-            _console.console().print(_console.suite_plan(plans, took, where.place))
+            terminal.console().print(terminal.suite_plan(plans, took, where.place))
         return
     with usage(ValueError, WorkerError, OSError), progress() as watch:
         summary = race_all(plans, out, where, watch)
@@ -75,4 +75,4 @@ def suite(
     if as_json:
         echo_json(summary)
         return
-    _console.console().print(_console.suite(summary, out / PAGE))
+    terminal.console().print(terminal.suite(summary, out / PAGE))

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 # Plotly takes a while to import, and a console needs none of it.
 _HOME = {
     "EVIDENCE": "_evidence",
-    "answer": "_console",
+    "answer": "terminal",
     "first_choices": "_evidence",
     "report": "_report",
     "suite_page": "_suite_page",
-    "write_picture": "_picture",
+    "write_picture": "_png",
     "write_report": "_report",
 }
 
 __all__ = ["EVIDENCE", "answer", "first_choices", "report", "suite_page", "write_picture", "write_report"]
 
 if TYPE_CHECKING:
-    from ._console import answer
     from ._evidence import EVIDENCE, first_choices
-    from ._picture import write_picture
+    from ._png import write_picture
     from ._report import report, write_report
     from ._suite_page import suite_page
+    from .terminal import answer
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from ._page import Record, diverged, find_pair, ranked, reference, scale, signed, value, word
-from ._style import INK, MARKS, finish, styles
+from .style import INK, MARKS, finish, styles
 
 
 def ranking(record: Record) -> go.Figure:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ._style import CSS, MARKS
+from .style import CSS, MARKS
 
 Record = dict[str, Any]
 

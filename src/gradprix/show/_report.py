@@ -11,8 +11,8 @@ from plotly.offline import get_plotlyjs
 
 from gradprix.race import REPORT, Result
 
-from . import _figures, _less, _page, _training
-from ._after import after
+from . import _efficiency, _figures, _page, _training_figures
+from ._artifacts import after
 from ._page import Record, section
 from ._sections import again, answer, notices, protocol, settings
 from ._why import moves, read_moves, why
@@ -98,16 +98,22 @@ def report(record: Record, folder: str | None = None) -> str:
     drawn: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
         ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record["entries"])),
-        ("sensitivity", "How much the learning rate matters", _training.sensitivity, _training.read_sensitivity, 760)
+        (
+            "sensitivity",
+            "How much the learning rate matters",
+            _training_figures.sensitivity,
+            _training_figures.read_sensitivity,
+            760,
+        )
         if record["plan"]["tune"] == ["lr"]
         else (
             "sensitivity",
             "What was tuned",
-            _training.points,
-            _training.read_points,
+            _training_figures.points,
+            _training_figures.read_points,
             300 * len(record["plan"]["tune"]),
         ),
-        ("curves", "How they learned", _training.curves, _training.read_curves, 400),
+        ("curves", "How they learned", _training_figures.curves, _training_figures.read_curves, 400),
     ]
     # With a baseline, the ranking shows every comparison there is.
     figures = [row for row in drawn if row[0] != "pairs" or record["plan"]["baseline"] is None]
@@ -121,7 +127,7 @@ def report(record: Record, folder: str | None = None) -> str:
         *(section(key, title, figure(key, draw(record), say(record), w)) for key, title, draw, say, w in figures),
         *([section("why", "Why", why(record), drawn_moves(record))] if looked else []),
         *([section("after", "What they made", made)] if made else []),
-        section("less", "With fewer trials, and how soon", less(record), _less.pace(record)),
+        section("less", "With fewer trials, and how soon", less(record), _efficiency.pace(record)),
         section("settings", "Tuned settings", settings(record)),
         section("protocol", "What was done, and what it is worth", protocol(record)),
         section("again", "Use it, run it again", again(record, folder)),
@@ -138,7 +144,7 @@ def less(record: Record) -> str:
     """The figure of fewer trials, where there were some to leave out."""
     if max(map(len, record["less"]["expected"].values())) < 2:
         return ""
-    return figure("less", _less.budget(record), _less.read_budget(record), 480)
+    return figure("less", _efficiency.budget(record), _efficiency.read_budget(record), 480)
 
 
 def figure(name: str, drawn: go.Figure, caption: str, width: int) -> str:

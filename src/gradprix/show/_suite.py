@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 from gradprix.text.answer import listed
 
 from . import _page
-from ._style import COLOURS, DASHES, INK, finish
+from .style import COLOURS, DASHES, INK, finish
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0

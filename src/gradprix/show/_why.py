@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from . import _page
 from ._page import Record, ranked
-from ._style import finish, styles
+from .style import finish, styles
 
 COLUMNS = {
     "steps": ("steps", "how far a step goes: 0.5 is the bottom of the parabola along it, above 1 the loss would rise"),

@@ -8,7 +8,7 @@ from typing import Any
 from plotly import graph_objects as go
 
 from ._page import Record
-from ._style import padded, ticks
+from .style import padded, ticks
 
 TOP, FAR = 60.0, 25.0
 """What is above it says only "too high": so many times the limit of near-best losses; where losses are drawn as they

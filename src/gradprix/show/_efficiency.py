@@ -12,7 +12,7 @@ from gradprix.text.answer import listed
 
 from . import _page
 from ._page import Record, ranked, scale, value
-from ._style import finish, padded, plain, styles
+from .style import finish, padded, plain, styles
 
 SOME = (1, 2, 3)
 """Numbers of trials of which the caption says who does best."""

@@ -10,9 +10,9 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import _page
-from ._losses import Losses, late
+from ._loss_axes import Losses, late
 from ._page import Record, ranked, scale
-from ._style import CLEAR, GRID, finish, padded, plain, powers, styles
+from .style import CLEAR, GRID, finish, padded, plain, powers, styles
 
 FEW = 4
 """Up to so many bands can be seen at once."""

@@ -19,7 +19,7 @@ from gradprix.rules.notation import symbol
 from . import _page
 from ._page import section
 from ._report import SCRIPTS, figure
-from ._style import COLOURS, DASHES, finish, plain, powers
+from .style import COLOURS, DASHES, finish, plain, powers
 
 STEPS = 100
 """Of the descent in the ravine."""
