@@ -19,13 +19,13 @@ from gradprix.explain.replay import watch
 from gradprix.kernels import Stacked, _stacked
 from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, make_plan, preflight, run
 from gradprix.race.efficiency import seconds_of_steps
-from gradprix.race.plan import made_by
 from gradprix.race.preflight import check
 from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
 from gradprix.training import autotune
 from gradprix.training.device_cache import near
 from gradprix.training.model_stack import Form, quiet
+from gradprix.training.provenance import provenance
 from gradprix.training.rng import Drawing, Noise
 from gradprix.training.trainer import STACKED, Lane, run_lane
 from gradprix.training.trial import Outcome, Trial
@@ -264,9 +264,9 @@ def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.Monke
         "stacked, one row a network",
         "stacked, one row a network; on meta",
     ]
-    with Journal(tmp_path / "meta", to_read=True, made=made_by("meta Pretended")) as journal:
+    with Journal(tmp_path / "meta", to_read=True, made=provenance("meta Pretended")) as journal:
         assert len(journal.finished()) == 32
-    with Journal(tmp_path / "meta", to_read=True, made=made_by()) as journal:
+    with Journal(tmp_path / "meta", to_read=True, made=provenance()) as journal:
         assert journal.finished() == {}, "what a GPU computed is not taken for what the CPU would"
 
 
@@ -308,7 +308,7 @@ def test_without_a_gpu_all_is_as_it_was() -> None:
     assert form == check(small(device="cpu")) == Form()
     assert form.describe() == "stacked, one row a network"
     assert make_plan("digits").describe()["device"] == "auto"
-    assert len(made_by().split(", ")) == 4
+    assert len(provenance().split(", ")) == 4
 
 
 def test_a_form_that_was_kept_before_there_were_devices_is_read() -> None:

@@ -104,10 +104,10 @@ def test_another_task_or_form_in_the_same_folder_is_refused(tmp_path: Path, chan
 
 def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(make_plan("digits", **SMALL), tmp_path, Counting())
-    monkeypatch.setattr(executor, "made_by", lambda gpu: "torch 99")
+    monkeypatch.setattr(executor, "provenance", lambda gpu: "torch 99")
     result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
     assert (engine.ran, result.reused) == (16, 0)
-    assert "torch" in plans.made_by()
+    assert "torch" in plans.provenance()
 
 
 def test_networks_whose_loss_at_the_start_was_not_noted_are_used(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from gradprix.executors.ray_cluster import Needs
 from gradprix.executors.ray_init import ray_here
 from gradprix.executors.serialization import call, folders, packed
 from gradprix.race import EngineError, Local, TaskError, make_plan, run, suite, suite_plans
-from gradprix.race.plan import versions
+from gradprix.training.provenance import versions
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray, once imported, takes 127.0.0.1 as it is
 try:

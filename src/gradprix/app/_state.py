@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlencode
 from gradprix import tasks
 from gradprix.explain import LANDSCAPES, SLICES, Landscape
 from gradprix.race import ENTRIES, Entry
-from gradprix.rules._rule import DOMAINS, Rule
+from gradprix.rules import DOMAINS, Rule
 
 TABS = {"landscape": "Landscape", "step": "Step", "race": "Race", "claims": "Claims"}
 VIEWS = {"contour": "Contour", "relief": "3-D", "starts": "Which start ends where"}

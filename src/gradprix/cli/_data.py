@@ -27,9 +27,9 @@ def list_(
 
     damaged: it is not used; fetching brings it anew.
     """
-    from gradprix.kernels import cache_folder
     from gradprix.show import terminal
     from gradprix.tasks.archives import ARCHIVES
+    from gradprix.utils.files import cache_folder
 
     if as_json:
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]

@@ -21,14 +21,14 @@ def explain(
     """Say what an optimizer does: its equations in words, its source, and what to watch, measured on its rule."""
     from gradprix.explain import subject
     from gradprix.show import explanation, terminal
-    from gradprix.show._report import put
+    from gradprix.utils.files import write_atomically
 
     from . import usage
 
     with usage(ValueError, TypeError, OSError):
         found = explanation.explained(subject(name), dict(map(_setting, settings or ())))
         if html is not None:
-            put(html, explanation.page(found).encode(errors="replace"))
+            write_atomically(html, explanation.page(found).encode(errors="replace"), 0o644)
     terminal.console().print(explanation.terminal(found))
     if html is not None:
         echo(f"\nThe page: {html}")

@@ -51,7 +51,7 @@ def suite(
     from gradprix.race import suite as race_all
     from gradprix.race.progress_display import PATIENCE
     from gradprix.show import suite_page, terminal, write_report
-    from gradprix.show._report import put
+    from gradprix.utils.files import write_atomically
 
     from . import usage
 
@@ -70,8 +70,8 @@ def suite(
         summary = race_all(plans, out, where, watch)
         for name in summary["tasks"]:
             write_report(load(out / name))
-        put(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
-        put(out / PAGE, suite_page(summary).encode(errors="replace"))
+        write_atomically(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode(), 0o644)
+        write_atomically(out / PAGE, suite_page(summary).encode(errors="replace"), 0o644)
     if as_json:
         echo_json(summary)
         return

@@ -7,10 +7,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from gradprix.race.entry import Entry
-from gradprix.race.plan import Plan, made_by
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.schedules import count_steps
@@ -18,6 +16,7 @@ from gradprix.tasks.task import TaskError, first_line
 from gradprix.training.autotune import Shape
 from gradprix.training.loop_runner import run_loop
 from gradprix.training.model_stack import Form
+from gradprix.training.provenance import provenance
 from gradprix.training.trainer import STACKED, run_lane
 from gradprix.training.trial import Outcome, Trial
 from gradprix.training.trial import form as form_of
@@ -39,6 +38,23 @@ class WorkerError(RuntimeError):
     """Worker processes were killed, again and again, or there are none."""
 
 
+@runtime_checkable
+class RacePlan(Protocol):
+    """The part of a race's plan that decides where it can be trained."""
+
+    @property
+    def task(self) -> Problem:
+        """The problem, with what it needs of a machine."""
+
+    @property
+    def entries(self) -> tuple[Any, ...]:
+        """The optimizers, whose code has to be where models are trained."""
+
+    @property
+    def device(self) -> str:
+        """The device that the user asked for."""
+
+
 class Engine(ABC):
     """Trains networks, and yields what came of them when it is finished, in any order.
 
@@ -53,7 +69,7 @@ class Engine(ABC):
         # By task, form and batch size: a larger batch leaves room for fewer networks.
         self.shapes: dict[tuple[str, Form, int], Shape] = {}
         # Of each kind of plan that was checked, for which entries, and how its models are trained.
-        self.checked: dict[tuple[Any, ...], tuple[tuple[Entry, ...], Form]] = {}
+        self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], Form]] = {}
         self._found: defaultdict[Work, list[tuple[Part, Found]]] = defaultdict(list)
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
@@ -99,9 +115,9 @@ class Engine(ABC):
     def stop(self, parts: Sequence[Part]) -> None:
         """End what is under way."""
 
-    def made(self, plan: Plan, device: str) -> str:
+    def made(self, plan: RacePlan, device: str) -> str:
         """What numbers depend on besides their plan, where lanes run."""
-        return made_by("" if device == "cpu" else self.ask(named, device))
+        return provenance("" if device == "cpu" else self.ask(named, device))
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function answers where lanes run, whose arithmetic rounds as theirs does."""
@@ -114,7 +130,7 @@ class Engine(ABC):
     def stop_fresh(self) -> None:  # noqa: B027  # there is nothing to stop
         """End what `submit_fresh` began."""
 
-    def side_by_side(self, do: Callable[[Plan], Any], each: Sequence[Plan]) -> list[Any]:
+    def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
         """What a function that runs a race makes of each plan; here, one after the other."""
         return [do(one) for one in each]
 

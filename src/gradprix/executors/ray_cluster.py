@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gradprix.race.plan import Plan, made_by, versions
+from gradprix.training.provenance import provenance, versions
 
-from .executor import WorkerError
+from .executor import RacePlan, WorkerError
 from .ray_init import EngineError, connect, found, job, ours
 from .serialization import Places, call, folders, packed, project, with_examples
 from .worker_processes import environment
@@ -137,9 +137,9 @@ class Cluster:
         Raises:
             EngineError: when it does not work.
         """
-        plans = [arg for arg in args if isinstance(arg, Plan)]
+        plans = [arg for arg in args if isinstance(arg, RacePlan)]
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
-        code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, Plan)))}
+        code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, RacePlan)))}
         if self._job is not None and self._job == job() and code == self._code:
             return
         if busy:
@@ -212,7 +212,7 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self.needs.room(node["Resources"])]
-        sent = self.sent(made_by, ())
+        sent = self.sent(provenance, ())
         asked = [
             self.remote(
                 call,

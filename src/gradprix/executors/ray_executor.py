@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from gradprix.race.plan import Plan
 from gradprix.tasks import Task
 from gradprix.text.answer import counted
 from gradprix.training.autotune import Shape, shape
@@ -19,7 +18,7 @@ from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import free, named
 
-from .executor import Engine, Found, WorkerError, train
+from .executor import Engine, Found, RacePlan, WorkerError, train
 from .ray_cluster import SHARE, Cluster
 from .ray_init import EngineError
 from .scheduler import LOSSES, Part
@@ -93,7 +92,7 @@ class Ray(Engine):
         memory = most if needs.memory is None else needs.memory * 1e9 * room
         return shape(task, trials, how, room, memory, self.everywhere)
 
-    def made(self, plan: Plan, device: str) -> str:
+    def made(self, plan: RacePlan, device: str) -> str:
         """What numbers depend on besides their plan: the kind of machine, or all kinds where there are several."""
         with self._lock:
             self._join(plan)
@@ -116,7 +115,7 @@ class Ray(Engine):
                     raise why from error
         return []
 
-    def side_by_side(self, do: Callable[[Plan], Any], each: Sequence[Plan]) -> list[Any]:
+    def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
         """What a function that runs a race makes of each plan, all at once: while one waits, others have work."""
         with self._lock:
             self._join(*each)

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from cloudpickle import CloudPickler
 
-from gradprix.race.plan import versions
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem, at_home, home, key_of
 from gradprix.tasks.user_modules import Source, install, sources
+from gradprix.training.provenance import versions
 
 from .executor import answered
 from .ray_init import EngineError

@@ -7,10 +7,10 @@ from typing import Any
 
 from gradprix.race import Engine, Entry, Plan, Result
 from gradprix.race.journal import Journal
-from gradprix.race.plan import made_by
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.model_stack import Form
+from gradprix.training.provenance import provenance
 from gradprix.training.trial import Trial, form
 
 from .diagnosis import averaged, diverged, reasons
@@ -51,7 +51,7 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
     found = {"of": [plan.key, MEASURES], "budget": seconds, "runs": min(SEEDS, plan.seeds), "seconds": took}
     record = {**result.record, "why": {**found, "entries": entries}}
     if result.folder is not None:
-        with Journal(result.folder, made=made_by()) as journal:
+        with Journal(result.folder, made=provenance()) as journal:
             journal.write("why", record["why"])
             journal.write("record", record)
     return Result(record, result.folder, result.reused)
@@ -66,7 +66,7 @@ def explainable(plan: Plan) -> None:
 def _look(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, Any]:
     how = Form()
     if result.folder is not None:
-        with Journal(result.folder, made=made_by()) as journal:
+        with Journal(result.folder, made=provenance()) as journal:
             how = Form(**journal.read("form"))
     by_name = {entry["name"]: entry for entry in result.record["entries"]}
     seeds = range(min(SEEDS, plan.seeds))

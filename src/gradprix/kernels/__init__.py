@@ -1,7 +1,5 @@
 """How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
 
-from gradprix.utils.files import cache_folder, put
-
 from ._column_sums import column_sums
 from ._compile import Kernel, kernel
 from ._eager import eager, evaluated, start
@@ -17,12 +15,10 @@ __all__ = [
     "Stacked",
     "Work",
     "assigned",
-    "cache_folder",
     "column_sums",
     "eager",
     "evaluated",
     "kernel",
-    "put",
     "split",
     "start",
     "terms",

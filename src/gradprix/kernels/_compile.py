@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gradprix.utils.files import cache_folder, put
+from gradprix.utils.files import cache_folder, write_atomically
 
 from ._hoisting import Split
 from ._kernel_source import kernel_source
@@ -73,7 +73,7 @@ def _machine_code(name: str, text: str) -> bytes:
     made = _compiled(text)
     if file is not None:
         with suppress(OSError):  # a full disk: it is compiled for this process alone
-            put(file, hashlib.sha256(made).digest() + made)
+            write_atomically(file, hashlib.sha256(made).digest() + made)
     return made
 
 

@@ -16,12 +16,12 @@ from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import fresh
 from gradprix.tasks.task import called_with
 from gradprix.training.loop_runner import changed, maker
-from gradprix.training.torch_optimizer_adapter import switch_mode
+from gradprix.training.torch_optimizer_adapter import constructor_arguments, switch_mode
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import STEPS
 from gradprix.utils.devices import placed, wait
 
-from .entry import Entry, arguments
+from .entry import Entry
 
 Run = Mapping[str, Any]
 DRAWS = 4_000
@@ -181,7 +181,8 @@ def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.de
 
 
 def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
-    made = maker(trial)([x for x in model.parameters() if x.requires_grad], **arguments(trial.rule, changed(trial)))
+    parameters = [x for x in model.parameters() if x.requires_grad]
+    made = maker(trial)(parameters, **constructor_arguments(trial.rule, changed(trial)))
     switch_mode(made, "train")
     return lambda: made.step()
 

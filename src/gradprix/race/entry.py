@@ -9,13 +9,8 @@ import torch
 
 from gradprix import optim
 from gradprix.rules import Axis, Rule
-from gradprix.training.torch_optimizer_adapter import Anyone
+from gradprix.training.torch_optimizer_adapter import CLASSES, Anyone, constructor_arguments
 
-CLASSES = {
-    cls.rule: name
-    for name in optim.__all__
-    if hasattr(cls := getattr(optim, name), "rule") and optim.of(cls.rule) is cls
-}
 ALL_EXAMPLES = 0
 """The batch size of an entry that sees every training example at each step."""
 
@@ -111,7 +106,7 @@ class Entry:
 
     def arguments(self, lr: float, **tuned: Any) -> dict[str, Any]:
         """What the class is called with, in torch's arguments."""
-        return arguments(self.rule, {"lr": lr, **self.fixed, **_of_the_rule(tuned)})
+        return constructor_arguments(self.rule, {"lr": lr, **self.fixed, **_of_the_rule(tuned)})
 
     def code(self, lr: float, **tuned: Any) -> str:
         """The call that makes this optimizer, to paste."""
@@ -126,14 +121,6 @@ TRAINING = ("batch_size", "schedule")
 
 def _of_the_rule(tuned: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tuned.items() if name not in TRAINING}
-
-
-def arguments(rule: Rule | Anyone, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A rule's hyperparameters as its class takes them: with `betas` together."""
-    if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
-        return dict(given)
-    betas = tuple({**rule.hyperparameters, **given}[name] for name in rule.betas)
-    return {name: value for name, value in given.items() if name not in rule.betas} | {"betas": betas}
 
 
 def racer(given: Any) -> Rule | Anyone:

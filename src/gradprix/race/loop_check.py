@@ -9,7 +9,7 @@ from typing import Any
 
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.task import TaskError
-from gradprix.training.loop_runner import Stopped, _each, _numbers, run_loop
+from gradprix.training.loop_runner import Stopped, each_report, finite_numbers, run_loop
 from gradprix.training.model_stack import Form
 
 from .entry import Entry
@@ -112,8 +112,8 @@ def _watched(
     loop: Loop, points: list[Mapping[str, Any]], history: GroupHistory, until: float, make_optimizer: Any, seed: int
 ) -> Iterable[Mapping[str, float]]:
     """Run a loop until a time, but at least for an epoch, noting its optimizers and what it yields."""
-    for point in _each(loop, loop.train(history.watch(make_optimizer), seed)):
-        points.append(_numbers(loop, point))
+    for point in each_report(loop, loop.train(history.watch(make_optimizer), seed)):
+        points.append(finite_numbers(loop, point))
         yield point
         if time.perf_counter() > until:
             return

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -193,25 +192,6 @@ class Plan:
     def key(self) -> str:
         """A hash of the plan."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
-
-
-ARITHMETIC = 3
-"""Counts up when the same plan trains to other numbers: what was trained before is then not mixed in."""
-
-
-def versions() -> str:
-    """Of all that computes a number."""
-    return f"gradprix {__version__} (arithmetic {ARITHMETIC}), torch {torch.__version__}, numpy {np.__version__}"
-
-
-def made_by(gpu: str = "") -> str:
-    """What numbers depend on besides their plan: to the bit, they are the same on one kind of processor alone.
-
-    Args:
-        gpu: where they were trained, if not on the CPU.
-    """
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return ", ".join(filter(None, (versions(), cpu, gpu)))
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from ._adam import adam, adamax, adamw, nadam, radam
 from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, rmsprop
 from ._lion import lion
-from ._rule import AROUND, Rule, State, check, rule
+from ._rule import AROUND, DOMAINS, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
 from ._tensorwise import lamb, muon
@@ -25,6 +25,7 @@ ALL: dict[str, Rule] = {
 __all__ = [
     "ALL",
     "AROUND",
+    "DOMAINS",
     "Axis",
     "Choice",
     "Log",

@@ -1,7 +1,5 @@
 """The report of a race: one page that needs no network, every sentence of it computed from the record."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -10,6 +8,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from gradprix.race import REPORT, Result
+from gradprix.utils.files import write_atomically
 
 from . import _efficiency, _figures, _page, _training_figures
 from ._artifacts import after
@@ -66,25 +65,7 @@ def put_beside(result: Result, name: str, data: bytes) -> Path:
         raise ValueError(
             f"this race is kept in no folder, so its {name} has no place. Race with `out`, or use `report`."
         )
-    return put(result.folder / name, data)
-
-
-def put(path: Path, data: bytes) -> Path:
-    """Write a file, all of it or nothing.
-
-    Raises:
-        OSError: when it cannot be written; what was there before is still there.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+    return write_atomically(result.folder / name, data, 0o644)  # a report is to be passed on
 
 
 def report(record: Record, folder: str | None = None) -> str:

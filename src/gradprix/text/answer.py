@@ -3,11 +3,13 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradprix.race.plan import Plan
 from gradprix.stats.verdict import Verdict
 from gradprix.tasks import Metric
+
+if TYPE_CHECKING:
+    from gradprix.race.plan import Plan
 
 PART = 0.05
 """A rate is near the best when its validation loss is at most this part of the way back from what the median entry
@@ -116,7 +118,7 @@ def number(metric: Metric, *values: float) -> str:
 
 
 def sentence(
-    plan: Plan,
+    plan: "Plan",
     means: Mapping[str, float],
     verdict: Verdict,
     diverged: Mapping[str, int],
@@ -140,7 +142,7 @@ def sentence(
     return "\n".join(lines)
 
 
-def leading(plan: Plan, means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
+def leading(plan: "Plan", means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
     """Who leads, whether they can be told apart, and which of them only lead because they vary too much."""
     metric = plan.task.metric
     vague = varying(means, verdict.leaders, metric.higher_is_better)
@@ -203,7 +205,7 @@ def trailing(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> st
     return f"{listed(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
 
 
-def unequal(plan: Plan, updates: Mapping[str, int | None]) -> list[str]:
+def unequal(plan: "Plan", updates: Mapping[str, int | None]) -> list[str]:
     """A line on the numbers of updates, if they differ: equal examples are not equal updates."""
     if len(set(updates.values())) <= 1:
         return []
@@ -214,7 +216,7 @@ def unequal(plan: Plan, updates: Mapping[str, int | None]) -> list[str]:
     ]
 
 
-def protocol(plan: Plan, verdict: Verdict) -> str:
+def protocol(plan: "Plan", verdict: Verdict) -> str:
     """The last line of the answer: what is open, and what it rests on."""
     unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
     pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")
@@ -223,13 +225,13 @@ def protocol(plan: Plan, verdict: Verdict) -> str:
     return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, {tuned(plan)}, {schedule(plan)}"
 
 
-def tuned(plan: Plan) -> str:
+def tuned(plan: "Plan") -> str:
     """What was tuned."""
     one = plan.tuned == ["lr"]
     return "learning rate only" if one else f"{listed(plan.tuned)} tuned where an optimizer has them"
 
 
-def schedule(plan: Plan) -> str:
+def schedule(plan: "Plan") -> str:
     """How the learning rate went."""
     if "schedule" in plan.tuned:
         return "schedule tuned"

@@ -16,12 +16,12 @@ from typing import Any
 
 import psutil
 
-from gradprix.kernels import cache_folder, put
-from gradprix.race.plan import versions
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.schedules import count_steps
+from gradprix.training.provenance import versions
 from gradprix.utils.devices import free, named, wait
+from gradprix.utils.files import cache_folder, write_atomically
 
 from .first_step import known_first_step, measure_first_step
 from .model_stack import Form, Together, quiet
@@ -215,4 +215,4 @@ def _remember(known: dict[str, list[int]]) -> None:
     folder = cache_folder("shapes")
     if folder is not None:
         with suppress(OSError):
-            put(folder / "shapes.json", json.dumps(known).encode())
+            write_atomically(folder / "shapes.json", json.dumps(known).encode())

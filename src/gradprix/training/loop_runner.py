@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from gradprix import optim
-from gradprix.race.entry import arguments
 from gradprix.rules import Rule
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.rng import Luck
@@ -17,7 +16,7 @@ from gradprix.tasks.user_code import find_users_frame
 
 from .optimizer_errors import explain_optimizer_error
 from .param_groups import build_optimizer
-from .torch_optimizer_adapter import Anyone
+from .torch_optimizer_adapter import Anyone, constructor_arguments
 from .trial import Outcome, Trial
 
 NAN = float("nan")
@@ -49,7 +48,7 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
         steps += 1
 
     made: list[torch.optim.Optimizer] = []
-    tuned = arguments(trial.rule, changed(trial))
+    tuned = constructor_arguments(trial.rule, changed(trial))
 
     def refuse(own: Iterable[str]) -> None:
         if own:
@@ -77,8 +76,8 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
         torch.set_num_threads(1)
         try:
             points = loop.train(make_optimizer, trial.seed)
-            for epoch, point in enumerate(_each(loop, points), start=1):
-                numbers = _numbers(loop, point)
+            for epoch, point in enumerate(each_report(loop, points), start=1):
+                numbers = finite_numbers(loop, point)
                 valid, test = numbers["valid"], numbers.get("test")
                 if _lost(made) or not all(map(math.isfinite, (valid, valid if test is None else test))):
                     diverged = epoch
@@ -112,7 +111,8 @@ def changed(trial: Trial) -> dict[str, Any]:
     return {name: value for name, value in trial.values.items() if name == "lr" or value != own.get(name)}
 
 
-def _each(loop: Loop, points: Any) -> Iterable[Any]:
+def each_report(loop: Loop, points: Any) -> Iterable[Any]:
+    """Return what a training loop reports, one mapping at a time, whether it returns or yields."""
     if isinstance(points, Mapping):
         return [points]
     if not isinstance(points, Iterable):
@@ -120,7 +120,12 @@ def _each(loop: Loop, points: Any) -> Iterable[Any]:
     return points
 
 
-def _numbers(loop: Loop, point: Any) -> dict[str, float]:
+def finite_numbers(loop: Loop, point: Any) -> dict[str, float]:
+    """Return the numbers of one report.
+
+    Raises:
+        TaskError: when it is no mapping of numbers with `"valid"`.
+    """
     if not isinstance(point, Mapping) or "valid" not in point:
         raise TaskError(f'{loop.name} yields {point!r}: it must be a mapping with "valid", such as {{"valid": 0.9}}.')
     found = {}

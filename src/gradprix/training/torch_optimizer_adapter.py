@@ -14,10 +14,16 @@ import torch
 from torch import nn
 
 from gradprix import optim
-from gradprix.rules import Axis, Log
+from gradprix.rules import Axis, Log, Rule
 from gradprix.spaces import USUAL
 from gradprix.tasks.user_modules import text_of, title
 
+CLASSES = {
+    cls.rule: name
+    for name in optim.__all__
+    if hasattr(cls := getattr(optim, name), "rule") and optim.of(cls.rule) is cls
+}
+"""The name of the class of `gradprix.optim` by its rule."""
 ANY_RATE = Log(1e-5, 1)
 """Where the learning rate of a class that has no default for it is searched."""
 
@@ -166,3 +172,11 @@ class Anyone:
             version = ""
         digest = hashlib.sha256(code.encode()).hexdigest()[:16]
         return {"class": self.full_name, "code": digest, "version": version}
+
+
+def constructor_arguments(rule: Rule | Anyone, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a rule's hyperparameters as the constructor of its class takes them: with `betas` as one tuple."""
+    if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
+        return dict(given)
+    betas = tuple({**rule.hyperparameters, **given}[name] for name in rule.betas)
+    return {name: value for name, value in given.items() if name not in rule.betas} | {"betas": betas}

@@ -19,17 +19,24 @@ def cache_folder(name: str = "kernels") -> Path | None:
     return folder if stat.S_ISDIR(found.st_mode) and mine and os.access(folder, os.W_OK) else None
 
 
-def put(file: Path, data: bytes) -> None:
-    """Write a file whole: other processes see what was there before, or this.
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> Path:
+    """Write a file as a whole: other processes see what was there before, or all of the new.
+
+    Args:
+        path: the file.
+        data: its new content.
+        mode: its permissions; the user's alone by default.
 
     Raises:
-        OSError: when it cannot be written; nothing is left behind.
+        OSError: when it cannot be written; what was there before is still there.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-        os.replace(temporary, file)
-    except OSError:
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
         os.unlink(temporary)
         raise
+    return path
