@@ -15,10 +15,10 @@ from gradprix import rules
 from gradprix.cli import app
 from gradprix.explain import gain, settles_below, why
 from gradprix.explain.diagnosis import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
-from gradprix.explain.loss_probe import Looked
+from gradprix.explain.loss_probe import LossProbe
 from gradprix.explain.network_measures import Point, measure
 from gradprix.explain.network_measures import noise as noise_of
-from gradprix.explain.replay import Seen, watch
+from gradprix.explain.replay import ReplayedRun, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
 from gradprix.rules import Rule
 from gradprix.show import report
@@ -60,7 +60,9 @@ def line(inputs: Tensor, targets: Tensor, begin: list[float], **given: Any) -> T
     )
 
 
-def looked_at(task: Task, rule: Rule, seeds: int = 5, batch_size: int | None = None, **values: Any) -> list[Seen]:
+def looked_at(
+    task: Task, rule: Rule, seeds: int = 5, batch_size: int | None = None, **values: Any
+) -> list[ReplayedRun]:
     size = task.batch_size if batch_size is None else batch_size
     trials = [Trial(rule, rule.values(**values), s, size, task.epochs, task.schedule, True) for s in range(seeds)]
     return watch(task, trials, Form(), math.inf)
@@ -96,7 +98,7 @@ def test_runs_that_are_watched_end_as_they_did() -> None:
 def test_curvature_and_steps_are_those_of_the_dense_hessian() -> None:
     inputs, targets = cloud(400, [3.0, 1.0, 0.5, 0.1, 0.1], 0.1)
     task = line(inputs, targets, [1.0, -1.0, 2.0, 0.5, 0.3])
-    looked, twin = Looked(task, 0), Looked(task, 0)
+    looked, twin = LossProbe(task, 0), LossProbe(task, 0)
     weights = {"w": torch.tensor([1.0, -1.0, 2.0, 0.5, 0.3])}
     update = {"w": torch.tensor([-0.1, 0.02, -0.1, 0.0, 0.3])}
     found = measure(looked, weights, update, weights, 16, 0.5, 1.0, wholly=True)
@@ -118,7 +120,7 @@ def test_curvature_and_steps_are_those_of_the_dense_hessian() -> None:
 
 def test_samples_are_new_at_each_look() -> None:
     task = line(*cloud(400, [1.0, 1.0], 1.0), [0.0, 0.0])
-    looked = Looked(task, 0)
+    looked = LossProbe(task, 0)
     first, second, third, _ = (x for _ in range(2) for x, _ in looked.sample(16))
 
     assert len(first) == len(second) == 128
@@ -133,7 +135,7 @@ def test_products_of_samples_are_unbiased() -> None:
     task, w = line(inputs, targets, [0.5] * 10), torch.full((10,), 0.5)
     train = task.loaded.split(0).train
     whole = inputs[train].T @ (inputs[train] @ w - targets[train]) / len(train)
-    looked = Looked(task, 0)
+    looked = LossProbe(task, 0)
     found = [measure(looked, {"w": w}, {"w": -whole}, None, 4, 0.5, 1.0, wholly=False) for _ in range(400)]
     lengths = torch.tensor([p.length for p in found])
 

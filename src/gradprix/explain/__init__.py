@@ -1,4 +1,4 @@
-"""Why an optimizer did what it did: terms, equations, landscapes."""
+"""Explanations of optimizers: terms, equations, landscapes."""
 
 from ._why import explainable, why
 from .descent import descend, tuned

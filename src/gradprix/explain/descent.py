@@ -1,4 +1,4 @@
-"""Many optimizers on one landscape at once, and the learning rate that suits each."""
+"""Parallel descents of many optimizers on one landscape, and their tuned learning rates."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,56 +17,57 @@ from .tracing import DIVERGED, step
 
 Values = Mapping[str, Any]
 BEYOND = 2
-"""Decades on either side of a rule's own range in which a rate is looked for: landscapes have scales of their own."""
+"""Decades by which the learning-rate search extends beyond a rule's range on either side, as landscapes differ in
+scale."""
 
 
 def descend(
     racers: Sequence[tuple[Rule, Values]], landscape: Landscape, steps: int, starts: Any = None, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Descend with several rules side by side, each from one start or from many. All see the same noise.
+    """Run several rules in parallel, each from one or more starting points, all with the same gradient noise.
 
     Args:
         racers: rules of elements or whole tensors with all of their hyperparameters; each a number or `[rows, 1]`.
-        landscape: where.
-        steps: how many.
-        starts: `[2]`, or `[rows, 2]` for every rule; the landscape's own when None.
-        seed: of the noise in gradients.
+        landscape: the landscape.
+        steps: number of steps.
+        starts: `[2]`, or `[rows, 2]` for every rule; the landscape's default if None.
+        seed: seed of the gradient noise.
 
     Returns:
-        Points, `[steps + 1, rules, rows, 2]`, and the values there without noise, `[steps + 1, rules, rows]`. A descent
-        that has left everything behind stays where it was last seen.
+        Points, `[steps + 1, rules, rows, 2]`, and their noise-free values, `[steps + 1, rules, rows]`. A diverged
+        descent stays at its last valid point.
     """
-    begin = torch.as_tensor(landscape.start if starts is None else starts, dtype=torch.float64).reshape(-1, 2)
-    x = begin.repeat(len(racers), 1, 1)
+    initial = torch.as_tensor(landscape.start if starts is None else starts, dtype=torch.float64).reshape(-1, 2)
+    x = initial.repeat(len(racers), 1, 1)
     generator = stream(seed, "noise")
-    states: list[list[dict[str, Any]]] = [[{} for _ in _blocks(rule, begin)] for rule, _ in racers]
+    states: list[list[dict[str, Any]]] = [[{} for _ in _blocks(rule, initial)] for rule, _ in racers]
     points, losses = [x], []
     for t in range(1, steps + 1):
         values, gradients = landscape.gradient(x, generator)
         losses.append(values)
-        moved = torch.stack(
+        proposals = torch.stack(
             [
                 torch.cat([
-                    step(rule, _of_block(hyper, rows), t, x[i, rows], gradients[i, rows], states[i][k])["x"]
-                    for k, rows in enumerate(_blocks(rule, begin))
+                    step(rule, _select_rows(hyper, rows), t, x[i, rows], gradients[i, rows], states[i][k])["x"]
+                    for k, rows in enumerate(_blocks(rule, initial))
                 ])
                 for i, (rule, hyper) in enumerate(racers)
             ]
         )  # fmt: skip
-        lost = ~(moved.abs() < DIVERGED).all(-1, keepdim=True)
-        x = torch.where(lost, x, moved)
+        diverged = ~(proposals.abs() < DIVERGED).all(-1, keepdim=True)
+        x = torch.where(diverged, x, proposals)
         points.append(x)
     losses.append(landscape.gradient(x)[0])
     return torch.stack(points), torch.stack(losses)
 
 
 def _blocks(rule: Rule, starts: Tensor) -> list[slice]:
-    """Rows that are stepped together: all of them, or one by one where a step is of the whole tensor."""
+    """Return the rows that are stepped together: all, or one at a time if a step depends on the whole tensor."""
     count = len(starts)
     return [slice(0, count)] if rule.scope == "element" else [slice(i, i + 1) for i in range(count)]
 
 
-def _of_block(values: Values, rows: slice) -> Values:
+def _select_rows(values: Values, rows: slice) -> Values:
     return {name: value[rows] if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
@@ -79,29 +80,29 @@ def tuned(
     seeds: int = 1,
     given: tuple[tuple[str, float | bool], ...] = (),
 ) -> float:
-    """The learning rate of the ladder that ends lowest after so many steps, or gets there first.
+    """Select the learning rate with the lowest final value, or the fastest of those that are equal.
 
     Args:
         rule: the rule, or the name of an optimizer.
-        landscape: where.
-        steps: how many.
-        start: where from; the landscape's own start when None.
-        seeds: how many draws of noise the end is averaged over.
+        landscape: the landscape.
+        steps: number of steps.
+        start: starting point; the landscape's default if None.
+        seeds: number of noise seeds to average over.
         given: other hyperparameters.
 
     Returns:
-        One of six rates a decade, as in a race.
+        One of six grid points per decade, as in a race.
     """
-    its = subject(rule)
-    rule, given = its.rule, (*its.fixed.items(), *given)
+    resolved = subject(rule)
+    rule, given = resolved.rule, (*resolved.fixed.items(), *given)
     low, high = rule.axes["lr"].at(0.0), rule.axes["lr"].at(1.0)
-    rungs = [rung for rung in range(-60, 30) if low / 10**BEYOND <= rate(rung) <= high * 10**BEYOND]
-    rates = torch.tensor([rate(rung) for rung in rungs], dtype=torch.float64)
+    grid = [point for point in range(-60, 30) if low / 10**BEYOND <= rate(point) <= high * 10**BEYOND]
+    rates = torch.tensor([rate(point) for point in grid], dtype=torch.float64)
     values = {**rule.values(**dict(given)), "lr": rates[:, None]}
-    starts = torch.tensor(landscape.start if start is None else start, dtype=torch.float64).repeat(len(rungs), 1)
+    starts = torch.tensor(landscape.start if start is None else start, dtype=torch.float64).repeat(len(grid), 1)
     curves = [descend([(rule, values)], landscape, steps, starts, seed)[1][:, 0] for seed in range(seeds)]
     curve = torch.stack(curves).mean(0).nan_to_num(float("inf"), float("inf"))
-    # Below a millionth of the way down no one sees a difference: among those, the sooner the better.
+    # Differences below a millionth of the total decrease are invisible: prefer the faster one.
     end = curve[-1].clamp(min=curve.min() + 1e-6 * float(curve[0, 0] - curve.min()))
-    soonest = (curve - end[None]).clamp(min=0).mean(0)
-    return rate(rungs[min(range(len(rungs)), key=lambda i: (float(end[i]), float(soonest[i])))])
+    mean_excess = (curve - end[None]).clamp(min=0).mean(0)
+    return rate(grid[min(range(len(grid)), key=lambda i: (float(end[i]), float(mean_excess[i])))])

@@ -1,4 +1,4 @@
-"""Surfaces to descend on, with two coordinates, so that they can be seen: gradients by autograd."""
+"""Two-dimensional test functions for optimizers, with gradients by autograd."""
 
 import math
 from collections.abc import Callable
@@ -17,13 +17,13 @@ class Landscape:
     """A loss of two coordinates.
 
     Args:
-        name: a short word.
-        value: `[..., 2] -> [...]`, of torch's operations.
-        box: the part that is worth seeing, `((x low, x high), (y low, y high))`.
-        start: where descents begin unless they are told otherwise.
-        minima: the points of lowest value, where they are known.
-        noise: the standard deviation of what is added to each coordinate of a gradient, anew each step.
-        about: what it is for, in a sentence.
+        name: short identifier.
+        value: function `[..., 2] -> [...]` of torch operations.
+        box: region to show, `((x low, x high), (y low, y high))`.
+        start: default starting point.
+        minima: known global minima.
+        noise: standard deviation of the noise added to each gradient coordinate at each step.
+        about: a sentence about its purpose.
     """
 
     name: str
@@ -35,35 +35,35 @@ class Landscape:
     about: str = ""
 
     def change(self, **given: Any) -> "Landscape":
-        """The same landscape with other values."""
+        """Return a copy with some values replaced."""
         return replace(self, **given)
 
     def gradient(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Values and gradients.
+        """Return values and gradients.
 
         Args:
             x: `[..., 2]`.
-            generator: where noise is drawn from; without one there is none. All points get the same.
+            generator: source of the gradient noise, which is shared by all points; None for exact gradients.
 
         Returns:
-            `[...]`, without noise, and `[..., 2]`.
+            Noise-free values, `[...]`, and gradients, `[..., 2]`.
         """
         with torch.enable_grad():
-            at = x.detach().requires_grad_()
-            values = self.value(at)
-            (gradient,) = torch.autograd.grad(values.sum(), at)
+            point = x.detach().requires_grad_()
+            values = self.value(point)
+            (gradient,) = torch.autograd.grad(values.sum(), point)
         if generator is not None and self.noise:
             gradient = gradient + self.noise * torch.randn(2, generator=generator, dtype=x.dtype)
         return values.detach(), gradient
 
     def grid(self, size: int = 121) -> tuple[Tensor, Tensor, Tensor]:
-        """The surface to draw.
+        """Return the surface on a regular grid.
 
         Args:
-            size: points a side.
+            size: points per side.
 
         Returns:
-            The x of each column and the y of each row, `[size]`, and the values, `[size, size]` by row.
+            x of each column and y of each row, `[size]`, and the values, `[size, size]` by row.
         """
         (x_low, x_high), (y_low, y_high) = self.box
         x = torch.linspace(x_low, x_high, size, dtype=torch.float64)
@@ -75,7 +75,7 @@ class Landscape:
 
 @cache
 def bowl(curvature: float = 1.0) -> Landscape:
-    """½ c (x² + y²): gradient descent converges below η = 2 / c and diverges above it."""
+    """Isotropic bowl, ½ c (x² + y²): gradient descent converges for η < 2 / c and diverges above."""
     return Landscape(
         "bowl",
         lambda p: 0.5 * curvature * (p**2).sum(-1),
@@ -88,11 +88,11 @@ def bowl(curvature: float = 1.0) -> Landscape:
 
 @cache
 def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
-    """½ (u² + κ v²): κ times as steep across as along.
+    """Anisotropic quadratic, ½ (u² + κ v²): curvature differs by a factor κ between the axes.
 
     Args:
         condition: κ, the ratio of the largest to the smallest curvature.
-        angle: by how many degrees it is turned: a rate for each coordinate knows the axes alone.
+        angle: rotation in degrees; coordinate-wise learning rates only suit the axes.
     """
     c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
@@ -112,7 +112,7 @@ def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
 
 @cache
 def rosenbrock() -> Landscape:
-    """(1 − x)² + 100 (y − x²)² (Rosenbrock 1960, doi:10.1093/comjnl/3.3.175)."""
+    """Rosenbrock function, (1 − x)² + 100 (y − x²)² (Rosenbrock 1960, doi:10.1093/comjnl/3.3.175)."""
     return Landscape(
         "rosenbrock",
         lambda p: (1 - p[..., 0]) ** 2 + 100 * (p[..., 1] - p[..., 0] ** 2) ** 2,
@@ -125,7 +125,7 @@ def rosenbrock() -> Landscape:
 
 @cache
 def beale() -> Landscape:
-    """(1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² (Beale 1958)."""
+    """Beale function, (1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)² (Beale 1958)."""
 
     def value(p: Tensor) -> Tensor:
         x, y = p[..., 0], p[..., 1]
@@ -143,7 +143,7 @@ def beale() -> Landscape:
 
 @cache
 def himmelblau() -> Landscape:
-    """(x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
+    """Himmelblau function, (x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
     return Landscape(
         "himmelblau",
         lambda p: (p[..., 0] ** 2 + p[..., 1] - 11) ** 2 + (p[..., 0] + p[..., 1] ** 2 - 7) ** 2,
@@ -156,7 +156,7 @@ def himmelblau() -> Landscape:
 
 @cache
 def saddle() -> Landscape:
-    """x² − y² + y⁴ / 4: a saddle at the origin, minima at y = ±√2."""
+    """Saddle at the origin, x² − y² + y⁴ / 4, with minima at y = ±√2."""
     return Landscape(
         "saddle",
         lambda p: p[..., 0] ** 2 - p[..., 1] ** 2 + 0.25 * p[..., 1] ** 4,
@@ -169,7 +169,7 @@ def saddle() -> Landscape:
 
 @cache
 def plateau() -> Landscape:
-    """1 − exp(−(x² + y²) / 2) and a slight slope: gradients vanish far from the minimum."""
+    """Hole in a plateau, 1 − exp(−(x² + y²) / 2) plus a slight slope: gradients vanish far from the minimum."""
     return Landscape(
         "plateau",
         lambda p: 1 - torch.exp(-0.5 * (p**2).sum(-1)) + 5e-4 * (p**2).sum(-1),
@@ -182,7 +182,7 @@ def plateau() -> Landscape:
 
 @cache
 def cliff() -> Landscape:
-    """A gentle slope that ends in a cliff: one gradient is fifty times the others."""
+    """Gentle slope that ends in a cliff: the gradient there is fifty times larger."""
     return Landscape(
         "cliff",
         lambda p: 0.05 * (p[..., 0] - 3) ** 2 + 0.2 * p[..., 1] ** 2 + 3 * torch.sigmoid(-12 * (p[..., 0] + 1)),
@@ -195,10 +195,10 @@ def cliff() -> Landscape:
 
 @cache
 def noisy(noise: float = 0.5) -> Landscape:
-    """½ (x² + 4 y²) with noise in its gradients, as from mini-batches.
+    """Quadratic ½ (x² + 4 y²) with gradient noise, as from mini-batches.
 
     Args:
-        noise: its standard deviation in each coordinate; a batch of b examples has 1 / √b of one example's.
+        noise: standard deviation per coordinate; a batch of b examples has 1 / √b of the noise of one example.
     """
     return Landscape(
         "noisy",
@@ -214,4 +214,4 @@ def noisy(noise: float = 0.5) -> Landscape:
 LANDSCAPES: dict[str, Callable[..., Landscape]] = {
     make.__name__: make for make in (bowl, ravine, rosenbrock, beale, himmelblau, saddle, plateau, cliff, noisy)
 }
-"""By their names; `bowl`, `ravine` and `noisy` have parameters."""
+"""Landscapes by name; `bowl`, `ravine` and `noisy` have parameters."""

@@ -1,4 +1,4 @@
-"""Slices of a real network's loss: a plane through three points, or the one nearest to a path, with what it hides."""
+"""Two-dimensional slices of a real network's loss: the plane through three points, or the one nearest to a path."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from gradprix.tasks import Task, digits
 from gradprix.tasks.schedules import count_steps
 
 from .landscapes import Landscape
-from .loss_probe import Looked
+from .loss_probe import LossProbe
 from .resolve import subject
-from .tracing import OnTask, step
+from .tracing import TaskProblem, step
 
 AT_ONCE = 128
-"""Points of a plane that are computed together."""
+"""Points of a plane that are evaluated in one batch."""
 ROOM = 0.25
-"""What is shown beyond the points, as a share of what they span."""
+"""Margin around the points, as a share of their extent."""
 KEPT = 60
-"""Points of a path that are kept."""
+"""Number of points recorded along a path."""
 GRID = 61
-"""Points a side of a slice that is interpolated."""
+"""Points per side of an interpolated slice."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane in the space of a network's weights, and the loss on it.
+    """A plane in a network's weight space, and the loss on it.
 
     Args:
-        landscape: the loss of a fixed sample of training examples, by two coordinates in units of weight space.
-        points: where the points it was laid through, or those of the path, are on it, `[points, 2]`.
-        true: the loss at those points themselves, `[points]`.
-        drawn: the loss where they are drawn, `[points]`: the same where they lie in the plane.
-        variance: the share of the path's variance in the plane; 1 for three points.
+        landscape: loss of a fixed sample of training examples, by two coordinates in units of weight space.
+        points: projections of the defining points, or of the path, `[points, 2]`.
+        true: loss at those points, `[points]`.
+        drawn: loss at their projections, `[points]`: the same if they lie in the plane.
+        variance: share of the path's variance within the plane; 1 for three points.
     """
 
     landscape: Landscape
@@ -48,7 +48,7 @@ class Plane:
 
     @property
     def honest(self) -> str:
-        """What the picture hides, in a sentence."""
+        """Projection error of the picture, in a sentence."""
         spread = float(self.true.max() - self.true.min())
         off = float((self.true - self.drawn).abs().max())
         if self.variance > 0.9999:
@@ -60,100 +60,104 @@ class Plane:
 
 
 def path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any) -> Tensor:
-    """The weights that a network goes through, flat, `[points, weights]`: the start, up to 60 on the way, the end.
+    """Return the flattened weights along a training run, `[points, weights]`: start, up to 60 points on the way, end.
 
     Args:
         rule: a rule, or the name of an optimizer.
         task: the problem, trained as in a race.
-        steps: how many.
-        seed: of the run.
+        steps: number of steps.
+        seed: seed of the run.
         **values: hyperparameters.
 
     Raises:
-        ValueError: for a rule of matrices: trace it instead.
+        ValueError: if the rule needs matrices; use `trace` instead.
     """
-    its = subject(rule)
-    if its.rule.of_matrices:
-        raise ValueError(f"{its.name} steps matrices: only a rule of elements or tensors has a path here.")
-    problem, own = OnTask(task, seed), its.rule.values(**{**its.fixed, **values})
+    resolved = subject(rule)
+    if resolved.rule.of_matrices:
+        raise ValueError(f"{resolved.name} steps matrices: only a rule of elements or tensors has a path here.")
+    problem, own = TaskProblem(task, seed), resolved.rule.values(**{**resolved.fixed, **values})
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
     keep = {round(i * steps / KEPT) for i in range(KEPT + 1)}
-    points = [_flat(list(problem.parameters.values()))]
+    points = [_flatten(list(problem.parameters.values()))]
     for t, (_, gradients, factor) in zip(range(1, steps + 1), problem.losses(), strict=False):
         for (name, x), g in zip(problem.parameters.items(), gradients, strict=True):
             if g is not None:
-                x.copy_(step(its.rule, {**own, "lr": own["lr"] * factor}, t, x, g, state[name])["x"])
+                x.copy_(step(resolved.rule, {**own, "lr": own["lr"] * factor}, t, x, g, state[name])["x"])
         if t in keep:
-            points.append(_flat(list(problem.parameters.values())))
+            points.append(_flatten(list(problem.parameters.values())))
     return torch.stack(points)
 
 
 def through(task: Task, points: Tensor, seed: int = 0, name: str = "plane") -> Plane:
-    """The plane through three points, the first of them its origin, the first axis towards the second.
+    """Return the plane through three points; the first is the origin, the first axis points to the second.
 
     Args:
-        task: whose network they are weights of.
-        points: `[3, weights]`, as `path` has them.
-        seed: of the examples whose loss is drawn.
-        name: of the landscape.
+        task: the problem that the weights belong to.
+        points: `[3, weights]`, as returned by `path`.
+        seed: seed of the examples whose loss is shown.
+        name: name of the landscape.
 
     Raises:
-        ValueError: when the three lie on a line.
+        ValueError: if the three points are collinear.
     """
     origin, a, b = points.double()
-    first = a - origin
-    second = (b - origin) - (b - origin) @ first / (first @ first) * first
-    if float(second.norm()) < 1e-6 * float(first.norm()):
+    first_axis = a - origin
+    second_axis = (b - origin) - (b - origin) @ first_axis / (first_axis @ first_axis) * first_axis
+    if float(second_axis.norm()) < 1e-6 * float(first_axis.norm()):
         raise ValueError("the three points lie on a line, through which there is no one plane.")
-    axes = torch.stack([first / first.norm(), second / second.norm()])
-    return _laid(task, points.double(), origin, axes, seed, name, "The plane through three points of a real network.")
+    axes = torch.stack([first_axis / first_axis.norm(), second_axis / second_axis.norm()])
+    return _project(
+        task, points.double(), origin, axes, seed, name, "The plane through three points of a real network."
+    )
 
 
 def nearest(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Plane:
-    """The plane nearest to a path, by its first two principal components, with the end of the path as its origin.
+    """Return the plane nearest to a path, by its first two principal components; the end of the path is the origin.
 
     Args:
-        task: whose network they are weights of.
+        task: the problem that the weights belong to.
         points: `[points, weights]`.
-        seed: of the examples whose loss is drawn.
-        name: of the landscape.
+        seed: seed of the examples whose loss is shown.
+        name: name of the landscape.
     """
     moved = points.double() - points[-1].double()
     *_, axes = torch.linalg.svd(moved - moved.mean(0), full_matrices=False)
     about = (
         "The plane nearest to the path of a real network, by principal components (Li et al. 2018, arXiv:1712.09913)."
     )
-    return _laid(task, points.double(), points[-1].double(), axes[:2], seed, name, about)
+    return _project(task, points.double(), points[-1].double(), axes[:2], seed, name, about)
 
 
-def _laid(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, name: str, about: str) -> Plane:
-    looked = Looked(task, seed)
-    looked.model.eval()  # a picture is of the network that is used, without the noise of training
-    examples, _ = looked.sample(task.batch_size)
-    names = [key for key, p in looked.model.named_parameters() if p.requires_grad]
-    shapes = [looked.model.get_parameter(key).shape for key in names]
+def _project(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, name: str, about: str) -> Plane:
+    probe = LossProbe(task, seed)
+    probe.model.eval()  # show the network as it is used, without dropout
+    examples, _ = probe.sample(task.batch_size)
+    names = [key for key, p in probe.model.named_parameters() if p.requires_grad]
+    shapes = [probe.model.get_parameter(key).shape for key in names]
     sizes = [shape.numel() for shape in shapes]
     rest = {
         key: x.detach()
-        for named in (looked.model.named_parameters(), looked.model.named_buffers())
+        for named in (probe.model.named_parameters(), probe.model.named_buffers())
         for key, x in named
         if key not in names
     }
 
-    def at(flat: Tensor) -> Tensor:
+    def loss_at(flat: Tensor) -> Tensor:
         parts = torch.split(flat.to(torch.get_default_dtype()), sizes)
-        own = {key: part.view(shape) for key, part, shape in zip(names, parts, shapes, strict=True)}
-        return looked.loss({**rest, **own}, *examples).to(flat.dtype)
+        parameters = {key: part.view(shape) for key, part, shape in zip(names, parts, shapes, strict=True)}
+        return probe.loss({**rest, **parameters}, *examples).to(flat.dtype)
 
     def value(p: Tensor) -> Tensor:
         flat = origin + p.reshape(-1, 2) @ axes
-        return torch.cat([vmap(at, randomness="same")(some) for some in torch.split(flat, AT_ONCE)]).view(p.shape[:-1])
+        return torch.cat([vmap(loss_at, randomness="same")(chunk) for chunk in torch.split(flat, AT_ONCE)]).view(
+            p.shape[:-1]
+        )
 
     coordinates = (points - origin) @ axes.T
     centred = points - points.mean(0)
     inside = centred @ axes.T
     with torch.no_grad():
-        true, drawn = torch.stack([at(x) for x in points]), value(coordinates)
+        true, drawn = torch.stack([loss_at(x) for x in points]), value(coordinates)
     low, high = coordinates.min(0).values, coordinates.max(0).values
     room = ROOM * (high - low).max().clamp(min=1e-3)
     box = tuple((float(a - room), float(b + room)) for a, b in zip(low, high, strict=True))
@@ -164,28 +168,28 @@ def _laid(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, n
 
 
 def sampled(plane: Plane, size: int = GRID) -> Landscape:
-    """A slice that is quick to descend on: its values at a grid, and cubic interpolation between them.
+    """Return a slice that is fast to evaluate, by cubic interpolation of its values on a grid.
 
     Args:
         plane: the slice.
-        size: points a side.
+        size: points per side.
     """
     landscape = plane.landscape
     values = landscape.grid(size)[2]
     low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*landscape.box, strict=True))
 
     def value(p: Tensor) -> Tensor:
-        at = ((p - low) / (high - low)).clamp(0, 1) * (size - 1)
-        corner = at.detach().floor().clamp(1, size - 3)
-        f = at - corner
-        # Catmull & Rom 1974: slopes at the grid are those through the neighbours, so that straight stays straight.
+        position = ((p - low) / (high - low)).clamp(0, 1) * (size - 1)
+        corner = position.detach().floor().clamp(1, size - 3)
+        f = position - corner
+        # Catmull & Rom 1974: central differences at the grid points reproduce linear functions.
         weights = 0.5 * torch.stack(
             [-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]
         )
-        place = corner.long()[..., None] + torch.arange(-1, 3)
-        near = values[place[..., 1, :, None], place[..., 0, None, :]]
-        inside = torch.einsum("...ij,i...,j...->...", near, weights[..., 1], weights[..., 0])
-        beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # nothing is known there: a wall
+        indices = corner.long()[..., None] + torch.arange(-1, 3)
+        neighbours = values[indices[..., 1, :, None], indices[..., 0, None, :]]
+        inside = torch.einsum("...ij,i...,j...->...", neighbours, weights[..., 1], weights[..., 0])
+        beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # a penalty outside the sampled box
         return inside + beyond.square().sum(-1)
 
     return landscape.change(value=value, about=f"{landscape.about} {plane.honest}")
@@ -193,20 +197,20 @@ def sampled(plane: Plane, size: int = GRID) -> Landscape:
 
 @lru_cache(maxsize=8)
 def digits_path(rule: str = "adam", lr: float = 4.7e-3) -> Plane:
-    """The plane nearest to the path of the `digits` network.
+    """Return the plane nearest to the training path of the `digits` network.
 
     Args:
-        rule: the name of what trains it.
-        lr: at which rate.
+        rule: name of the optimizer.
+        lr: learning rate.
     """
-    return nearest(digits, path(rule, digits, _whole_run(digits), lr=lr), name="digits-path")
+    return nearest(digits, path(rule, digits, _total_steps(digits), lr=lr), name="digits-path")
 
 
 @lru_cache(maxsize=1)
 def digits_plane() -> Plane:
-    """The plane through where three optimizers take one `digits` network from the same start."""
+    """Return the plane through the points that three optimizers reach on `digits` from the same start."""
     settled: Sequence[tuple[str, float]] = (("momentum", 0.1), ("adam", 4.7e-3), ("adagrad", 0.047))
-    ends = [path(rule, digits, _whole_run(digits), lr=lr)[-1] for rule, lr in settled]
+    ends = [path(rule, digits, _total_steps(digits), lr=lr)[-1] for rule, lr in settled]
     return through(digits, torch.stack(ends), name="digits-plane")
 
 
@@ -214,12 +218,12 @@ SLICES: dict[str, Callable[[], Landscape]] = {
     "digits-path": cache(lambda: sampled(digits_path())),
     "digits-plane": cache(lambda: sampled(digits_plane())),
 }
-"""Slices of a real network that can be descended on as any landscape; each takes some seconds when first wanted."""
+"""Slices of a real network that can be used as landscapes; each takes some seconds at first use."""
 
 
-def _whole_run(task: Task) -> int:
+def _total_steps(task: Task) -> int:
     return count_steps(len(task.loaded.split(0).train), task.batch_size, task.epochs)
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([x.detach().flatten() for x in tensors])

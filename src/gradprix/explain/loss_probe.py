@@ -1,4 +1,4 @@
-"""A task's training loss as a function of the weights, on samples of examples that are new at each look."""
+"""A task's training loss as a function of the weights, on fresh samples of examples for each measurement."""
 
 from collections.abc import Mapping
 from operator import itemgetter
@@ -18,28 +18,28 @@ from gradprix.training.outputs import Output, combine
 Tensors = Mapping[str, Tensor]
 Examples = tuple[Any, Any]
 FEWEST, MOST, ALL = 32, 256, 2_048
-"""Examples of a sample: eight batches' worth, within the first two; up to so many where a step is of all examples."""
+"""Sample size: eight batches, clipped to the first two numbers; the last one limits it for full batches."""
 HARDEST = 0.1
-"""The share of examples with the largest losses."""
+"""Share of examples, those with the largest losses, that count as hard."""
 RARE = 0.4
-"""The share of an even part of the examples below which a class is rare."""
+"""A class is rare if its frequency is below this share of a uniform one."""
 FEW = 5
-"""Examples of a group in a sample below which it is not looked at."""
+"""Minimum number of a group's examples in a sample."""
 
 
-class Looked:
-    """A task's training loss under one seed.
+class LossProbe:
+    """A task's training loss for one seed.
 
-    The network is in training mode, as when it is trained: batch norm by the sample, dropout with the same noise for
-    all of a look.
+    The network is in training mode: batch norm uses the sample's statistics, and dropout uses the same noise throughout
+    one measurement.
 
     Args:
         task: the problem.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, task: Task, seed: int) -> None:
-        self.task, self.seed, self.looks = task, seed, 0
+        self.task, self.seed, self.measurements = task, seed, 0
         self.model: nn.Module = fresh(task.model, seed).train()
         self.buffers = {name for name, _ in self.model.named_buffers()}
         self.train = task.loaded.split(seed).train
@@ -47,36 +47,36 @@ class Looked:
         self.rare = self._rare()
 
     def sample(self, batch_size: int) -> list[Examples]:
-        """Two samples of training examples, new at each look and drawn without regard to each other or to the step.
+        """Return two fresh samples of training examples, independent of each other and of the step.
 
-        Only so are products of their gradients, and with the step, unbiased: samples that avoid each other, or the
-        examples of the step, are less alike than chance would have it.
+        Only independent samples make products of their gradients, and with the step, unbiased: disjoint samples would
+        be negatively correlated.
 
         Args:
-            batch_size: of the run; 0 for all, of which both samples then are, if there are not too many.
+            batch_size: batch size of the run; 0 for full batches, where both samples are all examples, up to a limit.
         """
-        self.looks += 1
+        self.measurements += 1
         count = ALL if batch_size == 0 else min(max(8 * batch_size, FEWEST), MOST)
         return self.batches(count, 2)
 
     def batches(self, size: int, count: int) -> list[Examples]:
-        """Batches of training examples, without replacement within each."""
+        """Return batches of training examples, each without replacement."""
         orders = (torch.randperm(len(self.train), generator=self.random)[:size] for _ in range(count))
         return [self._take(self.train[order]) for order in orders]
 
     def loss(self, weights: Tensors, inputs: Any, targets: Any) -> Tensor:
-        """The mean loss of some examples."""
+        """Return the mean loss of some examples."""
         return self.task.loss(self._outputs(weights, inputs), targets)
 
     @torch.no_grad()
     def groups(self, weights: Tensors, inputs: Any, targets: Any) -> dict[str, Tensor]:
-        """Which of some examples a step may leave behind: the hardest tenth, and rare classes where there are such.
+        """Return the indices of groups that a step may neglect: the hardest tenth, and rare classes if there are any.
 
         Args:
-            weights: by which examples are hard: earlier ones than those that are measured, or what made an example
-                hard, the last steps, would be taken for a neglect of it.
-            inputs: of the examples.
-            targets: likewise.
+            weights: weights that define the hard examples. They must be from an earlier step than the measured ones:
+                otherwise the effect of the last steps on an example would be mistaken for neglect.
+            inputs: inputs of the examples.
+            targets: their targets.
         """
         if not isinstance(targets, Tensor) or targets.dim() == 0:
             return {}
@@ -84,23 +84,23 @@ class Looked:
         output = Output.of(outputs).usable()
         combined = combine([output], [count])
         try:
-            each = torch.stack(
+            losses = torch.stack(
                 [self.task.loss(combined.part(slice(i, i + 1)), targets[i : i + 1]) for i in range(count)]
             )
-        except TypeError:  # the loss is of whole batches, as that of a model that computes its own
+        except TypeError:  # the loss is defined for whole batches only, as with models that compute their own
             return {}
-        found = {"the hardest tenth": each.topk(max(1, round(HARDEST * count))).indices}
+        groups = {"the hardest tenth": losses.topk(max(1, round(HARDEST * count))).indices}
         classes = isinstance(outputs, Tensor) and outputs.dim() == 2 and len(self.rare) > 0
         if classes and outputs.shape[1] > int(self.rare.max()):
-            found["rare classes"] = torch.isin(targets, self.rare).nonzero()[:, 0]
-        return {name: index for name, index in found.items() if len(index) >= FEW}
+            groups["rare classes"] = torch.isin(targets, self.rare).nonzero()[:, 0]
+        return {name: index for name, index in groups.items() if len(index) >= FEW}
 
     def _outputs(self, weights: Tensors, inputs: Any) -> Any:
-        # What changes buffers changes copies of them.
-        own = {name: x.clone() if name in self.buffers else x for name, x in weights.items()}
+        # The forward pass may update buffers in place: pass copies.
+        tensors = {name: x.clone() if name in self.buffers else x for name, x in weights.items()}
         args, kwargs = called_with(inputs)
-        with Luck(stream(self.seed, f"explain noise {self.looks}")):
-            return functional_call(self.model, own, args, kwargs)
+        with Luck(stream(self.seed, f"explain noise {self.measurements}")):
+            return functional_call(self.model, tensors, args, kwargs)
 
     def _take(self, index: Tensor) -> Examples:
         examples = [Luck(stream(self.seed, "explain examples"))]
@@ -108,11 +108,11 @@ class Looked:
         return inputs, targets
 
     def _rare(self) -> Tensor:
-        """The rare ones of the training examples' classes, where targets are class numbers."""
+        """Return the rare classes among the training examples, if targets are class numbers."""
         data, none = self.task.loaded, torch.tensor([], dtype=torch.long)
         targets = None if isinstance(data, Stream) else data.targets
         if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype is not torch.long:
             return none
         classes, counts = targets[self.train].unique(return_counts=True)  # type: ignore[no-untyped-call]
-        chosen = counts < RARE * len(self.train) / len(classes)
-        return none if int(classes.min()) < 0 else classes[chosen]
+        is_rare = counts < RARE * len(self.train) / len(classes)
+        return none if int(classes.min()) < 0 else classes[is_rare]

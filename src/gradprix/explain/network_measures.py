@@ -1,4 +1,4 @@
-"""A network looked into at one point of its training: curvature, noise, and whom the step serves."""
+"""Measurements of a network during training: curvature, gradient noise and progress per group of examples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,33 +10,34 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .loss_probe import Looked, Tensors
+from .loss_probe import LossProbe, Tensors
 
 NAN = float("nan")
 BATCHES = 16
-"""Batches that the noise of gradients is measured by."""
+"""Batches used to estimate the gradient noise."""
 TOLERANCE = 0.03
-"""Relative error of an eigenvalue: a sentence says it in two digits."""
+"""Relative error of an eigenvalue; sentences show two digits."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was found at one step of one run, as sums that can be added over steps: one step is mostly noise.
+    """Measurements at one step of one run, as sums that can be added over steps, because a single step is mostly noise.
 
-    With g and h the gradients of the loss of two samples, H the Hessian of both, and u the update:
+    With g and h the gradients of the loss on two samples, H the Hessian on both, and u the update:
 
     Args:
-        share: how far the run was.
-        factor: what the schedule made of the learning rate.
-        slope: uᵀ(g + h) / 2: what the loss changes by to first order.
+        share: progress of the run, from 0 to 1.
+        factor: factor of the schedule on the learning rate.
+        slope: uᵀ(g + h) / 2, the first-order change of the loss.
         bend: uᵀHu.
-        length: gᵀh, which the noise of neither adds to.
-        groups: for groups of examples with the gradients k and l of their loss in the two samples: uᵀ(k + l) / 2, and
+        length: gᵀh, an estimate of the squared gradient norm that is free of noise bias.
+        groups: for groups of examples, with the gradients k and l of their loss in the two samples: uᵀ(k + l) / 2, and
             (kᵀh + lᵀg) / 2.
-        spread: tr Σ, the variance of one example's gradient; not a number where it was not looked at.
-        signal: |G|², without what noise adds to it; likewise.
-        sharpness: λmax of H; likewise.
-        seen: λmax of √P H √P, where P holds the rule's gain for each weight: the curvature that it sees; likewise.
+        spread: tr Σ, the variance of one example's gradient; NaN if not measured.
+        signal: |G|² corrected for noise bias; NaN if not measured.
+        sharpness: λmax of H; NaN if not measured.
+        seen: λmax of √P H √P, where P holds the rule's gain for each weight: the preconditioned sharpness; NaN if not
+            measured.
     """
 
     share: float
@@ -52,12 +53,12 @@ class Point:
 
     @property
     def finite(self) -> bool:
-        """Whether all of it are numbers that can be added."""
+        """True if all sums are finite."""
         return bool(np.isfinite([self.slope, self.bend, self.length, *sum(self.groups.values(), ())]).all())
 
 
 def measure(
-    looked: Looked,
+    probe: LossProbe,
     weights: Tensors,
     update: Tensors,
     earlier: Tensors | None,
@@ -67,52 +68,52 @@ def measure(
     wholly: bool,
     gains: Tensors | None = None,
 ) -> Point:
-    """Look into a network.
+    """Measure a network around one optimizer step.
 
     Args:
-        looked: the loss.
-        weights: every parameter and buffer before the step.
-        update: what the step adds to each parameter that it moves.
-        earlier: the weights some time before, by which examples are hard; without them groups are not looked at.
-        batch_size: examples of the step; 0 for all.
-        share: how far the run is.
-        factor: on the learning rate at the step.
-        wholly: whether noise and sharpness are wanted, which take longest.
-        gains: the rule's gain for each weight, where it has one.
+        probe: the loss.
+        weights: all parameters and buffers before the step.
+        update: change of each parameter that the step moves.
+        earlier: weights at an earlier step, which define the hard examples; None omits the groups.
+        batch_size: examples per step; 0 for full batches.
+        share: progress of the run, from 0 to 1.
+        factor: factor of the schedule on the learning rate.
+        wholly: include gradient noise and sharpness, which take longest.
+        gains: the rule's gain for each weight, if it has one.
     """
-    rest = {name: x for name, x in weights.items() if name not in update}
+    fixed = {name: x for name, x in weights.items() if name not in update}
     x = [weights[name].detach().requires_grad_() for name in update]
     u = list(update.values())
-    here = {**rest, **dict(zip(update, x, strict=True))}
-    halves = looked.sample(batch_size)
-    g, h = (_gradient(looked.loss(here, *half), x, graph=True) for half in halves)
+    parameters = {**fixed, **dict(zip(update, x, strict=True))}
+    halves = probe.sample(batch_size)
+    g, h = (_loss_gradient(probe.loss(parameters, *half), x, graph=True) for half in halves)
     whole = [(a + b) / 2 for a, b in zip(g, h, strict=True)]
-    curved = _times(whole, x)
-    groups = {} if earlier is None else _served(looked, here, x, u, earlier, halves, (g, h))
-    found = Point(share, factor, _dot(whole, u), _dot(curved(u), u), _dot(g, h), groups)
-    if not wholly or not found.finite:
-        return found
-    spread, signal, count = NAN, NAN, len(looked.train)
+    curved = _hessian_product(whole, x)
+    groups = {} if earlier is None else _measure_groups(probe, parameters, x, u, earlier, halves, (g, h))
+    point = Point(share, factor, _dot(whole, u), _dot(curved(u), u), _dot(g, h), groups)
+    if not wholly or not point.finite:
+        return point
+    spread, signal, count = NAN, NAN, len(probe.train)
     if 0 < batch_size < count:
-        each = [_gradient(looked.loss(here, *batch), x) for batch in looked.batches(batch_size, BATCHES)]
-        spread, signal = noise(each, batch_size, count)
+        samples = [_loss_gradient(probe.loss(parameters, *batch), x) for batch in probe.batches(batch_size, BATCHES)]
+        spread, signal = noise(samples, batch_size, count)
     sharp = sharpness(curved, x)
     if gains is None or not all(bool(p.isfinite().all()) for p in gains.values()):
-        return replace(found, spread=spread, signal=signal, sharpness=sharp)
-    roots = [gains[name].sqrt() for name in update]
+        return replace(point, spread=spread, signal=signal, sharpness=sharp)
+    root_gains = [gains[name].sqrt() for name in update]
 
-    def seen_by_it(vector: Sequence[Tensor]) -> list[Tensor]:
-        bent = curved([r * v for r, v in zip(roots, vector, strict=True)])
-        return [r * h for r, h in zip(roots, bent, strict=True)]
+    def preconditioned(vector: Sequence[Tensor]) -> list[Tensor]:
+        products = curved([r * v for r, v in zip(root_gains, vector, strict=True)])
+        return [r * h for r, h in zip(root_gains, products, strict=True)]
 
-    return replace(found, spread=spread, signal=signal, sharpness=sharp, seen=sharpness(seen_by_it, x))
+    return replace(point, spread=spread, signal=signal, sharpness=sharp, seen=sharpness(preconditioned, x))
 
 
 def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Tensor]) -> float:
-    """The largest eigenvalue of a Hessian, by Lanczos' method (ARPACK); not a number when it is not found.
+    """Return the largest eigenvalue of a Hessian by Lanczos iteration (ARPACK); NaN if it does not converge.
 
     Args:
-        curved: multiplies it with a vector, which has the shapes of `x`.
+        curved: Hessian-vector product, for vectors with the shapes of `x`.
         x: the weights.
     """
     sizes, count = [y.numel() for y in x], sum(y.numel() for y in x)
@@ -120,10 +121,10 @@ def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Te
     def times(flat: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         whole = torch.from_numpy(np.asarray(flat).ravel())
         parts = torch.split(whole, sizes)
-        found = curved([part.view(y.shape).to(y.dtype) for part, y in zip(parts, x, strict=True)])
-        return torch.cat([part.flatten() for part in found]).double().numpy()
+        eigenvalues = curved([part.view(y.shape).to(y.dtype) for part, y in zip(parts, x, strict=True)])
+        return torch.cat([part.flatten() for part in eigenvalues]).double().numpy()
 
-    if count <= 3:  # ARPACK wants room
+    if count <= 3:  # ARPACK needs more dimensions
         full = np.stack([times(row) for row in np.eye(count)])
         return float(np.linalg.eigvalsh(full)[-1])
     start = np.random.default_rng(0).standard_normal(count)
@@ -131,19 +132,19 @@ def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Te
         return 0.0
     operator = LinearOperator((count, count), matvec=times, dtype=np.float64)
     try:
-        found = eigsh(operator, 1, which="LA", tol=TOLERANCE, v0=start, maxiter=100, return_eigenvectors=False)
+        eigenvalues = eigsh(operator, 1, which="LA", tol=TOLERANCE, v0=start, maxiter=100, return_eigenvectors=False)
     except ArpackError:
         return NAN
-    return float(found[0])
+    return float(eigenvalues[0])
 
 
 def noise(gradients: Sequence[Sequence[Tensor]], size: int, count: int) -> tuple[float, float]:
-    """The variance tr Σ and |G|², unbiased, by batches (McCandlish et al. 2018, arXiv:1812.06162, appendix A).
+    """Return unbiased estimates of tr Σ and |G|² from batches (McCandlish et al. 2018, arXiv:1812.06162, appendix A).
 
     Args:
-        gradients: of batches, drawn without replacement within each.
-        size: of a batch.
-        count: of all examples: a batch of b of them has 1 − b / N of the noise of one with replacement.
+        gradients: gradients of batches, each drawn without replacement.
+        size: batch size.
+        count: number of all examples N: a batch of b has 1 − b / N of the variance of a batch drawn with replacement.
     """
     flat = torch.stack([torch.cat([g.flatten() for g in each]) for each in gradients]).double()
     mean = flat.mean(0)
@@ -151,43 +152,43 @@ def noise(gradients: Sequence[Sequence[Tensor]], size: int, count: int) -> tuple
     return size * spread / (1 - size / count), float(mean.square().sum()) - spread / len(flat)
 
 
-def _served(
-    looked: Looked,
-    here: Tensors,
+def _measure_groups(
+    probe: LossProbe,
+    parameters: Tensors,
     x: Sequence[Tensor],
-    u: Sequence[Tensor],
+    update: Sequence[Tensor],
     earlier: Tensors,
     halves: Sequence[Any],
     gradients: Sequence[Sequence[Tensor]],
 ) -> dict[str, tuple[float, float]]:
-    """How the step and the plain gradient change the loss of groups of examples."""
-    chosen = [looked.groups(earlier, *half) for half in halves]
-    found = {}
+    """Return the change in loss of each group of examples by the step and by the plain gradient."""
+    chosen = [probe.groups(earlier, *half) for half in halves]
+    changes = {}
     for group in chosen[0].keys() & chosen[1].keys():
         by_step, by_gradient = 0.0, 0.0
         for half, own, other in zip(halves, chosen, reversed(gradients), strict=True):
             part = tree_map(lambda y, i=own[group]: y[i], half)
-            k = _gradient(looked.loss(here, *part), x)
-            by_step, by_gradient = by_step + _dot(k, u) / 2, by_gradient + _dot(k, other) / 2
-        found[group] = (by_step, by_gradient)
-    return found
+            k = _loss_gradient(probe.loss(parameters, *part), x)
+            by_step, by_gradient = by_step + _dot(k, update) / 2, by_gradient + _dot(k, other) / 2
+        changes[group] = (by_step, by_gradient)
+    return changes
 
 
-def _gradient(loss: Tensor, x: Sequence[Tensor], graph: bool = False) -> list[Tensor]:
-    found = torch.autograd.grad(loss, x, create_graph=graph, allow_unused=True)
-    return [torch.zeros_like(y) if g is None else g for g, y in zip(found, x, strict=True)]
+def _loss_gradient(loss: Tensor, x: Sequence[Tensor], graph: bool = False) -> list[Tensor]:
+    gradients = torch.autograd.grad(loss, x, create_graph=graph, allow_unused=True)
+    return [torch.zeros_like(y) if g is None else g for g, y in zip(gradients, x, strict=True)]
 
 
-def _times(gradient: Sequence[Tensor], x: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """Multiplies the Hessian with a vector: the gradient of the gradient's product with it (Pearlmutter 1994)."""
-    moving = [g for g in gradient if g.requires_grad]
+def _hessian_product(gradient: Sequence[Tensor], x: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """Return the Hessian-vector product: the gradient of the gradient's product with a vector (Pearlmutter 1994)."""
+    differentiable = [g for g in gradient if g.requires_grad]
 
     def curved(vector: Sequence[Tensor]) -> list[Tensor]:
         own = [v for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
-        if not moving:
+        if not differentiable:
             return [torch.zeros_like(y) for y in x]
-        found = torch.autograd.grad(moving, x, own, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(y) if h is None else h for h, y in zip(found, x, strict=True)]
+        products = torch.autograd.grad(differentiable, x, own, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(y) if h is None else h for h, y in zip(products, x, strict=True)]
 
     return curved
 

@@ -1,8 +1,9 @@
-"""What a rule makes of a steady gradient with its memories of sizes held still: the matrix that curvature is seen by.
+"""Preconditioner of a rule: its response to a steady gradient while its gradient-size statistics are frozen.
 
-An adaptive rule is gradient descent with a rate for each coordinate, as long as the sizes that it divides by hold still
-(Cohen et al. 2022, arXiv:2207.14484, section 3). That rate, here the *gain*, is found by trying the rule, and so is the
-largest product of gain and curvature at which it settles: 2 for gradient descent, 38 for Adam's β₁ = 0.9.
+An adaptive rule is gradient descent with a learning rate per coordinate as long as the sizes that it divides by are
+constant (Cohen et al. 2022, arXiv:2207.14484, section 3). This learning rate, here the *gain*, is measured by applying
+the rule, as is the largest product of gain and curvature at which it converges: 2 for gradient descent, 38 for Adam
+with β₁ = 0.9.
 """
 
 from collections.abc import Mapping
@@ -18,148 +19,148 @@ from gradprix.rules.gradient_preprocessing import whole
 from gradprix.rules.ir import names
 
 STEADY = 150
-"""Steps after which a mean of gradients has settled: 0.9¹⁵⁰ is 1e-7."""
+"""Steps after which a moving average of gradients has converged: 0.9¹⁵⁰ is 1e-7."""
 TRIED = 2_000
-"""Steps of a descent that is to settle."""
+"""Steps of a descent that tests convergence."""
 LATE = 100_000
-"""A step by which all corrections for starting at zero are over."""
+"""Step number at which all bias corrections have vanished."""
 FAINT = 1e-6
-"""A gradient that is to be seen in no size, as a share of it."""
+"""Gradient, relative to the size statistics, that is too small to change them."""
 Values = Mapping[str, Any]
 
 
 @lru_cache(maxsize=256)
 def kinds(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, tuple[str, int]]:
-    """What the rule's memories are, found by asking the rule.
+    """Classify a rule's state variables by their response to sign and scale of the gradients.
 
-    A memory that turns round when all gradients do is a mean or a sum of them; one that does not is of their sizes,
-    and by how it grows when they are doubled one sees of which power.
+    A state variable that changes sign with all gradients is a mean or sum of them; one that does not is a size
+    statistic, and its growth when gradients are doubled shows its power.
 
     Args:
         rule: the rule.
         given: its hyperparameters.
 
     Returns:
-        For each memory of elements, `"mean"` or `"size"` and the power, 0 where it is measured in other units.
+        For each elementwise state variable `"mean"` or `"size"` and the power; 0 if it has other units.
     """
     hyper = {**dict(given), "weight_decay": 0.0}
-    kept = rule.kept(hyper)
+    specs = rule.kept(hyper)
 
-    def after(scale: float) -> dict[str, Tensor]:
+    def state_after(scale: float) -> dict[str, Tensor]:
         x = torch.zeros(2, dtype=torch.float64)
         state: dict[str, Any] = {}
-        for t, slope in enumerate((1e3, 1.3e3, 0.9e3), 1):  # so large that no ε is seen
+        for t, slope in enumerate((1e3, 1.3e3, 0.9e3), 1):  # large enough to make ε negligible
             g = scale * slope * torch.tensor([1.0, 0.7], dtype=torch.float64)
             if t == 1:
-                state = {name: start(spec, hyper, x, g) for name, spec in kept.items()}
+                state = {name: start(spec, hyper, x, g) for name, spec in specs.items()}
             moved = terms(rule, hyper, t, x, g, state)
-            state = {name: moved.get(name, state[name]) for name in kept}
-        return {name: torch.as_tensor(state[name]) for name, spec in kept.items() if spec.kind == "element"}
+            state = {name: moved.get(name, state[name]) for name in specs}
+        return {name: torch.as_tensor(state[name]) for name, spec in specs.items() if spec.kind == "element"}
 
-    once, turned, doubled = after(1.0), after(-1.0), after(2.0)
-    found = {}
+    once, negated, doubled = state_after(1.0), state_after(-1.0), state_after(2.0)
+    classified = {}
     for name, value in once.items():
         if not bool((value != 0).any()):
             continue
         power = round(float((doubled[name] / value).abs().log2().nan_to_num(0).mean()))
-        if torch.allclose(turned[name], -value, rtol=1e-6, atol=0.0):
-            found[name] = ("mean", power)
-        elif torch.allclose(turned[name], value, rtol=1e-6, atol=0.0):
-            found[name] = ("size", power)
-    return found
+        if torch.allclose(negated[name], -value, rtol=1e-6, atol=0.0):
+            classified[name] = ("mean", power)
+        elif torch.allclose(negated[name], value, rtol=1e-6, atol=0.0):
+            classified[name] = ("size", power)
+    return classified
 
 
 def gain(rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> Tensor:
-    """How far each coordinate goes in a step under a steady gradient of 1, sizes and step count held still.
+    """Return each coordinate's step under a steady gradient of 1, with size statistics and step count frozen.
 
     Args:
-        rule: of elements.
+        rule: an elementwise rule.
         values: all of its hyperparameters.
-        t: the step.
-        state: what it remembers after the step, by the rule's own names, none missing.
+        t: step number.
+        state: complete state after the step, by the rule's names.
 
     Returns:
-        Of the parameter's shape; 0 where a size is 0, which has never seen a gradient.
+        The gain, with the parameter's shape; 0 where a size is 0, that is, where no gradient has occurred.
     """
-    still = _Still(rule, values, t, state)
+    frozen = _FrozenRule(rule, values, t, state)
     for _ in range(STEADY):
-        moved = still.step(0 * still.faint, still.faint)
-    return torch.where(still.faint > 0, -moved / still.faint, 0.0)
+        moved = frozen.step(0 * frozen.faint, frozen.faint)
+    return torch.where(frozen.faint > 0, -moved / frozen.faint, 0.0)
 
 
 @lru_cache(maxsize=256)
 def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | None:
-    """The largest product of gain and curvature at which a rule settles on a parabola, sizes held still.
+    """Return the largest product of gain and curvature at which a rule converges on a parabola, size statistics frozen.
 
-    None where there is no such: for rules of whole tensors, for those whose step is not proportional to the gradient
-    even then (Lion), and where it is not between 0.0001 and 100,000.
+    None if there is none: for rules of whole tensors, for rules whose step is not proportional to the gradient even
+    then (Lion), and for values outside 0.0001 to 100,000.
 
     Args:
         rule: the rule.
-        given: all of its hyperparameters, as in a dict's items.
+        given: all of its hyperparameters, as items of a dict.
     """
     values: Values = dict(given)
     if rule.scope != "element" or rule.evaluate is not None or not values["lr"] > 0:
         return None
     products = torch.logspace(-4, 5, 3_601, dtype=torch.float64)
     ones = torch.ones_like(products)
-    # Any sizes will do, as they only set the units of the gain; and so late a step that all corrections are over.
+    # The sizes are arbitrary, as they only set the units of the gain; at a late step no bias correction remains.
     state = {name: start(spec, values, 0 * ones, ones) for name, spec in rule.kept(values).items()}
     state |= {name: ones for name, (kind, _) in kinds(rule, given).items() if kind == "size"}
     state |= {name: 0.0 for name, value in state.items() if not isinstance(value, Tensor)}
-    own, still = gain(rule, values, LATE, state), _Still(rule, values, LATE, state)
-    once, twice = (_Still(rule, values, LATE, state).step(0 * ones, size * still.faint)[0] for size in (1.0, 2.0))
-    if not own[0] > 0 or not torch.allclose(2 * once, twice, rtol=1e-6, atol=0.0):
+    unit_gain, frozen = gain(rule, values, LATE, state), _FrozenRule(rule, values, LATE, state)
+    once, twice = (_FrozenRule(rule, values, LATE, state).step(0 * ones, size * frozen.faint)[0] for size in (1.0, 2.0))
+    if not unit_gain[0] > 0 or not torch.allclose(2 * once, twice, rtol=1e-6, atol=0.0):
         return None
-    curvature = products / own
-    begin = still.faint / curvature
-    x = begin
+    curvature = products / unit_gain
+    initial = frozen.faint / curvature
+    x = initial
     for _ in range(TRIED):
-        x = (x + still.step(x, curvature * x)).clamp(-1e30, 1e30)
-    first = int((x.abs() >= begin).int().argmax())  # that does not; 0 where all do
-    return float(products[first - 1]) if first else None
+        x = (x + frozen.step(x, curvature * x)).clamp(-1e30, 1e30)
+    first_divergent = int((x.abs() >= initial).int().argmax())  # 0 if all converge
+    return float(products[first_divergent - 1]) if first_divergent else None
 
 
-def _used_first(rule: Rule, values: Values) -> set[str]:
-    """The memories that a step uses as they were, and changes afterwards (AdaDelta's of updates)."""
-    changed, found = set[str](), set[str]()
+def _read_before_update(rule: Rule, values: Values) -> set[str]:
+    """Return the state variables that a step reads before it updates them (AdaDelta's mean of updates)."""
+    changed, read_first = set[str](), set[str]()
     for assign in whole(rule).fold(values, tuple(rule.kept(values))).assigns:
-        found |= names(assign.value) - changed - {assign.name}
+        read_first |= names(assign.value) - changed - {assign.name}
         changed.add(assign.name)
-    return found
+    return read_first
 
 
-class _Still:
-    """A rule under way whose sizes, numbers and step count hold still; its means begin at zero.
+class _FrozenRule:
+    """A rule with frozen size statistics, numbers and step count; its means begin at zero.
 
     Args:
         rule: the rule.
         values: its hyperparameters.
-        t: the step.
-        state: what it remembers after that step.
+        t: step number.
+        state: state after that step.
     """
 
     def __init__(self, rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> None:
-        found = kinds(rule, tuple(sorted(values.items())))
+        classified = kinds(rule, tuple(sorted(values.items())))
         self.rule, self.t, self.values = rule, t, {**values, "weight_decay": 0.0}
         held = {name: value.double() if isinstance(value, Tensor) else value for name, value in state.items()}
-        like = next(
+        template = next(
             (value for value in held.values() if isinstance(value, Tensor)), torch.zeros(1, dtype=torch.float64)
         )
-        self.means = {name: torch.zeros_like(like) for name, (kind, _) in found.items() if kind == "mean"}
-        sizes = {name: power for name, (kind, power) in found.items() if kind == "size"}
-        # A gradient too small to be seen in any size, so that none moves; 1 where there are none.
+        self.means = {name: torch.zeros_like(template) for name, (kind, _) in classified.items() if kind == "mean"}
+        sizes = {name: power for name, (kind, power) in classified.items() if kind == "size"}
+        # A gradient too small to change any size statistic; 1 if there are none.
         faint = [FAINT * held[name] ** (1 / power) for name, power in sizes.items() if power]
-        self.faint = torch.stack(faint).amin(0) if faint else torch.ones_like(like)
-        # A step lets most sizes fade before it uses them: those begin larger by as much.
-        faded = terms(rule, self.values, t, 0 * like, 0 * like, {**held, **self.means})
-        for name in sizes.keys() - _used_first(rule, self.values):
-            kept = faded.get(name, held[name])
-            held[name] = torch.where(kept > 0, held[name] ** 2 / kept, held[name])
+        self.faint = torch.stack(faint).amin(0) if faint else torch.ones_like(template)
+        # A step decays most sizes before it uses them: compensate for the decay.
+        decayed = terms(rule, self.values, t, 0 * template, 0 * template, {**held, **self.means})
+        for name in sizes.keys() - _read_before_update(rule, self.values):
+            decayed_value = decayed.get(name, held[name])
+            held[name] = torch.where(decayed_value > 0, held[name] ** 2 / decayed_value, held[name])
         self.held = held
 
     def step(self, x: Tensor, g: Tensor) -> Tensor:
-        """What a step adds."""
+        """Return the update of one step."""
         moved = terms(self.rule, self.values, self.t, x, g, {**self.held, **self.means})
         self.means = {name: moved.get(name, value) for name, value in self.means.items()}
         added: Tensor = moved["x"] - x

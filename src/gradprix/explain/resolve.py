@@ -1,4 +1,4 @@
-"""What an optimizer is called, and the rule behind the name."""
+"""Resolution of optimizer names to rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from gradprix.tasks.registry import imported
 
 @dataclass(frozen=True)
 class Subject:
-    """An optimizer to be explained.
+    """An optimizer to explain.
 
     Args:
-        name: what it is called.
-        rule: what it does.
-        fixed: hyperparameters and options in which it differs from the rule's defaults.
-        about: what it does, in a sentence.
+        name: its name.
+        rule: its rule.
+        fixed: hyperparameters and options that differ from the rule's defaults.
+        about: description in one sentence.
     """
 
     name: str
@@ -29,27 +29,27 @@ class Subject:
 
 
 def subject(given: Rule | str) -> Subject:
-    """A rule, or what a name leads to: an entry of a race, or `mine.py:name` for a rule or what is made of one.
+    """Resolve a rule, the name of a race entry, or `mine.py:name` for a rule or an optimizer made from one.
 
     Raises:
-        UnknownNameError: with the nearest names that are known.
-        ValueError: when what it leads to is not made of a rule.
+        UnknownNameError: for an unknown name, with the closest known names.
+        ValueError: if the object is not made from a rule.
     """
     if isinstance(given, Rule):
         return Subject(given.name, given, {}, given.summary)
     if given in ENTRIES:
-        return _of(ENTRIES[given], given)
+        return _to_subject(ENTRIES[given], given)
     if ":" not in given:
         raise UnknownNameError("optimizer", given, ENTRIES)
-    found = imported(given)
-    return _of(found if isinstance(found, Entry) else getattr(found, "rule", found), given)
+    target = imported(given)
+    return _to_subject(target if isinstance(target, Entry) else getattr(target, "rule", target), given)
 
 
-def _of(found: Any, given: str) -> Subject:
-    if isinstance(found, Entry):
-        rule = found.rule if isinstance(found.rule, Rule) else rule_of(found.rule.make)
+def _to_subject(target: Any, given: str) -> Subject:
+    if isinstance(target, Entry):
+        rule = target.rule if isinstance(target.rule, Rule) else rule_of(target.rule.make)
         if rule is not None:
-            return Subject(found.name, rule, found.fixed, found.about)
-    if not isinstance(found, Rule):
+            return Subject(target.name, rule, target.fixed, target.about)
+    if not isinstance(target, Rule):
         raise ValueError(f"{given} is no rule, nor made of one: only what is written as a gp.rule can be explained.")
-    return subject(found)
+    return subject(target)

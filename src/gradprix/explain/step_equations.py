@@ -1,4 +1,4 @@
-"""A step in equations: each assignment of a rule as a formula, with its numbers, and in a sentence."""
+"""Equations of an optimizer step: each assignment of a rule as a formula, with its numbers and a sentence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Equation:
     """One assignment of a rule.
 
     Args:
-        name: what it assigns, as the rule calls it.
-        symbol: as it is written: `m̂`.
+        name: assigned variable, as named in the rule.
+        symbol: its notation: `m̂`.
         formula: `m̂ ← m / (1 − β₁ᵗ)`.
-        numbers: each coordinate's, with its numbers in it: `0.1 / (1 − 0.9¹) = 1`; empty without a step.
-        values: what came out for each coordinate.
-        sentence: what it does, in words.
+        numbers: the formula of each coordinate with its numbers: `0.1 / (1 − 0.9¹) = 1`; empty without a step.
+        values: result for each coordinate.
+        sentence: description in words.
     """
 
     name: str
@@ -40,35 +40,37 @@ class Equation:
 def equations(
     rule: Rule, values: Mapping[str, Any], t: int = 1, x: Any = None, g: Any = None, state: Mapping[str, Any] = {}
 ) -> list[Equation]:
-    """A step of a rule, equation by equation, all of it from the rule's tree.
+    """Return the equations of one step, derived from the rule's tree.
 
     Args:
         rule: the rule.
         values: all of its hyperparameters.
-        t: the step, from 1.
-        x: a point, `[coordinates]`; without one there are no numbers.
-        g: its gradient.
-        state: what the rule remembers before the step, by its own names, none missing.
+        t: step number, from 1.
+        x: a point, `[coordinates]`; None omits the numbers.
+        g: gradient at that point.
+        state: complete state before the step, by the rule's names.
 
     Returns:
-        One for each assignment, in the rule's order.
+        One equation per assignment, in the rule's order.
     """
     tree = whole(rule).fold(values, tuple(rule.kept(values)))
     if x is None:
         return [_equation(assign, tree, rule, values, ()) for assign in tree.assigns]
-    found, known = [], {"t": t, "x": x, "g": g, **state}
+    result, known = [], {"t": t, "x": x, "g": g, **state}
     for assign, (name, value) in zip(tree.assigns, assigned(rule, values, t, x, g, state), strict=True):
         count = len(value) if isinstance(value, Tensor) and value.dim() else 1
         numbers = tuple(
-            f"{written(assign.value, _Numbers(values, known, i))} = {number(_at(value, i))}" for i in range(count)
+            f"{written(assign.value, _Numbers(values, known, i))} = {number(_item(value, i))}" for i in range(count)
         )
-        found.append(_equation(assign, tree, rule, values, numbers, tuple(float(_at(value, i)) for i in range(count))))
+        result.append(
+            _equation(assign, tree, rule, values, numbers, tuple(float(_item(value, i)) for i in range(count)))
+        )
         known[name] = value
-    return found
+    return result
 
 
 def number(value: float) -> str:
-    """A number in four digits, as it is written in a formula."""
+    """Format a number with four significant digits, as in a formula."""
     text = f"{value:.4g}"
     mantissa, _, exponent = text.partition("e")
     text = f"{mantissa}e{int(exponent)}" if exponent else mantissa
@@ -77,7 +79,7 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Writes a coordinate's number for each name, and for what is of the tensor as a whole."""
+    """Format a coordinate's value for each name and for each reduction over the tensor."""
 
     values: Mapping[str, Any]
     known: Mapping[str, Any]
@@ -86,17 +88,17 @@ class _Numbers:
     def __call__(self, node: Node) -> str | None:
         match node:
             case Name(name):
-                return number(_at(self.known[name], self.coordinate))
+                return number(_item(self.known[name], self.coordinate))
             case Hyper(name):
                 return number(self.values[name])
             case Call(function, _) if function in WHOLE:
                 arguments = [*self.known, "h"]
-                find = compiled("whole", arguments, [f"return {source(node)}"])
-                return number(_at(find(**self.known, h=SimpleNamespace(**self.values)), self.coordinate))
+                evaluate = compiled("whole", arguments, [f"return {source(node)}"])
+                return number(_item(evaluate(**self.known, h=SimpleNamespace(**self.values)), self.coordinate))
         return None
 
 
-def _at(value: Any, coordinate: int) -> Any:
+def _item(value: Any, coordinate: int) -> Any:
     return value[coordinate].item() if isinstance(value, Tensor) and value.dim() else float(value)
 
 
@@ -106,22 +108,22 @@ def _equation(
     rule: Rule,
     values: Mapping[str, Any],
     numbers: tuple[str, ...],
-    found: tuple[float, ...] = (),
+    results: tuple[float, ...] = (),
 ) -> Equation:
     formula = f"{symbol(assign.name)} ← {written(assign.value)}"
     single = frozenset(name for name, state in rule.state.items() if state.kind == "scalar")
-    words = sentence(assign, tree, values, single)
-    return Equation(assign.name, symbol(assign.name), formula, numbers, found, words)
+    text = sentence(assign, tree, values, single)
+    return Equation(assign.name, symbol(assign.name), formula, numbers, results, text)
 
 
 def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: frozenset[str] = frozenset()) -> str:
-    """What an assignment does, in words, told by its form alone.
+    """Return a description of an assignment in words, derived from its form alone.
 
     Args:
         assign: the assignment.
-        tree: the folded tree it is of.
-        values: the rule's hyperparameters.
-        numbers: the state that is one number for a whole tensor.
+        tree: the folded tree that contains it.
+        values: hyperparameters of the rule.
+        numbers: state variables that hold one number per tensor.
     """
     name, value = assign.name, assign.value
     own, elements = symbol(name), _elements(tree, assign, numbers)
@@ -129,15 +131,15 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
         case Call("+", (Call("*", (Hyper(keep), Name(same))), Call("*", (Call("-", (Number(1), Hyper(other))), new)))):
             if keep == other and same == name:
                 k = values[keep]
-                return f"{own} keeps {_share(k)} of what it was and takes {_share(1 - k)} of {_said(new)}."
+                return f"{own} keeps {_percent(k)} of what it was and takes {_percent(1 - k)} of {_describe(new)}."
         case Call("+", (Call("*", (Hyper(keep), Name(same))), new)) if same == name:
-            return f"{own} keeps {_share(values[keep])} of what it was, and {_said(new)} is added."
+            return f"{own} keeps {_percent(values[keep])} of what it was, and {_describe(new)} is added."
         case Call("+", (Name(same), new)) if same == name and name not in ("x", "g"):
-            return f"{own} grows by {_said(new)}; nothing is forgotten."
+            return f"{own} grows by {_describe(new)}; nothing is forgotten."
         case Call("maximum", (Call("*", (Hyper(keep), Name(same))), new)) if same == name:
-            return f"{own} falls to {_share(values[keep])} of what it was, unless {_said(new)} is larger."
+            return f"{own} falls to {_percent(values[keep])} of what it was, unless {_describe(new)} is larger."
         case Call("maximum", (Name(same), new)) if same == name:
-            return f"{own} is the largest {_said(new)} so far: it never falls."
+            return f"{own} is the largest {_describe(new)} so far: it never falls."
         case Call("*", (Call("-", (Number(1), shrink)), Name("x"))) if name == "x" and not names(shrink) & elements:
             return f"The weights themselves shrink by the share {written(shrink)}: weight decay."
         case Call("-", (Name("x"), moved)) if name == "x":
@@ -151,44 +153,47 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
         case Call("/", (Name(above), Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))) if above in tree.state:
             return f"{own} is {symbol(above)} corrected for its start at zero; the correction fades as steps go by."
     if name in tree.returns and Name(name) in walk(value):
-        return f"{own} is brought up to date with {_listed(names(value) - {name})}."
+        return f"{own} is brought up to date with {_format_names(names(value) - {name})}."
     if not names(value):
         return f"{own} is a number that the settings decide."
     if names(value) == {"t"}:
         return f"{own} is a number that depends on the step alone."
-    return f"{own} is computed from {_listed(names(value))}."
+    return f"{own} is computed from {_format_names(names(value))}."
 
 
 def _elements(tree: Tree, assign: Assign, numbers: frozenset[str]) -> frozenset[str]:
-    """The names that hold one value for each weight, just before an assignment."""
+    """Return the names that hold one value per weight just before an assignment."""
     return next(now for each, now in flow(tree, {"x", "g", *tree.state} - numbers) if each is assign)
 
 
 def _move(moved: Node, elements: frozenset[str]) -> str:
-    """The sentence for `x ← x − moved`, where the form of what is taken away says what it is."""
+    """Return the sentence for `x ← x − moved`, from the form of the subtracted term."""
     rate = ", times the rate η" if Hyper("lr") in walk(moved) else ""
     top, below = _quotient(moved)
-    above = _listed(names(top) & elements - {"x"})
-    sizes = _listed(own) if below and (own := names(below) & elements - {"x"}) else ""
+    above = _format_names(names(top) & elements - {"x"})
+    sizes = _format_names(own) if below and (own := names(below) & elements - {"x"}) else ""
     match top:
         case Call("*", (factor, Call("sign", (Name(c),)))) if not names(factor) & elements:
             return f"Every weight moves by the same length{rate}, against the sign of {symbol(c)}."
     if not _plain_product(top, elements):
-        return f"The weights move by what is computed from {_listed(names(moved) & elements - {'x'})}{rate}."
+        return f"The weights move by what is computed from {_format_names(names(moved) & elements - {'x'})}{rate}."
     divided = f", each coordinate divided by its own size in {sizes}" if sizes else ""
     return f"The weights move against {above}{divided}{rate}."
 
 
 def _quotient(node: Node) -> tuple[Node, Node | None]:
-    """What is above and below the line; a number in front belongs above."""
+    """Return numerator and denominator; a leading factor belongs to the numerator."""
     match node:
-        case Call("/", (above, below)):
-            return above, below
+        case Call("/", (numerator, denominator)):
+            return numerator, denominator
     return node, None
 
 
 def _plain_product(node: Node, elements: frozenset[str]) -> bool:
-    """Whether a node is numbers times a name, or times a sum of such: so that to take it away is to move against it."""
+    """Return True for a scalar multiple of an elementwise name or of a sum of those.
+
+    Subtracting such a term moves the weights against it.
+    """
     match node:
         case Name(name):
             return name in elements
@@ -202,28 +207,28 @@ def _plain_product(node: Node, elements: frozenset[str]) -> bool:
     return False
 
 
-def _said(node: Node) -> str:
-    """A value in words."""
+def _describe(node: Node) -> str:
+    """Return a value in words."""
     match node:
         case Name("g"):
             return "the gradient"
         case Name(name):
             return symbol(name)
         case Call("**", (inside, Number(2))):
-            return f"the square of {_said(inside)}"
+            return f"the square of {_describe(inside)}"
         case Call("abs", (inside,)) | Call("+", (Call("abs", (inside,)), Hyper("eps"))):
-            return f"the size of {_said(inside)}"
+            return f"the size of {_describe(inside)}"
         case Call("*", (Call("-", (Number(1), _)), inside)):
-            return _said(inside)
+            return _describe(inside)
     return written(node)
 
 
-def _listed(of: set[str]) -> str:
-    """Names in words: `the gradient, m and v̂`."""
+def _format_names(variables: set[str]) -> str:
+    """Join names in words: `the gradient, m and v̂`."""
     known = {"g": "the gradient", "t": "the step", "x": "the weights"}
-    words = [known.get(name, symbol(name)) for name in sorted(of, key=lambda name: (name != "g", name))]
+    words = [known.get(name, symbol(name)) for name in sorted(variables, key=lambda name: (name != "g", name))]
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words) or "numbers"
 
 
-def _share(value: float) -> str:
+def _percent(value: float) -> str:
     return f"{100 * value:.4g} %"

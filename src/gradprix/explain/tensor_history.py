@@ -1,4 +1,4 @@
-"""What is kept of a tensor of parameters as an optimizer moves it."""
+"""History of one parameter tensor during training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 KEPT = 64
-"""Coordinates of each tensor whose terms are kept: all of a small one, a sample of a large one."""
+"""Number of coordinates recorded per tensor: all of a small one, a sample of a large one."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What happened to one tensor of parameters.
+    """History of one parameter tensor.
 
-    A *kept* coordinate is one of `index`, all of them where there are few. Lengths are of the whole tensor.
+    Terms are recorded for the coordinates in `index`, all of them for small tensors. Norms are of the whole tensor.
 
     Args:
-        index: which coordinates were kept, of the flattened tensor; None on a landscape, where all are, in their shape.
-        points: before each step and after the last, `[steps + 1, kept]`.
-        gradients: `[steps, kept]`, as they came, before weight decay.
-        terms: what the rule named on the way, `[steps, kept]` each, numbers as `[steps]`; state among it.
-        lengths: of `update`, `gradient` and `weights`, `[steps]` each.
-        along: how far each update goes against its gradient, −u · g, `[steps]`.
+        index: recorded coordinates of the flattened tensor; None on a landscape, where all are recorded in their shape.
+        points: before each step and after the last, `[steps + 1, recorded]`.
+        gradients: raw gradients, before weight decay, `[steps, recorded]`.
+        terms: named terms of the rule including state, `[steps, recorded]` each, scalars as `[steps]`.
+        lengths: norms of `update`, `gradient` and `weights`, `[steps]` each.
+        along: projection of each update on its negative gradient, −u · g, `[steps]`.
     """
 
     index: Tensor | None
@@ -35,32 +35,32 @@ class Layer:
 
     @property
     def updates(self) -> Tensor:
-        """What each step added to each kept coordinate, `[steps, kept]`."""
+        """Update of each recorded coordinate, `[steps, recorded]`."""
         return self.points[1:] - self.points[:-1]
 
     @property
     def rates(self) -> Tensor:
-        """The effective learning rate of each kept coordinate, |update| / |gradient|, `[steps, kept]`."""
+        """Effective learning rate of each recorded coordinate, |update| / |gradient|, `[steps, recorded]`."""
         return self.updates.abs() / self.gradients.abs()
 
     @property
     def rate(self) -> Tensor:
-        """The effective learning rate of the tensor, ‖update‖ / ‖gradient‖, `[steps]`."""
+        """Effective learning rate of the tensor, ‖update‖ / ‖gradient‖, `[steps]`."""
         return self.lengths["update"] / self.lengths["gradient"]
 
     @property
     def ratio(self) -> Tensor:
-        """How large each update is for the weights it is made to, ‖update‖ / ‖weights‖, `[steps]`."""
+        """Update-to-weight ratio, ‖update‖ / ‖weights‖, `[steps]`."""
         return self.lengths["update"] / self.lengths["weights"]
 
     @property
     def cosine(self) -> Tensor:
-        """How straight down each update goes: the cosine between it and the negative gradient, `[steps]`."""
+        """Cosine between each update and the negative gradient, `[steps]`."""
         return self.along / (self.lengths["update"] * self.lengths["gradient"])
 
 
 class Record:
-    """What is kept of one tensor as it moves."""
+    """Recorder of one parameter tensor."""
 
     def __init__(self, x: Tensor, whole: bool) -> None:
         self.index = None if whole else _sample(x.numel())
@@ -71,43 +71,43 @@ class Record:
         self.along: list[Tensor] = []
 
     def add(self, x: Tensor, g: Tensor, moved: Mapping[str, Any]) -> None:
-        """A step from x to `moved["x"]`."""
+        """Record a step from x to `moved["x"]`."""
         update = moved["x"] - x
-        self.points.append(self._kept(x))
-        self.gradients.append(self._kept(g))
+        self.points.append(self._select(x))
+        self.gradients.append(self._select(g))
         for name, value in moved.items():
             if not isinstance(value, Tensor) or not value.dim() or value.numel() == x.numel():  # no product of matrices
-                self.terms.setdefault(name, []).append(self._kept(value))
+                self.terms.setdefault(name, []).append(self._select(value))
         dim = None if self.index is not None else -1
         for name, value in (("update", update), ("gradient", g), ("weights", x)):
             self.lengths[name].append(torch.linalg.vector_norm(value, dim=dim))
         self.along.append(-(update * g).sum(dim))
 
     def end(self, x: Tensor) -> None:
-        """The point after the last step."""
-        self.points.append(self._kept(x))
+        """Record the point after the last step."""
+        self.points.append(self._select(x))
 
     def layer(self) -> Layer:
-        """What was kept."""
+        """Return the history."""
         terms = {name: torch.stack([_tensor(value) for value in values]) for name, values in self.terms.items()}
         lengths = {name: torch.stack(values) for name, values in self.lengths.items()}
         return Layer(
             self.index, torch.stack(self.points), torch.stack(self.gradients), terms, lengths, torch.stack(self.along)
         )
 
-    def _kept(self, value: Any) -> Any:
+    def _select(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
             return value
         return value.clone() if self.index is None else value.reshape(-1)[self.index]
 
 
 def _sample(count: int) -> Tensor:
-    """Which coordinates of so many are kept."""
+    """Return the indices of the recorded coordinates."""
     if count <= KEPT:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:KEPT].sort().values
 
 
 def _tensor(value: Any) -> Tensor:
-    """A term as a tensor; numbers are kept as precisely as they were computed."""
+    """Convert a term to a tensor in double precision."""
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)

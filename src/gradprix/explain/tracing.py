@@ -1,4 +1,4 @@
-"""What an optimizer did, step by step: every named term of its rule, on a landscape or on a real network."""
+"""Step-by-step traces of an optimizer: every named term of its rule, on a landscape or on a real network."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,18 +22,19 @@ from .resolve import subject
 from .tensor_history import Layer, Record
 
 DIVERGED = 1e30
-"""A loss beyond which a descent is over: what comes after is not worth a number."""
+"""Loss above which a descent counts as diverged."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A descent, laid open.
+    """The record of a descent.
 
     Args:
         rule: the rule.
         values: its hyperparameters.
-        losses: before each step, `[steps]` or `[steps, rows]`: of the batch on a network, without noise on a landscape.
-        layers: each tensor's, by its name; a landscape's one is called `x`.
+        losses: loss before each step, `[steps]` or `[steps, rows]`: of the batch on a network, noise-free on a
+            landscape.
+        layers: history of each parameter tensor by name; the single one of a landscape is called `x`.
     """
 
     rule: Rule
@@ -43,17 +44,17 @@ class Trace:
 
     @property
     def x(self) -> Layer:
-        """The one tensor of a landscape."""
+        """The single tensor of a landscape."""
         return self.layers["x"]
 
 
 class Problem(Protocol):
-    """Where an optimizer can be traced: parameters, and a loss with gradients at each step."""
+    """A problem to trace an optimizer on: parameters, and a loss with gradients at each step."""
 
     parameters: dict[str, Tensor]
 
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
-        """Loss, gradients and the factor on the learning rate at each step, for the parameters as they then are."""
+        """Yield loss, gradients and learning-rate factor at each step, at the current parameters."""
         ...
 
 
@@ -67,66 +68,75 @@ def trace(
     values: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Trace:
-    """Descend with a rule, and record every term of every step.
+    """Run an optimizer and record every term of every step.
 
-    The terms are computed from the rule's own tree, by the arithmetic that trains; nothing is said of any one rule.
+    The terms are computed from the rule's tree with the arithmetic used in training; there is no code for individual
+    rules.
 
     Args:
         rule: a rule, or the name of an optimizer, as in `gradprix list optimizers`.
-        where: a landscape, in float64, or its name; or a task, or the name of one that is built in, whose network under
-            this seed is trained with the batches, the noise and the schedule of a race.
-        steps: how many.
-        start: where on a landscape, `[2]` or `[rows, 2]`: many descents at once; its own start when None.
-        seed: of the noise in gradients, or of the network.
+        where: a landscape, in float64, or its name; or a task, or the name of a built-in one, whose network with this
+            seed is trained with the batches, noise and schedule of a race.
+        steps: number of steps.
+        start: starting point on a landscape, `[2]` or `[rows, 2]` for several descents; the landscape's default if
+            None.
+        seed: seed of the gradient noise, or of the network.
         values: hyperparameters and options; on a landscape each may be a tensor `[rows, 1]`.
-        **more: likewise, where their names are not those above.
+        **more: further hyperparameters whose names do not collide with the arguments above.
 
     Raises:
-        ValueError: for a rule of matrices on a landscape, or for no steps.
-        UnknownNameError: for a name that no optimizer has.
+        ValueError: for a rule of matrices on a landscape, or for steps below 1.
+        UnknownNameError: for an unknown optimizer.
     """
-    its = subject(rule)
-    rule = its.rule
+    resolved = subject(rule)
+    rule = resolved.rule
     if isinstance(where, str):
         where = LANDSCAPES[where]() if where in LANDSCAPES else built_in(where)
     if steps < 1:
         raise ValueError(f"steps = {steps}: there must be 1 or more.")
-    problem: Problem = _OnLandscape(rule, where, start, seed) if isinstance(where, Landscape) else OnTask(where, seed)
-    whole = isinstance(where, Landscape)
+    problem: Problem = (
+        _LandscapeProblem(rule, where, start, seed) if isinstance(where, Landscape) else TaskProblem(where, seed)
+    )
+    on_landscape = isinstance(where, Landscape)
     given = {**(values or {}), **more}
-    many = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-    own = {**rule.values(**{**its.fixed, **{n: v for n, v in given.items() if n not in many}}), **many}
-    of_each = _rules(rule, own, problem.parameters)
-    records = {name: Record(x, whole) for name, x in problem.parameters.items()}
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    settings = {
+        **rule.values(**{**resolved.fixed, **{n: v for n, v in given.items() if n not in tensors}}),
+        **tensors,
+    }
+    rule_by_name = _assign_rules(rule, settings, problem.parameters)
+    records = {name: Record(x, on_landscape) for name, x in problem.parameters.items()}
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
-    found = []
+    losses = []
     for t, (loss, gradients, factor) in zip(range(1, steps + 1), problem.losses(), strict=False):
-        found.append(loss)
+        losses.append(loss)
         for (name, x), g in zip(problem.parameters.items(), gradients, strict=True):
             if g is not None:
-                stepsit, hyper = of_each[name]
-                moved = step(stepsit, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
+                stepping_rule, hyper = rule_by_name[name]
+                moved = step(stepping_rule, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
                 records[name].add(x, g, moved)
                 x.copy_(moved["x"])
     for name, x in problem.parameters.items():
         records[name].end(x)
     layers = {name: record.layer() for name, record in records.items() if record.gradients}
-    return Trace(rule, own, torch.stack(found), layers)
+    return Trace(rule, settings, torch.stack(losses), layers)
 
 
 def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Any]:
-    """One step of a rule with its terms; `state` goes on."""
-    kept = rule.kept(values)
+    """Perform one step of a rule, update `state` in place, and return the terms."""
+    specs = rule.kept(values)
     if t == 1:
-        state |= {name: start(spec, values, x, g) for name, spec in kept.items()}
-    seen_x, seen_g = (y.flatten(1) if rule.of_matrices else y for y in (x, g))
-    moved = terms(rule, values, t, seen_x, seen_g, state)
-    state |= {name: moved.get(name, state[name]) for name in kept}
+        state |= {name: start(spec, values, x, g) for name, spec in specs.items()}
+    rule_x, rule_g = (y.flatten(1) if rule.of_matrices else y for y in (x, g))
+    moved = terms(rule, values, t, rule_x, rule_g, state)
+    state |= {name: moved.get(name, state[name]) for name in specs}
     return {**moved, "x": moved["x"].reshape(x.shape)}
 
 
-def _rules(rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, tuple[Rule, Any]]:
-    """Which rule steps each parameter, with which values: Muon leaves what is no matrix to AdamW."""
+def _assign_rules(
+    rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]
+) -> dict[str, tuple[Rule, Any]]:
+    """Return the rule and hyperparameters of each parameter: Muon leaves all but matrices to AdamW."""
     if not rule.of_matrices:
         return dict.fromkeys(parameters, (rule, values))
     given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
@@ -139,8 +149,8 @@ def _rules(rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tenso
     }
 
 
-class _OnLandscape:
-    """Points of a landscape, descending side by side."""
+class _LandscapeProblem:
+    """Points on a landscape that descend in parallel."""
 
     def __init__(self, rule: Rule, landscape: Landscape, start: Any, seed: int) -> None:
         self.landscape = landscape
@@ -156,12 +166,12 @@ class _OnLandscape:
             yield loss, [gradient], 1.0
 
 
-class OnTask:
-    """A network, trained as a race trains it.
+class TaskProblem:
+    """A network that is trained as in a race.
 
     Args:
         task: the problem.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, task: Task, seed: int) -> None:
@@ -171,18 +181,18 @@ class OnTask:
         self.parameters = {name: p.data for name, p in self.own.items()}
 
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
-        """Loss, gradients and the factor on the learning rate at each step."""
+        """Yield loss, gradients and learning-rate factor at each step."""
         task, data = self.task, self.task.loaded
         train, order = data.split(self.seed).train, stream(self.seed, "order")
         noise, examples = Luck(stream(self.seed, "noise")), [Luck(stream(self.seed, "examples"))]
-        seen = examples_a_pass(len(train), task.epochs)
-        per_epoch = -(-seen // task.batch_size)
+        examples_per_epoch = examples_a_pass(len(train), task.epochs)
+        per_epoch = -(-examples_per_epoch // task.batch_size)
         total = count_steps(len(train), task.batch_size, task.epochs)
         factor = schedule(task.schedule, total)
         self.model.train()
         for t in range(total):
             if t % per_epoch == 0:
-                shuffled = train[torch.randperm(len(train), generator=order)][:seen]
+                shuffled = train[torch.randperm(len(train), generator=order)][:examples_per_epoch]
             index = shuffled[t % per_epoch * task.batch_size :][: task.batch_size]
             inputs, targets = tree_map(itemgetter(0), data.take(index[None], examples))
             args, kwargs = called_with(inputs)
