@@ -1,10 +1,10 @@
-"""How it is seen: console, figures, report. Everything here reads records and measures nothing."""
+"""Presentation of results: console, figures and reports, all computed from records."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Plotly takes a while to import, and a console needs none of it.
-_HOME = {
+# Imported on first use: plotly is slow to import, and the console does not need it.
+_MODULES = {
     "EVIDENCE": "_evidence",
     "answer": "terminal",
     "first_choices": "_evidence",
@@ -25,6 +25,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"gradprix.show.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"gradprix.show.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'gradprix.show' has no attribute {name!r}")

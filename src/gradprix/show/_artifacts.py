@@ -1,4 +1,4 @@
-"""What a task found of its trained networks besides the metric: a table of numbers, pictures, and texts."""
+"""Artifacts of the trained models: additional measures, pictures, and texts."""
 
 from html import escape
 
@@ -13,26 +13,26 @@ SEED = "Of each entry's network under the first final seed on which it did not d
 
 
 def after(record: Record) -> str:
-    """All of it; nothing when there is nothing."""
-    found = record["after"]
-    parts = [_numbers(record)] if found["numbers"] else []
-    parts += [_pictures(record, name) for name in found["pictures"]]
-    parts += [_texts(record, name) for name in found["texts"]]
+    """Return all artifacts as HTML; empty if there are none."""
+    artifacts = record["after"]
+    parts = [_numbers(record)] if artifacts["numbers"] else []
+    parts += [_pictures(record, name) for name in artifacts["pictures"]]
+    parts += [_texts(record, name) for name in artifacts["texts"]]
     return "\n".join(parts)
 
 
 def _numbers(record: Record) -> str:
-    """A row an entry, a column a number: its mean over the final seeds that did not diverge, and its own interval."""
-    found, rows = record["after"]["numbers"], ""
+    """Return the table of measures: mean over the final seeds that did not diverge, and its own interval."""
+    measures, rows = record["after"]["numbers"], ""
     for entry in ranked(record):
-        each = [[x for x in found[name].get(entry["name"], []) if x is not None] for name in found]
+        each = [[x for x in measures[name].get(entry["name"], []) if x is not None] for name in measures]
         cells = "".join(f"<td>{_mean(values)}</td>" for values in each)
         rows += f"<tr><td><b>{escape(entry['name'])}</b></td>{cells}</tr>"
     text = (
         "Further measures of the same final networks: the mean over seeds, and its own 95&nbsp;% interval. "
         "They carry no verdict: that is of the metric alone."
     )
-    table = _page.table(["entry", *map(escape, found)], f"<tbody>{rows}</tbody>")
+    table = _page.table(["entry", *map(escape, measures)], f"<tbody>{rows}</tbody>")
     return f'<p class="note">{text}</p>{table}'
 
 
@@ -44,20 +44,20 @@ def _mean(values: list[float]) -> str:
 
 
 def _pictures(record: Record, name: str) -> str:
-    """A picture an entry, best mean first."""
-    found, each = record["after"]["pictures"][name], ""
-    for own in (entry["name"] for entry in ranked(record) if entry["name"] in found):
-        source = f'src="data:image/png;base64,{found[own]}" alt="{escape(name)} of {escape(own)}"'
+    """Return a gallery with a picture per entry, best mean first."""
+    images, each = record["after"]["pictures"][name], ""
+    for own in (entry["name"] for entry in ranked(record) if entry["name"] in images):
+        source = f'src="data:image/png;base64,{images[own]}" alt="{escape(name)} of {escape(own)}"'
         each += f'<figure class="made"><img {source}><figcaption>{escape(own)}</figcaption></figure>'
     return f'<h3>{escape(name.capitalize())}</h3><p class="note">{SEED}</p><div class="gallery">{each}</div>'
 
 
 def _texts(record: Record, name: str) -> str:
-    """A row a source, a column an entry, best mean first."""
-    found, rows = record["after"]["texts"][name], ""
-    names = [entry["name"] for entry in ranked(record) if entry["name"] in found]
-    for source in dict.fromkeys(source for own in names for source in found[own]):
-        made = "".join(f"<td>{escape(found[own].get(source, ''))}</td>" for own in names)
-        rows += f"<tr><td>{escape(source)}</td>{made}</tr>"
+    """Return a table of texts: one row per source, one column per entry, best mean first."""
+    outputs, rows = record["after"]["texts"][name], ""
+    names = [entry["name"] for entry in ranked(record) if entry["name"] in outputs]
+    for source in dict.fromkeys(source for own in names for source in outputs[own]):
+        cells = "".join(f"<td>{escape(outputs[own].get(source, ''))}</td>" for own in names)
+        rows += f"<tr><td>{escape(source)}</td>{cells}</tr>"
     table = _page.table(["", *map(escape, names)], f"<tbody>{rows}</tbody>", numeric=False)
     return f'<h3>{escape(name.capitalize())}</h3><p class="note">{SEED}</p>{table}'

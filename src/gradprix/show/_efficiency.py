@@ -1,4 +1,4 @@
-"""What optimizers reach with fewer trials, at their defaults, and how soon: a figure and a table from the record."""
+"""Tuning budget and speed: results with fewer trials, at default settings, and time to the target."""
 
 import math
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from ._page import Record, ranked, scale, value
 from .style import finish, padded, plain, styles
 
 SOME = (1, 2, 3)
-"""Numbers of trials of which the caption says who does best."""
+"""Numbers of trials for which the caption names the best entry."""
 
 
 def budget(record: Record) -> go.Figure:
-    """The validation metric to expect of the best of so many trials at random, a line an entry."""
+    """Plot the expected best validation metric after n random trials, one line per entry."""
     looks, metric = styles(record), record["plan"]["metric"]
     fig, late = go.Figure(), []
     for entry in ranked(record):
-        found = [scale(record) * x for x in record["less"]["expected"][entry["name"]]]
-        late += found[1:] or found
+        expected = [scale(record) * x for x in record["less"]["expected"][entry["name"]]]
+        late += expected[1:] or expected
         look = looks[entry["name"]]
         fig.add_scatter(
-            x=list(range(1, len(found) + 1)),
-            y=plain(found),
+            x=list(range(1, len(expected) + 1)),
+            y=plain(expected),
             mode="lines+markers",
             name=escape(entry["name"]),
             line={"color": look["color"], "dash": look["dash"], "width": 2},
@@ -42,16 +42,16 @@ def budget(record: Record) -> go.Figure:
 
 
 def read_budget(record: Record) -> str:
-    """What the lines are, and who does best with few trials."""
-    found, chances = record["less"]["expected"], record["less"]["chance"]
+    """Return the caption of `budget`, with the best entries for few trials."""
+    expected, chances = record["less"]["expected"], record["less"]["chance"]
     turn = 1 if record["plan"]["metric"]["higher_is_better"] else -1
-    most = min(map(len, found.values()))
+    most = min(map(len, expected.values()))
     best = []
     for k in [k for k in SOME if k < most]:
-        name = max(found, key=lambda name: turn * found[name][k - 1])
+        name = max(expected, key=lambda name: turn * expected[name][k - 1])
         share = f"best of all in {100 * chances[name][k - 1]:.0f}&nbsp;% of draws"
         trials = "1 trial" if k == 1 else f"{k} trials"
-        best.append(f"with {trials} {escape(name)} ({value(record, found[name][k - 1])}, {share})")
+        best.append(f"with {trials} {escape(name)} ({value(record, expected[name][k - 1])}, {share})")
     what = "learning rates" if record["plan"]["tune"] == ["lr"] else "points"
     return (
         f"The validation metric to expect of the best of so many {what}, drawn at random from those that each entry "
@@ -62,7 +62,7 @@ def read_budget(record: Record) -> str:
 
 
 def pace(record: Record) -> str:
-    """The table of defaults, targets and times, with what its columns mean."""
+    """Return the table of defaults, targets and times, with a legend of its columns."""
     less, seeds = record["less"], record["budget"]["seeds"]
     timed = not record["plan"]["loop"]
     head = ["entry", "at its default", "tuned", "gained by tuning", "near-best rates", "reached the target"]
@@ -107,13 +107,13 @@ def _row(record: Record, entry: Record) -> Sequence[Any]:
 
 
 def until(examples: Sequence[float | None]) -> float | None:
-    """The median of what was seen until the target was reached; None where half of the runs never did."""
+    """Return the median number of examples to the target; None if half of the runs did not reach it."""
     middle = median(math.inf if seen is None else seen for seen in examples)
     return middle if math.isfinite(middle) else None
 
 
 def seconds(record: Record, entry: Record) -> float | None:
-    """How long a training loop of one's own takes to the target, evaluation left out."""
+    """Estimate the seconds to the target for a plain training loop, without evaluation."""
     seen, step = until(record["less"]["examples"][entry["name"]]), record["cost"]["step_seconds"][entry["name"]]
     if seen is None or step is None or not entry["updates"]:
         return None

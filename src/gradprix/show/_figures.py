@@ -1,4 +1,4 @@
-"""How a race ended, as figures: each a pure function from its record."""
+"""Figures of the results of a race: pure functions of its record."""
 
 from html import escape
 from typing import Any
@@ -11,55 +11,55 @@ from .style import INK, MARKS, finish, styles
 
 
 def ranking(record: Record) -> go.Figure:
-    """Entries, best mean first: the metric under every seed, and each mean minus that of the best, or the baseline.
+    """Plot the entries, best mean first: the metric for every seed, and the difference from the best or the baseline.
 
-    The intervals are those of the pairs with it: simultaneous over all comparisons of the race.
+    The intervals are simultaneous over all comparisons of the race.
     """
-    entries, looks, home = ranked(record), styles(record), reference(record)
+    entries, looks, reference_name = ranked(record), styles(record), reference(record)
     metric = record["plan"]["metric"]
     unit = ", points" if metric["percent"] else ""
-    name = escape(home) if record["plan"]["baseline"] else "the best mean"
+    name = escape(reference_name) if record["plan"]["baseline"] else "the best mean"
     titles = (escape(metric["name"]), f"minus {name}{unit}")
     fig = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
     low, high = _seed_range(record)
     pad = 0.06 * (high - low) or 1e-6
     worst = low - pad / 2 if metric["higher_is_better"] else high + pad / 2
     for row, entry in enumerate(entries):
-        _seeds(fig, record, entry, row, looks[entry["name"]], worst)
-        _apart(fig, record, home, entry["name"], row, looks[entry["name"]])
+        _draw_seeds(fig, record, entry, row, looks[entry["name"]], worst)
+        _draw_difference(fig, record, reference_name, entry["name"], row, looks[entry["name"]])
     means = {entry["name"]: entry["final"]["mean"] for entry in entries}
-    margin = scale(record) * metric["margin"] * (abs(means[home]) if metric["relative"] else 1)
+    margin = scale(record) * metric["margin"] * (abs(means[reference_name]) if metric["relative"] else 1)
     fig.add_vrect(-margin, margin, row=1, col=2, fillcolor="rgba(128,128,128,0.18)", line_width=0, layer="below")
     fig.add_vline(0, row=1, col=2, line={"color": INK, "width": 1})
     fig.update_xaxes(range=[low - pad, high + pad], ticksuffix=" %" if metric["percent"] else "", col=1)
     fig.update_xaxes(nticks=6)
     names = [f"<b>{escape(e['name'])}</b>" if e["leads"] else escape(e["name"]) for e in entries]
-    mine = "baseline" if record["plan"]["baseline"] else "best mean"
-    words = [mine if name == home else word(record, name, home) for name in means]
+    own_label = "baseline" if record["plan"]["baseline"] else "best mean"
+    words = [own_label if name == reference_name else word(record, name, reference_name) for name in means]
     fig.update_yaxes(range=[len(entries) - 0.4, -0.6], tickvals=list(range(len(entries))), showgrid=False, ticks="")
     fig.update_yaxes(ticktext=names, col=1)
     fig.update_yaxes(ticktext=words, side="right", showticklabels=True, matches=None, col=2)
     return finish(fig, 80 + 30 * len(entries), showlegend=False)
 
 
-def _seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record, edge: float) -> None:
-    """One entry's values: a faint dot for each seed, a cross at the worse edge for each diverged run, the mean."""
-    final, lost, name = entry["final"], diverged(entry), escape(entry["name"])
+def _draw_seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record, edge: float) -> None:
+    """Draw an entry's values: a faint dot per seed, a cross at the worse edge for diverged runs, and the mean."""
+    final, has_diverged, name = entry["final"], diverged(entry), escape(entry["name"])
     values = [scale(record) * number for number in final["values"]]
-    kept = [number for number, gone in zip(values, lost, strict=True) if not gone]
+    finite = [number for number, flag in zip(values, has_diverged, strict=True) if not flag]
     place: dict[str, Any] = {"row": 1, "col": 1}
     dot = {"color": look["color"], "size": 7, "opacity": 0.4}
     fig.add_scatter(
-        x=kept,
-        y=[row] * len(kept),
+        x=finite,
+        y=[row] * len(finite),
         mode="markers",
         marker=dot,
         hovertemplate=f"{name}: %{{x:.4~g}}<extra></extra>",
         **place,
     )
-    if any(lost):
+    if any(has_diverged):
         cross = {"color": look["color"], "size": 10, "symbol": "x"}
-        text = f"{name}: {sum(lost)} diverged, scored {value(record, record['plan']['trivial'])}<extra></extra>"
+        text = f"{name}: {sum(has_diverged)} diverged, scored {value(record, record['plan']['trivial'])}<extra></extra>"
         fig.add_scatter(x=[edge], y=[row], mode="markers", marker=cross, name="diverged", hovertemplate=text, **place)
     low, high = (value(record, bound) for bound in final["ci95"])
     bar = {"size": 15, "symbol": "line-ns", "line": {"color": look["color"], "width": 3}}
@@ -68,21 +68,26 @@ def _seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record
     fig.add_scatter(x=[mean], y=[row], mode="markers", marker=bar, name="mean", hovertemplate=text, **place)
 
 
-def _apart(fig: go.Figure, record: Record, home: str, name: str, row: int, look: Record) -> None:
-    """One entry's mean minus that of another, in the metric's own direction, with the simultaneous interval."""
+def _draw_difference(fig: go.Figure, record: Record, reference_name: str, name: str, row: int, look: Record) -> None:
+    """Draw the difference of an entry's mean from the reference, with its simultaneous interval."""
     centre, low, high = 0.0, 0.0, 0.0
-    if name != home:
-        pair = find_pair(record, home, name)
+    if name != reference_name:
+        pair = find_pair(record, reference_name, name)
         turn = 1 if record["plan"]["metric"]["higher_is_better"] == (pair["a"] == name) else -1
         centre = turn * pair["difference"]
         low, high = sorted(turn * bound for bound in pair["ci95"])
-    by = scale(record)
+    unit = scale(record)
     fig.add_scatter(
-        x=[by * centre],
+        x=[unit * centre],
         y=[row],
         mode="markers",
         marker={"color": look["color"], "symbol": look["symbol"], "size": 9},
-        error_x={"array": [by * (high - centre)], "arrayminus": [by * (centre - low)], "thickness": 2, "width": 4},
+        error_x={
+            "array": [unit * (high - centre)],
+            "arrayminus": [unit * (centre - low)],
+            "thickness": 2,
+            "width": 4,
+        },
         name="difference",
         hovertemplate=f"{escape(name)}: {signed(record, centre)}<br>"
         f"{signed(record, low)} to {signed(record, high)}<extra></extra>",
@@ -92,15 +97,15 @@ def _apart(fig: go.Figure, record: Record, home: str, name: str, row: int, look:
 
 
 def _seed_range(record: Record) -> tuple[float, float]:
-    """What the axis of values must hold: all runs that did not diverge, and all means."""
-    kept = [entry["final"]["mean"] for entry in record["entries"]]
+    """Return the range of all means and of all runs that did not diverge."""
+    values = [entry["final"]["mean"] for entry in record["entries"]]
     for entry in record["entries"]:
-        kept += [v for v, gone in zip(entry["final"]["values"], diverged(entry), strict=True) if not gone]
-    return scale(record) * min(kept), scale(record) * max(kept)
+        values += [v for v, flag in zip(entry["final"]["values"], diverged(entry), strict=True) if not flag]
+    return scale(record) * min(values), scale(record) * max(values)
 
 
 def pairs(record: Record) -> go.Figure:
-    """Every entry against every other: the row's lead over the column and the word for it, by sign as well as fill."""
+    """Plot the matrix of comparisons: the difference of row and column, and the verdict as sign and fill."""
     names = [entry["name"] for entry in ranked(record)]
     words, places = list(MARKS), list(range(len(names)))
     table = [[_cell(record, row, column) for column in names] for row in names]
@@ -109,7 +114,7 @@ def pairs(record: Record) -> go.Figure:
         go.Heatmap(
             x=places,
             y=places,
-            z=[[words.index(said) if said else None for said, _, _ in row] for row in table],
+            z=[[words.index(verdict) if verdict else None for verdict, _, _ in row] for row in table],
             zmin=-0.5,
             zmax=len(words) - 0.5,
             colorscale=[[(i + side) / len(words), fill] for i, fill in enumerate(fills) for side in (0, 1)],
@@ -131,15 +136,15 @@ def pairs(record: Record) -> go.Figure:
 
 
 def _cell(record: Record, row: str, column: str) -> tuple[str, str, str]:
-    """The word, the text and the hover text of one cell; nothing on the diagonal."""
+    """Return the verdict, text and hover text of a cell; empty strings on the diagonal."""
     if row == column:
         return "", "", ""
-    pair, said = find_pair(record, row, column), word(record, row, column)
+    pair, verdict = find_pair(record, row, column), word(record, row, column)
     turn = 1 if pair["a"] == row else -1
     low, high = (signed(record, bound) for bound in sorted(turn * bound for bound in pair["ci95"]))
     lead = signed(record, turn * pair["difference"])
-    hover = f"{escape(row)} against {escape(column)}: {said}<br>lead {lead}, simultaneous interval {low} to {high}"
+    hover = f"{escape(row)} against {escape(column)}: {verdict}<br>lead {lead}, simultaneous interval {low} to {high}"
     hover += f"<br>adjusted p = {pair['p']:.2g}"
     if pair["more_seeds"]:
         hover += f"<br>about {pair['more_seeds']:,} more seeds would settle it"
-    return said, f"{MARKS[said][0]}<br>{lead}", hover
+    return verdict, f"{MARKS[verdict][0]}<br>{lead}", hover

@@ -1,4 +1,4 @@
-"""How what tuning goes by is drawn: losses in the logarithm; scores, and losses of any sign, as they are."""
+"""Axis of the tuning objective: logarithmic for positive losses, linear for scores and losses of any sign."""
 
 import math
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from ._page import Record
 from .style import padded, ticks
 
 TOP, FAR = 60.0, 25.0
-"""What is above it says only "too high": so many times the limit of near-best losses; where losses are drawn as they
-are, so many times as far from the best as the limit is."""
+"""Clipping limits of the axis, beyond which a loss is only "too high": a multiple of the near-optimal limit on a
+logarithmic axis, and a multiple of its distance from the best loss on a linear axis."""
 
 
 @dataclass(frozen=True)
-class Losses:
-    """The axis of all tuning runs of a race.
+class LossAxis:
+    """Axis shared by all tuning runs of a race.
 
     Args:
-        name: what is drawn.
-        score: whether it is the score of a training loop, not a loss.
-        started: whether the loss at the start is known.
-        turn: −1 where it is a score of which the loss is the negative.
-        log: whether it is drawn in the logarithm.
-        best: the end of the axis on the better side, as a loss.
-        worst: the other end, where diverged runs are.
-        limit: up to where a loss is near the best.
+        name: axis title.
+        score: values are scores of a custom training loop, not losses.
+        started: the initial loss is known.
+        turn: −1 if the loss is a negated score, otherwise 1.
+        log: the axis is logarithmic.
+        best: end of the axis on the better side, as a loss.
+        worst: opposite end, at which diverged runs are drawn.
+        limit: largest near-optimal loss.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Losses:
     limit: float
 
     @classmethod
-    def of(cls, record: Record) -> "Losses":
-        """Of a race's tuning runs."""
+    def from_record(cls, record: Record) -> "LossAxis":
+        """Return the axis that fits the tuning runs of a record."""
         metric, loop = record["plan"]["metric"], record["plan"]["loop"]
         losses = [run["loss"] for runs in record["tried"].values() for run in runs if run["diverged"] is None] or [1.0]
         limit, best, worst = record["near_limit"], min(losses), max(losses)
@@ -56,17 +56,17 @@ class Losses:
         pad = 0.08 * (top - best) or 0.5
         return cls(name, loop, started, turn, False, best - pad, top + pad, limit)
 
-    def shown(self, loss: float) -> float:
-        """Where a loss is drawn."""
+    def position(self, loss: float) -> float:
+        """Return the axis value at which a loss is drawn."""
         return self.turn * min(loss, self.worst)
 
-    def near(self) -> list[float]:
-        """The zone of near-best values, from the smaller to the larger."""
+    def near_optimal_range(self) -> list[float]:
+        """Return the ends of the near-optimal range, in ascending order."""
         limit = min(self.limit, self.worst * (1.25 if self.log else 1))
         return sorted((self.turn * self.best, self.turn * limit))
 
     def axis(self) -> dict[str, Any]:
-        """The axis."""
+        """Return the plotly axis settings."""
         if self.log:
             low, high = math.log10(self.best), math.log10(1.25 * self.worst)
             return {"type": "log", "range": [low, high], **ticks(low, high)}
@@ -75,15 +75,15 @@ class Losses:
         return {"range": [low - pad, high + pad]}
 
     def draw(self, fig: go.Figure) -> None:
-        """Give all panels the axis and its title, and the zone of near-best values."""
-        low, high = self.near()
+        """Apply the axis to all panels, with its title and the near-optimal range."""
+        low, high = self.near_optimal_range()
         zone = {"fillcolor": "rgba(128,128,128,0.16)", "line_width": 0, "layer": "below"}
         fig.add_hrect(low, high, row="all", col="all", **zone)
         fig.update_yaxes(**self.axis())
         fig.update_yaxes(title=self.name, col=1)
 
     def describe(self) -> str:
-        """What is drawn, and which of it is near-best."""
+        """Describe the near-optimal range for a caption."""
         if self.score:
             side = "or more, two margins below" if self.turn < 0 else "or less, two margins above"
             return f"{self.turn * self.limit:.3g} {side} the median entry's best"
@@ -92,7 +92,7 @@ class Losses:
 
 
 def late(values: list[float]) -> dict[str, Any]:
-    """An axis that fits losses seen late in training: in the logarithm where all are positive."""
+    """Return an axis that fits losses late in training, logarithmic if all are positive."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0:
         return {"range": padded(values)}

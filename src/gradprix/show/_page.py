@@ -1,4 +1,4 @@
-"""How a record is written on a page: its numbers, its figures' captions, and the page's frame."""
+"""Formatting of records as HTML: numbers, captions of figures, and the page template."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,56 +9,56 @@ from .style import CSS, MARKS
 Record = dict[str, Any]
 
 TURNED = {"wins": "loses", "slightly ahead": "slightly behind"}
-"""A pair's word seen from its other entry, where that is another word."""
+"""Verdicts from the point of view of the second entry, where they differ."""
 
 
 def ranked(record: Record) -> list[Record]:
-    """The entries, best mean first."""
+    """Return the entries, best mean first."""
     turn = -1 if record["plan"]["metric"]["higher_is_better"] else 1
     return sorted(record["entries"], key=lambda entry: turn * entry["final"]["mean"])
 
 
 def find_pair(record: Record, one: str, other: str) -> Record:
-    """What the verdict says of two entries, whichever comes first in it."""
+    """Return the comparison of two entries, in whichever order it is recorded."""
     pairs: list[Record] = record["verdict"]["pairs"]
     return next(pair for pair in pairs if {pair["a"], pair["b"]} == {one, other})
 
 
 def reference(record: Record) -> str:
-    """The entry that the others are shown against: the baseline, or the one with the best mean."""
+    """Return the name of the reference entry: the baseline, or the entry with the best mean."""
     return str(record["plan"]["baseline"] or ranked(record)[0]["name"])
 
 
 def word(record: Record, one: str, other: str) -> str:
-    """The verdict's word for one entry against another."""
+    """Return the verdict on one entry against another."""
     pair = find_pair(record, one, other)
     words = str(pair["words"])
     return words if pair["a"] == one else TURNED.get(words, words)
 
 
 def diverged(entry: Record) -> list[bool]:
-    """Whether each final run diverged, in the order of the seeds."""
+    """Return a flag per final run, in the order of the seeds: true if it diverged."""
     return [step is not None for step in entry["final"]["lost"]]
 
 
 def scale(record: Record) -> float:
-    """What values of the metric are multiplied by to be written."""
+    """Return the factor for displayed values of the metric: 100 for percentages."""
     return 100.0 if record["plan"]["metric"]["percent"] else 1.0
 
 
 def value(record: Record, number: float) -> str:
-    """A value of the metric: `97.2 %`, or four digits."""
+    """Format a value of the metric: `97.2 %`, or four significant digits."""
     return f"{100 * number:.1f}\u00a0%" if record["plan"]["metric"]["percent"] else f"{number:.4g}"
 
 
 def signed(record: Record, difference: float) -> str:
-    """A difference of two values as they are written, with its sign and no unit."""
+    """Format a difference of displayed values, with its sign and no unit."""
     written = f"{scale(record) * difference:{'+.2f' if record['plan']['metric']['percent'] else '+.3g'}}"
     return written.replace("-", "−") if float(written) else written[1:]
 
 
 def margin(record: Record) -> str:
-    """The smallest difference that matters, in words."""
+    """Format the margin, the smallest difference that matters."""
     metric = record["plan"]["metric"]
     if metric["relative"]:
         return f"{100 * metric['margin']:g} % of the better mean"
@@ -66,20 +66,20 @@ def margin(record: Record) -> str:
 
 
 def factor(decades: float) -> str:
-    """A width in decades as the factor between its ends."""
+    """Format a width in decades as the factor between its ends."""
     wide = 10**decades
     return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}" if decades else "none"
 
 
 def read_ranking(record: Record) -> str:
-    """What the two panels show."""
+    """Return the caption of the ranking."""
     home = escape(reference(record))
     lost = any(entry["final"]["diverged"] for entry in record["entries"])
     better = "right" if record["plan"]["metric"]["higher_is_better"] else "left"
     return (
         f"Further {better} is better. Left: a dot for every final run, a bar for their mean. "
         f"Right: each mean minus that of {home}, the {'baseline' if record['plan']['baseline'] else 'best'}. "
-        f"The lines are simultaneous 95&nbsp;% intervals{_reach(record)}: all of them, for all comparisons, hold "
+        f"The lines are simultaneous 95&nbsp;% intervals{_sampling(record)}: all of them, for all comparisons, hold "
         "together in 95&nbsp;% of races. The grey band is the margin, "
         f"{margin(record)}: an interval wholly inside it is a tie, one that touches zero and leaves the band is "
         f"not settled. On the far right, the word for each entry against {home}. Bold: the leading group."
@@ -87,13 +87,13 @@ def read_ranking(record: Record) -> str:
     )
 
 
-def _reach(record: Record) -> str:
-    """What else than seeds the intervals of differences speak of."""
+def _sampling(record: Record) -> str:
+    """Describe the sources of variation, besides seeds, that the intervals of differences cover."""
     return ", over seeds and test examples" if record["plan"]["crossed"] else ""
 
 
 def read_pairs(record: Record) -> str:
-    """What signs and numbers mean."""
+    """Return the caption of the matrix of comparisons."""
     signs = ", ".join(f"{sign} {said}" for said, (sign, _) in MARKS.items())
     unit = " in percentage points" if record["plan"]["metric"]["percent"] else ""
     return (
@@ -103,31 +103,31 @@ def read_pairs(record: Record) -> str:
 
 
 def table(head: Sequence[str], body: str, numeric: bool = True) -> str:
-    """A table that scrolls sideways by itself where the page is narrow; `body` is its rows."""
+    """Return an HTML table that scrolls horizontally on narrow pages; `body` holds its rows."""
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
     kind = ' class="numbers"' if numeric else ""
     return f'<div class="wide"><table{kind}><thead><tr>{cells}</tr></thead>{body}</table></div>'
 
 
 def code(text: str) -> str:
-    """Lines to paste, with a button that copies them."""
+    """Return a code block with a copy button."""
     return f'<div class="code"><pre>{escape(text)}</pre><button type="button">Copy</button></div>'
 
 
 def section(name: str, title: str, *parts: str) -> str:
-    """A section with a heading that can be linked to."""
+    """Return a section with a linkable heading."""
     body = "\n".join(parts)
     return f'<section id="{name}"><h2>{title}</h2>\n{body}\n</section>'
 
 
 def page(title: str, sections: Mapping[str, str], scripts: str, body: str) -> str:
-    """The whole document.
+    """Return the complete HTML document.
 
     Args:
-        title: escaped text.
-        sections: what the links at the top say, by the name of their section.
-        scripts: what figures are drawn with.
-        body: everything below the links.
+        title: title, already escaped.
+        sections: labels of the navigation links by section name.
+        scripts: JavaScript for the figures.
+        body: content below the navigation.
     """
     links = "".join(f'<a href="#{name}">{text}</a>' for name, text in sections.items())
     return f"""<!DOCTYPE html>
@@ -152,7 +152,7 @@ def page(title: str, sections: Mapping[str, str], scripts: str, body: str) -> st
 """
 
 
-# The page asks nobody for anything: even a script that tried to would be stopped by the browser.
+# The page loads no external resources; the browser blocks any script that tries.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "font-src data:; form-action 'none'; base-uri 'none'"
@@ -166,7 +166,7 @@ for (const button of document.querySelectorAll(".code button")) button.onclick =
 
 
 def setting(tuned: Record) -> str:
-    """A tuned point in words: the learning rate, then whatever else was tuned."""
+    """Format a tuned point: the learning rate, then the other tuned values."""
     written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
     return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])
 
@@ -177,5 +177,5 @@ def epochs(number: float) -> str:
 
 
 def count(number: int | None) -> str:
-    """A number of updates or examples, where somebody knows it."""
+    """Format a number of updates or examples; "-" if it is unknown."""
     return "-" if number is None else f"{number:,}"

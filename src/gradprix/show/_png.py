@@ -1,4 +1,4 @@
-"""Figures as pictures, for a README or a slide."""
+"""PNG export of figures."""
 
 from html import escape
 from pathlib import Path
@@ -14,16 +14,16 @@ WIDTH, SCALE = 1000, 2
 
 
 def write_picture(result: Result) -> Path:
-    """Write a race's ranking as a picture into its folder, all of it or nothing.
+    """Write the ranking of a race as a PNG into its folder, atomically.
 
     Args:
-        result: a race that is kept in a folder.
+        result: race that was saved in a folder.
 
     Returns:
-        The file, a PNG.
+        Path of the PNG.
 
     Raises:
-        ValueError: when the race is kept in no folder, or where kaleido or the Chrome that it draws with is missing.
+        ValueError: if the race was not saved in a folder, or if kaleido or its Chrome is missing.
     """
     task, metric = (escape(text) for text in (result.record["task"], _page.margin(result.record)))
     title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {metric}, which do not matter"
@@ -31,19 +31,19 @@ def write_picture(result: Result) -> Path:
 
 
 def drawn(fig: go.Figure, title: str) -> bytes:
-    """A figure as a PNG on white, under a title.
+    """Render a figure as a PNG with a title on a white background.
 
     Raises:
-        ValueError: where kaleido or the Chrome that it draws with is missing.
+        ValueError: if kaleido or its Chrome is missing.
     """
     look = {"text": title, "x": 0.01, "font": {"size": 15}}
     fig.update_layout(title=look, margin_t=80, height=fig.layout.height + 40, paper_bgcolor="white")
     try:
-        found: bytes = fig.to_image("png", width=WIDTH, scale=SCALE)
+        png: bytes = fig.to_image("png", width=WIDTH, scale=SCALE)
     except (ImportError, ValueError) as error:
         if isinstance(error, ValueError) and "kaleido" not in str(error).lower():
             raise
         raise ValueError("pictures are drawn by kaleido: pip install 'gradprix[png]'.") from error
     except RuntimeError as error:  # kaleido without a browser
         raise ValueError(f"pictures are drawn by Chrome or Chromium, which must be installed: {error}") from error
-    return found
+    return png

@@ -1,4 +1,4 @@
-"""The report of a race: one page that needs no network, every sentence of it computed from the record."""
+"""Report of a race: a self-contained HTML page generated from the record."""
 
 from collections.abc import Callable
 from html import escape
@@ -35,48 +35,48 @@ CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
-# `to_html` leaves the empty address out, and the default one is a server's.
+# `to_html` drops an empty server URL, and its default is a public server.
 SCRIPTS = f"{get_plotlyjs()}\nPlotly.setPlotConfig({{plotlyServerURL: '', showSendToCloud: false}});"
 
 
 def write_report(result: Result) -> Path:
-    """Write a race's report into its folder, all of it or nothing.
+    """Write the report of a race into its folder, atomically.
 
     Args:
-        result: a race that is kept in a folder.
+        result: race that was saved in a folder.
 
     Returns:
-        The file.
+        Path of the report.
 
     Raises:
-        ValueError: when the race is kept in no folder.
+        ValueError: if the race was not saved in a folder.
     """
     folder = None if result.folder is None else str(result.folder)
     return put_beside(result, REPORT, report(result.record, folder).encode(errors="replace"))
 
 
 def put_beside(result: Result, name: str, data: bytes) -> Path:
-    """Write a file into a race's folder, all of it or nothing.
+    """Write a file into the folder of a race, atomically.
 
     Raises:
-        ValueError: when the race is kept in no folder.
+        ValueError: if the race was not saved in a folder.
     """
     if result.folder is None:
         raise ValueError(
             f"this race is kept in no folder, so its {name} has no place. Race with `out`, or use `report`."
         )
-    return write_atomically(result.folder / name, data, 0o644)  # a report is to be passed on
+    return write_atomically(result.folder / name, data, 0o644)  # reports are shared: readable by all users
 
 
 def report(record: Record, folder: str | None = None) -> str:
-    """The whole report as HTML.
+    """Return the complete report as HTML.
 
     Args:
-        record: a race's record.
-        folder: where the race is kept, if it is.
+        record: record of a race.
+        folder: folder in which the race is saved, if any.
     """
     name = escape(record["task"])
-    drawn: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
+    candidates: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
         ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record["entries"])),
         (
@@ -96,19 +96,22 @@ def report(record: Record, folder: str | None = None) -> str:
         ),
         ("curves", "How they learned", _training_figures.curves, _training_figures.read_curves, 400),
     ]
-    # With a baseline, the ranking shows every comparison there is.
-    figures = [row for row in drawn if row[0] != "pairs" or record["plan"]["baseline"] is None]
-    made, looked = after(record), "why" in record
-    gone = ["pairs"] * (len(figures) < len(drawn)) + ["after"] * (not made) + ["why"] * (not looked)
-    sections = {key: text for key, text in SECTIONS.items() if key not in gone}
+    # With a baseline, the ranking already shows every comparison.
+    figures = [row for row in candidates if row[0] != "pairs" or record["plan"]["baseline"] is None]
+    artifacts, has_diagnosis = after(record), "why" in record
+    omitted = ["pairs"] * (len(figures) < len(candidates)) + ["after"] * (not artifacts) + ["why"] * (not has_diagnosis)
+    sections = {key: text for key, text in SECTIONS.items() if key not in omitted}
     body = [
         f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
         answer(record),
         notices(record),
-        *(section(key, title, figure(key, draw(record), say(record), w)) for key, title, draw, say, w in figures),
-        *([section("why", "Why", why(record), drawn_moves(record))] if looked else []),
-        *([section("after", "What they made", made)] if made else []),
-        section("less", "With fewer trials, and how soon", less(record), _efficiency.pace(record)),
+        *(
+            section(key, title, figure(key, draw(record), caption(record), w))
+            for key, title, draw, caption, w in figures
+        ),
+        *([section("why", "Why", why(record), moves_figure(record))] if has_diagnosis else []),
+        *([section("after", "What they made", artifacts)] if artifacts else []),
+        section("less", "With fewer trials, and how soon", budget_figure(record), _efficiency.pace(record)),
         section("settings", "Tuned settings", settings(record)),
         section("protocol", "What was done, and what it is worth", protocol(record)),
         section("again", "Use it, run it again", again(record, folder)),
@@ -116,20 +119,20 @@ def report(record: Record, folder: str | None = None) -> str:
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
 
 
-def drawn_moves(record: Record) -> str:
-    """The figure of how networks moved."""
+def moves_figure(record: Record) -> str:
+    """Return the figure of update sizes and directions during training."""
     return figure("moves", moves(record), read_moves(record), 760)
 
 
-def less(record: Record) -> str:
-    """The figure of fewer trials, where there were some to leave out."""
+def budget_figure(record: Record) -> str:
+    """Return the figure of smaller tuning budgets; empty if there was only one trial."""
     if max(map(len, record["less"]["expected"].values())) < 2:
         return ""
     return figure("less", _efficiency.budget(record), _efficiency.read_budget(record), 480)
 
 
 def figure(name: str, drawn: go.Figure, caption: str, width: int) -> str:
-    """A figure below its caption; where the page is narrower than `width` pixels it scrolls."""
+    """Return a figure with its caption; it scrolls horizontally on pages narrower than `width` pixels."""
     div = drawn.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}")
     drawing = f'<div class="wide"><div style="min-width:{width}px">{div}</div></div>'
     return f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>"

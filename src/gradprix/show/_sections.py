@@ -1,4 +1,4 @@
-"""The sections of a report, every sentence computed from the record."""
+"""Sections of a race report, generated from the record."""
 
 import shlex
 from collections import Counter
@@ -12,25 +12,25 @@ from ._page import Record, code, count, factor, ranked, setting, value
 
 
 def answer(record: Record) -> str:
-    """What to take, the line to paste, and what is open."""
+    """Return the recommendation, the constructor line to paste, and the inconclusive comparisons."""
     verdict, cost = record["verdict"], record["cost"]
     line = record["best"]["code"]
-    # The line has a place of its own below.
+    # The constructor line is shown separately below.
     first, *rest = verdict["text"].replace(f": {line}", ".").split("\n")
     sentences = [f"<p>{escape(sentence)}</p>" for sentence in rest]
     saw = "trained" if cost["examples"] is None else f"saw {cost['examples']:,} examples"
     spent = f"{cost['trials']:,} networks {saw} in {cost['seconds']:,.0f} s."
     return f"""<div class="answer"><p class="first">{escape(first)}</p>{"".join(sentences[:1])}{code(line)}
-{"".join(sentences[1:])}{doubt(record)}
+{"".join(sentences[1:])}{comparisons(record)}
 <p class="note">{escape(verdict["protocol"])}. {spent}</p></div>"""
 
 
-def doubt(record: Record) -> str:
-    """How many pairs have which word, and how many more seeds would settle what is open."""
+def comparisons(record: Record) -> str:
+    """Count the comparisons by verdict, and estimate the seeds that inconclusive ones would need."""
     pairs, chosen = record["verdict"]["pairs"], record["verdict"]["take"]
     counts = Counter(pair["words"] for pair in pairs)
-    said = {"wins": "won", "slightly ahead": "slightly ahead", "ties": "tied", "not settled": "not settled"}
-    each = ", ".join(f"{counts[word]} {said[word]}" for word in said if counts[word])
+    verbs = {"wins": "won", "slightly ahead": "slightly ahead", "ties": "tied", "not settled": "not settled"}
+    each = ", ".join(f"{counts[word]} {verbs[word]}" for word in verbs if counts[word])
     text = [f"Of {len(pairs)} pairs: {each}."] if len(counts) > 1 else []
     needs = {p["b"] if p["a"] == chosen else p["a"]: p for p in pairs if chosen in (p["a"], p["b"])}
     open_ = {name: pair["more_seeds"] for name, pair in needs.items() if pair["words"] == "not settled"}
@@ -42,7 +42,7 @@ def doubt(record: Record) -> str:
 
 
 def notices(record: Record) -> str:
-    """What a reader must know before trusting a number; nothing when there is nothing."""
+    """Return warnings about the validity of the results; empty if there are none."""
     entries, seeds = record["entries"], record["budget"]["seeds"]
     lines = []
     edge = [f"{escape(e['name'])} ({', '.join(e['tuning']['edges'])})" for e in entries if e["tuning"]["at_edge"]]
@@ -67,7 +67,7 @@ def notices(record: Record) -> str:
 
 
 def settings(record: Record) -> str:
-    """The table of what each entry was raced with."""
+    """Return the table of tuned settings, one row per entry."""
     metric = escape(record["plan"]["metric"]["name"])
     head: tuple[str, ...] = (
         "entry",
@@ -92,7 +92,7 @@ def settings(record: Record) -> str:
 def _setting(record: Record, entry: Record, columns: int) -> str:
     rates = [run["lr"] for run in record["tried"][entry["name"]]]
     edge = ' <span class="flag">edge</span>' if entry["tuning"]["at_edge"] else ""
-    lost = entry["tuning"]["diverged"], entry["final"]["diverged"]
+    diverged = entry["tuning"]["diverged"], entry["final"]["diverged"]
     cells: list[Any] = [
         f"<b>{escape(entry['name'])}</b>",
         escape(entry["optimizer"]),
@@ -101,7 +101,7 @@ def _setting(record: Record, entry: Record, columns: int) -> str:
         f"{min(rates):g} to {max(rates):g}",
         factor(entry["window"]),
         entry["tuning"]["trials"],
-        f"{lost[0]}, {lost[1]}",
+        f"{diverged[0]}, {diverged[1]}",
         "-" if record["plan"]["loop"] else _size(entry["batch_size"]),
         count(entry["updates"]),
         entry["memory"],
@@ -112,7 +112,7 @@ def _setting(record: Record, entry: Record, columns: int) -> str:
 
 
 def protocol(record: Record) -> str:
-    """What was the same for all, what was tuned, how the words are defined, and how far the result reaches."""
+    """Describe the protocol: shared conditions, tuned values, definitions of the verdicts, and scope."""
     plan, metric, count = record["plan"], record["plan"]["metric"], len(record["verdict"]["pairs"])
     falls = {
         "cosine": "It rises over the first steps and then falls to zero along a cosine.",
@@ -134,8 +134,8 @@ def protocol(record: Record) -> str:
         "Judged": f"{escape(metric['name']).capitalize()} after the last step; {better} is better. "
         f"Final seeds were seen by no tuning. {'' if plan['loop'] else 'Test examples were read once, at the end. '}"
         f"A run that diverged scores {value(record, plan['trivial'])}.",
-        "The words": f"{_compared(plan, count)} by their differences seed by seed. {_crossed(plan)}The chance that any "
-        f"“wins” or “slightly ahead” in this whole race is false is held to 5 %{_looks(record)}. "
+        "The words": f"{_pairs(plan, count)} by their differences seed by seed. {_sampling(plan)}The chance that any "
+        f"“wins” or “slightly ahead” in this whole race is false is held to 5 %{_interim_analyses(record)}. "
         f"The margin is {margin}. <b>Wins</b>: "
         "the interval of the difference excludes zero, and the difference exceeds the margin. <b>Slightly ahead</b>: "
         "the interval excludes zero, and the difference is within the margin. <b>Ties</b>: the interval lies wholly "
@@ -148,14 +148,14 @@ def protocol(record: Record) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in facts.items())}</dl>"
 
 
-def _compared(plan: Record, count: int) -> str:
+def _pairs(plan: Record, count: int) -> str:
     if plan["baseline"] is None:
         return f"All {count} pairs are compared at once,"
     how = "at once" if count > 1 else "alone"
     return f"The others are compared with {escape(plan['baseline'])}, and not with each other, {how},"
 
 
-def _crossed(plan: Record) -> str:
+def _sampling(plan: Record) -> str:
     if not plan["crossed"]:
         return ""
     return (
@@ -164,8 +164,8 @@ def _crossed(plan: Record) -> str:
     )
 
 
-def _looks(record: Record) -> str:
-    """How often the race was looked at, if more than once."""
+def _interim_analyses(record: Record) -> str:
+    """Describe the interim analyses if there was more than one."""
     seeds = [str(seeds) for seeds, _ in record["verdict"]["looks"]]
     if len(seeds) == 1:
         return ""
@@ -189,7 +189,7 @@ def _tuned(plan: Record) -> str:
 
 
 def _tuning(record: Record) -> str:
-    """What the trials were spent on, and what chose the rate."""
+    """Describe the tuning trials and the criterion that selected the learning rate."""
     tried = record["tried"].values()
     counts = sorted({sum(run["first"] for run in runs) for runs in tried})
     what = "rates" if record["plan"]["tune"] == ["lr"] else "points"
@@ -207,16 +207,16 @@ def _size(batch: int) -> str:
 
 
 def again(record: Record, folder: str | None) -> str:
-    """The winner with its schedule, the command that repeats the race, and the versions."""
+    """Return the best optimizer with its schedule, the command that reproduces the race, and the versions."""
     best, plan = record["best"], record["plan"]
     steps = next(entry["updates"] for entry in record["entries"] if entry["name"] == best["name"])
     schedule = best["schedule"]
-    how = "The rate was tuned under this schedule: take both, or tune again."
+    advice = "The rate was tuned under this schedule: take both, or tune again."
     if plan["loop"]:
-        how = "The rate was tuned in a training loop of your own, which has no schedule but what it does itself."
-        use = best["code"].replace("(params", "(model.parameters()", 1)
+        advice = "The rate was tuned in a training loop of your own, which has no schedule but what it does itself."
+        usage = best["code"].replace("(params", "(model.parameters()", 1)
     else:
-        use = f"""import gradprix
+        usage = f"""import gradprix
 from torch.optim.lr_scheduler import LambdaLR
 
 optimizer = {best["code"].replace("(params", "(model.parameters()", 1)}
@@ -225,19 +225,19 @@ scheduler = LambdaLR(optimizer, gradprix.schedule("{schedule}", steps))
 # in the loop, after each backward pass
 optimizer.step()
 scheduler.step()"""
-    kept = f" The race is kept in <code>{escape(folder)}</code>." if folder else ""
+    location = f" The race is kept in <code>{escape(folder)}</code>." if folder else ""
     versions = ", ".join(f"{escape(name)} {escape(str(number))}" for name, number in record["versions"].items())
     key = f" Plan <code>{escape(str(record['key']))}</code>." if "key" in record else ""
     return f"""<h3>The optimizer with its schedule</h3>
-<p>{how}</p>{code(use)}
+<p>{advice}</p>{code(usage)}
 <h3>The same race</h3>
-<p>Where <code>{escape(plan["task"])}</code> is a task of your own, name it the way you named it then.{kept}</p>
+<p>Where <code>{escape(plan["task"])}</code> is a task of your own, name it the way you named it then.{location}</p>
 {code(command(record))}
 <p class="note">{versions}.{key} Task <code>{escape(plan["fingerprint"][:16])}</code>.</p>"""
 
 
 def command(record: Record) -> str:
-    """The command line that runs this race."""
+    """Return the command line that reproduces this race."""
     plan = record["plan"]
     words = ["gradprix", "race", plan["task"], "--optimizers", ",".join(entry["name"] for entry in plan["entries"])]
     budget = ["trials", "seeds", "seed"] + ["epochs", "batch_size", "schedule"] * (not plan["loop"])
@@ -250,6 +250,6 @@ def command(record: Record) -> str:
     for name in budget:
         words += [f"--{name.replace('_', '-')}", str(plan[name])]
     words += ["--compile"] * plan["compiled"]
-    if not plan["metric"]["relative"]:  # the option is in the metric's units
+    if not plan["metric"]["relative"]:  # the option takes an absolute margin, in the metric's units
         words += ["--margin", f"{plan['metric']['margin']:g}"]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""What a suite says, as sentences, a table and two figures: pure functions from its summary."""
+"""Results of a suite as a table and two figures: pure functions of its summary."""
 
 from collections.abc import Mapping
 from html import escape
@@ -13,13 +13,13 @@ from .style import COLOURS, DASHES, INK, finish
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
-"""Margins behind the best beyond which a profile is not drawn."""
+"""Right end of the profile and of the colour scale, in margins behind the best."""
 BANDS = 2
-"""Entries with bands: the best few; more hide each other."""
+"""Number of best entries whose bands are drawn; more would overlap."""
 
 
 def regrets(summary: Summary) -> go.Figure:
-    """How far behind the best of each task: a row an entry, a column a task, by number as well as by fill."""
+    """Plot the regret of each entry (row) on each task (column), as number and fill."""
     entries, names = summary["entries"], list(summary["tasks"])
     values = [[summary["tasks"][name]["regrets"][entry] for name in names] for entry in entries]
     text = [
@@ -52,22 +52,22 @@ def regrets(summary: Summary) -> go.Figure:
 
 
 def profile(summary: Summary) -> go.Figure:
-    """The share of tasks on which an entry is at most so many margins behind the best, with bands for the best few."""
+    """Plot performance profiles: share of tasks within a given number of margins of the best, with bands."""
     fig, margins = go.Figure(), summary["profile"]["margins"]
     shown = [x for x in margins if x <= SHOWN]
     for i, entry in enumerate(summary["entries"]):
-        found = summary["profile"]["entries"][entry]
+        curve = summary["profile"]["entries"][entry]
         colour, group = COLOURS[i % len(COLOURS)], {"legendgroup": entry}
         if i < BANDS:
             red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
             clear = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
-            fig.add_scatter(x=shown, y=[100 * y for y in found["high"][: len(shown)]], **clear, **group)
-            low = [100 * y for y in found["low"][: len(shown)]]
+            fig.add_scatter(x=shown, y=[100 * y for y in curve["high"][: len(shown)]], **clear, **group)
+            low = [100 * y for y in curve["low"][: len(shown)]]
             fill = f"rgba({red},{green},{blue},0.12)"
             fig.add_scatter(x=shown, y=low, fill="tonexty", fillcolor=fill, **clear, **group)
         fig.add_scatter(
             x=shown,
-            y=[100 * y for y in found["share"][: len(shown)]],
+            y=[100 * y for y in curve["share"][: len(shown)]],
             mode="lines",
             name=escape(entry),
             line={"color": colour, "dash": DASHES[i // len(COLOURS) % len(DASHES)], "width": 2, "shape": "hv"},
@@ -80,7 +80,7 @@ def profile(summary: Summary) -> go.Figure:
 
 
 def table(summary: Summary) -> str:
-    """A row a task: how it was judged, who leads, what to take."""
+    """Return the table of tasks: metric, leaders and recommendation."""
     rows = []
     for name, task in summary["tasks"].items():
         metric = task["metric"]

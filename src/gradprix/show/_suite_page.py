@@ -1,4 +1,4 @@
-"""The page of a suite: what races on several tasks say together, with a link to the report of each."""
+"""Page of a suite: combined results over tasks, with links to the report of each race."""
 
 from html import escape
 
@@ -14,10 +14,10 @@ SECTIONS = {"tasks": "Tasks", "regrets": "Behind the best", "profile": "One choi
 
 
 def suite_page(summary: Summary) -> str:
-    """The whole page as HTML.
+    """Return the complete page as HTML.
 
     Args:
-        summary: of a suite; the page is to lie beside the folders of its races.
+        summary: summary of a suite. Links assume that the page is saved beside the folders of the races.
     """
     first, *rest = summary["text"]
     number = len(summary["tasks"])

@@ -1,4 +1,4 @@
-"""How the networks of a race were tuned and trained, as figures: each a pure function from its record."""
+"""Figures of tuning and training: pure functions of a race record."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import _page
-from ._loss_axes import Losses, late
+from ._loss_axes import LossAxis, late
 from ._page import Record, ranked, scale
 from .style import CLEAR, GRID, finish, padded, plain, powers, styles
 
 FEW = 4
-"""Up to so many bands can be seen at once."""
+"""Maximum number of entries for which all quantile bands are shown initially."""
 
 
 def sensitivity(record: Record) -> go.Figure:
-    """Validation loss against learning rate, a panel an entry, all panels equally many decades wide."""
+    """Plot validation loss against learning rate, one panel per entry, all spanning the same number of decades."""
     entries, looks = ranked(record), styles(record)
     columns = min(4, len(entries))
     rows = -(-len(entries) // columns)
@@ -32,12 +32,12 @@ def sensitivity(record: Record) -> go.Figure:
         horizontal_spacing=0.025,
         vertical_spacing=min(0.2, 0.3 / rows),
     )
-    axis = Losses.of(record)
+    axis = LossAxis.from_record(record)
     spans = {name: _decades([run["lr"] for run in runs]) for name, runs in record["tried"].items()}
     width = max(end - start for start, end in spans.values()) + 0.3
     for number, entry in enumerate(entries):
         place = {"row": number // columns + 1, "col": number % columns + 1}
-        _tried(fig, record, entry, looks[entry["name"]], axis, place)
+        _draw_tuning(fig, record, entry, looks[entry["name"]], axis, place)
         middle = sum(spans[entry["name"]]) / 2
         fig.update_xaxes(range=[middle - width / 2, middle + width / 2], **place)
     edges = [edge for span in spans.values() for edge in span]
@@ -46,30 +46,37 @@ def sensitivity(record: Record) -> go.Figure:
     return finish(fig, 70 + 185 * rows, showlegend=False)
 
 
-def _tried(fig: go.Figure, record: Record, entry: Record, look: Record, axis: Losses, place: dict[str, int]) -> None:
-    """One entry's tuning runs: a line through the first seed's, faint dots for the rest, crosses for diverged ones."""
+def _draw_tuning(
+    fig: go.Figure, record: Record, entry: Record, look: Record, axis: LossAxis, place: dict[str, int]
+) -> None:
+    """Draw an entry's tuning runs: a line for the first seed, faint dots for further seeds, crosses if diverged."""
     runs = record["tried"][entry["name"]]
-    kept = [run for run in runs if run["diverged"] is None]
-    first = sorted((run for run in kept if run["first"]), key=lambda run: run["lr"])
-    lost = sorted({run["lr"] for run in runs if run["diverged"] is not None})
+    converged = [run for run in runs if run["diverged"] is None]
+    first = sorted((run for run in converged if run["first"]), key=lambda run: run["lr"])
+    diverged = sorted({run["lr"] for run in runs if run["diverged"] is not None})
     chosen = [run for run in first if run["lr"] == entry["tuned"]["lr"]]
     hover = f"{escape(entry['name'])} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
 
-    def add(runs: Sequence[Record], **how: Any) -> None:
-        x, y = [run["lr"] for run in runs], [axis.shown(run["loss"]) for run in runs]
-        fig.add_scatter(x=x, y=y, **{"mode": "markers", "hovertemplate": hover, **how}, **place)
+    def add(runs: Sequence[Record], **style: Any) -> None:
+        x, y = [run["lr"] for run in runs], [axis.position(run["loss"]) for run in runs]
+        fig.add_scatter(x=x, y=y, **{"mode": "markers", "hovertemplate": hover, **style}, **place)
 
     add(first, mode="lines+markers", line={"color": look["color"], "width": 2}, marker={"size": 5})
-    add([run for run in kept if not run["first"]], marker={"color": look["color"], "size": 6, "opacity": 0.4})
+    add([run for run in converged if not run["first"]], marker={"color": look["color"], "size": 6, "opacity": 0.4})
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
     add(chosen, marker=ring, name="tuned")
     cross = {"symbol": "x", "size": 8, "color": look["color"]}
-    gone = f"{escape(entry['name'])} at %{{x:~g}}: diverged<extra></extra>"
-    add([{"lr": lr, "loss": math.inf} for lr in lost], marker=cross, name="diverged", hovertemplate=gone)
+    text = f"{escape(entry['name'])} at %{{x:~g}}: diverged<extra></extra>"
+    add(
+        [{"lr": lr, "loss": math.inf} for lr in diverged],
+        marker=cross,
+        name="diverged",
+        hovertemplate=text,
+    )
 
 
 def points(record: Record) -> go.Figure:
-    """Validation loss against each value that was tuned: a row an entry, a column a value."""
+    """Plot validation loss against each tuned hyperparameter: one row per entry, one column per hyperparameter."""
     entries, looks, names = ranked(record), styles(record), record["plan"]["tune"]
     fig = make_subplots(
         len(entries),
@@ -78,10 +85,10 @@ def points(record: Record) -> go.Figure:
         horizontal_spacing=0.03,
         vertical_spacing=0.25 / max(2, len(entries)),
     )
-    axis = Losses.of(record)
+    axis = LossAxis.from_record(record)
     for row, entry in enumerate(entries, start=1):
         for column, name in enumerate(names, start=1):
-            _against(fig, record, entry, name, looks[entry["name"]], axis, {"row": row, "col": column})
+            _draw_hyperparameter(fig, record, entry, name, looks[entry["name"]], axis, {"row": row, "col": column})
     for column, name in enumerate(names, start=1):
         fig.update_xaxes(title=escape(name), row=len(entries), col=column)
         _axis(fig, [run[name] for runs in record["tried"].values() for run in runs if name in run], column)
@@ -91,16 +98,16 @@ def points(record: Record) -> go.Figure:
     return finish(fig, 110 + 150 * len(entries), showlegend=False)
 
 
-def _against(
-    fig: go.Figure, record: Record, entry: Record, name: str, look: Record, axis: Losses, place: dict[str, int]
+def _draw_hyperparameter(
+    fig: go.Figure, record: Record, entry: Record, name: str, look: Record, axis: LossAxis, place: dict[str, int]
 ) -> None:
-    """One entry's runs on the first tuning seed against one value; crosses at the top for diverged ones."""
+    """Draw an entry's runs on the first tuning seed against one hyperparameter, with crosses for diverged runs."""
     runs = [run for run in record["tried"][entry["name"]] if run["first"] and name in run]
-    for kept, symbol in ((True, look["symbol"]), (False, "x")):
-        shown = [run for run in runs if (run["diverged"] is None) is kept]
+    for finite, symbol in ((True, look["symbol"]), (False, "x")):
+        selected = [run for run in runs if (run["diverged"] is None) is finite]
         fig.add_scatter(
-            x=[run[name] for run in shown],
-            y=[axis.shown(run["loss"] if kept else math.inf) for run in shown],
+            x=[run[name] for run in selected],
+            y=[axis.position(run["loss"] if finite else math.inf) for run in selected],
             mode="markers",
             marker={"color": look["color"], "symbol": symbol, "size": 7},
             hovertemplate=f"{escape(entry['name'])} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
@@ -108,12 +115,12 @@ def _against(
         )
     chosen = [run for run in runs if all(run[key] == value for key, value in entry["tuned"].items())]
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
-    x, y = [run[name] for run in chosen], [axis.shown(run["loss"]) for run in chosen]
+    x, y = [run[name] for run in chosen], [axis.position(run["loss"]) for run in chosen]
     fig.add_scatter(x=x, y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
 
 
 def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:
-    """One axis for a column: in the logarithm where values span decades, by name where they are names."""
+    """Set the x axis of a column: logarithmic if values span decades, categorical if they are strings."""
     if any(isinstance(value, str) for value in values):
         fig.update_xaxes(type="category", categoryorder="array", categoryarray=sorted(set(values)), col=column)
     elif min(values) > 0 and max(values) > 20 * min(values):
@@ -129,37 +136,46 @@ def _decades(rates: Sequence[float]) -> tuple[float, float]:
 
 
 def curves(record: Record) -> go.Figure:
-    """Validation loss and metric against examples seen: the median over the final seeds, and 10 to 90 % of them.
+    """Plot validation loss and metric against examples seen: median and 10–90 % band over the final seeds.
 
-    A loop of one's own has no loss but its score.
+    A custom training loop reports a score only, so it has no loss panel.
     """
     metric, looks, loop = record["plan"]["metric"], styles(record), record["plan"]["loop"]
     titles = ["validation loss"] * (not loop) + [f"validation {escape(metric['name'].removeprefix('test '))}"]
     fig = make_subplots(len(titles), 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.08)
-    seen: list[list[float]] = [[] for _ in titles]
+    ranges: list[list[float]] = [[] for _ in titles]
     for entry in ranked(record):
         curve = record["curves"][entry["name"]]
         losses, values = (np.array(curve[key], float) for key in ("valid_loss", "valid_metric"))
         losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record["plan"]["trivial"]
         for row, table in enumerate([losses] * (not loop) + [scale(record) * values], start=1):
-            seen[row - 1] += _band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
+            ranges[row - 1] += _draw_band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
     if not loop:
-        fig.update_yaxes(**late(seen[0]), row=1)
-    fig.update_yaxes(range=padded(seen[-1]), ticksuffix=" %" if metric["percent"] else "", row=len(titles))
+        fig.update_yaxes(**late(ranges[0]), row=1)
+    fig.update_yaxes(range=padded(ranges[-1]), ticksuffix=" %" if metric["percent"] else "", row=len(titles))
     fig.update_xaxes(rangemode="tozero", exponentformat="none", separatethousands=True)
     fig.update_xaxes(title="epochs" if loop else "training examples seen", row=len(titles))
-    _switch(fig, record)
+    _add_band_buttons(fig, record)
     return finish(
         fig, 800 if len(titles) > 1 else 480, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0}
     )
 
 
-def _band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look: Record, row: int) -> list[float]:
-    """Draw one entry's median and band in one panel, of values `[seeds, epochs]`; return what the panel must show.
+def _draw_band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look: Record, row: int) -> list[float]:
+    """Draw an entry's median and quantile band, and return the values that the y axis must include.
 
-    That is the last three quarters: the first steps would leave no room for differences that matter.
+    The axis covers the last three quarters of training: with the first steps included, later differences would be
+    too small to see.
+
+    Args:
+        fig: figure to draw into.
+        entry: entry of the record.
+        examples: training examples seen, `[epochs]`.
+        table: validation values, `[seeds, epochs]`.
+        look: colour and dash.
+        row: row of the panel.
     """
-    with np.errstate(invalid="ignore"):  # between a finite and an infinite loss there is no quantile: a gap
+    with np.errstate(invalid="ignore"):  # quantiles between finite and infinite losses are NaN: a gap
         low, middle, high = np.quantile(table, (0.1, 0.5, 0.9), axis=0)
     group = {"legendgroup": entry["name"], "row": row, "col": 1}
     clear = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
@@ -178,46 +194,46 @@ def _band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look
     return [*middle[len(examples) // 4 :].tolist(), float(low[-1]), float(high[-1])]
 
 
-def _switch(fig: go.Figure, record: Record) -> None:
-    """Buttons for the bands: of the entry to take, of all, of none. Many bands at once hide each other."""
+def _add_band_buttons(fig: go.Figure, record: Record) -> None:
+    """Add buttons that show the band of the recommended entry, all bands, or none; many bands overlap."""
     looks, chosen, few = styles(record), record["verdict"]["take"], len(record["entries"]) <= FEW
     places = [i for i, trace in enumerate(fig.data) if trace.name == "10 %"]
     names = [fig.data[i].legendgroup for i in places]
     hues = [[int(looks[name]["color"][i : i + 2], 16) for i in (1, 3, 5)] for name in names]
-    every = [f"rgba({red},{green},{blue},0.15)" for red, green, blue in hues]
-    one = [fill if name == chosen else CLEAR for name, fill in zip(names, every, strict=True)]
-    choices = {f"band of {escape(chosen)}": one, "all bands": every, "no bands": [CLEAR] * len(places)}
-    for place, fill in zip(places, every if few else one, strict=True):
+    all_fills = [f"rgba({red},{green},{blue},0.15)" for red, green, blue in hues]
+    chosen_fills = [fill if name == chosen else CLEAR for name, fill in zip(names, all_fills, strict=True)]
+    choices = {f"band of {escape(chosen)}": chosen_fills, "all bands": all_fills, "no bands": [CLEAR] * len(places)}
+    for place, fill in zip(places, all_fills if few else chosen_fills, strict=True):
         fig.data[place].fillcolor = fill
     buttons = [
         {"label": label, "method": "restyle", "args": [{"fillcolor": fills}, places]}
         for label, fills in choices.items()
     ]
-    how = {"type": "buttons", "direction": "right", "showactive": True, "active": 1 if few else 0}
+    menu = {"type": "buttons", "direction": "right", "showactive": True, "active": 1 if few else 0}
     look = {"bgcolor": CLEAR, "bordercolor": GRID, "borderwidth": 1, "font": {"size": 12}, "pad": {"t": 0, "b": 0}}
     fig.update_layout(
-        updatemenus=[{**how, **look, "buttons": buttons, "x": 0, "xanchor": "left", "y": -0.1, "yanchor": "top"}]
+        updatemenus=[{**menu, **look, "buttons": buttons, "x": 0, "xanchor": "left", "y": -0.1, "yanchor": "top"}]
     )
 
 
 def read_sensitivity(record: Record) -> str:
-    """What the panels show, and what the numbers above them are."""
-    axis = Losses.of(record)
-    reseeded = any(not run["first"] for runs in record["tried"].values() for run in runs)
+    """Return the caption of `sensitivity`."""
+    axis = LossAxis.from_record(record)
+    replicated = any(not run["first"] for runs in record["tried"].values() for run in runs)
     return (
         f"{axis.name.capitalize()} at the end of each tuning run, against its learning rate. "
         "Above each panel: the tuned rate, and the factor between the largest and the smallest near-best rate. "
         f"The grey zone is near-best: {axis.describe()}. "
         "The wider a curve's stretch in it, the less the rate matters. The ring is the tuned rate; × at the edge is a "
         "run that diverged. "
-        + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if reseeded else "")
+        + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if replicated else "")
         + "All panels are equally many decades wide."
     )
 
 
 def read_points(record: Record) -> str:
-    """What the panels show, where several values were tuned."""
-    axis = Losses.of(record)
+    """Return the caption of `points`."""
+    axis = LossAxis.from_record(record)
     return (
         f"{axis.name.capitalize()} at the end of each tuning run on the first tuning seed, against each value that was "
         "tuned, the others varying too. The ring is the tuned point; × at the edge is a run that diverged; a panel is "
@@ -226,7 +242,7 @@ def read_points(record: Record) -> str:
 
 
 def read_curves(record: Record) -> str:
-    """What lines and bands are."""
+    """Return the caption of `curves`."""
     return (
         f"Lines: the median over the {record['budget']['seeds']} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
         "of them. Click a name to hide or show it, double-click to see it alone. The axes fit the last three quarters; "

@@ -1,4 +1,4 @@
-"""Why each entry placed where it did: what was measured, a sentence where it is clear, the moves as a figure."""
+"""Diagnosis section of a report: measurements, supported conclusions, and a figure of the updates."""
 
 from html import escape
 from typing import Any
@@ -19,17 +19,17 @@ COLUMNS = {
     "rare": ("rare classes", "likewise"),
     "diverged": ("diverged", "the share of final runs"),
 }
-"""What each number is called, and how it is read."""
+"""Label and interpretation of each measurement."""
 PANELS = {"rate": "effective rate ‖u‖ / ‖g‖", "ratio": "update to weights ‖u‖ / ‖x‖", "cosine": "cosine of u and −g"}
 
 
 def why(record: Record) -> str:
-    """Table and sentences; nothing when nobody looked."""
+    """Return the table and conclusions of the diagnosis; empty if the race was not explained."""
     if "why" not in record:
         return ""
-    found = record["why"]["entries"]
-    kinds = [kind for kind in COLUMNS if any(r["kind"] == kind for e in found.values() for r in e["reasons"])]
-    rows = "".join(_row(entry["name"], found[entry["name"]]["reasons"], kinds) for entry in ranked(record))
+    entries = record["why"]["entries"]
+    kinds = [kind for kind in COLUMNS if any(r["kind"] == kind for e in entries.values() for r in e["reasons"])]
+    rows = "".join(_row(entry["name"], entries[entry["name"]]["reasons"], kinds) for entry in ranked(record))
     read = "; ".join(f"<b>{COLUMNS[kind][0]}</b>: {COLUMNS[kind][1]}" for kind in kinds)
     text = (
         f"Measured in {record['why']['seconds']:,.0f} s on {record['why']['runs']} final runs of each, trained once "
@@ -38,12 +38,14 @@ def why(record: Record) -> str:
         f"{read}."
     )
     table = _page.table(["entry", *(COLUMNS[kind][0] for kind in kinds)], f"<tbody>{rows}</tbody>")
-    said = [(entry["name"], r) for entry in ranked(record) for r in found[entry["name"]]["reasons"] if r["words"]]
+    clear_reasons = [
+        (entry["name"], r) for entry in ranked(record) for r in entries[entry["name"]]["reasons"] if r["words"]
+    ]
     items = "".join(
         f"<li><b>{escape(name)}</b> {escape(r['words'])} {COLUMNS[r['kind']][0].capitalize()}: {_number(r)}.</li>"
-        for name, r in said
+        for name, r in clear_reasons
     )
-    clear = f"<ul>{items}</ul>" if said else "<p>Nothing of this is clear for any entry.</p>"
+    clear = f"<ul>{items}</ul>" if clear_reasons else "<p>Nothing of this is clear for any entry.</p>"
     return f'{clear}<p class="note">{text}</p>{table}'
 
 
@@ -54,7 +56,7 @@ def _row(name: str, reasons: list[dict[str, Any]], kinds: list[str]) -> str:
 
 
 def _number(reason: dict[str, Any]) -> str:
-    """An estimate with its interval; None is infinite, or not known."""
+    """Format an estimate with its interval; None stands for an infinite or unknown value."""
     if reason["kind"] == "noise" and reason["words"] and reason["high"] is None:
         return f"<b>above {reason['low']:.2g}</b>" if reason["low"] else "<b>no signal found</b>"
     if reason["number"] is None or reason["low"] is None or reason["high"] is None:
@@ -65,14 +67,14 @@ def _number(reason: dict[str, Any]) -> str:
 
 
 def moves(record: Record) -> go.Figure:
-    """Effective rate, update-to-weight ratio and cosine over training, a line an entry."""
-    found, looks = record["why"]["entries"], styles(record)
+    """Plot effective learning rate, update-to-weight ratio and cosine during training, one line per entry."""
+    entries, looks = record["why"]["entries"], styles(record)
     fig = make_subplots(1, 3, subplot_titles=list(PANELS.values()), horizontal_spacing=0.07)
     for entry in ranked(record):
-        name, own = entry["name"], found[entry["name"]]["moves"]
+        name, own = entry["name"], entries[entry["name"]]["moves"]
         line = {"color": looks[name]["color"], "dash": looks[name]["dash"], "width": 1.8}
         if not own["step"]:
-            continue  # every run that was looked into diverged
+            continue  # every examined run diverged
         last = max(own["step"])
         for column, panel in enumerate(PANELS, start=1):
             fig.add_scatter(
@@ -94,7 +96,7 @@ def moves(record: Record) -> go.Figure:
 
 
 def read_moves(record: Record) -> str:
-    """What the three panels show."""
+    """Return the caption of `moves`."""
     return (
         f"Over the course of training, medians of {record['why']['runs']} runs. Left: how long an update is for its "
         "gradient, with the schedule in it. Middle: how long it is for the weights it moves. Right: how straight it "

@@ -1,4 +1,4 @@
-"""One optimizer explained: its equations in words, what was measured of it, and how it goes down a ravine."""
+"""Explanation of one optimizer: equations, measured character, and descent in a ravine."""
 
 from collections.abc import Mapping
 from html import escape
@@ -22,27 +22,27 @@ from ._report import SCRIPTS, figure
 from .style import COLOURS, DASHES, finish, plain, powers
 
 STEPS = 100
-"""Of the descent in the ravine."""
+"""Number of steps of the descent in the ravine."""
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 48
-"""Characters of a sparkline."""
+"""Number of characters of a sparkline."""
 
 
 def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is said of an optimizer: pure numbers and sentences.
+    """Compute the explanation of an optimizer as plain data.
 
     Args:
-        its: the optimizer.
-        given: hyperparameters other than its own.
+        its: optimizer.
+        given: hyperparameters that override its defaults.
     """
     rule, values = its.rule, its.rule.values(**{**its.fixed, **given})
-    found = {"subject": its, "rule": rule, "values": values, "equations": equations(rule, values)}
+    result = {"subject": its, "rule": rule, "values": values, "equations": equations(rule, values)}
     if rule.of_matrices:
-        return {**found, "character": None, "trace": None}
+        return {**result, "character": None, "trace": None}
     ravine, own = LANDSCAPES["ravine"](), {name: value for name, value in values.items() if name != "lr"}
     lr = tuned(rule, ravine, STEPS, given=tuple(sorted(own.items())))
     return {
-        **found,
+        **result,
         "character": character(rule, values),
         "trace": trace(rule, ravine, STEPS, values={**own, "lr": lr}),
         "lr": lr,
@@ -50,7 +50,7 @@ def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
-    """A series as one line of blocks, on a logarithmic scale, whose ends are its smallest and its largest value."""
+    """Format a series as a line of block characters on a logarithmic scale from its minimum to its maximum."""
     index = torch.linspace(0, len(values) - 1, points).round().long().unique()  # type: ignore[no-untyped-call]
     logs = values[index].clamp(min=1e-12).log()
     low, high = float(logs.min()), float(logs.max())
@@ -59,13 +59,13 @@ def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
     return "".join(BARS[round(float((y - low) / (high - low)) * (len(BARS) - 1))] for y in logs)
 
 
-def terminal(found: Mapping[str, Any]) -> RenderableType:
-    """The short form."""
-    its, rule = found["subject"], found["rule"]
+def terminal(explanation: Mapping[str, Any]) -> RenderableType:
+    """Return the explanation as text for a terminal."""
+    its, rule = explanation["subject"], explanation["rule"]
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
-    for equation in found["equations"]:
+    for equation in explanation["equations"]:
         table.add_row(Text(equation.formula, "bold"), equation.sentence)
-    settings = ", ".join(f"{symbol(name)} = {value:g}" for name, value in _set(found).items())
+    settings = ", ".join(f"{symbol(name)} = {value:g}" for name, value in _used(explanation).items())
     parts: list[RenderableType] = [
         Text(f"{its.name}: {its.about}", "bold"),
         Text(f"{rule.relation}  Source: {rule.source}."),
@@ -73,7 +73,7 @@ def terminal(found: Mapping[str, Any]) -> RenderableType:
         table,
         Text(f"with {settings}", "dim"),
     ]
-    if (measured := found["character"]) is not None:
+    if (measured := explanation["character"]) is not None:
         parts += [Text(), Text("What to watch (measured on the rule itself):", "bold")]
         parts += [Text(f"  {sentence}") for sentence in measured.sentences]
         rates = measured.rates
@@ -84,18 +84,18 @@ def terminal(found: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """The stand-alone page as HTML."""
-    its, rule = found["subject"], found["rule"]
+def page(explanation: Mapping[str, Any]) -> str:
+    """Return the explanation as a self-contained HTML page."""
+    its, rule = explanation["subject"], explanation["rule"]
     name = escape(its.name)
     sections = {"equations": "Equations", "watch": "What to watch", "ravine": "In a ravine"}
     body = [
         f"<h1>{name}</h1>",
         f'<div class="answer"><p class="first">{escape(its.about)}</p><p>{escape(rule.relation)}</p></div>',
         f'<p class="about">Source: {escape(rule.source)}.</p>',
-        section("equations", "Equations", _equations(found["equations"]), f"<p>{_settings(found)}</p>"),
+        section("equations", "Equations", _equations(explanation["equations"]), f"<p>{_settings(explanation)}</p>"),
     ]
-    measured, way = found["character"], found["trace"]
+    measured, descent_trace = explanation["character"], explanation["trace"]
     if measured is None:
         sections = {"equations": "Equations"}
     else:
@@ -107,14 +107,14 @@ def page(found: Mapping[str, Any]) -> str:
         body.append(section("watch", "What to watch", f"<ul>{items}</ul>", figure("rates", rates(measured), read, 420)))
         read = (
             f"{STEPS} steps in a ravine thirty times as steep across as along, at the rate that ends lowest there, "
-            f"{found['lr']:g}. Right: the effective rate of each coordinate."
+            f"{explanation['lr']:g}. Right: the effective rate of each coordinate."
         )
-        body.append(section("ravine", "In a ravine", figure("way", descent(way), read, 760)))
+        body.append(section("ravine", "In a ravine", figure("way", descent(descent_trace), read, 760)))
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
 
 
 def rates(measured: Character) -> go.Figure:
-    """The effective rate under a constant gradient, both axes logarithmic."""
+    """Plot the effective learning rate under a constant gradient on logarithmic axes."""
     steps = list(range(1, len(measured.rates) + 1))
     fig = go.Figure(
         go.Scatter(x=steps, y=plain(measured.rates.tolist()), mode="lines", line={"color": COLOURS[0], "width": 2})
@@ -131,15 +131,15 @@ def rates(measured: Character) -> go.Figure:
     return finish(fig, 320, showlegend=False)
 
 
-def descent(way: Trace) -> go.Figure:
-    """The path over the contour, and the effective rate of both coordinates."""
-    ravine, layer = LANDSCAPES["ravine"](), way.x
+def descent(descent_trace: Trace) -> go.Figure:
+    """Plot the trajectory over the contours, and the effective learning rate of both coordinates."""
+    ravine, layer = LANDSCAPES["ravine"](), descent_trace.x
     x, y, z = ravine.grid(81)
     fig = make_subplots(1, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.12)
     fig.add_contour(
         x=x.tolist(),
         y=y.tolist(),
-        z=[plain(row) for row in z.sqrt().tolist()],  # so that lines are as far apart everywhere
+        z=[plain(row) for row in z.sqrt().tolist()],  # equally spaced contour lines
         contours={"coloring": "lines"},
         colorscale=[[0, COLOURS[0]], [1, "rgba(128,128,128,0.35)"]],
         showscale=False,
@@ -163,18 +163,18 @@ def descent(way: Trace) -> go.Figure:
     return finish(fig, 380, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.6})
 
 
-def _equations(found: list[Equation]) -> str:
-    rows = "".join(f"<tr><td><code>{escape(e.formula)}</code></td><td>{escape(e.sentence)}</td></tr>" for e in found)
+def _equations(rules: list[Equation]) -> str:
+    rows = "".join(f"<tr><td><code>{escape(e.formula)}</code></td><td>{escape(e.sentence)}</td></tr>" for e in rules)
     return _page.table(["equation", "what it does"], f"<tbody>{rows}</tbody>", numeric=False)
 
 
-def _settings(found: Mapping[str, Any]) -> str:
-    return "with " + ", ".join(f"{escape(symbol(name))} = {value:g}" for name, value in _set(found).items())
+def _settings(explanation: Mapping[str, Any]) -> str:
+    return "with " + ", ".join(f"{escape(symbol(name))} = {value:g}" for name, value in _used(explanation).items())
 
 
-def _set(found: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that are in the equations."""
-    rule, values = found["rule"], found["values"]
+def _used(explanation: Mapping[str, Any]) -> dict[str, float]:
+    """Return the hyperparameters that occur in the equations."""
+    rule, values = explanation["rule"], explanation["values"]
     tree = whole(rule).fold(values, tuple(rule.kept(values)))
     used = {node.name for assign in tree.assigns for node in walk(assign.value) if isinstance(node, Hyper)}
     return {name: value for name, value in values.items() if name in used}

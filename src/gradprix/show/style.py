@@ -1,4 +1,4 @@
-"""How it looks: the colours of entries, the ticks of axes, and the style sheet of a page."""
+"""Visual style: colours of entries, ticks of axes, and the style sheet of pages."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-# Okabe & Ito's colours without black and yellow, which vanish on a dark or a white page: the colour-blind tell them
-# apart, and a second round of them differs in dash and symbol.
+# Okabe & Ito's colour-blind safe palette without black and yellow, which are invisible on a dark or a white page. When
+# colours repeat, the dash and symbol differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")
@@ -15,7 +15,7 @@ INK, GRID = "#333333", "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
-# Half-transparent fills keep their hue under dark text and under light text.
+# Half-transparent fills work under dark and light text.
 MARKS = {
     "wins": ("▲", "rgba(0,114,178,0.55)"),
     "slightly ahead": ("△", "rgba(0,114,178,0.25)"),
@@ -24,11 +24,11 @@ MARKS = {
     "slightly behind": ("▽", "rgba(213,94,0,0.25)"),
     "loses": ("▼", "rgba(213,94,0,0.55)"),
 }
-"""How each word is marked in the matrix of pairs: a sign, and a fill that only repeats it."""
+"""Sign and fill of each verdict in the matrix of comparisons; the fill repeats the sign."""
 
 
 def styles(record: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Colour, dash and symbol of each entry, the same in every figure."""
+    """Return the colour, dash and symbol of each entry, the same in every figure."""
     return {
         entry["name"]: {
             "color": COLOURS[i % len(COLOURS)],
@@ -40,18 +40,18 @@ def styles(record: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def powers(low: float, high: float) -> dict[str, list[Any]]:
-    """Ticks of a logarithmic axis at the powers of ten from 10**low to 10**high."""
+    """Return ticks of a logarithmic axis at the powers of ten from 10**low to 10**high."""
     exponents = range(math.floor(low), math.ceil(high) + 1)
-    return {"tickvals": [10.0**n for n in exponents], "ticktext": [_power(n) for n in exponents]}
+    return {"tickvals": [10.0**n for n in exponents], "ticktext": [_format_power(n) for n in exponents]}
 
 
-def _power(exponent: int) -> str:
-    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{10.0**exponent:g}" if -2 <= exponent <= 2 else f"10{raised}"
+def _format_power(exponent: int) -> str:
+    superscript = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{10.0**exponent:g}" if -2 <= exponent <= 2 else f"10{superscript}"
 
 
 def ticks(low: float, high: float) -> dict[str, list[Any]]:
-    """Ticks of a logarithmic axis from 10**low to 10**high, between the powers too where those are few."""
+    """Return ticks of a logarithmic axis from 10**low to 10**high, with intermediate ticks on short axes."""
     if high - low > 2:
         return powers(low, high)
     steps = (1, 2, 5) if high - low > 0.7 else (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8)
@@ -60,14 +60,14 @@ def ticks(low: float, high: float) -> dict[str, list[Any]]:
 
 
 def padded(values: Sequence[float]) -> list[float]:
-    """A range that holds all values that are finite, and a little more."""
-    kept = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    pad = 0.06 * (max(kept) - min(kept)) or 0.5
-    return [min(kept) - pad, max(kept) + pad]
+    """Return a range that includes all finite values, with padding."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    pad = 0.06 * (max(finite) - min(finite)) or 0.5
+    return [min(finite) - pad, max(finite) + pad]
 
 
 def plain(values: Iterable[float]) -> list[float | None]:
-    """Numbers for a page: six digits, which keep it small, and a gap for what is not finite."""
+    """Round values to six significant digits, to keep pages small; non-finite values become None, a gap."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
@@ -144,7 +144,7 @@ td.code-line { color: var(--soft); padding-top: 0; font-size: .8rem; }
 
 
 def finish(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """What all figures have in common: no ground of their own, grey grids, type that fits the page."""
+    """Apply the common layout: transparent background, grey grid, and the fonts of the page."""
     fig.update_layout(
         template="none",
         height=height,

@@ -1,4 +1,4 @@
-"""A race and its plan as text for a terminal."""
+"""Terminal output of plans, results and tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ from ._evidence import evidence, first_choices
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that wraps nothing when its output is not a terminal, so that lines can be pasted and searched."""
+    """Return a console, wide enough not to wrap lines when the output is redirected."""
     file = None if stderr else results()
-    found = Console(highlight=False, stderr=stderr, file=file)
-    return found if found.is_terminal else Console(highlight=False, stderr=stderr, file=file, width=200)
+    terminal = Console(highlight=False, stderr=stderr, file=file)
+    return terminal if terminal.is_terminal else Console(highlight=False, stderr=stderr, file=file, width=200)
 
 
 def answer(result: Result) -> RenderableType:
-    """The first screen: the answer, what is open, what it cost, where the report is; then the table."""
+    """Return the summary of a race: answer, cost, report path, and table of results."""
     record = result.record
     where = f"  Report: {result.folder / REPORT}" if result.folder else ""
     last = f"{record['verdict']['protocol']}, {record['cost']['seconds']:.0f} s.{where}"
@@ -36,7 +36,7 @@ def answer(result: Result) -> RenderableType:
 
 
 def standings(record: dict[str, Any]) -> Table:
-    """One line an entry, best mean first."""
+    """Return the table of results, one row per entry, best mean first."""
     metric = record["plan"]["metric"]
     tuned = "learning rate" if record["plan"]["tune"] == ["lr"] else "tuned"
     table = _table("", metric["name"], "95 %", tuned, "near-best rates", "updates", right=(1, 2, 3, 4, 5))
@@ -55,87 +55,98 @@ def standings(record: dict[str, Any]) -> Table:
 
 
 def notes(record: dict[str, Any]) -> list[Text]:
-    """What a reader of the table must know besides."""
+    """Return the notes below the table of results."""
     lines = ["In bold: the leading group. Near-best rates: how far the learning rate may be off and still come close."]
     edge = [f"{e['name']} ({', '.join(e['tuning']['edges'])})" for e in record["entries"] if e["tuning"]["at_edge"]]
     if edge:
         lines.append(f"Best at the end of what was tried, so perhaps not tuned out: {', '.join(edge)}.")
     if not record["plan"]["tested"]:
         lines.append("The score is the one that was tuned by: it flatters. Yield a “test” score for one that does not.")
-    lost = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
+    diverged = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
     lines += untrained(record.get("failed", ()))
-    for name, count in lost.items():
+    for name, count in diverged.items():
         lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
-    if (form := record["plan"]["form"]).startswith("one at a time") or "; " in form:  # of a device
+    if (form := record["plan"]["form"]).startswith("one at a time") or "; " in form:  # the form names a device
         lines.append(f"The networks were trained {form}.")
     return [Text(line) for line in lines]
 
 
 def reasons(record: dict[str, Any]) -> list[Text]:
-    """What is clear of why each placed where it did, if somebody looked."""
+    """Return the diagnosis of each entry, empty if the race was not explained."""
     if "why" not in record:
         return []
-    found = record["why"]["entries"]
-    said = [f"  {name}: {r['words']}" for name, entry in found.items() for r in entry["reasons"] if r["words"]]
+    entries = record["why"]["entries"]
+    lines = [f"  {name}: {r['words']}" for name, entry in entries.items() for r in entry["reasons"] if r["words"]]
     head = f"Why, from {record['why']['runs']} final runs of each that were looked into:"
-    return [Text(), Text(head), *map(Text, said or ["  nothing of it is clear; the report has the numbers."])]
+    return [Text(), Text(head), *map(Text, lines or ["  nothing of it is clear; the report has the numbers."])]
 
 
 def value(metric: dict[str, Any], number: float) -> str:
-    """A number in the metric's form."""
+    """Format a value of the metric."""
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
-def plan(made: Plan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
-    """What a race will do, before it does it, and about how long that takes and where, if that was measured."""
-    described, metric = made.describe(), made.task.metric
+def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
+    """Summarize a plan before it runs.
+
+    Args:
+        race_plan: plan of a race.
+        seconds: measured estimate of the duration, if any.
+        where: description of the machine.
+        at_least: the estimate is a lower bound.
+    """
+    described, metric = race_plan.describe(), race_plan.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
     for entry in described["entries"]:
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
         batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
-        tuned = ", ".join(searched(name, axis) for name, axis in entry["space"].items())
+        tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
         row = (entry["name"], entry["optimizer"], fixed, tuned, batch, _page.count(entry["updates"]))
         table.add_row(*map(Text, row))
-    told = f"{made.smallest_difference:.1f} standard deviations of a paired difference"
-    if made.task.noise:
-        told = f"about {value(vars(metric), made.smallest_difference * made.task.noise)} ({told})"
+    smallest = f"{race_plan.smallest_difference:.1f} standard deviations of a paired difference"
+    if race_plan.task.noise:
+        smallest = f"about {value(vars(metric), race_plan.smallest_difference * race_plan.task.noise)} ({smallest})"
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else value(vars(metric), metric.margin)
     lines = [
-        f"{made.task.name}: {made.task.about}",
-        f"Every run: {_run(made)}.",
-        f"Every optimizer: {made.trials} tuning trials ({tuned_in_words(made)}), then {made.seeds} fresh seeds, "
-        "the same for all.",
-        f"In all {made.runs:,} networks"
-        + ("." if made.examples is None else f", {made.runs * made.examples / 1e6:.1f} million examples."),
-        f"Smallest difference it can tell four times in five: {told}. Differences below {margin} do not matter here.",
+        f"{race_plan.task.name}: {race_plan.task.about}",
+        f"Every run: {_describe_run(race_plan)}.",
+        f"Every optimizer: {race_plan.trials} tuning trials ({tuned_in_words(race_plan)}), "
+        f"then {race_plan.seeds} fresh seeds, the same for all.",
+        f"In all {race_plan.runs:,} networks"
+        + (
+            "."
+            if race_plan.examples is None
+            else f", {race_plan.runs * race_plan.examples / 1e6:.1f} million examples."
+        ),
+        f"Smallest difference it can tell four times in five: {smallest}. Differences below {margin} do not matter here.",
     ]
-    if made.left_out:
-        lines.append(f"To fit the time it does without {listed(made.left_out)}.")
+    if race_plan.left_out:
+        lines.append(f"To fit the time it does without {listed(race_plan.left_out)}.")
     if seconds is not None:
-        lines.append(f"Takes {'more than' if at_least else 'about'} {_long(seconds)} on {where}.")
+        lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
     return Group(*(Text(line) for line in lines), Text(), table)
 
 
-def _long(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
-def _run(made: Plan) -> str:
-    if made.examples is None:
+def _describe_run(race_plan: Plan) -> str:
+    if race_plan.examples is None:
         return "as long as your own loop trains"
-    schedule = "schedule tuned" if "schedule" in made.tuned else f"{made.task.schedule} schedule"
-    return f"{made.examples:,} training examples in {_page.epochs(made.task.epochs)}, {schedule}"
+    schedule = "schedule tuned" if "schedule" in race_plan.tuned else f"{race_plan.task.schedule} schedule"
+    return f"{race_plan.examples:,} training examples in {_page.epochs(race_plan.task.epochs)}, {schedule}"
 
 
-def searched(name: str, ends: list[Any]) -> str:
-    """A range in words: `lr 0.001 to 1`, or the few values there are."""
+def format_range(name: str, ends: list[Any]) -> str:
+    """Format a search range: `lr 0.001 to 1`, or its values if it is a choice."""
     if all(isinstance(end, float) for end in ends):
         return f"{name} {ends[0]:g} to {ends[-1]:g}"
     return f"{name} {'/'.join(map(str, ends))}"
 
 
 def optimizers() -> RenderableType:
-    """Every entry by name."""
+    """Return the table of all entries."""
     table = _table("name", "class", "what it does", "learning rates")
     for entry in ENTRIES.values():
         fixed = "".join(f", {name}={setting}" for name, setting in entry.fixed.items())
@@ -147,7 +158,7 @@ def optimizers() -> RenderableType:
 
 
 def choices(name: str) -> RenderableType:
-    """Which optimizers to try first on a problem, with the evidence beside it."""
+    """Return the optimizers to try first on a problem, with the evidence."""
     text, rows = first_choices(name)
     metric = evidence()["tasks"][name]["metric"]
     head = ("", metric["name"], "margins behind", "learning rate", "near-best rates", "diverged")
@@ -165,7 +176,7 @@ def choices(name: str) -> RenderableType:
 
 
 def tasks() -> RenderableType:
-    """Every built-in task."""
+    """Return the table of built-in tasks."""
     table = _table("name", "what it is", "judged by", "batch", "epochs", right=(3, 4))
     for name in MAKERS:
         task = built_in(name)
@@ -175,20 +186,20 @@ def tasks() -> RenderableType:
 
 
 def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
-    """What a suite will do, and about how long that takes."""
+    """Summarize the plans of a suite before they run, with the estimated duration."""
     table = _table("task", "what it is", "networks", "minutes", right=(2, 3))
-    for made in plans:
-        name = made.task.name
-        table.add_row(name, made.task.about, f"{made.runs:,}", f"{seconds[name] / 60:.1f}")
-    networks, total = sum(made.runs for made in plans), sum(seconds.values())
-    who = listed([entry.name for entry in plans[0].entries])
-    many = counted(len(plans), "task")
-    text = f"{who} on {many}: {networks:,} networks, about {_long(total)} on {where}."
+    for race_plan in plans:
+        name = race_plan.task.name
+        table.add_row(name, race_plan.task.about, f"{race_plan.runs:,}", f"{seconds[name] / 60:.1f}")
+    training_runs, total = sum(race_plan.runs for race_plan in plans), sum(seconds.values())
+    entries = listed([entry.name for entry in plans[0].entries])
+    task_count = counted(len(plans), "task")
+    text = f"{entries} on {task_count}: {training_runs:,} networks, about {_format_duration(total)} on {where}."
     return Group(Text(text), Text(), table)
 
 
 def suite(summary: dict[str, Any], page: Path) -> RenderableType:
-    """What races on several tasks say together; then a line an optimizer, a column a task."""
+    """Return the summary of a suite: its conclusions, then one row per optimizer and one column per task."""
     names = list(summary["tasks"])
     table = _table("margins behind the best", "mean", *names, right=tuple(range(1, len(names) + 2)))
     for entry in summary["entries"]:
