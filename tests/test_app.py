@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from gradprix.app import PortTakenError, _claims, _export, _figures, _landscape, _race, _run, _step, _terms
 from gradprix.app._controls import SETTINGS
 from gradprix.app._marks import CONFIG, look
-from gradprix.app._presets import PRESETS, of
+from gradprix.app._presets import PRESETS, matching_preset
 from gradprix.app._races import Progress, Races
 from gradprix.app._server import allowed, listen, make
 from gradprix.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
@@ -217,7 +217,7 @@ def test_what_a_memory_is_of_is_found_by_asking_the_rule(name, expected):
 @pytest.mark.parametrize("name", RACERS)
 def test_a_step_is_laid_open_for_every_optimizer(name):
     state = read(f"?tab=step&steps=12&who={name}&step=7&of={name}")
-    found, now = _step.opened(state)
+    found, now = _step.selected_step(state)
     moves = [equation for equation in now.equations if equation.name == "x"]
     assert moves[-1].values == pytest.approx(now.after, rel=1e-6)
     names = [trace.name for trace in _step.figure(state).data]
@@ -232,7 +232,7 @@ def test_a_step_is_laid_open_for_every_optimizer(name):
 
 def test_the_square_is_as_large_as_the_root_of_the_second_moment():
     state = read("?tab=step&steps=5&who=adagrad:lr=0.1&of=adagrad&step=1")
-    _, now = _step.opened(state)
+    _, now = _step.selected_step(state)
     assert np.sqrt(now.state["s"]) == pytest.approx(np.abs(now.g))
     figure = _step.figure(state)
     gradient = next(trace for trace in figure.data if trace.name.startswith("−g"))
@@ -279,9 +279,9 @@ SURE = {
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
 def test_what_a_preset_says_is_so(preset):
     assert write(preset.state) == preset.address
-    assert of(preset.state.setting) is preset
+    assert matching_preset(preset.state.setting) is preset
     run = _run.run(preset.state.setting)
-    assert "{" not in preset.told(run)
+    assert "{" not in preset.explain(run)
     assert SURE[preset.title](run.summaries())
 
 
@@ -366,7 +366,7 @@ def test_a_race_is_drawn_from_what_is_finished():
     figure = _race.tried(Progress("x", "digits", entries, 3, 9, trials, running=True))
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
     assert {trace.name for trace in figure.data} == {"adam", "gd", "gd, final"}
-    assert "3 of 9 networks" in str(_race.told(Progress("x", "digits", entries, 3, 9, trials, running=True)))
+    assert "3 of 9 networks" in str(_race.progress_view(Progress("x", "digits", entries, 3, 9, trials, running=True)))
     _race.tried(Progress("")).to_json()
 
 

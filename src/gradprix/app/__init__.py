@@ -1,4 +1,4 @@
-"""The app: a local page on which optimizers race down surfaces, lay open their steps, and race on tasks."""
+"""Local web app: optimizers on two-dimensional surfaces, single steps in detail, races on tasks, and claims."""
 
 import signal
 import threading
@@ -24,28 +24,28 @@ def serve(
     """Serve the app until it is interrupted.
 
     Args:
-        port: where it listens; 0 for any that is free.
-        host: on which address; on loopback nobody but this machine can reach it.
-        open_browser: whether to open it in the browser.
-        runs: where races are kept.
-        ready: hears the address.
+        port: port to listen on; 0 selects a free one.
+        host: address to listen on; a loopback address is reachable from this machine only.
+        open_browser: open the app in the browser.
+        runs: folder of saved races.
+        ready: callback that receives the URL of the app.
 
     Raises:
-        PortTakenError: when something else listens there.
-        ValueError: for a host that is not this machine's.
+        PortTakenError: if the port is in use.
+        ValueError: if `host` is not an address of this machine.
     """
     if threading.current_thread() is threading.main_thread():
-        # However it is told to end, it ends the races that it has started, which would go on alone.
-        for name in ("SIGTERM", "SIGHUP", "SIGINT"):  # which is ignored where a shell starts it behind &
+        # On any of these signals, stop the races that the app has started: they would continue as orphans.
+        for name in ("SIGTERM", "SIGHUP", "SIGINT"):  # SIGINT is ignored by background processes of a shell
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.default_int_handler)
     races = Races(runs)
     server = listen(make(races, host), port, host)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{server.socket.getsockname()[1]}"
+    visible_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    address = f"http://{visible_host}:{server.socket.getsockname()[1]}"
     try:
         ready(address)
-        threading.Thread(target=run, args=(Setting(),), daemon=True).start()  # what is seen first
+        threading.Thread(target=run, args=(Setting(),), daemon=True).start()  # precompute the initial view
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.serve_forever()

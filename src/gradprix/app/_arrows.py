@@ -1,4 +1,4 @@
-"""One step as a figure: arrows for the gradient, for means of gradients and for the update, squares for sizes."""
+"""Figure of one step: arrows for gradient, momentum and update, squares for second-moment estimates."""
 
 from typing import Any
 
@@ -15,32 +15,32 @@ from ._run import Numbers
 from ._terms import Step
 
 LONGEST = 0.55
-"""Of the window's half: the longest arrow that is not to scale."""
+"""Length of the longest rescaled arrow, as a fraction of half the window."""
 STEPS_SEEN = 2.5
-"""Updates that fit between the point and the window's edge."""
+"""Number of updates that fit between the point and the edge of the window."""
 
 
 def arrows(
     landscape: Landscape, name: str, path: Numbers, step: Step, kinds: dict[str, tuple[str, int]], near: bool = True
 ) -> go.Figure:
-    """A point, where its gradient points, what is remembered, and where it goes.
+    """Plot a step: the point, its negative gradient, the state of the optimizer, and the update.
 
-    The update is to scale. Gradients, their means and the roots of their squares have one scale of their own: the
-    longest of them fills a good part of the window.
+    The update is drawn to scale. Gradients, their means and root mean squares share another scale, in which the
+    longest arrow has a fixed length.
 
     Args:
-        landscape: where.
-        name: of the optimizer.
+        landscape: surface.
+        name: name of the optimizer.
         path: all points of the descent, `[steps + 1, 2]`.
-        step: the step.
-        kinds: what the rule's memories are.
-        near: whether the window follows the point, and is as large as the step.
+        step: step to draw.
+        kinds: kind of each state variable of the rule.
+        near: follow the point, with a window in proportion to the step.
     """
     centre, radius = window(landscape, step, near)
     box = tuple((float(c - 1.7 * radius), float(c + 1.7 * radius)) for c in centre)
     fig = go.Figure(
         [ground(landscape.change(box=box, minima=())), *minima(landscape)]
-    )  # with the window's own lowest point
+    )  # contours relative to the lowest point in the window
     own = look(name)
     for points, opacity, width in ((path, 0.35, 1.5), (path[: step.t], 1.0, 2.5)):
         line = {"color": own["color"], "dash": own["dash"], "width": width}
@@ -64,13 +64,13 @@ def arrows(
     lengths = [float(np.linalg.norm(v)) for v in vectors.values()] + [float(side.max()) for side in sides.values()]
     scale = LONGEST * radius / (max(lengths, default=0.0) or 1.0)
     for i, (label, side) in enumerate(sides.items()):
-        _squares(fig, step.x, side * scale, side, label, "dot" if i else "solid")
-    turned = {f"−{symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)}
+        _draw_squares(fig, step.x, side * scale, side, label, "dot" if i else "solid")
+    signs = {f"−{symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)}
     for i, (label, vector) in enumerate(vectors.items()):
         colour, dash = (COLOURS[2], "solid") if not i else (COLOURS[3], "dash" if i == 1 else "dot")
-        _arrow(fig, step.x, vector * scale, vector, label, colour, dash)
-    for label, vector in turned.items():
-        _arrow(
+        _draw_arrow(fig, step.x, vector * scale, vector, label, colour, dash)
+    for label, vector in signs.items():
+        _draw_arrow(
             fig,
             step.x,
             vector / (np.linalg.norm(vector) or 1) * 0.5 * LONGEST * radius,
@@ -80,7 +80,7 @@ def arrows(
             "dot",
         )
     update = step.after - step.x
-    _arrow(fig, step.x, update, update, "the update, to scale", COLOURS[1], "solid", 4)
+    _draw_arrow(fig, step.x, update, update, "the update, to scale", COLOURS[1], "solid", 4)
     mark = {"color": own["color"], "symbol": own["symbol"], "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
     fig.add_scatter(
         x=[step.x[0]],
@@ -93,7 +93,7 @@ def arrows(
     )
     finish(fig, HEIGHT, legend={**LEGEND, "y": -0.18}, hovermode="closest")
     fig.update_xaxes(range=[centre[0] - radius, centre[0] + radius], showgrid=False, title="x")
-    # One unit is as long upwards as sideways: a gradient then stands upright on the lines of equal height.
+    # Equal scales on both axes, so that gradients are perpendicular to contour lines.
     fig.update_yaxes(
         range=[centre[1] - radius, centre[1] + radius], showgrid=False, title="y", scaleanchor="x", constrain="range"
     )
@@ -101,17 +101,17 @@ def arrows(
 
 
 def window(landscape: Landscape, step: Step, near: bool) -> tuple[Numbers, float]:
-    """The middle and the half width of what is seen; near, a power of two, so that it seldom changes."""
+    """Return centre and half width of the window; if `near`, a power of two, so that it seldom changes."""
     box = np.asarray(landscape.box)
     widest = float((box[:, 1] - box[:, 0]).max()) / 2
     length = float(np.linalg.norm(step.after - step.x))
     if not near or not np.isfinite([*step.x, length]).all() or abs(step.x).max() > 1e6:
         return box.mean(1), widest
-    wanted = 2.0 ** np.ceil(np.log2(max(STEPS_SEEN * length, 1e-9 * widest)))
-    return step.x, min(float(wanted), 2 * widest)
+    half_width = 2.0 ** np.ceil(np.log2(max(STEPS_SEEN * length, 1e-9 * widest)))
+    return step.x, min(float(half_width), 2 * widest)
 
 
-def _arrow(
+def _draw_arrow(
     fig: go.Figure, at: Numbers, by: Numbers, true: Numbers, label: str, colour: str, dash: str, width: float = 3
 ) -> None:
     if not np.isfinite(by).all():
@@ -136,8 +136,8 @@ def _arrow(
     )
 
 
-def _squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, label: str, dash: str) -> None:
-    """A square for each coordinate, beside the point along its axis: what the step in that coordinate is divided by."""
+def _draw_squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, label: str, dash: str) -> None:
+    """Draw a square per coordinate, beside the point, whose side is the denominator of the step."""
     if not np.isfinite(sides).all():
         return
     (x, y), (a, b) = at, sides
@@ -145,7 +145,7 @@ def _squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, label: 
         ([x, x + a, x + a, x, x], [y, y, y - a, y - a, y], f"{label} in x: {true[0]:.4g}"),
         ([x, x - b, x - b, x, x], [y, y, y + b, y + b, y], f"{label} in y: {true[1]:.4g}"),
     ]
-    for i, (xs, ys, said) in enumerate(outlines):
+    for i, (xs, ys, hover) in enumerate(outlines):
         line = {"color": COLOURS[5], "width": 1.5, "dash": dash}
         fig.add_scatter(
             x=xs,
@@ -157,7 +157,7 @@ def _squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, label: 
             name=f"squares of side {label}",
             legendgroup=label,
             showlegend=not i,
-            text=said,
+            text=hover,
             hoveron="fills",
             hoverinfo="text",
         )

@@ -1,4 +1,4 @@
-"""The claims page: what the popular account says, and what was measured."""
+"""Claims page: common claims about optimizers and the measured results."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ MARKS = {"holds only if": "◐", "holds": "✓", "does not hold": "✗", "not se
 
 
 def layout(claims: list[dict[str, Any]]) -> html.Section:
-    """The page.
+    """Return the page.
 
     Args:
-        claims: what `gradprix claims --json` prints.
+        claims: output of `gradprix claims --json`.
     """
     intro = html.P(
         [
@@ -29,9 +29,9 @@ def layout(claims: list[dict[str, Any]]) -> html.Section:
 
 
 def _counts(claims: list[dict[str, Any]]) -> html.P:
-    found = {verdict: sum(claim["verdict"].startswith(verdict) for claim in claims) for verdict in MARKS}
-    found["holds"] -= found["holds only if"]
-    return html.P(", ".join(f"{MARKS[said]} {count} {said}" for said, count in found.items() if count))
+    counts = {verdict: sum(claim["verdict"].startswith(verdict) for claim in claims) for verdict in MARKS}
+    counts["holds"] -= counts["holds only if"]
+    return html.P(", ".join(f"{MARKS[name]} {count} {name}" for name, count in counts.items() if count))
 
 
 def _table(claims: list[dict[str, Any]]) -> html.Table:
@@ -46,20 +46,20 @@ def _table(claims: list[dict[str, Any]]) -> html.Table:
 
 
 def _row(claim: dict[str, Any]) -> html.Tr:
-    mark = next((MARKS[said] for said in MARKS if claim["verdict"].startswith(said)), "")
+    mark = next((MARKS[verdict] for verdict in MARKS if claim["verdict"].startswith(verdict)), "")
     more = [
         (title, claim[key])
         for key, title in (("prediction", "If it were true"), ("decides", "What decides"), ("source", "Source"))
         if claim.get(key)
     ]
     measured = [
-        html.Li(f"{one['what']}: {_one(one['effect'])} ({_interval(one['ci95'])}), n = {one['n']}")
+        html.Li(f"{one['what']}: {_format_effect(one['effect'])} ({_format_interval(one['ci95'])}), n = {one['n']}")
         for one in claim.get("measured", ())
     ]
     details = html.Details(
         [
             html.Summary("how it was tested"),
-            *(html.P([html.B(f"{title}: "), said]) for title, said in more),
+            *(html.P([html.B(f"{title}: "), text]) for title, text in more),
             html.Ul(measured),
         ]
     )
@@ -68,17 +68,17 @@ def _row(claim: dict[str, Any]) -> html.Tr:
         [
             html.Td([html.B(claim["statement"]), *says, details], id=f"claim-{claim['id']}"),
             html.Td(f"{mark} {claim['verdict']}"),
-            html.Td(_one(claim["effect"])),
-            html.Td(_interval(claim["ci95"])),
+            html.Td(_format_effect(claim["effect"])),
+            html.Td(_format_interval(claim["ci95"])),
             html.Td(claim["n"]),
         ]
     )
 
 
-def _one(effect: float | None) -> str:
+def _format_effect(effect: float | None) -> str:
     return "–" if effect is None else number(float(f"{effect:.3g}"))
 
 
-def _interval(ends: Any) -> str:
+def _format_interval(ends: Any) -> str:
     low, high = ends or (None, None)
-    return _one(low) if low == high else f"{_one(low)} to {_one(high)}"
+    return _format_effect(low) if low == high else f"{_format_effect(low)} to {_format_effect(high)}"

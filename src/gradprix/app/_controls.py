@@ -1,4 +1,4 @@
-"""What can be set on the landscape and step pages."""
+"""Controls of the landscape and step pages."""
 
 from typing import Any
 
@@ -12,51 +12,51 @@ from ._state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable
 GLYPHS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲"}
 BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "double"}
 SPEEDS = {10: "slow", 30: "medium", 120: "fast"}
-"""Steps a second."""
+"""Playback speeds in steps per second."""
 
 
-def aria(**said: str) -> dict[str, Any]:
-    """What is said to those who do not see the page."""
-    return {f"aria-{name}": text for name, text in said.items()}
+def aria(**attributes: str) -> dict[str, Any]:
+    """Return ARIA attributes for screen readers."""
+    return {f"aria-{name}": text for name, text in attributes.items()}
 
 
 def parameter(name: str) -> dict[str, str]:
-    """The id of a surface's parameter."""
+    """Return the component id of a surface parameter."""
     return {"type": "parameter", "name": name}
 
 
 def entered(name: str) -> dict[str, str]:
-    """The id of the box that says whether an optimizer races."""
+    """Return the component id of the checkbox that includes an optimizer."""
     return {"type": "entered", "name": name}
 
 
 def own(of: str, name: str) -> dict[str, str]:
-    """The id of a setting of an optimizer."""
+    """Return the component id of a hyperparameter of an optimizer."""
     return {"type": "own", "of": of, "name": name}
 
 
 SETTINGS = [(of, name) for of, entry in RACERS.items() for name in ("lr", *adjustable(entry))]
-"""Everything that can be set of an optimizer, in the order of the page."""
+"""All pairs of optimizer and adjustable hyperparameter, in page order."""
 
 
 def field(label: str, control: Any, hint: str = "", **more: Any) -> html.Label:
-    """A control inside its label, which is then read out with it."""
+    """Wrap a control in its label, so that screen readers announce both."""
     return html.Label([html.Span(label), control], title=hint or None, className="field", **more)
 
 
 def text(name: Any, **more: Any) -> dcc.Input:
-    """A box for a number. As text: it takes `1e-3`, and a page is not wider for two arrows in each."""
+    """Return a text input for a number: unlike a number input, it accepts `1e-3` and has no spin buttons."""
     return dcc.Input(id=name, type="text", debounce=True, autoComplete="off", **more)
 
 
 def choice(name: str, of: dict[Any, str], **more: Any) -> dcc.RadioItems:
-    """One of a few."""
+    """Return radio buttons."""
     options = [{"label": label, "value": value} for value, label in of.items()]
     return dcc.RadioItems(id=name, options=options, inline=True, **{"className": "choice", **more})
 
 
 def controls() -> html.Aside:
-    """The column on the left."""
+    """Return the sidebar."""
     boxes = [
         html.Div(field(label, text(parameter(name))), id={"type": "parameter-box", "name": name})
         for name, (label, _, _) in PARAMETERS.items()
@@ -83,20 +83,22 @@ def controls() -> html.Aside:
                 "unfair.",
                 className="note",
             ),
-            html.Div([_racer(name) for name in RACERS], className="racers"),
+            html.Div([_racer_controls(name) for name in RACERS], className="racers"),
         ],
         className="controls for-surface",
     )
 
 
-def _racer(name: str) -> html.Div:
-    """One optimizer: whether it races, how it is drawn, what can be set."""
+def _racer_controls(name: str) -> html.Div:
+    """Return the controls of one optimizer: checkbox, legend symbol and hyperparameters."""
     style, entry = look(name), RACERS[name]
     mark = html.Span(GLYPHS[style["symbol"]], className="glyph", style={"color": style["color"]}, **aria(hidden="true"))
     line = html.Span(className="dash", style={"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"})
     settings = [
-        html.Label([html.Span(symbol(what)), text(own(name, what), placeholder="" if what == "lr" else f"{usual:g}")])
-        for what, usual in {"lr": 0.0, **adjustable(entry)}.items()
+        html.Label(
+            [html.Span(symbol(setting)), text(own(name, setting), placeholder="" if setting == "lr" else f"{usual:g}")]
+        )
+        for setting, usual in {"lr": 0.0, **adjustable(entry)}.items()
     ]
     box = dcc.Checklist(id=entered(name), options=[{"label": html.Span([mark, line, name]), "value": name}])
     return html.Div(
@@ -105,7 +107,7 @@ def _racer(name: str) -> html.Div:
 
 
 def player() -> html.Div:
-    """Play, step and scrub: moved by the page's own script, without the server."""
+    """Return the playback controls, which run in the browser without the server."""
     buttons = {
         "first": ("◀◀", "To the start"),
         "back": ("❘◀", "One step back (←)"),
@@ -114,7 +116,10 @@ def player() -> html.Div:
     }
     return html.Div(
         [
-            *(html.Button(sign, id=name, title=said, **aria(label=said)) for name, (sign, said) in buttons.items()),
+            *(
+                html.Button(sign, id=name, title=description, **aria(label=description))
+                for name, (sign, description) in buttons.items()
+            ),
             html.Div(
                 dcc.Slider(id="frame", min=0, max=1, step=1, marks=None, updatemode="drag", allow_direct_input=False),
                 className="scrub",
@@ -128,8 +133,8 @@ def player() -> html.Div:
     )
 
 
-def seen_how() -> html.Div:
-    """What is shown of the surface."""
+def view_controls() -> html.Div:
+    """Return the selectors of view, optimizer and zoom."""
     return html.Div(
         [
             html.Div(choice("view", VIEWS), className="for-landscape"),

@@ -1,4 +1,4 @@
-"""What is seen, to keep: as numbers (CSV), and as a page that needs nothing (HTML)."""
+"""Export of figures: data as CSV, figures as self-contained HTML pages."""
 
 import csv
 import io
@@ -19,16 +19,16 @@ from ._run import ends, run
 from ._state import Racer, State, read, write
 
 FRAMES = 200
-"""Of an animation: more are not seen, and a page stays small."""
+"""Maximum number of animation frames, to limit the size of the page."""
 
 
 def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[Any]]:
-    """The numbers behind a figure, its column names first.
+    """Yield the rows of the data behind a figure, starting with the column names.
 
     Args:
         what: the figure: `stage`, `losses`, `arrows` or `tried`.
-        state: what is seen.
-        races: where races are looked up.
+        state: state of the app.
+        races: saved races.
     """
     if what == "arrows":
         yield from _steps(state)
@@ -38,21 +38,23 @@ def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[A
         yield from ([name, lr, loss, final] for name, lr, loss, final in progress.trials)
     elif what == "stage" and state.view == "starts":
         racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
-        found = ends(state.setting, racer)
+        end_points = ends(state.setting, racer)
         yield ["optimizer", "learning_rate", "start_x", "start_y", "end_x", "end_y", "above_lowest", "minimum"]
-        for start, end, height, reached in zip(found.starts, found.ends, found.heights, found.reached, strict=True):
-            yield [racer.name, found.rate, *start, *end, height, reached]
+        for start, end, height, reached in zip(
+            end_points.starts, end_points.ends, end_points.heights, end_points.reached, strict=True
+        ):
+            yield [racer.name, end_points.rate, *start, *end, height, reached]
     else:
-        seen = run(state.setting)
+        descent = run(state.setting)
         yield ["step", "optimizer", "learning_rate", "x", "y", "above_lowest"]
-        for t in range(len(seen.points)):
-            for i, name in enumerate(seen.names):
-                yield [t, name, seen.rates[i], *seen.points[t, i], seen.heights[t, i]]
+        for t in range(len(descent.points)):
+            for i, name in enumerate(descent.names):
+                yield [t, name, descent.rates[i], *descent.points[t, i], descent.heights[t, i]]
 
 
 def _steps(state: State) -> Iterator[list[Any]]:
-    found, _ = _step.opened(state)
-    layer = found.x
+    descent, _ = _step.selected_step(state)
+    layer = descent.x
     pairs = {name: value for name, value in layer.terms.items() if name != "x" and value.dim() == 2}
     numbers = {name: value for name, value in layer.terms.items() if value.dim() == 1}
     both = {"x": layer.points[:-1], "gradient": layer.gradients, "update": layer.updates, **pairs}
@@ -66,14 +68,14 @@ def _steps(state: State) -> Iterator[list[Any]]:
 
 
 def as_csv(what: str, state: State, races: Races | None = None) -> str:
-    """The numbers behind a figure as a CSV file."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows(what, state, races))
-    return out.getvalue()
+    """Return the data behind a figure as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows(what, state, races))
+    return buffer.getvalue()
 
 
 def as_page(what: str, state: State, races: Races | None = None) -> str:
-    """A figure as an HTML page that works without a network; a race on a surface can be played there, too."""
+    """Return a figure as a self-contained HTML page, animated if it shows a contour plot."""
     if what == "arrows":
         fig = _step.figure(state)
     elif what == "tried":
@@ -97,25 +99,25 @@ def as_page(what: str, state: State, races: Races | None = None) -> str:
 
 
 def animated(fig: go.Figure, state: State) -> go.Figure:
-    """A race seen from above with buttons to play it: paths are drawn once, and only where everyone is moves."""
+    """Add playback to a contour plot: paths are drawn once, and only the markers of the current points move."""
     points = run(state.setting).points
     heads = next(i for i, trace in enumerate(fig.data) if trace.meta == "head")
-    shown = sorted({round(t) for t in np.linspace(0, len(points) - 1, min(FRAMES, len(points)))})
-    fig.frames = [go.Frame(name=str(t), data=[{"type": "scatter", **xy(points[t])}], traces=[heads]) for t in shown]
+    frames = sorted({round(t) for t in np.linspace(0, len(points) - 1, min(FRAMES, len(points)))})
+    fig.frames = [go.Frame(name=str(t), data=[{"type": "scatter", **xy(points[t])}], traces=[heads]) for t in frames]
     moving = {"frame": {"duration": 40, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
     still = {"frame": {"duration": 0, "redraw": False}, "mode": "immediate"}
     buttons = [
         {"label": "▶", "method": "animate", "args": [None, moving]},
         {"label": "❚❚", "method": "animate", "args": [[None], still]},
     ]
-    steps = [{"label": str(t), "method": "animate", "args": [[str(t)], still]} for t in shown]
+    steps = [{"label": str(t), "method": "animate", "args": [[str(t)], still]} for t in frames]
     place = {"x": 0.0, "y": -0.12, "xanchor": "left", "yanchor": "top"}
     fig.update_layout(
         updatemenus=[{"type": "buttons", "direction": "left", "buttons": buttons, "showactive": False, **place}],
         sliders=[
             {
                 "steps": steps,
-                "active": len(shown) - 1,
+                "active": len(frames) - 1,
                 "x": 0.12,
                 "y": -0.1,
                 "len": 0.88,
@@ -127,7 +129,7 @@ def animated(fig: go.Figure, state: State) -> go.Figure:
 
 
 def connect(app: Dash, races: Races) -> None:
-    """Add the callback behind all buttons."""
+    """Register the callback of all export buttons."""
 
     @app.callback(
         Output("download", "data"),
@@ -139,6 +141,6 @@ def connect(app: Dash, races: Races) -> None:
         if not any(clicks) or not isinstance(ctx.triggered_id, dict):
             raise PreventUpdate
         what, form, state = ctx.triggered_id["what"], ctx.triggered_id["form"], read(address or "")
-        make = {"csv": as_csv, "html": as_page}[form]
-        kind = {"csv": "text/csv", "html": "text/html"}[form]
-        return {"content": make(what, state, races), "filename": f"gradprix-{what}.{form}", "type": kind}
+        export = {"csv": as_csv, "html": as_page}[form]
+        mime_type = {"csv": "text/csv", "html": "text/html"}[form]
+        return {"content": export(what, state, races), "filename": f"gradprix-{what}.{form}", "type": mime_type}

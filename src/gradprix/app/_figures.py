@@ -1,4 +1,4 @@
-"""A run as figures, pure functions of what happened; the page's script moves what is marked `trail` or `head`."""
+"""Figures of a run; the JavaScript of the page animates traces whose `meta` is `trail` or `head`."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from ._run import LATTICE, Ends, Run
 
 SOLID = [[0.0, "#5c6670"], [1.0, "#c9d1d8"]]
 LEAST = 1e-12
-"""Of the height of the start: what is lower is not told apart."""
+"""Floor of the logarithmic loss axis, relative to the initial loss."""
 
 
 def contour(run: Run, t: int) -> go.Figure:
-    """The surface from above, with every optimizer's path, and each of them at a step.
+    """Plot the contours of the surface with the trajectories of all optimizers.
 
     Args:
-        run: what happened.
-        t: the step they are shown at.
+        run: trajectories.
+        t: step whose points are marked.
     """
     fig = go.Figure([ground(run.landscape), *minima(run.landscape)])
     paths = {name: xy(run.points[:, i]) for i, name in enumerate(run.names)}
@@ -46,7 +46,7 @@ def contour(run: Run, t: int) -> go.Figure:
 
 
 def relief(run: Run, t: int) -> go.Figure:
-    """The surface in three dimensions, with the same paths."""
+    """Plot the surface in three dimensions with the same trajectories."""
     hill = Hill(run.landscape, 81)
     high = hill.drawn(hill.values)
     surface = go.Surface(
@@ -73,16 +73,16 @@ def relief(run: Run, t: int) -> go.Figure:
     )
     fig = go.Figure([surface])
     (x_low, x_high), (y_low, y_high) = run.landscape.box
-    out = (run.points < (x_low, y_low)) | (run.points > (x_high, y_high))
-    points = np.where(out.any(-1, keepdims=True), np.nan, run.points)  # nothing flies beside the surface
+    outside = (run.points < (x_low, y_low)) | (run.points > (x_high, y_high))
+    points = np.where(outside.any(-1, keepdims=True), np.nan, run.points)  # clip trajectories to the surface
     lift = 0.015 * float(high.max())
     heights = hill.drawn(run.heights + hill.floor) + lift
     paths = {name: {**xy(points[:, i]), "z": rounded(heights[:, i])} for i, name in enumerate(run.names)}
     fig.add_traces([go.Scatter3d(**whole(name), **path) for name, path in paths.items()])
     fig.add_traces([go.Scatter3d(**trail(name), **until(path, t)) for name, path in paths.items()])
-    here = heads(run.names)
-    here["marker"] = {**here["marker"], "size": 6, "symbol": [_symbol3d(name) for name in run.names]}
-    fig.add_scatter3d(**here, **xy(points[t]), z=rounded(heights[t]), hovertemplate="%{text}<extra></extra>")
+    markers = heads(run.names)
+    markers["marker"] = {**markers["marker"], "size": 6, "symbol": [_symbol3d(name) for name in run.names]}
+    fig.add_scatter3d(**markers, **xy(points[t]), z=rounded(heights[t]), hovertemplate="%{text}<extra></extra>")
     axis = {
         "gridcolor": "rgba(128,128,128,0.3)",
         "backgroundcolor": "rgba(0,0,0,0)",
@@ -101,13 +101,13 @@ def relief(run: Run, t: int) -> go.Figure:
 
 
 def losses(run: Run, t: int) -> go.Figure:
-    """How far above the lowest point everyone is, step by step."""
+    """Plot the loss above the minimum against steps."""
     fig = go.Figure()
-    begin = float(run.heights[0].max()) if run.names else 1.0
-    least = LEAST * begin or LEAST
-    heights = np.clip(run.heights, least, 1e12 * (begin or 1))
-    low = max(float(heights.min(initial=begin)), least)
-    high = min(float(heights.max(initial=begin)), 1e4 * begin) or 1.0
+    initial = float(run.heights[0].max()) if run.names else 1.0
+    smallest = LEAST * initial or LEAST
+    heights = np.clip(run.heights, smallest, 1e12 * (initial or 1))
+    low = max(float(heights.min(initial=initial)), smallest)
+    high = min(float(heights.max(initial=initial)), 1e4 * initial) or 1.0
     steps = list(range(len(heights)))
     for i, name in enumerate(run.names):
         fig.add_scatter(
@@ -136,19 +136,19 @@ def losses(run: Run, t: int) -> go.Figure:
     return fig.update_layout(margin={"l": 10, "r": 10, "t": 30, "b": 10})
 
 
-def starts(found: Ends) -> go.Figure:
-    """Where each of a lattice of starts ends: by the minimum it reaches, or by its height where there is only one."""
-    landscape = found.landscape
+def starts(end_points: Ends) -> go.Figure:
+    """Plot a grid of starting points by the minimum they reach, or by final loss if there is only one minimum."""
+    landscape = end_points.landscape
     fig = go.Figure([ground(landscape)])
-    data = np.column_stack([found.ends, found.heights])
+    data = np.column_stack([end_points.ends, end_points.heights])
     hover = (
         "from %{x:.3~g}, %{y:.3~g}<br>to %{customdata[0]:.3~g}, %{customdata[1]:.3~g}"
         "<br>%{customdata[2]:.3~g} above the lowest<extra></extra>"
     )
     if len(landscape.minima) > 1:
         for k in (*range(len(landscape.minima)), -1):
-            here = found.reached == k
-            at = (
+            mask = end_points.reached == k
+            label = (
                 "none of them"
                 if k < 0
                 else ", ".join(f"{value:.3g}".replace("-", "−") for value in landscape.minima[k])
@@ -160,20 +160,20 @@ def starts(found: Ends) -> go.Figure:
                 "opacity": 0.85,
             }
             fig.add_scatter(
-                x=rounded(found.starts[here, 0]),
-                y=rounded(found.starts[here, 1]),
+                x=rounded(end_points.starts[mask, 0]),
+                y=rounded(end_points.starts[mask, 1]),
                 mode="markers",
                 marker=mark,
-                name=f"to {at}",
-                customdata=data[here],
+                name=f"to {label}",
+                customdata=data[mask],
                 hovertemplate=hover,
             )
     else:
-        shown = np.log10(np.clip(found.heights, LEAST, 1 / LEAST))
+        shown = np.log10(np.clip(end_points.heights, LEAST, 1 / LEAST))
         low, high = np.floor(shown.min()), np.ceil(shown.max())
         fig.add_heatmap(
-            x=rounded(found.starts[:LATTICE, 0]),
-            y=rounded(found.starts[::LATTICE, 1]),
+            x=rounded(end_points.starts[:LATTICE, 0]),
+            y=rounded(end_points.starts[::LATTICE, 1]),
             z=shown.reshape(LATTICE, LATTICE),
             customdata=data.reshape(LATTICE, LATTICE, 3),
             hovertemplate=hover,
@@ -182,7 +182,7 @@ def starts(found: Ends) -> go.Figure:
             zmin=low,
             zmax=max(high, low + 1),
             opacity=0.85,
-            colorbar={"title": {"text": "above the lowest", "side": "right"}, "thickness": 12, **_bar(low, high)},
+            colorbar={"title": {"text": "above the lowest", "side": "right"}, "thickness": 12, **_colorbar(low, high)},
             name="starts",
         )
     fig.add_traces(minima(landscape))
@@ -191,15 +191,15 @@ def starts(found: Ends) -> go.Figure:
     )
 
 
-def _bar(low: float, high: float) -> dict[str, Any]:
+def _colorbar(low: float, high: float) -> dict[str, Any]:
     step = max(1, round((high - low) / 6))
     exponents = np.arange(low, high + 1, step)
     return {"tickvals": exponents.tolist(), "ticktext": [powers(n, n)["ticktext"][0] for n in exponents]}
 
 
 def _every_other(low: float, high: float) -> dict[str, Any]:
-    found = powers(low, high)
-    return {name: values[:: 2 if high - low < 16 else 4] for name, values in found.items()}
+    ticks = powers(low, high)
+    return {name: values[:: 2 if high - low < 16 else 4] for name, values in ticks.items()}
 
 
 def _symbol3d(name: str) -> str:

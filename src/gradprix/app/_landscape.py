@@ -1,4 +1,4 @@
-"""The landscape page: all optimizers at once on a surface."""
+"""Landscape page: several optimizers on one surface."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from ._state import Racer, State, read
 
 
 def graph(name: str, label: str) -> html.Figure:
-    """A place for a figure, with what it can be kept as: a PNG by its own bar, CSV and a page of its own by buttons."""
+    """Return a figure with export options: PNG in its toolbar, CSV and HTML as buttons."""
     config: Any = {**CONFIG, "toImageButtonOptions": {"format": "png", "scale": 2, "filename": f"gradprix-{name}"}}
     save = [
         html.Button(form, id={"type": "save", "what": name, "form": form.lower()}, title=f"{label} as {form}")
@@ -29,11 +29,11 @@ def graph(name: str, label: str) -> html.Figure:
 
 
 NOTHING = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)"}}
-"""What a figure shows until it has something to show."""
+"""Placeholder of an empty figure."""
 
 
 def layout() -> html.Section:
-    """The page."""
+    """Return the page."""
     return html.Section(
         [
             html.Div([graph("stage", "The surface"), graph("losses", "Loss against steps")], className="pair"),
@@ -45,27 +45,27 @@ def layout() -> html.Section:
 
 
 def presets() -> html.Nav:
-    """Links to settings that are worth seeing."""
+    """Return links to the presets."""
     links = []
     for preset in _presets.PRESETS:
         sign, word = ("✓", "good") if preset.good else ("✗", "bad")
-        said: list[Any] = [html.Span(sign, title=word, className="sign"), preset.title]
-        links.append(dcc.Link(said, href=f"/{preset.address}", className=f"preset {word}"))
+        label: list[Any] = [html.Span(sign, title=word, className="sign"), preset.title]
+        links.append(dcc.Link(label, href=f"/{preset.address}", className=f"preset {word}"))
     return html.Nav(links, className="presets for-landscape", **aria(label="Presets, good and bad"))
 
 
 def stage(state: State) -> go.Figure:
-    """What is seen of the surface in a state."""
+    """Return the figure of the surface for a state."""
     if state.view == "starts":
         racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
         return _figures.starts(ends(state.setting, racer))
-    found = run(state.setting)
+    result = run(state.setting)
     t = state.setting.steps if state.t is None else state.t
-    return _figures.relief(found, t) if state.view == "relief" else _figures.contour(found, t)
+    return _figures.relief(result, t) if state.view == "relief" else _figures.contour(result, t)
 
 
-def table(found: Run) -> html.Table:
-    """How everyone did, in numbers."""
+def table(result: Run) -> html.Table:
+    """Return the table of results, one row per optimizer."""
     head = [
         "",
         "Rate η",
@@ -75,58 +75,60 @@ def table(found: Run) -> html.Table:
         "Ends at",
     ]
     return html.Table(
-        [html.Thead(html.Tr([html.Th(text, scope="col") for text in head])), html.Tbody(list(_rows(found)))],
+        [html.Thead(html.Tr([html.Th(text, scope="col") for text in head])), html.Tbody(list(_rows(result)))],
         className="numbers",
     )
 
 
-def _rows(found: Run) -> Iterator[html.Tr]:
-    for name, it in found.summaries().items():
+def _rows(result: Run) -> Iterator[html.Tr]:
+    for name, summary in result.summaries().items():
         style = look(name)
         mark = html.Span(GLYPHS[style["symbol"]], className="glyph", style={"color": style["color"]})
         line = html.Span(className="dash", style={"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"})
-        place = "left the picture" if it.lost else f"{near(it.x)}, {near(it.y)}"
+        place = (
+            "left the picture" if summary.lost else f"{format_coordinate(summary.x)}, {format_coordinate(summary.y)}"
+        )
         cells = [
-            html.Td(["", number(it.rate), html.Span(" yours" if it.chosen else " tuned", className="soft")]),
-            html.Td(three(it.end)),
-            html.Td(three(it.highest)),
-            html.Td("never" if it.hundredth is None else it.hundredth),
+            html.Td(["", number(summary.rate), html.Span(" yours" if summary.chosen else " tuned", className="soft")]),
+            html.Td(three(summary.end)),
+            html.Td(three(summary.highest)),
+            html.Td("never" if summary.hundredth is None else summary.hundredth),
             html.Td(place),
         ]
         yield html.Tr([html.Th([mark, line, name], scope="row"), *cells])
 
 
-def near(value: float) -> str:
-    """A coordinate, as exactly as one sees it."""
-    return number(round(value, 4) + 0.0)  # and no zero with a sign
+def format_coordinate(value: float) -> str:
+    """Format a coordinate to four decimals."""
+    return number(round(value, 4) + 0.0)  # adding 0.0 turns −0 into 0
 
 
 def three(value: float) -> str:
-    """Three digits."""
+    """Format a number to three significant digits."""
     return number(float(f"{value:.3g}"))
 
 
-def says(state: State) -> str:
-    """What the picture of the surface shows, in words."""
+def caption(state: State) -> str:
+    """Return the caption of the surface figure."""
     if state.view == "starts":
-        many = len(run(state.setting).landscape.minima) > 1
+        several_minima = len(run(state.setting).landscape.minima) > 1
         return f"Each mark is a start of {state.of}: " + (
-            "colour and shape say in which minimum it ends." if many else "its colour says how low it ends."
+            "colour and shape say in which minimum it ends." if several_minima else "its colour says how low it ends."
         )
     return "Click anywhere to start there." + " Grey grows with the loss." * (state.view == "contour")
 
 
-def comment(state: State, found: Run) -> Any:
-    """A word on a preset, when the setting is one."""
-    preset = _presets.of(state.setting)
+def comment(state: State, result: Run) -> Any:
+    """Return the explanation of the preset that matches the state, if any."""
+    preset = _presets.matching_preset(state.setting)
     if preset is None:
         return None
     sign = "✓ " if preset.good else "✗ "
-    return html.Div([html.B(sign + preset.title), html.P(preset.told(found))], className="answer", role="note")
+    return html.Div([html.B(sign + preset.title), html.P(preset.explain(result))], className="answer", role="note")
 
 
 def connect(app: Dash) -> None:
-    """Add the callbacks: one draws, one in the browser moves."""
+    """Register the callbacks: one draws figures on the server, one animates them in the browser."""
 
     @app.callback(
         output={
@@ -138,23 +140,23 @@ def connect(app: Dash) -> None:
             "tuned": Output({"type": "own", "of": ALL, "name": "lr"}, "placeholder"),
         },
         inputs={"address": Input("state", "data")},
-        state={"told": Held({"type": "own", "of": ALL, "name": "lr"}, "placeholder")},
+        state={"shown": Held({"type": "own", "of": ALL, "name": "lr"}, "placeholder")},
     )
-    def draw(address: str | None, told: list[str]) -> dict[str, Any]:
+    def draw(address: str | None, shown: list[str]) -> dict[str, Any]:
         if address is None or read(address).tab not in ("landscape", "step"):
             raise PreventUpdate
         state = read(address)
-        found = run(state.setting)
-        rates = dict(zip(found.names, found.rates, strict=True))
+        result = run(state.setting)
+        rates = dict(zip(result.names, result.rates, strict=True))
         places = [item["id"]["of"] for item in ctx.outputs_grouping["tuned"]]
         tuned = [f"tuned: {number(rates[of])}" if of in rates else "tuned" for of in places]
         return {
             "stage": stage(state),
-            "says": says(state),
-            "losses": _figures.losses(found, state.setting.steps if state.t is None else state.t),
-            "comment": comment(state, found),
-            "table": table(found),
-            "tuned": [no_update if old == new else new for old, new in zip(told, tuned, strict=True)],
+            "says": caption(state),
+            "losses": _figures.losses(result, state.setting.steps if state.t is None else state.t),
+            "comment": comment(state, result),
+            "table": table(result),
+            "tuned": [no_update if old == new else new for old, new in zip(shown, tuned, strict=True)],
         }
 
     app.clientside_callback(  # type: ignore[no-untyped-call]

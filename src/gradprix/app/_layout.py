@@ -1,4 +1,4 @@
-"""The frame of the app: its head, its four pages, and the document they are sent in."""
+"""Layout of the app: header, the four pages, and the HTML document."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from gradprix.show.style import CSS
 from . import _claims, _controls, _landscape, _race, _step
 from ._state import TABS
 
-# Before anything is drawn, so that a dark page does not flash white.
+# Set before the first paint, to prevent a white flash in dark mode.
 THEME = "document.documentElement.dataset.theme = localStorage.getItem('gradprix-theme') || 'auto';"
 DOCUMENT = f"""<!DOCTYPE html>
 <html lang="en">
@@ -32,7 +32,7 @@ DOCUMENT = f"""<!DOCTYPE html>
 
 
 def layout() -> html.Div:
-    """Everything; which part of it is seen is a matter of style."""
+    """Return all pages; CSS shows the active one."""
     head = html.Header(
         [
             html.B("gradprix"),
@@ -48,7 +48,7 @@ def layout() -> html.Div:
                 [
                     _landscape.presets(),
                     html.Div(id="comment", className="for-landscape"),
-                    _controls.seen_how(),
+                    _controls.view_controls(),
                     _landscape.layout(),
                     _step.layout(),
                 ]
@@ -66,7 +66,7 @@ def layout() -> html.Div:
     return html.Div(parts, id="seen", className="app")
 
 
-def dress(app: Dash) -> None:
-    """Give the app its document and its layout."""
+def set_layout(app: Dash) -> None:
+    """Set the document template and layout of the app."""
     app.index_string = DOCUMENT
     app.layout = layout

@@ -1,4 +1,4 @@
-"""What figures are made of: the ground, the marks of optimizers, and how a figure is kept."""
+"""Common elements of figures: contours, optimizer styles, and export settings."""
 
 from typing import Any
 
@@ -22,13 +22,13 @@ CONFIG: dict[str, Any] = {
     "scrollZoom": False,
 }
 GROUND = [[0.0, "rgba(128,128,128,0.0)"], [1.0, "rgba(128,128,128,0.5)"]]
-"""Grey, so that no path is lost on it, and see-through, for light and dark pages."""
+"""Colour scale of contours: grey, to keep trajectories visible, and transparent, for light and dark pages."""
 HEIGHT = 520
 LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0, "font": {"size": 12}, "itemwidth": 40}
 
 
 def look(name: str) -> dict[str, Any]:
-    """Colour, dash and symbol of an optimizer: the same wherever it is seen, whoever else is."""
+    """Return colour, dash and symbol of an optimizer, the same in all figures."""
     i = list(RACERS).index(name)
     return {
         "color": COLOURS[i % len(COLOURS)],
@@ -38,7 +38,7 @@ def look(name: str) -> dict[str, Any]:
 
 
 class Hill:
-    """A surface as it is drawn: near the bottom as it is, further up by its logarithm, or one would see walls alone."""
+    """Surface on a display scale: linear near the minimum and logarithmic above, to flatten steep walls."""
 
     def __init__(self, landscape: Landscape, size: int = 91) -> None:
         self.floor = floor(landscape)
@@ -47,12 +47,12 @@ class Hill:
         self.unit = float(np.quantile(above, 0.25)) or float(above.max()) or 1.0
 
     def drawn(self, values: Any) -> Numbers:
-        """The height at which these values are drawn."""
+        """Map loss values to display heights."""
         return np.asarray(np.log1p(np.maximum(np.asarray(values) - self.floor, 0) / self.unit))
 
 
 def ground(landscape: Landscape) -> go.Contour:
-    """A surface from above, in grey."""
+    """Return a grey contour plot of a surface."""
     hill = Hill(landscape)
     return go.Contour(
         x=hill.x.astype(np.float32),
@@ -69,7 +69,7 @@ def ground(landscape: Landscape) -> go.Contour:
 
 
 def minima(landscape: Landscape) -> list[go.Scatter]:
-    """Crosses at the lowest points."""
+    """Return markers of the minima."""
     mark = {"symbol": "x-thin", "size": 11, "line": {"color": "#808080", "width": 2}}
     return [
         go.Scatter(x=[x], y=[y], mode="markers", marker=mark, name="minimum", hoverinfo="skip", showlegend=False)
@@ -78,7 +78,7 @@ def minima(landscape: Landscape) -> list[go.Scatter]:
 
 
 def framed(fig: go.Figure, box: Any) -> go.Figure:
-    """With axes that show this part and no more."""
+    """Restrict the axes to a box."""
     fig.update_xaxes(range=list(box[0]), showgrid=False, title="x")
     fig.update_yaxes(range=list(box[1]), showgrid=False, title="y")
     return fig.update_layout(legend=LEGEND, margin={"l": 10, "r": 10, "t": 30, "b": 10})
@@ -90,7 +90,7 @@ def line_of(name: str, width: float) -> dict[str, Any]:
 
 
 def whole(name: str) -> dict[str, Any]:
-    """A path from its beginning to its end, drawn once."""
+    """Return the style of the complete trajectory, which is static."""
     return {
         "mode": "lines",
         "line": line_of(name, 1.5),
@@ -103,12 +103,12 @@ def whole(name: str) -> dict[str, Any]:
 
 
 def trail(name: str) -> dict[str, Any]:
-    """The part of it that lies behind."""
+    """Return the style of the trajectory up to the current step."""
     return {"mode": "lines", "line": line_of(name, 3), "name": name, "meta": "trail", "hoverinfo": "skip"}
 
 
 def heads(names: list[str]) -> dict[str, Any]:
-    """Where everyone is."""
+    """Return the markers of the current points."""
     looks = [look(name) for name in names]
     marker = {
         "color": [own["color"] for own in looks],
@@ -124,5 +124,5 @@ def xy(points: Numbers) -> dict[str, Any]:
 
 
 def until(path: dict[str, Any], t: int) -> dict[str, Any]:
-    """A path up to a step."""
+    """Return a trajectory up to a step."""
     return {axis: values[: t + 1] for axis, values in path.items()}

@@ -1,4 +1,4 @@
-"""Settings worth seeing, good and bad, with a word on why: every number in the words is the run's own."""
+"""Instructive settings, good and bad, with explanations whose numbers are computed from the run."""
 
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -11,13 +11,13 @@ from ._state import Setting, State, read
 
 @dataclass(frozen=True)
 class Preset:
-    """A state of the landscape page that shows something.
+    """Instructive state of the landscape page.
 
     Args:
-        title: in a few words.
-        good: whether it is done as it should be.
-        address: of the state.
-        text: what is seen, with places for what was measured: `{adam.end}`, as a `Summary` has it.
+        title: short title.
+        good: good practice rather than a mistake.
+        address: query string of the state.
+        text: explanation, with placeholders for fields of `Summary`: `{adam.end}`.
     """
 
     title: str
@@ -27,19 +27,19 @@ class Preset:
 
     @property
     def state(self) -> State:
-        """What is seen."""
+        """State of the app."""
         return read(self.address)
 
-    def told(self, run: Run) -> str:
-        """The text with the numbers of a run of it."""
-        said = {
-            name: SimpleNamespace(**{what: _said(value) for what, value in asdict(summary).items()})
+    def explain(self, run: Run) -> str:
+        """Return the explanation with the numbers of a run."""
+        summaries = {
+            name: SimpleNamespace(**{field: _format_value(value) for field, value in asdict(summary).items()})
             for name, summary in run.summaries().items()
         }
-        return self.text.format(**said)
+        return self.text.format(**summaries)
 
 
-def _said(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "never" if value is None else number(float(f"{value:.3g}"))
 
 
@@ -170,6 +170,6 @@ PRESETS = (
 )
 
 
-def of(setting: Setting) -> Preset | None:
-    """The preset that a setting is of, whatever is seen of it."""
+def matching_preset(setting: Setting) -> Preset | None:
+    """Return the preset with this setting, if any."""
     return next((preset for preset in PRESETS if preset.state.setting == setting), None)

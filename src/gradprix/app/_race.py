@@ -1,4 +1,4 @@
-"""The race page: start a race, watch it, open any that is kept."""
+"""Race page: start a race, monitor it, and open saved races."""
 
 import math
 from dataclasses import replace
@@ -21,11 +21,11 @@ from ._races import Progress, Races
 from ._state import SIZES, State, read, write
 
 EVERY = 700
-"""Milliseconds between two looks at a race."""
+"""Polling interval in milliseconds."""
 
 
 def layout() -> html.Section:
-    """The page."""
+    """Return the page."""
     sizes = {"small": "small: seconds", "default": "default: minutes", "large": "large"}
     assert tuple(sizes) == SIZES
     form = html.Form(
@@ -80,7 +80,7 @@ def layout() -> html.Section:
 
 
 def tried(progress: Progress) -> go.Figure:
-    """Every network that is trained: its loss on the validation examples against its learning rate."""
+    """Plot validation loss against learning rate for all finished training runs."""
     fig = go.Figure()
     losses = [loss for _, _, loss, _ in progress.trials if loss is not None and math.isfinite(loss) and loss > 0]
     top = max(losses, default=1.0) * 1.5
@@ -88,7 +88,9 @@ def tried(progress: Progress) -> go.Figure:
         name = entry["name"]
         colour, symbol = COLOURS[i % len(COLOURS)], SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
         for final in (False, True):
-            points = [(lr, loss) for who, lr, loss, last in progress.trials if who == name and last is final]
+            points = [
+                (lr, loss) for entry_name, lr, loss, last in progress.trials if entry_name == name and last is final
+            ]
             if points or not final:
                 fig.add_scatter(
                     x=[lr for lr, _ in points],
@@ -117,8 +119,8 @@ def tried(progress: Progress) -> go.Figure:
     return fig.update_layout(margin={"l": 10, "r": 10, "t": 60, "b": 10})
 
 
-def told(progress: Progress) -> list[Any]:
-    """How far it is, in words and as a bar."""
+def progress_view(progress: Progress) -> list[Any]:
+    """Return the progress of a race as text and progress bar."""
     if not progress.name:
         return [html.P("Start a race, or open one of those below.", className="note")]
     head = html.H2(
@@ -132,12 +134,12 @@ def told(progress: Progress) -> list[Any]:
         return [head, html.P("Starting: data, networks and kernels are made ready.", role="status"), html.Progress()]
     finals = sum(final for *_, final in progress.trials)
     stage = f"the final, {finals} of its networks done" if finals else "tuning"
-    said = f"{progress.networks} of {progress.of} networks, {stage}"
-    return [head, html.P(said, role="status"), html.Progress(value=str(progress.networks), max=str(progress.of))]
+    status = f"{progress.networks} of {progress.of} networks, {stage}"
+    return [head, html.P(status, role="status"), html.Progress(value=str(progress.networks), max=str(progress.of))]
 
 
 def report(progress: Progress) -> Any:
-    """The report, inside the page."""
+    """Return the embedded report."""
     if not progress.finished:
         return None
     address = f"/runs/{quote(progress.name)}/report.html"
@@ -147,8 +149,8 @@ def report(progress: Progress) -> Any:
     ]
 
 
-def kept(races: Races, state: State) -> Any:
-    """Links to all races."""
+def race_links(races: Races, state: State) -> Any:
+    """Return links to all saved races."""
     names = races.names()
     if not names:
         return html.P(f"There are none in {races.home} yet.", className="note")
@@ -157,7 +159,7 @@ def kept(races: Races, state: State) -> Any:
 
 
 def connect(app: Dash, races: Races) -> None:
-    """Add the callbacks."""
+    """Register the callbacks."""
 
     @app.callback(
         Output("started", "data"),
@@ -206,12 +208,12 @@ def connect(app: Dash, races: Races) -> None:
             raise PreventUpdate
         same_report = bool(last) and last[0] == state.race and last[4] == progress.finished
         return {
-            "watched": told(progress),
+            "watched": progress_view(progress),
             "tried": tried(progress),
             "tried-box": not progress.trials or progress.finished,
             "stop-box": not progress.running,
             "report": no_update if same_report else report(progress),
-            "kept": kept(races, state),
+            "kept": race_links(races, state),
             "clock": not progress.running,
             "last": now,
         }

@@ -1,4 +1,4 @@
-"""Races on this machine: those that are kept in a folder, and those that this app has started."""
+"""Races on this machine: saved ones and those started by the app."""
 
 import json
 import os
@@ -22,18 +22,18 @@ from ._state import State
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a race is.
+    """Progress of a race.
 
     Args:
-        name: its folder.
-        task: what it is on; empty until it has a plan.
-        entries: its optimizers, as its plan describes them.
-        networks: how many are trained.
-        of: how many there will be; None until it has a plan.
-        trials: each finished network: entry, learning rate, validation loss (None when it diverged), whether final.
-        finished: whether it has come to its answer.
-        running: whether this app runs it.
-        text: the answer, or what went wrong.
+        name: folder of the race.
+        task: name of the task; empty before the race is planned.
+        entries: optimizers, as described in the plan.
+        networks: number of finished training runs.
+        of: total number of training runs; None before the race is planned.
+        trials: finished training runs: entry, learning rate, validation loss (None if it diverged), is final run.
+        finished: the result is available.
+        running: the race is running as a child process of this app.
+        text: result or error message.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Progress:
 
 @dataclass
 class Races:
-    """Races of a folder; each is started as a process of its own, by the command that anyone would give.
+    """Races in a folder; each is started as a separate process with the command-line interface.
 
     Args:
-        home: where they are kept, `runs`.
+        home: folder of saved races.
     """
 
     home: Path
@@ -60,100 +60,101 @@ class Races:
     lock: "threading.Lock" = field(default_factory=threading.Lock, repr=False)
 
     def names(self) -> list[str]:
-        """Of all races that are kept, also those of suites, the latest first."""
-        found = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{FILE}")]
-        found.sort(key=lambda path: -path.stat().st_mtime)
-        return [path.parent.relative_to(self.home).as_posix() for path in found]
+        """Return the names of all saved races, including those of suites, most recent first."""
+        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{FILE}")]
+        journals.sort(key=lambda path: -path.stat().st_mtime)
+        return [path.parent.relative_to(self.home).as_posix() for path in journals]
 
     def folder(self, name: str) -> Path | None:
-        """Where a race is kept; None for anything that is not on the list: names come from addresses."""
+        """Return the folder of a race, or None for unknown names: names come from untrusted URLs."""
         return self.home / name if name in self.names() or name in self.started else None
 
     def start(self, state: State) -> str:
-        """Start the race that a state describes.
+        """Start the race described by a state.
 
         Returns:
-            Its name. `progress` says what becomes of it.
+            Name of the race, for `progress`.
 
         Raises:
-            ValueError: with fewer than two optimizers, or while another race is running.
+            ValueError: if there are fewer than two optimizers, or if another race is running.
         """
         if len(state.names) < 2:
             raise ValueError("A race needs two optimizers or more.")
-        with self.lock:  # requests come on threads of their own
+        with self.lock:  # requests are served by several threads
             return self._start(state)
 
     def _start(self, state: State) -> str:
         if any(process.poll() is None for process, _ in self.started.values()):
             raise ValueError("A race is running. Wait for it, or stop it: two at once would only slow each other down.")
-        own = state.task if state.size == "default" else f"{state.task}-{state.size}"  # as the command has it
-        names = (own, *(f"{own}-{n}" for n in range(2, 1000)))
-        name = next(name for name in names if not (self.home / name).exists() or self._goes_on(name, state))
-        said = tempfile.TemporaryFile()  # noqa: SIM115
+        # The default folder name of the command-line interface.
+        base = state.task if state.size == "default" else f"{state.task}-{state.size}"
+        names = (base, *(f"{base}-{n}" for n in range(2, 1000)))
+        name = next(name for name in names if not (self.home / name).exists() or self._can_resume(name, state))
+        errors = tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
             self._command(state, name),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # the terminal's Ctrl-C is the app's, which then stops the race
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C is handled by the app, which then stops the race
         )
         if name in self.started:
             self.started[name][1].close()
-        self.started[name] = process, said
+        self.started[name] = process, errors
         return name
 
     def _command(self, state: State, name: str) -> list[str]:
-        # Names are those of built-in tasks and optimizers alone: an address must not make the app run a file.
+        # Only built-in tasks and optimizers are accepted: a URL must not make the app execute a file.
         command = [sys.executable, "-m", "gradprix", "race", state.task, "--optimizers", ",".join(state.names)]
         command += ["--preset", state.size, "--out", str(self.home / name)]
         for option, value in (("--trials", state.trials), ("--seeds", state.seeds)):
             command += [] if value is None else [option, str(value)]
         return command
 
-    def _goes_on(self, name: str, state: State) -> bool:
-        """Whether this is a race that was started likewise and stopped: the same command finishes what is missing."""
+    def _can_resume(self, name: str, state: State) -> bool:
+        """Return whether a stopped race has the same command, so that running it again resumes the race."""
         process, _ = self.started.get(name, (None, None))
         return process is not None and process.args == self._command(state, name) and not self.progress(name).finished
 
     def stop(self, name: str) -> None:
-        """Stop a race that this app has started. What is finished is kept."""
+        """Stop a race that this app has started; finished training runs are saved."""
         process, _ = self.started.get(name, (None, None))
         if process is not None and process.poll() is None:
             process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
 
     def close(self, patience: float = 10.0) -> None:
-        """Stop all of them."""
-        for name, (process, said) in self.started.items():
+        """Stop all running races, killing those that do not end within `patience` seconds."""
+        for name, (process, errors) in self.started.items():
             self.stop(name)
             try:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            said.close()
+            errors.close()
 
     def progress(self, name: str) -> Progress:
-        """How far a race is."""
-        process, said = self.started.get(name, (None, None))
+        """Return the progress of a race."""
+        process, errors = self.started.get(name, (None, None))
         running = process is not None and process.poll() is None
         folder = self.folder(name)
         if folder is None:
             return Progress(name, text=f"There is no race {name!r} in {self.home}.")
-        found = _kept(name, folder)
-        text = found.get("text", "")
-        if not found.get("finished") and not running:
+        saved = _read_progress(name, folder)
+        text = saved.get("text", "")
+        if not saved.get("finished") and not running:
             text = "It was stopped, or is run from elsewhere. `gradprix race` with the same settings goes on with it."
-            if process is not None and said is not None and process.returncode:
-                said.seek(0)
-                lines = said.read().decode(errors="replace").strip().splitlines()
+            if process is not None and errors is not None and process.returncode:
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").strip().splitlines()
                 text = lines[-1] if lines else f"It ended with exit code {process.returncode}."
-        # The report is written after the answer: until then the race is not over.
+        # The report is written after the result, before the process ends.
         return Progress(
-            name, **{**found, "running": running, "text": text, "finished": bool(found.get("finished")) and not running}
+            name, **{**saved, "running": running, "text": text, "finished": bool(saved.get("finished")) and not running}
         )
 
     def report(self, name: str) -> Path | None:
-        """The report of a finished race, written now if it has none."""
+        """Return the path of the report of a finished race, writing the report if it is missing."""
         folder = self.folder(name)
         if folder is None:
             return None
@@ -163,8 +164,8 @@ class Races:
         return None
 
 
-def _kept(name: str, folder: Path) -> dict[str, Any]:
-    """What a journal says by now; nothing as long as there is none."""
+def _read_progress(name: str, folder: Path) -> dict[str, Any]:
+    """Read the progress from a journal; empty if there is no journal or no plan yet."""
     try:
         with Journal(folder, to_read=True) as journal:
             plan, record = journal.read("plan"), journal.read("record")
@@ -174,7 +175,11 @@ def _kept(name: str, folder: Path) -> dict[str, Any]:
     if plan is None:
         return {}
     entries = plan["entries"]
-    trials = [trial for trial in (_trial(json.loads(made), json.loads(came), entries) for made, came in rows) if trial]
+    trials = [
+        trial
+        for trial in (_trial(json.loads(identity), json.loads(outcome), entries) for identity, outcome in rows)
+        if trial
+    ]
     return {
         "task": plan["task"],
         "entries": tuple(entries),
@@ -187,11 +192,11 @@ def _kept(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _trial(
-    made: dict[str, Any], came: dict[str, Any], entries: list[dict[str, Any]]
+    identity: dict[str, Any], outcome: dict[str, Any], entries: list[dict[str, Any]]
 ) -> tuple[str, float, float | None, bool] | None:
-    """A finished network as a point; None when it is of no entry of the plan, as of an earlier race in the folder."""
+    """Return a finished training run as a point, or None if it belongs to no entry of the plan (an earlier race)."""
     for entry in entries:
-        if entry["rule"] == made["rule"] and entry.get("equations") == made.get("equations"):
-            loss = None if came["diverged"] is not None or not came["curve"] else float(came["curve"][-1][2])
-            return entry["name"], float(made["values"]["lr"]), loss, bool(made["judged"])
+        if entry["rule"] == identity["rule"] and entry.get("equations") == identity.get("equations"):
+            loss = None if outcome["diverged"] is not None or not outcome["curve"] else float(outcome["curve"][-1][2])
+            return entry["name"], float(identity["values"]["lr"]), loss, bool(identity["judged"])
     return None

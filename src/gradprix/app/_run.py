@@ -1,4 +1,4 @@
-"""What happens under a setting: who goes where, and where every start ends. Nothing is drawn."""
+"""Computation of trajectories on surfaces, and of the minimum that each starting point reaches."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,28 +11,27 @@ from torch import Tensor
 
 from gradprix.explain import Landscape, descend, tuned
 
-from ._state import Racer, Setting
-from ._state import made as landscape_of
+from ._state import Racer, Setting, make_landscape
 
 Numbers = NDArray[np.float64]
 DRAWS = 5
-"""Of noise, over which a rate is tuned where there is any."""
+"""Number of noise samples for tuning the learning rate on a noisy surface."""
 FAR = 1.5
-"""Boxes away from the middle of the box, beyond which a point is lost from sight."""
+"""Distance from the centre beyond which a point is not drawn, in widths of the box."""
 LATTICE = 31
-"""Starts a side."""
+"""Starting points per side of the grid."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Optimizers on a surface, side by side.
+    """Trajectories of several optimizers on one surface.
 
     Args:
-        setting: what was asked for.
-        landscape: where.
-        rates: each optimizer's learning rate.
-        points: `[steps + 1, racers, 2]`; not numbers once they are lost from sight.
-        heights: how far each point is above the lowest one of the surface, `[steps + 1, racers]`.
+        setting: setting of the run.
+        landscape: surface.
+        rates: learning rate of each optimizer.
+        points: `[steps + 1, racers, 2]`; NaN far outside of the box.
+        heights: loss above the minimum, `[steps + 1, racers]`.
     """
 
     setting: Setting
@@ -43,32 +42,32 @@ class Run:
 
     @property
     def names(self) -> list[str]:
-        """Of the optimizers."""
+        """Names of the optimizers."""
         return [racer.name for racer in self.setting.racers]
 
     def summaries(self) -> dict[str, "Summary"]:
-        """How each optimizer did."""
+        """Return the summary of each optimizer."""
         return {
-            racer.name: Summary.of(racer, rate, self.heights[:, i], self.points[:, i])
+            racer.name: Summary.from_trajectory(racer, rate, self.heights[:, i], self.points[:, i])
             for i, (racer, rate) in enumerate(zip(self.setting.racers, self.rates, strict=True))
         }
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How an optimizer did on a surface.
+    """Result of an optimizer on a surface; losses are relative to the minimum.
 
     Args:
-        rate: its learning rate.
-        chosen: whether that was given, not tuned.
-        start: its height above the lowest point of the surface, like the next three.
-        end: after the last step.
-        highest: at worst.
-        hovers: the mean over the last quarter of the steps.
-        hundredth: the first step after which it stays below one hundredth of the start; None when it does not.
-        lost: whether it left the picture.
-        x: where it ended.
-        y: likewise.
+        rate: learning rate.
+        chosen: the learning rate was given, not tuned.
+        start: initial loss.
+        end: final loss.
+        highest: maximum loss.
+        hovers: mean loss over the last quarter of the steps.
+        hundredth: first step from which the loss stays below 1 % of its initial value, or None.
+        lost: the trajectory left the drawn region.
+        x: first coordinate of the final point.
+        y: second coordinate of the final point.
     """
 
     rate: float
@@ -83,8 +82,8 @@ class Summary:
     y: float
 
     @classmethod
-    def of(cls, racer: Racer, rate: float, heights: Numbers, points: Numbers) -> "Summary":
-        """The summary of one descent."""
+    def from_trajectory(cls, racer: Racer, rate: float, heights: Numbers, points: Numbers) -> "Summary":
+        """Return the summary of one trajectory."""
         above = np.flatnonzero(~(heights <= heights[0] / 100))
         first = 0 if not len(above) else int(above[-1]) + 1
         hovers = float(heights[len(heights) * 3 // 4 :].mean())
@@ -104,12 +103,12 @@ class Summary:
 
 @lru_cache(maxsize=256)
 def surface(name: str, parameters: tuple[tuple[str, float], ...], noise: float) -> Landscape:
-    """A landscape, the same object for the same words: rates are tuned for it once."""
-    return landscape_of(name, parameters).change(noise=noise)
+    """Return a landscape, cached so that learning rates are tuned once per surface."""
+    return make_landscape(name, parameters).change(noise=noise)
 
 
 def floor(landscape: Landscape) -> float:
-    """The lowest value of a surface."""
+    """Return the minimum of a surface."""
     if not landscape.minima:
         return float(landscape.grid()[2].min())
     return float(landscape.value(torch.tensor(landscape.minima, dtype=torch.float64)).min())
@@ -117,24 +116,26 @@ def floor(landscape: Landscape) -> float:
 
 @lru_cache(maxsize=32)
 def run(setting: Setting) -> Run:
-    """What comes of a setting."""
+    """Compute the trajectories of a setting."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     rates = tuple(rate(racer, setting) for racer in setting.racers)
     if not rates:
-        nothing = np.zeros((setting.steps + 1, 0))
-        return Run(setting, landscape, (), nothing[..., None].repeat(2, -1), nothing)
+        empty = np.zeros((setting.steps + 1, 0))
+        return Run(setting, landscape, (), empty[..., None].repeat(2, -1), empty)
     racing = [(racer.rule, values(racer, rate)) for racer, rate in zip(setting.racers, rates, strict=True)]
-    points, found = descend(racing, landscape, setting.steps, setting.start, setting.seed)
-    return Run(setting, landscape, rates, seen(points[:, :, 0], landscape), _heights(found[:, :, 0], landscape))
+    points, losses = descend(racing, landscape, setting.steps, setting.start, setting.seed)
+    return Run(
+        setting, landscape, rates, mask_outside(points[:, :, 0], landscape), _heights(losses[:, :, 0], landscape)
+    )
 
 
-def _heights(found: Tensor, landscape: Landscape) -> Numbers:
-    above = (found - floor(landscape)).clamp(min=0).nan_to_num(float("inf"))
+def _heights(losses: Tensor, landscape: Landscape) -> Numbers:
+    above = (losses - floor(landscape)).clamp(min=0).nan_to_num(float("inf"))
     return np.asarray(above.numpy(), dtype=np.float64)
 
 
 def rate(racer: Racer, setting: Setting) -> float:
-    """The learning rate of an optimizer: its own, or the one tuned for the surface from the surface's own start."""
+    """Return the given learning rate of an optimizer, or the one tuned from the surface's default start."""
     given = dict(racer.own)
     if "lr" in given:
         return given["lr"]
@@ -144,28 +145,28 @@ def rate(racer: Racer, setting: Setting) -> float:
 
 
 def values(racer: Racer, rate: float) -> dict[str, Any]:
-    """All hyperparameters of an optimizer."""
+    """Return all hyperparameters of an optimizer."""
     return racer.entry.values(**{**dict(racer.own), "lr": rate})
 
 
-def seen(points: Tensor, landscape: Landscape) -> Numbers:
-    """Points as they can be drawn: no numbers where one is far outside the picture."""
+def mask_outside(points: Tensor, landscape: Landscape) -> Numbers:
+    """Return points with those far outside of the box replaced by NaN."""
     box = torch.tensor(landscape.box, dtype=torch.float64)
-    away = (points - box.mean(1)).abs() / (box[:, 1] - box[:, 0])
-    return np.asarray(torch.where((away < FAR).all(-1, keepdim=True), points, torch.nan).numpy(), dtype=np.float64)
+    distance = (points - box.mean(1)).abs() / (box[:, 1] - box[:, 0])
+    return np.asarray(torch.where((distance < FAR).all(-1, keepdim=True), points, torch.nan).numpy(), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Where one optimizer ends from each of a lattice of starts.
+    """Final points of one optimizer for a grid of starting points.
 
     Args:
-        landscape: where.
-        rate: its learning rate, the same from everywhere.
-        starts: `[starts, 2]`.
-        ends: `[starts, 2]`, not numbers where it was lost.
-        heights: above the lowest point of the surface, `[starts]`.
-        reached: the number of the minimum that it is near to, `[starts]`; −1 for none.
+        landscape: surface.
+        rate: learning rate, the same for all starting points.
+        starts: starting points, `[starts, 2]`.
+        ends: final points, `[starts, 2]`; NaN far outside of the box.
+        heights: final loss above the minimum, `[starts]`.
+        reached: index of the minimum reached, `[starts]`; −1 for none.
     """
 
     landscape: Landscape
@@ -178,16 +179,16 @@ class Ends:
 
 @lru_cache(maxsize=16)
 def ends(setting: Setting, racer: Racer) -> Ends:
-    """Descend from a lattice of starts, and see which minimum each of them reaches."""
+    """Run an optimizer from a grid of starting points and find the minimum that each reaches."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     x, y, _ = landscape.grid(LATTICE)
     starts = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     lr = rate(racer, setting)
-    points, found = descend([(racer.rule, values(racer, lr))], landscape, setting.steps, starts, setting.seed)
-    last, heights = seen(points[-1, 0], landscape), _heights(found[-1, 0], landscape)
+    points, losses = descend([(racer.rule, values(racer, lr))], landscape, setting.steps, starts, setting.seed)
+    last, heights = mask_outside(points[-1, 0], landscape), _heights(losses[-1, 0], landscape)
     box = np.asarray(landscape.box)
     minima = np.asarray(landscape.minima).reshape(-1, 2)
-    apart = np.linalg.norm((last[:, None] - minima) / (box[:, 1] - box[:, 0]), axis=-1)
-    near = np.nan_to_num(apart, nan=np.inf) < 0.05  # of the picture: as near as one sees
-    reached = np.where(near.any(1), near.argmax(1), -1)
+    distances = np.linalg.norm((last[:, None] - minima) / (box[:, 1] - box[:, 0]), axis=-1)
+    is_reached = np.nan_to_num(distances, nan=np.inf) < 0.05  # as a fraction of the box
+    reached = np.where(is_reached.any(1), is_reached.argmax(1), -1)
     return Ends(landscape, lr, np.asarray(starts.numpy(), dtype=np.float64), last, heights, reached)

@@ -1,4 +1,4 @@
-"""The server: this machine alone, nothing from outside, nothing to outside."""
+"""Web server, restricted to this machine and without external resources."""
 
 import ipaddress
 import logging
@@ -20,19 +20,19 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
     "frame-ancestors 'self'; form-action 'self'"
 )
-"""The browser itself is told to ask nobody else. Dash and plotly want `unsafe-inline` and `unsafe-eval`."""
+"""Content security policy: no external resources. Dash and plotly need `unsafe-inline` and `unsafe-eval`."""
 
 
 class PortTakenError(ValueError):
-    """Something else is listening there."""
+    """The port is in use."""
 
 
 def make(races: Races, host: str = "127.0.0.1") -> Dash:
-    """The app.
+    """Create the Dash app.
 
     Args:
-        races: where races are kept and started.
-        host: where it listens.
+        races: saved and running races.
+        host: address to listen on.
     """
     app = Dash(
         __name__,
@@ -44,7 +44,7 @@ def make(races: Races, host: str = "127.0.0.1") -> Dash:
         enable_mcp=False,
     )
     app.enable_dev_tools(debug=False, dev_tools_disable_version_check=True, dev_tools_ui=False)
-    _layout.dress(app)
+    _layout.set_layout(app)
     _sync.connect(app)
     _landscape.connect(app)
     _step.connect(app)
@@ -52,22 +52,22 @@ def make(races: Races, host: str = "127.0.0.1") -> Dash:
     _export.connect(app, races)
     server: flask.Flask = app.server
     server.before_request(lambda: guard(host))
-    server.after_request(_told)
+    server.after_request(_add_security_headers)
     server.add_url_rule("/runs/<path:name>/report.html", "report", lambda name: _report(races, name))
     return app
 
 
 def guard(host: str) -> Any:
-    """Refuse what was asked in another name: a page from elsewhere whose name was made to lead here."""
+    """Refuse requests with a foreign Host or Origin header, which protects from DNS rebinding."""
     origin = flask.request.headers.get("Origin")
     asked = flask.request.headers.get("Host", "")
-    if not allowed(asked, host) or (origin is not None and _place(origin) != asked):
+    if not allowed(asked, host) or (origin is not None and _parse_origin(origin) != asked):
         return flask.Response(f"403: gradprix does not answer to {asked!r}.\n", 403, mimetype="text/plain")
     return None
 
 
-def _place(origin: str) -> str | None:
-    """The host and port of an origin; None for what is none."""
+def _parse_origin(origin: str) -> str | None:
+    """Return host and port of an origin, or None if it is invalid."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -75,12 +75,12 @@ def _place(origin: str) -> str | None:
 
 
 def allowed(asked: str, host: str) -> bool:
-    """Whether a Host header may be answered.
+    """Return whether requests with this Host header are allowed.
 
     Args:
-        asked: the header.
-        host: where the server listens. Beyond loopback, addresses are answered and this machine's own name: to lead
-            a browser astray takes a name of one's own.
+        asked: value of the header.
+        host: address that the server listens on. If it is not a loopback address, IP addresses and the name of this
+            machine are allowed as well: DNS rebinding needs a name that the attacker controls.
     """
     try:
         name = urlsplit(f"//{asked}").hostname or ""
@@ -97,7 +97,7 @@ def allowed(asked: str, host: str) -> bool:
     return True
 
 
-def _told(response: flask.Response) -> flask.Response:
+def _add_security_headers(response: flask.Response) -> flask.Response:
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -110,41 +110,41 @@ def _report(races: Races, name: str) -> Any:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Says nothing of requests that went well."""
+    """Request handler that does not log successful requests."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Leave it out."""
+        """Log nothing."""
 
 
 def listen(app: Dash, port: int, host: str) -> BaseWSGIServer:
-    """A server that is bound and waits for `serve_forever`.
+    """Return a server that is bound to its port and ready for `serve_forever`.
 
     Args:
-        app: what it serves.
-        port: 0 for any that is free.
-        host: where it listens.
+        app: app to serve.
+        port: port; 0 selects a free one.
+        host: address to listen on.
 
     Raises:
-        PortTakenError: when something else listens there, or it may not.
-        ValueError: for a host that is not this machine's.
+        PortTakenError: if the port is in use or not permitted.
+        ValueError: if `host` is not an address of this machine.
     """
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except OSError as error:
         raise ValueError(f"host {host!r}: {error}. Give an address of this machine, as 127.0.0.1.") from None
     try:
-        bound.bind(place)
-        bound.listen(128)
+        listener.bind(address)
+        listener.listen(128)
     except OSError as error:
-        bound.close()
+        listener.close()
         raise PortTakenError(
             f"cannot listen on {host}, port {port}: {error.strerror or error}. Another gradprix app may be open there; "
             f"choose another port, such as --port {port + 1}."
         ) from None
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with bound:  # it listens on a copy of its own
+    with listener:  # the server duplicates the file descriptor
         return make_server(
-            host, bound.getsockname()[1], app.server, threaded=True, request_handler=_Quiet, fd=bound.fileno()
+            host, listener.getsockname()[1], app.server, threaded=True, request_handler=_Quiet, fd=listener.fileno()
         )

@@ -1,4 +1,4 @@
-"""Everything that can be seen in the app is a state, and every state has an address: `?surface=ravine&condition=30`."""
+"""State of the app and its URL query string: `?surface=ravine&condition=30`."""
 
 import inspect
 import math
@@ -19,7 +19,7 @@ SIZES = ("small", "default", "large")
 
 SURFACES = {**LANDSCAPES, **SLICES}
 
-# Without data, batches are all alike: of the three that differ in nothing but the batch, one stays.
+# Surfaces have no data, so entries that differ only in batch size are equal here: one of three remains.
 RACERS: dict[str, Entry] = {
     name: ENTRIES[name]
     for name in ("gd", *ENTRIES)
@@ -30,17 +30,17 @@ PARAMETERS: dict[str, tuple[str, float, float]] = {
     "condition": ("Condition κ", 1, 1e4),
     "angle": ("Turned by, °", -90, 90),
 }
-"""What a surface's parameters are called, and their ranges."""
+"""Label and range of each surface parameter."""
 NOISE, STEPS, SEEDS, RATES = (0.0, 20.0), (1, 2000), (0, 999_999), (1e-9, 1e5)
 
 
 @dataclass(frozen=True)
 class Racer:
-    """An optimizer on a surface.
+    """Optimizer on a surface.
 
     Args:
-        name: of an entry.
-        own: settings that are not left to what is usual; a learning rate that is missing is tuned for the surface.
+        name: name of an entry.
+        own: settings that differ from the defaults; without a learning rate, it is tuned for the surface.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Racer:
 
     @property
     def entry(self) -> Entry:
-        """What it is in a race."""
+        """Entry of the optimizer in races."""
         return RACERS[self.name]
 
     @property
     def rule(self) -> Rule:
-        """What it does."""
+        """Update rule of the optimizer."""
         rule = self.entry.rule
         assert isinstance(rule, Rule)
         return rule
@@ -61,7 +61,7 @@ class Racer:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is descended, where, by whom: what the numbers on the landscape and step pages depend on."""
+    """Surface, start and optimizers: everything that the results of the landscape and step pages depend on."""
 
     surface: str = "ravine"
     parameters: tuple[tuple[str, float], ...] = (("condition", 30.0), ("angle", 0.0))
@@ -74,22 +74,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class State:
-    """What is seen.
+    """State of the app.
 
     Args:
-        tab: the page.
-        setting: of the landscape and step pages.
-        view: how the landscape is seen.
-        of: the optimizer of the step page and of the map of starts.
-        t: the step that the race on the landscape is shown at; None for the last.
-        step: the one that is laid open, from 1.
-        zoom: how much is seen of the surface around it.
-        race: the folder of the race that is watched.
-        task: of a race to be started, like the rest.
-        names: its optimizers.
-        size: its preset.
-        trials: None for the task's own number.
-        seeds: likewise.
+        tab: active page.
+        setting: setting of the landscape and step pages.
+        view: view of the landscape.
+        of: optimizer of the step page and of the map of starting points.
+        t: step shown on the landscape page; None for the last.
+        step: step shown on the step page, from 1.
+        zoom: region of the surface shown on the step page.
+        race: folder of the race that is monitored.
+        task: task of the race form.
+        names: optimizers of the race form.
+        size: preset of the race form.
+        trials: tuning trials of the race form; None for the default of the task.
+        seeds: final seeds of the race form; None for the default of the task.
     """
 
     tab: str = "landscape"
@@ -107,100 +107,100 @@ class State:
     seeds: int | None = None
 
 
-def made(surface: str, parameters: Sequence[tuple[str, float]] = ()) -> Landscape:
-    """A landscape by its name, with its own noise."""
+def make_landscape(surface: str, parameters: Sequence[tuple[str, float]] = ()) -> Landscape:
+    """Create a landscape by name, with its default noise."""
     return SURFACES[surface](**dict(parameters))
 
 
 def parameters(surface: str) -> dict[str, float]:
-    """The parameters of a surface with their defaults; its noise is every surface's."""
-    found = inspect.signature(SURFACES[surface]).parameters
-    return {name: float(parameter.default) for name, parameter in found.items() if name != "noise"}
+    """Return the parameters of a surface with their defaults, except the noise, which all surfaces have."""
+    signature = inspect.signature(SURFACES[surface]).parameters
+    return {name: float(parameter.default) for name, parameter in signature.items() if name != "noise"}
 
 
 def adjustable(entry: Entry) -> dict[str, float]:
-    """The settings of an optimizer that can be changed besides its learning rate, with what is usual."""
+    """Return the adjustable hyperparameters of an optimizer, except the learning rate, with their defaults."""
     values = entry.values(entry.default_rate)
     return {name: float(values[name]) for name in DOMAINS if 0 < values.get(name, 0) < 1}
 
 
 def plain(surface: str, racers: tuple[Racer, ...] = Setting().racers) -> Setting:
-    """A surface with everything as it is usual there."""
+    """Return the default setting of a surface."""
     own = tuple(parameters(surface).items())
-    landscape = made(surface, own)
+    landscape = make_landscape(surface, own)
     return Setting(surface, own, landscape.noise, start=landscape.start, racers=racers)
 
 
 def read(query: str) -> State:
-    """The state of an address. What is missing or makes no sense is as usual.
+    """Parse a query string; missing and invalid values get their defaults.
 
     Args:
-        query: what follows the path, `?surface=bowl&steps=50`.
+        query: query string of a URL, `?surface=bowl&steps=50`.
     """
     try:
-        found = {name: values[-1] for name, values in parse_qs(query.lstrip("?"), keep_blank_values=True).items()}
-    except ValueError:  # more fields than anyone would write
-        found = {}
-    usual, setting = State(), _setting(found)
-    t = _whole(found.get("t"), (0, setting.steps), setting.steps)
+        fields = {name: values[-1] for name, values in parse_qs(query.lstrip("?"), keep_blank_values=True).items()}
+    except ValueError:  # more fields than the parser allows
+        fields = {}
+    default, setting = State(), _parse_setting(fields)
+    t = _parse_integer(fields.get("t"), (0, setting.steps), setting.steps)
     return State(
-        tab=_one(found.get("tab"), TABS, usual.tab),
+        tab=_parse_choice(fields.get("tab"), TABS, default.tab),
         setting=setting,
-        view=_one(found.get("view"), VIEWS, usual.view),
-        of=one_of(setting, found.get("of", usual.of)),
+        view=_parse_choice(fields.get("view"), VIEWS, default.view),
+        of=one_of(setting, fields.get("of", default.of)),
         t=None if t == setting.steps else t,
-        step=_whole(found.get("step"), (1, setting.steps), usual.step),
-        zoom=_one(found.get("zoom"), ZOOMS, usual.zoom),
-        race=found.get("race", "")[:200],
-        task=_one(found.get("task"), tasks.ALL, usual.task),
-        names=tuple(name for name in ENTRIES if name in found.get("names", ",".join(usual.names)).split(",")),
-        size=_one(found.get("size"), SIZES, usual.size),
-        trials=_whole(found.get("trials"), (2, 500), None),
-        seeds=_whole(found.get("seeds"), (6, 500), None),
+        step=_parse_integer(fields.get("step"), (1, setting.steps), default.step),
+        zoom=_parse_choice(fields.get("zoom"), ZOOMS, default.zoom),
+        race=fields.get("race", "")[:200],
+        task=_parse_choice(fields.get("task"), tasks.ALL, default.task),
+        names=tuple(name for name in ENTRIES if name in fields.get("names", ",".join(default.names)).split(",")),
+        size=_parse_choice(fields.get("size"), SIZES, default.size),
+        trials=_parse_integer(fields.get("trials"), (2, 500), None),
+        seeds=_parse_integer(fields.get("seeds"), (6, 500), None),
     )
 
 
 def write(state: State) -> str:
-    """The address of a state, `?surface=bowl&steps=50`: what is as usual is left out. `read` is the way back."""
-    setting, usual = state.setting, State()
+    """Format a state as a query string without default values, `?surface=bowl&steps=50`: the inverse of `read`."""
+    setting, defaults = state.setting, State()
     base = plain(setting.surface)
-    said: dict[str, tuple[Any, Any]] = {
-        "tab": (state.tab, usual.tab),
-        "surface": (setting.surface, usual.setting.surface),
+    fields: dict[str, tuple[Any, Any]] = {
+        "tab": (state.tab, defaults.tab),
+        "surface": (setting.surface, defaults.setting.surface),
         **{name: (value, dict(base.parameters)[name]) for name, value in setting.parameters},
         "noise": (setting.noise, base.noise),
         "seed": (setting.seed, base.seed),
         "steps": (setting.steps, base.steps),
         "start": (",".join(map(digits, setting.start)), ",".join(map(digits, base.start))),
-        "who": (",".join(map(_racer, setting.racers)), ",".join(map(_racer, base.racers))),
-        "view": (state.view, usual.view),
-        "of": (state.of, one_of(setting, usual.of)),
+        "who": (",".join(map(_format_racer, setting.racers)), ",".join(map(_format_racer, base.racers))),
+        "view": (state.view, defaults.view),
+        "of": (state.of, one_of(setting, defaults.of)),
         "t": (state.t, None),
-        "step": (state.step, usual.step),
-        "zoom": (state.zoom, usual.zoom),
+        "step": (state.step, defaults.step),
+        "zoom": (state.zoom, defaults.zoom),
         "race": (state.race, ""),
-        "task": (state.task, usual.task),
-        "names": (",".join(state.names), ",".join(usual.names)),
-        "size": (state.size, usual.size),
+        "task": (state.task, defaults.task),
+        "names": (",".join(state.names), ",".join(defaults.names)),
+        "size": (state.size, defaults.size),
         "trials": (state.trials, None),
         "seeds": (state.seeds, None),
     }
     changed = {
         name: digits(value) if isinstance(value, float) else value
-        for name, (value, default) in said.items()
+        for name, (value, default) in fields.items()
         if value != default
     }
     return f"?{urlencode(changed, safe=',:=')}" if changed else ""
 
 
 def digits(value: float) -> str:
-    """A number, as short as it can be written without loss."""
+    """Format a number as briefly as possible without loss."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def number(given: Any, between: tuple[float, float], usual: float) -> float:
-    """A number within its range, or what is usual where it is none."""
+    """Parse a number and clip it to its range; invalid numbers give the default."""
     try:
         value = float(given)
     except (TypeError, ValueError):
@@ -209,26 +209,26 @@ def number(given: Any, between: tuple[float, float], usual: float) -> float:
 
 
 def one_of(setting: Setting, wanted: str) -> str:
-    """An optimizer that races, this one if it does."""
+    """Return the wanted optimizer if it is part of the setting, otherwise the first."""
     known = [racer.name for racer in setting.racers] or list(RACERS)
     return wanted if wanted in known else known[0]
 
 
 def own_settings(entry: Entry, given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Those of the given settings that an optimizer has, within their ranges, and that are not as usual anyway."""
+    """Return the given hyperparameters that the optimizer has and that differ from the defaults, clipped to range."""
     usual = {"lr": math.nan, **adjustable(entry)}
     asked = {
         name: number(given[name], RATES if name == "lr" else (0.0, 0.999999), usual[name])
         for name in usual
         if given.get(name) is not None
     }
-    # The rule has another form without its momentum, and another line in the table.
+    # At zero a term is removed from the rule, which would change its equations.
     asked = {name: value if name == "lr" else max(value, 1e-6) for name, value in asked.items()}
     return tuple((name, value) for name, value in asked.items() if not math.isnan(value) and value != usual[name])
 
 
 def inside(landscape: Landscape, start: Sequence[Any]) -> tuple[float, float]:
-    """A start within the part of a landscape that is seen."""
+    """Clip a starting point to the box of a landscape."""
     x, y = (
         number(value, between, usual)
         for value, between, usual in zip(start, landscape.box, landscape.start, strict=True)
@@ -236,40 +236,40 @@ def inside(landscape: Landscape, start: Sequence[Any]) -> tuple[float, float]:
     return x, y
 
 
-def _setting(found: Mapping[str, str]) -> Setting:
-    base = plain(_one(found.get("surface"), SURFACES, Setting().surface))
-    own = tuple((name, number(found.get(name), PARAMETERS[name][1:], usual)) for name, usual in base.parameters)
-    start = [*found.get("start", "").split(","), ""][:2]
+def _parse_setting(fields: Mapping[str, str]) -> Setting:
+    base = plain(_parse_choice(fields.get("surface"), SURFACES, Setting().surface))
+    own = tuple((name, number(fields.get(name), PARAMETERS[name][1:], usual)) for name, usual in base.parameters)
+    start = [*fields.get("start", "").split(","), ""][:2]
     return replace(
         base,
         parameters=own,
-        noise=number(found.get("noise"), NOISE, base.noise),
-        seed=_whole(found.get("seed"), SEEDS, base.seed),
-        steps=_whole(found.get("steps"), STEPS, base.steps),
-        start=inside(made(base.surface, own), start),
-        racers=_racers(found["who"]) if "who" in found else base.racers,
+        noise=number(fields.get("noise"), NOISE, base.noise),
+        seed=_parse_integer(fields.get("seed"), SEEDS, base.seed),
+        steps=_parse_integer(fields.get("steps"), STEPS, base.steps),
+        start=inside(make_landscape(base.surface, own), start),
+        racers=_parse_racers(fields["who"]) if "who" in fields else base.racers,
     )
 
 
-def _racers(text: str) -> tuple[Racer, ...]:
-    """`adam:lr=0.1:beta1=0.5,gd` as racers, each once."""
-    found: dict[str, Racer] = {}
+def _parse_racers(text: str) -> tuple[Racer, ...]:
+    """Parse optimizers, `adam:lr=0.1:beta1=0.5,gd`, without duplicates."""
+    racers: dict[str, Racer] = {}
     for part in text.split(","):
         name, *rest = part.split(":")
         if name in RACERS:
             given = dict(each.split("=", 1) for each in rest if "=" in each)
-            found.setdefault(name, Racer(name, own_settings(RACERS[name], given)))
-    return tuple(found[name] for name in RACERS if name in found)
+            racers.setdefault(name, Racer(name, own_settings(RACERS[name], given)))
+    return tuple(racers[name] for name in RACERS if name in racers)
 
 
-def _racer(racer: Racer) -> str:
+def _format_racer(racer: Racer) -> str:
     return ":".join([racer.name, *(f"{name}={digits(value)}" for name, value in racer.own)])
 
 
-def _one(given: str | None, of: Any, usual: str) -> str:
-    return given if given in of and given is not None else usual
+def _parse_choice(given: str | None, choices: Any, default: str) -> str:
+    return given if given in choices and given is not None else default
 
 
-def _whole(given: Any, between: tuple[int, int], usual: Any) -> Any:
+def _parse_integer(given: Any, between: tuple[int, int], default: Any) -> Any:
     value = number(given, between, math.nan)
-    return usual if math.isnan(value) else int(value)
+    return default if math.isnan(value) else int(value)

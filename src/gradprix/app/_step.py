@@ -1,4 +1,4 @@
-"""The step page: one optimizer, one step at a time, with its formula, its numbers and its arrows."""
+"""Step page: a single step of one optimizer, with equations, numbers and arrows."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from ._terms import Step, step, traced
 
 
 def layout() -> html.Section:
-    """The page."""
+    """Return the page."""
     bar = [
         html.Button("◀ previous", id="previous", title="Previous step (←)"),
         html.Button("next ▶", id="following", title="Next step (→)"),
@@ -37,24 +37,24 @@ def layout() -> html.Section:
     )
 
 
-def opened(state: State) -> tuple[Trace, Step]:
-    """The descent that a state lays open, and the step of it."""
+def selected_step(state: State) -> tuple[Trace, Step]:
+    """Return the trace and the step that a state selects."""
     racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
-    found = traced(state.setting, racer)
-    return found, step(found, state.step)
+    descent = traced(state.setting, racer)
+    return descent, step(descent, state.step)
 
 
 def figure(state: State) -> go.Figure:
-    """The picture of the step."""
-    found, now = opened(state)
+    """Return the figure of the step."""
+    descent, now = selected_step(state)
     landscape = run(state.setting).landscape
-    memories = kinds(found.rule, tuple(found.values.items()))
-    path = np.asarray(found.x.points.numpy())
+    memories = kinds(descent.rule, tuple(descent.values.items()))
+    path = np.asarray(descent.x.points.numpy())
     return arrows(landscape, state.of, path, now, memories, state.zoom == "near")
 
 
-def worked(found: Trace, now: Step) -> list[Any]:
-    """The equations with the step's numbers in them, and a sentence on each."""
+def equations_with_numbers(descent: Trace, now: Step) -> list[Any]:
+    """Return the equations with the numbers of the step, and an explanation of each."""
     g, update = now.g, now.after - now.x
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.abs(update / g)
@@ -64,11 +64,11 @@ def worked(found: Trace, now: Step) -> list[Any]:
         ("the update", update),
         ("effective rate |update| / |g|", rate),
     ]
-    first = html.Table(
+    table = html.Table(
         [
             html.Thead(html.Tr([html.Th(""), html.Th("x", scope="col"), html.Th("y", scope="col")])),
             html.Tbody(
-                [html.Tr([html.Th(said, scope="row"), *(html.Td(three(v)) for v in pair)]) for said, pair in rows]
+                [html.Tr([html.Th(label, scope="row"), *(html.Td(three(v)) for v in pair)]) for label, pair in rows]
             ),
         ],
         className="numbers",
@@ -80,14 +80,14 @@ def worked(found: Trace, now: Step) -> list[Any]:
         lines += [html.Div([html.Span(axis, className="soft"), text], className="worked") for axis, text in both]
         parts.append(html.Li([html.P(equation.sentence), *lines]))
     return [
-        first,
+        table,
         html.Ol(parts, className="equations"),
-        html.P([html.B("Its source: "), found.rule.source], className="note"),
+        html.P([html.B("Its source: "), descent.rule.source], className="note"),
     ]
 
 
 def connect(app: Dash) -> None:
-    """Add the callbacks."""
+    """Register the callbacks."""
 
     @app.callback(
         output={
@@ -98,15 +98,15 @@ def connect(app: Dash) -> None:
         },
         inputs={"address": Input("state", "data")},
     )
-    def lay_open(address: str | None) -> dict[str, Any]:
+    def show_step(address: str | None) -> dict[str, Any]:
         state = read(address or "")
         if address is None or state.tab != "step":
             raise PreventUpdate
-        found, now = opened(state)
-        rate = number(found.values["lr"])
+        descent, now = selected_step(state)
+        rate = number(descent.values["lr"])
         return {
             "figure": figure(state),
             "says": "The update is to scale; gradient, mean and squares share a scale of their own.",
-            "equations": worked(found, now),
+            "equations": equations_with_numbers(descent, now),
             "readout": f"step {now.t} of {state.setting.steps}, η = {rate}",
         }

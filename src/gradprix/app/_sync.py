@@ -1,4 +1,4 @@
-"""The address and the controls say the same: whichever changes, the other follows, and then what is drawn."""
+"""Synchronization of URL and controls: a change of either updates the other, and then the figures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ FORM = ("task", "names", "size", "trials", "seeds")
 
 
 def values(state: Seen) -> dict[str, Any]:
-    """What every control shows in a state, by its id; those of surfaces and optimizers as lists."""
+    """Return the values of all controls by id; those of surface parameters and optimizers are lists."""
     setting = state.setting
     chosen = {racer.name: dict(racer.own) for racer in setting.racers}
     parameters = dict(setting.parameters)
@@ -46,12 +46,12 @@ def values(state: Seen) -> dict[str, Any]:
 
 
 def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
-    """The state that the controls show. Read as an address is, so that nonsense is as usual.
+    """Return the state shown by the controls; invalid values get their defaults, as in URLs.
 
     Args:
-        given: what each control shows, as `values` has it.
-        before: the state until now.
-        changed: the control that was changed.
+        given: values of the controls, as returned by `values`.
+        before: previous state.
+        changed: id of the control that changed.
     """
     if changed == "surface":
         setting = _state.plain(given["surface"], before.setting.racers)
@@ -60,8 +60,8 @@ def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
     for (of, name), value in zip(SETTINGS, given["own"], strict=True):
         if value not in (None, ""):
             settings.setdefault(of, {})[name] = str(value).replace(",", ".")
-    who = [name for name, on in zip(RACERS, given["entered"], strict=True) if on]
-    racers = tuple(Racer(name, _state.own_settings(RACERS[name], settings.get(name, {}))) for name in who)
+    entered = [name for name, on in zip(RACERS, given["entered"], strict=True) if on]
+    racers = tuple(Racer(name, _state.own_settings(RACERS[name], settings.get(name, {}))) for name in entered)
     plain = {name: given[name] for name in (*PLAIN, *FORM) if not name.startswith("start")}
     plain |= dict(zip(PARAMETERS, given["parameter"], strict=True))
     plain |= {
@@ -69,27 +69,27 @@ def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
         "names": ",".join(given["names"] or ()),
         "race": before.race,
     }
-    found = _state.read(
+    parsed = _state.read(
         urlencode({name: value for name, value in plain.items() if value not in (None, "")} | {"who": ""})
     )
-    setting = replace(found.setting, racers=racers)
+    setting = replace(parsed.setting, racers=racers)
     t = before.t if setting == before.setting else None
-    return replace(found, setting=setting, of=_state.one_of(setting, given["of"]), t=t)
+    return replace(parsed, setting=setting, of=_state.one_of(setting, given["of"]), t=t)
 
 
 def clicked(state: Seen, click: dict[str, Any] | None) -> Seen:
-    """The state after a click on the surface: a start there."""
-    at = _place(click)
+    """Return the state after a click on the surface, which sets the starting point."""
+    position = _click_position(click)
     setting = state.setting
-    if at is None:
+    if position is None:
         return state
     landscape = surface(setting.surface, setting.parameters, setting.noise)
-    x, y = (round(float(value), 2) for value in _state.inside(landscape, at))
+    x, y = (round(float(value), 2) for value in _state.inside(landscape, position))
     return replace(state, setting=replace(setting, start=(x, y)), t=None)
 
 
-def _place(click: dict[str, Any] | None) -> Sequence[Any] | None:
-    """Where a click was: plotly says so in one way for the plane and in another for a surface in space."""
+def _click_position(click: dict[str, Any] | None) -> Sequence[Any] | None:
+    """Return the coordinates of a click, which plotly reports differently for 2-D and 3-D figures."""
     if not click:
         return None
     if click.get("xvals") and click.get("yvals"):
@@ -99,7 +99,7 @@ def _place(click: dict[str, Any] | None) -> Sequence[Any] | None:
 
 
 def shown(state: Seen) -> dict[str, Any]:
-    """What the callback returns for a state."""
+    """Return all outputs of the callback for a state."""
     setting = state.setting
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     own_parameters = dict(setting.parameters)
@@ -118,22 +118,22 @@ def shown(state: Seen) -> dict[str, Any]:
 
 
 def changed_alone(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    """What is not seen already: a browser takes half a second to be told a hundred things that it knows."""
+    """Replace unchanged outputs by `no_update`: updating a hundred controls takes the browser half a second."""
 
-    def less(name: str, value: Any) -> Any:
+    def skip_unchanged(name: str, value: Any) -> Any:
         if name in LISTS or name == "boxes":
             return [no_update if same == one else one for one, same in zip(value, seen[name], strict=True)]
         return no_update if value == seen[name] else value
 
-    return {name: less(name, value) for name, value in new.items()}
+    return {name: skip_unchanged(name, value) for name, value in new.items()}
 
 
 LISTS = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
-"""Controls of which there are many, with what their ids are made of."""
+"""Repeated controls, with the keys of their ids."""
 
 
 def connect(app: Dash) -> None:
-    """Add the callback."""
+    """Register the callback."""
     pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in LISTS.items()}
     controls = {name: (name, "value") for name in (*PLAIN, *FORM)} | {kind: (pattern[kind], "value") for kind in LISTS}
 

@@ -1,4 +1,4 @@
-"""One optimizer's descent, laid open step by step: what it saw, what it remembers, what it computed."""
+"""Trace of one optimizer: gradient, state and equations of every step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from ._state import Racer, Setting
 
 @dataclass(frozen=True)
 class Step:
-    """One step, laid open.
+    """One step of a trace.
 
     Args:
-        t: its number, from 1.
-        x: before it, `[2]`.
-        after: after it, `[2]`.
-        g: the gradient.
-        state: what the rule remembers after it, by its own names.
-        equations: what was computed.
+        t: step number, from 1.
+        x: point before the step, `[2]`.
+        after: point after the step, `[2]`.
+        g: gradient.
+        state: state after the step, by the names of the rule.
+        equations: equations with the numbers of the step.
     """
 
     t: int
@@ -38,32 +38,32 @@ class Step:
 
 @lru_cache(maxsize=16)
 def traced(setting: Setting, racer: Racer) -> Trace:
-    """One optimizer's descent with every term of it."""
+    """Return the trace of an optimizer with all terms."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     own = {**racer.entry.fixed, **dict(racer.own), "lr": rate(racer, setting)}
     return trace(racer.rule, landscape, setting.steps, start=setting.start, seed=setting.seed, **own)
 
 
-def step(found: Trace, t: int) -> Step:
-    """A step of a descent.
+def step(descent: Trace, t: int) -> Step:
+    """Return one step of a trace.
 
     Args:
-        found: the descent.
-        t: which step, from 1.
+        descent: trace.
+        t: step number, from 1.
     """
-    layer, rule = found.x, found.rule
-    x, g, kept = layer.points[t - 1], layer.gradients[t - 1], rule.kept(found.values)
+    layer, rule = descent.x, descent.rule
+    x, g, specs = layer.points[t - 1], layer.gradients[t - 1], rule.kept(descent.values)
     if t == 1:
-        before = {name: begun(spec, found.values, x, g) for name, spec in kept.items()}
+        before = {name: begun(spec, descent.values, x, g) for name, spec in specs.items()}
     else:
-        before = {name: _number(layer.terms[name][t - 2]) for name in kept}
+        before = {name: _number(layer.terms[name][t - 2]) for name in specs}
     state = {
         name: np.asarray(layer.terms[name][t - 1], dtype=np.float64)
-        for name, spec in kept.items()
+        for name, spec in specs.items()
         if spec.kind == "element"
     }
-    said = tuple(equations(rule, found.values, t, x, g, before))
-    return Step(t, x.numpy(), layer.points[t].numpy(), g.numpy(), state, said)
+    evaluated = tuple(equations(rule, descent.values, t, x, g, before))
+    return Step(t, x.numpy(), layer.points[t].numpy(), g.numpy(), state, evaluated)
 
 
 def _number(value: Tensor) -> Any:

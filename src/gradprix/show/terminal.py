@@ -103,9 +103,9 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
         row = (entry["name"], entry["optimizer"], fixed, tuned, batch, _page.count(entry["updates"]))
         table.add_row(*map(Text, row))
-    smallest = f"{race_plan.smallest_difference:.1f} standard deviations of a paired difference"
+    effect = f"{race_plan.smallest_difference:.1f} standard deviations of a paired difference"
     if race_plan.task.noise:
-        smallest = f"about {value(vars(metric), race_plan.smallest_difference * race_plan.task.noise)} ({smallest})"
+        effect = f"about {value(vars(metric), race_plan.smallest_difference * race_plan.task.noise)} ({effect})"
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else value(vars(metric), metric.margin)
     lines = [
         f"{race_plan.task.name}: {race_plan.task.about}",
@@ -118,7 +118,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
             if race_plan.examples is None
             else f", {race_plan.runs * race_plan.examples / 1e6:.1f} million examples."
         ),
-        f"Smallest difference it can tell four times in five: {smallest}. Differences below {margin} do not matter here.",
+        f"Smallest difference it can tell four times in five: {effect}. Differences below {margin} do not matter here.",
     ]
     if race_plan.left_out:
         lines.append(f"To fit the time it does without {listed(race_plan.left_out)}.")
