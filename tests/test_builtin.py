@@ -19,7 +19,7 @@ from gradprix.race import TaskError, make_plan
 from gradprix.race.validate_task import sound
 from gradprix.show import report
 from gradprix.tasks.registry import MAKERS, PRESETS
-from gradprix.training.artifacts import kept
+from gradprix.training.artifacts import encode_artifacts
 
 BUDGET: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 1, "seeds": 6, "epochs": 1}
 
@@ -87,12 +87,14 @@ def test_what_a_task_says_of_its_networks_is_of_the_trained_ones(tmp_path: Path)
 
 
 def test_what_it_may_say_is_numbers_pictures_and_texts() -> None:
-    found = kept({"n": np.float32(0.5), "t": torch.tensor(2), "rgb": np.zeros((4, 6, 3), np.uint8), "s": {1: "one"}})
+    found = encode_artifacts(
+        {"n": np.float32(0.5), "t": torch.tensor(2), "rgb": np.zeros((4, 6, 3), np.uint8), "s": {1: "one"}}
+    )
     assert found["numbers"] == {"n": 0.5, "t": 2.0}
     assert found["texts"] == {"s": {"1": "one"}}
     assert Image.open(io.BytesIO(base64.b64decode(found["pictures"]["rgb"]))).size == (6, 4)
     with pytest.raises(TypeError, match="after: words is a str: give a number, a picture"):
-        kept({"words": "many"})
+        encode_artifacts({"words": "many"})
 
 
 def fails(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Any]:

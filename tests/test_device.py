@@ -23,7 +23,7 @@ from gradprix.race.preflight import check
 from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
 from gradprix.training import autotune
-from gradprix.training.device_cache import near
+from gradprix.training.device_cache import to_device
 from gradprix.training.model_stack import Form, quiet
 from gradprix.training.provenance import provenance
 from gradprix.training.rng import Drawing, Noise
@@ -127,11 +127,11 @@ def test_examples_are_put_there_once_where_there_is_room(
     monkeypatch.setattr(torch.get_device_module("meta"), "mem_get_info", lambda name: (room, room))
     data = task(MODELS["linear"]).loaded
     before = fingerprint(data)
-    there = near(data, torch.device("meta"))
+    there = to_device(data, torch.device("meta"))
     assert fingerprint(data) == before, "a task that refers to them is the same task"
     assert isinstance(there.inputs, There) is (room == 1e9)
-    assert near(data, torch.device("meta")) is there
-    assert near(data, torch.device("cpu")) is data
+    assert to_device(data, torch.device("meta")) is there
+    assert to_device(data, torch.device("cpu")) is data
     assert not isinstance(data.inputs, There)
     lane = Lane(task(MODELS["linear"]), TRIALS, THERE)
     inputs, _ = lane.batch(lane.train[:, :3])

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations, prune
 from gradprix import tasks
 from gradprix.tasks.rng import fresh
 from gradprix.training.model_stack import quiet
-from gradprix.training.trace_step import STEADY
+from gradprix.training.trace_step import REPEATABLE
 from gradprix.training.trainer import Lane
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
 from torch_helpers import Square
@@ -214,7 +214,7 @@ def task(model: Model, loss: Callable[..., Tensor] = loss) -> tasks.Task:
 
 def compare(of: tasks.Task, ordered: bool = False) -> None:
     """Compare first gradients, weights and buffers after the steps, and the loss without gradients then."""
-    STEADY.update({(of, "train"), (of, "score")})  # `test_models.py` has tried whether it does the same each time
+    REPEATABLE.update({(of, "train"), (of, "score")})  # `test_models.py` has tried whether it does the same each time
     with quiet():
         lane = Lane(of, Pair)
         order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])

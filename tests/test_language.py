@@ -21,7 +21,7 @@ from gradprix.tasks.builtin import charlm, sentiment, translate
 from gradprix.tasks.builtin.text import END, PAD, RARE, START, Vocabulary, chrf, words
 from gradprix.tasks.rng import Luck, fresh, stream
 from gradprix.tasks.task import TaskError
-from gradprix.training.artifacts import kept
+from gradprix.training.artifacts import encode_artifacts
 from gradprix.training.model_stack import quiet
 from gradprix.training.trainer import Lane
 from gradprix.training.trial import Trial
@@ -258,7 +258,7 @@ def test_what_charlm_writes() -> None:
     texts = []
     for seed in (1, 1, 2):
         with quiet(), Luck(stream(seed, "after")), torch.no_grad():
-            texts.append(kept(task.after(fresh(task.model, 0), inputs, targets))["texts"]["continuations"])
+            texts.append(encode_artifacts(task.after(fresh(task.model, 0), inputs, targets))["texts"]["continuations"])
 
     assert texts[0] == texts[1] != texts[2]
     assert list(texts[0]) == list(charlm.PROMPTS)
@@ -302,7 +302,7 @@ def test_what_translate_makes() -> None:
             wanted[2] = END
             return torch.nn.functional.one_hot(wanted, 512).float()
 
-    found = kept(task.after(Knows(), inputs, targets))
+    found = encode_artifacts(task.after(Knows(), inputs, targets))
     ((name, value),) = found["numbers"].items()
     assert name == "chrF of 50 translations"
     assert 0.75 < value < 1
@@ -313,7 +313,7 @@ def test_what_translate_makes() -> None:
         assert text == ("" if i == 2 else text)
         if RARE not in targets[i] and i != 2:
             assert words(text) == words(reference)
-    untrained = kept(task.after(fresh(task.model, 0), inputs, targets))
+    untrained = encode_artifacts(task.after(fresh(task.model, 0), inputs, targets))
     assert 0 <= untrained["numbers"][name] < 0.3
 
 

@@ -20,7 +20,7 @@ from gradprix.training.provenance import provenance
 from gradprix.training.trainer import STACKED, run_lane
 from gradprix.training.trial import Outcome, Trial
 from gradprix.training.trial import form as form_of
-from gradprix.utils.devices import named
+from gradprix.utils.devices import describe_device
 
 from .scheduler import Part, Schedule, Work
 
@@ -117,7 +117,7 @@ class Engine(ABC):
 
     def made(self, plan: RacePlan, device: str) -> str:
         """What numbers depend on besides their plan, where lanes run."""
-        return provenance("" if device == "cpu" else self.ask(named, device))
+        return provenance("" if device == "cpu" else self.ask(describe_device, device))
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function answers where lanes run, whose arithmetic rounds as theirs does."""
@@ -191,7 +191,7 @@ class Engine(ABC):
                 if bad and not good and _hopeless(trials, bad, done):
                     raise _altogether(task, bad[0][1])
             for part, error in bad:
-                yield part.trials, [Outcome.of(trial, task.baseline, _said(error)) for trial in part.trials]
+                yield part.trials, [Outcome.from_error(trial, task.baseline, _said(error)) for trial in part.trials]
         finally:
             with self._lock:
                 self.stop([part for work in works for part in self.schedule.drop(work)])

@@ -16,7 +16,7 @@ from gradprix.text.answer import counted
 from gradprix.training.autotune import Shape, shape
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial
-from gradprix.utils.devices import free, named
+from gradprix.utils.devices import describe_device, free
 
 from .executor import Engine, Found, RacePlan, WorkerError, train
 from .ray_cluster import SHARE, Cluster
@@ -97,7 +97,7 @@ class Ray(Engine):
         with self._lock:
             self._join(plan)
         kinds = " or ".join(self.cluster.kinds)
-        return kinds if device == "cpu" else f"{kinds}, {self.ask(named, device)}"
+        return kinds if device == "cpu" else f"{kinds}, {self.ask(describe_device, device)}"
 
     def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """What a function answers in so many workers at once."""

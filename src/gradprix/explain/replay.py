@@ -147,7 +147,7 @@ class ReplayTrainer(Lane):
         if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
             return None
         values, names, gains = {**trial.values, "lr": trial.values["lr"] * factor}, list(self.leaves), {}
-        for block, chosen, stepper in self.steppers.each:
+        for block, chosen, stepper in self.steppers.blocks:
             if not block.start <= place < block.stop or not isinstance(stepper, Stacked):
                 continue
             for k, index in enumerate(chosen):

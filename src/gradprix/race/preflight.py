@@ -29,7 +29,7 @@ from gradprix.training.stacking_errors import explain
 from gradprix.training.torch_optimizer_adapter import Anyone
 from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Lane
 from gradprix.training.trial import Trial
-from gradprix.utils.devices import CPU, found, free, placed, require, wait
+from gradprix.utils.devices import CPU, accelerator_type, free, placed, require, wait
 
 from .last_batch import check_last_batches
 from .loop_check import check_loop
@@ -132,7 +132,7 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
         return check_loop(plan, plan.task)
     task, asked = home(plan.task), plan.device != "auto"
     first = first_step(plan) if first is None else first
-    device = plan.device if asked else found()
+    device = plan.device if asked else accelerator_type()
     here = _tried(plan, task, "cpu", first, memory)
     if device is None or device == "cpu":
         return here.form

@@ -14,7 +14,7 @@ from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import fresh
 from gradprix.tasks.task import called_with
 from gradprix.tasks.tensors import dense
-from gradprix.training.artifacts import kept
+from gradprix.training.artifacts import encode_artifacts
 from gradprix.training.faults import describe_error
 from gradprix.training.gradient_mode import needs_gradients
 from gradprix.training.outputs import Output, combine
@@ -76,7 +76,7 @@ def sound(task: Task) -> None:
     if task.after is not None:
         after = task.after
         with torch.set_grad_enabled(needs_gradients(task)):
-            tried("its after fails", lambda: kept(after(model.eval(), inputs, targets)))
+            tried("its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
         model.train()
     if not loss.requires_grad:
         raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")

@@ -1,4 +1,4 @@
-"""What else a task finds of a trained network, as JSON: numbers, pictures and texts."""
+"""Artifacts of a trained model that a task returns from `after`, as JSON: numbers, images and texts."""
 
 import base64
 import io
@@ -10,19 +10,19 @@ from PIL import Image
 from torch import Tensor
 
 
-def kept(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers as they are, pictures as PNG in base64, texts by what they were made from.
+def encode_artifacts(artifacts: Mapping[str, Any]) -> dict[str, Any]:
+    """Encode artifacts as JSON: numbers, images as base64 PNG, and generated texts by their source.
 
     Args:
-        found: what a task's `after` returned.
+        artifacts: what a task's `after` returned.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for a value of another type.
     """
     numbers: dict[str, float] = {}
     pictures: dict[str, str] = {}
     texts: dict[str, dict[str, str]] = {}
-    for name, value in found.items():
+    for name, value in artifacts.items():
         array = value.numpy(force=True) if isinstance(value, Tensor) else value
         if isinstance(value, Mapping):
             texts[name] = {str(source): str(made) for source, made in value.items()}

@@ -1,9 +1,9 @@
-"""Operations in forms that stack well.
+"""Stacked versions of operations of `torch.nn.functional`.
 
-vmap stacks an operation in a form that fits every use of it: a layer becomes a product and then a sum, large
-convolutions one in groups, attention a loop. For what networks spend their time in there are forms of our own here, in
-the place of `torch.nn.functional`'s while a step is recorded. Each computes a row from that row alone, and in the
-same order whatever the number of rows; what it has no form for goes to torch's function.
+`vmap`'s batching rules are general and often slow: a linear layer becomes a product and a separate sum, a large
+convolution a grouped one, attention a loop. The versions here replace the most expensive operations while a step is
+traced. Each computes a row from that row alone, in an order that does not depend on the number of rows. Arguments that
+a version does not support go to torch's function.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from .vmap_op import Bridge, is_nested
 Form = Callable[..., Any]
 aten = torch.ops.aten
 FORMS: dict[tuple[Any, str], Form] = {}
-"""By the module and name of torch's function: takes what that takes, or answers `NotImplemented` if it does not fit."""
+"""Stacked versions by module and name: each takes the arguments of torch's function, or returns `NotImplemented`."""
 
 
 def form(function: Form) -> Form:
-    """Declare a form of the function of the same name in `torch.nn.functional`."""
+    """Register a stacked version of the function of the same name in `torch.nn.functional`."""
     FORMS[functional, function.__name__] = function
     return function
 
 
 @contextlib.contextmanager
 def stacking() -> Iterator[None]:
-    """Put the forms in the place of torch's functions."""
+    """Temporarily replace torch's functions with their stacked versions."""
     for (module, name), function in ORIGINALS.items():
         setattr(module, name, _either(FORMS[module, name], function))
     try:
@@ -52,49 +52,49 @@ def stacking() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_tensors(like: Tensor) -> Iterator[None]:
-    """Have `torch.zeros` and its kind make a tensor for each network, so that it can be written into.
+    """Have `torch.zeros` and similar functions make one tensor per model, so that the result can be written in place.
 
     Args:
         like: any stacked tensor, within `vmap`.
     """
-    made = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "full")}
+    originals = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "full")}
 
-    def own(name: str) -> Form:
+    def patched(name: str) -> Form:
         def function(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any) -> Any:
             if kwargs.get("out") is not None or is_nested():
-                return made[name](*size, dtype=dtype, device=device, **kwargs)
+                return originals[name](*size, dtype=dtype, device=device, **kwargs)
             if dtype is None:
-                dtype = made[name](*size, device="meta", **kwargs).dtype
+                dtype = originals[name](*size, device="meta", **kwargs).dtype
             return getattr(like, f"new_{name}")(*size, dtype=dtype, device=device or CPU, **kwargs)
 
         return function
 
-    for name in made:
-        setattr(torch, name, own(name))
+    for name in originals:
+        setattr(torch, name, patched(name))
     try:
         yield
     finally:
-        for name, function in made.items():
+        for name, function in originals.items():
             setattr(torch, name, function)
 
 
-def stacked(function: Form) -> Form:
-    """What takes a function's place, if one of torch's is meant by it: who holds it, does not look it up."""
-    for (module, name), theirs in ORIGINALS.items():
-        if function is theirs:
-            return _either(FORMS[module, name], theirs)
+def find_stacked_version(function: Form) -> Form:
+    """Return the stacked version of a torch function that a user passes by reference, which patching does not reach."""
+    for (module, name), original in ORIGINALS.items():
+        if function is original:
+            return _either(FORMS[module, name], original)
     return function
 
 
-def _either(ours: Form, theirs: Form) -> Form:
+def _either(stacked_version: Form, original: Form) -> Form:
     def function(*args: Any, **kwargs: Any) -> Any:
-        if "input" in kwargs:  # as torch calls what comes first
+        if "input" in kwargs:  # torch's name for the first argument
             args = kwargs.pop("input"), *args
         if any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args) and not is_nested():
-            found = ours(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
-        return theirs(*args, **kwargs)
+            result = stacked_version(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return original(*args, **kwargs)
 
     return function
 
@@ -104,7 +104,7 @@ def _either(ours: Form, theirs: Form) -> Form:
 
 @form
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    """`x Wᵀ + b`, the sum within the product."""
+    """Compute `x Wᵀ + b` in one fused product."""
     return Bridge.apply(_Linear.apply, x, weight, bias)
 
 
@@ -115,7 +115,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(flat, weight)
         ctx.shape = x.shape
         out = torch.bmm(flat, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
-        # No view, so that it may be changed in place.
+        # Not a view, so that it may be changed in place.
         shaped: Tensor = aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
         return shaped
 
@@ -131,7 +131,7 @@ class _Linear(torch.autograd.Function):
         )
 
 
-# A table of vectors, for which vmap forgets which of them is padding (torch 2.13)
+# Embeddings: vmap's rule drops `padding_idx` (torch 2.13)
 
 
 @form
@@ -144,8 +144,8 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:
-    """The tables of all networks under one another."""
-    if max_norm is not None or scale_grad_by_freq:  # sparse gradients hold the same numbers as these
+    """Look up the rows of all models' tables in one concatenated table."""
+    if max_norm is not None or scale_grad_by_freq:  # sparse gradients hold the same numbers as dense ones
         return NotImplemented
     return Bridge.apply(_Embedding.apply, x, weight, padding_idx)
 
@@ -154,33 +154,33 @@ class _Embedding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int | None) -> Tensor:
         rows, size = weight.shape[:2]
-        below = torch.arange(rows, device=x.device).view(-1, *[1] * (x.dim() - 1)) * size
-        at = x + below
-        ctx.save_for_backward(at)
+        offsets = torch.arange(rows, device=x.device).view(-1, *[1] * (x.dim() - 1)) * size
+        index = x + offsets
+        ctx.save_for_backward(index)
         ctx.given = weight.shape, padding
-        return torch.embedding(weight.reshape(rows * size, -1), at)
+        return torch.embedding(weight.reshape(rows * size, -1), index)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        (at,) = ctx.saved_tensors
+        (index,) = ctx.saved_tensors
         (rows, size, width), padding = ctx.given
-        whole = torch.ops.aten.embedding_dense_backward(g.contiguous(), at, rows * size, -1, False)
-        found = whole.view(rows, size, width)
+        whole = torch.ops.aten.embedding_dense_backward(g.contiguous(), index, rows * size, -1, False)
+        grad = whole.view(rows, size, width)
         if padding is not None:
-            found[:, padding].zero_()
-        return None, found, None
+            grad[:, padding].zero_()
+        return None, grad, None
 
 
 # A loss
 
 _cross_entropy = functional.cross_entropy
 IGNORED = -100
-"""The target that torch leaves out of the mean."""
+"""Default `ignore_index` of torch's cross-entropy."""
 
 
 @form
 def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The mean over examples whose classes are given as numbers."""
+    """Compute the mean over examples with class-index targets."""
     if args or kwargs or x.dim() < 2 or target.is_floating_point():
         return NotImplemented
     return Bridge.apply(_mean_cross_entropy, x, target)
@@ -195,13 +195,13 @@ def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
 def gaussian_nll_loss(
     x: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Any:
-    """Without the look at the variances' signs: where one is negative, torch raises, and here the loss is NaN."""
+    """Omit the check for negative variances: torch raises an error, here the loss becomes NaN."""
     if not isinstance(var, Tensor):
         return NotImplemented
     if var.shape != x.shape and var.shape == x.shape[:-1]:
         var = var.unsqueeze(-1)
     var = torch.where(var < 0, torch.nan, var)
-    bounded = var + (var.clamp(min=eps) - var).detach()  # as torch does it, the bound has no gradient
+    bounded = var + (var.clamp(min=eps) - var).detach()  # as in torch, clamping has no gradient
     loss = 0.5 * (bounded.log() + (x - target) ** 2 / bounded)
     if full:
         loss = loss + 0.5 * math.log(2 * math.pi)
@@ -218,7 +218,7 @@ for _name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
 form(group_norm)
 
 
-# What vmap does not know, in operations that it knows
+# Operations without a batching rule, decomposed into operations that have one
 
 
 for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
@@ -232,27 +232,27 @@ _normalize = functional.normalize
 
 @form
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Any:
-    """With `out`, as the power iteration of spectral norm has it."""
+    """Write into `out`, as the power iteration of spectral norm does."""
     return NotImplemented if out is None else out.copy_(_normalize(x, p, dim, eps))
 
 
-def _set_where(x: Tensor, at: Any, value: Any) -> Any:
-    """Set a number where a mask says so: the only use of a mask as an index that has the same shape for all models."""
-    if not (isinstance(at, Tensor) and at.dtype is torch.bool and not (isinstance(value, Tensor) and value.dim())):
+def _set_where(x: Tensor, mask: Any, value: Any) -> Any:
+    """Assign a number at a boolean mask, the only mask assignment with the same shape for all models."""
+    if not (isinstance(mask, Tensor) and mask.dtype is torch.bool and not (isinstance(value, Tensor) and value.dim())):
         return NotImplemented
-    return x.masked_fill_(at.reshape(*at.shape, *[1] * (x.dim() - at.dim())), value)
+    return x.masked_fill_(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), value)
 
 
 FORMS[Tensor, "__setitem__"] = _set_where
 
 
 def _with_any_layout(name: str) -> Form:
-    """Leave out a memory format, which says nothing of what is computed, and which a stacked tensor cannot have."""
-    theirs = getattr(Tensor, name)
+    """Return a version that ignores the memory format, which affects no number and which a stack cannot have."""
+    original = getattr(Tensor, name)
 
     def run(x: Tensor, *args: Any, memory_format: Any = torch.preserve_format, **kwargs: Any) -> Any:
         if memory_format in (torch.channels_last, torch.channels_last_3d):
-            return theirs(x, *args, **kwargs) if args or kwargs else x
+            return original(x, *args, **kwargs) if args or kwargs else x
         return NotImplemented
 
     return run

@@ -1,4 +1,4 @@
-"""A task's examples where its networks are."""
+"""Copies of a task's examples on the training device."""
 
 from copy import copy
 from weakref import WeakKeyDictionary
@@ -9,20 +9,20 @@ from gradprix.tasks import Data
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.utils.devices import free, placed
 
-THERE: WeakKeyDictionary[Data, dict[torch.device, Data]] = WeakKeyDictionary()
-"""Copies of examples on devices: not with the examples themselves, which are part of what a task is."""
+COPIES: WeakKeyDictionary[Data, dict[torch.device, Data]] = WeakKeyDictionary()
+"""Copies of examples by device, kept apart from the examples, which are part of a task's identity."""
 
 
-def near(data: Data, device: torch.device) -> Data:
-    """A copy of the examples on a device, put there once; these where half of what is free there is too little.
+def to_device(data: Data, device: torch.device) -> Data:
+    """Copy the examples to a device, once; return them unchanged if they need more than half of its free memory.
 
     Args:
         data: all examples of a task.
-        device: where they are wanted.
+        device: the target device.
     """
     if device.type == "cpu" or isinstance(data, Stream) or 2 * data.nbytes > free(str(device)):
         return data
-    copies = THERE.setdefault(data, {})
+    copies = COPIES.setdefault(data, {})
     if device not in copies:
         copies[device] = copy(data)
         copies[device].inputs, copies[device].targets = placed((data.inputs, data.targets), device)

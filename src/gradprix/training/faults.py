@@ -1,4 +1,4 @@
-"""Errors of a task's own code while its networks train: told from divergence, and put in words."""
+"""Errors of a task's own code during training: separated from divergence, and formatted."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ from .trial import Trial
 
 
 class NanWatch(TorchDispatchMode):
-    """Notes whether an operation computes a NaN while it is entered."""
+    """Record whether an operation computes a NaN while this mode is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,20 +28,20 @@ class NanWatch(TorchDispatchMode):
         return False  # as in `Recorder`
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and look at what it computes."""
-        found = function(*args, **(kwargs or {}))
-        self.seen = self.seen or _has_nan(tree_leaves(found))
-        return found
+        """Run an operation and check its result for NaN."""
+        result = function(*args, **(kwargs or {}))
+        self.seen = self.seen or _has_nan(tree_leaves(result))
+        return result
 
 
 def failed_on_nan(weights: Iterable[Tensor], run: Callable[[], Any]) -> bool:
-    """Whether code that fails does so on numbers of a network that has diverged.
+    """Return True if failing code fails on the numbers of a diverged model.
 
-    Such are weights that are not finite, or a NaN that the code computes before it fails.
+    These are weights that are not finite, or a NaN that the code computes before it fails.
 
     Args:
-        weights: of the network.
-        run: fails again.
+        weights: the model's weights.
+        run: runs the failing code again.
     """
     if any(x.is_floating_point() and not bool(x.isfinite().all()) for x in weights):
         return True
@@ -52,41 +52,41 @@ def failed_on_nan(weights: Iterable[Tensor], run: Callable[[], Any]) -> bool:
 
 
 def has_nan(output: Any) -> bool:
-    """Whether a model's output has a NaN."""
+    """Return True if a model's output has a NaN."""
     return _has_nan(tree_leaves(output))
 
 
 def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception) -> TaskError:
-    """Return what to raise when a task's code fails: with which optimizers, why and where.
+    """Return the exception for a task's code that fails: with which optimizers, why and where.
 
     Args:
         task: the problem.
-        what: of its parts, as in "its metric".
-        trials: those that it was run for.
-        error: what it raised.
+        what: the part of the task that fails, such as `"its metric"`.
+        trials: the trials that it was run for.
+        error: the exception that it raised.
     """
     if isinstance(error, TaskError):
         return error
     names = " or ".join(dict.fromkeys(trial.entry_name for trial in trials))
-    whose = f"with {names}"
+    context = f"with {names}"
     if len({trial.key for trial in trials}) == 1 and "lr" in trials[0].values:
-        whose += f" at learning rate {trials[0].values['lr']:g}, seed {trials[0].seed}"
-    made = TaskError(
-        f"task {task.name!r} cannot be raced: {what} fails {whose}: {type(error).__name__}: {first_line(error)}"
+        context += f" at learning rate {trials[0].values['lr']:g}, seed {trials[0].seed}"
+    task_failure = TaskError(
+        f"task {task.name!r} cannot be raced: {what} fails {context}: {type(error).__name__}: {first_line(error)}"
         f"{f' ({line})' if (line := users_line(error)) else ''}."
     )
-    made.__cause__ = error
-    return made
+    task_failure.__cause__ = error
+    return task_failure
 
 
 def describe_error(error: Exception) -> str:
-    """Return what an error says, its type where the message alone would be a riddle, and the user's line."""
-    said, kind = first_line(error), type(error).__name__
-    spoken = isinstance(error, ValueError | RuntimeError | TypeError | OSError | ImportError) or said == kind
-    about = [] if spoken else [kind]
+    """Return an exception's message, its type unless the message is clear without it, and the user's line of code."""
+    message, kind = first_line(error), type(error).__name__
+    is_clear = isinstance(error, ValueError | RuntimeError | TypeError | OSError | ImportError) or message == kind
+    details = [] if is_clear else [kind]
     if line := users_line(error):
-        about.append(line)
-    return f"{said} ({', '.join(about)})" if about else said
+        details.append(line)
+    return f"{message} ({', '.join(details)})" if details else message
 
 
 def _has_nan(leaves: Iterable[Any]) -> bool:

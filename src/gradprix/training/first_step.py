@@ -1,4 +1,4 @@
-"""One training step of one model, before any other model is made: its time and memory bound what a preflight does."""
+"""Time and memory of one training step of one model, measured before a stack is built to bound preflight's cost."""
 
 import time
 import weakref
@@ -19,29 +19,29 @@ from .trainer import Lane
 from .trial import Trial
 
 ARITHMETIC_BOUND = 0.3
-"""Seconds of processor time of one model's step from which its arithmetic takes nearly all of them. A stack saves the
-time of calling operations, which is at most tens of milliseconds a step."""
+"""CPU seconds of one model's step from which arithmetic takes nearly all of the time. A stack saves dispatch overhead,
+which is at most tens of milliseconds a step."""
 SLOW = 1.0
-"""Seconds of one model's step, waiting included, from which trying stacks would take minutes."""
+"""Wall-clock seconds of one model's step from which trying stacks would take minutes."""
 REPEATED, TWICE, ONCE = 2, 1.0, 30.0
-"""A step is timed so often again, for the first one also imports and allocates, and others may be at work on the
-machine; once again if that takes so many seconds, and not at all if the first one takes so many."""
+"""A step is timed `REPEATED` times again, since the first one also imports and allocates, and the machine may be busy;
+once if that takes `TWICE` seconds, and not at all if the first one takes `ONCE` seconds."""
 STACK_SHARE = 0.5
-"""The share of the memory that a race may take that a trial stack may take."""
+"""Share of a race's memory limit that a trial stack may take."""
 
 
 @dataclass(frozen=True)
 class FirstStep:
-    """What one step of one model takes.
+    """Cost of one training step of one model.
 
     Args:
-        parameters: trained numbers.
-        seconds: of a step up to its gradients, reading its batch included.
-        processor_seconds: likewise, without waiting.
-        weight_bytes: of the weights and buffers of a model.
-        step_bytes: held at most besides: gradients and activations of a step, or the outputs for all validation
-            examples.
-        state_bytes: of the state of an optimizer with two averages.
+        parameters: number of trainable parameters.
+        seconds: wall-clock time of loading a batch, the forward and the backward pass.
+        processor_seconds: CPU time of the same.
+        weight_bytes: size of the model's weights and buffers.
+        step_bytes: peak of the remaining memory: gradients and activations of a step, or the outputs for all
+            validation examples.
+        state_bytes: size of the state of an optimizer with two moments.
     """
 
     parameters: int
@@ -52,16 +52,16 @@ class FirstStep:
     state_bytes: float
 
     def describe(self) -> str:
-        """Return it in words."""
+        """Format the size of the model and the time of a step."""
         size = f"{self.parameters / 1e6:.1f} M" if self.parameters >= 1e5 else f"{self.parameters:,}"
         return f"one training step of {size} parameters: {self.seconds:.2g} s"
 
     def reason_against_stack(self, count: int, memory: float) -> str:
-        """Return why a stack is not even tried; an empty string where it may pay.
+        """Return the reason why stacking is not tried; an empty string if it may pay.
 
         Args:
-            count: models in the stack.
-            memory: bytes that the race may take.
+            count: number of models in the stack.
+            memory: memory limit of the race in bytes.
         """
         if self.processor_seconds > ARITHMETIC_BOUND or self.seconds > SLOW:
             return f"a step of one model takes {self.seconds:.2g} s: stacking does not pay"
@@ -72,47 +72,47 @@ class FirstStep:
 
 
 def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstStep:
-    """Find the gradients of one model, two or three times.
+    """Compute the gradients of one model two or three times.
 
     Args:
         task: the problem.
-        trial: the batch size and the seed.
-        device: where the model is.
+        trial: supplies the batch size and the seed.
+        device: the model's device.
     """
     with quiet(device):
-        lane = Lane(task, [trial], Form(stacked=False, device=device))
-        index = lane.train[:, : trial.batch_size or lane.train.shape[1]]
+        trainer = Lane(task, [trial], Form(stacked=False, device=device))
+        indices = trainer.train[:, : trial.batch_size or trainer.train.shape[1]]
         with PeakMemory() as memory:
-            seconds, processor = _timed(lane, index)
+            seconds, cpu_seconds = _time_step(trainer, indices)
         for _ in range(REPEATED if seconds < ONCE else 0):
-            again, busy = _timed(lane, index)
-            seconds, processor = min(seconds, again), min(processor, busy)
-            if again > TWICE:
+            seconds_again, cpu_again = _time_step(trainer, indices)
+            seconds, cpu_seconds = min(seconds, seconds_again), min(cpu_seconds, cpu_again)
+            if seconds_again > TWICE:
                 break
-        outputs, _ = lane.network.outputs(lane.leaves, lane.rest, *lane.batch(lane.valid[:, :2]))
-    weights = [x[0].nbytes for x in (*lane.leaves.values(), *lane.rest.values())]
-    # All outputs are kept for the metric, in parts and together, and the metric makes about as much again.
-    examples = max(lane.valid.shape[1], lane.test.shape[1])
-    kept = 3 * examples / 2 * sum(x.nbytes for x in outputs[0].leaves if isinstance(x, Tensor))
-    copies = 3 * sum(weights)  # while the model is put into its stack
-    trained = [x[0] for x in lane.leaves.values()]
+        outputs, _ = trainer.network.outputs(trainer.leaves, trainer.rest, *trainer.batch(trainer.valid[:, :2]))
+    weights = [x[0].nbytes for x in (*trainer.leaves.values(), *trainer.rest.values())]
+    # All outputs are stored for the metric, in batches and concatenated, and the metric allocates about as much again.
+    examples = max(trainer.valid.shape[1], trainer.test.shape[1])
+    output_bytes = 3 * examples / 2 * sum(x.nbytes for x in outputs[0].leaves if isinstance(x, Tensor))
+    copy_bytes = 3 * sum(weights)  # while the model is copied into its stack
+    trained = [x[0] for x in trainer.leaves.values()]
     state = 2 * sum(x.nbytes for x in trained)
     parameters = sum(x.numel() for x in trained)
-    return FirstStep(parameters, seconds, processor, sum(weights), max(memory.peak, kept, copies), state)
+    return FirstStep(parameters, seconds, cpu_seconds, sum(weights), max(memory.peak, output_bytes, copy_bytes), state)
 
 
 KNOWN: dict[tuple[str, int, str], FirstStep] = {}
-"""What was measured for a task, a batch size and a device."""
+"""Measurements by task, batch size and device."""
 
 
 def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[], FirstStep]) -> FirstStep:
-    """Return what is known of a step, measured if it is not.
+    """Return the cached cost of a step; measure it if there is none.
 
     Args:
         task: the problem.
-        trial: the batch size.
-        device: where the model is.
-        measure: measures it where models are trained.
+        trial: supplies the batch size.
+        device: the model's device.
+        measure: measures the step on a worker.
     """
     key = task.fingerprint, trial.batch_size, device
     if key not in KNOWN:
@@ -120,16 +120,16 @@ def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[]
     return KNOWN[key]
 
 
-def _timed(lane: Lane, index: Tensor) -> tuple[float, float]:
-    """Find the gradients of a step, and return the seconds and the seconds of processor time."""
-    started, busy = time.perf_counter(), time.thread_time()
-    lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
-    wait(lane.device)
-    return time.perf_counter() - started, time.thread_time() - busy
+def _time_step(trainer: Lane, indices: Tensor) -> tuple[float, float]:
+    """Compute the gradients of a step and return wall-clock and CPU seconds."""
+    start, cpu_start = time.perf_counter(), time.thread_time()
+    trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(indices))
+    wait(trainer.device)
+    return time.perf_counter() - start, time.thread_time() - cpu_start
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that are made while it is entered, and the most that are held at once."""
+    """Count the bytes of tensors that are allocated while this mode is active, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -137,10 +137,10 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.known: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, and note the memory that its results have of their own."""
+        """Run the operation and count the memory that its results own."""
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
-            if isinstance(x, Tensor) and x.layout is torch.strided:  # others have no storage of their own
+            if isinstance(x, Tensor) and x.layout is torch.strided:  # other layouts have no storage of their own
                 self._note(x.untyped_storage())
         return result
 
@@ -149,10 +149,10 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if address in self.known or not size:
             return
 
-        def gone(_: Any) -> None:
+        def release(_: Any) -> None:
             self.held -= size
             self.known.pop(address, None)
 
-        self.known[address] = weakref.ref(storage, gone)
+        self.known[address] = weakref.ref(storage, release)
         self.held += size
         self.peak = max(self.peak, self.held)

@@ -1,4 +1,4 @@
-"""A user's own functions of autograd in a stack: one model after the other, where torch could not stack them."""
+"""User-defined autograd functions in a stack: run model by model where torch has no batching rule for them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,28 +16,32 @@ MODULE: Any = torch.autograd.function
 
 @contextlib.contextmanager
 def functions_by_model() -> Iterator[None]:
-    """Have `Function.apply` within `vmap` call a function once for each model, unless it has a batching rule itself.
+    """Have `Function.apply` within `vmap` call a function once per model, unless it has its own batching rule.
 
-    One without `setup_context` whose `apply` somebody has looked up before keeps torch's, which wants a batching rule.
+    A function without `setup_context` whose `apply` was looked up before keeps torch's, which needs a batching rule.
     """
-    theirs, call = Function.__dict__["apply"], MODULE.custom_function_call
+    original_apply, original_call = Function.__dict__["apply"], MODULE.custom_function_call
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
         if not stacked or kwargs or _has_batching_rule(cls) or is_nested():
-            return theirs.__func__(cls, *args, **kwargs)
-        return Bridge.apply(_by_model, cls, *args)  # type: ignore[no-untyped-call]
+            return original_apply.__func__(cls, *args, **kwargs)
+        return Bridge.apply(_by_model, cls, *args)  # type: ignore[no-untyped-original_call]
 
     def custom_function_call(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        return call(cls, *args, **kwargs) if _has_batching_rule(cls) or is_nested() else apply(cls, *args, **kwargs)
+        return (
+            original_call(cls, *args, **kwargs)
+            if _has_batching_rule(cls) or is_nested()
+            else apply(cls, *args, **kwargs)
+        )
 
     Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
-    MODULE.custom_function_call = custom_function_call  # of one whose `apply` has been looked up before
+    MODULE.custom_function_call = custom_function_call  # for functions whose `apply` was looked up before
     try:
         yield
     finally:
-        MODULE.custom_function_call = call
-        Function.apply = theirs  # type: ignore[method-assign]
+        MODULE.custom_function_call = original_call
+        Function.apply = original_apply  # type: ignore[method-assign]
 
 
 def _has_batching_rule(cls: type[Function]) -> bool:

@@ -1,6 +1,6 @@
-"""Models that differentiate as they run, such as energy models and physics-informed networks.
+"""Models that differentiate in their forward pass, such as energy models and physics-informed networks.
 
-Without gradients they fail, so they are evaluated with gradients.
+They fail without gradients, so they are evaluated with gradients enabled.
 """
 
 from functools import lru_cache
@@ -14,12 +14,12 @@ from gradprix.tasks.rng import Luck, fresh
 from gradprix.tasks.task import called_with
 
 TRIED = 2
-"""Examples that it is found out with."""
+"""Number of examples in the trial batch."""
 
 
 @lru_cache(maxsize=64)
 def needs_gradients(task: Task) -> bool:
-    """Whether model or loss work with gradients only, found out by a batch without them and one with them."""
+    """Return True if the model or loss works only with gradients enabled, tested by one batch in each mode."""
     model = fresh(task.model, 0).eval()
     inputs, targets = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(0).valid[:TRIED][None]))
     args, kwargs = called_with(inputs)
@@ -27,7 +27,7 @@ def needs_gradients(task: Task) -> bool:
         try:
             with Luck(torch.Generator()), torch.set_grad_enabled(enabled):
                 task.loss(model(*args, **kwargs), targets)
-        except RuntimeError:  # torch's, for a tensor that has no gradient
+        except RuntimeError:  # torch's, for a tensor without a gradient
             continue
         except Exception:
             return False

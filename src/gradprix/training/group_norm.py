@@ -1,7 +1,7 @@
 """Group normalization of a stack.
 
-torch's batching rule asks for the memory format of images, which a stacked tensor does not have. Every sum here is over
-one model's numbers alone, with the models in the outermost dimension of memory.
+Torch's batching rule asks for a channels-last memory format, which a stacked tensor does not have. Every sum here is
+over one model's elements alone, with the models in the outermost dimension of memory.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Any:
-    """Take the place of `torch.nn.functional.group_norm`."""
+    """Replace `torch.nn.functional.group_norm`."""
     return Bridge.apply(_normalized, x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
 
 
@@ -30,7 +30,7 @@ def _normalized(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | No
 
 
 class _GroupNorm(torch.autograd.Function):
-    """Of `x [models, batch, channels, pixels]`, contiguous, with `weight` and `bias` `[models, channels]`."""
+    """Normalize `x [models, batch, channels, pixels]`, contiguous, with `weight` and `bias` `[models, channels]`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Runs a training loop of somebody's own."""
+"""Execution of a user's own training loop."""
 
 import math
 import traceback
@@ -23,37 +23,37 @@ NAN = float("nan")
 
 
 class Stopped(BaseException):
-    """Raised in a training loop, at a step of its optimizer, to end it early; no error, so that no loop handles it."""
+    """Raised at an optimizer step to end a training loop early; not an `Exception`, so that loops do not catch it."""
 
 
 def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[int], bool] | None = None) -> Outcome:
-    """Train one network as its own loop does.
+    """Train one model with the user's training loop.
 
     Args:
-        loop: whose.
-        trial: with which optimizer, learning rate and seed.
-        most: stop after so many epochs.
-        stop: tells before each step, from the number of steps so far, whether to end there.
+        loop: the training loop.
+        trial: the optimizer, learning rate and seed.
+        most: maximum number of epochs.
+        stop: called before each step with the number of steps so far; returns True to end the loop there.
 
     Raises:
-        TaskError: when the loop fails, or yields something else than numbers.
-        Stopped: when `stop` says so.
+        TaskError: if the loop fails or yields something other than numbers.
+        Stopped: if `stop` returns True.
     """
     steps = 0
 
-    def count(*_: Any) -> None:
+    def count_step(*_: Any) -> None:
         nonlocal steps
         if stop is not None and stop(steps):
             raise Stopped
         steps += 1
 
-    made: list[torch.optim.Optimizer] = []
+    optimizers: list[torch.optim.Optimizer] = []
     tuned = constructor_arguments(trial.rule, changed(trial))
 
-    def refuse(own: Iterable[str]) -> None:
-        if own:
+    def refuse(arguments: Iterable[str]) -> None:
+        if arguments:
             raise TaskError(
-                f"{loop.name} gives make_optimizer a {', '.join(sorted(own))} of its own, which is what the race "
+                f"{loop.name} gives make_optimizer a {', '.join(sorted(arguments))} of its own, which is what the race "
                 'decides. Leave it out. In a parameter group, "lr_factor": 0.1 and "weight_decay_factor": 0.1 multiply '
                 'what the race decides, and "weight_decay": 0.0 switches decay off.'
             )
@@ -63,15 +63,15 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
 
     def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
         refuse(given.keys() & tuned.keys())
-        made.append(build_optimizer(maker(trial), params, {**given, **tuned}, check))
+        optimizers.append(build_optimizer(maker(trial), params, {**given, **tuned}, check))
         if stop is not None:
-            made[-1].register_step_pre_hook(count)
-        return made[-1]
+            optimizers[-1].register_step_pre_hook(count_step)
+        return optimizers[-1]
 
     curve: list[tuple[int, float, float, float]] = []
     test: float | None = None
     diverged: int | None = None
-    turn = -1 if loop.metric.higher_is_better else 1
+    sign = -1 if loop.metric.higher_is_better else 1
     with Luck(torch.Generator().manual_seed(trial.seed)):
         torch.set_num_threads(1)
         try:
@@ -79,19 +79,19 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
             for epoch, point in enumerate(each_report(loop, points), start=1):
                 numbers = finite_numbers(loop, point)
                 valid, test = numbers["valid"], numbers.get("test")
-                if _lost(made) or not all(map(math.isfinite, (valid, valid if test is None else test))):
+                if _has_diverged(optimizers) or not all(map(math.isfinite, (valid, valid if test is None else test))):
                     diverged = epoch
                     break
-                curve.append((epoch, numbers.get("train", NAN), turn * valid, valid))
+                curve.append((epoch, numbers.get("train", NAN), sign * valid, valid))
                 if epoch == most:
                     break
         except TaskError:
             raise
         except Exception as error:
-            if not _lost(made):
-                raise TaskError(_said(loop, trial, error)) from error
-            diverged = len(curve) + 1  # what fails on numbers that are none, has not failed by itself
-    if not made:
+            if not _has_diverged(optimizers):
+                raise TaskError(_format_error(loop, trial, error)) from error
+            diverged = len(curve) + 1  # an error on non-finite numbers counts as divergence
+    if not optimizers:
         raise TaskError(f"{loop.name} never calls make_optimizer(params), so that there is nothing to race.")
     if not curve and diverged is None:
         raise TaskError(f'{loop.name} yields nothing: it must yield a mapping such as {{"valid": 0.9}} each epoch.')
@@ -101,18 +101,18 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
 
 
 def maker(trial: Trial) -> Any:
-    """The class that a trial's optimizer is made of."""
+    """Return the optimizer class of a trial."""
     return optim.of(trial.rule) if isinstance(trial.rule, Rule) else trial.rule.make
 
 
 def changed(trial: Trial) -> dict[str, Any]:
-    """A trial's hyperparameters, but for those that are the rule's own."""
-    own = trial.rule.hyperparameters
-    return {name: value for name, value in trial.values.items() if name == "lr" or value != own.get(name)}
+    """Return the hyperparameters of a trial that differ from the rule's defaults."""
+    defaults = trial.rule.hyperparameters
+    return {name: value for name, value in trial.values.items() if name == "lr" or value != defaults.get(name)}
 
 
 def each_report(loop: Loop, points: Any) -> Iterable[Any]:
-    """Return what a training loop reports, one mapping at a time, whether it returns or yields."""
+    """Return the reports of a training loop one by one, whether it returns a mapping or yields several."""
     if isinstance(points, Mapping):
         return [points]
     if not isinstance(points, Iterable):
@@ -121,35 +121,35 @@ def each_report(loop: Loop, points: Any) -> Iterable[Any]:
 
 
 def finite_numbers(loop: Loop, point: Any) -> dict[str, float]:
-    """Return the numbers of one report.
+    """Convert one report to floats.
 
     Raises:
-        TaskError: when it is no mapping of numbers with `"valid"`.
+        TaskError: if it is not a mapping of numbers with the key `"valid"`.
     """
     if not isinstance(point, Mapping) or "valid" not in point:
         raise TaskError(f'{loop.name} yields {point!r}: it must be a mapping with "valid", such as {{"valid": 0.9}}.')
-    found = {}
+    numbers = {}
     for name in ("train", "valid", "test"):
         if name in point:
             try:
-                found[name] = float(point[name])
+                numbers[name] = float(point[name])
             except (TypeError, ValueError) as error:
                 raise TaskError(f"{loop.name} yields {name} = {point[name]!r}: it must be a number.") from error
-    return found
+    return numbers
 
 
-def _lost(made: list[torch.optim.Optimizer]) -> bool:
-    """Whether some weight is no number any more."""
-    groups = [group for optimizer in made for group in optimizer.param_groups]
+def _has_diverged(optimizers: list[torch.optim.Optimizer]) -> bool:
+    """Return True if any weight is not finite."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     return any(not bool(x.detach().isfinite().all()) for group in groups for x in group["params"])
 
 
-def _said(loop: Loop, trial: Trial, error: Exception) -> str:
+def _format_error(loop: Loop, trial: Trial, error: Exception) -> str:
     frame = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
-    what = f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
+    cause = f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
     if isinstance(trial.rule, Anyone) and (explained := explain_optimizer_error(error)) != first_line(error):
-        what = explained
+        cause = explained
     return (
         f"{loop.name} failed with {trial.entry_name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "
-        f"{what} ({frame.filename}:{frame.lineno})"
+        f"{cause} ({frame.filename}:{frame.lineno})"
     )

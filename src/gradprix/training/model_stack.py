@@ -1,4 +1,4 @@
-"""A network of which every row of a stack holds the weights of one: outputs, losses and gradients of all rows."""
+"""Outputs, losses and gradients of a stack of models, each of which is one row of every tensor."""
 
 import contextlib
 import warnings
@@ -20,7 +20,7 @@ from gradprix.utils.devices import CPU, exact, placed
 
 from .gradient_mode import needs_gradients
 from .outputs import Output
-from .rng import Noise, lent
+from .rng import Noise, use_rng_state
 from .trace_step import Program, program
 
 Tensors = Mapping[str, Tensor]
@@ -29,15 +29,15 @@ FUNCTORCH: Any = torch._C._functorch
 
 @dataclass(frozen=True)
 class Form:
-    """How the networks of a race are trained, decided once for all of them: each way rounds in its own way.
+    """Execution mode of a race's training, chosen once for all models, since modes differ in rounding.
 
     Args:
-        stacked: whether they go together as one program, or one at a time.
-        compiled: whether the stacked program is compiled.
-        why: what a user should know about it: why they go one at a time.
-        device: where they are.
-        refused: a GPU that there is, and why they are not there.
-        widest: models in a stack at most, where wider ones were not checked; None where any may be.
+        stacked: train models in stacks, as one program; otherwise one at a time.
+        compiled: compile the stacked program.
+        why: the reason why models are trained one at a time, for the user.
+        device: the device of the models.
+        refused: an available GPU that is not used, and the reason.
+        widest: the largest stack size that was checked; None if there is no limit.
     """
 
     stacked: bool = True
@@ -48,55 +48,57 @@ class Form:
     widest: int | None = None
 
     def describe(self) -> str:
-        """In words, as the plan has it."""
-        how = "stacked, one row a network" + ", compiled" * self.compiled
+        """Format the execution mode for the plan."""
+        text = "stacked, one row a network" + ", compiled" * self.compiled
         if not self.stacked:
-            how = f"one at a time: {self.why}"
+            text = f"one at a time: {self.why}"
         if self.device != "cpu":
-            how += f"; on {self.device}"
-        return how + (f"; not on {self.refused}" if self.refused else "")
+            text += f"; on {self.device}"
+        return text + (f"; not on {self.refused}" if self.refused else "")
 
 
 class Together:
-    """All rows as one program.
+    """All rows of a stack as one program.
 
     Args:
-        task: the problem, whose network and loss it is.
-        seeds: each row's.
-        compiled: whether the program is compiled.
+        task: the problem, with its model and loss.
+        seeds: the seed of each row.
+        compiled: compile the program.
     """
 
     def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
         self.task, self.compiled = task, compiled
-        known = list(dict.fromkeys(seeds))
-        self.noise = Noise([known.index(seed) for seed in seeds], [stream(seed, "noise") for seed in known])
+        unique_seeds = list(dict.fromkeys(seeds))
+        self.noise = Noise(
+            [unique_seeds.index(seed) for seed in seeds], [stream(seed, "noise") for seed in unique_seeds]
+        )
         self.programs: dict[Any, Program] = {}
 
     def gradients(
         self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss of each row, and the gradients of the leaves, stacked; None for a leaf that nothing uses."""
+        """Return the losses, `[rows]`, and the stacked gradients of the leaves; None for unused leaves."""
         losses, *gradients = self._run("train", leaves, rest, inputs, targets)
         return losses, gradients
 
     def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
-        """The output of each row, on the CPU, and its loss."""
-        found: tuple[list[Output], Tensor] = self._run("score", leaves, rest, inputs, targets)
-        return found
+        """Return the output of each row, on the CPU, and the losses, `[rows]`."""
+        result: tuple[list[Output], Tensor] = self._run("score", leaves, rest, inputs, targets)
+        return result
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the rows alone."""
+        """Continue with a subset of the rows."""
         self.noise.choose([self.noise.seeds[i] for i in index.tolist()])
 
     def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> Program:
-        """What runs on tensors of these shapes; the arguments are those of `_program.program`."""
+        """Return the traced program for tensors of these shapes; see `trace_step.program` for the arguments."""
         return self._program(what, leaves, rest, *tree_flatten((inputs, targets)))
 
     def _program(self, what: str, leaves: Tensors, rest: Tensors, examples: list[Tensor], spec: TreeSpec) -> Program:
         key = (what, len(leaves), *(x.shape for x in examples))
         if key not in self.programs:
-            like = tuple((tuple(x.shape), x.dtype, x.device) for x in (*leaves.values(), *rest.values(), *examples))
-            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), like, spec, self.compiled)
+            layouts = tuple((tuple(x.shape), x.dtype, x.device) for x in (*leaves.values(), *rest.values(), *examples))
+            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), layouts, spec, self.compiled)
         return self.programs[key]
 
     def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> Any:
@@ -106,15 +108,15 @@ class Together:
 
 
 class Apart:
-    """One row after the other, for what cannot be stacked: each a network as anybody would train it.
+    """Rows that run one after the other as ordinary models, for models that cannot be stacked.
 
-    Its parameters and buffers are the rows of the stacks, of which something else steps those of the parameters.
+    Parameters and buffers of the models are aliases of the rows of the stacks; the optimizer steps the stacks.
 
     Args:
-        task: the problem, whose network and loss it is.
-        seeds: each row's.
-        device: where the rows are.
-        made: new networks by their seed, if there are any: making one may take long.
+        task: the problem, with its model and loss.
+        seeds: the seed of each row.
+        device: the device of the rows.
+        made: newly initialized models by seed, if there are any, since initialization may be slow.
     """
 
     def __init__(
@@ -124,93 +126,95 @@ class Apart:
         unused = dict(made or {})
         models = [unused.pop(seed) if seed in unused else fresh(task.model, seed) for seed in seeds]
         self.models = [model.to(device) for model in models]
-        self.luck = [Luck(stream(seed, "noise")) for seed in seeds]
+        self.rng_states = [Luck(stream(seed, "noise")) for seed in seeds]
         self.stacks: dict[str, Tensor] = {}
 
     def gradients(
         self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss of each row, and the gradients of the leaves, stacked; zero for what a row does not use."""
+        """Return the losses, `[rows]`, and the stacked gradients of the leaves; zero for unused leaves."""
         losses, gradients = [], [torch.zeros_like(x) for x in leaves.values()]
-        self._place(leaves, rest)
+        self._alias_rows(leaves, rest)
         for row, model in enumerate(self.models):
             model.train()
-            with lent(self.luck[row], self.device):
+            with use_rng_state(self.rng_states[row], self.device):
                 loss = self.task.loss(self._output(model, row, inputs), tree_map(itemgetter(row), targets))
                 if loss.dim() != 0:
                     raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            own = dict(model.named_parameters(remove_duplicate=False))
-            for name, into in zip(leaves, gradients, strict=True):
-                x = own[name]
+            parameters = dict(model.named_parameters(remove_duplicate=False))
+            for name, stacked_gradient in zip(leaves, gradients, strict=True):
+                x = parameters[name]
                 if x.grad is not None:
-                    into[row] = dense(x.grad)
+                    stacked_gradient[row] = dense(x.grad)
                     x.grad = None
-        self._place(leaves, rest)
+        self._alias_rows(leaves, rest)
         return torch.stack(losses), list(gradients)
 
     def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
-        """The output of each row, on the CPU, and its loss."""
+        """Return the output of each row, on the CPU, and the losses, `[rows]`."""
         outputs, losses = [], []
-        self._place(leaves, rest)
+        self._alias_rows(leaves, rest)
         for row, model in enumerate(self.models):
             model.eval()
-            with lent(self.luck[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
+            with use_rng_state(self.rng_states[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
                 output = self._output(model, row, inputs)
                 losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
-            own = Output.of(output).usable()
-            outputs.append(Output(placed(own.leaves, CPU), own.build))
-        self._place(leaves, rest)
+            usable_output = Output.of(output).usable()
+            outputs.append(Output(placed(usable_output.leaves, CPU), usable_output.build))
+        self._alias_rows(leaves, rest)
         return outputs, torch.stack(losses)
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the rows alone."""
+        """Continue with a subset of the rows."""
         chosen = index.tolist()
-        self.models, self.luck = [self.models[i] for i in chosen], [self.luck[i] for i in chosen]
+        self.models, self.rng_states = [self.models[i] for i in chosen], [self.rng_states[i] for i in chosen]
 
     def _output(self, model: nn.Module, row: int, inputs: Any) -> Any:
         args, kwargs = called_with(tree_map(itemgetter(row), inputs))
         return model(*args, **kwargs)
 
-    def _place(self, leaves: Tensors, rest: Tensors) -> None:
-        """Have all that the networks hold be the rows; what one has put in the place of a row's goes into the row."""
+    def _alias_rows(self, leaves: Tensors, rest: Tensors) -> None:
+        """Alias parameters and buffers to the stacks' rows; copy tensors that a model has replaced into their rows."""
         stacks = {**rest, **leaves}
-        same = self.stacks.keys() == stacks.keys() and all(self.stacks[name] is stack for name, stack in stacks.items())
+        is_same_stack = self.stacks.keys() == stacks.keys() and all(
+            self.stacks[name] is stack for name, stack in stacks.items()
+        )
         for row, model in enumerate(self.models):
-            held = _held(model)
+            tensors = _parameters_and_buffers(model)
             for name, stack in stacks.items():
-                x, own = held[name], stack[row]
-                if x.data_ptr() != own.data_ptr():
-                    if same and x.shape != own.shape:
+                x, row_tensor = tensors[name], stack[row]
+                if x.data_ptr() != row_tensor.data_ptr():
+                    if is_same_stack and x.shape != row_tensor.shape:
                         raise ValueError(f"its buffer {name} changes its shape as it runs; the rows of a race cannot")
-                    if same:
-                        own.copy_(x.detach())
-                    x.data = own
+                    if is_same_stack:
+                        row_tensor.copy_(x.detach())
+                    x.data = row_tensor
         self.stacks = stacks
 
 
-def _held(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of a network, for a scripted one as well."""
+def _parameters_and_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a model, including a TorchScript one."""
     return dict(model.named_buffers(remove_duplicate=False)) | dict(model.named_parameters(remove_duplicate=False))
 
 
 @contextlib.contextmanager
 def quiet(device: str = "cpu") -> Iterator[None]:
-    """What every lane runs under.
+    """Set the runtime options for training a stack.
 
-    One thread, no time lost on numbers too small to matter, and none of torch's warnings, which are about a program
-    that is not the user's.
+    One thread, denormals flushed to zero, exact arithmetic on GPUs, and no warnings from torch, which would concern the
+    traced program and not the user's code.
 
     Args:
-        device: where the lane is.
+        device: the device of the stack.
     """
     threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # vanishing second moments make a step ten times slower
+    torch.set_flush_denormal(True)  # denormal second moments make a step ten times slower
     torch.backends.mha.set_fastpath_enabled(False)
-    profiling = torch._C._jit_set_profiling_executor(False)  # a step's shapes are always the same
-    # Said by C++, past Python's warnings. That it is slow, if it is, the check before a race finds out.
+    profiling = torch._C._jit_set_profiling_executor(False)  # a step's shapes never change
+    # C++ emits this warning past Python's filters. Preflight measures whether the fallback is slow.
     FUNCTORCH._set_vmap_fallback_warning_enabled(False)
     try:
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact(torch.device(device)):

@@ -1,4 +1,4 @@
-"""Why another package's optimizer cannot take a step in a race, in a user's words."""
+"""Explanations for third-party optimizers that fail in a race."""
 
 from gradprix.tasks.task import first_line
 
@@ -41,11 +41,11 @@ CAUSES = (
     ("step() missing", CLOSURE),
     ("closure", CLOSURE),
 )
-"""What is in the message of an exception, and the cause and the cure."""
+"""Substrings of exception messages, with the cause and the remedy."""
 
 
 def explain_optimizer_error(error: BaseException) -> str:
-    """Return the cause and the cure of an optimizer's exception with its own words, or those alone if unknown."""
-    own = first_line(error)
-    known = next((cause for words, cause in CAUSES if words in str(error)), None)
-    return own if known is None else f"{known} ({type(error).__name__}: {own})"
+    """Return the cause and remedy of an optimizer's exception with its message; the message alone if unknown."""
+    message = first_line(error)
+    explanation = next((cause for words, cause in CAUSES if words in str(error)), None)
+    return message if explanation is None else f"{explanation} ({type(error).__name__}: {message})"

@@ -20,16 +20,16 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 CONSTANTS = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device, torch.Size)
-"""Leaves that are no tensors and that a metric may use."""
+"""Non-tensor leaves that a metric may use."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """The output of one model for one batch.
+    """Output of one model for one batch.
 
     Args:
         leaves: its tensors and other values.
-        build: returns the output with other leaves in their places.
+        build: rebuilds the output from other leaves.
     """
 
     leaves: list[Any]
@@ -37,46 +37,46 @@ class Output:
 
     @classmethod
     def of(cls, value: Any) -> Self:
-        """Return the parts of an output: of tuples, lists, dictionaries, dataclasses and what torch's pytree knows."""
-        tops, spec = tree_flatten(value)
+        """Split an output into leaves: tuples, lists, dictionaries, dataclasses and torch's pytree types."""
+        nodes, spec = tree_flatten(value)
         leaves: list[Any] = []
-        nested: list[tuple[type, int, Callable[[Sequence[Any]], Any]] | None] = []  # no tensor: programs keep it
-        for top in tops:
-            if (named := _fields(top)) is None:
-                leaves.append(top)
+        nested: list[tuple[type, int, Callable[[Sequence[Any]], Any]] | None] = []  # without tensors: programs store it
+        for node in nodes:
+            if (named_parts := _named_parts(node)) is None:
+                leaves.append(node)
                 nested.append(None)
             else:
-                inner = cls.of(named)
+                inner = cls.of(named_parts)
                 leaves += inner.leaves
-                nested.append((type(top), len(inner.leaves), inner.build))
+                nested.append((type(node), len(inner.leaves), inner.build))
 
         def build(parts: Sequence[Any]) -> Any:
             rest = iter(parts)
-            tops = []
+            nodes = []
             for each in nested:
                 if each is None:
-                    tops.append(next(rest))
+                    nodes.append(next(rest))
                 else:
-                    of_type, count, build_inner = each
-                    tops.append(_with_fields(of_type, build_inner([next(rest) for _ in range(count)])))
-            return tree_unflatten(tops, spec)
+                    node_type, count, build_inner = each
+                    nodes.append(_with_fields(node_type, build_inner([next(rest) for _ in range(count)])))
+            return tree_unflatten(nodes, spec)
 
         return cls(leaves, build)
 
     def usable(self) -> Self:
-        """Return the output with its tensors detached and everything withheld that batches do not have in common."""
-        return type(self)([_usable(leaf) for leaf in self.leaves], self.build)
+        """Return the output with detached tensors and without the values that batches do not share."""
+        return type(self)([_usable_leaf(leaf) for leaf in self.leaves], self.build)
 
 
 @dataclass(frozen=True)
 class Combined:
-    """The outputs of one model for several batches as one output.
+    """Outputs of one model for several batches, combined into one.
 
     Args:
-        leaves: concatenated tensors, kept and averaged values.
-        build: returns the output with other leaves in their places.
-        examples: the number of examples.
-        per_example: for each leaf whether it is concatenated.
+        leaves: concatenated tensors, shared values and means.
+        build: rebuilds the output from other leaves.
+        examples: number of examples.
+        per_example: for each leaf, True if it is concatenated.
     """
 
     leaves: list[Any]
@@ -90,7 +90,7 @@ class Combined:
         return self.build(self.leaves)
 
     def part(self, examples: slice) -> Any:
-        """The output for some of the examples; means over batches are withheld."""
+        """Return the output for a subset of the examples, without means over batches."""
         chosen = []
         for leaf, per_example in zip(self.leaves, self.per_example, strict=True):
             if per_example:
@@ -105,22 +105,22 @@ def combine(outputs: Sequence[Output], sizes: Sequence[int]) -> Combined:
     """Combine the outputs of evaluation batches.
 
     Args:
-        outputs: of each batch.
-        sizes: the number of examples of each batch.
+        outputs: one per batch.
+        sizes: number of examples of each batch.
     """
     leaves: list[Any] = []
     per_example: list[bool] = []
     for parts in zip(*(output.leaves for output in outputs), strict=True):
         per_example.append(_is_per_example(parts, sizes))
-        leaves.append(torch.cat(parts) if per_example[-1] else _combined(parts, sizes))
+        leaves.append(torch.cat(parts) if per_example[-1] else _combine_leaf(parts, sizes))
     return Combined(leaves, outputs[0].build, sum(sizes), per_example)
 
 
 class Withheld:
-    """A part of a model's output that a metric cannot use; using it raises a TypeError that says why.
+    """Placeholder for a part of a model's output that a metric cannot use; using it raises a `TypeError`.
 
     Args:
-        why: what the error says.
+        why: the message of the error.
     """
 
     def __init__(self, why: str) -> None:
@@ -137,7 +137,7 @@ class Withheld:
     __hash__ = object.__hash__
 
 
-def _usable(leaf: Any) -> Any:
+def _usable_leaf(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
         return leaf.detach()
     if isinstance(leaf, (*CONSTANTS, Withheld)):
@@ -150,14 +150,14 @@ def _usable(leaf: Any) -> Any:
 
 
 def _is_per_example(parts: Sequence[Any], sizes: Sequence[int]) -> bool:
-    """Whether all parts are tensors with as many entries for each example, of the same shape and dtype."""
+    """Return True if all parts are tensors with the same number of entries per example and the same shape and dtype."""
     if not all(isinstance(x, Tensor) and x.dim() > 0 for x in parts):
         return False
     shapes = {(len(x) / size, x.shape[1:], x.dtype) for x, size in zip(parts, sizes, strict=True)}
     return len(shapes) == 1 and len(parts[0]) > 0 and len(parts[0]) % sizes[0] == 0
 
 
-def _combined(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
+def _combine_leaf(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     if all(_equal(parts[0], part) for part in parts[1:]):
         return parts[0]
     if all(isinstance(x, int | float) or (isinstance(x, Tensor) and x.dim() == 0) for x in parts):
@@ -180,8 +180,8 @@ def _equal(first: Any, second: Any) -> bool:
     return type(first) is type(second) and bool(first == second)
 
 
-def _fields(value: Any) -> dict[str, Any] | None:
-    """The named parts of what torch's pytree does not open: dataclasses, namespaces and dictionaries of other types."""
+def _named_parts(value: Any) -> dict[str, Any] | None:
+    """Return the named parts of containers unknown to torch's pytree: dataclasses, namespaces and other mappings."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
     if isinstance(value, dict):
@@ -189,12 +189,12 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return vars(value) if isinstance(value, SimpleNamespace) else None
 
 
-def _with_fields(of_type: Any, values: dict[str, Any]) -> Any:
-    made = of_type.__new__(of_type)
-    items = next((each for each in (OrderedDict, dict) if issubclass(of_type, each)), None)
+def _with_fields(node_type: Any, values: dict[str, Any]) -> Any:
+    result = node_type.__new__(node_type)
+    items = next((base for base in (OrderedDict, dict) if issubclass(node_type, base)), None)
     for name, value in values.items():
-        if items is None or is_dataclass(of_type):
-            object.__setattr__(made, name, value)
-        if items is not None and not (is_dataclass(of_type) and value is None):  # as transformers' outputs leave it out
-            items.__setitem__(made, name, value)
-    return made
+        if items is None or is_dataclass(node_type):
+            object.__setattr__(result, name, value)
+        if items is not None and not (is_dataclass(node_type) and value is None):  # as in transformers' ModelOutput
+            items.__setitem__(result, name, value)
+    return result

@@ -1,4 +1,4 @@
-"""Parameter groups whose learning rate or weight decay is a factor of the optimizer's own."""
+"""Parameter groups with a learning rate or weight decay relative to the optimizer's own."""
 
 import inspect
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 FACTORS = {"lr_factor": "lr", "weight_decay_factor": "weight_decay"}
-"""Keys of a parameter group, and the hyperparameters that they multiply."""
+"""Keys of a parameter group and the hyperparameters that they multiply."""
 
 
 def build_optimizer(
@@ -19,17 +19,17 @@ def build_optimizer(
     values: Mapping[str, Any],
     check: Callable[[Mapping[str, Any]], None] = lambda group: None,
 ) -> torch.optim.Optimizer:
-    """Construct an optimizer, resolving the factors in its parameter groups.
+    """Construct an optimizer and resolve the factors in its parameter groups.
 
     A group `{"params": ..., "lr_factor": 0.1}` gets a tenth of the optimizer's learning rate, and
     `"weight_decay_factor"` multiplies its weight decay. The factor stays in the group. Groups that
-    `optimizer.add_param_group` adds later are treated alike.
+    `optimizer.add_param_group` adds later are resolved in the same way.
 
     Args:
-        make: the class.
+        make: the optimizer class.
         params: parameters, named parameters, or parameter groups.
         values: the arguments of the class.
-        check: receives each parameter group before its factors are resolved, and raises for what it refuses.
+        check: called with each parameter group before its factors are resolved; raises an error to reject the group.
 
     Raises:
         TypeError: for a factor that is not a number.
@@ -45,21 +45,21 @@ def build_optimizer(
         return resolve_factors(group, base)
 
     optimizer = make([resolve(group) for group in params], **values)
-    # On the instance: torch neither pickles nor copies it, and the class stays what it is.
+    # Patch the instance: torch neither pickles nor copies the attribute, and the class stays unchanged.
     optimizer.add_param_group = partial(_add_param_group, optimizer.add_param_group, resolve)  # type: ignore[method-assign]
     return optimizer
 
 
 def resolve_factors(group: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parameter group with the hyperparameters that its factors stand for.
+    """Return a parameter group with the hyperparameters that its factors define.
 
     Args:
         group: a parameter group.
-        base: the optimizer's own hyperparameters; a factor of one that the optimizer lacks changes nothing.
+        base: the optimizer's own hyperparameters; a factor for one that the optimizer lacks has no effect.
 
     Raises:
         TypeError: for a factor that is not a number.
-        ValueError: for a factor that is negative or not finite, or beside the value that it would set.
+        ValueError: for a factor that is negative or not finite, or given together with the value that it defines.
     """
     resolved = dict(group)
     for key, name in FACTORS.items():

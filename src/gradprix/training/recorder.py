@@ -1,4 +1,4 @@
-"""Writes the operations of a function down as a graph, and makes the graph short."""
+"""Recording of a function's tensor operations as a graph, and simplification of the graph."""
 
 import operator
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ from .rng import TAG
 aten = torch.ops.aten
 VIEWS = {aten.detach.default, aten.alias.default, aten.view.default, aten._unsafe_view.default, aten.permute.default}
 VIEWS |= {aten.expand.default, aten.squeeze.dims, aten.slice.Tensor}
-"""What may come to nothing: to the tensor that it was given, with the same shape and strides."""
+"""Operations that are removed if they return their input with the same shape and strides."""
 
 MASKED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-"""Operations that depend on what is in their indices if these are masks."""
+"""Operations that depend on the values of their indices if these are masks."""
 FREE = {aten._ctc_loss.default, aten._ctc_loss.Tensor}
-"""Operations with an output whose shape depends on the data, which only their own backward takes."""
+"""Operations with an output of data-dependent shape that only their own backward pass uses."""
 CHECKS = {aten._is_all_true.default, aten._is_any_true.default}
-"""What torch's distributions read to refuse arguments: nothing else comes of it."""
+"""Operations that torch's distributions use only to validate arguments."""
 NUMBERS = "it reads numbers out of tensors"
 SHAPES = "the shape of a tensor depends on the data"
 
 
 class Recorder(TorchDispatchMode):
-    """Writes down every operation on tensors.
+    """Dispatch mode that records every operation on tensors.
 
     Args:
-        given: what the recorded function is called with.
+        given: the arguments of the recorded function.
     """
 
     def __init__(self, given: list[Tensor]) -> None:
@@ -46,12 +46,12 @@ class Recorder(TorchDispatchMode):
             self.nodes[x].meta |= {"layout": _layout(x), "varies": True}
 
     def record(self, function: Any) -> None:
-        """Run a function of the given tensors, which returns a list of tensors and Nones."""
+        """Record a function that takes the given tensors and returns a list of tensors and Nones."""
         with self:
-            found = function(*self.given)
-        self.graph.output([None if x is None else self._node(x) for x in found])
+            results = function(*self.given)
+        self.graph.output([None if x is None else self._node(x) for x in results])
         for node, x in self.empty.items():
-            if not _is_written(node):  # but by C++ itself, as lists of numbers are
+            if not _is_written(node):  # filled in C++ instead, as lists of numbers are
                 name = f"filled{len(self.constants)}"
                 self.constants[name] = x
                 with self.graph.inserting_before(node):
@@ -59,57 +59,57 @@ class Recorder(TorchDispatchMode):
                 self.graph.erase_node(node)
 
     def equals(self, other: "Recorder") -> bool:
-        """Return whether another recorder has written down the same operations on the same constants."""
+        """Return True if another recorder holds the same operations on the same constants."""
         if str(self.graph) != str(other.graph):
             return False
-        # Of an empty tensor that nothing is written into, some operations take the shape alone.
+        # Some operations use only the shape of an empty tensor that is never written.
         names = [name for name in self.constants if not name.startswith("filled")]
         return all(_equal(self.constants[name], other.constants[name]) for name in names)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # what there is nothing of: to skip the compiler, torch would import it, which takes seconds
+        return False  # no dynamo frames exist here; skipping dynamo would import it, which takes seconds
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and write it down."""
+        """Run and record an operation."""
         kwargs = kwargs or {}
-        self._look(function, args)
-        if (ours := ordered(function, args, kwargs.get("dtype"))) is not None:
+        self._refuse_data_dependence(function, args)
+        if (replacement := ordered(function, args, kwargs.get("dtype"))) is not None:
             with self:
-                return ours(*args, **kwargs)
+                return replacement(*args, **kwargs)
         if rounds_twice(function, args, kwargs):
             return compute_evenly(self._run, function, args, kwargs)
         return self._run(function, args, kwargs)
 
     def _run(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        found = function(*args, **kwargs)
+        result = function(*args, **kwargs)
         node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), kwargs)))
-        node.meta["bytes"] = _bytes(found)
+        node.meta["bytes"] = _bytes(result)
         node.meta["varies"] = any(each.meta.get("varies") for each in node.all_input_nodes)
-        if isinstance(found, Tensor):
-            self.nodes[found], node.meta["layout"] = node, _layout(found)
+        if isinstance(result, Tensor):
+            self.nodes[result], node.meta["layout"] = node, _layout(result)
             if function is aten.empty.memory_format:
-                self.empty[node] = found
-        elif isinstance(found, list | tuple):
-            node.meta["parts"] = len(found)
-            for i, part in enumerate(found):
+                self.empty[node] = result
+        elif isinstance(result, list | tuple):
+            node.meta["parts"] = len(result)
+            for i, part in enumerate(result):
                 if isinstance(part, Tensor):
                     self.nodes[part] = self.graph.call_function(operator.getitem, (node, i))
                     self.nodes[part].meta["varies"] = node.meta["varies"]
-        return found
+        return result
 
-    def _look(self, function: Any, args: Any) -> None:
-        """Refuse what is not the same operation whatever the numbers are, which `vmap` refuses by itself."""
+    def _refuse_data_dependence(self, function: Any, args: Any) -> None:
+        """Raise an error for operations that depend on the numbers, which `vmap` itself would reject."""
         masks = function in MASKED and any(isinstance(x, Tensor) and x.dtype is torch.bool for x in args[1])
         shapes = masks or (torch.Tag.dynamic_output_shape in function.tags and function not in MASKED | FREE)
         if not shapes and torch.Tag.data_dependent_output not in function.tags:
             return
-        known = [self.nodes[x] for x in args if isinstance(x, Tensor) and x in self.nodes]
-        if any(node.meta.get("varies") and node.target not in CHECKS for node in known):
+        inputs = [self.nodes[x] for x in args if isinstance(x, Tensor) and x in self.nodes]
+        if any(node.meta.get("varies") and node.target not in CHECKS for node in inputs):
             raise ValueError(SHAPES if shapes else NUMBERS)
 
     def _node(self, x: Tensor) -> Node:
-        if x not in self.nodes:  # the model's own, and the same for all networks
+        if x not in self.nodes:  # a constant of the model, shared by all rows
             name = f"constant{len(self.constants)}"
             self.constants[name] = x
             self.nodes[x] = self.graph.get_attr(name)
@@ -117,13 +117,13 @@ class Recorder(TorchDispatchMode):
         return node
 
 
-def tidy(graph: Graph) -> bool:
-    """Take out what does nothing, and have random numbers drawn by row; returns whether there are any."""
+def simplify(graph: Graph) -> bool:
+    """Remove operations without effect and draw random numbers per row; return True if random numbers are drawn."""
     draws = []
-    for node in reversed(list(graph.nodes)):  # the last of a sum has all of it
-        if node.target is aten.add.Tensor and (found := _parts_of_one(node)):
+    for node in reversed(list(graph.nodes)):  # the last addition contains the whole sum
+        if node.target is aten.add.Tensor and (joined := _join_disjoint_gradients(node)):
             with graph.inserting_before(node):
-                node.replace_all_uses_with(whole := graph.call_function(*found))
+                node.replace_all_uses_with(whole := graph.call_function(*joined))
             whole.meta = node.meta
     for node in list(graph.nodes):
         if node.target in VIEWS and node.meta["layout"] == node.args[0].meta.get("layout"):
@@ -131,8 +131,8 @@ def tidy(graph: Graph) -> bool:
         elif isinstance(node.target, torch._ops.OpOverload) and TAG in node.target.tags:
             draws.append(node)
     if draws:
-        last = [node for node in graph.nodes if node.op == "placeholder"][-1]
-        with graph.inserting_after(last):
+        last_input = [node for node in graph.nodes if node.op == "placeholder"][-1]
+        with graph.inserting_after(last_input):
             noise = graph.placeholder("noise")
         for node in draws:
             with graph.inserting_before(node):
@@ -144,10 +144,11 @@ def tidy(graph: Graph) -> bool:
     return bool(draws)
 
 
-def _parts_of_one(node: Any) -> tuple[Any, tuple[Any, ...]] | None:
-    """What puts together a sum of gradients each of which is zero but for its own part of a tensor.
+def _join_disjoint_gradients(node: Any) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return the concatenation that equals a sum of gradients of disjoint parts of a tensor, or None.
 
-    Such is the gradient of what is taken apart, as queries, keys and values are: torch fills and adds up whole tensors.
+    Such sums are the gradients of tensors that are split, as into queries, keys and values: torch pads and adds whole
+    tensors.
     """
     parts: list[Any] = []
     sums = [node]
@@ -155,53 +156,53 @@ def _parts_of_one(node: Any) -> tuple[Any, tuple[Any, ...]] | None:
         for term in sums.pop().args:
             if not isinstance(term, Node):
                 return None
-            own = len(term.users) == 1
-            (sums if own and term.target is aten.add.Tensor and len(term.args) == 2 else parts).append(term)
+            is_unshared = len(term.users) == 1
+            (sums if is_unshared and term.target is aten.add.Tensor and len(term.args) == 2 else parts).append(term)
     kinds = {part.target for part in parts}
     if kinds == {aten.select_backward.default}:
         order = sorted(parts, key=lambda part: part.args[3])
         _, sizes, dim, _ = order[0].args
-        whole = [part.args[3] for part in order] == [*range(sizes[dim])]
+        is_complete = [part.args[3] for part in order] == [*range(sizes[dim])]
         join = aten.stack.default
     elif kinds == {aten.slice_backward.default}:
         order = sorted(parts, key=lambda part: part.args[3])
         _, sizes, dim, *_ = order[0].args
         ends = [0, *(min(part.args[4], sizes[dim]) for part in order)]
-        whole = ends[:-1] == [part.args[3] for part in order] and ends[-1] == sizes[dim]
-        whole = whole and all(part.args[5] == 1 for part in order)
+        is_complete = ends[:-1] == [part.args[3] for part in order] and ends[-1] == sizes[dim]
+        is_complete = is_complete and all(part.args[5] == 1 for part in order)
         join = aten.cat.default
     else:
         return None
-    alike = all(part.args[1:3] == (sizes, dim) for part in order)
-    return (join, ([part.args[0] for part in order], dim)) if whole and alike else None
+    same_dim = all(part.args[1:3] == (sizes, dim) for part in order)
+    return (join, ([part.args[0] for part in order], dim)) if is_complete and same_dim else None
 
 
 def peak(graph: Graph) -> int:
-    """How many bytes are held at most, with each tensor let go after the last use of it or of a view of it."""
+    """Return the peak memory in bytes if each tensor is freed after the last use of it or of a view of it."""
     nodes = list(graph.nodes)
-    home: dict[Node, Node] = {}  # whose memory a node is in
+    storage: dict[Node, Node] = {}  # the node that owns a node's memory
     for node in nodes:
         schema = getattr(node.target, "_schema", None)
-        shares = node.target is operator.getitem or (
+        is_view = node.target is operator.getitem or (
             schema is not None and any(result.alias_info is not None for result in schema.returns)
         )
         first = node.args[0] if node.args else None
-        home[node] = home.get(first, first) if shares and isinstance(first, Node) else node
-    last = {home[used]: i for i, node in enumerate(nodes) for used in node.all_input_nodes}
-    held = most = 0
-    ends: dict[int, int] = {}
+        storage[node] = storage.get(first, first) if is_view and isinstance(first, Node) else node
+    last_use = {storage[used]: i for i, node in enumerate(nodes) for used in node.all_input_nodes}
+    allocated = peak_bytes = 0
+    freed: dict[int, int] = {}
     for i, node in enumerate(nodes):
-        if home[node] is node and node.op != "placeholder" and node in last:
+        if storage[node] is node and node.op != "placeholder" and node in last_use:
             size = node.meta.get("bytes", 0)
-            held += size
-            ends[last[node]] = ends.get(last[node], 0) + size
-        most = max(most, held)
-        held -= ends.get(i, 0)
-    return most
+            allocated += size
+            freed[last_use[node]] = freed.get(last_use[node], 0) + size
+        peak_bytes = max(peak_bytes, allocated)
+        allocated -= freed.get(i, 0)
+    return peak_bytes
 
 
 def _is_written(node: Node) -> bool:
-    """Return whether an operation writes into a tensor or into a view of it."""
+    """Return True if an operation writes into a tensor or into a view of it."""
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
         if schema is not None and (

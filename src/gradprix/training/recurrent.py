@@ -1,4 +1,4 @@
-"""Recurrent layers and cells of a stack, in plain operations, for torch's own have no batching rule."""
+"""Recurrent layers and cells of a stack in basic operations, since torch's own have no batching rule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +12,9 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def recurrent(layer: Layer) -> Layer:
-    """Return a form of a recurrent layer that runs several layers one after the other.
+    """Return a stacked version of a recurrent layer that runs its layers one after the other.
 
-    torch's own decomposition of several layers leaves out the dropout between them (torch 2.13, `_rnn_helper`).
+    Torch's own decomposition omits the dropout between several layers (torch 2.13, `_rnn_helper`).
 
     Args:
         layer: torch's decomposition of `aten::lstm`, `gru`, `rnn_tanh` or `rnn_relu`.
@@ -28,30 +28,30 @@ def recurrent(layer: Layer) -> Layer:
         layers: int,
         dropout: float,
         train: bool,
-        both_ways: bool,
+        bidirectional: bool,
         batch_first: bool,
     ) -> Any:
         if isinstance(biases, list | tuple):
             return NotImplemented  # packed sequences
         x = x.transpose(0, 1) if batch_first else x
-        ways, each, lasts = 1 + both_ways, len(weights) // layers, []
+        directions, weights_per_layer, final_states = 1 + bidirectional, len(weights) // layers, []
         for i in range(layers):
-            own = slice(i * ways, (i + 1) * ways)
-            start = [h[own] for h in hidden] if isinstance(hidden, list | tuple) else hidden[own]
-            own_weights = weights[i * each : (i + 1) * each]
-            # In float32, and bfloat16, the decomposition prefers a kernel of oneDNN, which has no batching rule.
+            rows = slice(i * directions, (i + 1) * directions)
+            start = [h[rows] for h in hidden] if isinstance(hidden, list | tuple) else hidden[rows]
+            layer_weights = weights[i * weights_per_layer : (i + 1) * weights_per_layer]
+            # In float32 and bfloat16 the decomposition prefers a kernel of oneDNN, which has no batching rule.
             with torch.backends.mkldnn.flags(enabled=False):
-                x, *last = layer(x, start, own_weights, biases, 1, 0.0, train, both_ways, False)
-            lasts.append(last)
+                x, *final_state = layer(x, start, layer_weights, biases, 1, 0.0, train, bidirectional, False)
+            final_states.append(final_state)
             if i < layers - 1:
                 x = functional.dropout(x, dropout, train)
-        return x.transpose(0, 1) if batch_first else x, *(torch.cat(parts) for parts in zip(*lasts, strict=True))
+        return x.transpose(0, 1) if batch_first else x, *(torch.cat(parts) for parts in zip(*final_states, strict=True))
 
     return run
 
 
 def lstm_cell(linear: Linear) -> Layer:
-    """Return a form of `torch._VF.lstm_cell`, of which both products go through `linear`."""
+    """Return a stacked version of `torch._VF.lstm_cell` with both products computed by `linear`."""
 
     def run(
         x: Tensor,

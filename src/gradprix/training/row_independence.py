@@ -1,7 +1,7 @@
-"""Which recorded operations are known to compute each row of a stack in the same way wherever it is.
+"""Traced operations that are known to be row-invariant: a row's result does not depend on its position in a stack.
 
-Known means: by reading ATen's kernels, not by trying. Where an operation is not on the list, preflight tries every size
-that a stack can have.
+The list comes from reading ATen's kernels, not from trials. For operations that are not listed, preflight tests every
+stack size that can occur.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ COPIES = frozenset(
     "unsafe_split unsafe_split_with_sizes unsqueeze upsample_nearest1d upsample_nearest2d upsample_nearest3d view "
     "view_as_complex view_as_real zero_ zeros zeros_like".split()
 )
-"""They move numbers, and compute none."""
+"""Operations that move elements without arithmetic."""
 ONE_AFTER_ANOTHER = frozenset(
     "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward _log_softmax _log_softmax_backward_data _safe_softmax "
     "_softmax _softmax_backward_data all amax amin any argmax argmin avg_pool2d avg_pool2d_backward embedding "
@@ -32,20 +32,20 @@ ONE_AFTER_ANOTHER = frozenset(
     "upsample_linear1d upsample_linear1d_backward upsample_nearest1d_backward upsample_nearest2d_backward "
     "upsample_nearest3d_backward var var_mean".split()
 )
-"""They compute each result by itself, or all channels of a pixel with operations that round once."""
+"""Operations that compute each result by itself, or all channels of a pixel with operations that round once."""
 ORDERED = frozenset(["mean", "nansum", "logsumexp", "sum", "column_sums", "sums_of_rows"])
-"""They add up in an order that depends on the summed sizes alone: the recorder sees to that."""
+"""Reductions in an order that depends on the summed sizes alone, which the recorder ensures."""
 EACH_MODEL = frozenset(["bmm", "baddbmm", "convolution", "convolution_backward"])
-"""A product for each model, or a group of channels."""
+"""One product per model, or per group of channels."""
 REVIEWED = COPIES | ONE_AFTER_ANOTHER | ORDERED | EACH_MODEL
 
 
 def unreviewed(graph: Graph) -> frozenset[str]:
-    """Return the names of a recorded step's operations that are not known to compute each row in the same way."""
-    return frozenset(_unknown(node.target for node in graph.nodes if node.op == "call_function"))
+    """Return the names of a traced step's operations that are not known to be row-invariant."""
+    return frozenset(_unreviewed_names(node.target for node in graph.nodes if node.op == "call_function"))
 
 
-def _unknown(operations: Iterable[Any]) -> Iterable[str]:
+def _unreviewed_names(operations: Iterable[Any]) -> Iterable[str]:
     for operation in operations:
         if isinstance(operation, torch._ops.OpOverload) and torch.Tag.pointwise not in operation.tags:
             name = operation._schema.name.partition("::")[2]

@@ -1,8 +1,8 @@
-"""How many rows a stack has: one of a few sizes, so that all of them can be checked before a race."""
+"""Stack sizes: few enough that preflight can check each of them."""
 
 
 def capacity(count: int) -> int:
-    """Return for how many models a stack of so many is made: their number, rounded up to three binary digits.
+    """Return the number of models that a stack for `count` models can hold: `count`, rounded up to three binary digits.
 
     At most a quarter of a stack is idle.
     """
@@ -11,14 +11,14 @@ def capacity(count: int) -> int:
 
 
 def stack_size(count: int) -> int:
-    """Return the number of rows of a stack of so many models.
+    """Return the number of rows of a stack for `count` models.
 
-    One row more than the models at least, a copy of the last: the ends of long loops are computed by other instructions
-    than the rest, and so is a stack of one, and both may round differently.
+    At least one row, a copy of the last model, is idle: torch computes the end of a long loop, and a stack of one, with
+    other instructions, which may round differently.
     """
     return capacity(count) + 1
 
 
 def capacities(width: int) -> list[int]:
-    """Return the capacities of stacks of so many models or fewer, smallest first."""
+    """Return the capacities of stacks of at most `width` models, smallest first."""
     return [count for count in range(1, width + 1) if capacity(count) == count]

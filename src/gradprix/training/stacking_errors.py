@@ -1,4 +1,4 @@
-"""Why a model cannot be stacked, in its author's words, with what to write instead."""
+"""Explanations of why a model cannot be stacked, with the change that its author can make."""
 
 import re
 import traceback
@@ -48,7 +48,7 @@ REASONS = {
     "does not require grad": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
     "Tensor.requires_grad_()": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
 }
-"""The reason and the cure by a part of torch's message."""
+"""Reason and remedy by a substring of torch's message."""
 PACKED = (
     "it packs or pads sequences, whose lengths differ from network to network: give the layer sequences padded in the "
     "data, and take each one's last output by its length (output.gather)"
@@ -59,27 +59,27 @@ BY_FILE = {
     "torch/nn/modules/rnn.py": PACKED,
     "torch/nn/modules/batchnorm.py": AVERAGED,
 }
-"""The reason, by the file of torch in which numbers are read out of tensors."""
+"""Reason by the file of torch in which numbers are read out of tensors."""
 INTERNAL = re.compile(r"vmap|functorch|[Bb]atching rule|BatchedTensor|batched tensor|NYI|unwrap", re.ASCII)
 
 
 def explain(error: BaseException) -> str:
-    """Return the reason why a stack of models failed, with the line of the user's code that it comes from.
+    """Return the reason why a stack of models failed, with the line of the user's code that caused it.
 
     Args:
-        error: what was raised when a stack was tried.
+        error: the exception raised by the stack.
     """
     if isinstance(error, TaskError) and error.__cause__ is not None:
         error = error.__cause__
-    said, frames = str(error), traceback.extract_tb(error.__traceback__)
-    reason = next((reason for words, reason in REASONS.items() if words in said), None)
+    message, frames = str(error), traceback.extract_tb(error.__traceback__)
+    reason = next((reason for words, reason in REASONS.items() if words in message), None)
     if reason in (READS, None):
         by_file = (r for end, r in BY_FILE.items() if any(f.filename.endswith(end) for f in frames))
         reason = next(by_file, reason)
     if reason is None:
-        if operation := re.search(r"aten::\w+", said):
+        if operation := re.search(r"aten::\w+", message):
             reason = f"it has an operation that cannot be stacked, {operation[0]}"
-        elif INTERNAL.search(said):
+        elif INTERNAL.search(message):
             reason = "it has an operation that cannot be stacked"
         else:
             return first_line(error)

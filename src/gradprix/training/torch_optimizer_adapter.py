@@ -1,4 +1,4 @@
-"""Anyone's optimizer: any class of `torch.optim.Optimizer`, as something that can be raced."""
+"""Adapter that lets a race use any class derived from `torch.optim.Optimizer`."""
 
 import hashlib
 import inspect
@@ -23,13 +23,13 @@ CLASSES = {
     for name in optim.__all__
     if hasattr(cls := getattr(optim, name), "rule") and optim.of(cls.rule) is cls
 }
-"""The name of the class of `gradprix.optim` by its rule."""
+"""Names of the classes of `gradprix.optim` by rule."""
 ANY_RATE = Log(1e-5, 1)
-"""Where the learning rate of a class that has no default for it is searched."""
+"""Search range of the learning rate for a class without a default."""
 
 
 def switch_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
-    """Call `train` or `eval` of an optimizer that has them, as Schedule-Free ones do."""
+    """Call `train` or `eval` of optimizers that have these methods, such as Schedule-Free ones."""
     method = getattr(optimizer, mode, None)
     if callable(method):
         method()
@@ -37,16 +37,16 @@ def switch_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
 
 @dataclass(frozen=True)
 class Anyone:
-    """A class of optimizers, with what a race asks of a rule.
+    """An optimizer class with the interface that a race expects of a rule.
 
-    Each network gets one of its own, which steps that network's rows of the stack: tensors of their true shape, with
+    Each model gets its own instance, which steps that model's rows of the stack: tensors of their true shape, with
     gradients from the shared backward pass.
 
     Args:
         make: the class: `make(params, lr=..., ...)`.
 
     Raises:
-        ValueError: when it cannot be raced; the message says why.
+        ValueError: if the class cannot be raced; the message gives the reason.
     """
 
     make: type[torch.optim.Optimizer]
@@ -72,7 +72,7 @@ class Anyone:
 
     @property
     def full_name(self) -> str:
-        """The class's name behind that of its module."""
+        """The class's name, qualified by its module."""
         module = self.make.__module__
         return f"{module if '.' in module else title(module)}.{self.make.__qualname__}"
 
@@ -91,51 +91,51 @@ class Anyone:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """Its arguments that have defaults."""
+        """The arguments that have defaults."""
         return {name: value for name, value in self._signature.items() if value is not inspect.Parameter.empty}
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """Where hyperparameters are searched: as its rule's, or as is usual.
+        """Search ranges of the hyperparameters: those of its rule if it has one, or else usual ones.
 
-        The learning rate is searched two decades round its default; where it has none, as gradprix's class of that
-        name does, or over `ANY_RATE`.
+        The learning rate's range spans two decades on both sides of its default; without a default it is that of the
+        class of the same name in gradprix, or `ANY_RATE`.
         """
         rule = getattr(self.make, "rule", None)
         if rule is not None:
             return dict(rule.axes)
         lr = self.hyperparameters.get("lr")
         if isinstance(lr, int | float) and lr > 0:
-            rates: Axis = Log(lr / 100, lr * 100)
+            lr_axis: Axis = Log(lr / 100, lr * 100)
         else:
-            namesake = getattr(getattr(optim, self.name, None), "rule", None)
-            rates = namesake.axes["lr"] if namesake is not None else ANY_RATE
-        return {"lr": rates} | {name: axis for name, axis in USUAL.items() if name in self.defaults}
+            same_name_rule = getattr(getattr(optim, self.name, None), "rule", None)
+            lr_axis = same_name_rule.axes["lr"] if same_name_rule is not None else ANY_RATE
+        return {"lr": lr_axis} | {name: axis for name, axis in USUAL.items() if name in self.defaults}
 
     @property
     def _betas(self) -> dict[str, float]:
-        """What it takes together as `betas`, one by one."""
+        """The elements of the argument `betas` by name."""
         betas = self.hyperparameters.get("betas")
         return {f"beta{i}": beta for i, beta in enumerate(betas, start=1)} if isinstance(betas, tuple) else {}
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Default values, with `beta1` and `beta2` for `betas`."""
+        """Default values, with `beta1` and `beta2` in place of `betas`."""
         return {**self.hyperparameters, **self._betas}
 
     def values(self, **given: Any) -> dict[str, Any]:
-        """What the class is called with.
+        """Return the keyword arguments of the class.
 
         Raises:
-            ValueError: for a name that it does not take, or without one that it needs.
+            ValueError: for an unknown argument, or if a required one is missing.
         """
-        if apart := given.keys() & self._betas.keys() - self._signature.keys():
+        if betas_given := given.keys() & self._betas.keys() - self._signature.keys():
             betas = tuple({**self._betas, **given}[name] for name in self._betas)
-            given = {name: value for name, value in given.items() if name not in apart} | {"betas": betas}
-        open_ended = any(
+            given = {name: value for name, value in given.items() if name not in betas_given} | {"betas": betas}
+        takes_kwargs = any(
             p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(self.make).parameters.values()
         )
-        if not open_ended and (unknown := given.keys() - self._signature.keys()):
+        if not takes_kwargs and (unknown := given.keys() - self._signature.keys()):
             known = ", ".join(self._signature)
             raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}. It takes: {known}.")
         if missing := [name for name in self._signature if name not in self.hyperparameters and name not in given]:
@@ -146,23 +146,23 @@ class Anyone:
         return given
 
     def memory(self, values: Mapping[str, Any]) -> int | None:
-        """How many numbers per weight it remembers, found by a step on a small matrix; None where it takes none."""
+        """Return the state elements per weight, measured by a step on a small matrix; None if the step fails."""
         weight = nn.Parameter(torch.ones(4, 8))
         try:
             optimizer = self.make([weight], **values)
             switch_mode(optimizer, "train")
             (weight.grad,) = torch.autograd.grad(weight.square().sum(), weight, create_graph=True)
             optimizer.step()
-        except Exception:  # in a training loop it may be given more than this
+        except Exception:  # the optimizer may need arguments that only a training loop gives
             return None
-        held = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
-        return round(sum(value.numel() for value in held) / weight.numel())
+        state = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
+        return round(sum(value.numel() for value in state) / weight.numel())
 
     def describe(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What its numbers depend on, besides its arguments: the class, its code, and its package's version."""
+        """Return the identity of the implementation: the class, a hash of its code, and its package's version."""
         package = self.make.__module__.partition(".")[0]
         code = ""
-        for cls in self.make.__mro__:  # all that is in their files: a class may use what is beside it
+        for cls in self.make.__mro__:  # whole files, since a class may use other definitions of its module
             if cls.__module__.partition(".")[0] not in ("torch", "builtins", "typing"):
                 with suppress(OSError, TypeError):
                     code += text_of(cls) or inspect.getsource(sys.modules.get(cls.__module__) or cls)
@@ -175,7 +175,7 @@ class Anyone:
 
 
 def constructor_arguments(rule: Rule | Anyone, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a rule's hyperparameters as the constructor of its class takes them: with `betas` as one tuple."""
+    """Return a rule's hyperparameters as its class's constructor takes them, with `betas` as a tuple."""
     if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
         return dict(given)
     betas = tuple({**rule.hyperparameters, **given}[name] for name in rule.betas)

@@ -1,6 +1,6 @@
-"""A recorded step that runs without Python between its operations, as TorchScript's interpreter runs it.
+"""Traced steps as TorchScript, whose interpreter runs them without Python between operations.
 
-The operations and their order stay as they were recorded, and so does every bit of what they compute.
+The operations and their order stay as recorded, and the results stay bitwise equal.
 """
 
 import operator
@@ -17,15 +17,15 @@ NUMBERS: dict[Any, int] = {
     **{torch.complex64: 9, torch.complex128: 10, torch.bool: 11, torch.bfloat16: 15, torch.strided: 0},
     **{torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3},
 }
-"""What TorchScript has in the place of dtypes, layouts and memory formats (c10/core/ScalarType.h, MemoryFormat.h)."""
+"""TorchScript's codes of dtypes, layouts and memory formats (c10/core/ScalarType.h, MemoryFormat.h)."""
 
 
-def scripted(module: GraphModule, examples: Sequence[Tensor]) -> Callable[..., Sequence[Any]]:
-    """The same operations for TorchScript, or the module itself where it has no word for one of them.
+def to_torchscript(module: GraphModule, examples: Sequence[Tensor]) -> Callable[..., Sequence[Any]]:
+    """Convert a graph to TorchScript; return the module itself if an operation cannot be converted.
 
     Args:
         module: a graph of torch's operations.
-        examples: what it may be called with, to try it.
+        examples: arguments for a trial run.
     """
     try:
         run: Callable[..., Sequence[Any]] = torch._C._create_function_from_graph("step", _graph(module))
@@ -42,18 +42,18 @@ def _graph(module: GraphModule) -> Any:
 
     def insert(kind: str, inputs: list[Any], *types: Any) -> Any:
         node = graph.insertNode(graph.create(kind, inputs, len(types)))
-        for output, of_type in zip(node.outputs(), types, strict=True):
-            output.setType(of_type)
+        for output, value_type in zip(node.outputs(), types, strict=True):
+            output.setType(value_type)
         return list(node.outputs()) if len(types) > 1 else node.output()
 
-    def value(x: Any, of_type: Any = None) -> Any:
+    def value(x: Any, value_type: Any = None) -> Any:
         if isinstance(x, Node):
             return values[x]
         if isinstance(x, list | tuple) and any(isinstance(each, Node) for each in x):
-            return insert("prim::ListConstruct", [value(each) for each in x], of_type)
+            return insert("prim::ListConstruct", [value(each) for each in x], value_type)
         if isinstance(x, list | tuple):
             return graph.insertConstant(list(x))
-        if isinstance(x, int) and str(of_type) == "float":
+        if isinstance(x, int) and str(value_type) == "float":
             x = float(x)
         return graph.insertConstant(NUMBERS[x] if isinstance(x, KINDS) else x)
 
@@ -77,8 +77,8 @@ def _graph(module: GraphModule) -> Any:
             values[node] = insert(schema.name, inputs, *(result.type for result in schema.returns))
             if [str(result.type) for result in schema.returns] == ["List[Tensor]"]:
                 parts = [torch._C.TensorType.get()] * node.meta["parts"]
-                found = insert("prim::ListUnpack", [values[node]], *parts)
-                values[node] = found if len(parts) > 1 else [found]
+                parts_of_list = insert("prim::ListUnpack", [values[node]], *parts)
+                values[node] = parts_of_list if len(parts) > 1 else [parts_of_list]
     graph.lint()
     return graph
 

@@ -1,4 +1,4 @@
-"""One network trained once, and what came of it."""
+"""Specification and outcome of one training run."""
 
 import hashlib
 import json
@@ -16,17 +16,17 @@ from .torch_optimizer_adapter import Anyone
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Everything that a run's numbers depend on, besides the task; and the name of its entry, for messages.
+    """Specification of a training run: everything that its numbers depend on except the task, and its entry's name.
 
     Args:
-        rule: what steps the weights.
+        rule: the optimizer.
         values: all of its hyperparameters.
-        seed: decides initial weights, split, batch order and noise.
-        batch_size: examples a step; 0 for all.
-        epochs: passes over the training examples; a number below 1 is a part of one.
-        schedule: how the learning rate goes.
-        judged: whether the test examples are scored (once, after the last step).
-        entry: the name of the entry that the run belongs to, on which no number depends; the rule's when empty.
+        seed: determines initial weights, split, batch order and noise.
+        batch_size: examples per step; 0 for full batches.
+        epochs: passes over the training examples; a number below 1 is a fraction of one.
+        schedule: learning-rate schedule.
+        judged: evaluate on the test examples, once, after the last step.
+        entry: name of the entry that the run belongs to, which affects no number; the rule's name when empty.
     """
 
     rule: Rule | Anyone
@@ -40,61 +40,61 @@ class Trial:
 
     @property
     def entry_name(self) -> str:
-        """The name of the entry as the user wrote it, or of the rule."""
+        """The name of the entry as given by the user, or of the rule."""
         return self.entry or self.rule.name
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the key is made of."""
+        """The trial's identity as JSON, which the key is a hash of."""
         rest = {name: getattr(self, name) for name in ("seed", "batch_size", "epochs", "schedule", "judged")}
-        return {"rule": self.rule.name, **described(self.rule, self.values), **rest}
+        return {"rule": self.rule.name, **describe_optimizer(self.rule, self.values), **rest}
 
     @cached_property
     def key(self) -> str:
-        """The same for the same trial, on any machine."""
+        """A hash of the identity, the same on every machine."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def described(optimizer: Rule | Anyone, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What steps the weights, as JSON: a rule's equations, or where another class's code is from."""
+def describe_optimizer(optimizer: Rule | Anyone, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of an optimizer as JSON: a rule's equations, or the origin of another class's code."""
     if isinstance(optimizer, Anyone):
         return {**optimizer.describe(values), "values": {name: repr(value) for name, value in sorted(values.items())}}
     return {**_equations(optimizer, values), "values": {name: float(value) for name, value in values.items()}}
 
 
 def _equations(rule: Rule, values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """A rule's equations and state, which depend on which of its hyperparameters are not zero."""
+    """Return a rule's equations and state, which depend on which of its hyperparameters are nonzero."""
     key = (rule, *map(bool, values.values()))
-    if key not in _WRITTEN:
+    if key not in _EQUATIONS:
         state = [f"{name}: {s.kind} from {s.init}" for name, s in rule.kept(values).items()]
-        _WRITTEN[key] = {"equations": formula(rule, **values), "state": state}
-    return _WRITTEN[key]
+        _EQUATIONS[key] = {"equations": formula(rule, **values), "state": state}
+    return _EQUATIONS[key]
 
 
-_WRITTEN: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+_EQUATIONS: dict[tuple[Any, ...], dict[str, list[str]]] = {}
 
 
 def form(trial: Trial) -> tuple[Any, ...]:
-    """Trials of one form are stepped by the same code."""
-    truth = tuple(bool(value) for value in trial.values.values())
-    return (*(str(trial.identity.get(key)) for key in ("rule", "equations", "state", "class")), truth)
+    """Return the trial's form: trials of equal form run the same update code."""
+    is_nonzero = tuple(bool(value) for value in trial.values.values())
+    return (*(str(trial.identity.get(key)) for key in ("rule", "equations", "state", "class")), is_nonzero)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """Result of a training run.
 
     Args:
         curve: after each epoch: examples seen, mean training loss over the epoch, validation loss, validation metric;
-            not numbers once it has diverged.
-        test_loss: after the last step; None unless judged.
-        test_metric: after the last step; None unless judged; the task's baseline if it diverged.
-        diverged: the first step, from 1, whose training loss was not finite; None if all were.
-        test_parts: the metric on each of some parts of an official test set, where there is one.
-        after: what else the task found of the trained network.
-        tested: whether it was judged by examples that nothing is tuned by.
-        error: why there is no more of it than of a run that diverged: it could not be trained.
-        start: the training loss of the first step, before anything is learnt; None where it is not known.
+            NaN after divergence.
+        test_loss: after the last step; None unless evaluated on test examples.
+        test_metric: after the last step; None unless evaluated on test examples; the task's baseline after divergence.
+        diverged: first step, counted from 1, with a non-finite training loss; None if there is none.
+        test_parts: the metric on each of several parts of an official test set, if there is one.
+        after: artifacts that the task computed from the trained model.
+        tested: True if the test metric is computed on examples that no tuning used.
+        error: the reason why the run could not be trained; it then counts as diverged.
+        start: training loss of the first step, before any update; None if unknown.
     """
 
     curve: list[tuple[int, float, float, float]]
@@ -115,22 +115,22 @@ class Outcome:
 
     @property
     def valid_metric(self) -> float:
-        """The validation metric after the last step, whatever the run came to."""
+        """The validation metric after the last step, even if the run diverged."""
         return self.curve[-1][3]
 
     def to_json(self) -> str:
-        """One line of JSON; infinities and not-a-numbers are kept as Python writes them."""
+        """Serialize to one line of JSON, with infinities and NaN as Python writes them."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def of(cls, trial: Trial, baseline: float | None, error: str) -> "Outcome":
-        """Of a trial that could not be trained: as of one that diverged at once."""
+    def from_error(cls, trial: Trial, baseline: float | None, error: str) -> "Outcome":
+        """Return the outcome of a trial that could not be trained: it counts as diverged in the first step."""
         curve = [(0, math.nan, math.nan, math.nan)] * passes(trial.epochs)
         loss, metric = (math.inf, baseline) if trial.judged else (None, None)
         return cls(curve, loss, metric, 1, error=error)
 
     @classmethod
     def from_json(cls, text: str) -> "Outcome":
-        """What `to_json` wrote."""
-        read = json.loads(text)
-        return cls([tuple(point) for point in read.pop("curve")], **read)
+        """Parse the output of `to_json`."""
+        data = json.loads(text)
+        return cls([tuple(point) for point in data.pop("curve")], **data)

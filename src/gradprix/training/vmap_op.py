@@ -1,4 +1,4 @@
-"""From the network that a user wrote, in which there are no rows, to the stack."""
+"""Bridge from the user's code, which sees one model inside `vmap`, to operations on whole stacks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ from torch._C._functorch import get_interpreter_stack
 
 
 class Bridge(torch.autograd.Function):
-    """`Bridge.apply(function, *args)`: within `vmap`, what a function makes of whole stacks, rows first."""
+    """`Bridge.apply(function, *args)`: within `vmap`, call a function with whole stacks, rows first."""
 
     generate_vmap_rule = False
 
     @staticmethod
     def forward(*args: Any) -> Any:
-        """Refuse: outside of a stack the function that it stands for is called itself."""
+        """Raise an error: outside of `vmap` the function itself is called."""
         raise NotImplementedError("only stacked tensors come here")
 
     @staticmethod
@@ -24,7 +24,7 @@ class Bridge(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the function of stacks, rows first."""
+        """Call the function with stacks, rows first."""
         rows = info.batch_size
         stacked = [_rows_first(arg, dim, rows) for arg, dim in zip(args, in_dims[1:], strict=True)]
         return function(*stacked), 0
@@ -37,5 +37,5 @@ def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
 
 
 def is_nested() -> bool:
-    """Return whether the model itself uses a transform of `torch.func`, of whose dimensions a stack knows nothing."""
+    """Return True if the model itself uses a transform of `torch.func`, whose dimensions are unknown to the stack."""
     return len(get_interpreter_stack() or ()) > 1

@@ -1,1 +1,1 @@
-"""Devices and files: what several packages need and no package owns."""
+"""Devices, files and streams: helpers that several packages share."""

@@ -1,6 +1,6 @@
-"""Where tensors are: on the CPU, or on another device that torch has, such as a GPU.
+"""Device placement of tensors: the CPU, or another device that torch supports, such as a GPU.
 
-Nothing asks for a device before it is called, so that a process that only plans a race never starts one.
+No device is initialized on import, so a process that only plans a race never starts one.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for what is no device of torch's, nor "auto"."""
+    """Raise `ValueError` unless the name is `"auto"` or a device name that torch knows."""
     try:
         torch.device("cpu" if name == "auto" else name)
     except RuntimeError:
@@ -26,15 +26,15 @@ def check_name(name: str) -> None:
         ) from None
 
 
-def found() -> str | None:
-    """The device that torch has here besides the CPU."""
-    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return None if there is None else there.type
+def accelerator_type() -> str | None:
+    """Return the type of torch's accelerator on this machine, or None if there is only the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if accelerator is None else accelerator.type
 
 
 def require(name: str) -> None:
-    """Raise ValueError, saying what there is, for a device that is not here."""
-    device, kind = torch.device(name), found()
+    """Raise `ValueError`, listing the available devices, if a device is not available."""
+    device, kind = torch.device(name), accelerator_type()
     count = 0 if kind is None else torch.accelerator.device_count()
     if device.type != "cpu" and not (device.type == kind and (device.index or 0) < count):
         seen = " and ".join(f"{kind}:{i}" for i in range(count)) or "no GPU"
@@ -45,52 +45,55 @@ def require(name: str) -> None:
         )
 
 
-def named(name: str) -> str:
-    """A device with its maker's name for it, as far as torch knows one.
+def describe_device(name: str) -> str:
+    """Return the name of a device, with the vendor's name if torch knows it.
 
     Raises:
-        ValueError: when it is not there.
+        ValueError: if the device is not available.
     """
     require(name)
-    ask = getattr(torch.get_device_module(torch.device(name).type), "get_device_name", None)
-    return name if ask is None else f"{name} {ask(name)}"
+    get_name = getattr(torch.get_device_module(torch.device(name).type), "get_device_name", None)
+    return name if get_name is None else f"{name} {get_name(name)}"
 
 
 def free(name: str) -> float:
-    """Bytes of memory that nobody has taken, of the device or, where it has none of its own, of this machine."""
-    ask = getattr(torch.get_device_module(torch.device(name).type), "mem_get_info", None)
-    return float(psutil.virtual_memory().available if ask is None else ask(name)[0])
+    """Return the free memory in bytes: the device's, or the machine's if the device has no memory of its own."""
+    get_memory_info = getattr(torch.get_device_module(torch.device(name).type), "mem_get_info", None)
+    return float(psutil.virtual_memory().available if get_memory_info is None else get_memory_info(name)[0])
 
 
 def placed(value: Any, device: torch.device) -> Any:
-    """A tensor, or what is made of tensors, on a device; itself where it is there."""
-    # CUDA has read what it is given before it answers, wherever its own work is.
-    ahead = device.type == "cuda"
-    return tree_map_only(Tensor, lambda x: x.to(device, non_blocking=ahead), value)
+    """Move a tensor or a nested structure of tensors to a device; what is there already is not copied."""
+    # CUDA reads the source before the call returns, so the copy may be asynchronous in this direction only.
+    is_async = device.type == "cuda"
+    return tree_map_only(Tensor, lambda x: x.to(device, non_blocking=is_async), value)
 
 
 def wait(device: torch.device) -> None:
-    """Wait until a device has done what it was given: to be called before looking at the clock."""
+    """Wait until a device has finished its queued work. Call this before reading the clock."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Have a GPU compute in full precision and, where torch knows how, in the same order each time."""
+    """Have a GPU compute in full precision and, where torch has such kernels, with deterministic algorithms."""
     if device.type == "cpu":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS, which else adds up in any order
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS sums in a varying order
+    algorithms_before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    memory.fill_uninitialized_memory = False  # for finding mistakes; it takes time
-    on = torch.backends.cudnn.enabled
+    memory.fill_uninitialized_memory = False  # a debugging aid that costs time
+    cudnn_enabled = torch.backends.cudnn.enabled
     try:
-        with torch.backends.cudnn.flags(enabled=on, deterministic=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=cudnn_enabled, deterministic=True, allow_tf32=False):
             yield
     finally:
         memory.fill_uninitialized_memory = fills
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(algorithms_before[0], warn_only=algorithms_before[1])

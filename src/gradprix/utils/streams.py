@@ -1,4 +1,4 @@
-"""The command line's streams: stdout has the result alone, and any terminal shows the text."""
+"""Output streams of the command line: stdout carries the result only, in characters that the terminal can encode."""
 
 import codecs
 import contextlib
@@ -36,7 +36,7 @@ PLAIN = {
     "\u0302": "^",
     "\u0304": "_",
 }
-"""What is written for a character that a terminal's encoding does not have."""
+"""ASCII replacements for characters that the terminal's encoding does not have."""
 ERRORS = "gradprix.transliterate"
 _RESULTS: list[TextIO] = []
 
@@ -48,7 +48,7 @@ def _transliterated(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _plain(character: str) -> str:
-    """A character in ASCII: its like, its parts, the name of a Greek letter, or else its number."""
+    """Return an ASCII replacement: a similar character, the base letter, a Greek letter's name, or an escape."""
     if character in PLAIN:
         return PLAIN[character]
     parts = [part for part in unicodedata.normalize("NFKD", character) if part.isascii()]
@@ -64,7 +64,7 @@ def _plain(character: str) -> str:
 
 
 def prepare() -> None:
-    """Let the streams write what their encoding has no characters for."""
+    """Register transliteration as the error handler of stdout and stderr for characters they cannot encode."""
     codecs.register_error(ERRORS, _transliterated)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -72,7 +72,7 @@ def prepare() -> None:
 
 
 class Command(TyperCommand):
-    """A command whose result alone goes to stdout: what is printed while it runs goes to stderr."""
+    """A command that writes only its result to stdout; whatever is printed while it runs goes to stderr."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -81,21 +81,21 @@ class Command(TyperCommand):
 
 
 class _Results(io.TextIOWrapper):
-    """Text on a file descriptor of its own; where it cannot be written, the command ends without a traceback."""
+    """A text stream on its own file descriptor; if writing fails, the command exits without a traceback."""
 
     def write(self, text: str) -> int:
         """Write a text."""
-        with self._trouble():
+        with self._exit_on_error():
             return super().write(text)
         return 0
 
     def flush(self) -> None:
-        """Write what is left."""
-        with self._trouble():
+        """Flush the buffer."""
+        with self._exit_on_error():
             super().flush()
 
     @contextlib.contextmanager
-    def _trouble(self) -> Iterator[None]:
+    def _exit_on_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -106,44 +106,44 @@ class _Results(io.TextIOWrapper):
 
 
 def _discard(stream: TextIO) -> None:
-    """Have nothing read what a stream still has to write."""
+    """Redirect a stream to the null device, so that flushing its buffer cannot fail again."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
 def results_apart() -> Iterator[None]:
-    """Keep stdout for `echo` and `results`; whatever else is written there goes to stderr.
+    """Reserve stdout for `echo` and `results`, and redirect all other output to stderr.
 
-    That is what a task prints, what compiled code and other processes write to the file descriptor included. Of a
-    process's own stdout it remains so: what is printed as the process ends is no result, either.
+    This includes what a task prints and what compiled code and other processes write to file descriptor 1. If stdout
+    was this process's own, the redirection stays until the process ends.
     """
-    before = sys.stdout
-    kept = _kept_apart(before)
-    _RESULTS.append(before if kept is None else kept)
+    stdout = sys.stdout
+    duplicate = _duplicate_stdout(stdout)
+    _RESULTS.append(stdout if duplicate is None else duplicate)
     sys.stdout = sys.stderr
     try:
         yield
         _RESULTS[-1].flush()
     finally:
         _RESULTS.pop()
-        if kept is None:
-            sys.stdout = before
+        if duplicate is None:
+            sys.stdout = stdout
 
 
-def _kept_apart(stdout: TextIO) -> TextIO | None:
-    """This process's stdout under another descriptor, so that 1 can be stderr; None where it is no file."""
+def _duplicate_stdout(stdout: TextIO) -> TextIO | None:
+    """Move this process's stdout to another descriptor and point 1 to stderr; return None if stdout is not a file."""
     if stdout is not sys.__stdout__ or not isinstance(stdout, io.TextIOWrapper):
         return None
     try:
         stdout.flush()
         if stdout.fileno() != 1:
             return None
-        own = os.dup(1)
+        descriptor = os.dup(1)
         os.dup2(2, 1)
-    except OSError:  # one of them is closed
+    except OSError:  # stdout or stderr is closed
         return None
-    raw = os.fdopen(own, "wb")
+    raw = os.fdopen(descriptor, "wb")
     return _Results(raw, stdout.encoding, stdout.errors, line_buffering=stdout.line_buffering)
 
 
@@ -158,23 +158,23 @@ def echo(text: Any = "") -> None:
 
 
 def echo_json(value: Any) -> None:
-    """Write a command's result as JSON, in which a number that is not finite is null."""
-    echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+    """Write a command's result as JSON, with null for numbers that are not finite."""
+    echo(json.dumps(_replace_non_finite(value), indent=1, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _replace_non_finite(each) for key, each in value.items()}
+    return [_replace_non_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def close() -> int:
-    """Write what is left in stdout.
+    """Flush stdout and stderr.
 
     Returns:
-        The exit code: 1 where nobody reads it any more, 0 otherwise.
+        The exit code: 1 if a stream can no longer be written, 0 otherwise.
     """
     code = 0
     for stream in (sys.__stdout__, sys.__stderr__):
