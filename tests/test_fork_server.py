@@ -176,16 +176,16 @@ def test_where_a_fork_is_not_safe_workers_are_new_interpreters(
 SCRIPT = """
 import os, time
 from gradprix.executors.fresh_process import FreshProcesses
-from gradprix.executors import _fork_server
+from gradprix.executors import fork_server
 from gradprix.executors.worker_processes import start_environment, workers
 
 if __name__ == "__main__":
-    server = _fork_server.get_server("workers", start_environment())
+    server = fork_server.get_server("workers", start_environment())
     number = os.fork()
     if not number:  # it has no server, and ends none
-        os._exit(len(_fork_server._SERVERS))
+        os._exit(len(fork_server._SERVERS))
     assert os.waitpid(number, 0)[1] == 0
-    assert _fork_server.get_server("workers", start_environment()) is server
+    assert fork_server.get_server("workers", start_environment()) is server
     executor = workers(2)
     fresh = FreshProcesses().submit(os.getppid)
     print(executor.submit(os.getppid).result(), fresh.result(), flush=True)
