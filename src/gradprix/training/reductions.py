@@ -73,8 +73,8 @@ def ordered_sum(
     """Compute `torch.sum` with each result added up by itself."""
     x = x if dtype is None else x.to(dtype)
     if has_fixed_order(x, dims):
-        total: Tensor = aten.sum.dim_IntList(x, dims, keepdim)
-        return total
+        result: Tensor = aten.sum.dim_IntList(x, dims, keepdim)
+        return result
     if x.is_complex():
         parts = torch.view_as_real(x.resolve_conj())
         return torch.view_as_complex(ordered_sum(parts, _normalize_dims(x, dims), keepdim).contiguous())

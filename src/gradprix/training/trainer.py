@@ -112,11 +112,11 @@ class Lane:
             placed(torch.stack([getattr(split, part) for split in splits]), self.index_device)
             for part in ("train", "valid", "test")
         )
-        self.order_generators = [stream(seed, "order") for seed in self.seeds]
+        self.orders = [stream(seed, "order") for seed in self.seeds]
         is_stream = isinstance(self.data, Stream)
         self.rng_states = [Luck(stream(seed, "examples")) for seed in self.seeds * is_stream]
         self.rows = torch.arange(len(rows))  # the trials that are still training
-        self.seed_index = placed(torch.tensor([self.seeds.index(trial.seed) for trial in rows]), self.index_device)
+        self.of_seed = placed(torch.tensor([self.seeds.index(trial.seed) for trial in rows]), self.index_device)
 
         models = {seed: fresh(task.model, seed) for seed in self.seeds}
         model = models[self.seeds[0]]
@@ -150,7 +150,7 @@ class Lane:
         factor = schedule(self.budget.schedule, epochs * len(starts))
         curves: list[list[tuple[int, float, float, float]]] = [[] for _ in self.trials]
         for epoch in range(epochs):
-            order = torch.stack([torch.randperm(examples, generator=generator) for generator in self.order_generators])
+            order = torch.stack([torch.randperm(examples, generator=generator) for generator in self.orders])
             shuffled = self.train.gather(1, placed(order[:, :count], self.index_device))
             losses = []
             for i, start in enumerate(starts):
@@ -260,9 +260,9 @@ class Lane:
         """Return the examples of each row; rows that share a seed share one read."""
         try:
             if 2 * len(self.seeds) > len(self.rows) and not isinstance(self.data, Stream):
-                inputs, targets = self.data.take(index[self.seed_index])
+                inputs, targets = self.data.take(index[self.of_seed])
             else:
-                inputs, targets = tree_map(itemgetter(self.seed_index), self.data.take(index, self.rng_states))
+                inputs, targets = tree_map(itemgetter(self.of_seed), self.data.take(index, self.rng_states))
         except Exception as error:
             raise task_error(self.task, "reading its examples", self.trials, error) from error
         return placed(inputs, self.device), placed(targets, self.device)
@@ -285,7 +285,7 @@ class Lane:
             return
         inactive = sorted(set(range(len(rows))) - {*training}, reverse=True)  # the idle rows first
         index = torch.tensor(sorted([*training, *inactive[: size - len(training)]]))
-        self.rows, self.seed_index = self.rows[index], self.seed_index[index]
+        self.rows, self.of_seed = self.rows[index], self.of_seed[index]
         self.leaves = {name: x[index] for name, x in self.leaves.items()}
         self.rest = {name: x[index] for name, x in self.rest.items()}
         self.network.keep(index)
