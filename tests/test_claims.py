@@ -112,7 +112,7 @@ LATE = [exact("made up", steps) for steps in (5_000, 50_000, 500_000)]
 PLANTED = {
     "steps of RMSprop do not shrink": (lambda: adagrad.judged_shrinks(*adagrad.root_t(rmsprop, 100)), "does not hold"),
     "AdamW shrinks weights": (
-        lambda: adadelta.judged_decays(exact("", adadelta.kept(adamw)), FEW, FEW),
+        lambda: adadelta.judged_decays(exact("", adadelta.remaining_share(adamw)), FEW, FEW),
         "holds",
     ),
     "AdaGrad's rate does not last": (

@@ -1,4 +1,4 @@
-"""What the popular account of optimizers claims, each claim put to the test."""
+"""Textbook claims about optimizers, each tested by an experiment."""
 
 import json
 import time
@@ -14,9 +14,9 @@ from gradprix.tasks import UnknownNameError
 from ._claim import VERDICTS, Claim, Finding, Measured, Result, Verdict
 
 RESULTS = Path(__file__).with_name("results.json")
-"""What `benchmarks/claims.py` wrote: every claim's finding, with the machine and the versions it was made by."""
+"""Output of `benchmarks/claims.py`: the findings of all claims, with machine and versions."""
 
-# As the account goes. A claim that is not named here comes last: new ones need not touch this file.
+# The textbook's order. Claims that are not listed here come last, so that new ones need no change to this file.
 ORDER = """
 rules-lower-the-loss every-optimizer-learns-every-task
 large-updates-overshoot large-updates-overshoot-on-a-network gd-gets-stuck
@@ -38,46 +38,46 @@ several-at-defaults-equal-one-tuned
 """.split()
 
 
-def _found() -> dict[str, Claim]:
-    """The claims of every module of this package that has some."""
+def _load_claims() -> dict[str, Claim]:
+    """Import the claims of all modules of this package."""
     modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
     claims = [claim for module in modules for claim in getattr(module, "CLAIMS", ())]
-    place = {name: i for i, name in enumerate(ORDER)}
-    return {claim.id: claim for claim in sorted(claims, key=lambda claim: place.get(claim.id, len(ORDER)))}
+    position = {name: i for i, name in enumerate(ORDER)}
+    return {claim.id: claim for claim in sorted(claims, key=lambda claim: position.get(claim.id, len(ORDER)))}
 
 
-ALL = _found()
-"""By their ids, in the account's order."""
+ALL = _load_claims()
+"""Claims by id, in the textbook's order."""
 
 
 def run(
     ids: Iterable[str] | None = None, quick: bool = False, watch: Callable[[str, int, int], None] | None = None
 ) -> list[Result]:
-    """Put claims to the test.
+    """Run the experiments of claims.
 
     Args:
-        ids: which; all when None.
-        quick: with fewer seeds and shorter descents.
-        watch: hears, before each, its id, how many are done, and how many there are.
+        ids: ids of the claims; all if None.
+        quick: use fewer seeds and shorter descents.
+        watch: callback before each claim, with its id, the number done and the total.
 
     Returns:
-        A result each, in the order asked for.
+        One result per claim, in the given order.
 
     Raises:
-        UnknownNameError: for an id that no claim has, before anything is run.
+        UnknownNameError: for an unknown id, before any experiment is run.
     """
-    chosen = [named(each) for each in (ALL if ids is None else ids)]
+    chosen = [named(name) for name in (ALL if ids is None else ids)]
     results = []
     for i, claim in enumerate(chosen):
         if watch is not None:
             watch(claim.id, i, len(chosen))
-        began = time.perf_counter()
-        results.append(Result(claim, _tested(claim, quick), time.perf_counter() - began))
+        start_time = time.perf_counter()
+        results.append(Result(claim, _run_claim(claim, quick), time.perf_counter() - start_time))
     return results
 
 
-def _tested(claim: Claim, quick: bool) -> Finding:
-    """What comes of a claim; one that is told from the races on all tasks waits for them."""
+def _run_claim(claim: Claim, quick: bool) -> Finding:
+    """Return the finding of a claim; a suite claim without a committed suite is not settled."""
     try:
         return claim.run(quick)
     except ValueError as error:
@@ -87,10 +87,10 @@ def _tested(claim: Claim, quick: bool) -> Finding:
 
 
 def named(name: str) -> Claim:
-    """The claim of an id.
+    """Return the claim with an id.
 
     Raises:
-        UnknownNameError: with the nearest ids.
+        UnknownNameError: for an unknown id, with the closest ones.
     """
     if name not in ALL:
         raise UnknownNameError("claim", name, ALL)
@@ -98,34 +98,34 @@ def named(name: str) -> Claim:
 
 
 def counted(records: Iterable[Mapping[str, Any]]) -> str:
-    """How many claims came out which way: `12 hold, 8 hold only on a condition, 11 do not hold`.
+    """Count claims by verdict, in words: `12 hold, 8 hold only on a condition, 11 do not hold`.
 
     Args:
-        records: as `Result.to_dict` has them.
+        records: records as returned by `Result.to_dict`.
     """
     counts = Counter("holds only if" if " only if" in r["verdict"] else r["verdict"] for r in records)
-    words = ("hold", "hold only on a condition", "do not hold", "are not settled")
+    phrases = ("hold", "hold only on a condition", "do not hold", "are not settled")
     return ", ".join(
-        f"{counts[verdict]} {said}" for verdict, said in zip(VERDICTS, words, strict=True) if counts[verdict]
+        f"{counts[verdict]} {phrase}" for verdict, phrase in zip(VERDICTS, phrases, strict=True) if counts[verdict]
     )
 
 
 def committed(file: Path = RESULTS) -> dict[str, Any]:
-    """The kept run of all claims.
+    """Return the committed run of all claims.
 
     Args:
-        file: what `benchmarks/claims.py` wrote.
+        file: output of `benchmarks/claims.py`.
 
     Returns:
-        `command`, `machine`, `versions`, `seconds`, and under `claims` a record each, as `Result.to_dict` has it.
+        `command`, `machine`, `versions`, `seconds`, and a list of records as `claims`, as returned by `Result.to_dict`.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: if the file does not exist.
     """
     if not file.exists():
         raise ValueError("no run of the claims is kept: python benchmarks/claims.py makes one.")
-    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return found
+    record: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return record
 
 
 __all__ = [

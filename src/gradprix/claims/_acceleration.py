@@ -1,4 +1,4 @@
-"""Nesterov's look-ahead: does it brake before the minimum, and does it slow down as the minimum nears?"""
+"""Nesterov momentum: overshoot at the minimum, and speed close to it."""
 
 import math
 
@@ -20,13 +20,13 @@ STEEPNESS = (0.01, 0.1, 0.3, 1.0)  # rate × curvature in one direction alone; h
 
 SLOWS, FINER = 0.9, 0.9  # a tenth slower at the minimum, a tenth less loss under noise
 NOISE, HOVER = 0.1, 4_000
-# A first sample of 100 problems left FINER inside its interval, 0.82 to 0.91: decided on 400 others.
+# With the first 100 problems the interval, 0.82 to 0.91, contained FINER: decided on 400 others.
 MORE = 400
 HEAVY, AHEAD = {"momentum": BETA}, {"momentum": BETA, "nesterov": True}
 
 
 def overshoot(problems: Quadratics, lr: Tensor, rule: Rule, form: dict[str, float]) -> Tensor:
-    """How far each descent goes past the minimum, as a share of where it began, mean over directions, `[n]`."""
+    """Return each descent's largest overshoot over its initial distance, averaged over directions, `[n]`."""
     _, axes = torch.linalg.eigh(problems.curvature)
     along = torch.stack([
         torch.einsum("nij,ni->nj", axes, x) for x in walk(rule, problems.gradient, problems.start, STEPS, lr=lr, **form)
@@ -35,13 +35,13 @@ def overshoot(problems: Quadratics, lr: Tensor, rule: Rule, form: dict[str, floa
 
 
 def some_rates(problems: Quadratics, seed: int) -> Tensor:
-    """A rate for each problem, `[n, 1]`."""
+    """Return a random learning rate for each problem, `[n, 1]`."""
     share = torch.rand(len(problems.start), generator=stream(seed, "rates"), dtype=torch.float64)
     return (LEAST * (MOST / LEAST) ** share / problems.steepest())[:, None]
 
 
 def alone(steepness: float) -> float:
-    """Nesterov's overshoot over heavy ball's in one direction of this curvature times rate; exact."""
+    """Return Nesterov's overshoot over heavy ball's in one direction of this curvature times rate; deterministic."""
     steps = math.ceil(10 / math.sqrt(steepness))
     begin = torch.ones(1, dtype=torch.float64)
     furthest = [
@@ -52,7 +52,7 @@ def alone(steepness: float) -> float:
 
 
 def brakes(quick: bool) -> Finding:
-    """Compare overshoots at one rate for both, then at each one's own best."""
+    """Compare overshoots at equal learning rates, then at separately tuned ones."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=4)
     lr = some_rates(problems, 4)
     equal = overshoot(problems, lr, sgd, AHEAD) / overshoot(problems, lr, sgd, HEAVY)
@@ -66,12 +66,12 @@ def brakes(quick: bool) -> Finding:
 
 
 def judged_brakes(measured: tuple[Measured, ...]) -> Finding:
-    """The verdict from the two medians."""
+    """Return the verdict from the two medians."""
     equal, own, *each = measured
     says = (
-        f"Nesterov's form goes {equal.said()} times as far past the minimum as heavy ball at equal rate and "
-        f"momentum, {own.said()} times with each at its tuned rate. In one direction it is {each[0].said()} times as "
-        f"far where rate × curvature is 0.01, {each[1].said()} times where it is 0.1, and {each[-1].said()} times "
+        f"Nesterov's form goes {equal.text()} times as far past the minimum as heavy ball at equal rate and "
+        f"momentum, {own.text()} times with each at its tuned rate. In one direction it is {each[0].text()} times as "
+        f"far where rate × curvature is 0.01, {each[1].text()} times where it is 0.1, and {each[-1].text()} times "
         "where it is 1."
     )
     equally, tuned_too = equal.ci95[1] < BRAKES, own.ci95[1] < BRAKES
@@ -88,12 +88,12 @@ def judged_brakes(measured: tuple[Measured, ...]) -> Finding:
     return Finding(verdict, says, measured, condition)
 
 
-# The first form of this measure, the exponent of the distance in the length of steps along a descent, was badly posed:
-# it mixed how near the minimum is with which directions are left, and was 2.5 for gradient descent, 1 by theory.
+# The first version of this measure, the exponent of the distance in the step length along a descent, was flawed: it
+# confounded the distance with the remaining directions, and gave 2.5 for gradient descent, where theory has 1.
 def passing(problems: Quadratics, lr: Tensor, form: dict[str, float]) -> Tensor:
-    """The length of the step that first passes the minimum of each direction, as a share of the way there, `[n, d]`.
+    """Return the length of the step that first passes the minimum, by direction, `[n, d]`.
 
-    Not a number where none does.
+    It is relative to the initial distance; NaN where no step passes the minimum.
     """
     _, axes = torch.linalg.eigh(problems.curvature)
     along = torch.stack([
@@ -107,7 +107,7 @@ def passing(problems: Quadratics, lr: Tensor, form: dict[str, float]) -> Tensor:
 
 
 def hovering(problems: Quadratics, lr: Tensor, form: dict[str, float], steps: int) -> Tensor:
-    """The mean loss of descents with noise, begun at the minimum, after a quarter of the steps, `[n]`."""
+    """Return the mean loss of noisy descents from the minimum, without the first quarter of the steps, `[n]`."""
     loss = torch.zeros(len(problems.start), dtype=torch.float64)
     for t, x in enumerate(walk(sgd, problems.noisy(5), 0 * problems.start, steps, lr=lr, **form)):
         loss += problems.loss(x) * (t > steps // 4)
@@ -115,7 +115,7 @@ def hovering(problems: Quadratics, lr: Tensor, form: dict[str, float], steps: in
 
 
 def slows(quick: bool) -> Finding:
-    """Compare the speeds at the minimum, and the losses at which noise is left hovering."""
+    """Compare the speeds at the minimum and the stationary losses under noise."""
     problems = quadratics(QUICK if quick else MORE, D, CONDITION, seed=6, noise=NOISE)
     lr = some_rates(problems, 6)
     ahead, heavy = passing(problems, lr, AHEAD), passing(problems, lr, HEAVY)
@@ -129,7 +129,7 @@ def slows(quick: bool) -> Finding:
 
 
 def judged_slows(speed: Measured, floor: Measured) -> Finding:
-    """The verdict from the two ratios."""
+    """Return the verdict from the two ratios."""
     slower, finer = speed.ci95[1] < SLOWS, floor.ci95[1] < FINER
     not_slower, not_finer = speed.ci95[0] >= SLOWS, floor.ci95[0] >= FINER
     verdict: Verdict = "does not hold" if not_slower and not_finer else "not settled"
@@ -139,8 +139,8 @@ def judged_slows(speed: Measured, floor: Measured) -> Finding:
     if (slower and not_finer) or (finer and not_slower):
         verdict, condition = "holds only if", "it is speed that is meant" if slower else "gradients are noisy"
     says = (
-        f"Where it first passes the minimum of a direction, Nesterov's form makes a step of {speed.said()} times heavy "
-        f"ball's. With noisy gradients it hovers at {floor.said()} times the loss. Both at equal rate and momentum."
+        f"Where it first passes the minimum of a direction, Nesterov's form makes a step of {speed.text()} times heavy "
+        f"ball's. With noisy gradients it hovers at {floor.text()} times the loss. Both at equal rate and momentum."
     )
     return Finding(verdict, says, (speed, floor), condition)
 

@@ -1,4 +1,4 @@
-"""AdaDelta: the decay in it, whether its rate lasts, and how it begins."""
+"""AdaDelta: its decay, the persistence of its effective learning rate, and its first steps."""
 
 import math
 
@@ -21,15 +21,15 @@ N, QUICK, D, CONDITION, STEPS = 24, 8, 10, 30.0, 300
 TINY = 0.1  # of a later step, or of Adam's first
 
 
-def kept(rule: Rule) -> float:
-    """What is left of weights after many steps without a gradient, as a share: the one that changed most."""
+def remaining_share(rule: Rule) -> float:
+    """Return the remaining share of weights after many steps without a gradient, for the weight that changed most."""
     x = torch.randn(WEIGHTS, generator=stream(0, "weights"), dtype=torch.float64)
     shares = end(walk(rule, torch.zeros_like, x, IDLE)) / x
     return float(shares[(shares - 1).abs().argmax()])
 
 
-def remembered(rule: Rule, name: str) -> float:
-    """By what factor a state of the rule falls in a step without a gradient."""
+def decay_factor(rule: Rule, name: str) -> float:
+    """Return the factor by which a state variable decays in a step without a gradient."""
     state: dict[str, Tensor] = {}
     x, values = torch.zeros(1, dtype=torch.float64), rule.values()
     step(rule, values, 1, x, torch.ones_like(x), state)
@@ -39,27 +39,31 @@ def remembered(rule: Rule, name: str) -> float:
 
 
 def decays(quick: bool) -> Finding:
-    """Leave weights without a gradient; nothing here is random, so that quick is the same."""
+    """Run steps without a gradient; deterministic, so that a quick run is the same."""
     del quick
     return judged_decays(
-        exact("share of a weight left after 1,000 steps at zero gradient, AdaDelta", kept(adadelta), WEIGHTS),
-        exact("the same, AdamW at its default weight decay and rate", kept(adamw), WEIGHTS),
-        exact("factor by which AdaDelta's mean of squared gradients falls at zero gradient", remembered(adadelta, "v")),
+        exact(
+            "share of a weight left after 1,000 steps at zero gradient, AdaDelta", remaining_share(adadelta), WEIGHTS
+        ),
+        exact("the same, AdamW at its default weight decay and rate", remaining_share(adamw), WEIGHTS),
+        exact(
+            "factor by which AdaDelta's mean of squared gradients falls at zero gradient", decay_factor(adadelta, "v")
+        ),
     )
 
 
 def judged_decays(ours: Measured, theirs: Measured, average: Measured) -> Finding:
-    """The verdict from what is left of the weights."""
+    """Return the verdict from what is left of the weights."""
     says = (
-        f"After {IDLE:,} steps at zero gradient AdaDelta leaves {ours.said('.4f')} of each weight, AdamW "
-        f"{theirs.said('.4f')}. What decays in AdaDelta is its memory of squared gradients, by a factor of "
-        f"{average.said('.2f')} a step."
+        f"After {IDLE:,} steps at zero gradient AdaDelta leaves {ours.text('.4f')} of each weight, AdamW "
+        f"{theirs.text('.4f')}. What decays in AdaDelta is its memory of squared gradients, by a factor of "
+        f"{average.text('.2f')} a step."
     )
     return Finding("does not hold" if abs(ours.effect - 1) <= SAME else "holds", says, (ours, theirs, average))
 
 
 def lasting(rule: Rule) -> float:
-    """The effective rate on a constant gradient late over early, |update| / |gradient| being the same as |update|."""
+    """Return the effective learning rate on a constant gradient, late over early; there it equals |update|."""
     x = torch.zeros(1, dtype=torch.float64)
     points = torch.stack(list(walk(rule, torch.ones_like, x, LATE[1])))[:, 0]
     rates = (points[1:] - points[:-1]).abs()
@@ -67,7 +71,7 @@ def lasting(rule: Rule) -> float:
 
 
 def keeps(quick: bool) -> Finding:
-    """Step on a constant gradient; exact, and as quick as it is."""
+    """Run steps on a constant gradient; deterministic, so that a quick run is the same."""
     del quick
     return judged_keeps(
         exact("AdaDelta's rate at step 10,000 over that at step 1,000, constant gradient", lasting(adadelta)),
@@ -77,10 +81,10 @@ def keeps(quick: bool) -> Finding:
 
 
 def judged_keeps(ours: Measured, before: Measured, later: Measured) -> Finding:
-    """The verdict from the ratio of rates."""
+    """Return the verdict from the ratio of rates."""
     says = (
         f"From step {LATE[0]:,} to step {LATE[1]:,} on a constant gradient AdaDelta's rate changes by a factor of "
-        f"{ours.said()}, AdaGrad's by {before.said()}, Adam's by {later.said()}."
+        f"{ours.text()}, AdaGrad's by {before.text()}, Adam's by {later.text()}."
     )
     return Finding("holds" if ours.effect >= KEEPS else "does not hold", says, (ours, before, later))
 
@@ -111,12 +115,12 @@ def first_steps(quick: bool) -> Finding:
 
 
 def judged_first(own: Measured, others: Measured, adams: Measured, *each: Measured) -> Finding:
-    """The verdict from the two ratios."""
+    """Return the verdict from the two ratios."""
     untuned, size, formula = each
     says = (
-        f"AdaDelta's first step is {own.said('.3f')} of its longest at tuned rates and {untuned.said('.3f')} at its "
-        f"default rate, Adam's {adams.said('.3f')}. At the defaults it is {size.said('.5f')} for any gradient that "
-        f"is not small, √(ε / (1 − ρ)) = {formula.said('.5f')}: {others.said('.1f')} times Adam's first."
+        f"AdaDelta's first step is {own.text('.3f')} of its longest at tuned rates and {untuned.text('.3f')} at its "
+        f"default rate, Adam's {adams.text('.3f')}. At the defaults it is {size.text('.5f')} for any gradient that "
+        f"is not small, √(ε / (1 − ρ)) = {formula.text('.5f')}: {others.text('.1f')} times Adam's first."
     )
     small, smaller = own.ci95[1] < TINY, others.effect < TINY
     verdict: Verdict = "holds" if small and smaller else "not settled"

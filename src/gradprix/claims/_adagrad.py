@@ -1,4 +1,4 @@
-"""AdaGrad: a rate for each direction, which falls until, as the account has it, learning stops."""
+"""AdaGrad: coordinate-wise learning rates, and their decay until, as the textbook has it, learning stops."""
 
 import math
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ LEAST = 1e-24  # of the loss at the start: below is rounding
 def decades(
     problems: Quadratics, rule: Rule, steps: int, lr: Tensor | float, seed: int | None = None, **form: float
 ) -> Tensor:
-    """The decimal logarithm of what a descent leaves of the loss, `[n]`."""
+    """Return the decimal logarithm of the relative final loss, `[n]`."""
     gradient = problems.gradient if seed is None else problems.noisy(seed)
     left = settled(problems, walk(rule, gradient, problems.start, steps, lr=lr, **form), steps)
     return (left / problems.loss(problems.start)).clamp(min=LEAST).log10()
 
 
 def ravines(n: int, degrees: float) -> Quadratics:
-    """The same ravine from n starts, turned."""
+    """Return the same rotated ravine with n starting points."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
     curvature = turn @ torch.diag(torch.tensor([1.0, CONDITION], dtype=torch.float64)) @ turn.T
@@ -42,14 +42,14 @@ def ravines(n: int, degrees: float) -> Quadratics:
 
 
 def advantage(degrees: float, n: int) -> list[float]:
-    """By how many decades AdaGrad ends below gradient descent in a turned ravine, each at its tuned rate."""
+    """Return the decades by which AdaGrad ends below gradient descent in a rotated ravine, each tuned."""
     problems = ravines(n, degrees)
     ours, plain = (decades(problems, rule, SHORT, tuned(rule, problems, SHORT)) for rule in (adagrad, sgd))
     return (plain - ours).tolist()
 
 
 def adapts(quick: bool) -> Finding:
-    """Compare with gradient descent in a ravine along the axes, and in the same one turned."""
+    """Compare with gradient descent in a ravine along the axes and in a rotated one."""
     n = QUICK if quick else N
     aligned = mean("decades of loss AdaGrad ends below gradient descent, ravine along the axes", advantage(0, n))
     turned = mean("the same, turned by 45°", advantage(45, n))
@@ -57,10 +57,10 @@ def adapts(quick: bool) -> Finding:
 
 
 def judged_adapts(aligned: Measured, turned: Measured) -> Finding:
-    """The verdict from the two advantages."""
+    """Return the verdict from the two advantages."""
     says = (
-        f"In a ravine along the axes AdaGrad ends {aligned.said('.1f')} decades below gradient descent or more, as it "
-        f"is beyond what is measured; in the same ravine turned by 45° {turned.said('.1f')}."
+        f"In a ravine along the axes AdaGrad ends {aligned.text('.1f')} decades below gradient descent or more, as it "
+        f"is beyond what is measured; in the same ravine turned by 45° {turned.text('.1f')}."
     )
     if aligned.ci95[0] > DECADE and turned.ci95[0] > DECADE:
         return Finding("holds", says, (aligned, turned))
@@ -71,17 +71,17 @@ def judged_adapts(aligned: Measured, turned: Measured) -> Finding:
 
 @dataclass(frozen=True)
 class Features(Quadratics):
-    """Linear regression, each example with one feature, feature k as often as 1 / k; the errors of weights are x."""
+    """Linear regression on one-feature examples, feature k with frequency ∝ 1 / k; x holds the weight errors."""
 
     batch: int
 
     def noisy(self, seed: int) -> Gradient:
-        """The gradient of a batch."""
-        generator, often = stream(seed, "examples with features"), self.curvature[0].diagonal()
+        """Return the gradient function of random batches."""
+        generator, frequency = stream(seed, "examples with features"), self.curvature[0].diagonal()
 
         def gradient(x: Tensor) -> Tensor:
             n = len(self.start)
-            chosen = torch.multinomial(often.expand(n, -1), self.batch, replacement=True, generator=generator)
+            chosen = torch.multinomial(frequency.expand(n, -1), self.batch, replacement=True, generator=generator)
             counts = torch.zeros(n, FEATURES, dtype=torch.float64).scatter_add_(
                 1, chosen, torch.ones(n, self.batch, dtype=torch.float64)
             )
@@ -92,20 +92,20 @@ class Features(Quadratics):
 
 
 def rarer(batch: int, n: int) -> tuple[Tensor, Tensor]:
-    """The squared errors left in the weights of the rarer half of the features, by AdaGrad and by SGD, `[n]` each."""
-    often = 1 / torch.arange(1, FEATURES + 1, dtype=torch.float64)
+    """Return the squared errors that AdaGrad and SGD leave in the weights of the rarer features, `[n]` each."""
+    frequency = 1 / torch.arange(1, FEATURES + 1, dtype=torch.float64)
     sign = torch.randint(2, (n, FEATURES), generator=stream(0, "weights of features")).double() * 2 - 1
-    problems = Features(torch.diag(often / often.sum()).expand(n, FEATURES, FEATURES), sign, sign, batch)
-    left = []
+    problems = Features(torch.diag(frequency / frequency.sum()).expand(n, FEATURES, FEATURES), sign, sign, batch)
+    remaining = []
     for rule in (adagrad, sgd):
         lr = tuned(rule, problems, BATCHES[batch], seed=0)
         *_, last = walk(rule, problems.noisy(1), sign, BATCHES[batch], lr=lr)
-        left.append(last[:, FEATURES // 2 :].square().mean(-1))
-    return left[0], left[1]
+        remaining.append(last[:, FEATURES // 2 :].square().mean(-1))
+    return remaining[0], remaining[1]
 
 
 def rare(quick: bool) -> Finding:
-    """Compare at one example a step and at many."""
+    """Compare the optimizers with one example per step and with many."""
     n = QUICK if quick else N
     ratios, rest = [], []
     for batch in BATCHES:
@@ -121,10 +121,10 @@ def rare(quick: bool) -> Finding:
 
 
 def judged_rare(one: Measured, many: Measured, *rest: Measured) -> Finding:
-    """The verdict from the ratios of errors."""
+    """Return the verdict from the ratios of errors."""
     says = (
-        f"On the rarer half of the features AdaGrad leaves {one.said()} of the error that SGD leaves, each at its "
-        f"tuned rate, where a step sees one example, and {many.said()} where it sees a batch of {max(BATCHES)}."
+        f"On the rarer half of the features AdaGrad leaves {one.text()} of the error that SGD leaves, each at its "
+        f"tuned rate, where a step sees one example, and {many.text()} where it sees a batch of {max(BATCHES)}."
     )
     below, above = [m.ci95[1] < LESS for m in (one, many)], [m.ci95[0] >= LESS for m in (one, many)]
     verdict: Verdict = "holds" if all(below) else "does not hold" if all(above) else "not settled"
@@ -135,13 +135,13 @@ def judged_rare(one: Measured, many: Measured, *rest: Measured) -> Finding:
 
 
 def root_t(rule: Rule, steps: int) -> tuple[Measured, Measured]:
-    """How far steps on constant gradients of many sizes are from η / √t, and the exponent of t in them."""
+    """Return the largest relative deviation from η / √t on constant gradients, and the exponent of t."""
     lr = 0.1
     size = torch.logspace(-3, 3, 7, dtype=torch.float64)
-    found = updates(rule, size.expand(steps, 7), lr=lr, eps=0.0).abs()
+    steps_taken = updates(rule, size.expand(steps, 7), lr=lr, eps=0.0).abs()
     t = torch.arange(1, steps + 1, dtype=torch.float64)[:, None]
-    off = (found / (lr / t.sqrt()) - 1).abs().max()
-    slope = np.polyfit(t[:, 0].log().numpy(), found.log().mean(-1).numpy(), 1)[0]
+    off = (steps_taken / (lr / t.sqrt()) - 1).abs().max()
+    slope = np.polyfit(t[:, 0].log().numpy(), steps_taken.log().mean(-1).numpy(), 1)[0]
     return (
         exact("largest relative distance of a step on a constant gradient from η/√t", float(off), 7),
         exact("exponent of t in its length", float(slope), 7),
@@ -149,23 +149,23 @@ def root_t(rule: Rule, steps: int) -> tuple[Measured, Measured]:
 
 
 def shrinks(quick: bool) -> Finding:
-    """Step on constant gradients."""
+    """Run steps on constant gradients."""
     return judged_shrinks(*root_t(adagrad, LONG // 10 if quick else LONG))
 
 
 def judged_shrinks(off: Measured, slope: Measured) -> Finding:
-    """The verdict from the largest distance from η / √t."""
+    """Return the verdict from the largest distance from η / √t."""
     says = (
-        f"On constant gradients of every size the step at time t is η/√t to within {off.said('.0e')}: its length "
-        f"goes as t to the power {slope.said('.4f')}."
+        f"On constant gradients of every size the step at time t is η/√t to within {off.text('.0e')}: its length "
+        f"goes as t to the power {slope.text('.4f')}."
     )
     return Finding("holds" if off.effect <= ROUNDING else "does not hold", says, (off, slope))
 
 
-# As first posed, behind momentum, a descent at a constant rate "stalled" as much: it has no momentum either. What a
-# falling rate costs is seen against a constant one.
+# Compared with momentum, as first designed, gradient descent at a constant learning rate "stalled" as well, for lack of
+# momentum. The cost of a decaying learning rate shows against a constant one.
 def stalls(quick: bool) -> Finding:
-    """Compare with gradient descent, and with momentum: tuned, at defaults, and tuned with noise."""
+    """Compare with gradient descent and momentum: tuned, at defaults, and tuned with noise."""
     n = QUICK if quick else N
     still, noisy = quadratics(n, D, CONDITION, seed=7), quadratics(n, D, CONDITION, seed=7, noise=NOISE)
 
@@ -186,24 +186,24 @@ def stalls(quick: bool) -> Finding:
 
 
 def judged_stalls(*behind: Measured) -> Finding:
-    """The verdict from how far behind a constant rate it is in each of three arms."""
+    """Return the verdict from the distance to a constant learning rate in each of three arms."""
     arms, heavy = behind[:3], behind[3:]
-    named = ("its rate is tuned", "its rate is left at the default", "gradients are noisy")
-    does = [name for name, arm in zip(named, arms, strict=True) if arm.ci95[0] > BEHIND]
-    does_not = [arm for arm in arms if arm.ci95[1] < BEHIND]
+    conditions = ("its rate is tuned", "its rate is left at the default", "gradients are noisy")
+    stalled = [name for name, arm in zip(conditions, arms, strict=True) if arm.ci95[0] > BEHIND]
+    not_stalled = [arm for arm in arms if arm.ci95[1] < BEHIND]
     says = (
-        f"AdaGrad's loss over gradient descent's is, in decades, {arms[0].said('.1f')} at tuned rates, "
-        f"{arms[1].said('.1f')} at default rates, {arms[2].said('.1f')} at tuned rates with noisy gradients; over "
-        f"momentum's {heavy[0].said('.1f')}, {heavy[1].said('.1f')} and {heavy[2].said('.1f')}."
+        f"AdaGrad's loss over gradient descent's is, in decades, {arms[0].text('.1f')} at tuned rates, "
+        f"{arms[1].text('.1f')} at default rates, {arms[2].text('.1f')} at tuned rates with noisy gradients; over "
+        f"momentum's {heavy[0].text('.1f')}, {heavy[1].text('.1f')} and {heavy[2].text('.1f')}."
     )
     verdict: Verdict = "not settled"
-    if len(does) == len(arms):
+    if len(stalled) == len(arms):
         verdict = "holds"
-    elif len(does_not) == len(arms):
+    elif len(not_stalled) == len(arms):
         verdict = "does not hold"
-    elif len(does) + len(does_not) == len(arms):
+    elif len(stalled) + len(not_stalled) == len(arms):
         verdict = "holds only if"
-    return Finding(verdict, says, behind, " or ".join(does) if verdict == "holds only if" else "")
+    return Finding(verdict, says, behind, " or ".join(stalled) if verdict == "holds only if" else "")
 
 
 CLAIMS = (

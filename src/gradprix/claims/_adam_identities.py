@@ -1,4 +1,4 @@
-"""What Adam is made of: identities with RMSprop and with momentum, and its distance from AdaDelta."""
+"""Identities of Adam with RMSprop and with momentum, and its distance from AdaDelta."""
 
 from typing import Any
 
@@ -20,20 +20,26 @@ HUGE, TELL = 1e8, 1e-6  # ε against gradients of about 1: what is left of the s
 
 
 def noise(n: int) -> Tensor:
-    """Gradients with a mean and noise, both random, `[steps, n, d]`."""
+    """Return gradients with random mean and noise, `[steps, n, d]`."""
     generator = stream(0, "gradients")
     centre = torch.randn(n, D, generator=generator, dtype=torch.float64)
     return centre + torch.randn(STEPS, n, D, generator=generator, dtype=torch.float64)
 
 
-def apart(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
-    """How far movements b are from a as a share of a, each problem; with the rate that brings b nearest, if wanted."""
+def relative_distance(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
+    """Return the distance of updates b from a relative to a, for each problem.
+
+    Args:
+        a: `[steps, n, d]`.
+        b: `[steps, n, d]`.
+        scaled: rescale b for the best fit.
+    """
     best = (a * b).sum((0, 2)) / (b * b).sum((0, 2)) if scaled else torch.ones(a.shape[1], dtype=torch.float64)
     return (a - best[:, None] * b).square().sum((0, 2)).sqrt() / a.square().sum((0, 2)).sqrt()
 
 
 def parts(quick: bool) -> Finding:
-    """Compare what is left of Adam without momentum and correction with RMSprop and AdaDelta on equal gradients."""
+    """Compare Adam without momentum and bias correction with RMSprop and AdaDelta on equal gradients."""
     gradients = noise(QUICK if quick else N)
     bare = updates(adam, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8, uncorrected=True)
     root = updates(rmsprop, gradients, lr=0.01, alpha=0.99, eps=1e-8)
@@ -43,35 +49,37 @@ def parts(quick: bool) -> Finding:
     return judged_parts(
         exact(
             "Adam with β₁ = 0, uncorrected, from RMSprop, share of the movement",
-            float(apart(bare, root).max()),
+            float(relative_distance(bare, root).max()),
             len(bare[0]),
         ),
         mean(
             "Adam with β₁ = 0, uncorrected, from AdaDelta at its best rate, share of the movement",
-            apart(bare, delta, scaled=True).tolist(),
+            relative_distance(bare, delta, scaled=True).tolist(),
         ),
-        mean("Adam, uncorrected, from RMSprop with momentum after the division", apart(whole, after).tolist()),
+        mean(
+            "Adam, uncorrected, from RMSprop with momentum after the division", relative_distance(whole, after).tolist()
+        ),
     )
 
 
 def judged_parts(rms: Measured, delta: Measured, after: Measured) -> Finding:
-    """The verdict from the two distances."""
+    """Return the verdict from the two distances."""
     says = (
-        f"Without momentum and correction Adam is RMSprop to within {rms.said('.0e')} of its movement, and "
-        f"{delta.said()} away from AdaDelta at the best rate for that. With momentum it is no RMSprop with momentum, "
-        f"either: {after.said()} away, since Adam averages gradients before it divides."
+        f"Without momentum and correction Adam is RMSprop to within {rms.text('.0e')} of its movement, and "
+        f"{delta.text()} away from AdaDelta at the best rate for that. With momentum it is no RMSprop with momentum, "
+        f"either: {after.text()} away, since Adam averages gradients before it divides."
     )
     if delta.effect <= ROUNDING:
         return Finding("holds", says, (delta, rms, after))
-    named = rms.effect <= ROUNDING and delta.ci95[0] > APART
-    return Finding("does not hold" if named else "not settled", says, (delta, rms, after))
+    is_rmsprop = rms.effect <= ROUNDING and delta.ci95[0] > APART
+    return Finding("does not hold" if is_rmsprop else "not settled", says, (delta, rms, after))
 
 
 def momentum(quick: bool) -> Finding:
-    """Give Adam an ε that drowns its second moment, and compare with momentum on equal gradients."""
+    """Compare Adam with an ε that dominates its second moment with momentum on equal gradients."""
     gradients = noise(QUICK if quick else N)
     zero, state, heavy = torch.zeros_like(gradients[0]), dict[str, Any](), {"momentum": BETA, "dampening": BETA}
-    # The correction is a rate for each step: the rule of momentum is given it as one.
+    # The bias correction acts as a learning rate per step, which the momentum rule receives.
     corrected = torch.stack([
         step(sgd, sgd.values(lr=0.01 / (1 - BETA**t), dampen_first=True, **heavy), t, zero, g, state)["x"]
         for t, g in enumerate(gradients, 1)
@@ -84,20 +92,23 @@ def momentum(quick: bool) -> Finding:
     return judged_momentum(
         exact(
             "Adam with ε = 1e8 from momentum over 1 − β₁ᵗ, share of the movement",
-            float(apart(ours, corrected).max()),
+            float(relative_distance(ours, corrected).max()),
             n,
         ),
-        exact("Adam with ε = 1e8, uncorrected, from momentum", float(apart(bare, plain).max()), n),
-        mean("Adam with its usual ε from momentum at its best rate", apart(usual, corrected, scaled=True).tolist()),
+        exact("Adam with ε = 1e8, uncorrected, from momentum", float(relative_distance(bare, plain).max()), n),
+        mean(
+            "Adam with its usual ε from momentum at its best rate",
+            relative_distance(usual, corrected, scaled=True).tolist(),
+        ),
     )
 
 
 def judged_momentum(ours: Measured, bare: Measured, usual: Measured) -> Finding:
-    """The verdict from the largest distance."""
+    """Return the verdict from the largest distance."""
     says = (
-        f"With ε = 1e8 and the rate in proportion Adam is bias-corrected momentum to within {ours.said('.0e')} of "
-        f"its movement, uncorrected it is momentum to within {bare.said('.0e')}; with its usual ε it is "
-        f"{usual.said()} away."
+        f"With ε = 1e8 and the rate in proportion Adam is bias-corrected momentum to within {ours.text('.0e')} of "
+        f"its movement, uncorrected it is momentum to within {bare.text('.0e')}; with its usual ε it is "
+        f"{usual.text()} away."
     )
     return Finding("holds" if max(ours.effect, bare.effect) <= TELL else "does not hold", says, (ours, bare, usual))
 

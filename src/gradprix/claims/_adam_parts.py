@@ -1,4 +1,4 @@
-"""Parts of Adam and its kin: the correction for starting at zero, look-ahead, and decay of weights."""
+"""Components of Adam and its relatives: bias correction, Nesterov momentum and weight decay."""
 
 import numpy as np
 import torch
@@ -26,14 +26,14 @@ FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: none
 
 
 def corrections(beta2: float, steps: int, n: int) -> Tensor:
-    """The length of Adam's step without correction over that with it, on the same noise, `[steps]`."""
+    """Return the length of Adam's step without bias correction relative to with it, on the same noise, `[steps]`."""
     g = torch.randn(steps, n, generator=stream(0, "gradients"), dtype=torch.float64)
     ours, bare = (updates(adam, g, beta2=beta2, eps=0.0, uncorrected=off) for off in (False, True))
     return (bare / ours).mean(-1)
 
 
 def bias(quick: bool) -> Finding:
-    """Find when the correction is over, and what is lost without it."""
+    """Measure the duration of the bias correction, and its effect on the final loss."""
     n, last, off = QUICK if quick else N, [], 0.0
     for beta2 in BETAS:
         ratio = corrections(beta2, round(1.2 * HORIZONS / (1 - beta2)), n)
@@ -59,12 +59,12 @@ def bias(quick: bool) -> Finding:
 
 
 def judged_bias(last: list[Measured], first: Measured, theory: Measured, lost: list[Measured]) -> Finding:
-    """The verdict from how long the correction lasts."""
-    costs = " and ".join(m.said() for m in lost)
+    """Return the verdict from the duration of the bias correction."""
+    costs = " and ".join(m.text() for m in lost)
     says = (
-        f"Without correction the first step is {first.said()} times as long. At β₂ = 0.999 lengths differ by more "
-        f"than 1 % for {last[-1].said(',.0f')} steps, at 0.99 for {last[1].said(',.0f')}, at 0.9 for "
-        f"{last[0].said(',.0f')}. On quadratics, tuned, leaving it out costs {costs} decades of loss."
+        f"Without correction the first step is {first.text()} times as long. At β₂ = 0.999 lengths differ by more "
+        f"than 1 % for {last[-1].text(',.0f')} steps, at 0.99 for {last[1].text(',.0f')}, at 0.9 for "
+        f"{last[0].text(',.0f')}. On quadratics, tuned, leaving it out costs {costs} decades of loss."
     )
     measured = (last[-1], *last[:-1], first, theory, *lost)
     if all(m.effect <= EARLY for m in last):
@@ -77,15 +77,15 @@ def judged_bias(last: list[Measured], first: Measured, theory: Measured, lost: l
 
 
 def sees_the_gradient(rule: Rule, **options: float | bool) -> bool:
-    """Whether the newest gradient enters the update beside the momentum that already holds it: read off the rule."""
+    """Return True if the newest gradient enters the update directly, not only by the momentum; read off the rule."""
     tree = rule.folded(rule.values(**options))
     return any("g" in names(assign.value) for assign in tree.assigns if assign.name not in tree.state)
 
 
 def newest(rule: Rule, n: int, **options: float | bool) -> list[float]:
-    """How much more the newest gradient moves the point than the one before it, each draw; by autograd."""
+    """Return the derivative of the update by the newest gradient relative to the one before, for each draw."""
     gradients = torch.randn(LONG, n, generator=stream(1, "gradients"), dtype=torch.float64)
-    # One large gradient first: what divides is then settled, and the last two change the numerator alone.
+    # One large gradient first fixes the denominator, so that the last two change the numerator only.
     gradients[0] = 100.0
     g, state, x = gradients.requires_grad_(), dict[str, Tensor](), torch.zeros(n, dtype=torch.float64)
     for t, each in enumerate(g, 1):
@@ -101,7 +101,7 @@ def accelerates(quick: bool) -> Finding:
     given = {
         "AdaMax": (adamax, {}),
         "Adam": (adam, {}),
-        # torch lets Nadam's momentum rise from a half; at its full value from the start it can be told from the others.
+        # torch warms up Nadam's momentum from one half; the full value from the start makes the difference measurable.
         "Nadam": (nadam, {"momentum_decay": 1e6}),
         "heavy ball": (sgd, heavy),
         "Nesterov": (sgd, {**heavy, "nesterov": True}),
@@ -126,18 +126,20 @@ def accelerates(quick: bool) -> Finding:
 
 
 def judged_acceleration(weights: list[Measured], seen: list[Measured], past: list[Measured]) -> Finding:
-    """The verdict from AdaMax's weights against Adam's, and from its equations."""
+    """Return the verdict from AdaMax's weights against Adam's, and from its equations."""
     ours, plain, ahead, heavy, nesterov = (m.effect for m in weights)
     says = (
-        f"The newest gradient counts {weights[0].said()} times as much as the one before it in AdaMax, "
-        f"{weights[1].said()} in Adam and {weights[3].said()} in heavy ball; {weights[2].said()} in Nadam and "
-        f"{weights[4].said()} in Nesterov's form, which look ahead. In AdaMax's equations the gradient enters the "
+        f"The newest gradient counts {weights[0].text()} times as much as the one before it in AdaMax, "
+        f"{weights[1].text()} in Adam and {weights[3].text()} in heavy ball; {weights[2].text()} in Nadam and "
+        f"{weights[4].text()} in Nesterov's form, which look ahead. In AdaMax's equations the gradient enters the "
         f"update {'beside the momentum' if seen[0].effect else 'by the momentum alone'}. At equal rate AdaMax goes "
-        f"{past[0].said()} times as far past the minimum as Adam, and Nadam {past[1].said()} times."
+        f"{past[0].text()} times as far past the minimum as Adam, and Nadam {past[1].text()} times."
     )
     measured = (*weights, *seen, *past)
-    telling = abs(plain / heavy - 1) < LOOKS and abs(ahead / nesterov - 1) < LOOKS and ahead / plain > 1 + LOOKS
-    if not telling:
+    is_discriminating = (
+        abs(plain / heavy - 1) < LOOKS and abs(ahead / nesterov - 1) < LOOKS and ahead / plain > 1 + LOOKS
+    )
+    if not is_discriminating:
         return Finding("not settled", says, measured)
     if not seen[0].effect and abs(ours / plain - 1) < LOOKS:
         return Finding("does not hold", says, measured)
@@ -145,9 +147,9 @@ def judged_acceleration(weights: list[Measured], seen: list[Measured], past: lis
 
 
 def shrinkage(rule: Rule, n: int, scale: float, **options: float | bool) -> Tensor:
-    """By how much weight decay shrinks weights whose gradients are noise of this scale, mean of many, `[n]`.
+    """Return the mean shrinkage by weight decay of weights whose gradients are noise of this scale, `[n]`.
 
-    The same noise with and without decay: what is left of their difference is decay.
+    It is the difference of runs with and without decay under the same noise.
     """
     x = torch.ones(n, WEIGHTS, dtype=torch.float64)
 
@@ -161,17 +163,17 @@ def shrinkage(rule: Rule, n: int, scale: float, **options: float | bool) -> Tens
 
 
 def slope(rule: Rule, n: int, **options: float | bool) -> list[float]:
-    """The exponent of the gradient's scale in the shrinkage, each draw."""
-    found = torch.stack([shrinkage(rule, n, scale, **options) for scale in SCALES]).log().numpy()
-    fitted: list[float] = np.polyfit(np.log(SCALES), found, 1)[0].tolist()
+    """Return the exponent of the gradient's scale in the shrinkage, for each draw."""
+    log_shrinkage = torch.stack([shrinkage(rule, n, scale, **options) for scale in SCALES]).log().numpy()
+    fitted: list[float] = np.polyfit(np.log(SCALES), log_shrinkage, 1)[0].tolist()
     return fitted
 
 
 def decay(quick: bool) -> Finding:
-    """Compare how decay depends on the scale of gradients."""
+    """Measure the dependence of weight decay on the scale of gradients."""
     n = QUICK if quick else N
     by_gradient, direct = slope(adam, n), slope(adamw, n)
-    both = [shrinkage(sgd, n, 1.0, decoupled_weight_decay=how) for how in (False, True)]
+    both = [shrinkage(sgd, n, 1.0, decoupled_weight_decay=decoupled) for decoupled in (False, True)]
     off = float((both[0] / both[1] - 1).abs().max())
     return judged_decay(
         mean("exponent of the gradient's scale in the decay, AdamW", direct),
@@ -187,17 +189,17 @@ def decay(quick: bool) -> Finding:
 
 
 def judged_decay(direct: Measured, penalty: Measured, *each: Measured) -> Finding:
-    """The verdict from the two exponents."""
+    """Return the verdict from the two exponents."""
     small, large, theirs, plain = each
     says = (
-        f"Under Adam with an L2 penalty a weight decays as the scale of its gradients to the power {penalty.said()}: "
-        f"by {small.said('.2%')} where they are of size 1, by {large.said('.2%')} at 100. Under AdamW the power is "
-        f"{direct.said()}, and at 100 it decays by {theirs.said('.2%')}. In SGD the two are one, to "
-        f"{plain.said('.0e')}."
+        f"Under Adam with an L2 penalty a weight decays as the scale of its gradients to the power {penalty.text()}: "
+        f"by {small.text('.2%')} where they are of size 1, by {large.text('.2%')} at 100. Under AdamW the power is "
+        f"{direct.text()}, and at 100 it decays by {theirs.text('.2%')}. In SGD the two are one, to "
+        f"{plain.text('.0e')}."
     )
-    apart = direct.ci95[0] > -FLAT and direct.ci95[1] < FLAT and penalty.ci95[1] < FALLS
-    alike = abs(direct.effect - penalty.effect) < FLAT
-    verdict: Verdict = "holds" if apart else "does not hold" if alike else "not settled"
+    differ = direct.ci95[0] > -FLAT and direct.ci95[1] < FLAT and penalty.ci95[1] < FALLS
+    agree = abs(direct.effect - penalty.effect) < FLAT
+    verdict: Verdict = "holds" if differ else "does not hold" if agree else "not settled"
     return Finding(verdict, says, (penalty, direct, *each))
 
 

@@ -1,4 +1,4 @@
-"""Adaptive rates: do steps grow where gradients are larger?"""
+"""Adaptive learning rates: their correlation with the size of gradients."""
 
 import torch
 from scipy.stats import spearmanr
@@ -17,9 +17,9 @@ RULES = {"AdaGrad": adagrad, "RMSprop": rmsprop, "AdaDelta": adadelta, "Adam": a
 
 
 def uneven(n: int, seed: int) -> Quadratics:
-    """Random quadratics whose coordinates differ in scale, as layers and features do; noise has the gradient's scale.
+    """Return random quadratics with coordinates of different scales, like layers and features, and proportional noise.
 
-    Curvature S R S: scales S even in the logarithm over two decades, R a random matrix of correlations.
+    Curvature S R S: scales S log-uniform over two decades, R a random correlation matrix.
     """
     generator = stream(seed, "uneven quadratics")
     scale = 10 ** (DECADES * torch.rand(n, D, generator=generator, dtype=torch.float64))
@@ -30,7 +30,7 @@ def uneven(n: int, seed: int) -> Quadratics:
 
 
 def sizes(rule: Rule, problems: Quadratics) -> tuple[Tensor, Tensor]:
-    """Root mean squares of updates and of gradients over a tuned descent, each coordinate, `[n, d]`."""
+    """Return root mean squares of updates and of gradients over a tuned descent, for each coordinate, `[n, d]`."""
     gradients: list[Tensor] = []
     noisy = problems.noisy(1)
 
@@ -44,17 +44,17 @@ def sizes(rule: Rule, problems: Quadratics) -> tuple[Tensor, Tensor]:
 
 
 def correlations(rule: Rule, problems: Quadratics) -> tuple[list[float], list[float]]:
-    """Spearman's correlation of the size of gradients with rates, and with updates themselves, of each problem."""
+    """Return Spearman's correlation of gradient sizes with learning rates and with updates, per problem."""
     updates, gradients = sizes(rule, problems)
     rates = updates / gradients
     return tuple(
-        [float(spearmanr(each, size).statistic) for each, size in zip(of, gradients, strict=True)]
-        for of in (rates, updates)
+        [float(spearmanr(values, size).statistic) for values, size in zip(quantity, gradients, strict=True)]
+        for quantity in (rates, updates)
     )  # type: ignore[return-value]
 
 
 def follow(quick: bool) -> Finding:
-    """Correlate on every problem, for every adaptive rule; and gradient descent, whose rate is one for all."""
+    """Correlate on every problem for every adaptive rule, and for gradient descent with its single learning rate."""
     problems = uneven(QUICK if quick else N, seed=0)
     rates, updates = [], []
     for name, rule in RULES.items():
@@ -66,7 +66,7 @@ def follow(quick: bool) -> Finding:
 
 
 def judged(rates: list[Measured], updates: list[Measured]) -> Finding:
-    """The verdict from one correlation a rule."""
+    """Return the verdict from one correlation per rule."""
     larger = [m for m in rates if m.ci95[0] > EFFECT]
     smaller = [m for m in rates if m.ci95[1] < -EFFECT]
     verdict: Verdict = "not settled"
@@ -78,11 +78,11 @@ def judged(rates: list[Measured], updates: list[Measured]) -> Finding:
         verdict = "holds only if"
     names = [m.what.rpartition(", ")[2] for m in rates]
     condition = "it is " + " or ".join(m.what.rpartition(", ")[2] for m in larger) if verdict == "holds only if" else ""
-    listed = ", ".join(f"{name} {m.said()}" for name, m in zip(names, rates, strict=True))
+    listed = ", ".join(f"{name} {m.text()}" for name, m in zip(names, rates, strict=True))
     says = (
         f"Rank correlations of a coordinate's rate with the size of its gradient: {listed}. Of the updates "
-        f"themselves: {updates[3].said()} for Adam, {updates[0].said()} for AdaGrad, and by definition "
-        f"{updates[-1].said()} for gradient descent."
+        f"themselves: {updates[3].text()} for Adam, {updates[0].text()} for AdaGrad, and by definition "
+        f"{updates[-1].text()} for gradient descent."
     )
     return Finding(verdict, says, (*rates, *updates), condition)
 

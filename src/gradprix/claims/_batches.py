@@ -1,4 +1,4 @@
-"""Batches on least squares: how noise falls with their size, and whether mini-batches sit between one and all."""
+"""Batch size on least squares: gradient noise, and mini-batches compared with single examples and full batches."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from gradprix.rules import sgd
 from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean, median
-from ._problems import ladder, walk
+from ._problems import rate_grid, walk
 
 N, QUICK = 24, 6
 EXAMPLES, D, NOISE = 1_000, 10, 0.5
-# Features differ in scale up to ten times, curvatures up to a hundred. With features all alike, as first posed, descent
-# on all examples was done in its first step, as it is on no data of one's own.
+# Features differ in scale by a factor of up to ten, curvatures by a hundred. With identical scales, as first designed,
+# full-batch descent converged in its first step, which is unrealistic.
 SCALES = torch.logspace(-1, 0, D, dtype=torch.float64)
 
 SIZES, DRAWS, OFF = (1, 3, 10, 30, 100, 300, 900), 2_000, 0.05
@@ -24,7 +24,7 @@ MINI, PASSES = 32, 2  # examples of a mini-batch, and passes over the data
 
 @dataclass(frozen=True)
 class Regression:
-    """Least squares on n data sets side by side.
+    """Least squares on n data sets in parallel.
 
     Args:
         inputs: `[n, EXAMPLES, D]`.
@@ -35,17 +35,17 @@ class Regression:
     targets: Tensor
 
     def each(self, x: Tensor) -> Tensor:
-        """The gradient of every example, `[n, EXAMPLES, D]`, at points `[n, D]`."""
+        """Return the gradient of every example at points `[n, D]`, `[n, EXAMPLES, D]`."""
         return self.inputs * (torch.einsum("ned,nd->ne", self.inputs, x) - self.targets)[..., None]
 
     def gradient(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Of a batch, the same for all data sets, at points `[..., n, D]`."""
+        """Return the gradient of a batch, the same for all data sets, at points `[..., n, D]`."""
         inputs, targets = self.inputs[:, batch], self.targets[:, batch]
         off = torch.einsum("ned,...nd->...ne", inputs, x) - targets
         return torch.einsum("ned,...ne->...nd", inputs, off) / len(batch)
 
     def loss(self, x: Tensor) -> Tensor:
-        """Of all examples, above the lowest there is, at points `[..., n, D]`."""
+        """Return the loss on all examples above its minimum, at points `[..., n, D]`."""
         best = torch.linalg.lstsq(self.inputs, self.targets[..., None]).solution[..., 0]
 
         def mean_square(x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Regression:
 
 
 def regressions(n: int) -> Regression:
-    """Data sets of their own weights, with noise in the targets."""
+    """Return data sets with random weights and noisy targets."""
     generator = stream(0, "regressions")
     inputs, noise = (torch.randn(n, EXAMPLES, d, generator=generator, dtype=torch.float64) for d in (D, 1))
     inputs = inputs * SCALES
@@ -64,7 +64,7 @@ def regressions(n: int) -> Regression:
 
 
 def falls(quick: bool) -> Finding:
-    """Draw batches without replacement, and compare the variance of their gradients with theory."""
+    """Compare the gradient variance of batches drawn without replacement with theory."""
     n, draws = (QUICK, DRAWS // 4) if quick else (N, DRAWS)
     problems = regressions(n)
     each = problems.each(torch.zeros(n, D, dtype=torch.float64))
@@ -82,33 +82,33 @@ def falls(quick: bool) -> Finding:
     logs = torch.stack([bare[i] / SIZES[i] for i in small]).log().numpy()
     slopes = np.polyfit(np.log([SIZES[i] for i in small]), logs, 1)[0].tolist()
     measured = [mean("exponent of the batch size in the noise, up to a tenth of the examples", slopes)]
-    for size, ratio, alone in zip(SIZES, ratios, bare, strict=True):
+    for size, ratio, single in zip(SIZES, ratios, bare, strict=True):
         measured.append(mean(f"noise over (1/b)(N − b)/(N − 1) of one example's, b = {size}", ratio.tolist()))
         if size == SIZES[-1]:
-            measured.append(mean(f"noise over 1/b of one example's, b = {size}", alone.tolist()))
+            measured.append(mean(f"noise over 1/b of one example's, b = {size}", single.tolist()))
     return judged_falls(measured[0], measured[1:-1], measured[-1])
 
 
 def judged_falls(slope: Measured, ratios: list[Measured], bare: Measured) -> Finding:
-    """The verdict from the exponent and the ratios to theory."""
+    """Return the verdict from the exponent and the ratios to theory."""
     low, high = (
         exact(f"{pick.__name__} of the ratios to theory over batch sizes", pick(m.effect for m in ratios), len(ratios))
         for pick in (min, max)
     )
     says = (
-        f"Noise falls as the batch size to the power {slope.said()}. Over all sizes it is {low.said('.3f')} to "
-        f"{high.said('.3f')} times what theory has with the finite-sample factor; without it, a batch of {SIZES[-1]} "
-        f"of {EXAMPLES:,} would be taken for {bare.said()} times its noise."
+        f"Noise falls as the batch size to the power {slope.text()}. Over all sizes it is {low.text('.3f')} to "
+        f"{high.text('.3f')} times what theory has with the finite-sample factor; without it, a batch of {SIZES[-1]} "
+        f"of {EXAMPLES:,} would be taken for {bare.text()} times its noise."
     )
     fits = all(m.ci95[0] > 1 - OFF and m.ci95[1] < 1 + OFF for m in ratios)
-    near = slope.ci95[0] > -1 - OFF and slope.ci95[1] < -1 + OFF
-    far = slope.ci95[0] > -1 + OFF or slope.ci95[1] < -1 - OFF
-    verdict: Verdict = "holds" if fits and near else "does not hold" if far else "not settled"
+    is_close = slope.ci95[0] > -1 - OFF and slope.ci95[1] < -1 + OFF
+    is_far = slope.ci95[0] > -1 + OFF or slope.ci95[1] < -1 - OFF
+    verdict: Verdict = "holds" if fits and is_close else "does not hold" if is_far else "not settled"
     return Finding(verdict, says, (slope, *ratios, bare, low, high))
 
 
 def trained(problems: Regression, size: int, lr: Tensor | float, seed: int) -> Tensor:
-    """The loss after some passes over the data in batches, in an order of their own, `[..., n]`; infinite if lost."""
+    """Return the loss after some passes over the data in shuffled batches, `[..., n]`; infinite if diverged."""
     generator, n = stream(seed, f"orders {size}"), len(problems.inputs)
     batches = [part for _ in range(PASSES) for part in torch.split(torch.randperm(EXAMPLES, generator=generator), size)]
     order = iter(batches)
@@ -118,12 +118,12 @@ def trained(problems: Regression, size: int, lr: Tensor | float, seed: int) -> T
 
 
 def between(quick: bool) -> Finding:
-    """Compare noise at one rate, and loss after equal examples with each at its best rate."""
+    """Compare noise at one learning rate, and loss after equal examples with each batch size tuned."""
     n = QUICK if quick else N
     problems, sizes = regressions(n), (1, MINI, EXAMPLES)
     losses = []
     for size in sizes:
-        rates = ladder(sgd)
+        rates = rate_grid(sgd)
         tried = trained(problems, size, rates[:, None, None], seed=0)
         best = rates[tried.argmin(0)][:, None]
         losses.append((trained(problems, size, best, seed=1) / problems.loss(0 * best.expand(n, D))).log10())
@@ -143,11 +143,11 @@ def between(quick: bool) -> Finding:
 
 
 def judged_between(one: Measured, all_: Measured, *noise: Measured) -> Finding:
-    """The verdict from the two differences in loss and the three noises."""
+    """Return the verdict from the two differences in loss and the three noise measurements."""
     says = (
-        f"At the start noise is {noise[0].said()} times the squared gradient with one example a step, "
-        f"{noise[1].said('.3f')} with {MINI}, {noise[2].said()} with all. After {PASSES} passes, each at its tuned "
-        f"rate, one example a step ends {one.said()} decades of loss below mini-batches, and those {all_.said()} "
+        f"At the start noise is {noise[0].text()} times the squared gradient with one example a step, "
+        f"{noise[1].text('.3f')} with {MINI}, {noise[2].text()} with all. After {PASSES} passes, each at its tuned "
+        f"rate, one example a step ends {one.text()} decades of loss below mini-batches, and those {all_.text()} "
         "below all examples."
     )
     quieter = noise[0].ci95[0] > noise[1].ci95[1] and noise[1].ci95[0] > noise[2].ci95[1]

@@ -1,4 +1,4 @@
-"""What a claim is: a statement, what would be seen if it were true, an experiment, and a verdict from its numbers."""
+"""Claims: a statement, a prediction, an experiment, and a verdict from its numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from scipy.special import stdtrit
 
 Verdict = Literal["holds", "holds only if", "does not hold", "not settled"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-"""What can come of a claim, in the order in which they are counted."""
+"""Possible verdicts, in the order in which they are counted."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One thing that was measured.
+    """A measured quantity.
 
     Args:
-        what: in words, with its unit.
+        what: description with its unit.
         effect: the estimate.
-        ci95: its 95 % interval; twice the estimate where nothing is random.
-        n: how many seeds, starts or tasks it is from.
+        ci95: its 95 % confidence interval; twice the estimate for deterministic quantities.
+        n: number of seeds, starts or tasks.
     """
 
     what: str
@@ -28,26 +28,26 @@ class Measured:
     ci95: tuple[float, float]
     n: int
 
-    def said(self, form: str = ".2f") -> str:
-        """As it stands in a sentence: `0.52 (0.49 to 0.55)`, or the number alone where its ends are written alike."""
-        low, middle, high = (_written(value, form) for value in (self.ci95[0], self.effect, self.ci95[1]))
+    def text(self, form: str = ".2f") -> str:
+        """Format the effect with its interval: `0.52 (0.49 to 0.55)`, or one number if all are printed alike."""
+        low, middle, high = (_format_number(value, form) for value in (self.ci95[0], self.effect, self.ci95[1]))
         return middle if low == middle == high else f"{middle} ({low} to {high})"
 
 
-def _written(value: float, form: str) -> str:
+def _format_number(value: float, form: str) -> str:
     text = f"{value:{form}}"
     return text.replace("-", "−", 1) if text.startswith("-") and text.strip("-0.%") else text.removeprefix("-")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a claim.
+    """The outcome of an experiment.
 
     Args:
-        verdict: by the rule that the claim's file fixed beforehand.
-        says: what was found, in a sentence or two, each number in it among those measured.
-        measured: the numbers, that which decides first.
-        condition: after "holds only if", when it does.
+        verdict: verdict by the decision rule fixed in the claim's file.
+        says: the result in a sentence or two; each number in it is among those measured.
+        measured: the measured quantities, the deciding one first.
+        condition: the condition after "holds only if".
     """
 
     verdict: Verdict
@@ -58,17 +58,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the popular account, and the experiment that tests it.
+    """A textbook claim and the experiment that tests it.
 
     Args:
-        id: a short name, `momentum-needs-root-kappa`.
-        account: what the account says, in our words.
-        prediction: what would be seen if it were true; fixed before anything is run.
-        decides: the rule: which effect, how large, at which level and n, makes it hold; fixed likewise.
-        run: the experiment; True for a quick one, with fewer seeds.
-        on: where it is tested: `"landscapes"`, `"networks"` or `"suite"` (the committed races on all tasks).
-        source: the paper that says so, or that says otherwise, where there is one.
-        revised: what was changed after a first look at the numbers, and why; then the rule was not fixed beforehand.
+        id: short identifier, such as `momentum-needs-root-kappa`.
+        account: the textbook's statement, in our words.
+        prediction: observation to expect if the claim is true; fixed before the experiment is run.
+        decides: decision rule: which effect, effect size, level and n make the claim hold; also fixed beforehand.
+        run: the experiment; True requests a quick one, with fewer seeds.
+        on: test bed: `"landscapes"`, `"networks"` or `"suite"` (the committed races on all tasks).
+        source: paper that supports or refutes the claim, if there is one.
+        revised: changes made after a first look at the numbers, and why; the rule was then not fixed beforehand.
     """
 
     id: str
@@ -83,14 +83,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """A claim with what came of it, and the seconds it took."""
+    """A claim with its finding and run time in seconds."""
 
     claim: Claim
     finding: Finding
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON: `id`, `statement`, `verdict`, `effect`, `ci95` and `n` of what decides, and all the rest."""
+        """Return JSON: `effect`, `ci95` and `n` of the deciding quantity, and all other fields."""
         measured = [
             {"what": m.what, "effect": _finite(m.effect), "ci95": [_finite(end) for end in m.ci95], "n": m.n}
             for m in self.finding.measured
@@ -116,37 +116,37 @@ class Result:
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None  # JSON has no others
+    return float(value) if np.isfinite(value) else None  # JSON has no inf and NaN
 
 
 def exact(what: str, effect: float, n: int = 1) -> Measured:
-    """What is not random: its interval is the number itself."""
+    """Return a deterministic quantity, whose interval is the number itself."""
     return Measured(what, float(effect), (float(effect), float(effect)), n)
 
 
 def mean(what: str, values: Sequence[float], confidence: float = 0.95) -> Measured:
-    """The mean of independent values and Student's t interval.
+    """Return the mean of independent values with Student's t interval.
 
     Args:
-        what: what they are, with the unit.
-        values: one a seed.
-        confidence: of the interval.
+        what: description with its unit.
+        values: one per seed.
+        confidence: confidence level of the interval.
     """
-    found = np.asarray(values, dtype=np.float64)
-    half = stdtrit(len(found) - 1, 0.5 + confidence / 2) * found.std(ddof=1) / np.sqrt(len(found))
-    middle = float(found.mean())
-    return Measured(what, middle, (middle - float(half), middle + float(half)), len(found))
+    sample = np.asarray(values, dtype=np.float64)
+    half = stdtrit(len(sample) - 1, 0.5 + confidence / 2) * sample.std(ddof=1) / np.sqrt(len(sample))
+    middle = float(sample.mean())
+    return Measured(what, middle, (middle - float(half), middle + float(half)), len(sample))
 
 
 def median(what: str, values: Sequence[float], draws: int = 2_000) -> Measured:
-    """The median of independent values and its percentile bootstrap interval, for what is skewed.
+    """Return the median of independent values with a percentile bootstrap interval, for skewed distributions.
 
     Args:
-        what: what they are, with the unit.
-        values: one a seed.
-        draws: of the bootstrap.
+        what: description with its unit.
+        values: one per seed.
+        draws: number of bootstrap samples.
     """
-    found = np.asarray(values, dtype=np.float64)
-    drawn = np.median(np.random.default_rng(0).choice(found, (draws, len(found))), axis=1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Measured(what, float(np.median(found)), (float(low), float(high)), len(found))
+    sample = np.asarray(values, dtype=np.float64)
+    medians = np.median(np.random.default_rng(0).choice(sample, (draws, len(sample))), axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return Measured(what, float(np.median(sample)), (float(low), float(high)), len(sample))

@@ -1,4 +1,4 @@
-"""Momentum and the condition number: how many more iterations a longer ravine costs."""
+"""Momentum and the condition number: scaling of the number of iterations."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,16 @@ NEAR = 1e-6  # of the distance at the start
 MOST = 200_000
 EXPONENT, ROOT, EFFECT = 1.0, 0.5, 0.1
 
-# What is tuned over, rates in units of 1 / λ: so close that the best is missed by a few per cent.
+# Tuning grids, learning rates in units of 1 / λ: fine enough to find the optimum to within a few per cent.
 RATES = tuple(float(x) for x in np.arange(0.25, 2.0, 0.1))
 HEAVY_RATES = tuple(float(x) for x in np.arange(0.5, 4.0, 0.25))
 MOMENTA = tuple(float(x) for x in 1 - np.geomspace(0.02, 0.9, 22))
 
 
 def iterations(condition: float, n: int, rates: Tensor, momenta: Sequence[float]) -> Tensor:
-    """How many steps each start needs under the setting that first has all of them near the minimum, `[n]`.
+    """Return the steps each start needs at the setting that first brings all of them near the minimum, `[n]`.
 
-    The axes of the quadratic are those of the coordinates: descent with or without momentum cannot tell.
+    The quadratic is axis-aligned, because descent with or without momentum is rotation-invariant.
     """
     curvature = torch.logspace(0, np.log10(condition), D, dtype=torch.float64)
     x = torch.randn(n, D, generator=stream(0, "starts of ravines"), dtype=torch.float64)
@@ -36,10 +36,10 @@ def iterations(condition: float, n: int, rates: Tensor, momenta: Sequence[float]
     for momentum in momenta:
         needed = torch.full((len(rates), n), float("inf"), dtype=torch.float64)
         begin, lr = x.expand(len(rates), n, D), (rates / condition)[:, None, None]
-        for t, at in enumerate(walk(sgd, lambda x: curvature * x, begin, most - 1, lr=lr, momentum=momentum)):
-            arrived = (at.norm(dim=-1) <= goal) & needed.isinf()
-            if arrived.any():
-                needed[arrived] = t
+        for t, point in enumerate(walk(sgd, lambda x: curvature * x, begin, most - 1, lr=lr, momentum=momentum)):
+            is_reached = (point.norm(dim=-1) <= goal) & needed.isinf()
+            if is_reached.any():
+                needed[is_reached] = t
                 done = needed.isfinite().all(-1)
                 if done.any():
                     best, most = needed[done.double().argmax()], t
@@ -48,11 +48,11 @@ def iterations(condition: float, n: int, rates: Tensor, momenta: Sequence[float]
 
 
 def exponents(conditions: Sequence[float], n: int, rates: Sequence[float], momenta: Sequence[float]) -> list[float]:
-    """The exponent of the condition number in the iterations of each start."""
+    """Return the exponent of the condition number in the iterations of each start."""
     tried = torch.tensor(rates, dtype=torch.float64)
     counts = torch.stack([iterations(condition, n, tried, momenta) for condition in conditions])
-    found: list[float] = np.polyfit(np.log(conditions), counts.log().numpy(), 1)[0].tolist()
-    return found
+    fitted: list[float] = np.polyfit(np.log(conditions), counts.log().numpy(), 1)[0].tolist()
+    return fitted
 
 
 def root_kappa(quick: bool) -> Finding:
@@ -64,19 +64,19 @@ def root_kappa(quick: bool) -> Finding:
 
 
 def judged(heavy: Measured, plain: Measured) -> Finding:
-    """The verdict from the two exponents."""
+    """Return the verdict from the two exponents."""
 
-    def near(found: Measured, exponent: float) -> bool:
-        return exponent - EFFECT <= found.ci95[0] and found.ci95[1] <= exponent + EFFECT
+    def is_close(exponent_measured: Measured, exponent: float) -> bool:
+        return exponent - EFFECT <= exponent_measured.ci95[0] and exponent_measured.ci95[1] <= exponent + EFFECT
 
     verdict: Verdict = "not settled"
-    if near(heavy, ROOT) and near(plain, EXPONENT):
+    if is_close(heavy, ROOT) and is_close(plain, EXPONENT):
         verdict = "holds"
     elif heavy.ci95[1] >= plain.ci95[0]:
         verdict = "does not hold"
     says = (
-        f"The iterations of gradient descent grow as κ to the power {plain.said()}, with momentum as κ to the power "
-        f"{heavy.said()}, each at its best settings."
+        f"The iterations of gradient descent grow as κ to the power {plain.text()}, with momentum as κ to the power "
+        f"{heavy.text()}, each at its best settings."
     )
     return Finding(verdict, says, (heavy, plain))
 

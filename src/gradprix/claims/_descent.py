@@ -1,4 +1,4 @@
-"""Every rule on every landscape: do optimizers lower the loss?"""
+"""Every rule on every landscape: decrease of the loss."""
 
 from scipy.stats import binomtest
 
@@ -14,7 +14,7 @@ QUICKLY = ("bowl", "ravine", "rosenbrock", "saddle")
 
 
 def lower(quick: bool) -> Finding:
-    """Descend with every rule of elements or tensors on every landscape, at its tuned rate and at its default."""
+    """Run every rule of elements or tensors on every landscape, tuned and at its default."""
     steps, names = (QUICK, QUICKLY) if quick else (STEPS, tuple(LANDSCAPES))
     left: dict[bool, list[float]] = {True: [], False: []}
     rules = [rule for rule in ALL.values() if not rule.of_matrices]
@@ -31,7 +31,7 @@ def lower(quick: bool) -> Finding:
 
 
 def judged(best: list[float], default: list[float], rules: int) -> Finding:
-    """The verdict from the change of loss of each pair."""
+    """Return the verdict from the change of loss of each pair."""
 
     def share(what: str, changes: list[float]) -> Measured:
         count = sum(change < 0 for change in changes)
@@ -42,8 +42,8 @@ def judged(best: list[float], default: list[float], rules: int) -> Finding:
     usual = share("the same, at default rates", default)
     many = exact("rules that were tried", rules)
     says = (
-        f"{tuned_.said('.0%')} of the pairs of {many.said('.0f')} rules and the landscapes end lower than they began "
-        f"at their tuned rates, {usual.said('.0%')} at their defaults."
+        f"{tuned_.text('.0%')} of the pairs of {many.text('.0f')} rules and the landscapes end lower than they began "
+        f"at their tuned rates, {usual.text('.0%')} at their defaults."
     )
     return Finding("holds" if tuned_.effect >= EFFECT else "does not hold", says, (tuned_, usual, many))
 

@@ -1,4 +1,4 @@
-"""One rule at three batch sizes: one example is said to be faster and noisier than all, some to lie between."""
+"""Three batch sizes on a network: one example per step, mini-batches and the full batch, by speed and noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from ._network_experiment import FINAL, STEADY, Training, is_more, seeds, times,
 ALPHA = 0.05
 N = 16
 PASSES = 5
-"""Over the training examples, for the comparison at equal examples."""
+"""Epochs of the comparison at equal examples."""
 BATCHES = {"sgd": 1, "minibatch": STEADY.batch_size, "gd": 0}
-"""Examples a step; 0 for all."""
+"""Examples per step; 0 for the full batch."""
 MOST = {"minibatch": 40, "gd": 800}
-"""Passes that the other two have at most to come down to where one example a step was after `PASSES`."""
+"""Maximum number of epochs to reach the loss that one example per step has after `PASSES`."""
 TUNED = 300
-"""Passes over which the rate of gd is tuned for that."""
+"""Epochs over which gd's learning rate is tuned for that."""
 FASTER = 1.1
-"""The other's training loss a tenth larger, or a tenth more time for it, is faster."""
+"""A training loss a tenth larger, or a time a tenth longer, counts as slower."""
 NOISIER = 0.1
-"""A difference of ten in a hundred updates that raise the training loss is noisier."""
+"""A difference of ten in a hundred updates that raise the training loss counts as noisier."""
 LAST = 64
-"""Updates at the end of which each is asked whether it raised the loss of all training examples."""
+"""Number of final updates that are checked for raising the loss on all training examples."""
 TIMED = 5
-"""Times that a pass of each is timed, after one that is not: the first compiles."""
+"""Timings of an epoch, after a first one that includes compilation."""
 
 
 Array = NDArray[Any]
@@ -43,13 +43,13 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Runs:
-    """What came of the three, by name.
+    """Results of the three, by name.
 
     Args:
-        loss: of all training examples after `PASSES` passes, `[seeds]`.
-        passes: until the loss of `sgd` after `PASSES` was reached, `[seeds]`; as many as there were where it was not.
-        raised: the share of the last updates that raised the loss of all training examples, `[seeds]`.
-        pace: logarithms of the seconds of a pass, over those of a pass of gd, one for each time it was timed.
+        loss: loss on all training examples after `PASSES` epochs, `[seeds]`.
+        passes: epochs to reach the loss of `sgd` after `PASSES`, `[seeds]`; the maximum if it was not reached.
+        raised: share of the last updates that raised the loss on all training examples, `[seeds]`.
+        pace: logarithm of an epoch's duration relative to gd's, one per timing.
     """
 
     loss: Mapping[str, Array]
@@ -60,83 +60,85 @@ class Runs:
 
 @cache
 def _runs(quick: bool) -> Runs:
-    """Train the three, each at the rate that is best for it over as many passes."""
-    known = seeds(quick, N)
+    """Train the three, each with the learning rate that is best for it over as many epochs."""
+    run_seeds = seeds(quick, N)
     short, longer = (STEADY.change(epochs=passes) for passes in (PASSES, TUNED))
     best = {name: tuned(short, (name,), quick, by="train")[name] for name in BATCHES}
-    after = {name: _course(name, best[name], PASSES, known) for name in BATCHES}
+    after = {name: _loss_curves(name, best[name], PASSES, run_seeds) for name in BATCHES}
     loss = {name: curve[:, -1] for name, (curve, _) in after.items()}
-    passes, updates = {"sgd": np.full(len(known), float(PASSES))}, {"sgd": after["sgd"][1]}
-    # What is best over a few passes of gd, which are a few updates, is not over hundreds; one seed tells as much there.
+    passes, updates = {"sgd": np.full(len(run_seeds), float(PASSES))}, {"sgd": after["sgd"][1]}
+    # The best learning rate over a few epochs of gd, that is, a few updates, differs from that over hundreds of epochs;
+    # full batches need one seed only.
     rates = {"minibatch": best["minibatch"], "gd": tuned(longer, ("gd",), True, by="train")["gd"]}
     for name, most in MOST.items():
-        curve, updates[name] = _course(name, rates[name], most, known, loss["sgd"])
-        there = curve <= loss["sgd"][:, None]
-        passes[name] = np.where(there.any(1), there.argmax(1) + 1.0, float(most))
-    raised = {name: (np.diff(each) > 0).mean(1) for name, each in updates.items()}
+        curve, updates[name] = _loss_curves(name, rates[name], most, run_seeds, loss["sgd"])
+        is_reached = curve <= loss["sgd"][:, None]
+        passes[name] = np.where(is_reached.any(1), is_reached.argmax(1) + 1.0, float(most))
+    raised = {name: (np.diff(losses) > 0).mean(1) for name, losses in updates.items()}
     timed = np.log([[_seconds(size, best[name]) for name, size in BATCHES.items()] for _ in range(TIMED + 1)])[1:]
     pace = {name: timed[:, i] - timed[:, -1] for i, name in enumerate(BATCHES)}
     return Runs(loss, passes, raised, pace)
 
 
-def _course(name: str, lr: float, passes: int, known: range, until: Array | None = None) -> tuple[Array, Array]:
-    """The training loss of each seed after each pass, and after each of the last updates.
+def _loss_curves(
+    name: str, lr: float, passes: int, run_seeds: range, until: Array | None = None
+) -> tuple[Array, Array]:
+    """Return the training loss of each seed after each epoch, and after each of the last updates.
 
     Args:
-        name: of the entry.
-        lr: its rate.
-        passes: how many at most.
-        known: the seeds.
-        until: losses which when all have come down to, it is over; then the last updates are the last passes.
+        name: name of the entry.
+        lr: learning rate.
+        passes: maximum number of epochs.
+        run_seeds: the seeds.
+        until: target losses; training stops when all are reached, and the last epochs replace the last updates.
     """
     task = STEADY.change(epochs=passes)
-    training = Training(task, [trial(task, name, lr, seed) for seed in known])
+    training = Training(task, [trial(task, name, lr, seed) for seed in run_seeds])
     curve, last = [], []
-    least = torch.full((len(known),), torch.inf, dtype=torch.float64)
+    least = torch.full((len(run_seeds),), torch.inf, dtype=torch.float64)
     for t, _ in training.steps():
         ends, late = t % training.each == 0, until is None and t >= training.total - LAST
         if not (ends or late):
             continue
-        now = training.losses(training.lane.train).mean(1)
-        curve += [now] * ends
-        last += [now] * late
-        least = torch.minimum(least, now)
+        loss = training.losses(training.lane.train).mean(1)
+        curve += [loss] * ends
+        last += [loss] * late
+        least = torch.minimum(least, loss)
         if until is not None and (least <= torch.as_tensor(until)).all():
             break
     return torch.stack(curve, 1).numpy(), torch.stack(last or curve[-LAST:], 1).numpy()
 
 
 def _seconds(size: int, lr: float) -> float:
-    """The time of one pass in a training loop of one's own, one network on one thread."""
+    """Return the duration of one epoch of a plain training loop, one network on one thread."""
     split, model = STEADY.loaded.split(FINAL), STEADY.network(FINAL)
     step = optim.SGD(model.parameters(), lr=lr)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         parts = torch.split(split.train, size or len(split.train))
-        started = perf_counter()
+        start_time = perf_counter()
         for part in parts:
             step.zero_grad()
             inputs, targets = STEADY.loaded.take(part)
             STEADY.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
             step.step()
-        return perf_counter() - started
+        return perf_counter() - start_time
     finally:
         torch.set_num_threads(threads)
 
 
 def quicker(what: str, passes: Array, than: Array, pace: Array, than_pace: Array) -> Measured:
-    """How many times less time one needs than another: by passes and by the time of a pass.
+    """Return the speed ratio of two settings: the ratio of epochs times the ratio of epoch durations.
 
-    Passes vary from seed to seed and times from one timing to the next, which have nothing to do with each other: the
-    squares of their errors add up.
+    Epochs vary between seeds and durations between timings, independently, so that their squared errors add up.
 
     Args:
-        what: in words.
-        passes: of the one, `[seeds]`.
-        than: of the other.
-        pace: the logarithm of a pass of the one, `[timings]`.
-        than_pace: of the other.
+        what: description.
+        passes: epochs of the first, `[seeds]`.
+        than: epochs of the second.
+        pace: logarithm of the first's epoch duration, `[timings]`.
+        than_pace: that of the second.
     """
     ratio, cost = mean(what, np.log(than / passes).tolist()), mean(what, (than_pace - pace).tolist())
     half = float(np.hypot(ratio.effect - ratio.ci95[0], cost.effect - cost.ci95[0]))
@@ -145,12 +147,12 @@ def quicker(what: str, passes: Array, than: Array, pace: Array, than_pace: Array
 
 
 def faster_but_noisy(per_example: Measured, per_second: Measured, noise: Measured) -> Finding:
-    """One-sample steps, judged: by examples, by seconds, by noise."""
+    """Return the verdict on one-sample steps by examples, by seconds and by noise."""
     examples, time, noisy = is_more(per_example, FASTER, 1), is_more(per_second, FASTER, 1), is_more(noise, NOISIER)
     says = (
-        f"After {PASSES} passes over digits gradient descent's training loss is {per_example.said('.1f')} times that "
-        f"of one-sample steps. To come down to theirs it takes {per_second.said()} times the time they take. Near the "
-        f"end, of the one-sample updates {noise.said('.0%')} more raise the loss."
+        f"After {PASSES} passes over digits gradient descent's training loss is {per_example.text('.1f')} times that "
+        f"of one-sample steps. To come down to theirs it takes {per_second.text()} times the time they take. Near the "
+        f"end, of the one-sample updates {noise.text('.0%')} more raise the loss."
     )
     measured = [per_example, per_second, noise]
     if examples is False or noisy is False:
@@ -176,20 +178,20 @@ def _faster_but_noisy(quick: bool) -> Finding:
 
 
 def balances(than_one: Measured, than_all: Measured, calmer: Measured) -> Finding:
-    """Mini-batches, judged: less noise than one example, and no slower by time than either.
+    """Return the verdict on mini-batches: less noise than one example, and no slower than either.
 
     Args:
-        than_one: how many times the time one-sample steps take.
-        than_all: likewise, gradient descent.
-        calmer: how many times the noise of a gradient one example has.
+        than_one: time of one-sample steps relative to mini-batches.
+        than_all: time of gradient descent relative to mini-batches.
+        calmer: squared noise of one example relative to a mini-batch.
     """
     says = (
-        f"A gradient of one example has {calmer.said('.1f')} times the squared noise of a mini-batch of "
-        f"{STEADY.batch_size}. To one training loss one-sample steps take {than_one.said('.1f')} times the time of "
-        f"mini-batches, and gradient descent {than_all.said('.1f')} times."
+        f"A gradient of one example has {calmer.text('.1f')} times the squared noise of a mini-batch of "
+        f"{STEADY.batch_size}. To one training loss one-sample steps take {than_one.text('.1f')} times the time of "
+        f"mini-batches, and gradient descent {than_all.text('.1f')} times."
     )
     measured = [than_one, than_all, calmer]
-    answers = [is_more(found, 1, 1) for found in measured]
+    answers = [is_more(ratio, 1, 1) for ratio in measured]
     verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
     return Finding(verdict, says, measured)
 
@@ -197,7 +199,7 @@ def balances(than_one: Measured, than_all: Measured, calmer: Measured) -> Findin
 def _balances(quick: bool) -> Finding:
     runs = _runs(quick)
     one, some, all_ = ((runs.passes[name], runs.pace[name]) for name in ("sgd", "minibatch", "gd"))
-    calmer = [log(found[1] / found[STEADY.batch_size]) for found in noise(quick)]
+    calmer = [log(noise_by_size[1] / noise_by_size[STEADY.batch_size]) for noise_by_size in noise(quick)]
     return balances(
         quicker("seconds to one training loss, sgd over minibatch", some[0], one[0], some[1], one[1]),
         quicker("seconds to one training loss, gd over minibatch", some[0], all_[0], some[1], all_[1]),

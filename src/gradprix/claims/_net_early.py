@@ -1,4 +1,4 @@
-"""Adam's bias correction: how long it makes a difference."""
+"""Duration of the effect of Adam's bias correction on a network."""
 
 from collections.abc import Mapping
 
@@ -15,29 +15,31 @@ EFFECT = 1.1
 """A training loss a tenth larger, or as much smaller, matters."""
 MARGIN = 100 * digits.metric.margin  # in points
 LOOKS = (10, 30, 100, 300, 1_000)
-"""Steps after which training losses are compared; Adam's second moment remembers 1 / (1 − β₂) = 1,000."""
+"""Steps after which training losses are compared; Adam's second moment averages over 1 / (1 − β₂) = 1,000 steps."""
 EARLY = 10
-"""About where the step without the correction is longest against that with it: six times, (1 − β₁ᵗ) / √(1 − β₂ᵗ)."""
+"""Approximate step at which the ratio of step lengths without and with correction peaks: six, by (1 − β₁ᵗ) / √(1 −
+β₂ᵗ)."""
 PASSES = 60
-"""Of 34 steps each: twice as many as it remembers."""
+"""Epochs of 34 steps each: twice the averaging time."""
 LATE, EVERY = 340, 34
-"""The last steps, and how often the test accuracy is looked at in them: at a constant rate it goes up and down."""
+"""Final steps over which the test accuracy is averaged, and the interval between evaluations: it fluctuates at a
+constant learning rate."""
 TASK = STEADY.change(epochs=PASSES)
 
 
-def _over_time(quick: bool) -> tuple[dict[int, list[float]], list[float], list[float]]:
-    """What differs without the correction, for each seed; no warm-up, which would hide the start.
+def _measure_correction(quick: bool) -> tuple[dict[int, list[float]], list[float], list[float]]:
+    """Return the effect of leaving out the correction for each seed; there is no warm-up, which would hide the start.
 
     Returns:
-        The logarithm of the ratio of training losses, uncorrected over corrected, at one rate, after each look; and
-        the difference in test accuracy near the end, corrected less uncorrected, at each one's own rate and at one.
+        The log ratio of training losses, uncorrected over corrected, at one learning rate, at each of `LOOKS`; and the
+        difference in final test accuracy, corrected less uncorrected, with each tuned and at one learning rate.
     """
     rate, own = (tuned(TASK, ("adam",), quick, uncorrected=without)["adam"] for without in (False, True))
-    known = seeds(quick, N)
+    run_seeds = seeds(quick, N)
     arms = [
         trial(TASK, "adam", lr, seed, uncorrected=without)
         for lr, without in ((rate, False), (rate, True), (own, True))
-        for seed in known
+        for seed in run_seeds
     ]
     training = Training(TASK, arms)
     ratios, late = {}, []
@@ -47,17 +49,17 @@ def _over_time(quick: bool) -> tuple[dict[int, list[float]], list[float], list[f
             ratios[t] = (without / corrected).log().tolist()
         if t > training.total - LATE and t % EVERY == 0:
             late.append(training.metrics(training.lane.test))
-    with_it, at_one, at_own = np.mean(late, axis=0).reshape(3, -1)
-    return ratios, (100 * (with_it - at_own)).tolist(), (100 * (with_it - at_one)).tolist()
+    corrected_accuracy, at_one, at_own = np.mean(late, axis=0).reshape(3, -1)
+    return ratios, (100 * (corrected_accuracy - at_own)).tolist(), (100 * (corrected_accuracy - at_one)).tolist()
 
 
 def only_early(ratios: Mapping[int, Measured], late: Measured, at_one: Measured) -> Finding:
-    """A difference at first and none in the end.
+    """Return the verdict from an early difference and a final one.
 
     Args:
-        ratios: after each look, the ratio of losses at one rate.
-        late: the difference in accuracy in the end, in points, each at its own rate.
-        at_one: likewise at one rate; for the record.
+        ratios: ratio of losses at one learning rate, by step.
+        late: final difference in accuracy, in percentage points, each tuned.
+        at_one: final difference at one learning rate; for the record.
     """
     first = ratios[EARLY]
     starts = not first.ci95[0] <= 1 <= first.ci95[1] and not 1 / EFFECT < first.effect < EFFECT
@@ -65,17 +67,17 @@ def only_early(ratios: Mapping[int, Measured], late: Measured, at_one: Measured)
     ends = max(map(abs, late.ci95)) < MARGIN
     no_end = late.ci95[0] * late.ci95[1] > 0 and abs(late.effect) >= MARGIN
     verdict: Verdict = "holds" if starts and ends else "does not hold" if no_start or no_end else "not settled"
-    told = ", ".join(f"{found.said()} after {t}" for t, found in ratios.items())
+    text = ", ".join(f"{ratio.text()} after {t}" for t, ratio in ratios.items())
     says = (
-        f"On digits at one rate, the training loss without the correction is so many times that with it: {told} steps. "
-        f"In the end the test accuracy with it is {late.said('+.2f')} points higher than without where each has its "
-        f"own tuned rate, {at_one.said('+.2f')} where the rate is the same."
+        f"On digits at one rate, the training loss without the correction is so many times that with it: {text} steps. "
+        f"In the end the test accuracy with it is {late.text('+.2f')} points higher than without where each has its "
+        f"own tuned rate, {at_one.text('+.2f')} where the rate is the same."
     )
-    return Finding(verdict, says, [first, late, at_one, *(found for t, found in ratios.items() if t != EARLY)])
+    return Finding(verdict, says, [first, late, at_one, *(ratio for t, ratio in ratios.items() if t != EARLY)])
 
 
 def _only_early(quick: bool) -> Finding:
-    ratios, late, at_one = _over_time(quick)
+    ratios, late, at_one = _measure_correction(quick)
     what = f"points of test accuracy over the last {LATE} steps of {PASSES} passes, with the correction - without"
     return only_early(
         {

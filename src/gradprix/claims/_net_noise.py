@@ -1,4 +1,4 @@
-"""How far the gradient of a few examples is from that of all of them, on a real network."""
+"""Gradient noise of batches of several sizes on a real network."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,80 +15,80 @@ from ._network_experiment import STEADY, Training, seeds, trial
 ALPHA = 0.05
 N = 8
 SIZES = (1, 8, 32, 128, 512, 768)
-"""Examples in a batch; there are 1,078 to train on."""
+"""Batch sizes; there are 1,078 training examples."""
 DRAWS = 300
 """Batches drawn of each size."""
 EFFECT = 0.05
-"""The slope of the logarithms may be so far from −1."""
+"""Tolerated deviation of the log-log slope from −1."""
 RATE = 0.1
-"""At which a network is trained for a pass beforehand: noise is a matter of where it is, not of how it came there."""
+"""Learning rate of the epoch before the measurement; the noise depends on the position, not on the path to it."""
 
 
 @cache
 def noise(quick: bool) -> list[dict[int, float]]:
-    """For each seed, the mean squared distance of a batch's gradient from that of all, for each size of batch.
+    """Return for each seed the mean squared distance of a batch's gradient from the full gradient, by batch size.
 
-    The network is that of digits after a pass in mini-batches; a batch is drawn without putting back, as in training.
+    The network is that of digits after an epoch of mini-batches; batches are drawn without replacement, as in training.
     """
     task = STEADY.change(epochs=1)
-    known = seeds(quick, N)
-    training = Training(task, [trial(task, "minibatch", RATE, seed) for seed in known])
+    run_seeds = seeds(quick, N)
+    training = Training(task, [trial(task, "minibatch", RATE, seed) for seed in run_seeds])
     for _ in training.steps():
         pass
-    return [_of(training.weights(row), seed, 100 if quick else DRAWS) for row, seed in enumerate(known)]
+    return [_batch_noise(training.weights(row), seed, 100 if quick else DRAWS) for row, seed in enumerate(run_seeds)]
 
 
-def _of(weights: Mapping[str, torch.Tensor], seed: int, draws: int) -> dict[int, float]:
-    model, luck = STEADY.network(seed), torch.Generator().manual_seed(seed)
+def _batch_noise(weights: Mapping[str, torch.Tensor], seed: int, draws: int) -> dict[int, float]:
+    model, generator = STEADY.network(seed), torch.Generator().manual_seed(seed)
     inputs, targets = STEADY.loaded.take(STEADY.loaded.split(seed).train)
 
-    def loss(at: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return STEADY.loss(functional_call(model, at, (x,)), y)
+    def loss(parameters: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return STEADY.loss(functional_call(model, parameters, (x,)), y)
 
-    every = grad(loss)(dict(weights), inputs, targets)
-    found = {}
+    full_gradient = grad(loss)(dict(weights), inputs, targets)
+    noise_by_size = {}
     for size in SIZES:
-        index = torch.stack([torch.randperm(len(targets), generator=luck)[:size] for _ in range(draws)])
+        index = torch.stack([torch.randperm(len(targets), generator=generator)[:size] for _ in range(draws)])
         total = 0.0
         for part in torch.split(index, 50):  # as many gradients as fit in memory with ease
             with quiet():
                 each = vmap(grad(loss), (None, 0, 0))(dict(weights), inputs[part], targets[part])
-            total += sum(float((each[name] - g).double().square().sum()) for name, g in every.items())
-        found[size] = total / draws
-    return found
+            total += sum(float((each[name] - g).double().square().sum()) for name, g in full_gradient.items())
+        noise_by_size[size] = total / draws
+    return noise_by_size
 
 
-def slope(found: Mapping[int, float], examples: int) -> float:
-    """Of the logarithm of the noise against that of the size of the batch.
+def slope(noise_by_size: Mapping[int, float], examples: int) -> float:
+    """Return the log-log slope of the noise against the batch size.
 
-    What is drawn without putting back varies less by (examples − size) / (examples − 1), which is taken out first.
+    The finite-sample factor of draws without replacement, (examples − size) / (examples − 1), is removed first.
 
     Args:
-        found: the noise of each size.
-        examples: how many are drawn from.
+        noise_by_size: the noise by batch size.
+        examples: number of examples to draw from.
     """
-    sizes = np.array(list(found))
-    corrected = np.array(list(found.values())) * (examples - 1) / (examples - sizes)
+    sizes = np.array(list(noise_by_size))
+    corrected = np.array(list(noise_by_size.values())) * (examples - 1) / (examples - sizes)
     return float(np.polyfit(np.log(sizes), np.log(corrected), 1)[0])
 
 
 def falls(slopes: Measured, factor: Measured) -> Finding:
-    """The law of noise, judged by its slope."""
+    """Return the verdict on the scaling of the noise from its slope."""
     low, high = slopes.ci95
     inside, outside = low > -1 - EFFECT and high < -1 + EFFECT, low > -1 + EFFECT or high < -1 - EFFECT
     says = (
-        f"The squared noise of a gradient falls as the batch to the power {slopes.said('.3f')}, and a batch of "
-        f"{SIZES[-1]} out of all, drawn without putting back, has {factor.said()} of what 1/batch says."
+        f"The squared noise of a gradient falls as the batch to the power {slopes.text('.3f')}, and a batch of "
+        f"{SIZES[-1]} out of all, drawn without putting back, has {factor.text()} of what 1/batch says."
     )
     verdict: Verdict = "holds" if inside else "does not hold" if outside else "not settled"
     return Finding(verdict, says, [slopes, factor])
 
 
 def _falls(quick: bool) -> Finding:
-    found = noise(quick)
+    noises = noise(quick)
     examples = len(STEADY.loaded.split(0).train)
-    slopes: Sequence[float] = [slope(each, examples) for each in found]
-    last = [each[SIZES[-1]] * SIZES[-1] / each[1] for each in found]
+    slopes: Sequence[float] = [slope(each, examples) for each in noises]
+    last = [each[SIZES[-1]] * SIZES[-1] / each[1] for each in noises]
     return falls(
         mean("slope of ln(squared gradient noise, finite-sample factor taken out) against ln(batch)", slopes),
         mean(f"squared noise of {SIZES[-1]} examples × {SIZES[-1]} over that of one", last),

@@ -1,4 +1,4 @@
-"""What momentum does with atypical samples: rare classes and wrong labels, at one training loss."""
+"""Effect of momentum on atypical samples (rare classes and wrong labels) at equal training loss."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -17,25 +17,25 @@ from ._network_experiment import STEADY, Training, is_more, seeds, times, trial,
 ALPHA = 0.05
 N = 64
 EFFECT = 1.1
-"""A loss on atypical samples a tenth larger, at the same loss on all, is neglect."""
+"""A loss on atypical samples a tenth larger, at equal total loss, counts as neglect."""
 HALF = 0.5
-"""A cure takes away this share or more."""
+"""Share of the neglect that a cure must remove."""
 BETA = 0.9
 PASSES = 30
-"""At most: it ends when all have come down to the last level."""
+"""Maximum number of epochs; training ends when all runs have reached the last level."""
 EVERY = 2
-"""Steps from one look at the losses to the next."""
+"""Steps between two measurements of the losses."""
 LEVELS = (0.8, 0.4, 0.2)
-"""Losses on all training examples at which the arms are compared, as shares of the first loss."""
+"""Training losses at which the arms are compared, as shares of the initial loss."""
 WRONG = 0.05
-"""The share of training and other examples whose label is drawn from the nine other digits."""
+"""Share of examples, of all splits, whose label is replaced by one of the nine other digits."""
 RARE = 5
-"""Digits from this one on are the rare ones."""
+"""Digits from this one on are the rare classes."""
 ARMS = ("minibatch", "momentum", "nesterov")
 
 
 def _rare() -> Data:
-    """Digits at Zipf's frequencies: there is 1 / (d + 1) as much of digit d as of digit 0."""
+    """Return digits with Zipf frequencies: digit d is 1 / (d + 1) as frequent as digit 0."""
     every = STEADY.loaded
     count = torch.bincount(every.labels).min()
     chosen = [(every.labels == d).nonzero()[:, 0][: int(count) // (d + 1)] for d in range(10)]
@@ -43,16 +43,18 @@ def _rare() -> Data:
     return Data(every.inputs[index], every.targets[index], stratify=True)
 
 
-def _wrong(targets: Tensor) -> Tensor:
-    """Which labels are drawn anew, the same for all seeds: the split differs."""
+def _wrong_label_mask(targets: Tensor) -> Tensor:
+    """Return a mask of the replaced labels, the same for all seeds: only the split differs."""
     return torch.rand(len(targets), generator=torch.Generator().manual_seed(0)) < WRONG
 
 
 def _mislabelled() -> Data:
-    """Digits of which a few have a wrong label."""
+    """Return digits of which a few have a wrong label."""
     targets = STEADY.loaded.targets
     shift = torch.randint(1, 10, (len(targets),), generator=torch.Generator().manual_seed(1))
-    return Data(STEADY.loaded.inputs, torch.where(_wrong(targets), (targets + shift) % 10, targets), stratify=True)
+    return Data(
+        STEADY.loaded.inputs, torch.where(_wrong_label_mask(targets), (targets + shift) % 10, targets), stratify=True
+    )
 
 
 KINDS = {
@@ -61,138 +63,140 @@ KINDS = {
 }
 
 
-def _atypical(kind: str, task: Task, part: Tensor) -> Tensor:
-    """Which of some examples are the atypical ones."""
-    return task.loaded.targets[part] >= RARE if kind == "rare" else _wrong(task.loaded.targets)[part]
+def _atypical_mask(kind: str, task: Task, part: Tensor) -> Tensor:
+    """Return a mask of the atypical examples."""
+    return task.loaded.targets[part] >= RARE if kind == "rare" else _wrong_label_mask(task.loaded.targets)[part]
 
 
 @cache
-def _neglect(kind: str, quick: bool) -> dict[str, np.ndarray]:
-    """For each arm what its networks are at the levels, `[2, seeds, levels]`: two things, as `_at_levels` has them.
+def _measure_arms(kind: str, quick: bool) -> dict[str, np.ndarray]:
+    """Return the values of `_at_levels` for each arm, `[2, seeds, levels]`.
 
-    All arms see the same batches from the same weights, and move as far in the end by each gradient: lr / (1 − β) is
-    the best rate of plain descent.
+    All arms use the same batches and initial weights, and the same effective learning rate lr / (1 − β), tuned for
+    plain gradient descent.
     """
-    task, known = KINDS[kind], seeds(quick, N // 2 if quick else N)
+    task, run_seeds = KINDS[kind], seeds(quick, N // 2 if quick else N)
     rate = tuned(task, ("minibatch",), quick, by="train")["minibatch"]
-    arms = [trial(task, name, rate if name == "minibatch" else rate * (1 - BETA), s) for name in ARMS for s in known]
-    found = np.array(_at_levels(kind, task, arms)).reshape(2, len(ARMS), -1, len(LEVELS))
-    return {name: found[:, i] for i, name in enumerate(ARMS)}
+    arms = [
+        trial(task, name, rate if name == "minibatch" else rate * (1 - BETA), s) for name in ARMS for s in run_seeds
+    ]
+    values = np.array(_train_to_levels(kind, task, arms)).reshape(2, len(ARMS), -1, len(LEVELS))
+    return {name: values[:, i] for i, name in enumerate(ARMS)}
 
 
-def _at_levels(kind: str, task: Task, arms: Sequence[Trial]) -> tuple[list[list[float]], list[list[float]]]:
-    """Where each network's training loss is at each level.
+def _train_to_levels(kind: str, task: Task, arms: Sequence[Trial]) -> tuple[list[list[float]], list[list[float]]]:
+    """Return measurements at each level of the training loss, for each network.
 
     Returns:
-        The logarithm of the loss on atypical training samples; and the points of test accuracy that neglect might cost:
-        on rare classes, or where labels are right.
+        The logarithm of the loss on atypical training samples; and the test accuracy, in percentage points, that
+            neglect might cost: on rare classes, or on correctly labelled examples.
     """
     training = Training(task, arms)
     lane = training.lane
-    odd = _atypical(kind, task, lane.train)[lane.of_seed][: training.count].double()
-    judged = (_atypical(kind, task, lane.test) == (kind == "rare"))[lane.of_seed][: training.count].double()
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    atypical = _atypical_mask(kind, task, lane.train)[lane.of_seed][: training.count].double()
+    affected = (_atypical_mask(kind, task, lane.test) == (kind == "rare"))[lane.of_seed][: training.count].double()
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def look() -> None:
+    def record_losses() -> None:
         each = training.losses(lane.train)
-        accuracy = 100 * (training.right(lane.test) * judged).sum(1) / judged.sum(1)
-        seen.append((each.mean(1), ((each * odd).sum(1) / odd.sum(1)).log(), accuracy))
+        accuracy = 100 * (training.correct(lane.test) * affected).sum(1) / affected.sum(1)
+        history.append((each.mean(1), ((each * atypical).sum(1) / atypical.sum(1)).log(), accuracy))
 
-    look()
+    record_losses()
     for t, _ in training.steps():
         if t % EVERY == 0:
-            look()
-            if (torch.stack([now for now, *_ in seen]).amin(0) <= LEVELS[-1] * seen[0][0]).all():
+            record_losses()
+            if (torch.stack([loss_now for loss_now, *_ in history]).amin(0) <= LEVELS[-1] * history[0][0]).all():
                 break
-    every, *others = (torch.stack(parts, 1).numpy() for parts in zip(*seen, strict=True))
+    every, *others = (torch.stack(parts, 1).numpy() for parts in zip(*history, strict=True))
     loss, accuracy = ([at_levels(*rows) for rows in zip(every, other, strict=True)] for other in others)
     return loss, accuracy
 
 
 def at_levels(every: np.ndarray, value: np.ndarray) -> list[float]:
-    """What something is where the loss on all first falls to each level.
+    """Return a value at the point where the total loss first falls to each level.
 
-    Between two looks it is interpolated, by the logarithm of the loss. A network that does not come down to a level is
-    taken at its lowest loss.
+    Values are interpolated between measurements by the logarithm of the loss. A network that does not reach a level is
+    evaluated at its lowest loss.
 
     Args:
-        every: the loss on all examples, look after look.
-        value: the something, likewise.
+        every: total loss at each measurement.
+        value: the value at each measurement.
     """
-    found = []
+    values = []
     for level in LEVELS:
         below = every <= level * every[0]
         i = int(below.argmax()) if below.any() else int(every.argmin())
         if i == 0 or not below.any():
-            found.append(float(value[i]))
+            values.append(float(value[i]))
             continue
         share = log(every[i - 1] / (level * every[0])) / log(every[i - 1] / every[i])
-        found.append(float((1 - share) * value[i - 1] + share * value[i]))
-    return found
+        values.append(float((1 - share) * value[i - 1] + share * value[i]))
+    return values
 
 
 NOTHING = Measured("places where there is neglect to cure", 0.0, (0.0, 0.0), 0)
 WHERE = {"rare": "rare classes", "mislabelled": "wrong labels"}
 
 
-def neglected(found: Mapping[tuple[str, float], Measured], says: str, others: Sequence[Measured] = ()) -> Finding:
-    """A claim about atypical samples of both kinds at all levels, judged by how much larger one loss is than another.
+def neglected(ratios: Mapping[tuple[str, float], Measured], says: str, others: Sequence[Measured] = ()) -> Finding:
+    """Return the verdict of a claim about atypical samples of both kinds at all levels.
 
     Args:
-        found: the ratio, by kind and level.
-        says: what was found.
-        others: what else was measured.
+        ratios: ratio of the losses, by kind and level.
+        says: description of the result.
+        others: further measurements.
     """
-    counts = {key: is_more(ratio, EFFECT, 1) for key, ratio in found.items()}
+    counts = {key: is_more(ratio, EFFECT, 1) for key, ratio in ratios.items()}
     true = [key for key, answer in counts.items() if answer]
-    measured = [*(found[key] for key in true), *(found[key] for key in found if key not in true), *others]
+    measured = [*(ratios[key] for key in true), *(ratios[key] for key in ratios if key not in true), *others]
     if not true and None in counts.values():
         return Finding("not settled", says, measured)
-    verdict: Verdict = "holds" if len(true) == len(found) else "holds only if" if true else "does not hold"
-    return Finding(verdict, says, measured, _of(true) if verdict == "holds only if" else "")
+    verdict: Verdict = "holds" if len(true) == len(ratios) else "holds only if" if true else "does not hold"
+    return Finding(verdict, says, measured, _format_conditions(true) if verdict == "holds only if" else "")
 
 
-def _of(true: Iterable[tuple[str, float]]) -> str:
+def _format_conditions(true: Iterable[tuple[str, float]]) -> str:
     return "it is of " + " or ".join(
         f"{WHERE[kind]} once the loss is at {level:g} of its first" for kind, level in true
     )
 
 
-def cured(found: Mapping[tuple[str, float], Measured], says: str) -> Finding:
-    """Whether a share of the neglect is gone, where there is some.
+def cured(shares: Mapping[tuple[str, float], Measured], says: str) -> Finding:
+    """Return the verdict from the share of the neglect that is gone.
 
     Args:
-        found: the share that is gone, by the kind and level at which neglect counts.
-        says: what was found.
+        shares: that share, by the kind and level at which there is neglect.
+        says: description of the result.
     """
-    if not found:
+    if not shares:
         return Finding("not settled", says, [NOTHING])
-    gone = {key: True if m.ci95[0] >= HALF else False if m.ci95[1] < HALF else None for key, m in found.items()}
+    gone = {key: True if m.ci95[0] >= HALF else False if m.ci95[1] < HALF else None for key, m in shares.items()}
     if None in gone.values():
-        return Finding("not settled", says, list(found.values()))
+        return Finding("not settled", says, list(shares.values()))
     verdict: Verdict = "holds" if all(gone.values()) else "holds only if" if any(gone.values()) else "does not hold"
     true = [
         f"{WHERE[kind]} once the loss is at {level:g} of its first" for (kind, level), answer in gone.items() if answer
     ]
     return Finding(
-        verdict, says, list(found.values()), f"it is of {' or '.join(true)}" if verdict == "holds only if" else ""
+        verdict, says, list(shares.values()), f"it is of {' or '.join(true)}" if verdict == "holds only if" else ""
     )
 
 
 def _ratios(quick: bool) -> dict[tuple[str, float], Measured]:
-    """How many times as large the loss on atypical samples is with momentum, by kind and level."""
-    found = {}
+    """Return the loss on atypical samples with momentum relative to without, by kind and level."""
+    ratios = {}
     for kind in KINDS:
-        each = _neglect(kind, quick)
+        arms = _measure_arms(kind, quick)
         for i, level in enumerate(LEVELS):
             what = f"loss on {WHERE[kind]} where the loss is at {level:g} of its first, momentum over minibatch"
-            found[kind, level] = times(what, (each["momentum"][0, :, i] - each["minibatch"][0, :, i]).tolist())
-    return found
+            ratios[kind, level] = times(what, (arms["momentum"][0, :, i] - arms["minibatch"][0, :, i]).tolist())
+    return ratios
 
 
 def _cost(kind: str, quick: bool) -> Measured:
-    found = _neglect(kind, quick)
-    paired = (found["momentum"][1] - found["minibatch"][1]).mean(1).tolist()
+    arms = _measure_arms(kind, quick)
+    paired = (arms["momentum"][1] - arms["minibatch"][1]).mean(1).tolist()
     where = {"rare": "on rare classes", "mislabelled": "where labels are right"}[kind]
     return mean(f"points of test accuracy {where} at one training loss, momentum - minibatch", paired)
 
@@ -200,29 +204,31 @@ def _cost(kind: str, quick: bool) -> Measured:
 def _neglects(quick: bool) -> Finding:
     ratios = _ratios(quick)
     on_rare, on_right = (_cost(kind, quick) for kind in KINDS)
-    said = [f"{level:g}: {ratios['rare', level].said()} and {ratios['mislabelled', level].said()}" for level in LEVELS]
+    parts = [f"{level:g}: {ratios['rare', level].text()} and {ratios['mislabelled', level].text()}" for level in LEVELS]
     says = (
         "At the same loss on all training examples and the same lr / (1 − β), the loss with momentum, as a multiple of "
         f"plain descent's on rare classes and on wrong labels, where the loss is at so much of its first, is at "
-        f"{'; '.join(said)}. Over these, test accuracy is {on_rare.said('+.2f')} points higher on rare classes, and "
-        f"{on_right.said('+.2f')} on rightly labelled examples where some are wrong."
+        f"{'; '.join(parts)}. Over these, test accuracy is {on_rare.text('+.2f')} points higher on rare classes, and "
+        f"{on_right.text('+.2f')} on rightly labelled examples where some are wrong."
     )
     return neglected(ratios, says, (on_rare, on_right))
 
 
 def _cured(quick: bool) -> Finding:
-    found = {}
+    shares = {}
     for (kind, level), ratio in _ratios(quick).items():
         if is_more(ratio, EFFECT, 1):
-            each, i = _neglect(kind, quick), LEVELS.index(level)
+            each, i = _measure_arms(kind, quick), LEVELS.index(level)
             plain, heavy, ahead = (each[name][0, :, i] for name in ARMS)
             gone = (heavy - ahead) / (heavy - plain).mean()
             what = f"share of the neglect of {WHERE[kind]} that is gone, where the loss is at {level:g} of its first"
-            found[kind, level] = mean(what, gone.tolist())
-    said = [f"{m.said()} of that of {WHERE[kind]} at {level:g} of the first loss" for (kind, level), m in found.items()]
-    taken = "; ".join(said) or "nothing, for there is none to speak of"
+            shares[kind, level] = mean(what, gone.tolist())
+    parts = [
+        f"{m.text()} of that of {WHERE[kind]} at {level:g} of the first loss" for (kind, level), m in shares.items()
+    ]
+    taken = "; ".join(parts) or "nothing, for there is none to speak of"
     says = f"Of momentum's neglect Nesterov's form takes away {taken}."
-    return cured(found, says)
+    return cured(shares, says)
 
 
 _WHERE = (

@@ -1,4 +1,4 @@
-"""AdaGrad over a long training: whether it stalls where Adam goes on."""
+"""AdaGrad over a long training run, compared with Adam."""
 
 from math import log
 
@@ -14,9 +14,9 @@ ALPHA = 0.05
 N = 16
 PASSES = 60
 EFFECT = 2.0
-"""Over the second half of training: a loss that halves goes on, one that falls by less than that has stalled."""
+"""Over the second half of training: a smaller decrease of the loss than this factor counts as stalled."""
 TRACED = 3
-"""Networks whose effective rates are looked at."""
+"""Networks whose effective learning rates are traced."""
 TASK = STEADY.change(epochs=PASSES)
 PAIR = ("adagrad", "adam")
 
@@ -24,19 +24,19 @@ PAIR = ("adagrad", "adam")
 def stalls(
     tuned_falls: tuple[Measured, Measured], default_falls: tuple[Measured, Measured], shrunk: Measured
 ) -> Finding:
-    """AdaGrad's stalling, judged by how far the loss still falls in the second half of training.
+    """Return the verdict from the decrease of the loss in the second half of training.
 
     Args:
-        tuned_falls: of AdaGrad and of Adam at their tuned rates, how many times smaller the loss becomes.
-        default_falls: likewise, at their default rates.
-        shrunk: AdaGrad's effective rate at the end, over that after a tenth of training; for the record.
+        tuned_falls: factors by which the loss decreases with AdaGrad and Adam at tuned learning rates.
+        default_falls: the same at default learning rates.
+        shrunk: AdaGrad's final effective learning rate over that after a tenth of training; for the record.
     """
     answers = [_stalls(*falls) for falls in (tuned_falls, default_falls)]
     says = (
-        f"Over the second half of {PASSES} passes over digits, the training loss becomes {tuned_falls[0].said('.1f')} "
-        f"times smaller with AdaGrad and {tuned_falls[1].said('.1f')} times with Adam at tuned rates, "
-        f"{default_falls[0].said('.1f')} and {default_falls[1].said('.1f')} times at default ones. AdaGrad's effective "
-        f"rate, tuned, ends at {shrunk.said()} of what it is after a tenth of them."
+        f"Over the second half of {PASSES} passes over digits, the training loss becomes {tuned_falls[0].text('.1f')} "
+        f"times smaller with AdaGrad and {tuned_falls[1].text('.1f')} times with Adam at tuned rates, "
+        f"{default_falls[0].text('.1f')} and {default_falls[1].text('.1f')} times at default ones. AdaGrad's effective "
+        f"rate, tuned, ends at {shrunk.text()} of what it is after a tenth of them."
     )
     measured = [*tuned_falls, *default_falls, shrunk]
     if answers == [True, True]:
@@ -49,31 +49,31 @@ def stalls(
 
 
 def _stalls(adagrad: Measured, adam: Measured) -> bool | None:
-    """Whether one has stalled while the other goes on; None when that cannot be said."""
+    """Return True if AdaGrad has stalled while Adam continues, False if not, None if inconclusive."""
     if adagrad.ci95[1] < EFFECT < adam.ci95[0]:
         return True
     return False if adagrad.ci95[0] > EFFECT or adam.ci95[1] < EFFECT else None
 
 
 def _adagrad_stalls(quick: bool) -> Finding:
-    known = seeds(quick, N)
+    run_seeds = seeds(quick, N)
     rates = tuned(TASK, PAIR, quick, by="train")
     default = {name: ENTRIES[name].default_rate for name in PAIR}
     falls = []
     for kind, used in (("tuned", rates), ("default", default)):
         each = []
-        for name, outcomes in finals(TASK, used, known).items():
+        for name, outcomes in finals(TASK, used, run_seeds).items():
             curves = np.log([[point[1] for point in outcome.curve] for outcome in outcomes])
             what = f"how many times smaller the training loss becomes in the second half, {name} at its {kind} rate"
             each.append(times(what, (curves[:, PASSES // 2] - curves[:, -1]).tolist()))
         falls.append((each[0], each[1]))
-    shrunk = [_shrunk(seed, rates["adagrad"]) for seed in known[: 2 if quick else TRACED]]
+    shrunk = [_rate_decay(seed, rates["adagrad"]) for seed in run_seeds[: 2 if quick else TRACED]]
     what = "effective rate of adagrad, tuned, in the last twentieth of training over that after a tenth"
     return stalls(falls[0], falls[1], times(what, shrunk))
 
 
-def _shrunk(seed: int, lr: float) -> float:
-    """The logarithm of AdaGrad's effective rate in the end over that after a tenth of the steps, mean over layers."""
+def _rate_decay(seed: int, lr: float) -> float:
+    """Return the log ratio of AdaGrad's final effective learning rate to the early one, averaged over layers."""
     total = PASSES * -(-len(TASK.loaded.split(seed).train) // TASK.batch_size)
     layers = trace("adagrad", TASK, total, seed=seed, lr=lr).layers.values()
     few = total // 20

@@ -1,4 +1,4 @@
-"""Tuned and untuned: Adam against its halves, against itself at its default, and against several at theirs."""
+"""Tuned and default learning rates: Adam against its halves, its default, and several optimizers at theirs."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -30,21 +30,21 @@ PROBLEMS = {
     ),
 }
 SEEDS = {"digits": 32, "rare digits": 64}
-"""There are a fifth as many rare digits to be tested on."""
+"""Rare digits have a fifth as many test examples."""
 QUICK = 4
-"""Seeds of a quick one."""
+"""Seeds of a quick run."""
 
 
 @cache
 def _tuned(quick: bool) -> dict[str, list[float]]:
-    """Test accuracy of Adam and of its halves at their tuned rates, and of Adam at its default, in points."""
-    known = seeds(quick, N)
+    """Return the test accuracy of Adam and its halves, tuned, and of Adam at its default, in percentage points."""
+    run_seeds = seeds(quick, N)
     rates = tuned(digits, ("adam", *HALVES), quick)
-    found = {
-        **finals(digits, rates, known),
-        "default": finals(digits, {"adam": ENTRIES["adam"].default_rate}, known)["adam"],
+    outcomes_by_name = {
+        **finals(digits, rates, run_seeds),
+        "default": finals(digits, {"adam": ENTRIES["adam"].default_rate}, run_seeds)["adam"],
     }
-    return {name: [_metric(outcome) for outcome in outcomes] for name, outcomes in found.items()}
+    return {name: [_metric(outcome) for outcome in outcomes] for name, outcomes in outcomes_by_name.items()}
 
 
 def _metric(outcome: Outcome) -> float:
@@ -53,73 +53,79 @@ def _metric(outcome: Outcome) -> float:
 
 
 def all_beaten(over: Sequence[Measured], margin: float, says: str) -> Finding:
-    """Superiority over all of several, each by a margin."""
-    answers = [is_more(found, margin) for found in over]
+    """Return the verdict on superiority over several, each by a margin."""
+    answers = [is_more(difference, margin) for difference in over]
     verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
     return Finding(verdict, says, list(over))
 
 
 def _beats_halves(quick: bool) -> Finding:
     values = {name: _tuned(quick)[name] for name in ("adam", *HALVES)}
-    # As in a race: intervals that hold together for all pairs.
+    # Simultaneous intervals for all pairs, as in a race.
     pairs = judge(values, higher_is_better=True, margin=MARGIN, baseline="adam").pairs
     over = []
     for pair in pairs:
-        turn, (low, high) = (1, pair.ci95) if pair.a == "adam" else (-1, (-pair.ci95[1], -pair.ci95[0]))
+        sign, (low, high) = (1, pair.ci95) if pair.a == "adam" else (-1, (-pair.ci95[1], -pair.ci95[0]))
         half = pair.b if pair.a == "adam" else pair.a
         over.append(
             Measured(
-                f"points of test accuracy, adam - {half}", turn * pair.difference, (low, high), len(values["adam"])
+                f"points of test accuracy, adam - {half}", sign * pair.difference, (low, high), len(values["adam"])
             )
         )
-    over.sort(key=lambda found: found.effect)  # the half that is harder to beat decides
-    told = " and ".join(f"{found.said('+.2f')} points above {found.what.split(' - ')[1]}" for found in over)
-    return all_beaten(over, MARGIN, f"On digits, all tuned, Adam's test accuracy is {told}.")
+    over.sort(key=lambda difference: difference.effect)  # the half that is harder to beat decides
+    listed = " and ".join(
+        f"{difference.text('+.2f')} points above {difference.what.split(' - ')[1]}" for difference in over
+    )
+    return all_beaten(over, MARGIN, f"On digits, all tuned, Adam's test accuracy is {listed}.")
 
 
 def no_worse(lost: Measured, margin: float, says: str, others: Sequence[Measured] = ()) -> Finding:
-    """What is lost is less than matters."""
+    """Return the verdict from a loss that must be smaller than a margin."""
     more = is_more(lost, margin)
     return Finding("not settled" if more is None else "does not hold" if more else "holds", says, [lost, *others])
 
 
 def _needs_no_tuning(quick: bool) -> Finding:
-    found = _tuned(quick)
+    accuracies = _tuned(quick)
     lost = mean(
-        "points of test accuracy, adam tuned - adam at 0.001", np.subtract(found["adam"], found["default"]).tolist()
+        "points of test accuracy, adam tuned - adam at 0.001",
+        np.subtract(accuracies["adam"], accuracies["default"]).tolist(),
     )
     rate = exact("tuned rate of adam", tuned(digits, ("adam", *HALVES), quick)["adam"])
     says = (
-        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {lost.said()} points of test "
-        f"accuracy against {rate.said('g')}, its tuned one."
+        f"On digits Adam at its default rate, {ENTRIES['adam'].default_rate:g}, loses {lost.text()} points of test "
+        f"accuracy against {rate.text('g')}, its tuned one."
     )
     return no_worse(lost, MARGIN, says, [rate])
 
 
-def _differences(task: Task, known: Sequence[int]) -> list[float]:
-    """The test metric of the best by validation of Adam at several rates, less that of several at their defaults."""
+def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
+    """Return the difference of the test metric between Adam at several rates and several optimizers at defaults.
+
+    Each arm is represented by its best run on the validation examples.
+    """
     adam = ENTRIES["adam"]
     rungs = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
     one = [("adam", learning_rate.rate(rung)) for rung in rungs]
     many = [(name, ENTRIES[name].default_rate) for name in SEVERAL]
-    found = iter(run_lane(task, [trial(task, name, lr, seed) for seed in known for name, lr in (*one, *many)]))
+    outcomes = iter(run_lane(task, [trial(task, name, lr, seed) for seed in run_seeds for name, lr in (*one, *many)]))
     best = [
-        [_metric(min((next(found) for _ in arm), key=lambda outcome: outcome.valid_loss)) for arm in (one, many)]
-        for _ in known
+        [_metric(min((next(outcomes) for _ in arm), key=lambda outcome: outcome.valid_loss)) for arm in (one, many)]
+        for _ in run_seeds
     ]
     return [a - b for a, b in best]
 
 
-def worth_as_much(found: Sequence[Measured], margins: Sequence[float], says: str) -> Finding:
-    """Equivalence on every problem: each interval within its margin."""
-    same = [-m < x.ci95[0] and x.ci95[1] < m for x, m in zip(found, margins, strict=True)]
-    apart = [abs(x.effect) >= m and x.ci95[0] * x.ci95[1] > 0 for x, m in zip(found, margins, strict=True)]
-    verdict: Verdict = "holds" if all(same) else "does not hold" if any(apart) else "not settled"
-    return Finding(verdict, says, list(found))
+def worth_as_much(differences: Sequence[Measured], margins: Sequence[float], says: str) -> Finding:
+    """Return the verdict on equivalence on every problem: each interval within its margin."""
+    same = [-m < x.ci95[0] and x.ci95[1] < m for x, m in zip(differences, margins, strict=True)]
+    differ = [abs(x.effect) >= m and x.ci95[0] * x.ci95[1] > 0 for x, m in zip(differences, margins, strict=True)]
+    verdict: Verdict = "holds" if all(same) else "does not hold" if any(differ) else "not settled"
+    return Finding(verdict, says, list(differences))
 
 
 def _several(quick: bool) -> Finding:
-    found = [
+    differences = [
         mean(
             f"points of {task.metric.name} on {name}, best of {len(SEVERAL)} rates of adam - best of {len(SEVERAL)} "
             "optimizers at their defaults",
@@ -127,9 +133,11 @@ def _several(quick: bool) -> Finding:
         )
         for name, task in PROBLEMS.items()
     ]
-    told = " and ".join(f"{x.said('+.2f')} points on {name}" for x, name in zip(found, PROBLEMS, strict=True))
-    says = f"{len(SEVERAL)} rates of Adam are worth {told} more than {len(SEVERAL)} optimizers at their default rates."
-    return worth_as_much(found, [100 * task.metric.margin for task in PROBLEMS.values()], says)
+    listed = " and ".join(f"{x.text('+.2f')} points on {name}" for x, name in zip(differences, PROBLEMS, strict=True))
+    says = (
+        f"{len(SEVERAL)} rates of Adam are worth {listed} more than {len(SEVERAL)} optimizers at their default rates."
+    )
+    return worth_as_much(differences, [100 * task.metric.margin for task in PROBLEMS.values()], says)
 
 
 CLAIMS = (

@@ -1,4 +1,4 @@
-"""What experiments on networks share: tuned rates, fresh seeds, and many networks trained step by step."""
+"""Shared parts of network experiments: tuned learning rates, held-out seeds and stacked training."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -19,45 +19,45 @@ from gradprix.tuning.learning_rate import rate, rungs
 from ._claim import Measured, mean
 
 TUNING, FINAL = 7_000, 8_000
-"""Where the seeds that rates are chosen on begin, and the fresh ones."""
+"""First tuning seed and first held-out seed."""
 STEADY = digits.change(schedule="constant")
-"""Digits at a constant rate, as the account has it: what it says of noise and of stalling is hidden by a decay."""
+"""Digits at a constant learning rate: a decaying one would hide the noise and stalling that the claims are about."""
 
 
-def is_more(found: Measured, least: float, none: float = 0.0) -> bool | None:
-    """Whether something is surely more than nothing and as large as matters; None when it may be, and may not.
+def is_more(effect: Measured, least: float, none: float = 0.0) -> bool | None:
+    """Return True if an effect is significant and matters, False if it is too small to matter, else None.
 
     Args:
-        found: it.
-        least: what matters.
-        none: no difference: 0, or 1 for a ratio.
+        effect: the effect.
+        least: smallest effect that matters.
+        none: value without an effect: 0, or 1 for a ratio.
     """
-    if found.ci95[0] > none and found.effect >= least:
+    if effect.ci95[0] > none and effect.effect >= least:
         return True
-    return False if found.ci95[1] < least else None
+    return False if effect.ci95[1] < least else None
 
 
 def times(what: str, logarithms: Sequence[float]) -> Measured:
-    """The geometric mean of ratios, and its interval, which is Student's for their logarithms."""
-    found = mean(what, logarithms)
-    return Measured(what, exp(found.effect), (exp(found.ci95[0]), exp(found.ci95[1])), found.n)
+    """Return the geometric mean of ratios; the interval is Student's t for their logarithms."""
+    log_mean = mean(what, logarithms)
+    return Measured(what, exp(log_mean.effect), (exp(log_mean.ci95[0]), exp(log_mean.ci95[1])), log_mean.n)
 
 
 def seeds(quick: bool, most: int, first: int = FINAL) -> range:
-    """The seeds of an experiment: a quarter of them for a quick one."""
+    """Return the seeds of an experiment; a quarter of them for a quick one."""
     return range(first, first + (max(3, most // 4) if quick else most))
 
 
 def trial(task: Task, name: str, lr: float, seed: int, judged: bool = True, **fixed: Any) -> Trial:
-    """A network of a task to be trained by an entry of a race.
+    """Return a trial of a race entry on a task.
 
     Args:
         task: the problem.
-        name: of the entry.
-        lr: its learning rate.
-        seed: its seed.
-        judged: whether the test examples are scored.
-        **fixed: what else differs from the entry's own settings.
+        name: name of the entry.
+        lr: learning rate.
+        seed: seed.
+        judged: evaluate the test examples.
+        **fixed: settings that differ from the entry's own.
     """
     entry = ENTRIES[name]
     values = entry.rule.values(**{**entry.fixed, **fixed, "lr": lr})
@@ -65,30 +65,33 @@ def trial(task: Task, name: str, lr: float, seed: int, judged: bool = True, **fi
     return Trial(entry.rule, values, seed, size, task.epochs, task.schedule, judged)
 
 
-def ladder(name: str, every: int = 2) -> list[float]:
-    """Rates over an entry's own search space: every other rung of a race's ladder, or every so manyth."""
+def rate_grid(name: str, every: int = 2) -> list[float]:
+    """Return learning rates over an entry's search space: every nth point of a race's grid."""
     low, high = rungs(ENTRIES[name].space["lr"])  # type: ignore[arg-type]  # the entries named here search a range
-    return [rate(rung) for rung in range(low, high + 1, every)]
+    return [rate(point) for point in range(low, high + 1, every)]
 
 
 @cache
 def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **fixed: Any) -> Mapping[str, float]:
-    """The best rate of each entry, on seeds that are used for nothing else.
+    """Return the best learning rate of each entry, on seeds reserved for tuning.
 
     Args:
         task: the problem.
-        names: of entries that see as many examples a step.
-        quick: one seed and every third rung, instead of three seeds and every other.
-        by: `"valid"`, the validation loss after the last step, as a race tunes; or `"train"`, the mean training loss of
-            the last pass, for claims about how far the loss comes down.
-        **fixed: what else differs from the entries' own settings.
+        names: entries with equal batch size.
+        quick: use one seed and every third grid point, instead of three seeds and every other.
+        by: `"valid"`, the final validation loss, as in a race; or `"train"`, the mean training loss of the last epoch,
+            for claims about the loss reached in training.
+        **fixed: settings that differ from the entries' own.
     """
-    known = seeds(quick, 3, TUNING)[: 1 if quick else 3]
-    each = [(name, lr) for name in names for lr in ladder(name, 3 if quick else 2)]
-    trials = [trial(task, name, lr, seed, judged=False, **fixed) for name, lr in each for seed in known]
-    found = [_loss(outcome, by) for outcome in run_lane(task, trials)]
-    means = [sum(found[i * len(known) : (i + 1) * len(known)]) for i in range(len(each))]
-    best = {name: min((loss, lr) for (who, lr), loss in zip(each, means, strict=True) if who == name) for name in names}
+    tuning_seeds = seeds(quick, 3, TUNING)[: 1 if quick else 3]
+    candidates = [(name, lr) for name in names for lr in rate_grid(name, 3 if quick else 2)]
+    trials = [trial(task, name, lr, seed, judged=False, **fixed) for name, lr in candidates for seed in tuning_seeds]
+    losses = [_loss(outcome, by) for outcome in run_lane(task, trials)]
+    means = [sum(losses[i * len(tuning_seeds) : (i + 1) * len(tuning_seeds)]) for i in range(len(candidates))]
+    best = {
+        name: min((loss, lr) for (entry, lr), loss in zip(candidates, means, strict=True) if entry == name)
+        for name in names
+    }
     return {name: lr for name, (_, lr) in best.items()}
 
 
@@ -98,18 +101,18 @@ def _loss(outcome: Outcome, by: str) -> float:
     return outcome.curve[-1][1]
 
 
-def finals(task: Task, rates: Mapping[str, float], known: Sequence[int]) -> dict[str, list[Outcome]]:
-    """Each entry at its rate on the same seeds, all of one batch size."""
-    outcomes = run_lane(task, [trial(task, name, lr, seed) for name, lr in rates.items() for seed in known])
-    return {name: outcomes[i * len(known) : (i + 1) * len(known)] for i, name in enumerate(rates)}
+def finals(task: Task, rates: Mapping[str, float], run_seeds: Sequence[int]) -> dict[str, list[Outcome]]:
+    """Train each entry at its learning rate on the same seeds; all entries have one batch size."""
+    outcomes = run_lane(task, [trial(task, name, lr, seed) for name, lr in rates.items() for seed in run_seeds])
+    return {name: outcomes[i * len(run_seeds) : (i + 1) * len(run_seeds)] for i, name in enumerate(rates)}
 
 
 class Training:
-    """Networks trained as in a race, side by side, that can be looked at after any step.
+    """Networks trained as in a race, in one stack, that can be inspected after any step.
 
     Args:
         task: the problem.
-        trials: alike in batch size, epochs and schedule.
+        trials: trials with equal batch size, epochs and schedule.
     """
 
     def __init__(self, task: Task, trials: Sequence[Trial]) -> None:
@@ -122,7 +125,7 @@ class Training:
         self.total = trials[0].epochs * self.each
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
-        """Train to the end; after each step, its number from 1, and the loss of each network's batch before it."""
+        """Train to the end; yield after each step its number, from 1, and the batch loss of each network before it."""
         lane = self.lane
         factor = schedule(lane.budget.schedule, self.total)
         for t in range(self.total):
@@ -135,29 +138,29 @@ class Training:
             yield t + 1, losses[: self.count]
 
     def losses(self, part: Tensor) -> Tensor:
-        """The loss of every network on every one of some examples, `[networks, examples]`.
+        """Return the loss of every network on each example, `[networks, examples]`.
 
         Args:
-            part: the examples of each seed, as `lane.train`.
+            part: the examples of each seed, shaped like `lane.train`.
         """
         with quiet():
             _, outputs, targets = self.lane.outputs(part)
         stacked = torch.stack([output.whole for output in outputs])
-        each = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
-        return each.view(targets.shape)[: self.count].double()
+        losses = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape)[: self.count].double()
 
-    def right(self, part: Tensor) -> Tensor:
-        """Which of some examples each network answers rightly, `[networks, examples]`."""
+    def correct(self, part: Tensor) -> Tensor:
+        """Return a mask of correct predictions, `[networks, examples]`."""
         with quiet():
             _, outputs, targets = self.lane.outputs(part)
-        answers: Tensor = torch.stack([output.whole.argmax(-1) for output in outputs]) == targets
-        return answers[: self.count]
+        is_correct: Tensor = torch.stack([output.whole.argmax(-1) for output in outputs]) == targets
+        return is_correct[: self.count]
 
     def metrics(self, part: Tensor) -> list[float]:
-        """The metric of every network on some examples of its own."""
+        """Return the metric of every network on its own examples."""
         with quiet():
             return self.lane.evaluate(part)[1][: self.count]
 
     def weights(self, row: int) -> dict[str, Tensor]:
-        """The weights of one network, as they are now."""
+        """Return a copy of one network's current weights."""
         return {name: x[row].clone() for name, x in self.lane.leaves.items()}

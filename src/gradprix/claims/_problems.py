@@ -1,4 +1,4 @@
-"""Problems on which claims are tested, many at once: random quadratics, and descents on them by the library's rules."""
+"""Random quadratics for claims, evaluated in parallel, and descents on them by the library's rules."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ Gradient = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Quadratics:
-    """½ xᵀ H x with the minimum at zero, n of them side by side.
+    """Quadratics ½ xᵀ H x with their minimum at zero, n in parallel.
 
     Args:
-        curvature: H of each, `[n, d, d]`.
-        start: where each descent begins, `[n, d]`.
-        noise: the standard deviation of what is added to each coordinate of a gradient, `[n, d]`.
+        curvature: Hessians, `[n, d, d]`.
+        start: starting points, `[n, d]`.
+        noise: standard deviation of the gradient noise per coordinate, `[n, d]`.
     """
 
     curvature: Tensor
@@ -33,36 +33,36 @@ class Quadratics:
     noise: Tensor
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Without noise, for points `[..., n, d]`."""
+        """Return the exact gradient at points `[..., n, d]`."""
         product: Tensor = torch.einsum("nij,...nj->...ni", self.curvature, x)
         return product
 
     def noisy(self, seed: int) -> Gradient:
-        """A gradient with noise, anew at each call, the same for all rows `[..., n, d]`."""
+        """Return a gradient function with fresh noise at each call, shared by all rows `[..., n, d]`."""
         generator = stream(seed, "noise of a claim")
         return lambda x: (
             self.gradient(x) + self.noise * torch.randn(self.noise.shape, generator=generator, dtype=torch.float64)
         )
 
     def loss(self, x: Tensor) -> Tensor:
-        """Of points `[..., n, d]`, without noise."""
+        """Return the exact loss at points `[..., n, d]`."""
         return 0.5 * (x * self.gradient(x)).sum(-1)
 
     def steepest(self) -> Tensor:
-        """The largest curvature of each, `[n]`."""
+        """Return the largest curvature of each problem, `[n]`."""
         largest: Tensor = torch.linalg.eigvalsh(self.curvature)[:, -1]
         return largest
 
 
 def quadratics(n: int, d: int, condition: float, seed: int, noise: float = 0.0) -> Quadratics:
-    """Random quadratics: curvatures from 1 to the condition number, even in the logarithm, turned at random.
+    """Return randomly rotated quadratics with log-uniform curvatures from 1 to the condition number.
 
     Args:
-        n: how many.
-        d: coordinates of each.
-        condition: the ratio of the largest to the smallest curvature, both of which are there.
-        seed: of the turns and the starts.
-        noise: the standard deviation of each coordinate of a gradient.
+        n: number of problems.
+        d: dimension.
+        condition: ratio of the largest to the smallest curvature; both occur in every problem.
+        seed: seed of the rotations and starting points.
+        noise: standard deviation of the gradient noise per coordinate.
     """
     generator = stream(seed, "quadratics")
     share = torch.rand(n, d, generator=generator, dtype=torch.float64)
@@ -74,17 +74,17 @@ def quadratics(n: int, d: int, condition: float, seed: int, noise: float = 0.0) 
 
 
 def walk(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Iterator[Tensor]:
-    """Descend by a rule.
+    """Run a descent.
 
     Args:
-        rule: the rule, as it trains.
-        gradient: of a point, in its shape.
-        x: where from.
-        steps: how many.
-        **values: hyperparameters; each a number, or a tensor that spreads over points.
+        rule: the rule.
+        gradient: gradient function, from points to gradients of the same shape.
+        x: starting points.
+        steps: number of steps.
+        **values: hyperparameters; numbers, or tensors that broadcast over points.
 
     Yields:
-        The points: before each step, and after the last.
+        The points before each step and after the last.
     """
     numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
     whole = {**rule.values(**numbers), **values}
@@ -96,21 +96,21 @@ def walk(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -
 
 
 def end(points: Iterator[Tensor]) -> Tensor:
-    """The last point."""
+    """Return the last point."""
     return deque(points, maxlen=1)[0]
 
 
 def settled(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Tensor:
-    """The mean loss over the last tenth of so many steps, infinite where it is no number, `[..., n]`."""
+    """Return the mean loss over the last tenth of the steps, `[..., n]`; infinite if it diverged."""
     first = steps + 1 - max(1, steps // 10)
     losses = torch.stack([problems.loss(x) for x in islice(points, first, None)])
     return losses.mean(0).nan_to_num(float("inf"), float("inf"))
 
 
 def updates(rule: Rule, gradients: Tensor, **values: Any) -> Tensor:
-    """What a rule does with given gradients.
+    """Return a rule's updates for given gradients.
 
-    The point is put back to zero before each step: read is the update, not the difference of two large numbers.
+    The point is reset to zero before each step, so that updates are free of cancellation errors.
 
     Args:
         rule: the rule.
@@ -118,30 +118,30 @@ def updates(rule: Rule, gradients: Tensor, **values: Any) -> Tensor:
         **values: hyperparameters.
 
     Returns:
-        Each step, in the shape of the gradients.
+        The updates, with the shape of the gradients.
     """
     whole, state, zero = rule.values(**values), dict[str, Any](), torch.zeros_like(gradients[0])
     return torch.stack([step(rule, whole, t, zero, g, state)["x"] for t, g in enumerate(gradients, 1)])
 
 
-def ladder(rule: Rule, axis: Any = None) -> Tensor:
-    """The rates among which a claim tunes: six a decade, some decades beyond the rule's own range."""
+def rate_grid(rule: Rule, axis: Any = None) -> Tensor:
+    """Return the learning rates to tune over: six per decade, some decades beyond the rule's own range."""
     low, high = (axis or rule.axes["lr"]).at(0.0) / 10**BEYOND, (axis or rule.axes["lr"]).at(1.0) * 10**BEYOND
-    return torch.tensor([rate(rung) for rung in range(-60, 30) if low <= rate(rung) <= high], dtype=torch.float64)
+    return torch.tensor([rate(point) for point in range(-60, 30) if low <= rate(point) <= high], dtype=torch.float64)
 
 
 def tuned(rule: Rule, problems: Quadratics, steps: int, seed: int | None = None, **values: Any) -> Tensor:
-    """The rate that ends lowest on each problem, `[n, 1]`.
+    """Return the learning rate with the lowest final loss on each problem, `[n, 1]`.
 
     Args:
         rule: the rule.
         problems: the problems.
-        steps: how many.
-        seed: of the noise; None for none. Another one than what is then judged.
+        steps: number of steps.
+        seed: seed of the noise; None for exact gradients. It must differ from the seed used for evaluation.
         **values: other hyperparameters.
     """
-    rates = ladder(rule)
+    rates = rate_grid(rule)
     gradient = problems.gradient if seed is None else problems.noisy(seed)
     x = problems.start.expand(len(rates), *problems.start.shape)
-    found = settled(problems, walk(rule, gradient, x, steps, **values, lr=rates[:, None, None]), steps)
-    return rates[found.argmin(0)][:, None]
+    losses = settled(problems, walk(rule, gradient, x, steps, **values, lr=rates[:, None, None]), steps)
+    return rates[losses.argmin(0)][:, None]

@@ -1,4 +1,4 @@
-"""Gradient descent on all examples: where its updates overshoot, and whether it gets stuck."""
+"""Gradient descent on all examples: the stability edge, and convergence."""
 
 from itertools import islice
 
@@ -19,14 +19,14 @@ PARTS, ROUNDS = 16, 6  # of a bracket from 1 to 4: to less than a millionth
 
 RATES = (0.5, 1.0, 1.5, 1.9)  # of gradient descent, over the largest curvature
 STUCK = 1e-20  # what is left of the loss where float64 itself ends the descent
-# Hovering is measured from the minimum itself, and where the slowest direction forgets in a thousand steps: begun far
-# away, the smallest rates are still on their way down.
+# The stationary loss is measured from the minimum, and with a relaxation time below a thousand steps: from far away,
+# the smallest learning rates would not converge in time.
 NOISE, SLOW, HOVER, ROUND = 0.1, (0.01, 0.02, 0.05, 0.1), 6_000, 10.0
 SLOPE, SLOPE_EFFECT = 1.0, 0.1
 
 
 def edges(problems: Quadratics, momentum: float = 0.0, rounds: int = ROUNDS) -> Tensor:
-    """The rate times the largest curvature above which a descent grows, for each problem: bracketed ever closer."""
+    """Return lr × the largest curvature above which a descent diverges, for each problem, by bracketing."""
     steepest = problems.steepest()
     low, width = torch.ones_like(steepest), 3.0
     for _ in range(rounds):
@@ -34,7 +34,7 @@ def edges(problems: Quadratics, momentum: float = 0.0, rounds: int = ROUNDS) -> 
         tried = low + width * torch.arange(1, PARTS, dtype=torch.float64)[:, None]
         x = problems.start.expand(len(tried), *problems.start.shape)
         points = walk(sgd, problems.gradient, x, STEPS, lr=(tried / steepest)[..., None], momentum=momentum)
-        # Late enough that only the steepest direction can grow, twice: a descent with momentum swings as it goes.
+        # Two late windows, where only the steepest direction can grow: a descent with momentum oscillates.
         sizes = torch.stack([problems.loss(x) for x in islice(points, STEPS - 400, None)])
         late = sizes[200:].amax(0)
         shrinks = late.isfinite() & (late <= sizes[:200].amax(0))
@@ -43,9 +43,9 @@ def edges(problems: Quadratics, momentum: float = 0.0, rounds: int = ROUNDS) -> 
 
 
 def jumps(problems: Quadratics, share: float) -> Tensor:
-    """How many of ten steps at this share of 1 / λ jump over the minimum of the steepest direction, each problem.
+    """Return the share of ten steps at `share` / λ that jump over the minimum of the steepest direction.
 
-    Ten, since at 0.9 / λ each is a tenth of the one before: from the sixteenth on there is rounding alone.
+    Ten, because at 0.9 / λ each step is a tenth of the one before: from the sixteenth on only rounding remains.
     """
     direction = torch.linalg.eigh(problems.curvature)[1][..., -1]
     lr = (share / problems.steepest())[:, None]
@@ -54,12 +54,14 @@ def jumps(problems: Quadratics, share: float) -> Tensor:
 
 
 def overshoots(quick: bool) -> Finding:
-    """Bracket the edge on random quadratics."""
+    """Bracket the stability edge on random quadratics."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=1)
     rounds = ROUNDS // 2 if quick else ROUNDS
-    found = edges(problems, 0.0, rounds)
-    edge = mean("rate × largest curvature at which gradient descent begins to diverge", found.tolist())
-    worst = exact("largest distance of a problem's edge from 2", float((found - EDGE).abs().max()), len(found))
+    edge_values = edges(problems, 0.0, rounds)
+    edge = mean("rate × largest curvature at which gradient descent begins to diverge", edge_values.tolist())
+    worst = exact(
+        "largest distance of a problem's edge from 2", float((edge_values - EDGE).abs().max()), len(edge_values)
+    )
     heavy = mean("the same with momentum 0.9, where theory has 2 (1 + 0.9)", edges(problems, 0.9, rounds).tolist())
     below = mean("share of steps that jump over the minimum at 0.9 / λ", jumps(problems, 0.9).tolist())
     above = mean("share of steps that jump over the minimum at 1.9 / λ", jumps(problems, 1.9).tolist())
@@ -67,12 +69,12 @@ def overshoots(quick: bool) -> Finding:
 
 
 def judged_overshoot(edge: Measured, worst: Measured, below: Measured, above: Measured, heavy: Measured) -> Finding:
-    """The verdict from what was measured."""
+    """Return the verdict from the measured edges."""
     says = (
-        f"Gradient descent diverges from a rate of {edge.said('.4f')} over the largest curvature on; no problem is "
-        f"further from 2 than {worst.said('.1g')}. At 0.9 / λ {below.said('.0%')} of steps jump over the minimum of "
-        f"the steepest direction, at 1.9 / λ, where it converges too, {above.said('.0%')}. With momentum 0.9 "
-        f"the edge is at {heavy.said('.4f')}."
+        f"Gradient descent diverges from a rate of {edge.text('.4f')} over the largest curvature on; no problem is "
+        f"further from 2 than {worst.text('.1g')}. At 0.9 / λ {below.text('.0%')} of steps jump over the minimum of "
+        f"the steepest direction, at 1.9 / λ, where it converges too, {above.text('.0%')}. With momentum 0.9 "
+        f"the edge is at {heavy.text('.4f')}."
     )
     sharp = worst.effect <= EFFECT * EDGE
     if sharp and below.effect < 0.5 < above.effect:
@@ -83,35 +85,37 @@ def judged_overshoot(edge: Measured, worst: Measured, below: Measured, above: Me
 
 
 def stuck(quick: bool) -> Finding:
-    """Descend without noise and with it."""
+    """Run descents with and without noise."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=2)
     x = problems.start
-    first, left = problems.loss(x), []
+    first, remaining = problems.loss(x), []
     for share in RATES:
         lr = (share / problems.steepest())[:, None]
-        left.append(settled(problems, walk(sgd, problems.gradient, x, STEPS, lr=lr), STEPS) / first)
+        remaining.append(settled(problems, walk(sgd, problems.gradient, x, STEPS, lr=lr), STEPS) / first)
     worst = exact(
-        "largest share of the loss that gradient descent leaves below 2 / λ", float(torch.stack(left).max()), len(x)
+        "largest share of the loss that gradient descent leaves below 2 / λ",
+        float(torch.stack(remaining).max()),
+        len(x),
     )
     problems = quadratics(QUICK if quick else N, D, ROUND, seed=3, noise=NOISE)
     rates = torch.tensor(SLOW, dtype=torch.float64)[:, None] / problems.steepest()
     steps, minimum = HOVER if quick else 3 * HOVER, torch.zeros(len(SLOW), *problems.start.shape, dtype=torch.float64)
     floor = torch.zeros_like(rates)
-    for t, at in enumerate(walk(sgd, problems.noisy(3), minimum, steps, lr=rates[..., None])):
-        floor += problems.loss(at) * (t > steps // 3)
+    for t, point in enumerate(walk(sgd, problems.noisy(3), minimum, steps, lr=rates[..., None])):
+        floor += problems.loss(point) * (t > steps // 3)
     slopes = np.polyfit(np.log(SLOW), floor.log().numpy(), 1)[0]
     slope = mean("exponent of the rate in the loss at which descent with noise hovers", slopes.tolist())
     return judged_stuck(worst, slope)
 
 
 def judged_stuck(worst: Measured, slope: Measured) -> Finding:
-    """The verdict from what was measured."""
+    """Return the verdict from the remaining loss and the exponent."""
     converges = worst.effect <= STUCK
     proportional = slope.ci95[0] >= SLOPE - SLOPE_EFFECT and slope.ci95[1] <= SLOPE + SLOPE_EFFECT
     says = (
-        f"Below 2/λ gradient descent leaves at most {worst.said('.0e')} of the loss, on every problem. What hovers "
+        f"Below 2/λ gradient descent leaves at most {worst.text('.0e')} of the loss, on every problem. What hovers "
         "is descent with noisy gradients at a constant rate, at a loss that grows as the rate to the power "
-        f"{slope.said()}."
+        f"{slope.text()}."
     )
     verdict: Verdict = "does not hold" if converges and proportional else "not settled" if converges else "holds"
     return Finding(verdict, says, (worst, slope))

@@ -1,4 +1,4 @@
-"""Claims about many tasks, told from the committed races of the textbook's optimizers on all of them."""
+"""Claims about many tasks, evaluated on the committed races of the textbook's optimizers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,46 +12,46 @@ from ._network_experiment import is_more
 
 ALPHA = 0.05
 FEWEST = 5
-"""Tasks below which nothing is said about tasks at large."""
+"""Minimum number of tasks for a statement about tasks in general."""
 EFFECT = 0.5
-"""Better over tasks is half a margin, the smallest difference that matters on each, and more, on average."""
+"""Minimum mean lead over tasks, in margins; a margin is the smallest difference that matters on a task."""
 MOST = 5.0
-"""A difference on one task counts as so many margins at most, or that task would decide alone."""
+"""Limit of a difference on one task, in margins, so that no single task decides."""
 USUAL = 0.9
-"""The share of tasks on which a default must do for "needs no tuning"."""
+"""Share of tasks on which a default must be good enough for "needs no tuning"."""
 FILE = Path(__file__).parents[1] / "show" / "evidence.json"
 Evidence = Mapping[str, Any]
 
 
 def evidence(file: Path = FILE) -> Evidence:
-    """The committed suite.
+    """Return the committed suite.
 
     Args:
-        file: what `benchmarks/suite.py` wrote.
+        file: output of `benchmarks/suite.py`.
 
     Raises:
-        ValueError: when there is none, or it has fewer than five tasks.
+        ValueError: if it does not exist or has fewer than five tasks.
     """
     if not file.exists():
         raise ValueError("this claim is about many tasks, and no suite of them is kept: python benchmarks/suite.py")
-    found: Evidence = json.loads(file.read_text("utf-8"))
-    if len(found["tasks"]) < FEWEST:
+    suite: Evidence = json.loads(file.read_text("utf-8"))
+    if len(suite["tasks"]) < FEWEST:
         raise ValueError(
-            f"the suite has {len(found['tasks'])} tasks, and a claim about many needs {FEWEST}: "
+            f"the suite has {len(suite['tasks'])} tasks, and a claim about many needs {FEWEST}: "
             "python benchmarks/suite.py races on all of them."
         )
-    return found
+    return suite
 
 
 def lead(suite: Evidence, a: str, b: str) -> Measured:
-    """By how much one entry is better than another, on average over tasks, in margins."""
+    """Return an entry's mean lead over another, in margins."""
     regrets = [task["regrets"] for task in suite["tasks"].values()]
     ahead = [min(MOST, max(-MOST, each[b] - each[a])) for each in regrets]
     return mean(f"{a} better than {b}, in margins, mean over tasks", ahead)
 
 
 def compared(suite: Evidence, a: str, b: str) -> tuple[str, list[Measured]]:
-    """One entry against another: what the races say, and the numbers, the mean lead first."""
+    """Return a comparison of two entries as text, and the measurements, the mean lead first."""
     pairs = [pair for task in suite["tasks"].values() for pair in task["pairs"] if {pair["a"], pair["b"]} == {a, b}]
     ahead = lead(suite, a, b)
     won, lost = (
@@ -63,19 +63,19 @@ def compared(suite: Evidence, a: str, b: str) -> tuple[str, list[Measured]]:
         for one, other in ((a, b), (b, a))
     )
     says = (
-        f"{a} wins against {b} on {won.said('.0f')} of {len(pairs)} tasks and loses on {lost.said('.0f')}, and is "
-        f"{ahead.said()} margins better on average"
+        f"{a} wins against {b} on {won.text('.0f')} of {len(pairs)} tasks and loses on {lost.text('.0f')}, and is "
+        f"{ahead.text()} margins better on average"
     )
     return says, [ahead, won, lost]
 
 
 def improves(suite: Evidence, entries: Sequence[str], rival: str) -> Finding:
-    """Each of some entries is better than a rival over tasks."""
-    found = {entry: compared(suite, entry, rival) for entry in entries}
-    answers = {entry: is_more(measured[0], EFFECT) for entry, (_, measured) in found.items()}
+    """Return the verdict of the claim that each of some entries beats a rival over tasks."""
+    comparisons = {entry: compared(suite, entry, rival) for entry in entries}
+    answers = {entry: is_more(measured[0], EFFECT) for entry, (_, measured) in comparisons.items()}
     true = [entry for entry, answer in answers.items() if answer]
-    says = "; ".join(text for text, _ in found.values()) + "."
-    measured = [each for _, every in found.values() for each in every]
+    says = "; ".join(text for text, _ in comparisons.values()) + "."
+    measured = [each for _, every in comparisons.values() for each in every]
     if None in answers.values():
         return Finding("not settled", says, measured)
     if len(true) == len(entries):
@@ -86,41 +86,43 @@ def improves(suite: Evidence, entries: Sequence[str], rival: str) -> Finding:
 
 
 def beats_all(suite: Evidence, entry: str, rivals: Sequence[str]) -> Finding:
-    """One entry is better than each of some rivals over tasks; the rival it is least ahead of comes first."""
-    found = sorted((compared(suite, entry, rival) for rival in rivals), key=lambda each: each[1][0].effect)
-    answers = [is_more(measured[0], EFFECT) for _, measured in found]
+    """Return the verdict of the claim that an entry beats each rival over tasks; the smallest lead comes first."""
+    comparisons = sorted((compared(suite, entry, rival) for rival in rivals), key=lambda each: each[1][0].effect)
+    answers = [is_more(measured[0], EFFECT) for _, measured in comparisons]
     verdict: Verdict = "does not hold" if False in answers else "not settled" if None in answers else "holds"
-    says = "; ".join(text for text, _ in found) + "."
-    return Finding(verdict, says, [each for _, every in found for each in every])
+    says = "; ".join(text for text, _ in comparisons) + "."
+    return Finding(verdict, says, [each for _, every in comparisons for each in every])
 
 
 def share(what: str, count: int, of: int) -> Measured:
-    """A share and its 95 % interval (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
+    """Return a proportion with its 95 % interval (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
     low = float(betaincinv(count, of - count + 1, 0.025)) if count else 0.0
     high = float(betaincinv(count + 1, of - count, 0.975)) if count < of else 1.0
     return Measured(what, count / of, (low, high), of)
 
 
 def needs_no_tuning(suite: Evidence) -> Finding:
-    """Adam's default does as well as its tuned rate.
+    """Return the verdict of the claim that Adam's default is as good as its tuned learning rate.
 
-    The suite has both on one tuning seed, where the tuned rate is one of the best of several: that favours it a little.
+    The suite has both for one tuning seed, which slightly favours the tuned one, as the best of several.
     """
     good = suite["defaults"]["adam"]
-    found = share(
+    good_share = share(
         "share of tasks on which adam's default is within the margin of its tuned rate", sum(good.values()), len(good)
     )
     bad = [name for name, well in good.items() if not well]
-    says = f"Adam's default came within the margin of its tuned rate on {found.said('.0%')} of tasks"
+    says = f"Adam's default came within the margin of its tuned rate on {good_share.text('.0%')} of tasks"
     says += f"; not on {', '.join(bad)}." if bad else "."
-    verdict: Verdict = "holds" if found.effect >= USUAL else "does not hold" if found.ci95[1] < USUAL else "not settled"
-    return Finding(verdict, says, [found])
+    verdict: Verdict = (
+        "holds" if good_share.effect >= USUAL else "does not hold" if good_share.ci95[1] < USUAL else "not settled"
+    )
+    return Finding(verdict, says, [good_share])
 
 
 def depends_on_the_problem(suite: Evidence) -> Finding:
-    """Two optimizers of which each wins somewhere."""
+    """Return the verdict from rank reversals between tasks."""
     crossed = suite["crossings"]
-    found = exact(
+    reversals = exact(
         "pairs of optimizers that win against each other on different tasks", len(crossed), len(suite["tasks"])
     )
     if crossed:
@@ -129,32 +131,32 @@ def depends_on_the_problem(suite: Evidence) -> Finding:
             f"{len(crossed)} pairs win against each other on different tasks, such as {pair['a']} against {pair['b']} "
             f"on {', '.join(pair['a_wins'])}, and the other way round on {', '.join(pair['b_wins'])}."
         )
-        return Finding("holds", says, [found])
+        return Finding("holds", says, [reversals])
     always = [entry for entry in suite["entries"] if all(entry in task["leads"] for task in suite["tasks"].values())]
     says = "No two optimizers win against each other on different tasks"
     says += f", and {', '.join(always)} led on all." if always else "."
-    return Finding("does not hold" if always else "not settled", says, [found])
+    return Finding("does not hold" if always else "not settled", says, [reversals])
 
 
 def all_learn(suite: Evidence) -> Finding:
-    """Every optimizer beats the trivial answer on every task."""
-    left: dict[tuple[str, str], float] = {}
+    """Return the verdict of the claim that every optimizer beats the trivial answer on every task."""
+    leads: dict[tuple[str, str], float] = {}
     for name, task in suite["tasks"].items():
         turn = 1 if task["metric"]["higher_is_better"] else -1
-        left |= {(e, name): turn * (mean - task["trivial"]) / task["margin"] for e, mean in task["means"].items()}
-    failed = [f"{entry} on {name}" for (entry, name), above in left.items() if above < 1]
-    least = min(left, key=lambda key: left[key])
-    found = share(
-        "share of (optimizer, task) better than the trivial answer by the margin", len(left) - len(failed), len(left)
+        leads |= {(e, name): turn * (mean - task["trivial"]) / task["margin"] for e, mean in task["means"].items()}
+    failed = [f"{entry} on {name}" for (entry, name), above in leads.items() if above < 1]
+    least = min(leads, key=lambda key: leads[key])
+    beaten = share(
+        "share of (optimizer, task) better than the trivial answer by the margin", len(leads) - len(failed), len(leads)
     )
-    smallest = exact("smallest lead over the trivial answer, in margins", left[least], len(left))
+    smallest = exact("smallest lead over the trivial answer, in margins", leads[least], len(leads))
     lost = exact("final runs that diverged", sum(sum(task["diverged"].values()) for task in suite["tasks"].values()))
     says = (
-        f"Of the optimizers on tasks, at tuned rates, {found.said('.0%')} beat the best constant answer; the least by "
-        f"{smallest.said('.1f')} margins ({least[0]} on {least[1]}). {lost.said('.0f')} final runs diverged."
+        f"Of the optimizers on tasks, at tuned rates, {beaten.text('.0%')} beat the best constant answer; the least by "
+        f"{smallest.text('.1f')} margins ({least[0]} on {least[1]}). {lost.text('.0f')} final runs diverged."
     )
     says += f" Those that do not: {', '.join(failed)}." if failed else ""
-    return Finding("does not hold" if failed else "holds", says, [found, smallest, lost])
+    return Finding("does not hold" if failed else "holds", says, [beaten, smallest, lost])
 
 
 _OVER = (
