@@ -1,1 +1,1 @@
-"""Where lanes run, this machine or a Ray cluster; `gradprix.engines` is for users."""
+"""Execution of training on this machine or a Ray cluster; `gradprix.engines` is the public interface."""

@@ -1,4 +1,4 @@
-"""Where lanes run: what all engines have in common."""
+"""Common base of all executors: submits trials, retries failed ones and yields outcomes."""
 
 import pickle
 import threading
@@ -26,29 +26,28 @@ from .scheduler import Part, Schedule, Work
 
 Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
-Found = list[Outcome] | Exception
+PartResult = list[Outcome] | Exception
 FEW = 3
-"""Trials that fail before any has succeeded, after which a race is given up, if some of every optimizer are among them.
-"""
+"""Number of failed trials, with none successful, after which a race is given up if every optimizer is among them."""
 PATIENCE = 0.2
-"""Seconds to wait for something to end, before a user hears how far it is."""
+"""Seconds to wait for a result before progress is reported."""
 
 
 class WorkerError(RuntimeError):
-    """Worker processes were killed, again and again, or there are none."""
+    """Worker processes were killed repeatedly, or there are none."""
 
 
 @runtime_checkable
 class RacePlan(Protocol):
-    """The part of a race's plan that decides where it can be trained."""
+    """The part of a race's plan that determines where it can be trained."""
 
     @property
     def task(self) -> Problem:
-        """The problem, with what it needs of a machine."""
+        """The problem, with the resources that it needs."""
 
     @property
     def entries(self) -> tuple[Any, ...]:
-        """The optimizers, whose code has to be where models are trained."""
+        """The optimizers, whose code must be available where models are trained."""
 
     @property
     def device(self) -> str:
@@ -56,83 +55,83 @@ class RacePlan(Protocol):
 
 
 class Engine(ABC):
-    """Trains networks, and yields what came of them when it is finished, in any order.
+    """Executor that trains models and yields outcomes in the order of completion.
 
-    What is wanted of it goes into one schedule; several races may share one where `side_by_side` says so.
+    All requests go into one schedule; several races may share it if `side_by_side` runs them concurrently.
     """
 
     together = False
-    """Whether workers that run beside one that dies die with it."""
+    """True if the death of one worker ends all others."""
 
     def __init__(self) -> None:
         self.schedule = Schedule()
-        # By task, form and batch size: a larger batch leaves room for fewer networks.
+        # By task, form and batch size: a larger batch leaves room for fewer models.
         self.shapes: dict[tuple[str, Form, int], Shape] = {}
-        # Of each kind of plan that was checked, for which entries, and how its models are trained.
+        # Entries and execution mode by kind of plan that passed preflight.
         self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], Form]] = {}
-        self._found: defaultdict[Work, list[tuple[Part, Found]]] = defaultdict(list)
+        self._results: defaultdict[Work, list[tuple[Part, PartResult]]] = defaultdict(list)
         self._lock = threading.RLock()
-        self._news = threading.Condition(self._lock)
-        self._turning = threading.Lock()
+        self._results_changed = threading.Condition(self._lock)
+        self._dispatch_lock = threading.Lock()
 
     @property
     @abstractmethod
     def workers(self) -> int:
-        """How many lanes can run at once."""
+        """The number of stacks that can run at the same time."""
 
     @property
     def memory(self) -> float | None:
-        """How many bytes a race may take on a machine; None for half of what is free."""
+        """The memory limit of a race on one machine in bytes; None for half of the free memory."""
         return None
 
     @property
     def place(self) -> str:
-        """Where it is, in words."""
+        """A description of the place of execution, for the user."""
         return "this machine"
 
     @property
     def state(self) -> str:
-        """What a user should hear of it while it works."""
+        """A description of the current state, for the user."""
         return ""
 
     @abstractmethod
     def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
-        """How networks of a task, of one batch size, are best laid over workers."""
+        """Choose the stack size and number of workers for a task's trials of one batch size."""
 
     @abstractmethod
     def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """What a function answers in so many workers at once."""
+        """Call a function in `count` workers at the same time and return the results."""
 
     @abstractmethod
     def start(self, part: Part) -> None:
-        """Have a worker train a part."""
+        """Submit a part to a worker."""
 
     @abstractmethod
-    def ended(self, seconds: float) -> list[tuple[Part, Found]]:
-        """What has ended, and how; waits so long for something to."""
+    def ended(self, seconds: float) -> list[tuple[Part, PartResult]]:
+        """Return the parts that have ended with their results; wait up to `seconds` for one."""
 
     @abstractmethod
     def stop(self, parts: Sequence[Part]) -> None:
-        """End what is under way."""
+        """Cancel running parts."""
 
-    def made(self, plan: RacePlan, device: str) -> str:
-        """What numbers depend on besides their plan, where lanes run."""
+    def describe_provenance(self, plan: RacePlan, device: str) -> str:
+        """Return the provenance of numbers trained here: library versions and processor type."""
         return provenance("" if device == "cpu" else self.ask(describe_device, device))
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function answers where lanes run, whose arithmetic rounds as theirs does."""
+        """Call a function in one worker, whose arithmetic rounds as training does."""
         return self.everywhere(1, function, *args)[0]
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
-        """Call a function in a process in which nothing has run before; None where that cannot be had."""
+        """Call a function in a new process; return None if that is impossible."""
         return None
 
-    def stop_fresh(self) -> None:  # noqa: B027  # there is nothing to stop
-        """End what `submit_fresh` began."""
+    def stop_fresh(self) -> None:  # noqa: B027  # nothing to stop by default
+        """Stop the calls of `submit_fresh`."""
 
     def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
-        """What a function that runs a race makes of each plan; here, one after the other."""
-        return [do(one) for one in each]
+        """Call a function that runs a race on each plan; sequentially by default."""
+        return [do(plan) for plan in each]
 
     def run(
         self,
@@ -143,75 +142,80 @@ class Engine(ABC):
         later: int = 0,
         good: bool = False,
     ) -> Iterator[Finished]:
-        """Train trials, together with like ones.
+        """Train trials, in stacks where possible.
 
-        A trial that fails by itself whatever is tried comes out with its error, and the others go on.
+        A trial that still fails alone after retries yields an outcome with its error; the others continue.
 
         Args:
             task: the problem.
-            trials: what to train.
-            watch: hears how many trials' worth of work is done.
-            how: the form of the race.
-            later: how many times more the race will want trials after these.
-            good: whether the race has succeeded with others before.
+            trials: the trials to train.
+            watch: called with the number of completed trials, partial ones counted as fractions.
+            how: the execution mode of the race.
+            later: number of times that the race will request further trials.
+            good: True if the race has had successful trials before.
 
         Raises:
-            TaskError: when the task's own code fails on a network that has not diverged, and when a few trials of every
+            TaskError: if the task's own code fails on a model that has not diverged, or if a few trials of every
                 optimizer have failed and none has succeeded.
-            WorkerError: likewise, when the workers died of it.
-            EngineError: when a machine of a cluster must not take part.
+            WorkerError: likewise, if the failures killed the workers.
+            EngineError: if a machine of a cluster cannot take part.
         """
-        works, done = self._works(task, trials, how, later), 0
-        bad: list[tuple[Part, Exception]] = []
+        works, done = self._make_works(task, trials, how, later), 0
+        failures: list[tuple[Part, Exception]] = []
         with self._lock:
             self.schedule.works += works
         try:
             while done < len(trials):
-                if self._turning.acquire(blocking=False):
+                if self._dispatch_lock.acquire(blocking=False):
                     try:
-                        self._turn()
+                        self._dispatch()
                     finally:
-                        self._turning.release()
-                else:  # another race looks after all
-                    with self._news:
-                        self._news.wait(PATIENCE)
+                        self._dispatch_lock.release()
+                else:  # another race's thread dispatches
+                    with self._results_changed:
+                        self._results_changed.wait(PATIENCE)
                 with self._lock:
-                    found = [pair for work in works for pair in self._found.pop(work, ())]
+                    results = [pair for work in works for pair in self._results.pop(work, ())]
                     shares = [len(p.trials) * p.share for p in self.schedule.running if p.work in works]
                 watch(done + sum(shares))
-                for part, outcomes in found:
+                for part, outcomes in results:
                     done += len(part.trials)
                     if isinstance(outcomes, TaskError) and isinstance(task, Task):
-                        raise outcomes  # its own code failed, so that no number of it would be fair
+                        raise outcomes  # an error in the task's code would affect its entries unequally
                     if isinstance(outcomes, Exception):
-                        bad.append((part, outcomes))
+                        failures.append((part, outcomes))
                         continue
                     good = True
                     yield part.trials, outcomes
-                if bad and not good and _hopeless(trials, bad, done):
-                    raise _altogether(task, bad[0][1])
-            for part, error in bad:
-                yield part.trials, [Outcome.from_error(trial, task.baseline, _said(error)) for trial in part.trials]
+                if failures and not good and _should_give_up(trials, failures, done):
+                    raise _total_failure(task, failures[0][1])
+            for part, error in failures:
+                yield (
+                    part.trials,
+                    [Outcome.from_error(trial, task.baseline, _format_error(error)) for trial in part.trials],
+                )
         finally:
             with self._lock:
                 self.stop([part for work in works for part in self.schedule.drop(work)])
 
-    def _works(self, task: Problem, trials: Sequence[Trial], how: Form, later: int) -> list[Work]:
-        """The trials, those that can be stacked together, those of one rule side by side."""
-        about = task.fingerprint  # found out here, once, and sent along
+    def _make_works(self, task: Problem, trials: Sequence[Trial], how: Form, later: int) -> list[Work]:
+        """Group trials that can be stacked into works, with trials of one rule adjacent."""
+        fingerprint = task.fingerprint  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
-        kinds: dict[tuple[Any, ...], list[Trial]] = {}
+        groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in trials:
-            kinds.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
+            groups.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
         works = []
-        for (size, epochs, *_), alike in kinds.items():
-            kind = about, how, size
+        for (size, epochs, *_), group in groups.items():
+            kind = fingerprint, how, size
             if kind not in self.shapes:
-                wanted = [trial for trial in trials if trial.batch_size == size]
-                self.shapes[kind] = Shape(1, self.workers) if isinstance(task, Loop) else self.shape(task, wanted, how)
+                same_size = [trial for trial in trials if trial.batch_size == size]
+                self.shapes[kind] = (
+                    Shape(1, self.workers) if isinstance(task, Loop) else self.shape(task, same_size, how)
+                )
             works.append(
                 Work(
-                    sorted(alike, key=form_of),
+                    sorted(group, key=form_of),
                     kind,
                     count_steps(count, size, epochs),
                     self.shapes[kind].width,
@@ -221,63 +225,63 @@ class Engine(ABC):
             )
         return works
 
-    def _turn(self) -> None:
-        """Give workers that are free something to do, and learn what has ended: for whom it may be."""
+    def _dispatch(self) -> None:
+        """Submit parts to free workers and collect the results of ended ones, for all races that share the executor."""
         with self._lock:
             self.schedule.workers = self.workers
             while (part := self.schedule.next()) is not None:
                 part.started = time.perf_counter()
                 self.start(part)
         ended = self.ended(PATIENCE)
-        died = [part for part, found in ended if isinstance(found, WorkerError)]
-        blameless = died if self.together and len(died) > 1 else []
-        with self._news:
-            for part, found in ended:
+        killed = [part for part, result in ended if isinstance(result, WorkerError)]
+        blameless = killed if self.together and len(killed) > 1 else []
+        with self._results_changed:
+            for part, result in ended:
                 if part not in self.schedule.running:
-                    continue  # nobody wants it any more
-                if isinstance(found, list):
+                    continue  # its race has ended
+                if isinstance(result, list):
                     self.schedule.finished(part, time.perf_counter() - part.started)
                 elif not self.schedule.failed(part, blamed=part not in blameless):
                     continue
-                self._found[part.work].append((part, found))
-            self._news.notify_all()
+                self._results[part.work].append((part, result))
+            self._results_changed.notify_all()
 
 
-def _hopeless(trials: Sequence[Trial], bad: Sequence[tuple[Part, Exception]], done: int) -> bool:
-    """Whether what has failed so far, when nothing has succeeded, is enough to say that nothing will."""
-    if done == len(trials) or isinstance(bad[0][1], WorkerError):  # it was tried by itself, after all others
+def _should_give_up(trials: Sequence[Trial], failures: Sequence[tuple[Part, Exception]], done: int) -> bool:
+    """Return True if the failures so far, with no success, show that no trial will succeed."""
+    if done == len(trials) or isinstance(failures[0][1], WorkerError):  # retried alone, after all others
         return True
-    failed = {trial.rule.name for part, _ in bad for trial in part.trials}
-    return len(bad) >= FEW and failed == {trial.rule.name for trial in trials}
+    failed = {trial.rule.name for part, _ in failures for trial in part.trials}
+    return len(failures) >= FEW and failed == {trial.rule.name for trial in trials}
 
 
-def _said(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _altogether(task: Problem, error: Exception) -> Exception:
-    """What to say when nothing can be trained."""
+def _total_failure(task: Problem, error: Exception) -> Exception:
+    """Return the exception to raise if nothing can be trained."""
     if isinstance(error, TaskError | WorkerError):
         return error
-    made = TaskError(f"task {task.name!r} cannot be raced: {_said(error)}.")
-    made.__cause__ = error
-    return made
+    failure = TaskError(f"task {task.name!r} cannot be raced: {_format_error(error)}.")
+    failure.__cause__ = error
+    return failure
 
 
-def answered(function: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """What a function answers in a worker; what it raises as it is, or in words where it cannot be sent."""
+def call_picklable(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Call a function; replace an exception that cannot be pickled by a `RuntimeError` with its message."""
     try:
         return function(*args)
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            raise RuntimeError(_said(error)) from None
+            raise RuntimeError(_format_error(error)) from None
         raise
 
 
 def train(task: Problem, trials: list[Trial], how: Form, report: Watch) -> list[Outcome]:
-    """Train trials in a worker, and say what came of each."""
+    """Train trials in a worker and return their outcomes."""
     if isinstance(task, Loop):
         return [run_loop(task, trial) for trial in trials]
     return run_lane(task, trials, report, how)

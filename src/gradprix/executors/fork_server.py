@@ -1,9 +1,8 @@
-"""Processes that start within milliseconds: on Linux, forks of a server that has imported what they need.
+"""Fast start of processes: on Linux, forks of a server that has imported the required modules.
 
 A new interpreter takes seconds to import torch. A server imports everything once, computes nothing, starts no threads
 and no accelerator, and is forked for each process. It lives as long as the process that started it. Where forks are
-impossible or unsafe (Windows, macOS, GPUs, libraries that start threads when they are imported), loky starts new
-interpreters.
+impossible or unsafe (Windows, macOS, GPUs, libraries that start threads when imported), loky starts new interpreters.
 """
 
 import atexit
@@ -42,17 +41,16 @@ serve({parent}, {requests})
 """
 READY = b"ready"
 PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST"}
-"""Variables that no library reads when it is imported: a server is kept when they change, and its forks receive them.
-"""
+"""Variables that libraries do not read on import: the server survives their change, and its forks receive them."""
 INTERVAL = 1.0
-"""Seconds between two checks of whether the process is alive for which others work."""
+"""Seconds between two checks that the parent process is alive."""
 STREAMS = 3
 """Standard input, output and error."""
 MOST_FILES = 64
-"""File descriptors that a process can receive when it starts."""
+"""Maximum number of file descriptors that a process receives when it starts."""
 
 ENVIRONMENT = threading.Lock()
-"""Held while the variables of this process are other than the user's, or are read."""
+"""Held while this process's variables differ from the user's, or are read."""
 
 _LOCK = threading.Lock()
 _SERVERS: dict[str, "Server"] = {}
@@ -62,31 +60,31 @@ _received: Sequence[int] = ()
 
 
 class Server:
-    """The server of this process, in an environment.
+    """The fork server of this process for one environment.
 
     Args:
         environment: the variables that it starts with.
-        settings: what must be equal for the server to be used again.
+        settings: the server is reused as long as these are equal.
     """
 
     def __init__(self, environment: Mapping[str, str], settings: Any) -> None:
         self.settings = settings
         self._is_ready: bool | None = None
         self._lock = threading.Lock()
-        self._requests, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with theirs:
+        self._requests, server_socket = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with server_socket:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE.format(parent=os.getpid(), requests=theirs.fileno())],
+                [sys.executable, "-c", SERVE.format(parent=os.getpid(), requests=server_socket.fileno())],
                 env=environment,
-                pass_fds=[theirs.fileno()],
-                # It must not hold the streams open; its forks receive those of the process that asks.
+                pass_fds=[server_socket.fileno()],
+                # It must not hold the streams open; its forks receive those of the requesting process.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
 
     def wait(self) -> bool:
-        """Wait until the server has imported everything; return whether it can be forked."""
+        """Wait until the server has imported everything; return True if it can be forked."""
         with self._lock:
             if self._is_ready is None:
                 try:
@@ -96,21 +94,21 @@ class Server:
             return self._is_ready
 
     def is_usable(self) -> bool:
-        """Return whether the server is alive, or has never been ready, so that another one would not be either."""
+        """Return True if the server is alive, or if it never became ready, in which case a new one would not either."""
         return self.process.poll() is None or self._is_ready is False
 
     def fork(self, files: Sequence[int]) -> tuple[int, int]:
         """Start a process.
 
         Args:
-            files: the descriptors that it receives, the first three as its standard streams.
+            files: the file descriptors that it receives, the first three as its standard streams.
 
         Returns:
-            Two pipes: one from which to read its number and, when it has ended, its exit code; one to which to write
-            the process object.
+            Two pipes: one to read its process number and, after its end, its exit code from; one to write the process
+            object to.
 
         Raises:
-            OSError: when the server is gone.
+            OSError: if the server has ended.
         """
         status, their_status = os.pipe()
         their_data, data = os.pipe()
@@ -126,34 +124,34 @@ class Server:
         return status, data
 
     def release(self) -> None:
-        """Let the server end when its last fork has ended."""
+        """Let the server end after its last fork has ended."""
         self._requests.close()
 
     def forget(self) -> None:
-        """Let go of the server in a fork of the process that started it."""
+        """Release the server in a fork of the process that started it."""
         self.release()
-        self.process.returncode = 0  # it is not this process's child
+        self.process.returncode = 0  # not a child of this process
 
     def end(self) -> None:
-        """End the server and its forks."""
+        """Kill the server and its forks."""
         self.release()
         if self.process.poll() is None:
-            family = _descendants(self.process.pid)
-            self.process.kill()  # first, so that nothing is forked any more
-            for member in family:
+            descendants = _descendants(self.process.pid)
+            self.process.kill()  # first, so that it cannot fork any more
+            for process in descendants:
                 with contextlib.suppress(psutil.Error):
-                    member.kill()
+                    process.kill()
         self.process.wait()
 
 
 def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
-    """Return a server that starts processes in this environment; None where new interpreters must be started.
+    """Return a server that starts processes in this environment, or None if new interpreters must be started.
 
     Args:
-        group: processes of different groups never have the same server.
-        environment: variables to set beside those of this process.
+        group: processes of different groups never share a server.
+        environment: variables to set in addition to those of this process.
     """
-    # Unlike is_available(), device_count() asks the driver's management library first, and starts nothing.
+    # Unlike is_available(), device_count() first asks the driver's management library and initializes nothing.
     if sys.platform != "linux" or torch.cuda.device_count():
         return None
     variables = {**_variables(environment), "PYTHONPATH": os.pathsep.join(filter(None, base_path()))}
@@ -179,7 +177,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _inherited_settings() -> tuple[Any, ...]:
-    """Return what a process inherits from the one that starts it, besides its variables and files."""
+    """Return the settings that a process inherits from its parent, besides variables and files."""
     if sys.platform != "linux":
         return ()
     import resource
@@ -191,13 +189,13 @@ def _inherited_settings() -> tuple[Any, ...]:
 
 
 class ForkedProcess(LokyProcess):  # type: ignore[misc]
-    """A process that is a fork of the server where that is possible, and else a new interpreter."""
+    """A process that is a fork of the server if possible, and otherwise a new interpreter."""
 
     group: ClassVar[str] = "workers"
 
     @staticmethod
     def _Popen(process_obj: "ForkedProcess") -> Any:  # noqa: N802  # multiprocessing's name
-        for _ in range(2):  # a server may have been killed
+        for _ in range(2):  # the server may have been killed
             server = get_server(process_obj.group, process_obj.env)
             if server is None:
                 break
@@ -207,13 +205,13 @@ class ForkedProcess(LokyProcess):  # type: ignore[misc]
 
 
 class ForkContext(LokyContext):  # type: ignore[misc]
-    """Starts processes as forks of the server where that is possible."""
+    """Multiprocessing context that starts processes as forks of the server if possible."""
 
     Process = ForkedProcess
 
 
 class _Received:
-    """A file descriptor on its way to a process that starts."""
+    """A file descriptor that is being sent to a starting process."""
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -227,7 +225,7 @@ if sys.platform == "linux":
     from multiprocessing import forkserver, popen_forkserver, util
 
     class _ForkedPopen(popen_forkserver.Popen):
-        """Starts a process and hears of its end, by a server."""
+        """Start a process by a server and receive its exit code."""
 
         DupFd = _Received  # type: ignore[assignment]
         _fds: list[int]
@@ -251,13 +249,13 @@ if sys.platform == "linux":
             self.sentinel = status
             self.finalizer = util.Finalize(self, os.close, (status,))
             with open(data, "wb") as file:
-                # Without its object, the process ends: interrupted here, nothing is left that nobody knows of.
+                # Without its object the process ends, so an interruption here leaves no unknown process.
                 self.pid = forkserver.read_signed(status)
                 file.write(buffer.getbuffer())
 
 
 def _preparation(name: str) -> dict[str, Any]:
-    """Return what `multiprocessing.spawn.prepare` takes; the main module of the user's program is not run."""
+    """Return the argument of `multiprocessing.spawn.prepare`, without the main module of the user's program."""
     return {
         "name": name,
         "authkey": bytes(process.current_process().authkey),
@@ -270,12 +268,12 @@ def _preparation(name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _standard_streams() -> Iterator[list[int]]:
-    """Open nothing in place of what a process has closed."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    """Yield the standard streams' descriptors, with the null device for closed ones."""
+    null_device = os.open(os.devnull, os.O_RDWR)
     try:
-        yield [number if _is_open(number) else nowhere for number in range(STREAMS)]
+        yield [number if _is_open(number) else null_device for number in range(STREAMS)]
     finally:
-        os.close(nowhere)
+        os.close(null_device)
 
 
 def _is_open(number: int) -> bool:
@@ -290,44 +288,44 @@ def serve(parent: int, requests: int) -> None:
     """Fork this process for each request; in the fork, run the process object that is sent, and exit.
 
     Args:
-        parent: the process without which the server ends.
-        requests: number of the socket from which requests come.
+        parent: number of the process whose end also ends the server.
+        requests: number of the socket that requests are read from.
     """
-    with socket.socket(fileno=requests) as asked:
+    with socket.socket(fileno=requests) as requests_socket:
         if not _can_fork():
             return
         try:
-            asked.send(READY)
+            requests_socket.send(READY)
         except OSError:
             return
         gc.collect()
-        gc.freeze()  # a fork that looks for garbage would copy the pages of everything
-        files = _fork_on_request(asked, parent)
+        gc.freeze()  # garbage collection in a fork would copy the pages of all objects
+        files = _fork_on_request(requests_socket, parent)
     if files is not None:
         sys.exit(_run(files))
 
 
 def _can_fork() -> bool:
-    """Return whether nothing in this process is lost in a fork: it has one thread, and no accelerator."""
+    """Return True if a fork of this process is complete: it has one thread and no accelerator."""
     if torch.accelerator.is_available():
         return False
-    # OpenBLAS has threads from the start, and ends them for the first fork.
+    # OpenBLAS starts threads on import, and ends them at the first fork.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        first = os.fork()
-    if not first:
+        child = os.fork()
+    if not child:
         os._exit(0)
-    os.waitpid(first, 0)
+    os.waitpid(child, 0)
     return threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1
 
 
 def _fork_on_request(requests: socket.socket, parent: int) -> list[int] | None:
-    """Return in each fork the files that it receives; in the server, None when there is nothing left to do."""
+    """Return the received files in each fork, and None in the server after the last request."""
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # the wake-up needs a handler
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the wake-up descriptor needs a handler
     forks: dict[int, int] = {}
     is_asked = True
     while is_asked or forks:
@@ -347,7 +345,7 @@ def _fork_on_request(requests: socket.socket, parent: int) -> list[int] | None:
         data, status, *rest = files
         try:
             number = os.fork()
-        except OSError:  # too many processes: the one that asks hears of it when it starts a new interpreter
+        except OSError:  # too many processes: the requester gets the error when it starts a new interpreter
             for file in files:
                 os.close(file)
             continue
@@ -377,7 +375,7 @@ def _report_ended(forks: dict[int, int]) -> None:
 
 
 def _write(file: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody waits for it
+    with contextlib.suppress(BrokenPipeError):  # the requester has ended
         forkserver.write_signed(file, number)
 
 
@@ -395,7 +393,7 @@ def _run(files: Sequence[int]) -> int:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     resource_tracker._resource_tracker._fd, loky_tracker._resource_tracker._fd, *_received = files[STREAMS:]  # type: ignore[attr-defined]
-    np.random.seed()  # all forks would draw the same
+    np.random.seed()  # otherwise all forks would draw the same numbers
     importlib.invalidate_caches()
     with open(data, "rb") as stream_of_objects:
         current = process.current_process()
@@ -404,7 +402,7 @@ def _run(files: Sequence[int]) -> int:
             _set_environment(pickle.load(stream_of_objects))
             spawn.prepare(pickle.load(stream_of_objects))
             process_obj = pickle.load(stream_of_objects)
-        except EOFError:  # whoever asked for this process was interrupted
+        except EOFError:  # the requester was interrupted
             return 1
         finally:
             del current._inheriting  # type: ignore[attr-defined]
@@ -412,7 +410,7 @@ def _run(files: Sequence[int]) -> int:
 
 
 def _reopen(stream: Any, number: int) -> Any:
-    """Return the stream that an interpreter has which starts with this file: pipes, terminals and files differ."""
+    """Return the stream that a new interpreter would create for this file; pipes, terminals and files differ."""
     is_unbuffered = stream.write_through
     return io.TextIOWrapper(
         open(number, "wb", buffering=0 if is_unbuffered else -1, closefd=False),
@@ -431,7 +429,7 @@ def _set_environment(variables: Mapping[str, str]) -> None:
 
 
 def end_children() -> None:
-    """End all processes that this one has started, and those that they have."""
+    """Kill all descendants of this process."""
     for child in _descendants(os.getpid()):
         with contextlib.suppress(psutil.Error):
             child.kill()
@@ -444,7 +442,7 @@ def _descendants(number: int) -> list[psutil.Process]:
 
 
 def end_servers() -> None:
-    """End all servers of this process, and their forks."""
+    """Kill all servers of this process and their forks."""
     with _LOCK:
         ended = [*_SERVERS.values(), *_REPLACED]
         _SERVERS.clear()
@@ -462,6 +460,6 @@ def _forget_servers() -> None:
     _REPLACED.clear()
 
 
-atexit.register(end_servers)  # after multiprocessing's own function, and so before it, which waits for the forks
+atexit.register(end_servers)  # runs before multiprocessing's own handler, which waits for the forks
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_servers)

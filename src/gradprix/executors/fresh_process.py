@@ -1,4 +1,4 @@
-"""Calls of functions in processes in which nothing has run before."""
+"""Function calls in new processes."""
 
 import atexit
 import contextlib
@@ -18,17 +18,17 @@ from .fork_server import ForkedProcess, end_children
 from .worker_processes import own_settings, prepare_for_users_code, start_environment
 
 FAILED = b""
-"""The answer of a call that raised."""
+"""The answer of a call that raised an exception."""
 
 
 class FreshProcess(ForkedProcess):
-    """A process whose strings have other hashes than those of workers: it finds out what depends on a set's order."""
+    """A process with another hash seed than workers have, which reveals results that depend on the order of a set."""
 
     group: ClassVar[str] = "fresh"
 
 
 class FreshProcesses:
-    """Makes calls in new processes, one after the other, without waiting for them."""
+    """Runs calls in new processes, one after the other, without waiting for them."""
 
     def __init__(self) -> None:
         self._process: FreshProcess | None = None
@@ -39,11 +39,11 @@ class FreshProcesses:
         """Call a function in a new process.
 
         Args:
-            function: what to call; sent with `cloudpickle`, as its arguments are.
+            function: the function; it and its arguments are sent with `cloudpickle`.
             *args: its arguments.
 
         Returns:
-            Its answer. The exception is `ChildProcessError` where the call failed or its process died.
+            A future for its result. The exception is `ChildProcessError` if the call failed or its process died.
         """
         call, settings, environment = cloudpickle.dumps((function, args)), own_settings(), start_environment()
         future: Future[Any] = Future()
@@ -62,21 +62,21 @@ class FreshProcesses:
         return future
 
     def stop(self) -> None:
-        """End the call that is under way."""
+        """Kill the process of the current call."""
         process = self._process
         if process is not None:
             kill_process_tree(process)
 
     def _ask(self, call: bytes, settings: tuple[Any, ...], environment: dict[str, str]) -> bytes:
-        answers, theirs = Pipe(duplex=False)
+        answers, child_end = Pipe(duplex=False)
         with answers:
-            with theirs:
-                process = FreshProcess(target=_answer, args=(theirs, call, settings), env=environment)
+            with child_end:
+                process = FreshProcess(target=_answer, args=(child_end, call, settings), env=environment)
                 process.start()
             self._process = process
             try:
                 return answers.recv_bytes()
-            except (EOFError, OSError):  # it died
+            except (EOFError, OSError):  # the process died
                 return FAILED
             finally:
                 self._process = None
@@ -84,10 +84,10 @@ class FreshProcesses:
 
 
 def _answer(answers: "Connection[Any, Any]", call: bytes, settings: tuple[Any, ...]) -> None:
-    """Make a call, and end this process at once, whatever the call has left."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # what a user's code prints was printed when it ran first
-        os.dup2(nowhere, stream)
+    """Run a call and end this process at once, with everything that the call left behind."""
+    null_device = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # the user's code already printed this when it ran first
+        os.dup2(null_device, stream)
     answer = FAILED
     with contextlib.suppress(BaseException):
         prepare_for_users_code(*settings)

@@ -1,4 +1,4 @@
-"""Lanes in processes of this machine."""
+"""Executor for worker processes on this machine."""
 
 import os
 import tempfile
@@ -20,7 +20,7 @@ from gradprix.training.autotune import Shape, shape
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Outcome, Trial
 
-from .executor import Engine, Found, WorkerError, answered, train
+from .executor import Engine, PartResult, WorkerError, call_picklable, train
 from .fresh_process import FreshProcesses
 from .scheduler import LOSSES, Part
 from .worker_processes import workers
@@ -34,11 +34,11 @@ FRESH = FreshProcesses()
 
 
 class Local(Engine):
-    """Lanes in processes of this machine, each on one thread.
+    """Executor for worker processes on this machine, with one thread each.
 
     Args:
-        processes: how many at most; as many as the machine has cores when None.
-        memory: how much the race may take, in GB; half of what is free when None.
+        processes: maximum number of processes; the number of CPU cores when None.
+        memory: memory limit of the race in GB; half of the free memory when None.
     """
 
     together = True
@@ -52,49 +52,49 @@ class Local(Engine):
         self.processes = processes or joblib.cpu_count()
         self.bytes = None if memory is None else memory * 1e9
         self._executor: Any = None
-        self._jobs: dict[Future[Found], Part] = {}
+        self._jobs: dict[Future[PartResult], Part] = {}
         self._slots: dict[Part, int] = {}
         self._shares: np.memmap[Any, Any] | None = None
 
     @property
     def workers(self) -> int:
-        """How many processes there are: fewer where more would not fit, or get in each other's way."""
-        wanted = [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
-        return min((shape.processes for shape in wanted), default=self.processes)
+        """The number of processes, reduced if more would not fit into memory or would slow each other down."""
+        shapes = [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
+        return min((shape.processes for shape in shapes), default=self.processes)
 
     @property
     def memory(self) -> float | None:
-        """How many bytes the race may take; None for half of what is free."""
+        """The memory limit of the race in bytes; None for half of the free memory."""
         return self.bytes
 
     def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
-        """As many networks in a lane as pay, and as many processes, of what fits."""
+        """Choose the fastest stack size and number of processes that fit into memory."""
         return shape(task, trials, how, self.processes, self.bytes, self.everywhere)
 
     def everywhere(self, count_: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """What a function answers in so many worker processes at once."""
+        """Call a function in `count_` worker processes at the same time and return the results."""
         for death in count(1):
             try:
                 executor = workers(self.processes)
-                jobs = [executor.submit(_at_home, function, args) for _ in range(count_)]
+                jobs = [executor.submit(_call_with_local_tasks, function, args) for _ in range(count_)]
                 return [job.result() for job in jobs]
             except TerminatedWorkerError as error:
                 if death == LOSSES:
                     raise WorkerError(KILLED) from error
             except BrokenProcessPool as error:
-                raise _unsent(error) from error
+                raise _serialization_error(error) from error
         return []
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
-        """Call a function in a process in which nothing has run before."""
+        """Call a function in a new process."""
         return FRESH.submit(function, *args)
 
     def stop_fresh(self) -> None:
-        """End what `submit_fresh` began."""
+        """Stop the calls of `submit_fresh`."""
         FRESH.stop()
 
     def start(self, part: Part) -> None:
-        """Have a process train it, which says how far it is in a file."""
+        """Submit a part to a worker process, which reports its progress in a file."""
         if self._shares is None:
             handle, file = tempfile.mkstemp(prefix="gradprix-")
             os.close(handle)
@@ -106,11 +106,11 @@ class Local(Engine):
         task, how = part.work.about
         args = (task, part.trials, how, Path(str(self._shares.filename)), slot)
         self._executor = workers(self.workers)
-        self._jobs[self._executor.submit(_at_home, _work, args)] = part
+        self._jobs[self._executor.submit(_call_with_local_tasks, _train_part, args)] = part
 
-    def ended(self, seconds: float) -> list[tuple[Part, Found]]:
-        """What has ended. Of a process that was killed the others have ended with it."""
-        found: list[tuple[Part, Found]] = []
+    def ended(self, seconds: float) -> list[tuple[Part, PartResult]]:
+        """Return the parts that have ended; if a process was killed, all others have ended as well."""
+        results: list[tuple[Part, PartResult]] = []
         done = wait(self._jobs, seconds, FIRST_COMPLETED).done
         if any(isinstance(job.exception(), TerminatedWorkerError) for job in done):
             done = wait(self._jobs).done
@@ -120,34 +120,34 @@ class Local(Engine):
             if isinstance(error, TerminatedWorkerError):
                 error = WorkerError(KILLED)
             elif isinstance(error, BrokenProcessPool):
-                raise _unsent(error) from error
+                raise _serialization_error(error) from error
             elif error is not None and not isinstance(error, Exception):
                 raise error
-            found.append((part, job.result() if error is None else error))
+            results.append((part, job.result() if error is None else error))
         for part, slot in self._slots.items():
-            part.share = float(self._shares[slot])  # type: ignore[index]  # it is there once something has started
-        return found
+            part.share = float(self._shares[slot])  # type: ignore[index]  # set once a part has started
+        return results
 
     def stop(self, parts: Sequence[Part]) -> None:
-        """End the processes, if they are at any of it."""
+        """Kill the processes if any of the parts is running."""
         if parts:
             self._executor.shutdown(kill_workers=True)
             self._jobs.clear()
             self._slots.clear()
 
 
-def _unsent(error: BrokenProcessPool) -> WorkerError:
-    why = str(error.__cause__ or error).strip().splitlines()[-1]
-    return WorkerError(f"the task or an optimizer cannot be sent to another process: {why}")
+def _serialization_error(error: BrokenProcessPool) -> WorkerError:
+    cause = str(error.__cause__ or error).strip().splitlines()[-1]
+    return WorkerError(f"the task or an optimizer cannot be sent to another process: {cause}")
 
 
-def _at_home(function: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """What a function answers in a worker, given the worker's own copy of a task."""
-    return answered(function, [home(arg) if isinstance(arg, Task) else arg for arg in args])
+def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Call a function in a worker, with the worker's own copies of tasks."""
+    return call_picklable(function, [home(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
-def _work(task: Task, trials: list[Trial], how: Form, file: Path, slot: int) -> list[Outcome]:
-    """Train trials, and say in a file how far that is."""
+def _train_part(task: Task, trials: list[Trial], how: Form, file: Path, slot: int) -> list[Outcome]:
+    """Train trials and write the completed share to a file."""
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 
     def report(share: float) -> None:

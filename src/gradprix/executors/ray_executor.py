@@ -1,7 +1,7 @@
-"""Lanes on a Ray cluster.
+"""Executor for stacks on a Ray cluster.
 
-Ray places them, and says when a worker or a machine is gone; what is then done again is planned here, as for any other
-engine. The process that has the race alone writes its journal.
+Ray places the stacks and reports lost workers and machines; retries are scheduled here, as for any other executor. Only
+the process that runs the race writes its journal.
 """
 
 import contextlib
@@ -18,30 +18,30 @@ from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import describe_device, free
 
-from .executor import Engine, Found, RacePlan, WorkerError, train
+from .executor import Engine, PartResult, RacePlan, WorkerError, train
 from .ray_cluster import SHARE, Cluster
 from .ray_init import EngineError
 from .scheduler import LOSSES, Part
 from .serialization import call, lane
 
 REPORTS = 100.0
-"""What workers say of how far they are, a second, all together at most."""
+"""Maximum number of progress reports per second from all workers together."""
 
 
 class Ray(Engine):
-    """Lanes on a Ray cluster, or on this machine under Ray.
+    """Executor for stacks on a Ray cluster, or on this machine under Ray.
 
     Args:
         address: `HOST:PORT` of the cluster; `"auto"` for one that runs on this machine, `"local"` for a new one of this
             machine alone. When None, the one that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
-        processes: lanes at once at most; as many as the cluster's machines have room for when None.
-        cpus: cores for each lane; what the task says, or one, when None.
-        gpus: GPUs for each lane, or a part of one; what the task says, or none, when None.
-        memory: GB for each lane; what the task says, or an even part of half of the machine's, when None.
-        folder: what each machine gets a copy of, to find your code in; the folder it was imported from when None.
+        processes: maximum number of stacks at the same time; as many as fit on the cluster's machines when None.
+        cpus: CPU cores of each stack; the task's setting, or one, when None.
+        gpus: GPUs of each stack, or a fraction of one; the task's setting, or none, when None.
+        memory: GB of each stack; the task's setting, or an equal part of half of the machine's memory, when None.
+        folder: the folder with your code, which each machine gets a copy of; the folder it was imported from when None.
 
     Raises:
-        EngineError: when Ray is not installed, or no cluster answers.
+        EngineError: if Ray is not installed, or no cluster answers.
     """
 
     def __init__(
@@ -57,100 +57,102 @@ class Ray(Engine):
         super().__init__()
         if processes is not None and processes < 1:
             raise ValueError(f"processes = {processes}: it must be 1 or more.")
-        asked = {"cpus": cpus, "gpus": gpus, "memory": memory}
-        given = {name: value for name, value in asked.items() if value is not None}
-        self.cluster = Cluster(address, given, processes, None if folder is None else Path(folder).resolve())
+        resources = {"cpus": cpus, "gpus": gpus, "memory": memory}
+        requested = {name: value for name, value in resources.items() if value is not None}
+        self.cluster = Cluster(address, requested, processes, None if folder is None else Path(folder).resolve())
         self._jobs: dict[Any, Part] = {}
-        self._over, self._unfit = False, list[EngineError]()
+        self._is_cancelled, self._machine_errors = False, list[EngineError]()
 
     @property
     def workers(self) -> int:
-        """How many lanes can run at once."""
+        """The number of stacks that can run at the same time."""
         return self.cluster.workers
 
     @property
     def place(self) -> str:
-        """How many workers there are."""
+        """The number of workers, for the user."""
         return counted(self.workers, "worker")
 
     @property
     def state(self) -> str:
-        """Workers, and networks that are being trained, and were lost with theirs."""
+        """The numbers of workers, running models and lost models, for the user."""
         running = sum(len(part.trials) for part in self.schedule.running)
         lost = f", {self.schedule.lost:,} lost" if self.schedule.lost else ""
         return f" on {self.place}, {running:,} running{lost}"
 
     def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
-        """As many networks in a lane as pay, and fit into its part of the smallest machine."""
+        """Choose the fastest stack size that fits into its part of the smallest machine's memory."""
         with self._lock:
             self._join(task, trials)
         needs = self.cluster.needs
         if how.device == "cpu":
-            room, most = self.cluster.smallest
+            stacks, max_memory = self.cluster.smallest
         else:
-            room, most = 1, SHARE * min(1.0, needs.gpus or 1.0) * self.ask(free, how.device)
-        memory = most if needs.memory is None else needs.memory * 1e9 * room
-        return shape(task, trials, how, room, memory, self.everywhere)
+            stacks, max_memory = 1, SHARE * min(1.0, needs.gpus or 1.0) * self.ask(free, how.device)
+        memory = max_memory if needs.memory is None else needs.memory * 1e9 * stacks
+        return shape(task, trials, how, stacks, memory, self.everywhere)
 
-    def made(self, plan: RacePlan, device: str) -> str:
-        """What numbers depend on besides their plan: the kind of machine, or all kinds where there are several."""
+    def describe_provenance(self, plan: RacePlan, device: str) -> str:
+        """Return the provenance of numbers trained here: library versions and all processor types of the cluster."""
         with self._lock:
             self._join(plan)
         kinds = " or ".join(self.cluster.kinds)
         return kinds if device == "cpu" else f"{kinds}, {self.ask(describe_device, device)}"
 
     def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """What a function answers in so many workers at once."""
+        """Call a function in `count` workers at the same time and return the results."""
         import ray
 
         with self._lock:
             self._join(*args)
-            sent = self.cluster.sent(function, args)
+            packed_call = self.cluster.pack_call(function, args)
         for death in range(LOSSES):
             try:
-                return list(ray.get([self.cluster.remote(call).remote(*sent) for _ in range(count)]))
+                return list(ray.get([self.cluster.remote(call).remote(*packed_call) for _ in range(count)]))
             except ray.exceptions.RayError as error:
-                why = self.cluster.why(error)
-                if not isinstance(why, WorkerError) or death + 1 == LOSSES:
-                    raise why from error
+                cause = self.cluster.explain_error(error)
+                if not isinstance(cause, WorkerError) or death + 1 == LOSSES:
+                    raise cause from error
         return []
 
     def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
-        """What a function that runs a race makes of each plan, all at once: while one waits, others have work."""
+        """Call a function that runs a race on each plan, concurrently, so that workers are busy while a race waits."""
         with self._lock:
             self._join(*each)
         try:
             with ThreadPoolExecutor(max(1, len(each))) as threads:
-                jobs = [threads.submit(do, one) for one in each]
+                jobs = [threads.submit(do, plan) for plan in each]
                 try:
                     for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                         job.result()
                 except BaseException:
                     threads.shutdown(wait=False, cancel_futures=True)
-                    self._over = True  # the others leave, too
+                    self._is_cancelled = True  # the other races stop, too
                     raise
         finally:
-            self._over = False
+            self._is_cancelled = False
         return [job.result() for job in jobs]
 
     def _join(self, *args: Any) -> None:
         self.cluster.join(args, bool(self.schedule.running))
 
     def start(self, part: Part) -> None:
-        """Have Ray find a worker for it."""
+        """Submit a part to Ray."""
         task, how = part.work.about
-        sent = self.cluster.sent(train, (task, part.trials, how))
-        every = max(1.0, self.workers / REPORTS)
-        self._jobs[self.cluster.remote(lane).remote(*sent, self.cluster.said, id(part), every)] = part
+        packed_call = self.cluster.pack_call(train, (task, part.trials, how))
+        interval = max(1.0, self.workers / REPORTS)
+        self._jobs[self.cluster.remote(lane).remote(*packed_call, self.cluster.progress_queue, id(part), interval)] = (
+            part
+        )
 
-    def ended(self, seconds: float) -> list[tuple[Part, Found]]:
-        """What has ended. A lane whose worker or machine is gone has, too."""
+    def ended(self, seconds: float) -> list[tuple[Part, PartResult]]:
+        """Return the parts that have ended, including those whose worker or machine was lost."""
         import ray
 
-        if self._over:
+        if self._is_cancelled:
             raise WorkerError("the races beside it were given up.")
-        if self._unfit:
-            raise self._unfit.pop()
+        if self._machine_errors:
+            raise self._machine_errors.pop()
         if not self._jobs:
             time.sleep(seconds)
             return []
@@ -160,14 +162,14 @@ class Ray(Engine):
             jobs, _ = ray.wait(jobs, num_returns=len(jobs), timeout=0)
         else:
             jobs = []
-        self._hear()
-        ended = [(self._jobs.pop(job, None), self.cluster.came_of(job)) for job in jobs]
-        # A machine has joined that must not take part: told when the others' work is kept.
-        self._unfit = [found for _, found in ended if isinstance(found, EngineError)]
-        return [(part, found) for part, found in ended if part is not None and not isinstance(found, EngineError)]
+        self._update_progress()
+        ended = [(self._jobs.pop(job, None), self.cluster.get_result(job)) for job in jobs]
+        # A machine with other versions has joined: raised on the next call, after the others' results are saved.
+        self._machine_errors = [result for _, result in ended if isinstance(result, EngineError)]
+        return [(part, result) for part, result in ended if part is not None and not isinstance(result, EngineError)]
 
     def stop(self, parts: Sequence[Part]) -> None:
-        """End what is under way, with the workers that are at it."""
+        """Cancel running parts and kill their workers."""
         import ray
 
         for job in [job for job, part in self._jobs.items() if part in parts]:
@@ -175,13 +177,13 @@ class Ray(Engine):
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.cancel(job, force=True)
 
-    def _hear(self) -> None:
-        """Learn how far what is under way has come."""
+    def _update_progress(self) -> None:
+        """Read the workers' progress reports."""
         import ray
 
         with self._lock:
             parts = {id(part): part for part in self._jobs.values()}
-        with contextlib.suppress(ray.exceptions.RayError):  # it comes back with another machine, and is no loss
-            for number, share in self.cluster.said.get_nowait_batch(self.cluster.said.qsize()):
+        with contextlib.suppress(ray.exceptions.RayError):  # the queue restarts on another machine
+            for number, share in self.cluster.progress_queue.get_nowait_batch(self.cluster.progress_queue.qsize()):
                 if number in parts:
                     parts[number].share = share

@@ -1,4 +1,4 @@
-"""How to get to a Ray cluster."""
+"""Connection to a Ray cluster."""
 
 import contextlib
 import logging
@@ -13,26 +13,26 @@ MISSING = "Ray is not installed: pip install 'gradprix[ray]'."
 ANSWERS = 15.0
 """Seconds within which a cluster must answer."""
 LEFT_OUT = ["runs"]
-"""What is not sent with the user's code, besides what Ray leaves out: finished races."""
+"""Folders that are not sent with the user's code, besides Ray's own exclusions: finished races."""
 
 
 class EngineError(ValueError):
-    """There is no such engine here, or it cannot be reached; the message says what to do."""
+    """An executor is unavailable or cannot be reached; the message gives the remedy."""
 
 
 def ray_here(address: str | None = None) -> Any:
-    """Ray itself, told before it is imported what it asks but then.
+    """Import Ray, after setting the environment variables that it reads on import.
 
     Raises:
-        EngineError: when it is not installed.
+        EngineError: if Ray is not installed.
     """
-    # Lines that it prints of machines that are gone would be in the way of a result on stdout.
+    # Ray's messages about lost machines would mix with a result on stdout.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     host, _, port = (address or os.environ.get("RAY_ADDRESS") or "").rpartition(":")
     if host in ("127.0.0.1", "localhost") and port.isdigit() and not _listens(socket.gethostname(), int(port)):
-        # The cluster listens there alone. Ray takes such an address to mean the machine's other one, but on systems on
-        # which it has no clusters.
+        # The cluster listens on this address alone. Ray replaces a loopback address by the machine's other one, except
+        # on systems without support for clusters.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -41,15 +41,15 @@ def ray_here(address: str | None = None) -> Any:
     return ray
 
 
-def found(address: str | None) -> str | None:
-    """Where the cluster is that an address means; None when there is none yet, and Ray is to be started here.
+def find_cluster(address: str | None) -> str | None:
+    """Return the address of the cluster to join; None if there is none yet and Ray must be started here.
 
     Args:
         address: `HOST:PORT`; `"auto"` for one that runs on this machine, `"local"` for a new one; when None, the one
             that this process has joined, or that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
 
     Raises:
-        EngineError: when Ray is not installed, or no cluster answers there.
+        EngineError: if Ray is not installed, or no cluster answers at the address.
     """
     ray = ray_here(address)
     wanted = address or os.environ.get("RAY_ADDRESS")
@@ -62,14 +62,14 @@ def found(address: str | None) -> str | None:
     try:
         place = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None, too
     except ConnectionError:
-        place = None  # "auto", and none runs here
+        place = None  # "auto", but no cluster runs here
     except Exception as error:
         raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
-    own = address in (None, "auto") and wanted == address  # Ray's own on this machine, of which it knows the token
-    if place is not None and _answers(place, own):
-        return "auto" if own else str(place)
+    is_local = address in (None, "auto") and wanted == address  # Ray's own cluster here, whose token it knows
+    if place is not None and _is_cluster(place, is_local):
+        return "auto" if is_local else str(place)
     if wanted in (None, "local"):
-        return None  # what ran here once runs no more
+        return None  # a cluster that ran here has ended
     raise EngineError(
         f"no Ray cluster answers at {place or 'this machine'}. Start one (ray start --head), see that its port (6379) "
         "can be reached from here, or leave the address out to use this machine alone."
@@ -82,11 +82,11 @@ def _listens(host: str, port: int) -> bool:
     return False
 
 
-def _answers(place: str, own: bool) -> bool:
-    """Whether a cluster does, and not something else that listens there: Ray itself would wait for it for minutes.
+def _is_cluster(place: str, is_local: bool) -> bool:
+    """Return True if a Ray cluster answers, and not another service, for which Ray would wait for minutes.
 
     Raises:
-        EngineError: when it wants a token, which Ray gives to those on this machine alone unasked.
+        EngineError: if it requires a token, which Ray supplies by itself only for clusters on this machine.
     """
     host, _, port = place.rpartition(":")
     if not _listens(host.strip("[]"), int(port)):
@@ -94,60 +94,60 @@ def _answers(place: str, own: bool) -> bool:
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(command, capture_output=True, timeout=ANSWERS, check=False)
-        locked = b"AuthenticationError" in done.stderr
-        if locked and not own:
+        needs_token = b"AuthenticationError" in done.stderr
+        if needs_token and not is_local:
             raise EngineError(
                 f"the Ray cluster at {place} wants a token: set RAY_AUTH_MODE=token, and have the token in "
                 "~/.ray/auth_token, as on its first machine."
             )
-        return locked or done.returncode == 0
+        return needs_token or done.returncode == 0
     return False
 
 
 def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
-    """Join a cluster, or start one of this machine alone; what this process has joined already is left, if need be.
+    """Join a cluster, or start one on this machine; leave another cluster that was joined here.
 
     Args:
-        place: where it is; None to start one.
-        folder: what its machines get a copy of: the user's code.
-        cpus: how many cores a new one has.
+        place: the cluster's address; None to start one.
+        folder: the folder with the user's code, which its machines get a copy of.
+        cpus: number of CPU cores of a new cluster.
 
     Raises:
-        EngineError: when it does not work.
+        EngineError: if Ray does not start.
     """
     import ray
 
     if ray.is_initialized():
-        if not ours() or _JOINED["as"][:2] == (place, folder):
+        if not has_joined_here() or _JOINED["as"][:2] == (place, folder):
             return
         ray.shutdown()
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    log_options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if place is None:
-            ray.init("local", num_cpus=cpus, _node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
+            ray.init("local", num_cpus=cpus, _node_ip_address="127.0.0.1", include_dashboard=False, **log_options)
         else:
             environment = {} if folder is None else {"working_dir": str(folder), "excludes": LEFT_OUT}
-            own: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if place.startswith("127.") else {}
-            ray.init(place, runtime_env=environment, **own, **quiet)
+            options: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if place.startswith("127.") else {}
+            ray.init(place, runtime_env=environment, **options, **log_options)
     except Exception as error:
         where = "this machine" if place is None else place
         what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         hint = "" if folder is None else f" The folder with your code, {folder}, is sent along: is it small?"
         raise EngineError(f"Ray does not start on {where}: {what}.{hint}") from error
-    _JOINED["as"] = (place, folder, job())
+    _JOINED["as"] = (place, folder, job_id())
 
 
-def job() -> str | None:
-    """What Ray calls this process, since it joined; None where it has not."""
+def job_id() -> str | None:
+    """Return Ray's job id of this process; None if it has not joined a cluster."""
     import ray
 
     return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
 
 
-def ours() -> bool:
-    """Whether it was here that this process joined the cluster that it is in; else the user did, who knows why."""
-    return "as" in _JOINED and _JOINED["as"][2] == job()
+def has_joined_here() -> bool:
+    """Return True if this process joined its current cluster through `connect`, and not by the user's own call."""
+    return "as" in _JOINED and _JOINED["as"][2] == job_id()
 
 
 _JOINED: dict[str, tuple[str | None, Path | None, str | None]] = {}
-"""As what this process has joined a cluster."""
+"""Arguments and job id of the last `connect` of this process."""

@@ -1,10 +1,10 @@
-"""Which trials are trained together next: what every engine plans with.
+"""Scheduler that all executors share: chooses the trials that are trained together next.
 
-A lane is cut when a worker is free for it, and not before: as wide as pays while there is work for everybody, narrower
-towards the end, so that all workers end together (guided self-scheduling, Polychronopoulos & Kuck 1987,
-doi:10.1109/TC.1987.5009495). What keeps its race going longest goes first. Where a trial is trained, and with which
-others, changes no number of it, so all this may depend on how long things take. `benchmarks/scale.py` plays it on a
-thousand workers.
+A stack is formed when a worker becomes free for it: as large as pays while there is work for all workers, smaller
+towards the end, so that all workers finish together (guided self-scheduling, Polychronopoulos & Kuck 1987,
+doi:10.1109/TC.1987.5009495). Work with the longest remaining race goes first. The place of a trial and the other trials
+in its stack change none of its numbers, so scheduling may depend on measured times. `benchmarks/scale.py` simulates it
+with a thousand workers.
 """
 
 import math
@@ -16,26 +16,26 @@ from typing import Any
 from gradprix.training.trainer import NARROWEST
 
 OVERHEAD = 1
-"""A step of a lane takes as long as the steps of so many of its networks more, whatever its width: in the median of the
-built-in tasks little more than its spare row (benchmarks/scale.json)."""
+"""Overhead of a stack's step, in steps of one of its models, whatever the stack size: in the median of the built-in
+tasks little more than the spare row (benchmarks/scale.json)."""
 AMONG_OTHERS = 0.5
-"""What a worker gets, of its even share of all there is left to do: estimates are wrong, lanes fail, and what a race
-will want next waits for its last lane (factoring, Hummel, Schonberg & Flynn 1992, doi:10.1145/135226.135232)."""
+"""Share of a worker's equal part of all remaining work that it gets at once: estimates are wrong, stacks fail, and a
+race's next request waits for its last stack (factoring, Hummel, Schonberg & Flynn 1992, doi:10.1145/135226.135232)."""
 LOSSES = 3
-"""How often a trial by itself may be lost before the race goes on without it."""
+"""Number of times a trial may be lost alone before the race continues without it."""
 
 
 @dataclass(eq=False)
 class Work:
-    """Trials that a race wants next, of which any can go together.
+    """Trials requested by a race, any of which can be stacked together.
 
     Args:
-        trials: those that are best together side by side.
-        kind: lanes of one kind cost alike.
-        steps: of each trial.
-        width: trials in a lane at most.
-        later: how many times its race will want trials once it has these.
-        about: what an engine needs to know of them.
+        trials: the trials, sorted so that those best stacked together are adjacent.
+        kind: stacks of one kind have equal cost.
+        steps: training steps of each trial.
+        width: maximum number of trials in a stack.
+        later: number of times that the race will request trials after these.
+        about: data that the executor needs to train them.
     """
 
     trials: list[Any]
@@ -48,21 +48,21 @@ class Work:
 
     @property
     def waiting(self) -> int:
-        """Trials that are not under way."""
+        """The number of trials that are not running."""
         return len(self.trials) + sum(len(part.trials) for part in self.again)
 
 
 @dataclass(eq=False)
 class Part:
-    """Trials of some work that are trained together.
+    """Trials of a work that are trained together.
 
     Args:
-        work: whose.
-        trials: which.
-        losses: how often these very trials were lost.
-        share: how much of it is done.
-        started: when it was, by the engine's clock.
-        suspect: whether it is to be tried by itself, to know whether it takes others with it.
+        work: the work that they belong to.
+        trials: the trials.
+        losses: number of times that exactly these trials were lost.
+        share: completed share of the training.
+        started: start time on the executor's clock.
+        suspect: True if it must run alone, to find out if it kills other workers.
     """
 
     work: Work
@@ -74,10 +74,10 @@ class Part:
 
 
 class Schedule:
-    """Everything that is wanted and not yet done.
+    """All requested trials that are not finished.
 
     Args:
-        workers: how many parts can be under way at once.
+        workers: maximum number of parts that run at the same time.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -86,17 +86,17 @@ class Schedule:
         self.running: list[Part] = []
         self.suspects: list[Part] = []
         self.lost = 0
-        self._seconds: dict[Hashable, float] = {}  # of a network's step, by kind
-        self._usual = 1.0  # of them
+        self._seconds: dict[Hashable, float] = {}  # seconds of one model's step, by kind
+        self._median_seconds = 1.0
 
     def next(self) -> Part | None:
-        """What a worker should do now; None when nothing waits, or no worker is free."""
+        """Return the next part for a worker; None if nothing waits or no worker is free."""
         waiting = [work for work in self.works if work.waiting]
         if any(part.suspect for part in self.running) or len(self.running) >= self.workers:
             return None
         if waiting:
             work = max(waiting, key=self._urgency)
-            part = work.again.pop() if work.again else Part(work, self._cut(work))
+            part = work.again.pop() if work.again else Part(work, self._take_trials(work))
         elif self.suspects and not self.running:
             part = self.suspects.pop()
         else:
@@ -105,21 +105,21 @@ class Schedule:
         return part
 
     def finished(self, part: Part, seconds: float) -> None:
-        """Learn that a part is done, and how long it took."""
+        """Record that a part has finished, and its duration."""
         self.running.remove(part)
-        took = seconds / (part.work.steps * (OVERHEAD + len(part.trials)))
-        self._seconds[part.work.kind] = (self._seconds.get(part.work.kind, took) + took) / 2
-        self._usual = median(self._seconds.values())
+        seconds_per_step = seconds / (part.work.steps * (OVERHEAD + len(part.trials)))
+        self._seconds[part.work.kind] = (self._seconds.get(part.work.kind, seconds_per_step) + seconds_per_step) / 2
+        self._median_seconds = median(self._seconds.values())
 
     def failed(self, part: Part, blamed: bool = True) -> bool:
-        """Learn that a part failed, or that its worker is gone. True when the race must go on without its trials.
+        """Record that a part failed or was lost; return True if the race must continue without its trials.
 
-        They are tried again in halves: they may have been too many, and if one of them is to blame, it should take no
-        other with it.
+        The trials are retried in halves: the stack may have been too large, and a trial that kills its worker should
+        affect no others.
 
         Args:
-            part: which.
-            blamed: whether it is to blame, and not one that ran beside it.
+            part: the part.
+            blamed: False if another part that ran at the same time may be the cause.
         """
         self.running.remove(part)
         self.lost += len(part.trials)
@@ -127,14 +127,14 @@ class Schedule:
         if middle:
             part.work.again += [Part(part.work, half) for half in (part.trials[middle:], part.trials[:middle])]
         elif part.losses + blamed < LOSSES:
-            once_more = Part(part.work, part.trials, part.losses + blamed, suspect=part.suspect or not blamed)
-            (self.suspects if once_more.suspect else part.work.again).append(once_more)
+            retry = Part(part.work, part.trials, part.losses + blamed, suspect=part.suspect or not blamed)
+            (self.suspects if retry.suspect else part.work.again).append(retry)
         else:
             return True
         return False
 
     def drop(self, work: Work) -> list[Part]:
-        """Forget some work; what of it is under way, which nobody wants any more."""
+        """Remove a work and return its running parts."""
         dropped = [part for part in self.running if part.work is work]
         self.works.remove(work)
         self.suspects = [part for part in self.suspects if part.work is not work]
@@ -142,34 +142,38 @@ class Schedule:
         return dropped
 
     def left(self, work: Work) -> int:
-        """How many trials of it are not done."""
-        under_way = [part for part in (*self.running, *self.suspects) if part.work is work]
-        return work.waiting + sum(len(part.trials) for part in under_way)
+        """Return the number of unfinished trials of a work."""
+        active = [part for part in (*self.running, *self.suspects) if part.work is work]
+        return work.waiting + sum(len(part.trials) for part in active)
 
-    def _cut(self, work: Work) -> list[Any]:
-        """Trials for a worker: its share of what is left to do, in as many even turns as the width asks for.
+    def _take_trials(self, work: Work) -> list[Any]:
+        """Take a worker's share of the remaining trials, divided into as many equal parts as the stack size requires.
 
-        Of a race by itself that is its even share: nothing else could fill the time that one lane takes longer.
+        A race that runs alone gets an equal share per worker: no other race could use the time that a longer stack
+        leaves.
         """
-        own, left = float(work.waiting), sum(self._each(other) * other.waiting for other in self.works)
+        own_seconds, all_seconds = (
+            float(work.waiting),
+            sum(self._trial_seconds(other) * other.waiting for other in self.works),
+        )
         for part in self.running:
-            rest = len(part.trials) * (1 - part.share)
-            left += self._each(part.work) * rest
-            own += rest * (part.work is work)
-        share = max(own, AMONG_OTHERS * left / self._each(work)) / self.workers
-        turns = max(1, math.ceil(share / work.width - 1e-9))
-        least, count = min(NARROWEST, work.width), len(work.trials)
-        rows = min(max(math.ceil(share / turns - 1e-9), least), work.width, count)
-        if 0 < count - rows < least:
-            rows = count if count <= work.width else count - least
-        cut, work.trials = work.trials[:rows], work.trials[rows:]
-        return cut
+            remaining = len(part.trials) * (1 - part.share)
+            all_seconds += self._trial_seconds(part.work) * remaining
+            own_seconds += remaining * (part.work is work)
+        share = max(own_seconds, AMONG_OTHERS * all_seconds / self._trial_seconds(work)) / self.workers
+        parts = max(1, math.ceil(share / work.width - 1e-9))
+        min_rows, count = min(NARROWEST, work.width), len(work.trials)
+        rows = min(max(math.ceil(share / parts - 1e-9), min_rows), work.width, count)
+        if 0 < count - rows < min_rows:
+            rows = count if count <= work.width else count - min_rows
+        taken, work.trials = work.trials[:rows], work.trials[rows:]
+        return taken
 
     def _urgency(self, work: Work) -> tuple[bool, float]:
-        """Whether it must be tried, since it may take longer than all others; about how long its race goes on."""
-        untried = work.kind not in self._seconds and all(part.work.kind != work.kind for part in self.running)
-        return untried, self._each(work) * (1 + work.later)
+        """Return the sort key of a work: unmeasured kinds, which may take longest, then the race's remaining time."""
+        is_unmeasured = work.kind not in self._seconds and all(part.work.kind != work.kind for part in self.running)
+        return is_unmeasured, self._trial_seconds(work) * (1 + work.later)
 
-    def _each(self, work: Work) -> float:
-        """About how long a network of it takes by itself; kinds of which nothing is known are like the others."""
-        return work.steps * self._seconds.get(work.kind, self._usual)
+    def _trial_seconds(self, work: Work) -> float:
+        """Estimate the seconds of one trial alone; unmeasured kinds get the median."""
+        return work.steps * self._seconds.get(work.kind, self._median_seconds)

@@ -1,4 +1,4 @@
-"""What is sent to workers on other machines: functions and what they are given; a problem, with its examples, once."""
+"""Serialization for workers on other machines: calls, and problems with their examples, which are sent once."""
 
 import contextlib
 import importlib.util
@@ -19,19 +19,18 @@ from gradprix.tasks.loop import Loop, Problem, at_home, home, key_of
 from gradprix.tasks.user_modules import Source, install, sources
 from gradprix.training.provenance import versions
 
-from .executor import answered
+from .executor import call_picklable
 from .ray_init import EngineError
 
 Places = dict[str, list[Any]]
-"""Where problems are kept for the whole cluster, by what they are known by: each in a list, so that Ray does not bring
-it before it is asked for."""
+"""Ray references of problems by key, each in a list, so that Ray does not fetch it before it is needed."""
 OURS = [Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))]
 INSTALLED = {"site-packages", "dist-packages"}
-"""Where modules are that every worker has."""
+"""Names of folders with modules that every worker has."""
 
 
-class _Packer(CloudPickler):  # type: ignore[misc]  # it has no types
-    """Notes the problems among what it packs, in whose place it leaves a name, and the modules that code is from."""
+class _Packer(CloudPickler):  # type: ignore[misc]  # untyped
+    """Pickler that replaces problems by keys, and records them and the modules of the pickled code."""
 
     def __init__(self, file: BytesIO) -> None:
         super().__init__(file)
@@ -55,18 +54,18 @@ class _Unpacker(pickle.Unpickler):
         self.places = places
 
     def persistent_load(self, key: str) -> Problem:
-        found = at_home(key)
-        if found is None:
+        problem = at_home(key)
+        if problem is None:
             import ray
 
-            found, data = ray.get(self.places[key][0])
+            problem, data = ray.get(self.places[key][0])
             if data is not None:
-                found.__dict__["loaded"] = data
-        return cast(Problem, home(found))
+                problem.__dict__["loaded"] = data
+        return cast(Problem, home(problem))
 
 
 def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, dict[str, Problem]]:
-    """A call to be made elsewhere, and the problems in it."""
+    """Serialize a call; return it with the problems that it contains."""
     packer = _Packer(file := BytesIO())
     packer.dump(sources())
     packer.dump((function, tuple(args)))
@@ -74,10 +73,10 @@ def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, di
 
 
 def unpacked(call: bytes, places: Places) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """What was packed, with the worker's own copies of problems."""
+    """Deserialize a call, with the worker's own copies of problems."""
     unpacker = _Unpacker(BytesIO(call), places)
     sent: tuple[Source, ...] = unpacker.load()
-    # On another machine a user's modules are found in its copy of their folder, unless their names are no file's there.
+    # On another machine, modules are loaded from its copy of the folder, unless its import path has none of that name.
     install(each for each in sent if Path(each.path).exists() or not _is_findable(each.name.partition(".")[0]))
     function, args = unpacker.load()
     return function, args
@@ -88,38 +87,38 @@ def _is_findable(module: str) -> bool:
 
 
 def with_examples(problem: Problem) -> tuple[Problem, Any]:
-    """A problem as a worker wants it: its examples are not to be loaded by each, who may not have them."""
+    """Return a problem with its loaded examples, since workers may not have the data files."""
     return problem, problem.loaded if isinstance(problem, Task) else None
 
 
 def folders(*values: Any) -> list[Path]:
-    """The folders from which the user's own code among some values was imported, and what that imports from there."""
+    """Return the folders that the user's own code in some values, and the code it uses, was imported from."""
     packer = _Packer(BytesIO())
     for value in values:
-        if isinstance(value, Task | Loop):  # itself would be noted, not packed
+        if isinstance(value, Task | Loop):  # a problem itself would be replaced by its key
             value = {name: each for name, each in vars(value).items() if name != "loaded"}
         packer.dump(value)
-    found = set()
-    for name in packer.modules - {"__main__"}:  # what a script defines is sent as it is
+    folders_of_code = set()
+    for name in packer.modules - {"__main__"}:  # definitions in a script are pickled by value
         file = getattr(sys.modules.get(name), "__file__", None)
         path = Path(file or sysconfig.get_path("stdlib")).resolve()
         if not INSTALLED & set(path.parts) and not any(path.is_relative_to(place.resolve()) for place in OURS):
-            found.add(path.parents[name.count(".") + (path.name == "__init__.py")])
-    return sorted(found)
+            folders_of_code.add(path.parents[name.count(".") + (path.name == "__init__.py")])
+    return sorted(folders_of_code)
 
 
 def project(code: Sequence[Path]) -> Path | None:
-    """The folder to send so that all code is found in it: one of them, or the working directory.
+    """Return the folder to send so that all code is in it: one of the folders, or the working directory.
 
     Raises:
-        ValueError: when neither holds all of it; more is not sent unasked.
+        ValueError: if neither contains all of it; other folders are not sent without the user's request.
     """
     for place in (*code, Path.cwd()):
         if all(path.is_relative_to(place) for path in code) and place not in (Path.home(), Path(place.anchor)):
             return place if code else None
-    listed = " and ".join(map(str, code))
+    folder_list = " and ".join(map(str, code))
     raise ValueError(
-        f"your code is in {listed}: give the command in a folder of yours that holds all of it, or name one, "
+        f"your code is in {folder_list}: give the command in a folder of yours that holds all of it, or name one, "
         "Ray(folder=...)."
     )
 
@@ -133,36 +132,36 @@ def call(
     number: int = 0,
     every: float = 1.0,
 ) -> Any:
-    """What a packed call answers, in a worker.
+    """Run a packed call in a worker.
 
     Args:
         packed_: the call.
-        places: where the problems in it are.
-        paths: where the user's modules are, in the worker's own directory.
-        wanted: the versions of who sent it.
-        said: a queue, when there is to be word of how far it is: what is called is then given what to report to.
-        number: what to report it as.
-        every: seconds between such words.
+        places: references of the problems in it.
+        paths: folders with the user's modules, relative to the worker's directory.
+        wanted: the sender's versions.
+        said: queue for progress reports; if given, the function gets a callback as its last argument.
+        number: identifier of the call in its reports.
+        every: minimum number of seconds between reports.
 
     Raises:
-        EngineError: when there are other versions here. Each call asks anew, for machines come and go.
+        EngineError: if this machine has other versions. Each call checks, since machines join and leave.
     """
-    if (mine := versions()) != wanted:
-        raise EngineError(f"a machine of the cluster has {mine}, and this one {wanted}. Install the same.")
+    if (versions_here := versions()) != wanted:
+        raise EngineError(f"a machine of the cluster has {versions_here}, and this one {wanted}. Install the same.")
     due = time.monotonic()
 
     def report(share: float) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + every
-            with contextlib.suppress(Exception):  # who listens may be on its way to another machine
+            with contextlib.suppress(Exception):  # the queue may be restarting on another machine
                 said.put_nowait((number, share))
 
     sys.path += [path for each in paths if (path := str(Path(each).resolve())) not in sys.path]
     function, args = unpacked(packed_, places)
-    return answered(function, args if said is None else (*args, report))
+    return call_picklable(function, args if said is None else (*args, report))
 
 
 def lane(*args: Any) -> Any:
-    """The same for a lane: Ray shows what it runs by its name."""
+    """Run a packed call that trains a stack; Ray displays the function's name."""
     return call(*args)

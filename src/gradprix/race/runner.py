@@ -57,7 +57,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
                 f"{out} holds a race whose networks are trained on {form.device}. Keep this one elsewhere (--out), or "
                 "delete that one."
             )
-        journal.made = engine.made(plan, form.device)
+        journal.made = engine.describe_provenance(plan, form.device)
         described |= {"form": form.describe()}
         journal.write("plan", described)
         journal.write("form", asdict(form))
