@@ -283,7 +283,7 @@ def test_intervals_over_seeds_and_examples_are_the_two_way_ones() -> None:
     d = table[0] - table[1]
     rest = d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()
     error = d.mean(1).var(ddof=1) / 16 + d.mean(0).var(ddof=1) / 20 - (rest**2).sum() / (15 * 19) / (16 * 20)
-    centre, _, statistic, _ = flip(np.array([d.mean(1)]), Parts.of(d[None]))
+    centre, _, statistic, _ = flip(np.array([d.mean(1)]), Parts.from_differences(d[None]))
     assert abs(centre[0]) / statistic[0] == pytest.approx(np.sqrt(error))
     # About two standard errors to each side, with some twenty degrees of freedom.
     assert 1.9 < (pair.ci95[1] - pair.difference) / np.sqrt(error) < 2.3

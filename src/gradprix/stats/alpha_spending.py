@@ -1,38 +1,40 @@
-"""How much of the chance of a false word each look at a race may use, so that "more seeds" is honest.
+"""Error spending over interim analyses.
 
-Whoever looks at a verdict, adds seeds and looks again gives chance more than one try. So the 5 % of the whole race are
-spent over a few fixed looks (Pocock 1977, doi:10.1093/biomet/64.2.191; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659,
-here added up, which holds whatever the looks have in common), and the intervals of all looks hold together.
+Looking at a verdict, adding seeds and looking again inflates the error rate. A race therefore spends its family-wise
+error rate of 5 % over a few planned interim analyses (Pocock 1977, doi:10.1093/biomet/64.2.191; Lan & DeMets 1983,
+doi:10.1093/biomet/70.3.659). The levels add up, which is valid whatever the correlation between analyses, and the
+intervals of all analyses hold simultaneously.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 LOOKS = ((16, 0.035), (32, 0.045), (64, 0.05))
-"""Up to so many seeds, so much may have been spent. The first is above 2^-5, the least p-value of six seeds."""
+"""Pairs of (maximum number of seeds, error that may have been spent by then). The first error is above 2^-5, the
+smallest p-value of six seeds."""
 
 Look = tuple[int, float]
-"""(how many seeds, the level it was given) of a look that was taken."""
+"""An interim analysis: (number of seeds, its level)."""
 
 
 class NoLookLeftError(ValueError):
-    """All that looks with so many seeds may spend has been spent."""
+    """No error is left for an interim analysis with this number of seeds."""
 
 
 def allowed(seeds: int) -> float:
-    """What looks with up to so many seeds may spend in all."""
+    """Return the error that analyses with at most `seeds` seeds may spend in total."""
     return next((share for most, share in LOOKS if seeds <= most), LOOKS[-1][1])
 
 
 def level(looks: Sequence[Look], seeds: int) -> float:
-    """The level of a look: what is left of what may be spent by then. A look that was taken is the same again.
+    """Return the level of an interim analysis, given the past ones. Repeating an analysis returns its level.
 
     Args:
-        looks: those that were taken.
-        seeds: how many seeds are looked at.
+        looks: past interim analyses.
+        seeds: number of seeds of this analysis.
 
     Raises:
-        NoLookLeftError: when nothing is left.
+        NoLookLeftError: if no error is left for this number of seeds.
     """
     for taken, given in looks:
         if taken == seeds:
@@ -50,12 +52,12 @@ def level(looks: Sequence[Look], seeds: int) -> float:
 
 
 def later(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
-    """The looks that are left: from so many seeds, to so many, at this level.
+    """Return the remaining interim analyses as (fewest seeds, most seeds, level).
 
     Args:
-        seeds: how many were looked at.
-        spent: what was spent.
-        most: how many seeds there can be.
+        seeds: number of seeds analysed so far.
+        spent: error spent so far.
+        most: maximum number of seeds.
     """
     ends = [count for count, _ in LOOKS]
     edges = [seeds, *(end for end in ends if end > seeds)]

@@ -1,4 +1,4 @@
-"""Who wins, who ties and what is not known: all pairs at once, from paired runs."""
+"""Verdict of a race: simultaneous pairwise comparisons from paired runs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,23 +14,24 @@ from .alpha_spending import allowed, later
 from .permutation_test import LEVEL, Parts, flip, step_down, thresholds
 
 MOST_SEEDS = 300
-"""Final seeds of an entry at most: a race's seeds are numbered so that up to this many never meet others."""
+"""Maximum number of final seeds per entry: within it, the seed ranges of a race do not overlap."""
 Words = Literal["wins", "slightly ahead", "ties", "not settled"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is known of two entries, `a` being the one with the better mean.
+    """Comparison of two entries, `a` having the better mean.
 
     Args:
-        a: the name of one.
-        b: the name of the other.
-        difference: mean over seeds of a − b, turned so that more is better for a.
-        ci95: simultaneous interval: all pairs' intervals, at all looks, hold together in 95 % of races.
+        a: name of the better entry.
+        b: name of the other entry.
+        difference: mean of a − b over seeds, with the sign such that positive values favour a.
+        ci95: simultaneous confidence interval: the intervals of all pairs, at all interim analyses, hold jointly in
+            95 % of races.
         p: step-down p-value, adjusted for all pairs.
-        words: `"wins"`, `"slightly ahead"`, `"ties"` or `"not settled"`.
-        more_seeds: about how many further seeds would settle it, up to the next look that can; None when settled, or
-            when not even as many as there can be would.
+        words: `"wins"`, `"slightly ahead"`, `"ties"` or `"not settled"` (inconclusive).
+        more_seeds: approximate number of additional seeds that would settle the comparison, up to the next suitable
+            interim analysis; None if it is settled, or if the maximum number of seeds would not suffice.
     """
 
     a: str
@@ -44,12 +45,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The pairs that were compared, and the leading group, best mean first.
+    """Pairwise comparisons and leaders of a race.
 
     Args:
-        pairs: all, or those with the baseline.
-        leaders: the entries that nothing wins against. With a baseline, those that win against it, and where there are
-            none, it and those that it does not win against.
+        pairs: all pairs, or those with the baseline.
+        leaders: entries that no entry wins against, best mean first. With a baseline, the entries that win against it,
+            or, if there are none, the baseline and the entries that it does not win against.
     """
 
     pairs: tuple[Pair, ...]
@@ -71,14 +72,14 @@ def judge(
 
     Args:
         values: for each entry, the metric under the same seeds in the same order.
-        higher_is_better: the metric's direction.
+        higher_is_better: direction of the metric.
         margin: the smallest difference that matters, in the metric's units.
-        relative: whether `margin` is a share of the better entry's mean instead.
-        level: the chance of any false word that this look may take.
-        spent: what this look and those before it have taken together; `level` when None.
-        baseline: the entry that the others are compared with; chosen before anything was seen.
-        parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`: then intervals are for
-            other seeds *and* other test examples.
+        relative: `margin` is a fraction of the better entry's mean instead.
+        level: family-wise error rate of this interim analysis.
+        spent: error spent by this analysis and all earlier ones; `level` when None.
+        baseline: entry that the others are compared with, chosen before any result was seen.
+        parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`: the intervals then
+            generalize to other seeds *and* other test examples.
 
     Raises:
         ValueError: unless there are two entries or more, with two finite values or more each, the same number for all.
@@ -91,12 +92,12 @@ def judge(
     order = np.argsort(-means if higher_is_better else means, kind="stable")
     index = [(order[i], order[j]) for i, j in combinations(range(len(names)), 2)]
     index = [(a, b) for a, b in index if baseline in (None, names[a], names[b])]
-    turn = 1.0 if higher_is_better else -1.0
-    differences = np.array([turn * (table[a] - table[b]) for a, b in index])
+    sign = 1.0 if higher_is_better else -1.0
+    differences = np.array([sign * (table[a] - table[b]) for a, b in index])
     crossed = None
     if parts is not None:
         each = np.array([parts[name] for name in names], dtype=np.float64)
-        crossed = Parts.of(np.array([turn * (each[a] - each[b]) for a, b in index]))
+        crossed = Parts.from_differences(np.array([sign * (each[a] - each[b]) for a, b in index]))
     centre, error, statistic, largest = flip(differences, crossed)
     n = table.shape[1]
     looks = later(n, level if spent is None else spent, MOST_SEEDS)
@@ -116,7 +117,7 @@ def judge(
             p[k],
             margins[k],
             bool(differences[k].any()),
-            partial(_enough, by_seed=by_seed[k], fixed=fixed[k], n=n, looks=looks, reaches=reaches),
+            partial(_additional_seeds, by_seed=by_seed[k], fixed=fixed[k], n=n, looks=looks, reaches=reaches),
         )
         for k, (a, b) in enumerate(index)
     )
@@ -144,13 +145,13 @@ def _pair(
         words = "wins" if centre > margin else "slightly ahead"
     elif -margin < low and high < margin:
         words = "ties"
-    # Until the interval clears zero, or fits inside the margin.
+    # The half-width at which the interval excludes zero or fits inside the margin.
     need = max(abs(centre), margin - abs(centre))
     more = enough(need) if words == "not settled" and need > 0 else None
     return Pair(a, b, float(centre), (float(low), float(high)), float(p), words, more)
 
 
-def _enough(
+def _additional_seeds(
     need: float,
     by_seed: float,
     fixed: float,
@@ -158,41 +159,41 @@ def _enough(
     looks: Sequence[tuple[int, int, float]],
     reaches: Sequence[float],
 ) -> int | None:
-    """How many seeds beyond n make an interval reach no further than `need`, at the level of the look they are for.
+    """Return the number of additional seeds that reduce an interval's half-width to `need`, or None.
 
     Args:
-        need: how far it may reach.
-        by_seed: the variance of a difference over seeds.
-        fixed: the part of the squared error that more seeds leave as it is.
-        n: how many seeds there are.
-        looks: what is left: from, to, level.
-        reaches: each look's threshold.
+        need: required half-width.
+        by_seed: variance of a difference over seeds.
+        fixed: part of the squared standard error that does not decrease with more seeds.
+        n: current number of seeds.
+        looks: remaining interim analyses as (fewest seeds, most seeds, level).
+        reaches: threshold of each analysis, in standard errors.
     """
     for (low, high, _), reach in zip(looks, reaches, strict=True):
         room = (need / reach) ** 2 - fixed
         wanted = max(low, math.ceil(by_seed / room)) if room > 0 else math.inf
         if wanted <= high:
-            looked = high if high < MOST_SEEDS else wanted
-            return int(looked - n)
+            total = high if high < MOST_SEEDS else wanted
+            return int(total - n)
     return None
 
 
 def own_interval(values: Sequence[float]) -> tuple[float, float]:
-    """An entry's own 95 % interval for its mean over seeds (Student's t)."""
+    """Return the 95 % confidence interval of an entry's mean over seeds (Student's t), not adjusted for comparisons."""
     n = len(values)
     mean, half = float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
     return mean - half, mean + half
 
 
 def detectable(entries: int, seeds: int, baseline: bool = False) -> float:
-    """The smallest difference a race can tell four times in five, in standard deviations of the paired difference.
+    """Return the minimum detectable difference (80 % power), in standard deviations of the paired difference.
 
-    The threshold is the max-T one for as many equal entries on normal noise; the rest is Student's t.
+    The threshold is the max-T threshold of equal entries with normal noise; the power follows from Student's t.
 
     Args:
-        entries: how many race.
-        seeds: final seeds of each.
-        baseline: whether one of them is compared with the others, and no others with each other.
+        entries: number of entries.
+        seeds: number of final seeds.
+        baseline: compare one entry with the others, instead of all pairs.
     """
     noise = np.random.default_rng(0).standard_normal((entries, seeds))
     index = [(a, b) for a, b in combinations(range(entries), 2) if a == 0 or not baseline]

@@ -1,1 +1,1 @@
-"""Tuners: what to try next, one hyperparameter or several."""
+"""Tuners of one or several hyperparameters."""

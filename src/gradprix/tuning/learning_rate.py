@@ -1,4 +1,4 @@
-"""Tuning one learning rate on a ladder, as a conversation: yields what to try, receives how it went."""
+"""Learning-rate tuner on a logarithmic grid: a generator that yields requests and receives scores."""
 
 import math
 from collections.abc import Generator, Mapping
@@ -10,17 +10,17 @@ import numpy as np
 from gradprix.rules import Log
 
 STEPS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
-"""Six readable rates a decade, even in the logarithm to two digits."""
+"""Six learning rates per decade, evenly spaced on a logarithmic scale and rounded to two digits."""
 SPREAD, REFINE, RESEEDED = 6, 4, 3
-"""Rungs spread over the space, rungs tried round the best, and how many of the best are tried on more seeds."""
+"""Number of grid points spread over the space, of points tried near the best, and of best points run on more seeds."""
 
 APART = 2
-"""The best rates to try on more seeds are at least this many rungs apart: neighbours are too alike for it to matter
-which is taken, and three neighbours leave it to one seed's luck which region they are in."""
+"""Minimum distance, in grid steps, between the points tried on more seeds: neighbours are too similar for the choice
+between them to matter, and with three neighbours the noise of one seed would decide which region they are in."""
 
 
 class Score(NamedTuple):
-    """How a tuning run did on validation examples: the smaller, the better; infinite if it diverged."""
+    """Validation loss and sign-adjusted metric of a tuning run: smaller is better, infinite if it diverged."""
 
     loss: float
     metric: float
@@ -28,17 +28,17 @@ class Score(NamedTuple):
 
 Key = TypeVar("Key", int, Any)
 Ask = list[tuple[int, int]]
-"""(rung, which tuning seed) of each trial wanted."""
+"""(grid point, index of the tuning seed) of each requested trial."""
 Answers = dict[tuple[int, int], Score]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found.
+    """Result of tuning.
 
     Args:
-        rung: the best.
-        at_edge: whether no worse rung was tried on one side of it, so that the optimum may lie further out.
+        rung: the best grid point.
+        at_edge: the best point is the smallest or largest one tried, so that the optimum may lie further out.
     """
 
     rung: int
@@ -46,14 +46,14 @@ class Tuned:
 
 
 def rate(rung: int, offset: float = 0.0) -> float:
-    """The learning rate of a rung: 0 is 1, 6 is 10; an offset moves the whole ladder up, in rungs."""
+    """Return the learning rate of a grid point: 0 is 1, 6 is 10; an offset shifts the grid up, in grid steps."""
     decade, step = divmod(rung, len(STEPS))
-    plain = float(f"{STEPS[step]}e{decade}")
-    return plain if offset == 0 else float(f"{plain * 10 ** (offset / len(STEPS)):.3g}")
+    base = float(f"{STEPS[step]}e{decade}")
+    return base if offset == 0 else float(f"{base * 10 ** (offset / len(STEPS)):.3g}")
 
 
 def rungs(space: Log) -> tuple[int, int]:
-    """The lowest and highest rung within a space, where the search starts; it may go on beyond them."""
+    """Return the lowest and highest grid point within a space, where the search starts; it may extend beyond them."""
     low = math.ceil(len(STEPS) * math.log10(space.low) - 0.1)
     high = math.floor(len(STEPS) * math.log10(space.high) + 0.1)
     if low > high:
@@ -62,28 +62,28 @@ def rungs(space: Log) -> tuple[int, int]:
 
 
 def spread(space: Log, default: float, count: int = SPREAD) -> list[int]:
-    """Rungs evenly over the space, the one nearest the default rate among them."""
+    """Return grid points evenly spaced over the space, including the one nearest to the default learning rate."""
     low, high = rungs(space)
-    home = min(max(round(len(STEPS) * math.log10(default)), low), high) if default > 0 else low
+    default_rung = min(max(round(len(STEPS) * math.log10(default)), low), high) if default > 0 else low
     if count == 1:
-        return [home]
+        return [default_rung]
     chosen = [round(low + (high - low) * i / (count - 1)) for i in range(count)]
-    nearest = min(range(count), key=lambda i: abs(chosen[i] - home))
-    chosen[nearest] = home
+    nearest = min(range(count), key=lambda i: abs(chosen[i] - default_rung))
+    chosen[nearest] = default_rung
     return list(dict.fromkeys(chosen))
 
 
 def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tuned]:
-    """Find the best rung in exactly this many trials.
+    """Find the best grid point in exactly `trials` trials.
 
-    Spread first; then, two at a time round the best: midway to each neighbour, and from then on the nearest free rung
-    on either side: all by the loss, which is smooth. Last, three of the best on more seeds, if there are trials for it,
-    and the choice between them by what the race is judged by: the metric, over all their seeds.
+    First spread points over the space; then try two at a time near the best: midway to each neighbour, and after that
+    the nearest free point on either side. These steps compare the loss, which is smooth. Finally, if trials remain, run
+    three of the best points on more seeds, and select by the mean of the race's metric over all their seeds.
 
     Args:
-        space: where to look; the search may leave it when the best is at its end.
-        default: a rate to begin near.
-        trials: how many in all.
+        space: initial search range; the search may leave it if the best point is at its edge.
+        default: a learning rate to include approximately.
+        trials: total number of trials.
     """
     seeds = max(0, (trials - SPREAD - REFINE) // RESEEDED)
     alone = trials - RESEEDED * seeds
@@ -111,12 +111,12 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
 
 
 def ranked(losses: Mapping[Key, float]) -> list[Key]:
-    """From the best loss to the worst; the smaller rate first where they are equal."""
+    """Sort by loss, best first; the smaller learning rate first where losses are equal."""
     return sorted(losses, key=lambda key: (losses[key], key))
 
 
 def finalists(losses: dict[int, float]) -> list[int]:
-    """The best rungs that are no neighbours, then, if those are too few, the best of the rest."""
+    """Return the best grid points that are not neighbours, then, if those are too few, the best of the rest."""
     chosen: list[int] = []
     for rung in ranked(losses):
         if all(abs(rung - other) >= APART for other in chosen):
@@ -126,9 +126,9 @@ def finalists(losses: dict[int, float]) -> list[int]:
 
 
 def around(losses: dict[int, float], halving: bool) -> list[int]:
-    """Two untried rungs, one on each side of the best: midway to its neighbours, or beside it.
+    """Return two untried grid points, one on each side of the best: midway to its neighbours, or adjacent to it.
 
-    At an end of what was tried there is no neighbour: as far outwards as the other side goes inwards.
+    At an edge of the tried range there is no neighbour: the outward distance equals the inward one.
     """
     best = ranked(losses)[0]
     below = max((rung for rung in losses if rung < best), default=None)

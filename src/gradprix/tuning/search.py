@@ -1,4 +1,4 @@
-"""What to try next, of one hyperparameter or several, as a conversation: yields points, receives how they went."""
+"""Tuner of one or several hyperparameters: a generator that yields points and receives their scores."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from .learning_rate import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
 Point = tuple[tuple[str, Any], ...]
 """Values by name, in the order of the space."""
 Wanted = list[tuple[Point, int]]
-"""(point, which tuning seed) of each trial wanted."""
+"""(point, index of the tuning seed) of each requested trial."""
 Scores = dict[tuple[Point, int], Score]
 EDGE = 0.03
-"""The outermost share of a range: a best value there may lie further out."""
+"""Outermost fraction of a range that counts as its edge: the optimum may lie further out."""
 MOST_SEEDS = 3
-"""How many more seeds the best points are tried on; trials beyond these look at more points."""
+"""Maximum number of additional seeds for the best points; further trials go to more points."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What tuning found.
+    """Result of tuning.
 
     Args:
-        point: the best.
-        edges: the names of its values that lie at an end of what was tried.
+        point: the best point.
+        edges: names of its hyperparameters that lie at an edge of the tried range.
     """
 
     point: Point
@@ -37,21 +37,21 @@ class Found:
 def searched(
     space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, offset: float, luck: int
 ) -> Generator[Wanted, Scores, Found]:
-    """Find the best point in exactly this many trials: the learning rate alone on a ladder, several with Sobol points.
+    """Return a tuner: a grid search for the learning rate alone, or Sobol points for several hyperparameters.
 
     Args:
-        space: the range of each hyperparameter.
-        default: a value of each to begin near.
-        trials: how many in all.
-        offset: shifts the ladder of rates.
-        luck: decides the Sobol points.
+        space: search range of each hyperparameter.
+        default: default value of each, included in the search approximately.
+        trials: exact number of trials.
+        offset: shift of the learning-rate grid, in grid steps.
+        luck: seed of the Sobol sequence.
     """
     if list(space) == ["lr"] and isinstance(space["lr"], Log):
-        return _on_the_ladder(space["lr"], default["lr"], trials, offset)
-    return _scattered(space, default, trials, luck)
+        return _grid_search(space["lr"], default["lr"], trials, offset)
+    return _sobol_search(space, default, trials, luck)
 
 
-def _on_the_ladder(space: Log, default: float, trials: int, offset: float) -> Generator[Wanted, Scores, Found]:
+def _grid_search(space: Log, default: float, trials: int, offset: float) -> Generator[Wanted, Scores, Found]:
     def point(rung: int) -> Point:
         return (("lr", rate(rung, offset)),)
 
@@ -66,10 +66,10 @@ def _on_the_ladder(space: Log, default: float, trials: int, offset: float) -> Ge
         answers = {(rung, seed): scores[point(rung), seed] for rung, seed in asked}
 
 
-def _scattered(
+def _sobol_search(
     space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, luck: int
 ) -> Generator[Wanted, Scores, Found]:
-    """Scrambled Sobol points over the space, the default among them; then two and two round the best; then more seeds.
+    """Try scrambled Sobol points and the default; then pairs of points near the best; then the best on more seeds.
 
     Sobol 1967, doi:10.1016/0041-5553(67)90144-9; scrambled as in Owen 1995, doi:10.1007/978-1-4612-2552-2_19.
     """
@@ -84,10 +84,10 @@ def _scattered(
         scores.update(answers)
         losses.update({point: answers[point, 0].loss for point in points})
 
-    first = draw.at(np.array([axis.share(default[name]) for name, axis in space.items()]))
+    first = draw.point_at(np.array([axis.share(default[name]) for name, axis in space.items()]))
     wide = max(1, alone - REFINE)
     yield from ask([first, *draw.new(wide - 1, {first})])
-    half = 0.5 * wide ** (-1 / len(space))  # half of what lies between neighbours
+    half = 0.5 * wide ** (-1 / len(space))  # half of the distance between neighbours
     while len(losses) < alone:
         half /= 2 if len(losses) > wide else 1
         best = min(losses, key=lambda point: losses[point])
@@ -106,35 +106,35 @@ def _scattered(
 
 
 class _Points:
-    """New points of a space, one after the other."""
+    """Generator of new points of a space."""
 
     def __init__(self, space: Mapping[str, Axis], luck: int) -> None:
-        from scipy.stats.qmc import Sobol  # a second to import, which one learning rate need not wait for
+        from scipy.stats.qmc import Sobol  # takes a second to import, and a grid search does not need it
 
         self.space, self.sobol = space, Sobol(len(space), scramble=True, rng=luck)
 
-    def at(self, shares: Any) -> Point:
+    def point_at(self, shares: Any) -> Point:
         return tuple((name, axis.at(float(u))) for (name, axis), u in zip(self.space.items(), shares, strict=True))
 
     def shares(self, point: Point) -> Any:
         return np.array([self.space[name].share(value) for name, value in point])
 
     def new(self, count: int, known: set[Point], centre: Any = 0.5, half: float = 0.5) -> list[Point]:
-        """So many points within a box that are none of the known ones.
+        """Return `count` new points within a box.
 
         Raises:
-            ValueError: when there are no more.
+            ValueError: if the box has too few new points.
         """
-        found: list[Point] = []
+        points: list[Point] = []
         for _ in range(100 * count):
-            if len(found) == count:
+            if len(points) == count:
                 break
-            point = self.at(centre + half * (2 * self.sobol.random(1)[0] - 1))
-            if point not in known and point not in found:
-                found.append(point)
-        if len(found) < count:
+            point = self.point_at(centre + half * (2 * self.sobol.random(1)[0] - 1))
+            if point not in known and point not in points:
+                points.append(point)
+        if len(points) < count:
             raise ValueError(
                 f"the space of {', '.join(self.space)} has fewer different points than there are trials: "
                 "give a wider space, or fewer trials."
             )
-        return found
+        return points
