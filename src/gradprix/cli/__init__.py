@@ -1,4 +1,4 @@
-"""The command line: its commands, and how it says what is wrong."""
+"""Command-line interface: commands and error reporting."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ app.add_typer(_data.app, name="data")
 
 @contextlib.contextmanager
 def usage(*mistakes: type[Exception]) -> Iterator[None]:
-    """Turn what a user got wrong into one line on stderr and exit code 2; anything else is a defect and is shown."""
+    """Report the given exceptions in one line on stderr with exit code 2; others propagate with their traceback."""
     try:
         yield
     except mistakes as error:
@@ -151,7 +151,7 @@ def main() -> None:
         code: int | str | None = 0
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:  # outside of what a user hears of
+    except KeyboardInterrupt:  # outside of `usage`
         code = 130
     left = streams.close()
     _signals.end_soon(_signals.exit_code(code if isinstance(code, int) else 1) if code else left)

@@ -1,4 +1,4 @@
-"""The command line's `gradprix app`: a page on this machine to see optimizers at work."""
+"""Command `gradprix app`: the local web app."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line's `gradprix claims`: what the popular account of optimizers claims, put to the test."""
+"""Command `gradprix claims`: experiments on common claims about optimizers."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ WORDS = {
     "does not hold": ("✗", "red"),
     "not settled": ("?", "dim"),
 }
-"""How each verdict is marked: a sign and a colour, which only repeat the word."""
+"""Sign and colour of each verdict; they only repeat the word."""
 
 
 def claims(
@@ -56,7 +56,7 @@ def claims(
 
 @contextlib.contextmanager
 def watched() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr; nothing when that is not a terminal."""
+    """Show a progress bar on stderr if it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -68,7 +68,7 @@ def watched() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def known(records: Sequence[Mapping[str, Any]]) -> "Table":
-    """Each claim's name, and what the account says."""
+    """Return a table of claims and their statements."""
     table = _table("claim", "the account says")
     for record in records:
         table.add_row(record["id"], record["statement"])
@@ -76,7 +76,7 @@ def known(records: Sequence[Mapping[str, Any]]) -> "Table":
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
-    """A row for each claim: its verdict, what was found in a sentence, and the effect that decided."""
+    """Return a table with one row per claim: verdict, result in a sentence, and decisive effect."""
     from rich.console import Group
     from rich.text import Text
 
@@ -84,14 +84,14 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
 
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:
-        said = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
-        table.add_row(verdict(record, brief=True), said, effect(record), str(record["n"]))
+        description = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
+        table.add_row(verdict(record, brief=True), description, effect(record), str(record["n"]))
     hint = "Predictions, rules and all numbers of one: gradprix claims ID"
     return Group(table, Text(f"{len(records)} claims: {counted(records)}.  {hint}"))
 
 
 def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
-    """All there is to know of one claim."""
+    """Return all details of one claim."""
     from rich.console import Group
     from rich.text import Text
 
@@ -109,12 +109,12 @@ def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
         interval = "exact" if low == each["effect"] == high else f"{number(low)} to {number(high)}"
         numbers.add_row(Text(each["what"]), number(each["effect"]), interval, str(each["n"]))
     command = f"gradprix claims {record['id']}{' --quick' if quick else ''}"
-    found = Text.assemble(verdict(record), f". {record['says']}")
-    return Group(Text(record["id"], "bold underline"), *lines, found, numbers, Text(f"Again: {command}"), Text())
+    conclusion = Text.assemble(verdict(record), f". {record['says']}")
+    return Group(Text(record["id"], "bold underline"), *lines, conclusion, numbers, Text(f"Again: {command}"), Text())
 
 
 def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":
-    """The verdict in its colour, behind its sign; brief without the condition."""
+    """Format the verdict with its sign and colour; without the condition if `brief`."""
     from rich.text import Text
 
     sign, style = WORDS[_word(record)]
@@ -122,21 +122,21 @@ def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":
 
 
 def effect(record: Mapping[str, Any]) -> str:
-    """What decided, with its interval."""
+    """Format the decisive effect with its confidence interval."""
     low, high = record["ci95"]
     alone = number(record["effect"])
     return alone if low == record["effect"] == high else f"{alone} ({number(low)} to {number(high)})"
 
 
 def number(value: float | None) -> str:
-    """In three digits."""
+    """Format a number with three significant digits."""
     if value is None:
         return "–"
     return f"{'−' * (value < 0)}{abs(value):.3g}"
 
 
 def _word(record: Mapping[str, Any]) -> str:
-    """The verdict without its condition."""
+    """Return the verdict without its condition."""
     return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))
 
 

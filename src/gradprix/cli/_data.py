@@ -1,4 +1,4 @@
-"""The command line's `gradprix data`: what data there are, and fetching them."""
+"""Command `gradprix data`: list and fetch the data sets of built-in tasks."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -12,7 +12,7 @@ app = typer.Typer(
     epilog="Before you go offline: gradprix data fetch",
     no_args_is_help=True,
 )
-# `usage` comes from the command line that this is part of, and what is heavy loads when it is needed.
+# Commands import `usage` from the package that imports this module, and slow modules, when they run.
 
 
 @app.command("list", cls=Command)

@@ -1,4 +1,4 @@
-"""The command line's `gradprix explain`: what one optimizer does."""
+"""Command `gradprix explain`: equations, source and behaviour of one optimizer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,10 +26,10 @@ def explain(
     from . import usage
 
     with usage(ValueError, TypeError, OSError):
-        found = explanation.explained(subject(name), dict(map(_setting, settings or ())))
+        explained = explanation.explained(subject(name), dict(map(_setting, settings or ())))
         if html is not None:
-            write_atomically(html, explanation.page(found).encode(errors="replace"), 0o644)
-    terminal.console().print(explanation.terminal(found))
+            write_atomically(html, explanation.page(explained).encode(errors="replace"), 0o644)
+    terminal.console().print(explanation.terminal(explained))
     if html is not None:
         echo(f"\nThe page: {html}")
 

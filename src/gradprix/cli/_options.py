@@ -1,11 +1,11 @@
-"""What several commands take: where networks are trained."""
+"""Options shared by several commands: where models are trained."""
 
 from typing import Annotated, Literal
 
 import typer
 
 WHERE = "Where, and what is shown"
-"""Under which `--help` has it."""
+"""Panel of these options in `--help`."""
 
 EngineName = Annotated[
     Literal["local", "ray"],

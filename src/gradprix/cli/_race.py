@@ -1,4 +1,4 @@
-"""The command line's `gradprix race`: which optimizer for a task."""
+"""Command `gradprix race`: race optimizers on a task."""
 
 import os
 import sys
@@ -170,7 +170,7 @@ def race(
     from . import usage
 
     with usage(ValueError, TypeError):
-        made = make_plan(
+        configured = make_plan(
             task,
             optimizers,
             bracket=bracket,
@@ -193,47 +193,48 @@ def race(
         if explain_:
             from gradprix.explain import explainable
 
-            explainable(made)
-    folder = out or Path("runs") / os.fsdecode(made.task.name.encode())  # whatever encoding the system has for files
+            explainable(configured)
+    # A name that the file system's encoding can represent.
+    folder = out or Path("runs") / os.fsdecode(configured.task.name.encode())
     with usage(ValueError, WorkerError):
         seconds, at_least = None, False
         with progress(PATIENCE if plan or minutes is not None else None) as watch:
-            watch(f"Loading {made.task.name!r}", 0.0, 0)
-            assert made.task.fingerprint  # loads the examples
+            watch(f"Loading {configured.task.name!r}", 0.0, 0)
+            assert configured.task.fingerprint  # loads the examples
             if minutes is not None:
-                made, seconds = fitted(made, minutes, where, None if plan else folder, watch)
+                configured, seconds = fitted(configured, minutes, where, None if plan else folder, watch)
             elif plan and not as_json:
-                cost = measured(made, where, watch)
-                seconds, at_least = estimate(made, cost), cost.at_least
+                cost = measured(configured, where, watch)
+                seconds, at_least = estimate(configured, cost), cost.at_least
         if plan and as_json:
-            echo_json(made.describe())
+            echo_json(configured.describe())
             return
         if plan:
-            terminal.console().print(terminal.plan(made, seconds, where.place, at_least))
+            terminal.console().print(terminal.plan(configured, seconds, where.place, at_least))
             return
         if not as_json and (sys.stderr.isatty() or minutes is not None):
-            terminal.console(stderr=True).print(terminal.plan(made, seconds, where.place))
+            terminal.console(stderr=True).print(terminal.plan(configured, seconds, where.place))
     with (
         usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError),
         progress() as watch,
     ):
-        result = run(made, folder, where, watch)
+        result = run(configured, folder, where, watch)
     if explain_:
-        result = _explained(made, result, where)
+        result = _explained(configured, result, where)
     if result.reused and not as_json:
-        typer.echo(f"{result.reused:,} of {made.runs:,} networks had been trained before.", err=True)
+        typer.echo(f"{result.reused:,} of {configured.runs:,} networks had been trained before.", err=True)
     finish(result, as_json)
 
 
 def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
-    """The race with why it came out so; as it was where its networks cannot be looked into, and what was wrong."""
+    """Return the result with a diagnosis of its final runs; if that fails, report the error and return it unchanged."""
     from gradprix.explain import why
 
     if sys.stderr.isatty():
         typer.echo("Training five final runs of each once more, and looking into them ...", err=True)
     try:
         return why(plan, result, engine)
-    except Exception as error:  # the race is done, and its answer is not to be lost
+    except Exception as error:  # the race is finished: a failed diagnosis must not discard its result
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         typer.echo(f"gradprix: the race is kept, but its networks could not be looked into: {what}", err=True)
         return result

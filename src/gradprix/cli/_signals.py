@@ -1,4 +1,4 @@
-"""How the command line ends: told to by a signal, or by itself, and then at once."""
+"""Termination of the command line: on signals, and promptly at the end."""
 
 import os
 import signal
@@ -8,21 +8,21 @@ from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE = 15.0
-"""Seconds within which a process that is done ends, whatever its threads and exit handlers wait for."""
+"""Maximum time in seconds for threads and exit handlers at the end of the process."""
 
 
 _received: list[int] = []
 
 
 def exit_code(otherwise: int = 130) -> int:
-    """Return the exit code for the signal that was received, as shells report it."""
+    """Return the exit code for the received signal, as shells report it."""
     return 128 + _received[-1] if _received else otherwise
 
 
 def listen() -> None:
-    """Have signals end the process in an orderly way; a second one ends it at once.
+    """Install signal handlers that end the process cleanly; a second signal ends it at once.
 
-    One that is ignored, as under nohup or in the background of a shell, stays so.
+    Signals that are ignored, as under nohup or in the background of a shell, stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -34,7 +34,7 @@ def listen() -> None:
             if signal.getsignal(each) is stop:
                 signal.signal(each, signal.SIG_DFL)
         _received.append(number)
-        raise KeyboardInterrupt(f"signal {number}")  # for any signal: Ray passes on no other exception of a handler
+        raise KeyboardInterrupt(f"signal {number}")  # for every signal: Ray propagates no other from a handler
 
     for number in numbers:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -42,7 +42,7 @@ def listen() -> None:
 
 
 def end_soon(code: int) -> None:
-    """End the process with a code within a time, counted from when the interpreter begins to shut down."""
+    """Exit with a code, at most `PATIENCE` seconds after the interpreter starts to shut down."""
     over = threading.Event()
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""The command line's `gradprix suite`: the same optimizers on several tasks."""
+"""Command `gradprix suite`: race the same optimizers on several tasks."""
 
 import json
 from pathlib import Path
@@ -60,9 +60,9 @@ def suite(
         plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
     if plan:
         with usage(ValueError, WorkerError), progress(PATIENCE) as watch:
-            took = {made.task.name: estimate(made, measured(made, where, watch)) for made in plans}
+            took = {each.task.name: estimate(each, measured(each, where, watch)) for each in plans}
         if as_json:
-            echo_json([{**made.describe(), "seconds": took[made.task.name]} for made in plans])
+            echo_json([{**each.describe(), "seconds": took[each.task.name]} for each in plans])
         else:
             terminal.console().print(terminal.suite_plan(plans, took, where.place))
         return

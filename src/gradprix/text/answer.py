@@ -1,4 +1,4 @@
-"""The answer of a race in words, made from its numbers."""
+"""Answer of a race in words, derived from its numbers."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -12,41 +12,40 @@ if TYPE_CHECKING:
     from gradprix.race.plan import Plan
 
 PART = 0.05
-"""A rate is near the best when its validation loss is at most this part of the way back from what the median entry
-reached at its best rate to the loss at the start.
+"""A learning rate is near-optimal if its validation loss exceeds the median entry's best loss by at most this fraction
+of the decrease from the initial loss.
 
-The median, because one seed's luckiest loss is no standard for the others. The start, because many losses have a floor
-far above zero, beside which all else is small.
+The median, because the lowest loss of one seed is noisy. The initial loss, because many losses have a floor far above
+zero, relative to which all differences are small.
 """
 MARGINS = 2.0
-"""A score, which says nothing at the start, is near the best within so many margins."""
+"""Number of margins within which a score is near-optimal: scores have no informative initial value."""
 
 
 def near_limit(
     tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: Metric | None = None
 ) -> float:
-    """The validation loss up to which a rate counts as near the best, one for all entries.
+    """Return the largest near-optimal validation loss, the same for all entries.
 
     Args:
-        tried: for each entry, the validation loss of each rate on the first tuning seed.
-        start: the loss before training; the largest of those tried when None.
-        score: what it is, when it is no loss but a score with its sign turned.
+        tried: for each entry, the validation loss of each learning rate on the first tuning seed.
+        start: loss before training; the largest finite loss in `tried` when None.
+        score: the metric, if the losses are scores with inverted sign.
     """
     best = median(min(losses.values()) for losses in tried.values())
     if score is not None:
         return best + MARGINS * score.least(best)
     if start is None:
-        every = (loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss))
-        start = max(every, default=best)
+        finite = (loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss))
+        start = max(finite, default=best)
     return best + PART * max(0.0, start - best)
 
 
 def window(losses: Mapping[float, float], limit: float) -> float:
-    """How many decades of learning rates have losses within a limit.
+    """Return the learning-rate tolerance: the width in decades of the near-optimal range around the best learning rate.
 
-    The run of such rates that holds the best, each end moved to where the loss crosses the limit, by interpolation
-    between neighbours, in the logarithms where losses are positive. A diverged neighbour ends it at the last rate
-    within.
+    Each end of the range is interpolated to where the loss crosses the limit, on a logarithmic scale if losses are
+    positive. Next to a diverged run, the range ends at the last learning rate within the limit.
     """
     rates = sorted(losses)
     best = min(rates, key=lambda r: losses[r])
@@ -78,10 +77,10 @@ def take(
     diverged: Mapping[str, int],
     baseline: str | None = None,
 ) -> tuple[str, str]:
-    """Which of the leading group to take, and why: the widest learning-rate window, then the cheapest step.
+    """Return the recommended leader and the reason: the widest learning-rate tolerance, then the cheapest step.
 
-    Only those that diverged least often, and of these those near the best mean, if there are any: a group may hold an
-    entry that is merely too erratic for anything to be told of it.
+    Candidates are the leaders with the fewest diverged runs, and of these the ones near the best mean, if any: some
+    leaders are merely too variable to rank.
     """
     leaders = list(verdict.leaders)
     if baseline in leaders:
@@ -100,19 +99,19 @@ def take(
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """`a, b and c`."""
+    """Format names as `a, b and c`."""
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
+    """Format a count with its noun: `1 task`, `2 tasks`."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def number(metric: Metric, *values: float) -> str:
-    """One value or a range, in the metric's form: `97.2 to 97.4 %`."""
+    """Format one value or a range in the metric's unit: `97.2 to 97.4 %`."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
 
@@ -127,33 +126,33 @@ def sentence(
     code: str,
     updates: Mapping[str, int | None],
 ) -> str:
-    """The first lines of the answer: who leads, who trails, what to take."""
+    """Return the first lines of the answer: leaders, entries behind them, and the recommended optimizer."""
     if all(count == plan.seeds for count in diverged.values()):
         return (
             f"{plan.task.name}: every final run of every optimizer diverged, so there is nothing to choose between. "
             "Look at the task's loss and data first; smaller learning rates may help."
         )
-    trail = trailing(plan.task.metric, means, verdict)
-    lead = leading(plan, means, verdict, diverged)
+    trail = format_behind(plan.task.metric, means, verdict)
+    lead = format_leaders(plan, means, verdict, diverged)
     if plan.baseline is not None:
-        lead, trail = against(plan.baseline, plan.task.metric, means, verdict), ""
+        lead, trail = format_baseline_comparison(plan.baseline, plan.task.metric, means, verdict), ""
     first = f"{plan.task.name}: {lead}"
-    lines = [first, f"{trail}{'  ' * bool(trail)}Take {chosen} ({why}): {code}", *unequal(plan, updates)]
+    lines = [first, f"{trail}{'  ' * bool(trail)}Take {chosen} ({why}): {code}", *format_unequal_updates(plan, updates)]
     return "\n".join(lines)
 
 
-def leading(plan: "Plan", means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
-    """Who leads, whether they can be told apart, and which of them only lead because they vary too much."""
+def format_leaders(plan: "Plan", means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
+    """Format the leaders, the differences among them, and the entries that are too variable to rank."""
     metric = plan.task.metric
-    vague = varying(means, verdict.leaders, metric.higher_is_better)
+    vague = too_variable(means, verdict.leaders, metric.higher_is_better)
     leaders = [name for name in verdict.leaders if name not in vague]
     reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
-    told = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
-    apart = "differ by less than matters" if told <= {"ties", "slightly ahead"} else "are not told apart"
+    verdicts = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
+    relation = "differ by less than matters" if verdicts <= {"ties", "slightly ahead"} else "are not told apart"
     lead = "lead and " if len(leaders) < len(means) else ""
     text = f"{leaders[0]} leads{'' if vague else ' alone'} ({reach})."
     if len(leaders) > 1:
-        text = f"{listed(leaders)} {lead}{apart} ({reach})."
+        text = f"{listed(leaders)} {lead}{relation} ({reach})."
     if vague:
         verb = "vary" if len(vague) > 1 else "varies"
         values = number(metric, *sorted((means[vague[0]], means[vague[-1]])))
@@ -162,28 +161,29 @@ def leading(plan: "Plan", means: Mapping[str, float], verdict: Verdict, diverged
     return f"{text}  {listed(erratic)}: too erratic to be told from the others." if erratic else text
 
 
-def varying(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
-    """The leaders that only vary too much to be told from the others.
+def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
+    """Return the leaders that are too variable to rank.
 
-    Nothing wins against them, though they are behind some that something wins against.
+    No entry wins against them, although their means are behind an entry that another one wins against.
     """
-    turn = 1 if higher_is_better else -1
-    behind = max((turn * means[name] for name in means if name not in leaders), default=-math.inf)
-    return [name for name in leaders if turn * means[name] < behind]
+    sign = 1 if higher_is_better else -1
+    behind = max((sign * means[name] for name in means if name not in leaders), default=-math.inf)
+    return [name for name in leaders if sign * means[name] < behind]
 
 
-def against(baseline: str, metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
-    """Who wins against the baseline, who is slightly ahead of it, and who loses to it."""
+def format_baseline_comparison(baseline: str, metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
+    """Format the entries that win against the baseline, are slightly ahead of it, or lose to it."""
 
-    def told(words: str, ahead: bool) -> list[str]:
+    def entries_with(words: str, ahead: bool) -> list[str]:
         pairs = [pair for pair in verdict.pairs if pair.words == words]
-        found = [pair.a if ahead else pair.b for pair in pairs if baseline == (pair.b if ahead else pair.a)]
-        return sorted(found, key=lambda name: means[name], reverse=metric.higher_is_better)
+        names = [pair.a if ahead else pair.b for pair in pairs if baseline == (pair.b if ahead else pair.a)]
+        return sorted(names, key=lambda name: means[name], reverse=metric.higher_is_better)
 
     def reach(names: Sequence[str]) -> str:
         return number(metric, *sorted((means[names[0]], means[names[-1]])))
 
-    won, close, lost = told("wins", True), told("slightly ahead", True), told("wins", False)
+    won, lost = entries_with("wins", True), entries_with("wins", False)
+    close = entries_with("slightly ahead", True)
     text = [f"nothing wins against {baseline} ({number(metric, means[baseline])})."]
     if won:
         verb = "win" if len(won) > 1 else "wins"
@@ -195,8 +195,8 @@ def against(baseline: str, metric: Metric, means: Mapping[str, float], verdict: 
     return "  ".join(text)
 
 
-def trailing(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
-    """Who something wins against, best first; empty if nobody."""
+def format_behind(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
+    """Format the entries that another entry wins against, best first; empty if there are none."""
     behind = [name for name in means if name not in verdict.leaders]
     if not behind:
         return ""
@@ -205,8 +205,8 @@ def trailing(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> st
     return f"{listed(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
 
 
-def unequal(plan: "Plan", updates: Mapping[str, int | None]) -> list[str]:
-    """A line on the numbers of updates, if they differ: equal examples are not equal updates."""
+def format_unequal_updates(plan: "Plan", updates: Mapping[str, int | None]) -> list[str]:
+    """Return a line on the numbers of updates if they differ between entries at equal numbers of examples."""
     if len(set(updates.values())) <= 1:
         return []
     each = ", ".join(f"{name} {count:,}" for name, count in updates.items())
@@ -217,7 +217,7 @@ def unequal(plan: "Plan", updates: Mapping[str, int | None]) -> list[str]:
 
 
 def protocol(plan: "Plan", verdict: Verdict) -> str:
-    """The last line of the answer: what is open, and what it rests on."""
+    """Return the last line of the answer: inconclusive comparisons and the protocol."""
     unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
     pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")
     if plan.baseline is not None:
@@ -226,13 +226,13 @@ def protocol(plan: "Plan", verdict: Verdict) -> str:
 
 
 def tuned(plan: "Plan") -> str:
-    """What was tuned."""
+    """Format the tuned hyperparameters."""
     one = plan.tuned == ["lr"]
     return "learning rate only" if one else f"{listed(plan.tuned)} tuned where an optimizer has them"
 
 
 def schedule(plan: "Plan") -> str:
-    """How the learning rate went."""
+    """Format the learning-rate schedule."""
     if "schedule" in plan.tuned:
         return "schedule tuned"
     known = {"constant": "constant rate", "warmup": "constant rate after a warm-up", "its own": "its own schedule"}
@@ -240,7 +240,7 @@ def schedule(plan: "Plan") -> str:
 
 
 def untrained(failed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each optimizer some of whose networks could not be trained."""
+    """Return a sentence for each optimizer with failed training runs."""
     by_entry: dict[str, list[Mapping[str, Any]]] = {}
     for each in failed:
         by_entry.setdefault(each["entry"], []).append(each)
@@ -252,7 +252,7 @@ def untrained(failed: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def unrepeated(reruns: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each final run that came out otherwise when it was repeated alone in a new process."""
+    """Return a warning for each final run that its replication in a new process did not reproduce."""
     return [
         f"Warning: the final run of {each['entry']} with seed {each['seed']} came out otherwise when it was repeated "
         f"alone in a new process ({_difference(each)}), so the result may "
