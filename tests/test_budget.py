@@ -21,9 +21,9 @@ def test_stages_are_those_of_the_protocol() -> None:
 
 def test_a_stage_costs_its_lanes_one_after_the_other() -> None:
     cost = Cost(0.0, step=1.0, network=0.1, evaluation=0.0, shape=Shape(10, 2))
-    assert cost.of(20, 3, 1) == pytest.approx(3 * (1 + 10 * 0.1)), "two lanes at once"
-    assert cost.of(40, 3, 1) == pytest.approx(2 * 3 * (1 + 10 * 0.1)), "and then two more"
-    assert cost.of(2, 3, 1) == pytest.approx(3 * (1 + 2 * 0.1)), "two networks are one lane"
+    assert cost.phase_seconds(20, 3, 1) == pytest.approx(3 * (1 + 10 * 0.1)), "two lanes at once"
+    assert cost.phase_seconds(40, 3, 1) == pytest.approx(2 * 3 * (1 + 10 * 0.1)), "and then two more"
+    assert cost.phase_seconds(2, 3, 1) == pytest.approx(3 * (1 + 2 * 0.1)), "two networks are one lane"
 
 
 def test_entries_are_dropped_before_protocol_and_protocol_before_epochs() -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import TaskError, make_plan
-from gradprix.race.validate_task import sound
+from gradprix.race.validate_task import validate_task
 from gradprix.show import report
 from gradprix.tasks.registry import MAKERS, PRESETS
 from gradprix.training.artifacts import encode_artifacts
@@ -103,4 +103,4 @@ def fails(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Any]
 
 def test_what_fails_at_the_end_is_found_out_before_the_race() -> None:
     with pytest.raises(TaskError, match="its after fails: 'x'"):
-        sound(tasks.digits.change(after=fails))
+        validate_task(tasks.digits.change(after=fails))

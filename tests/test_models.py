@@ -440,9 +440,9 @@ def test_odd_sizes_change_no_bit_in_any_lane(kind: str) -> None:
 
 def test_where_a_row_would_change_a_bit_networks_go_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     of = plan(tasks.digits.change(model=layers(3, nn.Mish), batch_size=1))  # does so on some processors
-    alike = preflight._same_in_every_row(of.task, of.careful_trial(of.entries[0], 0), (2, 7))
+    alike = preflight._is_row_invariant(of.task, of.careful_trial(of.entries[0], 0), (2, 7))
     assert check(of).stacked is alike
-    monkeypatch.setattr(preflight, "_same_in_every_row", lambda *_: False)
+    monkeypatch.setattr(preflight, "_is_row_invariant", lambda *_: False)
     form = check(of)
     assert not form.stacked
     assert form.why == "where in a stack a network is would change its last digits"
@@ -471,7 +471,7 @@ def test_a_stack_is_given_up_if_it_stays_slower(
         return run
 
     monkeypatch.setattr(preflight.time, "perf_counter", lambda: clock)
-    assert preflight._times_as_long(runs(stack), runs(apart)) == pytest.approx(longer)
+    assert preflight._slowdown(runs(stack), runs(apart)) == pytest.approx(longer)
     assert len(taken) == 2 * turns
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import TaskError
-from gradprix.race.validate_task import sound
+from gradprix.race.validate_task import validate_task
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
@@ -301,7 +301,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_wrong_task_says_what_is_wrong(kind: str) -> None:
     given, says = BROKEN[kind]
     with pytest.raises(TaskError, match=f"task 'mine' cannot be raced: .*{says}"):
-        sound(task(**given))
+        validate_task(task(**given))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_wrong_task_says_what_is_wrong(kind: str) -> None:
     ],
 )
 def test_a_sound_task_passes(given: dict[str, Any]) -> None:
-    sound(task(**given))
+    validate_task(task(**given))
 
 
 def test_a_wrong_task_is_refused_before_the_race() -> None:

@@ -1,4 +1,4 @@
-"""Which optimizer is best: plan, lanes, engines, journal, verdict."""
+"""Races between optimizers: plan, execution, journal, record and verdict."""
 
 import inspect
 import sys
@@ -69,7 +69,7 @@ __all__ = [
 
 
 class _Callable(ModuleType):
-    """The room and the verb share a name: `gradprix.race(...)` runs a race, `gradprix.race.Plan` is in the room."""
+    """Callable module: `gradprix.race(...)` runs a race, and `gradprix.race.Plan` is an attribute of the package."""
 
     __call__ = staticmethod(race)
     __signature__ = inspect.signature(race)

@@ -1,4 +1,4 @@
-"""A race from what a user says of it to its result."""
+"""Python entry point of a race."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,50 +40,49 @@ def race(
     processes: int | None = None,
     memory: float | None = None,
 ) -> Result:
-    """Tune optimizers fairly on a task, race them on fresh seeds, and say what the result is worth.
+    """Tune optimizers fairly on a task, race them on held-out seeds, and return a verdict with its uncertainty.
 
     Args:
-        task: a task, or a function that returns one; the name of a built-in one, or where yours is: `"mine.py:task"`;
-            or a training loop of your own, `train(make_optimizer, seed)`, which yields after each epoch a mapping with
-            `"valid"` and, if it has held-out examples that nothing is tuned by, `"test"`.
-        optimizers: entries or their names, as a list or with commas between; `"all"` for every rule; the task's own
-            choice, or the bracket's entries, when None.
-        bracket: `"rules"` races optimizers at one batch size, `"data"` one rule at three batch sizes.
-        tune: what is tuned besides the learning rate, as a list or with commas between, of hyperparameters and
-            `batch_size` and `schedule`; each optimizer tunes those that it has.
-        trials: tuning trials for each entry; the task's own number, or 19, when None.
-        seeds: final runs of each entry, on seeds that are the same for all and that no tuning has seen; the task's own
-            number, or 16, when None.
-        epochs: passes over the training examples in each run; the task's when None.
-        batch_size: examples a step for entries without one of their own; the task's when None.
-        schedule: `"cosine"`, `"linear"` or `"constant"`; the task's when None.
+        task: a task, or a function that returns one; the name of a built-in task, or the location of yours, such as
+            `"mine.py:task"`; or a training loop, `train(make_optimizer, seed)`, which yields after each epoch a mapping
+            with `"valid"` and, if there is a test set, `"test"`.
+        optimizers: entries or their names, as a list or separated by commas; `"all"` for every rule; the task's
+            default entries, or the bracket's, when None.
+        bracket: `"rules"` races optimizers at one batch size, `"data"` one optimizer at three batch sizes.
+        tune: hyperparameters to tune besides the learning rate, including `batch_size` and `schedule`, as a list or
+            separated by commas; each optimizer tunes those that it has.
+        trials: tuning trials per entry; the task's number, or 19, when None.
+        seeds: final runs per entry, on held-out seeds that all entries share; the task's number, or 16, when None.
+        epochs: epochs of each run; the task's number when None.
+        batch_size: batch size of entries without one of their own; the task's when None.
+        schedule: learning-rate schedule, `"cosine"`, `"linear"` or `"constant"`; the task's when None.
         margin: the smallest difference that matters, in the metric's units; the task's when None.
-        direction: `"max"` or `"min"`: which way is better, for a training loop.
-        baseline: the optimizer that the others are compared with, and not with each other: fewer comparisons, of which
-            each can tell smaller differences. It races, too, and is to be chosen before anything is seen.
-        preset: of a built-in task: `"small"` takes seconds, `"default"` minutes, `"large"` wants a larger machine.
-        data: a copy of a built-in task's examples of your own, instead of the archive that is fetched.
-        seed: races with different numbers share no seed.
-        minutes: about how long the race may take: optimizers, trials, seeds and epochs are chosen to fit, and what is
-            left out is said.
-        compile: compile the stacked networks with `torch.compile`, which needs a C++ compiler. It takes half a minute
-            or more, and pays in races that take many.
-        device: where networks are trained, as torch names it, such as `"cuda"`; a GPU if there is one and it pays,
+        direction: `"max"` if higher scores of a training loop are better, else `"min"`.
+        baseline: an optimizer to compare the others with, instead of all pairs: with fewer comparisons, each can detect
+            smaller differences. It takes part in the race, and must be chosen before any result is seen.
+        preset: size of a built-in task: `"small"` takes seconds, `"default"` minutes, `"large"` needs a larger machine.
+        data: your own copy of a built-in task's data, instead of the archive that is fetched.
+        seed: base random seed. Races with different base seeds share no seed.
+        minutes: time budget: optimizers, trials, seeds and epochs are reduced to fit, and the result lists what is left
+            out.
+        compile: compile the stacked models with `torch.compile`, which needs a C++ compiler. Compilation takes half a
+            minute or more, and pays off in races that take many.
+        device: device of the models, as a torch device string such as `"cuda"`; a GPU if there is one and it is faster
             when None.
-        out: a folder to keep the race in, so that it can be continued; nothing is kept when None.
-        engine: where it runs, such as `gradprix.engines.Ray()`; on this machine when None. The same race can be begun
-            on one and finished on another.
-        processes: how many train at once; as many as the machine has cores when None.
-        memory: how much the race may take, in GB; half of what is free when None.
+        out: folder to save the race in, so that it can be resumed; nothing is saved when None.
+        engine: the executor, such as `gradprix.engines.Ray()`; this machine when None. A race can be resumed with
+            another executor.
+        processes: number of worker processes; the number of cores when None.
+        memory: total memory limit in GB; half of the free memory when None.
 
     Returns:
-        The result: its answer, its verdict, and the record of every run.
+        The result: its answer, its verdict, and the record of all runs.
 
     Raises:
-        ValueError: for unknown names and impossible numbers.
-        TaskError: when the task's model, loss or metric does not work.
-        WorkerError: when what trains is lost again and again.
-        JournalError: when `out` holds a race on another task, or one that is running, or cannot be written.
+        ValueError: for unknown names and values out of range.
+        TaskError: if the task's model, loss or metric fails.
+        WorkerError: if worker processes are lost repeatedly.
+        JournalError: if `out` holds a race on another task, or one that is running, or is not writable.
     """
     plan = make_plan(
         task,

@@ -1,4 +1,4 @@
-"""A race's record as data frames."""
+"""Conversion of a race's record to data frames."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ Record = dict[str, Any]
 
 
 def verdict(record: Record) -> pd.DataFrame:
-    """One row a pair: who is ahead of whom, by how much and within which interval, p, the word, and more seeds."""
+    """Return one row per pair: both entries, difference, interval, p-value, verdict, and seeds to settle it."""
     rows = [{**pair, "low": pair["ci95"][0], "high": pair["ci95"][1]} for pair in record["verdict"]["pairs"]]
     return pd.DataFrame(rows)[["a", "b", "difference", "low", "high", "p", "words", "more_seeds"]]
 
 
 def entries(record: Record) -> pd.DataFrame:
-    """One row an entry, best mean first: its tuned values, mean, interval, and what else the terminal's table shows."""
+    """Return one row per entry, best mean first: tuned values, mean, interval, and the rest of the terminal's table."""
     rows = [
         {
             "entry": entry["name"],
@@ -38,12 +38,12 @@ def entries(record: Record) -> pd.DataFrame:
 
 
 def trials(record: Record) -> pd.DataFrame:
-    """One row a tuning run, in the order in which they were asked for."""
+    """Return one row per tuning run, in the order of the tuners' requests."""
     return pd.DataFrame([{"entry": name, **run} for name, runs in record["tried"].items() for run in runs])
 
 
 def finals(record: Record) -> pd.DataFrame:
-    """One row a final run: `entry`, `seed` (its place, the same for all), `metric`, `loss`."""
+    """Return one row per final run: `entry`, `seed` (its index, the same for all entries), `metric`, `loss`."""
     rows = [
         {"entry": entry["name"], "seed": seed, "metric": value, "loss": loss}
         for entry in record["entries"]
@@ -53,7 +53,7 @@ def finals(record: Record) -> pd.DataFrame:
 
 
 def curves(record: Record) -> pd.DataFrame:
-    """One row a final run and epoch: `entry`, `seed`, `examples`, `train_loss`, `valid_loss`, `valid_metric`."""
+    """Return one row per run and epoch: `entry`, `seed`, `examples`, `train_loss`, `valid_loss`, `valid_metric`."""
     names = ("train_loss", "valid_loss", "valid_metric")
     rows = [
         {"entry": name, "seed": seed, "examples": examples, **{key: curve[key][seed][epoch] for key in names}}

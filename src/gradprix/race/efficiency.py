@@ -1,4 +1,4 @@
-"""What an optimizer reaches with less: fewer trials, its default settings, fewer examples."""
+"""Tuning budget and speed: scores with fewer trials, with default settings, and with fewer examples."""
 
 import math
 import time
@@ -25,9 +25,9 @@ from .entry import Entry
 
 Run = Mapping[str, Any]
 DRAWS = 4_000
-"""Draws from which the chance of being best is counted."""
+"""Number of draws that estimate the probability of being best."""
 STEADY, LONG, ENOUGH = 5, 0.05, 1.0
-"""A step is timed so many times, and for so many seconds; fewer times if it takes so many."""
+"""Timing of a step: minimum repetitions, minimum total seconds, and total seconds after which to stop in any case."""
 
 
 def with_less(
@@ -38,55 +38,55 @@ def with_less(
     metric: Metric,
     trivial: float,
 ) -> dict[str, Any]:
-    """All of it, as JSON.
+    """Return the scores at smaller budgets as JSON.
 
     Args:
-        entries: what raced.
-        points: each one's tuned values.
-        tried: each one's tuning runs, in order.
-        finals: each one's final runs.
-        metric: what is compared.
-        trivial: what a run that diverged scores.
+        entries: the entries of the race.
+        points: tuned values of each entry.
+        tried: tuning runs of each entry, in order.
+        finals: outcomes of the final runs of each entry.
+        metric: the metric of the task.
+        trivial: score of a diverged run.
 
     Returns:
-        `expected`: for each entry, the validation metric to expect of the best of 1, 2, ... of its spread points, drawn
-        at random. `chance`: likewise, of its being the best of all entries then. `default` and `tuned`: its metric on
-        the first tuning seed at its default settings and at the tuned ones. `target`: the validation metric that the
-        median entry's tuning reached, less the smallest difference that matters. `examples`: for each final run how
-        many it had seen when it reached that, or None.
+        `expected`: expected best validation metric of each entry after 1, 2, ... trials, drawn at random from its
+        spread points. `chance`: probability of being the best entry then. `default` and `tuned`: metric on the first
+        tuning seed at the default and at the tuned settings. `target`: median over entries of the validation metric at
+        the tuned settings, less the margin. `examples`: for each final run the number of examples until it reached the
+        target, or None.
     """
-    turn = 1 if metric.higher_is_better else -1
+    sign = 1 if metric.higher_is_better else -1
 
     def scored(run: Run) -> float:
         return trivial if run["diverged"] is not None else float(run["metric"])
 
     spread = {name: [(run["loss"], scored(run)) for run in runs if run["spread"]] for name, runs in tried.items()}
-    reached = {name: float(np.mean([scored(run) for run in at(points[name], tried[name])])) for name in tried}
+    reached = {name: float(np.mean([scored(run) for run in runs_at(points[name], tried[name])])) for name in tried}
     usual = median(reached.values())
-    target = usual - turn * metric.least(usual)
+    target = usual - sign * metric.least(usual)
     return {
-        "expected": {name: expected(found) for name, found in spread.items()},
-        "chance": chance(spread, turn),
+        "expected": {name: expected(scores) for name, scores in spread.items()},
+        "chance": chance(spread, sign),
         "default": {e.name: scored(run) if (run := default(e, tried[e.name])) else None for e in entries},
-        "tuned": {name: scored(next(at(points[name], runs))) for name, runs in tried.items()},
+        "tuned": {name: scored(next(runs_at(points[name], runs))) for name, runs in tried.items()},
         "target": target,
         "examples": {
-            name: [None if run.diverged is not None else until(run.curve, target, turn) for run in runs]
+            name: [None if run.diverged is not None else until(run.curve, target, sign) for run in runs]
             for name, runs in finals.items()
         },
     }
 
 
-def expected(found: Sequence[tuple[float, float]]) -> list[float]:
-    """The metric to expect of the best by loss of 1, 2, ..., all of some points drawn without replacement.
+def expected(points: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the expected metric of the point with the best loss among 1, 2, ... points drawn without replacement.
 
-    The unbiased form of Tang et al. 2020, arXiv:2004.12710, of what Dodge et al. 2019, arXiv:1909.03004, ask for;
-    chosen by loss and told by metric, as tuning is.
+    The unbiased estimator of Tang et al. 2020, arXiv:2004.12710, for the expected validation performance of Dodge et
+    al. 2019, arXiv:1909.03004. As in tuning, the loss selects and the metric is reported.
 
     Args:
-        found: (loss, metric) of each point.
+        points: (loss, metric) of each point.
     """
-    metrics, n = [metric for _, metric in sorted(found)], len(found)
+    metrics, n = [metric for _, metric in sorted(points)], len(points)
     # The i-th best of n is the best of k drawn when the k - 1 others are all worse.
     return [
         sum(math.comb(n - 1 - i, k - 1) * value for i, value in enumerate(metrics)) / math.comb(n, k)
@@ -94,33 +94,34 @@ def expected(found: Sequence[tuple[float, float]]) -> list[float]:
     ]
 
 
-def chance(spread: Mapping[str, Sequence[tuple[float, float]]], turn: int) -> dict[str, list[float]]:
-    """How likely each entry is the best of all when each has the best by loss of 1, 2, ... of its points at random."""
+def chance(spread: Mapping[str, Sequence[tuple[float, float]]], sign: int) -> dict[str, list[float]]:
+    """Return each entry's probability of being the best when each is tuned with 1, 2, ... of its points at random."""
     rng, most = np.random.default_rng(0), min(map(len, spread.values()))
-    drawn = np.array([_best_of_first(list(found), most, rng) for found in spread.values()])  # [entries, k, draws]
-    best = (turn * drawn).max(0)
-    ahead = turn * drawn == best
+    drawn = np.array([_best_of_first(list(points), most, rng) for points in spread.values()])  # [entries, k, draws]
+    best = (sign * drawn).max(0)
+    ahead = sign * drawn == best
     shares = (ahead / ahead.sum(0)).mean(-1)
     return dict(zip(spread, shares.tolist(), strict=True))
 
 
-def _best_of_first(found: list[tuple[float, float]], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The metric of the best by loss of the first 1, 2, ... of the points in random order, `[most, draws]`."""
-    order = rng.permuted(np.tile(np.arange(len(found)), (DRAWS, 1)), axis=1)[:, :most]
-    place = np.argsort(np.argsort([loss for loss, _ in found], kind="stable"))  # 0 is the least loss
-    metrics = np.array([metric for _, metric in sorted(found, key=lambda pair: pair[0])])
+def _best_of_first(points: list[tuple[float, float]], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the metric of the best by loss among the first 1, 2, ... points in random order, `[most, draws]`."""
+    order = rng.permuted(np.tile(np.arange(len(points)), (DRAWS, 1)), axis=1)[:, :most]
+    place = np.argsort(np.argsort([loss for loss, _ in points], kind="stable"))  # 0 is the smallest loss
+    metrics = np.array([metric for _, metric in sorted(points, key=lambda pair: pair[0])])
     return np.asarray(metrics[np.minimum.accumulate(place[order], axis=1)].T, np.float64)
 
 
 def default(entry: Entry, runs: Sequence[Run]) -> Run | None:
-    """The run at an entry's default settings, the rate within half a rung of its own; None if there was none."""
+    """Return the run at an entry's default settings, the learning rate within half a grid step; None without one."""
     usual = {**entry.rule.hyperparameters, **entry.fixed}
     runs = [run for run in runs if all(name not in usual or _close(run[name], usual[name]) for name in _others(entry))]
     if not runs:
         return None
-    apart = [abs(math.log10(run["lr"] / entry.default_rate)) if entry.default_rate > 0 else math.inf for run in runs]
-    nearest = min(range(len(runs)), key=apart.__getitem__)
-    return runs[nearest] if apart[nearest] <= 0.5 / len(STEPS) else None
+    rate = entry.default_rate
+    distances = [abs(math.log10(run["lr"] / rate)) if rate > 0 else math.inf for run in runs]
+    nearest = min(range(len(runs)), key=distances.__getitem__)
+    return runs[nearest] if distances[nearest] <= 0.5 / len(STEPS) else None
 
 
 def _others(entry: Entry) -> list[str]:
@@ -133,23 +134,23 @@ def _close(value: Any, usual: Any) -> bool:
     return bool(value == usual)
 
 
-def at(point: Mapping[str, Any], runs: Sequence[Run]) -> Any:
-    """The runs at some values, the first seed's first."""
+def runs_at(point: Mapping[str, Any], runs: Sequence[Run]) -> Any:
+    """Return an iterator over the runs at a point, starting with the first seed."""
     return (run for run in runs if all(run[name] == value for name, value in point.items()))
 
 
-def until(curve: Sequence[Sequence[float]], target: float, turn: int) -> float | None:
-    """Examples seen when the validation metric first was as good as the target; None if it never was."""
-    return next((float(seen) for seen, _, _, metric in curve if turn * metric >= turn * target), None)
+def until(curve: Sequence[Sequence[float]], target: float, sign: int) -> float | None:
+    """Return the number of examples until the validation metric reached the target; None if it never did."""
+    return next((float(seen) for seen, _, _, metric in curve if sign * metric >= sign * target), None)
 
 
 def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -> list[float]:
-    """How long a step takes in a training loop of the user's own: one network, as many threads as torch takes.
+    """Return the seconds of a step in an ordinary training loop: one model, on all cores.
 
     Args:
         task: the problem.
-        trials: whose steps; what is the same for all, forward and backward at one batch size, is timed once.
-        device: where it trains.
+        trials: the trials to time; the forward and backward pass is timed once per batch size.
+        device: the device of the model.
 
     Returns:
         Seconds of each trial's step: forward, backward and the optimizer.
@@ -182,9 +183,9 @@ def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.de
 
 def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
     parameters = [x for x in model.parameters() if x.requires_grad]
-    made = maker(trial)(parameters, **constructor_arguments(trial.rule, changed(trial)))
-    switch_mode(made, "train")
-    return lambda: made.step()
+    optimizer = maker(trial)(parameters, **constructor_arguments(trial.rule, changed(trial)))
+    switch_mode(optimizer, "train")
+    return lambda: optimizer.step()
 
 
 def _seconds(run: Callable[[], object], on: torch.device) -> float:

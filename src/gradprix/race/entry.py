@@ -1,4 +1,4 @@
-"""What races: an optimizer with what is fixed, what is tuned, and how many examples it sees a step."""
+"""Entries of a race: an optimizer with its fixed hyperparameters, search space and batch size."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,25 @@ from gradprix.rules import Axis, Rule
 from gradprix.training.torch_optimizer_adapter import CLASSES, Anyone, constructor_arguments
 
 ALL_EXAMPLES = 0
-"""The batch size of an entry that sees every training example at each step."""
+"""Batch size of a full-batch entry."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An optimizer as it enters a race.
+    """An optimizer and its configuration in a race.
 
     Args:
-        name: what it is called in the race.
-        rule: what it does: a rule, or any class of `torch.optim.Optimizer`.
+        name: name in the race.
+        rule: a rule, or any class of `torch.optim.Optimizer`.
         fixed: hyperparameters and options that are not tuned and differ from the rule's defaults (arguments of the
             class).
-        space: where each tuned hyperparameter is searched, `lr` among them, also `batch_size` and `schedule`; the
-            rule's own range of `lr` by default.
-        batch_size: examples a step; None for the task's, 0 for all of them.
-        offset: shifts the ladder of rates, in rungs from 0 to 1.
-        about: what it does, when the rule's own summary does not say it.
-        luck: which tuning seeds it draws. Two entries that differ only in `offset` and `luck` are twins.
+        space: search range of each tuned hyperparameter, including `lr`, optionally `batch_size` and `schedule`; the
+            rule's range of `lr` by default.
+        batch_size: examples per step; None for the task's, 0 for full-batch training.
+        offset: shift of the learning-rate grid, as a fraction of a grid step from 0 to 1.
+        about: one-line description, if the rule's summary does not fit.
+        luck: replicate number, which selects the tuning seeds. Entries that differ only in `offset` and `luck` are
+            replicates, for A/A tests.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Entry:
     about: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rule", racer(self.rule))
+        object.__setattr__(self, "rule", as_steppable(self.rule))
         if isinstance(self.rule, Rule) and "betas" in self.fixed:
             fixed = {name: value for name, value in self.fixed.items() if name != "betas"}
             fixed |= dict(zip(self.rule.betas, self.fixed["betas"], strict=True))
@@ -72,15 +73,15 @@ class Entry:
             self.values(**{name: axis.at(share) for name, axis in self.space.items()})
 
     def values(self, lr: float, **tuned: Any) -> dict[str, Any]:
-        """All hyperparameters at this learning rate, and these values of whatever else is tuned."""
-        return self.rule.values(**{**self.fixed, **_of_the_rule(tuned), "lr": lr})
+        """Return all hyperparameters at a learning rate and values of the other tuned hyperparameters."""
+        return self.rule.values(**{**self.fixed, **_optimizer_values(tuned), "lr": lr})
 
     def tuning(self, names: Sequence[str], training: Mapping[str, Axis]) -> "Entry":
-        """The same entry, tuning those of these hyperparameters that it uses.
+        """Return a copy of the entry that tunes those of the given hyperparameters that it uses.
 
         Args:
-            names: what is to be tuned besides the learning rate.
-            training: where what is no part of the optimizer is searched.
+            names: hyperparameters to tune besides the learning rate.
+            training: search ranges of batch size and schedule.
         """
         axes = {**self.rule.axes, **training, **self.space}
         own = self.rule.defaults if isinstance(self.rule, Anyone) else self.rule.hyperparameters
@@ -92,42 +93,42 @@ class Entry:
 
     @property
     def default_rate(self) -> float:
-        """The rule's own learning rate, or the middle of the space where it has none."""
+        """Default learning rate of the rule, or the middle of the search space if it has none."""
         lr = self.rule.hyperparameters.get("lr")
         return float(lr) if isinstance(lr, int | float) else float(self.space["lr"].at(0.5))
 
     @property
     def optimizer(self) -> str:
-        """The class in `gradprix.optim`, the full name of another one, or `of(rule)` for a rule without a class."""
+        """Name of the class in `gradprix.optim`, full name of another class, or `of(rule)` without a class."""
         if isinstance(self.rule, Anyone):
             ours = getattr(optim, self.rule.name, None) is self.rule.make
             return self.rule.name if ours else self.rule.full_name
         return CLASSES.get(self.rule, f"of({self.rule.name})")
 
     def arguments(self, lr: float, **tuned: Any) -> dict[str, Any]:
-        """What the class is called with, in torch's arguments."""
-        return constructor_arguments(self.rule, {"lr": lr, **self.fixed, **_of_the_rule(tuned)})
+        """Return the constructor arguments of the class, in torch's names."""
+        return constructor_arguments(self.rule, {"lr": lr, **self.fixed, **_optimizer_values(tuned)})
 
     def code(self, lr: float, **tuned: Any) -> str:
-        """The call that makes this optimizer, to paste."""
+        """Return the constructor call as source code."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments(lr, **tuned).items())
         home = "" if "." in self.optimizer else "gradprix.optim."
         return f"{home}{self.optimizer}(params, {arguments})"
 
 
 TRAINING = ("batch_size", "schedule")
-"""What may be tuned and is no part of the optimizer."""
+"""Tunable hyperparameters of the training, not of the optimizer."""
 
 
-def _of_the_rule(tuned: Mapping[str, Any]) -> dict[str, Any]:
+def _optimizer_values(tuned: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tuned.items() if name not in TRAINING}
 
 
-def racer(given: Any) -> Rule | Anyone:
-    """What steps the weights: a rule where its rows can be stepped together, else a class, an optimizer a network.
+def as_steppable(given: Any) -> Rule | Anyone:
+    """Convert a rule or class to a rule that a stacked kernel can step, or else to a per-model optimizer class.
 
     Raises:
-        TypeError: for anything but a rule or a class of optimizers.
+        TypeError: for anything but a rule or an optimizer class.
         ValueError: for a class that cannot be raced.
     """
     if isinstance(given, Anyone):
@@ -141,17 +142,17 @@ def racer(given: Any) -> Rule | Anyone:
 
 
 def rule_of(given: Any) -> Rule | None:
-    """The rule that a class steps with; None for one that may have a step of its own."""
+    """Return the rule of an optimizer class; None for a class that may override the step."""
     rule = getattr(given, "rule", None)
     return rule if isinstance(rule, Rule) and optim.of(rule) is given else None
 
 
 def _stacks(rule: Rule) -> bool:
-    """Whether a kernel steps it row by row: each element by itself, and at the point where the model is evaluated."""
+    """Return True for an elementwise rule that evaluates the model at its own iterate: a kernel can step it stacked."""
     return rule.scope == "element" and rule.evaluate is None
 
 
 def twin(entry: Entry, number: int) -> Entry:
-    """The same optimizer entered again, with tuning luck of its own: another ladder, other tuning seeds."""
-    golden = 0.618  # spreads any number of offsets evenly over a rung
+    """Return a replicate of an entry, for A/A tests: a shifted learning-rate grid and other tuning seeds."""
+    golden = 0.618  # spreads any number of offsets evenly over a grid step
     return replace(entry, name=f"{entry.name}~{number}", offset=number * golden % 1, luck=number)

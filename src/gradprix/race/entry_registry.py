@@ -1,4 +1,4 @@
-"""The optimizers that can be raced by name, and which of them race."""
+"""Registry of the optimizers that can be raced by name, and the brackets of default entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,7 +33,7 @@ ENTRIES = {
         Entry("amsgrad", rules.adam, {"amsgrad": True}, about="Adam whose second moment never falls."),
         Entry("rmsprop-centered", rules.rmsprop, {"centered": True}, about="RMSProp by the variance of the gradients."),
         Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="A step against the gradient of all examples."),
-        # One example is a noisier gradient than thirty-two, and bears a smaller rate.
+        # The gradient of one example is noisier than that of 32 and needs a smaller learning rate.
         Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="A step against the gradient of one example."),
         Entry("lion", rules.lion),
         Entry("adan", rules.adan),
@@ -58,17 +58,17 @@ EVERY_RULE = list(ENTRIES)[:13]
 def entries(
     names: str | Iterable[str | Entry] | None = None, bracket: str = "rules", baseline: str | None = None
 ) -> list[Entry]:
-    """The entries of a race.
+    """Return the entries of a race.
 
     Args:
-        names: names of entries or entries, or `"all"` for the family and its variants, from `momentum` to
+        names: entries or their names, or `"all"` for the family and its variants, from `momentum` to
             `rmsprop-centered`; a bracket's entries when None.
-        bracket: `"rules"` (at one batch size) or `"data"` (one rule at three).
-        baseline: the name of one that races, too, if it is not among them.
+        bracket: `"rules"` (optimizers at one batch size) or `"data"` (one optimizer at three batch sizes).
+        baseline: name of an entry to add, if it is not among them.
 
     Raises:
         UnknownNameError: with the nearest valid names.
-        ValueError: when fewer than two are left or two share a name.
+        ValueError: for fewer than two entries, or two with the same name.
     """
     if bracket not in BRACKETS:
         raise UnknownNameError("bracket", bracket, BRACKETS)
@@ -78,21 +78,21 @@ def entries(
         raise ValueError(f"give optimizers, or the bracket {bracket!r}, which is a list of optimizers: not both.")
     elif isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()]
-    chosen = [entry for name in names for entry in named(name)]
+    chosen = [entry for name in names for entry in resolve_entries(name)]
     if baseline not in (None, "all"):
         known = [entry.name for entry in chosen]
         if baseline not in known:
-            chosen += [entry for entry in named(str(baseline)) if entry.name not in known]
-    doubled = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
-    if doubled:
-        raise ValueError(f"{', '.join(sorted(doubled))}: entered more than once. Give each entry a name of its own.")
+            chosen += [entry for entry in resolve_entries(str(baseline)) if entry.name not in known]
+    duplicates = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
+    if duplicates:
+        raise ValueError(f"{', '.join(sorted(duplicates))}: entered more than once. Give each entry a name of its own.")
     if len(chosen) < 2:
         raise ValueError("a race needs two optimizers or more.")
     return chosen
 
 
-def named(name: str | Entry) -> list[Entry]:
-    """The entry of a name, or all of them.
+def resolve_entries(name: str | Entry) -> list[Entry]:
+    """Return the entry of a name; several for `"all"`.
 
     Raises:
         UnknownNameError: with the nearest valid names.
@@ -104,20 +104,20 @@ def named(name: str | Entry) -> list[Entry]:
     if name in ENTRIES:
         return [ENTRIES[name]]
     if ":" in name:
-        found = imported(name)
-        return [found if isinstance(found, Entry) else Entry(name.rpartition(":")[2].lower(), found)]
+        rule = imported(name)
+        return [rule if isinstance(rule, Entry) else Entry(name.rpartition(":")[2].lower(), rule)]
     raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
 
 
-def all_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:
-    """The same entries, each tuning those of the named hyperparameters that it uses.
+def with_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:
+    """Return copies of the entries that tune those of the named hyperparameters that they use.
 
     Raises:
-        UnknownNameError: for a name that none of them can tune.
+        UnknownNameError: for a hyperparameter that no entry can tune.
     """
-    made = [entry.tuning(names, training) for entry in chosen]
+    tuning = [entry.tuning(names, training) for entry in chosen]
     for name in names:
-        if not any(name in entry.space for entry in made):
+        if not any(name in entry.space for entry in tuning):
             known = {name: None for entry in chosen for name in (*entry.rule.axes, *training)}
             raise UnknownNameError("hyperparameter that these optimizers could tune", name, known)
-    return made
+    return tuning

@@ -1,4 +1,4 @@
-"""The race's record on disk: one SQLite file, one writer."""
+"""Journal of a race on disk: one SQLite file with a single writer."""
 
 import contextlib
 import json
@@ -20,11 +20,11 @@ CREATE TABLE IF NOT EXISTS trials (
 );
 """
 FORMAT = 3
-"""Of the file: another one was written by another version of gradprix."""
+"""Version of the file format; other versions of gradprix may use another."""
 
 
 class JournalError(ValueError):
-    """A folder in which no race can be kept."""
+    """A folder cannot hold the journal of a race."""
 
 
 class OtherRaceError(JournalError):
@@ -36,28 +36,28 @@ class BusyError(JournalError):
 
 
 class Journal:
-    """What is finished, kept as it finishes.
+    """Persistent store of finished trials, written as they finish.
 
     Args:
-        folder: where `race.db` is, or is made; None keeps the record in memory.
-        to_read: whether it is only read, and must be there.
-        made: what the numbers of trials depend on besides their plan, as versions of libraries: trials that were made
-            otherwise are not used.
+        folder: folder of `race.db`, created if needed; None keeps the journal in memory.
+        to_read: open an existing journal read-only.
+        made: identity of the environment that trials depend on besides their plan, such as library versions: trials
+            from another environment are not reused.
 
     Raises:
-        JournalError: when the folder cannot be written, or holds something else under that name.
-        BusyError: when another race is running there.
+        JournalError: if the folder is not writable, or its file is not a journal.
+        BusyError: if another race is running in the folder.
     """
 
     def __init__(self, folder: Path | None, to_read: bool = False, made: str = "") -> None:
         self.folder, self.made = folder, made
         self.lock: filelock.BaseFileLock | None = None
-        self.new: list[Path] = []
-        with self._trouble("cannot hold a race"):
+        self.created: list[Path] = []
+        with self._wrap_errors("cannot hold a race"):
             if folder is not None and not to_read:
-                self.new = [each for each in (folder, *folder.parents) if not each.exists()]
+                self.created = [each for each in (folder, *folder.parents) if not each.exists()]
                 folder.mkdir(parents=True, exist_ok=True)
-                self._claim(folder)
+                self._lock(folder)
             place = ":memory:" if folder is None else f"{(folder / FILE).resolve().as_uri()}{'?mode=ro' * to_read}"
             self.database = sqlite3.connect(place, uri=True)
             written = self.database.execute("PRAGMA user_version").fetchone()[0]
@@ -75,47 +75,47 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        kept = self.database.execute("SELECT 1 FROM trials LIMIT 1").fetchall() or self.read("fitted")
+        is_worth_saving = self.database.execute("SELECT 1 FROM trials LIMIT 1").fetchall() or self.read("fitted")
         self.database.close()
         if self.lock is not None:
-            if not kept and self.folder is not None:
-                self._leave_nothing(self.folder)
+            if not is_worth_saving and self.folder is not None:
+                self._remove_files(self.folder)
             self.lock.release()
 
-    def _leave_nothing(self, folder: Path) -> None:
-        """Take away the files of a race of which nothing is finished, and folders that were made for it."""
+    def _remove_files(self, folder: Path) -> None:
+        """Delete the files of a race without finished trials, and the folders that were created for it."""
         for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", LOCK):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            for made in self.new:
-                made.rmdir()
+            for created in self.created:
+                created.rmdir()
 
     def read(self, name: str) -> Any:
-        """A value written under a name, or None."""
+        """Return the value stored under a name, or None."""
         row = self.database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def write(self, name: str, value: Any) -> None:
-        """Keep a value under a name."""
-        with self._trouble("cannot be written"), self.database:
+        """Store a value under a name."""
+        with self._wrap_errors("cannot be written"), self.database:
             self.database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
     def finished(self) -> dict[str, Outcome]:
-        """Every finished trial's outcome, by key."""
+        """Return the outcomes of all finished trials, by key."""
         rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.made,))
         return {key: Outcome.from_json(outcome) for key, outcome in rows}
 
     def finish(self, trials: list[Trial], outcomes: list[Outcome]) -> None:
-        """Keep what came of some trials, all of them or none."""
-        lines = [
+        """Store the outcomes of trials in one transaction."""
+        rows = [
             (trial.key, json.dumps(trial.identity), outcome.to_json(), self.made)
             for trial, outcome in zip(trials, outcomes, strict=True)
         ]
-        with self._trouble("cannot be written"), self.database:
-            self.database.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?)", lines)
+        with self._wrap_errors("cannot be written"), self.database:
+            self.database.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?)", rows)
 
-    def _claim(self, folder: Path) -> None:
-        """Keep other races out for as long as this process lives."""
+    def _lock(self, folder: Path) -> None:
+        """Lock the folder against other races while this process lives."""
         self.lock = filelock.FileLock(folder / LOCK, blocking=False)
         try:
             self.lock.acquire()
@@ -129,7 +129,7 @@ class Journal:
             ) from None
 
     @contextlib.contextmanager
-    def _trouble(self, what: str) -> Iterator[None]:
+    def _wrap_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.Error) as error:

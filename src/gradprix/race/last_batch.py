@@ -1,4 +1,4 @@
-"""The last batch of an epoch and of an evaluation, which is shorter: tried before the race at every batch size."""
+"""Test of the shorter last batch of an epoch and of an evaluation, before the race, at every batch size."""
 
 import math
 
@@ -18,32 +18,32 @@ from .plan import Plan
 
 
 def batch_sizes(plan: Plan) -> list[int]:
-    """Return every batch size that the race has or may choose; 0 for all examples."""
-    found: list[int] = []
+    """Return every batch size that the race has or may tune; 0 for full-batch training."""
+    sizes: list[int] = []
     for entry in plan.entries:
         axis = entry.space.get("batch_size")
-        found += map(int, axis.values) if isinstance(axis, Choice) else [plan.batch_size(entry)]
-    return list(dict.fromkeys(found))
+        sizes += map(int, axis.values) if isinstance(axis, Choice) else [plan.batch_size(entry)]
+    return list(dict.fromkeys(sizes))
 
 
 def check_last_batches(task: Task, plan: Plan) -> None:
-    """Train and evaluate a network on a batch of each size that a race's last batches have.
+    """Train and evaluate a model on each size of the race's last batches.
 
     Raises:
-        TaskError: when it fails, with the batch size and what to do.
+        TaskError: if that fails, with the batch size and a remedy.
     """
     split = task.loaded.split(0)
     trained = split.train[: examples_a_pass(len(split.train), task.epochs)]
     parts = {"train": trained, "valid": split.valid, "test": split.test}
-    tried: set[tuple[bool, int]] = set()
+    tested: set[tuple[bool, int]] = set()
     for size in batch_sizes(plan):
         for part, index in parts.items():
             whole = (size or len(index)) * (1 if part == "train" else BATCHES_AT_ONCE)
             last = len(index) % whole
-            # Evaluation of a whole batch and more has been tried: reading and running as many again may take long.
-            if last == 0 or (part == "train", last) in tried or (part != "train" and last >= (size or math.inf)):
+            # Evaluation of a full batch or more has been tested already, and repeating it may take long.
+            if last == 0 or (part == "train", last) in tested or (part != "train" and last >= (size or math.inf)):
                 continue
-            tried.add((part == "train", last))
+            tested.add((part == "train", last))
             try:
                 _run(task, index[:last], part == "train")
             except Exception as error:

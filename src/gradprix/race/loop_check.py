@@ -1,4 +1,4 @@
-"""Runs a training loop for a few epochs before its race, and refuses one whose race would mean nothing."""
+"""Preflight of training loops: run a few epochs, and reject loops whose race would be meaningless."""
 
 import math
 import time
@@ -18,21 +18,21 @@ from .plan import Plan
 
 WHY = "it is a training loop of your own"
 PATIENCE = 20.0
-"""Seconds after which an epoch is not waited for: what its first steps show is compared then."""
+"""Seconds after which an epoch is cut off: the comparison then uses its first steps."""
 LONG_ENOUGH = 2.0
-"""Seconds after which no other epoch is begun: a loop may set the learning rate in later epochs alone."""
+"""Seconds after which no further epoch starts: a loop may set the learning rate in later epochs alone."""
 FEWEST = 2
-"""Steps that are waited for, however long they take: without any there is nothing to compare."""
+"""Minimum number of steps, whatever they take: without any there is nothing to compare."""
 
 
 def check_loop(plan: Plan, loop: Loop) -> Form:
-    """Run a loop under two seeds and at two values of every hyperparameter that is tuned, for some seconds.
+    """Run a loop for some seconds with two seeds and two values of every tuned hyperparameter.
 
-    At least an epoch is run; of a loop whose first epoch takes long, only as many steps as fit into the time.
+    At least one epoch is run; if the first epoch takes long, as many steps as fit in the time.
 
     Raises:
-        TaskError: when it fails, yields something else than numbers, does the same under both seeds, or overrides
-            what is tuned.
+        TaskError: if the loop fails, yields anything but numbers, ignores the seed, or overrides a tuned
+            hyperparameter.
     """
     unchecked = {name for entry in plan.entries for name in entry.space}
     for entry in plan.entries:
@@ -65,14 +65,14 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
 
 @dataclass(frozen=True)
 class _Probe:
-    """The first epochs of a loop, or its first steps.
+    """The first epochs or steps of a loop.
 
     Args:
-        points: what it yielded.
-        history: its optimizers.
-        weights: digests of the weights that they trained.
-        diverged: whether its numbers or weights are not finite.
-        stopped: the number of steps after which it was stopped, if it was.
+        points: the mappings that it yielded.
+        history: hyperparameters of its optimizers.
+        weights: digests of the trained weights.
+        diverged: its numbers or weights are not finite.
+        stopped: number of steps after which it was cut off, or None.
     """
 
     points: list[Mapping[str, Any]]
@@ -85,33 +85,33 @@ class _Probe:
 def _probe(
     plan: Plan, loop: Loop, entry: Entry, point: Mapping[str, Any], seed: int, first: _Probe | None = None
 ) -> _Probe:
-    """Run a loop for some seconds, or for as many epochs or steps as the first run had."""
+    """Run a loop for some seconds, or for as many epochs or steps as an earlier probe."""
     started, stopped = time.perf_counter(), None
     after = None if first is None else first.stopped
     most = None if first is None or after is not None else max(1, len(first.points))
 
     def stop(steps: int) -> bool:
         nonlocal stopped
-        late = after is None and steps >= FEWEST and time.perf_counter() - started > PATIENCE
-        if steps == after or late:
+        timed_out = after is None and steps >= FEWEST and time.perf_counter() - started > PATIENCE
+        if steps == after or timed_out:
             stopped = steps
         return stopped is not None
 
     points: list[Mapping[str, Any]] = []
     history = GroupHistory(list(point))
     until = started + LONG_ENOUGH if first is None else math.inf
-    watched = loop.change(train=partial(_watched, loop, points, history, until))
+    recorded = loop.change(train=partial(_train_recorded, loop, points, history, until))
     try:
-        diverged = run_loop(watched, plan.tuning_trial(entry, point, seed), most, stop).diverged is not None
+        diverged = run_loop(recorded, plan.tuning_trial(entry, point, seed), most, stop).diverged is not None
     except Stopped:
         diverged = False
     return _Probe(points, history, history.current, diverged, stopped)
 
 
-def _watched(
+def _train_recorded(
     loop: Loop, points: list[Mapping[str, Any]], history: GroupHistory, until: float, make_optimizer: Any, seed: int
 ) -> Iterable[Mapping[str, float]]:
-    """Run a loop until a time, but at least for an epoch, noting its optimizers and what it yields."""
+    """Run a loop until a deadline, at least for one epoch, and record its optimizers and yielded mappings."""
     for point in each_report(loop, loop.train(history.watch(make_optimizer), seed)):
         points.append(finite_numbers(loop, point))
         yield point
@@ -120,7 +120,7 @@ def _watched(
 
 
 def _two_points(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two points of an entry's space that differ in every hyperparameter, at small learning rates."""
+    """Return two points of an entry's space that differ in every hyperparameter, at small learning rates."""
     first = {name: axis.at(0.0 if name == "lr" else 0.5) for name, axis in entry.space.items()}
     second = {
         name: next((value for value in map(axis.at, (0.25, 0.5, 0.0, 1.0)) if value != first[name]), first[name])

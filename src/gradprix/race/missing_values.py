@@ -1,4 +1,4 @@
-"""Missing and infinite values among a task's examples, found before the race with the row that has one."""
+"""Detection of missing and infinite values in a task's examples before the race, with the row of the first one."""
 
 import time
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from gradprix.tasks.rng import Luck
 from gradprix.tasks.task import first_line
 
 READ, LONG = 256, 2.0
-"""Examples of a dataset that is read when needed which are looked at, at most, and for how many seconds at most."""
+"""Maximum number of examples of a lazy dataset to check, and time limit in seconds."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Examples with values that are not finite.
+    """Examples with non-finite values.
 
     Args:
-        rows: their numbers.
-        where: the first such value, in words.
+        rows: indices of the examples.
+        where: location of the first such value, in words.
     """
 
     rows: Tensor
@@ -31,13 +31,13 @@ class Missing:
 
 
 def missing(data: Data) -> Missing | None:
-    """Return which examples have values that are not finite; None where there are none.
+    """Return the examples with non-finite values; None if there are none.
 
-    Every example is looked at where they are in memory, otherwise some that are spread over the dataset.
+    Checks all examples if they are in memory, otherwise an evenly spaced sample.
     """
     if not isinstance(data, Stream):
-        return _among(torch.arange(len(data)), data.inputs, data.targets, data, len(data))
-    begun, step = time.perf_counter(), max(1, len(data) // READ)
+        return _non_finite(torch.arange(len(data)), data.inputs, data.targets, data, len(data))
+    started_at, step = time.perf_counter(), max(1, len(data) // READ)
     for number in range(0, len(data), step):
         index = torch.tensor([number])
         try:
@@ -45,14 +45,14 @@ def missing(data: Data) -> Missing | None:
                 inputs, targets = data.items.read(index.tolist())
         except Exception as error:
             raise ValueError(f"row {number}: {first_line(error)}") from error
-        if found := _among(index, inputs, targets, data, 0):
-            return found
-        if time.perf_counter() - begun > LONG:
+        if non_finite := _non_finite(index, inputs, targets, data, 0):
+            return non_finite
+        if time.perf_counter() - started_at > LONG:
             break
     return None
 
 
-def _among(index: Tensor, inputs: Any, targets: Any, data: Data, count: int) -> Missing | None:
+def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int) -> Missing | None:
     rows, where = torch.zeros(len(index), dtype=torch.bool), ""
     for part, values in (("inputs", inputs), ("targets", targets)):
         for path, x in tree_flatten_with_path(values)[0]:
@@ -73,6 +73,6 @@ def _among(index: Tensor, inputs: Any, targets: Any, data: Data, count: int) -> 
 
 
 def _row(number: int, data: Data) -> str:
-    """The number of an example, and that among the test examples where it is one of them."""
+    """Format the index of an example, and its index among the test examples if it is one."""
     place = [] if data.test is None else (data.test == number).nonzero().flatten().tolist()
     return f"row {number}" + (f" (row {place[0]} of the test examples)" if place else "")

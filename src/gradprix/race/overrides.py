@@ -1,4 +1,4 @@
-"""Detects training loops that override the hyperparameters under trial, as `OneCycleLR(max_lr=...)` does."""
+"""Detection of training loops that override tuned hyperparameters, as `OneCycleLR(max_lr=...)` does."""
 
 import hashlib
 import math
@@ -12,33 +12,33 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 LEAST_RESPONSE = 0.25
-"""Mean elasticity of the rates in the groups with respect to the learning rate under trial, below which it counts as
-overridden: schedules that multiply have 1, an absolute floor takes a little of it, rates of the loop's own have 0."""
+"""Mean elasticity of the groups' learning rates with respect to the trial's, below which it counts as overridden:
+multiplicative schedules have 1, an absolute floor slightly less, learning rates that the loop sets itself have 0."""
 MOST_EQUAL = 0.5
-"""Share of steps with the same learning rate in both runs, no lower than the lower one under trial, from which it is
-overridden: by a loop that sets it in later epochs. A floor under a schedule is lower."""
+"""Fraction of steps with equal learning rates in both runs, no lower than the trials' lower one, above which it is
+overridden: by a loop that sets it in later epochs. The floor of a schedule is lower."""
 Values = dict[str, Any]
 
 
 @dataclass
 class GroupHistory:
-    """Record the hyperparameters in every parameter group at each step, and what the optimizers train.
+    """Record of the hyperparameters in every parameter group at each step, and of the trained parameters.
 
     Args:
-        names: the hyperparameters to record.
+        names: hyperparameters to record.
     """
 
     names: Iterable[str]
     steps: list[list[list[Values]]] = field(default_factory=list)
     """`[optimizer][step][group]`"""
     initial: list[str] = field(default_factory=list)
-    """A digest of each parameter as it was when its optimizer was made."""
+    """Digest of each parameter at the construction of its optimizer."""
     params: list[Tensor] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
-    """All keys that any group has had."""
+    """All keys of all groups."""
 
     def watch(self, make_optimizer: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-        """Wrap `make_optimizer` so that every optimizer it makes is recorded."""
+        """Wrap `make_optimizer` so that every optimizer it returns is recorded."""
 
         def make(params: Any, **given: Any) -> torch.optim.Optimizer:
             optimizer = make_optimizer(params, **given)
@@ -48,40 +48,40 @@ class GroupHistory:
             record: list[list[Values]] = []
             self.steps.append(record)
 
-            def note(stepped: torch.optim.Optimizer, *_: Any) -> None:
+            def record_groups(stepped: torch.optim.Optimizer, *_: Any) -> None:
                 record.append([{name: _value(group, name) for name in self.names} for group in stepped.param_groups])
                 self.keys.update(key for group in stepped.param_groups for key in group)
 
-            optimizer.register_step_pre_hook(note)
+            optimizer.register_step_pre_hook(record_groups)
             return optimizer
 
         return make
 
     @property
     def stepped(self) -> bool:
-        """Whether any of the optimizers took a step."""
+        """True if any of the optimizers took a step."""
         return any(self.steps)
 
     @property
     def current(self) -> list[str]:
-        """A digest of each parameter as it is now."""
+        """Digest of the current value of each parameter."""
         return list(map(digest, self.params))
 
 
 def find_overridden(
     first: GroupHistory, second: GroupHistory, trials: Mapping[str, tuple[Any, Any]]
 ) -> dict[str, list[Any]]:
-    """Return the hyperparameters that do not follow the trial in some parameter group, and examples of their values.
+    """Return the hyperparameters that do not follow the trial in some parameter group, with examples of their values.
 
     Args:
-        first: of a run.
-        second: of a run of the same loop, in which all hyperparameters under trial have other values.
-        trials: both values of each hyperparameter under trial.
+        first: history of a run.
+        second: history of a run of the same loop with other values of all tuned hyperparameters.
+        trials: both values of each tuned hyperparameter.
     """
     overridden: dict[str, list[Any]] = {}
     for name, given in trials.items():
         for pairs in _aligned(first, second, name):
-            # What is zero is switched off, as in a group that must not decay.
+            # Zero switches a hyperparameter off, as in a group without weight decay.
             both = [pair for pair in pairs if all(value is not None and value != 0 for value in pair)]
             if both and not (_follows_rate(both, given) if name == "lr" else _follows(both)):
                 overridden.setdefault(name, []).extend(dict.fromkeys(value for value, _ in both))
@@ -97,7 +97,7 @@ def digest(x: Tensor) -> str:
 
 
 def _aligned(first: GroupHistory, second: GroupHistory, name: str) -> Iterator[list[tuple[Any, Any]]]:
-    """One list of pairs of values, step by step, for each parameter group that both runs have."""
+    """Yield, for each parameter group common to both runs, the pairs of values at each step."""
     for a, b in zip(first.steps, second.steps, strict=False):
         groups: dict[int, list[tuple[Any, Any]]] = {}
         for one, other in zip(a, b, strict=False):
@@ -121,7 +121,7 @@ def _follows(pairs: list[tuple[Any, Any]]) -> bool:
 
 
 def _value(group: Mapping[str, Any], name: str) -> Any:
-    """A group's hyperparameter, where `betas` holds `beta1` and `beta2`; None where it has none."""
+    """Return a group's hyperparameter, `beta1` and `beta2` from its `betas`; None if it has none."""
     value = group.get(name)
     if value is None and name.startswith("beta") and name[4:].isdigit():
         betas = group.get("betas")

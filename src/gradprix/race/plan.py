@@ -1,4 +1,4 @@
-"""What a race will do, decided before it starts."""
+"""Plan of a race, fixed before it starts."""
 
 import hashlib
 import json
@@ -25,25 +25,25 @@ from .entry import Entry
 TRIALS = 19
 SEEDS = 16
 MOST = MOST_SEEDS
-"""Trials or seeds of one entry."""
+"""Maximum number of trials or seeds per entry."""
 FEWEST_SEEDS = 6
-"""With n seeds no p-value is below 2^(1-n), so fewer than six can never tell two entries apart at 5 %."""
+"""With n seeds no p-value is below 2^(1-n), so fewer than six can never give a significant difference at 5 %."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A race before it is run.
+    """Complete specification of a race.
 
     Args:
         task: the problem, with the budget, batch size, schedule and margin of this race.
-        entries: what races.
-        trials: tuning trials an entry.
-        seeds: final seeds, the same for every entry.
-        seed: sets this race's seeds apart from those of a race with another number.
-        compiled: whether the stacked networks are compiled.
-        left_out: what it does without, in words, to fit a time.
-        baseline: the name of the entry that the others are compared with, instead of all with all.
-        device: where networks are trained, as torch names it; `"auto"` for a GPU if there is one and it pays.
+        entries: the optimizers that race.
+        trials: tuning trials per entry.
+        seeds: number of final seeds, which all entries share.
+        seed: base random seed; races with different base seeds share no seed.
+        compiled: compile the stacked models.
+        left_out: omissions that made the race fit a time budget, in words.
+        baseline: name of the entry that the others are compared with, instead of all pairs.
+        device: device of the models, as a torch device string; `"auto"` selects a GPU if it is faster.
     """
 
     task: Task | Loop
@@ -81,44 +81,44 @@ class Plan:
             raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
 
     def tuner(self, entry: Entry) -> Generator[Wanted, Scores, Found]:
-        """What finds an entry's best point."""
+        """Return the tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
         return searched(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.luck)
 
     def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
-        """A tuning run of an entry: its own seeds, never those of the final."""
+        """Return a tuning trial of an entry, on a tuning seed: never one of the final seeds."""
         number = 10_000 * self.seed + 1_000 + MOST // RESEEDED * entry.luck + seed
         return self._trial(entry, point, number, False)
 
     def careful_trial(self, entry: Entry, seed: int) -> Trial:
-        """A tuning run at the smallest learning rate of the space: to try things."""
+        """Return a tuning trial at the smallest learning rate of the space, for tests before the race."""
         middle = {name: axis.at(0.5) for name, axis in entry.space.items()}
         return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].at(0.0)}, seed)
 
     def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
-        """A final run of an entry at its tuned point, on a seed that no tuning has seen."""
+        """Return a final trial of an entry at its tuned point, on a held-out seed."""
         return self._trial(entry, point, 10_000 * self.seed + 1 + seed, True)
 
-    def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, judged: bool) -> Trial:
+    def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, is_final: bool) -> Trial:
         size = point.get("batch_size", self.batch_size(entry))
         schedule = point.get("schedule", self.task.schedule)
         epochs, values = self.task.epochs, entry.values(**point)
-        return Trial(entry.rule, values, seed, size, epochs, schedule, judged, entry.name)
+        return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name)
 
     def batch_size(self, entry: Entry) -> int:
-        """Examples a step of an entry, unless it is tuned; 0 for all."""
+        """Return the batch size of an entry, unless it is tuned; 0 for full-batch training."""
         return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
     @property
     def examples(self) -> int | None:
-        """Training examples that each run sees; None where a training loop of one's own decides it."""
+        """Number of training examples per run; None for a user-supplied training loop."""
         if isinstance(self.task, Loop):
             return None
         return passes(self.task.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), self.task.epochs)
 
     def updates(self, entry: Entry, batch_size: int | None = None) -> int | None:
-        """Steps that each run of an entry takes, at its own batch size or another; None where nobody knows."""
+        """Return the number of steps per run of an entry, at its own batch size or another; None for a loop."""
         if isinstance(self.task, Loop):
             return None
         count = len(self.task.loaded.split(0).train)
@@ -127,21 +127,21 @@ class Plan:
 
     @property
     def tuned(self) -> list[str]:
-        """The names of what any entry tunes, the learning rate first."""
+        """Names of all tuned hyperparameters, the learning rate first."""
         return list(dict.fromkeys(name for entry in self.entries for name in ("lr", *entry.space)))
 
     @property
     def runs(self) -> int:
-        """Networks trained in all."""
+        """Total number of training runs."""
         return len(self.entries) * (self.trials + self.seeds)
 
     @property
     def smallest_difference(self) -> float:
-        """What the race can tell four times in five, in standard deviations of a paired difference."""
+        """Minimum detectable difference (80 % power), in standard deviations of a paired difference."""
         return detectable(len(self.entries), self.seeds, self.baseline is not None)
 
     def describe(self) -> dict[str, Any]:
-        """The plan as JSON: whatever a number of the race depends on."""
+        """Return the plan as JSON, including everything that the race's numbers depend on."""
         task = self.task
         return {
             "task": task.name,
@@ -173,15 +173,15 @@ class Plan:
             "rule": entry.rule.name,
             **{key: trial.identity[key] for key in ("equations", "class", "code", "version") if key in trial.identity},
             "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
-            "space": {name: self._ends(entry, name, axis) for name, axis in entry.space.items()},
+            "space": {name: self._range(entry, name, axis) for name, axis in entry.space.items()},
             "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
             "offset": entry.offset,
             "luck": entry.luck,
         }
 
-    def _ends(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
-        """The smallest and the largest value of a range, or all of a few."""
+    def _range(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
+        """Return the bounds of a range, or all values of a choice."""
         if isinstance(axis, Choice):
             return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
@@ -190,10 +190,10 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """A hash of the plan."""
+        """Hash of the plan."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it."""
+    """Return a value that JSON can represent."""
     return value if isinstance(value, int | float | str | None) else repr(value)

@@ -1,4 +1,4 @@
-"""How far a race is, live on stderr; where that is not a terminal, a line for each preparation that takes long."""
+"""Progress of a race on stderr: a live bar in a terminal, otherwise a line for each slow preparation step."""
 
 import contextlib
 import sys
@@ -9,19 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Watch = Callable[[str, float, int], None]
-"""Hears, now and then, what is running, how many trials are done, and how many there are; before any run, 0 of 0, or of
--1 where that is known to take long."""
+"""Progress callback `(description, finished runs, total runs)`; in preparations the total is 0, or -1 if the step is
+known to be slow."""
 PATIENCE = 15.0
-"""Seconds that a preparation takes before a user who waits for a plan reads of it where there is no terminal."""
+"""Duration in seconds after which a preparation step is reported without a terminal."""
 
 
 @contextlib.contextmanager
 def progress(patience: float | None = None) -> Iterator[Watch]:
-    """A bar for a race: give what it yields to `race.run` as `watch`.
+    """Show a progress bar for a race; pass the yielded callback to `race.run` as `watch`.
 
     Args:
-        patience: seconds that a preparation, such as the check of a task, takes before a line says so where there is
-            no terminal, so that short ones are silent; no line at all when None.
+        patience: without a terminal, seconds after which a preparation step such as preflight is reported in a line,
+            so that short ones are silent; no lines when None.
     """
     console = Console(stderr=True)
     columns = (

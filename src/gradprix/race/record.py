@@ -1,4 +1,4 @@
-"""A finished race as plain data: all that is shown is read from this."""
+"""Record of a finished race as plain data, the source of everything that is displayed."""
 
 import math
 import platform
@@ -20,7 +20,7 @@ from .entry import Entry
 from .plan import Plan
 
 FEWEST_PARTS = 10
-"""Parts of a test set from which their spread can be told."""
+"""Minimum number of parts of a test set for estimating their variance."""
 Tried = dict[str, list[dict[str, Any]]]
 Finals = dict[str, list[tuple[Trial, Outcome]]]
 
@@ -34,16 +34,16 @@ def make_record(
     cost: dict[str, Any],
     looks: Sequence[Look],
 ) -> dict[str, Any]:
-    """Everything about a race as JSON.
+    """Return the complete record of a race as JSON.
 
     Args:
-        plan: what was run.
+        plan: the plan that was run.
         described: the plan as JSON.
-        tried: every tuning run of each entry, in order.
-        tuned: what tuning found.
+        tried: the tuning runs of each entry, in order.
+        tuned: the tuning result of each entry.
         finals: the final runs of each entry, in the order of the seeds.
-        cost: how long the training took, interruptions left out, and a step of each tuned optimizer by itself.
-        looks: those that were taken at the race, this one among them.
+        cost: training time without interruptions, and the time of a step of each tuned optimizer without stacking.
+        looks: the interim analyses of the race, this one included.
     """
     metric = plan.task.metric
     outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
@@ -64,23 +64,23 @@ def make_record(
     first = {name: _by_rate(runs) for name, runs in tried.items()}
     start = _start(tried)
     limit = near_limit(first, start, metric if isinstance(plan.task, Loop) else None)
-    # With other values varying too, what a rate reached says little about its neighbours.
+    # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
     alone = {entry.name for entry in plan.entries if list(entry.space) == ["lr"]}
     wide = {name: window(losses, limit) if name in alone else 0.0 for name, losses in first.items()}
-    points = {name: dict(found.point) for name, found in tuned.items()}
+    points = {name: dict(result.point) for name, result in tuned.items()}
     memory = {entry.name: entry.rule.memory(entry.values(**points[entry.name])) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
-    lost = {name: _lost(runs) for name, runs in outcomes.items()}
-    diverged = {name: found["diverged"] for name, found in lost.items()}
+    lost = {name: _divergence(runs) for name, runs in outcomes.items()}
+    diverged = {name: counts["diverged"] for name, counts in lost.items()}
     top = means[verdict.leaders[0]]
-    near = [name for name in verdict.leaders if abs(means[name] - top) <= metric.least(top)]
-    chosen, why = take(verdict, near, wide, memory, diverged, plan.baseline)
+    near_best = [name for name in verdict.leaders if abs(means[name] - top) <= metric.least(top)]
+    chosen, why = take(verdict, near_best, wide, memory, diverged, plan.baseline)
     best = _best(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
 
     sizes = {e.name: points[e.name].get("batch_size", plan.batch_size(e)) for e in plan.entries}
     updates = {entry.name: plan.updates(entry, sizes[entry.name]) for entry in plan.entries}
 
-    def about(entry: Entry) -> dict[str, Any]:
+    def describe(entry: Entry) -> dict[str, Any]:
         name, point = entry.name, points[entry.name]
         return {
             "name": name,
@@ -101,7 +101,7 @@ def make_record(
         "task": plan.task.name,
         "about": plan.task.about,
         "budget": {"trials": plan.trials, "seeds": plan.seeds, "examples": plan.examples},
-        "entries": [about(entry) for entry in plan.entries],
+        "entries": [describe(entry) for entry in plan.entries],
         "verdict": {
             "best": list(verdict.leaders),
             "take": chosen,
@@ -132,7 +132,7 @@ def make_record(
 
 
 def _trivial(plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> float:
-    """What a run that diverged scores: the task's, or the worst of the others."""
+    """Return the score of a diverged run: the task's chance level, or else the worst score of the other runs."""
     if plan.task.baseline is not None:
         return plan.task.baseline
     scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]
@@ -144,18 +144,18 @@ def _metric(outcome: Outcome, trivial: float) -> float:
 
 
 def _parts(outcomes: Mapping[str, Sequence[Outcome]], trivial: float) -> dict[str, list[list[float]]] | None:
-    """The metric on parts of an official test set, if there is one and every part has a metric."""
+    """Return the metric on parts of an official test set, if there is one and every part has a finite metric."""
     every = [outcome for runs in outcomes.values() for outcome in runs]
     counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
     if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:
         return None
-    lost = [trivial] * count
-    found = {name: [outcome.test_parts or lost for outcome in runs] for name, runs in outcomes.items()}
-    return found if np.isfinite(list(found.values())).all() else None
+    diverged = [trivial] * count
+    parts = {name: [outcome.test_parts or diverged for outcome in runs] for name, runs in outcomes.items()}
+    return parts if np.isfinite(list(parts.values())).all() else None
 
 
 def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
-    """The validation loss of each learning rate on the first tuning seed: the least, where other things varied, too."""
+    """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
     losses: dict[float, float] = {}
     for run in runs:
         if run["first"]:
@@ -164,30 +164,30 @@ def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
 
 
 def _start(tried: Tried) -> float | None:
-    """The median loss before training; None in races from before it was noted, and of training loops of one's own."""
+    """Return the median loss before training; None for user-supplied loops and races that did not record it."""
     starts = [run["start"] for runs in tried.values() for run in runs if run["first"] and run["start"] is not None]
     finite = [start for start in starts if math.isfinite(start)]
     return median(finite) if finite else None
 
 
 def _after(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """What else the task found: numbers under each seed, None where a run diverged; the rest of the first seed."""
-    found: dict[str, Any] = {"numbers": {}, "pictures": {}, "texts": {}}
+    """Return the artifacts of the final runs: numbers of each seed, None if diverged; pictures and texts of one run."""
+    artifacts: dict[str, Any] = {"numbers": {}, "pictures": {}, "texts": {}}
     for name, runs in outcomes.items():
         numbers = [None if outcome.after is None else outcome.after["numbers"] for outcome in runs]
         for key in dict.fromkeys(key for row in numbers if row for key in row):
             values = [None if row is None else row.get(key) for row in numbers]
-            found["numbers"].setdefault(key, {})[name] = values
+            artifacts["numbers"].setdefault(key, {})[name] = values
         first = next((outcome.after for outcome in runs if outcome.after is not None), None)
         for what in ("pictures", "texts"):
             for key, value in (first or {}).get(what, {}).items():
-                found[what].setdefault(key, {})[name] = value
-    return found
+                artifacts[what].setdefault(key, {})[name] = value
+    return artifacts
 
 
-def _tuning(runs: list[dict[str, Any]], found: Found) -> dict[str, Any]:
+def _tuning(runs: list[dict[str, Any]], result: Found) -> dict[str, Any]:
     diverged = sum(run["diverged"] is not None for run in runs)
-    return {"trials": len(runs), "diverged": diverged, "at_edge": bool(found.edges), "edges": list(found.edges)}
+    return {"trials": len(runs), "diverged": diverged, "at_edge": bool(result.edges), "edges": list(result.edges)}
 
 
 def _final(values: list[float]) -> dict[str, Any]:
@@ -204,25 +204,25 @@ def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lost(outcomes: list[Outcome]) -> dict[str, Any]:
-    """How many runs diverged, and for each the step at which it did, or None."""
+def _divergence(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Return the number of diverged runs, and for each run the step at which it diverged, or None."""
     steps = [outcome.diverged for outcome in outcomes]
     return {"diverged": sum(step is not None for step in steps), "lost": steps}
 
 
 def _failed(tried: Tried, finals: Finals) -> list[dict[str, Any]]:
-    """The networks that could not be trained: whose, with which learning rate and seed, and why."""
+    """Return the training runs that failed: entry, learning rate, seed and error."""
     runs = [(name, run["lr"], run["seed"], run.get("error")) for name, runs in tried.items() for run in runs]
-    runs += [(name, t.values["lr"], t.seed, found.error) for name, pairs in finals.items() for t, found in pairs]
+    runs += [(name, t.values["lr"], t.seed, o.error) for name, pairs in finals.items() for t, o in pairs]
     return [dict(zip(("entry", "lr", "seed", "error"), run, strict=True)) for run in runs if run[-1] is not None]
 
 
 def _curves(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Learning curves of one entry: `examples [epochs]`, the rest `[seeds][epochs]`; what ends early stays as it is."""
+    """Return the learning curves of an entry: `examples [epochs]`, the rest `[seeds][epochs]`, last values repeated."""
     longest = max(len(outcome.curve) for outcome in outcomes)
     steps = max((outcome.curve for outcome in outcomes), key=len)
-    whole = [[*o.curve, *([o.curve[-1]] * (longest - len(o.curve)))] for o in outcomes]
-    table = np.array(whole)
+    padded = [[*o.curve, *([o.curve[-1]] * (longest - len(o.curve)))] for o in outcomes]
+    table = np.array(padded)
     table[:, :, 0] = [point[0] for point in steps]
     names = ("train_loss", "valid_loss", "valid_metric")
     return {"examples": table[0, :, 0].tolist()} | {n: table[:, :, i].tolist() for i, n in enumerate(names, start=1)}

@@ -1,4 +1,4 @@
-"""Repeats a final run of each user-supplied part alone in a new process: state kept between runs would change it."""
+"""Replication of final runs of user-supplied code, alone in a new process: detects state leaked between runs."""
 
 import json
 import math
@@ -17,21 +17,21 @@ from gradprix.training.trial import Outcome, Trial
 from .plan import Plan
 
 SHARE = 0.05
-"""The share of a race's training that may be repeated."""
+"""Fraction of a race's training that may be repeated."""
 ALONE = 6.0
-"""About how many times as long a model takes alone as in a stack."""
+"""Approximate slowdown of a model outside a stack."""
 SHORT = 2.0
-"""Seconds of training that one repetition may take in any race: small races have fewer than twenty runs."""
+"""Seconds of training that one replication may take in any race: small races have fewer than twenty runs."""
 PATIENCE = 20.0
-"""Seconds to wait for a repetition at most, where a share of the race is less: its data must be loaded anew."""
+"""Minimum timeout of a replication in seconds: its data must be loaded again."""
 TOLERANCE = 1e-3
-"""Relative difference that a training loop may have: it need not be deterministic."""
+"""Relative tolerance for training loops, which need not be deterministic."""
 NOT_THE_USERS = {"gradprix", "torch"}
 
 
 def prepare(plan: Plan, form: Form, engine: Engine) -> None:
-    """Start what a repetition needs while the final runs are under way."""
-    if form.device == "cpu" and (_users_entries(plan) or _is_users_task(plan.task)):
+    """Start the process for replications while the final runs are in progress."""
+    if form.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
         engine.submit_fresh(int)
 
 
@@ -44,22 +44,23 @@ def repeat(
     patience: float,
     known: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Repeat final runs, each alone in a new process, and compare what comes of them.
+    """Repeat final runs, each alone in a new process, and compare the outcomes.
 
     Args:
-        plan: of the race.
-        form: how its models are trained.
-        engine: where.
+        plan: the race.
+        form: execution mode of the race.
+        engine: the executor.
         finals: the final runs of each entry.
-        seconds: about how long a run takes one worker.
-        patience: seconds to wait for each repetition.
-        known: earlier repetitions in this race.
+        seconds: approximate time of a run on one worker.
+        patience: timeout of each replication in seconds.
+        known: earlier replications of this race.
 
     Returns:
-        By the keys of the trials: entry, seed, both scores, and whether all numbers are the same. What could not be
-        repeated, or not in time, is left out.
+        For each trial key: entry, seed, both scores, and whether all numbers agree. Replications that failed or timed
+        out are omitted.
     """
-    chosen = {name: finals[name][-1] for name in _choose(plan, form, seconds)}  # before the last, most have run
+    # The last seed: most other runs came before it.
+    chosen = {name: finals[name][-1] for name in _choose(plan, form, seconds)}
     futures = {
         name: engine.submit_fresh(_repeat, plan.task, trial, form)
         for name, (trial, outcome) in chosen.items()
@@ -74,7 +75,7 @@ def repeat(
             again = Outcome.from_json(future.result(patience))
         except NotInTime:
             engine.stop_fresh()
-        except Exception:  # it may fail where it did not before, and that is no difference in its numbers
+        except Exception:  # a failed replication is no difference in the numbers
             continue
         else:
             same = _equal(first, again, TOLERANCE if isinstance(plan.task, Loop) else 0.0)
@@ -84,27 +85,27 @@ def repeat(
 
 
 def _choose(plan: Plan, form: Form, seconds: float) -> list[str]:
-    """The user-supplied optimizers, or any if the task alone is a user's, as many as the time allows."""
-    if form.device != "cpu":  # other devices need not repeat to the bit
+    """Return the user-supplied optimizers, or any one if only the task is user-supplied, within the time limit."""
+    if form.device != "cpu":  # other devices are not bitwise reproducible
         return []
-    names = _users_entries(plan)
-    if not names and _is_users_task(plan.task):
+    names = _user_entries(plan)
+    if not names and _is_user_task(plan.task):
         names = [plan.entries[-1].name]
-    slower = ALONE if form.stacked else 1.0
-    return names[: max(int(SHARE * plan.runs / slower), int(seconds * slower < SHORT))]
+    slowdown = ALONE if form.stacked else 1.0
+    return names[: max(int(SHARE * plan.runs / slowdown), int(seconds * slowdown < SHORT))]
 
 
-def _users_entries(plan: Plan) -> list[str]:
-    return [entry.name for entry in plan.entries if isinstance(entry.rule, Anyone) and _is_users(entry.rule.make)]
+def _user_entries(plan: Plan) -> list[str]:
+    return [entry.name for entry in plan.entries if isinstance(entry.rule, Anyone) and _is_user_code(entry.rule.make)]
 
 
-def _is_users_task(task: Problem) -> bool:
+def _is_user_task(task: Problem) -> bool:
     if not isinstance(task, Task):
         return True
-    return any(map(_is_users, (task.model, task.loss, task.metric.score, task.data)))
+    return any(map(_is_user_code, (task.model, task.loss, task.metric.score, task.data)))
 
 
-def _is_users(thing: Any) -> bool:
+def _is_user_code(thing: Any) -> bool:
     while isinstance(thing, partial):
         thing = thing.func
     module = getattr(thing, "__module__", None) or type(thing).__module__
@@ -112,7 +113,7 @@ def _is_users(thing: Any) -> bool:
 
 
 def _score(outcome: Outcome) -> float | None:
-    """The test metric; None where the run diverged."""
+    """Return the test metric; None if the run diverged."""
     return outcome.test_metric if outcome.diverged is None else None
 
 

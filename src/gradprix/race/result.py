@@ -1,4 +1,4 @@
-"""What a race left: a record, and what one wants of it."""
+"""Result of a race: its record, recommended optimizer, data frames and exports."""
 
 import html
 from collections.abc import Iterable
@@ -22,14 +22,14 @@ REPORT, PICTURE = "report.html", "report.png"
 
 @dataclass(frozen=True)
 class Best:
-    """The optimizer to take, tuned.
+    """Recommended optimizer with its tuned hyperparameters.
 
     Args:
-        name: its name in the race.
-        optimizer: its class in `gradprix.optim`, or the full name of another one.
-        arguments: what the class was called with.
-        code: the same as a line to paste.
-        schedule: how the learning rate went.
+        name: name of the entry.
+        optimizer: name of its class in `gradprix.optim`, or the full name of another class.
+        arguments: arguments of the class.
+        code: the constructor call as source code.
+        schedule: learning-rate schedule that it was tuned with.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Best:
     schedule: str
 
     def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimizer on these parameters; give it the schedule it was tuned with, `gradprix.schedule`.
+        """Construct the optimizer for some parameters; use it with its learning-rate schedule, see `gradprix.schedule`.
 
         Args:
             params: parameters or parameter groups, which may have an `lr_factor` and a `weight_decay_factor`.
 
         Raises:
-            ValueError: when a rule or class of your own won that is not found: a record holds names, not code.
+            ValueError: if a user-supplied rule or class cannot be imported: a record holds names, not code.
         """
         home, _, name = self.optimizer.rpartition(".")
         try:
@@ -60,9 +60,9 @@ class Result:
     """A finished race.
 
     Args:
-        record: all of it, as plain data.
-        folder: where it is kept, if it is.
-        reused: how many of its networks had been trained before.
+        record: the complete record, as plain data.
+        folder: folder of the race, if it was saved.
+        reused: number of training runs that were reused from the journal.
     """
 
     record: dict[str, Any]
@@ -71,56 +71,56 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The answer in words."""
+        """Answer in words."""
         return str(self.record["verdict"]["text"])
 
     @property
     def best(self) -> Best:
-        """The optimizer to take."""
+        """Recommended optimizer."""
         return Best(**self.record["best"])
 
     @property
     def entries(self) -> "DataFrame":
-        """One row an entry, best mean first: what the terminal's table shows, and more."""
+        """Data frame with one row per entry, best mean first: the columns of the terminal's table, and more."""
         return self._frame("entries")
 
     @property
     def verdict(self) -> "DataFrame":
-        """One row a pair: who is ahead, by how much, within which interval, and the word for it."""
+        """Data frame with one row per pair: the better entry, difference, confidence interval and verdict."""
         return self._frame("verdict")
 
     @property
     def trials(self) -> "DataFrame":
-        """One row a tuning run, in the order in which they were asked for."""
+        """Data frame with one row per tuning run, in the order of the tuners' requests."""
         return self._frame("trials")
 
     @property
     def finals(self) -> "DataFrame":
-        """One row a final run: entry, seed, metric and loss."""
+        """Data frame with one row per final run: entry, seed, metric and loss."""
         return self._frame("finals")
 
     @property
     def curves(self) -> "DataFrame":
-        """One row a final run and epoch: examples seen, training loss, validation loss and metric."""
+        """Data frame with one row per final run and epoch: examples seen, training loss, validation loss and metric."""
         return self._frame("curves")
 
     def _frame(self, name: str) -> "DataFrame":
-        from .dataframes import FRAMES  # pandas takes a while to import
+        from .dataframes import FRAMES  # importing pandas is slow
 
         return FRAMES[name](self.record)
 
     def export(self, form: str, folder: str | Path | None = None) -> list[Path]:
-        """Write the data frames into files.
+        """Write the data frames to files.
 
         Args:
             form: `"csv"`, `"parquet"` (needs pyarrow) or `"latex"`.
-            folder: where to; where the race is kept when None.
+            folder: output folder; the folder of the race when None.
 
         Returns:
-            The files.
+            The paths of the files.
 
         Raises:
-            ValueError: for another form, or without a folder.
+            ValueError: for an unknown form, or without a folder.
         """
         to = self.folder if folder is None else Path(folder)
         if to is None:
@@ -142,18 +142,18 @@ class Result:
         return files
 
     def _repr_html_(self) -> str:
-        """In a notebook: the whole report, in a frame of its own."""
-        from gradprix.show import report  # the one thing that is seen from here: only a notebook asks for it
+        """Return the full report in an iframe, for notebooks."""
+        from gradprix.show import report  # the only import of the display package: needed in notebooks alone
 
         page = html.escape(report(self.record, None if self.folder is None else str(self.folder)))
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 48em; border: 0"></iframe>'
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in the form that `--json` prints and later versions only add to."""
+        """Return the result as `--json` prints it; later versions only add keys."""
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
-        told = ("budget", "entries", "verdict", "cost", "failed", "reruns", "why")
-        rest: dict[str, Any] = {key: self.record[key] for key in told if key in self.record}
+        keys = ("budget", "entries", "verdict", "cost", "failed", "reruns", "why")
+        rest: dict[str, Any] = {key: self.record[key] for key in keys if key in self.record}
         return {"task": self.record["task"], "out": out, "report": report, **rest}
 
     def __repr__(self) -> str:
@@ -161,14 +161,14 @@ class Result:
 
 
 def load(folder: str | Path) -> Result:
-    """The result of a finished race.
+    """Load the result of a finished race.
 
     Args:
-        folder: where it was kept (`out`).
+        folder: folder of the race (`out`).
 
     Raises:
-        FileNotFoundError: when there is no race in the folder.
-        JournalError: when the race there is not finished, or cannot be read.
+        FileNotFoundError: if there is no race in the folder.
+        JournalError: if the race is not finished, or cannot be read.
     """
     if not (Path(folder) / FILE).exists():
         raise FileNotFoundError(f"{folder} holds no race: there is no {FILE} in it. `gradprix race` makes one.")

@@ -1,4 +1,4 @@
-"""A plan carried out: what is in its journal is used, and the rest is run."""
+"""Execution of a plan: outcomes in the journal are reused, the remaining trials are run."""
 
 import math
 import time
@@ -27,31 +27,31 @@ from .result import Result
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
-    """Run a plan, or finish it where it was left. Of a race with another plan, networks that are the same are used.
+    """Run a plan, or resume it. Identical trials of a race with another plan in the same folder are reused.
 
     Args:
-        plan: what to do.
-        out: a folder to keep it in; nothing is kept when None.
-        engine: where it is done.
-        watch: hears how far it is.
+        plan: the race.
+        out: folder to save the race in; nothing is saved when None.
+        engine: the executor.
+        watch: progress callback.
 
     Raises:
-        OtherRaceError: when the folder holds a race on another task, or one that trains in another form.
-        NoLookLeftError: when more seeds were looked at too often.
-        JournalError: when the folder cannot be written.
-        TaskError: when the task, or an optimizer on it, does not work.
-        WorkerError: when worker processes are killed again and again.
-        EngineError: when a machine of a cluster must not take part.
+        OtherRaceError: if the folder holds a race on another task or in another execution mode.
+        NoLookLeftError: if the error rate of 5 % is used up by earlier interim analyses.
+        JournalError: if the folder is not writable.
+        TaskError: if the task, or an optimizer on it, fails.
+        WorkerError: if worker processes are killed repeatedly.
+        EngineError: if a machine of a cluster cannot take part.
     """
     with Journal(out) as journal:
         described = plan.describe()
-        looks, given = admitted(plan, described, journal, out)
-        before, kept = journal.read("plan"), journal.read("form")
-        # A race goes on in the form in which it began: it is found out by a trial, which need not end the same twice.
-        form = None if kept is None else Form(**kept)
+        looks, given = check_resume(plan, described, journal, out)
+        before, saved = journal.read("plan"), journal.read("form")
+        # A race keeps its execution mode: it depends on timings, which vary between calls.
+        form = None if saved is None else Form(**saved)
         if form is None or before is None or before["entries"] != described["entries"]:
-            tried = preflight(plan, engine, watch)
-            form = form or tried
+            selected = preflight(plan, engine, watch)
+            form = form or selected
         if plan.device not in ("auto", form.device):
             raise OtherRaceError(
                 f"{out} holds a race whose networks are trained on {form.device}. Keep this one elsewhere (--out), or "
@@ -61,31 +61,31 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         described |= {"form": form.describe()}
         journal.write("plan", described)
         journal.write("form", asdict(form))
-        course = Course(plan, form, journal, engine, watch)
-        finished = set(course.finished)
-        tuned = course.tune()
-        finals = course.finish(tuned)
+        runner = Runner(plan, form, journal, engine, watch)
+        finished = set(runner.finished)
+        tuned = runner.tune()
+        finals = runner.finish(tuned)
         looks = [*dict.fromkeys([*looks, (plan.seeds, given)])]
         journal.write("looks", looks)
-        journal.write("compared", compared(plan))
-        cost = {"seconds": round(course.seconds, 2), "step_seconds": course.time_steps(finals)}
-        record = make_record(plan, described, course.tried, tuned, finals, cost, looks)
-        if course.reruns:
-            record["reruns"] = list(course.reruns.values())
+        journal.write("compared", describe_comparisons(plan))
+        cost = {"seconds": round(runner.seconds, 2), "step_seconds": runner.time_steps(finals)}
+        record = make_record(plan, described, runner.tried, tuned, finals, cost, looks)
+        if runner.reruns:
+            record["reruns"] = list(runner.reruns.values())
             record["verdict"]["text"] = "\n".join([record["verdict"]["text"], *unrepeated(record["reruns"])])
         explained = journal.read("why")
         if explained is not None and explained["of"][0] == plan.key:
             record["why"] = explained
         journal.write("record", record)
-    return Result(record, out, len(finished & course.used))
+    return Result(record, out, len(finished & runner.used))
 
 
-def admitted(plan: Plan, described: dict[str, Any], journal: Journal, out: Path | None) -> tuple[list[Look], float]:
-    """Whether a plan may be run where a race is kept: the looks that were taken there, and the level of this one.
+def check_resume(plan: Plan, described: dict[str, Any], journal: Journal, out: Path | None) -> tuple[list[Look], float]:
+    """Check that a plan may resume the race in a folder; return the past interim analyses and the level of this one.
 
     Raises:
-        OtherRaceError: when the race there is another one.
-        NoLookLeftError: when more seeds were looked at too often.
+        OtherRaceError: if the folder holds another race.
+        NoLookLeftError: if the error rate of 5 % is used up by earlier interim analyses.
     """
     before, seen = journal.read("plan"), journal.read("compared")
     looks: list[Look] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
@@ -94,34 +94,34 @@ def admitted(plan: Plan, described: dict[str, Any], journal: Journal, out: Path 
         if before is not None and before.get(key) != described[key]:
             raise OtherRaceError(f"{out} holds a race {what} ({before['task']}). {elsewhere}, or delete that one.")
     if looks and seen is not None:
-        mine = compared(plan)
+        mine = describe_comparisons(plan)
         was = [key for key in ("baseline", "margin", "relative") if seen[key] != mine[key]]
         was += ["optimizers"] * (not set(seen["entries"]) <= set(mine["entries"]))
         if was:
-            # Chosen after a look, they would be chosen by what came out.
+            # Comparisons chosen after an interim analysis would depend on its result.
             raise OtherRaceError(
-                f"the race in {out} was looked at with another {' and '.join(was)} ({_said(seen)}): what is compared "
-                "is fixed before anything is seen; only more optimizers may join. "
+                f"the race in {out} was looked at with another {' and '.join(was)} ({_format_comparisons(seen)}): "
+                "what is compared is fixed before anything is seen; only more optimizers may join. "
                 f"{elsewhere}, on other seeds (--seed)."
             )
     return looks, level(looks, plan.seeds)
 
 
-def compared(plan: Plan) -> dict[str, Any]:
-    """What a look at a race is a look at."""
+def describe_comparisons(plan: Plan) -> dict[str, Any]:
+    """Return the comparisons that an interim analysis makes."""
     metric = plan.task.metric
     names = [entry.name for entry in plan.entries]
     return {"entries": names, "margin": metric.margin, "relative": metric.relative, "baseline": plan.baseline}
 
 
-def _said(seen: dict[str, Any]) -> str:
+def _format_comparisons(seen: dict[str, Any]) -> str:
     who = listed(seen["entries"])
     return f"{who}, margin {seen['margin']:g}, " + (f"baseline {seen['baseline']}" if seen["baseline"] else "all pairs")
 
 
 @dataclass
-class Course:
-    """A race under way: what is finished, and how to get what is not."""
+class Runner:
+    """A race in progress: finished trials, and the execution of the others."""
 
     plan: Plan
     form: Form
@@ -140,53 +140,53 @@ class Course:
         self.seconds = self.journal.read("seconds") or 0.0
         self.tried = {entry.name: [] for entry in self.plan.entries}
 
-    def outcomes(self, stage: str, trials: list[Trial]) -> list[Outcome]:
-        """What comes of the trials: from the journal where it is there, else from running them."""
+    def outcomes(self, phase: str, trials: list[Trial]) -> list[Outcome]:
+        """Return the outcomes of trials: from the journal if finished, else by running them."""
         self.used |= {trial.key for trial in trials}
         missing = {trial.key: trial for trial in trials if trial.key not in self.finished}
         before, self.later = self.done, self.later - 1
 
         def watch(share: float) -> None:
-            self.watch(f"{stage}{self.engine.state}", before + share, self.plan.runs)
+            self.watch(f"{phase}{self.engine.state}", before + share, self.plan.runs)
 
         watch(0.0)
         started = time.perf_counter()
         todo = list(missing.values())
         good = bool(self.finished)
         runs = self.engine.run(self.plan.task, todo, watch, self.form, self.later, good) if todo else ()
-        for lane, outcomes in runs:
-            if outcomes[0].error is None:  # else it is tried again when the race is
-                self.journal.finish(lane, outcomes)
+        for stack, outcomes in runs:
+            if outcomes[0].error is None:  # failed trials run again when the race is resumed
+                self.journal.finish(stack, outcomes)
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.write("seconds", self.seconds)
-            self.finished |= {trial.key: outcome for trial, outcome in zip(lane, outcomes, strict=True)}
+            self.finished |= {trial.key: outcome for trial, outcome in zip(stack, outcomes, strict=True)}
         return [self.finished[trial.key] for trial in trials]
 
     def score(self, outcome: Outcome) -> Score:
-        """How a tuning run did, the smaller the better."""
+        """Return the score of a tuning run; smaller is better, and infinity if it diverged."""
         if outcome.diverged is not None:
             return Score(math.inf, math.inf)
-        turn = -1 if self.plan.task.metric.higher_is_better else 1
-        return Score(outcome.valid_loss, turn * outcome.valid_metric)
+        sign = -1 if self.plan.task.metric.higher_is_better else 1
+        return Score(outcome.valid_loss, sign * outcome.valid_metric)
 
     @property
     def done(self) -> int:
-        """The number of training runs that are finished."""
+        """Number of finished training runs."""
         return sum(len(tried) for tried in self.tried.values())
 
     def tune(self) -> dict[str, Found]:
-        """Tune all entries side by side: what each wants next is run together with what the others want."""
+        """Tune all entries concurrently: each round runs the next points of all tuners together."""
         entries = {entry.name: entry for entry in self.plan.entries}
         tuners = {name: self.plan.tuner(entry) for name, entry in entries.items()}
         tuned: dict[str, Found] = {}
         asked = {name: next(tuner) for name, tuner in tuners.items()}
-        spread = True  # the first points are the same whatever comes of them
+        spread = True  # the first points do not depend on any score
         while asked:
-            wanted = [(name, point, seed) for name, pairs in asked.items() for point, seed in pairs]
-            trials = [self.plan.tuning_trial(entries[name], dict(point), seed) for name, point, seed in wanted]
+            requests = [(name, point, seed) for name, pairs in asked.items() for point, seed in pairs]
+            trials = [self.plan.tuning_trial(entries[name], dict(point), seed) for name, point, seed in requests]
             results = self.outcomes("tuning", trials)
             answers: dict[str, Scores] = {name: {} for name in asked}
-            for (name, point, seed), trial, outcome in zip(wanted, trials, results, strict=True):
+            for (name, point, seed), trial, outcome in zip(requests, trials, results, strict=True):
                 answers[name][point, seed] = self.score(outcome)
                 self.tried[name].append(
                     {
@@ -211,7 +211,7 @@ class Course:
         return tuned
 
     def finish(self, tuned: dict[str, Found]) -> Finals:
-        """Run every entry at its tuned point on the final seeds."""
+        """Run every entry at its tuned point on the held-out final seeds."""
         trials = [
             self.plan.final_trial(entry, dict(tuned[entry.name].point), seed)
             for entry in self.plan.entries
@@ -230,20 +230,20 @@ class Course:
         return finals
 
     def time_steps(self, finals: Finals) -> dict[str, float | None]:
-        """How long a step of each tuned optimizer takes by itself; None where that cannot be found out.
+        """Return the seconds of a step of each tuned optimizer without stacking; None where it cannot be measured.
 
-        A step is a training loop's own business, and one that fails is not timed.
+        Steps of training loops and of failed runs are not timed.
         """
         if not isinstance(self.plan.task, Task):
             return dict.fromkeys(finals)
-        whole = {name: runs for name, runs in finals.items() if all(found.error is None for _, found in runs)}
+        whole = {name: runs for name, runs in finals.items() if all(outcome.error is None for _, outcome in runs)}
         trials = {name: runs[0][0] for name, runs in whole.items()}
         known = self.journal.read("step_seconds") or {}
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
             try:
                 took = self.engine.ask(seconds_of_steps, self.plan.task, missing, self.form.device)
-            except Exception:  # the race is done, and its answer is not to be lost
+            except Exception:  # the race is finished: a failed timing must not discard its result
                 return dict.fromkeys(finals)
             known |= {trial.key: seconds for trial, seconds in zip(missing, took, strict=True)}
             self.journal.write("step_seconds", known)

@@ -1,4 +1,4 @@
-"""The same optimizers raced on several tasks: who leads where, and what one choice for all would cost."""
+"""Suites: race the same optimizers on several tasks, and compute the regret of a single choice for all of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -10,7 +10,7 @@ import numpy as np
 from gradprix.executors.executor import Engine
 from gradprix.stats.verdict import judge
 from gradprix.tasks import ALL, UnknownNameError
-from gradprix.text.answer import counted, listed, varying
+from gradprix.text.answer import counted, listed, too_variable
 
 from .config import make_plan
 from .entry import Entry
@@ -30,29 +30,29 @@ ENTRIES_OF_A_SUITE = (
     "adamax",
     "nadam",
 )
-"""Who races when nobody is named: the textbook's family at one batch size."""
+"""Default entries: the textbook's family at one batch size."""
 DRAWS = 2_000
 """Bootstrap samples of tasks."""
 TAUS = tuple(round(0.1 * i, 1) for i in range(101))
-"""How far behind the best of a task, in margins, a profile is told for."""
+"""Regrets, in margins, at which a profile is evaluated."""
 PAIR = ("a", "b", "difference", "ci95", "words")
-"""What a suite keeps of two entries' comparison on a task."""
+"""Keys of a pairwise comparison that the summary of a suite includes."""
 Record = Mapping[str, Any]
 
 
 def suite_plans(
     tasks: str | Iterable[str] | None = None, optimizers: str | Iterable[str | Entry] | None = None, **budget: Any
 ) -> list[Plan]:
-    """The plans of a suite, one a task.
+    """Return the plans of a suite, one per task.
 
     Args:
-        tasks: names of built-in tasks, as a list or with commas between; all of them when None.
-        optimizers: who races on each of them, as in `race`; the textbook's family when None.
+        tasks: names of built-in tasks, as a list or separated by commas; all of them when None.
+        optimizers: the entries of each race, as in `race`; the textbook's family when None.
         budget: `preset`, `trials`, `seeds` and `seed`, as in `race`.
 
     Raises:
         UnknownNameError: for a task that is not built in.
-        ValueError: as `race`.
+        ValueError: see `race`.
     """
     names = list(ALL) if tasks is None else tasks.split(",") if isinstance(tasks, str) else list(tasks)
     for name in names:
@@ -62,65 +62,65 @@ def suite_plans(
 
 
 def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambda *_: None) -> dict[str, Any]:
-    """Race on several tasks, each kept in a folder of its own, and sum up. What is finished is not repeated.
+    """Race on several tasks, each saved in its own folder, and summarize the results. Finished runs are reused.
 
-    One task after the other, or, on a cluster, on all of them side by side: no worker waits for a race's last network.
+    Tasks run one after the other; on a cluster they run concurrently, so that no worker idles at the end of a race.
 
     Args:
         plans: the races.
-        out: the folder in which each race has its own.
-        engine: where they are run.
-        watch: hears how far each is.
+        out: the parent folder of the races' folders.
+        engine: the executor.
+        watch: progress callback.
 
     Returns:
-        What `summed_up` returns.
+        The summary, see `summed_up`.
 
     Raises:
-        ValueError: as `run`.
+        ValueError: see `run`.
     """
-    shares, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
+    finished, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
 
     def race(plan: Plan) -> Record:
         name = plan.task.name
 
-        def hear(stage: str, done: float, _: int) -> None:
-            shares[name] = done
-            watch(f"{name}: {stage}", sum(shares.values()), total)
+        def report(phase: str, done: float, _: int) -> None:
+            finished[name] = done
+            watch(f"{name}: {phase}", sum(finished.values()), total)
 
-        return run(plan, out / name, engine, hear).record
+        return run(plan, out / name, engine, report).record
 
     for plan in plans:
-        assert plan.task.fingerprint  # found out before there are threads, for it draws from torch's one generator
-    return summed_up(dict(zip(shares, engine.side_by_side(race, plans), strict=True)))
+        assert plan.task.fingerprint  # computed before threads start, because it uses torch's global generator
+    return summed_up(dict(zip(finished, engine.side_by_side(race, plans), strict=True)))
 
 
 def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
-    """What races with the same entries on several tasks say together, as JSON.
+    """Summarize races with the same entries on several tasks, as JSON.
 
-    A *regret* is how far an entry's mean is behind the best one's, in units of the task's margin, the smallest
-    difference that matters there: one scale for all metrics.
+    The *regret* of an entry is the difference of its mean from the best mean, in units of the task's margin (the
+    smallest difference that matters there): one scale for all metrics.
 
     Args:
-        records: each task's record, by its name.
+        records: the record of each task, by name.
 
     Returns:
-        `text`: sentences. `entries`: the smallest mean regret first. `tasks`: each one's metric, margin, means, leading
-        group (less those that only vary too much to be told from it, `vague`), regrets, diverged runs and `ends`, the
-        entries that were best at the end of the rates tried, so that others may be better. `profile`:
-        for each entry the share of tasks on which its regret is at most so many margins (Dolan & Moré 2002,
-        doi:10.1007/s101070100263, with differences in the place of ratios), and its 95 % band over tasks drawn with
-        replacement. `single`: for each entry its mean and its largest regret.
-        `crossings`: pairs that win against each other on different tasks, at 5 % for all pairs of all tasks together.
-        `defaults`: for each entry on which tasks its default settings came within the margin of its tuned ones.
+        `text`: sentences. `entries`: sorted by mean regret. `tasks`: metric, margin, means, leaders, `vague` (entries
+        too variable to rank), regrets, diverged runs, and `ends` (entries whose best learning rate is at the edge of
+        the grid, so that a wider grid may improve them). `profile`: for each entry the share of tasks on which its
+        regret is at most each number of margins (performance profile, Dolan & Moré 2002, doi:10.1007/s101070100263,
+        with differences instead of ratios), with a 95 % bootstrap band over tasks. `single`: mean and largest regret of
+        each entry. `crossings`: rank reversals, pairs in which each wins on some tasks, at a family-wise error rate of
+        5 % over all pairs and tasks. `defaults`: for each entry and task, whether its default settings were within the
+        margin of its tuned ones.
 
     Raises:
-        ValueError: when the races have different entries.
+        ValueError: if the races have different entries.
     """
     entries = [entry["name"] for entry in next(iter(records.values()))["entries"]]
     for name, record in records.items():
         if [entry["name"] for entry in record["entries"]] != entries:
             raise ValueError(f"the race on {name} has other entries than the first: race all on all.")
-    tasks = {name: _told(record) for name, record in records.items()}
+    tasks = {name: _summarize_race(record) for name, record in records.items()}
     regrets = np.array([[task["regrets"][entry] for task in tasks.values()] for entry in entries])
     single = {
         entry: {"mean": float(row.mean()), "most": float(row.max())}
@@ -138,46 +138,46 @@ def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What the races say together, each sentence from its numbers."""
+    """Return the sentences of a summary, each derived from its numbers."""
     tasks, single = summary["tasks"], summary["single"]
     best = summary["entries"][0]
     leads = {entry: [name for name, task in tasks.items() if entry in task["leads"]] for entry in summary["entries"]}
     most = max(map(len, leads.values()))
     often = [entry for entry in summary["entries"] if len(leads[entry]) == most]
     worst = max(tasks, key=lambda name: tasks[name]["regrets"][best])
-    found = [
+    lines = [
         f"In the leading group most often: {listed(often)}, on {most} of {counted(len(tasks), 'task')}.",
         f"The best single choice for all of them is {best}: on average {single[best]['mean']:.1f} margins behind the "
         f"best of each task, at most {single[best]['most']:.1f} ({worst}).",
     ]
     for pair in summary["crossings"]:
         a, b = pair["a"], pair["b"]
-        found.append(f"{a} wins against {b} on {listed(pair['a_wins'])}, {b} against {a} on {listed(pair['b_wins'])}.")
+        lines.append(f"{a} wins against {b} on {listed(pair['a_wins'])}, {b} against {a} on {listed(pair['b_wins'])}.")
     if not summary["crossings"]:
-        found.append(
+        lines.append(
             "No two optimizers win against each other on different tasks, at 5 % for all pairs of all tasks together."
         )
     ends = {entry: [name for name, task in tasks.items() if entry in task["ends"]] for entry in summary["entries"]}
     if any(ends.values()):
         each = [f"{entry} on {listed(names)}" for entry, names in ends.items() if names]
-        found.append(f"Best at the end of the rates tried, so that others may be better: {'; '.join(each)}.")
-    kept = {entry: [name for name, good in found.items() if good] for entry, found in summary["defaults"].items()}
-    tried = {entry: len(found) for entry, found in summary["defaults"].items()}
-    each = [f"{entry} {len(kept[entry])} of {tried[entry]}" for entry in summary["entries"] if tried[entry]]
+        lines.append(f"Best at the end of the rates tried, so that others may be better: {'; '.join(each)}.")
+    defaults = summary["defaults"]
+    good = {entry: sum(within_margin.values()) for entry, within_margin in defaults.items()}
+    each = [f"{entry} {good[entry]} of {len(defaults[entry])}" for entry in summary["entries"] if defaults[entry]]
     if each:
-        found.append(f"Tasks on which the default rate came within the margin of the tuned one: {listed(each)}.")
-    return found
+        lines.append(f"Tasks on which the default rate came within the margin of the tuned one: {listed(each)}.")
+    return lines
 
 
-def _told(record: Record) -> dict[str, Any]:
-    """What one race contributes."""
+def _summarize_race(record: Record) -> dict[str, Any]:
+    """Summarize one race."""
     metric, entries = record["plan"]["metric"], record["entries"]
     means = {entry["name"]: entry["final"]["mean"] for entry in entries}
-    turn = 1 if metric["higher_is_better"] else -1
-    best = max(means, key=lambda name: turn * means[name])
+    sign = 1 if metric["higher_is_better"] else -1
+    best = max(means, key=lambda name: sign * means[name])
     margin = metric["margin"] * (abs(means[best]) if metric["relative"] else 1)
     leads = [entry["name"] for entry in entries if entry["leads"]]
-    vague = varying(means, leads, metric["higher_is_better"])
+    vague = too_variable(means, leads, metric["higher_is_better"])
     return {
         "metric": metric,
         "trivial": record["plan"]["trivial"],
@@ -200,10 +200,10 @@ def _told(record: Record) -> dict[str, Any]:
 
 
 def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Shares of tasks on which each entry is at most so many margins behind the best, with a band over tasks.
+    """Return the performance profile: shares of tasks per regret, with a bootstrap band over tasks.
 
     Args:
-        entries: their names.
+        entries: names of the entries.
         regrets: `[entries, tasks]`.
     """
     within = regrets[:, :, None] <= np.array(TAUS)  # [entries, tasks, taus]
@@ -215,7 +215,7 @@ def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, 
 
 
 def crossings(records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """Pairs of which one wins on some tasks and the other on some others, each race judged at its part of the 5 %."""
+    """Return the rank reversals: pairs in which each wins on some tasks; the 5 % are divided among the races."""
     won: dict[tuple[str, str], list[str]] = {}
     for name, record in records.items():
         metric = record["plan"]["metric"]
@@ -239,13 +239,13 @@ def crossings(records: Mapping[str, Record]) -> list[dict[str, Any]]:
 
 
 def _defaults(records: Mapping[str, Record], entry: str) -> dict[str, bool]:
-    """On which tasks an entry's default settings were within the margin of its tuned ones, on the first tuning seed."""
-    found = {}
+    """Test on each task whether the defaults were within the margin of the tuned settings, on the first tuning seed."""
+    within_margin = {}
     for name, record in records.items():
         default, tuned = record["less"]["default"][entry], record["less"]["tuned"][entry]
         metric = record["plan"]["metric"]
-        turn = 1 if metric["higher_is_better"] else -1
+        sign = 1 if metric["higher_is_better"] else -1
         margin = metric["margin"] * (abs(tuned) if metric["relative"] else 1)
         if default is not None:
-            found[name] = bool(turn * (tuned - default) <= margin)
-    return found
+            within_margin[name] = bool(sign * (tuned - default) <= margin)
+    return within_margin

@@ -1,4 +1,4 @@
-"""Tensors that a loss has gradients of, though they are no parameters of the model: no optimizer would train them."""
+"""Detection of tensors that receive gradients but are not parameters of the model: no optimizer would train them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from gradprix.training.outputs import Output
 
 DEEPEST = 4
-"""How many attributes, items and closures deep the name of a tensor is looked for."""
+"""Maximum depth of attributes, items and closures in the search for a tensor's name."""
 
 
 def gradient_leaves(value: Any) -> dict[int, Tensor]:
-    """Return the leaf tensors that the gradients of all tensors in a value reach, by their id."""
+    """Return the leaf tensors of the autograd graphs of all tensors in a value, by id."""
     tensors = [x for x in Output.of(value).leaves if isinstance(x, Tensor) and x.requires_grad]
     leaves = {id(x): x for x in tensors if x.grad_fn is None}
     nodes: list[Any] = [x.grad_fn for x in tensors if x.grad_fn is not None]
@@ -31,13 +31,13 @@ def gradient_leaves(value: Any) -> dict[int, Tensor]:
 
 
 def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tuple[Any, Any]]) -> str | None:
-    """Return what is wrong where the gradient reaches tensors that are no parameters of the model.
+    """Return an error message if the gradient reaches tensors that are not parameters of the model, else None.
 
-    Tensors that are made anew in each pass, as inputs are that a model differentiates by, are not meant.
+    Tensors that each pass creates, such as inputs that a model differentiates with respect to, are exempt.
 
     Args:
         model: the model.
-        loss: the loss function, in which names are looked for.
+        loss: the loss function, which is searched for the names of tensors.
         value: the loss of a batch.
         run: computes the output and the loss of the batch again.
     """
@@ -46,45 +46,47 @@ def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tupl
     if not first.keys() - own:
         return None
     output, again = run()
-    strange = {key: x for key, x in gradient_leaves(again).items() if key in first and key not in own}
-    if not strange:
+    unregistered = {key: x for key, x in gradient_leaves(again).items() if key in first and key not in own}
+    if not unregistered:
         return None
-    of_model = {key: x for key, x in strange.items() if key in gradient_leaves(output)}
+    of_model = {key: x for key, x in unregistered.items() if key in gradient_leaves(output)}
     if of_model:
+        tensors = _format_tensors(of_model, model)
         return (
-            f"its model computes with {_listed(of_model, model)} to be trained, not among its parameters, so that no "
+            f"its model computes with {tensors} to be trained, not among its parameters, so that no "
             "optimizer would train it. Keep layers in nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, as "
             "attributes of the model; what is not to be trained says requires_grad_(False)."
         )
+    tensors = _format_tensors(unregistered, loss)
     return (
-        f"its loss computes with {_listed(strange, loss)} to be trained, no parameter of the model, so that no "
+        f"its loss computes with {tensors} to be trained, no parameter of the model, so that no "
         "optimizer would train it. Compute the loss in the model and return it as its output, or race a training loop "
         "of your own; what is not to be trained says requires_grad_(False)."
     )
 
 
-def _listed(tensors: Mapping[int, Tensor], where: Any) -> str:
-    names = dict(_named(where, "", set(), DEEPEST))
+def _format_tensors(tensors: Mapping[int, Tensor], where: Any) -> str:
+    names = dict(_named_tensors(where, "", set(), DEEPEST))
     first, *more = [f"{names.get(key, 'a tensor')} {tuple(x.shape)}" for key, x in tensors.items()]
     return first + (f" and {len(more)} more tensor{'s' if len(more) > 1 else ''}" if more else "")
 
 
-def _named(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[int, str]]:
-    """The tensors that a thing holds or uses, by their id, and what they are called there."""
+def _named_tensors(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[int, str]]:
+    """Yield the ids and names of the tensors that an object holds or uses."""
     if isinstance(thing, Tensor):
         yield id(thing), name or "a tensor"
     if id(thing) in seen or depth < 0 or isinstance(thing, str | int | float | Tensor):
         return
     seen.add(id(thing))
     for label, part in _parts(thing):
-        yield from _named(part, f"{name}{label}".lstrip("."), seen, depth - (not isinstance(thing, nn.Module)))
+        yield from _named_tensors(part, f"{name}{label}".lstrip("."), seen, depth - (not isinstance(thing, nn.Module)))
 
 
 def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     match thing:
         case nn.Module():
-            kept = {**thing._parameters, **thing._buffers, **thing._modules, **_plain(thing)}
-            return [*((f".{name}", part) for name, part in kept.items()), ("", type(thing).forward)]
+            members = {**thing._parameters, **thing._buffers, **thing._modules, **_plain(thing)}
+            return [*((f".{name}", part) for name, part in members.items()), ("", type(thing).forward)]
         case partial():
             return [("", each) for each in (thing.func, *thing.args, *thing.keywords.values())]
         case MethodType():
@@ -103,7 +105,7 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _plain(thing: Any) -> dict[str, Any]:
-    """The attributes of a thing, but for those of every module."""
+    """Return the attributes of an object, except those of every module."""
     return {name: part for name, part in getattr(thing, "__dict__", {}).items() if name not in _OF_MODULES}
 
 

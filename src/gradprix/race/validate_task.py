@@ -1,4 +1,4 @@
-"""Whether a task is what it must be: one batch through it before the race, and an error that says what to do."""
+"""Validation of a task before the race: pass one batch through it, and raise errors that say what to do."""
 
 import math
 from collections.abc import Callable
@@ -22,28 +22,28 @@ from gradprix.training.outputs import Output, combine
 from .missing_values import Missing, missing
 from .untrained import untrained
 
-JUDGED = 256
-"""Validation examples that the metric is tried on."""
+METRIC_EXAMPLES = 256
+"""Number of validation examples for testing the metric."""
 COPIED = 0.5
-"""The share of official test examples that may be training examples, too: tables with few different rows have some."""
+"""Fraction of official test examples that may also be training examples: tables with few distinct rows have some."""
 
 
-def sound(task: Task) -> None:
-    """Look at a task's examples, network, loss and metric.
+def validate_task(task: Task) -> None:
+    """Validate the examples, model, loss and metric of a task.
 
     Raises:
-        TaskError: for the first thing that is wrong, with what to do about it.
+        TaskError: for the first problem, with its remedy.
     """
     refuse = task.refused
 
-    def tried(what: str, function: Callable[[], Any]) -> Any:
+    def attempt(what: str, function: Callable[[], Any]) -> Any:
         try:
             return function()
         except Exception as error:
             raise refuse(f"{what}: {describe_error(error)}.") from error
 
     data = task.loaded
-    split = tried("its examples cannot be divided", lambda: data.split(0))
+    split = attempt("its examples cannot be divided", lambda: data.split(0))
     if copied := _copied(data):
         raise refuse(
             f"{copied:.0%} of its test examples are also examples to train on. Leave them out of one of the two."
@@ -58,14 +58,14 @@ def sound(task: Task) -> None:
             "its network has the same initial weights under every seed. Draw them from torch's generator, without a "
             "manual_seed in model(); or say Task(..., pretrained=True) if that is meant."
         )
-    lacking = tried("its examples cannot be read", lambda: missing(data))
-    few = _with(lacking, split.train[: task.batch_size])[None]
-    inputs, targets = tree_map(lambda x: x[0], tried("its examples cannot be read", lambda: data.take(few)))
+    lacking = attempt("its examples cannot be read", lambda: missing(data))
+    few = _include_missing(lacking, split.train[: task.batch_size])[None]
+    inputs, targets = tree_map(lambda x: x[0], attempt("its examples cannot be read", lambda: data.take(few)))
     args, kwargs = called_with(inputs)
     given = f"inputs {_shapes(inputs)}, targets {_shapes(targets)}"
     model.train()
-    output = tried(f"its model fails on a batch ({given})", lambda: model(*args, **kwargs))
-    loss = tried(f"its loss fails (outputs {_shapes(output)}, {given})", lambda: task.loss(output, targets))
+    output = attempt(f"its model fails on a batch ({given})", lambda: model(*args, **kwargs))
+    loss = attempt(f"its loss fails (outputs {_shapes(output)}, {given})", lambda: task.loss(output, targets))
     if not isinstance(loss, Tensor):
         raise refuse(f"its loss is a {type(loss).__name__}. Return a tensor, without .item() or float().")
     if loss.dim() != 0:
@@ -76,45 +76,45 @@ def sound(task: Task) -> None:
     if task.after is not None:
         after = task.after
         with torch.set_grad_enabled(needs_gradients(task)):
-            tried("its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
+            attempt("its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
         model.train()
     if not loss.requires_grad:
         raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
 
     def run() -> tuple[Any, Any]:
-        # Copies, since a model may say requires_grad_() of its inputs to differentiate by them.
+        # Copies, because a model may call requires_grad_() on its inputs to differentiate with respect to them.
         args, kwargs = called_with(tree_map(lambda x: x.detach().clone(), inputs))
-        found = model(*args, **kwargs)
-        return found, task.loss(found, targets)
+        output = model(*args, **kwargs)
+        return output, task.loss(output, targets)
 
     if wrong := untrained(model, task.loss, loss, run):
         raise refuse(wrong)
-    tried("its loss has no gradient", loss.backward)
+    attempt("its loss has no gradient", loss.backward)
     if any(p.grad is not None and not bool(dense(p.grad).isfinite().all()) for p in model.parameters()):
         raise refuse(f"the gradient of a batch of new networks is not finite{why}")
     if not any(p.grad is not None and bool(dense(p.grad).any()) for p in model.parameters()):
         raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
     model.eval()
-    # Two batches of different sizes, so that the metric is tried on outputs that are combined as in a race.
-    # Reading examples may take long where they are read whenever they are needed.
-    many = min(JUDGED, task.batch_size) if isinstance(data, Stream) else JUDGED
-    judged = _with(lacking, split.valid[:many])
-    index = [part for part in (judged[: len(judged) // 2 + 1], judged[len(judged) // 2 + 1 :]) if len(part)]
+    # Two batches of different sizes, so that the metric gets concatenated outputs as in a race. Fewer examples of lazy
+    # datasets, because reading them may take long.
+    many = min(METRIC_EXAMPLES, task.batch_size) if isinstance(data, Stream) else METRIC_EXAMPLES
+    scored = _include_missing(lacking, split.valid[:many])
+    index = [part for part in (scored[: len(scored) // 2 + 1], scored[len(scored) // 2 + 1 :]) if len(part)]
     outputs = []
     for part in index:
         args, kwargs = called_with(tree_map(lambda x: x[0], data.take(part[None]))[0])
         with torch.set_grad_enabled(needs_gradients(task)):
-            output = tried(f"its model fails in eval() ({given})", partial(model, *args, **kwargs))
+            output = attempt(f"its model fails in eval() ({given})", partial(model, *args, **kwargs))
         outputs.append(Output.of(output).usable())
-    found = tried("its outputs of two batches differ", lambda: combine(outputs, [len(part) for part in index]).whole)
-    targets = tree_map(lambda x: x[0], data.take(judged[None]))[1]
-    score = tried("its metric fails", lambda: float(task.metric.score(found, targets)))
+    joined = attempt("its outputs of two batches differ", lambda: combine(outputs, [len(part) for part in index]).whole)
+    targets = tree_map(lambda x: x[0], data.take(scored[None]))[1]
+    score = attempt("its metric fails", lambda: float(task.metric.score(joined, targets)))
     if not math.isfinite(score):
         raise refuse(f"its metric is {score}, not a finite number{why if lacking else '.'}")
 
 
-def _with(lacking: Missing | None, index: Tensor) -> Tensor:
-    """Examples with as many as half of them replaced by those that have missing values."""
+def _include_missing(lacking: Missing | None, index: Tensor) -> Tensor:
+    """Replace up to half of the examples by examples with missing values."""
     if lacking is None:
         return index
     some = lacking.rows[: max(1, len(index) // 2)]
@@ -122,7 +122,7 @@ def _with(lacking: Missing | None, index: Tensor) -> Tensor:
 
 
 def _copied(data: Data) -> float:
-    """The share of official test examples that are training examples as well, if it is large."""
+    """Return the fraction of official test examples that are also training examples, if it is large, else 0."""
     if data.test is None or isinstance(data, Stream):
         return 0.0
     rest = data.split(0)
