@@ -75,7 +75,7 @@ def test_large_work_is_cut_over_threads_without_changing_a_bit() -> None:
 
 def test_threads_of_our_own_where_those_of_torch_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = trained("NAdam", [(700_000,), (3,)], steps=3)[0]
-    monkeypatch.setattr(_launch, "team", lambda: None)
+    monkeypatch.setattr(_launch, "openmp_team", lambda: None)
     own = trained("NAdam", [(700_000,), (3,)], steps=3)[0]
     assert all(torch.equal(a, b) for a, b in zip(shared, own, strict=True))
 

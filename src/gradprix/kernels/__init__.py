@@ -1,4 +1,4 @@
-"""How a rule is run: alone, in a stack, or with its terms laid open. The numbers are the same."""
+"""Execution of rules: eagerly, as compiled kernels, stacked, or with all terms recorded, with equal results."""
 
 from ._column_sums import column_sums
 from ._compile import Kernel, kernel

@@ -1,7 +1,7 @@
-"""Sums over a dimension that is not the last in memory, in an order that depends on its size alone.
+"""Sums over a dimension that is not the last in memory, in an order that depends only on its size.
 
-`torch.sum` adds up a column in one order within a full block of vectors and in another beside it, so the last digit of
-a sum depends on how many columns there are and on the place of its own. Here each column is added up in the same order.
+`torch.sum` uses one order within full vector blocks and another for the remaining columns, so the rounding of a sum
+depends on the number of columns and on its position. Here all columns are summed in the same order.
 """
 
 import ctypes
@@ -16,9 +16,9 @@ from ._compile import Kernel, loaded
 from ._kernel_source import PARTS
 
 KINDS = {torch.float32: "float32", torch.float64: "float64"}
-"""The dtypes that can be summed."""
-LEAST = 16
-"""Rows in a partial sum at least."""
+"""Supported dtypes."""
+MIN_ROWS = 16
+"""Minimum number of rows of a partial sum."""
 JOB = ctypes.c_int64 * 9
 SOURCE = """
 at = pointer_to(types.{kind})
@@ -77,7 +77,7 @@ def column_sums(x: Tensor) -> Tensor:
     """Return the sums over the second dimension of `x [batch, rows, columns]`, as `[batch, columns]`.
 
     Args:
-        x: on the CPU, in float32 or float64.
+        x: float32 or float64 tensor on the CPU.
     """
     batch, rows, columns = x.shape
     kernel = _kernel(x.dtype)
@@ -89,7 +89,7 @@ def column_sums(x: Tensor) -> Tensor:
     if x.stride(2) != 1:
         x = x.contiguous()
     out, partial = x.new_empty(batch, columns), x.new_empty(columns)
-    sizes = batch, rows, columns, x.stride(0), x.stride(1), max(LEAST, math.isqrt(rows))
+    sizes = batch, rows, columns, x.stride(0), x.stride(1), max(MIN_ROWS, math.isqrt(rows))
     job = JOB(x.data_ptr(), *sizes, out.data_ptr(), partial.data_ptr())
     kernel(ctypes.addressof(job))
     return out
@@ -100,7 +100,7 @@ def _kernel(kind: torch.dtype) -> Kernel | None:
     text = SOURCE.format(kind=KINDS[kind], size=kind.itemsize)
     try:
         return loaded("column_sums", f"{PARTS.read_text()}\n{text}")
-    except Exception as error:  # whatever is wrong with a compiler, sums one row after the other are right
+    except Exception as error:  # any compiler failure: summing row by row still works
         first = str(error).partition("\n")[0]
         message = f"gradprix: sums take longer, because Numba failed ({type(error).__name__}: {first})."
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,6 +1,6 @@
-"""Compiles generated kernels to machine code, and keeps that on disk for the next process.
+"""Compilation of generated kernels to machine code, with a cache on disk.
 
-Numba compiles; loading needs LLVM alone, so that a process which finds its kernels on disk never imports Numba.
+Compilation uses Numba; loading needs LLVM only, so a process whose kernels are cached never imports Numba.
 """
 
 import ctypes
@@ -20,21 +20,21 @@ from ._hoisting import Split
 from ._kernel_source import kernel_source
 
 Kernel = Callable[[int], None]
-"""A C function of the address of a job (see `kernel_source`); called from Python, it lets other threads run."""
+"""C function that takes the address of a job (see `kernel_source`); calls from Python release the GIL."""
 PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 ENTRY = "gradprix_kernel"
 CALLED = {"sqrt", "sqrtf"}
-"""What a kernel may call of the C library: all else, above all Python and Numba, would be missing when it is loaded."""
+"""C functions that a kernel may call: others, such as those of Python and Numba, are missing when it is loaded."""
 LOADED: list[Any] = []
-"""What holds the machine code of loaded kernels, for as long as the process lives."""
+"""Execution engines of loaded kernels, which must not be garbage-collected."""
 
 
 @cache
 def kernel(split: Split, stored: str) -> Kernel | None:
-    """The compiled kernel of a split rule, or None, with one warning, where compiling does not work."""
+    """Return the compiled kernel of a split rule, or None, with one warning, if compilation fails."""
     try:
         return loaded(split.rule, kernel_source(split, stored))
-    except Exception as error:  # whatever is wrong with a compiler, the eager rule is right
+    except Exception as error:  # any compiler failure: the eager rule still works
         _warn(f"{type(error).__name__}: {error}")
         return None
 
@@ -49,78 +49,78 @@ def _warn(problem: str) -> None:
 
 
 def loaded(name: str, text: str) -> Kernel:
-    """Compile a kernel's source, or load what is kept on disk of it.
+    """Return a kernel, compiled from source or loaded from the cache.
 
     Args:
-        name: of the file that keeps it.
-        text: a Python module that defines `kernel`, as `kernel_source` writes it.
+        name: prefix of the cache file.
+        text: source of a Python module that defines `kernel`, as returned by `kernel_source`.
     """
-    return _loaded(_machine_code(name, text))
+    return _load(_machine_code(name, text))
 
 
 def _machine_code(name: str, text: str) -> bytes:
-    """An object file, from disk where it is kept."""
+    """Return the object code of a kernel, from the cache if possible."""
     import llvmlite.binding as llvm
 
-    made_for = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    made_by = [version(package) for package in ("numba", "llvmlite")]
-    digest = hashlib.sha256("\n".join([*made_for, *made_by, text]).encode()).hexdigest()
+    host = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    compilers = [version(package) for package in ("numba", "llvmlite")]
+    digest = hashlib.sha256("\n".join([*host, *compilers, text]).encode()).hexdigest()
     folder = cache_folder()
     file = None if folder is None else folder / f"{name}_{digest[:24]}.o"
-    kept = None if file is None else _read(file)
-    if kept is not None:
-        return kept
-    made = _compiled(text)
+    cached = None if file is None else _read_cached(file)
+    if cached is not None:
+        return cached
+    code = _compile(text)
     if file is not None:
-        with suppress(OSError):  # a full disk: it is compiled for this process alone
-            write_atomically(file, hashlib.sha256(made).digest() + made)
-    return made
+        with suppress(OSError):  # full disk: compile for this process only
+            write_atomically(file, hashlib.sha256(code).digest() + code)
+    return code
 
 
-def _compiled(text: str) -> bytes:
-    """An object file with one function, `void gradprix_kernel(int64_t job)`, from the source of a kernel."""
+def _compile(text: str) -> bytes:
+    """Compile source to object code with one function, `void gradprix_kernel(int64_t job)`."""
     import llvmlite.binding as llvm
 
     module = types.ModuleType("kernel")
     exec(compile(text, "<kernel>", "exec"), vars(module))
-    made = module.kernel
-    # Numba's own entry reports Python exceptions, and needs Python and Numba for it. A kernel raises none.
-    inside = made.native_name.removeprefix("cfunc.")
+    compiled = module.kernel
+    # Numba's entry point handles Python exceptions, which needs Python and Numba. Kernels raise none.
+    inner = compiled.native_name.removeprefix("cfunc.")
     entry = f"""
 define void @{ENTRY}(i64 %job) {{
   %result = alloca ptr
   %error = alloca ptr
-  %status = call i32 @{inside}(ptr %result, ptr %error, i64 %job)
+  %status = call i32 @{inner}(ptr %result, ptr %error, i64 %job)
   ret void
 }}
 """
-    code = llvm.parse_assembly(made.inspect_llvm() + entry)
+    code = llvm.parse_assembly(compiled.inspect_llvm() + entry)
     for function in code.functions:
         if not function.is_declaration and function.name != ENTRY:
             function.linkage = "internal"
-    machine = _machine(llvm)
+    machine = _target_machine(llvm)
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(code, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
-    needed = {f.name for f in code.functions if f.is_declaration and not f.name.startswith("llvm.")}
-    if needed - CALLED:
-        raise RuntimeError(f"the kernel calls {', '.join(sorted(needed - CALLED))}")
+    called = {f.name for f in code.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    if called - CALLED:
+        raise RuntimeError(f"the kernel calls {', '.join(sorted(called - CALLED))}")
     machine_code: bytes = machine.emit_object(code)
     return machine_code
 
 
-def _loaded(machine_code: bytes) -> Kernel:
+def _load(machine_code: bytes) -> Kernel:
     import llvmlite.binding as llvm
 
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(llvm))
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine(llvm))
     engine.add_object_file(llvm.ObjectFileRef.from_data(machine_code))
     engine.finalize_object()
     LOADED.append(engine)
     return PROTOTYPE(engine.get_function_address(ENTRY))
 
 
-def _machine(llvm: Any) -> Any:
-    """This machine, as LLVM's target."""
+def _target_machine(llvm: Any) -> Any:
+    """Return the LLVM target machine of the host."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
@@ -128,10 +128,10 @@ def _machine(llvm: Any) -> Any:
     return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
 
 
-def _read(file: Path) -> bytes | None:
-    """What a file keeps, or None if it is missing or not what was written."""
+def _read_cached(file: Path) -> bytes | None:
+    """Return the content of a cache file, or None if it is missing or corrupt."""
     try:
-        digest, kept = file.read_bytes()[:32], file.read_bytes()[32:]
+        digest, content = file.read_bytes()[:32], file.read_bytes()[32:]
     except OSError:
         return None
-    return kept if hashlib.sha256(kept).digest() == digest else None
+    return content if hashlib.sha256(content).digest() == digest else None

@@ -1,4 +1,4 @@
-"""The reference: the rule's own function, on whatever tensors it is given."""
+"""Reference implementation: the function of the rule, applied to tensors of any device and dtype."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -16,38 +16,38 @@ Value = Tensor | float
 def eager(
     rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: Mapping[str, Value]
 ) -> tuple[Tensor, dict[str, Value]]:
-    """One step of a rule on one tensor; nothing is changed in place.
+    """Perform one step of a rule on one tensor, out of place.
 
     Args:
         rule: the rule.
-        values: all of its hyperparameters.
-        t: the step, from 1.
-        x: the parameter, of any shape.
-        g: its gradient, of the same shape.
-        state: what the rule remembers, by the rule's own names; what is missing starts at its initial value.
+        values: all hyperparameters.
+        t: step number, from 1.
+        x: parameter, of any shape.
+        g: gradient, of the same shape.
+        state: state by the names of the rule; missing entries are initialized.
 
     Returns:
         The new parameter and the new state.
     """
     h = SimpleNamespace(**values)
-    kept = rule.kept(values)
-    before = {name: state[name] if name in state else start(spec, values, x, g) for name, spec in kept.items()}
-    moved = x
+    specs = rule.kept(values)
+    before = {name: state[name] if name in state else start(spec, values, x, g) for name, spec in specs.items()}
+    updated = x
     for function in around(rule):
-        moved, g = function(h, t, moved, g)
-    moved, *after = rule(h, t, moved, g, *(before.get(name) for name in rule.state))
-    return moved, {n: own(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in kept}
+        updated, g = function(h, t, updated, g)
+    updated, *after = rule(h, t, updated, g, *(before.get(name) for name in rule.state))
+    return updated, {n: _copy_if_aliased(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in specs}
 
 
 def evaluated(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, state: Mapping[str, Value]) -> Tensor:
-    """The point at which to evaluate the model, in place of the one that is trained.
+    """Return the point at which to evaluate the model, which may differ from the training point.
 
     Args:
         rule: the rule.
-        values: all of its hyperparameters.
-        t: the last step taken.
-        x: the parameter being trained.
-        state: what the rule remembers, by the rule's own names, none missing.
+        values: all hyperparameters.
+        t: number of the last step.
+        x: parameter at the training point.
+        state: complete state, by the names of the rule.
     """
     if rule.evaluate is None or rule.evaluation is None:
         return x
@@ -55,13 +55,13 @@ def evaluated(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, state: M
     return point
 
 
-def own(value: Any, x: Tensor, g: Tensor) -> Any:
-    """A state that is the parameter or the gradient itself, copied: those two change in place."""
+def _copy_if_aliased(value: Any, x: Tensor, g: Tensor) -> Any:
+    """Return a state value, copied if it is the parameter or the gradient, which are modified in place."""
     return value.clone() if value is x or value is g else value
 
 
 def start(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:
-    """A state before the first step."""
+    """Return the initial value of a state."""
     init = spec.init
     if init == "x" or init == "g":
         return (x if init == "x" else g).clone()

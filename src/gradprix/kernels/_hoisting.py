@@ -1,6 +1,6 @@
-"""A rule split by data flow: what is one number a step, and what is one number an element.
+"""Split of a rule by data flow into scalars, computed once per step, and elementwise operations.
 
-Everything that depends only on hyperparameters, the step count and scalar state is computed once, in Python's float64.
+Everything that depends only on hyperparameters, step count and scalar state is computed once per step, in float64.
 Splitting is also more accurate than computing in the tensor's dtype: `1 - beta2` in float32 is off by 5e-5.
 """
 
@@ -18,15 +18,15 @@ from .codegen import compiled, source
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The two halves of a rule under given options.
+    """Scalar and elementwise parts of a rule under given options.
 
     Args:
-        rule: its name.
+        rule: name of the rule.
         scalars: `scalars(h, t, *scalar_state) -> (constants, scalar_state)`, on Python numbers.
-        elements: what is computed for each element, in order, from `x`, `g`, the element state and the constants.
-        constants: the names of what `scalars` computes for the elements.
-        numbers: the scalar state's names.
-        tensors: the element state's names.
+        elements: elementwise assignments, in order, in terms of `x`, `g`, element state and constants.
+        constants: names of the constants that `scalars` computes for `elements`.
+        numbers: names of the scalar state.
+        tensors: names of the element state.
     """
 
     rule: str
@@ -38,17 +38,17 @@ class Split:
 
     @cached_property
     def on_tensors(self) -> Callable[..., tuple[Any, ...]]:
-        """`on_tensors(x, g, *element_state, *constants) -> (x, *element_state)`, on anything that multiplies."""
+        """Elementwise part, `on_tensors(x, g, *element_state, *constants) -> (x, *element_state)`."""
         lines = [f"{name} = {source(value)}" for name, value in self.elements]
         lines.append(f"return ({', '.join(('x', *self.tensors))},)")
         return compiled(f"{self.rule}_elements", ("x", "g", *self.tensors, *self.constants), lines)
 
 
 def split(rule: Rule, values: Mapping[str, object]) -> Split:
-    """The rule, with what torch does around it, split under these hyperparameters' options.
+    """Split a rule, including torch's gradient preprocessing, under the options of these hyperparameters.
 
     Raises:
-        ValueError: for a rule that steps whole tensors, in which one element's step depends on the others.
+        ValueError: if the rule steps whole tensors, so that the step of an element depends on other elements.
     """
     if rule.scope == "tensor":
         raise ValueError(
@@ -69,7 +69,7 @@ def _split(rule: Rule, truth: tuple[tuple[str, bool], ...], kept: tuple[str, ...
     lines: list[str] = []
 
     def hoist(node: Node, elements: frozenset[str]) -> Node:
-        """The node with its largest scalar parts taken out as constants; literals stay, so that g**2 stays a square."""
+        """Replace the largest scalar subtrees by constants; literals stay, so that g**2 remains a square."""
         if isinstance(node, Number):
             return node
         if not names(node) & elements:

@@ -1,8 +1,8 @@
-"""The source of a fused kernel: one pass over the elements of many tensors, written out from the rule's own tree.
+"""Source code of fused kernels: one pass over the elements of many tensors, generated from the tree of a rule.
 
 A kernel does the arithmetic of the eager rule in the same order and with the same rounding (no contraction into fused
-multiply-adds, no reassociation), so its numbers are those of the eager rule to the bit, but for square roots: that of
-a kernel is the nearest number, and torch's, which comes from MKL on some processors, is not always.
+multiply-adds, no reassociation), so its results equal those of the eager rule bitwise, except for square roots: those
+of a kernel are correctly rounded, whereas torch's come from MKL on some processors and are not always.
 """
 
 import platform
@@ -14,23 +14,23 @@ from ._hoisting import Split
 
 COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
-"""The powers that torch computes as products."""
+"""Powers that torch computes as products."""
 PARTS = Path(__file__).with_name("_numba_runtime.py")
 
 
 def kernel_source(split: Split, stored: str) -> str:
-    """A Python module that defines `kernel`, to be compiled by Numba to a C function `void kernel(int64_t job)`.
+    """Return the source of a module whose `kernel` Numba compiles to a C function `void kernel(int64_t job)`.
 
-    `job` is the address of five 64-bit integers: the next chunk to step, how many there are, and the addresses of
+    `job` is the address of five 64-bit integers: the next chunk, the number of chunks, and the addresses of
     chunks `[chunks, 4]`, pointers `[tensors, arrays]` and constants `[rows, constants]`. A chunk is (tensor, start,
-    length, row): so many elements of a tensor, stepped with a row of constants; a tensor's parameter, gradient, state
-    and (for bfloat16) compensation are at its pointers. A call takes chunks until there are none left, so that any
-    number of threads may call it with the same job at the same time.
+    length, row): a range of elements of a tensor, and the row of its constants; the pointers of a tensor are the
+    addresses of parameter, gradient, state and (for bfloat16) compensation. A call processes chunks until none are
+    left, so any number of threads may call it concurrently with the same job.
 
     Args:
-        split: the rule, split.
-        stored: what parameters and gradients are stored in: `"float32"`, `"float64"` or `"bfloat16"`. State is float32
-            where they are bfloat16.
+        split: split rule.
+        stored: dtype of parameters and gradients: `"float32"`, `"float64"` or `"bfloat16"`. With bfloat16, the state is
+            float32.
     """
     half = stored == "bfloat16"
     wide = "float32" if half else stored
@@ -78,23 +78,23 @@ def kernel_source(split: Split, stored: str) -> str:
 
 
 def _body(split: Split, half: bool) -> list[str]:
-    """One element: load, compute, store."""
+    """Return the loop body: load, compute and store one element."""
     lines = ["x_ = x_all[i]", "g_ = g_all[i]"]
     if half:
-        # What is more than half of the parameter's last digit is of another value, which somebody has overwritten.
+        # A residual above half an ulp is stale: the parameter was overwritten.
         lines = ["x_, low_, g_ = up(x_all[i]), up(low_all[i]), up(g_all[i])"]
         lines.append("x_ = x_ + low_ if abs(low_) <= abs(x_) * F(0.00390625) else x_")
     lines += [f"{name}_ = {name}_all[i]" for name in split.tensors]
     lines += [f"{name}_ = {number_source(value, set(split.constants))}" for name, value in split.elements]
     lines += [f"{name}_all[i] = {name}_" for name in split.tensors]
     if half:
-        # The parameter is kept as the sum of two bfloat16 numbers; the model sees the first.
+        # The parameter is stored as the sum of two bfloat16 numbers; the model uses the first.
         return [*lines, "x_all[i] = down(x_)", "low_all[i] = down(x_ - up(x_all[i]))"]
     return [*lines, "x_all[i] = x_"]
 
 
 def number_source(node: Node, constants: set[str]) -> str:
-    """A node as Numba sees it: numbers of one type throughout."""
+    """Return a node as source code for Numba, with all numbers of one type."""
 
     def write(node: Node) -> str:
         match node:
@@ -114,7 +114,7 @@ def number_source(node: Node, constants: set[str]) -> str:
             case Call("maximum" | "minimum" as function, (left, right)):
                 a, b = write(left), write(right)
                 sign = ">=" if function == "maximum" else "<="
-                return f"({a} if ({a} {sign} {b}) | ({a} != {a}) else {b})"  # not-a-number wins, as in torch
+                return f"({a} if ({a} {sign} {b}) | ({a} != {a}) else {b})"  # propagates NaN, as in torch
             case Call("sign", (value,)):
                 return f"(F({write(value)} > F(0)) - F({write(value)} < F(0)))"
             case Call("abs", (value,)):

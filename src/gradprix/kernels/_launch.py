@@ -1,4 +1,4 @@
-"""Steps many tensors in one call of a compiled kernel, large work shared by a few threads."""
+"""Launch of compiled kernels: many tensors per call, with large work shared by several threads."""
 
 import ctypes
 import os
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from ._compile import Kernel
 
 CHUNK = 16_384
-"""Elements a chunk: small enough to stay in the first cache, large enough that a chunk costs nothing."""
+"""Elements per chunk: small enough for the L1 cache, large enough to make the overhead negligible."""
 LARGE = 32_768
-"""Elements that are worth a thread of their own, as in torch; below, handing work over costs more than it saves."""
+"""Minimum number of elements per thread, as in torch; below, synchronization costs more than it saves."""
 STORED = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 Integers = NDArray[np.int64]
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """What a parameter of this dtype is computed and remembered in."""
+    """Return the dtype of computation and state for parameters of this dtype."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 class Work:
-    """A call of a kernel for a set of tensors, to be made again and again.
+    """Reusable kernel call for a set of tensors.
 
     Args:
-        sizes: elements in each tensor.
-        rows: which row of constants steps each tensor.
-        pointers: addresses `[tensors, arrays]`, of tensors that the caller holds on to while it runs.
-        constants: `[rows, constants]`.
+        sizes: number of elements of each tensor.
+        rows: row of constants of each tensor.
+        pointers: addresses, `[tensors, arrays]`; the caller keeps these tensors alive while the kernel runs.
+        constants: constants, `[rows, constants]`.
 
     The caller may write into `pointers` and `constants` between runs.
     """
@@ -59,24 +59,24 @@ class Work:
         threads = min(torch.get_num_threads(), self.most)
         if threads == 1:
             kernel(self.address)
-        elif openmp := team():
+        elif openmp := openmp_team():
             openmp(kernel, self.address, threads, 0)
         else:
-            others = [pool(threads - 1).submit(kernel, self.address) for _ in range(threads - 1)]
+            others = [thread_pool(threads - 1).submit(kernel, self.address) for _ in range(threads - 1)]
             kernel(self.address)
             for other in others:
                 other.result()
 
 
 @cache
-def team() -> Callable[[Kernel, int, int, int], None] | None:
-    """What runs a function in a team of the threads of torch's own OpenMP, where that is GNU's or speaks its language.
+def openmp_team() -> Callable[[Kernel, int, int, int], None] | None:
+    """Return a function that runs a kernel in torch's OpenMP threads, or None if it is not compatible with GNU OpenMP.
 
-    torch's threads keep their processors for a while after each task, waiting for the next: threads of our own would
-    have to share with them.
+    torch's threads spin for a while after each task, waiting for the next: separate threads would compete with them
+    for processors.
     """
-    if os.getpid() != HOME:
-        return None  # threads do not survive a fork, and OpenMP would wait for them for ever
+    if os.getpid() != LOADING_PID:
+        return None  # threads do not survive a fork, and OpenMP would wait for them forever
     start = getattr(ctypes.CDLL(torch._C.__file__), "GOMP_parallel", None)
     if start is not None:
         start.argtypes, start.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
@@ -84,12 +84,12 @@ def team() -> Callable[[Kernel, int, int, int], None] | None:
 
 
 @lru_cache(maxsize=1)
-def pool(threads: int) -> ThreadPoolExecutor:
-    """Threads of our own, where torch's cannot be had."""
+def thread_pool(threads: int) -> ThreadPoolExecutor:
+    """Return a thread pool, for use if torch's threads are not available."""
     return ThreadPoolExecutor(threads, thread_name_prefix="gradprix")
 
 
-HOME = os.getpid()
+LOADING_PID = os.getpid()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=team.cache_clear)
-    os.register_at_fork(after_in_child=pool.cache_clear)
+    os.register_at_fork(after_in_child=openmp_team.cache_clear)
+    os.register_at_fork(after_in_child=thread_pool.cache_clear)

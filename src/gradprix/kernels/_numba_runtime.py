@@ -1,4 +1,4 @@
-"""What every fused kernel is made of besides its own loop. Copied whole into each generated source."""
+"""Helper functions of fused kernels. The whole file is copied into each generated source."""
 
 import math  # noqa: F401
 
@@ -8,11 +8,11 @@ from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]  # no
 from numba.extending import intrinsic
 
 BYTES, LONG = ir.IntType(8).as_pointer(), ir.IntType(64)
-FLUSH = np.uint32(0x8040)  # x86: flush results, and take inputs, that are denormal as zero
+FLUSH = np.uint32(0x8040)  # x86: flush denormal results and inputs to zero
 
 
 def pointer_to(kind):
-    """A function that takes an address as a pointer to elements of a kind."""
+    """Return a function that converts an address to a pointer to elements of a type."""
 
     @intrinsic
     def at(context, address):
@@ -26,7 +26,7 @@ def pointer_to(kind):
 
 @intrinsic
 def take(context, counter):
-    """The number at an address, which goes up by one: no two threads take the same."""
+    """Atomically increment the number at an address and return its previous value."""
 
     def generate(target, builder, signature, arguments):
         place = builder.inttoptr(arguments[0], LONG.as_pointer())
@@ -37,7 +37,7 @@ def take(context, counter):
 
 @intrinsic
 def control(context):
-    """This thread's floating-point control register (x86)."""
+    """Return the floating-point control register of this thread (x86)."""
 
     def generate(target, builder, signature, arguments):
         place = builder.alloca(ir.IntType(32))
@@ -51,7 +51,7 @@ def control(context):
 
 @intrinsic
 def set_control(context, value):
-    """Set this thread's floating-point control register (x86)."""
+    """Set the floating-point control register of this thread (x86)."""
 
     def generate(target, builder, signature, arguments):
         place = builder.alloca(ir.IntType(32))
@@ -65,7 +65,7 @@ def set_control(context, value):
 
 
 def same_bits(to):
-    """A function that takes a 32-bit value as another type, bit for bit."""
+    """Return a function that reinterprets the bits of a 32-bit value as another type."""
 
     @intrinsic
     def reinterpret(context, value):
@@ -82,13 +82,13 @@ as_float, as_bits = same_bits(types.float32), same_bits(types.uint32)
 
 @njit(inline="always")
 def up(half):
-    """A bfloat16, given as its bits, in float32."""
+    """Convert the bits of a bfloat16 to float32."""
     return as_float(np.uint32(np.uint32(half) << np.uint32(16)))
 
 
 @njit(inline="always")
 def down(value):
-    """A float32 rounded to the nearest bfloat16, ties to even, as its bits."""
+    """Round a float32 to the nearest bfloat16, ties to even, and return its bits."""
     bits = as_bits(value)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)

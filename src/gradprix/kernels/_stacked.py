@@ -1,4 +1,4 @@
-"""Many copies of a rule at once: one row of every stacked tensor for each network, with its own hyperparameters."""
+"""Stacked execution of a rule: one row of every stacked tensor per model, with its own hyperparameters."""
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -19,18 +19,18 @@ from ._launch import STORED, Work, wide
 
 
 class Stacked:
-    """A rule that steps the rows of stacked tensors, each with its own numbers and all with the same options.
+    """Rule applied to the rows of stacked tensors: numeric hyperparameters differ by row, options are shared.
 
-    On the CPU it is a compiled kernel, elsewhere the rule itself, on all parameters put together in one tensor.
-    A row's result does not depend on the other rows, to the bit: its scalars are computed alone, in float64,
-    and the rest is element by element.
+    On the CPU the step is a compiled kernel, on other devices the rule itself, applied to the concatenated parameters.
+    Results are bitwise row-invariant: the scalars of a row are computed separately, in float64, and the rest is
+    elementwise.
 
     Args:
         rule: the rule.
-        rows: one mapping of all hyperparameters for each row.
-        params: the parameters, `[stack, ...]` each, contiguous and of one dtype, stepped in place.
-        first: where in the stack its rows begin.
-        compiled: whether `torch.compile` makes one where there is no kernel.
+        rows: all hyperparameters of each row.
+        params: parameters, `[stack, ...]` each, contiguous and of one dtype, updated in place.
+        first: index of the first row in the stack.
+        compiled: use `torch.compile` if there is no kernel.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Stacked:
         self.rows = [SimpleNamespace(**row) for row in rows]
         self.rates = [row["lr"] for row in rows]
         self.numbers: list[tuple[float, ...]] = []
-        self.state: list[list[Tensor]] = []  # of each array that a kernel takes, after parameters and gradients
+        self.state: list[list[Tensor]] = []  # per array of the kernel, after parameters and gradients
         self.dtype, self.device = self.params[0].dtype, self.params[0].device
         fused = self.dtype in STORED and self.device.type == "cpu"
         self.kernel = kernel(self.split, STORED[self.dtype]) if fused else None
@@ -55,11 +55,11 @@ class Stacked:
             self.run = torch.compile(self.run, dynamic=True)
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
-        """Step every row once, with its learning rate times `factor`.
+        """Step every row once.
 
         Args:
-            gradients: of the parameters' shapes, contiguous.
-            factor: what the schedule makes of the learning rates.
+            gradients: contiguous gradients, of the shapes of the parameters.
+            factor: learning-rate multiplier of the schedule.
         """
         if self.t == 0:
             self._start(gradients)
@@ -77,31 +77,31 @@ class Stacked:
             self.work.run(self.kernel)
 
     def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
-        """Go on with some of the rows alone, which now begin there in these parameters."""
+        """Keep only the rows at `index`; they are now in `params`, from row `first` on."""
         chosen = index.tolist()
         self.params, self.first = list(params), first
         self.rows, self.rates, self.numbers = (
             [values[i] for i in chosen] for values in (self.rows, self.rates, self.numbers)
         )
         self.state = [[tensor[index] for tensor in column] for column in self.state]
-        self._lay_out()
+        self._prepare_work()
 
     def remembered(self, row: int, k: int) -> dict[str, Any]:
-        """What it remembers of a row of the kth parameter, by the rule's own names."""
+        """Return the state of a row of the k-th parameter, by the names of the rule."""
         shape, sizes = self.params[k].shape[1:], self._sizes()
-        columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has one more
+        columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has a compensation array as well
         if self.kernel is None:
-            found = {name: torch.split(x[row], sizes)[k].view(shape) for name, (x,) in columns.items()}
+            tensors = {name: torch.split(x[row], sizes)[k].view(shape) for name, (x,) in columns.items()}
         else:
-            found = {name: column[k][row] for name, column in columns.items()}
-        return {**dict(zip(self.split.numbers, self.numbers[row], strict=True)), **found}
+            tensors = {name: column[k][row] for name, column in columns.items()}
+        return {**dict(zip(self.split.numbers, self.numbers[row], strict=True)), **tensors}
 
     def _sizes(self) -> list[int]:
-        """Elements in a row of each parameter."""
+        """Return the number of elements per row of each parameter."""
         return [x[0].numel() for x in self.params]
 
-    def _own(self, x: Tensor) -> Tensor:
-        """Its own rows."""
+    def _own_rows(self, x: Tensor) -> Tensor:
+        """Return the rows of this stack."""
         return x[self.first : self.first + len(self.rows)]
 
     def _start(self, gradients: Sequence[Tensor]) -> None:
@@ -109,53 +109,53 @@ class Stacked:
             spec = self.rule.state[name]
             return [start(spec, vars(h), a, b) for h, a, b in zip(self.rows, x.to(wide(x.dtype)), g, strict=True)]
 
-        pairs = [(self._own(x), self._own(g)) for x, g in zip(self.params, gradients, strict=True)]
+        pairs = [(self._own_rows(x), self._own_rows(g)) for x, g in zip(self.params, gradients, strict=True)]
         if self.kernel is None:
-            pairs = [(self._together(self.params), self._together(gradients))]
+            pairs = [(self._concatenate(self.params), self._concatenate(gradients))]
         self.numbers = list(zip(*(before(name, *pairs[0]) for name in self.split.numbers), strict=True))
         self.numbers = self.numbers or [()] * len(self.rows)
         self.state = [[torch.stack(before(name, x, g)) for x, g in pairs] for name in self.split.tensors]
         if self.dtype is torch.bfloat16:
             self.state.append([torch.zeros_like(x) for x, _ in pairs])
-        self._lay_out()
+        self._prepare_work()
 
-    def _lay_out(self) -> None:
-        """Make the table of a kernel's work, in which each row of each parameter is a tensor of its own."""
+    def _prepare_work(self) -> None:
+        """Prepare the work of the kernel, in which each row of each parameter is a separate tensor."""
         if self.kernel is None:
             return
         count, sizes = len(self.rows), self._sizes()
         self.offsets = self._offsets(self.params, self.first)
-        arrays = [self._addresses(self.params, self.offsets)] * 2  # gradients come anew each time
+        arrays = [self._addresses(self.params, self.offsets)] * 2  # gradient addresses are replaced at each step
         arrays += [self._addresses(column, self._offsets(column, 0)) for column in self.state]
         constants = np.empty((count, len(self.split.constants)))
-        every = [size for size in sizes for _ in range(count)]
-        self.work = Work(every, [*range(count)] * len(sizes), np.stack(arrays, axis=1), constants)
+        all_sizes = [size for size in sizes for _ in range(count)]
+        self.work = Work(all_sizes, [*range(count)] * len(sizes), np.stack(arrays, axis=1), constants)
 
     def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
-        """How far from its beginning each row of each tensor is, in bytes: `[tensors, rows]`."""
+        """Return the offset of each row of each tensor in bytes, `[tensors, rows]`."""
         sizes = np.array([x[0].numel() * x.element_size() for x in tensors], dtype=np.int64)
         return sizes[:, None] * np.arange(first, first + len(self.rows))
 
     def _addresses(self, tensors: Sequence[Tensor], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where each row of each tensor is."""
+        """Return the address of each row of each tensor."""
         starts = np.array([x.data_ptr() for x in tensors], dtype=np.int64)
         return (starts[:, None] + offsets).ravel()
 
-    def _together(self, tensors: Sequence[Tensor]) -> Tensor:
-        """All of its own rows in one tensor, `[rows, elements]`: a GPU takes as long to begin as to do a small one."""
-        return torch.cat([self._own(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
+    def _concatenate(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Concatenate own rows to `[rows, elements]`: on a GPU, launch overhead dominates small tensors."""
+        return torch.cat([self._own_rows(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
 
     def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
         kind = wide(self.dtype)
-        x, g = self._together(self.params).to(kind), self._together(gradients).to(kind)
+        x, g = self._concatenate(self.params).to(kind), self._concatenate(gradients).to(kind)
         columns = placed(constants.to(kind), self.device).T.unsqueeze(-1)
         state, half = [column[0] for column in self.state], self.dtype is torch.bfloat16
-        if half:  # what is more than half of the parameter's last digit is of another value, as in a kernel
+        if half:  # a residual above half an ulp is stale, as in a kernel
             low = state.pop().to(kind)
             x = torch.where(low.abs() <= x.abs() * 2**-8, x + low, x)
-        moved, *after = self.run(x, g, *state, *columns)
+        updated, *after = self.run(x, g, *state, *columns)
         if half:
-            after.append((moved - moved.to(self.dtype).to(kind)).to(self.dtype))
+            after.append((updated - updated.to(self.dtype).to(kind)).to(self.dtype))
         self.state = [[value] for value in after]
-        for own, part in zip(map(self._own, self.params), moved.split(self._sizes(), dim=1), strict=True):
+        for own, part in zip(map(self._own_rows, self.params), updated.split(self._sizes(), dim=1), strict=True):
             own.copy_(part.view(own.shape))

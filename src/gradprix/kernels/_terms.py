@@ -1,4 +1,4 @@
-"""What a rule computes on the way: every named term of a step, from the rule's own tree."""
+"""Intermediate terms of a step: every assignment of a rule, recorded with generated code."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,22 +11,22 @@ from gradprix.rules.gradient_preprocessing import whole
 from .codegen import compiled, source
 
 ALL = "_all_assigned_"
-"""What the generated code calls its result: no name of a rule's."""
+"""Name of the result in generated code; not a valid name in rules."""
 
 
 def terms(rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """One step of a rule, with everything it named on the way.
+    """Perform one step of a rule and return all assigned terms.
 
     Args:
         rule: the rule.
-        values: all of its hyperparameters.
-        t: the step, from 1.
-        x: the parameter, a number or a tensor.
-        g: its gradient.
-        state: what the rule remembers, by the rule's own names, none missing.
+        values: all hyperparameters.
+        t: step number, from 1.
+        x: parameter, a number or a tensor.
+        g: gradient.
+        state: complete state, by the names of the rule.
 
     Returns:
-        Each name the rule assigns, in order of first assignment, with its last value; `x` is the new parameter.
+        Last value of each assigned name, in order of first assignment; `x` is the new parameter.
     """
     return dict(assigned(rule, values, t, x, g, state))
 
@@ -34,15 +34,15 @@ def terms(rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: 
 def assigned(
     rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]
 ) -> list[tuple[str, Any]]:
-    """One step of a rule, assignment by assignment, of which the arguments are those of `terms`.
+    """Perform one step of a rule and return all assignments; arguments are those of `terms`.
 
     Returns:
-        The name and the value of each, in the rule's order, with what runs around the rule before it.
+        Name and value of each assignment in order, starting with the gradient preprocessing.
     """
     kept = tuple(rule.kept(values))
     record = _recorder(rule, kept, tuple(bool(values[option]) for option in sorted(whole(rule).conditions)))
-    found: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in kept))
-    return found
+    assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in kept))
+    return assignments
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Python source from a rule's tree."""
+"""Python code generation from the tree of a rule."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from gradprix.rules.ops import FUNCTIONS
 
 
 def source(node: Node) -> str:
-    """A node as a Python expression, with the rule's own grouping."""
+    """Return a node as a Python expression, with the grouping of the rule."""
     match node:
         case Number(value):
             return repr(value)
@@ -28,7 +28,7 @@ def source(node: Node) -> str:
 def compiled(
     name: str, arguments: Sequence[str], body: Sequence[str], names: Mapping[str, Any] = FUNCTIONS
 ) -> Callable[..., Any]:
-    """A function made of source lines, which call what `names` holds."""
+    """Return a function compiled from source lines; `names` are its globals."""
     text = f"def {name}({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in body)
     scope: dict[str, Any] = dict(names)
     exec(compile(text, f"<generated {name}>", "exec"), scope)
