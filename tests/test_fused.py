@@ -55,7 +55,7 @@ def test_fused_equals_eager_to_the_bit(name: str, dtype: torch.dtype, monkeypatc
     eager, _ = trained(name, shapes, dtype=dtype, fused=False)
 
     assert optimizer._layout.tables, "the fused path was taken"
-    assert not optimizer._layout.alone
+    assert not optimizer._layout.eager
     for a, b in zip(fused, eager, strict=True):
         assert torch.equal(a, b)
 

@@ -1,4 +1,4 @@
-"""Drop-ins for `torch.optim`, each made from its rule: the same names, arguments, defaults and numbers."""
+"""Drop-in replacements for `torch.optim`, made from rules: same names, arguments, defaults and results."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What is not ours yet is torch's, so that an import of torch.optim can simply be swapped.
+    # Fall back to torch for other names, so that this module can replace torch.optim.
     try:
         return getattr(torch.optim, name)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""State dicts: torch's keys, matched by name, copied and never shared."""
+"""State dicts with torch's keys; parameters are matched by name, tensors are copied."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +17,13 @@ from ._eval_mode import TRAINED
 
 Packed = dict[str, Any]
 EXACT = "gradprix"
-"""The key, beside `state` and `param_groups`, of state in the rule's own form where torch's has fewer digits."""
+"""Top-level key of state in the rule's own form, where torch's form is less precise."""
 OWN = "gradprix_"
 AT = OWN + "compensation_step"
 
 
 def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
-    """A packed state with each group's parameters in the order of these groups, where both have the same names."""
+    """Reorder the parameters of a packed state to match the names in `groups`, if both have the same names."""
     ordered = []
     for saved, here in zip(packed["param_groups"], groups, strict=False):
         names, wanted = saved.get("param_names"), here.get("param_names")
@@ -43,9 +43,9 @@ def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
 
 
 def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
-    """Return a packed state in which what the rule keeps in another form than torch is in torch's form.
+    """Convert a packed state to torch's form.
 
-    The rule's own form is kept beside state and groups, since the way back can lose digits. torch ignores it there.
+    The rule's own form is stored under a separate top-level key, which torch ignores, since conversion loses precision.
     """
     state = dict(packed["state"])
     exact: dict[Any, Packed] = {}
@@ -56,7 +56,7 @@ def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], d
         named = {name: held.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
             if spec.stored is not None and named[name] is not None:
-                held[spec.key] = _changed(spec.stored, h, name, named)
+                held[spec.key] = _convert(spec.stored, h, name, named)
                 if held[spec.key] is not named[name]:
                     exact.setdefault(p, {})[spec.key] = named[name]
         if LOW in held and "step" in held:
@@ -65,9 +65,9 @@ def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], d
 
 
 def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
-    """Return a packed state in the rule's own form: the exact one if it still fits what torch's keys hold.
+    """Convert a packed state to the rule's own form, using the exact one if it is consistent with torch's form.
 
-    What `torch.distributed.checkpoint` found no value for, an empty dict, is left out.
+    Empty dicts, by which `torch.distributed.checkpoint` replaces missing values, are removed.
     """
     state, exact = dict(packed["state"]), packed.get(EXACT, {})
     own_keys = {"step", LOW, TRAINED, *(spec.key for spec in rule.state.values())}
@@ -81,20 +81,20 @@ def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]],
         }
         named = {name: held.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
-            own = held.pop(OWN + spec.key, exact.get(p, {}).get(spec.key))  # older versions kept it in the state
+            own = held.pop(OWN + spec.key, exact.get(p, {}).get(spec.key))  # older versions stored it in the state
             if spec.stored is None or spec.loaded is None or named[name] is None:
                 continue
             fits = own is not None and bool(
-                (_changed(spec.stored, h, name, {**named, name: own}) == held[spec.key]).all()
+                (_convert(spec.stored, h, name, {**named, name: own}) == held[spec.key]).all()
             )
-            held[spec.key] = own if fits else _changed(spec.loaded, h, name, named)
+            held[spec.key] = own if fits else _convert(spec.loaded, h, name, named)
         if held.pop(AT, None) != held.get("step") and LOW in held:
-            del held[LOW]  # torch carries it along and does not keep it up to date
+            del held[LOW]  # torch keeps it in the state, but does not update it
     return {**packed, "state": state}
 
 
-def _changed(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, Any]) -> Any:
-    """Return one of a parameter's states in another form; complex numbers are pairs of real ones to a rule."""
+def _convert(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, Any]) -> Any:
+    """Convert a state of a parameter; rules represent complex numbers as pairs of real ones."""
     parts = {key: real(value) for key, value in named.items()}
     value = change(h, **parts)
     if value is parts[name]:
@@ -103,15 +103,15 @@ def _changed(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, 
 
 
 def _hyperparameters(packed: Packed, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[Any, Any]:
-    """Return each parameter's hyperparameters, by its number in a packed state."""
+    """Return the hyperparameters of each parameter, by its index in a packed state."""
     return {p: SimpleNamespace(**values(group)) for group in packed["param_groups"] for p in group["params"]}
 
 
 def copy_state(packed: Packed, rule: Rule, groups: Sequence[Mapping[str, Any]], state: Any) -> None:
-    """Put copies of a packed state's tensors into a state that torch has just loaded.
+    """Replace the tensors of a state loaded by torch with copies that have their stored dtypes.
 
-    torch shares them with whoever made the checkpoint, and casts the float32 averages of a bfloat16 parameter and the
-    float64 numbers of a rule to the parameter's dtype: these stay as they were stored.
+    torch shares tensors with the checkpoint, and casts the float32 state of bfloat16 parameters and the float64 scalars
+    of rules to the dtype of the parameter.
     """
     scalars = {spec.key for spec in rule.state.values() if spec.kind == "scalar"}
     elements = {spec.key for spec in rule.state.values()} - scalars

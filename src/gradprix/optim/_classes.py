@@ -1,4 +1,4 @@
-"""torch's classes and newer ones: each a rule and the order of its arguments."""
+"""Optimizer classes, each defined by a rule and the order of its arguments."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from gradprix import rules
 
 from ._eager_step import prepare, step_dtype
 from ._optimizer import RuleOptimizer
-from ._scalars import lay_side_by_side
+from ._scalars import make_contiguous
 
 
 class SGD(
@@ -20,7 +20,7 @@ class SGD(
     arguments="lr momentum dampening weight_decay nesterov * maximize foreach differentiable fused",
 ):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters with its own values, checked against the rule's ranges."""
+        """Add a parameter group, with its hyperparameters checked against the ranges of the rule."""
         super().add_param_group(param_group)
         values = self.values(self.param_groups[-1])
         if values["nesterov"] and not (values["momentum"] and not values["dampening"]):
@@ -36,11 +36,11 @@ class Adagrad(
 ):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # From the start, as in torch: so that it can be shared between processes (`share_memory`) and saved.
+        # State exists from the start, as in torch, so that it can be shared between processes and saved.
         for group in self.param_groups:
             for x in group["params"]:
                 prepare(self.rule, self.values(group), x, self.state[x], step_dtype(group))
-        lay_side_by_side(self.state.values(), "step")
+        make_contiguous(self.state.values(), "step")
 
 
 class RMSprop(
@@ -139,8 +139,8 @@ class AdamWScheduleFree(
 ):
     """Schedule-Free AdamW as in the authors' current class of this name.
 
-    It is `ScheduleFreeAdamW` with `correct_second_moment=True`: the second moment's start at zero is corrected in the
-    denominator, as in Adam, so that early steps have the full rate and count fully in the average. `ScheduleFreeAdamW`
+    It is `ScheduleFreeAdamW` with `correct_second_moment=True`: the second moment is bias-corrected in the denominator,
+    as in Adam, so that early steps have the full learning rate and the full weight in the average. `ScheduleFreeAdamW`
     is the paper's Algorithm 1, the authors' `AdamWScheduleFreePaper`.
     """
 
@@ -149,15 +149,15 @@ class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay 
 
 
 def of(rule: rules.Rule) -> type[RuleOptimizer]:
-    """The class that steps with a rule: torch's class of that name, or one made for a rule of your own.
+    """Return the optimizer class of a rule: the existing one, or a new one for a custom rule.
 
-    A class that is made takes `params, lr` and the rule's other hyperparameters, each with its default.
+    A new class takes `params, lr` and the other hyperparameters of the rule as keyword arguments with defaults.
 
     Args:
         rule: the rule.
     """
     known = (cls for cls in _derived(RuleOptimizer) if cls.__dict__.get("rule") is rule)
-    return next(known, None) or _made(rule)
+    return next(known, None) or _make_class(rule)
 
 
 def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:
@@ -167,7 +167,7 @@ def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:
         yield from _derived(derived)
 
 
-def _made(rule: rules.Rule) -> type[RuleOptimizer]:
+def _make_class(rule: rules.Rule) -> type[RuleOptimizer]:
     name = "".join(part.capitalize() for part in rule.name.split("_"))
     arguments = "lr * " + " ".join(name for name in rule.hyperparameters if name != "lr")
     return types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": arguments})

@@ -1,7 +1,7 @@
-"""What other libraries and the papers mean by the same name: their defaults and, as options, their arithmetic.
+"""Presets for compatibility with other libraries and with the papers: defaults, and options for differing arithmetic.
 
-What is said of Keras 3.15 and Optax 0.2.8 is checked against recordings of them; what is said of the papers, against
-transcriptions of their algorithms (`tests/recordings`, `tests/test_like.py`).
+Those of Keras 3.15 and Optax 0.2.8 are tested against recordings, those of the papers against transcriptions of their
+algorithms (`tests/recordings`, `tests/test_like.py`).
 """
 
 import difflib
@@ -14,23 +14,23 @@ LIBRARIES = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "paper": "T
 OTHER_NAMES = {"pytorch": "torch", "tensorflow": "keras", "tf": "keras", "tf.keras": "keras", "jax": "optax"}
 
 REQUIRED = "required"
-"""In place of a number: there is no default for it, so it must be given."""
+"""Placeholder for an argument without default."""
 SAME_AS_LR = "lr"
-"""In place of a number: the learning rate that the class starts from."""
+"""Placeholder for the initial learning rate."""
 TINY = 1e-30
-"""The epsilon of an algorithm that has none: 0/0 of an idle weight becomes 0, and no quotient changes. A gradient whose
-square is too small for the dtype (below 1e-22 in float32) takes a huge step, as it takes an endless one there."""
+"""Epsilon for algorithms without one: 0/0 of unused weights becomes 0, and no other quotient changes. A gradient whose
+square underflows (below 1e-22 in float32) leads to a huge step, where the original algorithm has an infinite one."""
 CONSTANT = 1e6
-"""The momentum_decay at which NAdam's 0.96^(t ψ) is 0 from the first step, so that μ is simply β₁."""
+"""Value of momentum_decay for which NAdam's 0.96^(t ψ) is 0 from the first step, so that μ = β₁."""
 
 BETAS = {"betas": (0.9, 0.999)}
-KERAS = {"weight_decay": 0.0, "decoupled_weight_decay": True}  # Keras shrinks the weights themselves, in every class
+KERAS = {"weight_decay": 0.0, "decoupled_weight_decay": True}  # weight decay is decoupled in all classes of Keras
 KERAS_ADAM = {"lr": 1e-3, **BETAS, "eps": 1e-7, "eps_before_correction": True}
 OPTAX_ADAM = {"lr": REQUIRED, **BETAS, "eps": 1e-8}
 
 Preset = Mapping[str, Any]
 LIKE: dict[str, dict[str, Preset | str]] = {
-    # A name with an option is looked up when that option is on: some papers and functions are about it alone.
+    # A name with an option applies if that option is on: some papers and functions are specific to it.
     "sgd": {
         "keras": {"lr": 1e-2, "momentum": 0.0, "lr_inside_momentum": True, **KERAS},
         "optax": {"lr": REQUIRED, "momentum": 0.0},
@@ -105,53 +105,53 @@ LIKE: dict[str, dict[str, Preset | str]] = {
 }
 
 UNDECAYED = ("sgd", "adagrad", "rmsprop", "adam", "adamax", "nadam", "radam")
-"""What takes no weight decay in Optax."""
+"""Rules without weight decay in Optax."""
 
 
 def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults and options that make a class what a library, or the paper, calls by its name.
+    """Return the defaults and options that reproduce a library or paper.
 
     Args:
-        rule: the class's rule.
+        rule: rule of the class.
         like: `"torch"`, `"keras"`, `"optax"` or `"paper"`.
-        given: the arguments that the user gave, which win.
+        given: explicit arguments, which take precedence.
 
     Returns:
-        By argument, without what was given; empty for torch.
+        Values by argument, without explicit ones; empty for torch.
 
     Raises:
-        ValueError: for another library, or one that lacks the class or an argument.
-        TypeError: when the library has no default for an argument that was not given.
+        ValueError: if the library is unknown, or lacks the class or an argument.
+        TypeError: if the library has no default for a missing argument.
     """
     if like not in LIBRARIES:
-        raise ValueError(f"like={like!r}: {_nearest(like)}")
+        raise ValueError(f"like={like!r}: {_suggest(like)}")
     if like == "torch" and rule.name in LIKE:
         return {}
     switched = [f"{rule.name} {option}" for option in rule.options if given.get(option)]
-    found = next((LIKE[name][like] for name in (*switched, rule.name) if like in LIKE.get(name, {})), None)
-    if found is None:
+    entry = next((LIKE[name][like] for name in (*switched, rule.name) if like in LIKE.get(name, {})), None)
+    if entry is None:
         raise ValueError(f"like={like!r}: no form of {rule.name} is known under that name. Leave out like.")
-    if isinstance(found, str):
-        raise ValueError(f"like={like!r}: {found}")
+    if isinstance(entry, str):
+        raise ValueError(f"like={like!r}: {entry}")
     if like == "optax" and rule.name in UNDECAYED and given.get("weight_decay"):
         raise ValueError(_undecayed(rule.name))
-    chosen = {name: value for name, value in found.items() if name not in given}
+    chosen = {name: value for name, value in entry.items() if name not in given}
     missing = [name for name, value in chosen.items() if value == REQUIRED]
     if missing:
         raise TypeError(
             f"like={like!r}: {LIBRARIES[like]} gives {rule.name} no default for {' and '.join(missing)}. "
             f"Give {'it' if len(missing) == 1 else 'them'}: {', '.join(f'{name}=...' for name in missing)}"
         )
-    lr = given.get("lr", found["lr"])
+    lr = given.get("lr", entry["lr"])
     return {name: float(lr) if value == SAME_AS_LR else value for name, value in chosen.items()}
 
 
-def _nearest(like: str) -> str:
-    """What was probably meant."""
+def _suggest(like: str) -> str:
+    """Return a suggestion for an unknown value of `like`."""
     known = [*LIBRARIES, *OTHER_NAMES]
-    near = difflib.get_close_matches(str(like).lower(), known, n=1)
-    if near:
-        return f"it is not known here. Did you mean {OTHER_NAMES.get(near[0], near[0])!r}?"
+    matches = difflib.get_close_matches(str(like).lower(), known, n=1)
+    if matches:
+        return f"it is not known here. Did you mean {OTHER_NAMES.get(matches[0], matches[0])!r}?"
     return f"it must be one of {', '.join(map(repr, LIBRARIES))}."
 
 

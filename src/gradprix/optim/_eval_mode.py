@@ -1,4 +1,4 @@
-"""The two points of a rule that evaluates elsewhere than it trains (Schedule-Free), and the way between them."""
+"""Switch between training point and evaluation point of rules that distinguish them (Schedule-Free)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,30 +7,30 @@ import torch
 
 from gradprix.rules import Rule
 
-from ._eager_step import point_alone
+from ._eager_step import evaluation_point
 
 MODE = "train_mode"
-"""The key of a group's mode, as in the Schedule-Free authors' code; a group without it is trained."""
+"""Group key of the mode, as in the Schedule-Free authors' code; groups without it are in train mode."""
 TRAINED = "trained"
-"""The key of the point being trained, for as long as the parameter holds the one to evaluate at."""
+"""State key of the training point, which is stored while the parameter holds the evaluation point."""
 
 
 @torch.no_grad()
 def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], state: Any) -> None:
-    """Put the point to evaluate at into each of a group's parameters that has been stepped."""
+    """Set the parameters of a group to the evaluation point, where they have been stepped."""
     if rule.evaluate is None or not trains(group):
         return
     for x in group["params"]:
         if state.get(x):
-            # Kept, not computed back from the other point: so that looking changes no bit.
+            # Stored, not recomputed from the evaluation point, so that evaluation does not change training bitwise.
             state[x][TRAINED] = x.detach().clone()
-            x.copy_(point_alone(rule, values, x, state[x]))
+            x.copy_(evaluation_point(rule, values, x, state[x]))
     group[MODE] = False
 
 
 @torch.no_grad()
 def to_train(group: dict[str, Any], state: Any) -> None:
-    """Put the point being trained back into each of a group's parameters."""
+    """Restore the training point of the parameters of a group."""
     if trains(group):
         return
     for x in group["params"]:
@@ -40,5 +40,5 @@ def to_train(group: dict[str, Any], state: Any) -> None:
 
 
 def trains(group: Mapping[str, Any]) -> bool:
-    """Whether a group's parameters hold the point being trained."""
+    """Return whether the parameters of a group hold the training point."""
     return bool(group.get(MODE, True))

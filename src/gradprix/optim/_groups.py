@@ -1,4 +1,4 @@
-"""Parameter groups that decay what should be decayed."""
+"""Parameter groups with weight decay only where it is appropriate."""
 
 from collections.abc import Collection
 from fnmatch import fnmatch
@@ -10,23 +10,23 @@ from torch import nn
 def groups(
     model: nn.Module, weight_decay: float, *, no_decay: Collection[str] = (), **given: Any
 ) -> list[dict[str, Any]]:
-    """A model's trainable parameters in two groups: weights that decay, and biases and norms that do not.
+    """Split the trainable parameters of a model into weights with decay, and biases and norms without.
 
-    Decay pulls towards zero. That is a sensible start for a matrix and none for a bias, or for the scale of a
-    normalisation, whose neutral value is one. What does not decay: parameters with fewer than two dimensions, all
+    Weight decay pulls towards zero, which is sensible for matrices, but not for biases, nor for the scale of a
+    normalisation layer, whose neutral value is one. Excluded are parameters with fewer than two dimensions, all
     parameters of normalisation layers, and those named in `no_decay`.
 
     Args:
-        model: the model. Parameters it shares between layers are listed once.
-        weight_decay: for the first group; the second has 0.
-        no_decay: further names that do not decay, with `*` as in file names: `("embed.*", "*.gate")`.
+        model: the model. Parameters shared between layers are listed once.
+        weight_decay: weight decay of the first group; the second has 0.
+        no_decay: further parameter names without decay, with wildcards: `("embed.*", "*.gate")`.
         **given: other hyperparameters for both groups.
 
     Returns:
-        Groups for an optimizer, with the parameters' names, so that checkpoints match by name; empty ones left out.
+        Non-empty parameter groups, with parameter names, so that checkpoints match by name.
 
     Raises:
-        ValueError: when a name in `no_decay` fits no parameter.
+        ValueError: if a name in `no_decay` matches no parameter.
     """
     norms = {
         id(parameter)
@@ -44,8 +44,8 @@ def groups(
         return not plain and not any(fnmatch(name, pattern) for pattern in no_decay)
 
     parts = {True: weight_decay, False: 0.0}
-    made = [
+    candidates = [
         {"params": [pair for pair in named if decays(*pair) is part], "weight_decay": decay, **given}
         for part, decay in parts.items()
     ]
-    return [group for group in made if group["params"]]
+    return [group for group in candidates if group["params"]]

@@ -1,4 +1,4 @@
-"""Tensors that one kernel call steps together."""
+"""Batches of tensors that a single kernel call steps."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -17,12 +17,12 @@ from ._overlap import Written
 from ._scalars import Scalars, is_number, zeros
 
 Values = Mapping[str, Any]
-GRADIENT, SIZE = attrgetter("grad"), attrgetter("nbytes")  # torch lets no gradient have another dtype of that size
+GRADIENT, SIZE = attrgetter("grad"), attrgetter("nbytes")  # no gradient of another dtype has the same size in torch
 PLAIN = {nn.Parameter, Tensor}
 
 
 def fits_kernel(rule: Rule, values: Values, x: Tensor, held: Mapping[str, Any]) -> bool:
-    """Return whether a kernel can step a parameter: it, its gradient and its state are plain dense CPU tensors."""
+    """Return whether a kernel supports a parameter: it, its gradient and state are plain dense CPU tensors."""
     return (
         _is_plain(x, x.dtype)
         and x.dtype in STORED
@@ -54,29 +54,29 @@ def _usable(g: Tensor | None, x: Tensor) -> bool:
         and g.shape == x.shape
         and g.is_contiguous()
         and not g.is_neg()
-        and g.data_ptr() != 0  # as that of a tensor of zeros that takes no memory
+        and g.data_ptr() != 0  # zero tensors without memory have none
     )
 
 
 def _usable_state(value: Any, kind: str, x: Tensor) -> bool:
     if not isinstance(value, Tensor):
-        return True  # it is missing, and made anew
+        return True  # missing: initialized later
     return is_number(value) if kind == "scalar" else _is_plain(value, wide(x.dtype))
 
 
 class Table:
-    """Parameters of one rule, one set of options and one dtype, with their state, ready for one call a step.
+    """Parameters of one rule, one set of options and one dtype, with their state, for one kernel call per step.
 
-    Addresses are read anew at each step and hold only while it runs; what is cut into chunks stays.
+    Addresses are read at each step and are valid only while it runs; the division into chunks is permanent.
 
     Args:
         rule: the rule.
-        split: the rule, split under the options.
-        kernel: compiled from it for the dtype.
-        params: the parameters, each with the number of its group.
-        state: the optimizer's state, in which missing entries are made.
-        values: each group's hyperparameters.
-        counted_in: the dtype of new step counts.
+        split: rule split under the options.
+        kernel: kernel compiled from `split` for the dtype.
+        params: parameters, each with the index of its group.
+        state: state of the optimizer; missing entries are added.
+        values: hyperparameters of each group.
+        counted_in: dtype of new step counts.
     """
 
     def __init__(
@@ -105,19 +105,19 @@ class Table:
             _ = [h.pop(LOW, None) for h in self.held]
         self.sizes = list(map(SIZE, self.params))
         self.lengths = np.array(self.sizes)
-        # The imaginary part of a conjugate has a sign yet to be turned; contiguous it is only when single.
+        # The imaginary part of a conjugate has a pending negation, and is contiguous only if it has one element.
         self.single = [x for x in self.params if x.numel() == 1]
         rows = [list(map(Tensor.data_ptr, column)) for column in (self.params, *arrays)]
         pointers = np.ascontiguousarray(np.insert(np.array(rows, dtype=np.int64), 1, 0, axis=0).T)
         self._group_rows(params, taken, keys, columns)
         cells = [(h, name) for name in (*names, *keys) for h in self.held]
         self.cells = tuple(zip(*cells, strict=True)) or ((), ())
-        self.tensors = [t for column in (*arrays, *columns) for t in column]  # held: what has an address stays there
+        self.tensors = [t for column in (*arrays, *columns) for t in column]  # referenced: keeps addresses valid
         self.places = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
         constants = np.empty((len(self.now), len(split.constants)))
         self.work = Work(list(map(Tensor.numel, self.params)), self.row_of, pointers, constants)
-        self._aim(list(map(GRADIENT, self.params)))
-        self.apart = self.work.pointers[:, 1].tobytes()
+        self._set_gradients(list(map(GRADIENT, self.params)))
+        self.checked_starts = self.work.pointers[:, 1].tobytes()
 
     def _element_state(self, name: str, params: Any, values: Sequence[Values]) -> list[Tensor]:
         spec = self.rule.state[name]
@@ -135,7 +135,7 @@ class Table:
         return [h[LOW] for h in self.held]
 
     def _numbers(self, key: str, params: Any, taken: list[int], values: Sequence[Values]) -> list[Tensor]:
-        """Return a number of each parameter's state, with those that are missing made."""
+        """Return a scalar state of each parameter, with missing ones initialized."""
         missing = [i for i, h in enumerate(self.held) if not isinstance(h.get(key), Tensor)]
         spec = next((spec for spec in self.rule.state.values() if spec.key == key), None)
         dtype = scalar_dtype(self.rule, self.params[0], self.counted_in) if spec else self.counted_in
@@ -147,12 +147,12 @@ class Table:
         return [h[key] for h in self.held]
 
     def _group_rows(self, params: Any, taken: list[int], keys: list[str], columns: list[list[Tensor]]) -> None:
-        """Find the parameters of one group whose steps and scalar state are equal: they share a row of constants."""
+        """Assign a row of constants to parameters of the same group with equal step counts and scalar state."""
         scalars = dict(zip(keys, map(Scalars, columns), strict=True))
         self.steps = scalars.pop("step", None)
         self.numbers = list(scalars.values())
         taken = taken if self.steps is None else self.steps.known.astype(int).tolist()
-        # Numbers of another dtype are rounded otherwise.
+        # Other dtypes are rounded differently.
         facts = [a.tolist() for column in self.numbers for a in (column.known, column.narrow)]
         rows: dict[tuple[Any, ...], int] = {}
         keyed = [(group, t, *numbers) for (_, group), t, *numbers in zip(params, taken, *facts, strict=True)]
@@ -161,10 +161,10 @@ class Table:
         self.now = [(group, t, tuple(numbers[::2])) for group, t, *numbers in rows]
 
     def fits(self, written: Written) -> bool:
-        """Return whether every tensor is what and where it was, but for the gradients, which come anew each time.
+        """Return whether all tensors except gradients, which may be replaced, are unchanged and at the same addresses.
 
         Args:
-            written: all that the optimizer's step writes, from which gradients must lie apart.
+            written: memory written by the step, which gradients must not overlap.
         """
         gradients: list[Any] = list(map(GRADIENT, self.params))
         try:
@@ -174,36 +174,36 @@ class Table:
                 and list(map(SIZE, gradients)) == self.sizes
                 and not any(x.grad.is_neg() for x in self.single)  # type: ignore[union-attr]
             )
-            self._aim(gradients)
+            self._set_gradients(gradients)
             tensors: list[Any] = [*self.params, *map(dict.get, *self.cells)]
             there = list(map(Tensor.data_ptr, tensors)) == self.places
-        except (TypeError, RuntimeError):  # something is missing, or of a layout that has no strides
+        except (TypeError, RuntimeError):  # missing tensors, or layouts without strides
             return False
         return (
             plain
             and there
             and bool(self.work.pointers.all())
-            and self._gradients_lie_apart(written)
+            and self._gradients_are_separate(written)
             and (self.steps is None or self.steps.is_unchanged())
             and all(column.is_unchanged() for column in self.numbers)
         )
 
-    def _gradients_lie_apart(self, written: Written) -> bool:
+    def _gradients_are_separate(self, written: Written) -> bool:
         starts = self.work.pointers[:, 1]
-        if starts.tobytes() != self.apart:
+        if starts.tobytes() != self.checked_starts:
             if written.meets(starts, starts + self.lengths):
                 return False
-            self.apart = starts.tobytes()
+            self.checked_starts = starts.tobytes()
         return True
 
-    def _aim(self, gradients: list[Tensor]) -> None:
-        self.gradients = gradients  # held for as long as their addresses are used
+    def _set_gradients(self, gradients: list[Tensor]) -> None:
+        self.gradients = gradients  # referenced while their addresses are in use
         self.work.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, gradients), np.int64, len(gradients))
 
     def step(self, values: Sequence[Values]) -> None:
-        """Step every parameter once, with the gradients that were found to fit."""
+        """Step every parameter once, with the gradients validated by `fits`."""
         if self.steps:
-            self.steps.increment()  # at once, so that other processes that share the counts see it
+            self.steps.increment()  # immediately, for other processes that share the counts
         for i, (group, t, numbers) in enumerate(self.now):
             constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
             self.work.constants[i] = constants

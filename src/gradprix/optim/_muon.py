@@ -1,4 +1,4 @@
-"""Muon: a router that gives matrices to the muon rule and everything else to AdamW, as its author's code does."""
+"""Muon: matrices are stepped by the muon rule and all other parameters by AdamW, as in its author's code."""
 
 import inspect
 from collections.abc import Mapping
@@ -22,35 +22,35 @@ ARGUMENTS: dict[str, Any] = {
     "maximize": False,
     "fused": TORCH_ONLY["fused"],
 }
-"""What it takes, with its author's defaults. `adamw_lr`, `betas` and `eps` are of AdamW."""
+"""Arguments with its author's defaults; `adamw_lr`, `betas` and `eps` are those of AdamW."""
 TORCH = {"lr": 1e-3, "weight_decay": 0.1}
-"""Where torch's defaults differ."""
+"""Defaults of torch, where they differ."""
 FLAG = "use_muon"
 
 
 class Muon(RuleOptimizer):
-    """Momentum, made nearly orthogonal, for matrices; AdamW for all other parameters.
+    """Orthogonalized momentum for matrices, and AdamW for all other parameters.
 
-    A parameter of two dimensions or more is a matrix: the kernel of a convolution has a row for each output. Its author
-    advises AdamW for embeddings and for the last layer, too: give them in a group of their own with `use_muon=False`,
-    in which `lr` is AdamW's. A group that holds both kinds becomes two, so `param_groups` may be longer than given.
+    Parameters with two or more dimensions are matrices: convolution kernels have one row per output channel. The author
+    recommends AdamW for embeddings and the last layer as well: put them into a separate group with `use_muon=False`,
+    whose `lr` is that of AdamW. Groups with both kinds are split, so `param_groups` may be longer than given.
 
-    The step of a matrix is scaled by √max(1, rows / columns). For the kernel of a convolution the author's code takes
-    the kernel's height and width there, so that the two differ where it has more outputs than weights for each.
+    The step of a matrix is scaled by √max(1, rows / columns). For convolution kernels the author's code uses the height
+    and width of the kernel instead, which differs if there are more output channels than weights per channel.
 
     Args:
         params: parameters, named parameters or groups.
-        lr: the learning rate of matrices.
-        weight_decay: the decoupled weight decay of all.
-        momentum: how much of the mean of past gradients is kept.
-        nesterov: whether momentum looks one step ahead.
-        adamw_lr: the learning rate of what is no matrix.
-        betas: AdamW's.
-        eps: AdamW's.
-        maximize: climb instead of descending.
-        fused: False to step what AdamW steps without a compiled kernel.
-        like: `"torch"` for the defaults of torch's class. Both it and the author's code iterate in bfloat16; this class
-            in the dtype of the parameter.
+        lr: learning rate of matrices.
+        weight_decay: decoupled weight decay of all parameters.
+        momentum: decay of the momentum buffer.
+        nesterov: use Nesterov momentum.
+        adamw_lr: learning rate of all other parameters.
+        betas: betas of AdamW.
+        eps: epsilon of AdamW.
+        maximize: maximize instead of minimizing.
+        fused: False to run AdamW without a compiled kernel.
+        like: `"torch"` for the defaults of torch. Torch and the author's code orthogonalize in bfloat16, this class in
+            the dtype of the parameter.
     """
 
     rule = rules.muon
@@ -75,20 +75,20 @@ class Muon(RuleOptimizer):
         super().__init__(*args, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; one that holds both matrices and others becomes two.
+        """Add a parameter group; a group with matrices and other parameters is split into two.
 
         Args:
-            param_group: as for any optimizer, with `use_muon` when its parameters are all for one rule.
+            param_group: parameter group, with `use_muon` if all of its parameters use the same rule.
 
         Raises:
-            ValueError: for `use_muon=True` with a parameter that is no matrix.
+            ValueError: if `use_muon=True` and a parameter is not a matrix.
         """
         given = param_group["params"] if isinstance(param_group, dict) else None
         if given is None or isinstance(given, set):
-            super().add_param_group(param_group)  # which says what is wrong with it
+            super().add_param_group(param_group)  # raises the error
         params = [given] if isinstance(given, Tensor) else list(given)
-        matrices, others = [p for p in params if _goes_to_muon(p)], [p for p in params if not _goes_to_muon(p)]
-        # An explicit `lr` is of matrices, and where a group says that it has none, of AdamW.
+        matrices, others = [p for p in params if _uses_muon(p)], [p for p in params if not _uses_muon(p)]
+        # An explicit `lr` is that of matrices, or that of AdamW if the group has `use_muon=False`.
         adamw = {**param_group, FLAG: False, "lr": param_group.get("adamw_lr", self.defaults["adamw_lr"])}
         if FLAG not in param_group:
             if matrices or not others:
@@ -103,16 +103,16 @@ class Muon(RuleOptimizer):
             super().add_param_group({**param_group, "params": params})
 
     def rule_of(self, group: Mapping[str, Any]) -> rules.Rule:
-        """The muon rule or AdamW."""
+        """Return the muon rule or AdamW."""
         return rules.muon if group[FLAG] else rules.adamw
 
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """A group's hyperparameters by the names of what steps it."""
+        """Return the hyperparameters of a group by the names of its rule."""
         foreign = () if self.rule_of(group).betas else ("betas",)
         return super().values({name: value for name, value in group.items() if name not in foreign})
 
 
-def _goes_to_muon(given: Any) -> bool:
-    """Whether a parameter, or a name with one, is a matrix."""
+def _uses_muon(given: Any) -> bool:
+    """Return whether a parameter, or pair of name and parameter, is stepped by Muon."""
     x = given[1] if isinstance(given, tuple) else given
     return isinstance(x, Tensor) and is_matrix(x)

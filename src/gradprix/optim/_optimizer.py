@@ -1,4 +1,4 @@
-"""The one base class: `torch.optim.Optimizer` around any rule."""
+"""Base class of all optimizers: a `torch.optim.Optimizer` that applies a rule."""
 
 import difflib
 import inspect
@@ -17,24 +17,24 @@ from ._compat import preset
 from ._dispatch import Layout
 from ._eager_step import prepare, step_dtype
 from ._eval_mode import to_evaluate, to_train, trains
-from ._scalars import lay_side_by_side
+from ._scalars import make_contiguous
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
-"""torch's choices between its own implementations. Here `fused=False` forces the eager rule, on any device; otherwise
-each tensor is stepped by what is fastest for it."""
+"""Arguments that select torch's implementations. Here `fused=False` forces the eager rule, on any device; otherwise the
+fastest implementation for each tensor is used."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """A drop-in for `torch.optim`, made from a rule.
+    """Drop-in replacement for a `torch.optim` class, defined by a rule.
 
-    A subclass names its rule and the order of torch's arguments; defaults come from the rule. The parameter groups
-    hold torch's names and values (`betas`, not `beta1`), so that schedulers and checkpoints fit. A class that torch
-    has, too, derives from torch's second, for `isinstance` and for how torch completes old checkpoints
-    (`__setstate__`); neither torch's constructor nor its step runs.
+    Subclasses declare their rule and the order of torch's arguments; defaults come from the rule. Parameter groups have
+    torch's names and values (`betas`, not `beta1`), so that schedulers and checkpoints are compatible. Classes that
+    exist in torch have torch's class as second base, for `isinstance` and for `__setstate__`, which completes old
+    checkpoints; neither the constructor nor the step of torch's class runs.
 
-    Every class takes `like="torch"`, `"keras"`, `"optax"` or `"paper"`: the defaults and arithmetic that the library,
-    or the paper, means by that name. What is given wins over it. Its options can also be given one by one.
+    Every class takes `like="torch"`, `"keras"`, `"optax"` or `"paper"`: the defaults and arithmetic of that library or
+    of the paper. Explicit arguments take precedence. Its options can also be given individually.
     """
 
     rule: ClassVar[Rule]
@@ -47,7 +47,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     ) -> None:
         super().__init_subclass__()
         if rule is None:
-            return  # a class derived from one of ours
+            return  # user-defined subclass of an optimizer
         cls.rule, cls._fixed = rule, fixed
         positional, _, keywords = arguments.partition("*")
         either, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
@@ -73,22 +73,22 @@ class RuleOptimizer(torch.optim.Optimizer):
         if given.get("fused") and given.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together. Leave out one: both step alike here.")
         self._layout: Layout | None = None
-        self._step_supports_amp_scaling = bool(given.get("fused"))  # as in torch: then `GradScaler` leaves it to `step`
+        self._step_supports_amp_scaling = bool(given.get("fused"))  # as in torch: `step` then unscales gradients
         defaults = {
             name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
         }
         chosen = {**defaults, **self._fixed, **(preset(self.rule, like, given) if like is not None else {}), **given}
-        # An option that torch does not know is held only where it says something, so that torch can load the rest.
+        # Options unknown to torch are stored only if they are not default, so that torch can load the rest.
         plain = {name for name in self._options if chosen[name] == defaults[name]}
         held = {name: value for name, value in chosen.items() if name not in plain}
-        torch.optim.Optimizer.__init__(self, params, held)  # not that of torch's class, which takes its own arguments
+        torch.optim.Optimizer.__init__(self, params, held)  # not that of torch's class, whose arguments differ
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters with its own values, checked against the rule's ranges.
+        """Add a parameter group, with its hyperparameters checked against the ranges of the rule.
 
         Raises:
-            TypeError: for a key that looks like a misspelt argument.
-            ValueError: for a value outside its range.
+            TypeError: if a key looks like a misspelt argument.
+            ValueError: if a value is outside its range.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
@@ -98,11 +98,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
         known = list(self.__signature__.parameters)
         for key in param_group.keys() - {*known, *self._fixed, "initial_lr"}:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)  # not max_momentum, a scheduler's
-            if near:
-                raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {near[0]!r}?")
+            matches = difflib.get_close_matches(key, known, n=1, cutoff=0.85)  # not max_momentum, a scheduler's
+            if matches:
+                raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {matches[0]!r}?")
         if "lr" in param_group and self.defaults.get("full_lr") == self.defaults["lr"]:
-            param_group.setdefault("full_lr", float(param_group["lr"]))  # the rate that the group starts from
+            param_group.setdefault("full_lr", float(param_group["lr"]))  # initial learning rate of the group
         super().add_param_group(param_group)
         try:
             for name, value in self.values(self.param_groups[-1]).items():
@@ -116,26 +116,26 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Step every parameter that has a gradient: `step(closure=None)`.
 
         Args:
-            *args: at most one, the closure: it evaluates the model again and returns the loss.
-            **kwargs: the same by name. Hooks are given both as the caller gave them, as in torch.
+            *args: at most one argument, a closure that re-evaluates the model and returns the loss.
+            **kwargs: the closure by name. Hooks receive both as passed by the caller, as in torch.
 
         Returns:
-            What the closure returned, or None.
+            The value returned by the closure, or None.
 
         Raises:
-            RuntimeError: for a sparse gradient, or after `eval` without `train`.
+            RuntimeError: if a gradient is sparse, or after `eval` without `train`.
         """
         if torch.compiler.is_compiling():
             return _outside_graphs(self, *args, **kwargs)
-        if type(self).step is RuleOptimizer.step and self._watched():
-            return _watched_step(self, *args, **kwargs)
+        if type(self).step is RuleOptimizer.step and self._has_hooks():
+            return _hooked_step(self, *args, **kwargs)
         return self._step(*args, **kwargs)
 
-    step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it in what `_watched_step` does when needed
+    step.hooked = True  # type: ignore[attr-defined]  # prevents torch from wrapping it; `_hooked_step` does so when needed
     step.__signature__ = inspect.signature(torch.optim.Optimizer.step)  # type: ignore[attr-defined]
 
-    def _watched(self) -> bool:
-        """Whether somebody looks: hooks, a profiler. Asking them each time costs more than a small step."""
+    def _has_hooks(self) -> bool:
+        """Return whether hooks or a profiler are active: torch's wrapper for them costs more than a small step."""
         return (
             bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
             or bool(every_optimizer._global_optimizer_pre_hooks or every_optimizer._global_optimizer_post_hooks)
@@ -164,15 +164,15 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _unscale(self, values: list[dict[str, Any]], scale: Tensor | None, overflow: Tensor | None) -> bool:
-        """Divide gradients by a scale in place; return False for gradients that overflowed, which are not stepped.
+        """Divide gradients by a scale in place; return False if they overflowed and the step is to be skipped.
 
-        `torch.amp.GradScaler` sets both as attributes, for torch's fused classes, which read them in the same way.
+        `torch.amp.GradScaler` sets both as attributes, as for torch's fused classes.
         """
         active = [(x, n) for n, group in enumerate(self.param_groups) for x in group["params"] if x.grad is not None]
         if overflow is not None and float(overflow):
             for x, n in active:
                 rule, group = self.rule_of(self.param_groups[n]), self.param_groups[n]
-                if rule.counts_steps:  # its state exists as soon as a step has been tried
+                if rule.counts_steps:  # as in torch, state is created by the first attempted step
                     prepare(rule, values[n], x, self.state[x], step_dtype(group))
             return False
         if scale is not None:
@@ -181,21 +181,21 @@ class RuleOptimizer(torch.optim.Optimizer):
         return True
 
     def eval(self) -> None:
-        """Put the point to evaluate at into the parameters until `train`, where the rule has one (Schedule-Free)."""
+        """Set parameters to the evaluation point until `train` is called, if the rule has one (Schedule-Free)."""
         for group in self.param_groups:
             to_evaluate(self.rule_of(group), self.values(group), group, self.state)
 
     def train(self) -> None:
-        """Put the point being trained back into the parameters, after `eval`."""
+        """Restore the training point of the parameters after `eval`."""
         for group in self.param_groups:
             to_train(group, self.state)
 
     def rule_of(self, group: Mapping[str, Any]) -> Rule:
-        """What steps a group."""
+        """Return the rule of a parameter group."""
         return self.rule
 
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """A group's hyperparameters by the rule's names."""
+        """Return the hyperparameters of a group by the names of the rule."""
         rule = self.rule_of(group)
         values: dict[str, Any] = dict(rule.hyperparameters)
         for name, value in group.items():
@@ -208,7 +208,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as torch keeps it: `torch.optim`'s class of the same name can load it."""
+        """Return the state in the format of the `torch.optim` class of the same name."""
 
         def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
             return to_torch(packed, self.rule, self.values)
@@ -217,24 +217,24 @@ class RuleOptimizer(torch.optim.Optimizer):
             return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a state of this class or of torch's class of the same name.
+        """Load a state of this class or of the `torch.optim` class of the same name.
 
-        Tensors are copied, never shared. Where both sides name their parameters, they are matched by name; where the
-        names differ, by place, with a warning.
+        Tensors are copied, never shared. Parameters are matched by name if both sides have names, and by position,
+        with a warning, if the names differ.
 
         Raises:
-            ValueError: when the numbers of parameters do not match.
+            ValueError: if the numbers of parameters do not match.
         """
         loaded: dict[str, Any] = {}
 
-        # Between the hooks of others: they see what is loaded as it was stored, and what became of it.
+        # Runs between user hooks: they see the state as stored before, and the converted state after.
         def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
             loaded.update(from_torch(by_name(packed, self.param_groups), self.rule, self.values))
             return loaded
 
         def copy(_: Any) -> None:
             copy_state(loaded, self.rule, self.param_groups, self.state)
-            lay_side_by_side(self.state.values(), "step")
+            make_contiguous(self.state.values(), "step")
 
         self._layout = None
         with (
@@ -252,14 +252,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for name in self._options:
                 if name in group and group[name] == parameters[name].default:
-                    del group[name]  # written by an older version
+                    del group[name]  # written by older versions
             if not self.rule_of(group).counts_steps:
                 for x in group["params"]:
-                    self.state.get(x, {}).pop("step", None)  # as well
+                    self.state.get(x, {}).pop("step", None)  # written by older versions
 
 
-_watched_step = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)
-# The public decorator would import the compiler at once.
+_hooked_step = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)
+# The public decorator would import the compiler immediately.
 _outside_graphs = torch._disable_dynamo(RuleOptimizer.step)  # type: ignore[attr-defined]
 
 
@@ -270,7 +270,7 @@ def _number(name: str, value: Tensor) -> float:
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
-    """Return what torch's class does not name: the rule's other hyperparameters and `fused`, keyword arguments here."""
+    """Return the keyword arguments that torch's class does not have: further hyperparameters and `fused`."""
     known = named | {name for name in rule.hyperparameters if "betas" in named and name.startswith("beta")}
     known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
     return tuple(name for name in (*rule.hyperparameters, "fused") if name not in known)

@@ -1,4 +1,4 @@
-"""Parameters whose memory overlaps with that of others: they have to be stepped one after another."""
+"""Detection of parameters with overlapping memory, which must be stepped sequentially."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,30 +13,30 @@ Integers = NDArray[np.int64]
 
 
 def extents(tensors: Iterable[Any]) -> list[Extent]:
-    """Return the first address and the end of each tensor's memory; what is no tensor with memory is left out."""
-    found = []
+    """Return the start and end address of each tensor; values without memory are omitted."""
+    result = []
     for tensor in tensors:
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.numel() == 0:
             continue
         try:
             start = tensor.data_ptr()
-        except RuntimeError:  # a subclass without memory of its own
+        except RuntimeError:  # subclass without memory
             continue
-        if start:  # not of the meta device, nor a tensor of zeros that takes no memory
+        if start:  # excludes meta tensors and zero tensors without memory
             reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-            found.append((start, start + (reach + 1) * tensor.itemsize))
-    return found
+            result.append((start, start + (reach + 1) * tensor.itemsize))
+    return result
 
 
 def overlapping(params: Sequence[Tensor], held: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Return for each parameter whether a step of it touches memory that another step writes, or that it writes twice.
+    """Return a flag per parameter: its step uses memory that another step writes, or writes memory twice.
 
-    Memory between the elements of a strided tensor counts as its own, so that a few are found that do not overlap.
-    That two parameters share a gradient is no overlap: gradients are only read.
+    Gaps between the elements of strided tensors count as part of the tensor, which leads to a few false positives.
+    Shared gradients are not an overlap, since gradients are only read.
 
     Args:
         params: parameters with gradients; one that occurs twice overlaps with itself.
-        held: the state of each.
+        held: state of each parameter.
     """
     places: list[tuple[int, int, int, bool]] = []
     for i, (x, state) in enumerate(zip(params, held, strict=True)):
@@ -53,28 +53,28 @@ def overlapping(params: Sequence[Tensor], held: Sequence[Mapping[str, Any]]) -> 
 
 
 def _clusters(starts: Integers, ends: Integers) -> Integers:
-    """Return the number of the cluster of overlapping extents to which each belongs, given that starts ascend."""
-    apart = starts[1:] >= np.maximum.accumulate(ends)[:-1]
-    return np.concatenate([[0], np.cumsum(apart)])
+    """Return the index of the cluster of overlapping extents for each extent, given ascending starts."""
+    is_new = starts[1:] >= np.maximum.accumulate(ends)[:-1]
+    return np.concatenate([[0], np.cumsum(is_new)])
 
 
 class Written:
-    """The memory that a step writes, to be compared with gradients, which are other tensors at each step.
+    """Memory written by a step, for comparison with gradients, which may be new tensors at each step.
 
     Args:
-        tensors: all that is written.
+        tensors: tensors that are written.
     """
 
     def __init__(self, tensors: Iterable[Any]) -> None:
-        found = sorted(extents(tensors))
-        starts, ends = np.array(found, dtype=np.int64).reshape(-1, 2).T
-        cluster = _clusters(starts, ends) if found else np.empty(0, np.int64)
+        sorted_extents = sorted(extents(tensors))
+        starts, ends = np.array(sorted_extents, dtype=np.int64).reshape(-1, 2).T
+        cluster = _clusters(starts, ends) if sorted_extents else np.empty(0, np.int64)
         first = np.flatnonzero(np.diff(cluster, prepend=-1))
         self.starts = starts[first]
-        self.ends = np.maximum.reduceat(ends, first) if found else ends
+        self.ends = np.maximum.reduceat(ends, first) if sorted_extents else ends
 
     def meets(self, starts: Integers, ends: Integers) -> bool:
-        """Return whether any of these extents overlaps with what is written."""
+        """Return whether any of these extents overlaps with written memory."""
         if not self.starts.size:
             return False
         after = np.searchsorted(self.ends, starts, side="right")

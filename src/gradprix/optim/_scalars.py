@@ -1,4 +1,4 @@
-"""Numbers of many parameters, such as their step counts, each in a tensor of its own that the user may share."""
+"""Scalars of many parameters, such as step counts, each in a separate tensor that users may share."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 NUMERIC = {torch.float32, torch.float64}
-"""The dtypes of numbers that are read and written in memory."""
+"""Dtypes of scalars that are accessed in memory."""
 
 
 def is_number(value: object) -> bool:
-    """Return whether a tensor is one number in this process's memory, of a dtype that can be written there."""
+    """Return whether a value is a CPU tensor with one element of a supported dtype."""
     return (
         type(value) is Tensor
         and value.numel() == 1
@@ -26,16 +26,16 @@ def is_number(value: object) -> bool:
 
 
 def zeros(count: int, dtype: torch.dtype) -> list[Tensor]:
-    """Return numbers that lie side by side, so that `Scalars` can treat them as one array."""
+    """Return scalar tensors in contiguous memory, so that `Scalars` can access them as one array."""
     return list(torch.zeros(count, dtype=dtype, device="cpu"))
 
 
-def lay_side_by_side(states: Iterable[Any], key: str) -> None:
-    """Replace numbers that nobody else holds yet by equal ones that lie side by side.
+def make_contiguous(states: Iterable[Any], key: str) -> None:
+    """Move scalars that are not referenced elsewhere into contiguous memory.
 
     Args:
-        states: the state of each parameter; what is no mapping is left alone.
-        key: the number's key in it.
+        states: state of each parameter; values that are not mappings are ignored.
+        key: key of the scalar.
     """
     held = [state for state in states if isinstance(state, dict) and is_number(state.get(key))]
     for dtype in NUMERIC:
@@ -45,10 +45,10 @@ def lay_side_by_side(states: Iterable[Any], key: str) -> None:
 
 
 class Scalars:
-    """One number for each parameter, read and written in the memory of the tensors that hold them.
+    """One scalar per parameter, accessed in the memory of its tensor.
 
-    The tensors stay what they are, because the user may have put them into the optimizer's state, or have shared them
-    with other processes. Numbers in one storage are accessed by one NumPy call; others one at a time.
+    The tensors are never replaced, since users may have put them into the state of the optimizer or shared them with
+    other processes. Scalars in a common storage are accessed by a single NumPy call, others individually.
 
     Args:
         tensors: tensors for which `is_number` holds.
@@ -73,7 +73,7 @@ class Scalars:
         return [cell[()] for cell in self.cells] if self.cells else self.array[self.index]
 
     def _stored(self, values: Any) -> NDArray[Any]:
-        """Return numbers as the tensors store them."""
+        """Return values rounded to the dtypes of the tensors."""
         if not self.cells:
             return np.array(values, dtype=self.array.dtype)
         rounded: NDArray[Any] = np.array(values, dtype=np.float64)
@@ -81,13 +81,13 @@ class Scalars:
         return rounded
 
     def is_unchanged(self) -> bool:
-        """Return whether the numbers are those that were last read or written here, and nobody else wrote to them."""
+        """Return whether the scalars have not been modified elsewhere."""
         if self.cells:
             return bool(self.known.tolist() == self._read())
         return bool(self.known.tobytes() == self.array[self.index].tobytes())
 
     def write(self, values: Sequence[float]) -> None:
-        """Replace the numbers."""
+        """Overwrite the scalars."""
         self.known = self._stored(values)
         if self.cells:
             for cell, value in zip(self.cells, values, strict=True):
@@ -96,7 +96,7 @@ class Scalars:
             self.array[self.index] = self.known
 
     def increment(self) -> None:
-        """Add one to each number."""
+        """Add one to each scalar."""
         self.known = self._stored(self.known + 1)
         if self.cells:
             for cell in self.cells:

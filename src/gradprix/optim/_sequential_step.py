@@ -1,4 +1,4 @@
-"""Steps of parameters whose memory overlaps, one after another, with the numbers of torch's own classes."""
+"""Sequential step of parameters with overlapping memory, with the same results as torch's classes."""
 
 import inspect
 import warnings
@@ -13,7 +13,7 @@ from gradprix import rules
 from gradprix.kernels import wide
 from gradprix.rules import Rule
 
-from ._eager_step import prepare, real, step_alone
+from ._eager_step import prepare, real, step_eagerly
 
 TORCH = {
     rules.sgd: torch.optim.SGD,
@@ -28,44 +28,44 @@ TORCH = {
 }
 
 
-def step_in_turn(
+def step_sequentially(
     rule: Rule, values: Mapping[str, Any], params: Sequence[Tensor], state: Any, counted_in: torch.dtype
 ) -> None:
     """Step parameters of one group that overlap with others, or with their own gradients or state.
 
-    What such a step does depends on the order of single operations in place. torch's class of that name defines it,
-    and does it here, on the same state; where torch has no such class or option, each parameter is stepped by the rule.
+    The result of such a step depends on the order of in-place operations. It is defined by torch's class, which is
+    therefore used here, on the same state; without a torch class or option, each parameter is stepped by the rule.
 
     Args:
-        rule: what steps them.
-        values: all of the rule's hyperparameters.
-        params: parameters with gradients, in the order of the group; one may occur twice.
-        state: the optimizer's state.
-        counted_in: the dtype of new step counts.
+        rule: rule of the group.
+        values: all hyperparameters.
+        params: parameters with gradients, in the order of the group; duplicates are allowed.
+        state: state of the optimizer.
+        counted_in: dtype of new step counts.
     """
     arguments = torch_arguments(rule, values)
     if arguments is None or any(wide(x.dtype) is not x.dtype for x in params):
-        # As in torch, a first gradient is taken whole by every occurrence of a parameter.
+        # As in torch, state is initialized separately for every occurrence of a parameter.
         held = [dict(state[x]) if not rule.counts_steps else state[x] for x in params]
         for x, own in zip(params, held, strict=True):
-            step_alone(rule, values, x, own, counted_in)
+            step_eagerly(rule, values, x, own, counted_in)
             state[x].update(own)
         return
     if rule.counts_steps:
         for x in params:
             prepare(rule, values, x, state[x], counted_in)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the user has been warned of duplicates
+        warnings.simplefilter("ignore")  # users have already been warned of duplicates
         optimizer = TORCH[rule](params, **arguments, foreach=False)
     optimizer.state = state
     held = list({id(state[x]): state[x] for x in params}.values())
     _convert(rule, values, held, "stored")
-    type(optimizer).step.__wrapped__(optimizer)  # without the hooks, which see our own step
+    type(optimizer).step.__wrapped__(optimizer)  # without hooks, which run for the outer step
     _convert(rule, values, held, "loaded")
 
 
 def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a group's hyperparameters as arguments of torch's class, or None where it has no such class or option."""
+    """Return hyperparameters as arguments of torch's class, or None if torch lacks the class or an option."""
     if rule not in TORCH:
         return None
     known = inspect.signature(TORCH[rule]).parameters
@@ -76,11 +76,11 @@ def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | N
     return {**arguments, "betas": tuple(values[beta] for beta in rule.betas)} if rule.betas else arguments
 
 
-def _convert(rule: Rule, values: Mapping[str, Any], held: Sequence[Mapping[str, Any]], way: str) -> None:
-    """Change state that the rule keeps in another form than torch into torch's form, or back, in place."""
+def _convert(rule: Rule, values: Mapping[str, Any], held: Sequence[Mapping[str, Any]], direction: str) -> None:
+    """Convert state to torch's form or back, in place, where the rule stores it differently."""
     for state in held:
         named: dict[str, Any] = {name: real(state.get(spec.key)) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
-            change = spec.stored if way == "stored" else spec.loaded
+            change = spec.stored if direction == "stored" else spec.loaded
             if change is not None and isinstance(named[name], Tensor):
                 named[name].copy_(change(SimpleNamespace(**values), **named))
