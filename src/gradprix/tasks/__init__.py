@@ -1,4 +1,4 @@
-"""Problems with real data: a task is model, data, loss and metric."""
+"""Tasks with real data: model, data, loss and metric."""
 
 from .archives import DataError, fetch
 from .builtin.digits import accuracy, digits

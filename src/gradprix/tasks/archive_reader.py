@@ -1,4 +1,4 @@
-"""Files inside zips and tars, read where they lie: nothing is unpacked, imported or run."""
+"""Files inside zip and tar archives, read in place: nothing is unpacked, imported or run."""
 
 import contextlib
 import difflib
@@ -17,23 +17,23 @@ from shutil import copyfileobj
 from typing import IO, Any
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError)
-"""What the standard library raises for archives that are cut short or are none."""
+"""Exceptions of the standard library for truncated or invalid archives."""
 
 
 class DataError(ValueError):
-    """Data that cannot be had or read; the message says what is wrong and what to try."""
+    """Data that cannot be obtained or read; the message says what is wrong and what to try."""
 
 
 class Files(contextlib.AbstractContextManager["Files"]):
-    """The files of a zip or a tar.gz. Every name is looked at, also those that are not asked for.
+    """The files of a zip or a tar.gz. All names are checked, including those that are not requested.
 
     Args:
-        stream: the archive; it is closed with this.
-        tar: whether it is a tar.gz, not a zip.
-        label: what messages call it.
+        stream: the archive; it is closed together with this object.
+        tar: True for a tar.gz, False for a zip.
+        label: name of the archive in error messages.
 
     Raises:
-        DataError: when it cannot be read, or holds a link or a name that leads out of it.
+        DataError: if it cannot be read, or holds a link or a name that leads out of it.
     """
 
     def __init__(self, stream: IO[bytes], tar: bool, label: str) -> None:
@@ -41,7 +41,7 @@ class Files(contextlib.AbstractContextManager["Files"]):
         self._open: Callable[[str], IO[bytes] | None]
         try:
             if tar:
-                tarred = tarfile.open(fileobj=stream, mode="r:gz")  # noqa: SIM115, it lives as long as this
+                tarred = tarfile.open(fileobj=stream, mode="r:gz")  # noqa: SIM115, closed with the stream
                 self._open = tarred.extractfile
                 entries = [(each.name, each.isreg(), each.isreg() or each.isdir()) for each in tarred]
             else:
@@ -87,7 +87,7 @@ class Files(contextlib.AbstractContextManager["Files"]):
 
 
 def _leads_out(name: str) -> bool:
-    path = PureWindowsPath(name)  # knows what Unix knows, and drives and backslashes besides
+    path = PureWindowsPath(name)  # covers Unix paths, drives and backslashes
     return bool(path.drive or path.root or ".." in path.parts)
 
 
@@ -120,7 +120,7 @@ def catalogue(file: bytes) -> list[tuple[str, str]]:
     Raises:
         DataError: when it is no catalogue.
     """
-    # gettext's own reader keeps what it reads to itself. The format: docs of GNU gettext, "The Format of GNU MO Files".
+    # gettext's own reader does not expose the catalogue. Format: GNU gettext manual, "The Format of GNU MO Files".
     try:
         order = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}[file[:4]]
         count, originals, translations = struct.unpack_from(f"{order}III", file, 8)
@@ -148,7 +148,7 @@ def rows(database: IO[bytes], query: str, values: Iterable[Any] = ()) -> list[tu
     Raises:
         DataError: when the database or the query is not as it should be, or there is no room for a copy.
     """
-    # SQLite reads from here and there, for which a zip has no means; in memory, a large one would lie there twice.
+    # SQLite needs random access, which zip members lack; in memory, a large database would be held twice.
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "copy.db"

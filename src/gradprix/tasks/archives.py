@@ -1,4 +1,4 @@
-"""The data sets that gradprix knows: real, small enough, and shipped inside packages."""
+"""Data sets known to gradprix: real, small, and shipped inside packages."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ def archive(name: str) -> Archive:
         DataError: when there is none of that name.
     """
     if name not in ARCHIVES:
-        from .registry import UnknownNameError  # it knows the tasks, which take their data from here
+        from .registry import UnknownNameError  # the registry imports the tasks, which import this module
 
         raise DataError(str(UnknownNameError("data set", name, ARCHIVES, " Try: gradprix data list")))
     return ARCHIVES[name]
 
 
 def fetch(name: str) -> Path:
-    """Bring a data set's archive into the cache: `Archive.fetch` by name.
+    """Download a data set's archive into the cache; `Archive.fetch` by name.
 
     Raises:
-        DataError: when there is none of that name, and as `Archive.fetch` does.
+        DataError: for an unknown name, and as in `Archive.fetch`.
     """
     return archive(name).fetch()
 

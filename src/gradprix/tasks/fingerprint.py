@@ -1,4 +1,4 @@
-"""A hash of what a task is, down to the code of its functions: a changed task is never taken for the old one."""
+"""Fingerprints of tasks: a hash of data, networks and code, so that a changed task is not mistaken for the old one."""
 
 import collections
 import functools
@@ -25,39 +25,39 @@ RESOURCES = frozenset(
     "_thread threading _io io logging socket ssl selectors subprocess multiprocessing concurrent asyncio queue "
     "sqlite3 mmap weakref _weakref _weakrefset contextvars tempfile random _random itertools".split()
 )
-"""Modules whose objects belong to a process: they have no value that another process could have as well."""
+"""Modules whose objects belong to a process and have no value that another process could share."""
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, torch.Generator)
 EXACT = frozenset(map(type, (None, True, 1, 1.0, 1j, b"", ..., NotImplemented)))
 DEEP = 100
-"""Objects within each other that are followed."""
+"""Maximum nesting depth."""
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 TEMPORARY = tempfile.gettempdir().rstrip("/\\")
 
 
 def fingerprint(*things: Any) -> str:
-    """The same for the same things, in any process of one Python version.
+    """Return a hash that is equal for equal things, in any process of one Python version.
 
-    Functions are followed into what they call and the constants they use, as far as that is not a library's.
+    Functions are followed into the functions and constants they use, except those of libraries.
 
     Args:
         *things: text, numbers, tensors, arrays, functions, classes, networks, and tuples, lists, sets and mappings of
-            these. Of any other object, what it would be pickled as, or else its attributes; of one that belongs to
-            its process, such as a lock, an open file or a random generator, its type alone.
+            these. Other objects are hashed by their pickled state or attributes; process resources, such as locks, open
+            files and random generators, by their type.
     """
     digest, seen = hashlib.sha256(), dict[int, Any]()
     for thing in things:
-        digest.update(repr(_described(thing, (), seen)).encode(errors="backslashreplace"))
+        digest.update(repr(_describe(thing, (), seen)).encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any:
-    """Describe an object as plain text and tuples.
+def _describe(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any:
+    """Return a description of an object made of plain text and tuples.
 
     Args:
         thing: the object.
-        inside: the identities of the objects that contain it.
-        seen: code and instances that have been described, by identity, kept alive so that no identity is used twice.
-            They and containers of themselves are only named.
+        inside: ids of the objects that contain it.
+        seen: code and instances that have been described, by id. They are kept alive so that no id is reused. They, and
+            containers of themselves, are represented by name.
     """
     kind = type(thing)
     if kind in EXACT:
@@ -65,7 +65,7 @@ def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any
     if kind is str or len(inside) > DEEP:
         return _text(thing) if kind is str else kind.__qualname__
     if isinstance(thing, FunctionType | type | ModuleType):
-        if _of_a_library(thing):
+        if _is_library_code(thing):
             return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing.__name__)}"
         if id(thing) in seen:
             return _name(thing)
@@ -75,15 +75,15 @@ def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any
     inside = (*inside, id(thing))
 
     def below(other: Any) -> Any:
-        return _described(other, inside, seen)
+        return _describe(other, inside, seen)
 
     def unordered(others: Iterable[Any]) -> list[Any]:
-        """Objects beside their descriptions, in an order that no hash and no address decides."""
-        each = [(_described(o, inside, seen if isinstance(o, str | int) else dict(seen)), o) for o in others]
+        """Return objects with their descriptions, sorted independently of hashes and addresses."""
+        each = [(_describe(o, inside, seen if isinstance(o, str | int) else dict(seen)), o) for o in others]
         return sorted(each, key=lambda pair: repr(pair[0]))
 
     match thing:
-        case str() | int() | float() | complex() | bytes():  # of a class of their own, as members of enumerations
+        case str() | int() | float() | complex() | bytes():  # instances of subclasses, such as enum members
             if isinstance(thing, str):
                 return below(kind), _text(thing)
             plain = next(each for each in (int, float, complex, bytes) if isinstance(thing, each))
@@ -98,7 +98,7 @@ def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any
             return thing.co_code, thing.co_names, [below(constant) for constant in thing.co_consts]
         case FunctionType():
             cells = [below(_content(cell)) for cell in thing.__closure__ or ()]
-            used = [below(value) for value in _used(thing.__code__, thing.__globals__)]
+            used = [below(value) for value in _referenced_objects(thing.__code__, thing.__globals__)]
             given = below(thing.__defaults__), below(thing.__kwdefaults__), below(vars(thing))
             return below(thing.__code__), *given, cells, used
         case MethodType():
@@ -127,10 +127,10 @@ def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any
             return below(kind), [(key, below(thing[name])) for key, name in unordered(thing)]
         case set() | frozenset():
             return below(kind), [key for key, _ in unordered(thing)]
-    for within in ("py_func", "__wrapped__"):  # a compiled function, a cache round a function
+    for within in ("py_func", "__wrapped__"):  # compiled or cached functions
         if hasattr(kind, within) or within in getattr(thing, "__dict__", {}):
             return kind.__qualname__, below(getattr(thing, within))
-    if hasattr(kind, "__array__"):  # data frames and their like, with their labels
+    if hasattr(kind, "__array__"):  # data frames and similar, with their labels
         labels = [below(np.asarray(getattr(thing, name))) for name in ("columns", "index") if hasattr(thing, name)]
         return kind.__qualname__, _array(np.asarray(thing), below), labels
     if kind.__module__ == "torch._ops":
@@ -144,7 +144,7 @@ def _described(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any
 
 
 def _text(text: str) -> str:
-    """A text without what another process would have otherwise: addresses in memory, temporary files."""
+    """Return a text without process-specific parts: memory addresses and temporary paths."""
     text = str.__str__(text)
     if text.startswith(TEMPORARY) and text[len(TEMPORARY) : len(TEMPORARY) + 1] in ("/", "\\"):
         return "a temporary path"
@@ -152,21 +152,21 @@ def _text(text: str) -> str:
 
 
 def _name(thing: Any) -> str:
-    """The name of code that is not a library's, without that of its module, which depends on how it was loaded."""
+    """Return the name of user code without its module name, which depends on the way it was loaded."""
     if isinstance(thing, ModuleType):
-        return thing.__name__ if _of_a_library(thing) else "module"
+        return thing.__name__ if _is_library_code(thing) else "module"
     return str(thing.__qualname__)
 
 
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # of a name that has no value yet
+    except ValueError:  # an unbound name
         return None
 
 
 def _is_written(name: str, value: Any) -> bool:
-    """Whether a class's attribute is of its author's making, and not Python's."""
+    """Return True if a class attribute is part of the source code, not added by Python."""
     code = (FunctionType, classmethod, staticmethod, property)
     return not name[:2] == name[-2:] == "__" or isinstance(value, code)
 
@@ -177,15 +177,15 @@ def _belongs_to_its_process(thing: Any) -> bool:
 
 
 def _state(thing: Any, below: Any) -> Any:
-    """Describe an object by what it would be pickled as, or else by its attributes; nothing where it has neither."""
+    """Describe an object by its pickled state, or else by its attributes, if it has any."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made: Any = thing.__reduce_ex__(2)
-        if isinstance(made, str):
-            return made
-        parts = [list(part) if isinstance(part, Iterator) else part for part in made]
-    except Exception:  # it cannot be pickled
+            reduced: Any = thing.__reduce_ex__(2)
+        if isinstance(reduced, str):
+            return reduced
+        parts = [list(part) if isinstance(part, Iterator) else part for part in reduced]
+    except Exception:  # not picklable
         parts = [getattr(thing, "__dict__", None)]
     return [below(part) for part in parts]
 
@@ -210,7 +210,7 @@ def _array(array: np.ndarray[Any, Any], below: Any) -> Any:
 
 
 def _network(network: nn.Module, below: Any) -> Any:
-    """Describe a network: the modules in it, their settings and hooks, parameters and buffers."""
+    """Describe a network: its modules with settings and hooks, its parameters and buffers."""
     modules = []
     for name, module in network.named_modules():
         settings = {key: value for key, value in vars(module).items() if key not in PLAIN}
@@ -222,23 +222,23 @@ def _network(network: nn.Module, below: Any) -> Any:
     return modules, [(name, below(tensor)) for name, tensor in tensors]
 
 
-def _used(code: CodeType, names: Mapping[str, Any]) -> list[Any]:
-    """What a function's code finds by name: globals, and attributes of modules that are no library's."""
-    found = [names[name] for name in code.co_names if name in names]
-    for each in found:  # which grows: modules of modules
-        if isinstance(each, ModuleType) and not _of_a_library(each):
+def _referenced_objects(code: CodeType, names: Mapping[str, Any]) -> list[Any]:
+    """Return the objects that a function's code refers to: globals, and attributes of user modules."""
+    objects = [names[name] for name in code.co_names if name in names]
+    for each in objects:  # grows while iterating, by modules of modules
+        if isinstance(each, ModuleType) and not _is_library_code(each):
             more = [vars(each)[name] for name in code.co_names if name in vars(each)]
-            found += [one for one in more if not any(one is other for other in found)]
+            objects += [candidate for candidate in more if not any(candidate is other for other in objects)]
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            found += _used(inner, names)
-    return found
+            objects += _referenced_objects(inner, names)
+    return objects
 
 
-def _of_a_library(thing: Any) -> bool:
-    """Whether its code is the standard library's, an installed package's, or ours but for the tasks."""
+def _is_library_code(thing: Any) -> bool:
+    """Return True for code of the standard library, an installed package, or gradprix except its tasks."""
     module = thing if isinstance(thing, ModuleType) else sys.modules.get(str(thing.__module__))
-    folders = list(getattr(module, "__path__", ()))  # all that a package without an __init__.py has
+    folders = list(getattr(module, "__path__", ()))  # a namespace package has no __file__
     file = getattr(module, "__file__", None) or (folders or [None])[0]
     if file is None:
         return module is not None and module.__name__ != "__main__"

@@ -1,4 +1,4 @@
-"""Examples out of a dataset: read once where they fit in memory, else whenever they are needed."""
+"""Examples of a dataset, read once if they fit in memory, else whenever they are needed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,18 +15,18 @@ from .rng import Luck
 from .tensors import as_tensor, cure_for
 
 LOOKED_AT = 16
-"""Items that stand for a dataset which is not read as a whole."""
+"""Number of items that represent a dataset which is not read completely."""
 SHARE = 0.25
-"""Of the memory that is free, how much examples may take."""
+"""Share of the free memory that examples may take."""
 
 
 class Stream(Data):
     """Examples that are read whenever they are needed.
 
     Args:
-        items: what reads them.
+        items: the reader.
         test: as in `Data`.
-        stratify: as in `Data`; every example is read once for it, unless the dataset has a list `targets`.
+        stratify: as in `Data`; requires reading every example once, unless the dataset has a list `targets`.
     """
 
     def __init__(self, items: "Items", test: Any = None, stratify: bool = False) -> None:
@@ -34,41 +34,41 @@ class Stream(Data):
         self._set_up(len(items), test, stratify)
 
     def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:
-        """Inputs and targets of some examples, `[seeds, batch, ...]`, each row read under its own luck."""
+        """Return inputs and targets of some examples, `[seeds, batch, ...]`, each row with its own random state."""
         rows = []
-        for row, own in zip(index, luck or [Luck(torch.Generator()) for _ in index], strict=True):
-            with own:
+        for row, state in zip(index, luck or [Luck(torch.Generator()) for _ in index], strict=True):
+            with state:
                 rows.append(self.items.read(row.tolist()))
-        inputs, targets = _stacked(rows)
+        inputs, targets = _stack(rows)
         return inputs, targets
 
     @property
     def labels(self) -> Tensor:
-        """The targets, where they are class numbers."""
-        found = getattr(self.items.dataset, "targets", None)
-        if found is None or len(found) != len(self):
-            found = [int(self.items[i][1]) for i in range(len(self))]
-        return torch.as_tensor(found)
+        """The targets, if they are class numbers."""
+        labels = getattr(self.items.dataset, "targets", None)
+        if labels is None or len(labels) != len(self):
+            labels = [int(self.items[i][1]) for i in range(len(self))]
+        return torch.as_tensor(labels)
 
     @property
     def nbytes(self) -> int:
-        """None to speak of."""
+        """Negligible memory."""
         return 0
 
     @property
     def identity(self) -> Any:
-        """The number of examples, and some of them."""
+        """The number of examples, and a sample of them."""
         with Luck(torch.Generator()):
-            some = [self.items[i * (len(self) - 1) // (LOOKED_AT - 1)] for i in range(LOOKED_AT)]
-        return len(self), some, self.test, self.stratify
+            sample = [self.items[i * (len(self) - 1) // (LOOKED_AT - 1)] for i in range(LOOKED_AT)]
+        return len(self), sample, self.test, self.stratify
 
 
 class Items:
     """The examples of a dataset as pairs of tensors.
 
     Args:
-        dataset: has a length and numbered items.
-        targets: the key of the target, where items are mappings.
+        dataset: a dataset with a length and numbered items.
+        targets: key of the target if items are mappings.
     """
 
     def __init__(self, dataset: Any, targets: str | None = None) -> None:
@@ -86,19 +86,19 @@ class Items:
                     'Data.of(dataset, targets="label").'
                 )
             inputs = {key: value for key, value in item.items() if key != self.targets}
-            return _leaves(inputs), _leaves(item[self.targets])
+            return _to_tensors(inputs), _to_tensors(item[self.targets])
         if not isinstance(item, tuple | list) or len(item) < 2:
             raise ValueError(f"items of the dataset are of the type {type(item).__name__}, not (input, target).")
         *several, target = item
-        return _leaves(tuple(several) if len(several) > 1 else several[0]), _leaves(target)
+        return _to_tensors(tuple(several) if len(several) > 1 else several[0]), _to_tensors(target)
 
     def read(self, numbers: Iterable[int]) -> tuple[Any, Any]:
-        """Some examples, `[examples, ...]`."""
-        inputs, targets = _stacked([self[number] for number in numbers])
+        """Return some examples, `[examples, ...]`."""
+        inputs, targets = _stack([self[number] for number in numbers])
         return inputs, targets
 
     def steady(self) -> bool:
-        """Whether reading an example twice gives the same."""
+        """Return True if reading an example twice gives the same values."""
         pairs = []
         for seed in range(2):
             with Luck(torch.Generator().manual_seed(seed)):
@@ -109,7 +109,7 @@ class Items:
 def data_of(
     dataset: Any, test: Any = None, *, targets: str | None = None, stratify: bool = False, memory: float | None = None
 ) -> Data:
-    """What `Data.of` answers."""
+    """Return the result of `Data.of`."""
     for each in (dataset, test):
         if isinstance(each, DataLoader | IterableDataset):
             raise TypeError(f"it is a {type(each).__name__}: {cure_for(each)}")
@@ -123,16 +123,16 @@ def data_of(
     items = Items(dataset, targets)
     if len(items) == 0:
         raise ValueError("the dataset is empty.")
-    room = psutil.virtual_memory().available * SHARE if memory is None else memory * 1e9
+    memory_limit = psutil.virtual_memory().available * SHARE if memory is None else memory * 1e9
     with Luck(torch.Generator()):
         size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
-        if size > room or not items.steady():
+        if size > memory_limit or not items.steady():
             return Stream(items, test, stratify)
         return Data(*items.read(range(len(items))), test, stratify)
 
 
-def _leaves(value: Any) -> Any:
-    """With every number or array a tensor, of torch's default dtype if it was float64."""
+def _to_tensors(value: Any) -> Any:
+    """Convert all numbers and arrays to tensors, float64 to torch's default dtype."""
 
     def leaf(x: Any) -> Tensor:
         if not isinstance(x, Tensor) and np.asarray(x).dtype.kind not in "biufc":
@@ -145,7 +145,7 @@ def _leaves(value: Any) -> Any:
     return tree_map(leaf, value)
 
 
-def _stacked(parts: Sequence[Any]) -> Any:
+def _stack(parts: Sequence[Any]) -> Any:
     def stack(*leaves: Tensor) -> Tensor:
         if len({x.shape for x in leaves}) > 1:
             shapes = ", ".join(sorted({str(tuple(x.shape)) for x in leaves})[:3])

@@ -1,4 +1,4 @@
-"""The files of a data set's archive, or of a copy of one's own."""
+"""Files of a data set's archive, or of a local copy."""
 
 import contextlib
 import zipfile
@@ -34,23 +34,23 @@ def opened(name: str, path: Path | None) -> Iterator[Files | IO[bytes]]:
         stream, whole = path.open("rb"), is_archive(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    with stream, Files(stream, path.name.endswith(".tar.gz"), str(path)) if whole else stream as found:
-        yield found
+    with stream, Files(stream, path.name.endswith(".tar.gz"), str(path)) if whole else stream as source:
+        yield source
 
 
 def content(name: str, member: str, path: Path | None) -> bytes:
-    """One file of a data set.
+    """Return one file of a data set.
 
     Args:
-        name: of the data set.
-        member: of the file in its archive.
-        path: a copy of one's own of either, or None.
+        name: name of the data set.
+        member: path of the file in its archive.
+        path: a local copy of either, or None.
 
     Raises:
-        DataError: when it cannot be had or read.
+        DataError: if it cannot be obtained or read.
     """
     try:
-        with opened(name, path) as found:
-            return found.read(member) if isinstance(found, Files) else found.read()
+        with opened(name, path) as source:
+            return source.read(member) if isinstance(source, Files) else source.read()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error

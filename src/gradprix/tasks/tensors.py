@@ -1,4 +1,4 @@
-"""Tensors of what users have: arrays, data frames, lists of numbers; or an error that says how to make some."""
+"""Conversion of user data to tensors: arrays, data frames, lists of numbers; or an error with the remedy."""
 
 from typing import Any
 
@@ -8,31 +8,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
-"""Unsigned integers, for which torch has few operations, as signed ones that hold them."""
+"""Signed integer types for unsigned ones, for which torch has few operations."""
 CURES = {
     "category": "pandas.get_dummies(frame), or column.cat.codes for an embedding",
     "datetime": "(column - column.min()).dt.total_seconds()",
     "timedelta": "column.dt.total_seconds()",
     "object": "pandas.get_dummies(frame), or pandas.to_numeric(column) where it holds numbers",
 }
-"""How columns of a data frame become numbers, by the beginning of their dtype's name."""
+"""Conversions of data-frame columns to numbers, by the start of their dtype's name."""
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """Return a dense tensor of anything that holds numbers; float64 arrays become torch's default dtype.
+    """Return a dense tensor of numeric values; float64 arrays are converted to torch's default dtype.
 
     Args:
         value: a tensor, an array, a data frame, or a list of numbers.
-        name: what an error calls it.
+        name: name of the value in error messages.
 
     Raises:
-        TypeError: for what holds no numbers, or holds them in a form whose meaning would be lost.
+        TypeError: for values that are not numeric, or whose meaning would be lost.
     """
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_nested:
             cure = f"{name}.to_padded_tensor(0.0)" if value.is_nested else f"{name}.to_dense()"
             raise TypeError(f"{name} is a {'nested' if value.is_nested else 'sparse'} tensor: give {cure}.")
-        return _widened(value.detach(), name)
+        return _widen(value.detach(), name)
     if cure := cure_for(value):
         raise TypeError(f"{name} is a {type(value).__name__}: {cure}")
     if type(value).__module__.partition(".")[0] == "scipy" and hasattr(value, "toarray"):
@@ -45,7 +45,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
             )
         value = value.data
     try:
-        array = np.asarray(_of_frame(value, name))
+        array = np.asarray(_frame_to_numpy(value, name))
     except ValueError as error:
         raise TypeError(f"{name} cannot be made a tensor: {error}.") from error
     if array.dtype.kind not in "biufc":
@@ -53,21 +53,21 @@ def as_tensor(value: Any, name: str) -> Tensor:
             f"{name} is a {type(value).__name__} of {array.dtype}: give numbers, as a tensor or an array. "
             "What a torch.utils.data.Dataset holds becomes data by Data.of(dataset)."
         )
-    if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):  # numbers longer than torch has
+    if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):  # higher precision than torch supports
         array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     default = {np.dtype(np.float64): torch.get_default_dtype(), np.dtype(np.complex128): _default_complex()}
-    # A copy of its own, in this machine's order of bytes.
+    # A copy in native byte order.
     own = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-    return _widened(torch.from_numpy(own).to(default.get(own.dtype)), name)
+    return _widen(torch.from_numpy(own).to(default.get(own.dtype)), name)
 
 
 def dense(x: Tensor) -> Tensor:
-    """Return a tensor without a sparse layout, as gradients of `nn.Embedding(..., sparse=True)` have one."""
+    """Return a tensor with a dense layout; gradients of `nn.Embedding(..., sparse=True)` are sparse."""
     return x if x.layout is torch.strided else x.to_dense()
 
 
 def cure_for(value: Any) -> str:
-    """Return how examples are to be given instead of a loader or a dataset; nothing for anything else."""
+    """Return advice for values that are loaders or datasets; empty for anything else."""
     if isinstance(value, IterableDataset) or (
         isinstance(value, DataLoader) and isinstance(value.dataset, IterableDataset)
     ):
@@ -83,7 +83,7 @@ def cure_for(value: Any) -> str:
     return "give gp.Data.of(dataset)." if isinstance(value, Dataset) else ""
 
 
-def _widened(x: Tensor, name: str) -> Tensor:
+def _widen(x: Tensor, name: str) -> Tensor:
     if x.dtype is torch.uint64 and x.numel() and int(x.view(torch.int64).min()) < 0:
         raise TypeError(f"{name} has integers of 2⁶³ or more, which torch cannot compute with: make them smaller.")
     return x.to(WIDER[x.dtype]) if x.dtype in WIDER else x
@@ -93,8 +93,8 @@ def _default_complex() -> torch.dtype:
     return torch.complex128 if torch.get_default_dtype() is torch.float64 else torch.complex64
 
 
-def _of_frame(value: Any, name: str) -> Any:
-    """The numbers of a data frame of pandas, or of a column of one; anything else as it is."""
+def _frame_to_numpy(value: Any, name: str) -> Any:
+    """Return the numbers of a pandas data frame or column; anything else unchanged."""
     if type(value).__module__.partition(".")[0] != "pandas":
         return value
     import pandas as pd

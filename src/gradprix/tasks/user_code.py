@@ -1,4 +1,4 @@
-"""The line of the user's own code in a traceback."""
+"""Location of the user's own code in a traceback."""
 
 import traceback
 from pathlib import Path
@@ -13,12 +13,12 @@ TORCH, GRADPRIX = Path(torch.__file__).parent, Path(__file__).parents[1]
 def find_users_frame(error: BaseException, *, or_package: bool = False) -> traceback.FrameSummary | None:
     """Return the innermost frame of the user's own code in a traceback.
 
-    Frames without a source, as of generated and compiled code, do not count.
+    Frames without source, such as generated and compiled code, are skipped.
 
     Args:
-        error: an exception that was raised.
-        or_package: if there is no such frame, return the innermost one outside of torch and gradprix, which is of an
-            installed package or the standard library.
+        error: a raised exception.
+        or_package: if there is no such frame, return the innermost one outside of torch and gradprix, which belongs to
+            an installed package or the standard library.
     """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.line and not f.filename.startswith("<")]
     users = [frame for frame in frames if is_users_path(frame.filename)]
@@ -28,10 +28,10 @@ def find_users_frame(error: BaseException, *, or_package: bool = False) -> trace
 
 
 def users_line(error: BaseException) -> str:
-    """Return the file and the number of the innermost line of the user's own code; empty if there is none.
+    """Return file and line number of the innermost frame of the user's own code; empty if there is none.
 
     Args:
-        error: an exception that was raised.
+        error: a raised exception.
     """
     frame = find_users_frame(error)
     return "" if frame is None else f"{Path(frame.filename).name}, line {frame.lineno}"

@@ -1,4 +1,4 @@
-"""Modules in a user's files: loaded, loaded anew when a file has changed, and the same in worker processes."""
+"""Import of user modules: reloaded when a file changes, and identical in worker processes."""
 
 import hashlib
 import importlib
@@ -21,13 +21,13 @@ import psutil
 
 @dataclass(frozen=True)
 class Source:
-    """The text of a module as it was loaded.
+    """Source code of a module as it was loaded.
 
     Args:
-        name: of the module.
-        path: of its file.
-        text: what the file held.
-        is_package: whether it is the `__init__.py` of a package.
+        name: module name.
+        path: path of its file.
+        text: content of the file.
+        is_package: True for the `__init__.py` of a package.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Source:
 
 
 class _Loader(SourceFileLoader):
-    """Loads a module from its file's text, without Python's cache, which goes by whole seconds and sizes."""
+    """Load a module from its source text, bypassing Python's bytecode cache, which compares whole seconds and sizes."""
 
     def __init__(self, name: str, path: str, text: bytes | None = None) -> None:
         super().__init__(name, path)
         self.text = text
 
     def get_data(self, path: str) -> bytes:
-        """Return the text, read once."""
+        """Return the source text, read once."""
         if path != self.path:
             return super().get_data(path)
         if self.text is None:
@@ -52,42 +52,42 @@ class _Loader(SourceFileLoader):
         return self.text
 
     def get_code(self, fullname: str) -> Any:
-        """Compile the text."""
+        """Compile the source text."""
         text = self.get_data(self.path)
         code = self.source_to_code(text, self.path)
-        # Tracebacks and `inspect` have the lines that were loaded, whatever the file holds by now.
+        # Tracebacks and `inspect` must show the loaded lines, even if the file has changed since.
         lines = importlib.util.decode_source(text).splitlines(keepends=True)
         linecache.cache[self.path] = (len(text), None, lines, self.path)
         return code
 
 
-class _Beside:
-    """Finds modules in the folder of a file that is being loaded before others, as for a script."""
+class _FolderFinder:
+    """Import finder that searches the folders of a user's file first, as Python does for a script."""
 
     def __init__(self, folders: Sequence[str]) -> None:
         self.folders = folders
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module in the folders, or in a package that is in them."""
+        """Find a module in the folders, or in a package inside them."""
         if path is None and name in sys.stdlib_module_names:
             return None
         where = list(self.folders) if path is None else [each for each in path if is_in(each, self.folders)]
         spec = PathFinder.find_spec(name, where) if where else None
-        if spec is None or spec.loader is None:  # a folder alone: a package elsewhere goes before it
+        if spec is None or spec.loader is None:  # a namespace package: a regular package elsewhere has precedence
             return None
         if type(spec.loader) is SourceFileLoader:
             spec.loader = _Loader(spec.loader.name, spec.loader.path)
         return spec
 
 
-class _Sent:
-    """Finds modules that another process has loaded."""
+class _SentModuleFinder:
+    """Import finder for modules that another process has loaded."""
 
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module among them."""
+        """Find a module among the received sources."""
         source = self.sources.get(name)
         if source is None:
             return None
@@ -99,8 +99,8 @@ class _Sent:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A module, and the modules of its folders as they were when it was loaded."""
+class _LoadedModule:
+    """A loaded module with the modules of its folders at that time."""
 
     name: str
     module: ModuleType
@@ -109,32 +109,33 @@ class _Loaded:
 
     @property
     def is_current(self) -> bool:
-        """Whether all of them are still what an import finds, and what their files hold."""
-        kept = all(sys.modules.get(name) is module for name, module in self.modules.items())
-        return kept and all(_text(source.path) == source.text for source in self.sources)
+        """True if the modules are still imported and their files are unchanged."""
+        is_imported = all(sys.modules.get(name) is module for name, module in self.modules.items())
+        return is_imported and all(_text(source.path) == source.text for source in self.sources)
 
 
-_LOADED: dict[str, _Loaded] = {}
+_LOADED: dict[str, _LoadedModule] = {}
 _ADDED: list[str] = []
-"""Folders that were appended to `sys.path`, the latest first."""
+"""Folders appended to `sys.path`, the latest first."""
 _LOCK = threading.RLock()
-_SENT = _Sent()
+_SENT = _SentModuleFinder()
 _STARTED: float = psutil.Process().create_time()
 
 
 def load_file(file: Path) -> ModuleType:
-    """Return the module of a file: the same as before as long as nothing in its folder that it could import changes.
+    """Return the module of a file, reloaded only if a file in its folder that it could import has changed.
 
-    Its neighbours are found as for a script: in the folder of the file that a link leads to; also in the link's.
+    Neighbouring modules are importable as for a script: from the folder of a symbolic link's target, then the link's
+    own.
     """
     path = Path(os.path.abspath(file))
 
     def load() -> ModuleType:
-        known = _LOADED.get(str(path))
-        name = _module_name(path) if known is None else known.name
-        there = sys.modules.get(name)
-        if there is not None and os.path.realpath(str(there.__file__)) == os.path.realpath(path):
-            return there  # imported by the user
+        previous = _LOADED.get(str(path))
+        name = _module_name(path) if previous is None else previous.name
+        existing = sys.modules.get(name)
+        if existing is not None and os.path.realpath(str(existing.__file__)) == os.path.realpath(path):
+            return existing  # imported by the user
         spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
         assert spec is not None
         assert spec.loader is not None
@@ -146,20 +147,20 @@ def load_file(file: Path) -> ModuleType:
 
 
 def load_module(name: str) -> ModuleType:
-    """Return a module by its name, as `import` does, but a user's own one as `load_file` does."""
+    """Import a module by name; a user's module is reloaded like in `load_file`."""
     try:
         spec = importlib.util.find_spec(name.partition(".")[0])
-    except (ImportError, ValueError):  # as of __main__
+    except (ImportError, ValueError):  # e.g. __main__
         spec = None
     packages = [] if spec is None else list(spec.submodule_search_locations or ())
-    place = packages[0] if packages else None if spec is None else spec.origin
-    if place is None or not is_users_path(place):
+    origin = packages[0] if packages else None if spec is None else spec.origin
+    if origin is None or not is_users_path(origin):
         return importlib.import_module(name)
-    return _load(name, [str(Path(place).parent)], lambda: importlib.import_module(name))
+    return _load(name, [str(Path(origin).parent)], lambda: importlib.import_module(name))
 
 
 def sources() -> tuple[Source, ...]:
-    """Return what other processes need so that names lead to the same modules there."""
+    """Return the sources that other processes need to import the same modules."""
     with _LOCK:
         current = {
             source.name: source
@@ -171,13 +172,13 @@ def sources() -> tuple[Source, ...]:
 
 
 def base_path() -> list[str]:
-    """Return `sys.path` without the folders that were appended to it for the user's files."""
+    """Return `sys.path` without the folders appended for user files."""
     with _LOCK:
         return [folder for folder in sys.path if folder not in _ADDED]
 
 
 def install(sent: Iterable[Source]) -> None:
-    """Have names lead to the modules that another process has loaded."""
+    """Make imports resolve to the modules that another process has loaded."""
     for source in sent:
         if _SENT.sources.get(source.name) != source:
             sys.modules.pop(source.name, None)
@@ -187,16 +188,16 @@ def install(sent: Iterable[Source]) -> None:
 
 
 def title(module: str) -> str:
-    """Return the last part of a module's name, or the name of its file where the module had to be called otherwise."""
-    found = sys.modules.get(module)
-    loader = getattr(getattr(found, "__spec__", None), "loader", None)
-    if isinstance(loader, _Loader) and "." not in module and not hasattr(found, "__path__"):
+    """Return the last component of a module name, or the file name if the module was loaded under a substitute name."""
+    loaded = sys.modules.get(module)
+    loader = getattr(getattr(loaded, "__spec__", None), "loader", None)
+    if isinstance(loader, _Loader) and "." not in module and not hasattr(loaded, "__path__"):
         return os.fsencode(Path(loader.path).stem).decode(errors="replace")
     return module.rpartition(".")[2]
 
 
 def text_of(kind: type) -> str | None:
-    """The text of the module that a class is from, as it was loaded; None where that is not known."""
+    """Return the source text of a class's module as it was loaded, or None if unknown."""
     for value in vars(kind).values():
         if isinstance(value, FunctionType):
             loader = getattr(value.__globals__.get("__spec__"), "loader", None)
@@ -206,7 +207,7 @@ def text_of(kind: type) -> str | None:
 
 
 def is_users_path(path: str) -> bool:
-    """Whether a path is neither the standard library's, nor an installed package's, nor ours."""
+    """Return True if a path belongs neither to the standard library, nor to an installed package, nor to gradprix."""
     libraries = (os.path.dirname(os.__file__), str(Path(__file__).parents[1]))
     is_installed = bool({"site-packages", "dist-packages"} & set(Path(path).parts)) or is_in(path, libraries)
     return path not in ("built-in", "frozen") and not is_installed
@@ -214,25 +215,25 @@ def is_users_path(path: str) -> bool:
 
 def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> ModuleType:
     with _LOCK:
-        known = _LOADED.get(key)
-        if known is not None and known.is_current:
-            return known.module
+        previous = _LOADED.get(key)
+        if previous is not None and previous.is_current:
+            return previous.module
         before = _modules_of(folders)
-        if known is not None:
-            old = before | {name: each for name, each in known.modules.items() if sys.modules.get(name) is each}
-        else:  # what was imported by others, and may have changed since
-            old = {name: each for name, each in before.items() if _is_newer(str(each.__file__))}
-        old = old | _of_other_folders(folders)
-        _set_aside(old)
+        if previous is not None:
+            replaced = before | {name: each for name, each in previous.modules.items() if sys.modules.get(name) is each}
+        else:  # modules imported elsewhere, whose files may have changed since
+            replaced = {name: each for name, each in before.items() if _is_newer(str(each.__file__))}
+        replaced = replaced | _shadowed_modules(folders)
+        _set_aside(replaced)
         importlib.invalidate_caches()
-        _add(folders)
+        _append_folders(folders)
         try:
-            with _finding(_Beside(folders)):
+            with _import_finder(_FolderFinder(folders)):
                 module = load()
         except BaseException:
             for name in _modules_of(folders).keys() - before.keys():
                 sys.modules.pop(name, None)
-            for name, each in old.items():
+            for name, each in replaced.items():
                 each.__name__, sys.modules[name] = name, each
             raise
         modules = {**_modules_of(folders), module.__name__: module}
@@ -241,19 +242,19 @@ def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> Modul
             Source(name, file, _loaded_text(modules[name]), hasattr(modules[name], "__path__"))
             for name, file in files.items()
         )
-        _LOADED[key] = _Loaded(module.__name__, module, {name: modules[name] for name in files}, texts)
+        _LOADED[key] = _LoadedModule(module.__name__, module, {name: modules[name] for name in files}, texts)
         return module
 
 
 def _set_aside(modules: Mapping[str, ModuleType]) -> None:
-    """Take modules out of the way of new ones, so that what is left of them is pickled by value."""
+    """Remove modules from `sys.modules`, so that remaining references to them are pickled by value."""
     for name, module in modules.items():
         del sys.modules[name]
         module.__name__ = f"{name} (earlier)"
 
 
 @contextmanager
-def _finding(finder: Any) -> Iterator[None]:
+def _import_finder(finder: Any) -> Iterator[None]:
     sys.meta_path.insert(0, finder)
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
@@ -264,19 +265,19 @@ def _finding(finder: Any) -> Iterator[None]:
 
 
 def _modules_of(folders: Sequence[str]) -> dict[str, ModuleType]:
-    """The user's modules that are in some folders."""
-    found = {}
+    """Return the user's modules in some folders."""
+    modules = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(".py") and is_in(file, folders) and is_users_path(file):
-            found[name] = module
+            modules[name] = module
     for name in ("__main__", "__mp_main__"):
-        found.pop(name, None)
-    return found
+        modules.pop(name, None)
+    return modules
 
 
-def _of_other_folders(folders: Sequence[str]) -> dict[str, ModuleType]:
-    """Modules of other files' folders in whose place a module in these folders would be found."""
+def _shadowed_modules(folders: Sequence[str]) -> dict[str, ModuleType]:
+    """Return modules loaded from other folders that modules in these folders would shadow."""
     others = {
         name: module
         for each in _LOADED.values()
@@ -284,16 +285,16 @@ def _of_other_folders(folders: Sequence[str]) -> dict[str, ModuleType]:
         if module is not each.module and sys.modules.get(name) is module and not is_in(str(module.__file__), folders)
     }
     tops = {name.partition(".")[0] for name in others}
-    here = {
+    shadowed = {
         top
         for top in tops
         for folder in folders
         if Path(folder, f"{top}.py").exists() or Path(folder, top, "__init__.py").exists()
     }
-    return {name: module for name, module in others.items() if name.partition(".")[0] in here}
+    return {name: module for name, module in others.items() if name.partition(".")[0] in shadowed}
 
 
-def _add(folders: Sequence[str]) -> None:
+def _append_folders(folders: Sequence[str]) -> None:
     """Append folders to `sys.path`, before those of earlier files."""
     for folder in reversed(folders):
         if folder in _ADDED:
@@ -301,13 +302,13 @@ def _add(folders: Sequence[str]) -> None:
             sys.path[:] = [each for each in sys.path if each != folder]
         elif folder in sys.path:
             continue
-        place = min((sys.path.index(each) for each in _ADDED if each in sys.path), default=len(sys.path))
-        sys.path.insert(place, folder)
+        position = min((sys.path.index(each) for each in _ADDED if each in sys.path), default=len(sys.path))
+        sys.path.insert(position, folder)
         _ADDED.insert(0, folder)
 
 
 def _module_name(path: Path) -> str:
-    """The name of a file's module: its own where that means nothing else, else one that nothing else has."""
+    """Return a file's module name: its own if it is unambiguous, else a unique one."""
     name = path.stem
     if name.isidentifier() and name not in sys.stdlib_module_names:
         try:
@@ -334,7 +335,7 @@ def _text(path: str) -> bytes | None:
 
 
 def _is_newer(path: str) -> bool:
-    """Whether a file was changed after this process started."""
+    """Return True if a file was changed after this process started."""
     try:
         return os.stat(path).st_mtime > _STARTED - 2
     except OSError:
@@ -342,6 +343,6 @@ def _is_newer(path: str) -> bool:
 
 
 def is_in(path: str, folders: Iterable[str | Path]) -> bool:
-    """Whether a path is one of some folders, or in one of them."""
+    """Return True if a path is one of some folders, or inside one."""
     path = str(path)
     return any(path == each or path.startswith(each.rstrip(os.sep) + os.sep) for each in map(str, folders))

@@ -13,8 +13,8 @@ import gradprix as gp
 
 
 # 1. The examples. Anything that holds numbers will do: tensors, arrays, data frames. A torch Dataset is
-#    `gp.Data.of(dataset)`, or `gp.Data.of(train, test)` where there are official test examples. gradprix divides the
-#    rest by itself, another way under every seed.
+#    `gp.Data.of(dataset)`, or `gp.Data.of(train, test)` if there are official test examples. gradprix splits the rest
+#    itself, differently for every seed.
 def data() -> gp.Data:
     """178 wines, 13 measurements of each, from three growers."""
     wine = load_wine()
@@ -25,16 +25,16 @@ def data() -> gp.Data:
 
 # 2. The network: a new one at each call, its weights drawn from torch's generator.
 def model() -> nn.Module:
-    """Two layers."""
+    """A network with two layers."""
     return nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 3))
 
 
-# 3. What is minimised, a mean over the batch; and what the race is about, over all held-out examples at once.
+# 3. The loss to minimise, a mean over the batch; and the metric to compare, over all held-out examples at once.
 loss = nn.functional.cross_entropy
 
 
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The share of wines whose grower is told."""
+    """The share of wines that are classified correctly."""
     return (outputs.argmax(-1) == targets).double().mean()
 
 
@@ -43,7 +43,8 @@ task = gp.Task(
     name="wine",
     model=model,
     loss=loss,
-    metric=gp.Metric("accuracy", accuracy, higher_is_better=True, margin=0.01, percent=True),  # margin: what matters
+    # margin: the smallest difference that matters
+    metric=gp.Metric("accuracy", accuracy, higher_is_better=True, margin=0.01, percent=True),
     baseline=71 / 178,  # the metric of the best constant answer; a run that diverged scores this
     data=data,
     batch_size=16,
