@@ -74,7 +74,7 @@ class FullLanes(Schedule):
     def _urgency(self, work: Work) -> tuple[bool, float]:
         return False, 0.0
 
-    def _cut(self, work: Work) -> list[Any]:
+    def _take_trials(self, work: Work) -> list[Any]:
         cut, work.trials = work.trials[: work.width], work.trials[work.width :]
         return cut
 
@@ -82,11 +82,11 @@ class FullLanes(Schedule):
 class EqualLanes(FullLanes):
     """Each race shared out evenly over all workers, as if it were alone."""
 
-    def _cut(self, work: Work) -> list[Any]:
+    def _take_trials(self, work: Work) -> list[Any]:
         works, running = self.works, self.running
         self.works, self.running = [work], [part for part in running if part.work is work]
         try:
-            return Schedule._cut(self, work)
+            return Schedule._take_trials(self, work)
         finally:
             self.works, self.running = works, running
 
