@@ -47,8 +47,8 @@ class Needs:
 
     def room(self, resources: Mapping[str, float]) -> int:
         """Return the number of stacks that fit on a machine."""
-        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory or 0) * 1e9}
-        return math.floor(min(resources.get(name, 0) / amount for name, amount in wanted.items() if amount) + 1e-9)
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory or 0) * 1e9}
+        return math.floor(min(resources.get(name, 0) / amount for name, amount in amounts.items() if amount) + 1e-9)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -52,11 +52,11 @@ def find_cluster(address: str | None) -> str | None:
         EngineError: if Ray is not installed, or no cluster answers at the address.
     """
     ray = ray_here(address)
-    wanted = address or os.environ.get("RAY_ADDRESS")
+    requested = address or os.environ.get("RAY_ADDRESS")
     if address is None and ray.is_initialized():
         return None
-    if wanted is not None and wanted.startswith("ray://"):
-        raise EngineError(f"address = {wanted}: give the cluster's own address, HOST:6379, from a machine in it.")
+    if requested is not None and requested.startswith("ray://"):
+        raise EngineError(f"address = {requested}: give the cluster's own address, HOST:6379, from a machine in it.")
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
@@ -64,11 +64,11 @@ def find_cluster(address: str | None) -> str | None:
     except ConnectionError:
         place = None  # "auto", but no cluster runs here
     except Exception as error:
-        raise EngineError(f"address = {wanted}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
-    is_local = address in (None, "auto") and wanted == address  # Ray's own cluster here, whose token it knows
+        raise EngineError(f"address = {requested}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
+    is_local = address in (None, "auto") and requested == address  # Ray's own cluster here, whose token it knows
     if place is not None and _is_cluster(place, is_local):
         return "auto" if is_local else str(place)
-    if wanted in (None, "local"):
+    if requested in (None, "local"):
         return None  # a cluster that ran here has ended
     raise EngineError(
         f"no Ray cluster answers at {place or 'this machine'}. Start one (ray start --head), see that its port (6379) "

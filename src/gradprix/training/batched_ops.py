@@ -25,15 +25,15 @@ from .recurrent import lstm_cell, recurrent
 from .reductions import sums_of_rows
 from .vmap_op import Bridge, is_nested
 
-Form = Callable[..., Any]
+Operation = Callable[..., Any]
 aten = torch.ops.aten
-FORMS: dict[tuple[Any, str], Form] = {}
+STACKED_VERSIONS: dict[tuple[Any, str], Operation] = {}
 """Stacked versions by module and name: each takes the arguments of torch's function, or returns `NotImplemented`."""
 
 
-def form(function: Form) -> Form:
+def register(function: Operation) -> Operation:
     """Register a stacked version of the function of the same name in `torch.nn.functional`."""
-    FORMS[functional, function.__name__] = function
+    STACKED_VERSIONS[functional, function.__name__] = function
     return function
 
 
@@ -41,7 +41,7 @@ def form(function: Form) -> Form:
 def stacking() -> Iterator[None]:
     """Temporarily replace torch's functions with their stacked versions."""
     for (module, name), function in ORIGINALS.items():
-        setattr(module, name, _either(FORMS[module, name], function))
+        setattr(module, name, _choose_by_input(STACKED_VERSIONS[module, name], function))
     try:
         with functions_by_model():
             yield
@@ -59,7 +59,7 @@ def own_tensors(like: Tensor) -> Iterator[None]:
     """
     originals = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "full")}
 
-    def patched(name: str) -> Form:
+    def patched(name: str) -> Operation:
         def function(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any) -> Any:
             if kwargs.get("out") is not None or is_nested():
                 return originals[name](*size, dtype=dtype, device=device, **kwargs)
@@ -78,15 +78,15 @@ def own_tensors(like: Tensor) -> Iterator[None]:
             setattr(torch, name, function)
 
 
-def find_stacked_version(function: Form) -> Form:
+def find_stacked_version(function: Operation) -> Operation:
     """Return the stacked version of a torch function that a user passes by reference, which patching does not reach."""
     for (module, name), original in ORIGINALS.items():
         if function is original:
-            return _either(FORMS[module, name], original)
+            return _choose_by_input(STACKED_VERSIONS[module, name], original)
     return function
 
 
-def _either(stacked_version: Form, original: Form) -> Form:
+def _choose_by_input(stacked_version: Operation, original: Operation) -> Operation:
     def function(*args: Any, **kwargs: Any) -> Any:
         if "input" in kwargs:  # torch's name for the first argument
             args = kwargs.pop("input"), *args
@@ -102,7 +102,7 @@ def _either(stacked_version: Form, original: Form) -> Form:
 # A layer
 
 
-@form
+@register
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """Compute `x Wᵀ + b` in one fused product."""
     return Bridge.apply(_Linear.apply, x, weight, bias)
@@ -134,7 +134,7 @@ class _Linear(torch.autograd.Function):
 # Embeddings: vmap's rule drops `padding_idx` (torch 2.13)
 
 
-@form
+@register
 def embedding(
     x: Tensor,
     weight: Tensor,
@@ -157,13 +157,13 @@ class _Embedding(torch.autograd.Function):
         offsets = torch.arange(rows, device=x.device).view(-1, *[1] * (x.dim() - 1)) * size
         index = x + offsets
         ctx.save_for_backward(index)
-        ctx.given = weight.shape, padding
+        ctx.table_info = weight.shape, padding
         return torch.embedding(weight.reshape(rows * size, -1), index)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (index,) = ctx.saved_tensors
-        (rows, size, width), padding = ctx.given
+        (rows, size, width), padding = ctx.table_info
         whole = torch.ops.aten.embedding_dense_backward(g.contiguous(), index, rows * size, -1, False)
         grad = whole.view(rows, size, width)
         if padding is not None:
@@ -178,7 +178,7 @@ IGNORED = -100
 """Default `ignore_index` of torch's cross-entropy."""
 
 
-@form
+@register
 def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Compute the mean over examples with class-index targets."""
     if args or kwargs or x.dim() < 2 or target.is_floating_point():
@@ -191,7 +191,7 @@ def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
     return each.sum(1) / (target.reshape(len(x), -1) != IGNORED).sum(1)
 
 
-@form
+@register
 def gaussian_nll_loss(
     x: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Any:
@@ -211,11 +211,11 @@ def gaussian_nll_loss(
 # Images
 
 for _dims in (1, 2, 3):
-    FORMS[functional, f"conv{_dims}d"] = convolution(_dims, linear)
-    FORMS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
+    STACKED_VERSIONS[functional, f"conv{_dims}d"] = convolution(_dims, linear)
+    STACKED_VERSIONS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
 for _name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
-    FORMS[functional, _name] = pool(getattr(functional, _name))
-form(group_norm)
+    STACKED_VERSIONS[functional, _name] = pool(getattr(functional, _name))
+register(group_norm)
 
 
 # Operations without a batching rule, decomposed into operations that have one
@@ -223,14 +223,14 @@ form(group_norm)
 
 for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
     _operation = getattr(torch.ops.aten, _name).input
-    FORMS[_VF, _name] = recurrent(_operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd])
+    STACKED_VERSIONS[_VF, _name] = recurrent(_operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd])
 
-FORMS[_VF, "lstm_cell"] = lstm_cell(linear)
+STACKED_VERSIONS[_VF, "lstm_cell"] = lstm_cell(linear)
 
 _normalize = functional.normalize
 
 
-@form
+@register
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Any:
     """Write into `out`, as the power iteration of spectral norm does."""
     return NotImplemented if out is None else out.copy_(_normalize(x, p, dim, eps))
@@ -243,10 +243,10 @@ def _set_where(x: Tensor, mask: Any, value: Any) -> Any:
     return x.masked_fill_(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), value)
 
 
-FORMS[Tensor, "__setitem__"] = _set_where
+STACKED_VERSIONS[Tensor, "__setitem__"] = _set_where
 
 
-def _with_any_layout(name: str) -> Form:
+def _with_any_layout(name: str) -> Operation:
     """Return a version that ignores the memory format, which affects no number and which a stack cannot have."""
     original = getattr(Tensor, name)
 
@@ -259,6 +259,6 @@ def _with_any_layout(name: str) -> Form:
 
 
 for _name in ("to", "contiguous"):
-    FORMS[Tensor, _name] = _with_any_layout(_name)
+    STACKED_VERSIONS[Tensor, _name] = _with_any_layout(_name)
 
-ORIGINALS = {place: getattr(*place) for place in FORMS}
+ORIGINALS = {place: getattr(*place) for place in STACKED_VERSIONS}

@@ -22,7 +22,7 @@ LARGE = 100_000
 FEWEST = 4
 """Minimum number of rows in a grouped convolution: with three channels in all, oneDNN assumes RGB images and chooses
 another algorithm."""
-Given = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
+ConvolutionArgs = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
 """Stride, padding, dilation, transposed, output padding and groups, as in `torch.ops.aten.convolution`."""
 INDICES = 5
 """Number of positional arguments of a pooling function before `return_indices`, without the image."""
@@ -111,23 +111,23 @@ def _each(value: Any, dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Any:
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs) -> Any:
     if x.dim() == 3:  # treat as an image that is one pixel high
-        stride, padding, dilation, transposed, output_padding, groups = given
-        given = [1, *stride], [0, *padding], [1, *dilation], transposed, [0, *output_padding], groups
-        return _run(x.unsqueeze(2), weight.unsqueeze(2), bias, given).squeeze(2)
-    return Bridge.apply(_convolve, x, weight, bias, given)
+        stride, padding, dilation, transposed, output_padding, groups = args
+        args = [1, *stride], [0, *padding], [1, *dilation], transposed, [0, *output_padding], groups
+        return _run(x.unsqueeze(2), weight.unsqueeze(2), bias, args).squeeze(2)
+    return Bridge.apply(_convolve, x, weight, bias, args)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, given: Given) -> Tensor:
-    rows, large = len(weight), _is_large(x, weight, given)
-    y: Tensor = _Convolution.apply(x, weight, bias, given, large)
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs) -> Tensor:
+    rows, large = len(weight), _is_large(x, weight, args)
+    y: Tensor = _Convolution.apply(x, weight, bias, args, large)
     # Split outside the autograd function: a view that such a function returns may not be changed in place.
     return y if large else _split_rows(y, max(rows, FEWEST), rows)
 
 
-def _is_large(x: Tensor, weight: Tensor, given: Given) -> bool:
-    stride, _, _, transposed, *_, groups = given
+def _is_large(x: Tensor, weight: Tensor, args: ConvolutionArgs) -> bool:
+    stride, _, _, transposed, *_, groups = args
     channels = weight.shape[2] * groups if transposed else weight.shape[1]
     after: float = x[0, :, 0].numel() * channels * math.prod(stride) ** (1 if transposed else -1)
     return x[0].numel() + after >= LARGE
@@ -137,37 +137,37 @@ class _Convolution(torch.autograd.Function):
     """Convolution of `x [rows, batch, channels, ...]` with `weight [rows, out, channels / groups, ...]`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, given: Given, large: bool) -> Tensor:
-        ctx.large, ctx.given = large, given
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs, large: bool) -> Tensor:
+        ctx.large, ctx.args = large, args
         if large:
             ctx.save_for_backward(x, weight)
-            y: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *given)
+            y: Tensor = torch.ops.gradprix.convolution(x, weight, bias, *args)
             return y
         rows, x, weight = len(weight), _merge_rows(_pad_rows(x)), _pad_rows(weight)
         ctx.save_for_backward(x, weight)
         ctx.rows, every = rows, len(weight)
         flat = None if bias is None else _pad_rows(bias).flatten()
-        y = aten.convolution(x, weight.flatten(0, 1), flat, *given[:-1], given[-1] * every)
+        y = aten.convolution(x, weight.flatten(0, 1), flat, *args[:-1], args[-1] * every)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3]
+        needs_grad = ctx.needs_input_grad[:3]
         if ctx.large:
-            grads = iter(torch.ops.gradprix.convolution_backward(g, x, weight, *ctx.given, wanted))
-            return *(next(grads) if each else None for each in wanted), None, None
-        *given, groups = ctx.given
+            grads = iter(torch.ops.gradprix.convolution_backward(g, x, weight, *ctx.args, needs_grad))
+            return *(next(grads) if each else None for each in needs_grad), None, None
+        *args, groups = ctx.args
         rows, every, out = ctx.rows, len(weight), g.shape[1] // len(weight)
         g = g.movedim(1, -1).contiguous().movedim(-1, 1)
         g_x, g_weight, g_bias = aten.convolution_backward(
-            g, x, weight.flatten(0, 1), [every * out], *given, groups * every, wanted
+            g, x, weight.flatten(0, 1), [every * out], *args, groups * every, needs_grad
         )
         return (
-            _split_rows(g_x, every, rows) if wanted[0] else None,
-            g_weight.view_as(weight)[:rows] if wanted[1] else None,
-            g_bias.view(every, out)[:rows] if wanted[2] else None,
+            _split_rows(g_x, every, rows) if needs_grad[0] else None,
+            g_weight.view_as(weight)[:rows] if needs_grad[1] else None,
+            g_bias.view(every, out)[:rows] if needs_grad[2] else None,
             None,
             None,
         )
@@ -200,17 +200,17 @@ _library.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {SCHEMA}) -
 _library.define(f"convolution_backward(Tensor g, Tensor x, Tensor weight, {SCHEMA}, bool[3] wanted) -> Tensor[]")
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *given: Any) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
     def convolve_row(i: int) -> list[Tensor]:
-        return [aten.convolution(_pixels(x[i]), weight[i], None if bias is None else bias[i], *given)]
+        return [aten.convolution(_pixels(x[i]), weight[i], None if bias is None else bias[i], *args)]
 
     return _stack_rows(len(x), convolve_row)[0]
 
 
-def _backward(g: Tensor, x: Tensor, weight: Tensor, *given: Any) -> list[Tensor]:
+def _backward(g: Tensor, x: Tensor, weight: Tensor, *args: Any) -> list[Tensor]:
     def row_gradients(i: int) -> list[Tensor]:
-        grads = aten.convolution_backward(_pixels(g[i]), _pixels(x[i]), weight[i], [g.shape[2]], *given)
-        return [each for each, wanted in zip(grads, given[-1], strict=True) if wanted]
+        grads = aten.convolution_backward(_pixels(g[i]), _pixels(x[i]), weight[i], [g.shape[2]], *args)
+        return [each for each, wanted in zip(grads, args[-1], strict=True) if wanted]
 
     return _stack_rows(len(x), row_gradients)
 

@@ -65,7 +65,7 @@ def rounds_twice(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> 
 
 
 def compute_evenly(run: Run, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Run an elementwise operation with every element computed within a whole vector."""
+    """Run an elementwise operation with every element computed within a has_full_vectors vector."""
     if function._schema.is_mutable:
         name = function._schema.name.partition("::")[2].rstrip("_")
         result = compute_evenly(run, getattr(getattr(aten, name), function._overloadname), args, kwargs)
@@ -74,9 +74,9 @@ def compute_evenly(run: Run, function: Any, args: Sequence[Any], kwargs: dict[st
     tensors = [args[i] for i in positions]
     shape: torch.Size = torch.broadcast_shapes(*(x.shape for x in tensors))  # type: ignore[no-untyped-call]
     count, same_layout = prod(shape), _have_same_layout(tensors)
-    whole = _run_length(tensors, shape) % VECTOR == 0
+    has_full_vectors = _run_length(tensors, shape) % VECTOR == 0
     by_layout = function._schema.name.partition("::")[2] in BY_LAYOUT
-    if whole and (not by_layout or all(x.is_contiguous() for x in tensors)):
+    if has_full_vectors and (not by_layout or all(x.is_contiguous() for x in tensors)):
         return run(function, args, kwargs)
     inputs = list(args)
     if not same_layout:
@@ -124,16 +124,16 @@ def _have_same_layout(tensors: Sequence[Tensor]) -> bool:
 
 def _run_length(tensors: Sequence[Tensor], shape: Sequence[int]) -> int:
     """Return the number of elements in torch's innermost loop."""
-    whole = [x.expand(shape) for x in tensors]
+    expanded = [x.expand(shape) for x in tensors]
     dims = [dim for dim in range(len(shape)) if shape[dim] > 1]
-    dims.sort(key=lambda dim: (max(x.stride(dim) for x in whole), -dim))
+    dims.sort(key=lambda dim: (max(x.stride(dim) for x in expanded), -dim))
     if not dims:
         return prod(shape)
-    if any(x.stride(dims[0]) not in (0, 1) for x in whole):
+    if any(x.stride(dims[0]) not in (0, 1) for x in expanded):
         return VECTOR  # torch uses no vectors for other strides
     count = shape[dims[0]]
     for inner, outer in pairwise(dims):
-        if any(x.stride(outer) != x.stride(inner) * shape[inner] for x in whole):
+        if any(x.stride(outer) != x.stride(inner) * shape[inner] for x in expanded):
             break
         count *= shape[outer]
     return count

@@ -120,11 +120,11 @@ class Recorder(TorchDispatchMode):
 def simplify(graph: Graph) -> bool:
     """Remove operations without effect and draw random numbers per row; return True if random numbers are drawn."""
     draws = []
-    for node in reversed(list(graph.nodes)):  # the last addition contains the whole sum
+    for node in reversed(list(graph.nodes)):  # the last addition contains the concatenation sum
         if node.target is aten.add.Tensor and (joined := _join_disjoint_gradients(node)):
             with graph.inserting_before(node):
-                node.replace_all_uses_with(whole := graph.call_function(*joined))
-            whole.meta = node.meta
+                node.replace_all_uses_with(concatenation := graph.call_function(*joined))
+            concatenation.meta = node.meta
     for node in list(graph.nodes):
         if node.target in VIEWS and node.meta["layout"] == node.args[0].meta.get("layout"):
             node.replace_all_uses_with(node.args[0])

@@ -72,8 +72,10 @@ def _graph(module: GraphModule) -> Any:
             values[node] = values[node.args[0]][node.args[1]]
         else:
             schema = node.target._schema
-            given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
-            inputs = [value(given.get(each.name, each.default_value), each.type) for each in schema.arguments]
+            arguments = (
+                dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+            )
+            inputs = [value(arguments.get(each.name, each.default_value), each.type) for each in schema.arguments]
             values[node] = insert(schema.name, inputs, *(result.type for result in schema.returns))
             if [str(result.type) for result in schema.returns] == ["List[Tensor]"]:
                 parts = [torch._C.TensorType.get()] * node.meta["parts"]

@@ -235,8 +235,8 @@ def _changed_attributes(attributes_before: dict[str, Any], model: nn.Module) -> 
 def _iterate_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield a model's attributes and buffers, without parameters, by path."""
     for place, module in model.named_modules():
-        own = {name: value for name, value in vars(module).items() if name not in PLAIN}
-        for name, value in (own | dict(module.named_buffers(recurse=False))).items():
+        attributes = {name: value for name, value in vars(module).items() if name not in PLAIN}
+        for name, value in (attributes | dict(module.named_buffers(recurse=False))).items():
             yield f"{place}.{name}".lstrip("."), value
 
 
