@@ -1,4 +1,4 @@
-"""What each optimizer does: one short pure function each, from which everything else is derived."""
+"""Update rules of optimizers: short pure functions from which everything else is derived."""
 
 from gradprix.spaces import Axis, Choice, Log, OneMinus, choice, log, one_minus
 

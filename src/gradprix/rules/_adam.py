@@ -1,4 +1,4 @@
-"""Adam and those that change one thing about it."""
+"""Adam and its closest variants."""
 
 from gradprix.spaces import log
 

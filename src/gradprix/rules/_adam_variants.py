@@ -1,4 +1,4 @@
-"""Adam with another momentum: of differences, at two speeds, or of gradients that are scaled first."""
+"""Adam with a different momentum: of gradient differences, on two time scales, or of normalized gradients."""
 
 from gradprix.spaces import log
 
@@ -8,7 +8,7 @@ from .ops import clip, maximum, sqrt, where
 SPACE = {"lr": log(1e-4, 1e-1)}
 
 
-# Its authors write β for what is 1 − β in Adam. Here it is as in Adam, and as in their code.
+# The paper writes β for 1 − β of Adam; here β is as in Adam and in the authors' code.
 @rule(
     "Xie et al. 2024, arXiv:2208.06677, Algorithm 1",
     relation="Adam with the averages β₁ and β₃ when β₂ = 0; otherwise with a mean of the gradient's changes added.",
@@ -34,8 +34,8 @@ def adan(h, t, x, g, m, v, n, p):
     return x, m, v, n, p
 
 
-# The paper also warms α and β₃ up; like its authors' code, this leaves that to who asks for it (a group's values may
-# change from step to step).
+# The paper also warms up α and β₃; as in the authors' code, that is left to users, who may change the values of a group
+# at every step.
 @rule(
     "Pagliardini, Ablin & Grangier 2025, arXiv:2409.03137, Algorithm 1",
     relation="AdamW when α = 0; otherwise with α times a far slower mean of gradients added to the momentum.",

@@ -1,4 +1,4 @@
-"""A rate for every coordinate, from the sizes of its past gradients."""
+"""Adaptive learning rates per coordinate, from the magnitudes of past gradients."""
 
 from gradprix.spaces import log, one_minus
 
@@ -35,7 +35,7 @@ def adagrad(h, t, x, g, s):
     centered=False,
     eps_inside_sqrt=False,
     lr_inside_momentum=False,
-    # torch keeps the raw second moment v = s + m². Kept apart, the variance s cannot turn negative by rounding.
+    # torch stores the raw second moment v = s + m². Stored by itself, the variance s is never negative through rounding.
     state={
         "s": State(
             "square_avg",

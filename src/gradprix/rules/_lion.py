@@ -1,4 +1,4 @@
-"""Steps of one size: only the sign of what is remembered counts."""
+"""Sign-based updates of constant magnitude."""
 
 from gradprix.spaces import log
 

@@ -1,4 +1,4 @@
-"""`@rule`: what one optimizer does, with its paper, defaults, state and search space."""
+"""The `@rule` decorator: update function, source, defaults, state and search space of an optimizer."""
 
 import inspect
 import sys
@@ -16,24 +16,24 @@ from .ops import MATRIX, Value
 from .parser import RuleError, Scope, parse
 
 AROUND: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
-"""What torch offers around every rule, with its defaults. A rule that names `weight_decay` itself owns it."""
+"""Hyperparameters of the gradient preprocessing, with defaults. A rule that uses `weight_decay` replaces it."""
 
 DOMAINS: dict[str, tuple[float, float]] = dict.fromkeys(("beta1", "beta2", "alpha", "rho", "momentum"), (0.0, 1.0))
-"""Half-open ranges [low, high) of hyperparameters; all others are any number from zero up."""
+"""Half-open ranges [low, high) of hyperparameters; all others are non-negative."""
 ANY = (0.0, float("inf"))
 
 
 @dataclass(frozen=True)
 class State:
-    """One thing that a rule remembers from step to step.
+    """State variable of a rule.
 
     Args:
-        key: torch's name for it in a state dict.
-        kind: `"element"` for a tensor like the parameter, `"scalar"` for one number a parameter.
-        init: the value before the first step: a number, `"x"`, `"g"`, or a hyperparameter's name.
-        when: the option (or number) without which (at zero) it does not exist.
-        stored: `stored(h, **state)` gives what torch keeps under the key, where that is something else.
-        loaded: the way back, `loaded(h, **state)`.
+        key: key in torch's state dict.
+        kind: `"element"` for a tensor of the shape of the parameter, `"scalar"` for one number per parameter.
+        init: initial value: a number, `"x"`, `"g"`, or the name of a hyperparameter.
+        when: hyperparameter that enables the state; the state does not exist if it is false or zero.
+        stored: `stored(h, **state)`, conversion to torch's form, where that differs.
+        loaded: `loaded(h, **state)`, conversion from torch's form.
     """
 
     key: str
@@ -46,10 +46,10 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """An optimizer's update, `rule(h, t, x, g, *state) -> (x, *state)`, and all that is known about it.
+    """Update rule of an optimizer, `rule(h, t, x, g, *state) -> (x, *state)`, with its metadata.
 
-    `h` holds the hyperparameters, `t` counts steps from 1, `x` is the parameter and `g` its gradient.
-    Everything derived from the rule comes from `tree`, which was read from the function's own source.
+    `h` holds the hyperparameters, `t` is the step number from 1, `x` the parameter and `g` its gradient.
+    All implementations are derived from `tree`, which is parsed from the source of the function.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Rule:
     counts_steps: bool = True
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
-        """One step: the function itself. State that does not exist under these options is given as None."""
+        """Perform one step with the function itself; state that does not exist under these options is None."""
         after = self.function(h, t, x, g, *state)
         return after if isinstance(after, tuple) else (after,)
 
@@ -76,46 +76,46 @@ class Rule:
         return f"<rule {self.name}: {self.summary}>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Pickled by name, as functions are, where the name leads here; a rule of a script or notebook goes by value.
-        home = self.function.__module__
-        if home != "__main__" and getattr(sys.modules.get(home), self.name, None) is self:
-            return _named, (home, self.name)
+        # Pickled by name, as functions are, if it can be imported; rules of scripts and notebooks are pickled by value.
+        module = self.function.__module__
+        if module != "__main__" and getattr(sys.modules.get(module), self.name, None) is self:
+            return _import_rule, (module, self.name)
         return super().__reduce_ex__(protocol)
 
     @cached_property
     def owns_weight_decay(self) -> bool:
-        """Whether the rule itself says what weight decay does (AdamW)."""
+        """True if the rule itself applies weight decay (AdamW)."""
         return any(Hyper("weight_decay") in walk(assign.value) for assign in self.tree.assigns)
 
     @cached_property
     def of_matrices(self) -> bool:
-        """Whether it steps matrices, not tensors of any shape (Muon)."""
+        """True if the rule applies to matrices only (Muon)."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
         return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """Where each hyperparameter that can be tuned is searched, the learning rate first."""
+        """Search space of each tunable hyperparameter, learning rate first."""
         usual = {name: axis for name, axis in USUAL.items() if name in self.hyperparameters}
         own = {"weight_decay": OWN_DECAY} if self.owns_weight_decay else {}
         return {"lr": self.space["lr"], **usual, **own, **self.space}
 
     @property
     def betas(self) -> tuple[str, ...]:
-        """The names of what torch takes together as `betas`."""
+        """Names of the hyperparameters that form torch's `betas`."""
         return tuple(name for name in self.hyperparameters if name[:4] == "beta" and name[4:].isdigit())
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The rule's own switches."""
+        """Names of the boolean options of the rule."""
         return tuple(name for name, v in self.hyperparameters.items() if isinstance(v, bool) and name not in AROUND)
 
     def values(self, **given: float | bool) -> dict[str, float | bool]:
-        """The defaults with `given` in their place, checked.
+        """Return all hyperparameters: the defaults, updated by validated `given` values.
 
         Raises:
-            TypeError: for a name the rule does not have.
-            ValueError: for a value outside its range.
+            TypeError: if the rule has no such hyperparameter.
+            ValueError: if a value is outside its range.
         """
         for name, value in given.items():
             if name not in self.hyperparameters:
@@ -124,29 +124,29 @@ class Rule:
         return {**self.hyperparameters, **given}
 
     def check(self, name: str, value: float | bool) -> None:
-        """Raise ValueError, saying what is allowed, when a hyperparameter is outside its range."""
+        """Raise ValueError if a hyperparameter is outside its range."""
         check(name, value, self.domains.get(name))
 
     def memory(self, values: Mapping[str, object]) -> int:
-        """How many numbers per weight it remembers under these hyperparameters."""
+        """Return the number of state values per weight under these hyperparameters."""
         return sum(state.kind == "element" for state in self.kept(values).values())
 
     def kept(self, values: Mapping[str, object]) -> dict[str, State]:
-        """The state that exists under these hyperparameters."""
+        """Return the state variables that exist under these hyperparameters."""
         return {name: state for name, state in self.state.items() if state.when is None or values[state.when]}
 
     def folded(self, values: Mapping[str, object]) -> Tree:
-        """The tree under these hyperparameters' options."""
+        """Return the tree, specialized to the options of these hyperparameters."""
         return self.tree.fold(values, tuple(self.kept(values)))
 
 
-def _named(module: str, name: str) -> Rule:
-    found: Rule = getattr(import_module(module), name)
-    return found
+def _import_rule(module: str, name: str) -> Rule:
+    imported: Rule = getattr(import_module(module), name)
+    return imported
 
 
 def check(name: str, value: float | bool, domain: tuple[float, float] | None = None) -> None:
-    """Raise ValueError, saying what is allowed, when a hyperparameter is outside its range; TypeError for no number."""
+    """Raise ValueError if a hyperparameter is outside its range, TypeError if it is not a number."""
     if not isinstance(value, Real):
         raise TypeError(f"{name} = {value!r}: it must be a number.")
     low, high = domain or DOMAINS.get(name, ANY)
@@ -167,25 +167,25 @@ def rule(
     counts_steps: bool = True,
     **hyperparameters: float | bool,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], Rule]:
-    """Make a rule of a function `(h, t, x, g, *state) -> (x, *state)`.
+    """Create a rule from a function `(h, t, x, g, *state) -> (x, *state)`.
 
     Args:
-        source: the paper, with its equation or algorithm number.
-        relation: one sentence that ties it to a neighbour.
-        space: where its hyperparameters are searched in a race.
-        state: what it remembers; a string stands for a tensor that starts at zero, under torch's key.
-        scope: `"element"` when each element is stepped by itself; `"tensor"` when a tensor is stepped as a whole, in
-            its true shape, and the rule may also call `norm`, `mean`, `matmul`, `transpose`, `rows` and `columns`, and
-            repeat lines with `for _ in range(5):`.
-        domains: half-open ranges of hyperparameters whose usual range is another.
-        evaluate: `(h, t, x, ...) -> point`, a function of the same form that takes what it needs of the state by name:
-            where to evaluate the model, when that is not at the point being trained.
-        counts_steps: False when the number of steps is not kept, because the rule only has to know the first step,
-            before which its state is empty. Later steps are all the same to it.
+        source: reference, with equation or algorithm number.
+        relation: sentence that relates the rule to another one.
+        space: search space of its hyperparameters in a race.
+        state: state variables; a string is torch's key of a tensor that is initialized with zeros.
+        scope: `"element"` for elementwise rules; `"tensor"` for rules on whole tensors of their true shape, which may
+            also call `norm`, `mean`, `matmul`, `transpose`, `rows` and `columns`, and repeat lines with
+            `for _ in range(5):`.
+        domains: half-open ranges of hyperparameters that differ from the usual ones.
+        evaluate: `(h, t, x, ...) -> point`, a function of the same form that takes the state it needs by name and
+            returns the evaluation point, if that differs from the training point.
+        counts_steps: False if the number of steps need not be stored, because the rule only distinguishes the first
+            step, before which its state is empty.
         **hyperparameters: numbers with their defaults, and options, whose defaults are bools.
 
     Raises:
-        RuleError: when the function says what a rule may not say.
+        RuleError: if the function uses a construct that rules do not support.
     """
     specs = {name: State(spec) if isinstance(spec, str) else spec for name, spec in (state or {}).items()}
     values = {**hyperparameters, **{name: v for name, v in AROUND.items() if name not in hyperparameters}}
@@ -207,15 +207,17 @@ def rule(
             scope,
             dict(domains or {}),
             evaluate,
-            None if evaluate is None else _point(evaluate, values, scope, specs),
+            None if evaluate is None else _parse_evaluate(evaluate, values, scope, specs),
             counts_steps,
         )
 
     return make
 
 
-def _point(function: Callable[..., Value], values: Mapping[str, float | bool], scope: Scope, state: Any) -> Tree:
-    """The tree of an `evaluate` function."""
+def _parse_evaluate(
+    function: Callable[..., Value], values: Mapping[str, float | bool], scope: Scope, state: Any
+) -> Tree:
+    """Return the tree of an `evaluate` function."""
     tree = parse(function, values, scope, ("h", "t", "x"))
     where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in {function.__name__}: "
     if unknown := [name for name in tree.state if name not in state]:
@@ -226,7 +228,7 @@ def _point(function: Callable[..., Value], values: Mapping[str, float | bool], s
 
 
 def _check_form(function: Callable[..., Any], tree: Tree, state: Mapping[str, State]) -> None:
-    """Refuse state that does not match the arguments and results, and numbers that depend on elements."""
+    """Raise RuleError if state, arguments and results do not match, or if scalars depend on elements."""
     where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in rule {function.__name__}: "
     if tree.state != tuple(state):
         raise RuleError(f"{where}the arguments {tree.state} are not the declared state {tuple(state)}.")

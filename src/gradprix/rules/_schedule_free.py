@@ -1,6 +1,6 @@
-"""Schedule-Free: the model is evaluated at an average of the path, and no schedule has to know when training ends.
+"""Schedule-Free: the model is evaluated at an average of the iterates, and no learning-rate schedule is needed.
 
-As in the authors' code, `x` is the point y at which gradients are taken, and the average is found from it and from `z`.
+As in the authors' code, `x` is the point y at which gradients are computed; the average follows from `x` and `z`.
 """
 
 from gradprix.spaces import log
@@ -14,7 +14,7 @@ STATE = {
     "weight_sum": State("weight_sum", kind="scalar"),
 }
 TINY = (1e-3, 1.0)
-"""At zero the average is not to be found from y and z; near it, rounding is magnified by 1 / β."""
+"""Range of β: at zero the average cannot be computed from y and z, and near zero rounding is amplified by 1 / β."""
 
 
 def average_by_momentum(h, t, x, z):

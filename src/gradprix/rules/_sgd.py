@@ -1,4 +1,4 @@
-"""Gradient descent, with or without momentum: one rule; how many examples a step sees is another question."""
+"""Gradient descent with or without momentum; the batch size is not part of the rule."""
 
 from gradprix.spaces import log
 

@@ -1,4 +1,4 @@
-"""Rules that see a tensor as a whole: its length, or the matrix it is."""
+"""Rules that use norms or matrix operations on whole tensors."""
 
 from gradprix.spaces import log
 

@@ -1,4 +1,4 @@
-"""What torch does around every rule, in the same form as a rule: it happens before the rule sees its gradient."""
+"""Gradient preprocessing of torch (maximize, weight decay), in the form of rules, applied before each rule."""
 
 from collections.abc import Callable
 from functools import cache
@@ -28,13 +28,13 @@ TREES = {f: parse(f, {"lr": 0.0, **AROUND}) for f in (maximize, weight_decay)}
 
 
 def around(rule: Rule) -> list[Callable[..., Any]]:
-    """The functions that run before this rule, in order."""
+    """Return the functions that run before this rule, in order."""
     return [maximize] if rule.owns_weight_decay else [maximize, weight_decay]
 
 
 @cache
 def whole(rule: Rule) -> Tree:
-    """The tree of a complete step: what runs around the rule, then the rule."""
+    """Return the tree of a complete step: gradient preprocessing, then the rule."""
     tree = rule.tree
     for before in reversed(around(rule)):
         tree = TREES[before] + tree

@@ -1,4 +1,4 @@
-"""The small tree that a rule's source is read into: everything derived from a rule is derived from this."""
+"""Intermediate representation (IR) of rules, from which all implementations are derived."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,28 +7,28 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Number:
-    """A literal."""
+    """Numeric literal."""
 
     value: float
 
 
 @dataclass(frozen=True)
 class Name:
-    """`t`, `x`, `g`, a state, or a name assigned earlier."""
+    """Reference to `t`, `x`, `g`, a state variable, or a name assigned earlier."""
 
     id: str
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """`h.lr`: a hyperparameter."""
+    """Hyperparameter, `h.lr`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """An operator (`"+"`, `"neg"`) or a function of the vocabulary applied to its arguments."""
+    """Application of an operator (`"+"`, `"neg"`) or of a function of the vocabulary."""
 
     function: str
     arguments: tuple["Node", ...]
@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Choice:
-    """`yes if h.option else no`: gone once the option is known."""
+    """Conditional expression, `yes if h.option else no`, which is removed by `Tree.fold`."""
 
     option: str
     yes: "Node"
@@ -48,7 +48,7 @@ Node = Number | Name | Hyper | Call | Choice
 
 @dataclass(frozen=True)
 class Assign:
-    """`name = value`, with its line in the source for error messages."""
+    """Assignment `name = value`, with its source line for error messages."""
 
     name: str
     value: Node
@@ -57,7 +57,7 @@ class Assign:
 
 @dataclass(frozen=True)
 class Tree:
-    """A rule's body: its state arguments, its assignments in order, and the names it returns."""
+    """Body of a rule: state arguments, assignments in order, and returned names."""
 
     state: tuple[str, ...]
     assigns: tuple[Assign, ...]
@@ -65,36 +65,36 @@ class Tree:
 
     @cached_property
     def conditions(self) -> frozenset[str]:
-        """Hyperparameters whose truth decides the form: the options, and numbers that switch a term off at zero."""
+        """Hyperparameters used as conditions: options, and numbers that disable a term at zero."""
         values = (node for assign in self.assigns for node in walk(assign.value))
         return frozenset(node.option for node in values if isinstance(node, Choice))
 
     def fold(self, truth: Mapping[str, object], state: tuple[str, ...]) -> "Tree":
-        """The tree for given options: no choices, only `state` kept, and nothing that does not reach a result."""
-        assigns, same = [], dict[str, str]()  # name -> the name it is a mere copy of
+        """Specialize the tree to given options: without choices, unused state, and dead assignments."""
+        assigns, copies = [], dict[str, str]()  # name -> name of its original
         for assign in self.assigns:
-            value = _decide(assign.value, truth, same)
+            value = _resolve(assign.value, truth, copies)
             if value == Name(assign.name):
                 continue
-            same = {copy: of for copy, of in same.items() if assign.name not in (copy, of)}
+            copies = {copy: original for copy, original in copies.items() if assign.name not in (copy, original)}
             if isinstance(value, Name):
-                same[assign.name] = value.id
+                copies[assign.name] = value.id
             assigns.append(replace(assign, value=value))
         returns = tuple(name for name in self.returns if name not in self.state or name in state)
-        needed, kept = set(returns), []
+        needed, live = set(returns), []
         for assign in reversed(assigns):
             if assign.name in needed:
                 needed = (needed - {assign.name}) | names(assign.value)
-                kept.append(assign)
-        return Tree(state, tuple(reversed(kept)), returns)
+                live.append(assign)
+        return Tree(state, tuple(reversed(live)), returns)
 
     def __add__(self, then: "Tree") -> "Tree":
-        """Run this tree, then the other, which returns what the whole returns."""
+        """Concatenate two trees; the second determines the returned names."""
         return Tree(self.state + then.state, self.assigns + then.assigns, then.returns)
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and all below it."""
+    """Yield the node and all of its descendants."""
     yield node
     match node:
         case Call(_, arguments):
@@ -106,25 +106,25 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def names(node: Node) -> set[str]:
-    """The names that a value is computed from."""
+    """Return the names that a value depends on."""
     return {below.id for below in walk(node) if isinstance(below, Name)}
 
 
 def flow(tree: Tree, elements: Iterable[str]) -> Iterator[tuple[Assign, frozenset[str]]]:
-    """Each assignment with the names that hold one value per element just before it, given those at the start."""
+    """Yield each assignment with the set of names that are elementwise before it, given the initial set."""
     current = frozenset(elements)
     for assign in tree.assigns:
         yield assign, current
         current = current | {assign.name} if names(assign.value) & current else current - {assign.name}
 
 
-def _decide(node: Node, truth: Mapping[str, object], same: Mapping[str, str]) -> Node:
-    """The node with its choices made and its copies replaced by what they copy."""
+def _resolve(node: Node, truth: Mapping[str, object], copies: Mapping[str, str]) -> Node:
+    """Resolve the choices in a node and replace copies by their originals."""
     match node:
         case Choice(option, yes, no):
-            return _decide(yes if truth[option] else no, truth, same)
+            return _resolve(yes if truth[option] else no, truth, copies)
         case Call(function, arguments):
-            return Call(function, tuple(_decide(argument, truth, same) for argument in arguments))
+            return Call(function, tuple(_resolve(argument, truth, copies) for argument in arguments))
         case Name(name):
-            return Name(same.get(name, name))
+            return Name(copies.get(name, name))
     return node

@@ -1,4 +1,4 @@
-"""A rule's equations, printed from its tree: one per assignment, in the rule's order, with its names."""
+"""Equations of a rule as Unicode text, one per assignment, printed from its tree."""
 
 from collections.abc import Callable
 
@@ -6,42 +6,42 @@ from ._rule import Rule
 from .ir import Call, Choice, Hyper, Name, Node, Number
 
 Leaf = Callable[[Node], str | None]
-"""What is written for a node in place of what it is made of, or None."""
+"""Function that returns replacement text for a node, or None."""
 
 GREEK = {"alpha": "α", "beta": "β", "eps": "ε", "lr": "η", "mu": "μ", "rho": "ρ", "weight_decay": "λ"}
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SUPERSCRIPTS = str.maketrans("0123456789t", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ")
-# How tightly each operator binds; an operand that binds less tightly is put in brackets.
+# Operator precedence; operands of lower precedence are put in brackets.
 BINDING = {"<": 0, "<=": 0, ">": 0, ">=": 0, "==": 0, "!=": 0, "+": 1, "-": 1}
 LOOSEST, QUOTIENT, PRODUCT, POWER, ATOM = 0, 2, 3, 4, 5
 
 
 def formula(rule: Rule, **values: float | bool) -> list[str]:
-    """The equations of a rule as Unicode text, `m ← β₁ m + (1 − β₁) g`.
+    """Return the equations of a rule as Unicode text, `m ← β₁ m + (1 − β₁) g`.
 
     Args:
         rule: the rule.
-        **values: options, and numbers that switch terms on; the defaults otherwise.
+        **values: options, and numbers that enable terms, where they differ from the defaults.
 
     Returns:
-        One string per assignment, in the rule's order.
+        One string per assignment, in the order of the rule.
     """
     tree = rule.folded(rule.values(**values))
     return [f"{symbol(assign.name)} ← {written(assign.value)}" for assign in tree.assigns]
 
 
 def written(node: Node, leaf: Leaf = lambda node: None) -> str:
-    """A node as Unicode text.
+    """Format a node as Unicode text.
 
     Args:
-        node: of a folded tree.
-        leaf: what to write for some nodes instead: `lambda node: "0.9" if node == Hyper("beta1") else None`.
+        node: node of a folded tree.
+        leaf: replacement text for nodes: `lambda node: "0.9" if node == Hyper("beta1") else None`.
     """
     return _text(node, leaf)[0]
 
 
 def symbol(name: str) -> str:
-    """A name as it is written on paper: `beta1` is β₁, `v_hat` is v̂, `mu_product` is μ_product."""
+    """Format a name as a mathematical symbol: `beta1` is β₁, `v_hat` is v̂, `mu_product` is μ_product."""
     stem, _, tail = name.partition("_")
     if name in GREEK:
         return GREEK[name]
@@ -53,9 +53,9 @@ def symbol(name: str) -> str:
 
 
 def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
-    """The text of a node and how tightly it binds."""
+    """Return the text of a node and its operator precedence."""
     own = leaf(node)
-    if own is not None:  # a number below zero is put in brackets, one with an exponent where it is raised
+    if own is not None:  # negative numbers need brackets, and those with an exponent if they are raised to a power
         return own, LOOSEST if own.startswith("−") else POWER if "e" in own else ATOM
     match node:
         case Number(value):

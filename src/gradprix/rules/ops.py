@@ -1,6 +1,6 @@
-"""The functions a rule may call, on Python numbers and on tensors alike, keeping the tensor's dtype.
+"""Functions that rules may call on Python numbers and tensors, preserving the dtype of tensors.
 
-Imported without torch: a tensor brings its own methods, so listing rules costs nothing.
+This module does not import torch: tensors provide their methods, and listing rules is fast.
 """
 
 import math
@@ -10,41 +10,41 @@ Value = Any  # a Python number or a torch.Tensor; every function returns the sam
 
 
 def is_number(value: Value) -> bool:
-    """Whether a value is a Python number rather than a tensor."""
+    """Return whether a value is a Python number rather than a tensor."""
     return isinstance(value, int | float)
 
 
 def sqrt(a: Value) -> Value:
-    """The square root."""
+    """Return the square root."""
     return math.sqrt(a) if is_number(a) else a.sqrt()
 
 
 def sign(a: Value) -> Value:
-    """-1, 0 or 1."""
+    """Return the sign: -1, 0 or 1."""
     return (a > 0) - (a < 0) if is_number(a) else a.sign()
 
 
 def maximum(a: Value, b: Value) -> Value:
-    """The larger of two, element by element; not-a-number wins."""
+    """Return the elementwise maximum; NaN propagates."""
     if is_number(a):
         return max(a, b) if is_number(b) else b.clamp(min=a)
     return a.clamp(min=b) if is_number(b) else a.maximum(b)
 
 
 def minimum(a: Value, b: Value) -> Value:
-    """The smaller of two, element by element; not-a-number wins."""
+    """Return the elementwise minimum; NaN propagates."""
     if is_number(a):
         return min(a, b) if is_number(b) else b.clamp(max=a)
     return a.clamp(max=b) if is_number(b) else a.minimum(b)
 
 
 def clip(a: Value, low: Value, high: Value) -> Value:
-    """`a` held between `low` and `high`."""
+    """Clip `a` to the range from `low` to `high`."""
     return minimum(maximum(a, low), high)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:
-    """`a` where the condition holds (a number holds when it is not zero), else `b`."""
+    """Return `a` where the condition is true or nonzero, else `b`."""
     if is_number(condition):
         return a if condition else b
     # Tensor.where wants a tensor on the left; a number on the right takes its dtype.
@@ -52,41 +52,41 @@ def where(condition: Value, a: Value, b: Value) -> Value:
 
 
 def norm(a: Value) -> Value:
-    """The Euclidean length of a whole tensor."""
+    """Return the Euclidean norm of a tensor."""
     return abs(a) if is_number(a) else a.norm()
 
 
 def mean(a: Value) -> Value:
-    """The mean of a whole tensor."""
+    """Return the mean of a tensor."""
     return a if is_number(a) else a.mean()
 
 
 def matmul(a: Value, b: Value) -> Value:
-    """The product of two matrices."""
+    """Return the matrix product."""
     return a @ b
 
 
 def transpose(a: Value) -> Value:
-    """A matrix with its rows as columns."""
+    """Return the transpose of a matrix."""
     return a.mT
 
 
 def rows(a: Value) -> int:
-    """How many rows a matrix has: a number."""
+    """Return the number of rows of a matrix."""
     return int(a.shape[-2])
 
 
 def columns(a: Value) -> int:
-    """How many columns a matrix has: a number."""
+    """Return the number of columns of a matrix."""
     return int(a.shape[-1])
 
 
 ELEMENTWISE = {"abs": 1, "sqrt": 1, "sign": 1, "maximum": 2, "minimum": 2, "clip": 3, "where": 3}
-"""What every rule may call, with how many arguments each takes."""
-# Muon scales its step by the shape, which nothing computed from the values can tell: hence `rows` and `columns`.
+"""Functions for all rules, with their numbers of arguments."""
+# Muon scales its step by the shape, which does not follow from the values: hence `rows` and `columns`.
 MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1}
-"""What a rule of tensor scope may call on a matrix."""
+"""Matrix functions for rules of tensor scope."""
 WHOLE = {"norm": 1, "mean": 1, **MATRIX}
-"""What a rule of tensor scope may call besides."""
+"""Additional functions for rules of tensor scope."""
 FUNCTIONS = {"abs": abs} | {f.__name__: f for f in (sqrt, sign, maximum, minimum, clip, where)}
 FUNCTIONS |= {f.__name__: f for f in (norm, mean, matmul, transpose, rows, columns)}

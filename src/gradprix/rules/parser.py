@@ -1,4 +1,4 @@
-"""Reads the source of a rule into its tree, and refuses what a rule may not say, with the line."""
+"""Parser of the source of rules; reports unsupported constructs with their line."""
 
 import ast
 import inspect
@@ -29,7 +29,7 @@ Scope = Literal["element", "tensor"]
 
 
 class RuleError(TypeError):
-    """A rule says something that a rule may not say; the message gives file, line and cure."""
+    """Unsupported construct in a rule; the message contains file, line and remedy."""
 
 
 def parse(
@@ -38,16 +38,16 @@ def parse(
     scope: Scope = "element",
     given: tuple[str, ...] = GIVEN,
 ) -> Tree:
-    """The tree of `function(h, t, x, g, *state)`.
+    """Parse `function(h, t, x, g, *state)`.
 
     Args:
-        function: the rule, written in a file (its source is read).
-        hyperparameters: what `h` holds, with defaults; those that default to a bool are options.
-        scope: whether it may speak of whole tensors.
-        given: the arguments before the state.
+        function: function defined in a file, since its source is read.
+        hyperparameters: contents of `h`, with defaults; those with a bool as default are options.
+        scope: `"element"`, or `"tensor"` for functions on whole tensors.
+        given: names of the arguments before the state.
 
     Raises:
-        RuleError: at the first thing outside the form, with its file and line.
+        RuleError: at the first unsupported construct, with its file and line.
     """
     return _Parser(function, hyperparameters, scope, given).tree()
 
@@ -94,10 +94,10 @@ class _Parser:
         return Tree(state, assigns, self.returns(last))
 
     def statement(self, statement: ast.stmt) -> list[Assign]:
-        """The assignments of a statement: one, or as many copies as a counted loop says.
+        """Return the assignments of a statement: one, or those of an unrolled loop.
 
-        Whole tensors are iterated on (Newton-Schulz, power iteration). A loop with its count written out is no more
-        than its copies: nothing that is made from the tree needs to know of loops. Elements have no use for one.
+        Rules on whole tensors may use iterative methods (Newton-Schulz, power iteration). Loops with a literal count
+        are unrolled, so the tree has no loops. Elementwise rules do not need them.
         """
         match statement:
             case ast.For(
