@@ -11,7 +11,7 @@ from pathlib import Path
 from _made import made_by
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
-from gradprix.show._png import drawn
+from gradprix.show._png import render_png
 from gradprix.show._suite import profile, regrets
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"
@@ -31,7 +31,7 @@ def main() -> None:
     made = made_by("python benchmarks/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
     EVIDENCE.write_text(json.dumps({**made, **summary}, indent=1) + "\n")
     for name, (draw, title) in FIGURES.items():
-        PICTURES.joinpath(f"suite-{name}.png").write_bytes(drawn(draw(summary), title))
+        PICTURES.joinpath(f"suite-{name}.png").write_bytes(render_png(draw(summary), title))
     print("\n".join(summary["text"]))
 
 

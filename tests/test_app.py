@@ -32,7 +32,7 @@ from gradprix.app._presets import PRESETS, matching_preset
 from gradprix.app._races import Progress, Races
 from gradprix.app._server import allowed, listen, make
 from gradprix.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
-from gradprix.app._sync import changed_alone, clicked, shown, state_of, values
+from gradprix.app._sync import callback_outputs, changed_outputs, clicked, state_of, values
 
 NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(""), st.text(max_size=4)).map(str)
 WHO = (*RACERS, "adam:lr=0.1:beta1=2", "gd:lr=nan", "momentum:momentum=0", "::=", "x")
@@ -101,7 +101,7 @@ def test_a_setting_that_is_changed_changes_the_address_alone_where_it_is():
 def test_the_browser_is_told_what_has_changed_alone():
     before = read("?who=gd,adam")
     after = clicked(before, {"xvals": [1.0], "yvals": [0.5]})
-    told = changed_alone(shown(after), shown(before))
+    told = changed_outputs(callback_outputs(after), callback_outputs(before))
     flat = {name: value for name, value in told.items() if not isinstance(value, list)}
     assert {name for name, value in flat.items() if value is not no_update} == {
         "start-x",
@@ -193,7 +193,7 @@ def test_without_optimizers_there_is_the_surface():
         assert _landscape.stage(replace(state, view=view)).data
     _figures.losses(_run.run(state.setting), 0)
     assert _landscape.table(_run.run(state.setting)).to_plotly_json()
-    assert shown(state)["of-options"] == ["momentum"]
+    assert callback_outputs(state)["of-options"] == ["momentum"]
 
 
 @pytest.mark.parametrize(

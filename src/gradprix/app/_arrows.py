@@ -7,10 +7,9 @@ from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
 from gradprix.rules.notation import symbol
-from gradprix.show.style import COLOURS, finish
-from gradprix.show.style import plain as rounded
+from gradprix.show.style import COLOURS, apply_layout, rounded
 
-from ._marks import HEIGHT, LEGEND, ground, look, minima
+from ._marks import HEIGHT, LEGEND, contour_plot, look, minima
 from ._run import Numbers
 from ._terms import Step
 
@@ -39,7 +38,7 @@ def arrows(
     centre, radius = window(landscape, step, near)
     box = tuple((float(c - 1.7 * radius), float(c + 1.7 * radius)) for c in centre)
     fig = go.Figure(
-        [ground(landscape.change(box=box, minima=())), *minima(landscape)]
+        [contour_plot(landscape.change(box=box, minima=())), *minima(landscape)]
     )  # contours relative to the lowest point in the window
     own = look(name)
     for points, opacity, width in ((path, 0.35, 1.5), (path[: step.t], 1.0, 2.5)):
@@ -91,7 +90,7 @@ def arrows(
         showlegend=False,
         hovertemplate="%{x:.4~g}, %{y:.4~g}<extra></extra>",
     )
-    finish(fig, HEIGHT, legend={**LEGEND, "y": -0.18}, hovermode="closest")
+    apply_layout(fig, HEIGHT, legend={**LEGEND, "y": -0.18}, hovermode="closest")
     fig.update_xaxes(range=[centre[0] - radius, centre[0] + radius], showgrid=False, title="x")
     # Equal scales on both axes, so that gradients are perpendicular to contour lines.
     fig.update_yaxes(

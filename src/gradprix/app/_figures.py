@@ -5,10 +5,23 @@ from typing import Any
 import numpy as np
 from plotly import graph_objects as go
 
-from gradprix.show.style import COLOURS, SYMBOLS, finish, powers
-from gradprix.show.style import plain as rounded
+from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, powers, rounded
 
-from ._marks import HEIGHT, LEGEND, Hill, framed, ground, heads, line_of, look, minima, trail, until, whole, xy
+from ._marks import (
+    HEIGHT,
+    LEGEND,
+    Hill,
+    contour_plot,
+    current_points_style,
+    full_path_style,
+    line_of,
+    look,
+    minima,
+    trail_style,
+    until,
+    with_box_axes,
+    xy,
+)
 from ._run import LATTICE, Ends, Run
 
 SOLID = [[0.0, "#5c6670"], [1.0, "#c9d1d8"]]
@@ -23,10 +36,10 @@ def contour(run: Run, t: int) -> go.Figure:
         run: trajectories.
         t: step whose points are marked.
     """
-    fig = go.Figure([ground(run.landscape), *minima(run.landscape)])
+    fig = go.Figure([contour_plot(run.landscape), *minima(run.landscape)])
     paths = {name: xy(run.points[:, i]) for i, name in enumerate(run.names)}
-    fig.add_traces([go.Scatter(**whole(name), **path) for name, path in paths.items()])
-    fig.add_traces([go.Scatter(**trail(name), **until(path, t)) for name, path in paths.items()])
+    fig.add_traces([go.Scatter(**full_path_style(name), **path) for name, path in paths.items()])
+    fig.add_traces([go.Scatter(**trail_style(name), **until(path, t)) for name, path in paths.items()])
     start = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#808080", "width": 2}}
     fig.add_scatter(
         x=[run.setting.start[0]],
@@ -38,10 +51,13 @@ def contour(run: Run, t: int) -> go.Figure:
         showlegend=False,
     )
     fig.add_scatter(
-        **heads(run.names), **xy(run.points[t]), hovertemplate="%{text}: %{x:.4~g}, %{y:.4~g}<extra></extra>"
+        **current_points_style(run.names),
+        **xy(run.points[t]),
+        hovertemplate="%{text}: %{x:.4~g}, %{y:.4~g}<extra></extra>",
     )
-    return framed(
-        finish(fig, HEIGHT, clickanywhere=True, uirevision=run.landscape.name, hovermode="closest"), run.landscape.box
+    return with_box_axes(
+        apply_layout(fig, HEIGHT, clickanywhere=True, uirevision=run.landscape.name, hovermode="closest"),
+        run.landscape.box,
     )
 
 
@@ -78,9 +94,9 @@ def relief(run: Run, t: int) -> go.Figure:
     lift = 0.015 * float(high.max())
     heights = hill.drawn(run.heights + hill.floor) + lift
     paths = {name: {**xy(points[:, i]), "z": rounded(heights[:, i])} for i, name in enumerate(run.names)}
-    fig.add_traces([go.Scatter3d(**whole(name), **path) for name, path in paths.items()])
-    fig.add_traces([go.Scatter3d(**trail(name), **until(path, t)) for name, path in paths.items()])
-    markers = heads(run.names)
+    fig.add_traces([go.Scatter3d(**full_path_style(name), **path) for name, path in paths.items()])
+    fig.add_traces([go.Scatter3d(**trail_style(name), **until(path, t)) for name, path in paths.items()])
+    markers = current_points_style(run.names)
     markers["marker"] = {**markers["marker"], "size": 6, "symbol": [_symbol3d(name) for name in run.names]}
     fig.add_scatter3d(**markers, **xy(points[t]), z=rounded(heights[t]), hovertemplate="%{text}<extra></extra>")
     axis = {
@@ -96,7 +112,7 @@ def relief(run: Run, t: int) -> go.Figure:
         "camera": {"eye": {"x": -1.1, "y": -1.5, "z": 1.25}},
         "aspectratio": {"x": 1.25, "y": 1.25, "z": 0.75},
     }
-    finish(fig, HEIGHT, scene=scene, uirevision=run.landscape.name, legend=LEGEND)
+    apply_layout(fig, HEIGHT, scene=scene, uirevision=run.landscape.name, legend=LEGEND)
     return fig.update_layout(margin={"l": 0, "r": 0, "t": 40, "b": 0})
 
 
@@ -111,7 +127,7 @@ def losses(run: Run, t: int) -> go.Figure:
     steps = list(range(len(heights)))
     for i, name in enumerate(run.names):
         fig.add_scatter(
-            **{**whole(name), "opacity": 1.0, "hoverinfo": None, "line": line_of(name, 2)},
+            **{**full_path_style(name), "opacity": 1.0, "hoverinfo": None, "line": line_of(name, 2)},
             x=steps,
             y=rounded(heights[:, i]),
             hovertemplate=f"{name}, step %{{x}}: %{{y:.3~g}}<extra></extra>",
@@ -126,20 +142,20 @@ def losses(run: Run, t: int) -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    fig.add_scatter(**heads(run.names), x=[t] * len(run.names), y=rounded(heights[t]), hoverinfo="skip")
+    fig.add_scatter(**current_points_style(run.names), x=[t] * len(run.names), y=rounded(heights[t]), hoverinfo="skip")
     span = np.log10(ends)
     fig.update_yaxes(type="log", range=span.tolist(), title="loss above the lowest point", **powers(*span))
     if span[1] - span[0] > 8:
         fig.update_yaxes(**_every_other(*span))
     fig.update_xaxes(title="step", range=[-0.01 * run.setting.steps, 1.01 * run.setting.steps], showgrid=False)
-    finish(fig, HEIGHT, showlegend=False, uirevision=str(run.setting), hovermode="closest")
+    apply_layout(fig, HEIGHT, showlegend=False, uirevision=str(run.setting), hovermode="closest")
     return fig.update_layout(margin={"l": 10, "r": 10, "t": 30, "b": 10})
 
 
 def starts(end_points: Ends) -> go.Figure:
     """Plot a grid of starting points by the minimum they reach, or by final loss if there is only one minimum."""
     landscape = end_points.landscape
-    fig = go.Figure([ground(landscape)])
+    fig = go.Figure([contour_plot(landscape)])
     data = np.column_stack([end_points.ends, end_points.heights])
     hover = (
         "from %{x:.3~g}, %{y:.3~g}<br>to %{customdata[0]:.3~g}, %{customdata[1]:.3~g}"
@@ -169,12 +185,12 @@ def starts(end_points: Ends) -> go.Figure:
                 hovertemplate=hover,
             )
     else:
-        shown = np.log10(np.clip(end_points.heights, LEAST, 1 / LEAST))
-        low, high = np.floor(shown.min()), np.ceil(shown.max())
+        log_heights = np.log10(np.clip(end_points.heights, LEAST, 1 / LEAST))
+        low, high = np.floor(log_heights.min()), np.ceil(log_heights.max())
         fig.add_heatmap(
             x=rounded(end_points.starts[:LATTICE, 0]),
             y=rounded(end_points.starts[::LATTICE, 1]),
-            z=shown.reshape(LATTICE, LATTICE),
+            z=log_heights.reshape(LATTICE, LATTICE),
             customdata=data.reshape(LATTICE, LATTICE, 3),
             hovertemplate=hover,
             colorscale="Cividis",
@@ -186,8 +202,8 @@ def starts(end_points: Ends) -> go.Figure:
             name="starts",
         )
     fig.add_traces(minima(landscape))
-    return framed(
-        finish(fig, HEIGHT, clickanywhere=True, uirevision=landscape.name, hovermode="closest"), landscape.box
+    return with_box_axes(
+        apply_layout(fig, HEIGHT, clickanywhere=True, uirevision=landscape.name, hovermode="closest"), landscape.box
     )
 
 

@@ -6,8 +6,7 @@ import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
-from gradprix.show.style import COLOURS, DASHES, SYMBOLS
-from gradprix.show.style import plain as rounded
+from gradprix.show.style import COLOURS, DASHES, SYMBOLS, rounded
 
 from ._run import Numbers, floor
 from ._state import RACERS
@@ -51,7 +50,7 @@ class Hill:
         return np.asarray(np.log1p(np.maximum(np.asarray(values) - self.floor, 0) / self.unit))
 
 
-def ground(landscape: Landscape) -> go.Contour:
+def contour_plot(landscape: Landscape) -> go.Contour:
     """Return a grey contour plot of a surface."""
     hill = Hill(landscape)
     return go.Contour(
@@ -77,7 +76,7 @@ def minima(landscape: Landscape) -> list[go.Scatter]:
     ]
 
 
-def framed(fig: go.Figure, box: Any) -> go.Figure:
+def with_box_axes(fig: go.Figure, box: Any) -> go.Figure:
     """Restrict the axes to a box."""
     fig.update_xaxes(range=list(box[0]), showgrid=False, title="x")
     fig.update_yaxes(range=list(box[1]), showgrid=False, title="y")
@@ -89,7 +88,7 @@ def line_of(name: str, width: float) -> dict[str, Any]:
     return {"color": own["color"], "dash": own["dash"], "width": width}
 
 
-def whole(name: str) -> dict[str, Any]:
+def full_path_style(name: str) -> dict[str, Any]:
     """Return the style of the complete trajectory, which is static."""
     return {
         "mode": "lines",
@@ -102,12 +101,12 @@ def whole(name: str) -> dict[str, Any]:
     }
 
 
-def trail(name: str) -> dict[str, Any]:
+def trail_style(name: str) -> dict[str, Any]:
     """Return the style of the trajectory up to the current step."""
     return {"mode": "lines", "line": line_of(name, 3), "name": name, "meta": "trail", "hoverinfo": "skip"}
 
 
-def heads(names: list[str]) -> dict[str, Any]:
+def current_points_style(names: list[str]) -> dict[str, Any]:
     """Return the markers of the current points."""
     looks = [look(name) for name in names]
     marker = {

@@ -13,7 +13,7 @@ from plotly import graph_objects as go
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.show.style import COLOURS, SYMBOLS, finish, padded, powers
+from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, padded, powers
 
 from ._controls import aria, choice, field, text
 from ._landscape import graph
@@ -115,7 +115,7 @@ def tried(progress: Progress) -> go.Figure:
         range=[min(rates) - 0.3, max(rates) + 0.3],
         **powers(min(rates) - 0.3, max(rates) + 0.3),
     )
-    finish(fig, 420, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, uirevision=progress.name)
+    apply_layout(fig, 420, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, uirevision=progress.name)
     return fig.update_layout(margin={"l": 10, "r": 10, "t": 60, "b": 10})
 
 

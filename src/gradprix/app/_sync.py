@@ -98,7 +98,7 @@ def _click_position(click: dict[str, Any] | None) -> Sequence[Any] | None:
     return (point["x"], point["y"]) if "x" in point and "y" in point else None
 
 
-def shown(state: Seen) -> dict[str, Any]:
+def callback_outputs(state: Seen) -> dict[str, Any]:
     """Return all outputs of the callback for a state."""
     setting = state.setting
     landscape = surface(setting.surface, setting.parameters, setting.noise)
@@ -117,7 +117,7 @@ def shown(state: Seen) -> dict[str, Any]:
     }
 
 
-def changed_alone(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+def changed_outputs(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
     """Replace unchanged outputs by `no_update`: updating a hundred controls takes the browser half a second."""
 
     def skip_unchanged(name: str, value: Any) -> Any:
@@ -170,7 +170,7 @@ def connect(app: Dash) -> None:
         changed = ctx.triggered_id
         changed = changed["type"] if isinstance(changed, dict) else changed
         if last is None or changed in (None, "address"):
-            return {**shown(_state.read(address or "")), "address": no_update}
+            return {**callback_outputs(_state.read(address or "")), "address": no_update}
         before = _state.read(last)
         before = replace(before, t=frame if frame is not None and frame < before.setting.steps else None)
         if changed == "stage":
@@ -179,4 +179,4 @@ def connect(app: Dash) -> None:
             after = replace(before, tab="race", race=started or "")
         else:
             after = state_of(given, before, str(changed))
-        return changed_alone(shown(after), {**shown(before), **given})
+        return changed_outputs(callback_outputs(after), {**callback_outputs(before), **given})

@@ -35,7 +35,7 @@ def adagrad(h, t, x, g, s):
     centered=False,
     eps_inside_sqrt=False,
     lr_inside_momentum=False,
-    # torch stores the raw second moment v = s + m². Stored by itself, the variance s is never negative through rounding.
+    # torch stores the raw second moment v = s + m². The variance s, stored instead, is never negative by rounding.
     state={
         "s": State(
             "square_avg",

@@ -12,7 +12,7 @@ from ._page import Record, ranked
 SEED = "Of each entry's network under the first final seed on which it did not diverge, best mean first."
 
 
-def after(record: Record) -> str:
+def artifacts_section(record: Record) -> str:
     """Return all artifacts as HTML; empty if there are none."""
     artifacts = record["after"]
     parts = [_numbers(record)] if artifacts["numbers"] else []

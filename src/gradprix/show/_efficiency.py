@@ -12,7 +12,7 @@ from gradprix.text.answer import listed
 
 from . import _page
 from ._page import Record, ranked, scale, value
-from .style import finish, padded, plain, styles
+from .style import apply_layout, padded, rounded, styles
 
 SOME = (1, 2, 3)
 """Numbers of trials for which the caption names the best entry."""
@@ -21,14 +21,14 @@ SOME = (1, 2, 3)
 def budget(record: Record) -> go.Figure:
     """Plot the expected best validation metric after n random trials, one line per entry."""
     looks, metric = styles(record), record["plan"]["metric"]
-    fig, late = go.Figure(), []
+    fig, displayed = go.Figure(), []
     for entry in ranked(record):
         expected = [scale(record) * x for x in record["less"]["expected"][entry["name"]]]
-        late += expected[1:] or expected
+        displayed += expected[1:] or expected
         look = looks[entry["name"]]
         fig.add_scatter(
             x=list(range(1, len(expected) + 1)),
-            y=plain(expected),
+            y=rounded(expected),
             mode="lines+markers",
             name=escape(entry["name"]),
             line={"color": look["color"], "dash": look["dash"], "width": 2},
@@ -36,9 +36,9 @@ def budget(record: Record) -> go.Figure:
             hovertemplate="%{x} trials: %{y:.4~g}",
         )
     fig.update_xaxes(title="trials, drawn at random from the first spread", dtick=1)
-    fig.update_yaxes(title=f"validation {escape(metric['name'].removeprefix('test '))}", range=padded(late))
+    fig.update_yaxes(title=f"validation {escape(metric['name'].removeprefix('test '))}", range=padded(displayed))
     fig.update_yaxes(ticksuffix=" %" if metric["percent"] else "")
-    return finish(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    return apply_layout(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
 
 
 def read_budget(record: Record) -> str:

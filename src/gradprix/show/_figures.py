@@ -7,7 +7,7 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from ._page import Record, diverged, find_pair, ranked, reference, scale, signed, value, word
-from .style import INK, MARKS, finish, styles
+from .style import INK, MARKS, apply_layout, styles
 
 
 def ranking(record: Record) -> go.Figure:
@@ -39,7 +39,7 @@ def ranking(record: Record) -> go.Figure:
     fig.update_yaxes(range=[len(entries) - 0.4, -0.6], tickvals=list(range(len(entries))), showgrid=False, ticks="")
     fig.update_yaxes(ticktext=names, col=1)
     fig.update_yaxes(ticktext=words, side="right", showticklabels=True, matches=None, col=2)
-    return finish(fig, 80 + 30 * len(entries), showlegend=False)
+    return apply_layout(fig, 80 + 30 * len(entries), showlegend=False)
 
 
 def _draw_seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record, edge: float) -> None:
@@ -132,7 +132,7 @@ def pairs(record: Record) -> go.Figure:
     axis = {"tickvals": places, "ticktext": [escape(name) for name in names], "showgrid": False, "ticks": ""}
     fig.update_xaxes(side="top", tickangle=-40 if len(names) > 6 else 0, **axis)
     fig.update_yaxes(autorange="reversed", **axis)
-    return finish(fig, 90 + 44 * len(names))
+    return apply_layout(fig, 90 + 44 * len(names))
 
 
 def _cell(record: Record, row: str, column: str) -> tuple[str, str, str]:

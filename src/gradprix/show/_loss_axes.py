@@ -91,7 +91,7 @@ class LossAxis:
         return f"up to {self.limit:.3g}, " + (how if self.started else "near the median entry's best")
 
 
-def late(values: list[float]) -> dict[str, Any]:
+def late_loss_axis(values: list[float]) -> dict[str, Any]:
     """Return an axis that fits losses late in training, logarithmic if all are positive."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0:

@@ -8,7 +8,7 @@ from plotly import graph_objects as go
 from gradprix.race import PICTURE, Result
 
 from . import _figures, _page
-from ._report import put_beside
+from ._report import write_beside
 
 WIDTH, SCALE = 1000, 2
 
@@ -27,10 +27,10 @@ def write_picture(result: Result) -> Path:
     """
     task, metric = (escape(text) for text in (result.record["task"], _page.margin(result.record)))
     title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {metric}, which do not matter"
-    return put_beside(result, PICTURE, drawn(_figures.ranking(result.record), title))
+    return write_beside(result, PICTURE, render_png(_figures.ranking(result.record), title))
 
 
-def drawn(fig: go.Figure, title: str) -> bytes:
+def render_png(fig: go.Figure, title: str) -> bytes:
     """Render a figure as a PNG with a title on a white background.
 
     Raises:

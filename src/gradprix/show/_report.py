@@ -11,10 +11,10 @@ from gradprix.race import REPORT, Result
 from gradprix.utils.files import write_atomically
 
 from . import _efficiency, _figures, _page, _training_figures
-from ._artifacts import after
+from ._artifacts import artifacts_section
 from ._page import Record, section
-from ._sections import again, answer, notices, protocol, settings
-from ._why import moves, read_moves, why
+from ._sections import notices, protocol, settings, summary_section, usage_section
+from ._why import diagnosis_section, moves, read_moves
 
 SECTIONS = {
     "ranking": "Ranking",
@@ -52,10 +52,10 @@ def write_report(result: Result) -> Path:
         ValueError: if the race was not saved in a folder.
     """
     folder = None if result.folder is None else str(result.folder)
-    return put_beside(result, REPORT, report(result.record, folder).encode(errors="replace"))
+    return write_beside(result, REPORT, report(result.record, folder).encode(errors="replace"))
 
 
-def put_beside(result: Result, name: str, data: bytes) -> Path:
+def write_beside(result: Result, name: str, data: bytes) -> Path:
     """Write a file into the folder of a race, atomically.
 
     Raises:
@@ -98,23 +98,23 @@ def report(record: Record, folder: str | None = None) -> str:
     ]
     # With a baseline, the ranking already shows every comparison.
     figures = [row for row in candidates if row[0] != "pairs" or record["plan"]["baseline"] is None]
-    artifacts, has_diagnosis = after(record), "why" in record
+    artifacts, has_diagnosis = artifacts_section(record), "why" in record
     omitted = ["pairs"] * (len(figures) < len(candidates)) + ["after"] * (not artifacts) + ["why"] * (not has_diagnosis)
     sections = {key: text for key, text in SECTIONS.items() if key not in omitted}
     body = [
         f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
-        answer(record),
+        summary_section(record),
         notices(record),
         *(
             section(key, title, figure(key, draw(record), caption(record), w))
             for key, title, draw, caption, w in figures
         ),
-        *([section("why", "Why", why(record), moves_figure(record))] if has_diagnosis else []),
+        *([section("why", "Why", diagnosis_section(record), moves_figure(record))] if has_diagnosis else []),
         *([section("after", "What they made", artifacts)] if artifacts else []),
         section("less", "With fewer trials, and how soon", budget_figure(record), _efficiency.pace(record)),
         section("settings", "Tuned settings", settings(record)),
         section("protocol", "What was done, and what it is worth", protocol(record)),
-        section("again", "Use it, run it again", again(record, folder)),
+        section("again", "Use it, run it again", usage_section(record, folder)),
     ]
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
 
@@ -131,8 +131,8 @@ def budget_figure(record: Record) -> str:
     return figure("less", _efficiency.budget(record), _efficiency.read_budget(record), 480)
 
 
-def figure(name: str, drawn: go.Figure, caption: str, width: int) -> str:
+def figure(name: str, fig: go.Figure, caption: str, width: int) -> str:
     """Return a figure with its caption; it scrolls horizontally on pages narrower than `width` pixels."""
-    div = drawn.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}")
+    div = fig.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}")
     drawing = f'<div class="wide"><div style="min-width:{width}px">{div}</div></div>'
     return f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>"

@@ -11,7 +11,7 @@ from . import _page
 from ._page import Record, code, count, factor, ranked, setting, value
 
 
-def answer(record: Record) -> str:
+def summary_section(record: Record) -> str:
     """Return the recommendation, the constructor line to paste, and the inconclusive comparisons."""
     verdict, cost = record["verdict"], record["cost"]
     line = record["best"]["code"]
@@ -197,16 +197,18 @@ def _tuning(record: Record) -> str:
     seeds = max(len({run["seed"] for run in runs}) for runs in tried) - 1
     if not seeds:
         return f"{text} The lowest validation loss after the last step was taken."
-    again = max(sum(not run["first"] for run in runs) for runs in tried) // seeds
+    repeats = max(sum(not run["first"] for run in runs) for runs in tried) // seeds
     name = escape(record["plan"]["metric"]["name"].removeprefix("test "))
-    return f"{text} {again} of the best ran on {seeds} more; the best mean validation {name} over all seeds was taken."
+    return (
+        f"{text} {repeats} of the best ran on {seeds} more; the best mean validation {name} over all seeds was taken."
+    )
 
 
 def _size(batch: int) -> str:
     return f"{batch:,}" if batch else "all"
 
 
-def again(record: Record, folder: str | None) -> str:
+def usage_section(record: Record, folder: str | None) -> str:
     """Return the best optimizer with its schedule, the command that reproduces the race, and the versions."""
     best, plan = record["best"], record["plan"]
     steps = next(entry["updates"] for entry in record["entries"] if entry["name"] == best["name"])
@@ -214,9 +216,9 @@ def again(record: Record, folder: str | None) -> str:
     advice = "The rate was tuned under this schedule: take both, or tune again."
     if plan["loop"]:
         advice = "The rate was tuned in a training loop of your own, which has no schedule but what it does itself."
-        usage = best["code"].replace("(params", "(model.parameters()", 1)
+        example = best["code"].replace("(params", "(model.parameters()", 1)
     else:
-        usage = f"""import gradprix
+        example = f"""import gradprix
 from torch.optim.lr_scheduler import LambdaLR
 
 optimizer = {best["code"].replace("(params", "(model.parameters()", 1)}
@@ -229,7 +231,7 @@ scheduler.step()"""
     versions = ", ".join(f"{escape(name)} {escape(str(number))}" for name, number in record["versions"].items())
     key = f" Plan <code>{escape(str(record['key']))}</code>." if "key" in record else ""
     return f"""<h3>The optimizer with its schedule</h3>
-<p>{advice}</p>{code(usage)}
+<p>{advice}</p>{code(example)}
 <h3>The same race</h3>
 <p>Where <code>{escape(plan["task"])}</code> is a task of your own, name it the way you named it then.{location}</p>
 {code(command(record))}

@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 from gradprix.text.answer import listed
 
 from . import _page
-from .style import COLOURS, DASHES, INK, finish
+from .style import COLOURS, DASHES, INK, apply_layout
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
@@ -48,7 +48,7 @@ def regrets(summary: Summary) -> go.Figure:
     )
     fig.update_xaxes(side="top", showgrid=False, ticks="")
     fig.update_yaxes(autorange="reversed", showgrid=False, ticks="")
-    return finish(fig, 80 + 40 * len(entries))
+    return apply_layout(fig, 80 + 40 * len(entries))
 
 
 def profile(summary: Summary) -> go.Figure:
@@ -76,7 +76,7 @@ def profile(summary: Summary) -> go.Figure:
         )
     fig.update_xaxes(title="margins behind the best of a task", range=[0, SHOWN])
     fig.update_yaxes(title="share of tasks", ticksuffix=" %", range=[0, 103])
-    return finish(fig, 440, legend={"x": 1.01, "xanchor": "left", "y": 1})
+    return apply_layout(fig, 440, legend={"x": 1.01, "xanchor": "left", "y": 1})
 
 
 def table(summary: Summary) -> str:

@@ -10,9 +10,9 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from . import _page
-from ._loss_axes import LossAxis, late
+from ._loss_axes import LossAxis, late_loss_axis
 from ._page import Record, ranked, scale
-from .style import CLEAR, GRID, finish, padded, plain, powers, styles
+from .style import CLEAR, GRID, apply_layout, padded, powers, rounded, styles
 
 FEW = 4
 """Maximum number of entries for which all quantile bands are shown initially."""
@@ -43,7 +43,7 @@ def sensitivity(record: Record) -> go.Figure:
     edges = [edge for span in spans.values() for edge in span]
     fig.update_xaxes(type="log", **powers(min(edges) - width, max(edges) + width))
     axis.draw(fig)
-    return finish(fig, 70 + 185 * rows, showlegend=False)
+    return apply_layout(fig, 70 + 185 * rows, showlegend=False)
 
 
 def _draw_tuning(
@@ -95,7 +95,7 @@ def points(record: Record) -> go.Figure:
     axis.draw(fig)
     for row, entry in enumerate(entries, start=1):
         fig.update_yaxes(title=f"<b>{escape(entry['name'])}</b>", row=row, col=1)
-    return finish(fig, 110 + 150 * len(entries), showlegend=False)
+    return apply_layout(fig, 110 + 150 * len(entries), showlegend=False)
 
 
 def _draw_hyperparameter(
@@ -151,12 +151,12 @@ def curves(record: Record) -> go.Figure:
         for row, table in enumerate([losses] * (not loop) + [scale(record) * values], start=1):
             ranges[row - 1] += _draw_band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
     if not loop:
-        fig.update_yaxes(**late(ranges[0]), row=1)
+        fig.update_yaxes(**late_loss_axis(ranges[0]), row=1)
     fig.update_yaxes(range=padded(ranges[-1]), ticksuffix=" %" if metric["percent"] else "", row=len(titles))
     fig.update_xaxes(rangemode="tozero", exponentformat="none", separatethousands=True)
     fig.update_xaxes(title="epochs" if loop else "training examples seen", row=len(titles))
     _add_band_buttons(fig, record)
-    return finish(
+    return apply_layout(
         fig, 800 if len(titles) > 1 else 480, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0}
     )
 
@@ -179,11 +179,11 @@ def _draw_band(fig: go.Figure, entry: Record, examples: list[float], table: Any,
         low, middle, high = np.quantile(table, (0.1, 0.5, 0.9), axis=0)
     group = {"legendgroup": entry["name"], "row": row, "col": 1}
     clear = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    fig.add_scatter(x=examples, y=plain(high), name="90 %", **clear, **group)
-    fig.add_scatter(x=examples, y=plain(low), name="10 %", fill="tonexty", fillcolor=CLEAR, **clear, **group)
+    fig.add_scatter(x=examples, y=rounded(high), name="90 %", **clear, **group)
+    fig.add_scatter(x=examples, y=rounded(low), name="10 %", fill="tonexty", fillcolor=CLEAR, **clear, **group)
     fig.add_scatter(
         x=examples,
-        y=plain(middle),
+        y=rounded(middle),
         name=escape(entry["name"]),
         mode="lines+markers" if len(examples) == 1 else "lines",
         line={"color": look["color"], "dash": look["dash"], "width": 2},

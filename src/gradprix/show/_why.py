@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from . import _page
 from ._page import Record, ranked
-from .style import finish, styles
+from .style import apply_layout, styles
 
 COLUMNS = {
     "steps": ("steps", "how far a step goes: 0.5 is the bottom of the parabola along it, above 1 the loss would rise"),
@@ -23,7 +23,7 @@ COLUMNS = {
 PANELS = {"rate": "effective rate ‖u‖ / ‖g‖", "ratio": "update to weights ‖u‖ / ‖x‖", "cosine": "cosine of u and −g"}
 
 
-def why(record: Record) -> str:
+def diagnosis_section(record: Record) -> str:
     """Return the table and conclusions of the diagnosis; empty if the race was not explained."""
     if "why" not in record:
         return ""
@@ -92,7 +92,7 @@ def moves(record: Record) -> go.Figure:
     fig.update_xaxes(title="share of the run", tickformat=".0%")
     for column in (1, 2):
         fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=column)
-    return finish(fig, 380, legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0})
+    return apply_layout(fig, 380, legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0})
 
 
 def read_moves(record: Record) -> str:

@@ -19,7 +19,7 @@ from gradprix.rules.notation import symbol
 from . import _page
 from ._page import section
 from ._report import SCRIPTS, figure
-from .style import COLOURS, DASHES, finish, plain, powers
+from .style import COLOURS, DASHES, apply_layout, powers, rounded
 
 STEPS = 100
 """Number of steps of the descent in the ravine."""
@@ -117,7 +117,7 @@ def rates(measured: Character) -> go.Figure:
     """Plot the effective learning rate under a constant gradient on logarithmic axes."""
     steps = list(range(1, len(measured.rates) + 1))
     fig = go.Figure(
-        go.Scatter(x=steps, y=plain(measured.rates.tolist()), mode="lines", line={"color": COLOURS[0], "width": 2})
+        go.Scatter(x=steps, y=rounded(measured.rates.tolist()), mode="lines", line={"color": COLOURS[0], "width": 2})
     )
     low, high = float(measured.rates.clamp(min=1e-9).min().log10()), float(measured.rates.max().log10())
     middle, half = (low + high) / 2, max((high - low) / 2 * 1.15, 0.5)
@@ -128,7 +128,7 @@ def rates(measured: Character) -> go.Figure:
         range=[middle - half, middle + half],
         **powers(middle - half, middle + half),
     )
-    return finish(fig, 320, showlegend=False)
+    return apply_layout(fig, 320, showlegend=False)
 
 
 def descent(descent_trace: Trace) -> go.Figure:
@@ -139,7 +139,7 @@ def descent(descent_trace: Trace) -> go.Figure:
     fig.add_contour(
         x=x.tolist(),
         y=y.tolist(),
-        z=[plain(row) for row in z.sqrt().tolist()],  # equally spaced contour lines
+        z=[rounded(row) for row in z.sqrt().tolist()],  # equally spaced contour lines
         contours={"coloring": "lines"},
         colorscale=[[0, COLOURS[0]], [1, "rgba(128,128,128,0.35)"]],
         showscale=False,
@@ -150,17 +150,17 @@ def descent(descent_trace: Trace) -> go.Figure:
     )
     points = layer.points
     fig.add_scatter(
-        x=plain(points[:, 0].tolist()), y=plain(points[:, 1].tolist()), mode="lines+markers", name="path",
+        x=rounded(points[:, 0].tolist()), y=rounded(points[:, 1].tolist()), mode="lines+markers", name="path",
         line={"color": COLOURS[1], "width": 2}, marker={"size": 4}, showlegend=False, row=1, col=1,
     )  # fmt: skip
     for i, axis in enumerate(("along", "across")):
         fig.add_scatter(
-            x=list(range(1, len(layer.rates) + 1)), y=plain(layer.rates[:, i].clamp(min=1e-9).tolist()), mode="lines",
+            x=list(range(1, len(layer.rates) + 1)), y=rounded(layer.rates[:, i].clamp(min=1e-9).tolist()), mode="lines",
             name=axis, line={"color": COLOURS[2 * i], "dash": DASHES[i], "width": 2}, row=1, col=2,
         )  # fmt: skip
     fig.update_yaxes(type="log", title="effective rate", row=1, col=2)
     fig.update_xaxes(title="step", row=1, col=2)
-    return finish(fig, 380, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.6})
+    return apply_layout(fig, 380, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.6})
 
 
 def _equations(rules: list[Equation]) -> str:

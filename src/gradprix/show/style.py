@@ -66,7 +66,7 @@ def padded(values: Sequence[float]) -> list[float]:
     return [min(finite) - pad, max(finite) + pad]
 
 
-def plain(values: Iterable[float]) -> list[float | None]:
+def rounded(values: Iterable[float]) -> list[float | None]:
     """Round values to six significant digits, to keep pages small; non-finite values become None, a gap."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
@@ -143,7 +143,7 @@ td.code-line { color: var(--soft); padding-top: 0; font-size: .8rem; }
 """.replace("FONT", FONT)
 
 
-def finish(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
+def apply_layout(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
     """Apply the common layout: transparent background, grey grid, and the fonts of the page."""
     fig.update_layout(
         template="none",
