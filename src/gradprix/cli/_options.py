@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-WHERE = "Where, and what is shown"
+WHERE = "Execution and output"
 """Panel of these options in `--help`."""
 
 EngineName = Annotated[
@@ -14,8 +14,8 @@ EngineName = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Where the Ray cluster is; by default the one that $RAY_ADDRESS names, or that runs on this machine, or a "
-        "new one of this machine alone.",
+        help="Address of the Ray cluster; by default that in $RAY_ADDRESS, else a cluster that runs on this machine, "
+        "else a new one on this machine alone.",
         metavar="HOST:PORT|auto|local",
         rich_help_panel=WHERE,
     ),
@@ -23,22 +23,22 @@ Address = Annotated[
 Processes = Annotated[
     int | None,
     typer.Option(
-        help="How many train at once; by default as many as there are cores, or as the cluster has room for.",
+        help="Number of worker processes; by default the number of cores, or as many as fit on the cluster.",
         rich_help_panel=WHERE,
     ),
 ]
 Memory = Annotated[
     float | None,
     typer.Option(
-        help="How much may be taken, in GB: on this machine by all together, half of what is free by default; on a "
-        "cluster by each lane of networks, an even part of half of its machine's by default.",
+        help="Memory limit in GB: on this machine in total, half of the free memory by default; on a cluster per stack "
+        "of models, an equal share of half of its machine's memory by default.",
         rich_help_panel=WHERE,
     ),
 ]
 Cpus = Annotated[
-    float | None, typer.Option(help="Cores for each lane on a cluster; 1 by default.", rich_help_panel=WHERE)
+    float | None, typer.Option(help="Cores per stack of models on a cluster; 1 by default.", rich_help_panel=WHERE)
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option(help="GPUs for each lane on a cluster, such as 0.5; none by default.", rich_help_panel=WHERE),
+    typer.Option(help="GPUs per stack of models on a cluster, such as 0.5; none by default.", rich_help_panel=WHERE),
 ]

@@ -14,107 +14,114 @@ from ._options import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
 if TYPE_CHECKING:
     from gradprix.race import Engine, Plan, Result
 
-WHO, MUCH, JUDGED = "Who races, and what is tuned", "How much of it", "How it is judged"
+OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 
 
 def race(
     task: Annotated[
         str,
         typer.Argument(
-            help="A built-in task, see `gradprix list tasks`; or yours, `mine.py:task` or `package.module:task`: a "
+            help="A built-in task, see `gradprix list tasks`, or your own, `mine.py:task` or `package.module:task`: a "
             "task, a function that returns one, or a training loop. `gradprix new task.py` writes an example."
         ),
     ],
     optimizers: Annotated[
         str | None,
         typer.Option(
-            help="Names with commas between, or `all`: see `gradprix list optimizers`. "
-            "`mine.py:MyOpt` or `package:Class` is any class of torch.optim.Optimizer.",
+            help="Names separated by commas, or `all`: see `gradprix list optimizers`. "
+            "`mine.py:MyOpt` or `package:Class` is any subclass of torch.optim.Optimizer.",
             metavar="A,B|all",
-            rich_help_panel=WHO,
+            rich_help_panel=OPTIMIZERS,
         ),
     ] = None,
     bracket: Annotated[
         Literal["rules", "data"],
-        typer.Option(help="`rules` races optimizers, `data` races one rule at three batch sizes.", rich_help_panel=WHO),
+        typer.Option(
+            help="`rules` races optimizers, `data` races one rule at three batch sizes.", rich_help_panel=OPTIMIZERS
+        ),
     ] = "rules",
     tune: Annotated[
         str | None,
         typer.Option(
-            help="What to tune besides the learning rate: `beta1,momentum,weight_decay,batch_size,schedule` and the "
-            "like. Each optimizer tunes those that it has.",
+            help="Hyperparameters to tune besides the learning rate, such as "
+            "`beta1,momentum,weight_decay,batch_size,schedule`. Each optimizer tunes those that it has.",
             metavar="A,B",
-            rich_help_panel=WHO,
+            rich_help_panel=OPTIMIZERS,
         ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            help="Tuning trials for each optimizer; the task's own number, or 19, by default.", rich_help_panel=MUCH
+            help="Tuning trials per optimizer; the task's own number, or 19, by default.", rich_help_panel=BUDGET
         ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Fresh seeds for the final, 6 or more; the task's own number, or 16, by default.", rich_help_panel=MUCH
+            help="Held-out final seeds, 6 or more; the task's own number, or 16, by default.", rich_help_panel=BUDGET
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training examples; the task's own by default.", rich_help_panel=MUCH),
+        typer.Option(help="Epochs per run; the task's own by default.", rich_help_panel=BUDGET),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Examples a step; the task's own by default.", rich_help_panel=MUCH)
+        int | None, typer.Option(help="Batch size; the task's own by default.", rich_help_panel=BUDGET)
     ] = None,
     schedule: Annotated[
         Literal["cosine", "linear", "warmup", "constant"] | None,
-        typer.Option(help="How the learning rate goes; the task's own by default.", rich_help_panel=MUCH),
+        typer.Option(help="Learning-rate schedule; the task's own by default.", rich_help_panel=BUDGET),
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(help="The smallest difference that matters; the task's own by default.", rich_help_panel=JUDGED),
+        typer.Option(
+            help="The smallest difference that matters; the task's own by default.", rich_help_panel=EVALUATION
+        ),
     ] = None,
     direction: Annotated[
         Literal["max", "min"] | None,
-        typer.Option(help="Which way is better, for a training loop of your own.", rich_help_panel=JUDGED),
+        typer.Option(help="Direction of the metric of your own training loop.", rich_help_panel=EVALUATION),
     ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="Compare the others with this one alone, and not with each other: fewer comparisons, so that each "
-            "can tell smaller differences. To be chosen before anything is seen.",
+            help="Compare all others with this optimizer, instead of all pairs: with fewer comparisons, each can "
+            "detect smaller differences. Choose it before you see any result.",
             metavar="NAME",
-            rich_help_panel=JUDGED,
+            rich_help_panel=EVALUATION,
         ),
     ] = None,
     preset: Annotated[
         Literal["small", "default", "large"] | None,
-        typer.Option(help="Of a built-in task: seconds, minutes, or for a larger machine.", rich_help_panel=MUCH),
+        typer.Option(
+            help="Size of a built-in task: seconds, minutes, or for a larger machine.", rich_help_panel=BUDGET
+        ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A copy of a built-in task's data of your own: see `gradprix data --help`.", rich_help_panel=WHERE
+            help="Your own copy of a built-in task's data: see `gradprix data --help`.", rich_help_panel=WHERE
         ),
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="About how long the race may take: what is raced, and how often, is chosen to fit.",
-            rich_help_panel=MUCH,
+            help="Time budget: optimizers, trials, seeds and epochs are reduced to fit.",
+            rich_help_panel=BUDGET,
         ),
     ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be done, and stop.", rich_help_panel=MUCH)
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Races with different numbers share no seed.", rich_help_panel=WHERE)] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.", rich_help_panel=BUDGET)] = False,
+    seed: Annotated[
+        int,
+        typer.Option(help="Base random seed; races with different base seeds share no seed.", rich_help_panel=WHERE),
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Where the race is kept; `runs/TASK` by default.", rich_help_panel=WHERE)
+        Path | None, typer.Option(help="Folder of the race; `runs/TASK` by default.", rich_help_panel=WHERE)
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="`cpu`, `cuda`, `cuda:1` or another that torch knows; by default a GPU if there is one and it pays.",
+            help="`cpu`, `cuda`, `cuda:1` or another torch device; by default a GPU if there is one and it is faster.",
             rich_help_panel=WHERE,
         ),
     ] = None,
@@ -127,27 +134,29 @@ def race(
     compile_: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile the networks: half a minute, for races that take many.", rich_help_panel=WHERE
+            "--compile",
+            help="Compile the models: half a minute, for races that take many.",
+            rich_help_panel=WHERE,
         ),
     ] = False,
     explain_: Annotated[
         bool,
         typer.Option(
             "--explain",
-            help="Train five final runs of each once more, and look into them for about a minute: why each placed "
+            help="Retrain and diagnose five final runs of each optimizer, for about a minute: why each placed "
             "where it did.",
             rich_help_panel=WHERE,
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=WHERE)
+        bool, typer.Option("--json", help="Print only the result, as JSON.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
-    """Tune optimizers fairly, race them on fresh seeds, and say what the result is worth.
+    """Tune optimizers fairly, race them on held-out seeds, and report a verdict with its uncertainty.
 
     Every optimizer gets the same number of trials, every run the same number of training examples.
 
-    The same command again finishes what is missing and repeats nothing.
+    Run the same command to resume an interrupted race; finished runs are not repeated.
     """
     from gradprix import engines
     from gradprix.race import (

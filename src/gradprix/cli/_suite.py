@@ -15,36 +15,36 @@ PAGE, SUMMARY = "suite.html", "suite.json"
 
 def suite(
     tasks: Annotated[
-        str | None, typer.Option(help="Names with commas between; all built-in tasks by default.", metavar="A,B")
+        str | None, typer.Option(help="Names separated by commas; all built-in tasks by default.", metavar="A,B")
     ] = None,
     optimizers: Annotated[
-        str | None, typer.Option(help="Who races on each of them; the textbook's family by default.", metavar="A,B")
+        str | None,
+        typer.Option(
+            help="Optimizers on each task, separated by commas; the textbook's family by default.", metavar="A,B"
+        ),
     ] = None,
     preset: Annotated[
-        Literal["small", "default", "large"] | None, typer.Option(help="Seconds, minutes, or for a larger machine.")
+        Literal["small", "default", "large"] | None,
+        typer.Option(help="Size of the tasks: seconds, minutes, or for a larger machine."),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Tuning trials for each optimizer; each task's own by default.")
+        int | None, typer.Option(help="Tuning trials per optimizer; each task's own number by default.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Final runs of each; each task's own by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Suites with different numbers share no seed.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where the races are kept, each in a folder of its own.")] = Path(
-        "runs/suite"
-    ),
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be done and how long it takes, and stop.")
-    ] = False,
+    seeds: Annotated[int | None, typer.Option(help="Final seeds per optimizer; each task's own by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Base random seed; suites with different base seeds share no seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Parent folder of the races' folders.")] = Path("runs/suite"),
+    plan: Annotated[bool, typer.Option("--plan", help="Show the plan with its estimated time and stop.")] = False,
     engine: EngineName = "local",
     address: Address = None,
     processes: Processes = None,
     memory: Memory = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
-    """Race the same optimizers on several tasks, and say what one choice for all would cost.
+    """Race the same optimizers on several tasks, and report the regret of a single choice for all of them.
 
-    The same command again finishes what is missing and repeats nothing.
+    Run the same command to resume an interrupted suite; finished runs are not repeated.
     """
     from gradprix import engines
     from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans

@@ -104,12 +104,12 @@ def measured(plan: Plan, engine: Engine, watch: Watch = lambda *_: None, minutes
     watch(f"Measuring how long {plan.task.name!r} takes", 0.0, 0)
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     if not isinstance(plan.task, Task):
-        seconds, whole = engine.ask(seconds_of_a_run, plan.task, trials[0], _patience(plan, minutes, engine.workers))
+        seconds, whole = engine.ask(time_loop_run, plan.task, trials[0], _patience(plan, minutes, engine.workers))
         shape = Shape(1, engine.workers)
         return Cost(time.perf_counter() - started, 0.0, 0.0, seconds, shape, at_least=not whole)
     shape = engine.shape(plan.task, trials, form)
     if not form.stacked:
-        each = engine.everywhere(shape.processes, costs_one_at_a_time, plan.task, trials, form)
+        each = engine.everywhere(shape.processes, measure_sequential_costs, plan.task, trials, form)
         start, step, evaluation = (max(costs) for costs in zip(*each, strict=True))
         return Cost(time.perf_counter() - started, 0.0, step, evaluation, shape, start)
     wide, narrow = shape.width, min(16, shape.width)
@@ -130,7 +130,7 @@ def _patience(plan: Plan, minutes: float | None, workers: int) -> float:
     return _available_seconds(minutes) / math.ceil(runs / workers)
 
 
-def seconds_of_a_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool]:
+def time_loop_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool]:
     """Return the seconds of a user-supplied loop's run, and whether it finished within `patience` seconds."""
     started = time.perf_counter()
     whole = True
@@ -141,7 +141,7 @@ def seconds_of_a_run(loop: Any, trial: Trial, patience: float) -> tuple[float, b
     return time.perf_counter() - started, whole
 
 
-def costs_one_at_a_time(task: Task, trials: list[Trial], form: Form) -> tuple[float, float, float]:
+def measure_sequential_costs(task: Task, trials: list[Trial], form: Form) -> tuple[float, float, float]:
     """Return the seconds of model initialization, of a training step, and of an evaluation on the validation set.
 
     The optimizer step is averaged over the trials' optimizers, which share the model.
@@ -149,48 +149,48 @@ def costs_one_at_a_time(task: Task, trials: list[Trial], form: Form) -> tuple[fl
     rules = {trial.rule.name: trial for trial in trials}
     with quiet(form.device):
         started = time.perf_counter()
-        lane = Lane(task, [trials[0]], form)
-        wait(lane.device)
+        trainer = Lane(task, [trials[0]], form)
+        wait(trainer.device)
         start = time.perf_counter() - started
-        index = lane.train[:, : trials[0].batch_size or lane.train.shape[1]]
-        gradients = [torch.zeros_like(x) for x in lane.leaves.values()]
+        index = trainer.train[:, : trials[0].batch_size or trainer.train.shape[1]]
+        gradients = [torch.zeros_like(x) for x in trainer.leaves.values()]
 
         def step() -> None:
-            computed = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))[1]
+            computed = trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(index))[1]
             for into, g in zip(gradients, computed, strict=True):
                 if g is not None:
                     into.copy_(g)
 
-        backward = _seconds(step, lane)
+        backward = _seconds(step, trainer)
         updates = []
         for trial in rules.values():
-            steppers = Steppers([trial], list(lane.leaves.values()))
+            steppers = Steppers([trial], list(trainer.leaves.values()))
             with torch.no_grad():
-                updates.append(_seconds(partial(steppers.step, gradients, 1.0), lane))
-        return start, backward + sum(updates) / len(updates), _seconds_to_evaluate(lane)
+                updates.append(_seconds(partial(steppers.step, gradients, 1.0), trainer))
+        return start, backward + sum(updates) / len(updates), _seconds_to_evaluate(trainer)
 
 
-def _seconds(run: Callable[[], object], lane: Lane) -> float:
-    """Time a call: the second one, because the first also allocates memory, unless the first took long."""
+def _seconds(run: Callable[[], object], trainer: Lane) -> float:
+    """Time a call: the second one, because the first also allocates memory, unless the first elapsed long."""
     for _ in range(2):
         started = time.perf_counter()
         run()
-        wait(lane.device)
-        if (took := time.perf_counter() - started) > SLOW:
+        wait(trainer.device)
+        if (elapsed := time.perf_counter() - started) > SLOW:
             break
-    return float(took)
+    return float(elapsed)
 
 
-def _seconds_to_evaluate(lane: Lane) -> float:
+def _seconds_to_evaluate(trainer: Lane) -> float:
     """Return the seconds of an evaluation on the validation set, extrapolated from a part of it if that takes long."""
-    count = lane.valid.shape[1]
+    count = trainer.valid.shape[1]
     # A sequential model takes as long per example in a small batch; a stack runs the traced program of full batches.
-    part = min(count, (lane.budget.batch_size or count) * (BATCHES_AT_ONCE if lane.how.stacked else 1))
-    took = _seconds(lambda: lane.evaluate(lane.valid[:, :part]), lane)
-    more = part * min(count // part, int(LONG / max(took, 1e-6)))  # whole parts run the same traced program
+    part = min(count, (trainer.budget.batch_size or count) * (BATCHES_AT_ONCE if trainer.how.stacked else 1))
+    elapsed = _seconds(lambda: trainer.evaluate(trainer.valid[:, :part]), trainer)
+    more = part * min(count // part, int(LONG / max(elapsed, 1e-6)))  # full parts run the same traced program
     if more > part:
-        part, took = more, _seconds(lambda: lane.evaluate(lane.valid[:, :more]), lane)
-    return float(took * count / part)
+        part, elapsed = more, _seconds(lambda: trainer.evaluate(trainer.valid[:, :more]), trainer)
+    return float(elapsed * count / part)
 
 
 def seconds_to_evaluate(task: Task, trials: list[Trial], form: Form, width: int) -> float:
@@ -235,14 +235,14 @@ def _test_evaluations(plan: Plan) -> float:
 def stages(plan: Plan) -> Iterator[list[str]]:
     """Yield, phase by phase, the entry of every run: the tuners' requests do not depend on the scores."""
     tuners = {entry.name: plan.tuner(entry) for entry in plan.entries}
-    asked = {name: next(tuner) for name, tuner in tuners.items()}
-    while asked:
-        yield [name for name, points in asked.items() for _ in points]
-        for name, points in list(asked.items()):
+    requests = {name: next(tuner) for name, tuner in tuners.items()}
+    while requests:
+        yield [name for name, points in requests.items() for _ in points]
+        for name, points in list(requests.items()):
             try:
-                asked[name] = tuners[name].send({key: Score(float(i), float(i)) for i, key in enumerate(points)})
+                requests[name] = tuners[name].send({key: Score(float(i), float(i)) for i, key in enumerate(points)})
             except StopIteration:
-                del asked[name]
+                del requests[name]
     yield [entry.name for entry in plan.entries for _ in range(plan.seeds)]
 
 

@@ -30,7 +30,7 @@ STEADY, LONG, ENOUGH = 5, 0.05, 1.0
 """Timing of a step: minimum repetitions, minimum total seconds, and total seconds after which to stop in any case."""
 
 
-def with_less(
+def measure_efficiency(
     entries: Sequence[Entry],
     points: Mapping[str, Mapping[str, Any]],
     tried: Mapping[str, Sequence[Run]],

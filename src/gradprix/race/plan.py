@@ -17,7 +17,7 @@ from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
 from gradprix.training.trial import Trial
 from gradprix.tuning.learning_rate import RESEEDED, rate, rungs
-from gradprix.tuning.search import Found, Scores, Wanted, searched
+from gradprix.tuning.search import Requests, Scores, TuningResult, make_tuner
 from gradprix.utils.devices import check_name
 
 from .entry import Entry
@@ -80,11 +80,11 @@ class Plan:
         if not self.task.metric.margin >= 0:
             raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
 
-    def tuner(self, entry: Entry) -> Generator[Wanted, Scores, Found]:
+    def tuner(self, entry: Entry) -> Generator[Requests, Scores, TuningResult]:
         """Return the tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
-        return searched(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.luck)
+        return make_tuner(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.luck)
 
     def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
         """Return a tuning trial of an entry, on a tuning seed: never one of the final seeds."""
@@ -185,7 +185,7 @@ class Plan:
         if isinstance(axis, Choice):
             return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
-            return [rate(rung, entry.offset) for rung in rungs(axis)]
+            return [rate(bound, entry.offset) for bound in rungs(axis)]
         return sorted((axis.at(0.0), axis.at(1.0)))
 
     @property

@@ -199,17 +199,17 @@ def _check_one_model(plan: Plan, task: Task, form: Form) -> _DeviceCheck:
     others = [entry for entry in plan.entries if isinstance(entry.rule, Anyone)]
     trial = plan.careful_trial(plan.entries[0], 0)
     with quiet(form.device):
-        lane = Lane(task, [trial], form)
-        index = lane.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
+        trainer = Lane(task, [trial], form)
+        index = trainer.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
         with Drawing(torch.default_generator):  # same noise as in a stack
-            losses, computed = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(index))
-        pairs = zip(computed, lane.leaves.values(), strict=True)
+            losses, computed = trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(index))
+        pairs = zip(computed, trainer.leaves.values(), strict=True)
         gradients = [torch.zeros_like(x) if g is None else g for g, x in pairs]
         on_cpu = placed(losses, CPU), placed(gradients, CPU)
 
         def step(own: Trial) -> None:
             with torch.no_grad():
-                steppers = Steppers([own], list(lane.leaves.values()))
+                steppers = Steppers([own], list(trainer.leaves.values()))
                 steppers.step(gradients, 1.0)
                 steppers.turn("eval")
                 steppers.turn("train")
@@ -217,7 +217,7 @@ def _check_one_model(plan: Plan, task: Task, form: Form) -> _DeviceCheck:
         for entry in others:
             own = plan.careful_trial(entry, 0)
             _try(plan, partial(step, own), form.device, f"optimizer {entry.name!r} on ")
-        _try(plan, partial(lane.evaluate, lane.valid[:, : _evaluation_size(task)]), form.device)
+        _try(plan, partial(trainer.evaluate, trainer.valid[:, : _evaluation_size(task)]), form.device)
     return _DeviceCheck(form, *on_cpu)
 
 
@@ -269,19 +269,19 @@ def _slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
 
 def _probe(task: Task, trials: Sequence[Trial], form: Form) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
     """Return the losses and gradients of a step, and a function that repeats it; also test a step and an evaluation."""
-    lane = Lane(task, trials, form)
-    index = lane.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
-    batch = lane.batch(index)
+    trainer = Lane(task, trials, form)
+    index = trainer.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
+    batch = trainer.batch(index)
     with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # same noise as in a stack
-        losses, each = lane.network.gradients(lane.leaves, lane.rest, *batch)
-    every = zip(each, lane.leaves.values(), strict=True)
+        losses, each = trainer.network.gradients(trainer.leaves, trainer.rest, *batch)
+    every = zip(each, trainer.leaves.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
-    lane.step(index, 1.0)
-    lane.evaluate(lane.valid[:, :EXAMPLES])
+    trainer.step(index, 1.0)
+    trainer.evaluate(trainer.valid[:, :EXAMPLES])
 
     def repeat() -> None:
-        lane.network.gradients(lane.leaves, lane.rest, *batch)
-        wait(lane.device)
+        trainer.network.gradients(trainer.leaves, trainer.rest, *batch)
+        wait(trainer.device)
 
     return placed(losses[: len(trials)], CPU), placed(gradients, CPU), repeat
 
@@ -300,10 +300,10 @@ def _widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> 
         trial: the trial to train.
         fits: predicate of a width: memory suffices for such a stack.
     """
-    lane = Lane(task, [trial] * WIDTHS[0])
-    assert isinstance(lane.network, Together)
-    batch = lane.batch(lane.train[:, : trial.batch_size or lane.train.shape[1]])
-    programs = [lane.network.program(what, lane.leaves, lane.rest, *batch) for what in ("train", "score")]
+    trainer = Lane(task, [trial] * WIDTHS[0])
+    assert isinstance(trainer.network, Together)
+    batch = trainer.batch(trainer.train[:, : trial.batch_size or trainer.train.shape[1]])
+    programs = [trainer.network.program(what, trainer.leaves, trainer.rest, *batch) for what in ("train", "score")]
     if not any(program.unreviewed for program in programs):
         return math.inf if _is_row_invariant(task, trial, WIDTHS) else 0
     started_at, widest = time.perf_counter(), 0
@@ -330,16 +330,18 @@ def _is_row_invariant(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
 
 def _results(task: Task, trial: Trial, width: int) -> list[Tensor]:
     """Return losses, gradients, evaluation losses and buffers of a stack of one model, in batches of every size."""
-    lane = Lane(task, [trial] * width)
-    batch, count = trial.batch_size or lane.train.shape[1], lane.train.shape[1]
-    many, valid = batch * BATCHES_AT_ONCE, lane.valid.shape[1]
+    trainer = Lane(task, [trial] * width)
+    batch, count = trial.batch_size or trainer.train.shape[1], trainer.train.shape[1]
+    many, valid = batch * BATCHES_AT_ONCE, trainer.valid.shape[1]
     results = []
     for size in dict.fromkeys((batch, count % batch or batch)):
-        losses, gradients = lane.network.gradients(lane.leaves, lane.rest, *lane.batch(lane.train[:, :size]))
+        losses, gradients = trainer.network.gradients(
+            trainer.leaves, trainer.rest, *trainer.batch(trainer.train[:, :size])
+        )
         results += [losses, *(g for g in gradients if g is not None)]
     for size in dict.fromkeys((min(many, valid), valid % many or many)):
-        results += lane.network.outputs(lane.leaves, lane.rest, *lane.batch(lane.valid[:, :size]))[1:]
-    return [*results, *lane.rest.values()]
+        results += trainer.network.outputs(trainer.leaves, trainer.rest, *trainer.batch(trainer.valid[:, :size]))[1:]
+    return [*results, *trainer.rest.values()]
 
 
 def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:

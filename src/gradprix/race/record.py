@@ -13,9 +13,9 @@ from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
 from gradprix.text.answer import near_limit, protocol, sentence, take, window
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.search import Found
+from gradprix.tuning.search import TuningResult
 
-from .efficiency import with_less
+from .efficiency import measure_efficiency
 from .entry import Entry
 from .plan import Plan
 
@@ -29,7 +29,7 @@ def make_record(
     plan: Plan,
     described: dict[str, Any],
     tried: Tried,
-    tuned: dict[str, Found],
+    tuned: dict[str, TuningResult],
     finals: Finals,
     cost: dict[str, Any],
     looks: Sequence[Look],
@@ -47,7 +47,7 @@ def make_record(
     """
     metric = plan.task.metric
     outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
-    trivial = _trivial(plan, outcomes)
+    trivial = _diverged_score(plan, outcomes)
     values = {name: [_metric(outcome, trivial) for outcome in runs] for name, runs in outcomes.items()}
     parts = _parts(outcomes, trivial)
     tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
@@ -61,8 +61,8 @@ def make_record(
         baseline=plan.baseline,
         parts=parts,
     )
-    first = {name: _by_rate(runs) for name, runs in tried.items()}
-    start = _start(tried)
+    first = {name: _loss_by_learning_rate(runs) for name, runs in tried.items()}
+    start = _initial_loss(tried)
     limit = near_limit(first, start, metric if isinstance(plan.task, Loop) else None)
     # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
     alone = {entry.name for entry in plan.entries if list(entry.space) == ["lr"]}
@@ -75,7 +75,7 @@ def make_record(
     top = means[verdict.leaders[0]]
     near_best = [name for name in verdict.leaders if abs(means[name] - top) <= metric.least(top)]
     chosen, why = take(verdict, near_best, wide, memory, diverged, plan.baseline)
-    best = _best(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
+    best = _recommended(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
 
     sizes = {e.name: points[e.name].get("batch_size", plan.batch_size(e)) for e in plan.entries}
     updates = {entry.name: plan.updates(entry, sizes[entry.name]) for entry in plan.entries}
@@ -120,18 +120,18 @@ def make_record(
         "key": plan.key,
         "plan": {**described, "trivial": trivial, "crossed": parts is not None, "tested": tested},
         "tried": tried,
-        "failed": _failed(tried, finals),
+        "failed": _failed_runs(tried, finals),
         "near_limit": limit,
         "start": start,
-        "after": _after(outcomes),
+        "after": _artifacts(outcomes),
         "parts": parts,
-        "less": with_less(plan.entries, points, tried, outcomes, metric, trivial),
+        "less": measure_efficiency(plan.entries, points, tried, outcomes, metric, trivial),
         "curves": {name: _curves(runs) for name, runs in outcomes.items()},
         "versions": {**described["versions"], "python": platform.python_version()},
     }
 
 
-def _trivial(plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> float:
+def _diverged_score(plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> float:
     """Return the score of a diverged run: the task's chance level, or else the worst score of the other runs."""
     if plan.task.baseline is not None:
         return plan.task.baseline
@@ -154,7 +154,7 @@ def _parts(outcomes: Mapping[str, Sequence[Outcome]], trivial: float) -> dict[st
     return parts if np.isfinite(list(parts.values())).all() else None
 
 
-def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
+def _loss_by_learning_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
     """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
     losses: dict[float, float] = {}
     for run in runs:
@@ -163,14 +163,14 @@ def _by_rate(runs: list[dict[str, Any]]) -> dict[float, float]:
     return losses
 
 
-def _start(tried: Tried) -> float | None:
+def _initial_loss(tried: Tried) -> float | None:
     """Return the median loss before training; None for user-supplied loops and races that did not record it."""
     starts = [run["start"] for runs in tried.values() for run in runs if run["first"] and run["start"] is not None]
     finite = [start for start in starts if math.isfinite(start)]
     return median(finite) if finite else None
 
 
-def _after(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+def _artifacts(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     """Return the artifacts of the final runs: numbers of each seed, None if diverged; pictures and texts of one run."""
     artifacts: dict[str, Any] = {"numbers": {}, "pictures": {}, "texts": {}}
     for name, runs in outcomes.items():
@@ -185,7 +185,7 @@ def _after(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     return artifacts
 
 
-def _tuning(runs: list[dict[str, Any]], result: Found) -> dict[str, Any]:
+def _tuning(runs: list[dict[str, Any]], result: TuningResult) -> dict[str, Any]:
     diverged = sum(run["diverged"] is not None for run in runs)
     return {"trials": len(runs), "diverged": diverged, "at_edge": bool(result.edges), "edges": list(result.edges)}
 
@@ -194,7 +194,7 @@ def _final(values: list[float]) -> dict[str, Any]:
     return {"values": values, "mean": float(np.mean(values)), "ci95": list(own_interval(values))}
 
 
-def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> dict[str, Any]:
+def _recommended(plan: Plan, entry: Entry, point: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": entry.name,
         "optimizer": entry.optimizer,
@@ -210,7 +210,7 @@ def _divergence(outcomes: list[Outcome]) -> dict[str, Any]:
     return {"diverged": sum(step is not None for step in steps), "lost": steps}
 
 
-def _failed(tried: Tried, finals: Finals) -> list[dict[str, Any]]:
+def _failed_runs(tried: Tried, finals: Finals) -> list[dict[str, Any]]:
     """Return the training runs that failed: entry, learning rate, seed and error."""
     runs = [(name, run["lr"], run["seed"], run.get("error")) for name, runs in tried.items() for run in runs]
     runs += [(name, t.values["lr"], t.seed, o.error) for name, pairs in finals.items() for t, o in pairs]

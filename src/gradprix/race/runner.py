@@ -13,7 +13,7 @@ from gradprix.text.answer import listed, unrepeated
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import Score
-from gradprix.tuning.search import Found, Scores
+from gradprix.tuning.search import Scores, TuningResult
 
 from .budget import stages
 from .efficiency import seconds_of_steps
@@ -174,18 +174,18 @@ class Runner:
         """Number of finished training runs."""
         return sum(len(tried) for tried in self.tried.values())
 
-    def tune(self) -> dict[str, Found]:
+    def tune(self) -> dict[str, TuningResult]:
         """Tune all entries concurrently: each round runs the next points of all tuners together."""
         entries = {entry.name: entry for entry in self.plan.entries}
         tuners = {name: self.plan.tuner(entry) for name, entry in entries.items()}
-        tuned: dict[str, Found] = {}
-        asked = {name: next(tuner) for name, tuner in tuners.items()}
+        tuned: dict[str, TuningResult] = {}
+        requested = {name: next(tuner) for name, tuner in tuners.items()}
         spread = True  # the first points do not depend on any score
-        while asked:
-            requests = [(name, point, seed) for name, pairs in asked.items() for point, seed in pairs]
+        while requested:
+            requests = [(name, point, seed) for name, pairs in requested.items() for point, seed in pairs]
             trials = [self.plan.tuning_trial(entries[name], dict(point), seed) for name, point, seed in requests]
             results = self.outcomes("tuning", trials)
-            answers: dict[str, Scores] = {name: {} for name in asked}
+            answers: dict[str, Scores] = {name: {} for name in requested}
             for (name, point, seed), trial, outcome in zip(requests, trials, results, strict=True):
                 answers[name][point, seed] = self.score(outcome)
                 self.tried[name].append(
@@ -201,16 +201,16 @@ class Runner:
                         **({} if outcome.error is None else {"error": outcome.error}),
                     }
                 )
-            for name in list(asked):
+            for name in list(requested):
                 try:
-                    asked[name] = tuners[name].send(answers[name])
+                    requested[name] = tuners[name].send(answers[name])
                 except StopIteration as done:
                     tuned[name] = done.value
-                    del asked[name]
+                    del requested[name]
             spread = False
         return tuned
 
-    def finish(self, tuned: dict[str, Found]) -> Finals:
+    def finish(self, tuned: dict[str, TuningResult]) -> Finals:
         """Run every entry at its tuned point on the held-out final seeds."""
         trials = [
             self.plan.final_trial(entry, dict(tuned[entry.name].point), seed)
@@ -242,9 +242,9 @@ class Runner:
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
             try:
-                took = self.engine.ask(seconds_of_steps, self.plan.task, missing, self.form.device)
+                measured = self.engine.ask(seconds_of_steps, self.plan.task, missing, self.form.device)
             except Exception:  # the race is finished: a failed timing must not discard its result
                 return dict.fromkeys(finals)
-            known |= {trial.key: seconds for trial, seconds in zip(missing, took, strict=True)}
+            known |= {trial.key: seconds for trial, seconds in zip(missing, measured, strict=True)}
             self.journal.write("step_seconds", known)
         return {name: known[trials[name].key] if name in trials else None for name in finals}

@@ -171,9 +171,9 @@ def _additional_seeds(
     """
     for (low, high, _), reach in zip(looks, reaches, strict=True):
         room = (need / reach) ** 2 - fixed
-        wanted = max(low, math.ceil(by_seed / room)) if room > 0 else math.inf
-        if wanted <= high:
-            total = high if high < MOST_SEEDS else wanted
+        required = max(low, math.ceil(by_seed / room)) if room > 0 else math.inf
+        if required <= high:
+            total = high if high < MOST_SEEDS else required
             return int(total - n)
     return None
 

@@ -37,17 +37,17 @@ class Tuned:
     """Result of tuning.
 
     Args:
-        rung: the best grid point.
+        point: the best grid point.
         at_edge: the best point is the smallest or largest one tried, so that the optimum may lie further out.
     """
 
-    rung: int
+    point: int
     at_edge: bool
 
 
-def rate(rung: int, offset: float = 0.0) -> float:
+def rate(point: int, offset: float = 0.0) -> float:
     """Return the learning rate of a grid point: 0 is 1, 6 is 10; an offset shifts the grid up, in grid steps."""
-    decade, step = divmod(rung, len(STEPS))
+    decade, step = divmod(point, len(STEPS))
     base = float(f"{STEPS[step]}e{decade}")
     return base if offset == 0 else float(f"{base * 10 ** (offset / len(STEPS)):.3g}")
 
@@ -90,10 +90,10 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
     losses: dict[int, float] = {}
     scores: Answers = {}
 
-    def ask(wanted: list[int]) -> Generator[Ask, Answers, None]:
-        answers = yield [(rung, 0) for rung in wanted]
+    def ask(points: list[int]) -> Generator[Ask, Answers, None]:
+        answers = yield [(point, 0) for point in points]
         scores.update(answers)
-        losses.update({rung: answers[rung, 0].loss for rung in wanted})
+        losses.update({point: answers[point, 0].loss for point in points})
 
     yield from ask(spread(space, default, min(SPREAD, alone)))
     halving = True
@@ -101,13 +101,13 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
         yield from ask(around(losses, halving)[: alone - len(losses)])
         halving = False
     if not seeds:
-        rung = ranked(losses)[0]
+        point = ranked(losses)[0]
     else:
         best = finalists(losses)
-        scores |= yield [(rung, seed) for rung in best for seed in range(1, seeds + 1)]
-        mean = {rung: Score(*np.mean([scores[rung, seed] for seed in range(seeds + 1)], axis=0)) for rung in best}
-        rung = min(best, key=lambda rung: (mean[rung].metric, mean[rung].loss, rung))
-    return Tuned(rung, rung in (min(losses), max(losses)))
+        scores |= yield [(point, seed) for point in best for seed in range(1, seeds + 1)]
+        mean = {point: Score(*np.mean([scores[point, seed] for seed in range(seeds + 1)], axis=0)) for point in best}
+        point = min(best, key=lambda point: (mean[point].metric, mean[point].loss, point))
+    return Tuned(point, point in (min(losses), max(losses)))
 
 
 def ranked(losses: Mapping[Key, float]) -> list[Key]:
@@ -118,10 +118,10 @@ def ranked(losses: Mapping[Key, float]) -> list[Key]:
 def finalists(losses: dict[int, float]) -> list[int]:
     """Return the best grid points that are not neighbours, then, if those are too few, the best of the rest."""
     chosen: list[int] = []
-    for rung in ranked(losses):
-        if all(abs(rung - other) >= APART for other in chosen):
-            chosen.append(rung)
-    rest = [rung for rung in ranked(losses) if rung not in chosen]
+    for point in ranked(losses):
+        if all(abs(point - other) >= APART for other in chosen):
+            chosen.append(point)
+    rest = [point for point in ranked(losses) if point not in chosen]
     return (chosen + rest)[:RESEEDED]
 
 
@@ -131,14 +131,14 @@ def around(losses: dict[int, float], halving: bool) -> list[int]:
     At an edge of the tried range there is no neighbour: the outward distance equals the inward one.
     """
     best = ranked(losses)[0]
-    below = max((rung for rung in losses if rung < best), default=None)
-    above = min((rung for rung in losses if rung > best), default=None)
+    below = max((point for point in losses if point < best), default=None)
+    above = min((point for point in losses if point > best), default=None)
     gap_below = best - below if below is not None else above - best if above is not None else 2
     gap_above = above - best if above is not None else gap_below
-    wanted = []
+    points = []
     for side, gap in ((-1, gap_below), (1, gap_above)):
-        rung = best + side * (max(1, round(gap / 2)) if halving else 1)
-        while rung in losses:
-            rung += side
-        wanted.append(rung)
-    return wanted
+        point = best + side * (max(1, round(gap / 2)) if halving else 1)
+        while point in losses:
+            point += side
+        points.append(point)
+    return points

@@ -12,7 +12,7 @@ from .learning_rate import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
 
 Point = tuple[tuple[str, Any], ...]
 """Values by name, in the order of the space."""
-Wanted = list[tuple[Point, int]]
+Requests = list[tuple[Point, int]]
 """(point, index of the tuning seed) of each requested trial."""
 Scores = dict[tuple[Point, int], Score]
 EDGE = 0.03
@@ -22,7 +22,7 @@ MOST_SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class TuningResult:
     """Result of tuning.
 
     Args:
@@ -34,9 +34,9 @@ class Found:
     edges: tuple[str, ...]
 
 
-def searched(
-    space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, offset: float, luck: int
-) -> Generator[Wanted, Scores, Found]:
+def make_tuner(
+    space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, offset: float, rng_seed: int
+) -> Generator[Requests, Scores, TuningResult]:
     """Return a tuner: a grid search for the learning rate alone, or Sobol points for several hyperparameters.
 
     Args:
@@ -44,16 +44,16 @@ def searched(
         default: default value of each, included in the search approximately.
         trials: exact number of trials.
         offset: shift of the learning-rate grid, in grid steps.
-        luck: seed of the Sobol sequence.
+        rng_seed: seed of the Sobol sequence.
     """
     if list(space) == ["lr"] and isinstance(space["lr"], Log):
         return _grid_search(space["lr"], default["lr"], trials, offset)
-    return _sobol_search(space, default, trials, luck)
+    return _sobol_search(space, default, trials, rng_seed)
 
 
-def _grid_search(space: Log, default: float, trials: int, offset: float) -> Generator[Wanted, Scores, Found]:
-    def point(rung: int) -> Point:
-        return (("lr", rate(rung, offset)),)
+def _grid_search(space: Log, default: float, trials: int, offset: float) -> Generator[Requests, Scores, TuningResult]:
+    def as_point(grid_point: int) -> Point:
+        return (("lr", rate(grid_point, offset)),)
 
     tuner = tune(space, default, trials)
     answers: Answers | None = None
@@ -61,25 +61,25 @@ def _grid_search(space: Log, default: float, trials: int, offset: float) -> Gene
         try:
             asked = next(tuner) if answers is None else tuner.send(answers)
         except StopIteration as done:
-            return Found(point(done.value.rung), ("lr",) * done.value.at_edge)
-        scores = yield [(point(rung), seed) for rung, seed in asked]
-        answers = {(rung, seed): scores[point(rung), seed] for rung, seed in asked}
+            return TuningResult(as_point(done.value.point), ("lr",) * done.value.at_edge)
+        scores = yield [(as_point(grid_point), seed) for grid_point, seed in asked]
+        answers = {(grid_point, seed): scores[as_point(grid_point), seed] for grid_point, seed in asked}
 
 
 def _sobol_search(
-    space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, luck: int
-) -> Generator[Wanted, Scores, Found]:
+    space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, rng_seed: int
+) -> Generator[Requests, Scores, TuningResult]:
     """Try scrambled Sobol points and the default; then pairs of points near the best; then the best on more seeds.
 
     Sobol 1967, doi:10.1016/0041-5553(67)90144-9; scrambled as in Owen 1995, doi:10.1007/978-1-4612-2552-2_19.
     """
     seeds = min(MOST_SEEDS, max(0, (trials - SPREAD - REFINE) // RESEEDED))
     alone = trials - RESEEDED * seeds
-    draw = _Points(space, luck)
+    draw = _Points(space, rng_seed)
     scores: Scores = {}
     losses: dict[Point, float] = {}
 
-    def ask(points: list[Point]) -> Generator[Wanted, Scores, None]:
+    def ask(points: list[Point]) -> Generator[Requests, Scores, None]:
         answers = yield [(point, 0) for point in points]
         scores.update(answers)
         losses.update({point: answers[point, 0].loss for point in points})
@@ -102,16 +102,16 @@ def _sobol_search(
         best = by_loss[0]
     ends = zip(space.items(), draw.shares(best), strict=True)
     edges = tuple(n for (n, axis), u in ends if not isinstance(axis, Choice) and not EDGE <= u <= 1 - EDGE)
-    return Found(best, edges)
+    return TuningResult(best, edges)
 
 
 class _Points:
     """Generator of new points of a space."""
 
-    def __init__(self, space: Mapping[str, Axis], luck: int) -> None:
+    def __init__(self, space: Mapping[str, Axis], rng_seed: int) -> None:
         from scipy.stats.qmc import Sobol  # takes a second to import, and a grid search does not need it
 
-        self.space, self.sobol = space, Sobol(len(space), scramble=True, rng=luck)
+        self.space, self.sobol = space, Sobol(len(space), scramble=True, rng=rng_seed)
 
     def point_at(self, shares: Any) -> Point:
         return tuple((name, axis.at(float(u))) for (name, axis), u in zip(self.space.items(), shares, strict=True))
