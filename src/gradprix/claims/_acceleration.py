@@ -14,11 +14,11 @@ from ._problems import Quadratics, quadratics, tuned, walk
 N, QUICK = 100, 20
 D, CONDITION, STEPS = 10, 100.0, 400
 BETA = 0.9
-LEAST, MOST = 0.01, 1.0  # of the rates tried, over the largest curvature: drawn evenly in the logarithm
-BRAKES = 0.9  # overshoot a tenth less than heavy ball's
-STEEPNESS = (0.01, 0.1, 0.3, 1.0)  # rate × curvature in one direction alone; heavy ball overshoots from 0.003 on
+LEAST, MOST = 0.01, 1.0  # log-uniform range of lr × largest curvature
+BRAKES = 0.9  # ratio of overshoots to heavy ball
+STEEPNESS = (0.01, 0.1, 0.3, 1.0)  # lr × curvature in one direction; heavy ball overshoots from 0.003 on
 
-SLOWS, FINER = 0.9, 0.9  # a tenth slower at the minimum, a tenth less loss under noise
+SLOWS, FINER = 0.9, 0.9  # ratios of speed at the minimum and of loss under noise
 NOISE, HOVER = 0.1, 4_000
 # With the first 100 problems the interval, 0.82 to 0.91, contained FINER: decided on 400 others.
 MORE = 400

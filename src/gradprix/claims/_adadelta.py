@@ -13,12 +13,15 @@ from ._claim import Claim, Finding, Measured, Verdict, exact, mean
 from ._problems import end, quadratics, tuned, walk
 
 IDLE, WEIGHTS = 1_000, 100
-SAME = 1e-12  # of a weight: rounding
+SAME = 1e-12  # relative tolerance: rounding
 
-LATE, KEEPS = (1_000, 10_000), 0.9  # steps on a constant gradient; the share of its rate that a lasting one keeps
+LATE, KEEPS = (
+    (1_000, 10_000),
+    0.9,
+)  # steps on a constant gradient; smallest ratio of effective rates that counts as lasting
 
 N, QUICK, D, CONDITION, STEPS = 24, 8, 10, 30.0, 300
-TINY = 0.1  # of a later step, or of Adam's first
+TINY = 0.1  # ratio to a later step, or to Adam's first
 
 
 def remaining_share(rule: Rule) -> float:
@@ -53,7 +56,7 @@ def decays(quick: bool) -> Finding:
 
 
 def judged_decays(ours: Measured, theirs: Measured, average: Measured) -> Finding:
-    """Return the verdict from what is left of the weights."""
+    """Return the verdict from the remaining share of the weights."""
     says = (
         f"After {IDLE:,} steps at zero gradient AdaDelta leaves {ours.text('.4f')} of each weight, AdamW "
         f"{theirs.text('.4f')}. What decays in AdaDelta is its memory of squared gradients, by a factor of "

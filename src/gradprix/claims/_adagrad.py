@@ -11,16 +11,20 @@ from gradprix.rules import Rule, adagrad, sgd
 from gradprix.tasks.rng import stream
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
-from ._problems import Gradient, Quadratics, quadratics, settled, tuned, updates, walk
+from ._problems import Gradient, Quadratics, final_loss, quadratics, tuned, updates, walk
 
 N, QUICK = 24, 8
-CONDITION, SHORT, DECADE = 100.0, 100, 1.0  # of the ravine, steps on it, and how many decades of loss are an advantage
-FEATURES, BATCHES = 64, {1: 2_000, 64: 200}  # how many, each example having one; and updates for each batch size
-RARELY, LESS = 0.1, 1 / 1.1  # noise in targets; what is left of the error on rare features, at most, as a share
+CONDITION, SHORT, DECADE = (
+    100.0,
+    100,
+    1.0,
+)  # condition number, steps, and the decades of loss that count as an advantage
+FEATURES, BATCHES = 64, {1: 2_000, 64: 200}  # number of features, one per example; and updates by batch size
+RARELY, LESS = 0.1, 1 / 1.1  # noise in targets; largest ratio of errors on rare features that counts as learning them
 
 LONG, ROUNDING = 10_000, 1e-10
-STEPS, D, NOISE, BEHIND = 1_000, 10, 0.3, 1.0  # decades of loss that a stalled descent is behind momentum
-LEAST = 1e-24  # of the loss at the start: below is rounding
+STEPS, D, NOISE, BEHIND = 1_000, 10, 0.3, 1.0  # the last: decades of loss by which a stalled descent is behind
+LEAST = 1e-24  # relative loss below which only rounding remains
 
 
 def decades(
@@ -28,8 +32,8 @@ def decades(
 ) -> Tensor:
     """Return the decimal logarithm of the relative final loss, `[n]`."""
     gradient = problems.gradient if seed is None else problems.noisy(seed)
-    left = settled(problems, walk(rule, gradient, problems.start, steps, lr=lr, **form), steps)
-    return (left / problems.loss(problems.start)).clamp(min=LEAST).log10()
+    remaining = final_loss(problems, walk(rule, gradient, problems.start, steps, lr=lr, **form), steps)
+    return (remaining / problems.loss(problems.start)).clamp(min=LEAST).log10()
 
 
 def ravines(n: int, degrees: float) -> Quadratics:
@@ -167,10 +171,10 @@ def judged_shrinks(off: Measured, slope: Measured) -> Finding:
 def stalls(quick: bool) -> Finding:
     """Compare with gradient descent and momentum: tuned, at defaults, and tuned with noise."""
     n = QUICK if quick else N
-    still, noisy = quadratics(n, D, CONDITION, seed=7), quadratics(n, D, CONDITION, seed=7, noise=NOISE)
+    noiseless, noisy = quadratics(n, D, CONDITION, seed=7), quadratics(n, D, CONDITION, seed=7, noise=NOISE)
 
     def left(rule: Rule, arm: str, **form: float) -> Tensor:
-        problems, seed = (noisy, 1) if arm == "noise" else (still, None)
+        problems, seed = (noisy, 1) if arm == "noise" else (noiseless, None)
         default = float(rule.hyperparameters["lr"])
         lr = default if arm == "default" else tuned(rule, problems, STEPS, None if seed is None else 0, **form)
         return decades(problems, rule, STEPS, lr, seed, **form)

@@ -13,10 +13,10 @@ from ._claim import Claim, Finding, Measured, exact, mean
 from ._problems import updates
 
 N, QUICK, STEPS, D = 24, 6, 200, 20
-ROUNDING = 1e-12  # of the whole movement
+ROUNDING = 1e-12  # relative to the whole movement
 APART = 0.1
 BETA = 0.9
-HUGE, TELL = 1e8, 1e-6  # ε against gradients of about 1: what is left of the second moment is a hundred-millionth
+HUGE, TELL = 1e8, 1e-6  # ε against gradients of about 1: the second moment contributes a hundred-millionth
 
 
 def noise(n: int) -> Tensor:

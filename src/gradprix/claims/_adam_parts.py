@@ -15,14 +15,14 @@ from ._problems import quadratics, tuned, updates, walk
 
 N, QUICK = 24, 6
 
-EARLY, SAME = 100, 0.01  # steps; how much step sizes differ when they still differ
+EARLY, SAME = 100, 0.01  # steps; relative difference of step sizes that still counts as one
 BETAS, HORIZONS = (0.9, 0.99, 0.999), 5.0
 D, CONDITION, BUDGETS = 10, 30.0, (100, 2_000)
 
-LONG, LOOKS = 200, 0.05  # gradients before the one that counts; how far a weight may be from Adam's
+LONG, LOOKS = 200, 0.05  # gradients before the measured one; tolerated relative difference from Adam's weight
 
 SCALES, DECAY, WEIGHTS, STEPS = (1.0, 10.0, 100.0), 0.1, 200, 500
-FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: none, and clearly one
+FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: thresholds for none and for a clear one
 
 
 def corrections(beta2: float, steps: int, n: int) -> Tensor:
@@ -116,7 +116,7 @@ def accelerates(quick: bool) -> Finding:
     ]
     problems = quadratics(n, D, CONDITION, seed=10)
     share = torch.rand(n, generator=stream(10, "rates"), dtype=torch.float64)
-    lr = (0.01 * 30**share)[:, None]  # all step by about the rate, whatever the gradient
+    lr = (0.01 * 30**share)[:, None]  # all three take steps of about lr for any gradient
     passed = {name: overshoot(problems, lr, *given[name]) for name in ("AdaMax", "Adam", "Nadam")}
     past = [
         median(f"overshoot of {name} over Adam's at equal rate", (passed[name] / passed["Adam"]).tolist())

@@ -19,7 +19,7 @@ EXAMPLES, D, NOISE = 1_000, 10, 0.5
 SCALES = torch.logspace(-1, 0, D, dtype=torch.float64)
 
 SIZES, DRAWS, OFF = (1, 3, 10, 30, 100, 300, 900), 2_000, 0.05
-MINI, PASSES = 32, 2  # examples of a mini-batch, and passes over the data
+MINI, PASSES = 32, 2  # examples per mini-batch, and epochs
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,11 @@ class Claim:
         id: short identifier, such as `momentum-needs-root-kappa`.
         account: the textbook's statement, in our words.
         prediction: observation to expect if the claim is true; fixed before the experiment is run.
-        decides: decision rule: which effect, effect size, level and n make the claim hold; also fixed beforehand.
+        decides: decision rule, fixed before as well: effect, effect size, level and n that make the claim hold.
         run: the experiment; True requests a quick one, with fewer seeds.
         on: test bed: `"landscapes"`, `"networks"` or `"suite"` (the committed races on all tasks).
         source: paper that supports or refutes the claim, if there is one.
-        revised: changes made after a first look at the numbers, and why; the rule was then not fixed beforehand.
+        revised: changes made after results were seen, and the reason; the rule was then not fixed in advance.
     """
 
     id: str

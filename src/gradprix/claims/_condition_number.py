@@ -15,7 +15,7 @@ from ._problems import walk
 N, QUICK = 16, 6
 D = 10
 CONDITIONS = (10.0, 30.0, 100.0, 300.0, 1e3, 1e4)
-NEAR = 1e-6  # of the distance at the start
+NEAR = 1e-6  # relative to the initial distance
 MOST = 200_000
 EXPONENT, ROOT, EFFECT = 1.0, 0.5, 0.1
 

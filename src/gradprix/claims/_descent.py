@@ -9,7 +9,7 @@ from gradprix.rules import ALL
 from ._claim import Claim, Finding, Measured, exact
 
 STEPS, QUICK = 60, 30
-EFFECT = 1.0  # the share of pairs that must end lower than they began
+EFFECT = 1.0  # share of pairs that must end lower than they began
 QUICKLY = ("bowl", "ravine", "rosenbrock", "saddle")
 
 

@@ -100,7 +100,7 @@ def _loss_curves(
         ends, late = t % training.each == 0, until is None and t >= training.total - LAST
         if not (ends or late):
             continue
-        loss = training.losses(training.lane.train).mean(1)
+        loss = training.losses(training.trainer.train).mean(1)
         curve += [loss] * ends
         last += [loss] * late
         least = torch.minimum(least, loss)

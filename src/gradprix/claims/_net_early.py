@@ -13,7 +13,7 @@ ALPHA = 0.05
 N = 32
 EFFECT = 1.1
 """A training loss a tenth larger, or as much smaller, matters."""
-MARGIN = 100 * digits.metric.margin  # in points
+MARGIN = 100 * digits.metric.margin  # in percentage points
 LOOKS = (10, 30, 100, 300, 1_000)
 """Steps after which training losses are compared; Adam's second moment averages over 1 / (1 − β₂) = 1,000 steps."""
 EARLY = 10
@@ -45,10 +45,10 @@ def _measure_correction(quick: bool) -> tuple[dict[int, list[float]], list[float
     ratios, late = {}, []
     for t, _ in training.steps():
         if t in LOOKS:
-            corrected, without, _ = training.losses(training.lane.train).mean(1).chunk(3)
+            corrected, without, _ = training.losses(training.trainer.train).mean(1).chunk(3)
             ratios[t] = (without / corrected).log().tolist()
         if t > training.total - LATE and t % EVERY == 0:
-            late.append(training.metrics(training.lane.test))
+            late.append(training.metrics(training.trainer.test))
     corrected_accuracy, at_one, at_own = np.mean(late, axis=0).reshape(3, -1)
     return ratios, (100 * (corrected_accuracy - at_own)).tolist(), (100 * (corrected_accuracy - at_one)).tolist()
 

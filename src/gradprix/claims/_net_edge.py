@@ -38,11 +38,11 @@ def sharpest(training: Training, direction: Stack | None = None) -> tuple[Tensor
         training: the networks.
         direction: initial direction; random if None.
     """
-    lane, model = training.lane, training.task.network(0)
-    inputs, targets = lane.batch(lane.train)
+    trainer, model = training.trainer, training.task.network(0)
+    inputs, targets = trainer.batch(trainer.train)
     generator = torch.Generator().manual_seed(0)
     rounds = ROUNDS if direction is None else MORE
-    vectors = direction or {name: torch.randn(x.shape, generator=generator) for name, x in lane.leaves.items()}
+    vectors = direction or {name: torch.randn(x.shape, generator=generator) for name, x in trainer.leaves.items()}
 
     def curved(point: Stack, along: Stack, x: Tensor, y: Tensor) -> Stack:
         gradient = grad(lambda weights: training.task.loss(functional_call(model, weights, (x,)), y))
@@ -51,8 +51,8 @@ def sharpest(training: Training, direction: Stack | None = None) -> tuple[Tensor
 
     for _ in range(rounds):
         with catch_warnings():
-            simplefilter("ignore", DeprecationWarning)  # torch's, about a part of its own
-            vectors = vmap(curved)(lane.leaves, vectors, inputs, targets)
+            simplefilter("ignore", DeprecationWarning)  # raised inside torch
+            vectors = vmap(curved)(trainer.leaves, vectors, inputs, targets)
         size = torch.stack([x.flatten(1).square().sum(1) for x in vectors.values()]).sum(0).sqrt()
         vectors = {name: x / size.view(-1, *[1] * (x.dim() - 1)) for name, x in vectors.items()}
     return size[: training.count].double(), vectors
@@ -68,8 +68,8 @@ def _thresholds(run_seeds: range) -> list[float]:
     task = STEADY.change(epochs=TRIED + 1)
     runs = [(i, share) for i in range(len(run_seeds)) for share in SHARES]
     after = Training(task, [trial(task, "gd", share * float(edge[i]), run_seeds[i]) for i, share in runs])
-    rows = torch.tensor([i for i, _ in runs] + [len(run_seeds) - 1])  # a stack has one row to spare
-    after.lane.leaves = {name: x[rows].clone() for name, x in before.lane.leaves.items()}
+    rows = torch.tensor([i for i, _ in runs] + [len(run_seeds) - 1])  # a stack has a spare last row
+    after.trainer.leaves = {name: x[rows].clone() for name, x in before.trainer.leaves.items()}
     losses = torch.stack([loss for _, loss in after.steps()])
     return [first_rise(rises) for rises in (losses.diff(dim=0) > 0).any(0).view(-1, len(SHARES)).tolist()]
 

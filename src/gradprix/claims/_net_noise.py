@@ -50,7 +50,7 @@ def _batch_noise(weights: Mapping[str, torch.Tensor], seed: int, draws: int) -> 
     for size in SIZES:
         index = torch.stack([torch.randperm(len(targets), generator=generator)[:size] for _ in range(draws)])
         total = 0.0
-        for part in torch.split(index, 50):  # as many gradients as fit in memory with ease
+        for part in torch.split(index, 50):  # limits memory
             with quiet():
                 each = vmap(grad(loss), (None, 0, 0))(dict(weights), inputs[part], targets[part])
             total += sum(float((each[name] - g).double().square().sum()) for name, g in full_gradient.items())

@@ -58,7 +58,7 @@ def _mislabelled() -> Data:
 
 
 KINDS = {
-    "rare": STEADY.change(name="rare digits", data=_rare, epochs=2 * PASSES),  # there are a third as many of them
+    "rare": STEADY.change(name="rare digits", data=_rare, epochs=2 * PASSES),  # a third as many examples
     "mislabelled": STEADY.change(name="mislabelled digits", data=_mislabelled, epochs=PASSES),
 }
 
@@ -92,15 +92,17 @@ def _train_to_levels(kind: str, task: Task, arms: Sequence[Trial]) -> tuple[list
             neglect might cost: on rare classes, or on correctly labelled examples.
     """
     training = Training(task, arms)
-    lane = training.lane
-    atypical = _atypical_mask(kind, task, lane.train)[lane.of_seed][: training.count].double()
-    affected = (_atypical_mask(kind, task, lane.test) == (kind == "rare"))[lane.of_seed][: training.count].double()
+    trainer = training.trainer
+    atypical = _atypical_mask(kind, task, trainer.train)[trainer.of_seed][: training.count].double()
+    affected = (_atypical_mask(kind, task, trainer.test) == (kind == "rare"))[trainer.of_seed][
+        : training.count
+    ].double()
     history: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def record_losses() -> None:
-        each = training.losses(lane.train)
-        accuracy = 100 * (training.correct(lane.test) * affected).sum(1) / affected.sum(1)
-        history.append((each.mean(1), ((each * atypical).sum(1) / atypical.sum(1)).log(), accuracy))
+        losses = training.losses(trainer.train)
+        accuracy = 100 * (training.correct(trainer.test) * affected).sum(1) / affected.sum(1)
+        history.append((losses.mean(1), ((losses * atypical).sum(1) / atypical.sum(1)).log(), accuracy))
 
     record_losses()
     for t, _ in training.steps():
@@ -108,8 +110,8 @@ def _train_to_levels(kind: str, task: Task, arms: Sequence[Trial]) -> tuple[list
             record_losses()
             if (torch.stack([loss_now for loss_now, *_ in history]).amin(0) <= LEVELS[-1] * history[0][0]).all():
                 break
-    every, *others = (torch.stack(parts, 1).numpy() for parts in zip(*history, strict=True))
-    loss, accuracy = ([at_levels(*rows) for rows in zip(every, other, strict=True)] for other in others)
+    total, *others = (torch.stack(parts, 1).numpy() for parts in zip(*history, strict=True))
+    loss, accuracy = ([at_levels(*rows) for rows in zip(total, other, strict=True)] for other in others)
     return loss, accuracy
 
 

@@ -20,7 +20,7 @@ from ._network_experiment import finals, is_more, seeds, trial, tuned
 ALPHA = 0.05
 N = 32
 HALVES = ("momentum", "rmsprop")
-MARGIN = 100 * digits.metric.margin  # in points
+MARGIN = 100 * digits.metric.margin  # in percentage points
 SEVERAL = ("momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamax", "nadam")
 PROBLEMS = {
     "digits": digits,
@@ -48,7 +48,7 @@ def _tuned(quick: bool) -> dict[str, list[float]]:
 
 
 def _metric(outcome: Outcome) -> float:
-    assert outcome.test_metric is not None, "every one of these is judged"
+    assert outcome.test_metric is not None, "all of these runs are tested"
     return 100 * outcome.test_metric
 
 
@@ -72,7 +72,7 @@ def _beats_halves(quick: bool) -> Finding:
                 f"points of test accuracy, adam - {half}", sign * pair.difference, (low, high), len(values["adam"])
             )
         )
-    over.sort(key=lambda difference: difference.effect)  # the half that is harder to beat decides
+    over.sort(key=lambda difference: difference.effect)  # the smallest lead decides
     listed = " and ".join(
         f"{difference.text('+.2f')} points above {difference.what.split(' - ')[1]}" for difference in over
     )
@@ -105,8 +105,8 @@ def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
     Each arm is represented by its best run on the validation examples.
     """
     adam = ENTRIES["adam"]
-    rungs = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
-    one = [("adam", learning_rate.rate(rung)) for rung in rungs]
+    grid = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
+    one = [("adam", learning_rate.rate(point)) for point in grid]
     many = [(name, ENTRIES[name].default_rate) for name in SEVERAL]
     outcomes = iter(run_lane(task, [trial(task, name, lr, seed) for seed in run_seeds for name, lr in (*one, *many)]))
     best = [

@@ -118,33 +118,35 @@ class Training:
     def __init__(self, task: Task, trials: Sequence[Trial]) -> None:
         self.task, self.count = task, len(trials)
         with quiet():
-            self.lane = Lane(task, trials)
-        self.examples = self.lane.train.shape[1]
+            self.trainer = Lane(task, trials)
+        self.examples = self.trainer.train.shape[1]
         self.batch = trials[0].batch_size or self.examples
-        self.each = -(-self.examples // self.batch)  # steps of a pass
+        self.each = -(-self.examples // self.batch)  # steps per epoch
         self.total = trials[0].epochs * self.each
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
         """Train to the end; yield after each step its number, from 1, and the batch loss of each network before it."""
-        lane = self.lane
-        factor = schedule(lane.budget.schedule, self.total)
+        trainer = self.trainer
+        factor = schedule(trainer.budget.schedule, self.total)
         for t in range(self.total):
             if t % self.each == 0:
-                order = torch.stack([torch.randperm(self.examples, generator=generator) for generator in lane.orders])
-                shuffled = lane.train.gather(1, order)
+                order = torch.stack(
+                    [torch.randperm(self.examples, generator=generator) for generator in trainer.orders]
+                )
+                shuffled = trainer.train.gather(1, order)
             start = t % self.each * self.batch
             with quiet():
-                losses = lane.step(shuffled[:, start : start + self.batch], factor(t))
+                losses = trainer.step(shuffled[:, start : start + self.batch], factor(t))
             yield t + 1, losses[: self.count]
 
     def losses(self, part: Tensor) -> Tensor:
         """Return the loss of every network on each example, `[networks, examples]`.
 
         Args:
-            part: the examples of each seed, shaped like `lane.train`.
+            part: the examples of each seed, shaped like `trainer.train`.
         """
         with quiet():
-            _, outputs, targets = self.lane.outputs(part)
+            _, outputs, targets = self.trainer.outputs(part)
         stacked = torch.stack([output.whole for output in outputs])
         losses = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view(targets.shape)[: self.count].double()
@@ -152,15 +154,15 @@ class Training:
     def correct(self, part: Tensor) -> Tensor:
         """Return a mask of correct predictions, `[networks, examples]`."""
         with quiet():
-            _, outputs, targets = self.lane.outputs(part)
+            _, outputs, targets = self.trainer.outputs(part)
         is_correct: Tensor = torch.stack([output.whole.argmax(-1) for output in outputs]) == targets
         return is_correct[: self.count]
 
     def metrics(self, part: Tensor) -> list[float]:
         """Return the metric of every network on its own examples."""
         with quiet():
-            return self.lane.evaluate(part)[1][: self.count]
+            return self.trainer.evaluate(part)[1][: self.count]
 
     def weights(self, row: int) -> dict[str, Tensor]:
         """Return a copy of one network's current weights."""
-        return {name: x[row].clone() for name, x in self.lane.leaves.items()}
+        return {name: x[row].clone() for name, x in self.trainer.leaves.items()}

@@ -100,7 +100,7 @@ def end(points: Iterator[Tensor]) -> Tensor:
     return deque(points, maxlen=1)[0]
 
 
-def settled(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Tensor:
+def final_loss(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Tensor:
     """Return the mean loss over the last tenth of the steps, `[..., n]`; infinite if it diverged."""
     first = steps + 1 - max(1, steps // 10)
     losses = torch.stack([problems.loss(x) for x in islice(points, first, None)])
@@ -143,5 +143,5 @@ def tuned(rule: Rule, problems: Quadratics, steps: int, seed: int | None = None,
     rates = rate_grid(rule)
     gradient = problems.gradient if seed is None else problems.noisy(seed)
     x = problems.start.expand(len(rates), *problems.start.shape)
-    losses = settled(problems, walk(rule, gradient, x, steps, **values, lr=rates[:, None, None]), steps)
+    losses = final_loss(problems, walk(rule, gradient, x, steps, **values, lr=rates[:, None, None]), steps)
     return rates[losses.argmin(0)][:, None]

@@ -9,16 +9,16 @@ from torch import Tensor
 from gradprix.rules import sgd
 
 from ._claim import Claim, Finding, Measured, Verdict, exact, mean
-from ._problems import Quadratics, quadratics, settled, walk
+from ._problems import Quadratics, final_loss, quadratics, walk
 
 N, QUICK = 32, 8
 D, CONDITION = 10, 30.0
 STEPS = 1_500
-EDGE, EFFECT = 2.0, 0.01  # the predicted edge, and how far off every problem may be
-PARTS, ROUNDS = 16, 6  # of a bracket from 1 to 4: to less than a millionth
+EDGE, EFFECT = 2.0, 0.01  # predicted edge, and largest relative deviation of any problem
+PARTS, ROUNDS = 16, 6  # subdivision of a bracket from 1 to 4, to less than a millionth
 
-RATES = (0.5, 1.0, 1.5, 1.9)  # of gradient descent, over the largest curvature
-STUCK = 1e-20  # what is left of the loss where float64 itself ends the descent
+RATES = (0.5, 1.0, 1.5, 1.9)  # learning rates × largest curvature
+STUCK = 1e-20  # relative loss at which float64 rounding ends the descent
 # The stationary loss is measured from the minimum, and with a relaxation time below a thousand steps: from far away,
 # the smallest learning rates would not converge in time.
 NOISE, SLOW, HOVER, ROUND = 0.1, (0.01, 0.02, 0.05, 0.1), 6_000, 10.0
@@ -91,7 +91,7 @@ def stuck(quick: bool) -> Finding:
     first, remaining = problems.loss(x), []
     for share in RATES:
         lr = (share / problems.steepest())[:, None]
-        remaining.append(settled(problems, walk(sgd, problems.gradient, x, STEPS, lr=lr), STEPS) / first)
+        remaining.append(final_loss(problems, walk(sgd, problems.gradient, x, STEPS, lr=lr), STEPS) / first)
     worst = exact(
         "largest share of the loss that gradient descent leaves below 2 / λ",
         float(torch.stack(remaining).max()),

@@ -77,8 +77,8 @@ def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) ->
     for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, _stack_key(pair[0]))):
         trials, names = zip(*stack, strict=True)
         share = len(trials) / len(selected)
-        for name, seen in zip(names, engine.ask(watch, plan.task, trials, mode, seconds * share), strict=True):
-            runs[name].append(seen)
+        for name, run in zip(names, engine.ask(watch, plan.task, trials, mode, seconds * share), strict=True):
+            runs[name].append(run)
     return {entry.name: _explain_entry(plan, entry, records[entry.name], runs[entry.name]) for entry in plan.entries}
 
 

@@ -69,9 +69,9 @@ def watch(task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> lis
     with quiet(how.device):
         trainer = ReplayTrainer(task, trials, how, seconds)
         outcomes = trainer.run(lambda share: None)
-    for run, outcome in zip(trainer.seen, outcomes, strict=False):
+    for run, outcome in zip(trainer.runs, outcomes, strict=False):
         run.outcome = outcome
-    return trainer.seen[: len(trials)]
+    return trainer.runs[: len(trials)]
 
 
 class ReplayTrainer(Lane):
@@ -81,25 +81,25 @@ class ReplayTrainer(Lane):
         super().__init__(task, trials, how)
         count = self.train.shape[1]
         self.steps = count_steps(count, self.budget.batch_size, self.budget.epochs)
-        self.at = {1 + round(i * (self.steps - 1) / (MOVES - 1)) for i in range(MOVES)}
+        self.recorded_steps = {1 + round(i * (self.steps - 1) / (MOVES - 1)) for i in range(MOVES)}
         chosen_steps = sorted({max(1, round((i + 0.5) / LOOKS * self.steps)) for i in range(LOOKS)})
         self.measurement_steps = {t: i % WHOLLY == WHOLLY // 2 for i, t in enumerate(chosen_steps)}
         self.probes = {seed: LossProbe(task, seed) for seed in self.seeds}
         self.earlier: dict[int, Tensors] = {}
         self.seconds, self.spent, self.t = seconds, 0.0, 0
-        self.seen = [ReplayedRun() for _ in self.trials]
+        self.runs = [ReplayedRun() for _ in self.trials]
 
     def move(self, gradients: list[Tensor], factor: float) -> None:
         """Update the models; at selected steps also record the updates and measure the networks."""
         self.t += 1
         # Spread the time limit evenly over the run: skip a measurement that would exceed its share so far.
         is_measured = self.t in self.measurement_steps and self.spent <= self.seconds * self.t / self.steps
-        if self.t not in self.at and not is_measured:
+        if self.t not in self.recorded_steps and not is_measured:
             return super().move(gradients, factor)
         before = {name: x.clone() for name, x in self.leaves.items()}
         super().move(gradients, factor)
         update = {name: x - before[name] for name, x in self.leaves.items()}
-        if self.t in self.at:
+        if self.t in self.recorded_steps:
             self._record_updates(update, gradients, before)
         if is_measured:
             self._measure_networks(update, before, factor)
@@ -109,7 +109,7 @@ class ReplayTrainer(Lane):
         products = [_flatten_rows(u * g).sum(1) for u, g in zip(update.values(), gradients, strict=True)]
         statistics = [*lengths, -torch.stack(products).sum(0)]
         for row, *values in zip(self.rows.tolist(), *(x.tolist() for x in statistics), strict=True):
-            run = self.seen[row]
+            run = self.runs[row]
             lists = (run.steps, run.updates, run.gradients, run.weights, run.along)
             for target, value in zip(lists, (self.t, *values), strict=True):
                 target.append(value)
@@ -137,7 +137,7 @@ class ReplayTrainer(Lane):
                 self._gains(place, trial, factor) if self.measurement_steps[self.t] else None,
             )
             if point.finite:
-                self.seen[row].points.append(point)
+                self.runs[row].points.append(point)
             self.earlier[row] = weights
         self.spent += time.perf_counter() - start_time
 

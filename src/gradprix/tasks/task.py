@@ -90,7 +90,7 @@ class Task:
     trials: int | None = None
     seeds: int | None = None
     after: After | None = None
-    needs: Mapping[str, float] = field(default_factory=dict, compare=False)  # no number depends on it
+    needs: Mapping[str, float] = field(default_factory=dict, compare=False)  # does not affect results
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
