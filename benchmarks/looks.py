@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gradprix.race import judge
-from gradprix.stats.alpha_spending import LOOKS, level
+from gradprix.stats.alpha_spending import LOOKS, next_level
 
 ENTRIES = 4
 FILE = Path(__file__).with_suffix(".json")
@@ -32,7 +32,7 @@ def falsely_told(seed: int) -> tuple[bool, bool]:
     taken: list[tuple[int, float]] = []
     told = [False, False]
     for count, _ in LOOKS:
-        taken.append((count, level(taken, count)))
+        taken.append((count, next_level(taken, count)))
         table = {str(name): row[:count].tolist() for name, row in enumerate(values)}
         for way, share in enumerate((taken[-1][1], 0.05)):
             verdict = judge(table, higher_is_better=True, margin=0.0, level=share)

@@ -22,7 +22,7 @@ from scipy import stats
 
 from gradprix.executors.executor import Engine
 from gradprix.race import Local, Plan, entries, judge, run, twin
-from gradprix.stats.alpha_spending import allowed
+from gradprix.stats.alpha_spending import cumulative_level
 from gradprix.tasks import Metric, digits
 from gradprix.tuning.learning_rate import rate, spread
 
@@ -91,7 +91,7 @@ def told_by_race(values: dict[str, list[float]], a: str, b: str, measure: str, a
     chosen = {name: values[name] for name in ((a, b) if alone else values)}
     metric = JUDGED[measure].metric
     rules = {"higher_is_better": metric.higher_is_better, "margin": metric.margin, "relative": metric.relative}
-    pairs = judge(chosen, **rules, level=allowed(len(chosen[a]))).pairs
+    pairs = judge(chosen, **rules, level=cumulative_level(len(chosen[a]))).pairs
     return next(pair.words for pair in pairs if {pair.a, pair.b} == {a, b})
 
 

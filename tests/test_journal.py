@@ -32,7 +32,7 @@ from gradprix.race import (
     run,
 )
 from gradprix.race import plan as plans
-from gradprix.stats.alpha_spending import LOOKS, allowed, level
+from gradprix.stats.alpha_spending import LOOKS, cumulative_level, next_level
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
 
@@ -128,18 +128,18 @@ def test_networks_whose_loss_at_the_start_was_not_noted_are_used(tmp_path: Path)
 
 
 def test_looks_share_the_chance_of_a_false_word() -> None:
-    assert [allowed(n) for n in (6, 16, 17, 32, 64, 300)] == [0.035, 0.035, 0.045, 0.045, 0.05, 0.05]
-    assert allowed(6) >= 2**-5, "six seeds can tell something"
+    assert [cumulative_level(n) for n in (6, 16, 17, 32, 64, 300)] == [0.035, 0.035, 0.045, 0.045, 0.05, 0.05]
+    assert cumulative_level(6) >= 2**-5, "six seeds can tell something"
     taken: list[tuple[int, float]] = []
     for most, _ in LOOKS:
-        taken.append((most, level(taken, most)))
+        taken.append((most, next_level(taken, most)))
     assert sum(given for _, given in taken) == pytest.approx(0.05)
-    assert level(taken, 32) == taken[1][1], "the same look again is no new one"
-    assert level([], 64) == 0.05, "who looks once spends all at once"
+    assert next_level(taken, 32) == taken[1][1], "the same look again is no new one"
+    assert next_level([], 64) == 0.05, "who looks once spends all at once"
     with pytest.raises(NoLookLeftError, match=r"looked at with 16 seeds.* next look is with 32 seeds \(--seeds 32\)"):
-        level(taken[:1], 12)
+        next_level(taken[:1], 12)
     with pytest.raises(NoLookLeftError, match="There is none after that"):
-        level(taken, 100)
+        next_level(taken, 100)
 
 
 def test_more_seeds_are_a_look_that_is_journaled(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import torch
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
-from gradprix.race.efficiency import chance, expected, until
+from gradprix.race.efficiency import examples_to_target, expected_best, probability_best
 from gradprix.tasks import Metric
-from gradprix.text.answer import near_limit, sentence, take, window
+from gradprix.text.answer import format_answer, near_optimal_limit, recommend, tolerance_decades
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -278,25 +278,29 @@ def test_gradient_descent_trails_at_equal_examples_and_the_answer_says_why() -> 
 def test_learning_rate_windows() -> None:
     losses = {0.01: 1.0, 0.1: 0.1, 1.0: 0.1, 10.0: float("inf")}
 
-    assert window(losses, 0.1) == pytest.approx(1.0)
-    assert window(losses, 10**-0.5) == pytest.approx(1.5), "half way to the neighbour, in logarithms"
-    assert window(losses, 0.05) == 0
-    assert window({1.0: float("inf")}, float("inf")) == 0
-    assert window({1.0: 1.0, 2.0: 1.2}, 0.9) == 0
+    assert tolerance_decades(losses, 0.1) == pytest.approx(1.0)
+    assert tolerance_decades(losses, 10**-0.5) == pytest.approx(1.5), "half way to the neighbour, in logarithms"
+    assert tolerance_decades(losses, 0.05) == 0
+    assert tolerance_decades({1.0: float("inf")}, float("inf")) == 0
+    assert tolerance_decades({1.0: 1.0, 2.0: 1.2}, 0.9) == 0
 
 
 def test_near_the_best_is_a_part_of_the_way_back_to_the_start() -> None:
     tried = {"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3, 2.0: float("inf")}, "c": {1.0: 0.2}}
-    assert near_limit(tried, 2.2) == pytest.approx(0.2 + 0.05 * 2.0)
-    assert near_limit(tried) == pytest.approx(0.2 + 0.05 * 4.8), "from the largest tried, where the start is not known"
-    assert near_limit(tried, 0.1) == 0.2, "nothing was learnt"
+    assert near_optimal_limit(tried, 2.2) == pytest.approx(0.2 + 0.05 * 2.0)
+    assert near_optimal_limit(tried) == pytest.approx(0.2 + 0.05 * 4.8), (
+        "from the largest tried, where the start is not known"
+    )
+    assert near_optimal_limit(tried, 0.1) == 0.2, "nothing was learnt"
     floor = {name: {rate: loss + 10 for rate, loss in losses.items()} for name, losses in tried.items()}
-    assert near_limit(floor, 12.2) == pytest.approx(10 + near_limit(tried, 2.2)), "a floor changes nothing"
+    assert near_optimal_limit(floor, 12.2) == pytest.approx(10 + near_optimal_limit(tried, 2.2)), (
+        "a floor changes nothing"
+    )
 
     accuracy = Metric("accuracy", lambda *_: 0.0, higher_is_better=True, margin=0.01)
-    assert near_limit({"a": {1.0: -0.9}}, None, accuracy) == pytest.approx(-0.88)
+    assert near_optimal_limit({"a": {1.0: -0.9}}, None, accuracy) == pytest.approx(-0.88)
     relative = Metric("error", lambda *_: 0.0, higher_is_better=False, margin=0.1, relative=True)
-    assert near_limit({"a": {1.0: 3.0}}, None, relative) == pytest.approx(3.6)
+    assert near_optimal_limit({"a": {1.0: 3.0}}, None, relative) == pytest.approx(3.6)
 
 
 def test_a_race_notes_the_loss_at_the_start() -> None:
@@ -323,15 +327,15 @@ def test_an_erratic_entry_in_the_leading_group_is_named_and_not_taken() -> None:
     assert "adagrad" in verdict.leaders, "nothing can win against so much noise"
     diverged = {"adam": 0, "momentum": 0, "adagrad": 4}
     near = {"adam", "momentum"}
-    chosen, why = take(
+    chosen, why = recommend(
         verdict, near, {"adam": 1.0, "momentum": 0.5, "adagrad": 3.0}, dict.fromkeys(values, 1), diverged
     )
 
     assert (chosen, why) == ("adam", "widest learning-rate window")
     plan = make_plan("digits", "adam,momentum,adagrad")
-    text = sentence(plan, {n: sum(v) / 16 for n, v in values.items()}, verdict, diverged, chosen, why, "code", {})
+    text = format_answer(plan, {n: sum(v) / 16 for n, v in values.items()}, verdict, diverged, chosen, why, "code", {})
     assert "adagrad diverged on 4 of 16 seeds: too erratic" in text
-    nothing = sentence(
+    nothing = format_answer(
         plan, dict.fromkeys(values, 0.1), judged(values), dict.fromkeys(values, 16), chosen, why, "code", {}
     )
     assert "every final run of every optimizer diverged" in nothing
@@ -342,13 +346,13 @@ def test_the_one_to_take_is_near_the_best_then_wide_then_cheap() -> None:
     verdict = judged(STEADY)
     wide, none = {"adam": 1.0, "momentum": 1.04}, {"adam": 0, "momentum": 0}
 
-    assert take(verdict, {"adam", "momentum"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "momentum"
-    assert take(verdict, {"adam"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "adam"
+    assert recommend(verdict, {"adam", "momentum"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "momentum"
+    assert recommend(verdict, {"adam"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "adam"
 
 
 def test_leaders_that_differ_by_little_are_not_called_alike() -> None:
     values = {"adam": [v + 0.003 for v in STEADY["adam"]], "momentum": STEADY["adam"]}
-    text = sentence(
+    text = format_answer(
         make_plan("digits", "adam,momentum"),
         dict.fromkeys(values, 0.97),
         judged(values),
@@ -447,8 +451,10 @@ def against(values: dict[str, list[float]], margin: float = 0.5) -> tuple[str, t
     verdict = judge(values, higher_is_better=True, margin=margin, baseline="adam")
     means = {name: sum(each) / len(each) for name, each in values.items()}
     none = dict.fromkeys(values, 0)
-    taken = take(verdict, verdict.leaders, {"momentum": 1, "adam": 1, "nadam": 2, "adagrad": 1}, none, none, "adam")
-    return sentence(plan, means, verdict, none, *taken, "code", {}).splitlines()[0], taken
+    taken = recommend(
+        verdict, verdict.leaders, {"momentum": 1, "adam": 1, "nadam": 2, "adagrad": 1}, none, none, "adam"
+    )
+    return format_answer(plan, means, verdict, none, *taken, "code", {}).splitlines()[0], taken
 
 
 def test_the_answer_against_a_baseline() -> None:
@@ -500,18 +506,18 @@ def test_with_an_official_test_set_intervals_are_over_its_examples_too(tmp_path:
 
 def test_the_best_to_expect_of_a_few_trials_by_hand() -> None:
     found = [(0.3, 0.8), (0.1, 0.9), (0.2, 0.95)]  # by loss: 0.9, 0.95, 0.8
-    assert expected(found) == pytest.approx([(0.9 + 0.95 + 0.8) / 3, (2 * 0.9 + 0.95) / 3, 0.9])
-    shares = chance({"a": found, "b": [(1.0, 0.85)] * 3}, 1)
+    assert expected_best(found) == pytest.approx([(0.9 + 0.95 + 0.8) / 3, (2 * 0.9 + 0.95) / 3, 0.9])
+    shares = probability_best({"a": found, "b": [(1.0, 0.85)] * 3}, 1)
     assert shares["a"] == pytest.approx([2 / 3, 1.0, 1.0], abs=0.03)
     assert [a + b for a, b in zip(*shares.values(), strict=True)] == pytest.approx([1.0] * 3)
-    assert chance({"a": [(1.0, 0.5)], "b": [(1.0, 0.5)]}, -1) == {"a": [0.5], "b": [0.5]}
+    assert probability_best({"a": [(1.0, 0.5)], "b": [(1.0, 0.5)]}, -1) == {"a": [0.5], "b": [0.5]}
 
 
 def test_the_target_is_reached_at_the_first_point_that_is_as_good() -> None:
     curve = [(100, 1.0, 1.0, 0.5), (200, 0.5, 0.5, 0.8), (300, 0.4, 0.4, 0.7)]
-    assert until(curve, 0.75, 1) == 200
-    assert until(curve, 0.9, 1) is None
-    assert until(curve, 0.6, -1) == 100
+    assert examples_to_target(curve, 0.75, 1) == 200
+    assert examples_to_target(curve, 0.9, 1) is None
+    assert examples_to_target(curve, 0.6, -1) == 100
 
 
 def test_what_was_reached_with_less_is_in_the_record(small: Result) -> None:
@@ -560,11 +566,11 @@ def test_a_metric_without_a_value_on_a_part_leaves_intervals_to_seeds() -> None:
 
 def test_losses_of_any_sign_have_windows_and_figures() -> None:
     tried = {"a": {0.01: -1.0, 0.1: -3.0, 1.0: -2.9}, "b": {0.01: -0.5, 0.1: -2.0, 1.0: 4.0}}
-    limit = near_limit(tried)
+    limit = near_optimal_limit(tried)
     assert -2.5 < limit < -1.0
-    assert window(tried["a"], limit) > 1.0
-    assert window(tried["a"], -3.5) == 0
-    assert take(
+    assert tolerance_decades(tried["a"], limit) > 1.0
+    assert tolerance_decades(tried["a"], -3.5) == 0
+    assert recommend(
         judged(STEADY), STEADY, dict.fromkeys(STEADY, 0.0), {"adam": 2, "momentum": 1}, dict.fromkeys(STEADY, 0)
     ) == (
         "momentum",
@@ -584,7 +590,7 @@ def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> Non
     assert set(verdict.leaders) == {"adam", "adagrad"}
     means = {name: float(np.mean(each)) for name, each in values.items()}
     plan, none = make_plan("digits", ",".join(values)), dict.fromkeys(values, 0)
-    text = sentence(plan, means, verdict, none, "adam", "why", "code", {})
+    text = format_answer(plan, means, verdict, none, "adam", "why", "code", {})
     assert text.startswith("digits: adam leads (9")
     assert "adagrad varies too much to be told from them" in text
     assert "nadam trails" in text

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from gradprix.race import Pair, judge
-from gradprix.stats.permutation_test import Parts, flip, signs, step_down
-from gradprix.stats.verdict import detectable, own_interval
+from gradprix.stats.permutation_test import Parts, sign_flip_distribution, sign_vectors, step_down
+from gradprix.stats.verdict import detectable_difference, own_interval
 
 
 def words(a: list[float], b: list[float], margin: float, **given: bool) -> str:
@@ -109,18 +109,22 @@ def test_one_pair_is_the_exact_sign_flip_test_of_scipy() -> None:
 
 
 def test_every_vector_of_signs_is_tried_once_up_to_a_common_sign() -> None:
-    assert len(signs(5)) == 16
-    assert {tuple(s) for s in np.concatenate([signs(5), -signs(5)])} == set(product((-1.0, 1.0), repeat=5))
-    assert (signs(5)[0] == 1).all()
-    assert (signs(40)[0] == 1).all()
-    assert signs(40).shape == (20_000, 40)
+    assert len(sign_vectors(5)) == 16
+    assert {tuple(s) for s in np.concatenate([sign_vectors(5), -sign_vectors(5)])} == set(
+        product((-1.0, 1.0), repeat=5)
+    )
+    assert (sign_vectors(5)[0] == 1).all()
+    assert (sign_vectors(40)[0] == 1).all()
+    assert sign_vectors(40).shape == (20_000, 40)
 
 
 def test_step_down_p_values_by_hand() -> None:
     rng = np.random.default_rng(1)
     differences = rng.standard_normal((4, 7)) + np.array([[2.0], [0.0], [1.0], [0.2]])
-    _, _, statistic, largest = flip(differences)
-    null = np.abs([[np.mean(d * s) / (np.std(d * s, ddof=1) / np.sqrt(7)) for s in signs(7)] for d in differences])
+    _, _, statistic, largest = sign_flip_distribution(differences)
+    null = np.abs(
+        [[np.mean(d * s) / (np.std(d * s, ddof=1) / np.sqrt(7)) for s in sign_vectors(7)] for d in differences]
+    )
     order = np.argsort(-statistic)
     expected, floor = np.empty(4), 0.0
     for i, k in enumerate(order):
@@ -186,7 +190,7 @@ def test_a_better_entry_is_told_from_each_other() -> None:
 
 
 def test_the_smallest_difference_is_about_right() -> None:
-    size, rng, found = detectable(5, 16), np.random.default_rng(3), 0
+    size, rng, found = detectable_difference(5, 16), np.random.default_rng(3), 0
     for _ in range(150):
         table = rng.standard_normal((5, 16))
         table[0] += size * np.sqrt(2)
@@ -234,7 +238,7 @@ def test_with_a_baseline_the_others_are_compared_with_it_alone_and_told_more_oft
         assert pair.difference == same.difference
         assert pair.ci95[1] - pair.ci95[0] < same.ci95[1] - same.ci95[0]
     assert few.leaders == ("b",), "those that win against it lead"
-    assert detectable(9, 16, baseline=True) < 0.95 * detectable(9, 16)
+    assert detectable_difference(9, 16, baseline=True) < 0.95 * detectable_difference(9, 16)
 
 
 def test_where_nothing_wins_against_the_baseline_it_leads_with_all_that_it_does_not_beat() -> None:
@@ -283,7 +287,7 @@ def test_intervals_over_seeds_and_examples_are_the_two_way_ones() -> None:
     d = table[0] - table[1]
     rest = d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()
     error = d.mean(1).var(ddof=1) / 16 + d.mean(0).var(ddof=1) / 20 - (rest**2).sum() / (15 * 19) / (16 * 20)
-    centre, _, statistic, _ = flip(np.array([d.mean(1)]), Parts.from_differences(d[None]))
+    centre, _, statistic, _ = sign_flip_distribution(np.array([d.mean(1)]), Parts.from_differences(d[None]))
     assert abs(centre[0]) / statistic[0] == pytest.approx(np.sqrt(error))
     # About two standard errors to each side, with some twenty degrees of freedom.
     assert 1.9 < (pair.ci95[1] - pair.difference) / np.sqrt(error) < 2.3

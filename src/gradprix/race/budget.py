@@ -171,7 +171,7 @@ def measure_sequential_costs(task: Task, trials: list[Trial], form: Form) -> tup
 
 
 def _seconds(run: Callable[[], object], trainer: Lane) -> float:
-    """Time a call: the second one, because the first also allocates memory, unless the first elapsed long."""
+    """Time a call: the second one, because the first also allocates memory, unless the first took long."""
     for _ in range(2):
         started = time.perf_counter()
         run()

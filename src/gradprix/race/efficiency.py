@@ -65,19 +65,19 @@ def measure_efficiency(
     usual = median(reached.values())
     target = usual - sign * metric.least(usual)
     return {
-        "expected": {name: expected(scores) for name, scores in spread.items()},
-        "chance": chance(spread, sign),
-        "default": {e.name: scored(run) if (run := default(e, tried[e.name])) else None for e in entries},
+        "expected": {name: expected_best(scores) for name, scores in spread.items()},
+        "chance": probability_best(spread, sign),
+        "default": {e.name: scored(run) if (run := default_run(e, tried[e.name])) else None for e in entries},
         "tuned": {name: scored(next(runs_at(points[name], runs))) for name, runs in tried.items()},
         "target": target,
         "examples": {
-            name: [None if run.diverged is not None else until(run.curve, target, sign) for run in runs]
+            name: [None if run.diverged is not None else examples_to_target(run.curve, target, sign) for run in runs]
             for name, runs in finals.items()
         },
     }
 
 
-def expected(points: Sequence[tuple[float, float]]) -> list[float]:
+def expected_best(points: Sequence[tuple[float, float]]) -> list[float]:
     """Return the expected metric of the point with the best loss among 1, 2, ... points drawn without replacement.
 
     The unbiased estimator of Tang et al. 2020, arXiv:2004.12710, for the expected validation performance of Dodge et
@@ -94,7 +94,7 @@ def expected(points: Sequence[tuple[float, float]]) -> list[float]:
     ]
 
 
-def chance(spread: Mapping[str, Sequence[tuple[float, float]]], sign: int) -> dict[str, list[float]]:
+def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: int) -> dict[str, list[float]]:
     """Return each entry's probability of being the best when each is tuned with 1, 2, ... of its points at random."""
     rng, most = np.random.default_rng(0), min(map(len, spread.values()))
     drawn = np.array([_best_of_first(list(points), most, rng) for points in spread.values()])  # [entries, k, draws]
@@ -112,7 +112,7 @@ def _best_of_first(points: list[tuple[float, float]], most: int, rng: np.random.
     return np.asarray(metrics[np.minimum.accumulate(place[order], axis=1)].T, np.float64)
 
 
-def default(entry: Entry, runs: Sequence[Run]) -> Run | None:
+def default_run(entry: Entry, runs: Sequence[Run]) -> Run | None:
     """Return the run at an entry's default settings, the learning rate within half a grid step; None without one."""
     usual = {**entry.rule.hyperparameters, **entry.fixed}
     runs = [run for run in runs if all(name not in usual or _close(run[name], usual[name]) for name in _others(entry))]
@@ -139,7 +139,7 @@ def runs_at(point: Mapping[str, Any], runs: Sequence[Run]) -> Any:
     return (run for run in runs if all(run[name] == value for name, value in point.items()))
 
 
-def until(curve: Sequence[Sequence[float]], target: float, sign: int) -> float | None:
+def examples_to_target(curve: Sequence[Sequence[float]], target: float, sign: int) -> float | None:
     """Return the number of examples until the validation metric reached the target; None if it never did."""
     return next((float(seen) for seen, _, _, metric in curve if sign * metric >= sign * target), None)
 

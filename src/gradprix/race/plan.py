@@ -11,7 +11,7 @@ import torch
 
 from gradprix import __version__
 from gradprix.rules import Axis, Choice, Log
-from gradprix.stats.verdict import MOST_SEEDS, detectable
+from gradprix.stats.verdict import MOST_SEEDS, detectable_difference
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
@@ -138,7 +138,7 @@ class Plan:
     @property
     def smallest_difference(self) -> float:
         """Minimum detectable difference (80 % power), in standard deviations of a paired difference."""
-        return detectable(len(self.entries), self.seeds, self.baseline is not None)
+        return detectable_difference(len(self.entries), self.seeds, self.baseline is not None)
 
     def describe(self) -> dict[str, Any]:
         """Return the plan as JSON, including everything that the race's numbers depend on."""

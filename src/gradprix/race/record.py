@@ -11,7 +11,7 @@ import numpy as np
 from gradprix.stats.alpha_spending import Look
 from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
-from gradprix.text.answer import near_limit, protocol, sentence, take, window
+from gradprix.text.answer import format_answer, near_optimal_limit, protocol, recommend, tolerance_decades
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.search import TuningResult
 
@@ -63,10 +63,10 @@ def make_record(
     )
     first = {name: _loss_by_learning_rate(runs) for name, runs in tried.items()}
     start = _initial_loss(tried)
-    limit = near_limit(first, start, metric if isinstance(plan.task, Loop) else None)
+    limit = near_optimal_limit(first, start, metric if isinstance(plan.task, Loop) else None)
     # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
     alone = {entry.name for entry in plan.entries if list(entry.space) == ["lr"]}
-    wide = {name: window(losses, limit) if name in alone else 0.0 for name, losses in first.items()}
+    wide = {name: tolerance_decades(losses, limit) if name in alone else 0.0 for name, losses in first.items()}
     points = {name: dict(result.point) for name, result in tuned.items()}
     memory = {entry.name: entry.rule.memory(entry.values(**points[entry.name])) for entry in plan.entries}
     means = {name: float(np.mean(v)) for name, v in values.items()}
@@ -74,7 +74,7 @@ def make_record(
     diverged = {name: counts["diverged"] for name, counts in lost.items()}
     top = means[verdict.leaders[0]]
     near_best = [name for name in verdict.leaders if abs(means[name] - top) <= metric.least(top)]
-    chosen, why = take(verdict, near_best, wide, memory, diverged, plan.baseline)
+    chosen, why = recommend(verdict, near_best, wide, memory, diverged, plan.baseline)
     best = _recommended(plan, next(entry for entry in plan.entries if entry.name == chosen), points[chosen])
 
     sizes = {e.name: points[e.name].get("batch_size", plan.batch_size(e)) for e in plan.entries}
@@ -106,7 +106,7 @@ def make_record(
             "best": list(verdict.leaders),
             "take": chosen,
             "why": why,
-            "text": sentence(plan, means, verdict, diverged, chosen, why, best["code"], updates),
+            "text": format_answer(plan, means, verdict, diverged, chosen, why, best["code"], updates),
             "protocol": protocol(plan, verdict),
             "looks": [list(look) for look in looks],
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.executors.executor import Engine
-from gradprix.stats.alpha_spending import Look, level
+from gradprix.stats.alpha_spending import Look, next_level
 from gradprix.tasks import Task
 from gradprix.text.answer import listed, unrepeated
 from gradprix.training.model_stack import Form
@@ -104,7 +104,7 @@ def check_resume(plan: Plan, described: dict[str, Any], journal: Journal, out: P
                 "what is compared is fixed before anything is seen; only more optimizers may join. "
                 f"{elsewhere}, on other seeds (--seed)."
             )
-    return looks, level(looks, plan.seeds)
+    return looks, next_level(looks, plan.seeds)
 
 
 def describe_comparisons(plan: Plan) -> dict[str, Any]:

@@ -21,12 +21,12 @@ class NoLookLeftError(ValueError):
     """No error is left for an interim analysis with this number of seeds."""
 
 
-def allowed(seeds: int) -> float:
+def cumulative_level(seeds: int) -> float:
     """Return the error that analyses with at most `seeds` seeds may spend in total."""
     return next((share for most, share in LOOKS if seeds <= most), LOOKS[-1][1])
 
 
-def level(looks: Sequence[Look], seeds: int) -> float:
+def next_level(looks: Sequence[Look], seeds: int) -> float:
     """Return the level of an interim analysis, given the past ones. Repeating an analysis returns its level.
 
     Args:
@@ -39,7 +39,7 @@ def level(looks: Sequence[Look], seeds: int) -> float:
     for taken, given in looks:
         if taken == seeds:
             return given
-    left = allowed(seeds) - sum(given for _, given in looks)
+    left = cumulative_level(seeds) - sum(given for _, given in looks)
     if left < 1e-6:
         before = ", ".join(str(taken) for taken, _ in looks)
         later = [most for most, share in LOOKS if share > sum(given for _, given in looks) + 1e-6]
@@ -51,7 +51,7 @@ def level(looks: Sequence[Look], seeds: int) -> float:
     return left
 
 
-def later(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
+def remaining_analyses(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
     """Return the remaining interim analyses as (fewest seeds, most seeds, level).
 
     Args:
@@ -62,4 +62,4 @@ def later(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
     ends = [count for count, _ in LOOKS]
     edges = [seeds, *(end for end in ends if end > seeds)]
     spans = [(low + 1, high) for low, high in pairwise(edges)] + [(max(edges[-1], ends[-1]) + 1, most)]
-    return [(low, high, left) for low, high in spans if (left := allowed(high) - spent) > 1e-6]
+    return [(low, high, left) for low, high in spans if (left := cumulative_level(high) - spent) > 1e-6]

@@ -50,7 +50,7 @@ class Parts:
         return cls((by_part - grand)[:, 0], rest / (n * k))
 
 
-def flip(differences: Floats, parts: Parts | None = None) -> tuple[Floats, Floats, Floats, Floats]:
+def sign_flip_distribution(differences: Floats, parts: Parts | None = None) -> tuple[Floats, Floats, Floats, Floats]:
     """Return means, standard errors and statistics of paired differences, and the null distribution of the statistics.
 
     Args:
@@ -63,7 +63,7 @@ def flip(differences: Floats, parts: Parts | None = None) -> tuple[Floats, Float
     """
     n = differences.shape[1]
     squares = (differences**2).sum(1, keepdims=True)
-    flips = signs(n) if parts is None else _drawn(SAMPLED, n, 0)
+    flips = sign_vectors(n) if parts is None else _drawn(SAMPLED, n, 0)
     means = differences @ flips.T / n
     # Flipping signs does not change the squares, so the variance follows from the mean alone.
     variance = np.maximum(squares / n - means**2, 0) * n / (n - 1)
@@ -84,7 +84,7 @@ def flip(differences: Floats, parts: Parts | None = None) -> tuple[Floats, Float
     return np.asarray(means[:, 0], np.float64), np.sqrt(errors[:, 0]), statistics[:, 0], largest
 
 
-def signs(n: int) -> Floats:
+def sign_vectors(n: int) -> Floats:
     """Return sign vectors `[flips, n]`, the first all positive: all up to a common sign, or a fixed sample."""
     if n <= EXHAUSTIVE:
         bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
@@ -106,7 +106,7 @@ def thresholds(
     If entries differ, a flipped difference is dominated by its signed mean, similarly for all pairs, and the largest
     statistic is too small to cover them all: then the deviations from the means must be flipped.
     """
-    deviations = flip(differences - differences.mean(1, keepdims=True), parts)[3]
+    deviations = sign_flip_distribution(differences - differences.mean(1, keepdims=True), parts)[3]
     probabilities = [1 - level for level in levels]
     quantiles = [np.quantile(null[0], probabilities, method="higher") for null in (largest, deviations)]
     return [float(reach) for reach in np.minimum(np.maximum(*quantiles), FARTHEST)]

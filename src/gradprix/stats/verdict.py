@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import stdtrit
 
-from .alpha_spending import allowed, later
-from .permutation_test import LEVEL, Parts, flip, step_down, thresholds
+from .alpha_spending import cumulative_level, remaining_analyses
+from .permutation_test import LEVEL, Parts, sign_flip_distribution, step_down, thresholds
 
 MOST_SEEDS = 300
 """Maximum number of final seeds per entry: within it, the seed ranges of a race do not overlap."""
@@ -98,12 +98,12 @@ def judge(
     if parts is not None:
         each = np.array([parts[name] for name in names], dtype=np.float64)
         crossed = Parts.from_differences(np.array([sign * (each[a] - each[b]) for a, b in index]))
-    centre, error, statistic, largest = flip(differences, crossed)
+    centre, error, statistic, largest = sign_flip_distribution(differences, crossed)
     n = table.shape[1]
-    looks = later(n, level if spent is None else spent, MOST_SEEDS)
+    looks = remaining_analyses(n, level if spent is None else spent, MOST_SEEDS)
     reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in looks)], crossed)
     half = reach * error
-    # What more seeds make smaller, and what they do not: the part of the test examples.
+    # The part of the variance that more seeds reduce, and the part from the test examples that they do not.
     by_seed = differences.var(axis=1, ddof=1)
     fixed = np.maximum(error**2 - by_seed / n, 0)
     p = step_down(statistic, largest)
@@ -185,7 +185,7 @@ def own_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def detectable(entries: int, seeds: int, baseline: bool = False) -> float:
+def detectable_difference(entries: int, seeds: int, baseline: bool = False) -> float:
     """Return the minimum detectable difference (80 % power), in standard deviations of the paired difference.
 
     The threshold is the max-T threshold of equal entries with normal noise; the power follows from Student's t.
@@ -197,6 +197,6 @@ def detectable(entries: int, seeds: int, baseline: bool = False) -> float:
     """
     noise = np.random.default_rng(0).standard_normal((entries, seeds))
     index = [(a, b) for a, b in combinations(range(entries), 2) if a == 0 or not baseline]
-    largest = flip(np.array([noise[a] - noise[b] for a, b in index]))[3]
-    reach = float(np.quantile(largest[0], 1 - allowed(seeds), method="higher"))
+    largest = sign_flip_distribution(np.array([noise[a] - noise[b] for a, b in index]))[3]
+    reach = float(np.quantile(largest[0], 1 - cumulative_level(seeds), method="higher"))
     return (reach + float(stdtrit(seeds - 1, 0.8))) / math.sqrt(seeds)

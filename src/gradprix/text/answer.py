@@ -22,7 +22,7 @@ MARGINS = 2.0
 """Number of margins within which a score is near-optimal: scores have no informative initial value."""
 
 
-def near_limit(
+def near_optimal_limit(
     tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: Metric | None = None
 ) -> float:
     """Return the largest near-optimal validation loss, the same for all entries.
@@ -41,7 +41,7 @@ def near_limit(
     return best + PART * max(0.0, start - best)
 
 
-def window(losses: Mapping[float, float], limit: float) -> float:
+def tolerance_decades(losses: Mapping[float, float], limit: float) -> float:
     """Return the learning-rate tolerance: the width in decades of the near-optimal range around the best learning rate.
 
     Each end of the range is interpolated to where the loss crosses the limit, on a logarithmic scale if losses are
@@ -69,7 +69,7 @@ def window(losses: Mapping[float, float], limit: float) -> float:
     return end(rates[place + 1 :]) - end(rates[:place][::-1])
 
 
-def take(
+def recommend(
     verdict: Verdict,
     near: Collection[str],
     windows: Mapping[str, float],
@@ -116,7 +116,7 @@ def number(metric: Metric, *values: float) -> str:
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
 
 
-def sentence(
+def format_answer(
     plan: "Plan",
     means: Mapping[str, float],
     verdict: Verdict,

@@ -92,7 +92,7 @@ def _sobol_search(
         half /= 2 if len(losses) > wide else 1
         best = min(losses, key=lambda point: losses[point])
         yield from ask(draw.new(min(2, alone - len(losses)), set(losses), draw.shares(best), half))
-    by_loss = sorted(losses, key=losses.__getitem__)  # where equal, in the order in which they were tried
+    by_loss = sorted(losses, key=losses.__getitem__)  # ties stay in the order of the trials
     if seeds:
         tried = by_loss[:RESEEDED]
         scores |= yield [(point, seed) for point in tried for seed in range(1, seeds + 1)]
