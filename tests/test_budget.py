@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from gradprix.cli import app
 from gradprix.race import Local, make_plan
-from gradprix.race.budget import Cost, candidates, estimate, fit, fitted, stages
+from gradprix.race.budget import Cost, candidates, estimate, fit, fitted, iterate_phases
 from gradprix.training.autotune import Shape
 
 COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=Shape(64, 2))
@@ -16,7 +16,7 @@ PLAN = make_plan("digits")
 
 
 def test_stages_are_those_of_the_protocol() -> None:
-    assert [len(names) for names in stages(PLAN)] == [60, 20, 20, 90, 160]
+    assert [len(names) for names in iterate_phases(PLAN)] == [60, 20, 20, 90, 160]
 
 
 def test_a_stage_costs_its_lanes_one_after_the_other() -> None:

@@ -7,7 +7,7 @@ from gradprix.show import EVIDENCE
 from gradprix.show._evidence import evidence
 from gradprix.show._page import factor
 from gradprix.show.terminal import value
-from gradprix.text.answer import listed
+from gradprix.text.answer import format_list
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -44,7 +44,7 @@ def by_problem(file: Path = EVIDENCE) -> str:
         rows.append(
             (
                 f"`{name}`",
-                listed(task["leads"]),
+                format_list(task["leads"]),
                 f"**{take}**, {task['rates'][take]:g}",
                 f"{value(task['metric'], task['means'][take])} ({value(task['metric'], task['trivial'])})",
                 ", ".join(behind) or "none",

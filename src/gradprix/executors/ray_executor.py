@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.tasks import Task
-from gradprix.text.answer import counted
+from gradprix.text.answer import format_count
 from gradprix.training.autotune import Shape, shape
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Trial
@@ -71,7 +71,7 @@ class Ray(Engine):
     @property
     def place(self) -> str:
         """The number of workers, for the user."""
-        return counted(self.workers, "worker")
+        return format_count(self.workers, "worker")
 
     @property
     def state(self) -> str:

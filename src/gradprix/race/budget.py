@@ -203,7 +203,7 @@ def seconds_to_evaluate(task: Task, trials: list[Trial], form: Form, width: int)
 def estimate(plan: Plan, cost: Cost) -> float:
     """Return the approximate duration of a plan in seconds."""
     entries = {entry.name: entry for entry in plan.entries}
-    total, phases, tests = cost.start, list(stages(plan)), _test_evaluations(plan)
+    total, phases, tests = cost.start, list(iterate_phases(plan)), _test_evaluations(plan)
     for names in phases:
         sizes: defaultdict[int, float] = defaultdict(float)
         for name in names:
@@ -232,7 +232,7 @@ def _test_evaluations(plan: Plan) -> float:
     return float(len(split.test) / len(split.valid))
 
 
-def stages(plan: Plan) -> Iterator[list[str]]:
+def iterate_phases(plan: Plan) -> Iterator[list[str]]:
     """Yield, phase by phase, the entry of every run: the tuners' requests do not depend on the scores."""
     tuners = {entry.name: plan.tuner(entry) for entry in plan.entries}
     requests = {name: next(tuner) for name, tuner in tuners.items()}

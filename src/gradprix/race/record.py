@@ -11,7 +11,7 @@ import numpy as np
 from gradprix.stats.alpha_spending import Look
 from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
-from gradprix.text.answer import format_answer, near_optimal_limit, protocol, recommend, tolerance_decades
+from gradprix.text.answer import format_answer, format_protocol, near_optimal_limit, recommend, tolerance_decades
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.search import TuningResult
 
@@ -107,7 +107,7 @@ def make_record(
             "take": chosen,
             "why": why,
             "text": format_answer(plan, means, verdict, diverged, chosen, why, best["code"], updates),
-            "protocol": protocol(plan, verdict),
+            "protocol": format_protocol(plan, verdict),
             "looks": [list(look) for look in looks],
             "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in verdict.pairs],
         },

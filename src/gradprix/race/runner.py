@@ -9,13 +9,13 @@ from typing import Any
 from gradprix.executors.executor import Engine
 from gradprix.stats.alpha_spending import Look, next_level
 from gradprix.tasks import Task
-from gradprix.text.answer import listed, unrepeated
+from gradprix.text.answer import format_list, format_unreproduced
 from gradprix.training.model_stack import Form
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import Score
 from gradprix.tuning.search import Scores, TuningResult
 
-from .budget import stages
+from .budget import iterate_phases
 from .efficiency import seconds_of_steps
 from .journal import Journal, OtherRaceError
 from .plan import Plan
@@ -72,7 +72,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         record = make_record(plan, described, runner.tried, tuned, finals, cost, looks)
         if runner.reruns:
             record["reruns"] = list(runner.reruns.values())
-            record["verdict"]["text"] = "\n".join([record["verdict"]["text"], *unrepeated(record["reruns"])])
+            record["verdict"]["text"] = "\n".join([record["verdict"]["text"], *format_unreproduced(record["reruns"])])
         explained = journal.read("why")
         if explained is not None and explained["of"][0] == plan.key:
             record["why"] = explained
@@ -115,7 +115,7 @@ def describe_comparisons(plan: Plan) -> dict[str, Any]:
 
 
 def _format_comparisons(seen: dict[str, Any]) -> str:
-    who = listed(seen["entries"])
+    who = format_list(seen["entries"])
     return f"{who}, margin {seen['margin']:g}, " + (f"baseline {seen['baseline']}" if seen["baseline"] else "all pairs")
 
 
@@ -135,7 +135,7 @@ class Runner:
     later: int = 0
 
     def __post_init__(self) -> None:
-        self.later = len(list(stages(self.plan)))
+        self.later = len(list(iterate_phases(self.plan)))
         self.finished = self.journal.finished()
         self.seconds = self.journal.read("seconds") or 0.0
         self.tried = {entry.name: [] for entry in self.plan.entries}

@@ -10,7 +10,7 @@ import numpy as np
 from gradprix.executors.executor import Engine
 from gradprix.stats.verdict import judge
 from gradprix.tasks import ALL, UnknownNameError
-from gradprix.text.answer import counted, listed, too_variable
+from gradprix.text.answer import format_count, format_list, too_variable
 
 from .config import make_plan
 from .entry import Entry
@@ -146,26 +146,28 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     often = [entry for entry in summary["entries"] if len(leads[entry]) == most]
     worst = max(tasks, key=lambda name: tasks[name]["regrets"][best])
     lines = [
-        f"In the leading group most often: {listed(often)}, on {most} of {counted(len(tasks), 'task')}.",
+        f"In the leading group most often: {format_list(often)}, on {most} of {format_count(len(tasks), 'task')}.",
         f"The best single choice for all of them is {best}: on average {single[best]['mean']:.1f} margins behind the "
         f"best of each task, at most {single[best]['most']:.1f} ({worst}).",
     ]
     for pair in summary["crossings"]:
         a, b = pair["a"], pair["b"]
-        lines.append(f"{a} wins against {b} on {listed(pair['a_wins'])}, {b} against {a} on {listed(pair['b_wins'])}.")
+        lines.append(
+            f"{a} wins against {b} on {format_list(pair['a_wins'])}, {b} against {a} on {format_list(pair['b_wins'])}."
+        )
     if not summary["crossings"]:
         lines.append(
             "No two optimizers win against each other on different tasks, at 5 % for all pairs of all tasks together."
         )
     ends = {entry: [name for name, task in tasks.items() if entry in task["ends"]] for entry in summary["entries"]}
     if any(ends.values()):
-        each = [f"{entry} on {listed(names)}" for entry, names in ends.items() if names]
+        each = [f"{entry} on {format_list(names)}" for entry, names in ends.items() if names]
         lines.append(f"Best at the end of the rates tried, so that others may be better: {'; '.join(each)}.")
     defaults = summary["defaults"]
     good = {entry: sum(within_margin.values()) for entry, within_margin in defaults.items()}
     each = [f"{entry} {good[entry]} of {len(defaults[entry])}" for entry in summary["entries"] if defaults[entry]]
     if each:
-        lines.append(f"Tasks on which the default rate came within the margin of the tuned one: {listed(each)}.")
+        lines.append(f"Tasks on which the default rate came within the margin of the tuned one: {format_list(each)}.")
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from gradprix.text.answer import listed
+from gradprix.text.answer import format_list
 
 from . import _page
 from ._page import Record, ranked, scale, value
@@ -56,7 +56,7 @@ def read_budget(record: Record) -> str:
     return (
         f"The validation metric to expect of the best of so many {what}, drawn at random from those that each entry "
         "tried first, evenly over its range; before any refining. "
-        + (f"The most to expect: {listed(best)}. " if best else "")
+        + (f"The most to expect: {format_list(best)}. " if best else "")
         + "All on one tuning seed, so differences of a seed's luck are in it. The axis fits two trials and more."
     )
 

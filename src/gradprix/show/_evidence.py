@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.tasks import UnknownNameError
-from gradprix.text.answer import listed
+from gradprix.text.answer import format_list
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
 """Output of `benchmarks/suite.py`."""
@@ -54,9 +54,15 @@ def first_choices(name: str, file: Path = EVIDENCE) -> tuple[list[str], list[dic
         }
         for entry in sorted(suite["entries"], key=lambda entry: task["regrets"][entry])
     ]
-    lead = f"{listed(task['leads'])} lead and were not told apart" if task["leads"][1:] else f"{task['leads'][0]} leads"
-    vague = f" {listed(task['vague'])}: too erratic to be told from that, though far behind." if task["vague"] else ""
-    ends = f" Best at the end of the rates tried: {listed(task['ends'])}." if task["ends"] else ""
+    lead = (
+        f"{format_list(task['leads'])} lead and were not told apart"
+        if task["leads"][1:]
+        else f"{task['leads'][0]} leads"
+    )
+    vague = (
+        f" {format_list(task['vague'])}: too erratic to be told from that, though far behind." if task["vague"] else ""
+    )
+    ends = f" Best at the end of the rates tried: {format_list(task['ends'])}." if task["ends"] else ""
     cpu = suite["machine"]["cpu"]
     text = [
         f"{name}: {task['about']}",

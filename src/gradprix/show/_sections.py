@@ -5,7 +5,7 @@ from collections import Counter
 from html import escape
 from typing import Any
 
-from gradprix.text.answer import listed, untrained
+from gradprix.text.answer import format_failures, format_list
 
 from . import _page
 from ._page import Record, code, count, factor, ranked, setting, value
@@ -36,7 +36,7 @@ def comparisons(record: Record) -> str:
     open_ = {name: pair["more_seeds"] for name, pair in needs.items() if pair["words"] == "not settled"}
     few = sorted((name for name in open_ if open_[name]), key=lambda name: open_[name])[:3]
     if few:
-        each = listed([f"{escape(name)} (about {open_[name]:,})" for name in few])
+        each = format_list([f"{escape(name)} (about {open_[name]:,})" for name in few])
         text.append(f"More seeds would settle {escape(chosen)} against {each} soonest.")
     return f"<p>{' '.join(text)}</p>" if text else ""
 
@@ -48,7 +48,7 @@ def notices(record: Record) -> str:
     edge = [f"{escape(e['name'])} ({', '.join(e['tuning']['edges'])})" for e in entries if e["tuning"]["at_edge"]]
     if edge:
         lines.append(
-            f"The best setting of {listed(edge, len(edge))} was at the end of what was tried: "
+            f"The best setting of {format_list(edge, len(edge))} was at the end of what was tried: "
             "the optimum may lie further out, and the result may be too poor."
         )
     if not record["plan"]["tested"]:
@@ -56,7 +56,7 @@ def notices(record: Record) -> str:
             "The score is the one that the learning rates were tuned by: it flatters all entries, and those most that "
             "were lucky in tuning. Have the loop yield “test”, a score of examples that nothing is tuned by."
         )
-    lines += map(escape, untrained(record.get("failed", ())))
+    lines += map(escape, format_failures(record.get("failed", ())))
     for entry in entries:
         if count := entry["final"]["diverged"]:
             scored = value(record, record["plan"]["trivial"])
@@ -144,7 +144,7 @@ def protocol(record: Record) -> str:
         "data, more epochs or another schedule the order may change.",
     }
     if plan["left_out"]:
-        facts["Left out to fit the time"] = f"{escape(listed(plan['left_out']))}."
+        facts["Left out to fit the time"] = f"{escape(format_list(plan['left_out']))}."
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in facts.items())}</dl>"
 
 
@@ -169,7 +169,7 @@ def _interim_analyses(record: Record) -> str:
     seeds = [str(seeds) for seeds, _ in record["verdict"]["looks"]]
     if len(seeds) == 1:
         return ""
-    return f", over {len(seeds)} looks at it, with {listed(seeds)} seeds"
+    return f", over {len(seeds)} looks at it, with {format_list(seeds)} seeds"
 
 
 def _run(record: Record) -> str:
@@ -185,7 +185,7 @@ def _run(record: Record) -> str:
 def _tuned(plan: Record) -> str:
     if plan["tune"] == ["lr"]:
         return "The learning rate, and nothing else."
-    return f"{escape(listed(plan['tune']))}, of those what an entry has, and nothing else."
+    return f"{escape(format_list(plan['tune']))}, of those what an entry has, and nothing else."
 
 
 def _tuning(record: Record) -> str:

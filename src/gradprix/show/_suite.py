@@ -6,7 +6,7 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from gradprix.text.answer import listed
+from gradprix.text.answer import format_list
 
 from . import _page
 from .style import COLOURS, DASHES, INK, apply_layout
@@ -91,7 +91,7 @@ def table(summary: Summary) -> str:
             _value(metric, task["trivial"]),
             _value(metric, best),
             _value(metric, task["margin"], sign=False),
-            escape(listed(task["leads"])),
+            escape(format_list(task["leads"])),
             escape(task["take"]),
             f"{task['trials']} + {task['seeds']}",
             f"{task['seconds'] / 60:.1f}",

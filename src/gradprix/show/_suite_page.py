@@ -3,7 +3,7 @@
 from html import escape
 
 from gradprix.race import REPORT
-from gradprix.text.answer import counted, listed
+from gradprix.text.answer import format_count, format_list
 
 from . import _page, _suite
 from ._page import section
@@ -28,15 +28,15 @@ def suite_page(summary: Summary) -> str:
     )
     read_profile = (
         "The share of tasks on which an optimizer is at most so many margins behind the best. Further up and further "
-        f"left is better. Bands: 95&nbsp;% over {counted(number, 'task')} drawn with replacement, for the best "
+        f"left is better. Bands: 95&nbsp;% over {format_count(number, 'task')} drawn with replacement, for the best "
         f"{_suite.BANDS}; with so few tasks they are wide, and other tasks may rank otherwise."
     )
     body = [
-        f"<h1>{listed([escape(name) for name in summary['entries']])} on {counted(number, 'task')}</h1>",
+        f"<h1>{format_list([escape(name) for name in summary['entries']])} on {format_count(number, 'task')}</h1>",
         f'<div class="answer"><p class="first">{escape(first)}</p>{"".join(f"<p>{escape(x)}</p>" for x in rest)}</div>',
         section("tasks", "Tasks", _suite.table(summary)),
         section("regrets", "Behind the best", figure("regrets", _suite.regrets(summary), read_regrets, 640)),
         section("profile", "One choice for all", figure("profile", _suite.profile(summary), read_profile, 560)),
         section("reports", "The report of each race", f"<ul>{''.join(links)}</ul>"),
     ]
-    return _page.page(f"gradprix: {counted(number, 'task')}", SECTIONS, SCRIPTS, "\n".join(body))
+    return _page.page(f"gradprix: {format_count(number, 'task')}", SECTIONS, SCRIPTS, "\n".join(body))

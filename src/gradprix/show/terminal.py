@@ -12,8 +12,7 @@ from rich.text import Text
 from gradprix.race import ENTRIES, REPORT, Plan, Result
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
-from gradprix.text.answer import counted, listed, untrained
-from gradprix.text.answer import tuned as tuned_in_words
+from gradprix.text.answer import format_count, format_failures, format_list, format_tuned
 from gradprix.utils.streams import results
 
 from . import _page
@@ -63,7 +62,7 @@ def notes(record: dict[str, Any]) -> list[Text]:
     if not record["plan"]["tested"]:
         lines.append("The score is the one that was tuned by: it flatters. Yield a “test” score for one that does not.")
     diverged = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
-    lines += untrained(record.get("failed", ()))
+    lines += format_failures(record.get("failed", ()))
     for name, count in diverged.items():
         lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
     if (form := record["plan"]["form"]).startswith("one at a time") or "; " in form:  # the form names a device
@@ -110,7 +109,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
     lines = [
         f"{race_plan.task.name}: {race_plan.task.about}",
         f"Every run: {_describe_run(race_plan)}.",
-        f"Every optimizer: {race_plan.trials} tuning trials ({tuned_in_words(race_plan)}), "
+        f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan)}), "
         f"then {race_plan.seeds} fresh seeds, the same for all.",
         f"In all {race_plan.runs:,} networks"
         + (
@@ -121,7 +120,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         f"Smallest difference it can tell four times in five: {effect}. Differences below {margin} do not matter here.",
     ]
     if race_plan.left_out:
-        lines.append(f"To fit the time it does without {listed(race_plan.left_out)}.")
+        lines.append(f"To fit the time it does without {format_list(race_plan.left_out)}.")
     if seconds is not None:
         lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
     return Group(*(Text(line) for line in lines), Text(), table)
@@ -192,8 +191,8 @@ def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) 
         name = race_plan.task.name
         table.add_row(name, race_plan.task.about, f"{race_plan.runs:,}", f"{seconds[name] / 60:.1f}")
     training_runs, total = sum(race_plan.runs for race_plan in plans), sum(seconds.values())
-    entries = listed([entry.name for entry in plans[0].entries])
-    task_count = counted(len(plans), "task")
+    entries = format_list([entry.name for entry in plans[0].entries])
+    task_count = format_count(len(plans), "task")
     text = f"{entries} on {task_count}: {training_runs:,} networks, about {_format_duration(total)} on {where}."
     return Group(Text(text), Text(), table)
 

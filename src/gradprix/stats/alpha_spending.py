@@ -42,8 +42,12 @@ def next_level(looks: Sequence[Look], seeds: int) -> float:
     left = cumulative_level(seeds) - sum(given for _, given in looks)
     if left < 1e-6:
         before = ", ".join(str(taken) for taken, _ in looks)
-        later = [most for most, share in LOOKS if share > sum(given for _, given in looks) + 1e-6]
-        hint = f"The next look is with {later[0]} seeds (--seeds {later[0]})" if later else "There is none after that"
+        affordable = [most for most, share in LOOKS if share > sum(given for _, given in looks) + 1e-6]
+        hint = (
+            f"The next look is with {affordable[0]} seeds (--seeds {affordable[0]})"
+            if affordable
+            else "There is none after that"
+        )
         raise NoLookLeftError(
             f"this race was looked at with {before} seeds: another look with {seeds} would give chance one try too "
             f"many. {hint}; or race anew in another folder (--out, --seed)."

@@ -98,19 +98,19 @@ def recommend(
     return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
+def format_list(names: Sequence[str], most: int = 12) -> str:
     """Format names as `a, b and c`."""
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """Format a count with its noun: `1 task`, `2 tasks`."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def number(metric: Metric, *values: float) -> str:
+def format_value(metric: Metric, *values: float) -> str:
     """Format one value or a range in the metric's unit: `97.2 to 97.4 %`."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
@@ -146,19 +146,19 @@ def format_leaders(plan: "Plan", means: Mapping[str, float], verdict: Verdict, d
     metric = plan.task.metric
     vague = too_variable(means, verdict.leaders, metric.higher_is_better)
     leaders = [name for name in verdict.leaders if name not in vague]
-    reach = number(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
+    reach = format_value(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
     verdicts = {pair.words for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
     relation = "differ by less than matters" if verdicts <= {"ties", "slightly ahead"} else "are not told apart"
     lead = "lead and " if len(leaders) < len(means) else ""
     text = f"{leaders[0]} leads{'' if vague else ' alone'} ({reach})."
     if len(leaders) > 1:
-        text = f"{listed(leaders)} {lead}{relation} ({reach})."
+        text = f"{format_list(leaders)} {lead}{relation} ({reach})."
     if vague:
         verb = "vary" if len(vague) > 1 else "varies"
-        values = number(metric, *sorted((means[vague[0]], means[vague[-1]])))
-        text += f"  {listed(vague)} {verb} too much to be told from them ({values})."
+        values = format_value(metric, *sorted((means[vague[0]], means[vague[-1]])))
+        text += f"  {format_list(vague)} {verb} too much to be told from them ({values})."
     erratic = [f"{n} diverged on {diverged[n]} of {plan.seeds} seeds" for n in verdict.leaders if diverged[n]]
-    return f"{text}  {listed(erratic)}: too erratic to be told from the others." if erratic else text
+    return f"{text}  {format_list(erratic)}: too erratic to be told from the others." if erratic else text
 
 
 def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
@@ -180,18 +180,19 @@ def format_baseline_comparison(baseline: str, metric: Metric, means: Mapping[str
         return sorted(names, key=lambda name: means[name], reverse=metric.higher_is_better)
 
     def reach(names: Sequence[str]) -> str:
-        return number(metric, *sorted((means[names[0]], means[names[-1]])))
+        return format_value(metric, *sorted((means[names[0]], means[names[-1]])))
 
     won, lost = entries_with("wins", True), entries_with("wins", False)
     close = entries_with("slightly ahead", True)
-    text = [f"nothing wins against {baseline} ({number(metric, means[baseline])})."]
+    own = format_value(metric, means[baseline])
+    text = [f"nothing wins against {baseline} ({own})."]
     if won:
         verb = "win" if len(won) > 1 else "wins"
-        text = [f"{listed(won)} {verb} against {baseline} ({reach(won)} against {number(metric, means[baseline])})."]
+        text = [f"{format_list(won)} {verb} against {baseline} ({reach(won)} against {own})."]
     if close:
-        text.append(f"{listed(close)} {'are' if len(close) > 1 else 'is'} slightly ahead of it ({reach(close)}).")
+        text.append(f"{format_list(close)} {'are' if len(close) > 1 else 'is'} slightly ahead of it ({reach(close)}).")
     if lost:
-        text.append(f"{listed(lost)} {'lose' if len(lost) > 1 else 'loses'} to it ({reach(lost)}).")
+        text.append(f"{format_list(lost)} {'lose' if len(lost) > 1 else 'loses'} to it ({reach(lost)}).")
     return "  ".join(text)
 
 
@@ -201,8 +202,8 @@ def format_behind(metric: Metric, means: Mapping[str, float], verdict: Verdict) 
     if not behind:
         return ""
     behind.sort(key=lambda name: means[name], reverse=metric.higher_is_better)
-    reach = number(metric, *sorted((means[behind[0]], means[behind[-1]])))
-    return f"{listed(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
+    reach = format_value(metric, *sorted((means[behind[0]], means[behind[-1]])))
+    return f"{format_list(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
 
 
 def format_unequal_updates(plan: "Plan", updates: Mapping[str, int | None]) -> list[str]:
@@ -216,22 +217,24 @@ def format_unequal_updates(plan: "Plan", updates: Mapping[str, int | None]) -> l
     ]
 
 
-def protocol(plan: "Plan", verdict: Verdict) -> str:
+def format_protocol(plan: "Plan", verdict: Verdict) -> str:
     """Return the last line of the answer: inconclusive comparisons and the protocol."""
     unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
     pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")
     if plan.baseline is not None:
         pairs = f"Against {plan.baseline}: {pairs[0].lower()}{pairs[1:]}"
-    return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, {tuned(plan)}, {schedule(plan)}"
+    return (
+        f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, {format_tuned(plan)}, {format_schedule(plan)}"
+    )
 
 
-def tuned(plan: "Plan") -> str:
+def format_tuned(plan: "Plan") -> str:
     """Format the tuned hyperparameters."""
     one = plan.tuned == ["lr"]
-    return "learning rate only" if one else f"{listed(plan.tuned)} tuned where an optimizer has them"
+    return "learning rate only" if one else f"{format_list(plan.tuned)} tuned where an optimizer has them"
 
 
-def schedule(plan: "Plan") -> str:
+def format_schedule(plan: "Plan") -> str:
     """Format the learning-rate schedule."""
     if "schedule" in plan.tuned:
         return "schedule tuned"
@@ -239,7 +242,7 @@ def schedule(plan: "Plan") -> str:
     return known.get(plan.task.schedule, f"{plan.task.schedule} decay")
 
 
-def untrained(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each optimizer with failed training runs."""
     by_entry: dict[str, list[Mapping[str, Any]]] = {}
     for each in failed:
@@ -251,7 +254,7 @@ def untrained(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def unrepeated(reruns: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_unreproduced(reruns: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a warning for each final run that its replication in a new process did not reproduce."""
     return [
         f"Warning: the final run of {each['entry']} with seed {each['seed']} came out otherwise when it was repeated "
