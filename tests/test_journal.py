@@ -31,8 +31,8 @@ from gradprix.race import (
     make_plan,
     run,
 )
-from gradprix.race import plan as plans
 from gradprix.stats.alpha_spending import LOOKS, cumulative_level, next_level
+from gradprix.training.provenance import provenance
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
 
@@ -107,7 +107,7 @@ def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr(executor, "provenance", lambda gpu: "torch 99")
     result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
     assert (engine.ran, result.reused) == (16, 0)
-    assert "torch" in plans.provenance()
+    assert "torch" in provenance()
 
 
 def test_networks_whose_loss_at_the_start_was_not_noted_are_used(tmp_path: Path) -> None:
