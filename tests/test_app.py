@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradprix import claims
-from gradprix.cli import __init__
+from gradprix import claims, cli
 from gradprix.explain import LANDSCAPES, kinds
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
@@ -429,7 +428,7 @@ def test_it_listens_on_loopback_and_says_so_when_a_port_is_taken(tmp_path: Path)
 
 def test_without_dash_there_is_one_sentence(monkeypatch):
     monkeypatch.setattr("gradprix.cli._app.find_spec", lambda name: None)
-    answer = CliRunner().invoke(__init__.app, ["app"])
+    answer = CliRunner().invoke(cli.app, ["app"])
     assert answer.exit_code == 2
     assert "pip install 'gradprix[app]'" in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
@@ -439,7 +438,7 @@ def test_a_port_that_is_taken_is_one_sentence():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        answer = CliRunner().invoke(__init__.app, ["app", "--no-open", "--port", str(other.getsockname()[1])])
+        answer = CliRunner().invoke(cli.app, ["app", "--no-open", "--port", str(other.getsockname()[1])])
     assert answer.exit_code == 2
     assert "choose another port" in answer.stderr
 

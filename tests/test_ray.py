@@ -19,8 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import gradprix as gp
-from gradprix import engines
-from gradprix.cli import __init__
+from gradprix import cli, engines
 from gradprix.executors import ray_cluster, ray_init
 from gradprix.executors.ray_cluster import Needs
 from gradprix.executors.ray_init import ray_here
@@ -329,7 +328,7 @@ def test_networks_that_cannot_be_trained_are_told_and_the_race_goes_on(
     ]
     assert not any("error" in run for run in tried["adam"]), "no other was taken with them"
     assert gp.load(out).record["failed"] == failed
-    assert "could not be trained and count as diverged" in CliRunner().invoke(__init__.app, ["report", str(out)]).output
+    assert "could not be trained and count as diverged" in CliRunner().invoke(cli.app, ["report", str(out)]).output
     assert "this rate is too large for me" in (out / "report.html").read_text()
     again = gp.race(f"{own}:task", who, trials=6, seeds=6, out=out, engine=engine)
     assert again.record["failed"] == again.to_dict()["failed"] == failed, "the same command tries it again"
@@ -372,7 +371,7 @@ def test_a_race_that_fails_altogether_ends_with_its_error(cluster: Cluster, own:
 
 def said(*words: str) -> str:
     """What the command line says when it ends with exit code 2."""
-    done = CliRunner().invoke(__init__.app, ["race", "digits", *words])
+    done = CliRunner().invoke(cli.app, ["race", "digits", *words])
     assert done.exit_code == 2, done.output
     assert done.stdout == ""
     return done.stderr
