@@ -124,6 +124,7 @@ def test_playing_asks_the_server_nothing(page: Page, address: str):
     assert asked == []
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_changed_is_seen_and_in_the_address(page: Page, address: str):
     opened(page, address)
     page.get_by_label("Condition").fill("100")

@@ -106,7 +106,9 @@ def test_a_stack_trains_as_a_plain_loop_does(small: Task) -> None:
     assert len({round(x, 6) for x in losses}) == 3, "rates and seeds differ"
 
 
-@pytest.mark.parametrize(("name", "margin"), [("segment", 0.1), ("generate", 0.3), ("generate-vae", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "margin"), [pytest.param("segment", 0.1, marks=pytest.mark.slow), ("generate", 0.3), ("generate-vae", 1.0)]
+)
 def test_a_small_race_is_trained_stacked_and_beats_the_best_constant_answer(
     name: str, margin: float, here: Callable[[str], Path], tmp_path: Path
 ) -> None:

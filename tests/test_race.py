@@ -429,6 +429,7 @@ def test_plans_are_equal_when_everything_in_them_is() -> None:
 # A baseline, and an official test set
 
 
+@pytest.mark.slow
 def test_a_baseline_races_too_and_is_fixed_before_anything_is_seen(tmp_path: Path) -> None:
     flags = ["--trials", "2", "--seeds", "6", "--epochs", "2", "--optimizers", "momentum,adagrad"]
     said = cli("race", "digits", *flags, "--baseline", "adamw", "--json", cwd=tmp_path)

@@ -132,7 +132,7 @@ def test_files_of_one_name_in_two_folders_are_two_and_so_are_their_helpers(tmp_p
     assert functions[0].fingerprint == functions[2].fingerprint != functions[1].fingerprint
 
 
-@pytest.mark.parametrize("name", ["own.py", "my own.v2.py"])
+@pytest.mark.parametrize("name", [pytest.param("own.py", marks=pytest.mark.slow), "my own.v2.py"])
 def test_a_file_or_a_helper_that_is_edited_is_never_stale(tmp_path: Path, name: str) -> None:
     file, helpers = tmp_path / name, tmp_path / "helpers.py"
     file.write_text(LOOP)

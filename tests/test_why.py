@@ -459,6 +459,7 @@ def test_runs_that_diverge_are_left_out_of_what_is_said() -> None:
     assert [r.number for r in reasons(mixed, 16, 2.0)] == [r.number for r in reasons(mixed[:3], 16, 2.0)]
 
 
+@pytest.mark.slow
 def test_a_race_is_explained_once_and_kept(tmp_path: Any) -> None:
     plan = make_plan("digits", "minibatch,adam", trials=6, seeds=6, epochs=3)
     engine = Local(2)
@@ -486,7 +487,6 @@ def test_a_race_is_explained_once_and_kept(tmp_path: Any) -> None:
     assert "why" not in run(other, tmp_path / "race", engine).record
 
 
-@pytest.mark.slow
 def test_other_optimizers_and_networks_one_at_a_time_are_explained_too() -> None:
     plan = make_plan("digits", [ENTRIES["adam"], "muon"], trials=1, seeds=6, epochs=1)
     told = why(plan, run(plan, None, Local(1)), Local(1)).record["why"]
