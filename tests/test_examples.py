@@ -13,9 +13,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW: dict[str, Any] = {"optimizers": "adam,minibatch", "trials": 1, "seeds": 6}
 
 
-@pytest.mark.parametrize(
-    "name", ["images", pytest.param("table", marks=pytest.mark.slow), pytest.param("text", marks=pytest.mark.slow)]
-)
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("table", "text")]
+
+
+@pytest.mark.parametrize("name", ["images", *LONG])
 def test_a_task_races(name: str) -> None:
     result = gp.race(str(EXAMPLES / f"{name}.py"), epochs=1, **FEW)
     assert result.record["plan"]["form"].startswith("stacked"), result.record["plan"]["form"]

@@ -240,7 +240,10 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str) -> None:
 # A race
 
 
-@pytest.mark.parametrize("name", ["sentiment", *SLOW])
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("charlm", "translate")]
+
+
+@pytest.mark.parametrize("name", ["sentiment", *LONG])
 def test_a_race_in_seconds_is_stacked_and_beats_the_trivial_answer(name: str) -> None:
     task = made(name)
     result = gp.race(task, "adamw,nesterov", trials=2, seeds=6)

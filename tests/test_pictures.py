@@ -107,7 +107,8 @@ def test_a_stack_trains_as_a_plain_loop_does(small: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "margin"), [pytest.param("segment", 0.1, marks=pytest.mark.slow), ("generate", 0.3), ("generate-vae", 1.0)]
+    ("name", "margin"),
+    [pytest.param("segment", 0.1, marks=pytest.mark.slow), ("generate", 0.3), ("generate-vae", 1.0)],
 )
 def test_a_small_race_is_trained_stacked_and_beats_the_best_constant_answer(
     name: str, margin: float, here: Callable[[str], Path], tmp_path: Path
