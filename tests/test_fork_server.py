@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from gradprix.executors import fork_server
-from gradprix.executors.fork_server import ForkedProcess, get_server
+from gradprix.executors import forked_process
+from gradprix.executors.forked_process import ForkedProcess, get_server
 from gradprix.executors.fresh_process import FreshProcesses
 from gradprix.executors.worker_processes import start_environment, workers
 from gradprix.tasks.user_modules import load_file
@@ -71,6 +71,10 @@ def test_a_second_pool_starts_at_once() -> None:
         assert ask(state)["server"] == first["server"]
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 1
+
+
+def test_a_fork_has_what_jobs_need_imported() -> None:
+    assert ask(eval, "'gradprix.race.preflight' in __import__('sys').modules")
 
 
 def test_a_fork_is_as_a_new_process() -> None:
@@ -150,9 +154,9 @@ def order_of_strings() -> tuple[int, list[str]]:
 
 @pytest.fixture
 def no_server() -> Iterator[None]:
-    fork_server.end_servers()
+    forked_process.end_servers()
     yield
-    fork_server.end_servers()
+    forked_process.end_servers()
 
 
 @pytest.mark.usefixtures("no_server")
@@ -176,16 +180,16 @@ def test_where_a_fork_is_not_safe_workers_are_new_interpreters(
 SCRIPT = """
 import os, time
 from gradprix.executors.fresh_process import FreshProcesses
-from gradprix.executors import fork_server
+from gradprix.executors import forked_process
 from gradprix.executors.worker_processes import start_environment, workers
 
 if __name__ == "__main__":
-    server = fork_server.get_server("workers", start_environment())
+    server = forked_process.get_server("workers", start_environment())
     number = os.fork()
     if not number:  # it has no server, and ends none
-        os._exit(len(fork_server._SERVERS))
+        os._exit(len(forked_process._SERVERS))
     assert os.waitpid(number, 0)[1] == 0
-    assert fork_server.get_server("workers", start_environment()) is server
+    assert forked_process.get_server("workers", start_environment()) is server
     executor = workers(2)
     fresh = FreshProcesses().submit(os.getppid)
     print(executor.submit(os.getppid).result(), fresh.result(), flush=True)

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import cloudpickle
 from joblib.externals.loky.backend.utils import kill_process_tree
 
-from .fork_server import ForkedProcess, end_children
+from .fork_server import end_children
+from .forked_process import ForkedProcess
 from .worker_processes import own_settings, prepare_for_users_code, start_environment
 
 FAILED = b""

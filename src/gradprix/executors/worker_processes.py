@@ -19,9 +19,10 @@ from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from gradprix.tasks.user_modules import Source, install, sources
 
-from . import fork_server
+from . import forked_process
 from .executor import WorkerError
-from .fork_server import INTERVAL, ForkContext, ForkedProcess, end_children, get_server
+from .fork_server import INTERVAL, end_children, set_environment
+from .forked_process import ForkContext, ForkedProcess, get_server
 
 IDLE = 60.0
 """Seconds after which an idle worker ends."""
@@ -100,22 +101,14 @@ def _ignore_interrupts() -> Iterator[None]:
 def _start_trackers() -> None:
     """Start the processes that remove the semaphores of killed processes, with their warnings disabled."""
     variables = {**SAFE, "PYTHONWARNINGS": "ignore"}
-    with fork_server.ENVIRONMENT:
+    with forked_process.ENVIRONMENT:
         previous = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
         try:
             resource_tracker.ensure_running()
             loky_tracker.ensure_running()
         finally:
-            _set_environment(previous)
-
-
-def _set_environment(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+            set_environment(previous)
 
 
 def _initialize_worker(
@@ -154,7 +147,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def prepare_for_users_code(start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]) -> None:
     """Give a worker the settings that a user's code expects. The arguments are those of `own_settings`."""
-    _set_environment(own)
+    set_environment(own)
     install(modules)
     # The user's code may start processes, which must not use the workers' start method.
     is_known = start_method in multiprocessing.get_all_start_methods()

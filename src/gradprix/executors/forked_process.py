@@ -1,0 +1,285 @@
+"""Fast start of processes: on Linux, as forks of a server that has imported the required modules.
+
+Where forks are impossible or unsafe (Windows, macOS, GPUs, libraries that start threads when imported), loky starts new
+interpreters.
+"""
+
+import atexit
+import contextlib
+import io
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import context as multiprocessing_context
+from multiprocessing import process, resource_tracker
+from typing import Any, ClassVar
+
+import psutil
+import torch
+from joblib.externals.loky.backend import reduction
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
+from joblib.externals.loky.backend.context import LokyContext
+from joblib.externals.loky.backend.process import LokyProcess
+
+from gradprix.tasks.user_modules import base_path
+
+from .fork_server import READY, STREAMS, ReceivedFile, descendants
+
+# The server imports gradprix.race, whose functions workers run, so that its forks do not import it one by one.
+SERVE = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import gradprix.race
+from gradprix.executors.fork_server import serve
+serve({parent}, {requests})
+"""
+PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST"}
+"""Variables that libraries do not read on import: the server survives their change, and its forks receive them."""
+
+ENVIRONMENT = threading.Lock()
+"""Held while this process's variables differ from the user's, or are read."""
+
+_LOCK = threading.Lock()
+_SERVERS: dict[str, "Server"] = {}
+_REPLACED: list["Server"] = []
+
+
+class Server:
+    """The fork server of this process for one environment.
+
+    Args:
+        environment: the variables that it starts with.
+        settings: the server is reused as long as these are equal.
+    """
+
+    def __init__(self, environment: Mapping[str, str], settings: Any) -> None:
+        self.settings = settings
+        self._is_ready: bool | None = None
+        self._lock = threading.Lock()
+        self._requests, server_socket = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with server_socket:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVE.format(parent=os.getpid(), requests=server_socket.fileno())],
+                env=environment,
+                pass_fds=[server_socket.fileno()],
+                # It must not hold the streams open; its forks receive those of the requesting process.
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+
+    def wait(self) -> bool:
+        """Wait until the server has imported everything; return True if it can be forked."""
+        with self._lock:
+            if self._is_ready is None:
+                try:
+                    self._is_ready = self._requests.recv(len(READY)) == READY
+                except OSError:
+                    self._is_ready = False
+            return self._is_ready
+
+    def is_usable(self) -> bool:
+        """Return True if the server is alive, or if it never became ready, in which case a new one would not either."""
+        return self.process.poll() is None or self._is_ready is False
+
+    def fork(self, files: Sequence[int]) -> tuple[int, int]:
+        """Start a process.
+
+        Args:
+            files: the file descriptors that it receives, the first three as its standard streams.
+
+        Returns:
+            Two pipes: one to read its process number and, after its end, its exit code from; one to write the process
+            object to.
+
+        Raises:
+            OSError: if the server has ended.
+        """
+        status, their_status = os.pipe()
+        their_data, data = os.pipe()
+        try:
+            socket.send_fds(self._requests, [b"fork"], [their_data, their_status, *files])
+        except BaseException:
+            os.close(status)
+            os.close(data)
+            raise
+        finally:
+            os.close(their_data)
+            os.close(their_status)
+        return status, data
+
+    def release(self) -> None:
+        """Let the server end after its last fork has ended."""
+        self._requests.close()
+
+    def forget(self) -> None:
+        """Release the server in a fork of the process that started it."""
+        self.release()
+        self.process.returncode = 0  # not a child of this process
+
+    def end(self) -> None:
+        """Kill the server and its forks."""
+        self.release()
+        if self.process.poll() is None:
+            forks = descendants(self.process.pid)
+            self.process.kill()  # first, so that it cannot fork any more
+            for process in forks:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        self.process.wait()
+
+
+def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
+    """Return a server that starts processes in this environment, or None if new interpreters must be started.
+
+    Args:
+        group: processes of different groups never share a server.
+        environment: variables to set in addition to those of this process.
+    """
+    # Unlike is_available(), device_count() first asks the driver's management library and initializes nothing.
+    if sys.platform != "linux" or torch.cuda.device_count():
+        return None
+    variables = {**_variables(environment), "PYTHONPATH": os.pathsep.join(filter(None, base_path()))}
+    settings = {name: value for name, value in variables.items() if name not in PASSED_ON}, _inherited_settings()
+    with _LOCK:
+        server = _SERVERS.get(group)
+        if server is None or server.settings != settings or not server.is_usable():
+            if server is not None:
+                server.release()
+                _REPLACED.append(server)
+            _REPLACED[:] = [each for each in _REPLACED if each.process.poll() is None]
+            try:
+                server = _SERVERS[group] = Server(variables, settings)
+            except OSError:
+                _SERVERS.pop(group, None)
+                return None
+    return server if server.wait() else None
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    with ENVIRONMENT:
+        return {**os.environ, **environment}
+
+
+def _inherited_settings() -> tuple[Any, ...]:
+    """Return the settings that a process inherits from its parent, besides variables and files."""
+    if sys.platform != "linux":
+        return ()
+    import resource
+
+    limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
+    with open("/proc/self/status") as file:
+        mask = [line for line in file if line.startswith("Umask")]
+    return os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0), limits, mask
+
+
+class ForkedProcess(LokyProcess):  # type: ignore[misc]
+    """A process that is a fork of the server if possible, and otherwise a new interpreter."""
+
+    group: ClassVar[str] = "workers"
+
+    @staticmethod
+    def _Popen(process_obj: "ForkedProcess") -> Any:  # noqa: N802  # multiprocessing's name
+        for _ in range(2):  # the server may have been killed
+            server = get_server(process_obj.group, process_obj.env)
+            if server is None:
+                break
+            with contextlib.suppress(EOFError, OSError):
+                return _ForkedPopen(process_obj, server)
+        return LokyProcess._Popen(process_obj)
+
+
+class ForkContext(LokyContext):  # type: ignore[misc]
+    """Multiprocessing context that starts processes as forks of the server if possible."""
+
+    Process = ForkedProcess
+
+
+if sys.platform == "linux":
+    from multiprocessing import forkserver, popen_forkserver, util
+
+    class _ForkedPopen(popen_forkserver.Popen):
+        """Start a process by a server and receive its exit code."""
+
+        DupFd = ReceivedFile  # type: ignore[assignment]
+        _fds: list[int]
+
+        def __init__(self, process_obj: ForkedProcess, server: Server) -> None:
+            self._server = server
+            super().__init__(process_obj)
+
+        def _launch(self, process_obj: ForkedProcess) -> None:
+            buffer = io.BytesIO()
+            multiprocessing_context.set_spawning_popen(self)
+            try:
+                reduction.dump(_variables(process_obj.env), buffer)
+                reduction.dump(_preparation(process_obj.name), buffer)
+                reduction.dump(process_obj, buffer)
+            finally:
+                multiprocessing_context.set_spawning_popen(None)
+            trackers = [resource_tracker.getfd(), loky_tracker.getfd()]
+            with _standard_streams() as streams:
+                status, data = self._server.fork([*streams, *trackers, *self._fds])
+            self.sentinel = status
+            self.finalizer = util.Finalize(self, os.close, (status,))
+            with open(data, "wb") as file:
+                # Without its object the process ends, so an interruption here leaves no unknown process.
+                self.pid = forkserver.read_signed(status)
+                file.write(buffer.getbuffer())
+
+
+def _preparation(name: str) -> dict[str, Any]:
+    """Return the argument of `multiprocessing.spawn.prepare`, without the main module of the user's program."""
+    return {
+        "name": name,
+        "authkey": bytes(process.current_process().authkey),
+        "sys_path": [each or process.ORIGINAL_DIR for each in sys.path],  # type: ignore[attr-defined]
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]
+        "dir": os.getcwd(),
+    }
+
+
+@contextlib.contextmanager
+def _standard_streams() -> Iterator[list[int]]:
+    """Yield the standard streams' descriptors, with the null device for closed ones."""
+    null_device = os.open(os.devnull, os.O_RDWR)
+    try:
+        yield [number if _is_open(number) else null_device for number in range(STREAMS)]
+    finally:
+        os.close(null_device)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def end_servers() -> None:
+    """Kill all servers of this process and their forks."""
+    with _LOCK:
+        ended = [*_SERVERS.values(), *_REPLACED]
+        _SERVERS.clear()
+        _REPLACED.clear()
+    for server in ended:
+        server.end()
+
+
+def _forget_servers() -> None:
+    global _LOCK, ENVIRONMENT
+    _LOCK, ENVIRONMENT = threading.Lock(), threading.Lock()
+    for server in (*_SERVERS.values(), *_REPLACED):
+        server.forget()
+    _SERVERS.clear()
+    _REPLACED.clear()
+
+
+atexit.register(end_servers)  # runs before multiprocessing's own handler, which waits for the forks
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_servers)
