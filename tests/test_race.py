@@ -16,8 +16,9 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race.efficiency import examples_to_target, expected_best, probability_best
+from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
 from gradprix.tasks import Metric
-from gradprix.text.answer import format_answer, near_optimal_limit, recommend, tolerance_decades
+from gradprix.text.answer import format_answer
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from gradprix.stats.alpha_spending import Look
+from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
 from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
-from gradprix.text.answer import format_answer, format_protocol, near_optimal_limit, recommend, tolerance_decades
+from gradprix.text.answer import format_answer, format_protocol
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.search import TuningResult
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from gradprix.executors.executor import Engine
+from gradprix.stats.recommendation import too_variable
 from gradprix.stats.verdict import judge
 from gradprix.tasks import ALL, UnknownNameError
-from gradprix.text.answer import format_count, format_list, too_variable
+from gradprix.text.answer import format_count, format_list
 
 from .config import make_plan
 from .entry import Entry

@@ -1,101 +1,14 @@
 """Answer of a race in words, derived from its numbers."""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradprix.stats.verdict import Verdict
-from gradprix.tasks import Metric
+from gradprix.stats.recommendation import too_variable
 
 if TYPE_CHECKING:
     from gradprix.race.plan import Plan
-
-PART = 0.05
-"""A learning rate is near-optimal if its validation loss exceeds the median entry's best loss by at most this fraction
-of the decrease from the initial loss.
-
-The median, because the lowest loss of one seed is noisy. The initial loss, because many losses have a floor far above
-zero, relative to which all differences are small.
-"""
-MARGINS = 2.0
-"""Number of margins within which a score is near-optimal: scores have no informative initial value."""
-
-
-def near_optimal_limit(
-    tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: Metric | None = None
-) -> float:
-    """Return the largest near-optimal validation loss, the same for all entries.
-
-    Args:
-        tried: for each entry, the validation loss of each learning rate on the first tuning seed.
-        start: loss before training; the largest finite loss in `tried` when None.
-        score: the metric, if the losses are scores with inverted sign.
-    """
-    best = median(min(losses.values()) for losses in tried.values())
-    if score is not None:
-        return best + MARGINS * score.least(best)
-    if start is None:
-        finite = (loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss))
-        start = max(finite, default=best)
-    return best + PART * max(0.0, start - best)
-
-
-def tolerance_decades(losses: Mapping[float, float], limit: float) -> float:
-    """Return the learning-rate tolerance: the width in decades of the near-optimal range around the best learning rate.
-
-    Each end of the range is interpolated to where the loss crosses the limit, on a logarithmic scale if losses are
-    positive. Next to a diverged run, the range ends at the last learning rate within the limit.
-    """
-    rates = sorted(losses)
-    best = min(rates, key=lambda r: losses[r])
-    if not losses[best] <= limit < math.inf:
-        return 0.0
-
-    def end(outwards: Sequence[float]) -> float:
-        inside = best
-        for outside in outwards:
-            if losses[outside] > limit:
-                if not math.isfinite(losses[outside]):
-                    break
-                scale = math.log if losses[inside] > 0 else float
-                low, high = scale(losses[inside]), scale(losses[outside])
-                share = (scale(limit) - low) / (high - low)
-                return math.log10(inside) + share * (math.log10(outside) - math.log10(inside))
-            inside = outside
-        return math.log10(inside)
-
-    place = rates.index(best)
-    return end(rates[place + 1 :]) - end(rates[:place][::-1])
-
-
-def recommend(
-    verdict: Verdict,
-    near: Collection[str],
-    windows: Mapping[str, float],
-    memory: Mapping[str, int | None],
-    diverged: Mapping[str, int],
-    baseline: str | None = None,
-) -> tuple[str, str]:
-    """Return the recommended leader and the reason: the widest learning-rate tolerance, then the cheapest step.
-
-    Candidates are the leaders with the fewest diverged runs, and of these the ones near the best mean, if any: some
-    leaders are merely too variable to rank.
-    """
-    leaders = list(verdict.leaders)
-    if baseline in leaders:
-        return str(baseline), "nothing wins against it"
-    if len(leaders) == 1:
-        return leaders[0], "it leads alone" if baseline is None else "it alone wins"
-    fewest = min(diverged[name] for name in leaders)
-    leaders = [name for name in leaders if diverged[name] == fewest]
-    leaders = [name for name in leaders if name in near] or leaders
-    widest = max(round(windows[name], 1) for name in leaders)
-    wide = [name for name in leaders if round(windows[name], 1) == widest]
-    chosen = min(wide, key=lambda name: math.inf if (held := memory[name]) is None else held)
-    if not widest:
-        return chosen, "cheapest step"
-    return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"
+    from gradprix.stats.verdict import Verdict
+    from gradprix.tasks import Metric
 
 
 def format_list(names: Sequence[str], most: int = 12) -> str:
@@ -110,7 +23,7 @@ def format_count(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def format_value(metric: Metric, *values: float) -> str:
+def format_value(metric: "Metric", *values: float) -> str:
     """Format one value or a range in the metric's unit: `97.2 to 97.4 %`."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
@@ -119,7 +32,7 @@ def format_value(metric: Metric, *values: float) -> str:
 def format_answer(
     plan: "Plan",
     means: Mapping[str, float],
-    verdict: Verdict,
+    verdict: "Verdict",
     diverged: Mapping[str, int],
     chosen: str,
     why: str,
@@ -141,7 +54,7 @@ def format_answer(
     return "\n".join(lines)
 
 
-def format_leaders(plan: "Plan", means: Mapping[str, float], verdict: Verdict, diverged: Mapping[str, int]) -> str:
+def format_leaders(plan: "Plan", means: Mapping[str, float], verdict: "Verdict", diverged: Mapping[str, int]) -> str:
     """Format the leaders, the differences among them, and the entries that are too variable to rank."""
     metric = plan.task.metric
     vague = too_variable(means, verdict.leaders, metric.higher_is_better)
@@ -161,17 +74,7 @@ def format_leaders(plan: "Plan", means: Mapping[str, float], verdict: Verdict, d
     return f"{text}  {format_list(erratic)}: too erratic to be told from the others." if erratic else text
 
 
-def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
-    """Return the leaders that are too variable to rank.
-
-    No entry wins against them, although their means are behind an entry that another one wins against.
-    """
-    sign = 1 if higher_is_better else -1
-    behind = max((sign * means[name] for name in means if name not in leaders), default=-math.inf)
-    return [name for name in leaders if sign * means[name] < behind]
-
-
-def format_baseline_comparison(baseline: str, metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
+def format_baseline_comparison(baseline: str, metric: "Metric", means: Mapping[str, float], verdict: "Verdict") -> str:
     """Format the entries that win against the baseline, are slightly ahead of it, or lose to it."""
 
     def entries_with(words: str, ahead: bool) -> list[str]:
@@ -196,7 +99,7 @@ def format_baseline_comparison(baseline: str, metric: Metric, means: Mapping[str
     return "  ".join(text)
 
 
-def format_behind(metric: Metric, means: Mapping[str, float], verdict: Verdict) -> str:
+def format_behind(metric: "Metric", means: Mapping[str, float], verdict: "Verdict") -> str:
     """Format the entries that another entry wins against, best first; empty if there are none."""
     behind = [name for name in means if name not in verdict.leaders]
     if not behind:
@@ -217,7 +120,7 @@ def format_unequal_updates(plan: "Plan", updates: Mapping[str, int | None]) -> l
     ]
 
 
-def format_protocol(plan: "Plan", verdict: Verdict) -> str:
+def format_protocol(plan: "Plan", verdict: "Verdict") -> str:
     """Return the last line of the answer: inconclusive comparisons and the protocol."""
     unsettled = sum(pair.words == "not settled" for pair in verdict.pairs)
     pairs = {0: "Every pair is settled", 1: "Not settled: 1 pair"}.get(unsettled, f"Not settled: {unsettled} pairs")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from gradprix.rules import Log
+from gradprix.spaces import Log
 
 STEPS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 """Six learning rates per decade, evenly spaced on a logarithmic scale and rounded to two digits."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.rules import Axis, Choice, Log
+from gradprix.spaces import Axis, Choice, Log
 
 from .learning_rate import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
 

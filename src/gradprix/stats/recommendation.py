@@ -1,0 +1,107 @@
+"""Recommendation among the leaders of a race, and the quantities that it rests on."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from .verdict import Verdict
+
+if TYPE_CHECKING:
+    from gradprix.tasks import Metric
+
+PART = 0.05
+"""A learning rate is near-optimal if its validation loss exceeds the median entry's best loss by at most this fraction
+of the decrease from the initial loss.
+
+The median, because the lowest loss of one seed is noisy. The initial loss, because many losses have a floor far above
+zero, relative to which all differences are small.
+"""
+MARGINS = 2.0
+"""Number of margins within which a score is near-optimal: scores have no informative initial value."""
+
+
+def near_optimal_limit(
+    tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: "Metric | None" = None
+) -> float:
+    """Return the largest near-optimal validation loss, the same for all entries.
+
+    Args:
+        tried: for each entry, the validation loss of each learning rate on the first tuning seed.
+        start: loss before training; the largest finite loss in `tried` when None.
+        score: the metric, if the losses are scores with inverted sign.
+    """
+    best = median(min(losses.values()) for losses in tried.values())
+    if score is not None:
+        return best + MARGINS * score.least(best)
+    if start is None:
+        finite = (loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss))
+        start = max(finite, default=best)
+    return best + PART * max(0.0, start - best)
+
+
+def tolerance_decades(losses: Mapping[float, float], limit: float) -> float:
+    """Return the learning-rate tolerance: the width in decades of the near-optimal range around the best learning rate.
+
+    Each end of the range is interpolated to where the loss crosses the limit, on a logarithmic scale if losses are
+    positive. Next to a diverged run, the range ends at the last learning rate within the limit.
+    """
+    rates = sorted(losses)
+    best = min(rates, key=lambda r: losses[r])
+    if not losses[best] <= limit < math.inf:
+        return 0.0
+
+    def end(outwards: Sequence[float]) -> float:
+        inside = best
+        for outside in outwards:
+            if losses[outside] > limit:
+                if not math.isfinite(losses[outside]):
+                    break
+                scale = math.log if losses[inside] > 0 else float
+                low, high = scale(losses[inside]), scale(losses[outside])
+                share = (scale(limit) - low) / (high - low)
+                return math.log10(inside) + share * (math.log10(outside) - math.log10(inside))
+            inside = outside
+        return math.log10(inside)
+
+    place = rates.index(best)
+    return end(rates[place + 1 :]) - end(rates[:place][::-1])
+
+
+def recommend(
+    verdict: Verdict,
+    near: Collection[str],
+    windows: Mapping[str, float],
+    memory: Mapping[str, int | None],
+    diverged: Mapping[str, int],
+    baseline: str | None = None,
+) -> tuple[str, str]:
+    """Return the recommended leader and the reason: the widest learning-rate tolerance, then the cheapest step.
+
+    Candidates are the leaders with the fewest diverged runs, and of these the ones near the best mean, if any: some
+    leaders are merely too variable to rank.
+    """
+    leaders = list(verdict.leaders)
+    if baseline in leaders:
+        return str(baseline), "nothing wins against it"
+    if len(leaders) == 1:
+        return leaders[0], "it leads alone" if baseline is None else "it alone wins"
+    fewest = min(diverged[name] for name in leaders)
+    leaders = [name for name in leaders if diverged[name] == fewest]
+    leaders = [name for name in leaders if name in near] or leaders
+    widest = max(round(windows[name], 1) for name in leaders)
+    wide = [name for name in leaders if round(windows[name], 1) == widest]
+    chosen = min(wide, key=lambda name: math.inf if (held := memory[name]) is None else held)
+    if not widest:
+        return chosen, "cheapest step"
+    return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"
+
+
+def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
+    """Return the leaders that are too variable to rank.
+
+    No entry wins against them, although their means are behind an entry that another one wins against.
+    """
+    sign = 1 if higher_is_better else -1
+    behind = max((sign * means[name] for name in means if name not in leaders), default=-math.inf)
+    return [name for name in leaders if sign * means[name] < behind]
