@@ -28,8 +28,8 @@ from gradprix.race.preflight import check
 from gradprix.race.suite_runner import suite_plans
 from gradprix.tasks import ALL, Task
 from gradprix.training.autotune import BETTER, WIDTHS, seconds_of_one
-from gradprix.training.model_stack import Form, quiet
-from gradprix.training.trainer import Lane
+from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 from gradprix.training.trial import form as form_of
 
@@ -68,7 +68,7 @@ def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
     return [Race(list(ALL)[i % len(ALL)], shapes[entered]) for i, entered in enumerate(each)]
 
 
-class FullLanes(Schedule):
+class FullStacks(Schedule):
     """The plainest planning: lanes as wide as pays, in the order in which they are asked for."""
 
     def _urgency(self, work: Work) -> tuple[bool, float]:
@@ -79,7 +79,7 @@ class FullLanes(Schedule):
         return cut
 
 
-class EqualLanes(FullLanes):
+class EqualStacks(FullStacks):
     """Each race shared out evenly over all workers, as if it were alone."""
 
     def _take_trials(self, work: Work) -> list[Any]:
@@ -113,7 +113,7 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
         yield task.name, {"stacked": form.stacked, "steps": steps, "epochs": task.epochs, **found}
 
 
-def times(task: Task, trials: list[Trial], form: Form) -> dict[str, Any]:
+def times(task: Task, trials: list[Trial], form: ExecutionMode) -> dict[str, Any]:
     """What a lane takes, in a worker: to build it, for a step by its width, and to evaluate each network."""
 
     def steps(*widths: int) -> dict[int, float]:
@@ -131,7 +131,7 @@ def times(task: Task, trials: list[Trial], form: Form) -> dict[str, Any]:
     with quiet():
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            Lane(task, rows, form)
+            Trainer(task, rows, form)
             builds.append(time.perf_counter() - began)
     evaluation = min(seconds_to_evaluate(task, trials, form, WIDTHS[0]) for _ in range(ROUNDS))
     found = {"start": min(builds), "evaluation": evaluation}
@@ -151,13 +151,13 @@ def plays(costs: Mapping[str, Cost]) -> Iterator[tuple[str, Play]]:
     yield f"{MACHINE} workers go for good", Play(costs, many, WORKERS, gone=(usual.makespan / 3, MACHINE))
     slow = next(i for i, race in enumerate(many) if race.task == "segment")
     yield "a trial that always fails", Play(costs, many, WORKERS, poison=[(slow, 0, 7)])
-    yield "full lanes, as asked for", Play(costs, many, WORKERS, planning=FullLanes)
-    yield "equal lanes, as asked for", Play(costs, many, WORKERS, planning=EqualLanes)
+    yield "full lanes, as asked for", Play(costs, many, WORKERS, planning=FullStacks)
+    yield "equal lanes, as asked for", Play(costs, many, WORKERS, planning=EqualStacks)
     for task in ALONE:
         race = next(race for race in many if race.task == task)
         for workers in (1, 2, 10, 100):
             yield f"{task} alone on {workers}", Play(costs, [race], workers, failing=0)
-        yield f"{task} alone on 2, full lanes", Play(costs, [race], 2, failing=0, planning=FullLanes)
+        yield f"{task} alone on 2, full lanes", Play(costs, [race], 2, failing=0, planning=FullStacks)
 
 
 def main() -> None:

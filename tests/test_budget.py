@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from gradprix.cli import app
 from gradprix.race import Local, make_plan
 from gradprix.race.budget import Cost, candidates, estimate, fit, fitted, iterate_phases
-from gradprix.training.autotune import Shape
+from gradprix.training.autotune import StackLayout
 
-COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=Shape(64, 2))
+COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=StackLayout(64, 2))
 PLAN = make_plan("digits")
 
 
@@ -20,7 +20,7 @@ def test_stages_are_those_of_the_protocol() -> None:
 
 
 def test_a_stage_costs_its_lanes_one_after_the_other() -> None:
-    cost = Cost(0.0, step=1.0, network=0.1, evaluation=0.0, shape=Shape(10, 2))
+    cost = Cost(0.0, step=1.0, network=0.1, evaluation=0.0, shape=StackLayout(10, 2))
     assert cost.phase_seconds(20, 3, 1) == pytest.approx(3 * (1 + 10 * 0.1)), "two lanes at once"
     assert cost.phase_seconds(40, 3, 1) == pytest.approx(2 * 3 * (1 + 10 * 0.1)), "and then two more"
     assert cost.phase_seconds(2, 3, 1) == pytest.approx(3 * (1 + 2 * 0.1)), "two networks are one lane"
@@ -61,7 +61,7 @@ def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pyte
     costs: list[Any] = []
 
     def measured(*_: Any) -> Cost:
-        costs.append(Cost(5.0 + len(costs), 1e-3 * (1 + len(costs)), 1e-4, 1e-3, Shape(64, 2)))
+        costs.append(Cost(5.0 + len(costs), 1e-3 * (1 + len(costs)), 1e-4, 1e-3, StackLayout(64, 2)))
         return costs[-1]
 
     monkeypatch.setattr(budget, "measured", measured)

@@ -22,7 +22,7 @@ from gradprix.claims import _network_experiment as lane
 from gradprix.claims import _suite_tasks as suite
 from gradprix.claims._claim import Claim, Finding, Measured, Result
 from gradprix.tasks import digits
-from gradprix.training.trainer import run_lane
+from gradprix.training.trainer import train_stack
 from test_claims import unmeasured
 
 VERDICTS = ("holds", "holds only if", "does not hold", "not settled")
@@ -140,7 +140,7 @@ def test_training_step_by_step_is_that_of_a_race() -> None:
     training = lane.Training(task, trials)
     for _ in training.steps():
         pass
-    raced = run_lane(task, trials)
+    raced = train_stack(task, trials)
     assert training.metrics(training.trainer.test) == [outcome.test_metric for outcome in raced]
     assert training.losses(training.trainer.test).mean(1).tolist() == pytest.approx([o.test_loss for o in raced])
 

@@ -15,9 +15,9 @@ from gradprix import tasks
 from gradprix.race import ENTRIES
 from gradprix.tasks import Data
 from gradprix.tasks.lazy_dataset import Stream
-from gradprix.tasks.rng import Luck
-from gradprix.training.model_stack import Form
-from gradprix.training.trainer import STACKED, Lane, run_lane
+from gradprix.tasks.rng import RngState
+from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.trainer import STACKED, Trainer, train_stack
 from gradprix.training.trial import Trial
 
 X = torch.rand(60, 6, generator=torch.Generator().manual_seed(0))
@@ -65,10 +65,10 @@ def task(data: Callable[[], Data], model: Callable[[], nn.Module] = one) -> task
     return tasks.Task("own", model, functional.cross_entropy, metric, 0.5, data, batch_size=8, epochs=2)
 
 
-def outcomes(of: tasks.Task, form: Form = STACKED) -> list[str]:
+def outcomes(of: tasks.Task, form: ExecutionMode = STACKED) -> list[str]:
     entry = ENTRIES["adam"]
     trials = [Trial(entry.rule, entry.values(lr), seed, 8, 2, "cosine", True) for lr in (0.01, 0.1) for seed in (1, 2)]
-    return [outcome.to_json() for outcome in run_lane(of, trials, how=form)]
+    return [outcome.to_json() for outcome in train_stack(of, trials, how=form)]
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_however_examples_come_a_race_makes_the_same_of_them(data: Callable[[], 
     assert outcomes(task(data)) == outcomes(task(lambda: Data(X, Y)))
 
 
-FORMS = [STACKED, Form(stacked=False)]
+FORMS = [STACKED, ExecutionMode(stacked=False)]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["stacked", "one at a time"])
-def test_a_model_may_take_several_inputs(form: Form) -> None:
+def test_a_model_may_take_several_inputs(form: ExecutionMode) -> None:
     halves = X[:, :3], X[:, 3:]
     by_place = outcomes(task(lambda: Data(halves, Y), Two), form)
     assert outcomes(task(lambda: Data({"right": halves[1], "left": halves[0]}, Y), Two), form) == by_place
@@ -130,8 +130,8 @@ def test_examples_made_anew_each_time_are_read_under_the_seeds_own_luck() -> Non
 
     entry = ENTRIES["adam"]
     alone = Trial(entry.rule, entry.values(0.1), 2, 8, 2, "cosine", True)
-    assert run_lane(of, [alone])[0].to_json() == first[3], "and whichever others are in the lane"
-    lane = Lane(of, [alone])
+    assert train_stack(of, [alone])[0].to_json() == first[3], "and whichever others are in the lane"
+    lane = Trainer(of, [alone])
     x = [lane.batch(lane.train[:, :4])[0] for _ in range(2)]
     assert not torch.equal(*x)
 
@@ -141,7 +141,7 @@ def test_reading_leaves_the_callers_random_numbers_alone() -> None:
     expected = np.random.rand()
     np.random.seed(0)
     data = Data.of(Pairs(noise=0.3))
-    data.take(torch.arange(4)[None], [Luck(torch.Generator())])
+    data.take(torch.arange(4)[None], [RngState(torch.Generator())])
     assert np.random.rand() == expected
 
 

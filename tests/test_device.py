@@ -24,17 +24,17 @@ from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
 from gradprix.training import autotune
 from gradprix.training.device_cache import to_device
-from gradprix.training.model_stack import Form, quiet
+from gradprix.training.model_stack import ExecutionMode, quiet
 from gradprix.training.provenance import provenance
-from gradprix.training.rng import Drawing, Noise
-from gradprix.training.trainer import STACKED, Lane, run_lane
+from gradprix.training.rng import SequentialRngMode, StackedRng
+from gradprix.training.trainer import STACKED, Trainer, train_stack
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils import devices
 from pretended import Gpu, There, pretended
 from test_kernels import CASES, IDS, gradient
 from test_models import APART, MODELS, TRIALS, task
 
-THERE = Form(device="meta")
+THERE = ExecutionMode(device="meta")
 SMALL: dict[str, Any] = {"trials": 2, "seeds": 6, "epochs": 1}
 aten = torch.ops.aten
 
@@ -48,8 +48,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 class Here(Local):
     """An engine in this process."""
 
-    def run(self, task: Any, trials: list[Trial], watch: Any = None, how: Form = STACKED, *_: Any) -> Iterator[Any]:
-        yield trials, run_lane(task, trials, how=how)
+    def run(
+        self, task: Any, trials: list[Trial], watch: Any = None, how: ExecutionMode = STACKED, *_: Any
+    ) -> Iterator[Any]:
+        yield trials, train_stack(task, trials, how=how)
 
     def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         return [function(*args)]
@@ -74,12 +76,12 @@ LEFT_OUT = {
 @pytest.mark.parametrize("kind", [kind for kind in [*MODELS, *APART] if kind not in LEFT_OUT])
 def test_every_kind_of_model_trains_there_as_here(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is mixed raises, and whatever is drawn there would give other numbers."""
-    of, form = task({**MODELS, **APART}[kind]), Form(stacked=kind in MODELS)
-    here = run_lane(of, TRIALS, how=form)
+    of, form = task({**MODELS, **APART}[kind]), ExecutionMode(stacked=kind in MODELS)
+    here = train_stack(of, TRIALS, how=form)
     with pretended(monkeypatch) as gpu:
         of.network(0)  # some find out their shapes by it
         made, gpu.here = gpu.here, set()
-        there = run_lane(of, TRIALS, how=dataclasses.replace(form, device="meta"))
+        there = train_stack(of, TRIALS, how=dataclasses.replace(form, device="meta"))
     same(here, there, 1e-9)
     products = {aten.bmm.default, aten.baddbmm.default, aten.mm.default, aten.addmm.default}
     assert products & gpu.there
@@ -92,15 +94,15 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("form", [STACKED, Form(stacked=False)], ids=["stacked", "apart"])
-def test_every_optimizer_trains_there_as_here(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [STACKED, ExecutionMode(stacked=False)], ids=["stacked", "apart"])
+def test_every_optimizer_trains_there_as_here(form: ExecutionMode, monkeypatch: pytest.MonkeyPatch) -> None:
     of = task(lambda: nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)))
     rates = [(entry, lr) for entry in ALL for lr in (entry.space["lr"].at(0.5), 1e30)]
     trials = [Trial(entry.rule, entry.values(lr), 1, 10, 2, "cosine", True) for entry, lr in rates]
-    here = run_lane(of, trials, how=form)
+    here = train_stack(of, trials, how=form)
     assert {outcome.diverged is None for outcome in here} == {True, False}, "some leave on the way"
     with pretended(monkeypatch) as gpu:
-        there = run_lane(of, trials, how=dataclasses.replace(form, device="meta"))
+        there = train_stack(of, trials, how=dataclasses.replace(form, device="meta"))
     same(here, there, 1e-6)
     assert aten.sqrt.default in gpu.there
     assert aten.sqrt.default not in gpu.here
@@ -110,7 +112,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(gpu: Gpu) -> None:
     names = [name for name, entry in ENTRIES.items() if entry.batch_size is None and isinstance(entry.rule, rules.Rule)]
     trials = [Trial(ENTRIES[n].rule, ENTRIES[n].values(1e-3), 1, 32, 1, "cosine", False) for n in names]
     with quiet("meta"):
-        lane = Lane(tasks.digits, trials, THERE)
+        lane = Trainer(tasks.digits, trials, THERE)
         batch = lane.train[:, :32]
         lane.step(batch, 1.0)
         gpu.waits.clear()
@@ -133,7 +135,7 @@ def test_examples_are_put_there_once_where_there_is_room(
     assert to_device(data, torch.device("meta")) is there
     assert to_device(data, torch.device("cpu")) is data
     assert not isinstance(data.inputs, There)
-    lane = Lane(task(MODELS["linear"]), TRIALS, THERE)
+    lane = Trainer(task(MODELS["linear"]), TRIALS, THERE)
     inputs, _ = lane.batch(lane.train[:, :3])
     assert isinstance(inputs, There)
 
@@ -150,9 +152,9 @@ def test_a_stream_and_what_comes_after_training(monkeypatch: pytest.MonkeyPatch)
         return {"loss": float(functional.cross_entropy(network(inputs), targets))}
 
     of = dataclasses.replace(task(MODELS["dropout"]), data=lambda: tasks.Data.of(Crops()), after=after)
-    here = run_lane(of, TRIALS)
+    here = train_stack(of, TRIALS)
     with pretended(monkeypatch):
-        there = run_lane(of, TRIALS, how=THERE)
+        there = train_stack(of, TRIALS, how=THERE)
     same(here, there, 1e-9)
     assert [o.after["numbers"]["loss"] for o in here] == pytest.approx([o.after["numbers"]["loss"] for o in there])
 
@@ -161,8 +163,8 @@ def test_dropout_as_a_gpu_has_it_draws_what_the_cpus_draws() -> None:
     """There, torch calls an operation that answers a mask, too."""
     x = torch.randn(4, 3, 5, dtype=torch.float64)
     for draw in (
-        lambda f, *args: Noise([0, 0, 1, 1], [torch.Generator().manual_seed(s) for s in (1, 2)]).draw(f, *args),
-        lambda f, *args: Drawing(torch.Generator().manual_seed(1)).__torch_dispatch__(f, (), args),
+        lambda f, *args: StackedRng([0, 0, 1, 1], [torch.Generator().manual_seed(s) for s in (1, 2)]).draw(f, *args),
+        lambda f, *args: SequentialRngMode(torch.Generator().manual_seed(1)).__torch_dispatch__(f, (), args),
     ):
         found, mask = draw(aten.native_dropout.default, x, 0.4, True)
         expected = x * draw(aten.bernoulli_.float, torch.empty_like(x), 0.6) / 0.6
@@ -175,7 +177,7 @@ def test_what_is_drawn_again_and_again_goes_on_where_it_was() -> None:
     torch.manual_seed(7)
     expected = [torch.randperm(9) for _ in range(3)]
     torch.manual_seed(7)
-    with Drawing(torch.default_generator):
+    with SequentialRngMode(torch.default_generator):
         assert all(torch.equal(torch.randperm(9), order) for order in expected)
 
 
@@ -218,8 +220,8 @@ def test_torch_compiles_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> N
     for fused, expected in ((True, []), (False, [{"dynamic": True}])):
         if not fused:
             monkeypatch.setattr(_stacked, "kernel", lambda *_: None)
-        lane = Lane(tasks.digits, trials, Form(compiled=True))
-        lane.network = Lane(tasks.digits, trials).network
+        lane = Trainer(tasks.digits, trials, ExecutionMode(compiled=True))
+        lane.network = Trainer(tasks.digits, trials).network
         lane.step(lane.train[:, :32], 1.0)
         assert asked == expected
 
@@ -305,14 +307,16 @@ def small(**given: Any) -> Any:
 
 def test_without_a_gpu_all_is_as_it_was() -> None:
     form = check(small())
-    assert form == check(small(device="cpu")) == Form()
+    assert form == check(small(device="cpu")) == ExecutionMode()
     assert form.describe() == "stacked, one row a network"
     assert make_plan("digits").describe()["device"] == "auto"
     assert len(provenance().split(", ")) == 4
 
 
 def test_a_form_that_was_kept_before_there_were_devices_is_read() -> None:
-    assert Form(**{"stacked": False, "compiled": False, "why": "it is slow"}) == Form(False, False, "it is slow")
+    assert ExecutionMode(**{"stacked": False, "compiled": False, "why": "it is slow"}) == ExecutionMode(
+        False, False, "it is slow"
+    )
 
 
 def test_a_device_that_is_not_there_is_refused_with_what_to_do() -> None:
@@ -346,8 +350,8 @@ def paced(monkeypatch: pytest.MonkeyPatch, there: float) -> None:
 def test_a_gpu_is_used_if_it_pays(gpu: Gpu, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     paced(monkeypatch, seconds)
     fast = seconds < 1
-    assert check(small()) == (THERE if fast else Form(refused="meta: it takes 4.0 times as long"))
-    assert check(small(device="cpu")) == Form()
+    assert check(small()) == (THERE if fast else ExecutionMode(refused="meta: it takes 4.0 times as long"))
+    assert check(small(device="cpu")) == ExecutionMode()
     assert check(small(device="meta")) == THERE, "who asks for it, waits for it"
 
 
@@ -398,7 +402,7 @@ def test_a_gpu_that_does_not_work_is_not_used(gpu: Gpu, wrong: str, why: str, mo
     entries = ["adam", refuses if wrong == "optimizer" else "sgd"]
     form = check(make_plan(of, entries, **SMALL))
     assert form.refused.startswith(f"meta: {why}"), "and the line of the model that it comes from, where there is one"
-    assert form == Form(refused=form.refused)
+    assert form == ExecutionMode(refused=form.refused)
     assert form.describe() == f"stacked, one row a network; not on {form.refused}"
     with pytest.raises(TaskError, match=f"task 'digits' cannot be raced on meta: {why}"):
         check(make_plan(of, entries, **SMALL, device="meta"))

@@ -34,7 +34,7 @@ from gradprix.rules import Rule
 from gradprix.show import explanation
 from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks.rng import stream
-from gradprix.training.trainer import run_lane
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 from torch_helpers import default_dtype_restored
 
@@ -381,7 +381,7 @@ def test_a_path_is_the_training_of_a_race() -> None:
     test = task.loaded.split(3).test
     loss = task.loss(model(task.loaded.inputs[test]), task.loaded.targets[test])
 
-    assert float(loss.detach()) == pytest.approx(run_lane(task, [trial])[0].test_loss, rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(train_stack(task, [trial])[0].test_loss, rel=1e-4)
     with pytest.raises(ValueError, match="matrices"):
         path("muon", task, 3)
 

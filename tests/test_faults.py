@@ -10,14 +10,14 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES, TaskError, make_plan
-from gradprix.training.model_stack import Form
-from gradprix.training.trainer import run_lane
+from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome, Trial
 
 X = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
 FEW: dict[str, Any] = {"trials": 2, "seeds": 6, "epochs": 2, "processes": 1}
-STACKED, SEQUENTIAL = Form(), Form(stacked=False)
+STACKED, SEQUENTIAL = ExecutionMode(), ExecutionMode(stacked=False)
 BOTH = pytest.mark.parametrize("how", [STACKED, SEQUENTIAL], ids=["stacked", "sequential"])
 
 
@@ -181,10 +181,10 @@ def test_models_that_differentiate_race(kind: str) -> None:
 
 
 def test_such_a_model_is_evaluated_as_in_a_plain_loop() -> None:
-    from gradprix.tasks.rng import fresh, stream
+    from gradprix.tasks.rng import init_model, stream
 
-    (outcome,) = run_lane(task(Energy), [trial()], how=SEQUENTIAL)
-    model, split, order = fresh(Energy, 3), gp.Data(X, Y).split(3), stream(3, "order")
+    (outcome,) = train_stack(task(Energy), [trial()], how=SEQUENTIAL)
+    model, split, order = init_model(Energy, 3), gp.Data(X, Y).split(3), stream(3, "order")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
         for index in split.train[torch.randperm(48, generator=order)].split(16):
@@ -272,7 +272,7 @@ def test_the_message_names_the_entry_and_not_its_rule() -> None:
     plan = make_plan(task(score=score), "momentum,minibatch")
     for entry in plan.entries:
         with pytest.raises(TaskError, match=f"its metric fails with {entry.name} at learning rate 0.1, seed"):
-            run_lane(plan.task, [plan.final_trial(entry, {"lr": 0.1}, 0)])
+            train_stack(plan.task, [plan.final_trial(entry, {"lr": 0.1}, 0)])
 
 
 # What fails because a network has diverged, has diverged
@@ -299,7 +299,7 @@ def mean_square(output: Tensor, target: Tensor) -> Tensor:
     return (output - 1).square().mean()
 
 
-DIVERGING: dict[str, tuple[dict[str, Any], Form]] = {
+DIVERGING: dict[str, tuple[dict[str, Any], ExecutionMode]] = {
     "metric, stacked": ({"score": finite, "loss": mean_square}, STACKED),
     "metric, sequential": ({"score": finite, "loss": mean_square}, SEQUENTIAL),
     "model": ({"model": Assertive, "loss": mean_square}, SEQUENTIAL),
@@ -314,7 +314,7 @@ DIVERGING: dict[str, tuple[dict[str, Any], Form]] = {
 def test_what_fails_on_a_diverged_network_has_diverged(kind: str) -> None:
     given, how = DIVERGING[kind]
     wild = task(**{"model": lambda: nn.Linear(4, 2), **given})
-    (outcome,) = run_lane(wild, [trial(1e6, epochs=20)], how=how)
+    (outcome,) = train_stack(wild, [trial(1e6, epochs=20)], how=how)
     assert isinstance(outcome, Outcome)
     assert outcome.diverged is not None
     assert outcome.error is None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.training.trainer import run_lane
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
 
@@ -81,7 +81,7 @@ def test_the_edge_of_stability_is_where_it_must_be(name: str, beta: float) -> No
     trials = [
         Trial(entry.rule, entry.values(edge * factor), 1, 0, BOWL.epochs, "constant", False) for factor in (0.99, 1.01)
     ]
-    below, above = run_lane(BOWL, trials)
+    below, above = train_stack(BOWL, trials)
     assert below.diverged is None
     assert below.valid_loss < 1e-6
     assert above.diverged is not None or above.valid_loss > 1e6

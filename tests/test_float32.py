@@ -16,10 +16,10 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from gradprix import tasks
-from gradprix.tasks.rng import fresh
+from gradprix.tasks.rng import init_model
 from gradprix.training.model_stack import quiet
 from gradprix.training.trace_step import REPEATABLE
-from gradprix.training.trainer import Lane
+from gradprix.training.trainer import Trainer
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
 from torch_helpers import Square
 
@@ -216,7 +216,7 @@ def compare(of: tasks.Task, ordered: bool = False) -> None:
     """Compare first gradients, weights and buffers after the steps, and the loss without gradients then."""
     REPEATABLE.update({(of, "train"), (of, "score")})  # `test_models.py` has tried whether it does the same each time
     with quiet():
-        lane = Lane(of, Pair)
+        lane = Trainer(of, Pair)
         order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
         index, first, move = lane.train.gather(1, order), [], lane.move
 
@@ -237,7 +237,7 @@ def compare(of: tasks.Task, ordered: bool = False) -> None:
             torch.testing.assert_close(a[row], b, rtol=1e-4, atol=2e-6 * largest)
         for name, stack in (lane.leaves | lane.rest).items():
             torch.testing.assert_close(stack[row], after[name], rtol=1e-4, atol=2e-5, msg=name)
-        model, at = fresh(of.model, t.seed), examples[row]
+        model, at = init_model(of.model, t.seed), examples[row]
         model.load_state_dict(after)
         with torch.no_grad():
             alone = of.loss(model.eval()(of.loaded.inputs[at]), of.loaded.targets[at])

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES
-from gradprix.training.model_stack import Form
-from gradprix.training.trainer import run_lane
+from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
 N = np.arange(24.0).reshape(12, 2)
@@ -120,7 +120,9 @@ def trial(name: str = "minibatch") -> Trial:
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 def test_a_sparse_tensor_that_a_model_holds_computes_as_a_dense_one(layout: torch.layout, held: str) -> None:
     sparse = EDGES.to_sparse(layout=layout)
-    (found,), (dense,) = (run_lane(graph(e, held), [trial()], how=Form(stacked=False)) for e in (sparse, EDGES))
+    (found,), (dense,) = (
+        train_stack(graph(e, held), [trial()], how=ExecutionMode(stacked=False)) for e in (sparse, EDGES)
+    )
     assert found.test_loss == pytest.approx(dense.test_loss, rel=1e-5)
     assert [point[1] for point in found.curve] == pytest.approx([point[1] for point in dense.curve], rel=1e-5)
 
@@ -152,5 +154,7 @@ def test_sparse_gradients_count_as_dense_ones(stacked: bool) -> None:
         )
 
     for name in ("minibatch", "adam"):
-        (found,), (dense,) = (run_lane(task(kind), [trial(name)], how=Form(stacked=stacked)) for kind in (True, False))
+        (found,), (dense,) = (
+            train_stack(task(kind), [trial(name)], how=ExecutionMode(stacked=stacked)) for kind in (True, False)
+        )
         assert found.test_loss == pytest.approx(dense.test_loss, rel=1e-5)

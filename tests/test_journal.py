@@ -25,7 +25,7 @@ from gradprix.race import (
     Journal,
     JournalError,
     Local,
-    NoLookLeftError,
+    NoAnalysisLeftError,
     OtherRaceError,
     TaskError,
     make_plan,
@@ -136,16 +136,18 @@ def test_looks_share_the_chance_of_a_false_word() -> None:
     assert sum(given for _, given in taken) == pytest.approx(0.05)
     assert next_level(taken, 32) == taken[1][1], "the same look again is no new one"
     assert next_level([], 64) == 0.05, "who looks once spends all at once"
-    with pytest.raises(NoLookLeftError, match=r"looked at with 16 seeds.* next look is with 32 seeds \(--seeds 32\)"):
+    with pytest.raises(
+        NoAnalysisLeftError, match=r"looked at with 16 seeds.* next look is with 32 seeds \(--seeds 32\)"
+    ):
         next_level(taken[:1], 12)
-    with pytest.raises(NoLookLeftError, match="There is none after that"):
+    with pytest.raises(NoAnalysisLeftError, match="There is none after that"):
         next_level(taken, 100)
 
 
 def test_more_seeds_are_a_look_that_is_journaled(tmp_path: Path) -> None:
     first = run(make_plan("digits", **SMALL), tmp_path, Counting())
     assert first.record["verdict"]["looks"] == [[6, 0.035]]
-    with pytest.raises(NoLookLeftError, match="looked at with 6 seeds"):
+    with pytest.raises(NoAnalysisLeftError, match="looked at with 6 seeds"):
         run(make_plan("digits", **{**SMALL, "seeds": 8}), tmp_path, Counting())
     more = run(make_plan("digits", **{**SMALL, "seeds": 17}), tmp_path, Counting())
     assert more.record["verdict"]["looks"] == [[6, 0.035], [17, pytest.approx(0.01)]]
@@ -268,7 +270,7 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
     before = gp.load(tmp_path).record
     seven = {**SMALL, "seeds": 7}
     baseline = {**SMALL, "baseline": "adam"}
-    for given, error in ((baseline, OtherRaceError), (seven, NoLookLeftError)):
+    for given, error in ((baseline, OtherRaceError), (seven, NoAnalysisLeftError)):
         with pytest.raises(error):
             run(make_plan("digits", **given), tmp_path, Counting())
         assert gp.load(tmp_path).record == before

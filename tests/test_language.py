@@ -19,11 +19,11 @@ from gradprix.tasks.archive_reader import inside
 from gradprix.tasks.archives import DataError, archive
 from gradprix.tasks.builtin import charlm, sentiment, translate
 from gradprix.tasks.builtin.text import END, PAD, RARE, START, Vocabulary, chrf, words
-from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import TaskError
 from gradprix.training.artifacts import encode_artifacts
 from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Lane
+from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 
 TASKS: dict[str, tuple[Any, str]] = {
@@ -211,7 +211,7 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str) -> None:
     task = task.change(model=Double(task.model))
     entry, data = ENTRIES["adam"], task.loaded
     trials = [Trial(entry.rule, entry.values(lr), seed, 16, 1, "cosine", True) for lr, seed in ((1e-3, 1), (5e-3, 2))]
-    lane = Lane(task, trials)
+    lane = Trainer(task, trials)
     order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
     shuffled = lane.train.gather(1, order)
     with quiet():
@@ -220,7 +220,7 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str) -> None:
         losses, metrics = lane.evaluate(lane.test[:, :70])
 
     for row, trial in enumerate(trials):
-        model, split = fresh(task.model, trial.seed), data.split(trial.seed)
+        model, split = init_model(task.model, trial.seed), data.split(trial.seed)
         index = split.train[torch.randperm(len(split.train), generator=stream(trial.seed, "order"))]
         optimizer = torch.optim.Adam(model.parameters(), lr=trial.values["lr"])
         for at in index.split(16)[:10]:
@@ -260,8 +260,10 @@ def test_what_charlm_writes() -> None:
     inputs, targets = data.take(data.split(0).test)
     texts = []
     for seed in (1, 1, 2):
-        with quiet(), Luck(stream(seed, "after")), torch.no_grad():
-            texts.append(encode_artifacts(task.after(fresh(task.model, 0), inputs, targets))["texts"]["continuations"])
+        with quiet(), RngState(stream(seed, "after")), torch.no_grad():
+            texts.append(
+                encode_artifacts(task.after(init_model(task.model, 0), inputs, targets))["texts"]["continuations"]
+            )
 
     assert texts[0] == texts[1] != texts[2]
     assert list(texts[0]) == list(charlm.PROMPTS)
@@ -316,7 +318,7 @@ def test_what_translate_makes() -> None:
         assert text == ("" if i == 2 else text)
         if RARE not in targets[i] and i != 2:
             assert words(text) == words(reference)
-    untrained = encode_artifacts(task.after(fresh(task.model, 0), inputs, targets))
+    untrained = encode_artifacts(task.after(init_model(task.model, 0), inputs, targets))
     assert 0 <= untrained["numbers"][name] < 0.3
 
 
@@ -390,7 +392,7 @@ def test_charlm_reads_a_text_of_ones_own(tmp_path: Path) -> None:
     assert len(data.split(0).test) * 8 < len(data) < len(data.split(0).test) * 12
     assert int(data.inputs.max()) < task.model().out.out_features < 40
     assert task.baseline == pytest.approx(entropy(data.targets[data.split(0).test]), abs=0.1)
-    written = task.after(fresh(task.model, 0), *data.take(data.split(0).test))["continuations"]
+    written = task.after(init_model(task.model, 0), *data.take(data.split(0).test))["continuations"]
     assert {len(made) for made in written.values()} == {charlm.MADE}
 
 

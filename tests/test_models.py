@@ -17,10 +17,10 @@ from gradprix import tasks
 from gradprix.race import ENTRIES, preflight
 from gradprix.race.plan import Plan
 from gradprix.race.preflight import check
-from gradprix.tasks.rng import Luck, fresh, stream
-from gradprix.training.model_stack import Apart, Form, quiet
-from gradprix.training.rng import Drawing
-from gradprix.training.trainer import Lane, run_lane
+from gradprix.tasks.rng import RngState, init_model, stream
+from gradprix.training.model_stack import ExecutionMode, SequentialModels, quiet
+from gradprix.training.rng import SequentialRngMode
+from gradprix.training.trainer import Trainer, train_stack
 from gradprix.training.trial import Trial
 
 STEPS = 20
@@ -294,14 +294,14 @@ def plain(of: tasks.Task, t: Trial, ordered: bool) -> tuple[dict[str, Tensor], l
     torch deals random numbers out in the order of memory; `ordered` has it deal them in the order of elements, as a
     race does, whatever layout torch's attention chooses.
     """
-    model, order = fresh(of.model, t.seed), stream(t.seed, "order")
+    model, order = init_model(of.model, t.seed), stream(t.seed, "order")
     index = of.loaded.split(t.seed).train
     index = index[torch.randperm(len(index), generator=order)]
     optimizer = torch.optim.SGD(model.parameters(), lr=t.values["lr"], momentum=0.9)
     first: list[Tensor] = []
-    with Luck(stream(t.seed, "noise")), contextlib.ExitStack() as stack:
+    with RngState(stream(t.seed, "noise")), contextlib.ExitStack() as stack:
         if ordered:
-            stack.enter_context(Drawing(torch.default_generator))
+            stack.enter_context(SequentialRngMode(torch.default_generator))
         for i in range(STEPS):
             at = index[(10 * i) % 120 :][:10]
             value = of.loss(model(of.loaded.inputs[at]), of.loaded.targets[at])
@@ -312,8 +312,8 @@ def plain(of: tasks.Task, t: Trial, ordered: bool) -> tuple[dict[str, Tensor], l
     return {name: x.detach() for name, x in model.state_dict(keep_vars=True).items()}, first
 
 
-def stacked(of: tasks.Task, form: Form) -> tuple[dict[str, Tensor], list[Tensor | None]]:
-    lane = Lane(of, TRIALS, form)
+def stacked(of: tasks.Task, form: ExecutionMode) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+    lane = Trainer(of, TRIALS, form)
     order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
     index = lane.train.gather(1, order)
     first: list[Tensor | None] = []
@@ -321,17 +321,17 @@ def stacked(of: tasks.Task, form: Form) -> tuple[dict[str, Tensor], list[Tensor 
         for i in range(STEPS):
             at = index[:, (10 * i) % 120 :][:, :10]
             if i == 0:
-                apart = Lane(of, TRIALS, form)
+                apart = Trainer(of, TRIALS, form)
                 _, first = apart.network.gradients(apart.leaves, apart.rest, *apart.batch(at))
             lane.step(at, 1.0)
     rest = lane.rest
-    if isinstance(lane.network, Apart):
+    if isinstance(lane.network, SequentialModels):
         own = [dict(model.named_buffers()) for model in lane.network.models]
         rest = {name: torch.stack([buffers[name] for buffers in own]) for name in own[0]}
     return {**lane.leaves, **rest}, first
 
 
-def compare(of: tasks.Task, form: Form, ordered: bool = False) -> None:
+def compare(of: tasks.Task, form: ExecutionMode, ordered: bool = False) -> None:
     after, first = stacked(of, form)
     for row, t in enumerate(TRIALS):
         expected, gradients = plain(of, t, ordered)
@@ -343,11 +343,11 @@ def compare(of: tasks.Task, form: Form, ordered: bool = False) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_stack_trains_as_a_plain_loop_does(kind: str) -> None:
-    compare(task(MODELS[kind]), Form(), ordered=kind == "transformer")
+    compare(task(MODELS[kind]), ExecutionMode(), ordered=kind == "transformer")
 
 
 def test_a_loss_may_draw_noise() -> None:
-    compare(task(MODELS["linear"], noisy), Form())
+    compare(task(MODELS["linear"], noisy), ExecutionMode())
 
 
 def gaussian(output: Tensor, target: Tensor, **given: Any) -> Tensor:
@@ -380,12 +380,12 @@ GAUSSIAN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("kind", GAUSSIAN)
 def test_gaussian_losses_train_as_in_a_plain_loop(kind: str) -> None:
     of = task(MODELS["linear"], lambda output, target: 0.1 * GAUSSIAN[kind](output, target))
-    compare(of, Form())
+    compare(of, ExecutionMode())
 
 
 @pytest.mark.parametrize("kind", [*APART, "dropout", "batch norm", "dictionary"])
 def test_one_at_a_time_trains_as_a_plain_loop_does(kind: str) -> None:
-    compare(task({**MODELS, **APART}[kind]), Form(stacked=False))
+    compare(task({**MODELS, **APART}[kind]), ExecutionMode(stacked=False))
 
 
 def plan(of: tasks.Task) -> Plan:
@@ -404,9 +404,9 @@ def test_what_cannot_be_stacked_goes_one_at_a_time_and_says_why(kind: str) -> No
 def test_the_check_lets_a_stack_through_and_a_lane_runs_whole_without_a_warning(kind: str) -> None:
     of = task(MODELS[kind])
     assert check(plan(of)).stacked
-    outcomes = run_lane(of, TRIALS)
+    outcomes = train_stack(of, TRIALS)
     assert all(outcome.diverged is None for outcome in outcomes)
-    alone = run_lane(of, TRIALS[2:])
+    alone = train_stack(of, TRIALS[2:])
     assert alone[0].to_json() == outcomes[2].to_json(), "whatever else is in the lane"
 
 
@@ -432,10 +432,10 @@ def test_odd_sizes_change_no_bit_in_any_lane(kind: str) -> None:
     of = tasks.digits.change(model=model)
     entry = ENTRIES["minibatch"]
     trials = [Trial(entry.rule, entry.values(0.01 * (1 + i)), 1 + i % 3, batch, 1, "cosine", True) for i in range(7)]
-    known = [outcome.to_json() for outcome in run_lane(of, trials)]
-    assert [outcome.to_json() for outcome in run_lane(of, trials[::-1])][::-1] == known
+    known = [outcome.to_json() for outcome in train_stack(of, trials)]
+    assert [outcome.to_json() for outcome in train_stack(of, trials[::-1])][::-1] == known
     parts = (trials[:1], trials[1:3], trials[3:])
-    assert [outcome.to_json() for part in parts for outcome in run_lane(of, part)] == known
+    assert [outcome.to_json() for part in parts for outcome in train_stack(of, part)] == known
 
 
 def test_where_a_row_would_change_a_bit_networks_go_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,6 +486,6 @@ def test_what_is_found_after_training_is_of_the_networks_that_were_judged(stacke
     of = tasks.digits.change(model=network, epochs=2, after=after)
     rule = ENTRIES["adam"].rule
     trials = [Trial(rule, rule.values(lr=0.01), seed, 32, 2, "cosine", True) for seed in range(3)]
-    for outcome in run_lane(of, trials, how=Form(stacked=stacked)):
+    for outcome in train_stack(of, trials, how=ExecutionMode(stacked=stacked)):
         assert outcome.after["numbers"]["accuracy"] == pytest.approx(outcome.test_metric)
         assert outcome.test_metric > 0.5, "statistics of batches that were never seen would not do"

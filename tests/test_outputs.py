@@ -13,14 +13,14 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES, TaskError
-from gradprix.training.model_stack import Form
-from gradprix.training.trainer import run_lane
+from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
 FEW: dict[str, Any] = {"trials": 1, "seeds": 6, "epochs": 1, "processes": 1}
-STACKED, SEQUENTIAL = Form(), Form(stacked=False)
+STACKED, SEQUENTIAL = ExecutionMode(), ExecutionMode(stacked=False)
 
 
 class Pair(NamedTuple):
@@ -103,7 +103,7 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
 def test_what_loss_and_metric_ignore_changes_no_number(kind: str) -> None:
     nets = [lambda: Net(OUTPUTS[kind]), lambda: Net(lambda o: {"logits": o})]
     for how in (STACKED, SEQUENTIAL):
-        (found,), (plain,) = (run_lane(task(net), [trial(3, 5)], how=how) for net in nets)
+        (found,), (plain,) = (train_stack(task(net), [trial(3, 5)], how=how) for net in nets)
         assert (found.curve, found.test_metric) == (plain.curve, plain.test_metric)
 
 
@@ -133,9 +133,9 @@ def trial(seed: int, batch_size: int) -> Trial:
 
 def trained_by_a_loop(data: gp.Data, seed: int, batch_size: int) -> tuple[nn.Module, Tensor]:
     """The same run as a plain loop, and the test examples."""
-    from gradprix.tasks.rng import fresh, stream
+    from gradprix.tasks.rng import init_model, stream
 
-    model, split, order = fresh(OwnLoss, seed), data.split(seed), stream(seed, "order")
+    model, split, order = init_model(OwnLoss, seed), data.split(seed), stream(seed, "order")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
         for index in split.train[torch.randperm(len(split.train), generator=order)].split(batch_size):
@@ -148,12 +148,12 @@ def trained_by_a_loop(data: gp.Data, seed: int, batch_size: int) -> tuple[nn.Mod
 @pytest.mark.parametrize("how", [STACKED, SEQUENTIAL], ids=["stacked", "sequential"])
 @pytest.mark.parametrize("batch_size", [1, 5, 50])
 @pytest.mark.parametrize("score", ["loss", "perplexity"])
-def test_a_models_own_loss_is_its_mean_over_all_examples(how: Form, batch_size: int, score: str) -> None:
+def test_a_models_own_loss_is_its_mean_over_all_examples(how: ExecutionMode, batch_size: int, score: str) -> None:
     """Evaluation batches have 8, 40 and 400 examples, of 18: the last one is short."""
     scores = {"loss": lambda out, y: out.loss, "perplexity": lambda out, y: out.loss.exp()}
     data = gp.Data({"x": X, "labels": Y}, Y)
     own = task(OwnLoss, scores[score], data=lambda: data, loss=lambda out, y: out.loss)
-    outcomes = run_lane(own, [trial(seed, batch_size) for seed in (3, 4)], how=how)
+    outcomes = train_stack(own, [trial(seed, batch_size) for seed in (3, 4)], how=how)
 
     for seed, outcome in zip((3, 4), outcomes, strict=True):
         model, test = trained_by_a_loop(data, seed, batch_size)
@@ -168,7 +168,7 @@ def test_a_loss_of_whole_batches_has_no_value_on_parts_of_an_official_test_set()
     data = gp.Data({"x": X, "labels": Y}, Y, test=torch.arange(60, 90))
     own = task(OwnLoss, lambda out, y: out.loss, data=lambda: data, loss=lambda out, y: out.loss)
     by_example = task(OwnLoss, lambda out, y: functional.cross_entropy(out.logits, y), data=lambda: data, loss=own.loss)
-    (whole,), (each,) = (run_lane(t, [trial(3, 5)]) for t in (own, by_example))
+    (whole,), (each,) = (train_stack(t, [trial(3, 5)]) for t in (own, by_example))
 
     assert whole.test_parts is None
     assert each.test_parts is not None
@@ -195,7 +195,7 @@ def test_states_of_layers_may_be_returned() -> None:
 
 
 @pytest.mark.parametrize("how", [STACKED, SEQUENTIAL], ids=["stacked", "sequential"])
-def test_tokens_of_all_examples_in_one_dimension_are_concatenated(how: Form) -> None:
+def test_tokens_of_all_examples_in_one_dimension_are_concatenated(how: ExecutionMode) -> None:
     def score(output: Tensor, target: Tensor) -> Tensor:
         assert output.shape == (len(target) * 4, 2)
         return functional.cross_entropy(output, target.flatten())
@@ -210,7 +210,7 @@ def test_tokens_of_all_examples_in_one_dimension_are_concatenated(how: Form) -> 
 
     data = gp.Data(X, (X > 0).long(), test=torch.arange(60, 90))
     own = task(Tokens, score, data=lambda: data, loss=lambda o, y: functional.cross_entropy(o, y.flatten()))
-    (outcome,) = run_lane(own, [trial(3, 5)], how=how)
+    (outcome,) = train_stack(own, [trial(3, 5)], how=how)
     assert outcome.test_metric == pytest.approx(outcome.test_loss, rel=1e-5)
     assert outcome.test_parts is not None
     assert sum(outcome.test_parts) / 20 == pytest.approx(outcome.test_metric, rel=0.2)

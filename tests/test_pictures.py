@@ -19,10 +19,10 @@ from gradprix.race import ENTRIES
 from gradprix.tasks import Data, DataError, Task
 from gradprix.tasks.archives import archive
 from gradprix.tasks.builtin import generate, mnist, segment
-from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import called_with
 from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Lane
+from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 
 MAKERS = {"segment": segment.make, "generate": generate.make, "generate-vae": generate.make_vae}
@@ -55,7 +55,7 @@ def small(request: pytest.FixtureRequest, here: Callable[[str], Path]) -> Task:
 def plain(of: Task, t: Trial) -> tuple[dict[str, Tensor], float, float]:
     """Weights, and loss and metric on test examples, after some steps of a plain loop under the trial's seed."""
     data, cut = of.loaded, of.loaded.split(t.seed)
-    model, order = fresh(of.model, t.seed), stream(t.seed, "order")
+    model, order = init_model(of.model, t.seed), stream(t.seed, "order")
     index = cut.train[torch.randperm(len(cut.train), generator=order)]
     optimizer = torch.optim.SGD(model.parameters(), lr=t.values["lr"], momentum=0.9)
 
@@ -63,7 +63,7 @@ def plain(of: Task, t: Trial) -> tuple[dict[str, Tensor], float, float]:
         inputs, targets = (tree_map(lambda x: x[at], part) for part in (data.inputs, data.targets))
         return model(*called_with(inputs)[0]), targets
 
-    with Luck(stream(t.seed, "noise")):
+    with RngState(stream(t.seed, "noise")):
         for step in range(STEPS):
             optimizer.zero_grad()
             of.loss(*output(index[step * of.batch_size :][: of.batch_size])).backward()
@@ -90,7 +90,7 @@ def test_a_stack_trains_as_a_plain_loop_does(small: Task) -> None:
         Trial(entry.rule, entry.values(lr), seed, small.batch_size, 1, "constant", True)
         for seed, lr in ((1, 1e-3), (1, 1e-2), (2, 1e-2))
     ]
-    lane = Lane(double, trials)
+    lane = Trainer(double, trials)
     order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
     index = lane.train.gather(1, order)
     with quiet():
@@ -129,7 +129,7 @@ def test_presets_load_and_step(name: str, here: Callable[[str], Path]) -> None:
     for preset in ("default", "large"):
         task = MAKERS[name](preset)
         inputs, targets = task.loaded.take(torch.arange(4))
-        model = fresh(task.model, 0)
+        model = init_model(task.model, 0)
         loss = task.loss(model(*called_with(inputs)[0]), targets)
         loss.backward()
         assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -138,7 +138,7 @@ def test_presets_load_and_step(name: str, here: Callable[[str], Path]) -> None:
 
 def test_evaluation_draws_no_noise_and_training_does(small: Task) -> None:
     inputs, targets = small.loaded.take(torch.arange(50))
-    model = fresh(small.model, 0)
+    model = init_model(small.model, 0)
 
     def losses() -> set[float]:
         return {small.loss(model(*called_with(inputs)[0]), targets).item() for _ in range(3)}
@@ -279,7 +279,7 @@ def test_the_loss_of_flow_matching_is_the_error_of_the_velocity(here: Callable[[
     here("mnist")
     task = generate.make("small")
     (images, noise, times), targets = task.loaded.take(torch.arange(64))
-    model = fresh(task.model, 3).eval()
+    model = init_model(task.model, 3).eval()
     velocity, used = model(images, noise, times)
 
     assert torch.equal(images, targets)
@@ -332,7 +332,7 @@ class Rising(generate.Flow):
 
 def test_the_way_from_noise_to_an_image_is_that_of_the_velocity() -> None:
     flow = Rising(196, 8, 1)
-    with Luck(torch.Generator().manual_seed(7)):
+    with RngState(torch.Generator().manual_seed(7)):
         made = flow.made(40)
     noise = torch.randn(40, 196, generator=torch.Generator().manual_seed(7))
 
@@ -344,10 +344,10 @@ def test_after_generation_there_are_digits_and_their_distance(maker: Any, here: 
     here("mnist")
     task = maker("small")
     inputs, targets = task.loaded.take(task.loaded.split(0).test)
-    model = fresh(task.model, 0).eval()
-    with torch.no_grad(), Luck(torch.Generator().manual_seed(8)):
+    model = init_model(task.model, 0).eval()
+    with torch.no_grad(), RngState(torch.Generator().manual_seed(8)):
         found = task.after(model, inputs, targets)
-    with torch.no_grad(), Luck(torch.Generator().manual_seed(8)):
+    with torch.no_grad(), RngState(torch.Generator().manual_seed(8)):
         made = model.made(generate.GENERATED)
 
     assert found["digits made"].shape == (4 * 14, 8 * 14)

@@ -16,7 +16,7 @@ import gradprix as gp
 from gradprix.race import Local, estimate, fitted, loop_check, make_plan, measured, progress
 from gradprix.race.budget import Cost, fit
 from gradprix.training import first_step
-from gradprix.training.autotune import Shape
+from gradprix.training.autotune import StackLayout
 
 
 class Here(Local):
@@ -77,7 +77,7 @@ def test_a_slow_model_is_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     assert model.forwards <= 14
     assert len(heard) >= 3, "it says what it does"
     assert cost.network >= 0.35
-    assert cost.shape == Shape(1, 1)
+    assert cost.shape == StackLayout(1, 1)
     runs, steps = plan.runs, 15
     assert estimate(plan, cost) > runs * steps * 0.35
 
@@ -132,7 +132,7 @@ def test_examples_are_loaded_once_whatever_is_tried() -> None:
         loads.append(1)
         return examples()
 
-    cost = Cost(0.0, step=1e-3, network=1e-2, evaluation=1e-2, shape=Shape(1, 1))
+    cost = Cost(0.0, step=1e-3, network=1e-2, evaluation=1e-2, shape=StackLayout(1, 1))
     plan = make_plan(task(lambda: nn.Linear(4, 2), data, epochs=16))
     assert fit(plan, 1.0, cost).left_out
     assert len(loads) == 1
@@ -177,7 +177,7 @@ def test_a_slow_loop_that_does_the_same_under_two_seeds_is_refused(monkeypatch: 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
 def test_a_slow_model_gets_a_part_of_an_epoch(seconds: float) -> None:
-    cost = Cost(start=10.0, step=0.0, network=seconds, evaluation=seconds, shape=Shape(1, 2))
+    cost = Cost(start=10.0, step=0.0, network=seconds, evaluation=seconds, shape=StackLayout(1, 2))
     plan = make_plan(task(lambda: nn.Linear(4, 2), lambda: examples(2_000)))
     made = fit(plan, 12, cost)
     assert estimate(made, cost) <= 0.9 * 12 * 60
@@ -188,11 +188,11 @@ def test_a_slow_model_gets_a_part_of_an_epoch(seconds: float) -> None:
     assert made.updates(made.entries[0]) == made.examples // 16 >= 8
     assert any("epoch" in each for each in made.left_out)
     with pytest.raises(ValueError, match=r"even 2 optimizers with 6 trials and 6 seeds take about .* minutes here"):
-        fit(plan, 12, Cost(10.0, 0.0, 100.0, 10.0, Shape(1, 2)))
+        fit(plan, 12, Cost(10.0, 0.0, 100.0, 10.0, StackLayout(1, 2)))
 
 
 def test_two_optimizers_race_where_an_epoch_has_few_steps() -> None:
-    cost = Cost(start=10.0, step=0.0, network=1.0, evaluation=2.0, shape=Shape(1, 2))
+    cost = Cost(start=10.0, step=0.0, network=1.0, evaluation=2.0, shape=StackLayout(1, 2))
     plan = make_plan(task(lambda: nn.Linear(4, 2), lambda: examples(200)))  # 8 steps, of which none can be left out
     for minutes, trials in ((4, 10), (2.8, 6)):
         made = fit(plan, minutes, cost)

@@ -599,12 +599,12 @@ def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> Non
 
 
 def test_what_is_pasted_is_python() -> None:
-    entry = gp.Entry("mine", Tuned, {"mode": "fast"})
+    entry = gp.Entry("mine", GridResult, {"mode": "fast"})
     assert entry.code(lr=0.5).endswith("(params, lr=0.5, mode='fast')")
     with pytest.raises(ValueError, match="is kept as JSON"):
-        gp.Entry("mine", Tuned, {"mode": torch.sign})
+        gp.Entry("mine", GridResult, {"mode": torch.sign})
 
 
-class Tuned(torch.optim.SGD):
+class GridResult(torch.optim.SGD):
     def __init__(self, params: Any, lr: float = 0.1, mode: Any = "slow") -> None:
         super().__init__(params, lr=lr)

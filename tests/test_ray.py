@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import gradprix as gp
 from gradprix import cli, engines
 from gradprix.executors import ray_cluster, ray_init
-from gradprix.executors.ray_cluster import Needs
+from gradprix.executors.ray_cluster import Resources
 from gradprix.executors.ray_init import ray_here
 from gradprix.executors.serialization import call, folders, packed
 from gradprix.race import EngineError, Local, TaskError, make_plan, run, suite, suite_plans
@@ -427,9 +427,9 @@ def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> N
         gp.race(greedy, "adam,momentum", trials=2, seeds=6, engine=engines.Ray(cluster.address, memory=64))
     with pytest.raises(ValueError, match="needs: cores is none of cpus, gpus and memory"):
         gp.tasks.digits.change(needs={"cores": 3})
-    assert Needs(cpus=2, gpus=0.5).room({"CPU": 16, "GPU": 2}) == 4
-    assert Needs(cpus=0.1).room({"CPU": 0.3}) == 3
-    assert Needs(memory=4).room({"CPU": 16, "memory": 13e9}) == 3
+    assert Resources(cpus=2, gpus=0.5).room({"CPU": 16, "GPU": 2}) == 4
+    assert Resources(cpus=0.1).room({"CPU": 0.3}) == 3
+    assert Resources(memory=4).room({"CPU": 16, "memory": 13e9}) == 3
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from gradprix.tasks import registry
 from gradprix.training.model_stack import quiet
 from gradprix.training.reductions import ORDERED, has_fixed_order, ordered_sum
 from gradprix.training.stack_sizes import capacities, capacity, stack_size
-from gradprix.training.trace_step import Program
-from gradprix.training.trainer import Lane, run_lane
+from gradprix.training.trace_step import TracedStep
+from gradprix.training.trainer import Trainer, train_stack
 from gradprix.training.trial import Trial
 from test_models import MODELS, task
 
@@ -44,9 +44,9 @@ def small(kind: str, dtype: torch.dtype) -> tasks.Task:
     return task(lambda: MODELS[kind]().to(dtype)).change(data=data, model=lambda: MODELS[kind]().to(dtype))
 
 
-def programs(of: tasks.Task, batch: int) -> list[Program]:
+def programs(of: tasks.Task, batch: int) -> list[TracedStep]:
     with quiet():
-        lane = Lane(of, trials(2, batch))
+        lane = Trainer(of, trials(2, batch))
         given = lane.leaves, lane.rest, *lane.batch(lane.train[:, :batch])
         return [lane.network.program(what, *given) for what in ("train", "score")]
 
@@ -136,20 +136,20 @@ def test_a_stack_that_models_have_left_has_one_of_the_sizes_and_changes_no_numbe
     rates = [0.1, 1e30, 0.2, 1e30, 0.05, 1e30, 0.3, 1e30, 1e30, 0.15, 1e30, 0.25]
     every = [Trial(entry.rule, entry.values(lr), 1 + i % 2, 32, 3, "cosine", True) for i, lr in enumerate(rates)]
     with quiet():
-        lane = Lane(of, every)
+        lane = Trainer(of, every)
         outcomes = lane.run(lambda share: None)
     assert len(lane.rows) == stack_size(6)
-    alone = [run_lane(of, [trial])[0].to_json() for trial in every[:3]]
+    alone = [train_stack(of, [trial])[0].to_json() for trial in every[:3]]
     assert [outcome.to_json() for outcome in outcomes[:3]] == alone
 
 
 def differences(kind: str, dtype: torch.dtype, widths: list[int], known: int) -> list[tuple[int, int]]:
     """Return where a trial has other numbers in a stack than by itself, as (width, place)."""
     of, every = small(kind, dtype), trials(max(widths))
-    alone = {i: run_lane(of, [every[i]])[0].to_json() for i in range(max(widths)) if i % (max(widths) // known) == 0}
+    alone = {i: train_stack(of, [every[i]])[0].to_json() for i in range(max(widths)) if i % (max(widths) // known) == 0}
     found = []
     for width in widths:
-        outcomes = run_lane(of, every[:width])
+        outcomes = train_stack(of, every[:width])
         found += [(width, i) for i in range(width) if i in alone and outcomes[i].to_json() != alone[i]]
     return found
 
@@ -199,10 +199,10 @@ def test_conv_biases_and_batch_norm_of_a_users_model(tmp_path: Path) -> None:
     of = tasks.digits.change(model=model)
     every = trials(6, 3)
     every = [Trial(t.rule, t.values, t.seed, 19, 1, "cosine", True) for t in every]
-    known = [outcome.to_json() for outcome in run_lane(of, every)]
+    known = [outcome.to_json() for outcome in train_stack(of, every)]
     for size in (3, 2):
         parts = [every[i : i + size] for i in range(0, 6, size)]
-        assert [outcome.to_json() for part in parts for outcome in run_lane(of, part)] == known
+        assert [outcome.to_json() for part in parts for outcome in train_stack(of, part)] == known
 
 
 IMAGES = """
@@ -318,5 +318,5 @@ def test_activations_in_pieces_train_in_stacks_and_are_reviewed(activation: nn.M
     of = tasks.digits.change(model=model)
     assert not any(program.unreviewed for program in programs(of, 10))
     every = trials(3, 13)
-    alone = [run_lane(of, [trial])[0].to_json() for trial in every]
-    assert [outcome.to_json() for outcome in run_lane(of, every)] == alone
+    alone = [train_stack(of, [trial])[0].to_json() for trial in every]
+    assert [outcome.to_json() for outcome in train_stack(of, every)] == alone

@@ -59,7 +59,7 @@ def test_like_trials_are_shared_out_evenly(count: int, lanes: list[int]) -> None
     assert sorted((len(part.trials) for _, part in played(schedule(2, work(count)))), reverse=True) == lanes
 
 
-def test_lanes_hold_trials_of_one_kind() -> None:
+def test_trainers_hold_trials_of_one_kind() -> None:
     one, other = work(10, kind="a"), work(6, kind="b", steps=10)
     parts = taken(schedule(16, one, other))
 
@@ -87,7 +87,7 @@ def test_what_things_took_is_learnt() -> None:
     assert second.work.kind == "b"
 
 
-def test_lanes_grow_narrow_towards_the_end() -> None:
+def test_trainers_grow_narrow_towards_the_end() -> None:
     ends = list(played(schedule(10, *(work(100, kind=str(i), steps=50 + 10 * i) for i in range(10)))))
     widths = [len(part.trials) for _, part in ends]
     busy = sum(seconds(part) for _, part in ends) / (10 * ends[-1][0])

@@ -22,9 +22,9 @@ from gradprix.race import ENTRIES
 from gradprix.tasks import DataError, local_source, schedule
 from gradprix.tasks.archives import archive
 from gradprix.tasks.builtin import diamonds, image_folders, long_tail, mnist
-from gradprix.tasks.rng import fresh, stream
+from gradprix.tasks.rng import init_model, stream
 from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Lane
+from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 
 MODULES = {"mnist": mnist, "tailed": long_tail, "diamonds": diamonds}
@@ -64,7 +64,7 @@ def test_mnist_is_500_of_each_digit() -> None:
 
 
 def test_what_mnist_is_standardised_by_is_its_mean_and_deviation() -> None:
-    x = fresh(made("mnist").model, 0)[0](made("mnist").loaded.inputs)
+    x = init_model(made("mnist").model, 0)[0](made("mnist").loaded.inputs)
 
     assert abs(x.mean()) < 0.05
     assert abs(x.std() - 1) < 0.05
@@ -139,7 +139,7 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str, preset: str) -> None:
     trials = [Trial(entry.rule, entry.values(rate), seed, task.batch_size, 1, "cosine", True) for seed in (1, 2)]
     factor = schedule("cosine", count)
     with quiet():
-        lane = Lane(task, trials)
+        lane = Trainer(task, trials)
         order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
         batches = lane.train.gather(1, order).split(task.batch_size, dim=1)[:count]
         losses = [lane.step(batch, factor(i)) for i, batch in enumerate(batches)]
@@ -147,7 +147,7 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str, preset: str) -> None:
     loss_of, score_of = BY_HAND[name]
     data = task.loaded
     for row, trial in enumerate(trials):
-        model, cut, generator = fresh(task.model, trial.seed), data.split(trial.seed), stream(trial.seed, "order")
+        model, cut, generator = init_model(task.model, trial.seed), data.split(trial.seed), stream(trial.seed, "order")
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
         decay = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         indices = cut.train[torch.randperm(len(cut.train), generator=generator)].split(task.batch_size)[:count]
@@ -299,7 +299,7 @@ def test_grey_pictures_in_torchvisions_folder(
     task = make("large", tmp_path)
 
     holds(task.loaded, GREY)
-    assert fresh(task.model, 0)(task.loaded.inputs).shape == (TRAIN + TEST, 10)
+    assert init_model(task.model, 0)(task.loaded.inputs).shape == (TRAIN + TEST, 10)
     (tmp_path / kind / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx(GREY[1][1])[:-1])
     with pytest.raises(ValueError, match=f"holds no {kind}: .*Fetch it by torchvision.datasets.{kind}") as error:
         _ = make("large", tmp_path).loaded
@@ -324,7 +324,7 @@ def test_cifar10_as_plain_bytes(tmp_path: Path) -> None:
     task = mnist.make_cifar10("large", tmp_path)
 
     holds(task.loaded, COLOUR, np.concatenate([np.arange(i, TRAIN, 5) for i in range(5)]))
-    assert fresh(task.model, 0)(task.loaded.inputs).shape == (TRAIN + TEST, 10)
+    assert init_model(task.model, 0)(task.loaded.inputs).shape == (TRAIN + TEST, 10)
 
 
 def test_cifar10_in_torchvisions_folder_is_loaded_when_it_is_the_official_one(

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprix.rules import log
-from gradprix.tuning.learning_rate import Score, Tuned, around, finalists, rate, rungs, spread, tune
+from gradprix.tuning.learning_rate import GridResult, Score, around, finalists, grid_bounds, rate, spread, tune
 
 
-def climb(loss: Callable[[float], float], trials: int, low: float = 1e-4, high: float = 1e-1) -> tuple[Tuned, list]:
+def climb(
+    loss: Callable[[float], float], trials: int, low: float = 1e-4, high: float = 1e-1
+) -> tuple[GridResult, list]:
     """Tune against a known loss; returns the result and everything that was asked."""
     tuner, asked = tune(log(low, high), 1e-3, trials), []
     ask = next(tuner)
@@ -43,7 +45,7 @@ def test_an_offset_moves_the_ladder_by_less_than_a_rung() -> None:
 def test_six_rungs_are_spread_with_the_default_among_them() -> None:
     space = log(1e-4, 1e-1)
 
-    assert rungs(space) == (-24, -6)
+    assert grid_bounds(space) == (-24, -6)
     assert [rate(rung) for rung in spread(space, 1e-3)] == [1e-4, 4.7e-4, 1e-3, 6.8e-3, 2.2e-2, 0.1]
     assert [rate(rung) for rung in spread(space, 1e-3, count=1)] == [1e-3]
     assert spread(space, 1e-9)[0] == -24, "a default outside the space counts as the end of it"

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from gradprix.race import Pair, judge
-from gradprix.stats.permutation_test import Parts, sign_flip_distribution, sign_vectors, step_down
+from gradprix.stats.permutation_test import PartVariance, sign_flip_distribution, sign_vectors, step_down
 from gradprix.stats.verdict import detectable_difference, own_interval
 
 
@@ -287,7 +287,7 @@ def test_intervals_over_seeds_and_examples_are_the_two_way_ones() -> None:
     d = table[0] - table[1]
     rest = d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()
     error = d.mean(1).var(ddof=1) / 16 + d.mean(0).var(ddof=1) / 20 - (rest**2).sum() / (15 * 19) / (16 * 20)
-    centre, _, statistic, _ = sign_flip_distribution(np.array([d.mean(1)]), Parts.from_differences(d[None]))
+    centre, _, statistic, _ = sign_flip_distribution(np.array([d.mean(1)]), PartVariance.from_differences(d[None]))
     assert abs(centre[0]) / statistic[0] == pytest.approx(np.sqrt(error))
     # About two standard errors to each side, with some twenty degrees of freedom.
     assert 1.9 < (pair.ci95[1] - pair.difference) / np.sqrt(error) < 2.3

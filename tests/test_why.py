@@ -23,8 +23,8 @@ from gradprix.race import ENTRIES, Local, load, make_plan, run
 from gradprix.rules import Rule
 from gradprix.show import report
 from gradprix.tasks import Data, Metric, Task, digits, schedule
-from gradprix.training.model_stack import Form
-from gradprix.training.trainer import run_lane
+from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
 
@@ -65,7 +65,7 @@ def looked_at(
 ) -> list[ReplayedRun]:
     size = task.batch_size if batch_size is None else batch_size
     trials = [Trial(rule, rule.values(**values), s, size, task.epochs, task.schedule, True) for s in range(seeds)]
-    return watch(task, trials, Form(), math.inf)
+    return watch(task, trials, ExecutionMode(), math.inf)
 
 
 def kinds(found: list[Reason]) -> set[str]:
@@ -84,9 +84,9 @@ def test_runs_that_are_watched_end_as_they_did() -> None:
         for rule, lr in ((rules.adam, 0.01), (rules.sgd, 0.1))
         for seed in range(2)
     ]
-    seen = watch(digits, trials, Form(), math.inf)
+    seen = watch(digits, trials, ExecutionMode(), math.inf)
 
-    for one, other in zip(run_lane(digits, trials), seen, strict=True):
+    for one, other in zip(train_stack(digits, trials), seen, strict=True):
         assert replace(one) == other.outcome
     assert [len(each.points) for each in seen] == [24] * 4
     assert all(point.sharpness > 0 for each in seen for point in each.points[1::3])

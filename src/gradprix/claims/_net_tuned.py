@@ -9,7 +9,7 @@ from gradprix.race import ENTRIES
 from gradprix.stats.verdict import judge
 from gradprix.tasks import Metric, Task, digits
 from gradprix.tasks.builtin.long_tail import class_accuracy
-from gradprix.training.trainer import run_lane
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome
 from gradprix.tuning import learning_rate
 
@@ -108,7 +108,9 @@ def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
     grid = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
     one = [("adam", learning_rate.rate(point)) for point in grid]
     many = [(name, ENTRIES[name].default_rate) for name in SEVERAL]
-    outcomes = iter(run_lane(task, [trial(task, name, lr, seed) for seed in run_seeds for name, lr in (*one, *many)]))
+    outcomes = iter(
+        train_stack(task, [trial(task, name, lr, seed) for seed in run_seeds for name, lr in (*one, *many)])
+    )
     best = [
         [_metric(min((next(outcomes) for _ in arm), key=lambda outcome: outcome.valid_loss)) for arm in (one, many)]
         for _ in run_seeds

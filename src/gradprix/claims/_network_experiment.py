@@ -12,9 +12,9 @@ from torch.nn import functional
 from gradprix.race import ENTRIES
 from gradprix.tasks import Task, digits, schedule
 from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Lane, run_lane
+from gradprix.training.trainer import Trainer, train_stack
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.learning_rate import rate, rungs
+from gradprix.tuning.learning_rate import grid_bounds, rate
 
 from ._claim import Measured, mean
 
@@ -67,7 +67,7 @@ def trial(task: Task, name: str, lr: float, seed: int, judged: bool = True, **fi
 
 def rate_grid(name: str, every: int = 2) -> list[float]:
     """Return learning rates over an entry's search space: every nth point of a race's grid."""
-    low, high = rungs(ENTRIES[name].space["lr"])  # type: ignore[arg-type]  # the entries named here search a range
+    low, high = grid_bounds(ENTRIES[name].space["lr"])  # type: ignore[arg-type]  # the entries named here search a range
     return [rate(point) for point in range(low, high + 1, every)]
 
 
@@ -86,7 +86,7 @@ def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **
     tuning_seeds = seeds(quick, 3, TUNING)[: 1 if quick else 3]
     candidates = [(name, lr) for name in names for lr in rate_grid(name, 3 if quick else 2)]
     trials = [trial(task, name, lr, seed, judged=False, **fixed) for name, lr in candidates for seed in tuning_seeds]
-    losses = [_loss(outcome, by) for outcome in run_lane(task, trials)]
+    losses = [_loss(outcome, by) for outcome in train_stack(task, trials)]
     means = [sum(losses[i * len(tuning_seeds) : (i + 1) * len(tuning_seeds)]) for i in range(len(candidates))]
     best = {
         name: min((loss, lr) for (entry, lr), loss in zip(candidates, means, strict=True) if entry == name)
@@ -103,7 +103,7 @@ def _loss(outcome: Outcome, by: str) -> float:
 
 def finals(task: Task, rates: Mapping[str, float], run_seeds: Sequence[int]) -> dict[str, list[Outcome]]:
     """Train each entry at its learning rate on the same seeds; all entries have one batch size."""
-    outcomes = run_lane(task, [trial(task, name, lr, seed) for name, lr in rates.items() for seed in run_seeds])
+    outcomes = train_stack(task, [trial(task, name, lr, seed) for name, lr in rates.items() for seed in run_seeds])
     return {name: outcomes[i * len(run_seeds) : (i + 1) * len(run_seeds)] for i, name in enumerate(rates)}
 
 
@@ -118,7 +118,7 @@ class Training:
     def __init__(self, task: Task, trials: Sequence[Trial]) -> None:
         self.task, self.count = task, len(trials)
         with quiet():
-            self.trainer = Lane(task, trials)
+            self.trainer = Trainer(task, trials)
         self.examples = self.trainer.train.shape[1]
         self.batch = trials[0].batch_size or self.examples
         self.each = -(-self.examples // self.batch)  # steps per epoch

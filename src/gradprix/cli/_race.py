@@ -163,7 +163,7 @@ def race(
         EngineError,
         JournalError,
         MemoryTooSmallError,
-        NoLookLeftError,
+        NoAnalysisLeftError,
         TaskError,
         WorkerError,
         estimate,
@@ -224,7 +224,7 @@ def race(
         if not as_json and (sys.stderr.isatty() or minutes is not None):
             terminal.console(stderr=True).print(terminal.plan(configured, seconds, where.place))
     with (
-        usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoLookLeftError),
+        usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),
         progress() as watch,
     ):
         result = run(configured, folder, where, watch)

@@ -13,11 +13,11 @@ from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.schedules import count_steps
 from gradprix.tasks.task import TaskError, first_line
-from gradprix.training.autotune import Shape
+from gradprix.training.autotune import StackLayout
 from gradprix.training.loop_runner import run_loop
-from gradprix.training.model_stack import Form
+from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.provenance import provenance
-from gradprix.training.trainer import STACKED, run_lane
+from gradprix.training.trainer import STACKED, train_stack
 from gradprix.training.trial import Outcome, Trial
 from gradprix.training.trial import form as form_of
 from gradprix.utils.devices import describe_device
@@ -66,9 +66,9 @@ class Engine(ABC):
     def __init__(self) -> None:
         self.schedule = Schedule()
         # By task, form and batch size: a larger batch leaves room for fewer models.
-        self.shapes: dict[tuple[str, Form, int], Shape] = {}
+        self.shapes: dict[tuple[str, ExecutionMode, int], StackLayout] = {}
         # Entries and execution mode by kind of plan that passed preflight.
-        self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], Form]] = {}
+        self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], ExecutionMode]] = {}
         self._results: defaultdict[Work, list[tuple[Part, PartResult]]] = defaultdict(list)
         self._lock = threading.RLock()
         self._results_changed = threading.Condition(self._lock)
@@ -95,7 +95,7 @@ class Engine(ABC):
         return ""
 
     @abstractmethod
-    def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
+    def shape(self, task: Task, trials: Sequence[Trial], how: ExecutionMode) -> StackLayout:
         """Choose the stack size and number of workers for a task's trials of one batch size."""
 
     @abstractmethod
@@ -138,7 +138,7 @@ class Engine(ABC):
         task: Problem,
         trials: Sequence[Trial],
         watch: Watch = lambda done: None,
-        how: Form = STACKED,
+        how: ExecutionMode = STACKED,
         later: int = 0,
         good: bool = False,
     ) -> Iterator[Finished]:
@@ -198,7 +198,7 @@ class Engine(ABC):
             with self._lock:
                 self.stop([part for work in works for part in self.schedule.drop(work)])
 
-    def _make_works(self, task: Problem, trials: Sequence[Trial], how: Form, later: int) -> list[Work]:
+    def _make_works(self, task: Problem, trials: Sequence[Trial], how: ExecutionMode, later: int) -> list[Work]:
         """Group trials that can be stacked into works, with trials of one rule adjacent."""
         fingerprint = task.fingerprint  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
@@ -211,7 +211,7 @@ class Engine(ABC):
             if kind not in self.shapes:
                 same_size = [trial for trial in trials if trial.batch_size == size]
                 self.shapes[kind] = (
-                    Shape(1, self.workers) if isinstance(task, Loop) else self.shape(task, same_size, how)
+                    StackLayout(1, self.workers) if isinstance(task, Loop) else self.shape(task, same_size, how)
                 )
             works.append(
                 Work(
@@ -280,8 +280,8 @@ def call_picklable(function: Callable[..., Any], args: Sequence[Any]) -> Any:
         raise
 
 
-def train(task: Problem, trials: list[Trial], how: Form, report: Watch) -> list[Outcome]:
+def train(task: Problem, trials: list[Trial], how: ExecutionMode, report: Watch) -> list[Outcome]:
     """Train trials in a worker and return their outcomes."""
     if isinstance(task, Loop):
         return [run_loop(task, trial) for trial in trials]
-    return run_lane(task, trials, report, how)
+    return train_stack(task, trials, report, how)

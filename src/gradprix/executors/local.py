@@ -16,8 +16,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
 from gradprix.tasks.loop import home
-from gradprix.training.autotune import Shape, shape
-from gradprix.training.model_stack import Form
+from gradprix.training.autotune import StackLayout, shape
+from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 
 from .executor import Engine, PartResult, WorkerError, call_picklable, train
@@ -67,7 +67,7 @@ class Local(Engine):
         """The memory limit of the race in bytes; None for half of the free memory."""
         return self.bytes
 
-    def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
+    def shape(self, task: Task, trials: Sequence[Trial], how: ExecutionMode) -> StackLayout:
         """Choose the fastest stack size and number of processes that fit into memory."""
         return shape(task, trials, how, self.processes, self.bytes, self.everywhere)
 
@@ -146,7 +146,7 @@ def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) ->
     return call_picklable(function, [home(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
-def _train_part(task: Task, trials: list[Trial], how: Form, file: Path, slot: int) -> list[Outcome]:
+def _train_part(task: Task, trials: list[Trial], how: ExecutionMode, file: Path, slot: int) -> list[Outcome]:
     """Train trials and write the completed share to a file."""
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 

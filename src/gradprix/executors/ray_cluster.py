@@ -28,7 +28,7 @@ LOST = (
 
 
 @dataclass(frozen=True)
-class Needs:
+class Resources:
     """Resources of a stack.
 
     Args:
@@ -78,7 +78,7 @@ class Cluster:
         self, address: str | None, asked: Mapping[str, float], processes: int | None, folder: Path | None
     ) -> None:
         self.asked, self.processes, self.folder = asked, processes, folder
-        self.needs = Needs(**asked)
+        self.needs = Resources(**asked)
         self.place = find_cluster(address)
         self.kinds: list[str] = []
         self.progress_queue: Any = None
@@ -149,7 +149,7 @@ class Cluster:
             raise EngineError("a race with other code is under way on this engine. Give each an engine of its own.")
         for plan in plans:
             gpus = 0.0 if plan.device in ("auto", "cpu") else 1.0
-            self.needs = Needs(**{"gpus": gpus, **plan.task.needs, **self.asked})
+            self.needs = Resources(**{"gpus": gpus, **plan.task.needs, **self.asked})
         try:
             shared = self.folder or project(sorted(code))
         except ValueError as error:

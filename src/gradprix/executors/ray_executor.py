@@ -13,8 +13,8 @@ from typing import Any
 
 from gradprix.tasks import Task
 from gradprix.text.answer import format_count
-from gradprix.training.autotune import Shape, shape
-from gradprix.training.model_stack import Form
+from gradprix.training.autotune import StackLayout, shape
+from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import describe_device, free
 
@@ -80,7 +80,7 @@ class Ray(Engine):
         lost = f", {self.schedule.lost:,} lost" if self.schedule.lost else ""
         return f" on {self.place}, {running:,} running{lost}"
 
-    def shape(self, task: Task, trials: Sequence[Trial], how: Form) -> Shape:
+    def shape(self, task: Task, trials: Sequence[Trial], how: ExecutionMode) -> StackLayout:
         """Choose the fastest stack size that fits into its part of the smallest machine's memory."""
         with self._lock:
             self._join(task, trials)

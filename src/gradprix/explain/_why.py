@@ -9,7 +9,7 @@ from gradprix.race import Engine, Entry, Plan, Result
 from gradprix.race.journal import Journal
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
-from gradprix.training.model_stack import Form
+from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.provenance import provenance
 from gradprix.training.trial import Trial, form
 
@@ -64,10 +64,10 @@ def explainable(plan: Plan) -> None:
 
 
 def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, Any]:
-    mode = Form()
+    mode = ExecutionMode()
     if result.folder is not None:
         with Journal(result.folder, made=provenance()) as journal:
-            mode = Form(**journal.read("form"))
+            mode = ExecutionMode(**journal.read("form"))
     records = {entry["name"]: entry for entry in result.record["entries"]}
     seeds = range(min(SEEDS, plan.seeds))
     selected = [(plan.final_trial(e, records[e.name]["tuned"], seed), e.name) for seed in seeds for e in plan.entries]

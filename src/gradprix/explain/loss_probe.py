@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
-from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import called_with
 from gradprix.training.outputs import Output, combine
 
@@ -40,7 +40,7 @@ class LossProbe:
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task, self.seed, self.measurements = task, seed, 0
-        self.model: nn.Module = fresh(task.model, seed).train()
+        self.model: nn.Module = init_model(task.model, seed).train()
         self.buffers = {name for name, _ in self.model.named_buffers()}
         self.train = task.loaded.split(seed).train
         self.random = stream(seed, "explain")
@@ -99,11 +99,11 @@ class LossProbe:
         # The forward pass may update buffers in place: pass copies.
         tensors = {name: x.clone() if name in self.buffers else x for name, x in weights.items()}
         args, kwargs = called_with(inputs)
-        with Luck(stream(self.seed, f"explain noise {self.measurements}")):
+        with RngState(stream(self.seed, f"explain noise {self.measurements}")):
             return functional_call(self.model, tensors, args, kwargs)
 
     def _take(self, index: Tensor) -> Examples:
-        examples = [Luck(stream(self.seed, "explain examples"))]
+        examples = [RngState(stream(self.seed, "explain examples"))]
         inputs, targets = tree_map(itemgetter(0), self.task.loaded.take(index[None], examples))
         return inputs, targets
 

@@ -11,8 +11,8 @@ from gradprix.kernels import Stacked
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps
-from gradprix.training.model_stack import Form, quiet
-from gradprix.training.trainer import Lane
+from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils.devices import CPU, placed
 
@@ -57,7 +57,7 @@ class ReplayedRun:
         return self.outcome is None or self.outcome.diverged is None
 
 
-def watch(task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> list[ReplayedRun]:
+def watch(task: Task, trials: Sequence[Trial], how: ExecutionMode, seconds: float) -> list[ReplayedRun]:
     """Train networks again and measure them.
 
     Args:
@@ -74,10 +74,10 @@ def watch(task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> lis
     return trainer.runs[: len(trials)]
 
 
-class ReplayTrainer(Lane):
+class ReplayTrainer(Trainer):
     """A trainer that records updates; takes the arguments of `watch`."""
 
-    def __init__(self, task: Task, trials: Sequence[Trial], how: Form, seconds: float) -> None:
+    def __init__(self, task: Task, trials: Sequence[Trial], how: ExecutionMode, seconds: float) -> None:
         super().__init__(task, trials, how)
         count = self.train.shape[1]
         self.steps = count_steps(count, self.budget.batch_size, self.budget.epochs)
@@ -143,11 +143,11 @@ class ReplayTrainer(Lane):
 
     def _gains(self, place: int, trial: Trial, factor: float) -> Tensors | None:
         """Return the rule's gain for each weight of a row; None if it has none or is no rule."""
-        assert self.steppers is not None
+        assert self.optimizers is not None
         if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
             return None
         values, names, gains = {**trial.values, "lr": trial.values["lr"] * factor}, list(self.leaves), {}
-        for block, chosen, stepper in self.steppers.blocks:
+        for block, chosen, stepper in self.optimizers.blocks:
             if not block.start <= place < block.stop or not isinstance(stepper, Stacked):
                 continue
             for k, index in enumerate(chosen):

@@ -13,7 +13,7 @@ from gradprix import optim
 from gradprix.kernels import start, terms
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
-from gradprix.tasks.rng import Luck, stream
+from gradprix.tasks.rng import RngState, stream
 from gradprix.tasks.schedules import count_steps, examples_a_pass
 from gradprix.tasks.task import called_with
 
@@ -184,7 +184,7 @@ class TaskProblem:
         """Yield loss, gradients and learning-rate factor at each step."""
         task, data = self.task, self.task.loaded
         train, order = data.split(self.seed).train, stream(self.seed, "order")
-        noise, examples = Luck(stream(self.seed, "noise")), [Luck(stream(self.seed, "examples"))]
+        noise, examples = RngState(stream(self.seed, "noise")), [RngState(stream(self.seed, "examples"))]
         examples_per_epoch = examples_a_pass(len(train), task.epochs)
         per_epoch = -(-examples_per_epoch // task.batch_size)
         total = count_steps(len(train), task.batch_size, task.epochs)

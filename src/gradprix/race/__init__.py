@@ -8,7 +8,7 @@ from gradprix.executors.executor import Engine, WorkerError
 from gradprix.executors.local import Local
 from gradprix.executors.ray_executor import Ray
 from gradprix.executors.ray_init import EngineError
-from gradprix.stats.alpha_spending import NoLookLeftError
+from gradprix.stats.alpha_spending import NoAnalysisLeftError
 from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import MemoryTooSmallError
@@ -41,7 +41,7 @@ __all__ = [
     "JournalError",
     "Local",
     "MemoryTooSmallError",
-    "NoLookLeftError",
+    "NoAnalysisLeftError",
     "OtherRaceError",
     "Pair",
     "Plan",

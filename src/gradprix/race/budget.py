@@ -18,11 +18,11 @@ from gradprix.executors.executor import Engine
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
-from gradprix.training.autotune import Shape, seconds_of_one
+from gradprix.training.autotune import StackLayout, seconds_of_one
 from gradprix.training.loop_runner import Stopped, run_loop
-from gradprix.training.model_stack import Form, quiet
-from gradprix.training.optimizers import Steppers
-from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Lane
+from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.optimizers import StackedOptimizers
+from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
 from gradprix.training.trial import Trial
 from gradprix.training.trial import form as form_of
 from gradprix.tuning.learning_rate import Score
@@ -74,7 +74,7 @@ class Cost:
     step: float
     network: float
     evaluation: float
-    shape: Shape
+    shape: StackLayout
     model: float = 0.0
     at_least: bool = False
 
@@ -105,7 +105,7 @@ def measured(plan: Plan, engine: Engine, watch: Watch = lambda *_: None, minutes
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     if not isinstance(plan.task, Task):
         seconds, whole = engine.ask(time_loop_run, plan.task, trials[0], _patience(plan, minutes, engine.workers))
-        shape = Shape(1, engine.workers)
+        shape = StackLayout(1, engine.workers)
         return Cost(time.perf_counter() - started, 0.0, 0.0, seconds, shape, at_least=not whole)
     shape = engine.shape(plan.task, trials, form)
     if not form.stacked:
@@ -141,7 +141,7 @@ def time_loop_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool
     return time.perf_counter() - started, whole
 
 
-def measure_sequential_costs(task: Task, trials: list[Trial], form: Form) -> tuple[float, float, float]:
+def measure_sequential_costs(task: Task, trials: list[Trial], form: ExecutionMode) -> tuple[float, float, float]:
     """Return the seconds of model initialization, of a training step, and of an evaluation on the validation set.
 
     The optimizer step is averaged over the trials' optimizers, which share the model.
@@ -149,7 +149,7 @@ def measure_sequential_costs(task: Task, trials: list[Trial], form: Form) -> tup
     rules = {trial.rule.name: trial for trial in trials}
     with quiet(form.device):
         started = time.perf_counter()
-        trainer = Lane(task, [trials[0]], form)
+        trainer = Trainer(task, [trials[0]], form)
         wait(trainer.device)
         start = time.perf_counter() - started
         index = trainer.train[:, : trials[0].batch_size or trainer.train.shape[1]]
@@ -164,13 +164,13 @@ def measure_sequential_costs(task: Task, trials: list[Trial], form: Form) -> tup
         backward = _seconds(step, trainer)
         updates = []
         for trial in rules.values():
-            steppers = Steppers([trial], list(trainer.leaves.values()))
+            optimizers = StackedOptimizers([trial], list(trainer.leaves.values()))
             with torch.no_grad():
-                updates.append(_seconds(partial(steppers.step, gradients, 1.0), trainer))
+                updates.append(_seconds(partial(optimizers.step, gradients, 1.0), trainer))
         return start, backward + sum(updates) / len(updates), _seconds_to_evaluate(trainer)
 
 
-def _seconds(run: Callable[[], object], trainer: Lane) -> float:
+def _seconds(run: Callable[[], object], trainer: Trainer) -> float:
     """Time a call: the second one, because the first also allocates memory, unless the first took long."""
     for _ in range(2):
         started = time.perf_counter()
@@ -181,7 +181,7 @@ def _seconds(run: Callable[[], object], trainer: Lane) -> float:
     return float(elapsed)
 
 
-def _seconds_to_evaluate(trainer: Lane) -> float:
+def _seconds_to_evaluate(trainer: Trainer) -> float:
     """Return the seconds of an evaluation on the validation set, extrapolated from a part of it if that takes long."""
     count = trainer.valid.shape[1]
     # A sequential model takes as long per example in a small batch; a stack runs the traced program of full batches.
@@ -193,11 +193,11 @@ def _seconds_to_evaluate(trainer: Lane) -> float:
     return float(elapsed * count / part)
 
 
-def seconds_to_evaluate(task: Task, trials: list[Trial], form: Form, width: int) -> float:
+def seconds_to_evaluate(task: Task, trials: list[Trial], form: ExecutionMode, width: int) -> float:
     """Return the seconds of an evaluation per model, in a stack of `width` models."""
     rows = sorted((trials[i % len(trials)] for i in range(width)), key=form_of)
     with quiet(form.device):
-        return _seconds_to_evaluate(Lane(task, rows, form)) / width
+        return _seconds_to_evaluate(Trainer(task, rows, form)) / width
 
 
 def estimate(plan: Plan, cost: Cost) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Metric, Task
-from gradprix.tasks.rng import fresh
+from gradprix.tasks.rng import init_model
 from gradprix.tasks.task import called_with
 from gradprix.training.loop_runner import changed, maker
 from gradprix.training.torch_optimizer_adapter import constructor_arguments, switch_mode
@@ -159,7 +159,7 @@ def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     try:
         on = torch.device(device)
-        model, passes = fresh(task.model, trials[0].seed).to(on), {}
+        model, passes = init_model(task.model, trials[0].seed).to(on), {}
         for size in dict.fromkeys(trial.batch_size for trial in trials):
             passes[size] = _seconds(_pass(task, model, size, trials[0].seed, on), on)
         return [passes[trial.batch_size] + _seconds(_step(model, trial), on) for trial in trials]

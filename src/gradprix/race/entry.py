@@ -9,7 +9,7 @@ import torch
 
 from gradprix import optim
 from gradprix.rules import Axis, Rule
-from gradprix.training.torch_optimizer_adapter import CLASSES, Anyone, constructor_arguments
+from gradprix.training.torch_optimizer_adapter import CLASSES, TorchOptimizerAdapter, constructor_arguments
 
 ALL_EXAMPLES = 0
 """Batch size of a full-batch entry."""
@@ -29,17 +29,17 @@ class Entry:
         batch_size: examples per step; None for the task's, 0 for full-batch training.
         offset: shift of the learning-rate grid, as a fraction of a grid step from 0 to 1.
         about: one-line description, if the rule's summary does not fit.
-        luck: replicate number, which selects the tuning seeds. Entries that differ only in `offset` and `luck` are
-            replicates, for A/A tests.
+        replicate: number of the replicate, which selects the tuning seeds: entries that differ only in `offset` and
+            `replicate` are used in A/A tests.
     """
 
     name: str
-    rule: Rule | Anyone
+    rule: Rule | TorchOptimizerAdapter
     fixed: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Axis] = field(default_factory=dict)
     batch_size: int | None = None
     offset: float = 0.0
-    luck: int = 0
+    replicate: int = 0
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -67,8 +67,8 @@ class Entry:
             )
         if tuned := self.space.keys() & self.fixed.keys():
             raise ValueError(f"entry {self.name!r}: {', '.join(tuned)} is both fixed and tuned. Leave it out of one.")
-        if not 0 <= self.luck < 90 or not 0 <= self.offset < 1:
-            raise ValueError(f"entry {self.name!r}: luck must be from 0 to 89 and offset from 0 to 1.")
+        if not 0 <= self.replicate < 90 or not 0 <= self.offset < 1:
+            raise ValueError(f"entry {self.name!r}: replicate must be from 0 to 89 and offset from 0 to 1.")
         for share in (0.0, 1.0):
             self.values(**{name: axis.at(share) for name, axis in self.space.items()})
 
@@ -84,7 +84,7 @@ class Entry:
             training: search ranges of batch size and schedule.
         """
         axes = {**self.rule.axes, **training, **self.space}
-        own = self.rule.defaults if isinstance(self.rule, Anyone) else self.rule.hyperparameters
+        own = self.rule.defaults if isinstance(self.rule, TorchOptimizerAdapter) else self.rule.hyperparameters
         values = {**own, **self.values(self.default_rate)}
         used = [name for name in names if name in training or name == "weight_decay" or values.get(name)]
         space = {"lr": axes["lr"]} | {name: axes[name] for name in used if name in axes}
@@ -100,7 +100,7 @@ class Entry:
     @property
     def optimizer(self) -> str:
         """Name of the class in `gradprix.optim`, full name of another class, or `of(rule)` without a class."""
-        if isinstance(self.rule, Anyone):
+        if isinstance(self.rule, TorchOptimizerAdapter):
             ours = getattr(optim, self.rule.name, None) is self.rule.make
             return self.rule.name if ours else self.rule.full_name
         return CLASSES.get(self.rule, f"of({self.rule.name})")
@@ -124,21 +124,25 @@ def _optimizer_values(tuned: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tuned.items() if name not in TRAINING}
 
 
-def as_steppable(given: Any) -> Rule | Anyone:
+def as_steppable(given: Any) -> Rule | TorchOptimizerAdapter:
     """Convert a rule or class to a rule that a stacked kernel can step, or else to a per-model optimizer class.
 
     Raises:
         TypeError: for anything but a rule or an optimizer class.
         ValueError: for a class that cannot be raced.
     """
-    if isinstance(given, Anyone):
+    if isinstance(given, TorchOptimizerAdapter):
         return given
     if isinstance(given, type) and issubclass(given, torch.optim.Optimizer):
         rule = rule_of(given)
-        return rule if rule is not None and _stacks(rule) else Anyone(given)
+        return rule if rule is not None and _stacks(rule) else TorchOptimizerAdapter(given)
     if not isinstance(given, Rule):
         raise TypeError(f"{given!r} is neither a rule nor a class of torch.optim.Optimizer.")
-    return given if _stacks(given) else Anyone(getattr(optim, CLASSES[given]) if given in CLASSES else optim.of(given))
+    return (
+        given
+        if _stacks(given)
+        else TorchOptimizerAdapter(getattr(optim, CLASSES[given]) if given in CLASSES else optim.of(given))
+    )
 
 
 def rule_of(given: Any) -> Rule | None:
@@ -155,4 +159,4 @@ def _stacks(rule: Rule) -> bool:
 def twin(entry: Entry, number: int) -> Entry:
     """Return a replicate of an entry, for A/A tests: a shifted learning-rate grid and other tuning seeds."""
     golden = 0.618  # spreads any number of offsets evenly over a grid step
-    return replace(entry, name=f"{entry.name}~{number}", offset=number * golden % 1, luck=number)
+    return replace(entry, name=f"{entry.name}~{number}", offset=number * golden % 1, replicate=number)

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map
 
 from gradprix.rules import Choice
 from gradprix.tasks import Task
-from gradprix.tasks.rng import Luck, fresh
+from gradprix.tasks.rng import RngState, init_model
 from gradprix.tasks.schedules import examples_a_pass
 from gradprix.tasks.task import called_with, first_line
 from gradprix.training.gradient_mode import needs_gradients
@@ -58,8 +58,8 @@ def check_last_batches(task: Task, plan: Plan) -> None:
 def _run(task: Task, index: torch.Tensor, train: bool) -> None:
     inputs, targets = tree_map(lambda x: x[0], task.loaded.take(index[None]))
     args, kwargs = called_with(inputs)
-    model: nn.Module = fresh(task.model, 0).train(train)
-    with Luck(torch.Generator()), torch.set_grad_enabled(train or needs_gradients(task)):
+    model: nn.Module = init_model(task.model, 0).train(train)
+    with RngState(torch.Generator()), torch.set_grad_enabled(train or needs_gradients(task)):
         loss = task.loss(model(*args, **kwargs), targets)
     if loss.dim() != 0:
         raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")

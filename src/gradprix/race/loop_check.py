@@ -10,7 +10,7 @@ from typing import Any
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.task import TaskError
 from gradprix.training.loop_runner import Stopped, each_report, finite_numbers, run_loop
-from gradprix.training.model_stack import Form
+from gradprix.training.model_stack import ExecutionMode
 
 from .entry import Entry
 from .overrides import GroupHistory, find_overridden
@@ -25,7 +25,7 @@ FEWEST = 2
 """Minimum number of steps, whatever they take: without any there is nothing to compare."""
 
 
-def check_loop(plan: Plan, loop: Loop) -> Form:
+def check_loop(plan: Plan, loop: Loop) -> ExecutionMode:
     """Run a loop for some seconds with two seeds and two values of every tuned hyperparameter.
 
     At least one epoch is run; if the first epoch takes long, as many steps as fit in the time.
@@ -60,7 +60,7 @@ def check_loop(plan: Plan, loop: Loop) -> Form:
                 )
         if not first.diverged:
             unchecked -= entry.space.keys()
-    return Form(stacked=False, why=WHY)
+    return ExecutionMode(stacked=False, why=WHY)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from gradprix.tasks import Data
 from gradprix.tasks.lazy_dataset import Stream
-from gradprix.tasks.rng import Luck
+from gradprix.tasks.rng import RngState
 from gradprix.tasks.task import first_line
 
 READ, LONG = 256, 2.0
@@ -41,7 +41,7 @@ def missing(data: Data) -> Missing | None:
     for number in range(0, len(data), step):
         index = torch.tensor([number])
         try:
-            with Luck(torch.Generator()):
+            with RngState(torch.Generator()):
                 inputs, targets = data.items.read(index.tolist())
         except Exception as error:
             raise ValueError(f"row {number}: {first_line(error)}") from error

@@ -16,7 +16,7 @@ from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
 from gradprix.training.trial import Trial
-from gradprix.tuning.learning_rate import RESEEDED, rate, rungs
+from gradprix.tuning.learning_rate import REPLICATED, grid_bounds, rate
 from gradprix.tuning.search import Requests, Scores, TuningResult, make_tuner
 from gradprix.utils.devices import check_name
 
@@ -84,11 +84,11 @@ class Plan:
         """Return the tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
-        return make_tuner(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.luck)
+        return make_tuner(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.replicate)
 
     def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
         """Return a tuning trial of an entry, on a tuning seed: never one of the final seeds."""
-        number = 10_000 * self.seed + 1_000 + MOST // RESEEDED * entry.luck + seed
+        number = 10_000 * self.seed + 1_000 + MOST // REPLICATED * entry.replicate + seed
         return self._trial(entry, point, number, False)
 
     def careful_trial(self, entry: Entry, seed: int) -> Trial:
@@ -177,7 +177,7 @@ class Plan:
             "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
             "offset": entry.offset,
-            "luck": entry.luck,
+            "luck": entry.replicate,
         }
 
     def _range(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
@@ -185,7 +185,7 @@ class Plan:
         if isinstance(axis, Choice):
             return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
-            return [rate(bound, entry.offset) for bound in rungs(axis)]
+            return [rate(bound, entry.offset) for bound in grid_bounds(axis)]
         return sorted((axis.at(0.0), axis.at(1.0)))
 
     @property

@@ -20,14 +20,14 @@ from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import seconds_of_one
 from gradprix.training.faults import describe_error
 from gradprix.training.first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
-from gradprix.training.model_stack import Form, Together, quiet
+from gradprix.training.model_stack import ExecutionMode, StackedModels, quiet
 from gradprix.training.optimizer_errors import explain_optimizer_error
-from gradprix.training.optimizers import Steppers
-from gradprix.training.rng import Drawing
+from gradprix.training.optimizers import StackedOptimizers
+from gradprix.training.rng import SequentialRngMode
 from gradprix.training.stack_sizes import capacities
 from gradprix.training.stacking_errors import explain
-from gradprix.training.torch_optimizer_adapter import Anyone
-from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Lane
+from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
+from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import CPU, accelerator_type, free, placed, require, wait
 
@@ -55,7 +55,7 @@ WIDE = 64
 """Models in the stack that measures a GPU, which trains this many in about the time of one."""
 
 
-def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> Form:
+def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> ExecutionMode:
     """Check a plan on its executor, and report progress; results of an earlier check are reused.
 
     Args:
@@ -79,7 +79,7 @@ def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> For
     if isinstance(plan.task, Task):
         first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.ask(first_step, plan))
         watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
-    form: Form = engine.ask(check, plan, first, engine.memory)
+    form: ExecutionMode = engine.ask(check, plan, first, engine.memory)
     engine.checked[key] = plan.entries, form
     return form
 
@@ -110,7 +110,7 @@ def _measure_step(plan: Plan, task: Task, device: str) -> FirstStep:
     return step
 
 
-def check(plan: Plan, first: FirstStep | None = None, memory: float | None = None) -> Form:
+def check(plan: Plan, first: FirstStep | None = None, memory: float | None = None) -> ExecutionMode:
     """Train a few models of the task for a step, stacked and sequentially, and score them on a few examples.
 
     A model with a slow step, or whose small stack exceeds the memory limit, is tested without stacking.
@@ -152,7 +152,7 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
 class _DeviceCheck:
     """Execution mode on a device, with the losses and gradients of a step there."""
 
-    form: Form
+    form: ExecutionMode
     losses: Tensor
     gradients: list[Tensor]
 
@@ -160,14 +160,16 @@ class _DeviceCheck:
 def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: float | None) -> _DeviceCheck:
     """Select the execution mode on a device."""
     if why := first.reason_against_stack(WIDTH + 1, free(device) / 2 if memory is None else memory):
-        return _check_one_model(plan, task, Form(stacked=False, why=why, device=device))
-    entry = next((entry for entry in plan.entries if not isinstance(entry.rule, Anyone)), plan.entries[0])
+        return _check_one_model(plan, task, ExecutionMode(stacked=False, why=why, device=device))
+    entry = next(
+        (entry for entry in plan.entries if not isinstance(entry.rule, TorchOptimizerAdapter)), plan.entries[0]
+    )
     trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
-    sequential = Form(stacked=False, device=device)
+    sequential = ExecutionMode(stacked=False, device=device)
     with quiet(device):
         losses, gradients, sequential_step = _try(plan, partial(_probe, task, trials, sequential), device)
         try:
-            form = Form(compiled=plan.compiled, device=device)
+            form = ExecutionMode(compiled=plan.compiled, device=device)
             stacked_losses, stacked_gradients, stacked_step = _probe(task, trials, form)
         except Exception as error:
             form = replace(sequential, why=explain(error))
@@ -188,20 +190,20 @@ def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: 
                 elif widest < math.inf:
                     form = replace(form, widest=int(widest))
         for entry in plan.entries:
-            if isinstance(entry.rule, Anyone):
+            if isinstance(entry.rule, TorchOptimizerAdapter):
                 own = [plan.careful_trial(entry, seed) for seed in range(2)]
                 _try(plan, partial(_probe, task, own, form), device, f"optimizer {entry.name!r} on ")
     return _DeviceCheck(form, losses, gradients)
 
 
-def _check_one_model(plan: Plan, task: Task, form: Form) -> _DeviceCheck:
+def _check_one_model(plan: Plan, task: Task, form: ExecutionMode) -> _DeviceCheck:
     """Train one model for a step, and step its weights once with every optimizer of another package."""
-    others = [entry for entry in plan.entries if isinstance(entry.rule, Anyone)]
+    others = [entry for entry in plan.entries if isinstance(entry.rule, TorchOptimizerAdapter)]
     trial = plan.careful_trial(plan.entries[0], 0)
     with quiet(form.device):
-        trainer = Lane(task, [trial], form)
+        trainer = Trainer(task, [trial], form)
         index = trainer.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
-        with Drawing(torch.default_generator):  # same noise as in a stack
+        with SequentialRngMode(torch.default_generator):  # same noise as in a stack
             losses, computed = trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(index))
         pairs = zip(computed, trainer.leaves.values(), strict=True)
         gradients = [torch.zeros_like(x) if g is None else g for g, x in pairs]
@@ -209,10 +211,10 @@ def _check_one_model(plan: Plan, task: Task, form: Form) -> _DeviceCheck:
 
         def step(own: Trial) -> None:
             with torch.no_grad():
-                steppers = Steppers([own], list(trainer.leaves.values()))
-                steppers.step(gradients, 1.0)
-                steppers.turn("eval")
-                steppers.turn("train")
+                optimizers = StackedOptimizers([own], list(trainer.leaves.values()))
+                optimizers.step(gradients, 1.0)
+                optimizers.turn("eval")
+                optimizers.turn("train")
 
         for entry in others:
             own = plan.careful_trial(entry, 0)
@@ -244,7 +246,7 @@ def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> A
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {reason}.") from error
 
 
-def _gpu_slowdown(plan: Plan, task: Task, cpu: Form, gpu: Form) -> float:
+def _gpu_slowdown(plan: Plan, task: Task, cpu: ExecutionMode, gpu: ExecutionMode) -> float:
     """Return the ratio of the time per model and step on a GPU to that on all CPU cores."""
     trials = [plan.careful_trial(entry, 0) for entry in plan.entries]
     alike = [trial for trial in trials if trial.batch_size == trials[0].batch_size]
@@ -267,12 +269,14 @@ def _slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
     return least[0] / least[1]
 
 
-def _probe(task: Task, trials: Sequence[Trial], form: Form) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
+def _probe(task: Task, trials: Sequence[Trial], form: ExecutionMode) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
     """Return the losses and gradients of a step, and a function that repeats it; also test a step and an evaluation."""
-    trainer = Lane(task, trials, form)
+    trainer = Trainer(task, trials, form)
     index = trainer.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
     batch = trainer.batch(index)
-    with contextlib.nullcontext() if form.stacked else Drawing(torch.default_generator):  # same noise as in a stack
+    with (
+        contextlib.nullcontext() if form.stacked else SequentialRngMode(torch.default_generator)
+    ):  # same noise as in a stack
         losses, each = trainer.network.gradients(trainer.leaves, trainer.rest, *batch)
     every = zip(each, trainer.leaves.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
@@ -300,8 +304,8 @@ def _widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> 
         trial: the trial to train.
         fits: predicate of a width: memory suffices for such a stack.
     """
-    trainer = Lane(task, [trial] * WIDTHS[0])
-    assert isinstance(trainer.network, Together)
+    trainer = Trainer(task, [trial] * WIDTHS[0])
+    assert isinstance(trainer.network, StackedModels)
     batch = trainer.batch(trainer.train[:, : trial.batch_size or trainer.train.shape[1]])
     programs = [trainer.network.program(what, trainer.leaves, trainer.rest, *batch) for what in ("train", "score")]
     if not any(program.unreviewed for program in programs):
@@ -330,7 +334,7 @@ def _is_row_invariant(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
 
 def _results(task: Task, trial: Trial, width: int) -> list[Tensor]:
     """Return losses, gradients, evaluation losses and buffers of a stack of one model, in batches of every size."""
-    trainer = Lane(task, [trial] * width)
+    trainer = Trainer(task, [trial] * width)
     batch, count = trial.batch_size or trainer.train.shape[1], trainer.train.shape[1]
     many, valid = batch * BATCHES_AT_ONCE, trainer.valid.shape[1]
     results = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.stats.alpha_spending import Look
+from gradprix.stats.alpha_spending import InterimAnalysis
 from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
 from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
@@ -33,7 +33,7 @@ def make_record(
     tuned: dict[str, TuningResult],
     finals: Finals,
     cost: dict[str, Any],
-    looks: Sequence[Look],
+    looks: Sequence[InterimAnalysis],
 ) -> dict[str, Any]:
     """Return the complete record of a race as JSON.
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.executors.executor import Engine
-from gradprix.stats.alpha_spending import Look, next_level
+from gradprix.stats.alpha_spending import InterimAnalysis, next_level
 from gradprix.tasks import Task
 from gradprix.text.answer import format_list, format_unreproduced
-from gradprix.training.model_stack import Form
+from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate import Score
 from gradprix.tuning.search import Scores, TuningResult
@@ -22,7 +22,7 @@ from .plan import Plan
 from .preflight import preflight
 from .progress_display import Watch
 from .record import Finals, make_record
-from .replicate import PATIENCE, SHARE, prepare, repeat
+from .rerun import PATIENCE, SHARE, prepare, repeat
 from .result import Result
 
 
@@ -37,7 +37,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
 
     Raises:
         OtherRaceError: if the folder holds a race on another task or in another execution mode.
-        NoLookLeftError: if the error rate of 5 % is used up by earlier interim analyses.
+        NoAnalysisLeftError: if the error rate of 5 % is used up by earlier interim analyses.
         JournalError: if the folder is not writable.
         TaskError: if the task, or an optimizer on it, fails.
         WorkerError: if worker processes are killed repeatedly.
@@ -48,7 +48,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         looks, given = check_resume(plan, described, journal, out)
         before, saved = journal.read("plan"), journal.read("form")
         # A race keeps its execution mode: it depends on timings, which vary between calls.
-        form = None if saved is None else Form(**saved)
+        form = None if saved is None else ExecutionMode(**saved)
         if form is None or before is None or before["entries"] != described["entries"]:
             selected = preflight(plan, engine, watch)
             form = form or selected
@@ -80,15 +80,17 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
     return Result(record, out, len(finished & runner.used))
 
 
-def check_resume(plan: Plan, described: dict[str, Any], journal: Journal, out: Path | None) -> tuple[list[Look], float]:
+def check_resume(
+    plan: Plan, described: dict[str, Any], journal: Journal, out: Path | None
+) -> tuple[list[InterimAnalysis], float]:
     """Check that a plan may resume the race in a folder; return the past interim analyses and the level of this one.
 
     Raises:
         OtherRaceError: if the folder holds another race.
-        NoLookLeftError: if the error rate of 5 % is used up by earlier interim analyses.
+        NoAnalysisLeftError: if the error rate of 5 % is used up by earlier interim analyses.
     """
     before, seen = journal.read("plan"), journal.read("compared")
-    looks: list[Look] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
+    looks: list[InterimAnalysis] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
     elsewhere = f"Keep this one elsewhere, such as in {out}-2 (--out)"
     for key, what in (("fingerprint", "on another task"), ("compiled", "in another form")):
         if before is not None and before.get(key) != described[key]:
@@ -124,7 +126,7 @@ class Runner:
     """A race in progress: finished trials, and the execution of the others."""
 
     plan: Plan
-    form: Form
+    form: ExecutionMode
     journal: Journal
     engine: Engine
     watch: Watch

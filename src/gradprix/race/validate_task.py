@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from gradprix.tasks import Data, Task
 from gradprix.tasks.lazy_dataset import Stream
-from gradprix.tasks.rng import fresh
+from gradprix.tasks.rng import init_model
 from gradprix.tasks.task import called_with
 from gradprix.tasks.tensors import dense
 from gradprix.training.artifacts import encode_artifacts
@@ -49,11 +49,11 @@ def validate_task(task: Task) -> None:
             f"{copied:.0%} of its test examples are also examples to train on. Leave them out of one of the two."
         )
     model = task.network(0)
-    if model is fresh(task.model, 0):
+    if model is init_model(task.model, 0):
         raise refuse("model() returns the same network each time. Make a new one in it.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise refuse("the model has no parameter that can be trained.")
-    if not task.pretrained and _same(model, fresh(task.model, 1)):
+    if not task.pretrained and _same(model, init_model(task.model, 1)):
         raise refuse(
             "its network has the same initial weights under every seed. Draw them from torch's generator, without a "
             "manual_seed in model(); or say Task(..., pretrained=True) if that is meant."

@@ -13,11 +13,11 @@ LOOKS = ((16, 0.035), (32, 0.045), (64, 0.05))
 """Pairs of (maximum number of seeds, error that may have been spent by then). The first error is above 2^-5, the
 smallest p-value of six seeds."""
 
-Look = tuple[int, float]
+InterimAnalysis = tuple[int, float]
 """An interim analysis: (number of seeds, its level)."""
 
 
-class NoLookLeftError(ValueError):
+class NoAnalysisLeftError(ValueError):
     """No error is left for an interim analysis with this number of seeds."""
 
 
@@ -26,7 +26,7 @@ def cumulative_level(seeds: int) -> float:
     return next((share for most, share in LOOKS if seeds <= most), LOOKS[-1][1])
 
 
-def next_level(looks: Sequence[Look], seeds: int) -> float:
+def next_level(looks: Sequence[InterimAnalysis], seeds: int) -> float:
     """Return the level of an interim analysis, given the past ones. Repeating an analysis returns its level.
 
     Args:
@@ -34,7 +34,7 @@ def next_level(looks: Sequence[Look], seeds: int) -> float:
         seeds: number of seeds of this analysis.
 
     Raises:
-        NoLookLeftError: if no error is left for this number of seeds.
+        NoAnalysisLeftError: if no error is left for this number of seeds.
     """
     for taken, given in looks:
         if taken == seeds:
@@ -48,7 +48,7 @@ def next_level(looks: Sequence[Look], seeds: int) -> float:
             if affordable
             else "There is none after that"
         )
-        raise NoLookLeftError(
+        raise NoAnalysisLeftError(
             f"this race was looked at with {before} seeds: another look with {seeds} would give chance one try too "
             f"many. {hint}; or race anew in another folder (--out, --seed)."
         )

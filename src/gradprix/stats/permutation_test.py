@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Parts:
+class PartVariance:
     """Contribution of the parts of an official test set to the variance of paired differences.
 
     Args:
@@ -41,7 +41,7 @@ class Parts:
     shared: Floats
 
     @classmethod
-    def from_differences(cls, differences: Floats) -> "Parts":
+    def from_differences(cls, differences: Floats) -> "PartVariance":
         """Estimate the effects from differences `[pairs, seeds, parts]`."""
         _, n, k = differences.shape
         by_seed, by_part = differences.mean(2, keepdims=True), differences.mean(1, keepdims=True)
@@ -50,7 +50,9 @@ class Parts:
         return cls((by_part - grand)[:, 0], rest / (n * k))
 
 
-def sign_flip_distribution(differences: Floats, parts: Parts | None = None) -> tuple[Floats, Floats, Floats, Floats]:
+def sign_flip_distribution(
+    differences: Floats, parts: PartVariance | None = None
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Return means, standard errors and statistics of paired differences, and the null distribution of the statistics.
 
     Args:
@@ -99,7 +101,7 @@ def _drawn(count: int, n: int, seed: int) -> Floats:
 
 
 def thresholds(
-    differences: Floats, largest: Floats, levels: Sequence[float] = (LEVEL,), parts: Parts | None = None
+    differences: Floats, largest: Floats, levels: Sequence[float] = (LEVEL,), parts: PartVariance | None = None
 ) -> list[float]:
     """Return the half-width of simultaneous intervals in standard errors, at each level.
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from .alpha_spending import cumulative_level, remaining_analyses
-from .permutation_test import LEVEL, Parts, sign_flip_distribution, step_down, thresholds
+from .permutation_test import LEVEL, PartVariance, sign_flip_distribution, step_down, thresholds
 
 MOST_SEEDS = 300
 """Maximum number of final seeds per entry: within it, the seed ranges of a race do not overlap."""
@@ -97,7 +97,7 @@ def judge(
     crossed = None
     if parts is not None:
         each = np.array([parts[name] for name in names], dtype=np.float64)
-        crossed = Parts.from_differences(np.array([sign * (each[a] - each[b]) for a, b in index]))
+        crossed = PartVariance.from_differences(np.array([sign * (each[a] - each[b]) for a, b in index]))
     centre, error, statistic, largest = sign_flip_distribution(differences, crossed)
     n = table.shape[1]
     looks = remaining_analyses(n, level if spent is None else spent, MOST_SEEDS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves, tree_map, tree_map_with_path
 
-from .rng import Luck, stream
+from .rng import RngState, stream
 from .tensors import as_tensor, cure_for
 
 
@@ -96,12 +96,12 @@ class Data:
             )
         self._splits: dict[int, Split] = {}
 
-    def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:
+    def take(self, index: Tensor, rng_states: Sequence[RngState] = ()) -> tuple[Any, Any]:
         """Return inputs and targets of some examples.
 
         Args:
             index: example numbers, `[seeds, batch]` or more such rows.
-            luck: random state of each row, for randomly augmented examples.
+            rng_states: random state of each row, for randomly augmented examples.
 
         Returns:
             `[seeds, batch, ...]` each.

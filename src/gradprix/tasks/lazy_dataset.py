@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
 from .data import Data
-from .rng import Luck
+from .rng import RngState
 from .tensors import as_tensor, cure_for
 
 LOOKED_AT = 16
@@ -33,10 +33,10 @@ class Stream(Data):
         self.items = items
         self._set_up(len(items), test, stratify)
 
-    def take(self, index: Tensor, luck: Sequence[Luck] = ()) -> tuple[Any, Any]:
+    def take(self, index: Tensor, rng_states: Sequence[RngState] = ()) -> tuple[Any, Any]:
         """Return inputs and targets of some examples, `[seeds, batch, ...]`, each row with its own random state."""
         rows = []
-        for row, state in zip(index, luck or [Luck(torch.Generator()) for _ in index], strict=True):
+        for row, state in zip(index, rng_states or [RngState(torch.Generator()) for _ in index], strict=True):
             with state:
                 rows.append(self.items.read(row.tolist()))
         inputs, targets = _stack(rows)
@@ -58,7 +58,7 @@ class Stream(Data):
     @property
     def identity(self) -> Any:
         """The number of examples, and a sample of them."""
-        with Luck(torch.Generator()):
+        with RngState(torch.Generator()):
             sample = [self.items[i * (len(self) - 1) // (LOOKED_AT - 1)] for i in range(LOOKED_AT)]
         return len(self), sample, self.test, self.stratify
 
@@ -101,7 +101,7 @@ class Items:
         """Return True if reading an example twice gives the same values."""
         pairs = []
         for seed in range(2):
-            with Luck(torch.Generator().manual_seed(seed)):
+            with RngState(torch.Generator().manual_seed(seed)):
                 pairs.append(tree_leaves(self[0]))
         return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*pairs, strict=True))
 
@@ -124,7 +124,7 @@ def data_of(
     if len(items) == 0:
         raise ValueError("the dataset is empty.")
     memory_limit = psutil.virtual_memory().available * SHARE if memory is None else memory * 1e9
-    with Luck(torch.Generator()):
+    with RngState(torch.Generator()):
         size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
         if size > memory_limit or not items.steady():
             return Stream(items, test, stratify)

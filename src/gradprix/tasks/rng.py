@@ -20,13 +20,13 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
-def fresh(model: Callable[[], nn.Module], seed: int) -> nn.Module:
+def init_model(model: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Build a model with the initial weights of a seed, leaving the caller's global RNG state unchanged."""
-    with Luck(torch.Generator().manual_seed(seed)):
+    with RngState(torch.Generator().manual_seed(seed)):
         return model()
 
 
-class Luck:
+class RngState:
     """The global RNG state of torch, Python and NumPy, as a context manager.
 
     Entering installs this state; leaving saves where it stopped, so that entering again resumes the streams, and
@@ -45,16 +45,16 @@ class Luck:
         )
 
     def __enter__(self) -> Any:
-        self.outside = luck()
+        self.outside = get_rng_state()
         _set_rng_state(self.states)
         return self.states
 
     def __exit__(self, *_: object) -> None:
-        self.states = luck()
+        self.states = get_rng_state()
         _set_rng_state(self.outside)
 
 
-def luck() -> tuple[Any, Any, Any]:
+def get_rng_state() -> tuple[Any, Any, Any]:
     """Return the current global RNG state of torch, Python and NumPy."""
     return torch.get_rng_state(), random.getstate(), np.random.get_state()
 

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from .data import Data
 from .fingerprint import fingerprint
-from .rng import fresh
+from .rng import init_model
 from .schedules import SCHEDULES
 from .tensors import cure_for
 
@@ -142,7 +142,7 @@ class Task:
             TaskError: if the model cannot be built or is not supported.
         """
         try:
-            model: Any = fresh(self.model, seed)
+            model: Any = init_model(self.model, seed)
         except Exception as error:
             raise self.refused(f"model() fails: {first_line(error)}.") from error
         if not isinstance(model, nn.Module):

@@ -24,9 +24,9 @@ from gradprix.utils.devices import describe_device, free, wait
 from gradprix.utils.files import cache_folder, write_atomically
 
 from .first_step import known_first_step, measure_first_step
-from .model_stack import Form, Together, quiet
+from .model_stack import ExecutionMode, StackedModels, quiet
 from .stack_sizes import capacities
-from .trainer import BATCHES_AT_ONCE, NARROWEST, Lane
+from .trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
 from .trial import Trial
 from .trial import form as form_of
 
@@ -56,7 +56,7 @@ class MemoryTooSmallError(ValueError):
 
 
 @dataclass(frozen=True)
-class Shape:
+class StackLayout:
     """Layout of a race's training runs on processes.
 
     Args:
@@ -71,11 +71,11 @@ class Shape:
 def shape(
     task: Task,
     trials: Sequence[Trial],
-    form: Form,
+    form: ExecutionMode,
     processes: int,
     memory: float | None = None,
     everywhere: Everywhere = lambda count, function, *args: [function(*args)],
-) -> Shape:
+) -> StackLayout:
     """Choose the fastest stack size and number of processes that fit into memory.
 
     Args:
@@ -106,22 +106,22 @@ def shape(
         )
     count = len(task.loaded.split(0).train)
     steps = sum(count_steps(count, trial.batch_size, trial.epochs) for trial in trials)
-    fastest = Shape(UNMEASURED, processes)
+    fastest = StackLayout(UNMEASURED, processes)
     if steps >= SHORT and form.stacked:
         fastest = _measure_shape(task, trials, form, processes, max_width, everywhere)
     width = max(NARROWEST, min(fastest.width, int(max_width), form.widest or fastest.width))
-    return Shape(capacities(width)[-1], min(fastest.processes, processes))
+    return StackLayout(capacities(width)[-1], min(fastest.processes, processes))
 
 
 def _shape_sequential(
     task: Task,
     trials: Sequence[Trial],
-    form: Form,
+    form: ExecutionMode,
     processes: int,
     budget: float,
     has_memory_limit: bool,
     everywhere: Everywhere,
-) -> Shape:
+) -> StackLayout:
     """Return the layout for sequential training: as many processes as fit, with several models in each if it pays."""
     trial = trials[0]
     step = known_first_step(
@@ -137,13 +137,13 @@ def _shape_sequential(
         )
     processes = max(1, min(processes, int(budget / process_bytes)))
     if step.seconds >= ALONE and not isinstance(task.loaded, Stream):  # models of one seed share a read
-        return Shape(1, processes)
-    return Shape(max(1, min(UNMEASURED, 1 + int((budget / processes - process_bytes) / model_bytes))), processes)
+        return StackLayout(1, processes)
+    return StackLayout(max(1, min(UNMEASURED, 1 + int((budget / processes - process_bytes) / model_bytes))), processes)
 
 
 def _measure_shape(
-    task: Task, trials: Sequence[Trial], form: Form, processes: int, max_width: float, everywhere: Everywhere
-) -> Shape:
+    task: Task, trials: Sequence[Trial], form: ExecutionMode, processes: int, max_width: float, everywhere: Everywhere
+) -> StackLayout:
     """Measure the fastest layout that fits; the result is cached per task and machine."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
     machine += tuple(everywhere(1, describe_device, form.device))
@@ -151,17 +151,17 @@ def _measure_shape(
     key = hashlib.sha256(repr(cache_key).encode()).hexdigest()[:24]
     cache = _load_cache()
     if key in cache:
-        return Shape(*cache[key])
+        return StackLayout(*cache[key])
 
-    def seconds(shape: Shape) -> float:
+    def seconds(shape: StackLayout) -> float:
         # All processes run at the same time, since they compete for caches and memory bandwidth.
         times: list[float] = everywhere(shape.processes, seconds_of_one, task, trials, form, shape.width)
         return max(times) / shape.processes
 
-    start, best = time.perf_counter(), Shape(WIDTHS[0], processes)
+    start, best = time.perf_counter(), StackLayout(WIDTHS[0], processes)
     least_seconds = seconds(best)
     for width in WIDTHS[1:]:  # regardless of the number of trials: later phases of a race have more
-        wider = Shape(width, processes)
+        wider = StackLayout(width, processes)
         if (
             width > max_width
             or time.perf_counter() - start > TRIED
@@ -170,17 +170,17 @@ def _measure_shape(
             break
         best, least_seconds = wider, took
     cores = psutil.cpu_count(logical=False) or processes
-    if cores < processes and seconds(fewer := Shape(best.width, cores)) < BETTER * least_seconds:
+    if cores < processes and seconds(fewer := StackLayout(best.width, cores)) < BETTER * least_seconds:
         best = fewer
     _save_cache(cache | {key: [best.width, best.processes]})
     return best
 
 
-def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) -> float:
+def seconds_of_one(task: Task, trials: Sequence[Trial], form: ExecutionMode, width: int) -> float:
     """Return the seconds of a training step per model, in a stack of `width` models."""
     rows = sorted((trials[i * len(trials) // width % len(trials)] for i in range(width)), key=form_of)
     with quiet(form.device):
-        trainer = Lane(task, rows, form)
+        trainer = Trainer(task, rows, form)
         batch = trainer.train[:, : rows[0].batch_size or trainer.train.shape[1]]
         trainer.step(batch, 1e-3)
         wait(trainer.device)
@@ -193,17 +193,17 @@ def seconds_of_one(task: Task, trials: Sequence[Trial], form: Form, width: int) 
     return median(times) / width
 
 
-def bytes_of_one(task: Task, trials: Sequence[Trial], form: Form) -> float:
+def bytes_of_one(task: Task, trials: Sequence[Trial], form: ExecutionMode) -> float:
     """Estimate the bytes per model of a stack: weights, gradients, optimizer state and activations of a step."""
     rows = [trials[0]] * NARROWEST
     with quiet(form.device):
-        trainer = Lane(task, rows, form)
+        trainer = Trainer(task, rows, form)
         train_batch = trainer.batch(trainer.train[:, : rows[0].batch_size or trainer.train.shape[1]])
         valid_batches = trainer.batch(
             trainer.valid[:, : (rows[0].batch_size or trainer.valid.shape[1]) * BATCHES_AT_ONCE]
         )
         peak = 0.0
-        if isinstance(trainer.network, Together):
+        if isinstance(trainer.network, StackedModels):
             peak = max(
                 trainer.network.program("train", trainer.leaves, trainer.rest, *train_batch).peak,
                 trainer.network.program("score", trainer.leaves, trainer.rest, *valid_batches).peak,

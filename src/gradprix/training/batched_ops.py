@@ -23,7 +23,7 @@ from .functions import functions_by_model
 from .group_norm import group_norm
 from .recurrent import lstm_cell, recurrent
 from .reductions import sums_of_rows
-from .vmap_op import Bridge, is_nested
+from .vmap_op import VmapFunction, is_nested
 
 Operation = Callable[..., Any]
 aten = torch.ops.aten
@@ -105,7 +105,7 @@ def _choose_by_input(stacked_version: Operation, original: Operation) -> Operati
 @register
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """Compute `x Wᵀ + b` in one fused product."""
-    return Bridge.apply(_Linear.apply, x, weight, bias)
+    return VmapFunction.apply(_Linear.apply, x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
@@ -147,7 +147,7 @@ def embedding(
     """Look up the rows of all models' tables in one concatenated table."""
     if max_norm is not None or scale_grad_by_freq:  # sparse gradients hold the same numbers as dense ones
         return NotImplemented
-    return Bridge.apply(_Embedding.apply, x, weight, padding_idx)
+    return VmapFunction.apply(_Embedding.apply, x, weight, padding_idx)
 
 
 class _Embedding(torch.autograd.Function):
@@ -183,7 +183,7 @@ def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Compute the mean over examples with class-index targets."""
     if args or kwargs or x.dim() < 2 or target.is_floating_point():
         return NotImplemented
-    return Bridge.apply(_mean_cross_entropy, x, target)
+    return VmapFunction.apply(_mean_cross_entropy, x, target)
 
 
 def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .vmap_op import Bridge
+from .vmap_op import VmapFunction
 
 LARGE = 100_000
 """Elements of one row's input and output from which on rows are convolved one by one."""
@@ -97,7 +97,7 @@ def pool(original: Callable[..., Any]) -> Callable[..., Any]:
             y = original(_merge_rows(x) if side_by_side else x.flatten(0, 1), *args, **kwargs)
             return _split_rows(y, len(x), len(x)) if side_by_side else y.unflatten(0, x.shape[:2])
 
-        return Bridge.apply(pooled, x)
+        return VmapFunction.apply(pooled, x)
 
     return run
 
@@ -116,7 +116,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs) 
         stride, padding, dilation, transposed, output_padding, groups = args
         args = [1, *stride], [0, *padding], [1, *dilation], transposed, [0, *output_padding], groups
         return _run(x.unsqueeze(2), weight.unsqueeze(2), bias, args).squeeze(2)
-    return Bridge.apply(_convolve, x, weight, bias, args)
+    return VmapFunction.apply(_convolve, x, weight, bias, args)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs) -> Tensor:

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from gradprix.tasks import Task
 from gradprix.utils.devices import wait
 
-from .model_stack import Form, quiet
-from .trainer import Lane
+from .model_stack import ExecutionMode, quiet
+from .trainer import Trainer
 from .trial import Trial
 
 ARITHMETIC_BOUND = 0.3
@@ -80,7 +80,7 @@ def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstSt
         device: the model's device.
     """
     with quiet(device):
-        trainer = Lane(task, [trial], Form(stacked=False, device=device))
+        trainer = Trainer(task, [trial], ExecutionMode(stacked=False, device=device))
         indices = trainer.train[:, : trial.batch_size or trainer.train.shape[1]]
         with PeakMemory() as memory:
             seconds, cpu_seconds = _time_step(trainer, indices)
@@ -120,7 +120,7 @@ def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[]
     return KNOWN[key]
 
 
-def _time_step(trainer: Lane, indices: Tensor) -> tuple[float, float]:
+def _time_step(trainer: Trainer, indices: Tensor) -> tuple[float, float]:
     """Compute the gradients of a step and return wall-clock and CPU seconds."""
     start, cpu_start = time.perf_counter(), time.thread_time()
     trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(indices))

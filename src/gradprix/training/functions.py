@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.autograd import Function
 
-from .vmap_op import Bridge, is_nested
+from .vmap_op import VmapFunction, is_nested
 
 MODULE: Any = torch.autograd.function
 
@@ -26,7 +26,7 @@ def functions_by_model() -> Iterator[None]:
         stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
         if not stacked or kwargs or _has_batching_rule(cls) or is_nested():
             return original_apply.__func__(cls, *args, **kwargs)
-        return Bridge.apply(_by_model, cls, *args)  # type: ignore[no-untyped-call]
+        return VmapFunction.apply(_by_model, cls, *args)  # type: ignore[no-untyped-call]
 
     def custom_function_call(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return (

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Task
-from gradprix.tasks.rng import Luck, fresh
+from gradprix.tasks.rng import RngState, init_model
 from gradprix.tasks.task import called_with
 
 TRIED = 2
@@ -20,12 +20,12 @@ TRIED = 2
 @lru_cache(maxsize=64)
 def needs_gradients(task: Task) -> bool:
     """Return True if the model or loss works only with gradients enabled, tested by one batch in each mode."""
-    model = fresh(task.model, 0).eval()
+    model = init_model(task.model, 0).eval()
     inputs, targets = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(0).valid[:TRIED][None]))
     args, kwargs = called_with(inputs)
     for enabled in (False, True):
         try:
-            with Luck(torch.Generator()), torch.set_grad_enabled(enabled):
+            with RngState(torch.Generator()), torch.set_grad_enabled(enabled):
                 task.loss(model(*args, **kwargs), targets)
         except RuntimeError:  # torch's, for a tensor without a gradient
             continue

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .vmap_op import Bridge
+from .vmap_op import VmapFunction
 
 aten = torch.ops.aten
 
@@ -19,7 +19,7 @@ def group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Any:
     """Replace `torch.nn.functional.group_norm`."""
-    return Bridge.apply(_normalized, x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
+    return VmapFunction.apply(_normalized, x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
 
 
 def _normalized(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:

@@ -10,13 +10,13 @@ import torch
 from gradprix import optim
 from gradprix.rules import Rule
 from gradprix.tasks.loop import Loop
-from gradprix.tasks.rng import Luck
+from gradprix.tasks.rng import RngState
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import find_users_frame
 
 from .optimizer_errors import explain_optimizer_error
 from .param_groups import build_optimizer
-from .torch_optimizer_adapter import Anyone, constructor_arguments
+from .torch_optimizer_adapter import TorchOptimizerAdapter, constructor_arguments
 from .trial import Outcome, Trial
 
 NAN = float("nan")
@@ -72,7 +72,7 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
     test: float | None = None
     diverged: int | None = None
     sign = -1 if loop.metric.higher_is_better else 1
-    with Luck(torch.Generator().manual_seed(trial.seed)):
+    with RngState(torch.Generator().manual_seed(trial.seed)):
         torch.set_num_threads(1)
         try:
             points = loop.train(make_optimizer, trial.seed)
@@ -147,7 +147,9 @@ def _has_diverged(optimizers: list[torch.optim.Optimizer]) -> bool:
 def _format_error(loop: Loop, trial: Trial, error: Exception) -> str:
     frame = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
     cause = f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
-    if isinstance(trial.rule, Anyone) and (explained := explain_optimizer_error(error)) != first_line(error):
+    if isinstance(trial.rule, TorchOptimizerAdapter) and (explained := explain_optimizer_error(error)) != first_line(
+        error
+    ):
         cause = explained
     return (
         f"{loop.name} failed with {trial.entry_name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "

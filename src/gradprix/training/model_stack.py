@@ -13,22 +13,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
 
 from gradprix.tasks import Task
-from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import called_with
 from gradprix.tasks.tensors import dense
 from gradprix.utils.devices import CPU, exact, placed
 
 from .gradient_mode import needs_gradients
 from .outputs import Output
-from .rng import Noise, use_rng_state
-from .trace_step import Program, program
+from .rng import StackedRng, use_rng_state
+from .trace_step import TracedStep, program
 
 Tensors = Mapping[str, Tensor]
 FUNCTORCH: Any = torch._C._functorch
 
 
 @dataclass(frozen=True)
-class Form:
+class ExecutionMode:
     """Execution mode of a race's training, chosen once for all models, since modes differ in rounding.
 
     Args:
@@ -57,7 +57,7 @@ class Form:
         return text + (f"; not on {self.refused}" if self.refused else "")
 
 
-class Together:
+class StackedModels:
     """All rows of a stack as one program.
 
     Args:
@@ -69,10 +69,10 @@ class Together:
     def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
         self.task, self.compiled = task, compiled
         unique_seeds = list(dict.fromkeys(seeds))
-        self.noise = Noise(
+        self.noise = StackedRng(
             [unique_seeds.index(seed) for seed in seeds], [stream(seed, "noise") for seed in unique_seeds]
         )
-        self.programs: dict[Any, Program] = {}
+        self.programs: dict[Any, TracedStep] = {}
 
     def gradients(
         self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
@@ -90,11 +90,11 @@ class Together:
         """Continue with a subset of the rows."""
         self.noise.choose([self.noise.seeds[i] for i in index.tolist()])
 
-    def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> Program:
+    def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> TracedStep:
         """Return the traced program for tensors of these shapes; see `trace_step.program` for the arguments."""
         return self._program(what, leaves, rest, *tree_flatten((inputs, targets)))
 
-    def _program(self, what: str, leaves: Tensors, rest: Tensors, examples: list[Tensor], spec: TreeSpec) -> Program:
+    def _program(self, what: str, leaves: Tensors, rest: Tensors, examples: list[Tensor], spec: TreeSpec) -> TracedStep:
         key = (what, len(leaves), *(x.shape for x in examples))
         if key not in self.programs:
             layouts = tuple((tuple(x.shape), x.dtype, x.device) for x in (*leaves.values(), *rest.values(), *examples))
@@ -107,7 +107,7 @@ class Together:
         return run(self.noise, *leaves.values(), *rest.values(), *examples)
 
 
-class Apart:
+class SequentialModels:
     """Rows that run one after the other as ordinary models, for models that cannot be stacked.
 
     Parameters and buffers of the models are aliases of the rows of the stacks; the optimizer steps the stacks.
@@ -124,9 +124,9 @@ class Apart:
     ) -> None:
         self.task, self.device = task, device
         unused = dict(made or {})
-        models = [unused.pop(seed) if seed in unused else fresh(task.model, seed) for seed in seeds]
+        models = [unused.pop(seed) if seed in unused else init_model(task.model, seed) for seed in seeds]
         self.models = [model.to(device) for model in models]
-        self.rng_states = [Luck(stream(seed, "noise")) for seed in seeds]
+        self.rng_states = [RngState(stream(seed, "noise")) for seed in seeds]
         self.stacks: dict[str, Tensor] = {}
 
     def gradients(

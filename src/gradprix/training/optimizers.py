@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gradprix.kernels import Stacked
-from gradprix.tasks.rng import Luck, stream
+from gradprix.tasks.rng import RngState, stream
 
 from .rng import use_rng_state
-from .torch_optimizer_adapter import Anyone, switch_mode
+from .torch_optimizer_adapter import TorchOptimizerAdapter, switch_mode
 from .trial import Trial, form
 
 
@@ -36,7 +36,7 @@ class PerRowOptimizers:
     ) -> None:
         self.first, self.stack = first, list(params)
         self.params = [[nn.Parameter(x[first + row]) for x in params] for row in range(len(rows))]
-        self.rng_states = [Luck(stream(seed, "optimizer")) for seed in seeds]
+        self.rng_states = [RngState(stream(seed, "optimizer")) for seed in seeds]
         self.optimizers = [make(row_params, **values) for row_params, values in zip(self.params, rows, strict=True)]
         if any("lr" not in group for optimizer in self.optimizers for group in optimizer.param_groups):
             raise ValueError("it keeps no lr in its groups, which a schedule could change")
@@ -81,7 +81,7 @@ class PerRowOptimizers:
             switch_mode(optimizer, to)
 
 
-class Steppers:
+class StackedOptimizers:
     """The optimizers of all rows of a stack.
 
     Args:
@@ -96,7 +96,7 @@ class Steppers:
             rows = list(group)
             block, optimizer = slice(rows[0], rows[-1] + 1), trials[rows[0]].rule
             values, seeds = [trials[row].values for row in rows], [trials[row].seed for row in rows]
-            if isinstance(optimizer, Anyone):
+            if isinstance(optimizer, TorchOptimizerAdapter):
                 all_params = list(range(len(params)))
                 self.blocks.append(
                     (block, all_params, PerRowOptimizers(optimizer.make, values, seeds, params, block.start))

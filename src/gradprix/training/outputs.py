@@ -69,7 +69,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Combined:
+class CombinedOutput:
     """Outputs of one model for several batches, combined into one.
 
     Args:
@@ -96,12 +96,12 @@ class Combined:
             if per_example:
                 leaf = leaf.unflatten(0, (self.examples, -1))[examples].flatten(0, 1)
             elif isinstance(leaf, Tensor | float):
-                leaf = Withheld("a value of whole batches cannot be had for some of their examples.")
+                leaf = WithheldOutput("a value of whole batches cannot be had for some of their examples.")
             chosen.append(leaf)
         return self.build(chosen)
 
 
-def combine(outputs: Sequence[Output], sizes: Sequence[int]) -> Combined:
+def combine(outputs: Sequence[Output], sizes: Sequence[int]) -> CombinedOutput:
     """Combine the outputs of evaluation batches.
 
     Args:
@@ -113,10 +113,10 @@ def combine(outputs: Sequence[Output], sizes: Sequence[int]) -> Combined:
     for parts in zip(*(output.leaves for output in outputs), strict=True):
         per_example.append(_is_per_example(parts, sizes))
         leaves.append(torch.cat(parts) if per_example[-1] else _combine_leaf(parts, sizes))
-    return Combined(leaves, outputs[0].build, sum(sizes), per_example)
+    return CombinedOutput(leaves, outputs[0].build, sum(sizes), per_example)
 
 
-class Withheld:
+class WithheldOutput:
     """Placeholder for a part of a model's output that a metric cannot use; using it raises a `TypeError`.
 
     Args:
@@ -140,10 +140,10 @@ class Withheld:
 def _usable_leaf(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
         return leaf.detach()
-    if isinstance(leaf, (*CONSTANTS, Withheld)):
+    if isinstance(leaf, (*CONSTANTS, WithheldOutput)):
         return leaf
     kind = f"{leaf.layout} tensor" if isinstance(leaf, Tensor) else type(leaf).__name__
-    return Withheld(
+    return WithheldOutput(
         f"the model's output has a {kind}, of which batches cannot be put together: return tensors [batch, ...] in a "
         "tuple, a dictionary or a dataclass."
     )
@@ -164,9 +164,9 @@ def _combine_leaf(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
         values = torch.stack([torch.as_tensor(x, dtype=torch.float64) for x in parts])
         return values @ torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
     if not all(isinstance(x, Tensor) for x in parts):
-        return Withheld("the model's output has a value that differs from batch to batch and is no number.")
+        return WithheldOutput("the model's output has a value that differs from batch to batch and is no number.")
     shapes = list(dict.fromkeys(f"{tuple(x.shape)} for {size}" for x, size in zip(parts, sizes, strict=True)))
-    return Withheld(
+    return WithheldOutput(
         f"the model's output has a tensor of the shape {' and '.join(shapes[:2])} examples, so that batches cannot be "
         "put together: its first dimension must be the batch."
     )
@@ -175,8 +175,8 @@ def _combine_leaf(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 def _equal(first: Any, second: Any) -> bool:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, Withheld):
-        return isinstance(second, Withheld)
+    if isinstance(first, WithheldOutput):
+        return isinstance(second, WithheldOutput)
     return type(first) is type(second) and bool(first == second)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradprix.tasks.rng import Luck
+from gradprix.tasks.rng import RngState
 from gradprix.utils.devices import CPU, placed
 
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ FILLS: dict[Any, Fill] = {
 """Operations whose numbers depend only on a tensor's shape: one draw serves all models of a seed."""
 
 
-class Drawing(TorchDispatchMode):
+class SequentialRngMode(TorchDispatchMode):
     """Dispatch mode that gives torch's random operations a generator, for one model that is trained by itself.
 
     Numbers are assigned to elements in logical order, whatever the memory layout, as in a stack.
@@ -67,9 +67,9 @@ class Drawing(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def use_rng_state(rng_state: Luck, device: torch.device) -> Iterator[None]:
+def use_rng_state(rng_state: RngState, device: torch.device) -> Iterator[None]:
     """Temporarily swap the global RNG state; random numbers are drawn on the CPU for any device."""
-    with rng_state, contextlib.nullcontext() if device.type == "cpu" else Drawing(torch.default_generator):
+    with rng_state, contextlib.nullcontext() if device.type == "cpu" else SequentialRngMode(torch.default_generator):
         yield
 
 
@@ -105,7 +105,7 @@ class NoiseError(NotImplementedError):
     """A random operation that cannot be split into rows."""
 
 
-class Noise:
+class StackedRng:
     """Random number source of a stack: each row draws from its own seed's generator.
 
     Args:

@@ -36,7 +36,7 @@ def switch_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
 
 
 @dataclass(frozen=True)
-class Anyone:
+class TorchOptimizerAdapter:
     """An optimizer class with the interface that a race expects of a rule.
 
     Each model gets its own instance, which steps that model's rows of the stack: tensors of their true shape, with
@@ -174,7 +174,7 @@ class Anyone:
         return {"class": self.full_name, "code": digest, "version": version}
 
 
-def constructor_arguments(rule: Rule | Anyone, given: Mapping[str, Any]) -> dict[str, Any]:
+def constructor_arguments(rule: Rule | TorchOptimizerAdapter, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a rule's hyperparameters as its class's constructor takes them, with `betas` as a tuple."""
     if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
         return dict(given)

@@ -19,14 +19,14 @@ from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from gradprix.tasks import Task
-from gradprix.tasks.rng import Luck, fresh, luck
+from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
 from gradprix.utils.devices import CPU, placed
 
 from .batched_ops import find_stacked_version, own_tensors, stacking
 from .outputs import Output
 from .recorder import Recorder, peak, simplify
-from .rng import Noise
+from .rng import StackedRng
 from .row_independence import unreviewed
 from .torchscript import to_torchscript
 
@@ -38,7 +38,7 @@ REPEATABLE: set[tuple[Task, str]] = set()
 
 
 @dataclass(frozen=True)
-class Program:
+class TracedStep:
     """A traced step.
 
     Args:
@@ -56,7 +56,7 @@ class Program:
     outputs: Output | None
     unreviewed: frozenset[str] = frozenset()
 
-    def __call__(self, noise: Noise | None, *args: Tensor) -> Any:
+    def __call__(self, noise: StackedRng | None, *args: Tensor) -> Any:
         """Run the step, with random numbers from `noise`."""
         with torch.no_grad():
             results = self.graph(*args, *[noise] * self.noise)
@@ -74,7 +74,7 @@ class Program:
 @lru_cache(maxsize=64)
 def program(
     task: Task, what: str, names: tuple[str, ...], leaves: int, like: Like, spec: TreeSpec, compiled: bool = False
-) -> Program:
+) -> TracedStep:
     """Trace a step of stacked models.
 
     Args:
@@ -90,7 +90,7 @@ def program(
     Raises:
         ValueError: for a loss that is not a scalar, or a model that changes its own attributes in a step.
     """
-    model = fresh(task.model, 0)
+    model = init_model(task.model, 0)
     model.train(what == "train")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("The stateless API can't be used with Jitted modules")
@@ -100,7 +100,7 @@ def program(
     attributes_before = _attributes(model)
     arguments = [torch.zeros(shape, dtype=kind, device=device) for shape, kind, device in like]
     record = step.train if what == "train" else step.score
-    with Luck(torch.Generator()) as rng_state, _without_dynamo():
+    with RngState(torch.Generator()) as rng_state, _without_dynamo():
         recorders = [_record_step(arguments, record, step)]
         changed = _changed_attributes(attributes_before, model)
         if (task, what) not in REPEATABLE:
@@ -115,7 +115,7 @@ def program(
                 if rewritten:
                     raise ValueError(_format_changes(rewritten)) from error
                 raise
-        other_states = luck()[1:]
+        other_states = get_rng_state()[1:]
     if any(repr(now) != repr(then) for now, then in zip(other_states, rng_state[1:], strict=True)):
         raise ValueError("it draws random numbers of Python or NumPy, which networks in a stack would share")
     if attributes := [
@@ -133,7 +133,7 @@ def program(
         run = torch.compile(module_of_graph, dynamic=False)
     elif not noise and all(x.device.type == "cpu" for x in arguments):  # on a GPU, TorchScript fuses operations
         run = to_torchscript(module_of_graph, arguments)
-    return Program(run, noise, peak(graph), step.outputs, unreviewed(graph))
+    return TracedStep(run, noise, peak(graph), step.outputs, unreviewed(graph))
 
 
 @dataclass

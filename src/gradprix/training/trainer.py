@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Task, schedule
 from gradprix.tasks.lazy_dataset import Stream
-from gradprix.tasks.rng import Luck, fresh, stream
+from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.schedules import examples_a_pass, passes
 from gradprix.utils.devices import CPU, placed
 
@@ -26,13 +26,13 @@ from .artifacts import encode_artifacts
 from .device_cache import to_device
 from .faults import failed_on_nan, has_nan, task_error
 from .gradient_mode import needs_gradients
-from .model_stack import Apart, Form, Together, quiet
-from .optimizers import Steppers
-from .outputs import Combined, Output, combine
+from .model_stack import ExecutionMode, SequentialModels, StackedModels, quiet
+from .optimizers import StackedOptimizers
+from .outputs import CombinedOutput, Output, combine
 from .stack_sizes import stack_size
 from .trial import Outcome, Trial, form
 
-STACKED = Form()
+STACKED = ExecutionMode()
 NARROWEST = 2
 """Number of trials from which a stack pays off."""
 WORTH = 0.25
@@ -44,11 +44,11 @@ PARTS = 20
 NAN = float("nan")
 
 
-def run_lane(
+def train_stack(
     task: Task,
     trials: Sequence[Trial],
     report: Callable[[float], None] = lambda share: None,
-    how: Form = STACKED,
+    how: ExecutionMode = STACKED,
 ) -> list[Outcome]:
     """Train all trials of a stack.
 
@@ -64,7 +64,7 @@ def run_lane(
     order = sorted(range(len(trials)), key=lambda i: form(trials[i]))
     rows = [trials[i] for i in order]
     with quiet(how.device):
-        outcomes = Lane(task, rows, how).run(report)
+        outcomes = Trainer(task, rows, how).run(report)
     return [outcome for _, outcome in sorted(zip(order, outcomes, strict=False), key=lambda pair: pair[0])]
 
 
@@ -85,7 +85,7 @@ def _without_buffers(models: Iterable[nn.Module], names: Sequence[str]) -> Itera
             buffers[last] = buffer
 
 
-class Lane:
+class Trainer:
     """A stack of models during training.
 
     The number of rows is one of a few sizes (`stack_size`): the last rows are idle copies of the last trial.
@@ -99,7 +99,7 @@ class Lane:
         ValueError: if the model has no trainable parameters.
     """
 
-    def __init__(self, task: Task, trials: Sequence[Trial], how: Form = STACKED) -> None:
+    def __init__(self, task: Task, trials: Sequence[Trial], how: ExecutionMode = STACKED) -> None:
         self.count = len(trials)
         rows = [*trials, *[trials[-1]] * (stack_size(self.count) - self.count)] if how.stacked else list(trials)
         self.task, self.trials, self.budget = task, rows, rows[0]
@@ -114,11 +114,11 @@ class Lane:
         )
         self.orders = [stream(seed, "order") for seed in self.seeds]
         is_stream = isinstance(self.data, Stream)
-        self.rng_states = [Luck(stream(seed, "examples")) for seed in self.seeds * is_stream]
+        self.rng_states = [RngState(stream(seed, "examples")) for seed in self.seeds * is_stream]
         self.rows = torch.arange(len(rows))  # the trials that are still training
         self.of_seed = placed(torch.tensor([self.seeds.index(trial.seed) for trial in rows]), self.index_device)
 
-        models = {seed: fresh(task.model, seed) for seed in self.seeds}
+        models = {seed: init_model(task.model, seed) for seed in self.seeds}
         model = models[self.seeds[0]]
         buffers_by_name = model.named_buffers(remove_duplicate=False)
         sparse = [name for name, x in buffers_by_name if x.layout is not torch.strided]
@@ -132,10 +132,12 @@ class Lane:
         self.leaves = {name: placed(x.detach().clone(), self.device) for name, x in stacked.items() if name in trained}
         rest = {**{name: x.detach() for name, x in stacked.items() if name not in trained}, **buffers}
         self.rest = placed(rest, self.device)
-        self.steppers: Steppers | None = None
+        self.optimizers: StackedOptimizers | None = None
         row_seeds = [trial.seed for trial in rows]
         self.network = (
-            Together(task, row_seeds, how.compiled) if how.stacked else Apart(task, row_seeds, self.device, models)
+            StackedModels(task, row_seeds, how.compiled)
+            if how.stacked
+            else SequentialModels(task, row_seeds, self.device, models)
         )
         self.diverged: list[int | None] = [None] * len(rows)
         self.initial_losses = [NAN] * len(rows)
@@ -182,7 +184,7 @@ class Lane:
             self._raise_unless_diverged("its model or loss", error, compute_gradients)
             return torch.full((len(self.rows),), NAN, device=self.device)
         with torch.no_grad():
-            if self.steppers is None:
+            if self.optimizers is None:
                 # Parameters that the loss does not use have no gradient; they are neither stepped nor decayed.
                 self.leaves, idle = (
                     {n: x for (n, x), g in zip(self.leaves.items(), gradients, strict=True) if (g is None) is unused}
@@ -190,22 +192,22 @@ class Lane:
                 )
                 self.rest |= idle
                 gradients = [g for g in gradients if g is not None]
-                self.steppers = Steppers(self.trials, list(self.leaves.values()), self.how.compiled)
+                self.optimizers = StackedOptimizers(self.trials, list(self.leaves.values()), self.how.compiled)
             pairs = zip(gradients, self.leaves.values(), strict=True)
             self.move([torch.zeros_like(x) if g is None else g.contiguous() for g, x in pairs], factor)
         return losses
 
     def move(self, gradients: list[Tensor], factor: float) -> None:
         """Update every model's parameters by its gradients."""
-        assert self.steppers is not None
-        self.steppers.step(gradients, factor)
+        assert self.optimizers is not None
+        self.optimizers.step(gradients, factor)
 
     def evaluate(self, part: Tensor) -> tuple[list[float], list[float]]:
         """Return each model's loss and metric on its own examples, indices `[seeds, examples]`."""
         loss, outputs, targets = self.outputs(part)
         return loss, self.scores(outputs, targets)
 
-    def scores(self, outputs: Sequence[Combined], targets: Any, examples: slice | None = None) -> list[float]:
+    def scores(self, outputs: Sequence[CombinedOutput], targets: Any, examples: slice | None = None) -> list[float]:
         """Return each model's metric, on all of the evaluated examples or a subset."""
         scores = []
         for row, output in enumerate(outputs):
@@ -225,13 +227,13 @@ class Lane:
             raise task_error(self.task, what, self.trials, error) from error
 
     @torch.no_grad()
-    def outputs(self, part: Tensor) -> tuple[list[float], list[Combined], Any]:
+    def outputs(self, part: Tensor) -> tuple[list[float], list[CombinedOutput], Any]:
         """Return each model's loss, output and targets for its own examples, indices `[seeds, examples]`.
 
         All results are on the CPU, where metrics are computed.
         """
-        if self.steppers is not None:
-            self.steppers.turn("eval")
+        if self.optimizers is not None:
+            self.optimizers.turn("eval")
         batch_size = (self.budget.batch_size or part.shape[1]) * BATCHES_AT_ONCE
         outputs, targets, losses, sizes = [], [], [], []
         failed: list[Output] = []
@@ -249,8 +251,8 @@ class Lane:
             targets.append(placed(batch_targets, CPU))
             sizes.append(index.shape[1])
             losses.append(placed(loss, CPU).double() * sizes[-1])
-        if self.steppers is not None:
-            self.steppers.turn("train")
+        if self.optimizers is not None:
+            self.optimizers.turn("train")
         loss = torch.stack(losses).sum(0) / part.shape[1]
         rows = [[each] for each in failed] if failed else zip(*outputs, strict=True)
         combined = [combine(batches, sizes[: len(batches)]) for batches in rows]
@@ -289,8 +291,8 @@ class Lane:
         self.leaves = {name: x[index] for name, x in self.leaves.items()}
         self.rest = {name: x[index] for name, x in self.rest.items()}
         self.network.keep(index)
-        if self.steppers is not None:
-            self.steppers.keep(index, list(self.leaves.values()))
+        if self.optimizers is not None:
+            self.optimizers.keep(index, list(self.leaves.values()))
 
     def _outcomes(self, curves: Sequence[list[tuple[int, float, float, float]]], steps: int) -> list[Outcome]:
         tests = self._evaluate_test() if self.budget.judged else {}
@@ -310,17 +312,17 @@ class Lane:
         if self.task.after is None:
             return None
         trial, place = self.trials[row], int((self.rows == row).nonzero()[0])
-        model = fresh(self.task.model, trial.seed)
+        model = init_model(self.task.model, trial.seed)
         with torch.no_grad():
             for named_tensors in (model.named_parameters, model.named_buffers):
                 for name, x in named_tensors():
                     if x.layout is torch.strided:
                         x.copy_((self.leaves | self.rest)[name][place])
         data = self.task.loaded
-        rng_states = [Luck(stream(trial.seed, "examples after"))]
+        rng_states = [RngState(stream(trial.seed, "examples after"))]
         examples = tree_map(itemgetter(0), data.take(data.split(trial.seed).test[None], rng_states))
         try:
-            with Luck(stream(trial.seed, "after")), torch.set_grad_enabled(needs_gradients(self.task)):
+            with RngState(stream(trial.seed, "after")), torch.set_grad_enabled(needs_gradients(self.task)):
                 return encode_artifacts(self.task.after(model.eval(), *examples))
         except Exception as error:
             raise task_error(self.task, "its after", [trial], error) from error

@@ -11,7 +11,7 @@ from typing import Any
 from gradprix.rules import Rule, formula
 from gradprix.tasks.schedules import passes
 
-from .torch_optimizer_adapter import Anyone
+from .torch_optimizer_adapter import TorchOptimizerAdapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Trial:
         entry: name of the entry that the run belongs to, which affects no number; the rule's name when empty.
     """
 
-    rule: Rule | Anyone
+    rule: Rule | TorchOptimizerAdapter
     values: Mapping[str, Any]
     seed: int
     batch_size: int
@@ -55,9 +55,9 @@ class Trial:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def describe_optimizer(optimizer: Rule | Anyone, values: Mapping[str, Any]) -> dict[str, Any]:
+def describe_optimizer(optimizer: Rule | TorchOptimizerAdapter, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity of an optimizer as JSON: a rule's equations, or the origin of another class's code."""
-    if isinstance(optimizer, Anyone):
+    if isinstance(optimizer, TorchOptimizerAdapter):
         return {**optimizer.describe(values), "values": {name: repr(value) for name, value in sorted(values.items())}}
     return {**_equations(optimizer, values), "values": {name: float(value) for name, value in values.items()}}
 

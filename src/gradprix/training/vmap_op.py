@@ -8,8 +8,8 @@ from torch import Tensor
 from torch._C._functorch import get_interpreter_stack
 
 
-class Bridge(torch.autograd.Function):
-    """`Bridge.apply(function, *args)`: within `vmap`, call a function with whole stacks, rows first."""
+class VmapFunction(torch.autograd.Function):
+    """`VmapFunction.apply(function, *args)`: within `vmap`, call a function with whole stacks, rows first."""
 
     generate_vmap_rule = False
 

@@ -11,7 +11,7 @@ from gradprix.spaces import Log
 
 STEPS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 """Six learning rates per decade, evenly spaced on a logarithmic scale and rounded to two digits."""
-SPREAD, REFINE, RESEEDED = 6, 4, 3
+SPREAD, REFINE, REPLICATED = 6, 4, 3
 """Number of grid points spread over the space, of points tried near the best, and of best points run on more seeds."""
 
 APART = 2
@@ -33,7 +33,7 @@ Answers = dict[tuple[int, int], Score]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class GridResult:
     """Result of tuning.
 
     Args:
@@ -52,7 +52,7 @@ def rate(point: int, offset: float = 0.0) -> float:
     return base if offset == 0 else float(f"{base * 10 ** (offset / len(STEPS)):.3g}")
 
 
-def rungs(space: Log) -> tuple[int, int]:
+def grid_bounds(space: Log) -> tuple[int, int]:
     """Return the lowest and highest grid point within a space, where the search starts; it may extend beyond them."""
     low = math.ceil(len(STEPS) * math.log10(space.low) - 0.1)
     high = math.floor(len(STEPS) * math.log10(space.high) + 0.1)
@@ -63,7 +63,7 @@ def rungs(space: Log) -> tuple[int, int]:
 
 def spread(space: Log, default: float, count: int = SPREAD) -> list[int]:
     """Return grid points evenly spaced over the space, including the one nearest to the default learning rate."""
-    low, high = rungs(space)
+    low, high = grid_bounds(space)
     default_rung = min(max(round(len(STEPS) * math.log10(default)), low), high) if default > 0 else low
     if count == 1:
         return [default_rung]
@@ -73,7 +73,7 @@ def spread(space: Log, default: float, count: int = SPREAD) -> list[int]:
     return list(dict.fromkeys(chosen))
 
 
-def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tuned]:
+def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, GridResult]:
     """Find the best grid point in exactly `trials` trials.
 
     First spread points over the space; then try two at a time near the best: midway to each neighbour, and after that
@@ -85,8 +85,8 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
         default: a learning rate to include approximately.
         trials: total number of trials.
     """
-    seeds = max(0, (trials - SPREAD - REFINE) // RESEEDED)
-    alone = trials - RESEEDED * seeds
+    seeds = max(0, (trials - SPREAD - REFINE) // REPLICATED)
+    alone = trials - REPLICATED * seeds
     losses: dict[int, float] = {}
     scores: Answers = {}
 
@@ -107,7 +107,7 @@ def tune(space: Log, default: float, trials: int) -> Generator[Ask, Answers, Tun
         scores |= yield [(point, seed) for point in best for seed in range(1, seeds + 1)]
         mean = {point: Score(*np.mean([scores[point, seed] for seed in range(seeds + 1)], axis=0)) for point in best}
         point = min(best, key=lambda point: (mean[point].metric, mean[point].loss, point))
-    return Tuned(point, point in (min(losses), max(losses)))
+    return GridResult(point, point in (min(losses), max(losses)))
 
 
 def ranked(losses: Mapping[Key, float]) -> list[Key]:
@@ -122,7 +122,7 @@ def finalists(losses: dict[int, float]) -> list[int]:
         if all(abs(point - other) >= APART for other in chosen):
             chosen.append(point)
     rest = [point for point in ranked(losses) if point not in chosen]
-    return (chosen + rest)[:RESEEDED]
+    return (chosen + rest)[:REPLICATED]
 
 
 def around(losses: dict[int, float], halving: bool) -> list[int]:

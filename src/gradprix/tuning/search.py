@@ -8,7 +8,7 @@ import numpy as np
 
 from gradprix.spaces import Axis, Choice, Log
 
-from .learning_rate import REFINE, RESEEDED, SPREAD, Answers, Score, rate, tune
+from .learning_rate import REFINE, REPLICATED, SPREAD, Answers, Score, rate, tune
 
 Point = tuple[tuple[str, Any], ...]
 """Values by name, in the order of the space."""
@@ -73,8 +73,8 @@ def _sobol_search(
 
     Sobol 1967, doi:10.1016/0041-5553(67)90144-9; scrambled as in Owen 1995, doi:10.1007/978-1-4612-2552-2_19.
     """
-    seeds = min(MOST_SEEDS, max(0, (trials - SPREAD - REFINE) // RESEEDED))
-    alone = trials - RESEEDED * seeds
+    seeds = min(MOST_SEEDS, max(0, (trials - SPREAD - REFINE) // REPLICATED))
+    alone = trials - REPLICATED * seeds
     draw = _Points(space, rng_seed)
     scores: Scores = {}
     losses: dict[Point, float] = {}
@@ -94,7 +94,7 @@ def _sobol_search(
         yield from ask(draw.new(min(2, alone - len(losses)), set(losses), draw.shares(best), half))
     by_loss = sorted(losses, key=losses.__getitem__)  # ties stay in the order of the trials
     if seeds:
-        tried = by_loss[:RESEEDED]
+        tried = by_loss[:REPLICATED]
         scores |= yield [(point, seed) for point in tried for seed in range(1, seeds + 1)]
         mean = {p: Score(*np.mean([scores[p, seed] for seed in range(seeds + 1)], axis=0)) for p in tried}
         best = min(tried, key=lambda p: (mean[p].metric, mean[p].loss))

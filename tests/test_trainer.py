@@ -14,8 +14,8 @@ from gradprix import optim, rules, tasks
 from gradprix.explain.resolve import subject
 from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.rules import Log
-from gradprix.tasks.rng import fresh, stream
-from gradprix.training.trainer import run_lane
+from gradprix.tasks.rng import init_model, stream
+from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome, Trial
 
 RATES = {"sgd": 0.3, "adagrad": 0.05, "adadelta": 2.0, "rmsprop": 3e-3}
@@ -31,7 +31,7 @@ def trial(entry: object = "adam", lr: float = 1e-2, seed: int = 1, epochs: int =
 def plain(t: Trial, task: tasks.Task = SHORT) -> tuple[nn.Module, list[float]]:
     """The same run as anyone would write it: torch.optim, a scheduler, one network."""
     data, cut = task.loaded, task.loaded.split(t.seed)
-    model, order = fresh(task.model, t.seed), stream(t.seed, "order")
+    model, order = init_model(task.model, t.seed), stream(t.seed, "order")
     values = dict(t.values)
     if t.rule.betas:
         values["betas"] = tuple(values.pop(name) for name in t.rule.betas)
@@ -64,7 +64,7 @@ def test_a_stacked_run_is_a_plain_pytorch_loop(entry: object) -> None:
 
     task = SHORT.change(data=data, model=lambda: tasks.digits.model().double())
     t = trial(entry, RATES.get(entry.rule.name, 1e-2))
-    (outcome,) = run_lane(task, [t])
+    (outcome,) = train_stack(task, [t])
     model, losses = plain(t, task)
     cut = task.loaded.split(t.seed)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_run_in_float32_stays_near_the_plain_loop() -> None:
     t = trial("nadam", 2e-3)
     _, losses = plain(t)
 
-    assert run_lane(SHORT, [t])[0].curve[0][1] == pytest.approx(
+    assert train_stack(SHORT, [t])[0].curve[0][1] == pytest.approx(
         sum(losses[:33]) * 32 / 1077 + losses[33] * 21 / 1077, rel=1e-5
     )
 
@@ -91,7 +91,7 @@ def test_a_run_in_float32_stays_near_the_plain_loop() -> None:
 def crowd() -> tuple[list[Trial], list[Outcome]]:
     """Every optimizer at rates from timid to absurd on two seeds, and what came of it in one lane."""
     trials = [trial(e, lr, seed) for e in VARIANTS for lr, seed in ((1e-3, 1), (1e-2, 2), (1e30, 1))]
-    return trials, run_lane(SHORT, trials)
+    return trials, train_stack(SHORT, trials)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 16])
@@ -102,7 +102,7 @@ def test_the_lane_a_trial_is_in_changes_no_bit(crowd: tuple[list[Trial], list[Ou
     shuffled = random.Random(width).sample(trials, len(trials) if width > 1 else 9)
     for i in range(0, len(shuffled), width):
         lane = shuffled[i : i + width]
-        assert [o.to_json() for o in run_lane(SHORT, lane)] == [known[t.key] for t in lane]
+        assert [o.to_json() for o in train_stack(SHORT, lane)] == [known[t.key] for t in lane]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -155,7 +155,7 @@ def test_the_users_random_numbers_and_threads_are_left_alone() -> None:
     torch.manual_seed(5)
     expected, threads = torch.rand(1), torch.get_num_threads()
     torch.manual_seed(5)
-    run_lane(SHORT.change(epochs=1), [trial(epochs=1)])
+    train_stack(SHORT.change(epochs=1), [trial(epochs=1)])
 
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_num_threads() == threads
@@ -177,7 +177,7 @@ class Odd(nn.Module):
 def test_buffers_and_frozen_and_unused_parameters_work() -> None:
     task = SHORT.change(model=Odd, name="odd")
     trials = [trial("momentum", 0.05, seed) for seed in (1, 2)]
-    for t, outcome in zip(trials, run_lane(task, trials), strict=True):
+    for t, outcome in zip(trials, train_stack(task, trials), strict=True):
         model, _ = plain(t, task)
         cut = task.loaded.split(t.seed)
         with torch.no_grad():
@@ -228,9 +228,9 @@ FOREIGN = [
 
 @pytest.mark.parametrize("t", FOREIGN, ids=lambda t: f"{t.rule.name}-{t.values['lr']}")
 def test_anyones_optimizer_trains_as_in_a_plain_loop(t: Trial) -> None:
-    (outcome,) = run_lane(SHORT, [t])
+    (outcome,) = train_stack(SHORT, [t])
     data, cut = SHORT.loaded, SHORT.loaded.split(t.seed)
-    model, order = fresh(SHORT.model, t.seed), stream(t.seed, "order")
+    model, order = init_model(SHORT.model, t.seed), stream(t.seed, "order")
     optimizer = t.rule.make(model.parameters(), **t.values)
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, tasks.schedule("cosine", 68))
     for _ in range(2):
@@ -252,10 +252,10 @@ def test_anyones_optimizer_trains_as_in_a_plain_loop(t: Trial) -> None:
 
 def test_anyones_optimizers_share_a_lane_with_rules_and_change_no_bit() -> None:
     trials = [*FOREIGN, trial("adam", 1e-2, 1), trial("momentum", 1e-2, 2), trial("sgd", 1e30, 2)]
-    known = [outcome.to_json() for outcome in run_lane(SHORT, trials)]
+    known = [outcome.to_json() for outcome in train_stack(SHORT, trials)]
     order = random.Random(0).sample(range(len(trials)), len(trials))
     for part in (order[:2], order[2:5], order[5:]):
-        assert [o.to_json() for o in run_lane(SHORT, [trials[i] for i in part])] == [known[i] for i in part]
+        assert [o.to_json() for o in train_stack(SHORT, [trials[i] for i in part])] == [known[i] for i in part]
 
 
 def test_an_optimizer_that_needs_a_closure_is_refused_with_the_reason() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from gradprix.executors.executor import Engine, train
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
-from gradprix.training.model_stack import Form
-from gradprix.training.torch_optimizer_adapter import Anyone
+from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
 from gradprix.training.trial import Outcome, Trial
 
 from .plan import Plan
@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 NOT_THE_USERS = {"gradprix", "torch"}
 
 
-def prepare(plan: Plan, form: Form, engine: Engine) -> None:
+def prepare(plan: Plan, form: ExecutionMode, engine: Engine) -> None:
     """Start the process for replications while the final runs are in progress."""
     if form.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
         engine.submit_fresh(int)
@@ -37,7 +37,7 @@ def prepare(plan: Plan, form: Form, engine: Engine) -> None:
 
 def repeat(
     plan: Plan,
-    form: Form,
+    form: ExecutionMode,
     engine: Engine,
     finals: Mapping[str, Sequence[tuple[Trial, Outcome]]],
     seconds: float,
@@ -84,7 +84,7 @@ def repeat(
     return results
 
 
-def _choose(plan: Plan, form: Form, seconds: float) -> list[str]:
+def _choose(plan: Plan, form: ExecutionMode, seconds: float) -> list[str]:
     """Return the user-supplied optimizers, or any one if only the task is user-supplied, within the time limit."""
     if form.device != "cpu":  # other devices are not bitwise reproducible
         return []
@@ -96,7 +96,11 @@ def _choose(plan: Plan, form: Form, seconds: float) -> list[str]:
 
 
 def _user_entries(plan: Plan) -> list[str]:
-    return [entry.name for entry in plan.entries if isinstance(entry.rule, Anyone) and _is_user_code(entry.rule.make)]
+    return [
+        entry.name
+        for entry in plan.entries
+        if isinstance(entry.rule, TorchOptimizerAdapter) and _is_user_code(entry.rule.make)
+    ]
 
 
 def _is_user_task(task: Problem) -> bool:
@@ -117,7 +121,7 @@ def _score(outcome: Outcome) -> float | None:
     return outcome.test_metric if outcome.diverged is None else None
 
 
-def _repeat(task: Problem, trial: Trial, form: Form) -> str:
+def _repeat(task: Problem, trial: Trial, form: ExecutionMode) -> str:
     return train(task, [trial], form, lambda share: None)[0].to_json()
 
 
