@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _made import made_by
 from _played import Cost, Play, Race
 from gradprix.executors.scheduler import OVERHEAD, Schedule, Work
 from gradprix.race import Local, Plan, entries, twin
@@ -32,6 +31,7 @@ from gradprix.training.model_stack import ExecutionMode, quiet
 from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 from gradprix.training.trial import form as form_of
+from gradprix.utils.provenance import provenance
 
 FILE = Path(__file__).with_suffix(".json")
 WORKERS, RACES, TRIALS = 1_000, 100, 100_000
@@ -166,7 +166,7 @@ def main() -> None:
     if "--measure" in sys.argv:
         tasks = dict(measure())
         took = round(time.perf_counter() - began, 1)
-        lanes = {**made_by("python benchmarks/scale.py --measure", took), "load": os.getloadavg()[2], "tasks": tasks}
+        lanes = {**provenance("python benchmarks/scale.py --measure", took), "load": os.getloadavg()[2], "tasks": tasks}
     else:
         lanes = json.loads(FILE.read_text())["lanes"]
     costs = read(lanes["tasks"])
@@ -181,7 +181,7 @@ def main() -> None:
     for name, play in plays(costs):
         played[name] = play.told()
         print(f"{name:30}" + "".join(f"{how.format(played[name][key]):>11}" for key, how in SHOWN.items()), flush=True)
-    head = made_by("python benchmarks/scale.py", round(time.perf_counter() - began, 1))
+    head = provenance("python benchmarks/scale.py", round(time.perf_counter() - began, 1))
     trials = sum(sum(race.stages) for race in races())
     written = {
         **head,

@@ -268,7 +268,7 @@ def test_the_kept_run_has_every_claim_and_says_only_what_it_measured() -> None:
     for record in kept["claims"]:
         claim = claims.ALL[record["id"]]
         assert (record["statement"], record["prediction"]) == (claim.account, claim.prediction)
-        assert record["decides"] == claim.decides, f"{claim.id} was decided by another rule: run benchmarks/claims.py"
+        assert record["decides"] == claim.decides, f"{claim.id} was decided by another rule: run studies/claims.py"
         assert unmeasured(record) == [], claim.id
     assert {"command", "machine", "versions", "seconds"} <= kept.keys()
 

@@ -278,7 +278,7 @@ def test_shares_have_exact_intervals() -> None:
 
 
 def test_without_a_suite_it_is_said_what_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"python benchmarks/suite\.py"):
+    with pytest.raises(ValueError, match=r"python studies/suite\.py"):
         suite.evidence(tmp_path / "none.json")
     few = tmp_path / "few.json"
     few.write_text(json.dumps(tasks({"adam": [0.0, 0.0], "momentum": [1.0, 1.0]})))

@@ -117,8 +117,8 @@ def test_the_speed_table_is_made_of_the_file(tmp_path: Path) -> None:
 
 
 def test_looking_again_and_again_makes_few_wins_out_of_luck() -> None:
-    # benchmarks/looks.py: 5 % and two standard errors of its 2,000 races.
-    record = json.loads((ROOT / "benchmarks" / "looks.json").read_text())
+    # studies/interim_analyses.py: 5 % and two standard errors of its 2,000 races.
+    record = json.loads((ROOT / "studies" / "interim_analyses.json").read_text())
     assert record["races"] == 2_000
     assert record["spent"] <= 0.06 < record["each"]
     assert made.looks("spent") == f"{100 * record['spent']:.1f} %"

@@ -6,7 +6,8 @@ Every function here returns Markdown; the directives only place it. In a page:
     ```
 
 with one of `BLOCKS` after the rule's name. `{measured}` places a table of a benchmark, `{api}` a module's public names,
-and the roles ``{twins}`accuracy usual` `` and ``{looks}`spent` `` a figure of benchmarks/twins.json and looks.json.
+and the roles ``{twins}`accuracy usual` `` and ``{looks}`spent` `` a figure of studies/aa_tests.json and
+studies/interim_analyses.json.
 """
 
 import ast
@@ -37,8 +38,8 @@ from gradprix.rules._rule import ANY, DOMAINS
 from gradprix.rules.notation import symbol, written
 
 ROOT = Path(__file__).resolve().parents[2]
-TWINS = ROOT / "benchmarks" / "twins.json"
-LOOKS = ROOT / "benchmarks" / "looks.json"
+TWINS = ROOT / "studies" / "aa_tests.json"
+LOOKS = ROOT / "studies" / "interim_analyses.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
 DIFFERENCES = ROOT / "tests" / "recordings" / "differences.json"

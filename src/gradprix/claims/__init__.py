@@ -14,7 +14,7 @@ from gradprix.tasks import UnknownNameError
 from ._claim import VERDICTS, Claim, Finding, Measured, Result, Verdict
 
 RESULTS = Path(__file__).with_name("results.json")
-"""Output of `benchmarks/claims.py`: the findings of all claims, with machine and versions."""
+"""Output of `studies/claims.py`: the findings of all claims, with machine and versions."""
 
 # The textbook's order. Claims that are not listed here come last, so that new ones need no change to this file.
 ORDER = """
@@ -114,7 +114,7 @@ def committed(file: Path = RESULTS) -> dict[str, Any]:
     """Return the committed run of all claims.
 
     Args:
-        file: output of `benchmarks/claims.py`.
+        file: output of `studies/claims.py`.
 
     Returns:
         `command`, `machine`, `versions`, `seconds`, and a list of records as `claims`, as returned by `Result.to_dict`.
@@ -123,7 +123,7 @@ def committed(file: Path = RESULTS) -> dict[str, Any]:
         ValueError: if the file does not exist.
     """
     if not file.exists():
-        raise ValueError("no run of the claims is kept: python benchmarks/claims.py makes one.")
+        raise ValueError("no run of the claims is kept: python studies/claims.py makes one.")
     record: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return record
 

@@ -27,18 +27,18 @@ def evidence(file: Path = FILE) -> Evidence:
     """Return the committed suite.
 
     Args:
-        file: output of `benchmarks/suite.py`.
+        file: output of `studies/suite.py`.
 
     Raises:
         ValueError: if it does not exist or has fewer than five tasks.
     """
     if not file.exists():
-        raise ValueError("this claim is about many tasks, and no suite of them is kept: python benchmarks/suite.py")
+        raise ValueError("this claim is about many tasks, and no suite of them is kept: python studies/suite.py")
     suite: Evidence = json.loads(file.read_text("utf-8"))
     if len(suite["tasks"]) < FEWEST:
         raise ValueError(
             f"the suite has {len(suite['tasks'])} tasks, and a claim about many needs {FEWEST}: "
-            "python benchmarks/suite.py races on all of them."
+            "python studies/suite.py races on all of them."
         )
     return suite
 

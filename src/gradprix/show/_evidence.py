@@ -8,7 +8,7 @@ from gradprix.tasks import UnknownNameError
 from gradprix.text.answer import format_list
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
-"""Output of `benchmarks/suite.py`."""
+"""Output of `studies/suite.py`."""
 
 
 def evidence(file: Path = EVIDENCE) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def evidence(file: Path = EVIDENCE) -> dict[str, Any]:
         ValueError: if the file does not exist.
     """
     if not file.exists():
-        raise ValueError("there is no suite of all tasks to tell from: python benchmarks/suite.py makes it.")
+        raise ValueError("there is no suite of all tasks to tell from: python studies/suite.py makes it.")
     summary: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return summary
 

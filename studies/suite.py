@@ -1,18 +1,18 @@
-"""Which optimizer for which problem: the textbook's family on every built-in task, each race by the whole protocol.
+"""Race the textbook's optimizers on every built-in task, each race with the full protocol, and commit the evidence.
 
-python benchmarks/suite.py            # an hour or more on two cores; `gradprix list optimizers --for` tells from it
-python benchmarks/suite.py --out X    # kept in X, runs/suite otherwise; goes on where it was left
+python studies/suite.py            # an hour or more on two cores; writes src/gradprix/show/evidence.json
+python studies/suite.py --out X    # keep the races in X instead of runs/suite; run again to resume
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from _made import made_by
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
 from gradprix.show._png import render_png
 from gradprix.show._suite import profile, regrets
+from gradprix.utils.provenance import provenance
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"
 FIGURES = {
@@ -22,14 +22,14 @@ FIGURES = {
 
 
 def main() -> None:
-    """Race on all tasks, and write the summary with what it was made by."""
+    """Race on all tasks; write the summary with its provenance, and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="where the races are kept")
+    parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="folder of the races")
     out = parser.parse_args().out
     with progress() as watch:
         summary = suite(suite_plans(), out, Local(), watch)
-    made = made_by("python benchmarks/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
-    EVIDENCE.write_text(json.dumps({**made, **summary}, indent=1) + "\n")
+    header = provenance("python studies/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
+    EVIDENCE.write_text(json.dumps({**header, **summary}, indent=1) + "\n")
     for name, (draw, title) in FIGURES.items():
         PICTURES.joinpath(f"suite-{name}.png").write_bytes(render_png(draw(summary), title))
     print("\n".join(summary["text"]))

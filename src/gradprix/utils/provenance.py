@@ -1,0 +1,27 @@
+"""Provenance of committed measurements: command, machine, package versions and duration."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def provenance(command: str, seconds: float, *packages: str) -> dict[str, Any]:
+    """Return the header of a committed measurement.
+
+    Args:
+        command: the command that repeats the measurement.
+        seconds: its duration.
+        packages: packages whose versions affect the numbers, besides gradprix, torch and numpy.
+    """
+    versions = {name: metadata.version(name) for name in ("gradprix", "torch", "numpy", *packages)}
+    machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "system": platform.system()}
+    return {"command": command, "machine": machine, "versions": versions, "seconds": seconds}
+
+
+def cpu_model() -> str:
+    """Return the CPU's model name, or "unknown"."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
