@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Page, sync_playwright
 
-from gradprix.app import _figures, _run
-from gradprix.app._races import Races
-from gradprix.app._server import listen, make
-from gradprix.app._state import RACERS, read
+from gradprix.app import figures, trajectories
+from gradprix.app.race_processes import Races
+from gradprix.app.server import listen, make
+from gradprix.app.state import RACERS, read
 
 CLICKS, STEPS = 9, 500
 WHO = list(RACERS)[:12]
@@ -63,11 +63,11 @@ def clicked(page: Page, address: str, surface: str) -> list[float]:
 def parts(surface: str) -> dict[str, float]:
     """Seconds that go into the descents alone and into the figures alone, from a start that was not seen before."""
     setting = read(f"?surface={surface}&steps={STEPS}&who={','.join(WHO)}&start=0.123,0.321").setting
-    _run.run(read(f"?surface={surface}&steps={STEPS}&who={','.join(WHO)}").setting)
+    trajectories.run(read(f"?surface={surface}&steps={STEPS}&who={','.join(WHO)}").setting)
     began = time.perf_counter()
-    run = _run.run(setting)
+    run = trajectories.run(setting)
     descended = time.perf_counter()
-    for figure in (_figures.contour(run, STEPS), _figures.losses(run, STEPS)):
+    for figure in (figures.contour(run, STEPS), figures.losses(run, STEPS)):
         figure.to_json()
     return {"descent": descended - began, "figures": time.perf_counter() - descended}
 

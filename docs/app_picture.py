@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from gradprix.app._presets import PRESETS
-from gradprix.app._races import Races
-from gradprix.app._server import listen, make
+from gradprix.app.presets import PRESETS
+from gradprix.app.race_processes import Races
+from gradprix.app.server import listen, make
 
 OUT = Path(__file__).parent / "_static" / "app.png"
 

@@ -24,14 +24,24 @@ from dash import no_update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradprix.app import PortTakenError, _claims, _export, _figures, _landscape, _race, _run, _step, _terms
-from gradprix.app._controls import SETTINGS
-from gradprix.app._marks import CONFIG, look
-from gradprix.app._presets import PRESETS, matching_preset
-from gradprix.app._races import Progress, Races
-from gradprix.app._server import allowed, listen, make
-from gradprix.app._state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
-from gradprix.app._sync import callback_outputs, changed_outputs, clicked, state_of, values
+from gradprix.app import (
+    PortTakenError,
+    claims_page,
+    export,
+    figures,
+    landscape_page,
+    race_page,
+    step_page,
+    step_trace,
+    trajectories,
+)
+from gradprix.app.controls import SETTINGS
+from gradprix.app.figure_elements import CONFIG, look
+from gradprix.app.presets import PRESETS, matching_preset
+from gradprix.app.race_processes import Progress, Races
+from gradprix.app.server import allowed, listen, make
+from gradprix.app.state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, plain, read, write
+from gradprix.app.url_sync import callback_outputs, changed_outputs, clicked, state_of, values
 
 NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(""), st.text(max_size=4)).map(str)
 WHO = (*RACERS, "adam:lr=0.1:beta1=2", "gd:lr=nan", "momentum:momentum=0", "::=", "x")
@@ -131,16 +141,16 @@ def seen():
 
 
 def test_a_run_is_what_descend_finds(seen):
-    found = _run.run(seen.setting)
+    found = trajectories.run(seen.setting)
     assert found.points.shape == (21, 4, 2)
     assert found.heights[0] == pytest.approx([181.6] * 4, rel=1e-3)
-    one = _terms.traced(seen.setting, Racer("adam")).x.points.numpy()
+    one = step_trace.traced(seen.setting, Racer("adam")).x.points.numpy()
     assert found.points[:, found.names.index("adam")] == pytest.approx(one, abs=1e-12)
 
 
 def test_whole_paths_are_drawn_once_and_only_heads_and_trails_move(seen):
-    run = _run.run(seen.setting)
-    for figure, t in ((_figures.contour(run, 5), 5), (_figures.relief(run, 5), 5)):
+    run = trajectories.run(seen.setting)
+    for figure, t in ((figures.contour(run, 5), 5), (figures.relief(run, 5), 5)):
         traces = figure.to_dict()["data"]
         kinds = [trace.get("meta") for trace in traces]
         assert kinds.count("whole") == kinds.count("trail") == 4
@@ -151,7 +161,7 @@ def test_whole_paths_are_drawn_once_and_only_heads_and_trails_move(seen):
         head = next(trace for trace in traces if trace.get("meta") == "head")
         assert list(head["x"]) == [trace["x"][t] for trace in whole]
         assert list(head["text"]) == run.names
-    assert _figures.contour(run, 5).layout.clickanywhere
+    assert figures.contour(run, 5).layout.clickanywhere
 
 
 def test_optimizers_differ_in_more_than_their_colour():
@@ -161,37 +171,37 @@ def test_optimizers_differ_in_more_than_their_colour():
 
 
 def test_loss_is_on_a_logarithmic_axis_with_the_step_marked(seen):
-    figure = _figures.losses(_run.run(seen.setting), 7)
+    figure = figures.losses(trajectories.run(seen.setting), 7)
     assert figure.layout.yaxis.type == "log"
     now = next(trace for trace in figure.data if trace.meta == "now")
     assert list(now.x) == [7, 7]
 
 
 def test_every_start_is_drawn_by_the_minimum_it_reaches(seen):
-    found = _run.ends(seen.setting, Racer("gd"))
-    assert len(found.starts) == _run.LATTICE**2
+    found = trajectories.ends(seen.setting, Racer("gd"))
+    assert len(found.starts) == trajectories.LATTICE**2
     minima = np.asarray(found.landscape.minima)
     near = found.reached >= 0
     assert np.linalg.norm(found.ends[near] - minima[found.reached[near]], axis=1).max() < 1
-    figure = _figures.starts(found)
-    assert sum(len(trace.x) for trace in figure.data if trace.name.startswith("to ")) == _run.LATTICE**2
+    figure = figures.starts(found)
+    assert sum(len(trace.x) for trace in figure.data if trace.name.startswith("to ")) == trajectories.LATTICE**2
 
 
 def test_a_descent_that_diverges_is_drawn_as_far_as_it_is_seen():
     state = read("?surface=bowl&steps=60&who=gd:lr=2.05")
-    run = _run.run(state.setting)
+    run = trajectories.run(state.setting)
     assert run.summaries()["gd"].lost
     assert "null" in json.dumps([None if math.isnan(x) else x for x in run.points[:, 0, 0]])
     for view in VIEWS:
-        _landscape.stage(replace(state, view=view)).to_json()
+        landscape_page.stage(replace(state, view=view)).to_json()
 
 
 def test_without_optimizers_there_is_the_surface():
     state = read("?who=")
     for view in VIEWS:
-        assert _landscape.stage(replace(state, view=view)).data
-    _figures.losses(_run.run(state.setting), 0)
-    assert _landscape.table(_run.run(state.setting)).to_plotly_json()
+        assert landscape_page.stage(replace(state, view=view)).data
+    figures.losses(trajectories.run(state.setting), 0)
+    assert landscape_page.table(trajectories.run(state.setting)).to_plotly_json()
     assert callback_outputs(state)["of-options"] == ["momentum"]
 
 
@@ -216,24 +226,24 @@ def test_what_a_memory_is_of_is_found_by_asking_the_rule(name, expected):
 @pytest.mark.parametrize("name", RACERS)
 def test_a_step_is_laid_open_for_every_optimizer(name):
     state = read(f"?tab=step&steps=12&who={name}&step=7&of={name}")
-    found, now = _step.selected_step(state)
+    found, now = step_page.selected_step(state)
     moves = [equation for equation in now.equations if equation.name == "x"]
     assert moves[-1].values == pytest.approx(now.after, rel=1e-6)
-    names = [trace.name for trace in _step.figure(state).data]
+    names = [trace.name for trace in step_page.figure(state).data]
     assert "the update, to scale" in names
     memories = kinds(found.rule, tuple(found.values.items()))
     assert any("squares" in str(n) for n in names) == any(kind == "size" and power for kind, power in memories.values())
     assert any("the mean" in str(n) for n in names) == (("mean", 1) in memories.values())
-    rows = list(_export.rows("arrows", state))
+    rows = list(export.rows("arrows", state))
     assert len(rows) == 13
     assert len({len(row) for row in rows}) == 1
 
 
 def test_the_square_is_as_large_as_the_root_of_the_second_moment():
     state = read("?tab=step&steps=5&who=adagrad:lr=0.1&of=adagrad&step=1")
-    _, now = _step.selected_step(state)
+    _, now = step_page.selected_step(state)
     assert np.sqrt(now.state["s"]) == pytest.approx(np.abs(now.g))
-    figure = _step.figure(state)
+    figure = step_page.figure(state)
     gradient = next(trace for trace in figure.data if trace.name.startswith("−g"))
     square = next(trace for trace in figure.data if trace.name.startswith("squares"))
     # After one step the root of the sum of squares is the gradient's own size: drawn on one scale, they are as long.
@@ -279,23 +289,23 @@ SURE = {
 def test_what_a_preset_says_is_so(preset):
     assert write(preset.state) == preset.address
     assert matching_preset(preset.state.setting) is preset
-    run = _run.run(preset.state.setting)
+    run = trajectories.run(preset.state.setting)
     assert "{" not in preset.explain(run)
     assert SURE[preset.title](run.summaries())
 
 
 def test_the_zig_zag_crosses_the_ravine_at_every_step_and_less_at_the_tuned_rate():
     preset = next(preset for preset in PRESETS if "zig-zag" in preset.title)
-    high = _run.run(preset.state.setting)
+    high = trajectories.run(preset.state.setting)
     assert (np.diff(np.sign(high.points[:, 0, 1])) != 0).all()
-    tuned = _run.run(replace(preset.state.setting, racers=(Racer("gd"),)))
+    tuned = trajectories.run(replace(preset.state.setting, racers=(Racer("gd"),)))
     assert abs(tuned.points[5, 0, 1]) < abs(high.points[5, 0, 1])
     assert tuned.heights[-1, 0] < high.heights[-1, 0]
 
 
 def test_the_tenth_of_a_rate_takes_longer_and_hovers_lower():
     low, high = (
-        _run.run(next(p for p in PRESETS if p.title == f"Noise: a {what}").state.setting)
+        trajectories.run(next(p for p in PRESETS if p.title == f"Noise: a {what}").state.setting)
         for what in ("tenth of the rate", "constant rate hovers")
     )
     for name in ("gd", "momentum", "adam"):
@@ -306,7 +316,7 @@ def test_the_tenth_of_a_rate_takes_longer_and_hovers_lower():
 
 def test_minima_depend_on_the_start_and_the_optimizer():
     state = next(preset for preset in PRESETS if preset.title == "Four minima").state
-    reached = {name: _run.ends(state.setting, Racer(name)).reached for name in ("gd", "momentum")}
+    reached = {name: trajectories.ends(state.setting, Racer(name)).reached for name in ("gd", "momentum")}
     assert set(reached["gd"]) >= {0, 1, 2, 3}
     assert (reached["gd"] != reached["momentum"]).any()
 
@@ -315,10 +325,10 @@ def test_minima_depend_on_the_start_and_the_optimizer():
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_figure_is_kept_as_numbers_and_as_a_page_of_its_own(what, view, seen):
     state = replace(seen, view=view)
-    head, *rest = _export.as_csv(what, state).splitlines()
+    head, *rest = export.as_csv(what, state).splitlines()
     assert rest
     assert all(row.count(",") == head.count(",") for row in rest)
-    page = _export.as_page(what, state)
+    page = export.as_page(what, state)
     assert "Plotly.newPlot" in page
     assert '"showSendToCloud": false' in page
     assert "<script src" not in page
@@ -326,7 +336,7 @@ def test_every_figure_is_kept_as_numbers_and_as_a_page_of_its_own(what, view, se
 
 
 def test_the_page_of_a_race_can_be_played(seen):
-    figure = _export.animated(_landscape.stage(seen), seen)
+    figure = export.animated(landscape_page.stage(seen), seen)
     assert len(figure.frames) == 21
     assert all(len(frame.data) == 1 for frame in figure.frames), "only where everyone is moves"
 
@@ -349,24 +359,26 @@ def test_claims_are_a_table_and_the_command_that_makes_it():
         "decides": "d",
         "measured": [{"what": "w", "effect": 1.0, "ci95": [1.0, 1.0], "n": 1}],
     }
-    page = str(_claims.layout([claim, {**claim, "id": "y", "verdict": "holds", "measured": []}]))
+    page = str(claims_page.layout([claim, {**claim, "id": "y", "verdict": "holds", "measured": []}]))
     assert "gradprix claims" in page
     for text in ("It <helps>", "◐ holds only if it rains", "0.25 to 0.75", "✓ 1 holds", "◐ 1 holds only if"):
         assert text in page
     unknown = {**claim, "id": "z", "verdict": "not settled", "effect": None, "ci95": [None, None]}
-    assert "? 1 not settled" in str(_claims.layout([unknown]))
+    assert "? 1 not settled" in str(claims_page.layout([unknown]))
     every = claims.committed()["claims"]
-    assert all(each["statement"] in str(_claims.layout(every)) for each in every)
+    assert all(each["statement"] in str(claims_page.layout(every)) for each in every)
 
 
 def test_a_race_is_drawn_from_what_is_finished():
     entries = ({"name": "adam"}, {"name": "gd"})
     trials = (("adam", 0.1, 0.5, False), ("adam", 0.1, None, False), ("gd", 0.01, 0.7, True))
-    figure = _race.tried(Progress("x", "digits", entries, 3, 9, trials, running=True))
+    figure = race_page.tried(Progress("x", "digits", entries, 3, 9, trials, running=True))
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
     assert {trace.name for trace in figure.data} == {"adam", "gd", "gd, final"}
-    assert "3 of 9 networks" in str(_race.progress_view(Progress("x", "digits", entries, 3, 9, trials, running=True)))
-    _race.tried(Progress("")).to_json()
+    assert "3 of 9 networks" in str(
+        race_page.progress_view(Progress("x", "digits", entries, 3, 9, trials, running=True))
+    )
+    race_page.tried(Progress("")).to_json()
 
 
 def test_a_race_needs_two_optimizers_and_a_name_that_is_on_the_list(tmp_path):
@@ -478,7 +490,7 @@ def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
         "import sys, threading, time\n"
         "from gradprix.app import Races, serve\n"
         "Races._command = lambda *_: [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-        "from gradprix.app._state import State\n"
+        "from gradprix.app.state import State\n"
         "made = []\n"
         "init = Races.__init__\n"
         "Races.__init__ = lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0]\n"

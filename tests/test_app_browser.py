@@ -12,8 +12,8 @@ pytest.importorskip("dash", reason="the app's pages are made with dash: pip inst
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from gradprix.app._races import Races
-from gradprix.app._server import listen, make
+from gradprix.app.race_processes import Races
+from gradprix.app.server import listen, make
 
 PATIENCE = 60_000
 """Milliseconds: machines that run the tests do other things besides."""

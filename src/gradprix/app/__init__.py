@@ -6,10 +6,10 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
-from ._races import Races
-from ._run import run
-from ._server import LOOPBACK, PortTakenError, listen, make
-from ._state import Setting
+from .race_processes import Races
+from .server import LOOPBACK, PortTakenError, listen, make
+from .state import Setting
+from .trajectories import run
 
 __all__ = ["LOOPBACK", "PortTakenError", "serve"]
 

@@ -19,12 +19,12 @@ import psutil
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.schedules import count_steps
-from gradprix.training.provenance import versions
 from gradprix.utils.devices import describe_device, free, wait
 from gradprix.utils.files import cache_folder, write_atomically
 
 from .first_step import known_first_step, measure_first_step
 from .model_stack import ExecutionMode, StackedModels, quiet
+from .provenance import versions
 from .stack_sizes import capacities
 from .trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
 from .trial import Trial

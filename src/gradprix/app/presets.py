@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 from gradprix.explain import number
 
-from ._run import Run
-from ._state import Setting, State, read
+from .state import Setting, State, read
+from .trajectories import Run
 
 
 @dataclass(frozen=True)

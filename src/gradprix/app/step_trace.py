@@ -11,8 +11,8 @@ from torch import Tensor
 from gradprix.explain import Equation, Trace, equations, trace
 from gradprix.kernels import start as begun
 
-from ._run import Numbers, rate, surface
-from ._state import Racer, Setting
+from .state import Racer, Setting
+from .trajectories import Numbers, rate, surface
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from plotly import graph_objects as go
 
 from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, powers, rounded
 
-from ._marks import (
+from .figure_elements import (
     HEIGHT,
     LEGEND,
     Hill,
     contour_plot,
     current_points_style,
     full_path_style,
-    line_of,
+    line_style,
     look,
     minima,
     trail_style,
@@ -22,7 +22,7 @@ from ._marks import (
     with_box_axes,
     xy,
 )
-from ._run import LATTICE, Ends, Run
+from .trajectories import LATTICE, Ends, Run
 
 SOLID = [[0.0, "#5c6670"], [1.0, "#c9d1d8"]]
 LEAST = 1e-12
@@ -127,7 +127,7 @@ def losses(run: Run, t: int) -> go.Figure:
     steps = list(range(len(heights)))
     for i, name in enumerate(run.names):
         fig.add_scatter(
-            **{**full_path_style(name), "opacity": 1.0, "hoverinfo": None, "line": line_of(name, 2)},
+            **{**full_path_style(name), "opacity": 1.0, "hoverinfo": None, "line": line_style(name, 2)},
             x=steps,
             y=rounded(heights[:, i]),
             hovertemplate=f"{name}, step %{{x}}: %{{y:.3~g}}<extra></extra>",

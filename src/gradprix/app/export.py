@@ -11,12 +11,12 @@ from dash import State as Held
 from dash.exceptions import PreventUpdate
 from plotly import graph_objects as go
 
-from . import _figures, _race, _step
-from ._landscape import stage
-from ._marks import CONFIG, HEIGHT, xy
-from ._races import Progress, Races
-from ._run import ends, run
-from ._state import Racer, State, read, write
+from . import figures, race_page, step_page
+from .figure_elements import CONFIG, HEIGHT, xy
+from .landscape_page import stage
+from .race_processes import Progress, Races
+from .state import Racer, State, read, write
+from .trajectories import ends, run
 
 FRAMES = 200
 """Maximum number of animation frames, to limit the size of the page."""
@@ -53,7 +53,7 @@ def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[A
 
 
 def _steps(state: State) -> Iterator[list[Any]]:
-    descent, _ = _step.selected_step(state)
+    descent, _ = step_page.selected_step(state)
     layer = descent.x
     pairs = {name: value for name, value in layer.terms.items() if name != "x" and value.dim() == 2}
     numbers = {name: value for name, value in layer.terms.items() if value.dim() == 1}
@@ -77,11 +77,11 @@ def as_csv(what: str, state: State, races: Races | None = None) -> str:
 def as_page(what: str, state: State, races: Races | None = None) -> str:
     """Return a figure as a self-contained HTML page, animated if it shows a contour plot."""
     if what == "arrows":
-        fig = _step.figure(state)
+        fig = step_page.figure(state)
     elif what == "tried":
-        fig = _race.tried(races.progress(state.race) if races and state.race else Progress(""))
+        fig = race_page.tried(races.progress(state.race) if races and state.race else Progress(""))
     elif what == "losses":
-        fig = _figures.losses(run(state.setting), state.setting.steps)
+        fig = figures.losses(run(state.setting), state.setting.steps)
     else:
         fig = animated(stage(state), state) if state.view == "contour" else stage(state)
     fig.update_layout(

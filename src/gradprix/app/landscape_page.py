@@ -10,11 +10,11 @@ from plotly import graph_objects as go
 
 from gradprix.explain import number
 
-from . import _figures, _presets
-from ._controls import BORDERS, GLYPHS, aria, player
-from ._marks import CONFIG, HEIGHT, look
-from ._run import Run, ends, run
-from ._state import Racer, State, read
+from . import figures, presets
+from .controls import BORDERS, GLYPHS, aria, player
+from .figure_elements import CONFIG, HEIGHT, look
+from .state import Racer, State, read
+from .trajectories import Run, ends, run
 
 
 def graph(name: str, label: str) -> html.Figure:
@@ -44,10 +44,10 @@ def layout() -> html.Section:
     )
 
 
-def presets() -> html.Nav:
+def preset_links() -> html.Nav:
     """Return links to the presets."""
     links = []
-    for preset in _presets.PRESETS:
+    for preset in presets.PRESETS:
         sign, word = ("✓", "good") if preset.good else ("✗", "bad")
         label: list[Any] = [html.Span(sign, title=word, className="sign"), preset.title]
         links.append(dcc.Link(label, href=f"/{preset.address}", className=f"preset {word}"))
@@ -58,10 +58,10 @@ def stage(state: State) -> go.Figure:
     """Return the figure of the surface for a state."""
     if state.view == "starts":
         racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
-        return _figures.starts(ends(state.setting, racer))
+        return figures.starts(ends(state.setting, racer))
     result = run(state.setting)
     t = state.setting.steps if state.t is None else state.t
-    return _figures.relief(result, t) if state.view == "relief" else _figures.contour(result, t)
+    return figures.relief(result, t) if state.view == "relief" else figures.contour(result, t)
 
 
 def table(result: Run) -> html.Table:
@@ -120,7 +120,7 @@ def caption(state: State) -> str:
 
 def comment(state: State, result: Run) -> Any:
     """Return the explanation of the preset that matches the state, if any."""
-    preset = _presets.matching_preset(state.setting)
+    preset = presets.matching_preset(state.setting)
     if preset is None:
         return None
     sign = "✓ " if preset.good else "✗ "
@@ -153,7 +153,7 @@ def connect(app: Dash) -> None:
         return {
             "stage": stage(state),
             "says": caption(state),
-            "losses": _figures.losses(result, state.setting.steps if state.t is None else state.t),
+            "losses": figures.losses(result, state.setting.steps if state.t is None else state.t),
             "comment": comment(state, result),
             "table": table(result),
             "tuned": [no_update if old == new else new for old, new in zip(shown, tuned, strict=True)],

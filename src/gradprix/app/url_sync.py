@@ -7,17 +7,17 @@ from urllib.parse import urlencode
 
 from dash import ALL, Dash, Input, Output, State, ctx, no_update
 
-from . import _state
-from ._controls import SETTINGS
-from ._run import surface
-from ._state import PARAMETERS, RACERS, Racer, digits
+from . import state as app_state
+from .controls import SETTINGS
+from .state import PARAMETERS, RACERS, Racer, digits
+from .trajectories import surface
 
-Seen = _state.State
+AppState = app_state.State  # dash has a class of this name
 PLAIN = ("tab", "surface", "noise", "seed", "steps", "start-x", "start-y", "view", "of", "step", "zoom")
 FORM = ("task", "names", "size", "trials", "seeds")
 
 
-def values(state: Seen) -> dict[str, Any]:
+def values(state: AppState) -> dict[str, Any]:
     """Return the values of all controls by id; those of surface parameters and optimizers are lists."""
     setting = state.setting
     chosen = {racer.name: dict(racer.own) for racer in setting.racers}
@@ -45,7 +45,7 @@ def values(state: Seen) -> dict[str, Any]:
     }
 
 
-def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
+def state_of(given: dict[str, Any], before: AppState, changed: str) -> AppState:
     """Return the state shown by the controls; invalid values get their defaults, as in URLs.
 
     Args:
@@ -54,14 +54,14 @@ def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
         changed: id of the control that changed.
     """
     if changed == "surface":
-        setting = _state.plain(given["surface"], before.setting.racers)
+        setting = app_state.plain(given["surface"], before.setting.racers)
         return replace(before, setting=setting, t=None, step=1)
     settings: dict[str, dict[str, str]] = {}
     for (of, name), value in zip(SETTINGS, given["own"], strict=True):
         if value not in (None, ""):
             settings.setdefault(of, {})[name] = str(value).replace(",", ".")
     entered = [name for name, on in zip(RACERS, given["entered"], strict=True) if on]
-    racers = tuple(Racer(name, _state.own_settings(RACERS[name], settings.get(name, {}))) for name in entered)
+    racers = tuple(Racer(name, app_state.own_settings(RACERS[name], settings.get(name, {}))) for name in entered)
     plain = {name: given[name] for name in (*PLAIN, *FORM) if not name.startswith("start")}
     plain |= dict(zip(PARAMETERS, given["parameter"], strict=True))
     plain |= {
@@ -69,22 +69,22 @@ def state_of(given: dict[str, Any], before: Seen, changed: str) -> Seen:
         "names": ",".join(given["names"] or ()),
         "race": before.race,
     }
-    parsed = _state.read(
+    parsed = app_state.read(
         urlencode({name: value for name, value in plain.items() if value not in (None, "")} | {"who": ""})
     )
     setting = replace(parsed.setting, racers=racers)
     t = before.t if setting == before.setting else None
-    return replace(parsed, setting=setting, of=_state.one_of(setting, given["of"]), t=t)
+    return replace(parsed, setting=setting, of=app_state.one_of(setting, given["of"]), t=t)
 
 
-def clicked(state: Seen, click: dict[str, Any] | None) -> Seen:
+def clicked(state: AppState, click: dict[str, Any] | None) -> AppState:
     """Return the state after a click on the surface, which sets the starting point."""
     position = _click_position(click)
     setting = state.setting
     if position is None:
         return state
     landscape = surface(setting.surface, setting.parameters, setting.noise)
-    x, y = (round(float(value), 2) for value in _state.inside(landscape, position))
+    x, y = (round(float(value), 2) for value in app_state.inside(landscape, position))
     return replace(state, setting=replace(setting, start=(x, y)), t=None)
 
 
@@ -98,15 +98,15 @@ def _click_position(click: dict[str, Any] | None) -> Sequence[Any] | None:
     return (point["x"], point["y"]) if "x" in point and "y" in point else None
 
 
-def callback_outputs(state: Seen) -> dict[str, Any]:
+def callback_outputs(state: AppState) -> dict[str, Any]:
     """Return all outputs of the callback for a state."""
     setting = state.setting
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     own_parameters = dict(setting.parameters)
     return {
         **values(state),
-        "address": _state.write(state),
-        "state": _state.write(state),
+        "address": app_state.write(state),
+        "state": app_state.write(state),
         "frame": setting.steps if state.t is None else state.t,
         "frame-max": setting.steps,
         "step-max": setting.steps,
@@ -170,8 +170,8 @@ def connect(app: Dash) -> None:
         changed = ctx.triggered_id
         changed = changed["type"] if isinstance(changed, dict) else changed
         if last is None or changed in (None, "address"):
-            return {**callback_outputs(_state.read(address or "")), "address": no_update}
-        before = _state.read(last)
+            return {**callback_outputs(app_state.read(address or "")), "address": no_update}
+        before = app_state.read(last)
         before = replace(before, t=frame if frame is not None and frame < before.setting.steps else None)
         if changed == "stage":
             after = clicked(before, click)

@@ -8,8 +8,8 @@ from plotly import graph_objects as go
 from gradprix.explain import Landscape
 from gradprix.show.style import COLOURS, DASHES, SYMBOLS, rounded
 
-from ._run import Numbers, floor
-from ._state import RACERS
+from .state import RACERS
+from .trajectories import Numbers, floor
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -83,7 +83,8 @@ def with_box_axes(fig: go.Figure, box: Any) -> go.Figure:
     return fig.update_layout(legend=LEGEND, margin={"l": 10, "r": 10, "t": 30, "b": 10})
 
 
-def line_of(name: str, width: float) -> dict[str, Any]:
+def line_style(name: str, width: float) -> dict[str, Any]:
+    """Return the line style of an optimizer."""
     own = look(name)
     return {"color": own["color"], "dash": own["dash"], "width": width}
 
@@ -92,7 +93,7 @@ def full_path_style(name: str) -> dict[str, Any]:
     """Return the style of the complete trajectory, which is static."""
     return {
         "mode": "lines",
-        "line": line_of(name, 1.5),
+        "line": line_style(name, 1.5),
         "opacity": 0.35,
         "name": name,
         "meta": "whole",
@@ -103,7 +104,7 @@ def full_path_style(name: str) -> dict[str, Any]:
 
 def trail_style(name: str) -> dict[str, Any]:
     """Return the style of the trajectory up to the current step."""
-    return {"mode": "lines", "line": line_of(name, 3), "name": name, "meta": "trail", "hoverinfo": "skip"}
+    return {"mode": "lines", "line": line_style(name, 3), "name": name, "meta": "trail", "hoverinfo": "skip"}
 
 
 def current_points_style(names: list[str]) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def current_points_style(names: list[str]) -> dict[str, Any]:
 
 
 def xy(points: Numbers) -> dict[str, Any]:
+    """Return the coordinates of points, `[points, 2]`, as arguments of a trace."""
     return {"x": rounded(points[:, 0]), "y": rounded(points[:, 1])}
 
 

@@ -9,9 +9,9 @@ from gradprix.explain import Landscape
 from gradprix.rules.notation import symbol
 from gradprix.show.style import COLOURS, apply_layout, rounded
 
-from ._marks import HEIGHT, LEGEND, contour_plot, look, minima
-from ._run import Numbers
-from ._terms import Step
+from .figure_elements import HEIGHT, LEGEND, contour_plot, look, minima
+from .step_trace import Step
+from .trajectories import Numbers
 
 LONGEST = 0.55
 """Length of the longest rescaled arrow, as a fraction of half the window."""

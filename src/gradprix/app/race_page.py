@@ -15,10 +15,10 @@ from gradprix import tasks
 from gradprix.race import ENTRIES
 from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, padded, powers
 
-from ._controls import aria, choice, field, text
-from ._landscape import graph
-from ._races import Progress, Races
-from ._state import SIZES, State, read, write
+from .controls import aria, choice, field, text
+from .landscape_page import graph
+from .race_processes import Progress, Races
+from .state import SIZES, State, read, write
 
 EVERY = 700
 """Polling interval in milliseconds."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradprix.explain import Landscape, descend, tuned
 
-from ._state import Racer, Setting, make_landscape
+from .state import Racer, Setting, make_landscape
 
 Numbers = NDArray[np.float64]
 DRAWS = 5

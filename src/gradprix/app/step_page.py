@@ -9,12 +9,12 @@ from plotly import graph_objects as go
 
 from gradprix.explain import Trace, kinds, number
 
-from ._arrows import arrows
-from ._controls import aria
-from ._landscape import graph, three
-from ._run import run
-from ._state import Racer, State, read
-from ._terms import Step, step, traced
+from .controls import aria
+from .landscape_page import graph, three
+from .state import Racer, State, read
+from .step_arrows import arrows
+from .step_trace import Step, step, traced
+from .trajectories import run
 
 
 def layout() -> html.Section:

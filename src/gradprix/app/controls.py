@@ -6,8 +6,8 @@ from dash import dcc, html
 
 from gradprix.rules.notation import symbol
 
-from ._marks import look
-from ._state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable
+from .figure_elements import look
+from .state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable
 
 GLYPHS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲"}
 BORDERS = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "double"}

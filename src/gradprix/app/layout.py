@@ -7,8 +7,8 @@ from dash import Dash, dcc, html
 from gradprix import claims
 from gradprix.show.style import CSS
 
-from . import _claims, _controls, _landscape, _race, _step
-from ._state import TABS
+from . import claims_page, controls, landscape_page, race_page, step_page
+from .state import TABS
 
 # Set before the first paint, to prevent a white flash in dark mode.
 THEME = "document.documentElement.dataset.theme = localStorage.getItem('gradprix-theme') || 'auto';"
@@ -36,21 +36,21 @@ def layout() -> html.Div:
     head = html.Header(
         [
             html.B("gradprix"),
-            html.Nav(_controls.choice("tab", TABS, className="tabs"), **_controls.aria(label="Pages")),
+            html.Nav(controls.choice("tab", TABS, className="tabs"), **controls.aria(label="Pages")),
             html.Button("Copy link", id="copy", title="The address of what is seen"),
             html.Button("◐", id="theme", title="Light, dark, or as the system has it"),
         ]
     )
     surface = html.Div(
         [
-            _controls.controls(),
+            controls.controls(),
             html.Div(
                 [
-                    _landscape.presets(),
+                    landscape_page.preset_links(),
                     html.Div(id="comment", className="for-landscape"),
-                    _controls.view_controls(),
-                    _landscape.layout(),
-                    _step.layout(),
+                    controls.view_controls(),
+                    landscape_page.layout(),
+                    step_page.layout(),
                 ]
             ),
         ],
@@ -61,7 +61,7 @@ def layout() -> html.Div:
         dcc.Store(id="state"),
         dcc.Download(id="download"),
         head,
-        html.Main([surface, _race.layout(), _claims.layout(claims.committed()["claims"])]),
+        html.Main([surface, race_page.layout(), claims_page.layout(claims.committed()["claims"])]),
     ]
     return html.Div(parts, id="seen", className="app")
 

@@ -17,7 +17,7 @@ from gradprix.race import REPORT, JournalError, load
 from gradprix.race.journal import FILE, Journal
 from gradprix.show import write_report
 
-from ._state import State
+from .state import State
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import flask
 from dash import Dash
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from . import _export, _landscape, _layout, _race, _step, _sync
-from ._races import Races
+from . import export, landscape_page, layout, race_page, step_page, url_sync
+from .race_processes import Races
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
@@ -44,12 +44,12 @@ def make(races: Races, host: str = "127.0.0.1") -> Dash:
         enable_mcp=False,
     )
     app.enable_dev_tools(debug=False, dev_tools_disable_version_check=True, dev_tools_ui=False)
-    _layout.set_layout(app)
-    _sync.connect(app)
-    _landscape.connect(app)
-    _step.connect(app)
-    _race.connect(app, races)
-    _export.connect(app, races)
+    layout.set_layout(app)
+    url_sync.connect(app)
+    landscape_page.connect(app)
+    step_page.connect(app)
+    race_page.connect(app, races)
+    export.connect(app, races)
     server: flask.Flask = app.server
     server.before_request(lambda: guard(host))
     server.after_request(_add_security_headers)
