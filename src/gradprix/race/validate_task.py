@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -34,49 +35,67 @@ def validate_task(task: Task) -> None:
     Raises:
         TaskError: for the first problem, with its remedy.
     """
-    refuse = task.refused
-
-    def attempt(what: str, function: Callable[[], Any]) -> Any:
-        try:
-            return function()
-        except Exception as error:
-            raise refuse(f"{what}: {describe_error(error)}.") from error
-
     data = task.loaded
-    split = attempt("its examples cannot be divided", lambda: data.split(0))
+    split = _attempt(task, "its examples cannot be divided", lambda: data.split(0))
     if copied := _copied(data):
-        raise refuse(
+        raise task.refused(
             f"{copied:.0%} of its test examples are also examples to train on. Leave them out of one of the two."
         )
+    model = _validated_model(task)
+    lacking = _attempt(task, "its examples cannot be read", lambda: missing(data))
+    few = _include_missing(lacking, split.train[: task.batch_size])[None]
+    batch = _attempt(task, "its examples cannot be read", lambda: data.take(few))
+    inputs, targets = tree_map(itemgetter(0), batch)
+    cause = f": {lacking.where}. Leave such examples out, or fill them in." if lacking else ""
+    _validate_training(task, model, inputs, targets, cause)
+    # Fewer examples of lazy datasets, because reading them may take long.
+    many = min(METRIC_EXAMPLES, task.batch_size) if isinstance(data, Stream) else METRIC_EXAMPLES
+    _validate_metric(task, model, _include_missing(lacking, split.valid[:many]), cause)
+
+
+def _attempt(task: Task, what: str, function: Callable[[], Any]) -> Any:
+    """Call a function of the task; its errors become errors of the task that start with `what`."""
+    try:
+        return function()
+    except Exception as error:
+        raise task.refused(f"{what}: {describe_error(error)}.") from error
+
+
+def _validated_model(task: Task) -> nn.Module:
+    """Return the model of seed 0: new at each call, trainable, and with initial weights that depend on the seed."""
     model = task.network(0)
     if model is init_model(task.model, 0):
-        raise refuse("model() returns the same network each time. Make a new one in it.")
+        raise task.refused("model() returns the same network each time. Make a new one in it.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise refuse("the model has no parameter that can be trained.")
+        raise task.refused("the model has no parameter that can be trained.")
     if not task.pretrained and _same(model, init_model(task.model, 1)):
-        raise refuse(
+        raise task.refused(
             "its network has the same initial weights under every seed. Draw them from torch's generator, without a "
             "manual_seed in model(); or say Task(..., pretrained=True) if that is meant."
         )
-    lacking = attempt("its examples cannot be read", lambda: missing(data))
-    few = _include_missing(lacking, split.train[: task.batch_size])[None]
-    inputs, targets = tree_map(lambda x: x[0], attempt("its examples cannot be read", lambda: data.take(few)))
+    return model
+
+
+def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, cause: str) -> None:
+    """Validate loss and gradients of one batch; `cause` explains non-finite values by those of the examples."""
+    refuse = task.refused
     args, kwargs = called_with(inputs)
     given = f"inputs {_shapes(inputs)}, targets {_shapes(targets)}"
     model.train()
-    output = attempt(f"its model fails on a batch ({given})", lambda: model(*args, **kwargs))
-    loss = attempt(f"its loss fails (outputs {_shapes(output)}, {given})", lambda: task.loss(output, targets))
+    output = _attempt(task, f"its model fails on a batch ({given})", lambda: model(*args, **kwargs))
+    what = f"its loss fails (outputs {_shapes(output)}, {given})"
+    loss = _attempt(task, what, lambda: task.loss(output, targets))
     if not isinstance(loss, Tensor):
         raise refuse(f"its loss is a {type(loss).__name__}. Return a tensor, without .item() or float().")
     if loss.dim() != 0:
         raise refuse(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number. Take its mean.")
-    why = f": {lacking.where}. Leave such examples out, or fill them in." if lacking else ". Look into model and loss."
+    cause = cause or ". Look into model and loss."
     if not loss.isfinite():
-        raise refuse(f"the loss of a batch of new networks is {loss.item()}{why}")
+        raise refuse(f"the loss of a batch of new networks is {loss.item()}{cause}")
     if task.after is not None:
         after = task.after
         with torch.set_grad_enabled(needs_gradients(task)):
-            attempt("its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
+            _attempt(task, "its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
         model.train()
     if not loss.requires_grad:
         raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
@@ -89,28 +108,35 @@ def validate_task(task: Task) -> None:
 
     if wrong := untrained(model, task.loss, loss, run):
         raise refuse(wrong)
-    attempt("its loss has no gradient", loss.backward)
-    if any(p.grad is not None and not bool(dense(p.grad).isfinite().all()) for p in model.parameters()):
-        raise refuse(f"the gradient of a batch of new networks is not finite{why}")
-    if not any(p.grad is not None and bool(dense(p.grad).any()) for p in model.parameters()):
+    _attempt(task, "its loss has no gradient", loss.backward)
+    gradients = [dense(p.grad) for p in model.parameters() if p.grad is not None]
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise refuse(f"the gradient of a batch of new networks is not finite{cause}")
+    if not any(bool(gradient.any()) for gradient in gradients):
         raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
+
+
+def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str) -> None:
+    """Validate the metric on examples given by their indices.
+
+    The model is evaluated on two batches of different sizes, so that the metric gets concatenated outputs as in a race.
+    """
     model.eval()
-    # Two batches of different sizes, so that the metric gets concatenated outputs as in a race. Fewer examples of lazy
-    # datasets, because reading them may take long.
-    many = min(METRIC_EXAMPLES, task.batch_size) if isinstance(data, Stream) else METRIC_EXAMPLES
-    scored = _include_missing(lacking, split.valid[:many])
-    index = [part for part in (scored[: len(scored) // 2 + 1], scored[len(scored) // 2 + 1 :]) if len(part)]
+    data, middle = task.loaded, len(examples) // 2 + 1
+    batches = [part for part in (examples[:middle], examples[middle:]) if len(part)]
     outputs = []
-    for part in index:
-        args, kwargs = called_with(tree_map(lambda x: x[0], data.take(part[None]))[0])
+    for part in batches:
+        inputs = tree_map(itemgetter(0), data.take(part[None]))[0]
+        args, kwargs = called_with(inputs)
         with torch.set_grad_enabled(needs_gradients(task)):
-            output = attempt(f"its model fails in eval() ({given})", partial(model, *args, **kwargs))
-        outputs.append(Output.of(output).usable())
-    joined = attempt("its outputs of two batches differ", lambda: combine(outputs, [len(part) for part in index]).whole)
-    targets = tree_map(lambda x: x[0], data.take(scored[None]))[1]
-    score = attempt("its metric fails", lambda: float(task.metric.score(joined, targets)))
+            what = f"its model fails in eval() (inputs {_shapes(inputs)})"
+            outputs.append(Output.of(_attempt(task, what, partial(model, *args, **kwargs))).usable())
+    sizes = [len(part) for part in batches]
+    joined = _attempt(task, "its outputs of two batches differ", lambda: combine(outputs, sizes).whole)
+    targets = tree_map(itemgetter(0), data.take(examples[None]))[1]
+    score = _attempt(task, "its metric fails", lambda: float(task.metric.score(joined, targets)))
     if not math.isfinite(score):
-        raise refuse(f"its metric is {score}, not a finite number{why if lacking else '.'}")
+        raise task.refused(f"its metric is {score}, not a finite number{cause or '.'}")
 
 
 def _include_missing(lacking: Missing | None, index: Tensor) -> Tensor:
