@@ -136,6 +136,10 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
         self.known: dict[int, Any] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise torch imports its compiler, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count the memory that its results own."""
         result = func(*args, **(kwargs or {}))
