@@ -16,7 +16,7 @@ OUT = Path(__file__).parent / "_static" / "app.png"
 
 
 def main() -> None:
-    """Serve the app, open a preset some way down, and write what is seen."""
+    """Serve the app, open a preset at step 40, and save a screenshot."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = listen(make(Races(Path(folder))), 0, "127.0.0.1")
         thread = threading.Thread(target=server.serve_forever)
@@ -26,7 +26,7 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1400, "height": 960})
             page.goto(f"http://127.0.0.1:{server.socket.getsockname()[1]}/{PRESETS[0].address}&t=40")
             page.locator("#table tbody tr").first.wait_for()
-            page.wait_for_timeout(2000)  # until everything has been painted
+            page.wait_for_timeout(2000)  # until rendering is complete
             page.screenshot(path=OUT)
         finally:
             browser.close()

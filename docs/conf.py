@@ -1,4 +1,4 @@
-"""How the documentation is built: scripts/docs."""
+"""Sphinx configuration; scripts/docs builds the documentation."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ extensions = ["myst_parser", "gradprix_docs"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-smartquotes = False  # code is quoted often, and formulas have primes
+smartquotes = False  # pages quote code, and formulas contain primes
 html_theme = "furo"
 html_title = "gradprix"
 html_static_path = ["_static"]

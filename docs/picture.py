@@ -1,4 +1,4 @@
-"""Makes docs/report.png, the picture in the README, of a report: python docs/picture.py runs/digits/report.html."""
+"""Take the picture of a report for the README, docs/report.png: python docs/picture.py runs/digits/report.html."""
 
 import shutil
 import sys

@@ -36,4 +36,4 @@ def test_the_readme_quotes_it() -> None:
     significant = sum(row["accuracy"]["pair"] in ("wins", "slightly ahead") for row in RECORD["comparisons"])
     margin = count_wins("accuracy", "pair")
     assert f"Steadier tuning alone leaves {significant}, the margin of half a point {margin}, " in text
-    assert f"By loss: {count_wins('loss', 'usual')} and {count_wins('loss', 'race')}.)" in text
+    assert f"By loss: {count_wins('loss', 'usual')} and {count_wins('loss', 'race')}." in text

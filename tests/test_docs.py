@@ -72,11 +72,11 @@ def test_blocks_follow_the_rule() -> None:
 
     assert "q ← zeta q + √|g|" in blocks["formula"]
     assert "| `zeta` |  | `3` | 0 and up |" in blocks["defaults"]
-    assert "1 number for each weight" in blocks["state"]
+    assert "1 number per weight" in blocks["state"]
     assert "`a_buffer`" in blocks["state"]
     assert "`lr` from 0.001 to 1" in blocks["space"]
     assert "optim.of(made_up)(params, lr=0.25" in blocks["head"]
-    assert "has not been measured" in blocks["differences"]
+    assert "have not been measured" in blocks["differences"]
 
 
 def test_options_are_shown_with_what_they_need() -> None:
@@ -121,12 +121,17 @@ def test_looking_again_and_again_makes_few_wins_out_of_luck() -> None:
     record = json.loads((ROOT / "studies" / "interim_analyses.json").read_text())
     assert record["races"] == 2_000
     assert record["spent"] <= 0.06 < record["each"]
-    assert made.looks("spent") == f"{100 * record['spent']:.1f} %"
+    assert made.interim_analyses("spent") == f"{100 * record['spent']:.1f} %"
 
 
 def test_the_protocol_is_the_codes() -> None:
     # When one of these changes, docs/protocol.md and docs/how-to-choose.md do too.
-    assert (learning_rate.SPREAD, learning_rate.REFINE, 3 * learning_rate.RESEEDED, learning_rate.APART) == (6, 4, 9, 2)
+    assert (learning_rate.SPREAD, learning_rate.REFINE, 3 * learning_rate.REPLICATED, learning_rate.APART) == (
+        6,
+        4,
+        9,
+        2,
+    )
     assert learning_rate.STEPS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
     assert (race.TRIALS, race.SEEDS, permutation_test.LEVEL, permutation_test.EXHAUSTIVE) == (19, 16, 0.05, 16)
 

@@ -1,4 +1,4 @@
-"""What the documentation says of clusters, made from benchmarks' files; every function returns Markdown."""
+"""Measurements of clusters as Markdown, from the result files of the benchmarks."""
 
 import json
 from pathlib import Path
@@ -10,26 +10,26 @@ CLUSTER = ROOT / "benchmarks" / "cluster.json"
 SCALE = ROOT / "benchmarks" / "scale.json"
 
 
-def made(record: dict) -> str:
-    """The command, the machine and the versions."""
+def format_source(record: dict) -> str:
+    """Format the command, the machine and the versions."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     machine = record["machine"]
     return f"`{record['command']}`, {machine['cores']} cores ({machine['cpu']}), {versions}."
 
 
 def overhead(file: Path = CLUSTER) -> str:
-    """Whole races on a warm Ray of the same machine against those without it."""
+    """Return the durations of races with and without Ray on one machine."""
     record = json.loads(file.read_text())
     rows = [
         (f"`{name}`", f"{min(row['local']):.1f} s", f"{min(row['ray']):.1f} s", f"{row['of_best']:.2f}×")
         for name, row in record["tasks"].items()
     ]
-    head = ("a whole race on", "by itself, best", "on a warm Ray, best", "ratio")
-    return f"{table(head, rows)}\n\n{made(record)}"
+    head = ("task", "without Ray, best", "on a running Ray, best", "ratio")
+    return f"{table(head, rows)}\n\n{format_source(record)}"
 
 
 def scale(file: Path = SCALE) -> str:
-    """Races played on clusters that nobody here has."""
+    """Return the utilization of simulated large clusters."""
     record = json.loads(file.read_text())
     rows = [
         (
@@ -42,11 +42,11 @@ def scale(file: Path = SCALE) -> str:
         )
         for name, play in record["played"].items()
     ]
-    head = ("", "workers", "busy", "at least", "time against the ideal", "work lost")
+    head = ("scenario", "workers", "busy", "minimum busy", "time relative to the ideal", "work lost")
     about = (
-        f"{record['races']} races of {record['trials']:,} networks in all, but for the rows of one race. *Busy* is the "
-        "share of workers that are at a lane over the first 95 % of the time, *at least* the least of it in any "
-        "hundredth of the time. The ideal is all work at the width at which a network takes least, divided by the "
-        "workers, with no stage waiting for another."
+        f"{record['races']} races with {record['trials']:,} training runs in total, except in the rows of a single "
+        "race (*alone*). *Lanes* are stacks. *Busy* is the share of workers with a stack during the first 95 % of the "
+        "time, *minimum busy* the smallest share in any hundredth of the time. The ideal is the total work at the most "
+        "efficient stack width, divided by the number of workers, with no phase waiting for another."
     )
-    return f"{table(head, rows)}\n\n{about} {made(record)}"
+    return f"{table(head, rows)}\n\n{about} {format_source(record)}"

@@ -1,12 +1,12 @@
-"""What the documentation says about a rule, made from the rule; and about measurements, made from their files.
+"""Sphinx extension: content that is generated from rules, measurements and docstrings.
 
-Every function here returns Markdown; the directives only place it. In a page:
+The functions return Markdown, which the directives insert. In a page:
 
     ```{rule} adam formula
     ```
 
-with one of `BLOCKS` after the rule's name. `{measured}` places a table of a benchmark, `{api}` a module's public names,
-and the roles ``{twins}`accuracy usual` `` and ``{looks}`spent` `` a figure of studies/aa_tests.json and
+inserts one of `BLOCKS` for a rule, `{measured}` a table of `MEASURED`, and `{api}` the public names of a module. The
+roles ``{aa-tests}`accuracy usual` `` and ``{interim-analyses}`spent` `` insert a number of studies/aa_tests.json and
 studies/interim_analyses.json.
 """
 
@@ -38,54 +38,54 @@ from gradprix.rules._rule import ANY, DOMAINS
 from gradprix.rules.notation import symbol, written
 
 ROOT = Path(__file__).resolve().parents[2]
-TWINS = ROOT / "studies" / "aa_tests.json"
-LOOKS = ROOT / "studies" / "interim_analyses.json"
+AA_TESTS = ROOT / "studies" / "aa_tests.json"
+INTERIM_ANALYSES = ROOT / "studies" / "interim_analyses.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
 DIFFERENCES = ROOT / "tests" / "recordings" / "differences.json"
 
 MEANING = {
     "lr": "learning rate",
-    "beta1": "how much of the running mean of gradients is kept",
-    "beta2": "how much of the second average is kept",
-    "beta3": "how much of the third average is kept",
-    "alpha": "how much of the mean square is kept",
-    "rho": "how much of the mean squares is kept",
+    "beta1": "decay of the running mean of gradients",
+    "beta2": "decay of the second running mean",
+    "beta3": "decay of the third running mean",
+    "alpha": "decay of the mean square",
+    "rho": "decay of the mean squares",
     "eps": "keeps the denominator from zero",
-    "momentum": "how much of the sum of past gradients is kept; 0 for none",
-    "dampening": "what the newest gradient loses on its way into the momentum",
-    "nesterov": "momentum looks one step ahead",
+    "momentum": "decay of the sum of past gradients; 0 for none",
+    "dampening": "reduction of the newest gradient in the momentum",
+    "nesterov": "Nesterov momentum, which looks one step ahead",
     "weight_decay": "pull of the weights towards zero",
-    "decoupled_weight_decay": "decay shrinks the weights themselves, not by way of the gradient",
-    "maximize": "climb instead of descending",
-    "amsgrad": "the second moment never falls",
+    "decoupled_weight_decay": "decay shrinks the weights themselves, not through the gradient",
+    "maximize": "maximize the objective instead of minimizing it",
+    "amsgrad": "the second moment never decreases",
     "centered": "divide by the variance of the gradients, not by their mean square",
-    "lr_decay": "the rate also falls as 1 / (1 + (t − 1) · this)",
-    "initial_accumulator_value": "what the sum of squares starts from",
-    "momentum_decay": "how fast the momentum rises to its full value; larger is faster",
+    "lr_decay": "the learning rate also decays as 1 / (1 + (t − 1) · lr_decay)",
+    "initial_accumulator_value": "initial value of the sum of squares",
+    "momentum_decay": "speed at which the momentum rises to its full value; larger is faster",
     "eps_inside_sqrt": "ε is added under the root",
-    "eps_before_correction": "ε is added before the second moment is corrected for its start",
-    "eps_after_correction": "ε is added after the second moment is corrected for its start",
+    "eps_before_correction": "ε is added before the bias correction of the second moment",
+    "eps_after_correction": "ε is added after the bias correction of the second moment",
     "eps_after_max": "ε is added to the maximum, not inside it",
-    "lr_inside_momentum": "the rate is multiplied in before the momentum, so that a change of it takes effect slowly",
+    "lr_inside_momentum": "the learning rate is applied before the momentum, so that its changes take effect gradually",
     "dampen_first": "the first gradient is dampened like the others",
-    "correct_before_max": "the maximum is taken of corrected values",
-    "correct_second_moment": "the second moment is corrected for starting at zero, instead of the rate",
-    "uncorrected": "neither average is corrected for starting at zero",
+    "correct_before_max": "the maximum is taken of bias-corrected values",
+    "correct_second_moment": "the bias correction applies to the second moment instead of the learning rate",
+    "uncorrected": "no bias correction",
     "full_lr": "decay is multiplied by lr / full_lr instead of lr; 0 for lr itself",
     "scheduled_mean": "the running mean uses the scheduled momentum, not β₁",
-    "decay_after_correction": "the corrected second moment is multiplied by β₂",
+    "decay_after_correction": "the bias-corrected second moment is multiplied by β₂",
     "rectify_above_four": "rectification begins at ρ > 4, not ρ > 5",
-    "warmup_steps": "steps over which the rate rises; 0 for none",
+    "warmup_steps": "steps of the linear warmup; 0 for none",
     "r": "the weight of step t in the average grows as t to this power",
-    "weight_lr_power": "the weight of a step grows as its largest rate so far to this power",
+    "weight_lr_power": "the weight of a step grows as its largest learning rate so far to this power",
 }
 SAME = 1e-12
-"""Below this a difference is rounding."""
+"""Largest relative difference that counts as rounding."""
 
 
 def code(text: str, caption: str = "", emphasized: Iterable[int] = (), kind: str = "formula") -> str:
-    """A block of preformatted text."""
+    """Return a block of preformatted text."""
     lines = [f"```{{code-block}} {'python' if kind == 'signature' else 'text'}", f":class: {kind}"]
     lines += [f":caption: {caption}"] if caption else []
     numbers = ",".join(map(str, emphasized))
@@ -94,20 +94,20 @@ def code(text: str, caption: str = "", emphasized: Iterable[int] = (), kind: str
 
 
 def number(value: Any) -> str:
-    """A value as it is written in code."""
+    """Format a value as source code."""
     if isinstance(value, tuple | list):
         return f"({', '.join(map(number, value))})"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def head(rule: Rule) -> str:
-    """The rule in a sentence, its relation to a neighbour, its source and its class."""
+    """Return the summary of a rule, its relation to a similar one, its source and its class."""
     source = f"*Source:* {linked(rule.source)}."
     return f"{rule.summary}\n\n*Relation:* {rule.relation}\n\n{source}\n\n{signature(rule)}"
 
 
 def linked(source: str) -> str:
-    """A source with its arXiv and DOI numbers as links."""
+    """Convert the arXiv and DOI numbers of a source to links."""
     source = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
     return re.sub(r"doi:(10\.[^\s;,]+\w(?:\)\d+-\d)?)", r"[doi:\1](https://doi.org/\1)", source)
 
@@ -122,7 +122,7 @@ def signature(rule: Rule) -> str:
 
 
 def formula(rule: Rule) -> str:
-    """The equations at the defaults, then with each option on, the lines that differ marked."""
+    """Return the equations at the defaults, and with each option, with the changed lines marked."""
     plain = rules.formula(rule)
     blocks = [code("\n".join(plain))]
     for caption, given in variants(rule):
@@ -132,33 +132,33 @@ def formula(rule: Rule) -> str:
     if rule.evaluation is not None:
         point = rule.evaluation.assigns[-1]
         text = written(point.value)
-        blocks.append(code(f"{symbol(point.name)} ← {text}", "The point to evaluate the model at, after `eval()`"))
+        blocks.append(code(f"{symbol(point.name)} ← {text}", "Evaluation point of the model, after `eval()`"))
     return "\n\n".join(blocks)
 
 
 def variants(rule: Rule) -> list[tuple[str, dict[str, float | bool]]]:
-    """What can be switched on, each with what it needs: `momentum`, then `nesterov` with momentum."""
+    """Return the options that can be enabled, with their requirements: `momentum`, then `nesterov` with momentum."""
     off = [name for name in rule.hyperparameters if name in rule.tree.conditions and not rule.hyperparameters[name]]
     numbers = [name for name in off if not isinstance(rule.hyperparameters[name], bool)]
     gates = {name: 0.9 for name in numbers if any(state.when == name for state in rule.state.values())}
-    plain, found = rules.formula(rule), []
+    plain, options = rules.formula(rule), []
     for name in off:
         given: dict[str, float | bool] = {name: True if name in rule.options else gates.get(name, 1.0)}
-        needs = gates and name not in gates and (_speaks_of(rule, name, gates) or rules.formula(rule, **given) == plain)
+        needs = gates and name not in gates and (_modifies(rule, name, gates) or rules.formula(rule, **given) == plain)
         given = {**gates, **given} if needs else given
         caption = ", ".join(f"`{key}={value}`" if value is True else f"`{key}` above 0" for key, value in given.items())
-        found.append((caption, given))
-    return found
+        options.append((caption, given))
+    return options
 
 
-def _speaks_of(rule: Rule, option: str, gates: Iterable[str]) -> bool:
-    """Whether an option is about something that is switched on by a number: by its name, or in its own lines."""
+def _modifies(rule: Rule, option: str, gates: Iterable[str]) -> bool:
+    """Return whether an option modifies a term that a number enables, judged by its name or its expressions."""
     texts = [repr(assign.value) for assign in rule.tree.assigns if f"Choice(option={option!r}" in repr(assign.value)]
     return any(gate in option or any(f"Hyper(name={gate!r})" in text for text in texts) for gate in gates)
 
 
 def defaults(rule: Rule) -> str:
-    """Every argument with its default and what is allowed."""
+    """Return a table of the arguments with their defaults and allowed values."""
     rows = []
     for name, value in rule.hyperparameters.items():
         letter = symbol(name) if name not in AROUND or rule.owns_weight_decay else ""
@@ -167,11 +167,11 @@ def defaults(rule: Rule) -> str:
     note = ""
     if rule.betas:
         note = f"\n\nThe class takes {', '.join(f'`{beta}`' for beta in rule.betas)} together as `betas`."
-    return table(("hyperparameter", "letter", "default", "allowed", "what it is"), rows) + note
+    return table(("hyperparameter", "symbol", "default", "allowed", "meaning"), rows) + note
 
 
 def allowed(rule: Rule, name: str) -> str:
-    """The values that a hyperparameter may have."""
+    """Format the allowed values of a hyperparameter."""
     if isinstance(rule.hyperparameters[name], bool):
         return "True or False"
     low, high = rule.domains.get(name) or DOMAINS.get(name, ANY)
@@ -179,24 +179,24 @@ def allowed(rule: Rule, name: str) -> str:
 
 
 def state(rule: Rule) -> str:
-    """What is remembered for each weight."""
+    """Return a table of the state variables."""
     held = rule.memory(rule.values())
     most = rule.memory(rule.values(**dict.fromkeys(rule.options, True)) | _nonzero(rule))
-    text = f"{_count(held, 'number')} for each weight at the defaults"
-    text += f", {most} with everything on." if most > held else "."
+    text = f"{_count(held, 'number')} per weight at the defaults"
+    text += f", {most} with all options." if most > held else "."
     if not rule.state:
         return text
     rows = [
         (
             symbol(name),
             f"`{spec.key}`",
-            "one for each weight" if spec.kind == "element" else "one for each parameter",
+            "one per weight" if spec.kind == "element" else "one per parameter",
             _start(spec),
             f"`{spec.when}`" if spec.when else "always",
         )
         for name, spec in rule.state.items()
     ]
-    return text + "\n\n" + table(("letter", "key in a checkpoint", "how many", "starts at", "exists with"), rows)
+    return text + "\n\n" + table(("symbol", "key in a checkpoint", "size", "initial value", "exists with"), rows)
 
 
 def _nonzero(rule: Rule) -> dict[str, float]:
@@ -213,9 +213,9 @@ def _start(spec: State) -> str:
 
 
 def space(rule: Rule) -> str:
-    """Where a race searches, and under which names."""
+    """Return the search space in a race and the entries."""
     ranges = ", ".join(f"`{name}` from {log.low:g} to {log.high:g}" for name, log in rule.space.items())
-    text = f"Searched evenly in the logarithm: {ranges}."
+    text = f"Logarithmic search space: {ranges}."
     try:
         raced = Entry("any", rule).rule
     except ValueError as error:
@@ -230,11 +230,11 @@ def space(rule: Rule) -> str:
         batch = {None: "the task's", 0: "all examples"}.get(entry.batch_size, str(entry.batch_size))
         default = "yes" if entry.name in BRACKETS["rules"] else "no"
         rows.append((f"`{entry.name}`", fixed or "none", f"{low:g} to {high:g}", batch, default))
-    return f"{text}\n\n" + table(("name in a race", "fixed", "`lr`", "batch size", "in the default race"), rows)
+    return f"{text}\n\n" + table(("entry", "fixed", "`lr`", "batch size", "in the default race"), rows)
 
 
 def differences(rule: Rule, file: Path = DIFFERENCES) -> str:
-    """How other libraries' class of this name differs: defaults and options, then the measured size."""
+    """Return the differences of other libraries' classes of this name: defaults, options and measured size."""
     parts = []
     presets = {name: forms for name, forms in _compat.LIKE.items() if name.split()[0] == rule.name}
     if presets:
@@ -243,8 +243,8 @@ def differences(rule: Rule, file: Path = DIFFERENCES) -> str:
             option = "".join(f" with `{part}=True`" for part in name.split()[1:])
             for library, form in forms.items():
                 rows.append((f"`like={library!r}`{option}", form if isinstance(form, str) else _preset(rule, form)))
-        parts.append("`like=` gives the class another library's arithmetic and defaults. What that changes:")
-        parts.append(table(("", "differs from torch's defaults by"), rows))
+        parts.append("`like=` selects the arithmetic and defaults of another library:")
+        parts.append(table(("", "changes from torch's defaults"), rows))
     record = json.loads(file.read_text()) if file.exists() else {}
     cls = optim.of(rule).__name__
     rows = [row for row in record.get("rows", []) if row["class"] == cls]
@@ -252,21 +252,21 @@ def differences(rule: Rule, file: Path = DIFFERENCES) -> str:
         parts.append(_measured(rows, record))
     if not parts:
         lacking = "" if hasattr(torch.optim, cls) else f"`torch.optim` has no `{cls}`. "
-        return f"{lacking}What other libraries call by this name has not been measured."
+        return f"{lacking}Other libraries' classes of this name have not been measured."
     return "\n\n".join(parts)
 
 
 def _preset(rule: Rule, form: Mapping[str, Any]) -> str:
-    """What a preset changes, in words."""
-    words = {_compat.REQUIRED: "`{}` must be given", _compat.SAME_AS_LR: "`{}` is the rate it starts from"}
-    words |= {_compat.TINY: "no ε", _compat.CONSTANT: "momentum that is constant (`{}` = 1e6)"}
+    """Describe the changes of a preset."""
+    words = {_compat.REQUIRED: "`{}` must be given", _compat.SAME_AS_LR: "`{}` is the initial learning rate"}
+    words |= {_compat.TINY: "no ε", _compat.CONSTANT: "constant momentum (`{}` = 1e6)"}
     plain = {**rule.hyperparameters, "betas": tuple(rule.hyperparameters[beta] for beta in rule.betas)}
     changed = [(name, value) for name, value in form.items() if plain.get(name) != value]
-    said = [
+    descriptions = [
         words[value].format(name) if isinstance(value, str | float) and value in words else f"`{name}={number(value)}`"
         for name, value in changed
     ]
-    return ", ".join(said) or "nothing"
+    return ", ".join(descriptions) or "none"
 
 
 def _measured(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
@@ -275,7 +275,7 @@ def _measured(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> s
     lines, same = [], dict[str, list[str]]()
     for row in rows:
         given = ", ".join(f"`{name}={number(value)}`" for name, value in row["given"].items())
-        falls = "rate falls tenfold half way" if row.get("lr falls") else ""
+        falls = "learning rate divided by ten halfway" if row.get("lr falls") else ""
         case = "; ".join(part for part in (given, falls) if part) or "defaults"
         against = f"{names.get(row['like'], row['like'])}, {row['with']}"
         if all(value is not None and value < SAME for value in row["difference"]):
@@ -284,25 +284,25 @@ def _measured(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> s
             lines.append((against, case, *(f"{value:.2g}" for value in row["difference"])))
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
     about = (
-        "Measured: how far the whole movement differs from that of `torch.optim`, as a share of it, after 100 steps "
-        f"in float64 on the same gradients, of size {', '.join(scales[:-1])} and {scales[-1]}."
+        "Measured: relative difference of the total update from that of `torch.optim`, after 100 steps in float64 with "
+        f"the same gradients, of size {', '.join(scales[:-1])} and {scales[-1]}."
     )
     parts = [about]
     if lines:
-        parts.append(table(("against", "case", *(f"gradients of {scale}" for scale in scales)), lines))
+        parts.append(table(("implementation", "case", *(f"gradients of {scale}" for scale in scales)), lines))
     if same:
-        said = "\n".join(f"* {against}: {', '.join(cases)}" for against, cases in same.items())
-        parts.append(f"Equal to torch up to rounding (below {SAME:g}):\n\n{said}")
+        lines = "\n".join(f"* {against}: {', '.join(cases)}" for against, cases in same.items())
+        parts.append(f"Equal to torch up to rounding (below {SAME:g}):\n\n{lines}")
     return "\n\n".join([*parts, f"`{record['command']}`, {versions}."])
 
 
 def every(rules_: Mapping[str, Rule] | None = None) -> str:
-    """All rules in a table."""
+    """Return a table of all rules."""
     rows = []
     for rule in (rules_ or rules.ALL).values():
         name = f"[{optim.of(rule).__name__}](/optimizers/{rule.name}.md)"
         rows.append((name, rule.summary, str(rule.memory(rule.values())), f"`{number(rule.hyperparameters['lr'])}`"))
-    return table(("class", "what it does", "numbers kept for each weight", "default `lr`"), rows)
+    return table(("class", "description", "state per weight", "default `lr`"), rows)
 
 
 BLOCKS: dict[str, Callable[[Rule], str]] = {
@@ -313,44 +313,44 @@ BLOCKS: dict[str, Callable[[Rule], str]] = {
     "space": space,
     "differences": differences,
 }
-"""What a page shows of its rule."""
+"""Generated parts of the page of a rule."""
 
 
-def twins(what: str, file: Path = TWINS) -> str:
-    """A figure of the twins benchmark, of 100 comparisons: `accuracy usual`, `loss race`, `accuracy told`."""
+def aa_tests(what: str, file: Path = AA_TESTS) -> str:
+    """Return the number of false claims in 100 A/A comparisons, such as `accuracy usual` or `loss race`."""
     measure, way = what.split()
     comparisons = json.loads(file.read_text())["comparisons"]
-    said = {"usual": [True], "told": ["wins", "slightly ahead"]}.get(way, ["wins"])
-    ways = [row[measure]["pair" if way == "told" else way] for row in comparisons]
-    return f"{sum(word in said for word in ways)}"
+    claims = {"usual": [True], "significant": ["wins", "slightly ahead"]}.get(way, ["wins"])
+    verdicts = [row[measure]["pair" if way == "significant" else way] for row in comparisons]
+    return f"{sum(verdict in claims for verdict in verdicts)}"
 
 
-def looks(what: str, file: Path = LOOKS) -> str:
-    """A figure of the looks benchmark, of all races: `spent` or `each`."""
+def interim_analyses(what: str, file: Path = INTERIM_ANALYSES) -> str:
+    """Return the share of simulated races with a false claim, by rule: `spent` or `each`."""
     return f"{100 * json.loads(file.read_text())[what]:.1f} %"
 
 
-def twins_table(file: Path = TWINS) -> str:
-    """The twins benchmark in a table, with its command."""
+def aa_tests_table(file: Path = AA_TESTS) -> str:
+    """Return the results of the A/A tests as a table, with their command."""
     record = json.loads(file.read_text())
     ways = {
-        "usual": "the usual way: ten rates, one seed, best validation accuracy, paired t-test",
-        "told": "tuned as in a race, the two judged alone: *wins* or *slightly ahead*",
-        "pair": "tuned as in a race, the two judged alone: *wins*",
-        "race": "a race of eleven: *wins*",
+        "usual": "usual comparison: ten learning rates, one seed, best validation accuracy, paired t-test",
+        "significant": "tuned as in a race, the pair tested alone: *wins* or *slightly ahead*",
+        "pair": "tuned as in a race, the pair tested alone: *wins*",
+        "race": "a race of eleven entries: *wins*",
     }
-    rows = [(text, twins(f"accuracy {way}", file), twins(f"loss {way}", file)) for way, text in ways.items()]
-    head = ("of " + str(len(record["comparisons"])) + " comparisons with a twin, one is told", "by accuracy", "by loss")
+    rows = [(text, aa_tests(f"accuracy {way}", file), aa_tests(f"loss {way}", file)) for way, text in ways.items()]
+    head = (f"false claims in {len(record['comparisons'])} comparisons of identical optimizers", "accuracy", "loss")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return f"{table(head, rows)}\n\n`{record['command']}`, {versions}."
 
 
 def speed(file: Path = STEP) -> str:
-    """The speed of a step against torch in tables, one for each kind of work; how to measure without the file."""
+    """Return tables of step times relative to torch, one per workload; without the file, how to measure them."""
     if not file.exists():
         return (
-            "No measurement is kept in this repository yet. `python benchmarks/step.py` takes about five minutes on "
-            "two cores, prints the ratios, and writes the file from which this page makes its table."
+            "This repository contains no measurement yet. `python benchmarks/step.py` takes about five minutes on "
+            "two cores, prints the ratios, and writes the file from which this table is generated."
         )
     record = json.loads(file.read_text())
     parts = []
@@ -358,7 +358,7 @@ def speed(file: Path = STEP) -> str:
         rows = [row for row in record["rows"] if row["work"] == work]
         others = [way for way in ("default", "foreach", "fused") if any(way in row["seconds"] for row in rows)]
         memory = any("memory" in row["seconds"] for row in rows)
-        head = ["", "a step", *(f"torch {way}" for way in others), *(["memory speed"] if memory else [])]
+        head = ["", "time per step", *(f"torch {way}" for way in others), *(["memory speed"] if memory else [])]
         lines = []
         for row in rows:
             times = row["seconds"]
@@ -369,17 +369,17 @@ def speed(file: Path = STEP) -> str:
     first, machine = record["first_call"], record["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts.append(
-        f"The first step of a fresh process, its kernel cached: {first['ours'] * 1e3:.0f} ms; a trivial cached Numba "
-        f"function's first call: {first['trivial'] * 1e3:.0f} ms."
+        f"First step of a new process with a cached kernel: {first['ours'] * 1e3:.0f} ms; first call of a "
+        f"trivial cached Numba function: {first['trivial'] * 1e3:.0f} ms."
     )
     parts.append(f"`{record['command']}`, {machine['cores']} threads, {machine['cpu']}, {versions}.")
     return "\n\n".join(parts)
 
 
 def price(file: Path = RACE) -> str:
-    """What a race costs against plain PyTorch loops; how to measure without the file."""
+    """Return the cost of a race relative to plain PyTorch loops; without the file, how to measure it."""
     if not file.exists():
-        return "No measurement is kept in this repository yet: `python benchmarks/race.py` makes one, in half an hour."
+        return "This repository contains no measurement yet. `python benchmarks/race.py` makes one, in half an hour."
     record = json.loads(file.read_text())
     lines = []
     for name, row in record.items():
@@ -389,33 +389,36 @@ def price(file: Path = RACE) -> str:
             lines.append(
                 (name, *plain, f"{1e3 * race['a trial']:.0f} ms", f"{race['networks']:,}", f"{row['ratio']:.1f}×")
             )
-    head = ["", "plain, one process", "plain, a process a core", "in a race", "networks raced", "ratio to the faster"]
+    head = ["model", "plain, one process", "plain, one process per core", "in a race", "runs in the race", "speedup"]
     about = f"`{record['command']}`, {record['cores']} cores, torch {record['torch']}"
-    return f"{table(head, lines)}\n\n{about}. Times are for one network, from start to end."
+    note = "Times are per training run. Speedup is relative to the faster of the plain loops."
+    return f"{table(head, lines)}\n\n{about}. {note}"
 
 
 def task_table() -> str:
-    """Every built-in task: what it is, how it is judged, and what a race on it does by default."""
+    """Return a table of the built-in tasks: data, metric and default size of a race."""
     lines = []
     for task in tasks.ALL.values():
         metric, share = task.metric, 100 if task.metric.percent else 1
         margin = f"{100 * metric.margin:g} % of the better" if metric.relative else f"{share * metric.margin:g}"
-        who = len(task.entries) or len(BRACKETS["rules"])
-        budget = f"{who} × ({task.trials or TRIALS} + {task.seeds or SEEDS})"
-        trivial = f"{share * task.baseline:.4g}"
-        lines.append((f"`{task.name}`", task.about, metric.name, trivial, margin, str(task.epochs), budget))
-    return table(["", "what it is", "judged by", "trivial", "margin", "epochs", "networks"], lines)
+        entries = len(task.entries) or len(BRACKETS["rules"])
+        budget = f"{entries} × ({task.trials or TRIALS} + {task.seeds or SEEDS})"
+        chance = f"{share * task.baseline:.4g}"
+        lines.append((f"`{task.name}`", task.about, metric.name, chance, margin, str(task.epochs), budget))
+    return table(["task", "data and model", "metric", "chance level", "margin", "epochs", "training runs"], lines)
 
 
 def claims_table(file: Path = RESULTS) -> str:
-    """The account's claims, in our words, beside what was measured, with the command that measures it again."""
+    """Return a table of the claims with verdicts and results, and the command that reproduces it."""
     record = committed(file)
     rows = []
     for claim in record["claims"]:
-        account = f"{claim['statement']}<br>`gradprix claims {claim['id']}`"
-        rows.append((account, f"**{claim['verdict']}**", plain(claim["says"]), _with_interval(claim), str(claim["n"])))
+        statement = f"{claim['statement']}<br>`gradprix claims {claim['id']}`"
+        rows.append(
+            (statement, f"**{claim['verdict']}**", plain(claim["says"]), _with_interval(claim), str(claim["n"]))
+        )
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    head = ("the account says", "verdict", "what was measured", "effect (95 %)", "n")
+    head = ("claim", "verdict", "result", "effect (95 %)", "n")
     about = (
         f"`{record['command']}`, {record['seconds'] / 60:.1f} minutes on {record['machine']['cores']} cores, "
         f"{record['machine']['cpu']}, {versions}."
@@ -424,13 +427,17 @@ def claims_table(file: Path = RESULTS) -> str:
 
 
 def claims_in_full(file: Path = RESULTS) -> str:
-    """Each claim with its prediction, the rule that decided, and every number."""
+    """Return each claim with its prediction, decision rule and all measured effects."""
     parts = []
     for claim in committed(file)["claims"]:
-        said = {"If it is so": claim["prediction"], "Decided by": claim["decides"], "Source": linked(claim["source"])}
-        said |= {"Revised": claim["revised"]} if claim.get("revised") else {}
-        lines = [f"### {claim['id']}", f"**The account.** {plain(claim['statement'])}"]
-        lines += [f"**{name}.** {text if name == 'Source' else plain(text)}" for name, text in said.items() if text]
+        details = {
+            "Prediction": plain(claim["prediction"]),
+            "Decision rule": plain(claim["decides"]),
+            "Source": linked(claim["source"]),
+            "Revised": plain(claim.get("revised") or ""),
+        }
+        lines = [f"### {claim['id']}", f"**Claim.** {plain(claim['statement'])}"]
+        lines += [f"**{name}.** {text}" for name, text in details.items() if text]
         lines.append(f"**Verdict: {claim['verdict']}.** {plain(claim['says'])}")
         numbers = [(plain(each["what"]), _with_interval(each), str(each["n"])) for each in claim["measured"]]
         lines += [table(("measured", "effect (95 %)", "n"), numbers)] if numbers else []
@@ -439,20 +446,21 @@ def claims_in_full(file: Path = RESULTS) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without what Markdown would take for its own."""
+    """Escape the characters that are special in Markdown."""
     return re.sub(r"([*_<>`\[\]])", r"\\\1", text)
 
 
-def _with_interval(found: Mapping[str, Any]) -> str:
-    """An effect with its interval, in three digits; alone where it is exact."""
-    (low, high), effect = found["ci95"], found["effect"]
+def _with_interval(measurement: Mapping[str, Any]) -> str:
+    """Format an effect with its confidence interval in three digits; without it if the effect is exact."""
+    (low, high), effect = measurement["ci95"], measurement["effect"]
     if effect is None:
         return "–"
-    said = [f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}" for value in (effect, low, high)]
-    return said[0] if low == effect == high else f"{said[0]} ({said[1]} to {said[2]})"
+    texts = [f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}" for value in (effect, low, high)]
+    return texts[0] if low == effect == high else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 MEASURED: dict[str, Callable[[], str]] = {
+    "aa-tests": aa_tests_table,
     "claims": claims_table,
     "claims-in-full": claims_in_full,
     "cluster": cluster_docs.overhead,
@@ -465,18 +473,17 @@ MEASURED: dict[str, Callable[[], str]] = {
     "suite-problems": suite_docs.by_problem,
     "suite-sentences": suite_docs.sentences,
     "tasks": task_table,
-    "twins": twins_table,
 }
 
 
 def api(module: str) -> str:
-    """The public names of a module, with their signatures and docstrings."""
+    """Return the public names of a module with their signatures and docstrings."""
     home = import_module(module)
     return "\n\n".join(entry(home, name) for name in home.__all__)
 
 
 def entry(home: Any, name: str) -> str:
-    """One public name."""
+    """Return the entry of one public name."""
     value, shown = getattr(home, name), f"{home.__name__}.{name}"
     if isinstance(value, Rule):
         return f"`{shown}`: [{value.name}](/optimizers/{value.name}.md). {value.summary}"
@@ -484,26 +491,26 @@ def entry(home: Any, name: str) -> str:
         return f"`{shown}`: see [{value.rule.name}](/optimizers/{value.rule.name}.md)."
     doc = inspect.getdoc(value) or ""
     if inspect.ismodule(value) or not callable(value):
-        kept = doc.partition("\n")[0] if inspect.ismodule(value) else _after(home, name)
-        return f"`{shown}`: {kept}"
-    lines = textwrap.wrap(f"{shown}{_call(value)}", 92, subsequent_indent=" " * 4)
+        summary = doc.partition("\n")[0] if inspect.ismodule(value) else _constant_docstring(home, name)
+        return f"`{shown}`: {summary}"
+    lines = textwrap.wrap(f"{shown}{_signature(value)}", 92, subsequent_indent=" " * 4)
     return f"{code(chr(10).join(lines), kind='signature')}\n\n{markdown(doc)}"
 
 
-def _call(value: Any) -> str:
-    """A signature without its types, which the docstring makes plain."""
+def _signature(value: Any) -> str:
+    """Return a signature without types, which the docstring describes."""
     try:
-        found = inspect.signature(value)
+        full = inspect.signature(value)
     except ValueError:
         return ""
     empty = inspect.Parameter.empty
-    bare = found.replace(parameters=[p.replace(annotation=empty) for p in found.parameters.values()])
+    bare = full.replace(parameters=[p.replace(annotation=empty) for p in full.parameters.values()])
     text = str(bare.replace(return_annotation=inspect.Signature.empty))
     return re.sub(r"<function .*?>|<lambda.*?>|<factory>", "...", text)
 
 
-def _after(home: Any, name: str) -> str:
-    """The string under a constant's assignment, in whichever file of the package it stands."""
+def _constant_docstring(home: Any, name: str) -> str:
+    """Return the string below the assignment of a constant, in any file of the package."""
     for file in sorted(Path(home.__file__).parent.glob("*.py")):
         body = ast.parse(file.read_text()).body
         for statement, below in itertools.pairwise(body):
@@ -516,7 +523,7 @@ def _after(home: Any, name: str) -> str:
 
 
 def markdown(doc: str) -> str:
-    """A docstring of Google's form as Markdown: its sections become lists."""
+    """Convert a Google-style docstring to Markdown, with its sections as lists."""
     text, *sections = re.split(r"^(Args|Returns|Raises|Yields):\n", doc, flags=re.MULTILINE)
     parts = [text.strip()]
     for title, body in zip(sections[::2], sections[1::2], strict=True):
@@ -532,60 +539,60 @@ def markdown(doc: str) -> str:
 
 
 class RuleBlock(SphinxDirective):
-    """A block of `BLOCKS`, for a rule: its name, then the block's."""
+    """Insert a block of `BLOCKS`; arguments are the name of the rule and of the block."""
 
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        """The block's nodes."""
+        """Return the nodes of the block."""
         name, block = self.arguments
-        self.env.note_reread()  # it changes with the rule, which is no file that Sphinx watches
+        self.env.note_reread()  # it depends on the rule, whose file Sphinx does not watch
         return self.parse_text_to_nodes(BLOCKS[block](rules.ALL[name]))
 
 
 class Measured(SphinxDirective):
-    """A table of `MEASURED`."""
+    """Insert a table of `MEASURED`."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The table's nodes."""
+        """Return the nodes of the table."""
         self.env.note_reread()
         return self.parse_text_to_nodes(MEASURED[self.arguments[0]](), allow_section_headings=True)
 
 
 class Api(SphinxDirective):
-    """The public names of a module."""
+    """Insert the public names of a module."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The names' nodes."""
+        """Return the nodes of the names."""
         self.env.note_reread()
         return self.parse_text_to_nodes(api(self.arguments[0]))
 
 
 class Figure(SphinxRole):
-    """A figure of a benchmark.
+    """Insert a number of a study.
 
     Args:
-        found: what says it as text.
+        lookup: function from the text of the role to the number as text.
     """
 
-    def __init__(self, found: Callable[[str], str]) -> None:
+    def __init__(self, lookup: Callable[[str], str]) -> None:
         super().__init__()
-        self.found = found
+        self.lookup = lookup
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """The figure as text."""
-        return [nodes.Text(self.found(self.text))], []
+        """Return the number as a text node."""
+        return [nodes.Text(self.lookup(self.text))], []
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register what the pages use."""
+    """Register the directives and roles."""
     app.add_directive("rule", RuleBlock)
     app.add_directive("measured", Measured)
     app.add_directive("api", Api)
-    app.add_role("twins", Figure(twins))
-    app.add_role("looks", Figure(looks))
+    app.add_role("aa-tests", Figure(aa_tests))
+    app.add_role("interim-analyses", Figure(interim_analyses))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

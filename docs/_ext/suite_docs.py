@@ -1,4 +1,4 @@
-"""What the documentation says of the committed suite, made from its file; every function returns Markdown."""
+"""Results of the committed suite as Markdown."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,35 +11,35 @@ from gradprix.text.answer import format_list
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def sentences(file: Path = EVIDENCE) -> str:
-    """What the suite found, as a list."""
+    """Return the results of the suite as a list of sentences."""
     return "\n".join(f"* {sentence}" for sentence in evidence(file)["text"])
 
 
 def made_by(file: Path = EVIDENCE) -> str:
-    """The command, the machine and the time it took."""
-    found = evidence(file)
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    networks = sum((task["trials"] + task["seeds"]) * len(task["means"]) for task in found["tasks"].values())
-    machine = f"{found['machine']['cores']} cores ({found['machine']['cpu']}; {versions})"
+    """Return the command, the machine and the duration."""
+    summary = evidence(file)
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    runs = sum((task["trials"] + task["seeds"]) * len(task["means"]) for task in summary["tasks"].values())
+    machine = f"{summary['machine']['cores']} cores ({summary['machine']['cpu']}; {versions})"
     return (
-        f"`{found['command']}`: {len(found['entries'])} optimizers on {len(found['tasks'])} problems, {networks:,} "
-        f"networks, {found['seconds'] / 60:.0f} minutes on {machine}. "
+        f"`{summary['command']}`: {len(summary['entries'])} optimizers on {len(summary['tasks'])} problems, "
+        f"{runs:,} training runs, {summary['seconds'] / 60:.0f} minutes on {machine}. "
         "Results as data: `src/gradprix/show/evidence.json`."
     )
 
 
 def by_problem(file: Path = EVIDENCE) -> str:
-    """A row a problem: who leads, which to take first, at which rate, and what the others lose."""
+    """Return a table with a row per problem: leaders, recommended optimizer, and regret of the others."""
     rows = []
     for name, task in evidence(file)["tasks"].items():
-        trail = sorted((e for e in task["means"] if e not in task["leads"]), key=lambda e: task["regrets"][e])
-        behind = [f"{e} ({task['regrets'][e]:.1f}{', varies' * (e in task['vague'])})" for e in trail]
+        others = sorted((e for e in task["means"] if e not in task["leads"]), key=lambda e: task["regrets"][e])
+        behind = [f"{e} ({task['regrets'][e]:.1f}{', too variable' * (e in task['vague'])})" for e in others]
         take = task["take"]
         rows.append(
             (
@@ -52,23 +52,23 @@ def by_problem(file: Path = EVIDENCE) -> str:
         )
     head = (
         "problem",
-        "leading group",
-        "take first, at rate",
-        "its mean (trivial)",
-        "the rest (margins behind the best)",
+        "leaders",
+        "recommended, learning rate",
+        "its mean (chance level)",
+        "others (margins behind the best)",
     )
     return table(head, rows)
 
 
 def choices(file: Path = EVIDENCE) -> str:
-    """A row an optimizer: how often it led, and what it would cost as the one choice for all."""
-    found = evidence(file)
-    tasks = found["tasks"]
+    """Return a table with a row per optimizer: tasks that it leads, and its regret as the only choice for all tasks."""
+    summary = evidence(file)
+    tasks = summary["tasks"]
     rows = []
-    for entry in found["entries"]:
+    for entry in summary["entries"]:
         leads = [name for name, task in tasks.items() if entry in task["leads"]]
-        kept = found["defaults"][entry]
-        single = found["single"][entry]
+        defaults = summary["defaults"][entry]
+        single = summary["single"][entry]
         windows = sorted(task["windows"][entry] for task in tasks.values())
         rows.append(
             (
@@ -76,10 +76,18 @@ def choices(file: Path = EVIDENCE) -> str:
                 f"{len(leads)} of {len(tasks)}",
                 f"{single['mean']:.1f}",
                 f"{single['most']:.1f}",
-                f"{sum(kept.values())} of {len(kept)}" if kept else "–",
+                f"{sum(defaults.values())} of {len(defaults)}" if defaults else "–",
                 factor(windows[len(windows) // 2]),
                 str(sum(task["diverged"][entry] for task in tasks.values())),
             )
         )
-    head = ("", "leads on", "mean regret", "largest", "default would do on", "near-best rates, median", "runs diverged")
+    head = (
+        "optimizer",
+        "leads on",
+        "mean regret",
+        "largest regret",
+        "default suffices on",
+        "learning-rate tolerance (median)",
+        "diverged runs",
+    )
     return table(head, rows)
