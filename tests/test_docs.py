@@ -48,7 +48,7 @@ def test_a_page_has_every_block_and_advice(name: str) -> None:
     text = (DOCS / "optimizers" / f"{name}.md").read_text()
 
     assert re.findall(r"^```\{rule\} (\w+) (\w+)$", text, re.MULTILINE) == [(name, block) for block in made.BLOCKS]
-    for heading in ("In words", "What to watch", "Hyperparameters"):
+    for heading in ("Description", "Properties and pitfalls", "Hyperparameters"):
         part = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
         assert len(part.split()) > 30, f"{heading} says too little"
 

@@ -59,7 +59,7 @@ MEANING = {
     "decoupled_weight_decay": "decay shrinks the weights themselves, not through the gradient",
     "maximize": "maximize the objective instead of minimizing it",
     "amsgrad": "the second moment never decreases",
-    "centered": "divide by the variance of the gradients, not by their mean square",
+    "centered": "divide by the standard deviation of the gradients, not by their root mean square",
     "lr_decay": "the learning rate also decays as 1 / (1 + (t − 1) · lr_decay)",
     "initial_accumulator_value": "initial value of the sum of squares",
     "momentum_decay": "speed at which the momentum rises to its full value; larger is faster",
