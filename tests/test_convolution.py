@@ -8,7 +8,7 @@ from torch.func import vmap
 from torch.nn import functional
 
 from gradprix.training import convolution
-from gradprix.training.batched_ops import stacking
+from gradprix.training.batched_ops import StackedOperations
 
 KINDS = {
     "plain": ("conv2d", (4, 3, 3, 3), (2, 3, 8, 7), {}),
@@ -44,7 +44,7 @@ def given(kind: str, rows: int, dtype: torch.dtype, bias: bool = True) -> tuple[
 def stacked(name: str, tensors: list[Any], more: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Outputs and gradients of whole stacks."""
     leaves = [x.clone().requires_grad_() for x in tensors]
-    with stacking():
+    with StackedOperations():
         out = vmap(lambda x, *rest: getattr(functional, name)(x, *rest, **more))(*leaves)
     return out.detach(), list(torch.autograd.grad((out * waves(out)).sum(), leaves))
 
@@ -95,7 +95,7 @@ def test_only_what_needs_a_gradient_has_one(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(convolution, "LARGE", large)
         for i, wanted in enumerate(every):
             leaves = [x.clone().requires_grad_(k == i) for k, x in enumerate(tensors)]
-            with stacking():
+            with StackedOperations():
                 out = vmap(lambda x, *rest: getattr(functional, name)(x, *rest, **more))(*leaves)
             (gradient,) = torch.autograd.grad((out * waves(out)).sum(), leaves[i])
             torch.testing.assert_close(gradient, wanted, rtol=1e-11, atol=1e-12)
@@ -129,7 +129,7 @@ def test_pools_take_rows_as_they_lie(pool: str, large: bool, monkeypatch: pytest
     for dtype, close in ((torch.float64, 1e-11), (torch.float32, 1e-4)):
         tensors = given("plain", 9, dtype)[1]
         leaves = [x.clone().requires_grad_() for x in tensors]
-        with stacking():
+        with StackedOperations():
             out = vmap(network)(*leaves)
         ours = [out.detach(), *torch.autograd.grad((out * waves(out)).sum(), leaves)]
         out = torch.stack([network(*row) for row in zip(*leaves, strict=True)])
@@ -140,7 +140,7 @@ def test_pools_take_rows_as_they_lie(pool: str, large: bool, monkeypatch: pytest
 
 def test_a_pool_may_say_which_places_it_took() -> None:
     images = torch.randn(3, 2, 4, 8, 6)
-    with stacking():
+    with StackedOperations():
         out, places = vmap(lambda x: functional.max_pool2d(x, 2, return_indices=True))(images)
     for row, image in enumerate(images):
         alone = functional.max_pool2d(image, 2, return_indices=True)
@@ -151,7 +151,7 @@ def test_a_pool_may_say_which_places_it_took() -> None:
 def test_complex_numbers_go_by_torchs_own_way() -> None:
     name, tensors, more = given("plain", 3, torch.float64)
     complex_ = [torch.complex(x, x.flip(0)) for x in tensors]
-    with stacking():
+    with StackedOperations():
         out = vmap(lambda *row: getattr(functional, name)(*row, **more))(*complex_)
     rows = [getattr(functional, name)(*row, **more) for row in zip(*complex_, strict=True)]
     torch.testing.assert_close(out, torch.stack(rows))
@@ -159,7 +159,7 @@ def test_complex_numbers_go_by_torchs_own_way() -> None:
 
 def test_what_comes_first_may_be_called_by_its_name() -> None:
     name, (x, weight, bias), _ = given("plain", 3, torch.float32)
-    with stacking():
+    with StackedOperations():
         out = vmap(lambda *row: getattr(functional, name)(input=row[0], weight=row[1], bias=row[2]))(x, weight, bias)
     assert torch.equal(out, stacked(name, [x, weight, bias], {})[0])
 

@@ -6,96 +6,99 @@ traced. Each computes a row from that row alone, in an order that does not depen
 a version does not support go to torch's function.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
-from torch import _VF, Tensor
+from torch import Tensor
 from torch._C._functorch import is_batchedtensor
+from torch._functorch.autograd_function import custom_function_call
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from gradprix.utils.devices import CPU
 
 from .convolution import convolution, pool, transposed
-from .functions import functions_by_model
+from .functions import run_by_model
 from .group_norm import group_norm
-from .recurrent import lstm_cell, recurrent
+from .recurrent import gru_cell, lstm_cell, recurrent, rnn_cell
 from .reductions import sums_of_rows
 from .vmap_op import VmapFunction, is_nested
 
 Operation = Callable[..., Any]
 aten = torch.ops.aten
-STACKED_VERSIONS: dict[tuple[Any, str], Operation] = {}
-"""Stacked versions by module and name: each takes the arguments of torch's function, or returns `NotImplemented`."""
+STACKED_VERSIONS: dict[Any, Operation] = {}
+"""Stacked versions by torch's function: each takes the arguments of that function, or returns `NotImplemented`."""
+FACTORIES = {torch.zeros: "new_zeros", torch.ones: "new_ones", torch.empty: "new_empty", torch.full: "new_full"}
+"""Functions that create a tensor, with the method of a stacked tensor that creates one per model."""
+
+
+class StackedOperations(TorchFunctionMode):
+    """Mode in which torch's functions, called on stacked tensors within `vmap`, run their stacked versions.
+
+    Attributes:
+        like: a stacked tensor; if set, `torch.zeros` and similar functions create one tensor per model, which may be
+            written in place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.like: Tensor | None = None
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the stacked version of a function, if there is one, or the function itself."""
+        kwargs = dict(kwargs or {})
+        if function in STACKED_VERSIONS and "input" in kwargs:  # torch's name for the first argument
+            args = kwargs.pop("input"), *args
+        result = NotImplemented
+        if function in FACTORIES:
+            result = self._create_tensor(function, *args, **kwargs)
+        elif function is custom_function_call:
+            result = run_by_model(*args, **kwargs)
+        elif function in STACKED_VERSIONS and any(map(_is_stacked, args)) and not is_nested():
+            with self:
+                result = STACKED_VERSIONS[function](*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+        if isinstance(function, FunctionType) and function.__globals__ is vars(functional):
+            with self:
+                return _without_dispatch(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def _create_tensor(
+        self, function: Operation, *size: Any, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any
+    ) -> Any:
+        if self.like is None or kwargs.get("out") is not None or is_nested():
+            return NotImplemented
+        if dtype is None:
+            dtype = function(*size, device="meta", **kwargs).dtype
+        return getattr(self.like, FACTORIES[function])(*size, dtype=dtype, device=device or CPU, **kwargs)
+
+
+def _is_stacked(value: Any) -> bool:
+    return isinstance(value, Tensor) and is_batchedtensor(value)
+
+
+@cache
+def _without_dispatch(function: FunctionType) -> FunctionType:
+    """Return a copy of a function of `torch.nn.functional` that does not ask modes first.
+
+    A mode is inactive while it handles a function, so it would not see the functions that this one calls, such as the
+    linear layers of `multi_head_attention_forward`; while active, it would be asked to handle this function again.
+    """
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    own_globals = {**function.__globals__, **dict.fromkeys(checks, lambda *_: False)}
+    copy = FunctionType(function.__code__, own_globals, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def register(function: Operation) -> Operation:
     """Register a stacked version of the function of the same name in `torch.nn.functional`."""
-    STACKED_VERSIONS[functional, function.__name__] = function
-    return function
-
-
-@contextlib.contextmanager
-def stacking() -> Iterator[None]:
-    """Temporarily replace torch's functions with their stacked versions."""
-    for (module, name), function in ORIGINALS.items():
-        setattr(module, name, _choose_by_input(STACKED_VERSIONS[module, name], function))
-    try:
-        with functions_by_model():
-            yield
-    finally:
-        for (module, name), function in ORIGINALS.items():
-            setattr(module, name, function)
-
-
-@contextlib.contextmanager
-def own_tensors(like: Tensor) -> Iterator[None]:
-    """Have `torch.zeros` and similar functions make one tensor per model, so that the result can be written in place.
-
-    Args:
-        like: any stacked tensor, within `vmap`.
-    """
-    originals = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "full")}
-
-    def patched(name: str) -> Operation:
-        def function(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any) -> Any:
-            if kwargs.get("out") is not None or is_nested():
-                return originals[name](*size, dtype=dtype, device=device, **kwargs)
-            if dtype is None:
-                dtype = originals[name](*size, device="meta", **kwargs).dtype
-            return getattr(like, f"new_{name}")(*size, dtype=dtype, device=device or CPU, **kwargs)
-
-        return function
-
-    for name in originals:
-        setattr(torch, name, patched(name))
-    try:
-        yield
-    finally:
-        for name, function in originals.items():
-            setattr(torch, name, function)
-
-
-def find_stacked_version(function: Operation) -> Operation:
-    """Return the stacked version of a torch function that a user passes by reference, which patching does not reach."""
-    for (module, name), original in ORIGINALS.items():
-        if function is original:
-            return _choose_by_input(STACKED_VERSIONS[module, name], original)
-    return function
-
-
-def _choose_by_input(stacked_version: Operation, original: Operation) -> Operation:
-    def function(*args: Any, **kwargs: Any) -> Any:
-        if "input" in kwargs:  # torch's name for the first argument
-            args = kwargs.pop("input"), *args
-        if any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args) and not is_nested():
-            result = stacked_version(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        return original(*args, **kwargs)
-
+    STACKED_VERSIONS[getattr(functional, function.__name__)] = function
     return function
 
 
@@ -173,7 +176,6 @@ class _Embedding(torch.autograd.Function):
 
 # A loss
 
-_cross_entropy = functional.cross_entropy
 IGNORED = -100
 """Default `ignore_index` of torch's cross-entropy."""
 
@@ -187,7 +189,7 @@ def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
-    each = _cross_entropy(x.flatten(0, 1), target.flatten(0, 1), reduction="none").view(len(x), -1)
+    each = functional.cross_entropy(x.flatten(0, 1), target.flatten(0, 1), reduction="none").view(len(x), -1)
     return each.sum(1) / (target.reshape(len(x), -1) != IGNORED).sum(1)
 
 
@@ -211,10 +213,10 @@ def gaussian_nll_loss(
 # Images
 
 for _dims in (1, 2, 3):
-    STACKED_VERSIONS[functional, f"conv{_dims}d"] = convolution(_dims, linear)
-    STACKED_VERSIONS[functional, f"conv_transpose{_dims}d"] = transposed(_dims)
-for _name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
-    STACKED_VERSIONS[functional, _name] = pool(getattr(functional, _name))
+    STACKED_VERSIONS[getattr(functional, f"conv{_dims}d")] = convolution(_dims, linear)
+    STACKED_VERSIONS[getattr(functional, f"conv_transpose{_dims}d")] = transposed(_dims)
+for _pool in (functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d):
+    STACKED_VERSIONS[_pool] = pool(_pool)
 register(group_norm)
 
 
@@ -223,17 +225,18 @@ register(group_norm)
 
 for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
     _operation = getattr(torch.ops.aten, _name).input
-    STACKED_VERSIONS[_VF, _name] = recurrent(_operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd])
-
-STACKED_VERSIONS[_VF, "lstm_cell"] = lstm_cell(linear)
-
-_normalize = functional.normalize
+    _layer = _operation.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd]
+    STACKED_VERSIONS[getattr(torch, _name)] = recurrent(_layer)
+STACKED_VERSIONS[torch.lstm_cell] = lstm_cell
+STACKED_VERSIONS[torch.gru_cell] = gru_cell
+STACKED_VERSIONS[torch.rnn_tanh_cell] = rnn_cell(torch.tanh)
+STACKED_VERSIONS[torch.rnn_relu_cell] = rnn_cell(torch.relu)
 
 
 @register
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Any:
     """Write into `out`, as the power iteration of spectral norm does."""
-    return NotImplemented if out is None else out.copy_(_normalize(x, p, dim, eps))
+    return NotImplemented if out is None else out.copy_(functional.normalize(x, p, dim, eps))
 
 
 def _set_where(x: Tensor, mask: Any, value: Any) -> Any:
@@ -243,12 +246,11 @@ def _set_where(x: Tensor, mask: Any, value: Any) -> Any:
     return x.masked_fill_(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), value)
 
 
-STACKED_VERSIONS[Tensor, "__setitem__"] = _set_where
+STACKED_VERSIONS[Tensor.__setitem__] = _set_where
 
 
-def _with_any_layout(name: str) -> Operation:
+def _with_any_layout(original: Operation) -> Operation:
     """Return a version that ignores the memory format, which affects no number and which a stack cannot have."""
-    original = getattr(Tensor, name)
 
     def run(x: Tensor, *args: Any, memory_format: Any = torch.preserve_format, **kwargs: Any) -> Any:
         if memory_format in (torch.channels_last, torch.channels_last_3d):
@@ -258,7 +260,5 @@ def _with_any_layout(name: str) -> Operation:
     return run
 
 
-for _name in ("to", "contiguous"):
-    STACKED_VERSIONS[Tensor, _name] = _with_any_layout(_name)
-
-ORIGINALS = {place: getattr(*place) for place in STACKED_VERSIONS}
+for _method in (Tensor.to, Tensor.contiguous):
+    STACKED_VERSIONS[_method] = _with_any_layout(_method)

@@ -11,44 +11,37 @@ from torch.autograd import Function
 
 from .vmap_op import VmapFunction, is_nested
 
-MODULE: Any = torch.autograd.function
+
+def run_by_model(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a function once per model within `vmap`; return `NotImplemented` where torch's own call will do."""
+    is_stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
+    has_batching_rule = getattr(cls, "generate_vmap_rule", False) or cls.vmap is not Function.vmap
+    if not is_stacked or kwargs or has_batching_rule or is_nested():
+        return NotImplemented
+    return VmapFunction.apply(_run_each, cls, *args)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def functions_by_model() -> Iterator[None]:
-    """Have `Function.apply` within `vmap` call a function once per model, unless it has its own batching rule.
+def without_setup_context() -> Iterator[None]:
+    """Allow functions without `setup_context` within `vmap`.
 
-    A function without `setup_context` whose `apply` was looked up before keeps torch's, which needs a batching rule.
+    `Function.apply` refuses them before any mode is asked, so this method has to be replaced. Of a function whose
+    `apply` was looked up before, torch's error remains.
     """
-    original_apply, original_call = Function.__dict__["apply"], MODULE.custom_function_call
+    original = Function.__dict__["apply"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
-        if not stacked or kwargs or _has_batching_rule(cls) or is_nested():
-            return original_apply.__func__(cls, *args, **kwargs)
-        return VmapFunction.apply(_by_model, cls, *args)  # type: ignore[no-untyped-call]
-
-    def custom_function_call(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        return (
-            original_call(cls, *args, **kwargs)
-            if _has_batching_rule(cls) or is_nested()
-            else apply(cls, *args, **kwargs)
-        )
+        result = run_by_model(cls, *args, **kwargs)
+        return original.__func__(cls, *args, **kwargs) if result is NotImplemented else result
 
     Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
-    MODULE.custom_function_call = custom_function_call  # for functions whose `apply` was looked up before
     try:
         yield
     finally:
-        MODULE.custom_function_call = original_call
-        Function.apply = original_apply  # type: ignore[method-assign]
+        Function.apply = original  # type: ignore[method-assign]
 
 
-def _has_batching_rule(cls: type[Function]) -> bool:
-    return bool(getattr(cls, "generate_vmap_rule", False)) or cls.vmap is not Function.vmap
-
-
-def _by_model(cls: type[Function], *stacks: Any) -> Any:
+def _run_each(cls: type[Function], *stacks: Any) -> Any:
     models = next(len(x) for x in stacks if isinstance(x, Tensor))
     call: Any = cls.apply
     results = [call(*(x[i] if isinstance(x, Tensor) else x for x in stacks)) for i in range(models)]

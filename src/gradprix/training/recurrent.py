@@ -1,4 +1,7 @@
-"""Recurrent layers and cells of a stack in basic operations, since torch's own have no batching rule."""
+"""Recurrent layers and cells of a stack in basic operations, since torch's own have no batching rule.
+
+Their products are calls of `torch.nn.functional.linear`, whose stacked version runs instead.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.functional import linear
 
 Layer = Callable[..., Any]
-Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def recurrent(layer: Layer) -> Layer:
@@ -50,20 +53,37 @@ def recurrent(layer: Layer) -> Layer:
     return run
 
 
-def lstm_cell(linear: Linear) -> Layer:
-    """Return a stacked version of `torch._VF.lstm_cell` with both products computed by `linear`."""
+def lstm_cell(
+    x: Tensor,
+    state: tuple[Tensor, Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Replace `torch.lstm_cell`."""
+    h, c = state
+    i, f, g, o = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def gru_cell(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+) -> Tensor:
+    """Replace `torch.gru_cell`."""
+    x_reset, x_update, x_new = linear(x, w_ih, b_ih).chunk(3, -1)
+    h_reset, h_update, h_new = linear(h, w_hh, b_hh).chunk(3, -1)
+    new = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)
+    return (h - new) * torch.sigmoid(x_update + h_update) + new
+
+
+def rnn_cell(activation: Callable[[Tensor], Tensor]) -> Layer:
+    """Return a stacked version of `torch.rnn_tanh_cell` or `torch.rnn_relu_cell`."""
 
     def run(
-        x: Tensor,
-        state: tuple[Tensor, Tensor],
-        w_ih: Tensor,
-        w_hh: Tensor,
-        b_ih: Tensor | None = None,
-        b_hh: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        h, c = state
-        i, f, g, o = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    ) -> Tensor:
+        return activation(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh))
 
     return run

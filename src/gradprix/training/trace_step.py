@@ -8,7 +8,7 @@ import contextlib
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,8 @@ from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
 from gradprix.utils.devices import CPU, placed
 
-from .batched_ops import find_stacked_version, own_tensors, stacking
+from .batched_ops import StackedOperations
+from .functions import without_setup_context
 from .outputs import Output
 from .recorder import Recorder, peak, simplify
 from .rng import StackedRng
@@ -96,7 +97,7 @@ def program(
         raise ValueError("The stateless API can't be used with Jitted modules")
     if any(x._backward_hooks or x._post_accumulate_grad_hooks for x in model.parameters()):
         raise ValueError("it has hooks on its parameters, which are not those of a stack")
-    step = _Step(model, find_stacked_version(task.loss), names, leaves, spec)
+    step = _Step(model, task.loss, names, leaves, spec)
     attributes_before = _attributes(model)
     arguments = [torch.zeros(shape, dtype=kind, device=device) for shape, kind, device in like]
     record = step.train if what == "train" else step.score
@@ -146,7 +147,8 @@ class _Step:
     leaves: int
     spec: TreeSpec
     outputs: Output | None = None
-    own_tensors: bool = False
+    operations: StackedOperations = field(default_factory=StackedOperations)
+    needs_own_tensors: bool = False
 
     def train(self, *args: Tensor) -> Any:
         """Return the losses and the gradient of each leaf."""
@@ -184,11 +186,10 @@ class _Step:
             if new := [name for name, buffer in self.model.named_buffers() if buffer is not tensors[name]]:
                 raise ValueError(f"it puts other tensors in the place of its buffers {', '.join(new)}")
 
-        like = next(iter(tensors.values()))
-        with own_tensors(like) if self.own_tensors else contextlib.nullcontext():
-            with self.model.register_forward_hook(check_buffers):
-                output = functional_call(self.model, tensors, *called_with(inputs))
-            return output, self.loss(output, targets)
+        self.operations.like = next(iter(tensors.values())) if self.needs_own_tensors else None
+        with self.model.register_forward_hook(check_buffers):
+            output = functional_call(self.model, tensors, *called_with(inputs))
+        return output, self.loss(output, targets)
 
 
 class _Unreadable:
@@ -200,14 +201,14 @@ class _Unreadable:
 
 def _record_step(arguments: list[Tensor], record: Callable[..., Any], step: "_Step") -> Recorder:
     """Record a step; if it writes into a tensor created in `forward`, record it again with one tensor per model."""
-    for own_tensors_needed in (False, True):
-        recorder, step.own_tensors = Recorder(arguments), own_tensors_needed
+    for step.needs_own_tensors in (False, True):
+        recorder = Recorder(arguments)
         try:
-            with stacking():
+            with step.operations, without_setup_context():
                 recorder.record(record)
             break
         except RuntimeError as error:
-            if own_tensors_needed or not any(
+            if step.needs_own_tensors or not any(
                 words in str(error) for words in ("inplace arithmetic", "inplace randomness")
             ):
                 raise
