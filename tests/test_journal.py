@@ -97,7 +97,7 @@ def test_another_task_or_form_in_the_same_folder_is_refused(tmp_path: Path, chan
     run(make_plan("digits", **SMALL), tmp_path, Counting())
     task = tasks.digits.change(baseline=0.2) if change == "task" else tasks.digits
     other = make_plan(task, **SMALL, compile=change != "task")
-    with pytest.raises(OtherRaceError, match=r"holds a race (on another task|in another form) \(digits\)"):
+    with pytest.raises(OtherRaceError, match=r"another (task|execution mode) \(digits\)"):
         run(other, tmp_path, Counting())
     assert content(tmp_path)["task"] == "digits", "what is there stays"
 
@@ -181,9 +181,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Journal", Full)
-        with pytest.raises(
-            JournalError, match=r"cannot be written: database or disk is full. What is finished is kept"
-        ):
+        with pytest.raises(JournalError, match=r"database or disk is full.*saved.*--out"):
             run(make_plan("digits", **{**SMALL, "trials": 12}), tmp_path / "full", Counting())
     run(plan, tmp_path / "full", Counting())
     assert content(tmp_path / "full") == content(tmp_path / "whole")

@@ -191,7 +191,7 @@ def learns(make_optimizer: Callable[..., Any], seed: int, how: str = "") -> Iter
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("its own seed", "does the same under two seeds"),
+        ("its own seed", "two seeds"),
         ("a rate", "gives make_optimizer a lr of its own"),
         ("a rate in a group", "gives make_optimizer a lr of its own"),
     ],
@@ -255,7 +255,7 @@ def test_the_command_line_races_a_task_of_ones_own(tmp_path: Path) -> None:
         (train, {"direction": "max", "epochs": 3}, ValueError, "epochs is for tasks"),
         (train, {"direction": "max", "optimizers": "gd,adam"}, ValueError, "gd has a batch size of its own"),
         ("digits", {"direction": "max"}, ValueError, "direction is for training loops"),
-        ("digits", {"tune": "beta"}, ValueError, "no hyperparameter that these optimizers could tune is called 'beta'"),
+        ("digits", {"tune": "beta"}, ValueError, "no hyperparameter .* is called 'beta'"),
     ],
 )
 def test_what_cannot_be_raced_on_says_why(task: Any, given: dict[str, Any], error: type[Exception], says: str) -> None:

@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_hold_a_race_is_refused(tmp_path: Path, broken: str
     ("change", "message"),
     [
         ({"model": lambda: torch.nn.Linear(3, 10)}, "cannot be raced: "),
-        ({"model": torch.nn.Identity}, "no parameter that can be trained"),
+        ({"model": torch.nn.Identity}, "no trainable parameter"),
         ({"loss": lambda o, t: torch.nn.functional.cross_entropy(o, t, reduction="none")}, r"shape \(32,\), not one"),
         ({"metric": replace(tasks.digits.metric, score=lambda o, t: float("nan"))}, "not a finite number"),
     ],
@@ -185,10 +185,10 @@ def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
         ({"task": "digit"}, "no task is called 'digit'. Did you mean digits?"),
         ({"task": "xyz"}, "There are: digits, mnist, "),
         ({"optimizers": "adm,sgd"}, "no optimizer is called 'adm'. Did you mean .*adam"),
-        ({"optimizers": "adam"}, "two optimizers or more"),
+        ({"optimizers": "adam"}, "two optimizers, not 1"),
         ({"optimizers": "adam,adam"}, "adam: entered more than once"),
         ({"optimizers": "all,adam"}, "adam: entered more than once"),
-        ({"optimizers": ""}, "two optimizers or more"),
+        ({"optimizers": ""}, "two optimizers, not 0"),
         ({"optimizers": "adam,sgd", "bracket": "data"}, "not both"),
         ({"seeds": 301}, "there are 300 of each at most"),
         ({"bracket": "rule"}, "no bracket is called 'rule'. Did you mean rules?"),
@@ -383,7 +383,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert json.loads(cli("report", "runs/digits", "--json", cwd=tmp_path).stdout) == result
 
     refused = cli("race", "digits", *FLAGS, "--compile", cwd=tmp_path, code=2)
-    assert "holds a race in another form" in refused.stderr
+    assert "another execution mode" in refused.stderr
     assert "--out" in refused.stderr
 
 
@@ -442,7 +442,7 @@ def test_a_baseline_races_too_and_is_fixed_before_anything_is_seen(tmp_path: Pat
     assert "against adamw" in found["verdict"]["text"].splitlines()[0]
     assert found["verdict"]["protocol"].startswith("Against adamw: ")
     later = cli("race", "digits", *flags, cwd=tmp_path, code=2)
-    assert "was looked at with another baseline" in later.stderr
+    assert "another baseline" in later.stderr
     unknown = cli("race", "digits", "--baseline", "adamv", cwd=tmp_path, code=2)
     assert "no optimizer is called 'adamv'" in unknown.stderr
 
@@ -601,7 +601,7 @@ def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> Non
 def test_what_is_pasted_is_python() -> None:
     entry = gp.Entry("mine", GridResult, {"mode": "fast"})
     assert entry.code(lr=0.5).endswith("(params, lr=0.5, mode='fast')")
-    with pytest.raises(ValueError, match="is kept as JSON"):
+    with pytest.raises(ValueError, match="JSON"):
         gp.Entry("mine", GridResult, {"mode": torch.sign})
 
 

@@ -171,14 +171,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "few examples": ({"data": lambda: gp.Data(X[:3], Y[:3])}, "there are 3 examples"),
     "test within training": (
         {"data": lambda: gp.Data(torch.cat([X, X]), torch.cat([Y, Y]), test=torch.arange(60, 120))},
-        "100% of its test examples are also examples to train on",
+        "100% of its test examples",
     ),
     "classes that are none": ({"data": lambda: gp.Data(X, X[:, 0], stratify=True)}, "stratify is for targets"),
     "no model": ({"model": lambda: raising(ImportError("no torchvision"))}, r"model\(\) fails: no torchvision"),
     "model that is none": ({"model": lambda: 3}, r"model\(\) returns a int. Return a new torch.nn.Module"),
-    "the same model": ({"model": lambda: SHARED}, "the same network each time"),
-    "nothing to train": ({"model": nn.Identity}, "no parameter that can be trained"),
-    "the same weights": ({"model": fixed}, "same initial weights under every seed"),
+    "the same model": ({"model": lambda: SHARED}, "the same model at each call"),
+    "nothing to train": ({"model": nn.Identity}, "no trainable parameter"),
+    "the same weights": ({"model": fixed}, "same initial weights"),
     "shapes that do not fit": (
         {"model": lambda: nn.Linear(3, 2)},
         r"its model fails on a batch \(inputs float32 \(8, 4\), targets int64 \(8,\)\)",
@@ -192,11 +192,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "loss that is a number": ({"loss": lambda o, t: functional.cross_entropy(o, t).item()}, "its loss is a float"),
     "loss of each": (
         {"loss": lambda o, t: functional.cross_entropy(o, t, reduction="none")},
-        r"has the shape \(8,\), not one number. Take its mean",
+        r"shape \(8,\)\. Reduce it to a scalar",
     ),
-    "loss that is none": ({"data": lambda: gp.Data(X / 0, Y)}, "the loss of a batch of new networks is nan"),
+    "loss that is none": ({"data": lambda: gp.Data(X / 0, Y)}, "the loss of a batch at initialization is nan"),
     "detached": ({"model": lambda: Detached("detach")}, "does not depend on the weights"),
-    "no gradient": ({"model": lambda: Detached("zero")}, "no gradient reaches any weight"),
+    "no gradient": ({"model": lambda: Detached("zero")}, "the gradient of every weight is zero"),
     "metric that fails": ({"score": lambda o, t: raising(KeyError("acc"))}, "its metric fails: 'acc'"),
     "metric of each": ({"score": lambda o, t: o.argmax(-1) == t}, "its metric fails: .*only one element"),
     "metric that is none": ({"score": lambda o, t: float("nan")}, "its metric is nan"),
@@ -230,7 +230,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "nan in the official test": (
         {"data": lambda: gp.Data.of(Pairs(), Pairs(with_nan(X[:10] + 1, 3)))},
-        r"row 63 \(row 3 of the test examples\) of its inputs has nan",
+        r"row 63 \(row 3 of the test set\) of its inputs has nan",
     ),
     "nan in a dataset that is read when needed": (
         {"data": lambda: gp.Data.of(Pairs(with_nan(X, 44)), memory=0.0)},
@@ -242,7 +242,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
             "loss": lambda o, y: (o[:, 0] - y).square().nanmean(),
             "data": lambda: gp.Data(X, with_nan(Y.float(), 33)),
         },
-        "the gradient of a batch of new networks is not finite: row 33 of its targets",
+        "the gradient of a batch .* is not finite: row 33 of its targets",
     ),
     "metric that nan targets make nan": (
         {

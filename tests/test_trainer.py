@@ -283,7 +283,7 @@ def test_optimizers_are_found_by_file_or_module(tmp_path: Path) -> None:
     for wrong in ("nowhere.py:MyOpt", "torch.optim:Nothing", "no.such:Thing"):
         with pytest.raises(ValueError, match=wrong.partition(":")[0]):
             entries(f"{wrong},adam")
-    with pytest.raises(TypeError, match="neither a rule nor a class"):
+    with pytest.raises(TypeError, match="neither a gp.rule nor a subclass"):
         Entry("mine", "adam")
     with pytest.raises(ValueError, match="ASGD takes no dampening"):
         Entry("mine", torch.optim.ASGD, {"dampening": 0.1})

@@ -53,20 +53,20 @@ class Entry:
         if not self.about:
             object.__setattr__(self, "about", self.rule.summary)
         if "lr" not in self.space:
-            raise ValueError(f"entry {self.name!r} tunes {', '.join(self.space)}: lr must be among what is tuned.")
+            raise ValueError(f"entry {self.name!r}: space = {', '.join(self.space)}: it must include lr.")
         try:
             json.dumps(dict(self.fixed))
         except TypeError as error:
             raise ValueError(
-                f"entry {self.name!r}: {error}, and what is fixed is kept as JSON. Give numbers, texts and lists of "
-                "them, or a class of which the rest is the default."
+                f"entry {self.name!r}: {error}, and fixed hyperparameters are saved as JSON. Give numbers, strings "
+                "and lists of them, or set other values as defaults of the class."
             ) from error
         if self.batch_size is not None and self.batch_size < 0:
             raise ValueError(
-                f"entry {self.name!r}: batch_size = {self.batch_size}: it must be 1 or more, or 0 for all."
+                f"entry {self.name!r}: batch_size = {self.batch_size}: it must be at least 1, or 0 for full batches."
             )
         if tuned := self.space.keys() & self.fixed.keys():
-            raise ValueError(f"entry {self.name!r}: {', '.join(tuned)} is both fixed and tuned. Leave it out of one.")
+            raise ValueError(f"entry {self.name!r}: {', '.join(tuned)} is both fixed and tuned. Remove it from one.")
         if not 0 <= self.replicate < 90 or not 0 <= self.offset < 1:
             raise ValueError(f"entry {self.name!r}: replicate must be from 0 to 89 and offset from 0 to 1.")
         for share in (0.0, 1.0):
@@ -137,7 +137,7 @@ def as_steppable(given: Any) -> Rule | TorchOptimizerAdapter:
         rule = rule_of(given)
         return rule if rule is not None and _stacks(rule) else TorchOptimizerAdapter(given)
     if not isinstance(given, Rule):
-        raise TypeError(f"{given!r} is neither a rule nor a class of torch.optim.Optimizer.")
+        raise TypeError(f"{given!r} is neither a gp.rule nor a subclass of torch.optim.Optimizer.")
     return (
         given
         if _stacks(given)

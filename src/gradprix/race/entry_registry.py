@@ -75,7 +75,7 @@ def entries(
     if names is None:
         names = BRACKETS[bracket]
     elif bracket != "rules":
-        raise ValueError(f"give optimizers, or the bracket {bracket!r}, which is a list of optimizers: not both.")
+        raise ValueError(f"the bracket {bracket!r} is a list of optimizers: give a bracket or optimizers, not both.")
     elif isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()]
     chosen = [entry for name in names for entry in resolve_entries(name)]
@@ -85,9 +85,9 @@ def entries(
             chosen += [entry for entry in resolve_entries(str(baseline)) if entry.name not in known]
     duplicates = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
     if duplicates:
-        raise ValueError(f"{', '.join(sorted(duplicates))}: entered more than once. Give each entry a name of its own.")
+        raise ValueError(f"{', '.join(sorted(duplicates))}: entered more than once. Give each entry a unique name.")
     if len(chosen) < 2:
-        raise ValueError("a race needs two optimizers or more.")
+        raise ValueError(f"a race needs at least two optimizers, not {len(chosen)}.")
     return chosen
 
 
@@ -119,5 +119,5 @@ def with_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping
     for name in names:
         if not any(name in entry.space for entry in tuning):
             known = {name: None for entry in chosen for name in (*entry.rule.axes, *training)}
-            raise UnknownNameError("hyperparameter that these optimizers could tune", name, known)
+            raise UnknownNameError("hyperparameter of these optimizers", name, known)
     return tuning

@@ -63,7 +63,7 @@ class Journal:
             written = self.database.execute("PRAGMA user_version").fetchone()[0]
             empty = not self.database.execute("SELECT 1 FROM sqlite_master").fetchall()
             if written != FORMAT and not (empty and not to_read):
-                raise JournalError(f"{folder} holds a race of another version of gradprix. Choose another (--out).")
+                raise JournalError(f"{folder} holds a race of another gradprix version. Choose another folder (--out).")
             if not to_read:
                 self.database.execute("PRAGMA journal_mode=WAL")
                 self.database.executescript(SCHEMA)
@@ -134,6 +134,6 @@ class Journal:
             yield
         except (OSError, sqlite3.Error) as error:
             raise JournalError(
-                f"{self.folder} {what}: {error}. What is finished is kept; choose another folder with --out, or make "
-                "room and give the same command again."
+                f"{self.folder} {what}: {error}. Finished runs are saved. Choose another folder with --out, or free "
+                "disk space and run the same command to resume."
             ) from error

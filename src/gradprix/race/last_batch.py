@@ -49,9 +49,10 @@ def check_last_batches(task: Task, plan: Plan) -> None:
             except Exception as error:
                 where = "training" if part == "train" else "evaluation"
                 raise task.refused(
-                    f"with batches of {whole}, the last one of {len(index)} examples has {last}, on which model or "
-                    f"loss fail in {where}: {first_line(error)}. Choose another batch size, or leave {last} of the "
-                    "examples out." + (" Batch norm needs 2 examples or more." if last == 1 and part == "train" else "")
+                    f"with batches of {whole}, the last of {len(index)} examples has size {last}, and the model or "
+                    f"the loss fails on it in {where}: {first_line(error)}. Choose another batch size, or remove "
+                    f"{last} of the examples."
+                    + (" Batch norm needs at least 2 examples." if last == 1 and part == "train" else "")
                 ) from error
 
 
@@ -62,7 +63,7 @@ def _run(task: Task, index: torch.Tensor, train: bool) -> None:
     with RngState(torch.Generator()), torch.set_grad_enabled(train or needs_gradients(task)):
         loss = task.loss(model(*args, **kwargs), targets)
     if loss.dim() != 0:
-        raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
+        raise ValueError(f"the loss of a batch has shape {tuple(loss.shape)}, not that of a scalar")
     if train:
         loss.backward()  # type: ignore[no-untyped-call]
     if not loss.isfinite():

@@ -47,16 +47,15 @@ def check_loop(plan: Plan, loop: Loop) -> ExecutionMode:
             second = _probe(plan, loop, entry, point, 1, first)
             if first.points == second.points and (first.stopped is None or first.weights == second.weights):
                 raise TaskError(
-                    f"{loop.name} does the same under two seeds, so that nothing could be told from more of them. "
-                    "Torch's, NumPy's and Python's random numbers begin at the seed: take away what sets another one "
-                    "in it."
+                    f"{loop.name} gives identical results for two seeds, so that more seeds would add no information. "
+                    "The race seeds torch, NumPy and Python: remove any other seeding from the loop."
                 )
         if not first.history.stepped and first.weights != first.history.initial:
             second = _probe(plan, loop, entry, other, 0, first)
             if (first.points, first.weights) == (second.points, second.weights):
                 raise TaskError(
-                    f"{loop.name} trains to the same weights and scores with lr = {point['lr']:g} and with lr = "
-                    f"{other['lr']:g}: it does not step the optimizer that make_optimizer returns. Train with that one."
+                    f"{loop.name} reaches the same weights and scores with lr = {point['lr']:g} and lr = "
+                    f"{other['lr']:g}: it does not step the optimizer that make_optimizer returns. Step that one."
                 )
         if not first.diverged:
             unchecked -= entry.space.keys()
@@ -133,17 +132,17 @@ def _refuse_overrides(loop: Loop, first: _Probe, second: _Probe, trials: Mapping
     overridden = find_overridden(first.history, second.history, trials)
     if "lr" in overridden:
         values = ", ".join(f"{value:.3g}" for value in overridden["lr"][:3])
-        what = "OneCycleLR" if "max_lr" in first.history.keys else "a scheduler such as CyclicLR, or its own code"
+        what = "OneCycleLR" if "max_lr" in first.history.keys else "a scheduler such as CyclicLR, or the loop"
         raise TaskError(
-            f"{loop.name} sets the learning rate of its optimizer itself ({values} ... by {what}), so that the "
-            f"learning rates of the race have no effect. Derive it from the rate under trial: "
-            "rate = optimizer.param_groups[0]['lr'] right after make_optimizer, then OneCycleLR(optimizer, "
-            "max_lr=rate, ...), or a schedule that multiplies, such as LambdaLR."
+            f"{loop.name} overrides the learning rate of its optimizer ({values} ... by {what}), so that the tuned "
+            "learning rate has no effect. Derive it from the tuned one: lr = optimizer.param_groups[0]['lr'] right "
+            "after make_optimizer, then OneCycleLR(optimizer, max_lr=lr, ...), or a multiplicative schedule such as "
+            "LambdaLR."
         )
     if overridden:
         names = ", ".join(sorted(overridden))
         raise TaskError(
-            f"{loop.name} sets {names} of its optimizer itself, so that the values of the race have no effect. Leave "
-            f"{names} out of what is tuned, or keep what make_optimizer set: OneCycleLR and CyclicLR change momentum "
-            "and beta1 unless cycle_momentum=False."
+            f"{loop.name} overrides {names} of its optimizer, so that the tuned values have no effect. Do not tune "
+            f"{names}, or keep the values that make_optimizer set: OneCycleLR and CyclicLR change momentum and beta1 "
+            "unless cycle_momentum=False."
         )

@@ -75,4 +75,4 @@ def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int
 def _row(number: int, data: Data) -> str:
     """Format the index of an example, and its index among the test examples if it is one."""
     place = [] if data.test is None else (data.test == number).nonzero().flatten().tolist()
-    return f"row {number}" + (f" (row {place[0]} of the test examples)" if place else "")
+    return f"row {number}" + (f" (row {place[0]} of the test set)" if place else "")

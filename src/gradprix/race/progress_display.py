@@ -28,7 +28,7 @@ def progress(patience: float | None = None) -> Iterator[Watch]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("networks"),
+        TextColumn("training runs"),
         TimeRemainingColumn(),
     )
     seen = console.is_terminal or console.is_jupyter

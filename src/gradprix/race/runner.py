@@ -54,8 +54,8 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
             form = form or selected
         if plan.device not in ("auto", form.device):
             raise OtherRaceError(
-                f"{out} holds a race whose networks are trained on {form.device}. Keep this one elsewhere (--out), or "
-                "delete that one."
+                f"{out} holds a race whose models are trained on {form.device}. Save this race in another folder "
+                "(--out), or delete that one."
             )
         journal.made = engine.describe_provenance(plan, form.device)
         described |= {"form": form.describe()}
@@ -91,8 +91,8 @@ def check_resume(
     """
     before, seen = journal.read("plan"), journal.read("compared")
     looks: list[InterimAnalysis] = [(seeds, given) for seeds, given in journal.read("looks") or ()]
-    elsewhere = f"Keep this one elsewhere, such as in {out}-2 (--out)"
-    for key, what in (("fingerprint", "on another task"), ("compiled", "in another form")):
+    elsewhere = f"Save this race in another folder, such as {out}-2 (--out)"
+    for key, what in (("fingerprint", "on another task"), ("compiled", "in another execution mode")):
         if before is not None and before.get(key) != described[key]:
             raise OtherRaceError(f"{out} holds a race {what} ({before['task']}). {elsewhere}, or delete that one.")
     if looks and seen is not None:
@@ -102,9 +102,9 @@ def check_resume(
         if was:
             # Comparisons chosen after an interim analysis would depend on its result.
             raise OtherRaceError(
-                f"the race in {out} was looked at with another {' and '.join(was)} ({_format_comparisons(seen)}): "
-                "what is compared is fixed before anything is seen; only more optimizers may join. "
-                f"{elsewhere}, on other seeds (--seed)."
+                f"the race in {out} was analysed with another {' and '.join(was)} ({_format_comparisons(seen)}): "
+                "comparisons must not depend on results, so they are fixed before the first analysis; only optimizers "
+                f"may be added. {elsewhere}, with other seeds (--seed)."
             )
     return looks, next_level(looks, plan.seeds)
 

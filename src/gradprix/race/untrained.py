@@ -53,15 +53,15 @@ def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tupl
     if of_model:
         tensors = _format_tensors(of_model, model)
         return (
-            f"its model computes with {tensors} to be trained, not among its parameters, so that no "
-            "optimizer would train it. Keep layers in nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, as "
-            "attributes of the model; what is not to be trained says requires_grad_(False)."
+            f"its model uses {tensors} with requires_grad=True outside its parameters, so that no optimizer would "
+            "train it. Register layers in nn.ModuleList or nn.ModuleDict and tensors as nn.Parameter; "
+            "call requires_grad_(False) on tensors that should not be trained."
         )
     tensors = _format_tensors(unregistered, loss)
     return (
-        f"its loss computes with {tensors} to be trained, no parameter of the model, so that no "
-        "optimizer would train it. Compute the loss in the model and return it as its output, or race a training loop "
-        "of your own; what is not to be trained says requires_grad_(False)."
+        f"its loss uses {tensors} with requires_grad=True, not a parameter of the model, so that no optimizer would "
+        "train it. Compute the loss in the model and return it as its output, or race a training "
+        "loop; call requires_grad_(False) on tensors that should not be trained."
     )
 
 

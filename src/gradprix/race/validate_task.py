@@ -36,17 +36,17 @@ def validate_task(task: Task) -> None:
         TaskError: for the first problem, with its remedy.
     """
     data = task.loaded
-    split = _attempt(task, "its examples cannot be divided", lambda: data.split(0))
+    split = _attempt(task, "its examples cannot be split", lambda: data.split(0))
     if copied := _copied(data):
         raise task.refused(
-            f"{copied:.0%} of its test examples are also examples to train on. Leave them out of one of the two."
+            f"{copied:.0%} of its test examples are also training examples. Remove them from one of the two sets."
         )
     model = _validated_model(task)
     lacking = _attempt(task, "its examples cannot be read", lambda: missing(data))
     few = _include_missing(lacking, split.train[: task.batch_size])[None]
     batch = _attempt(task, "its examples cannot be read", lambda: data.take(few))
     inputs, targets = tree_map(itemgetter(0), batch)
-    cause = f": {lacking.where}. Leave such examples out, or fill them in." if lacking else ""
+    cause = f": {lacking.where}. Remove such examples or impute the values." if lacking else ""
     _validate_training(task, model, inputs, targets, cause)
     # Fewer examples of lazy datasets, because reading them may take long.
     many = min(METRIC_EXAMPLES, task.batch_size) if isinstance(data, Stream) else METRIC_EXAMPLES
@@ -65,13 +65,13 @@ def _validated_model(task: Task) -> nn.Module:
     """Return the model of seed 0: new at each call, trainable, and with initial weights that depend on the seed."""
     model = task.network(0)
     if model is init_model(task.model, 0):
-        raise task.refused("model() returns the same network each time. Make a new one in it.")
+        raise task.refused("model() returns the same model at each call. Create a new one in it.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise task.refused("the model has no parameter that can be trained.")
+        raise task.refused("the model has no trainable parameter.")
     if not task.pretrained and _same(model, init_model(task.model, 1)):
         raise task.refused(
-            "its network has the same initial weights under every seed. Draw them from torch's generator, without a "
-            "manual_seed in model(); or say Task(..., pretrained=True) if that is meant."
+            "its model has the same initial weights for every seed. Draw them from torch's generator, without a "
+            "manual_seed in model(), or set Task(..., pretrained=True) if this is intended."
         )
     return model
 
@@ -88,17 +88,17 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
     if not isinstance(loss, Tensor):
         raise refuse(f"its loss is a {type(loss).__name__}. Return a tensor, without .item() or float().")
     if loss.dim() != 0:
-        raise refuse(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number. Take its mean.")
-    cause = cause or ". Look into model and loss."
+        raise refuse(f"the loss of a batch has shape {tuple(loss.shape)}. Reduce it to a scalar, such as its mean.")
+    cause = cause or ". Check the model and the loss."
     if not loss.isfinite():
-        raise refuse(f"the loss of a batch of new networks is {loss.item()}{cause}")
+        raise refuse(f"the loss of a batch at initialization is {loss.item()}{cause}")
     if task.after is not None:
         after = task.after
         with torch.set_grad_enabled(needs_gradients(task)):
             _attempt(task, "its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
         model.train()
     if not loss.requires_grad:
-        raise refuse("its loss does not depend on the weights. Look for .detach(), .item() or no_grad() on the way.")
+        raise refuse("its loss does not depend on the weights. Remove .detach(), .item() or no_grad() between them.")
 
     def run() -> tuple[Any, Any]:
         # Copies, because a model may call requires_grad_() on its inputs to differentiate with respect to them.
@@ -111,9 +111,11 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
     _attempt(task, "its loss has no gradient", loss.backward)
     gradients = [dense(p.grad) for p in model.parameters() if p.grad is not None]
     if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-        raise refuse(f"the gradient of a batch of new networks is not finite{cause}")
+        raise refuse(f"the gradient of a batch at initialization is not finite{cause}")
     if not any(bool(gradient.any()) for gradient in gradients):
-        raise refuse("no gradient reaches any weight. Look for .detach(), argmax or rounding between weights and loss.")
+        raise refuse(
+            "the gradient of every weight is zero. Remove .detach(), argmax or rounding between them and the loss."
+        )
 
 
 def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str) -> None:
@@ -132,7 +134,7 @@ def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str)
             what = f"its model fails in eval() (inputs {_shapes(inputs)})"
             outputs.append(Output.of(_attempt(task, what, partial(model, *args, **kwargs))).usable())
     sizes = [len(part) for part in batches]
-    joined = _attempt(task, "its outputs of two batches differ", lambda: combine(outputs, sizes).whole)
+    joined = _attempt(task, "its outputs of two batches cannot be concatenated", lambda: combine(outputs, sizes).whole)
     targets = tree_map(itemgetter(0), data.take(examples[None]))[1]
     score = _attempt(task, "its metric fails", lambda: float(task.metric.score(joined, targets)))
     if not math.isfinite(score):
