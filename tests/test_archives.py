@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from gradprix.cli import app
 from gradprix.tasks import archives, download, package_archive
-from gradprix.tasks.archive_reader import Files, catalogue, inside, rows
+from gradprix.tasks.archive_reader import ArchiveFiles, query_sqlite, read_gettext_catalogue, read_nested
 from gradprix.tasks.archives import ARCHIVES, Archive, DataError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -508,7 +508,10 @@ def test_a_damaged_file_in_a_sound_directory_is_said() -> None:
     data = bytearray(wheel())
     at = data.index(b"made_up/data/text.txt") + len("made_up/data/text.txt") + 2
     data[at] ^= 0xFF
-    with Files(io.BytesIO(data), tar=False, label="it") as files, pytest.raises(DataError, match=r"text\.txt' in it"):
+    with (
+        ArchiveFiles(io.BytesIO(data), tar=False, label="it") as files,
+        pytest.raises(DataError, match=r"text\.txt' in it"),
+    ):
         files.read("made_up/data/text.txt")
 
 
@@ -516,9 +519,9 @@ def test_a_damaged_file_in_a_sound_directory_is_said() -> None:
 
 
 def test_an_archive_in_an_archive() -> None:
-    assert inside(sdist(), "made-up-1.0/data/text.txt") == TEXT
+    assert read_nested(sdist(), "made-up-1.0/data/text.txt") == TEXT
     with pytest.raises(DataError, match="is refused"):
-        inside(sdist(entry("../evil")), "made-up-1.0/data/text.txt")
+        read_nested(sdist(entry("../evil")), "made-up-1.0/data/text.txt")
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -536,7 +539,7 @@ def test_a_catalogue_is_what_gettext_reads(order: str) -> None:
     file = struct.pack(f"{order}7I", *numbers) + b"".join(tables) + strings
     known = gettext.GNUTranslations(io.BytesIO(file))
 
-    found = catalogue(file)
+    found = read_gettext_catalogue(file)
     assert found == [
         ("Open", known.gettext("Open")),
         ("File", known.pgettext("menu", "File")),
@@ -544,8 +547,8 @@ def test_a_catalogue_is_what_gettext_reads(order: str) -> None:
         ("Paste", known.gettext("Paste")),
     ]
     for wrong in (b"", b"no catalogue", file[:40], file.replace("à".encode(), b"\xff\xff")):
-        with pytest.raises(DataError, match="no gettext catalogue"):
-            catalogue(wrong)
+        with pytest.raises(DataError, match="not a gettext catalogue"):
+            read_gettext_catalogue(wrong)
 
 
 def test_a_database_in_an_archive_is_asked(tmp_path: Path) -> None:
@@ -557,9 +560,9 @@ def test_a_database_in_an_archive_is_asked(tmp_path: Path) -> None:
     place(tmp_path, made(data), data)
 
     with made(data).open("x.db") as stream:
-        assert rows(stream, "SELECT text FROM verse WHERE number > ?", [1]) == [("two",)]
+        assert query_sqlite(stream, "SELECT text FROM verse WHERE number > ?", [1]) == [("two",)]
     with made(data).open("x.db") as stream, pytest.raises(DataError, match="no such table: psalm"):
-        rows(stream, "SELECT text FROM psalm")
+        query_sqlite(stream, "SELECT text FROM psalm")
 
 
 # The table and the command
@@ -662,6 +665,8 @@ def test_the_smallest_archive_is_what_the_table_says(tmp_path: Path, monkeypatch
         raise
 
     assert file.stat().st_size == archive.size
-    texts = dict(catalogue(archive.read("jupyterlab_language_pack_fr_FR/locale/fr_FR/LC_MESSAGES/jupyterlab.mo")))
+    texts = dict(
+        read_gettext_catalogue(archive.read("jupyterlab_language_pack_fr_FR/locale/fr_FR/LC_MESSAGES/jupyterlab.mo"))
+    )
     assert texts["Cancel"] == "Annuler"
     assert len(texts) > 2000

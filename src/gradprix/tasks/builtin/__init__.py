@@ -1,1 +1,1 @@
-"""Built-in problems, one module each, and what they share."""
+"""Built-in tasks, one module each, and the code they share."""

