@@ -40,7 +40,7 @@ task = gp.Task(
     loss=nn.functional.cross_entropy,
     metric=gp.Metric("test accuracy", accuracy, higher_is_better=True, margin=0.005, percent=True),
     baseline=0.1,
-    data=lambda: gp.Data.of(Digits(train=True), Digits(train=False)),
+    data=lambda: gp.Data.from_dataset(Digits(train=True), Digits(train=False)),
     batch_size=32,
     epochs=10,
     about="1,400 digits, shifted by chance, and 397 official test digits; a small CNN.",

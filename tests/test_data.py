@@ -77,9 +77,9 @@ def outcomes(of: tasks.Task, form: ExecutionMode = STACKED) -> list[str]:
         lambda: Data(X.double().numpy(), Y.numpy()),
         lambda: Data(pd.DataFrame(X.double().numpy()), pd.Series(Y.numpy())),
         lambda: Data(X.double().tolist(), Y.tolist()),
-        lambda: Data.of(Pairs()),
-        lambda: Data.of([(x, y) for x, y in zip(X, Y, strict=True)]),
-        lambda: Data.of(Pairs(), memory=1e-9),
+        lambda: Data.from_dataset(Pairs()),
+        lambda: Data.from_dataset([(x, y) for x, y in zip(X, Y, strict=True)]),
+        lambda: Data.from_dataset(Pairs(), memory=1e-9),
     ],
     ids=["array", "frame", "lists", "dataset", "list of pairs", "streamed"],
 )
@@ -95,8 +95,8 @@ def test_a_model_may_take_several_inputs(form: ExecutionMode) -> None:
     halves = X[:, :3], X[:, 3:]
     by_place = outcomes(task(lambda: Data(halves, Y), Two), form)
     assert outcomes(task(lambda: Data({"right": halves[1], "left": halves[0]}, Y), Two), form) == by_place
-    assert outcomes(task(lambda: Data.of(Named(), targets="label"), Two), form) == by_place
-    assert outcomes(task(lambda: Data.of(Named(), targets="label", memory=0.0), Two), form) == by_place
+    assert outcomes(task(lambda: Data.from_dataset(Named(), targets="label"), Two), form) == by_place
+    assert outcomes(task(lambda: Data.from_dataset(Named(), targets="label", memory=0.0), Two), form) == by_place
 
 
 def test_targets_may_be_several() -> None:
@@ -114,14 +114,14 @@ def test_targets_may_be_several() -> None:
 
 
 def test_the_official_test_examples_may_be_another_dataset() -> None:
-    data = Data.of(Pairs(stop=40), Pairs(start=40), stratify=True)
+    data = Data.from_dataset(Pairs(stop=40), Pairs(start=40), stratify=True)
     assert data.split(3).test.tolist() == list(range(40, 60))
     assert torch.equal(data.take(torch.arange(60)[None])[0][0], X)
-    assert Data.of(Pairs(), range(50, 60)).split(0).test.tolist() == list(range(50, 60))
+    assert Data.from_dataset(Pairs(), range(50, 60)).split(0).test.tolist() == list(range(50, 60))
 
 
 def test_examples_made_anew_each_time_are_read_under_the_seeds_own_luck() -> None:
-    of = task(lambda: Data.of(Pairs(noise=0.3)))
+    of = task(lambda: Data.from_dataset(Pairs(noise=0.3)))
     assert isinstance(of.loaded, Stream)
     np.random.seed(1)
     first = outcomes(of)
@@ -140,7 +140,7 @@ def test_reading_leaves_the_callers_random_numbers_alone() -> None:
     np.random.seed(0)
     expected = np.random.rand()
     np.random.seed(0)
-    data = Data.of(Pairs(noise=0.3))
+    data = Data.from_dataset(Pairs(noise=0.3))
     data.take(torch.arange(4)[None], [RngState(torch.Generator())])
     assert np.random.rand() == expected
 
@@ -166,12 +166,12 @@ class Words(Pairs):
         (lambda: Data((), ()), ValueError, "there are 0 examples"),
         (lambda: Data(X, Y, test=torch.arange(60)), ValueError, "leave some to train on"),
         (lambda: Data(X, X.sum(1), stratify=True).split(0), ValueError, "class numbers"),
-        (lambda: Data.of(iter([])), TypeError, "has no length"),
-        (lambda: Data.of([]), ValueError, "empty"),
-        (lambda: Data.of([1, 2, 3]), ValueError, "of the type int, not"),
-        (lambda: Data.of(Named()), ValueError, "left, right, label: say which"),
-        (lambda: Data.of(Ragged()), ValueError, r"different shapes \(\(1,\), \(2,\), \(3,\)\)"),
-        (lambda: Data.of(Words()), TypeError, "holds a str"),
+        (lambda: Data.from_dataset(iter([])), TypeError, "has no length"),
+        (lambda: Data.from_dataset([]), ValueError, "empty"),
+        (lambda: Data.from_dataset([1, 2, 3]), ValueError, "of the type int, not"),
+        (lambda: Data.from_dataset(Named()), ValueError, "left, right, label: say which"),
+        (lambda: Data.from_dataset(Ragged()), ValueError, r"different shapes \(\(1,\), \(2,\), \(3,\)\)"),
+        (lambda: Data.from_dataset(Words()), TypeError, "holds a str"),
     ],
 )
 def test_examples_that_cannot_be_used_say_why(make: Callable[[], Any], error: type[Exception], says: str) -> None:

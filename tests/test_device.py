@@ -97,7 +97,7 @@ ALL = [
 @pytest.mark.parametrize("form", [STACKED, ExecutionMode(stacked=False)], ids=["stacked", "apart"])
 def test_every_optimizer_trains_there_as_here(form: ExecutionMode, monkeypatch: pytest.MonkeyPatch) -> None:
     of = task(lambda: nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)))
-    rates = [(entry, lr) for entry in ALL for lr in (entry.space["lr"].at(0.5), 1e30)]
+    rates = [(entry, lr) for entry in ALL for lr in (entry.space["lr"].from_unit(0.5), 1e30)]
     trials = [Trial(entry.rule, entry.values(lr), 1, 10, 2, "cosine", True) for entry, lr in rates]
     here = train_stack(of, trials, how=form)
     assert {outcome.diverged is None for outcome in here} == {True, False}, "some leave on the way"
@@ -151,7 +151,7 @@ def test_a_stream_and_what_comes_after_training(monkeypatch: pytest.MonkeyPatch)
     def after(network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, float]:
         return {"loss": float(functional.cross_entropy(network(inputs), targets))}
 
-    of = dataclasses.replace(task(MODELS["dropout"]), data=lambda: tasks.Data.of(Crops()), after=after)
+    of = dataclasses.replace(task(MODELS["dropout"]), data=lambda: tasks.Data.from_dataset(Crops()), after=after)
     here = train_stack(of, TRIALS)
     with pretended(monkeypatch):
         there = train_stack(of, TRIALS, how=THERE)

@@ -75,7 +75,7 @@ def test_blocks_follow_the_rule() -> None:
     assert "1 number per weight" in blocks["state"]
     assert "`a_buffer`" in blocks["state"]
     assert "`lr` from 0.001 to 1" in blocks["space"]
-    assert "optim.of(made_up)(params, lr=0.25" in blocks["head"]
+    assert "optim.from_rule(made_up)(params, lr=0.25" in blocks["head"]
     assert "have not been measured" in blocks["differences"]
 
 

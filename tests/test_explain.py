@@ -54,7 +54,7 @@ def test_a_trace_is_what_the_optimizer_did_on_a_landscape(which: Rule, given: di
     place = LANDSCAPES["ravine"]()
     found = trace(which, place, 200, lr=0.01, **given)
     x = nn.Parameter(torch.tensor(place.start, dtype=torch.float64))
-    optimizer = optim.of(which)([x], lr=0.01, **given)
+    optimizer = optim.from_rule(which)([x], lr=0.01, **given)
     for t in range(200):
         torch.testing.assert_close(found.x.points[t], x.detach(), rtol=1e-13, atol=1e-14)
         _, x.grad = place.gradient(x.detach())
@@ -86,7 +86,7 @@ def test_a_trace_is_what_the_optimizer_did_on_a_network(name: str) -> None:
     task, its = small(), subject(name)
     found = trace(name, task, 20, seed=3, lr=0.01)
     model, data = task.network(3), task.loaded
-    optimizer = optim.of(its.rule)(model.parameters(), lr=0.01, **its.fixed)
+    optimizer = optim.from_rule(its.rule)(model.parameters(), lr=0.01, **its.fixed)
     rates = [group["lr"] for group in optimizer.param_groups]
     train, order = data.split(3).train, stream(3, "order")
     factor = schedule("cosine", 4 * 5)
@@ -188,7 +188,7 @@ def test_gradient_descent_is_tuned_to_one_over_the_curvature() -> None:
 
 
 def state_before(which: Rule, values: Any, x: torch.Tensor, g: torch.Tensor) -> dict[str, Any]:
-    return {name: start(spec, values, x, g) for name, spec in which.kept(values).items()}
+    return {name: start(spec, values, x, g) for name, spec in which.active_state(values).items()}
 
 
 @pytest.mark.parametrize("which", ON_POINTS, ids=lambda r: r.name)

@@ -247,7 +247,7 @@ FAILING: dict[str, tuple[dict[str, Any], str]] = {
     "loss": ({"loss": choosy}, "its model or loss (in evaluation )?fails with .* ValueError: the loss is low"),
     "metric": ({"score": strict}, "its metric fails with (adam|minibatch) at .*KeyError: 'too good'"),
     "data": (
-        {"data": lambda: gp.Data.of(Corrupt(), memory=0.0), "batch_size": 64},
+        {"data": lambda: gp.Data.from_dataset(Corrupt(), memory=0.0), "batch_size": 64},
         "reading its examples fails with .*OSError: image 500 is truncated",
     ),
     "after": (

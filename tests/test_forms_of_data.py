@@ -64,7 +64,7 @@ def test_numbers_in_any_form_are_the_same_numbers(form: str) -> None:
     assert inputs.is_contiguous()
     assert torch.equal(inputs.to(torch.complex128), torch.tensor(N, dtype=torch.complex128))
     if "frame" not in form and form != "list":
-        items = gp.Data.of(list(zip(make(), Y, strict=True))).inputs
+        items = gp.Data.from_dataset(list(zip(make(), Y, strict=True))).inputs
         assert items.dtype is dtype
         assert torch.equal(items, inputs)
 

@@ -121,7 +121,7 @@ def test_terms_are_what_the_step_did(rule: Any, values: Any) -> None:
     x, state = gradient(7, 36).double().view(9, 4), {}
     for t in range(1, 20):
         g = gradient(t, 36).double().view(9, 4)
-        before = {name: state.get(name, start(spec, full, x, g)) for name, spec in rule.kept(full).items()}
+        before = {name: state.get(name, start(spec, full, x, g)) for name, spec in rule.active_state(full).items()}
         named = terms(rule, full, t, x, g, before)
         x, state = eager(rule, full, t, x, g, state)
         assert torch.equal(named["x"], x)
@@ -164,7 +164,7 @@ def test_rules_of_ones_own_run_alike_everywhere(rule: rules.Rule) -> None:
     values = rule.values()
     x = gradient(1)
     p, stack = torch.nn.Parameter(x.clone()), x.clone().repeat(2, 1)
-    optimizer, stacked, state = optim.of(rule)([p]), Stacked(rule, [values, values], [stack]), {}
+    optimizer, stacked, state = optim.from_rule(rule)([p]), Stacked(rule, [values, values], [stack]), {}
     for t in range(1, 20):
         g = gradient(t)
         x, state = eager(rule, values, t, x, g, state)

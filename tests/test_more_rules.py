@@ -402,7 +402,7 @@ def test_eval_and_train_do_nothing_where_one_point_is_all() -> None:
 
 
 def test_a_rule_of_ones_own_may_say_where_to_evaluate() -> None:
-    assert optim.of(rules.schedule_free_sgd) is optim.ScheduleFreeSGD
+    assert optim.from_rule(rules.schedule_free_sgd) is optim.ScheduleFreeSGD
     values = rules.adam.values()
     x = torch.ones(3)
     moved, state = eager(rules.adam, values, 1, x, x, {})

@@ -206,7 +206,7 @@ def test_a_class_of_ones_own_may_be_derived() -> None:
 
     p = parameters()
     assert Mine(p, lr=0.3).param_groups[0]["lr"] == 0.3
-    assert optim.of(optim.Adam.rule) is optim.Adam
+    assert optim.from_rule(optim.Adam.rule) is optim.Adam
 
 
 def test_a_misspelt_group_key_is_refused() -> None:

@@ -343,8 +343,8 @@ def test_batch_size_and_schedule_are_tuned_at_equal_examples() -> None:
     [(log(1e-4, 1e-2), 1e-4, 1e-3, 1e-2), (one_minus(1e-3, 0.1), 0.9, 0.99, 0.999), (choice(8, 16, 32), 8, 16, 32)],
 )
 def test_ranges(axis: Any, low: float, middle: float, high: float) -> None:
-    assert [axis.at(share) for share in (0.0, 0.5, 1.0)] == [low, middle, high]
-    assert axis.share(middle) == pytest.approx(0.5)
+    assert [axis.from_unit(share) for share in (0.0, 0.5, 1.0)] == [low, middle, high]
+    assert axis.to_unit(middle) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("make", [lambda: one_minus(0.5, 0.1), lambda: one_minus(0, 0.1), lambda: choice(1, 1)])

@@ -118,7 +118,7 @@ class Read:
 def test_of_a_slow_dataset_few_examples_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_step, "SLOW", 0.5)
     data = Read(0.02)
-    plan = make_plan(task(lambda: nn.Linear(4, 2), lambda: gp.Data.of(data), batch_size=32))
+    plan = make_plan(task(lambda: nn.Linear(4, 2), lambda: gp.Data.from_dataset(data), batch_size=32))
     cost = measured(plan, Here(1))
     assert data.reads <= 600
     assert cost.network >= 32 * 0.02

@@ -76,7 +76,7 @@ class Squares(Dataset):
     def __getitem__(self, i):
         return X[i] + (self.rows[i] - i * i), Y[i]
 
-task = make_task(lambda: gp.Data.of(Squares()))
+task = make_task(lambda: gp.Data.from_dataset(Squares()))
 """
 SMALL = "--optimizers adam,minibatch --trials 1 --seeds 6 --processes 1".split()
 

@@ -243,7 +243,7 @@ def test_rules_of_ones_own_race_even_under_one_name() -> None:
     result = gp.race("digits", mine, trials=2, seeds=6, epochs=1, processes=1)
 
     assert result.best.name == "down"
-    assert result.best.code.startswith("gradprix.optim.of(down)(params, lr=")
+    assert result.best.code.startswith("gradprix.optim.from_rule(down)(params, lr=")
     assert result.record["entries"][1]["final"]["mean"] < 0.3
     with pytest.raises(ValueError, match="code of your own"):
         result.best.make([])

@@ -116,6 +116,6 @@ def test_a_checkpoint_keeps_its_form() -> None:
 def test_both_forms_race_by_name() -> None:
     paper, today = (race.ENTRIES[name] for name in ("schedule_free_adamw", "schedule_free_adamw-corrected"))
     assert paper.rule == today.rule
-    assert optim.of(rules.schedule_free_adamw) is optim.ScheduleFreeAdamW
+    assert optim.from_rule(rules.schedule_free_adamw) is optim.ScheduleFreeAdamW
     assert today.code(0.1) == "gradprix.optim.ScheduleFreeAdamW(params, lr=0.1, correct_second_moment=True)"
     assert (dict(paper.fixed), dict(today.fixed)) == ({}, {"correct_second_moment": True})

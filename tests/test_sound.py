@@ -229,11 +229,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "row 9 of its inputs has nan in column 3",
     ),
     "nan in the official test": (
-        {"data": lambda: gp.Data.of(Pairs(), Pairs(with_nan(X[:10] + 1, 3)))},
+        {"data": lambda: gp.Data.from_dataset(Pairs(), Pairs(with_nan(X[:10] + 1, 3)))},
         r"row 63 \(row 3 of the test set\) of its inputs has nan",
     ),
     "nan in a dataset that is read when needed": (
-        {"data": lambda: gp.Data.of(Pairs(with_nan(X, 44)), memory=0.0)},
+        {"data": lambda: gp.Data.from_dataset(Pairs(with_nan(X, 44)), memory=0.0)},
         "row 44 of its inputs has nan",
     ),
     "loss whose gradient nan targets make nan": (
@@ -274,18 +274,24 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "sparse tensor": ({"data": lambda: gp.Data(X.to_sparse(), Y)}, r"inputs is a sparse tensor: give inputs.to_dense"),
     "sparse matrix": ({"data": lambda: gp.Data(scipy.sparse.csr_array(X.numpy()), Y)}, r"give inputs.toarray\(\)"),
     "too large integers": ({"data": lambda: gp.Data(X, np.full(60, 2**63, np.uint64))}, "integers of 2⁶³ or more"),
-    "a dataset": ({"data": Pairs}, r"data\(\) returns a Pairs. Give gp.Data.of\(dataset\)"),
-    "a loader": ({"data": lambda: torch.utils.data.DataLoader(Pairs())}, r"gp.Data.of\(loader.dataset\)"),
-    "data of a loader": ({"data": lambda: gp.Data.of(torch.utils.data.DataLoader(Pairs()))}, r"loader.dataset"),
+    "a dataset": ({"data": Pairs}, r"data\(\) returns a Pairs. Give gp.Data.from_dataset\(dataset\)"),
+    "a loader": ({"data": lambda: torch.utils.data.DataLoader(Pairs())}, r"gp.Data.from_dataset\(loader.dataset\)"),
+    "data of a loader": (
+        {"data": lambda: gp.Data.from_dataset(torch.utils.data.DataLoader(Pairs()))},
+        r"loader.dataset",
+    ),
     "a loader as inputs": ({"data": lambda: gp.Data(torch.utils.data.DataLoader(Pairs()), Y)}, r"loader.dataset"),
     "a loader alone": ({"data": lambda: gp.Data(torch.utils.data.DataLoader(Pairs()))}, r"loader.dataset"),
     "a loader for a function": ({"data": torch.utils.data.DataLoader(Pairs())}, r"not a function.*loader.dataset"),
     "data for a function": ({"data": gp.Data(X, Y)}, r"not a function.*data=lambda"),
-    "a dataset alone": ({"data": lambda: gp.Data(Pairs())}, r"gp.Data.of\(dataset\)"),
+    "a dataset alone": ({"data": lambda: gp.Data(Pairs())}, r"gp.Data.from_dataset\(dataset\)"),
     "an endless dataset": ({"data": Endless}, "race a training loop of your own"),
-    "data of an endless dataset": ({"data": lambda: gp.Data.of(Endless())}, "race a training loop of your own"),
+    "data of an endless dataset": (
+        {"data": lambda: gp.Data.from_dataset(Endless())},
+        "race a training loop of your own",
+    ),
     "a loader of an endless dataset": (
-        {"data": lambda: gp.Data.of(torch.utils.data.DataLoader(Endless()))},
+        {"data": lambda: gp.Data.from_dataset(torch.utils.data.DataLoader(Endless()))},
         "race a training loop of your own",
     ),
     # Models
@@ -310,7 +316,7 @@ def test_a_wrong_task_says_what_is_wrong(kind: str) -> None:
         {},
         {"model": fixed, "pretrained": True},
         {"data": lambda: gp.Data(X, Y, test=torch.arange(40, 60))},
-        {"data": lambda: gp.Data.of([(x, y) for x, y in zip(X, Y, strict=True)], memory=0.0)},
+        {"data": lambda: gp.Data.from_dataset([(x, y) for x, y in zip(X, Y, strict=True)], memory=0.0)},
         {"loss": Temperature(trained=False)},
         {"model": Differentiating},
         {

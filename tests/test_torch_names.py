@@ -75,7 +75,7 @@ def test_an_optimizer_is_an_instance_of_torchs_class(name: str) -> None:
     for other in SHARED:
         assert issubclass(ours, getattr(optim, other)) == issubclass(theirs, getattr(torch.optim, other))
         assert issubclass(ours, getattr(torch.optim, other)) == issubclass(theirs, getattr(torch.optim, other))
-    assert optim.of(ours.rule) is ours
+    assert optim.from_rule(ours.rule) is ours
 
 
 @pytest.mark.parametrize("name", SHARED)

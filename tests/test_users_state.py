@@ -145,7 +145,7 @@ def test_another_process_steps_count_is_seen_by_the_next_step() -> None:
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
 
 
-EVERY = [n for n in optim.__all__ if n not in ("groups", "of", "RuleOptimizer")]
+EVERY = [n for n in optim.__all__ if n not in ("from_rule", "groups", "of", "RuleOptimizer")]
 
 
 @pytest.mark.parametrize("eager", [False, True], ids=["fused", "eager"])

@@ -114,7 +114,7 @@ def linked(source: str) -> str:
 
 def signature(rule: Rule) -> str:
     """How the class is called."""
-    cls = optim.of(rule)
+    cls = optim.from_rule(rule)
     call = f"{cls.__name__}{inspect.signature(cls)}"
     known = cls.__name__ in optim.__all__
     call = call if known else call.replace(cls.__name__, f"of({rule.name})", 1)
@@ -246,7 +246,7 @@ def differences(rule: Rule, file: Path = DIFFERENCES) -> str:
         parts.append("`like=` selects the arithmetic and defaults of another library:")
         parts.append(table(("", "changes from torch's defaults"), rows))
     record = json.loads(file.read_text()) if file.exists() else {}
-    cls = optim.of(rule).__name__
+    cls = optim.from_rule(rule).__name__
     rows = [row for row in record.get("rows", []) if row["class"] == cls]
     if rows:
         parts.append(_measured(rows, record))
@@ -300,7 +300,7 @@ def every(rules_: Mapping[str, Rule] | None = None) -> str:
     """Return a table of all rules."""
     rows = []
     for rule in (rules_ or rules.ALL).values():
-        name = f"[{optim.of(rule).__name__}](/optimizers/{rule.name}.md)"
+        name = f"[{optim.from_rule(rule).__name__}](/optimizers/{rule.name}.md)"
         rows.append((name, rule.summary, str(rule.memory(rule.values())), f"`{number(rule.hyperparameters['lr'])}`"))
     return table(("class", "description", "state per weight", "default `lr`"), rows)
 

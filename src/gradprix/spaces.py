@@ -1,4 +1,4 @@
-"""Where a hyperparameter is searched."""
+"""Search spaces of hyperparameters."""
 
 import math
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from typing import Any, Protocol
 
 
 class Axis(Protocol):
-    """A range to search, walked by a share from 0 to 1."""
+    """Search space of one hyperparameter, parametrized by the unit interval."""
 
-    def at(self, share: float) -> Any:
-        """The value there, in few digits."""
+    def from_unit(self, position: float) -> Any:
+        """Return the value at a position from 0 to 1, rounded to a few digits."""
         ...
 
-    def share(self, value: Any) -> float:
-        """Where a value is."""
+    def to_unit(self, value: Any) -> float:
+        """Return the position of a value."""
         ...
 
 
 @dataclass(frozen=True)
 class Log:
-    """A range searched evenly in the logarithm, from `low` to `high`, both positive; the search may leave it."""
+    """Logarithmic range from `low` to `high`, both positive. A search may extend it."""
 
     low: float
     high: float
@@ -28,22 +28,22 @@ class Log:
         if not 0 < self.low < self.high < float("inf"):
             raise ValueError(f"log({self.low:g}, {self.high:g}): give two positive numbers, the smaller first.")
 
-    def at(self, share: float) -> float:
-        """The value there, in three digits."""
-        return float(f"{self.low * (self.high / self.low) ** share:.3g}")
+    def from_unit(self, position: float) -> float:
+        """Return the value at a position, rounded to three digits."""
+        return float(f"{self.low * (self.high / self.low) ** position:.3g}")
 
-    def share(self, value: float) -> float:
-        """Where a value is."""
+    def to_unit(self, value: float) -> float:
+        """Return the position of a value."""
         return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class OneMinus:
-    """A range of values just below one, such as decays, searched evenly in the logarithm of 1 − value.
+    """Range of values just below one, such as decay rates, logarithmic in 1 − value.
 
     Args:
-        low: the smallest 1 − value.
-        high: the largest 1 − value.
+        low: smallest 1 − value.
+        high: largest 1 − value.
     """
 
     low: float
@@ -53,49 +53,49 @@ class OneMinus:
         if not 0 < self.low < self.high <= 1:
             raise ValueError(f"one_minus({self.low:g}, {self.high:g}): give two numbers up to 1, the smaller first.")
 
-    def at(self, share: float) -> float:
-        """The value there, its distance from one in two digits."""
-        from_one = float(f"{self.high * (self.low / self.high) ** min(max(share, 0.0), 1.0):.2g}")
-        return float(f"{1 - from_one:.12g}")
+    def from_unit(self, position: float) -> float:
+        """Return the value at a position, with 1 − value rounded to two digits."""
+        complement = float(f"{self.high * (self.low / self.high) ** min(max(position, 0.0), 1.0):.2g}")
+        return float(f"{1 - complement:.12g}")
 
-    def share(self, value: float) -> float:
-        """Where a value is."""
+    def to_unit(self, value: float) -> float:
+        """Return the position of a value."""
         return math.log((1 - value) / self.high) / math.log(self.low / self.high) if value < 1 else 1.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A few values to choose from."""
+    """Finite set of values."""
 
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(_plain(value) for value in self.values))
+        object.__setattr__(self, "values", tuple(_to_python(value) for value in self.values))
         if len(set(self.values)) < 2 or len(set(self.values)) < len(self.values):
             raise ValueError(f"choice{self.values}: give two different values or more.")
 
-    def at(self, share: float) -> Any:
-        """The value there."""
-        return self.values[min(max(int(share * len(self.values)), 0), len(self.values) - 1)]
+    def from_unit(self, position: float) -> Any:
+        """Return the value at a position."""
+        return self.values[min(max(int(position * len(self.values)), 0), len(self.values) - 1)]
 
-    def share(self, value: Any) -> float:
-        """Where a value is: the middle of its part."""
+    def to_unit(self, value: Any) -> float:
+        """Return the position of a value: the middle of its part of the interval."""
         return (self.values.index(value) + 0.5) / len(self.values) if value in self.values else 0.5
 
 
-def _plain(value: Any) -> Any:
-    """Lists as tuples, and other libraries' numbers as Python's, as what takes them expects."""
+def _to_python(value: Any) -> Any:
+    """Convert lists to tuples, and scalars of other libraries to Python numbers."""
     if isinstance(value, list | tuple):
-        return tuple(_plain(each) for each in value)
+        return tuple(_to_python(each) for each in value)
     return value.item() if hasattr(value, "item") else value
 
 
 def log(low: float, high: float) -> Log:
-    """A search range that is even in the logarithm: `log(1e-4, 1e-1)` is three decades.
+    """Return a logarithmic search range: `log(1e-4, 1e-1)` spans three decades.
 
     Args:
-        low: the smallest value, above zero.
-        high: the largest value, above `low`.
+        low: smallest value, above zero.
+        high: largest value, above `low`.
 
     Raises:
         ValueError: unless 0 < low < high.
@@ -104,11 +104,11 @@ def log(low: float, high: float) -> Log:
 
 
 def one_minus(low: float, high: float) -> OneMinus:
-    """A search range for a decay, even in the logarithm of 1 − decay: `one_minus(0.01, 0.5)` is from 0.99 to 0.5.
+    """Return a search range that is logarithmic in 1 − value: `one_minus(0.01, 0.5)` spans 0.99 to 0.5.
 
     Args:
-        low: the smallest 1 − decay, above zero.
-        high: the largest 1 − decay, up to one.
+        low: smallest 1 − value, above zero.
+        high: largest 1 − value, up to one.
 
     Raises:
         ValueError: unless 0 < low < high <= 1.
@@ -117,10 +117,10 @@ def one_minus(low: float, high: float) -> OneMinus:
 
 
 def choice(*values: Any) -> Choice:
-    """A search among a few values: `choice(16, 32, 64)`.
+    """Return a finite search space: `choice(16, 32, 64)`.
 
     Raises:
-        ValueError: unless there are two different ones or more.
+        ValueError: unless there are two or more, all different.
     """
     return Choice(values)
 
@@ -134,10 +134,10 @@ USUAL: dict[str, Axis] = {
     "eps": log(1e-10, 1),
     "weight_decay": log(1e-6, 1e-2),
 }
-"""Where hyperparameters other than the learning rate are searched, unless a rule says otherwise.
+"""Default search spaces of hyperparameters other than the learning rate.
 
-`beta1` and `momentum` as the baselines of Dahl et al. 2023, arXiv:2306.07179, appendix; `beta2` and `eps` within those
-of Sivaprasad et al. 2020, arXiv:1910.11758.
+`beta1` and `momentum` follow the baselines of Dahl et al. 2023, arXiv:2306.07179, appendix; `beta2` and `eps` lie
+within those of Sivaprasad et al. 2020, arXiv:1910.11758.
 """
 OWN_DECAY = log(5e-3, 1)
-"""Where weight decay is searched that is not part of the gradient: arXiv:2306.07179 again."""
+"""Default search space of decoupled weight decay: Dahl et al. 2023, arXiv:2306.07179."""

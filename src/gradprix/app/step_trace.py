@@ -52,7 +52,7 @@ def step(descent: Trace, t: int) -> Step:
         t: step number, from 1.
     """
     layer, rule = descent.x, descent.rule
-    x, g, specs = layer.points[t - 1], layer.gradients[t - 1], rule.kept(descent.values)
+    x, g, specs = layer.points[t - 1], layer.gradients[t - 1], rule.active_state(descent.values)
     if t == 1:
         before = {name: begun(spec, descent.values, x, g) for name, spec in specs.items()}
     else:

@@ -126,7 +126,8 @@ def updates(rule: Rule, gradients: Tensor, **values: Any) -> Tensor:
 
 def rate_grid(rule: Rule, axis: Any = None) -> Tensor:
     """Return the learning rates to tune over: six per decade, some decades beyond the rule's own range."""
-    low, high = (axis or rule.axes["lr"]).at(0.0) / 10**BEYOND, (axis or rule.axes["lr"]).at(1.0) * 10**BEYOND
+    axis = axis or rule.axes["lr"]
+    low, high = axis.from_unit(0.0) / 10**BEYOND, axis.from_unit(1.0) * 10**BEYOND
     return torch.tensor([rate(point) for point in range(-60, 30) if low <= rate(point) <= high], dtype=torch.float64)
 
 

@@ -95,7 +95,7 @@ def tuned(
     """
     resolved = subject(rule)
     rule, given = resolved.rule, (*resolved.fixed.items(), *given)
-    low, high = rule.axes["lr"].at(0.0), rule.axes["lr"].at(1.0)
+    low, high = rule.axes["lr"].from_unit(0.0), rule.axes["lr"].from_unit(1.0)
     grid = [point for point in range(-60, 30) if low / 10**BEYOND <= rate(point) <= high * 10**BEYOND]
     rates = torch.tensor([rate(point) for point in grid], dtype=torch.float64)
     values = {**rule.values(**dict(given)), "lr": rates[:, None]}

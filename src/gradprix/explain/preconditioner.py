@@ -44,7 +44,7 @@ def kinds(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, tuple[str
         For each elementwise state variable `"mean"` or `"size"` and the power; 0 if it has other units.
     """
     hyper = {**dict(given), "weight_decay": 0.0}
-    specs = rule.kept(hyper)
+    specs = rule.active_state(hyper)
 
     def state_after(scale: float) -> dict[str, Tensor]:
         x = torch.zeros(2, dtype=torch.float64)
@@ -105,7 +105,7 @@ def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | Non
     products = torch.logspace(-4, 5, 3_601, dtype=torch.float64)
     ones = torch.ones_like(products)
     # The sizes are arbitrary, as they only set the units of the gain; at a late step no bias correction remains.
-    state = {name: start(spec, values, 0 * ones, ones) for name, spec in rule.kept(values).items()}
+    state = {name: start(spec, values, 0 * ones, ones) for name, spec in rule.active_state(values).items()}
     state |= {name: ones for name, (kind, _) in kinds(rule, given).items() if kind == "size"}
     state |= {name: 0.0 for name, value in state.items() if not isinstance(value, Tensor)}
     unit_gain, frozen = gain(rule, values, LATE, state), _FrozenRule(rule, values, LATE, state)
@@ -124,7 +124,7 @@ def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | Non
 def _read_before_update(rule: Rule, values: Values) -> set[str]:
     """Return the state variables that a step reads before it updates them (AdaDelta's mean of updates)."""
     changed, read_first = set[str](), set[str]()
-    for assign in whole(rule).fold(values, tuple(rule.kept(values))).assigns:
+    for assign in whole(rule).fold(values, tuple(rule.active_state(values))).assigns:
         read_first |= names(assign.value) - changed - {assign.name}
         changed.add(assign.name)
     return read_first

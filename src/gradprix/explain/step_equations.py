@@ -53,7 +53,7 @@ def equations(
     Returns:
         One equation per assignment, in the rule's order.
     """
-    tree = whole(rule).fold(values, tuple(rule.kept(values)))
+    tree = whole(rule).fold(values, tuple(rule.active_state(values)))
     if x is None:
         return [_equation(assign, tree, rule, values, ()) for assign in tree.assigns]
     result, known = [], {"t": t, "x": x, "g": g, **state}

@@ -124,7 +124,7 @@ def trace(
 
 def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Any]:
     """Perform one step of a rule, update `state` in place, and return the terms."""
-    specs = rule.kept(values)
+    specs = rule.active_state(values)
     if t == 1:
         state |= {name: start(spec, values, x, g) for name, spec in specs.items()}
     rule_x, rule_g = (y.flatten(1) if rule.of_matrices else y for y in (x, g))
@@ -140,7 +140,7 @@ def _assign_rules(
     if not rule.of_matrices:
         return dict.fromkeys(parameters, (rule, values))
     given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
-    router = optim.of(rule)([nn.Parameter(x, requires_grad=True) for x in parameters.values()], **given)
+    router = optim.from_rule(rule)([nn.Parameter(x, requires_grad=True) for x in parameters.values()], **given)
     names = {x.data_ptr(): name for name, x in parameters.items()}
     return {
         names[x.data_ptr()]: (router.rule_of(group), router.values(group))

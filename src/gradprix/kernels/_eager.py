@@ -30,7 +30,7 @@ def eager(
         The new parameter and the new state.
     """
     h = SimpleNamespace(**values)
-    specs = rule.kept(values)
+    specs = rule.active_state(values)
     before = {name: state[name] if name in state else start(spec, values, x, g) for name, spec in specs.items()}
     updated = x
     for function in around(rule):

@@ -57,7 +57,7 @@ def split(rule: Rule, values: Mapping[str, object]) -> Split:
         )
     tree = whole(rule)
     truth = {name: bool(values[name]) for name in tree.conditions}
-    return _split(rule, tuple(sorted(truth.items())), tuple(rule.kept(values)))
+    return _split(rule, tuple(sorted(truth.items())), tuple(rule.active_state(values)))
 
 
 @cache

@@ -39,7 +39,7 @@ def assigned(
     Returns:
         Name and value of each assignment in order, starting with the gradient preprocessing.
     """
-    kept = tuple(rule.kept(values))
+    kept = tuple(rule.active_state(values))
     record = _recorder(rule, kept, tuple(bool(values[option]) for option in sorted(whole(rule).conditions)))
     assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in kept))
     return assignments

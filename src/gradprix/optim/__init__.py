@@ -22,11 +22,13 @@ from ._classes import (
     RMSprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
-    of,
+    from_rule,
 )
 from ._groups import groups
 from ._muon import Muon
 from ._optimizer import RuleOptimizer
+
+of = from_rule  # the earlier name
 
 __all__ = [
     "ADOPT",
@@ -48,6 +50,7 @@ __all__ = [
     "RuleOptimizer",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "from_rule",
     "groups",
     "of",
 ]

@@ -148,7 +148,7 @@ class AdamWScheduleFree(
 class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay * maximize"): ...
 
 
-def of(rule: rules.Rule) -> type[RuleOptimizer]:
+def from_rule(rule: rules.Rule) -> type[RuleOptimizer]:
     """Return the optimizer class of a rule: the existing one, or a new one for a custom rule.
 
     A new class takes `params, lr` and the other hyperparameters of the rule as keyword arguments with defaults.
@@ -156,8 +156,8 @@ def of(rule: rules.Rule) -> type[RuleOptimizer]:
     Args:
         rule: the rule.
     """
-    known = (cls for cls in _derived(RuleOptimizer) if cls.__dict__.get("rule") is rule)
-    return next(known, None) or _make_class(rule)
+    existing = (cls for cls in _derived(RuleOptimizer) if cls.__dict__.get("rule") is rule)
+    return next(existing, None) or _make_class(rule)
 
 
 def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:

@@ -130,7 +130,7 @@ class Layout:
 
 def _has_state(rule: Rule, values: Mapping[str, Any]) -> bool:
     """Return whether parameters have state after their first step."""
-    return rule.counts_steps or bool(rule.kept(values))
+    return rule.counts_steps or bool(rule.active_state(values))
 
 
 def _layout_key(groups: Groups, values: Values) -> list[Any]:

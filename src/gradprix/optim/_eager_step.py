@@ -51,7 +51,7 @@ def refuse(rule: Rule, values: Mapping[str, Any], x: Tensor, held: Mapping[str, 
             f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.Muon does so by itself."
         )
     _refuse_repeated_memory("a parameter", x)
-    for key in (spec.key for spec in rule.kept(values).values() if spec.kind == "element"):
+    for key in (spec.key for spec in rule.active_state(values).values() if spec.kind == "element"):
         tensor = held.get(key)
         if not isinstance(tensor, Tensor):
             continue
@@ -86,7 +86,7 @@ def prepare(
     if rule.counts_steps and not isinstance(held.get("step"), Tensor):
         held["step"] = torch.tensor(float(steps_taken(rule, held)), dtype=counted_in, device="cpu")
     # Scalars first, as in torch's state dicts.
-    for spec in sorted(rule.kept(values).values(), key=lambda spec: spec.kind != "scalar"):
+    for spec in sorted(rule.active_state(values).values(), key=lambda spec: spec.kind != "scalar"):
         if isinstance(held.get(spec.key), Tensor):
             continue
         full, g = real(x.detach()), (x if x.grad is None else x.grad).detach()
@@ -130,7 +130,7 @@ def step_eagerly(
         held.pop(LOW, None)
     if rule.counts_steps:
         held["step"].fill_(t)
-    for name, spec in rule.kept(values).items():
+    for name, spec in rule.active_state(values).items():
         value = after[name]
         if isinstance(value, Tensor):
             real(held[spec.key]).copy_(value.reshape(full.shape))
@@ -180,7 +180,7 @@ def _rule_state(rule: Rule, values: Mapping[str, Any], held: Mapping[str, Any]) 
     """Return the state by the names of the rule, in the form used by the rule."""
     return {
         name: float(held[spec.key]) if spec.kind == "scalar" else _rule_view(rule, _widened(real(held[spec.key])))
-        for name, spec in rule.kept(values).items()
+        for name, spec in rule.active_state(values).items()
         if held.get(spec.key) is not None
     }
 

@@ -28,7 +28,7 @@ def fits_kernel(rule: Rule, values: Values, x: Tensor, held: Mapping[str, Any]) 
         and x.dtype in STORED
         and x.numel() > 0
         and _usable(x.grad, x)
-        and all(_usable_state(held.get(spec.key), spec.kind, x) for spec in rule.kept(values).values())
+        and all(_usable_state(held.get(spec.key), spec.kind, x) for spec in rule.active_state(values).values())
         and (not isinstance(held.get("step"), Tensor) or is_number(held["step"]))
     )
 

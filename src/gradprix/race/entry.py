@@ -70,7 +70,7 @@ class Entry:
         if not 0 <= self.replicate < 90 or not 0 <= self.offset < 1:
             raise ValueError(f"entry {self.name!r}: replicate must be from 0 to 89 and offset from 0 to 1.")
         for share in (0.0, 1.0):
-            self.values(**{name: axis.at(share) for name, axis in self.space.items()})
+            self.values(**{name: axis.from_unit(share) for name, axis in self.space.items()})
 
     def values(self, lr: float, **tuned: Any) -> dict[str, Any]:
         """Return all hyperparameters at a learning rate and values of the other tuned hyperparameters."""
@@ -95,15 +95,15 @@ class Entry:
     def default_rate(self) -> float:
         """Default learning rate of the rule, or the middle of the search space if it has none."""
         lr = self.rule.hyperparameters.get("lr")
-        return float(lr) if isinstance(lr, int | float) else float(self.space["lr"].at(0.5))
+        return float(lr) if isinstance(lr, int | float) else float(self.space["lr"].from_unit(0.5))
 
     @property
     def optimizer(self) -> str:
-        """Name of the class in `gradprix.optim`, full name of another class, or `of(rule)` without a class."""
+        """Name of the class in `gradprix.optim`, full name of another class, or `from_rule(rule)` without a class."""
         if isinstance(self.rule, TorchOptimizerAdapter):
             ours = getattr(optim, self.rule.name, None) is self.rule.make
             return self.rule.name if ours else self.rule.full_name
-        return CLASSES.get(self.rule, f"of({self.rule.name})")
+        return CLASSES.get(self.rule, f"from_rule({self.rule.name})")
 
     def arguments(self, lr: float, **tuned: Any) -> dict[str, Any]:
         """Return the constructor arguments of the class, in torch's names."""
@@ -141,14 +141,14 @@ def as_steppable(given: Any) -> Rule | TorchOptimizerAdapter:
     return (
         given
         if _stacks(given)
-        else TorchOptimizerAdapter(getattr(optim, CLASSES[given]) if given in CLASSES else optim.of(given))
+        else TorchOptimizerAdapter(getattr(optim, CLASSES[given]) if given in CLASSES else optim.from_rule(given))
     )
 
 
 def rule_of(given: Any) -> Rule | None:
     """Return the rule of an optimizer class; None for a class that may override the step."""
     rule = getattr(given, "rule", None)
-    return rule if isinstance(rule, Rule) and optim.of(rule) is given else None
+    return rule if isinstance(rule, Rule) and optim.from_rule(rule) is given else None
 
 
 def _stacks(rule: Rule) -> bool:

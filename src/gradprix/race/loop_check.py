@@ -120,9 +120,9 @@ def _train_recorded(
 
 def _two_points(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return two points of an entry's space that differ in every hyperparameter, at small learning rates."""
-    first = {name: axis.at(0.0 if name == "lr" else 0.5) for name, axis in entry.space.items()}
+    first = {name: axis.from_unit(0.0 if name == "lr" else 0.5) for name, axis in entry.space.items()}
     second = {
-        name: next((value for value in map(axis.at, (0.25, 0.5, 0.0, 1.0)) if value != first[name]), first[name])
+        name: next((value for value in map(axis.from_unit, (0.25, 0.5, 0.0, 1.0)) if value != first[name]), first[name])
         for name, axis in entry.space.items()
     }
     return first, second

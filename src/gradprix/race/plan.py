@@ -93,8 +93,8 @@ class Plan:
 
     def careful_trial(self, entry: Entry, seed: int) -> Trial:
         """Return a tuning trial at the smallest learning rate of the space, for tests before the race."""
-        middle = {name: axis.at(0.5) for name, axis in entry.space.items()}
-        return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].at(0.0)}, seed)
+        middle = {name: axis.from_unit(0.5) for name, axis in entry.space.items()}
+        return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].from_unit(0.0)}, seed)
 
     def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
         """Return a final trial of an entry at its tuned point, on a held-out seed."""
@@ -186,7 +186,7 @@ class Plan:
             return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
             return [rate(bound, entry.offset) for bound in grid_bounds(axis)]
-        return sorted((axis.at(0.0), axis.at(1.0)))
+        return sorted((axis.from_unit(0.0), axis.from_unit(1.0)))
 
     @property
     def key(self) -> str:

@@ -129,15 +129,15 @@ class Rule:
 
     def memory(self, values: Mapping[str, object]) -> int:
         """Return the number of state values per weight under these hyperparameters."""
-        return sum(state.kind == "element" for state in self.kept(values).values())
+        return sum(state.kind == "element" for state in self.active_state(values).values())
 
-    def kept(self, values: Mapping[str, object]) -> dict[str, State]:
+    def active_state(self, values: Mapping[str, object]) -> dict[str, State]:
         """Return the state variables that exist under these hyperparameters."""
         return {name: state for name, state in self.state.items() if state.when is None or values[state.when]}
 
     def folded(self, values: Mapping[str, object]) -> Tree:
         """Return the tree, specialized to the options of these hyperparameters."""
-        return self.tree.fold(values, tuple(self.kept(values)))
+        return self.tree.fold(values, tuple(self.active_state(values)))
 
 
 def _import_rule(module: str, name: str) -> Rule:

@@ -175,6 +175,6 @@ def _settings(explanation: Mapping[str, Any]) -> str:
 def _used(explanation: Mapping[str, Any]) -> dict[str, float]:
     """Return the hyperparameters that occur in the equations."""
     rule, values = explanation["rule"], explanation["values"]
-    tree = whole(rule).fold(values, tuple(rule.kept(values)))
+    tree = whole(rule).fold(values, tuple(rule.active_state(values)))
     used = {node.name for assign in tree.assigns for node in walk(assign.value) if isinstance(node, Hyper)}
     return {name: value for name, value in values.items() if name in used}

@@ -150,7 +150,7 @@ def optimizers() -> RenderableType:
     for entry in ENTRIES.values():
         fixed = "".join(f", {name}={setting}" for name, setting in entry.fixed.items())
         batch = {None: "", 0: ", all examples at once"}.get(entry.batch_size, f", batch {entry.batch_size}")
-        low, high = (entry.space["lr"].at(share) for share in (0.0, 1.0))
+        low, high = (entry.space["lr"].from_unit(share) for share in (0.0, 1.0))
         row = (entry.name, f"{entry.optimizer}{fixed}{batch}", entry.about, f"{low:g} to {high:g}")
         table.add_row(*row)
     return table

@@ -43,7 +43,7 @@ class Data:
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
         if targets is None:
             cure = cure_for(inputs) or (
-                "give gp.Data(inputs, targets), or gp.Data.of(dataset) for what has a length and numbered items."
+                "give gp.Data(inputs, targets), or gp.Data.from_dataset(dataset) for a map-style dataset."
             )
             raise TypeError(f"there are no targets beside the {type(inputs).__name__}: {cure}")
         self.inputs, self.targets = _tensors(inputs, "inputs"), _tensors(targets, "targets")
@@ -54,7 +54,7 @@ class Data:
         self._set_up(counts.pop() if counts else 0, test, stratify)
 
     @classmethod
-    def of(
+    def from_dataset(
         cls,
         dataset: Any,
         test: Any = None,
@@ -79,9 +79,11 @@ class Data:
             TypeError: for a dataset without a length, and for items that are not numeric.
             ValueError: for items of other forms or of different shapes.
         """
-        from .lazy_dataset import data_of
+        from .lazy_dataset import load_dataset
 
-        return data_of(dataset, test, targets=targets, stratify=stratify, memory=memory)
+        return load_dataset(dataset, test, targets=targets, stratify=stratify, memory=memory)
+
+    of = from_dataset  # the earlier name
 
     def _set_up(self, count: int, test: Any, stratify: bool) -> None:
         if count < FEWEST:

@@ -83,7 +83,7 @@ class Items:
             if self.targets not in item:
                 raise ValueError(
                     f"an item of the dataset has {', '.join(map(str, item))}: say which of them is the target, as in "
-                    'Data.of(dataset, targets="label").'
+                    'Data.from_dataset(dataset, targets="label").'
                 )
             inputs = {key: value for key, value in item.items() if key != self.targets}
             return _to_tensors(inputs), _to_tensors(item[self.targets])
@@ -106,10 +106,10 @@ class Items:
         return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*pairs, strict=True))
 
 
-def data_of(
+def load_dataset(
     dataset: Any, test: Any = None, *, targets: str | None = None, stratify: bool = False, memory: float | None = None
 ) -> Data:
-    """Return the result of `Data.of`."""
+    """Return the result of `Data.from_dataset`."""
     for each in (dataset, test):
         if isinstance(each, DataLoader | IterableDataset):
             raise TypeError(f"it is a {type(each).__name__}: {cure_for(each)}")

@@ -131,7 +131,7 @@ class Task:
             raise self.refused(f"its data cannot be loaded: {first_line(error)}.") from error
         if not isinstance(data, Data):
             what = type(data).__name__
-            cure = cure_for(data) or "return gp.Data(inputs, targets) or gp.Data.of(dataset)."
+            cure = cure_for(data) or "return gp.Data(inputs, targets) or gp.Data.from_dataset(dataset)."
             raise self.refused(f"data() returns a {what}. {cure[0].upper()}{cure[1:]}")
         return data
 

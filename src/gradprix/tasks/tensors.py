@@ -51,7 +51,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise TypeError(
             f"{name} is a {type(value).__name__} of {array.dtype}: give numbers, as a tensor or an array. "
-            "What a torch.utils.data.Dataset holds becomes data by Data.of(dataset)."
+            "For a torch.utils.data.Dataset, use Data.from_dataset(dataset)."
         )
     if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):  # higher precision than torch supports
         array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
@@ -77,10 +77,10 @@ def cure_for(value: Any) -> str:
         )
     if isinstance(value, DataLoader):
         return (
-            "a race divides examples and makes batches itself. Give gp.Data.of(loader.dataset), or race a training "
-            "loop of your own with the loader."
+            "a race splits the examples and makes batches itself. Give gp.Data.from_dataset(loader.dataset), or race a "
+            "training loop of your own with the loader."
         )
-    return "give gp.Data.of(dataset)." if isinstance(value, Dataset) else ""
+    return "give gp.Data.from_dataset(dataset)." if isinstance(value, Dataset) else ""
 
 
 def _widen(x: Tensor, name: str) -> Tensor:

@@ -102,7 +102,7 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
 
 def maker(trial: Trial) -> Any:
     """Return the optimizer class of a trial."""
-    return optim.of(trial.rule) if isinstance(trial.rule, Rule) else trial.rule.make
+    return optim.from_rule(trial.rule) if isinstance(trial.rule, Rule) else trial.rule.make
 
 
 def changed(trial: Trial) -> dict[str, Any]:

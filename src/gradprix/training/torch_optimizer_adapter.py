@@ -21,7 +21,7 @@ from gradprix.tasks.user_modules import text_of, title
 CLASSES = {
     cls.rule: name
     for name in optim.__all__
-    if hasattr(cls := getattr(optim, name), "rule") and optim.of(cls.rule) is cls
+    if hasattr(cls := getattr(optim, name), "rule") and optim.from_rule(cls.rule) is cls
 }
 """Names of the classes of `gradprix.optim` by rule."""
 ANY_RATE = Log(1e-5, 1)

@@ -84,7 +84,7 @@ def _sobol_search(
         scores.update(answers)
         losses.update({point: answers[point, 0].loss for point in points})
 
-    first = draw.point_at(np.array([axis.share(default[name]) for name, axis in space.items()]))
+    first = draw.point_at(np.array([axis.to_unit(default[name]) for name, axis in space.items()]))
     wide = max(1, alone - REFINE)
     yield from ask([first, *draw.new(wide - 1, {first})])
     half = 0.5 * wide ** (-1 / len(space))  # half of the distance between neighbours
@@ -114,10 +114,11 @@ class _Points:
         self.space, self.sobol = space, Sobol(len(space), scramble=True, rng=rng_seed)
 
     def point_at(self, shares: Any) -> Point:
-        return tuple((name, axis.at(float(u))) for (name, axis), u in zip(self.space.items(), shares, strict=True))
+        axes = zip(self.space.items(), shares, strict=True)
+        return tuple((name, axis.from_unit(float(u))) for (name, axis), u in axes)
 
     def shares(self, point: Point) -> Any:
-        return np.array([self.space[name].share(value) for name, value in point])
+        return np.array([self.space[name].to_unit(value) for name, value in point])
 
     def new(self, count: int, known: set[Point], centre: Any = 0.5, half: float = 0.5) -> list[Point]:
         """Return `count` new points within a box.

@@ -12,9 +12,9 @@ from torch import nn
 import gradprix as gp
 
 
-# 1. The examples. Anything that holds numbers will do: tensors, arrays, data frames. A torch Dataset is
-#    `gp.Data.of(dataset)`, or `gp.Data.of(train, test)` if there are official test examples. gradprix splits the rest
-#    itself, differently for every seed.
+# 1. The examples: tensors, arrays, data frames. For a torch Dataset, use `gp.Data.from_dataset(dataset)`, or
+#    `gp.Data.from_dataset(train, test)` if there are official test examples. gradprix splits the rest itself,
+#    differently for every seed.
 def data() -> gp.Data:
     """178 wines, 13 measurements of each, from three growers."""
     wine = load_wine()
