@@ -113,11 +113,11 @@ def linked(source: str) -> str:
 
 
 def signature(rule: Rule) -> str:
-    """How the class is called."""
+    """Return the signature of the class."""
     cls = optim.from_rule(rule)
     call = f"{cls.__name__}{inspect.signature(cls)}"
     known = cls.__name__ in optim.__all__
-    call = call if known else call.replace(cls.__name__, f"of({rule.name})", 1)
+    call = call if known else call.replace(cls.__name__, f"from_rule({rule.name})", 1)
     return code("\n".join(textwrap.wrap(f"optim.{call}", 84, subsequent_indent=" " * 6)), kind="signature")
 
 
