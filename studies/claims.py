@@ -7,7 +7,7 @@ python studies/claims.py ID    # one claim; the results of the others are kept
 import argparse
 import json
 
-from gradprix.claims import ALL, RESULTS, committed, run
+from gradprix.claims import ALL, RESULTS, load_results, run
 from gradprix.cli._claims import watched
 from gradprix.utils.provenance import provenance
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*", metavar="ID", help="claims to run; all by default")
     ids = parser.parse_args().ids
-    records = {record["id"]: record for record in committed()["claims"]} if ids else {}
+    records = {record["id"]: record for record in load_results()["claims"]} if ids else {}
     with watched() as watch:
         results = run(ids or None, watch=watch)
     records |= {result.claim.id: result.to_dict() for result in results}

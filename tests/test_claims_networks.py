@@ -11,107 +11,99 @@ import numpy as np
 import pytest
 import torch
 
-from gradprix.claims import _net_batches as batches
-from gradprix.claims import _net_early as early
-from gradprix.claims import _net_edge as edge
-from gradprix.claims import _net_noise as noise
-from gradprix.claims import _net_outliers as outliers
-from gradprix.claims import _net_stall as stall
-from gradprix.claims import _net_tuned as tuned
-from gradprix.claims import _network_experiment as lane
-from gradprix.claims import _suite_tasks as suite
-from gradprix.claims._claim import Claim, Finding, Measured, Result
+from gradprix import claims
+from gradprix.claims import (
+    network_batch_size,
+    network_gradient_noise,
+    network_outliers,
+    network_training,
+    suite_tasks,
+)
+from gradprix.claims.claim import Claim, Finding, Measured, Result, proportion
+from gradprix.claims.network_stability_edge import SHARES, first_rise, sharpness
 from gradprix.tasks import digits
 from gradprix.training.trainer import train_stack
-from test_claims import unmeasured
+from test_claims import unmeasured, verdict
 
-VERDICTS = ("holds", "holds only if", "does not hold", "not settled")
-MODULES = (batches, early, edge, noise, outliers, stall, tuned, suite)
-CLAIMS = {claim.id: claim for module in MODULES for claim in module.CLAIMS}
+SUITE = [claim for claim in claims.ALL.values() if claim.on == "suite"]
 
 
 def about(effect: float, half: float = 0.01) -> Measured:
-    """Something measured."""
-    return Measured("made up", effect, (effect - half, effect + half), 16)
+    return Measured("", effect, (effect - half, effect + half), 16)
 
 
-PLANTED: list[tuple[Callable[..., Finding], tuple[Any, ...], str]] = [
-    (edge.overshoots, (about(1.05), about(0.98), about(3.0)), "holds only if"),
-    (edge.overshoots, (about(2.0), about(0.98), about(3.0)), "does not hold"),
-    (edge.overshoots, (about(1.05), about(0.3), about(3.0)), "does not hold"),
-    (edge.overshoots, (about(1.2, 0.2), about(1.0), about(3.0)), "not settled"),
-    (batches.faster_but_noisy, (about(9.0), about(3.0), about(0.4)), "holds"),
-    (batches.faster_but_noisy, (about(9.0), about(0.5), about(0.4)), "holds only if"),
-    (batches.faster_but_noisy, (about(0.9), about(3.0), about(0.4)), "does not hold"),
-    (batches.faster_but_noisy, (about(9.0), about(3.0), about(0.0)), "does not hold"),
-    (batches.faster_but_noisy, (about(9.0), about(1.1, 0.5), about(0.4)), "not settled"),
-    (batches.balances, (about(3.0), about(2.0), about(32.0)), "holds"),
-    (batches.balances, (about(3.0), about(0.7), about(32.0)), "does not hold"),
-    (batches.balances, (about(1.0, 0.5), about(2.0), about(32.0)), "not settled"),
-    (noise.falls, (about(-1.0), about(0.3)), "holds"),
-    (noise.falls, (about(-0.5), about(0.3)), "does not hold"),
-    (noise.falls, (about(-0.96, 0.1), about(0.3)), "not settled"),
-    (outliers.neglected, ({("rare", 0.8): about(1.5), ("mislabelled", 0.8): about(1.3)}, ""), "holds"),
-    (outliers.neglected, ({("rare", 0.8): about(1.5), ("mislabelled", 0.8): about(1.0)}, ""), "holds only if"),
-    (outliers.neglected, ({("rare", 0.8): about(1.02), ("mislabelled", 0.8): about(1.0)}, ""), "does not hold"),
-    (outliers.neglected, ({("rare", 0.8): about(1.12, 0.2), ("mislabelled", 0.8): about(1.0)}, ""), "not settled"),
-    (outliers.cured, ({("rare", 0.8): about(0.8), ("mislabelled", 0.8): about(0.9)}, ""), "holds"),
-    (outliers.cured, ({("rare", 0.8): about(0.1), ("mislabelled", 0.8): about(0.9)}, ""), "holds only if"),
-    (outliers.cured, ({("rare", 0.8): about(0.1)}, ""), "does not hold"),
-    (outliers.cured, ({("rare", 0.8): about(0.5, 0.2)}, ""), "not settled"),
-    (outliers.cured, ({}, ""), "not settled"),
-    (stall.stalls, ((about(1.1), about(9.0)), (about(1.1), about(9.0)), about(0.3)), "holds"),
-    (stall.stalls, ((about(3.0), about(9.0)), (about(1.1), about(9.0)), about(0.3)), "holds only if"),
-    (stall.stalls, ((about(1.1), about(9.0)), (about(3.0), about(9.0)), about(0.3)), "holds only if"),
-    (stall.stalls, ((about(3.0), about(9.0)), (about(1.1), about(1.1)), about(0.3)), "does not hold"),
-    (stall.stalls, ((about(2.0), about(9.0)), (about(1.1), about(9.0)), about(0.3)), "not settled"),
-    (early.only_early, ({10: about(0.7), 300: about(1.0)}, about(0.1), about(0.2)), "holds"),
-    (early.only_early, ({10: about(1.0), 300: about(1.0)}, about(0.1), about(0.2)), "does not hold"),
-    (early.only_early, ({10: about(0.7), 300: about(1.0)}, about(2.0), about(0.2)), "does not hold"),
-    (early.only_early, ({10: about(0.7), 300: about(1.0)}, about(0.4, 0.3), about(0.2)), "not settled"),
-    (tuned.all_beaten, ([about(0.9), about(1.0)], 0.5, ""), "holds"),
-    (tuned.all_beaten, ([about(0.1), about(1.0)], 0.5, ""), "does not hold"),
-    (tuned.all_beaten, ([about(0.5, 0.6), about(1.0)], 0.5, ""), "not settled"),
-    (tuned.no_worse, (about(0.1), 0.5, ""), "holds"),
-    (tuned.no_worse, (about(0.9), 0.5, ""), "does not hold"),
-    (tuned.no_worse, (about(0.4, 0.3), 0.5, ""), "not settled"),
-    (tuned.worth_as_much, ([about(0.1), about(-0.1)], [0.5, 1.0], ""), "holds"),
-    (tuned.worth_as_much, ([about(0.1), about(-1.5)], [0.5, 1.0], ""), "does not hold"),
-    (tuned.worth_as_much, ([about(0.1), about(0.9, 0.5)], [0.5, 1.0], ""), "not settled"),
+def names(*keys: str) -> Callable[..., dict[str, Measured]]:
+    return lambda *values: dict(zip(keys, values, strict=True))
+
+
+EDGE = names("threshold", "edge")
+SINGLE = names("examples", "seconds", "noise")
+BALANCE = names("sgd", "gd", "noise")
+NEGLECT = names("rare_80", "mislabelled_80")
+STALL = names("adagrad_tuned", "adam_tuned", "adagrad_default", "adam_default")
+EARLY = names("step_10", "own")
+HALVES = names("momentum", "rmsprop")
+SEVERAL = names("digits", "rare_digits")
+PLANTED: list[tuple[str, dict[str, Measured], str]] = [
+    ("large-updates-overshoot-on-a-network", EDGE(about(1.05), about(0.98)), "holds only if"),
+    ("large-updates-overshoot-on-a-network", EDGE(about(2.0), about(0.98)), "does not hold"),
+    ("large-updates-overshoot-on-a-network", EDGE(about(1.05), about(0.3)), "does not hold"),
+    ("large-updates-overshoot-on-a-network", EDGE(about(1.2, 0.2), about(1.0)), "not settled"),
+    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(3.0), about(0.4)), "holds"),
+    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(0.5), about(0.4)), "holds only if"),
+    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(0.9), about(3.0), about(0.4)), "does not hold"),
+    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(3.0), about(0.0)), "does not hold"),
+    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(1.1, 0.5), about(0.4)), "not settled"),
+    ("mini-batches-balance", BALANCE(about(3.0), about(2.0), about(32.0)), "holds"),
+    ("mini-batches-balance", BALANCE(about(3.0), about(0.7), about(32.0)), "does not hold"),
+    ("mini-batches-balance", BALANCE(about(1.0, 0.5), about(2.0), about(32.0)), "not settled"),
+    ("gradient-noise-falls-as-one-over-batch", {"slope": about(-1.0)}, "holds"),
+    ("gradient-noise-falls-as-one-over-batch", {"slope": about(-0.5)}, "does not hold"),
+    ("gradient-noise-falls-as-one-over-batch", {"slope": about(-0.96, 0.1)}, "not settled"),
+    ("momentum-neglects-atypical-samples", NEGLECT(about(1.5), about(1.3)), "holds"),
+    ("momentum-neglects-atypical-samples", NEGLECT(about(1.5), about(1.0)), "holds only if"),
+    ("momentum-neglects-atypical-samples", NEGLECT(about(1.5), about(1.12, 0.2)), "holds only if"),
+    ("momentum-neglects-atypical-samples", NEGLECT(about(1.02), about(1.0)), "does not hold"),
+    ("momentum-neglects-atypical-samples", NEGLECT(about(1.12, 0.2), about(1.0)), "not settled"),
+    ("acceleration-cures-neglect", NEGLECT(about(0.8), about(0.9)), "holds"),
+    ("acceleration-cures-neglect", NEGLECT(about(0.1), about(0.9)), "holds only if"),
+    ("acceleration-cures-neglect", {"rare_80": about(0.1)}, "does not hold"),
+    ("acceleration-cures-neglect", {"rare_80": about(0.5, 0.2)}, "not settled"),
+    ("acceleration-cures-neglect", {"nothing": about(0)}, "not settled"),
+    ("adagrad-stalls-on-a-network", STALL(about(1.1), about(9.0), about(1.1), about(9.0)), "holds"),
+    ("adagrad-stalls-on-a-network", STALL(about(3.0), about(9.0), about(1.1), about(9.0)), "holds only if"),
+    ("adagrad-stalls-on-a-network", STALL(about(1.1), about(9.0), about(3.0), about(9.0)), "holds only if"),
+    ("adagrad-stalls-on-a-network", STALL(about(3.0), about(9.0), about(1.1), about(1.1)), "does not hold"),
+    ("adagrad-stalls-on-a-network", STALL(about(2.0), about(9.0), about(1.1), about(9.0)), "not settled"),
+    ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(0.1)), "holds"),
+    ("bias-correction-matters-only-early-on-a-network", EARLY(about(1.0), about(0.1)), "does not hold"),
+    ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(2.0)), "does not hold"),
+    ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(0.4, 0.3)), "not settled"),
+    ("adam-beats-its-halves-on-digits", HALVES(about(0.9), about(1.0)), "holds"),
+    ("adam-beats-its-halves-on-digits", HALVES(about(0.1), about(1.0)), "does not hold"),
+    ("adam-beats-its-halves-on-digits", HALVES(about(0.5, 0.6), about(1.0)), "not settled"),
+    ("adam-needs-no-tuning-on-digits", {"lost": about(0.1)}, "holds"),
+    ("adam-needs-no-tuning-on-digits", {"lost": about(0.9)}, "does not hold"),
+    ("adam-needs-no-tuning-on-digits", {"lost": about(0.4, 0.3)}, "not settled"),
+    ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(-0.1)), "holds"),
+    ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(-1.5)), "does not hold"),
+    ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(0.9, 0.5)), "not settled"),
 ]
 
 
-@pytest.mark.parametrize(("judged", "given", "verdict"), PLANTED)
-def test_a_verdict_follows_the_numbers(judged: Callable[..., Finding], given: tuple[Any, ...], verdict: str) -> None:
-    finding = judged(*given)
-    assert finding.verdict == verdict
-    assert bool(finding.condition) == (verdict == "holds only if")
-    known = {x for part in given for x in flat(part) if isinstance(x, Measured)}
-    assert set(finding.measured) <= known | {outliers.NOTHING}
+@pytest.mark.parametrize(("name", "quantities", "expected"), PLANTED)
+def test_a_verdict_follows_the_numbers(name: str, quantities: dict[str, Measured], expected: str) -> None:
+    assert verdict(name, quantities) == expected
+    decision = claims.ALL[name].decide(quantities)
+    assert isinstance(decision, tuple) == (expected == "holds only if")
 
 
-def flat(part: Any) -> list[Any]:
-    if isinstance(part, dict):
-        return list(part.values())
-    return list(part) if isinstance(part, tuple | list) else [part]
-
-
-def test_every_rule_can_say_yes_and_no() -> None:
-    told = {judged: {verdict for each, _, verdict in PLANTED if each is judged} for judged, *_ in PLANTED}
-    for judged, verdicts in told.items():
-        assert verdicts & {"holds", "holds only if"}, judged
-        assert {"does not hold", "not settled"} <= verdicts, judged
-
-
-def test_every_claim_fixes_what_decides() -> None:
-    assert len(CLAIMS) == sum(len(module.CLAIMS) for module in MODULES), "an id for each"
-    for module in MODULES:
-        assert module.ALPHA == 0.05
-    for claim in CLAIMS.values():
-        assert claim.account.endswith(".")
-        assert claim.prediction.endswith(".")
-        assert "olds" in claim.decides
-        assert "oes not hold" in claim.decides or "else" in claim.decides
+def test_every_decision_rule_can_go_either_way() -> None:
+    for name in {name for name, *_ in PLANTED}:
+        verdicts = {expected for each, _, expected in PLANTED if each == name}
+        assert verdicts & {"holds", "holds only if"}, name
+        assert {"does not hold", "not settled"} <= verdicts, name
+    assert {name for name, *_ in PLANTED} == {claim.id for claim in claims.ALL.values() if claim.on == "networks"}
 
 
 CHEAP = (
@@ -125,19 +117,19 @@ CHEAP = (
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_quick_run_finds_something(name: str) -> None:
-    finding = CLAIMS[name].run(True)
-    assert finding.verdict in VERDICTS
+    finding = claims.ALL[name].run(True)
+    assert finding.verdict in claims.VERDICTS
     first = finding.measured[0]
     assert first.ci95[0] < first.effect < first.ci95[1]
     assert first.n >= 3
-    assert all(math.isfinite(found.effect) for found in finding.measured)
-    assert unmeasured(Result(CLAIMS[name], finding).to_dict()) == []
+    assert all(math.isfinite(m.effect) and m.what for m in finding.measured)
+    assert unmeasured(Result(claims.ALL[name], finding).to_dict()) == []
 
 
 def test_training_step_by_step_is_that_of_a_race() -> None:
     task = digits.change(epochs=2)
-    trials = [lane.trial(task, "adam", 1e-2, seed) for seed in (1, 2)]
-    training = lane.Training(task, trials)
+    trials = [network_training.make_trial(task, "adam", 1e-2, seed) for seed in (1, 2)]
+    training = network_training.Training(task, trials)
     for _ in training.steps():
         pass
     raced = train_stack(task, trials)
@@ -146,48 +138,52 @@ def test_training_step_by_step_is_that_of_a_race() -> None:
 
 
 def test_rates_are_tuned_on_seeds_of_their_own() -> None:
-    assert not set(lane.seeds(False, 300, lane.TUNING)) & set(lane.seeds(False, 300))
-    found = lane.tuned(digits.change(epochs=2), ("adam",), True)
-    assert 1e-3 < found["adam"] < 1e-1
+    assert not set(network_training.seeds(False, 300, network_training.TUNING)) & set(
+        network_training.seeds(False, 300)
+    )
+    learning_rates = network_training.tuned(digits.change(epochs=2), ("adam",), True)
+    assert 1e-3 < learning_rates["adam"] < 1e-1
 
 
 def test_the_sharpness_is_the_largest_curvature() -> None:
-    task = lane.STEADY.change(epochs=2, model=lambda: torch.nn.Linear(64, 10, bias=False))
-    training = lane.Training(task, [lane.trial(task, "gd", 0.1, seed) for seed in (1, 2)])
+    task = network_training.CONSTANT.change(epochs=2, model=lambda: torch.nn.Linear(64, 10, bias=False))
+    training = network_training.Training(task, [network_training.make_trial(task, "gd", 0.1, seed) for seed in (1, 2)])
     next(training.steps())
-    found, _ = edge.sharpest(training)
+    largest, _ = sharpness(training)
     inputs, targets = training.trainer.batch(training.trainer.train)
     for row in range(2):
         weights = training.weights(row)["weight"]
         loss = lambda w, row=row: task.loss(inputs[row] @ w.T, targets[row])  # noqa: E731
         curvature = torch.autograd.functional.hessian(loss, weights).reshape(640, 640)
-        assert float(found[row]) == pytest.approx(float(torch.linalg.eigvalsh(curvature)[-1]), rel=1e-2)
+        assert float(largest[row]) == pytest.approx(float(torch.linalg.eigvalsh(curvature)[-1]), rel=1e-2)
 
 
 def test_first_rises_and_levels() -> None:
-    at = edge.SHARES.index(1.0)
-    assert edge.first_rise([i >= at for i in range(len(edge.SHARES))]) == pytest.approx(math.sqrt(0.95))
-    assert edge.first_rise([False] * len(edge.SHARES)) == edge.SHARES[-1]
+    at = SHARES.index(1.0)
+    assert first_rise([i >= at for i in range(len(SHARES))]) == pytest.approx(math.sqrt(0.95))
+    assert first_rise([False] * len(SHARES)) == SHARES[-1]
     every = np.array([1.0, 0.9, 0.5, 0.3, 0.15])
-    same = outliers.at_levels(every, np.log(every))
-    assert same == pytest.approx(np.log(outliers.LEVELS)), "on the curve itself it is the levels"
-    assert outliers.at_levels(every, np.log(2 * every)) == pytest.approx([x + math.log(2) for x in same])
+    same = network_outliers.interpolate(every, np.log(every))
+    assert same == pytest.approx(np.log(network_outliers.LEVELS)), "on the curve itself it is the levels"
+    assert network_outliers.interpolate(every, np.log(2 * every)) == pytest.approx([x + math.log(2) for x in same])
 
 
 def test_the_law_of_noise_is_read_off_a_lawful_one() -> None:
     lawful = {size: 3 / size * (1000 - size) / 999 for size in (1, 8, 64, 512)}
-    assert noise.slope(lawful, 1000) == pytest.approx(-1)
-    assert noise.slope({size: size**-0.5 * (1000 - size) / 999 for size in lawful}, 1000) == pytest.approx(-0.5)
+    assert network_gradient_noise.log_log_slope(lawful, 1000) == pytest.approx(-1)
+    assert network_gradient_noise.log_log_slope(
+        {size: size**-0.5 * (1000 - size) / 999 for size in lawful}, 1000
+    ) == pytest.approx(-0.5)
 
 
 def test_times_add_what_is_unsure_of_passes_and_of_seconds() -> None:
     passes, pace = np.full(4, 10.0), np.zeros(3)
-    sure = batches.quicker("", passes, 2 * passes, pace, pace)
+    sure = network_batch_size.duration_ratio(passes, 2 * passes, pace, pace)
     assert sure.effect == pytest.approx(2)
     assert sure.ci95 == pytest.approx((2, 2))
-    slower = batches.quicker("", passes, 2 * passes, pace + math.log(8), pace)
+    slower = network_batch_size.duration_ratio(passes, 2 * passes, pace + math.log(8), pace)
     assert slower.effect == pytest.approx(0.25)
-    unsure = batches.quicker("", passes, 2 * passes, pace, np.array([-0.1, 0, 0.1]))
+    unsure = network_batch_size.duration_ratio(passes, 2 * passes, pace, np.array([-0.1, 0, 0.1]))
     assert unsure.ci95[0] < 2 < unsure.ci95[1]
 
 
@@ -223,78 +219,96 @@ CLOSE = [0.1, 0.0, 0.2, 0.1, 0.0]
 BEST = [0.0] * 5
 
 
-def test_better_over_tasks_is_by_margins_and_no_task_decides_alone() -> None:
-    found = suite.lead(tasks({"adam": BEST, "momentum": BEHIND}), "adam", "momentum")
-    assert found.effect == pytest.approx(2.9), "the last counts as five"
-    assert found.n == 5
-    one = suite.lead(tasks({"adam": BEST, "momentum": [0, 0, 0, 0, 1000]}), "adam", "momentum")
+def on_suite(monkeypatch: pytest.MonkeyPatch, name: str, suite: dict[str, Any]) -> Finding:
+    monkeypatch.setattr(suite_tasks, "evidence", lambda: suite)
+    return claims.ALL[name].run()
+
+
+def test_better_over_tasks_is_by_margins_and_no_task_decides_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    lead = suite_tasks.lead(tasks({"adam": BEST, "momentum": BEHIND}), "adam", "momentum")
+    assert lead.effect == pytest.approx(2.9), "the last counts as five"
+    assert lead.n == 5
+    one = suite_tasks.lead(tasks({"adam": BEST, "momentum": [0, 0, 0, 0, 1000]}), "adam", "momentum")
     assert one.ci95[0] < 0
-    halves = ("momentum", "rmsprop")
     over = tasks({"adam": BEST, "momentum": BEHIND, "rmsprop": BEHIND})
-    assert suite.beats_all(over, "adam", halves).verdict == "holds"
-    assert "adam wins against momentum on 5 of 5 tasks" in suite.beats_all(over, "adam", halves).says
-    close = suite.beats_all(tasks({"adam": BEST, "momentum": BEHIND, "rmsprop": CLOSE}), "adam", halves)
-    assert close.verdict == "does not hold"
-    assert close.measured[0].effect == pytest.approx(0.08), "the one that is harder to beat decides"
-    assert [found.effect for found in close.measured[1:3]] == [5, 0], "won and lost"
+    better = on_suite(monkeypatch, "adam-beats-its-halves", over)
+    assert better.verdict == "holds"
+    assert "adam wins against momentum on 5 of 5 tasks" in better.says
+    close = tasks({"adam": BEST, "momentum": BEHIND, "rmsprop": CLOSE})
+    finding = on_suite(monkeypatch, "adam-beats-its-halves", close)
+    assert finding.verdict == "does not hold"
+    assert finding.measured[0].effect == pytest.approx(0.08), "the one that is harder to beat decides"
+    assert [m.effect for m in finding.measured[1:3]] == [5, 0], "won and lost"
 
 
-def test_one_of_two_may_improve() -> None:
-    two = ("adamax", "nadam")
-    assert suite.improves(tasks({"adam": BEHIND, "adamax": BEST, "nadam": BEST}), two, "adam").verdict == "holds"
-    half = suite.improves(tasks({"adam": BEHIND, "adamax": BEHIND, "nadam": BEST}), two, "adam")
-    assert (half.verdict, half.condition) == ("holds only if", "it is nadam")
-    neither = suite.improves(tasks({"adam": BEST, "adamax": BEHIND, "nadam": CLOSE}), two, "adam")
-    assert neither.verdict == "does not hold"
-    unsure = suite.improves(tasks({"adam": [0, 4, 0, 3, 0], "adamax": BEST, "nadam": BEST}), two, "adam")
-    assert unsure.verdict == "not settled"
+@pytest.mark.parametrize(
+    ("adam", "adamax", "nadam", "expected"),
+    [
+        (BEHIND, BEST, BEST, ("holds", "")),
+        (BEHIND, BEHIND, BEST, ("holds only if", "it is nadam")),
+        (BEST, BEHIND, CLOSE, ("does not hold", "")),
+        ([0, 4, 0, 3, 0], BEST, BEST, ("not settled", "")),
+    ],
+)
+def test_one_of_two_may_improve(
+    monkeypatch: pytest.MonkeyPatch,
+    adam: list[float],
+    adamax: list[float],
+    nadam: list[float],
+    expected: tuple[str, str],
+) -> None:
+    suite = tasks({"adam": adam, "adamax": adamax, "nadam": nadam})
+    finding = on_suite(monkeypatch, "adamax-and-nadam-improve-on-adam", suite)
+    assert (finding.verdict, finding.condition) == expected
 
 
-def test_defaults_crossings_and_trivial_answers() -> None:
-    found = tasks({"adam": BEST, "momentum": BEHIND})
-    assert suite.needs_no_tuning(found).verdict == "holds"
-    found["defaults"]["adam"] = {f"task {i}": i < 3 for i in range(10)}
-    bad = suite.needs_no_tuning(found)
+def test_defaults_rank_reversals_and_chance_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tasks({"adam": BEST, "momentum": BEHIND})
+    assert on_suite(monkeypatch, "adam-needs-no-tuning", suite).verdict == "holds"
+    suite["defaults"]["adam"] = {f"task {i}": i < 3 for i in range(10)}
+    bad = on_suite(monkeypatch, "adam-needs-no-tuning", suite)
     assert bad.verdict == "does not hold"
     assert "task 9" in bad.says
-    found["defaults"]["adam"] = {f"task {i}": i < 8 for i in range(10)}
-    assert suite.needs_no_tuning(found).verdict == "not settled"
+    suite["defaults"]["adam"] = {f"task {i}": i < 8 for i in range(10)}
+    assert on_suite(monkeypatch, "adam-needs-no-tuning", suite).verdict == "not settled"
 
-    assert suite.depends_on_the_problem(found).verdict == "does not hold", "adam leads on all"
-    found["crossings"] = [{"a": "adam", "b": "momentum", "a_wins": ["task 0"], "b_wins": ["task 1"]}]
-    assert suite.depends_on_the_problem(found).verdict == "holds"
-    assert suite.depends_on_the_problem(tasks({"adam": CLOSE, "momentum": BEHIND})).verdict == "not settled"
+    name = "best-optimizer-depends-on-the-problem"
+    assert on_suite(monkeypatch, name, suite).verdict == "does not hold", "adam leads on all"
+    suite["crossings"] = [{"a": "adam", "b": "momentum", "a_wins": ["task 0"], "b_wins": ["task 1"]}]
+    assert on_suite(monkeypatch, name, suite).verdict == "holds"
+    assert on_suite(monkeypatch, name, tasks({"adam": CLOSE, "momentum": BEHIND})).verdict == "not settled"
 
-    assert suite.all_learn(tasks({"adam": BEST, "momentum": CLOSE})).verdict == "holds"
-    failed = suite.all_learn(tasks({"adam": BEST, "momentum": BEHIND}))
+    name = "every-optimizer-learns-every-task"
+    assert on_suite(monkeypatch, name, tasks({"adam": BEST, "momentum": CLOSE})).verdict == "holds"
+    failed = on_suite(monkeypatch, name, tasks({"adam": BEST, "momentum": BEHIND}))
     assert failed.verdict == "does not hold"
     assert "momentum on task 4" in failed.says
 
 
 def test_shares_have_exact_intervals() -> None:
-    assert suite.share("", 10, 10).ci95 == pytest.approx((0.6915, 1), abs=1e-4)
-    assert suite.share("", 0, 10).ci95 == pytest.approx((0, 0.3085), abs=1e-4)
-    assert suite.share("", 5, 10).ci95 == pytest.approx((0.1871, 0.8129), abs=1e-4)
+    assert proportion(10, 10).ci95 == pytest.approx((0.6915, 1), abs=1e-4)
+    assert proportion(0, 10).ci95 == pytest.approx((0, 0.3085), abs=1e-4)
+    assert proportion(5, 10).ci95 == pytest.approx((0.1871, 0.8129), abs=1e-4)
 
 
 def test_without_a_suite_it_is_said_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"python studies/suite\.py"):
-        suite.evidence(tmp_path / "none.json")
+        suite_tasks.evidence(tmp_path / "none.json")
     few = tmp_path / "few.json"
     few.write_text(json.dumps(tasks({"adam": [0.0, 0.0], "momentum": [1.0, 1.0]})))
     with pytest.raises(ValueError, match="has 2 tasks"):
-        suite.evidence(few)
+        suite_tasks.evidence(few)
     few.write_text(json.dumps(tasks({"adam": BEST})))
-    assert len(suite.evidence(few)["tasks"]) == 5
+    assert len(suite_tasks.evidence(few)["tasks"]) == 5
 
 
-@pytest.mark.parametrize("claim", suite.CLAIMS, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", SUITE, ids=lambda claim: claim.id)
 def test_claims_about_many_tasks_read_the_suite(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = ("adam", "momentum", "rmsprop", "adadelta", "adamax", "nadam")
-    made = tasks({entry: BEST if entry == "adam" else BEHIND for entry in entries})
-    monkeypatch.setattr(suite, "evidence", lambda: made)
-    finding = claim.run(False)
-    assert finding.verdict in VERDICTS
+    suite = tasks({entry: BEST if entry == "adam" else BEHIND for entry in entries})
+    finding = on_suite(monkeypatch, claim.id, suite)
+    assert finding.verdict in claims.VERDICTS
     assert finding.measured[0].ci95[0] <= finding.measured[0].effect <= finding.measured[0].ci95[1]
-    names = re.sub(r"task \d", "task", finding.says)
-    assert unmeasured({**Result(claim, finding).to_dict(), "says": names}) == []
+    assert all(m.what for m in finding.measured)
+    says = re.sub(r"task \d", "task", finding.says)
+    assert unmeasured({**Result(claim, finding).to_dict(), "says": says}) == []

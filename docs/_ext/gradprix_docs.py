@@ -30,7 +30,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from suite_docs import table
 
 from gradprix import optim, rules, tasks
-from gradprix.claims import RESULTS, committed, counted
+from gradprix.claims import RESULTS, format_counts, load_results
 from gradprix.optim import _compat
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import AROUND, Rule, State
@@ -410,7 +410,7 @@ def task_table() -> str:
 
 def claims_table(file: Path = RESULTS) -> str:
     """Return a table of the claims with verdicts and results, and the command that reproduces it."""
-    record = committed(file)
+    record = load_results(file)
     rows = []
     for claim in record["claims"]:
         statement = f"{claim['statement']}<br>`gradprix claims {claim['id']}`"
@@ -423,13 +423,13 @@ def claims_table(file: Path = RESULTS) -> str:
         f"`{record['command']}`, {record['seconds'] / 60:.1f} minutes on {record['machine']['cores']} cores, "
         f"{record['machine']['cpu']}, {versions}."
     )
-    return f"{len(record['claims'])} claims: {counted(record['claims'])}.\n\n{table(head, rows)}\n\n{about}"
+    return f"{len(record['claims'])} claims: {format_counts(record['claims'])}.\n\n{table(head, rows)}\n\n{about}"
 
 
 def claims_in_full(file: Path = RESULTS) -> str:
     """Return each claim with its prediction, decision rule and all measured effects."""
     parts = []
-    for claim in committed(file)["claims"]:
+    for claim in load_results(file)["claims"]:
         details = {
             "Prediction": plain(claim["prediction"]),
             "Decision rule": plain(claim["decides"]),

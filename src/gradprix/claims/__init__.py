@@ -11,42 +11,14 @@ from typing import Any
 
 from gradprix.tasks import UnknownNameError
 
-from ._claim import VERDICTS, Claim, Finding, Measured, Result, Verdict
+from .claim import CLAIMS, TEXTS, VERDICTS, Claim, Finding, Measured, Result, Verdict
 
 RESULTS = Path(__file__).with_name("results.json")
-"""Output of `studies/claims.py`: the findings of all claims, with machine and versions."""
+"""Output of `studies/claims.py`: the results of all claims, with machine and versions."""
 
-# The textbook's order. Claims that are not listed here come last, so that new ones need no change to this file.
-ORDER = """
-rules-lower-the-loss every-optimizer-learns-every-task
-large-updates-overshoot large-updates-overshoot-on-a-network gd-gets-stuck
-one-sample-steps-are-faster-but-noisy
-noise-falls-as-one-over-batch gradient-noise-falls-as-one-over-batch mini-batch-sits-between mini-batches-balance
-momentum-needs-root-kappa
-momentum-neglects-atypical-samples
-acceleration-cures-neglect look-ahead-brakes acceleration-slows-near-the-optimum
-adaptive-steps-follow-gradients
-adagrad-adapts-to-directions adagrad-learns-rare-features
-adagrad-shrinks-as-root-t adagrad-stalls adagrad-stalls-on-a-network
-adadelta-decays-weights adadelta-keeps-going adadelta-first-steps-are-tiny
-adam-is-adadelta-plus-momentum adam-with-huge-eps-is-momentum adam-beats-its-halves-on-digits adam-beats-its-halves
-adam-beats-adadelta-and-momentum bias-correction-matters-early bias-correction-matters-only-early-on-a-network
-adam-needs-no-tuning-on-digits adam-needs-no-tuning
-adamax-adds-acceleration adamax-and-nadam-improve-on-adam adamw-decay-is-not-l2
-best-optimizer-depends-on-the-problem
-several-at-defaults-equal-one-tuned
-""".split()
-
-
-def _load_claims() -> dict[str, Claim]:
-    """Import the claims of all modules of this package."""
-    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
-    claims = [claim for module in modules for claim in getattr(module, "CLAIMS", ())]
-    position = {name: i for i, name in enumerate(ORDER)}
-    return {claim.id: claim for claim in sorted(claims, key=lambda claim: position.get(claim.id, len(ORDER)))}
-
-
-ALL = _load_claims()
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")  # registers its claims
+ALL: dict[str, Claim] = {name: CLAIMS[name] for name in TEXTS}
 """Claims by id, in the textbook's order."""
 
 
@@ -66,27 +38,23 @@ def run(
     Raises:
         UnknownNameError: for an unknown id, before any experiment is run.
     """
-    chosen = [named(name) for name in (ALL if ids is None else ids)]
+    chosen = [get_claim(name) for name in (ALL if ids is None else ids)]
     results = []
     for i, claim in enumerate(chosen):
         if watch is not None:
             watch(claim.id, i, len(chosen))
         start_time = time.perf_counter()
-        results.append(Result(claim, _run_claim(claim, quick), time.perf_counter() - start_time))
+        try:
+            finding = claim.run(quick)
+        except ValueError as error:
+            if claim.on != "suite":
+                raise
+            finding = Finding("not settled", f"Not tested: {error}", ())
+        results.append(Result(claim, finding, time.perf_counter() - start_time))
     return results
 
 
-def _run_claim(claim: Claim, quick: bool) -> Finding:
-    """Return the finding of a claim; a suite claim without a committed suite is not settled."""
-    try:
-        return claim.run(quick)
-    except ValueError as error:
-        if claim.on != "suite":
-            raise
-        return Finding("not settled", f"Not tested: {error}", ())
-
-
-def named(name: str) -> Claim:
+def get_claim(name: str) -> Claim:
     """Return the claim with an id.
 
     Raises:
@@ -97,7 +65,7 @@ def named(name: str) -> Claim:
     return ALL[name]
 
 
-def counted(records: Iterable[Mapping[str, Any]]) -> str:
+def format_counts(records: Iterable[Mapping[str, Any]]) -> str:
     """Count claims by verdict, in words: `12 hold, 8 hold only on a condition, 11 do not hold`.
 
     Args:
@@ -110,8 +78,8 @@ def counted(records: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def committed(file: Path = RESULTS) -> dict[str, Any]:
-    """Return the committed run of all claims.
+def load_results(file: Path = RESULTS) -> dict[str, Any]:
+    """Return the committed results of all claims.
 
     Args:
         file: output of `studies/claims.py`.
@@ -123,10 +91,13 @@ def committed(file: Path = RESULTS) -> dict[str, Any]:
         ValueError: if the file does not exist.
     """
     if not file.exists():
-        raise ValueError("no run of the claims is kept: python studies/claims.py makes one.")
-    record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return record
+        raise ValueError(f"there are no committed results, {file}: run python studies/claims.py")
+    results: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return results
 
+
+named, counted, committed = get_claim, format_counts, load_results
+"""Former names."""
 
 __all__ = [
     "ALL",
@@ -139,6 +110,9 @@ __all__ = [
     "Verdict",
     "committed",
     "counted",
+    "format_counts",
+    "get_claim",
+    "load_results",
     "named",
     "run",
 ]

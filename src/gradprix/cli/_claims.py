@@ -32,15 +32,15 @@ def claims(
 
     Each claim is an experiment whose decision rule was fixed before it was run. Some hold, some do not.
     """
-    from gradprix.claims import ALL, named, run
+    from gradprix.claims import ALL, get_claim, run
     from gradprix.show.terminal import console
 
     from . import usage
 
     with usage(ValueError):
-        chosen = [named(name) for name in ids or ALL]
+        chosen = [get_claim(name) for name in ids or ALL]
     if list_:
-        listed = [{"id": claim.id, "statement": claim.account} for claim in chosen]
+        listed = [{"id": claim.id, "statement": claim.statement} for claim in chosen]
         echo_json(listed) if as_json else console().print(known(listed))
         return
     with usage(), watched() as watch:
@@ -80,14 +80,14 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from gradprix.claims import counted
+    from gradprix.claims import format_counts
 
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:
         description = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
         table.add_row(verdict(record, brief=True), description, effect(record), str(record["n"]))
     hint = "Predictions, rules and all numbers of one: gradprix claims ID"
-    return Group(table, Text(f"{len(records)} claims: {counted(records)}.  {hint}"))
+    return Group(table, Text(f"{len(records)} claims: {format_counts(records)}.  {hint}"))
 
 
 def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":

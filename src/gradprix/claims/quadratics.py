@@ -1,17 +1,18 @@
 """Random quadratics for claims, evaluated in parallel, and descents on them by the library's rules."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradprix.explain.descent import BEYOND
 from gradprix.explain.tracing import step
-from gradprix.rules import Rule
+from gradprix.rules import Rule, sgd
 from gradprix.tasks.rng import stream
 from gradprix.tuning.learning_rate import rate
 
@@ -37,8 +38,8 @@ class Quadratics:
         product: Tensor = torch.einsum("nij,...nj->...ni", self.curvature, x)
         return product
 
-    def noisy(self, seed: int) -> Gradient:
-        """Return a gradient function with fresh noise at each call, shared by all rows `[..., n, d]`."""
+    def noisy_gradient(self, seed: int) -> Gradient:
+        """Return a gradient function with new noise at each call, shared by all rows `[..., n, d]`."""
         generator = stream(seed, "noise of a claim")
         return lambda x: (
             self.gradient(x) + self.noise * torch.randn(self.noise.shape, generator=generator, dtype=torch.float64)
@@ -48,7 +49,7 @@ class Quadratics:
         """Return the exact loss at points `[..., n, d]`."""
         return 0.5 * (x * self.gradient(x)).sum(-1)
 
-    def steepest(self) -> Tensor:
+    def largest_curvature(self) -> Tensor:
         """Return the largest curvature of each problem, `[n]`."""
         largest: Tensor = torch.linalg.eigvalsh(self.curvature)[:, -1]
         return largest
@@ -65,16 +66,16 @@ def quadratics(n: int, d: int, condition: float, seed: int, noise: float = 0.0) 
         noise: standard deviation of the gradient noise per coordinate.
     """
     generator = stream(seed, "quadratics")
-    share = torch.rand(n, d, generator=generator, dtype=torch.float64)
-    share[:, 0], share[:, -1] = 0, 1
-    turn = torch.linalg.qr(torch.randn(n, d, d, generator=generator, dtype=torch.float64))[0]
-    curvature = turn @ torch.diag_embed(condition**share) @ turn.mT
+    exponent = torch.rand(n, d, generator=generator, dtype=torch.float64)
+    exponent[:, 0], exponent[:, -1] = 0, 1
+    rotation = torch.linalg.qr(torch.randn(n, d, d, generator=generator, dtype=torch.float64))[0]
+    curvature = rotation @ torch.diag_embed(condition**exponent) @ rotation.mT
     start = torch.randn(n, d, generator=generator, dtype=torch.float64)
     return Quadratics(curvature, start, torch.full((n, d), noise, dtype=torch.float64))
 
 
-def walk(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Iterator[Tensor]:
-    """Run a descent.
+def iterates(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Iterator[Tensor]:
+    """Yield the points of a descent: before each step, and after the last.
 
     Args:
         rule: the rule.
@@ -82,22 +83,24 @@ def walk(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -
         x: starting points.
         steps: number of steps.
         **values: hyperparameters; numbers, or tensors that broadcast over points.
-
-    Yields:
-        The points before each step and after the last.
     """
     numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-    whole = {**rule.values(**numbers), **values}
+    hyperparameters = {**rule.values(**numbers), **values}
     state: dict[str, Any] = {}
     yield x
     for t in range(1, steps + 1):
-        x = step(rule, whole, t, x, gradient(x), state)["x"]
+        x = step(rule, hyperparameters, t, x, gradient(x), state)["x"]
         yield x
 
 
-def end(points: Iterator[Tensor]) -> Tensor:
-    """Return the last point."""
-    return deque(points, maxlen=1)[0]
+def trajectory(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Tensor:
+    """Return all points of a descent, `[steps + 1, ...]`. For the arguments see `iterates`."""
+    return torch.stack(list(iterates(rule, gradient, x, steps, **values)))
+
+
+def final_point(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Tensor:
+    """Return the last point of a descent. For the arguments see `iterates`."""
+    return deque(iterates(rule, gradient, x, steps, **values), maxlen=1)[0]
 
 
 def final_loss(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Tensor:
@@ -107,26 +110,28 @@ def final_loss(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Te
     return losses.mean(0).nan_to_num(float("inf"), float("inf"))
 
 
+def stationary_loss(
+    problems: Quadratics, x: Tensor, steps: int, burn_in: int, seed: int, **values: float | Tensor
+) -> Tensor:
+    """Return the loss of noisy gradient descent from x, summed over the steps after the burn-in."""
+    total = torch.zeros(x.shape[:-1], dtype=torch.float64)
+    for t, point in enumerate(iterates(sgd, problems.noisy_gradient(seed), x, steps, **values)):
+        total += problems.loss(point) * (t > burn_in)
+    return total
+
+
 def updates(rule: Rule, gradients: Tensor, **values: Any) -> Tensor:
-    """Return a rule's updates for given gradients.
+    """Return a rule's updates for given gradients, `[steps, ...]`.
 
     The point is reset to zero before each step, so that updates are free of cancellation errors.
-
-    Args:
-        rule: the rule.
-        gradients: `[steps, ...]`.
-        **values: hyperparameters.
-
-    Returns:
-        The updates, with the shape of the gradients.
     """
-    whole, state, zero = rule.values(**values), dict[str, Any](), torch.zeros_like(gradients[0])
-    return torch.stack([step(rule, whole, t, zero, g, state)["x"] for t, g in enumerate(gradients, 1)])
+    hyperparameters, state, zero = rule.values(**values), dict[str, Any](), torch.zeros_like(gradients[0])
+    return torch.stack([step(rule, hyperparameters, t, zero, g, state)["x"] for t, g in enumerate(gradients, 1)])
 
 
-def rate_grid(rule: Rule, axis: Any = None) -> Tensor:
+def learning_rate_grid(rule: Rule) -> Tensor:
     """Return the learning rates to tune over: six per decade, some decades beyond the rule's own range."""
-    axis = axis or rule.axes["lr"]
+    axis = rule.axes["lr"]
     low, high = axis.from_unit(0.0) / 10**BEYOND, axis.from_unit(1.0) * 10**BEYOND
     return torch.tensor([rate(point) for point in range(-60, 30) if low <= rate(point) <= high], dtype=torch.float64)
 
@@ -141,8 +146,14 @@ def tuned(rule: Rule, problems: Quadratics, steps: int, seed: int | None = None,
         seed: seed of the noise; None for exact gradients. It must differ from the seed used for evaluation.
         **values: other hyperparameters.
     """
-    rates = rate_grid(rule)
-    gradient = problems.gradient if seed is None else problems.noisy(seed)
-    x = problems.start.expand(len(rates), *problems.start.shape)
-    losses = final_loss(problems, walk(rule, gradient, x, steps, **values, lr=rates[:, None, None]), steps)
-    return rates[losses.argmin(0)][:, None]
+    grid = learning_rate_grid(rule)
+    gradient = problems.gradient if seed is None else problems.noisy_gradient(seed)
+    x = problems.start.expand(len(grid), *problems.start.shape)
+    losses = final_loss(problems, iterates(rule, gradient, x, steps, **values, lr=grid[:, None, None]), steps)
+    return grid[losses.argmin(0)][:, None]
+
+
+def exponents(x: Sequence[float], y: Tensor) -> list[float]:
+    """Return the exponent of x in y, `[len(x), n]`, for each column, by least squares in the logarithms."""
+    slopes: list[float] = np.polyfit(np.log(x), y.log().numpy(), 1)[0].tolist()
+    return slopes

@@ -1,0 +1,81 @@
+"""Identities of Adam with RMSprop and with momentum, and its distance from AdaDelta."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradprix.explain.tracing import step
+from gradprix.rules import adadelta, adam, rmsprop, sgd
+from gradprix.tasks.rng import stream
+
+from .claim import Decision, Quantities, all_of, exact, experiment, mean
+from .quadratics import updates
+
+N, QUICK, STEPS, D = 24, 6, 200, 20
+ROUNDING = 1e-12  # relative to the whole movement
+APART = 0.1
+BETA = 0.9
+HUGE, SAME = 1e8, 1e-6  # ε against gradients of about 1: the second moment contributes a hundred-millionth
+
+
+def random_gradients(n: int) -> Tensor:
+    """Return gradients with random mean and noise, `[steps, n, d]`."""
+    generator = stream(0, "gradients")
+    centre = torch.randn(n, D, generator=generator, dtype=torch.float64)
+    return centre + torch.randn(STEPS, n, D, generator=generator, dtype=torch.float64)
+
+
+def relative_distance(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
+    """Return the distance of updates b from a relative to a, for each problem; `scaled` rescales b for the best fit."""
+    best = (a * b).sum((0, 2)) / (b * b).sum((0, 2)) if scaled else torch.ones(a.shape[1], dtype=torch.float64)
+    return (a - best[:, None] * b).square().sum((0, 2)).sqrt() / a.square().sum((0, 2)).sqrt()
+
+
+def decide_parts(m: Quantities) -> Decision:
+    """Return the verdict from the two distances."""
+    if m["adadelta"].effect <= ROUNDING:
+        return "holds"
+    is_rmsprop = m["rmsprop"].effect <= ROUNDING and m["adadelta"].ci95[0] > APART
+    return "does not hold" if is_rmsprop else "not settled"
+
+
+@experiment("adam-is-adadelta-plus-momentum", decide=decide_parts)
+def measure_parts(quick: bool) -> Quantities:
+    """Compare Adam without momentum and bias correction with RMSprop and AdaDelta on equal gradients."""
+    gradients = random_gradients(QUICK if quick else N)
+    bare = updates(adam, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8, uncorrected=True)
+    root = updates(rmsprop, gradients, lr=0.01, alpha=0.99, eps=1e-8)
+    delta = updates(adadelta, gradients, lr=1.0, rho=0.99, eps=1e-8)
+    whole = updates(adam, gradients, lr=0.01, beta1=0.9, beta2=0.99, eps=1e-8, uncorrected=True)
+    after = updates(rmsprop, gradients, lr=0.001, alpha=0.99, eps=1e-8, momentum=0.9)
+    return {
+        "adadelta": mean(relative_distance(bare, delta, scaled=True)),
+        "rmsprop": exact(float(relative_distance(bare, root).max()), len(bare[0])),
+        "momentum": mean(relative_distance(whole, after)),
+    }
+
+
+@experiment(
+    "adam-with-huge-eps-is-momentum",
+    decide=lambda m: all_of(m["corrected"].effect <= SAME, m["uncorrected"].effect <= SAME),
+)
+def measure_momentum(quick: bool) -> Quantities:
+    """Compare Adam with an ε that dominates its second moment with momentum on equal gradients."""
+    gradients = random_gradients(QUICK if quick else N)
+    zero, state, heavy = torch.zeros_like(gradients[0]), dict[str, Any](), {"momentum": BETA, "dampening": BETA}
+    # The bias correction acts as a learning rate per step, which the momentum rule receives.
+    corrected = torch.stack([
+        step(sgd, sgd.values(lr=0.01 / (1 - BETA**t), dampen_first=True, **heavy), t, zero, g, state)["x"]
+        for t, g in enumerate(gradients, 1)
+    ])  # fmt: skip
+    plain = updates(sgd, gradients, lr=0.01, dampen_first=True, **heavy)
+    ours = updates(adam, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE)
+    bare = updates(adam, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE, uncorrected=True)
+    usual = updates(adam, gradients, lr=0.01, beta1=BETA)
+    n = gradients.shape[1]
+    return {
+        "corrected": exact(float(relative_distance(ours, corrected).max()), n),
+        "uncorrected": exact(float(relative_distance(bare, plain).max()), n),
+        "usual": mean(relative_distance(usual, corrected, scaled=True)),
+    }

@@ -1,0 +1,37 @@
+"""Every rule on every landscape: decrease of the loss."""
+
+from gradprix.explain.descent import descend, tuned
+from gradprix.explain.landscapes import LANDSCAPES
+from gradprix.rules import ALL
+
+from .claim import Quantities, all_of, exact, experiment, proportion
+
+STEPS, QUICK = 60, 30
+QUICK_LANDSCAPES = ("bowl", "ravine", "rosenbrock", "saddle")
+
+
+@experiment("rules-lower-the-loss", decide=lambda m: all_of(m["tuned"].effect == 1))
+def measure(quick: bool) -> Quantities:
+    """Run every rule of elements or tensors on every landscape, tuned and at its default."""
+    steps, names = (QUICK, QUICK_LANDSCAPES) if quick else (STEPS, tuple(LANDSCAPES))
+    changes: dict[str, list[float]] = {"tuned": [], "default": []}
+    rules = [rule for rule in ALL.values() if not rule.of_matrices]
+    for name in names:
+        landscape = LANDSCAPES[name]()
+        racers = {
+            "tuned": [(rule, rule.values(lr=tuned(rule, landscape, steps))) for rule in rules],
+            "default": [(rule, rule.values()) for rule in rules],
+        }
+        for arm, pairs in racers.items():
+            losses = descend(pairs, landscape, steps, seed=1)[1][..., 0]
+            changes[arm] += (losses[-1] - losses[0]).tolist()
+    return summarize(changes["tuned"], changes["default"], len(rules))
+
+
+def summarize(tuned: list[float], default: list[float], rules: int) -> Quantities:
+    """Return the shares of pairs whose loss decreased."""
+    return {
+        "tuned": proportion(sum(change < 0 for change in tuned), len(tuned)),
+        "default": proportion(sum(change < 0 for change in default), len(default)),
+        "rules": exact(rules),
+    }

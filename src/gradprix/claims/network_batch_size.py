@@ -1,0 +1,170 @@
+"""Three batch sizes on a network: one example per step, mini-batches and the full batch, by speed and noise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import exp, log
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gradprix import optim
+
+from .claim import Decision, Measured, Quantities, all_of, experiment, geometric_mean, is_relevant, mean
+from .network_gradient_noise import gradient_noise
+from .network_training import CONSTANT, FINAL, Training, make_trial, seeds, tuned
+
+N = 16
+PASSES = 5  # epochs of the comparison at equal examples
+BATCHES = {"sgd": 1, "minibatch": CONSTANT.batch_size, "gd": 0}  # examples per step; 0 for the full batch
+MOST = {"minibatch": 40, "gd": 800}
+"""Maximum number of epochs to reach the loss that one example per step has after `PASSES`."""
+TUNED = 300  # epochs over which gd's learning rate is tuned for that
+FASTER = 1.1  # A training loss a tenth larger, or a time a tenth longer, counts as slower
+NOISIER = 0.1  # A difference of ten in a hundred updates that raise the training loss counts as noisier
+LAST = 64  # number of final updates that are checked for raising the loss on all training examples
+TIMED = 5  # timings of an epoch, after a first one that includes compilation
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Results of the three, by name.
+
+    Args:
+        loss: loss on all training examples after `PASSES` epochs, `[seeds]`.
+        epochs: epochs to reach the loss of `sgd` after `PASSES`, `[seeds]`; the maximum if it was not reached.
+        raised: share of the last updates that raised the loss on all training examples, `[seeds]`.
+        log_duration: logarithm of an epoch's duration relative to gd's, one per timing.
+    """
+
+    loss: Mapping[str, Array]
+    epochs: Mapping[str, Array]
+    raised: Mapping[str, Array]
+    log_duration: Mapping[str, Array]
+
+    def duration_ratio(self, a: str, b: str) -> Measured:
+        """Return the time of b relative to a, to the same training loss."""
+        return duration_ratio(self.epochs[a], self.epochs[b], self.log_duration[a], self.log_duration[b])
+
+
+@cache
+def _train(quick: bool) -> Runs:
+    """Train the three, each with the learning rate that is best for it over as many epochs."""
+    run_seeds = seeds(quick, N)
+    short, longer = (CONSTANT.change(epochs=epochs) for epochs in (PASSES, TUNED))
+    best = {name: tuned(short, (name,), quick, by="train")[name] for name in BATCHES}
+    after = {name: _loss_curves(name, best[name], PASSES, run_seeds) for name in BATCHES}
+    loss = {name: curve[:, -1] for name, (curve, _) in after.items()}
+    epochs, last_losses = {"sgd": np.full(len(run_seeds), float(PASSES))}, {"sgd": after["sgd"][1]}
+    # The best learning rate over a few epochs of gd, that is, a few updates, differs from that over hundreds of epochs;
+    # full batches need one seed only.
+    rates = {"minibatch": best["minibatch"], "gd": tuned(longer, ("gd",), True, by="train")["gd"]}
+    for name, most in MOST.items():
+        curve, last_losses[name] = _loss_curves(name, rates[name], most, run_seeds, loss["sgd"])
+        is_reached = curve <= loss["sgd"][:, None]
+        epochs[name] = np.where(is_reached.any(1), is_reached.argmax(1) + 1.0, float(most))
+    raised = {name: (np.diff(losses) > 0).mean(1) for name, losses in last_losses.items()}
+    timed = np.log([[_epoch_seconds(size, best[name]) for name, size in BATCHES.items()] for _ in range(TIMED + 1)])[1:]
+    return Runs(loss, epochs, raised, {name: timed[:, i] - timed[:, -1] for i, name in enumerate(BATCHES)})
+
+
+def _loss_curves(
+    name: str, lr: float, epochs: int, run_seeds: range, until: Array | None = None
+) -> tuple[Array, Array]:
+    """Return the training loss of each seed after each epoch, and after each of the last updates.
+
+    Args:
+        name: name of the entry.
+        lr: learning rate.
+        epochs: maximum number of epochs.
+        run_seeds: the seeds.
+        until: target losses; training stops when all are reached, and the last epochs replace the last updates.
+    """
+    task = CONSTANT.change(epochs=epochs)
+    training = Training(task, [make_trial(task, name, lr, seed) for seed in run_seeds])
+    curve, last = [], []
+    least = torch.full((len(run_seeds),), torch.inf, dtype=torch.float64)
+    for t, _ in training.steps():
+        is_end, is_late = t % training.steps_per_epoch == 0, until is None and t >= training.total_steps - LAST
+        if not (is_end or is_late):
+            continue
+        loss = training.losses(training.trainer.train).mean(1)
+        curve += [loss] * is_end
+        last += [loss] * is_late
+        least = torch.minimum(least, loss)
+        if until is not None and (least <= torch.as_tensor(until)).all():
+            break
+    return torch.stack(curve, 1).numpy(), torch.stack(last or curve[-LAST:], 1).numpy()
+
+
+def _epoch_seconds(size: int, lr: float) -> float:
+    """Return the duration of one epoch of a PyTorch training loop, one model on one thread."""
+    split, model = CONSTANT.loaded.split(FINAL), CONSTANT.network(FINAL)
+    optimizer = optim.SGD(model.parameters(), lr=lr)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        batches = torch.split(split.train, size or len(split.train))
+        start_time = perf_counter()
+        for batch in batches:
+            optimizer.zero_grad()
+            inputs, targets = CONSTANT.loaded.take(batch)
+            CONSTANT.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return perf_counter() - start_time
+    finally:
+        torch.set_num_threads(threads)
+
+
+def duration_ratio(epochs: Array, other: Array, log_duration: Array, other_log_duration: Array) -> Measured:
+    """Return the speed ratio of two settings: the ratio of epochs times the ratio of epoch durations.
+
+    Epochs vary between seeds and durations between timings, independently, so that their squared errors add up.
+
+    Args:
+        epochs: epochs of the first, `[seeds]`.
+        other: epochs of the second.
+        log_duration: logarithm of the first's epoch duration, `[timings]`.
+        other_log_duration: that of the second.
+    """
+    ratio, cost = mean(np.log(other / epochs)), mean(other_log_duration - log_duration)
+    half = float(np.hypot(ratio.effect - ratio.ci95[0], cost.effect - cost.ci95[0]))
+    middle = ratio.effect + cost.effect
+    return Measured("", exp(middle), (exp(middle - half), exp(middle + half)), ratio.n)
+
+
+def decide_single_examples(m: Quantities) -> Decision:
+    """Return the verdict on one-sample steps by examples, by seconds and by noise."""
+    examples, seconds = (is_relevant(m[name], FASTER, 1) for name in ("examples", "seconds"))
+    noise = is_relevant(m["noise"], NOISIER)
+    if seconds is False:
+        return all_of(examples, noise, condition="progress is counted by examples, not by seconds")
+    return all_of(examples, noise, seconds)
+
+
+@experiment("one-sample-steps-are-faster-but-noisy", decide=decide_single_examples)
+def measure_single_examples(quick: bool) -> Quantities:
+    """Compare one example per step with the full batch."""
+    runs = _train(quick)
+    return {
+        "examples": geometric_mean(np.log(runs.loss["gd"] / runs.loss["sgd"])),
+        "seconds": runs.duration_ratio("sgd", "gd"),
+        "noise": mean(runs.raised["sgd"] - runs.raised["gd"]),
+    }
+
+
+@experiment("mini-batches-balance", decide=lambda m: all_of(*(is_relevant(ratio, 1, 1) for ratio in m.values())))
+def measure_mini_batches(quick: bool) -> Quantities:
+    """Compare mini-batches with one example per step and with the full batch."""
+    runs = _train(quick)
+    log_noise = [log(noise[1] / noise[CONSTANT.batch_size]) for noise in gradient_noise(quick)]
+    return {
+        "sgd": runs.duration_ratio("minibatch", "sgd"),
+        "gd": runs.duration_ratio("minibatch", "gd"),
+        "noise": geometric_mean(log_noise),
+    }

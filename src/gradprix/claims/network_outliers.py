@@ -1,0 +1,204 @@
+"""Effect of momentum on atypical samples (rare classes and wrong labels) at equal training loss."""
+
+from collections.abc import Sequence
+from functools import cache
+from math import log
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradprix.tasks import Data, Task
+from gradprix.training.trial import Trial
+
+from .claim import (
+    Decision,
+    Measured,
+    Quantities,
+    any_of,
+    exact,
+    experiment,
+    geometric_mean,
+    is_above,
+    is_relevant,
+    mean,
+)
+from .network_training import CONSTANT, Training, make_trial, seeds, tuned
+
+N = 64
+EFFECT = 1.1  # A loss on atypical samples a tenth larger, at equal total loss, counts as neglect
+HALF = 0.5  # share of the neglect that a cure must remove
+BETA = 0.9
+PASSES = 30  # maximum number of epochs; training ends when all runs have reached the last level
+EVERY = 2  # steps between two measurements of the losses
+LEVELS = (0.8, 0.4, 0.2)  # training losses at which the arms are compared, as shares of the initial loss
+WRONG = 0.05  # share of examples, of all splits, whose label is replaced by one of the nine other digits
+RARE = 5  # digits from this one on are the rare classes
+ARMS = ("minibatch", "momentum", "nesterov")
+
+Array = NDArray[Any]
+
+
+def _rare() -> Data:
+    """Return digits with Zipf frequencies: digit d is 1 / (d + 1) as frequent as digit 0."""
+    full = CONSTANT.loaded
+    count = torch.bincount(full.labels).min()
+    index = torch.cat([(full.labels == d).nonzero()[:, 0][: int(count) // (d + 1)] for d in range(10)])
+    return Data(full.inputs[index], full.targets[index], stratify=True)
+
+
+def _wrong_label_mask(targets: Tensor) -> Tensor:
+    """Return a mask of the replaced labels, the same for all seeds: only the split differs."""
+    return torch.rand(len(targets), generator=torch.Generator().manual_seed(0)) < WRONG
+
+
+def _mislabelled() -> Data:
+    """Return digits of which a few have a wrong label."""
+    targets = CONSTANT.loaded.targets
+    shift = torch.randint(1, 10, (len(targets),), generator=torch.Generator().manual_seed(1))
+    labels = torch.where(_wrong_label_mask(targets), (targets + shift) % 10, targets)
+    return Data(CONSTANT.loaded.inputs, labels, stratify=True)
+
+
+KINDS = {
+    "rare": CONSTANT.change(name="rare digits", data=_rare, epochs=2 * PASSES),  # a third as many examples
+    "mislabelled": CONSTANT.change(name="mislabelled digits", data=_mislabelled, epochs=PASSES),
+}
+SAMPLES = {"rare": "rare classes", "mislabelled": "wrong labels"}
+
+
+def _atypical_mask(kind: str, task: Task, part: Tensor) -> Tensor:
+    """Return a mask of the atypical examples."""
+    return task.loaded.targets[part] >= RARE if kind == "rare" else _wrong_label_mask(task.loaded.targets)[part]
+
+
+@cache
+def _train_arms(kind: str, quick: bool) -> dict[str, Array]:
+    """Return loss and accuracy, as of `_train_to_levels`, for each arm, `[2, seeds, levels]`.
+
+    All arms use the same batches and initial weights, and the same effective learning rate lr / (1 − β), tuned for
+    plain gradient descent.
+    """
+    task, run_seeds = KINDS[kind], seeds(quick, N // 2 if quick else N)
+    lr = tuned(task, ("minibatch",), quick, by="train")["minibatch"]
+    lrs = {name: lr if name == "minibatch" else lr * (1 - BETA) for name in ARMS}
+    trials = [make_trial(task, name, lrs[name], seed) for name in ARMS for seed in run_seeds]
+    values = np.array(_train_to_levels(kind, task, trials)).reshape(2, len(ARMS), -1, len(LEVELS))
+    return {name: values[:, i] for i, name in enumerate(ARMS)}
+
+
+def _train_to_levels(kind: str, task: Task, trials: Sequence[Trial]) -> tuple[list[list[float]], list[list[float]]]:
+    """Return measurements at each level of the training loss, for each model.
+
+    Returns:
+        The logarithm of the loss on atypical training samples; and the test accuracy, in percentage points, that
+            neglect might cost: on rare classes, or on correctly labelled examples.
+    """
+    training = Training(task, trials)
+    trainer = training.trainer
+    rows = trainer.of_seed[: training.count]
+    atypical = _atypical_mask(kind, task, trainer.train)[rows].double()
+    affected = (_atypical_mask(kind, task, trainer.test) == (kind == "rare"))[rows].double()
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def record_losses() -> None:
+        losses = training.losses(trainer.train)
+        accuracy = 100 * (training.correct(trainer.test) * affected).sum(1) / affected.sum(1)
+        history.append((losses.mean(1), ((losses * atypical).sum(1) / atypical.sum(1)).log(), accuracy))
+
+    record_losses()
+    for t, _ in training.steps():
+        if t % EVERY == 0:
+            record_losses()
+            if (torch.stack([loss for loss, *_ in history]).amin(0) <= LEVELS[-1] * history[0][0]).all():
+                break
+    total, *others = (torch.stack(parts, 1).numpy() for parts in zip(*history, strict=True))
+    loss, accuracy = ([interpolate(*rows) for rows in zip(total, other, strict=True)] for other in others)
+    return loss, accuracy
+
+
+def interpolate(total: Array, value: Array) -> list[float]:
+    """Return a value at the point where the total loss first falls to each level.
+
+    Values are interpolated between measurements by the logarithm of the loss. A model that does not reach a level is
+    evaluated at its lowest loss.
+
+    Args:
+        total: total loss at each measurement.
+        value: the value at each measurement.
+    """
+    values = []
+    for level in LEVELS:
+        is_below = total <= level * total[0]
+        i = int(is_below.argmax()) if is_below.any() else int(total.argmin())
+        if i == 0 or not is_below.any():
+            values.append(float(value[i]))
+            continue
+        share = log(total[i - 1] / (level * total[0])) / log(total[i - 1] / total[i])
+        values.append(float((1 - share) * value[i - 1] + share * value[i]))
+    return values
+
+
+CONDITIONS = {
+    f"{kind}_{round(100 * level)}": f"{samples} once the loss is at {level:g} of its initial value"
+    for kind, samples in SAMPLES.items()
+    for level in LEVELS
+}
+"""Kinds of samples at each level of the training loss, by the name of the quantity that is measured there."""
+
+
+def _neglect(quick: bool) -> dict[str, Measured]:
+    """Return the loss on atypical samples with momentum relative to without."""
+    ratios = {}
+    for kind in KINDS:
+        arms = _train_arms(kind, quick)
+        for i, level in enumerate(LEVELS):
+            ratios[f"{kind}_{round(100 * level)}"] = geometric_mean(
+                arms["momentum"][0, :, i] - arms["minibatch"][0, :, i]
+            )
+    return ratios
+
+
+def decide_neglect(m: Quantities) -> Decision:
+    """Return the verdict from the ratio of the losses of both kinds at all levels."""
+    answers = {CONDITIONS[name]: is_relevant(m[name], EFFECT, 1) for name in CONDITIONS if name in m}
+    if True in answers.values():
+        answers = {condition: bool(answer) for condition, answer in answers.items()}
+    return any_of(answers, "it is of ")
+
+
+@experiment("momentum-neglects-atypical-samples", decide=decide_neglect)
+def measure_neglect(quick: bool) -> Quantities:
+    """Compare losses and accuracies at equal training loss; ratios that count come first."""
+    ratios = _neglect(quick)
+    cost = {kind: _train_arms(kind, quick)["momentum"][1] - _train_arms(kind, quick)["minibatch"][1] for kind in KINDS}
+    return {
+        **dict(sorted(ratios.items(), key=lambda pair: is_relevant(pair[1], EFFECT, 1) is not True)),
+        **{f"cost_{kind}": mean(cost[kind].mean(1)) for kind in KINDS},
+    }
+
+
+def decide_cure(m: Quantities) -> Decision:
+    """Return the verdict from the share of the neglect that is gone."""
+    return any_of({CONDITIONS[name]: is_above(m[name], HALF) for name in CONDITIONS if name in m}, "it is of ")
+
+
+def say_cure(m: Quantities) -> str:
+    """Return the result in a sentence."""
+    removed = [f"{m[name]} of that of {condition}" for name, condition in CONDITIONS.items() if name in m]
+    return f"Of momentum's neglect Nesterov's form removes {'; '.join(removed) or 'nothing, for there is none'}."
+
+
+@experiment("acceleration-cures-neglect", decide=decide_cure, say=say_cure)
+def measure_cure(quick: bool) -> Quantities:
+    """Measure the share of the neglect that is gone with Nesterov's form, where there is neglect."""
+    shares = {}
+    for name, ratio in _neglect(quick).items():
+        if is_relevant(ratio, EFFECT, 1):
+            kind, percent = name.split("_")
+            level = LEVELS.index(int(percent) / 100)
+            plain, heavy, nesterov = (_train_arms(kind, quick)[arm][0, :, level] for arm in ARMS)
+            shares[name] = mean((heavy - nesterov) / (heavy - plain).mean())
+    return shares or {"nothing": exact(0.0, 0)}

@@ -1,0 +1,105 @@
+"""Stability edge of gradient descent on a network: approximately 2 / sharpness, as on a quadratic."""
+
+from math import sqrt
+from warnings import catch_warnings, simplefilter
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, jvp, vmap
+
+from .claim import Quantities, all_of, experiment, geometric_mean, is_within, mean
+from .network_training import CONSTANT, Training, make_trial, seeds
+
+N = 8
+RANGE = (0.8, 1.25)  # range that counts as approximately 1: a quarter more, or as much less
+CALM, CALM_STEPS = 0.1, 300
+"""Learning rate and number of steps after which the sharpness is constant, at half of 2 / lr; the experiment starts
+there."""
+SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5)  # learning rates tried from there, over 2 / sharpness
+STEPS = 80  # steps at each learning rate: at 1.05 an overshoot grows by a tenth per step, 2,000-fold in total
+FAST = (0.2, 0.4)  # learning rates at which the sharpness would rise above 2 / lr, from the start
+EDGE = range(100, 201, 10)
+"""Steps at which the sharpness is measured there: after its rise, and before it falls as the examples are learnt."""
+ROUNDS, MORE = 40, 8  # Hessian-vector products from a random direction, and from the direction found a few steps before
+
+Parameters = dict[str, Tensor]
+
+
+def sharpness(training: Training, direction: Parameters | None = None) -> tuple[Tensor, Parameters]:
+    """Return the largest curvature of each model's training loss and its direction, by power iteration.
+
+    Args:
+        training: the models.
+        direction: initial direction; random if None.
+    """
+    trainer, model = training.trainer, training.task.network(0)
+    inputs, targets = trainer.batch(trainer.train)
+    generator = torch.Generator().manual_seed(0)
+    rounds = ROUNDS if direction is None else MORE
+    vectors = direction or {name: torch.randn(x.shape, generator=generator) for name, x in trainer.leaves.items()}
+
+    def hessian_product(point: Parameters, vector: Parameters, x: Tensor, y: Tensor) -> Parameters:
+        gradient = grad(lambda weights: training.task.loss(functional_call(model, weights, (x,)), y))
+        product: Parameters = jvp(gradient, (point,), (vector,))[1]
+        return product
+
+    for _ in range(rounds):
+        with catch_warnings():
+            simplefilter("ignore", DeprecationWarning)  # raised inside torch
+            vectors = vmap(hessian_product)(trainer.leaves, vectors, inputs, targets)
+        size = torch.stack([x.flatten(1).square().sum(1) for x in vectors.values()]).sum(0).sqrt()
+        vectors = {name: x / size.view(-1, *[1] * (x.dim() - 1)) for name, x in vectors.items()}
+    return size[: training.count].double(), vectors
+
+
+def _measure_thresholds(run_seeds: range) -> list[float]:
+    """Return for each seed the learning rate, over 2 / sharpness, from which on some step raises the training loss."""
+    calm = CONSTANT.change(epochs=CALM_STEPS)
+    before = Training(calm, [make_trial(calm, "gd", CALM, seed) for seed in run_seeds])
+    before.run()
+    edge = 2 / sharpness(before)[0]
+    task = CONSTANT.change(epochs=STEPS + 1)
+    runs = [(i, share) for i in range(len(run_seeds)) for share in SHARES]
+    after = Training(task, [make_trial(task, "gd", share * float(edge[i]), run_seeds[i]) for i, share in runs])
+    # The last rows pad the stack: they are copies of the last trial.
+    rows = torch.tensor([i for i, _ in runs] + [len(run_seeds) - 1] * (len(after.trainer.rows) - len(runs)))
+    after.trainer.leaves = {name: x[rows].clone() for name, x in before.trainer.leaves.items()}
+    losses = torch.stack([loss for _, loss in after.steps()])
+    return [first_rise(rises) for rises in (losses.diff(dim=0) > 0).any(0).view(-1, len(SHARES)).tolist()]
+
+
+def first_rise(rises: list[bool]) -> float:
+    """Return the geometric midpoint of the last share without a rise and the first with one, or an end point."""
+    if True not in rises:
+        return SHARES[-1]
+    i = rises.index(True)
+    return sqrt(SHARES[i] * SHARES[max(0, i - 1)])
+
+
+def _measure_edge(run_seeds: range) -> tuple[list[float], list[float]]:
+    """Return sharpness × learning rate / 2 and the log ratio of first to last loss, both for each seed."""
+    task = CONSTANT.change(epochs=EDGE[-1])
+    training = Training(task, [make_trial(task, "gd", lr, seed) for seed in run_seeds for lr in FAST])
+    rates, direction, products, losses = torch.tensor(FAST * len(run_seeds)), None, [], []
+    for t, loss in training.steps():
+        if t in EDGE:
+            size, direction = sharpness(training, direction)
+            products.append(size * rates / 2)
+            losses.append(loss)
+    decrease = (losses[0] / losses[-1]).log().view(-1, len(FAST)).mean(1)
+    return torch.stack(products).mean(0).view(-1, len(FAST)).mean(1).tolist(), decrease.tolist()
+
+
+@experiment(
+    "large-updates-overshoot-on-a-network",
+    decide=lambda m: all_of(
+        is_within(m["threshold"], *RANGE),
+        is_within(m["edge"], *RANGE),
+        condition="the learning rate is above about 2/λ",
+    ),
+)
+def measure(quick: bool) -> Quantities:
+    """Measure the edge from a calm start, and the sharpness at constant learning rates."""
+    run_seeds = seeds(quick, N)
+    edge, decrease = _measure_edge(run_seeds)
+    return {"threshold": mean(_measure_thresholds(run_seeds)), "edge": mean(edge), "decrease": geometric_mean(decrease)}

@@ -1,0 +1,145 @@
+"""Shared parts of network experiments: tuned learning rates, held-out seeds and stacked training."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradprix.race import ENTRIES
+from gradprix.tasks import Task, digits, schedule
+from gradprix.training.model_stack import quiet
+from gradprix.training.outputs import CombinedOutput
+from gradprix.training.trainer import Trainer, train_stack
+from gradprix.training.trial import Outcome, Trial
+from gradprix.tuning.learning_rate import grid_bounds, rate
+
+TUNING, FINAL = 7_000, 8_000  # first tuning seed and first held-out seed
+CONSTANT = digits.change(schedule="constant")
+"""Digits at a constant learning rate: a decaying one would hide the noise and stalling that the claims are about."""
+DIGITS_MARGIN = 100 * digits.metric.margin  # margin of digits in percentage points
+
+
+def seeds(quick: bool, most: int, first: int = FINAL) -> range:
+    """Return the seeds of an experiment; a quarter of them for a quick one."""
+    return range(first, first + (max(3, most // 4) if quick else most))
+
+
+def make_trial(task: Task, name: str, lr: float, seed: int, judged: bool = True, **fixed: Any) -> Trial:
+    """Return a trial of a race entry on a task.
+
+    Args:
+        task: the problem.
+        name: name of the entry.
+        lr: learning rate.
+        seed: seed.
+        judged: evaluate the test examples.
+        **fixed: settings that differ from the entry's own.
+    """
+    entry = ENTRIES[name]
+    values = entry.rule.values(**{**entry.fixed, **fixed, "lr": lr})
+    size = task.batch_size if entry.batch_size is None else entry.batch_size
+    return Trial(entry.rule, values, seed, size, task.epochs, task.schedule, judged)
+
+
+@cache
+def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **fixed: Any) -> Mapping[str, float]:
+    """Return the best learning rate of each entry, on seeds reserved for tuning.
+
+    Args:
+        task: the problem.
+        names: entries with equal batch size.
+        quick: use one seed and every third grid point, instead of three seeds and every other.
+        by: `"valid"`, the final validation loss, as in a race; or `"train"`, the mean training loss of the last epoch,
+            for claims about the loss reached in training.
+        **fixed: settings that differ from the entries' own.
+    """
+    tuning_seeds = seeds(quick, 3, TUNING)[: 1 if quick else 3]
+    grids = {}
+    for name in names:
+        low, high = grid_bounds(ENTRIES[name].space["lr"])  # type: ignore[arg-type]  # these entries search a range
+        grids[name] = [rate(point) for point in range(low, high + 1, 3 if quick else 2)]
+    candidates = [(name, lr) for name in names for lr in grids[name]]
+    trials = [make_trial(task, name, lr, s, judged=False, **fixed) for name, lr in candidates for s in tuning_seeds]
+    losses = [
+        outcome.valid_loss if by == "valid" or outcome.diverged is not None else outcome.curve[-1][1]
+        for outcome in train_stack(task, trials)
+    ]
+    total = [sum(losses[i : i + len(tuning_seeds)]) for i in range(0, len(losses), len(tuning_seeds))]
+    scores = dict(zip(candidates, total, strict=True))
+    return {name: min(grids[name], key=lambda lr, name=name: (scores[name, lr], lr)) for name in names}  # type: ignore[misc]
+
+
+def train_final(task: Task, rates: Mapping[str, float], run_seeds: Sequence[int]) -> dict[str, list[Outcome]]:
+    """Train each entry at its learning rate on the same seeds; all entries have one batch size."""
+    outcomes = iter(train_stack(task, [make_trial(task, name, lr, s) for name, lr in rates.items() for s in run_seeds]))
+    return {name: [next(outcomes) for _ in run_seeds] for name in rates}
+
+
+class Training:
+    """Models trained as in a race, in one stack, that can be inspected after any step.
+
+    Args:
+        task: the problem.
+        trials: trials with equal batch size, epochs and schedule.
+    """
+
+    def __init__(self, task: Task, trials: Sequence[Trial]) -> None:
+        self.task, self.count = task, len(trials)
+        with quiet():
+            self.trainer = Trainer(task, trials)
+        self.examples = self.trainer.train.shape[1]
+        self.batch_size = trials[0].batch_size or self.examples
+        self.steps_per_epoch = -(-self.examples // self.batch_size)
+        self.total_steps = trials[0].epochs * self.steps_per_epoch
+
+    def steps(self) -> Iterator[tuple[int, Tensor]]:
+        """Train to the end; yield after each step its number, from 1, and the batch loss of each model before it."""
+        trainer = self.trainer
+        factor = schedule(trainer.budget.schedule, self.total_steps)
+        for t in range(self.total_steps):
+            if t % self.steps_per_epoch == 0:
+                order = torch.stack([torch.randperm(self.examples, generator=each) for each in trainer.orders])
+                shuffled = trainer.train.gather(1, order)
+            start = t % self.steps_per_epoch * self.batch_size
+            with quiet():
+                losses = trainer.step(shuffled[:, start : start + self.batch_size], factor(t))
+            yield t + 1, losses[: self.count]
+
+    def run(self) -> None:
+        """Train to the end."""
+        for _ in self.steps():
+            pass
+
+    def losses(self, part: Tensor) -> Tensor:
+        """Return the loss of every model on each example, `[models, examples]`.
+
+        Args:
+            part: the examples of each seed, shaped like `trainer.train`.
+        """
+        outputs, targets = self._outputs(part)
+        stacked = torch.stack([output.whole for output in outputs])
+        losses = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape)[: self.count].double()
+
+    def correct(self, part: Tensor) -> Tensor:
+        """Return a mask of correct predictions, `[models, examples]`."""
+        outputs, targets = self._outputs(part)
+        is_correct: Tensor = torch.stack([output.whole.argmax(-1) for output in outputs]) == targets
+        return is_correct[: self.count]
+
+    def metrics(self, part: Tensor) -> list[float]:
+        """Return the metric of every model on its own examples."""
+        with quiet():
+            return self.trainer.evaluate(part)[1][: self.count]
+
+    def weights(self, row: int) -> dict[str, Tensor]:
+        """Return a copy of one model's current weights."""
+        return {name: x[row].clone() for name, x in self.trainer.leaves.items()}
+
+    def _outputs(self, part: Tensor) -> tuple[Sequence[CombinedOutput], Tensor]:
+        with quiet():
+            _, outputs, targets = self.trainer.outputs(part)
+        return outputs, targets

@@ -1,0 +1,108 @@
+"""Tuned and default learning rates: Adam against its halves, its default, and several optimizers at theirs."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from gradprix.race import ENTRIES
+from gradprix.stats.verdict import judge
+from gradprix.tasks import Metric, Task, digits
+from gradprix.tasks.builtin.long_tail import class_accuracy
+from gradprix.training.trainer import train_stack
+from gradprix.training.trial import Outcome
+from gradprix.tuning import learning_rate
+
+from .claim import Measured, Quantities, all_of, exact, experiment, is_equivalent, is_relevant, mean, negate
+from .network_outliers import KINDS
+from .network_training import DIGITS_MARGIN, make_trial, seeds, train_final, tuned
+
+N = 32
+HALVES = ("momentum", "rmsprop")
+SEVERAL = ("momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamax", "nadam")
+PROBLEMS = {
+    "digits": digits,
+    "rare_digits": KINDS["rare"].change(
+        schedule="cosine", metric=Metric("mean accuracy of classes", class_accuracy, True, margin=0.01, percent=True)
+    ),
+}
+MARGINS = {name: 100 * task.metric.margin for name, task in PROBLEMS.items()}
+SEEDS = {"digits": 32, "rare_digits": 64}  # rare digits have a fifth as many test examples
+QUICK = 4  # seeds of a quick run
+
+
+@cache
+def _train_tuned(quick: bool) -> dict[str, list[float]]:
+    """Return the test accuracy of Adam and its halves, tuned, and of Adam at its default, in percentage points."""
+    run_seeds = seeds(quick, N)
+    outcomes_by_name = {
+        **train_final(digits, tuned(digits, ("adam", *HALVES), quick), run_seeds),
+        "default": train_final(digits, {"adam": ENTRIES["adam"].default_rate}, run_seeds)["adam"],
+    }
+    return {name: [_percent(outcome) for outcome in outcomes] for name, outcomes in outcomes_by_name.items()}
+
+
+def _percent(outcome: Outcome) -> float:
+    assert outcome.test_metric is not None, "all of these runs are tested"
+    return 100 * outcome.test_metric
+
+
+@experiment(
+    "adam-beats-its-halves-on-digits",
+    decide=lambda m: all_of(*(is_relevant(lead, DIGITS_MARGIN) for lead in m.values())),
+    say=lambda m: (
+        "On digits, all tuned, Adam's test accuracy is "
+        f"{' and '.join(f'{lead:+.2f} points above {half}' for half, lead in m.items())}."
+    ),
+)
+def measure_halves(quick: bool) -> Quantities:
+    """Compare Adam with each of its halves by the simultaneous intervals of a race; the smallest lead comes first."""
+    values = {name: _train_tuned(quick)[name] for name in ("adam", *HALVES)}
+    leads = {}
+    for pair in judge(values, higher_is_better=True, margin=DIGITS_MARGIN, baseline="adam").pairs:
+        sign, (low, high) = (1, pair.ci95) if pair.a == "adam" else (-1, (-pair.ci95[1], -pair.ci95[0]))
+        half = pair.b if pair.a == "adam" else pair.a
+        leads[half] = Measured("", sign * pair.difference, (low, high), len(values["adam"]))
+    return dict(sorted(leads.items(), key=lambda lead: lead[1].effect))
+
+
+@experiment("adam-needs-no-tuning-on-digits", decide=lambda m: all_of(negate(is_relevant(m["lost"], DIGITS_MARGIN))))
+def measure_default(quick: bool) -> Quantities:
+    """Compare Adam's default learning rate with its tuned one."""
+    accuracies = _train_tuned(quick)
+    return {
+        "lost": mean(np.subtract(accuracies["adam"], accuracies["default"])),
+        "tuned": exact(tuned(digits, ("adam", *HALVES), quick)["adam"]),
+    }
+
+
+def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
+    """Return the difference of the test metric between Adam at several learning rates and several defaults.
+
+    Each arm is represented by its best run on the validation examples.
+    """
+    adam = ENTRIES["adam"]
+    grid = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
+    arms = (
+        [("adam", learning_rate.rate(point)) for point in grid],
+        [(name, ENTRIES[name].default_rate) for name in SEVERAL],
+    )
+    trials = [make_trial(task, name, lr, seed) for seed in run_seeds for arm in arms for name, lr in arm]
+    outcomes = iter(train_stack(task, trials))
+    best = [
+        [_percent(min((next(outcomes) for _ in arm), key=lambda outcome: outcome.valid_loss)) for arm in arms]
+        for _ in run_seeds
+    ]
+    return [a - b for a, b in best]
+
+
+@experiment(
+    "several-at-defaults-equal-one-tuned",
+    decide=lambda m: all_of(*(is_equivalent(m[name], -margin, margin) for name, margin in MARGINS.items())),
+)
+def measure_several(quick: bool) -> Quantities:
+    """Compare several learning rates of Adam with several optimizers at their defaults on each problem."""
+    return {
+        name: mean(_differences(task, seeds(quick, SEEDS[name])[: QUICK if quick else None]))
+        for name, task in PROBLEMS.items()
+    }

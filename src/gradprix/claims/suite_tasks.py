@@ -1,0 +1,167 @@
+"""Claims about many tasks, evaluated on the committed races of the textbook's optimizers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .claim import Decision, Measured, Quantities, all_of, any_of, exact, experiment, is_relevant, mean, proportion
+
+FEWEST = 5  # minimum number of tasks for a statement about tasks in general
+EFFECT = 0.5  # minimum mean lead over tasks, in margins; a margin is the smallest difference that matters on a task
+MOST = 5.0  # limit of a difference on one task, in margins, so that no single task decides
+USUAL = 0.9
+"""Share of tasks on which a default must be good enough for "needs no tuning"."""
+FILE = Path(__file__).parents[1] / "show" / "evidence.json"
+Evidence = Mapping[str, Any]
+
+
+def evidence(file: Path = FILE) -> Evidence:
+    """Return the committed suite.
+
+    Args:
+        file: output of `studies/suite.py`.
+
+    Raises:
+        ValueError: if it does not exist or has fewer than five tasks.
+    """
+    if not file.exists():
+        raise ValueError(f"this claim needs the results of races on many tasks, {file}: run python studies/suite.py")
+    suite: Evidence = json.loads(file.read_text("utf-8"))
+    if len(suite["tasks"]) < FEWEST:
+        raise ValueError(
+            f"the suite has {len(suite['tasks'])} tasks, and a claim about many tasks needs {FEWEST}: run "
+            "python studies/suite.py, which races on all of them."
+        )
+    return suite
+
+
+def lead(suite: Evidence, a: str, b: str) -> Measured:
+    """Return an entry's mean lead over another, in margins."""
+    regrets = [task["regrets"] for task in suite["tasks"].values()]
+    leads = [min(MOST, max(-MOST, each[b] - each[a])) for each in regrets]
+    return mean(leads, f"{a} better than {b}, in margins, mean over tasks")
+
+
+def count_wins(suite: Evidence, a: str, b: str) -> Measured:
+    """Return the number of tasks on which an entry wins against another."""
+    pairs = [pair for task in suite["tasks"].values() for pair in task["pairs"] if {pair["a"], pair["b"]} == {a, b}]
+    wins = sum((pair["a"], pair["words"]) == (a, "wins") for pair in pairs)
+    return exact(wins, len(pairs), f"tasks on which {a} wins against {b}, by the verdicts of the races")
+
+
+def compare(suite: Evidence, pairs: Sequence[tuple[str, str]]) -> Quantities:
+    """Return lead, wins and losses of the first of each pair against the second."""
+    quantities: dict[str, Measured] = {}
+    for a, b in pairs:
+        quantities |= {f"{a} {b} lead": lead(suite, a, b), f"{a} {b} won": count_wins(suite, a, b)}
+        quantities[f"{a} {b} lost"] = count_wins(suite, b, a)
+    return quantities
+
+
+def compare_with_rivals(suite: Evidence, entry: str, rivals: Sequence[str]) -> Quantities:
+    """Compare an entry with its rivals, the one with the smallest lead first."""
+    return compare(suite, sorted(((entry, b) for b in rivals), key=lambda pair: lead(suite, *pair).effect))
+
+
+def _leads(m: Quantities) -> dict[tuple[str, str], Measured]:
+    return {(a, b): m[name] for name in m for a, b, kind in [name.split()] if kind == "lead"}
+
+
+def decide_all(m: Quantities) -> Decision:
+    """Return the verdict of the claim that every lead matters."""
+    return all_of(*(is_relevant(each, EFFECT) for each in _leads(m).values()))
+
+
+def say_leads(m: Quantities) -> str:
+    """Return the comparisons in a sentence."""
+    comparisons = [
+        f"{a} wins against {b} on {m[f'{a} {b} won']:.0f} of {m[f'{a} {b} won'].n} tasks and loses on "
+        f"{m[f'{a} {b} lost']:.0f}, and is {each} margins better on average"
+        for (a, b), each in _leads(m).items()
+    ]
+    return "; ".join(comparisons) + "."
+
+
+@experiment("adam-beats-its-halves", decide=decide_all, say=say_leads)
+def measure_halves(quick: bool) -> Quantities:
+    """Compare Adam with momentum and RMSProp."""
+    return compare_with_rivals(evidence(), "adam", ("momentum", "rmsprop"))
+
+
+@experiment("adam-beats-adadelta-and-momentum", decide=decide_all, say=say_leads)
+def measure_parts(quick: bool) -> Quantities:
+    """Compare Adam with AdaDelta and momentum."""
+    return compare_with_rivals(evidence(), "adam", ("adadelta", "momentum"))
+
+
+@experiment(
+    "adamax-and-nadam-improve-on-adam",
+    decide=lambda m: any_of({a: is_relevant(each, EFFECT) for (a, _), each in _leads(m).items()}, "it is "),
+    say=say_leads,
+)
+def measure_variants(quick: bool) -> Quantities:
+    """Compare AdaMax and Nadam with Adam."""
+    return compare(evidence(), (("adamax", "adam"), ("nadam", "adam")))
+
+
+def decide_default(m: Quantities) -> Decision:
+    """Return the verdict from the share of tasks."""
+    if m["share"].effect >= USUAL:
+        return "holds"
+    return "does not hold" if m["share"].ci95[1] < USUAL else "not settled"
+
+
+@experiment("adam-needs-no-tuning", decide=decide_default)
+def measure_default(quick: bool) -> Quantities:
+    """Return the share of tasks on which Adam's default is as good as its tuned learning rate.
+
+    The suite has both for one tuning seed, which slightly favours the tuned one, as the best of several.
+    """
+    good = evidence()["defaults"]["adam"]
+    bad = [name for name, is_good in good.items() if not is_good]
+    return {"share": proportion(len(good) - len(bad), len(good)), "bad": f"; not on {', '.join(bad)}" * bool(bad)}
+
+
+def say_reversals(m: Quantities) -> str:
+    """Return the first rank reversal in a sentence, or the optimizers that lead on all tasks."""
+    if pair := m["example"]:
+        return (
+            f"{m['reversals']:.0f} pairs win against each other on different tasks, such as {pair['a']} against "
+            f"{pair['b']} on {', '.join(pair['a_wins'])}, and {pair['b']} against {pair['a']} on "
+            f"{', '.join(pair['b_wins'])}."
+        )
+    always = f", and {', '.join(m['always'])} led on all" if m["always"] else ""
+    return f"No two optimizers win against each other on different tasks{always}."
+
+
+@experiment(
+    "best-optimizer-depends-on-the-problem",
+    decide=lambda m: "holds" if m["example"] else "does not hold" if m["always"] else "not settled",
+    say=say_reversals,
+)
+def measure_reversals(quick: bool) -> Quantities:
+    """Return the number of rank reversals between tasks, the first one, and the entries that lead on all tasks."""
+    suite = evidence()
+    reversals, tasks = suite["crossings"], suite["tasks"].values()
+    always = [entry for entry in suite["entries"] if all(entry in task["leads"] for task in tasks)]
+    return {"reversals": exact(len(reversals), len(tasks)), "example": next(iter(reversals), None), "always": always}
+
+
+@experiment("every-optimizer-learns-every-task", decide=lambda m: all_of(not m["failed"]))
+def measure_learning(quick: bool) -> Quantities:
+    """Return the leads of all optimizers over the chance level of each task."""
+    tasks = evidence()["tasks"]
+    leads: dict[tuple[str, str], float] = {}
+    for name, task in tasks.items():
+        sign = 1 if task["metric"]["higher_is_better"] else -1
+        leads |= {(e, name): sign * (mean - task["trivial"]) / task["margin"] for e, mean in task["means"].items()}
+    failed = [f"{entry} on {name}" for (entry, name), above in leads.items() if above < 1]
+    least = min(leads, key=lambda key: leads[key])
+    return {
+        "beaten": proportion(len(leads) - len(failed), len(leads)),
+        "least": exact(leads[least], len(leads)),
+        "diverged": exact(sum(sum(task["diverged"].values()) for task in tasks.values())),
+        "where": " on ".join(least),
+        "failed": f" Those that do not: {', '.join(failed)}." * bool(failed),
+    }
