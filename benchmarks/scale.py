@@ -22,7 +22,7 @@ from typing import Any
 from _played import Cost, Play, Race
 from gradprix.executors.scheduler import OVERHEAD, Schedule, Work
 from gradprix.race import Local, Plan, entries, twin
-from gradprix.race.budget import iterate_phases, seconds_to_evaluate
+from gradprix.race.cost_measurement import seconds_to_evaluate
 from gradprix.race.preflight import check
 from gradprix.race.suite_runner import suite_plans
 from gradprix.tasks import ALL, Task
@@ -64,7 +64,7 @@ def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
     for entered in set(each):
         racing = [twin(family[i % len(family)], i) for i in range(entered)]
         plan = Plan(task_plans[0].task, tuple(racing))
-        shapes[entered] = tuple(map(len, iterate_phases(plan)))
+        shapes[entered] = tuple(sum(phase.values()) for phase in plan.phases)
     return [Race(list(ALL)[i % len(ALL)], shapes[entered]) for i, entered in enumerate(each)]
 
 

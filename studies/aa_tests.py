@@ -24,7 +24,7 @@ from gradprix.executors.executor import Engine
 from gradprix.race import Local, Plan, entries, judge, run, twin
 from gradprix.stats.alpha_spending import cumulative_level
 from gradprix.tasks import Metric, digits
-from gradprix.tuning.learning_rate import rate, spread
+from gradprix.tuning.learning_rate_grid import grid_learning_rate, spread_points
 
 REPLICATES = 5
 LEARNING_RATES = 10
@@ -56,9 +56,9 @@ def tune_the_usual_way(replicate: int, engine: Engine) -> Values:
     """Return the final values of the same replicates, tuned on one seed, with the same final seeds."""
     plan = Plan(digits, tuple(twin(entry, replicate) for entry in entries()))
     tuning = {
-        (entry.name, point): plan.tuning_trial(entry, {"lr": rate(point, entry.offset)}, 0)
+        (entry.name, point): plan.tuning_trial(entry, {"lr": grid_learning_rate(point, entry.offset)}, 0)
         for entry in plan.entries
-        for point in spread(entry.space["lr"], entry.rule.hyperparameters["lr"], LEARNING_RATES)
+        for point in spread_points(entry.space["lr"], entry.rule.hyperparameters["lr"], LEARNING_RATES)
     }
     scores = {key: outcome.curve[-1][3] for key, outcome in train(plan, tuning, engine).items()}
     final = {}

@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from gradprix.cli import app
 from gradprix.race import Local, make_plan
-from gradprix.race.budget import Cost, candidates, estimate, fit, fitted, iterate_phases
+from gradprix.race.budget import fit, fit_to_budget
+from gradprix.race.cost import Cost, estimate
+from gradprix.race.reduced_plans import reduced_plans
 from gradprix.training.autotune import StackLayout
 
 COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=StackLayout(64, 2))
@@ -16,7 +18,7 @@ PLAN = make_plan("digits")
 
 
 def test_stages_are_those_of_the_protocol() -> None:
-    assert [len(names) for names in iterate_phases(PLAN)] == [60, 20, 20, 90, 160]
+    assert [sum(phase.values()) for phase in PLAN.phases] == [60, 20, 20, 90, 160]
 
 
 def test_a_stage_costs_its_lanes_one_after_the_other() -> None:
@@ -27,7 +29,7 @@ def test_a_stage_costs_its_lanes_one_after_the_other() -> None:
 
 
 def test_entries_are_dropped_before_protocol_and_protocol_before_epochs() -> None:
-    made = list(candidates(PLAN))
+    made = list(reduced_plans(PLAN))
     shapes = [(len(p.entries), p.trials, p.seeds, p.task.epochs) for p in made]
     assert shapes[0] == (10, 19, 16, 20)
     assert shapes[1:8] == [(n, 19, 16, 20) for n in range(9, 2, -1)]
@@ -60,17 +62,17 @@ def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pyte
 
     costs: list[Any] = []
 
-    def measured(*_: Any) -> Cost:
+    def measure_cost(*_: Any) -> Cost:
         costs.append(Cost(5.0 + len(costs), 1e-3 * (1 + len(costs)), 1e-4, 1e-3, StackLayout(64, 2)))
         return costs[-1]
 
-    monkeypatch.setattr(budget, "measured", measured)
-    (first, seconds), (again, same) = (fitted(PLAN, 0.4, Local(2), tmp_path) for _ in range(2))
+    monkeypatch.setattr(budget, "measure_cost", measure_cost)
+    (first, seconds), (again, same) = (fit_to_budget(PLAN, 0.4, Local(2), tmp_path) for _ in range(2))
     assert first.key == again.key
     assert first.left_out == again.left_out != ()
     assert seconds == same == estimate(first, costs[0])
     assert len(costs) == 1
-    assert fitted(PLAN, 2, Local(2), tmp_path)[0].key != first.key
+    assert fit_to_budget(PLAN, 2, Local(2), tmp_path)[0].key != first.key
 
 
 def test_a_plan_says_what_it_takes_and_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import gradprix
 from gradprix import optim, race, rules
 from gradprix.rules import log, rule, sqrt
 from gradprix.stats import permutation_test
-from gradprix.tuning import learning_rate
+from gradprix.tuning import learning_rate_grid, tuner
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -126,13 +126,8 @@ def test_looking_again_and_again_makes_few_wins_out_of_luck() -> None:
 
 def test_the_protocol_is_the_codes() -> None:
     # When one of these changes, docs/protocol.md and docs/how-to-choose.md do too.
-    assert (learning_rate.SPREAD, learning_rate.REFINE, 3 * learning_rate.REPLICATED, learning_rate.APART) == (
-        6,
-        4,
-        9,
-        2,
-    )
-    assert learning_rate.STEPS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
+    assert (tuner.SPREAD, tuner.REFINE, 3 * tuner.REPLICATED, learning_rate_grid.APART) == (6, 4, 9, 2)
+    assert learning_rate_grid.STEPS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
     assert (race.TRIALS, race.SEEDS, permutation_test.LEVEL, permutation_test.EXHAUSTIVE) == (19, 16, 0.05, 16)
 
 

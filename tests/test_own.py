@@ -23,6 +23,7 @@ from gradprix.rules import choice, log, one_minus
 from gradprix.tasks.loop import loop
 from gradprix.training.loop_runner import run_loop
 from gradprix.training.trial import Trial
+from gradprix.tuning.tuner import Score
 
 FEW: dict[str, Any] = {"trials": 4, "seeds": 6, "processes": 2}
 FILE = """
@@ -281,16 +282,11 @@ def test_each_optimizer_tunes_what_it_has() -> None:
 
 
 def points(plan: Plan, entry: Any, loss: Callable[[dict[str, Any]], float]) -> tuple[Any, list[Any]]:
-    from gradprix.tuning.learning_rate import Score
-
-    tuner, asked = plan.tuner(entry), []
-    ask = next(tuner)
-    while True:
-        asked += ask
-        try:
-            ask = tuner.send({(point, seed): Score(loss(dict(point)), loss(dict(point))) for point, seed in ask})
-        except StopIteration as done:
-            return done.value, asked
+    tuner, requests = plan.tuner(entry), []
+    while not tuner.is_done:
+        requests += tuner.ask()
+        tuner.tell([Score(loss(dict(point)), loss(dict(point))) for point, _ in tuner.ask()])
+    return tuner.result, requests
 
 
 @pytest.mark.parametrize("trials", [1, 2, 7, 10, 19, 60])

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import gradprix as gp
-from gradprix.race import Local, estimate, fitted, loop_check, make_plan, measured, progress
-from gradprix.race.budget import Cost, fit
+from gradprix.race import Local, estimate, fit_to_budget, loop_check, make_plan, measure_cost, progress
+from gradprix.race.budget import fit
+from gradprix.race.cost import Cost
 from gradprix.training import first_step
 from gradprix.training.autotune import StackLayout
 
@@ -68,7 +69,7 @@ def test_a_slow_model_is_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     plan = make_plan(task(model, examples))
     heard: list[str] = []
     engine = Here(1)
-    cost = measured(plan, engine, lambda stage, done, total: heard.append(stage))
+    cost = measure_cost(plan, engine, lambda stage, done, total: heard.append(stage))
     ((_, form),) = engine.checked.values()
     assert len(plan.entries) == 10
     assert not form.stacked
@@ -86,7 +87,7 @@ def test_a_large_model_is_never_held_many_times() -> None:
     model = Counted(0, lambda: nn.Sequential(nn.Linear(4, 200_000), nn.ReLU(), nn.Linear(200_000, 2)))
     plan = make_plan(task(model, examples))
     engine = Here(1, memory=1.0)
-    measured(plan, engine)
+    measure_cost(plan, engine)
     ((_, form),) = engine.checked.values()
     assert not form.stacked
     assert "GB" in form.why
@@ -97,7 +98,7 @@ def test_a_large_model_is_never_held_many_times() -> None:
 def test_a_model_that_has_no_room_at_all_is_refused() -> None:
     model = Counted(0, lambda: nn.Sequential(nn.Linear(4, 200_000), nn.ReLU(), nn.Linear(200_000, 2)))
     with pytest.raises(gp.race.MemoryTooSmallError, match="one network of task 'slow' takes about"):
-        measured(make_plan(task(model, examples)), Here(1, memory=0.45))
+        measure_cost(make_plan(task(model, examples)), Here(1, memory=0.45))
 
 
 class Read:
@@ -119,7 +120,7 @@ def test_of_a_slow_dataset_few_examples_are_read(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(first_step, "SLOW", 0.5)
     data = Read(0.02)
     plan = make_plan(task(lambda: nn.Linear(4, 2), lambda: gp.Data.from_dataset(data), batch_size=32))
-    cost = measured(plan, Here(1))
+    cost = measure_cost(plan, Here(1))
     assert data.reads <= 600
     assert cost.network >= 32 * 0.02
     assert cost.evaluation >= 0.9 * 0.02 * len(plan.task.loaded.split(0).valid)
@@ -154,7 +155,7 @@ def test_a_slow_loop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plan = make_plan(train, direction="max")
     with pytest.raises(ValueError, match="take more than"):
-        fitted(plan, 0.5, Here(1), None)
+        fit_to_budget(plan, 0.5, Here(1), None)
     assert 0 < len(steps) < 200
 
 
@@ -172,7 +173,7 @@ def test_a_slow_loop_that_does_the_same_under_two_seeds_is_refused(monkeypatch: 
         yield {"valid": 0.5}
 
     with pytest.raises(gp.race.TaskError, match="two seeds"):
-        measured(make_plan(train, direction="max"), Here(1))
+        measure_cost(make_plan(train, direction="max"), Here(1))
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])

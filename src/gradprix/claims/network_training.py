@@ -14,7 +14,7 @@ from gradprix.training.model_stack import quiet
 from gradprix.training.outputs import CombinedOutput
 from gradprix.training.trainer import Trainer, train_stack
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.learning_rate import grid_bounds, rate
+from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
 
 TUNING, FINAL = 7_000, 8_000  # first tuning seed and first held-out seed
 CONSTANT = digits.change(schedule="constant")
@@ -60,7 +60,7 @@ def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **
     grids = {}
     for name in names:
         low, high = grid_bounds(ENTRIES[name].space["lr"])  # type: ignore[arg-type]  # these entries search a range
-        grids[name] = [rate(point) for point in range(low, high + 1, 3 if quick else 2)]
+        grids[name] = [grid_learning_rate(point) for point in range(low, high + 1, 3 if quick else 2)]
     candidates = [(name, lr) for name in names for lr in grids[name]]
     trials = [make_trial(task, name, lr, s, judged=False, **fixed) for name, lr in candidates for s in tuning_seeds]
     losses = [

@@ -11,7 +11,7 @@ from gradprix.tasks import Metric, Task, digits
 from gradprix.tasks.builtin.long_tail import class_accuracy
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome
-from gradprix.tuning import learning_rate
+from gradprix.tuning.learning_rate_grid import grid_learning_rate, spread_points
 
 from .claim import Measured, Quantities, all_of, exact, experiment, is_equivalent, is_relevant, mean, negate
 from .network_outliers import KINDS
@@ -82,9 +82,9 @@ def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
     Each arm is represented by its best run on the validation examples.
     """
     adam = ENTRIES["adam"]
-    grid = learning_rate.spread(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
+    grid = spread_points(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
     arms = (
-        [("adam", learning_rate.rate(point)) for point in grid],
+        [("adam", grid_learning_rate(point)) for point in grid],
         [(name, ENTRIES[name].default_rate) for name in SEVERAL],
     )
     trials = [make_trial(task, name, lr, seed) for seed in run_seeds for arm in arms for name, lr in arm]

@@ -14,7 +14,7 @@ from gradprix.explain.descent import BEYOND
 from gradprix.explain.tracing import step
 from gradprix.rules import Rule, sgd
 from gradprix.tasks.rng import stream
-from gradprix.tuning.learning_rate import rate
+from gradprix.tuning.learning_rate_grid import grid_between
 
 Gradient = Callable[[Tensor], Tensor]
 
@@ -132,8 +132,8 @@ def updates(rule: Rule, gradients: Tensor, **values: Any) -> Tensor:
 def learning_rate_grid(rule: Rule) -> Tensor:
     """Return the learning rates to tune over: six per decade, some decades beyond the rule's own range."""
     axis = rule.axes["lr"]
-    low, high = axis.from_unit(0.0) / 10**BEYOND, axis.from_unit(1.0) * 10**BEYOND
-    return torch.tensor([rate(point) for point in range(-60, 30) if low <= rate(point) <= high], dtype=torch.float64)
+    rates = grid_between(axis.from_unit(0.0) / 10**BEYOND, axis.from_unit(1.0) * 10**BEYOND)
+    return torch.tensor(rates, dtype=torch.float64)
 
 
 def tuned(rule: Rule, problems: Quadratics, steps: int, seed: int | None = None, **values: Any) -> Tensor:

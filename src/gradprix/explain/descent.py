@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradprix.rules import Rule
 from gradprix.tasks.rng import stream
-from gradprix.tuning.learning_rate import rate
+from gradprix.tuning.learning_rate_grid import grid_between
 
 from .landscapes import Landscape
 from .resolve import subject
@@ -96,13 +96,12 @@ def tuned(
     resolved = subject(rule)
     rule, given = resolved.rule, (*resolved.fixed.items(), *given)
     low, high = rule.axes["lr"].from_unit(0.0), rule.axes["lr"].from_unit(1.0)
-    grid = [point for point in range(-60, 30) if low / 10**BEYOND <= rate(point) <= high * 10**BEYOND]
-    rates = torch.tensor([rate(point) for point in grid], dtype=torch.float64)
+    rates = torch.tensor(grid_between(low / 10**BEYOND, high * 10**BEYOND), dtype=torch.float64)
     values = {**rule.values(**dict(given)), "lr": rates[:, None]}
-    starts = torch.tensor(landscape.start if start is None else start, dtype=torch.float64).repeat(len(grid), 1)
+    starts = torch.tensor(landscape.start if start is None else start, dtype=torch.float64).repeat(len(rates), 1)
     curves = [descend([(rule, values)], landscape, steps, starts, seed)[1][:, 0] for seed in range(seeds)]
     curve = torch.stack(curves).mean(0).nan_to_num(float("inf"), float("inf"))
     # Differences below a millionth of the total decrease are invisible: prefer the faster one.
     end = curve[-1].clamp(min=curve.min() + 1e-6 * float(curve[0, 0] - curve.min()))
     mean_excess = (curve - end[None]).clamp(min=0).mean(0)
-    return rate(grid[min(range(len(grid)), key=lambda i: (float(end[i]), float(mean_excess[i])))])
+    return float(rates[min(range(len(rates)), key=lambda i: (float(end[i]), float(mean_excess[i])))])

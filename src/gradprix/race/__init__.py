@@ -14,8 +14,10 @@ from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import MemoryTooSmallError
 
 from .api import race
-from .budget import estimate, fitted, measured
+from .budget import fit_to_budget
 from .config import make_plan
+from .cost import estimate
+from .cost_measurement import measure_cost
 from .entry import Entry, twin
 from .entry_registry import BRACKETS, ENTRIES, entries
 from .journal import BusyError, Journal, JournalError, OtherRaceError
@@ -53,10 +55,12 @@ __all__ = [
     "WorkerError",
     "entries",
     "estimate",
+    "fit_to_budget",
     "fitted",
     "judge",
     "load",
     "make_plan",
+    "measure_cost",
     "measured",
     "progress",
     "race",
@@ -66,6 +70,9 @@ __all__ = [
     "summed_up",
     "twin",
 ]
+
+fitted, measured = fit_to_budget, measure_cost
+"""Former names."""
 
 
 class _Callable(ModuleType):

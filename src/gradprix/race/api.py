@@ -7,7 +7,7 @@ from typing import Any
 from gradprix.executors.executor import Engine
 from gradprix.executors.local import Local
 
-from .budget import fitted
+from .budget import fit_to_budget
 from .config import make_plan
 from .entry import Entry
 from .progress_display import progress
@@ -110,5 +110,5 @@ def race(
     folder = None if out is None else Path(out)
     with progress() as watch:
         if minutes is not None:
-            plan, _ = fitted(plan, minutes, engine, folder, watch)
+            plan, _ = fit_to_budget(plan, minutes, engine, folder, watch)
         return run(plan, folder, engine, watch)

@@ -18,7 +18,7 @@ from gradprix.tasks.task import called_with
 from gradprix.training.loop_runner import changed, maker
 from gradprix.training.torch_optimizer_adapter import constructor_arguments, switch_mode
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.learning_rate import STEPS
+from gradprix.tuning.learning_rate_grid import STEPS
 from gradprix.utils.devices import placed, wait
 
 from .entry import Entry

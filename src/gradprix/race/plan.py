@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
 from gradprix.training.trial import Trial
-from gradprix.tuning.learning_rate import REPLICATED, grid_bounds, rate
-from gradprix.tuning.search import Requests, Scores, TuningResult, make_tuner
+from gradprix.tuning import make_tuner
+from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
+from gradprix.tuning.tuner import REPLICATED, Tuner
 from gradprix.utils.devices import check_name
 
 from .entry import Entry
@@ -80,8 +81,8 @@ class Plan:
         if not self.task.metric.margin >= 0:
             raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
 
-    def tuner(self, entry: Entry) -> Generator[Requests, Scores, TuningResult]:
-        """Return the tuner of an entry."""
+    def tuner(self, entry: Entry) -> Tuner:
+        """Return a new tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
         return make_tuner(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.replicate)
@@ -129,6 +130,16 @@ class Plan:
     def tuned(self) -> list[str]:
         """Names of all tuned hyperparameters, the learning rate first."""
         return list(dict.fromkeys(name for entry in self.entries for name in ("lr", *entry.space)))
+
+    @property
+    def phases(self) -> list[dict[str, int]]:
+        """Number of runs of each entry, by its name, in each phase: those of tuning, then the final runs."""
+        sizes = {entry.name: self.tuner(entry).phase_sizes for entry in self.entries}
+        tuning = [
+            {name: sizes[name][phase] for name in sizes if phase < len(sizes[name])}
+            for phase in range(max(map(len, sizes.values())))
+        ]
+        return [*tuning, dict.fromkeys(sizes, self.seeds)]
 
     @property
     def runs(self) -> int:
@@ -185,7 +196,7 @@ class Plan:
         if isinstance(axis, Choice):
             return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
-            return [rate(bound, entry.offset) for bound in grid_bounds(axis)]
+            return [grid_learning_rate(bound, entry.offset) for bound in grid_bounds(axis)]
         return sorted((axis.from_unit(0.0), axis.from_unit(1.0)))
 
     @property

@@ -14,7 +14,7 @@ from gradprix.stats.verdict import judge, own_interval
 from gradprix.tasks.loop import Loop
 from gradprix.text.answer import format_answer, format_protocol
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.search import TuningResult
+from gradprix.tuning.tuner import TuningResult
 
 from .efficiency import measure_efficiency
 from .entry import Entry

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,8 @@ from gradprix.tasks import Task
 from gradprix.text.answer import format_list, format_unreproduced
 from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.learning_rate import Score
-from gradprix.tuning.search import Scores, TuningResult
+from gradprix.tuning.tuner import Request, Score, TuningResult
 
-from .budget import iterate_phases
 from .efficiency import seconds_of_steps
 from .journal import Journal, OtherRaceError
 from .plan import Plan
@@ -121,6 +120,20 @@ def _format_comparisons(seen: dict[str, Any]) -> str:
     return f"{who}, margin {seen['margin']:g}, " + (f"baseline {seen['baseline']}" if seen["baseline"] else "all pairs")
 
 
+def _describe_tuning_run(request: Request, trial: Trial, outcome: Outcome, phase: int) -> dict[str, Any]:
+    return {
+        **dict(request.point),
+        "seed": trial.seed,
+        "first": request.seed == 0,
+        "spread": phase == 0,  # chosen before any score was known
+        "start": outcome.start,
+        "loss": outcome.valid_loss,
+        "metric": outcome.valid_metric,
+        "diverged": outcome.diverged,
+        **({} if outcome.error is None else {"error": outcome.error}),
+    }
+
+
 @dataclass
 class Runner:
     """A race in progress: finished trials, and the execution of the others."""
@@ -137,7 +150,7 @@ class Runner:
     later: int = 0
 
     def __post_init__(self) -> None:
-        self.later = len(list(iterate_phases(self.plan)))
+        self.later = len(self.plan.phases)
         self.finished = self.journal.finished()
         self.seconds = self.journal.read("seconds") or 0.0
         self.tried = {entry.name: [] for entry in self.plan.entries}
@@ -177,40 +190,22 @@ class Runner:
         return sum(len(tried) for tried in self.tried.values())
 
     def tune(self) -> dict[str, TuningResult]:
-        """Tune all entries concurrently: each round runs the next points of all tuners together."""
+        """Tune all entries concurrently: each phase runs the requests of all tuners together."""
         entries = {entry.name: entry for entry in self.plan.entries}
         tuners = {name: self.plan.tuner(entry) for name, entry in entries.items()}
-        tuned: dict[str, TuningResult] = {}
-        requested = {name: next(tuner) for name, tuner in tuners.items()}
-        spread = True  # the first points do not depend on any score
-        while requested:
-            requests = [(name, point, seed) for name, pairs in requested.items() for point, seed in pairs]
-            trials = [self.plan.tuning_trial(entries[name], dict(point), seed) for name, point, seed in requests]
-            results = self.outcomes("tuning", trials)
-            answers: dict[str, Scores] = {name: {} for name in requested}
-            for (name, point, seed), trial, outcome in zip(requests, trials, results, strict=True):
-                answers[name][point, seed] = self.score(outcome)
-                self.tried[name].append(
-                    {
-                        **dict(point),
-                        "seed": trial.seed,
-                        "first": seed == 0,
-                        "spread": spread,
-                        "start": outcome.start,
-                        "loss": outcome.valid_loss,
-                        "metric": outcome.valid_metric,
-                        "diverged": outcome.diverged,
-                        **({} if outcome.error is None else {"error": outcome.error}),
-                    }
-                )
-            for name in list(requested):
-                try:
-                    requested[name] = tuners[name].send(answers[name])
-                except StopIteration as done:
-                    tuned[name] = done.value
-                    del requested[name]
-            spread = False
-        return tuned
+        for phase, names in enumerate(self.plan.phases[:-1]):
+            requests = {name: tuners[name].ask() for name in names}
+            trials = {
+                name: [self.plan.tuning_trial(entries[name], dict(point), seed) for point, seed in requested]
+                for name, requested in requests.items()
+            }
+            self.outcomes("tuning", list(chain(*trials.values())))
+            for name in names:
+                outcomes = [self.finished[trial.key] for trial in trials[name]]
+                runs = zip(requests[name], trials[name], outcomes, strict=True)
+                self.tried[name] += [_describe_tuning_run(*run, phase) for run in runs]
+                tuners[name].tell([self.score(outcome) for outcome in outcomes])
+        return {name: tuner.result for name, tuner in tuners.items()}
 
     def finish(self, tuned: dict[str, TuningResult]) -> Finals:
         """Run every entry at its tuned point on the held-out final seeds."""

@@ -1,0 +1,96 @@
+"""Estimated duration of a race."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+from gradprix.rules import Choice
+from gradprix.tasks import Task
+from gradprix.tasks.schedules import count_steps, passes
+from gradprix.training.autotune import StackLayout
+from gradprix.training.trainer import NARROWEST
+
+from .plan import Plan
+
+SAFE = 0.9
+"""Fraction of the time budget that a plan may use: machines are shared, and the verdict and report take time too."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training stacks on this machine, in seconds.
+
+    Args:
+        start: preflight and measurement, once.
+        step: per stack and step, independent of the stack's width.
+        network: per model and step.
+        evaluation: per model and epoch.
+        shape: width of the stacks and number of processes.
+        model: initialization of each model.
+        at_least: the cost is a lower bound, because a training loop was not run to its end.
+    """
+
+    start: float
+    step: float
+    network: float
+    evaluation: float
+    shape: StackLayout
+    model: float = 0.0
+    at_least: bool = False
+
+    def phase_seconds(self, rows: int, steps: float, evaluations: float) -> float:
+        """Return the seconds of a phase that trains `rows` models."""
+        stacks = math.ceil(rows / (self.shape.width * self.shape.processes)) * self.shape.processes
+        stacks = max(1, min(stacks, rows // min(NARROWEST, self.shape.width)))
+        rounds = math.ceil(stacks / self.shape.processes)
+        each = rows / stacks * (self.model + steps * self.network + evaluations * self.evaluation)
+        return rounds * (steps * self.step + each)
+
+
+def estimate(plan: Plan, cost: Cost) -> float:
+    """Return the approximate duration of a plan in seconds."""
+    total, tests = cost.start, _test_evaluations(plan)
+    phases = plan.phases
+    for phase in phases:
+        evaluations = passes(plan.task.epochs) + tests * (phase is phases[-1])
+        for size, rows in _rows_by_batch_size(plan, phase).items():
+            total += cost.phase_seconds(rows, _steps(plan, size), evaluations)
+    return total
+
+
+def _steps(plan: Plan, batch_size: int) -> int:
+    """Return the steps of a run; 0 for a training loop, whose cost is measured as a whole."""
+    if not isinstance(plan.task, Task):
+        return 0
+    return count_steps(len(plan.task.loaded.split(0).train), batch_size, plan.task.epochs)
+
+
+def _rows_by_batch_size(plan: Plan, counts: dict[str, int]) -> dict[int, int]:
+    """Return the number of runs at each batch size, from the number of runs of each entry."""
+    rows: defaultdict[int, float] = defaultdict(float)
+    for entry in plan.entries:
+        axis = entry.space.get("batch_size")
+        # The tuned batch size is unknown in advance: assume equal shares.
+        sizes = axis.values if isinstance(axis, Choice) else (plan.batch_size(entry),)
+        for size in sizes:
+            rows[size] += counts.get(entry.name, 0) / len(sizes)
+    return {size: math.ceil(count) for size, count in rows.items() if count}
+
+
+def _test_evaluations(plan: Plan) -> float:
+    """Return the cost of a final run's test evaluation in units of a validation evaluation."""
+    if not isinstance(plan.task, Task):
+        return 0.0
+    split = plan.task.loaded.split(0)
+    return float(len(split.test) / len(split.valid))
+
+
+def available_seconds(minutes: float) -> float:
+    """Return the seconds of a time budget that a plan may take.
+
+    Raises:
+        ValueError: if the budget is not positive.
+    """
+    if not minutes > 0:
+        raise ValueError(f"minutes = {minutes}: a time budget must be more than 0.")
+    return 60 * minutes * SAFE

@@ -1,0 +1,82 @@
+"""Plans that omit parts of the requested protocol, to fit a time budget."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from gradprix.tasks import Task
+
+from .entry import Entry
+from .entry_registry import ENTRIES
+from .plan import FEWEST_SEEDS, Plan
+
+SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
+"""Entries in order of retention when time is short: distinct algorithms first, and the best on the tuned targets of
+Dahl et al. 2023, arXiv:2306.07179."""
+FEW = 3
+"""Number of entries below which trials and seeds are reduced instead of entries."""
+PROTOCOL = ((19, 16), (19, 12), (13, 12), (13, 8), (10, 8), (10, FEWEST_SEEDS))
+"""(trials, seeds), from the full protocol to the smallest one that can still detect a difference."""
+EPOCHS = (0.5, 0.25, 0.125)
+LEAST = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
+"""(entries, trials, seeds) where even a fraction of an epoch takes long: trials cover the learning-rate grid only."""
+FEWEST_STEPS = 8
+"""Minimum number of steps of a run: with fewer, training makes no measurable progress."""
+
+
+def reduced_plans(plan: Plan) -> Iterator[Plan]:
+    """Yield plans that omit more and more of the requested protocol."""
+
+    def priority(entry: Entry) -> int:
+        """Return the rank: the baseline and user-supplied entries, then the shortlist, then the other built-in ones."""
+        if entry.name == plan.baseline or entry.name not in ENTRIES:
+            return -1
+        return SHORTLIST.index(entry.name) if entry.name in SHORTLIST else len(SHORTLIST)
+
+    order = sorted(plan.entries, key=priority)
+    counts = range(len(order), min(FEW, len(order)) - 1, -1)
+
+    def reduce_plan(task: Any, number: int, trials: int, seeds: int) -> Plan:
+        retained = tuple(entry for entry in plan.entries if entry in order[:number])
+        trials, seeds = min(trials, plan.trials), min(seeds, plan.seeds)
+        return note_omissions(plan, replace(plan, task=task, entries=retained, trials=trials, seeds=seeds))
+
+    tasks = [plan.task, *_shorter(plan.task)] if isinstance(plan.task, Task) else [plan.task]
+    for task in tasks:
+        for number in counts if task is plan.task else (counts[-1],):
+            for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
+                yield reduce_plan(task, number, trials, seeds)
+    if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # a model whose step takes long
+        for number, trials, seeds in LEAST:
+            yield reduce_plan(tasks[-1], min(number, len(order)), trials, seeds)
+
+
+def _shorter(task: Task) -> Iterator[Task]:
+    """Yield copies of a task with fewer and fewer epochs, down to a fraction of one with a few full steps."""
+    before, count = task.epochs, len(task.loaded.split(0).train)  # loaded before there are copies of the task
+    for factor in EPOCHS:
+        epochs = task.epochs * factor
+        epochs = round(epochs) if epochs >= 1 else _part(count, task.batch_size, epochs)
+        if epochs < before:
+            yield task.change(epochs=epochs)
+            before = epochs
+
+
+def _part(count: int, batch_size: int, epochs: float) -> float:
+    """Round a fraction of an epoch to full batches, with a minimum number of steps and at most one epoch."""
+    number = max(FEWEST_STEPS, int(epochs * count / batch_size))
+    return min(1, number * batch_size / count)
+
+
+def note_omissions(requested: Plan, reduced: Plan) -> Plan:
+    """Return the reduced plan with a list of its omissions in `left_out`."""
+    dropped = [entry.name for entry in requested.entries if entry not in reduced.entries]
+    omissions = [f"{len(dropped)} of {len(requested.entries)} optimizers ({', '.join(dropped)})"] if dropped else []
+    for name in ("trials", "seeds"):
+        if (now := getattr(reduced, name)) < (before := getattr(requested, name)):
+            noun = "tuning trials" if name == "trials" else "final seeds"
+            omissions.append(f"{before - now} of {before} {noun} each")
+    if reduced.task.epochs < requested.task.epochs:
+        epochs = requested.task.epochs
+        omissions.append(f"{epochs - reduced.task.epochs:.3g} of {epochs} epochs")
+    return replace(reduced, left_out=tuple(omissions))

@@ -1,0 +1,139 @@
+"""Base class of tuners, with an ask/tell interface."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SPREAD, REFINE, REPLICATED = 6, 4, 3
+"""Number of points spread over the space, of points tried near the best, and of best points run on more seeds."""
+
+Point = tuple[tuple[str, Any], ...]
+"""Hyperparameter values by name, in the order of the space."""
+
+
+class Request(NamedTuple):
+    """Requested trial: a point of the search space, and the index of the tuning seed to run it on."""
+
+    point: Point
+    seed: int
+
+
+class Score(NamedTuple):
+    """Validation loss and sign-adjusted metric of a tuning run: smaller is better, infinite if it diverged."""
+
+    loss: float
+    metric: float
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """Result of tuning.
+
+    Args:
+        point: the best point.
+        edges: names of its hyperparameters that lie at an edge of the tried range, so that the optimum may lie further
+            out.
+    """
+
+    point: Point
+    edges: tuple[str, ...]
+
+
+class Tuner(ABC):
+    """Search of a space in phases, whose sizes are known beforehand because they do not depend on any score.
+
+    The first phase spreads points over the space; the next ones try up to two points each near the best. These phases
+    use one seed and compare the validation loss, which is smooth. If trials remain, the last phase runs the best points
+    on more seeds, and the mean of the race's metric over all their seeds selects one.
+
+        while not tuner.is_done:
+            tuner.tell([train(point, seed) for point, seed in tuner.ask()])
+        tuner.result
+
+    Args:
+        spread: number of points of the first phase.
+        points: total number of points.
+        replicates: number of additional seeds of the best points.
+
+    Attributes:
+        phase: number of finished phases.
+        pending: requests of the current phase, empty before `ask`.
+        scores: score of each finished trial.
+    """
+
+    def __init__(self, spread: int, points: int, replicates: int) -> None:
+        pairs, rest = divmod(points - spread, 2)
+        self.phase_sizes = [spread] + [2] * pairs + [1] * rest + [REPLICATED * replicates] * (replicates > 0)
+        self.replicates = replicates
+        self.phase = 0
+        self.pending: list[Request] = []
+        self.scores: dict[Request, Score] = {}
+
+    def ask(self) -> list[Request]:
+        """Return the requests of the current phase, none when tuning is done."""
+        if not self.pending and not self.is_done:
+            if self.replicates and self.phase == len(self.phase_sizes) - 1:
+                seeds = range(1, self.replicates + 1)
+                self.pending = [Request(point, seed) for point in self._finalists() for seed in seeds]
+            else:
+                points = self._points_near_best(self.phase_sizes[self.phase]) if self.phase else self._spread_points()
+                self.pending = [Request(point, 0) for point in points]
+        return self.pending
+
+    def tell(self, scores: Sequence[Score]) -> None:
+        """Record the scores of the current phase, in the order of its requests, and end the phase."""
+        self.scores.update(zip(self.ask(), scores, strict=True))
+        self.pending = []
+        self.phase += 1
+
+    @property
+    def is_done(self) -> bool:
+        """True after the last phase."""
+        return self.phase == len(self.phase_sizes)
+
+    @property
+    def losses(self) -> dict[Point, float]:
+        """Validation loss of each point on the first seed."""
+        return {point: score.loss for (point, seed), score in self.scores.items() if seed == 0}
+
+    @property
+    def result(self) -> TuningResult:
+        """The best point so far: by the mean metric over all seeds if points ran on several, else by the loss."""
+        if self.replicates and self.is_done:
+            seeds = range(self.replicates + 1)
+            means = {p: np.mean([self.scores[Request(p, seed)] for seed in seeds], axis=0) for p in self._finalists()}
+            best = self._rank({point: (metric, loss) for point, (loss, metric) in means.items()})[0]
+        else:
+            best = self._rank(self.losses)[0]
+        return TuningResult(best, self._edges(best))
+
+    def _rank(self, values: Mapping[Point, Any]) -> list[Point]:
+        """Sort points by their values, best first; equal ones stay in their order."""
+        return sorted(values, key=values.__getitem__)
+
+    @abstractmethod
+    def _spread_points(self) -> list[Point]:
+        """Return the points of the first phase."""
+
+    @abstractmethod
+    def _points_near_best(self, count: int) -> list[Point]:
+        """Return new points near the best one so far."""
+
+    @abstractmethod
+    def _finalists(self) -> list[Point]:
+        """Return the best points by the loss on the first seed, which run on more seeds."""
+
+    @abstractmethod
+    def _edges(self, point: Point) -> tuple[str, ...]:
+        """Return the names of a point's hyperparameters that lie at an edge of the tried range."""
+
+
+def split_trials(trials: int, max_replicates: int | None = None) -> tuple[int, int]:
+    """Split a number of trials into points, and additional seeds for the best points."""
+    replicates = max(0, (trials - SPREAD - REFINE) // REPLICATED)
+    if max_replicates is not None:
+        replicates = min(max_replicates, replicates)
+    return trials - REPLICATED * replicates, replicates
