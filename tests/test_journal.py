@@ -70,7 +70,7 @@ def test_another_plan_uses_every_network_that_is_the_same(tmp_path: Path) -> Non
     assert result.record["entries"] == alone.record["entries"]
 
     said = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags(more)])
-    assert "24 of 24 networks had been trained before" in said.output
+    assert "24 of 24 training runs were already finished" in said.output
 
 
 def flags(given: dict[str, Any]) -> list[str]:

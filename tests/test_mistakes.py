@@ -95,7 +95,7 @@ MISTAKES = {
     "race digits --trails 3": "No such option",
     "race digits --trials many": "Invalid value for '--trials'",
     "race digits --trials 0": "trials = 0",
-    "race digits --trials 301": "there are 300 of each",
+    "race digits --trials 301": "at most 300 trials",
     "race digits --seeds 5": "with fewer than 6 seeds",
     "race digits --seed -1": "seed = -1",
     "race digits --epochs 0": "epochs = 0",

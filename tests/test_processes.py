@@ -196,7 +196,7 @@ def test_a_race_that_is_told_to_stop_leaves_nothing(endless: "subprocess.Popen[s
     _, said = endless.communicate(timeout=120)
     assert endless.returncode == 128 + number
     assert [line for line in said.splitlines() if line.strip() and line != "started"] == [
-        "gradprix: stopped. What is finished is kept; the same command goes on from there."
+        "gradprix: stopped. Finished runs are saved; run the same command to resume."
     ]
     assert psutil.wait_procs(family, timeout=60)[1] == []
 

@@ -14,7 +14,7 @@ import torch
 
 import gradprix as gp
 from gradprix import tasks
-from gradprix.race import Journal, Local, Plan, Result, TaskError, entries, judge, make_plan, run, twin
+from gradprix.race import Journal, Local, Plan, RaceConfig, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race.efficiency import examples_to_target, expected_best, probability_best
 from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
 from gradprix.tasks import Metric
@@ -190,21 +190,35 @@ def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
         ({"optimizers": "all,adam"}, "adam: entered more than once"),
         ({"optimizers": ""}, "two optimizers, not 0"),
         ({"optimizers": "adam,sgd", "bracket": "data"}, "not both"),
-        ({"seeds": 301}, "there are 300 of each at most"),
+        ({"seeds": 301}, "seeds = 301: a race has at most 300 seeds"),
         ({"bracket": "rule"}, "no bracket is called 'rule'. Did you mean rules?"),
         ({"trials": 0}, "trials = 0: each optimizer needs 1"),
-        ({"seeds": 5}, "seeds = 5: with fewer than 6 seeds no difference can ever be told"),
+        ({"seeds": 5}, "seeds = 5: with fewer than 6 seeds no difference can be significant"),
         ({"epochs": 0}, "epochs = 0: it must be 1 or more"),
         ({"batch_size": -1}, "batch_size = -1: it must be 1 or more"),
         ({"schedule": "step"}, "schedule = 'step': it must be one of cosine, linear, constant"),
-        ({"margin": -0.1}, "margin = -0.1: it must be 0 or more"),
-        ({"margin": float("nan")}, "margin = nan: it must be 0 or more"),
-        ({"seed": -1}, "seed = -1: it must be from 0"),
+        ({"margin": -0.1}, "margin = -0.1: the smallest difference that matters must be 0 or more"),
+        ({"margin": float("nan")}, "margin = nan: the smallest difference that matters"),
+        ({"seed": -1}, "seed = -1: the base seed must be from 0"),
     ],
 )
 def test_impossible_plans_are_refused_with_what_is_allowed(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_plan(**{"task": "digits", **given})
+
+
+def test_a_configuration_and_its_fields_make_the_same_plan() -> None:
+    fields: dict[str, Any] = {"tune": "beta1", "trials": 7, "epochs": 3, "margin": 0.1, "baseline": "adam", "seed": 4}
+    config = RaceConfig("digits", "adam,momentum", minutes=1.0, **fields)
+
+    assert make_plan(config).key == make_plan("digits", "adam,momentum", **fields).key
+
+
+@pytest.mark.parametrize("field", [{"trials": 0}, {"seeds": 301}, {"minutes": 0}, {"margin": -1}, {"device": "gpu"}])
+def test_a_configuration_is_checked_before_its_task_is_loaded(field: dict[str, Any]) -> None:
+    (name,) = field
+    with pytest.raises(ValueError, match=f"{name} = "):
+        RaceConfig("nowhere.py", **field)
 
 
 def test_the_default_brackets() -> None:

@@ -159,7 +159,7 @@ def test_a_driver_that_is_killed_is_followed_by_another(
 
     assert done.returncode == 0, done.stderr
     assert 0 < before < 30
-    assert f"{before} of 30 networks had been trained before." in done.stderr
+    assert f"{before} of 30 training runs were already finished." in done.stderr
     assert kept(tmp_path) == local
 
 
@@ -389,8 +389,8 @@ def test_where_there_is_no_ray_or_no_cluster_one_sentence_says_so(
     assert "no Ray cluster answers at 127.0.0.1:1." in said("--engine", "ray", "--address", "127.0.0.1:1")
     assert "it must be HOST:PORT" in said("--engine", "ray", "--address", "127.0.0.1")
     assert "give the cluster's own address" in said("--engine", "ray", "--address", "ray://127.0.0.1:10001")
-    assert "it is for a Ray cluster (--engine ray)" in said("--address", "127.0.0.1:1")
-    assert "gpus = 1.0: it is for a Ray cluster" in said("--gpus", "1")
+    assert "address = 127.0.0.1:1: this option is for a Ray cluster" in said("--address", "127.0.0.1:1")
+    assert "gpus = 1.0: this option is for a Ray cluster" in said("--gpus", "1")
     assert "needs more than 0 cpus" in said("--engine", "ray", "--cpus", "0")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert said("--engine", "ray") == "gradprix: Ray is not installed: pip install 'gradprix[ray]'.\n"

@@ -527,6 +527,6 @@ def test_a_race_whose_networks_cannot_be_looked_into_still_has_its_answer(
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "race"), "--explain"])
 
     assert done.exit_code == 0, done.output
-    assert "could not be looked into: RuntimeError: no second derivative" in done.output
+    assert "could not be diagnosed: RuntimeError: no second derivative" in done.output
     assert "Take " in done.output
     assert (tmp_path / "race" / "report.html").is_file()

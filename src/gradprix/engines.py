@@ -1,4 +1,4 @@
-"""Where networks are trained: on this machine, or on a Ray cluster."""
+"""Executors: they train models on this machine or on a Ray cluster."""
 
 from typing import Literal
 
@@ -7,10 +7,10 @@ from .executors.local import Local
 from .executors.ray_executor import Ray
 from .executors.ray_init import EngineError
 
-__all__ = ["Engine", "EngineError", "Local", "Ray", "WorkerError", "named"]
+__all__ = ["Engine", "EngineError", "Local", "Ray", "WorkerError", "make_engine", "named"]
 
 
-def named(
+def make_engine(
     name: Literal["local", "ray"] = "local",
     *,
     address: str | None = None,
@@ -19,23 +19,29 @@ def named(
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> Engine:
-    """An engine by its name, as the command line has it.
+    """Return the executor of a name.
 
     Args:
-        name: `"local"` or `"ray"`.
-        address: where the Ray cluster is.
-        processes: lanes at once at most.
-        memory: GB, for the whole race on this machine, for each lane on a cluster.
-        cpus: cores for each lane on a cluster.
-        gpus: GPUs for each lane on a cluster, or a part of one.
+        name: `"local"` for this machine, or `"ray"` for a Ray cluster.
+        address: address of the cluster.
+        processes: maximum number of stacks trained at the same time.
+        memory: memory limit in GB: in total on this machine, per stack on a cluster.
+        cpus: cores per stack on a cluster.
+        gpus: GPUs per stack on a cluster, or a fraction of one.
 
     Raises:
-        ValueError: for numbers that are impossible, or mean nothing here.
-        EngineError: when there is no such cluster.
+        ValueError: for values out of range, and for options of a cluster with `"local"`.
+        EngineError: if there is no such cluster.
     """
     if name == "ray":
         return Ray(address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
-    for flag, value in (("address", address), ("cpus", cpus), ("gpus", gpus)):
+    for option, value in (("address", address), ("cpus", cpus), ("gpus", gpus)):
         if value is not None:
-            raise ValueError(f"{flag} = {value}: it is for a Ray cluster (--engine ray).")
+            raise ValueError(
+                f"{option} = {value}: this option is for a Ray cluster. Select one (--engine ray), or leave it out."
+            )
     return Local(processes, memory)
+
+
+named = make_engine
+"""Former name of `make_engine`."""

@@ -1,8 +1,6 @@
 """Command-line interface: commands and error reporting."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,8 +11,9 @@ from gradprix.utils.streams import Command, echo
 
 from . import _app, _data, _signals
 from ._claims import claims
+from ._errors import report_errors
 from ._explain import explain
-from ._race import finish, race
+from ._race import race
 from ._suite import suite
 
 app = typer.Typer(
@@ -26,19 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(_data.app, name="data")
-
-
-@contextlib.contextmanager
-def usage(*mistakes: type[Exception]) -> Iterator[None]:
-    """Report the given exceptions in one line on stderr with exit code 2; others propagate with their traceback."""
-    try:
-        yield
-    except mistakes as error:
-        typer.echo(f"gradprix: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("gradprix: stopped. What is finished is kept; the same command goes on from there.", err=True)
-        raise typer.Exit(_signals.exit_code()) from None
 
 
 def version(is_set: bool) -> None:
@@ -72,7 +58,7 @@ def list_(
     from gradprix.show import terminal
 
     if problem is not None:
-        with usage(ValueError):
+        with report_errors(ValueError):
             terminal.console().print(terminal.choices(problem))
         return
     if what != "tasks":
@@ -90,7 +76,7 @@ def new(
     from importlib.resources import files
 
     text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text("utf-8")
-    with usage(ValueError, OSError):
+    with report_errors(ValueError, OSError):
         if file.suffix != ".py":
             raise ValueError(f"{file}: give a name that ends in .py.")
         if file.exists():
@@ -112,14 +98,16 @@ def report(
     """Show a finished race again, and rewrite its report."""
     from gradprix.race import JournalError, load
 
-    with usage(JournalError, FileNotFoundError):
+    from ._race_workflow import show_result
+
+    with report_errors(JournalError, FileNotFoundError):
         result = load(folder)
     if png:
         from gradprix.show import write_picture
 
-        with usage(ValueError, OSError):
+        with report_errors(ValueError, OSError):
             write_picture(result)
-    finish(result, as_json)
+    show_result(result, as_json)
 
 
 @app.command(cls=Command)
@@ -131,7 +119,7 @@ def export(
     """Write a finished race as tables: entries, verdict, trials, finals and curves."""
     from gradprix.race import JournalError, load
 
-    with usage(JournalError, FileNotFoundError, ValueError, OSError):
+    with report_errors(JournalError, FileNotFoundError, ValueError, OSError):
         for file in load(folder).export(to, out):
             echo(file)
 
@@ -151,7 +139,7 @@ def main() -> None:
         code: int | str | None = 0
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:  # outside of `usage`
+    except KeyboardInterrupt:  # outside of `report_errors`
         code = 130
     left = streams.close()
     _signals.end_soon(_signals.exit_code(code if isinstance(code, int) else 1) if code else left)

@@ -8,6 +8,8 @@ import typer
 
 from gradprix.utils.streams import echo
 
+from ._errors import report_errors
+
 
 def app(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8050,
@@ -21,8 +23,6 @@ def app(
 
     The app is local: it fetches nothing from the network and sends nothing.
     """
-    from . import usage
-
     if find_spec("dash") is None:
         typer.echo("gradprix: the app needs dash, which is not installed: pip install 'gradprix[app]'", err=True)
         raise typer.Exit(2)
@@ -33,7 +33,7 @@ def app(
         if host not in LOOPBACK:
             typer.echo(f"gradprix: whoever can reach {host} can start races on this machine.", err=True)
 
-    with usage(ValueError):
+    with report_errors(ValueError):
         try:
             serve(port, host, open_, runs, ready)
         except KeyboardInterrupt:

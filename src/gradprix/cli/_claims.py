@@ -8,6 +8,8 @@ import typer
 
 from gradprix.utils.streams import echo_json
 
+from ._errors import report_errors
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -35,15 +37,13 @@ def claims(
     from gradprix.claims import ALL, get_claim, run
     from gradprix.show.terminal import console
 
-    from . import usage
-
-    with usage(ValueError):
+    with report_errors(ValueError):
         chosen = [get_claim(name) for name in ids or ALL]
     if list_:
         listed = [{"id": claim.id, "statement": claim.statement} for claim in chosen]
         echo_json(listed) if as_json else console().print(known(listed))
         return
-    with usage(), watched() as watch:
+    with report_errors(), watched() as watch:
         records = [result.to_dict() for result in run([claim.id for claim in chosen], quick, watch)]
     if as_json:
         echo_json(records)

@@ -7,12 +7,14 @@ import typer
 
 from gradprix.utils.streams import Command, echo, echo_json
 
+from ._errors import report_errors
+
 app = typer.Typer(
     help="List and fetch the data sets of the built-in tasks.",
     epilog="Before you go offline: gradprix data fetch",
     no_args_is_help=True,
 )
-# Commands import `usage` from the package that imports this module, and slow modules, when they run.
+# Commands import slow modules when they run.
 
 
 @app.command("list", cls=Command)
@@ -63,9 +65,7 @@ def fetch(
     """
     from gradprix.tasks.archives import ARCHIVES, DataError, archive
 
-    from . import usage
-
-    with usage(DataError):
+    with report_errors(DataError):
         archives = [archive(name) for name in names or ARCHIVES]
         if missing := [each for each in archives if each.state != "here"]:
             megabytes = sum(each.size for each in missing) / 1e6
@@ -79,7 +79,5 @@ def path(name: Annotated[str, typer.Argument(help="A data set, see `gradprix dat
     """Print the path of a data set's archive, if it was fetched and verified."""
     from gradprix.tasks.archives import DataError, archive
 
-    from . import usage
-
-    with usage(DataError):
+    with report_errors(DataError):
         echo(archive(name).path())

@@ -7,6 +7,8 @@ import typer
 
 from gradprix.utils.streams import echo
 
+from ._errors import report_errors
+
 
 def explain(
     name: Annotated[
@@ -23,9 +25,7 @@ def explain(
     from gradprix.show import explanation, terminal
     from gradprix.utils.files import write_atomically
 
-    from . import usage
-
-    with usage(ValueError, TypeError, OSError):
+    with report_errors(ValueError, TypeError, OSError):
         explained = explanation.explained(subject(name), dict(map(_setting, settings or ())))
         if html is not None:
             write_atomically(html, explanation.page(explained).encode(errors="replace"), 0o644)

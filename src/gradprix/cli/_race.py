@@ -1,18 +1,12 @@
 """Command `gradprix race`: race optimizers on a task."""
 
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from gradprix.utils.streams import echo_json
-
+from ._errors import report_errors
 from ._options import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
-
-if TYPE_CHECKING:
-    from gradprix.race import Engine, Plan, Result
 
 OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 
@@ -158,28 +152,13 @@ def race(
 
     Run the same command to resume an interrupted race; finished runs are not repeated.
     """
-    from gradprix import engines
-    from gradprix.race import (
-        EngineError,
-        JournalError,
-        MemoryTooSmallError,
-        NoAnalysisLeftError,
-        TaskError,
-        WorkerError,
-        estimate,
-        fitted,
-        make_plan,
-        measured,
-        progress,
-        run,
-    )
-    from gradprix.race.progress_display import PATIENCE
-    from gradprix.show import terminal
+    from gradprix.engines import make_engine
+    from gradprix.race import RaceConfig, make_plan
 
-    from . import usage
+    from ._race_workflow import run_race, show_plan
 
-    with usage(ValueError, TypeError):
-        configured = make_plan(
+    with report_errors(ValueError, TypeError):
+        config = RaceConfig(
             task,
             optimizers,
             bracket=bracket,
@@ -195,69 +174,17 @@ def race(
             preset=preset,
             data=data,
             seed=seed,
+            minutes=minutes,
             compile=compile_,
             device=device,
         )
-        where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
+        planned = make_plan(config)
+        executor = make_engine(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         if explain_:
             from gradprix.explain import explainable
 
-            explainable(configured)
-    # A name that the file system's encoding can represent.
-    folder = out or Path("runs") / os.fsdecode(configured.task.name.encode())
-    with usage(ValueError, WorkerError):
-        seconds, at_least = None, False
-        with progress(PATIENCE if plan or minutes is not None else None) as watch:
-            watch(f"Loading {configured.task.name!r}", 0.0, 0)
-            assert configured.task.fingerprint  # loads the examples
-            if minutes is not None:
-                configured, seconds = fitted(configured, minutes, where, None if plan else folder, watch)
-            elif plan and not as_json:
-                cost = measured(configured, where, watch)
-                seconds, at_least = estimate(configured, cost), cost.at_least
-        if plan and as_json:
-            echo_json(configured.describe())
-            return
-        if plan:
-            terminal.console().print(terminal.plan(configured, seconds, where.place, at_least))
-            return
-        if not as_json and (sys.stderr.isatty() or minutes is not None):
-            terminal.console(stderr=True).print(terminal.plan(configured, seconds, where.place))
-    with (
-        usage(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),
-        progress() as watch,
-    ):
-        result = run(configured, folder, where, watch)
-    if explain_:
-        result = _explained(configured, result, where)
-    if result.reused and not as_json:
-        typer.echo(f"{result.reused:,} of {configured.runs:,} networks had been trained before.", err=True)
-    finish(result, as_json)
-
-
-def _explained(plan: "Plan", result: "Result", engine: "Engine") -> "Result":
-    """Return the result with a diagnosis of its final runs; if that fails, report the error and return it unchanged."""
-    from gradprix.explain import why
-
-    if sys.stderr.isatty():
-        typer.echo("Training five final runs of each once more, and looking into them ...", err=True)
-    try:
-        return why(plan, result, engine)
-    except Exception as error:  # the race is finished: a failed diagnosis must not discard its result
-        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        typer.echo(f"gradprix: the race is kept, but its networks could not be looked into: {what}", err=True)
-        return result
-
-
-def finish(result: "Result", as_json: bool) -> None:
-    """Write the report, then print the answer."""
-    from gradprix.show import terminal, write_report
-
-    from . import usage
-
-    with usage(OSError):
-        write_report(result)
-    if as_json:
-        echo_json(result.to_dict())
+            explainable(planned)
+    if plan:
+        show_plan(planned, minutes, executor, as_json)
     else:
-        terminal.console().print(terminal.answer(result))
+        run_race(planned, minutes, executor, out, explain_, as_json)

@@ -1,14 +1,19 @@
 """Command `gradprix suite`: race the same optimizers on several tasks."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gradprix.utils.streams import echo_json
 
+from ._errors import report_errors
 from ._options import Address, Cpus, EngineName, Gpus, Memory, Processes
+
+if TYPE_CHECKING:
+    from gradprix.race import Engine, Plan
 
 PAGE, SUMMARY = "suite.html", "suite.json"
 
@@ -46,33 +51,46 @@ def suite(
 
     Run the same command to resume an interrupted suite; finished runs are not repeated.
     """
-    from gradprix import engines
-    from gradprix.race import WorkerError, estimate, load, measured, progress, suite_plans
-    from gradprix.race import suite as race_all
+    from gradprix.engines import make_engine
+    from gradprix.race import suite_plans
+
+    with report_errors(ValueError, TypeError):
+        executor = make_engine(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
+        plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
+    if plan:
+        _show_plans(plans, executor, as_json)
+    else:
+        _run_suite(plans, executor, out, as_json)
+
+
+def _show_plans(plans: "Sequence[Plan]", engine: "Engine", as_json: bool) -> None:
+    """Print the plans of a suite with their estimated durations."""
+    from gradprix.race import WorkerError, estimate, measure_cost, progress
     from gradprix.race.progress_display import PATIENCE
+    from gradprix.show import terminal
+
+    with report_errors(ValueError, WorkerError), progress(PATIENCE) as watch:
+        seconds = {plan.task.name: estimate(plan, measure_cost(plan, engine, watch)) for plan in plans}
+    if as_json:
+        echo_json([{**plan.describe(), "seconds": seconds[plan.task.name]} for plan in plans])
+    else:
+        terminal.console().print(terminal.suite_plan(plans, seconds, engine.place))
+
+
+def _run_suite(plans: "Sequence[Plan]", engine: "Engine", out: Path, as_json: bool) -> None:
+    """Run the races of a suite, write their reports and a summary, and print the summary."""
+    from gradprix.race import WorkerError, load, progress
+    from gradprix.race import suite as run_suite
     from gradprix.show import suite_page, terminal, write_report
     from gradprix.utils.files import write_atomically
 
-    from . import usage
-
-    with usage(ValueError, TypeError):
-        where = engines.named(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
-        plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
-    if plan:
-        with usage(ValueError, WorkerError), progress(PATIENCE) as watch:
-            took = {each.task.name: estimate(each, measured(each, where, watch)) for each in plans}
-        if as_json:
-            echo_json([{**each.describe(), "seconds": took[each.task.name]} for each in plans])
-        else:
-            terminal.console().print(terminal.suite_plan(plans, took, where.place))
-        return
-    with usage(ValueError, WorkerError, OSError), progress() as watch:
-        summary = race_all(plans, out, where, watch)
+    with report_errors(ValueError, WorkerError, OSError), progress() as watch:
+        summary = run_suite(plans, out, engine, watch)
         for name in summary["tasks"]:
             write_report(load(out / name))
         write_atomically(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode(), 0o644)
         write_atomically(out / PAGE, suite_page(summary).encode(errors="replace"), 0o644)
     if as_json:
         echo_json(summary)
-        return
-    terminal.console().print(terminal.suite(summary, out / PAGE))
+    else:
+        terminal.console().print(terminal.suite(summary, out / PAGE))

@@ -15,7 +15,7 @@ from gradprix.training.autotune import MemoryTooSmallError
 
 from .api import race
 from .budget import fit_to_budget
-from .config import make_plan
+from .config import RaceConfig, make_plan
 from .cost import estimate
 from .cost_measurement import measure_cost
 from .entry import Entry, twin
@@ -47,6 +47,7 @@ __all__ = [
     "OtherRaceError",
     "Pair",
     "Plan",
+    "RaceConfig",
     "Ray",
     "Result",
     "TaskError",

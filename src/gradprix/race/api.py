@@ -8,9 +8,9 @@ from gradprix.executors.executor import Engine
 from gradprix.executors.local import Local
 
 from .budget import fit_to_budget
-from .config import make_plan
+from .config import RaceConfig, make_plan
 from .entry import Entry
-from .progress_display import progress
+from .progress_display import Watch, progress
 from .result import Result
 from .runner import run
 
@@ -84,7 +84,7 @@ def race(
         WorkerError: if worker processes are lost repeatedly.
         JournalError: if `out` holds a race on another task, or one that is running, or is not writable.
     """
-    plan = make_plan(
+    config = RaceConfig(
         task,
         optimizers,
         bracket=bracket,
@@ -100,15 +100,21 @@ def race(
         preset=preset,
         data=data,
         seed=seed,
+        minutes=minutes,
         compile=compile,
         device=device,
     )
     if engine is None:
         engine = Local(processes, memory)
     elif processes is not None or memory is not None:
-        raise ValueError("processes and memory are an engine's own: give them to it.")
-    folder = None if out is None else Path(out)
+        raise ValueError("processes and memory are limits of an executor: give them to `engine`, not to the race.")
     with progress() as watch:
-        if minutes is not None:
-            plan, _ = fit_to_budget(plan, minutes, engine, folder, watch)
-        return run(plan, folder, engine, watch)
+        return run_config(config, None if out is None else Path(out), engine, watch)
+
+
+def run_config(config: RaceConfig, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
+    """Run the race of a configuration, or resume it; see `run`."""
+    plan = make_plan(config)
+    if config.minutes is not None:
+        plan, _ = fit_to_budget(plan, config.minutes, engine, out, watch)
+    return run(plan, out, engine, watch)

@@ -1,7 +1,7 @@
-"""Configuration of a race: builds the plan from the user's arguments."""
+"""Configuration of a race, and the plan that results from it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +11,100 @@ from gradprix.tasks.loop import Loop, Problem, loop, name_of, trains
 from gradprix.tasks.schedules import SCHEDULES
 from gradprix.tasks.task import TaskError, first_line
 
+from .cost import available_seconds
 from .entry import Entry
 from .entry_registry import entries, resolve_entries, with_tuning
-from .plan import SEEDS, TRIALS, Plan
+from .plan import SEEDS, TRIALS, Plan, check_ranges
 
 
-def make_plan(
-    task: Any,
-    optimizers: str | Iterable[str | Entry] | None = None,
-    *,
-    bracket: str = "rules",
-    tune: str | Sequence[str] | None = None,
-    trials: int | None = None,
-    seeds: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    schedule: str | None = None,
-    margin: float | None = None,
-    direction: str | None = None,
-    baseline: str | None = None,
-    preset: str | None = None,
-    data: str | Path | None = None,
-    seed: int = 0,
-    compile: bool = False,  # noqa: A002  # as torch calls it
-    device: str | None = None,
-) -> Plan:
-    """Return the plan of a race without running it. The arguments are those of `race`."""
-    if isinstance(task, str):
-        task = find(task, preset, data)
-    elif preset is not None or data is not None:
-        raise ValueError("preset and data are for built-in tasks, given by their names.")
-    problem = as_problem(task, direction, margin)
-    problem = problem.change(epochs=epochs, batch_size=batch_size, schedule=schedule)
-    default = problem.entries if bracket == "rules" else ()
-    chosen = entries((default or None) if optimizers is None else optimizers, bracket, baseline)
+@dataclass(frozen=True)
+class RaceConfig:
+    """Configuration of a race, from Python or the command line.
+
+    The fields are the arguments of `gradprix.race`, which documents them. None is the task's own value where it has
+    one, and otherwise the default.
+
+    Raises:
+        ValueError: for values that are out of range on every task.
+    """
+
+    task: Any
+    optimizers: str | Iterable[str | Entry] | None = None
+    bracket: str = "rules"
+    tune: str | Sequence[str] | None = None
+    trials: int | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    schedule: str | None = None
+    margin: float | None = None
+    direction: str | None = None
+    baseline: str | None = None
+    preset: str | None = None
+    data: str | Path | None = None
+    seed: int = 0
+    minutes: float | None = None
+    compile: bool = False  # as torch calls it
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.task, str) and (self.preset is not None or self.data is not None):
+            raise ValueError(
+                "preset and data select a built-in task's size and files, so they need a built-in task, given by its "
+                "name: leave them out, or give a name."
+            )
+        check_ranges(self.trials, self.seeds, self.seed, self.margin, self.device)
+        if self.minutes is not None:
+            available_seconds(self.minutes)
+
+
+def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | None = None, **fields: Any) -> Plan:
+    """Return the plan of a race without running it; `minutes` does not change it.
+
+    Args:
+        task: the configuration of the race, or its task.
+        optimizers: the optimizers, if a task is given.
+        **fields: other fields of `RaceConfig`, if a task is given.
+
+    Raises:
+        ValueError: for unknown names and values out of range.
+        TypeError: if the task is no task.
+        TaskError: if the function that returns the task fails.
+    """
+    config = task if isinstance(task, RaceConfig) else RaceConfig(task, optimizers, **fields)
+    problem = _find_problem(config)
+    baseline = config.baseline
     if baseline is not None and ":" in baseline:
         baseline = resolve_entries(baseline)[0].name
-    if tune is not None:
-        names = [name.strip() for name in tune.split(",")] if isinstance(tune, str) else list(tune)
-        chosen = with_tuning(chosen, names, training_axes(problem))
-    trials = (problem.trials or TRIALS) if trials is None else trials
-    seeds = (problem.seeds or SEEDS) if seeds is None else seeds
-    device = "auto" if device is None else device
-    return Plan(problem, tuple(chosen), trials, seeds, seed, compile, baseline=baseline, device=device)
+    return Plan(
+        problem,
+        tuple(_choose_entries(config, problem)),
+        trials=config.trials or problem.trials or TRIALS,
+        seeds=config.seeds or problem.seeds or SEEDS,
+        seed=config.seed,
+        compiled=config.compile,
+        baseline=baseline,
+        device=config.device or "auto",
+    )
+
+
+def _find_problem(config: RaceConfig) -> Problem:
+    """Return the task or loop of a configuration, with its training budget."""
+    task = find(config.task, config.preset, config.data) if isinstance(config.task, str) else config.task
+    problem = as_problem(task, config.direction, config.margin)
+    return problem.change(epochs=config.epochs, batch_size=config.batch_size, schedule=config.schedule)
+
+
+def _choose_entries(config: RaceConfig, problem: Problem) -> list[Entry]:
+    """Return the entries of a configuration, with their search spaces."""
+    optimizers = config.optimizers
+    if optimizers is None and config.bracket == "rules":
+        optimizers = problem.entries or None
+    chosen = entries(optimizers, config.bracket, config.baseline)
+    if config.tune is None:
+        return chosen
+    names = [name.strip() for name in config.tune.split(",")] if isinstance(config.tune, str) else list(config.tune)
+    return with_tuning(chosen, names, training_axes(problem))
 
 
 def as_problem(given: Any, direction: str | None, margin: float | None) -> Problem:

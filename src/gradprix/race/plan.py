@@ -27,8 +27,37 @@ TRIALS = 19
 SEEDS = 16
 MOST = MOST_SEEDS
 """Maximum number of trials or seeds per entry."""
+MAX_SEED = 99_999
+"""Maximum base seed."""
 FEWEST_SEEDS = 6
 """With n seeds no p-value is below 2^(1-n), so fewer than six can never give a significant difference at 5 %."""
+
+
+def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float | None, device: str | None) -> None:
+    """Check the values of a plan that are valid or invalid on every task; None is not yet known.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+    if trials is not None and trials < 1:
+        raise ValueError(
+            f"trials = {trials}: each optimizer needs 1 tuning trial or more to select a learning rate; the default "
+            f"is {TRIALS}."
+        )
+    if seeds is not None and seeds < FEWEST_SEEDS:
+        raise ValueError(
+            f"seeds = {seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can be significant at 5 %, because "
+            f"the smallest p-value is 2^(1 - seeds). Give {FEWEST_SEEDS} or more; the default is {SEEDS}."
+        )
+    for name, value in (("trials", trials), ("seeds", seeds)):
+        if value is not None and value > MOST:
+            raise ValueError(f"{name} = {value}: a race has at most {MOST} {name} per optimizer. Give fewer.")
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed = {seed}: the base seed must be from 0 to {MAX_SEED}.")
+    if margin is not None and not margin >= 0:
+        raise ValueError(f"margin = {margin}: the smallest difference that matters must be 0 or more.")
+    if device is not None:
+        check_name(device)
 
 
 @dataclass(frozen=True)
@@ -58,28 +87,13 @@ class Plan:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(
-                f"trials = {self.trials}: each optimizer needs 1 tuning trial or more (19 is the protocol)."
-            )
-        if self.seeds < FEWEST_SEEDS:
-            raise ValueError(
-                f"seeds = {self.seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can ever be told "
-                "at 5 % (the smallest p-value is 2^(1 - seeds)). 16 is the protocol."
-            )
-        if max(self.trials, self.seeds) > MOST:
-            raise ValueError(f"trials = {self.trials}, seeds = {self.seeds}: there are {MOST} of each at most.")
-        if not 0 <= self.seed < 100_000:
-            raise ValueError(f"seed = {self.seed}: it must be from 0 to 99999.")
+        check_ranges(self.trials, self.seeds, self.seed, self.task.metric.margin, self.device)
         if isinstance(self.task, Loop) and (own := [e.name for e in self.entries if e.batch_size is not None]):
             raise ValueError(f"{own[0]} has a batch size of its own, which a training loop of your own decides.")
-        check_name(self.device)
         if isinstance(self.task, Loop) and self.device not in ("auto", "cpu"):
             raise ValueError(f"device = {self.device!r}: a training loop of your own decides itself where it trains.")
         if self.baseline is not None and self.baseline not in (names := [entry.name for entry in self.entries]):
             raise ValueError(f"baseline = {self.baseline!r}: it must be one of {', '.join(names)}.")
-        if not self.task.metric.margin >= 0:
-            raise ValueError(f"margin = {self.task.metric.margin}: it must be 0 or more.")
 
     def tuner(self, entry: Entry) -> Tuner:
         """Return a new tuner of an entry."""
