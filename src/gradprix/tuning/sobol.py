@@ -52,27 +52,26 @@ class SobolTuner(Tuner):
         return Sobol(len(self.space), scramble=True, rng=self.rng_seed)
 
     def _spread_points(self) -> list[Point]:
-        first = self._point_at([axis.to_unit(self.default[name]) for name, axis in self.space.items()])
+        first = self._from_unit([axis.to_unit(self.default[name]) for name, axis in self.space.items()])
         return [first, *self._draw_new(self.phase_sizes[0] - 1, {first})]
 
     def _points_near_best(self, count: int) -> list[Point]:
         losses = self.losses
         half = self.half_distance / 2 ** (self.phase - 1)
-        return self._draw_new(count, set(losses), self._shares(self._rank(losses)[0]), half)
+        return self._draw_new(count, set(losses), self._to_unit(self._rank(losses)[0]), half)
 
     def _finalists(self) -> list[Point]:
         return self._rank(self.losses)[:REPLICATED]
 
     def _edges(self, point: Point) -> tuple[str, ...]:
-        shares = zip(self.space.items(), self._shares(point), strict=True)
-        return tuple(n for (n, axis), u in shares if not isinstance(axis, Choice) and not EDGE <= u <= 1 - EDGE)
+        axes = zip(self.space.items(), self._to_unit(point), strict=True)
+        return tuple(n for (n, axis), u in axes if not isinstance(axis, Choice) and not EDGE <= u <= 1 - EDGE)
 
-    def _point_at(self, shares: Any) -> Point:
-        return tuple(
-            (name, axis.from_unit(float(u))) for (name, axis), u in zip(self.space.items(), shares, strict=True)
-        )
+    def _from_unit(self, coordinates: Any) -> Point:
+        axes = zip(self.space.items(), coordinates, strict=True)
+        return tuple((name, axis.from_unit(float(u))) for (name, axis), u in axes)
 
-    def _shares(self, point: Point) -> Any:
+    def _to_unit(self, point: Point) -> Any:
         return np.array([self.space[name].to_unit(value) for name, value in point])
 
     def _draw_new(self, count: int, known: set[Point], centre: Any = 0.5, half: float = 0.5) -> list[Point]:
@@ -86,7 +85,7 @@ class SobolTuner(Tuner):
             for _ in range(DRAWS * count):
                 if len(points) == count:
                     break
-                point = self._point_at(middle + width * (2 * self.sequence.random(1)[0] - 1))
+                point = self._from_unit(middle + width * (2 * self.sequence.random(1)[0] - 1))
                 if point not in known and point not in points:
                     points.append(point)
         if len(points) < count:
