@@ -152,6 +152,18 @@ def test_scripts_run_and_print_what_the_page_says(page: Path, tmp_path: Path) ->
     assert done.stdout == "".join(body for kind, body in blocks if kind == "text")
 
 
+def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
+    code = "\n".join(body for kind, body in FENCE.findall((ROOT / "README.md").read_text()) if kind == "python")
+    race = 'gp.race(task, "adamw,nadam,nesterov")'
+    assert race in code
+    file = tmp_path / "readme.py"
+    file.write_text(code.replace(race, race.replace('")', '", trials=6, seeds=6)')))
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("iris: ")
+
+
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(DOCS), str(tmp_path / "site")]
     done = subprocess.run([*command, "-d", str(tmp_path / "trees")], capture_output=True, text=True, timeout=300)

@@ -490,7 +490,7 @@ def entry(home: Any, name: str) -> str:
     if inspect.isclass(value) and issubclass(value, optim.RuleOptimizer) and hasattr(value, "rule"):
         return f"`{shown}`: see [{value.rule.name}](/optimizers/{value.rule.name}.md)."
     doc = inspect.getdoc(value) or ""
-    if inspect.ismodule(value) or not callable(value):
+    if inspect.ismodule(value) or not callable(value) or hasattr(value, "__origin__"):
         summary = doc.partition("\n")[0] if inspect.ismodule(value) else _constant_docstring(home, name)
         return f"`{shown}`: {summary}"
     lines = textwrap.wrap(f"{shown}{_signature(value)}", 92, subsequent_indent=" " * 4)
@@ -506,7 +506,7 @@ def _signature(value: Any) -> str:
     empty = inspect.Parameter.empty
     bare = full.replace(parameters=[p.replace(annotation=empty) for p in full.parameters.values()])
     text = str(bare.replace(return_annotation=inspect.Signature.empty))
-    return re.sub(r"<function .*?>|<lambda.*?>|<factory>", "...", text)
+    return re.sub(r"<function .*? at 0x[0-9a-f]+>|<factory>|PosixPath\([^)]*\)", "...", text)
 
 
 def _constant_docstring(home: Any, name: str) -> str:
@@ -519,7 +519,8 @@ def _constant_docstring(home: Any, name: str) -> str:
                 match below:
                     case ast.Expr(value=ast.Constant(value=str(text))):
                         return " ".join(text.split())
-    return "a constant."
+    value = getattr(home, name)
+    return f"`{value!r}`." if isinstance(value, str | int | float) else "a constant."
 
 
 def markdown(doc: str) -> str:

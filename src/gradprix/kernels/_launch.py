@@ -17,6 +17,7 @@ CHUNK = 16_384
 LARGE = 32_768
 """Minimum number of elements per thread, as in torch; below, synchronization costs more than it saves."""
 STORED = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+"""Parameter dtypes that kernels support, with their names."""
 
 Integers = NDArray[np.int64]
 

@@ -51,7 +51,9 @@ ENTRIES = {
         Entry("muon", rules.muon),
     )
 }
+"""Entries by name."""
 BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}
+"""Names of the entries of each bracket."""
 EVERY_RULE = list(ENTRIES)[:13]
 
 

