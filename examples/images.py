@@ -1,4 +1,4 @@
-"""Images as a Dataset, in torchvision's manner, with random shifts.  gradprix race examples/images.py"""
+"""Images as a torch Dataset with random shifts as augmentation.  gradprix race examples/images.py"""
 
 import torch
 from sklearn.datasets import load_digits
@@ -9,7 +9,7 @@ import gradprix as gp
 
 
 class Digits(Dataset):
-    """Numbered items, an image and its class; training images are shifted by chance, as `transforms` do."""
+    """Pairs of an image and its class; training images are shifted randomly, as by `torchvision.transforms`."""
 
     def __init__(self, train: bool) -> None:
         digits = load_digits()
@@ -43,5 +43,5 @@ task = gp.Task(
     data=lambda: gp.Data.from_dataset(Digits(train=True), Digits(train=False)),
     batch_size=32,
     epochs=10,
-    about="1,400 digits, shifted by chance, and 397 official test digits; a small CNN.",
+    about="1,400 digits, randomly shifted, and 397 official test digits; a small CNN.",
 )

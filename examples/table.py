@@ -1,4 +1,4 @@
-"""A table from scikit-learn: is a tumour benign?  gradprix race examples/table.py"""
+"""Classification of tabular data from scikit-learn.  gradprix race examples/table.py"""
 
 import torch
 from sklearn.datasets import load_breast_cancer

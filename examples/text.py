@@ -1,6 +1,6 @@
-"""Text: which library does this sentence describe?  gradprix race examples/text.py
+"""Text classification with a GRU: the library that a sentence describes.  gradprix race examples/text.py
 
-The sentences are the first ones of the docstrings of torch and of NumPy: real text that is already on the machine.
+The texts are the first sentences of the docstrings of torch and NumPy, which are available on every machine.
 """
 
 import inspect
@@ -13,34 +13,34 @@ from torch import nn
 
 import gradprix as gp
 
-WORDS, LONGEST = 2_000, 24
+VOCABULARY, LENGTH = 2_000, 24
 
 
 def sentences(module: object) -> list[str]:
     texts = {inspect.getdoc(getattr(module, name)) or "" for name in dir(module) if not name.startswith("_")}
-    found = (re.search(r"^[A-Z][^\n]{20,}?\.$", text, re.MULTILINE) for text in sorted(texts))
-    return [match[0] for match in found if match]
+    matches = (re.search(r"^[A-Z][^\n]{20,}?\.$", text, re.MULTILINE) for text in sorted(texts))
+    return [match[0] for match in matches if match]
 
 
-def numbers(sentence: str) -> list[int]:
-    words = re.findall(r"[a-z]+", sentence.lower())[:LONGEST]
-    return [1 + zlib.crc32(word.encode()) % (WORDS - 1) for word in words] + [0] * (LONGEST - len(words))
+def tokenize(sentence: str) -> list[int]:
+    words = re.findall(r"[a-z]+", sentence.lower())[:LENGTH]
+    return [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words] + [0] * (LENGTH - len(words))
 
 
 def data() -> gp.Data:
     libraries = [sentences(torch) + sentences(nn), sentences(np) + sentences(np.linalg) + sentences(np.fft)]
-    inputs = [numbers(sentence) for library in libraries for sentence in library]
+    inputs = [tokenize(sentence) for library in libraries for sentence in library]
     return gp.Data(inputs, [i for i, library in enumerate(libraries) for _ in library], stratify=True)
 
 
-class Reader(nn.Module):
+class Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.read = nn.Embedding(WORDS, 16, padding_idx=0), nn.GRU(16, 16, batch_first=True)
+        self.embedding, self.gru = nn.Embedding(VOCABULARY, 16, padding_idx=0), nn.GRU(16, 16, batch_first=True)
         self.out = nn.Linear(16, 2)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        return self.out(self.read(self.embed(words))[0].amax(1))
+        return self.out(self.gru(self.embedding(words))[0].amax(1))
 
 
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 task = gp.Task(
     name="docstrings",
-    model=Reader,
+    model=Classifier,
     loss=nn.functional.cross_entropy,
     metric=gp.Metric("accuracy", accuracy, higher_is_better=True, margin=0.01, percent=True),
     baseline=0.5,
