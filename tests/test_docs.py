@@ -58,6 +58,11 @@ def test_every_hyperparameter_is_explained(name: str) -> None:
     assert rules.ALL[name].hyperparameters.keys() <= made.MEANING.keys()
 
 
+def test_no_line_is_lost_as_a_comment() -> None:
+    # MyST drops lines that begin with a percent sign.
+    assert not [page.name for page in PAGES if re.search(r"^\s*%", page.read_text(), re.MULTILINE)]
+
+
 def test_every_public_name_is_mentioned() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     text += "".join(made.api(module) for module in re.findall(r"^```\{api\} (\S+)$", text, re.MULTILINE))
