@@ -337,7 +337,7 @@ def test_a_training_loop_decides_itself() -> None:
         yield {"valid": 1.0}
 
     assert make_plan(train, "adam,momentum", direction="max").device == "auto"
-    with pytest.raises(ValueError, match="a training loop of your own decides itself where it trains"):
+    with pytest.raises(ValueError, match="a training loop chooses its device itself"):
         make_plan(train, "adam,momentum", direction="max", device="cuda")
 
 

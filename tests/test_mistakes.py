@@ -151,7 +151,7 @@ MISTAKES = {
     "race leaks.py": "also training examples",
     "race nofile.py": "x.pt",
     "race metric.py": "its metric fails",
-    "race loop.py:train": "say whether more",
+    "race loop.py:train": "have no known direction",
     "race arguments.py:train --direction max": "make_optimizer",
     "race yields.py:train --direction max": "must be a mapping",
     "race silent.py:train --direction max": "yields nothing",

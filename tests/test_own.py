@@ -318,9 +318,8 @@ def test_a_best_value_at_an_end_is_told() -> None:
 
 def test_spaces_with_too_few_points_say_so() -> None:
     entry = gp.Entry("few", gp.rules.adam, space={"lr": choice(0.1, 0.2), "beta1": choice(0.8, 0.9)})
-    plan = Plan(tasks.digits, (entry, ENTRIES["sgd"]), 6)
     with pytest.raises(ValueError, match="fewer different points than there are trials"):
-        points(plan, entry, lambda p: 1.0)
+        Plan(tasks.digits, (entry, ENTRIES["sgd"]), 6)
 
 
 def test_batch_size_and_schedule_are_tuned_at_equal_examples() -> None:

@@ -123,8 +123,8 @@ def as_problem(given: Any, direction: str | None, margin: float | None) -> Probl
         if trains(problem):
             if direction is None:
                 raise ValueError(
-                    f"{name_of(problem)} is a training loop: say whether more of what it yields is better, "
-                    'direction="max" (--direction max), or less, "min".'
+                    f"{name_of(problem)} is a training loop, whose scores have no known direction: give "
+                    'direction="max" (--direction max) if higher scores are better, else "min".'
                 )
             return loop(problem, direction, margin=margin)
         try:
@@ -137,7 +137,10 @@ def as_problem(given: Any, direction: str | None, margin: float | None) -> Probl
             "train(make_optimizer, seed)."
         )
     if direction is not None:
-        raise ValueError("direction is for training loops: a task's metric says itself which way is better.")
+        raise ValueError(
+            f"direction = {direction!r}: direction is for training loops, because the metric of a task has its own. "
+            "Leave it out."
+        )
     if margin is not None:
         problem = problem.change(metric=replace(problem.metric, margin=margin, relative=False))
     return problem

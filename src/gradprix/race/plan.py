@@ -90,12 +90,20 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_ranges(self.trials, self.seeds, self.seed, self.task.metric.margin, self.device)
-        if isinstance(self.task, Loop) and (own := [e.name for e in self.entries if e.batch_size is not None]):
-            raise ValueError(f"{own[0]} has a batch size of its own, which a training loop of your own decides.")
-        if isinstance(self.task, Loop) and self.device not in ("auto", "cpu"):
-            raise ValueError(f"device = {self.device!r}: a training loop of your own decides itself where it trains.")
+        if isinstance(self.task, Loop):
+            if own := [entry.name for entry in self.entries if entry.batch_size is not None]:
+                raise ValueError(
+                    f"{own[0]} has a batch size of its own, but a training loop chooses its batches itself. Leave "
+                    f"{own[0]} out."
+                )
+            if self.device not in ("auto", "cpu"):
+                raise ValueError(
+                    f"device = {self.device!r}: a training loop chooses its device itself. Leave device out."
+                )
         if self.baseline is not None and self.baseline not in (names := [entry.name for entry in self.entries]):
             raise ValueError(f"baseline = {self.baseline!r}: it must be one of {', '.join(names)}.")
+        for entry in self.entries:
+            self.tuner(entry)  # raises for a space with too few points
 
     def tuner(self, entry: Entry) -> Tuner:
         """Return a new tuner of an entry."""
