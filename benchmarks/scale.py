@@ -143,21 +143,21 @@ def plays(costs: Mapping[str, Cost]) -> Iterator[tuple[str, Play]]:
     """What is played: many races on many workers, and then one by itself on few and on many."""
     many = races()
     usual = Play(costs, many, WORKERS)
-    yield "1 % of lanes fail", usual
-    yield "no lane fails", Play(costs, many, WORKERS, failing=0)
-    yield "5 % of lanes fail", Play(costs, many, WORKERS, failing=0.05)
-    yield "other luck", Play(costs, many, WORKERS, seed=1)
-    yield "times vary by 30 %", Play(costs, many, WORKERS, noise=0.3)
-    yield f"{MACHINE} workers go for good", Play(costs, many, WORKERS, gone=(usual.makespan / 3, MACHINE))
+    yield "1 % of stacks fail", usual
+    yield "no stack fails", Play(costs, many, WORKERS, failing=0)
+    yield "5 % of stacks fail", Play(costs, many, WORKERS, failing=0.05)
+    yield "another random seed", Play(costs, many, WORKERS, seed=1)
+    yield "durations vary by 30 %", Play(costs, many, WORKERS, noise=0.3)
+    yield f"{MACHINE} workers are lost", Play(costs, many, WORKERS, gone=(usual.makespan / 3, MACHINE))
     slow = next(i for i, race in enumerate(many) if race.task == "segment")
     yield "a trial that always fails", Play(costs, many, WORKERS, poison=[(slow, 0, 7)])
-    yield "full lanes, as asked for", Play(costs, many, WORKERS, planning=FullStacks)
-    yield "equal lanes, as asked for", Play(costs, many, WORKERS, planning=EqualStacks)
+    yield "full stacks, in order of request", Play(costs, many, WORKERS, planning=FullStacks)
+    yield "equal stacks, in order of request", Play(costs, many, WORKERS, planning=EqualStacks)
     for task in ALONE:
         race = next(race for race in many if race.task == task)
         for workers in (1, 2, 10, 100):
             yield f"{task} alone on {workers}", Play(costs, [race], workers, failing=0)
-        yield f"{task} alone on 2, full lanes", Play(costs, [race], 2, failing=0, planning=FullStacks)
+        yield f"{task} alone on 2, full stacks", Play(costs, [race], 2, failing=0, planning=FullStacks)
 
 
 def main() -> None:
@@ -192,9 +192,9 @@ def main() -> None:
         "played": played,
     }
     FILE.write_text(json.dumps(written, indent=1) + "\n")
-    usual = played["1 % of lanes fail"]
+    usual = played["1 % of stacks fail"]
     print(
-        f"\n{RACES} races, {trials:,} trials, {WORKERS:,} workers, 1 % of lanes failing: {usual['busy']:.1%} busy "
+        f"\n{RACES} races, {trials:,} trials, {WORKERS:,} workers, 1 % of stacks failing: {usual['busy']:.1%} busy "
         f"until the last 5 % of the makespan, wanted 95 %; {usual['least_busy']:.1%} in the worst hundredth of it"
     )
     sys.exit(usual["busy"] < 0.95)

@@ -151,7 +151,7 @@ def test_races_keep_workers_busy_while_lanes_fail_and_a_machine_goes(scale: Any)
 
 def test_what_was_found_at_scale_is_what_is_planned_with() -> None:
     record = json.loads((BENCHMARKS / "scale.json").read_text())
-    usual = record["played"]["1 % of lanes fail"]
+    usual = record["played"]["1 % of stacks fail"]
 
     assert round(record["overhead"]) == OVERHEAD
     assert record["trials"] == 99_995, "2,857 optimizers by the whole protocol of 19 + 16: no other number is nearer"

@@ -45,7 +45,7 @@ def scale(file: Path = SCALE) -> str:
     head = ("scenario", "workers", "busy", "minimum busy", "time relative to the ideal", "work lost")
     about = (
         f"{record['races']} races with {record['trials']:,} training runs in total, except in the rows of a single "
-        "race (*alone*). *Lanes* are stacks. *Busy* is the share of workers with a stack during the first 95 % of the "
+        "race (*alone*). *Busy* is the share of workers with a stack during the first 95 % of the "
         "time, *minimum busy* the smallest share in any hundredth of the time. The ideal is the total work at the most "
         "efficient stack width, divided by the number of workers, with no phase waiting for another."
     )
