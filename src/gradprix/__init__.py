@@ -1,4 +1,4 @@
-"""Which optimizer should train my network, and why?
+"""Use, race and explain optimizers: which one should train your model, and why?
 
 Use, race and explain the whole family of neural-network optimizers:
 

@@ -18,8 +18,8 @@ from ._suite import suite
 
 app = typer.Typer(
     name="gradprix",
-    help="Which optimizer should train my network, and why?",
-    epilog="Begin with: gradprix race digits",
+    help="Use, race and explain optimizers: which one should train your model, and why?",
+    epilog="Get started: gradprix race digits",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,7 +40,7 @@ def version(is_set: bool) -> None:
 def options(
     _: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Which optimizer should train my network, and why?"""
+    """Use, race and explain optimizers: which one should train your model, and why?"""
 
 
 app.command(cls=Command)(race)
@@ -48,7 +48,7 @@ app.command(cls=Command)(race)
 
 @app.command("list", cls=Command)
 def list_(
-    what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Both by default.")] = None,
+    what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Default: both.")] = None,
     problem: Annotated[
         str | None,
         typer.Option("--for", help="Recommend optimizers for a problem similar to this task.", metavar="TASK"),

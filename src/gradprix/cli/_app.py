@@ -14,7 +14,7 @@ from ._errors import report_errors
 def app(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8050,
     host: Annotated[
-        str, typer.Option(help="Address to bind. Any address but loopback lets others use this machine.")
+        str, typer.Option(help="Address to bind. All addresses except loopback give other machines access.")
     ] = "127.0.0.1",
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the app in the browser.")] = True,
     runs: Annotated[Path, typer.Option(help="Folder of saved races.")] = Path("runs"),
@@ -31,7 +31,7 @@ def app(
     def ready(address: str) -> None:
         echo(f"gradprix app at {address} (Ctrl-C to stop)")
         if host not in LOOPBACK:
-            typer.echo(f"gradprix: whoever can reach {host} can start races on this machine.", err=True)
+            typer.echo(f"gradprix: everyone who can connect to {host} can start races on this machine.", err=True)
 
     with report_errors(ValueError):
         try:

@@ -14,8 +14,8 @@ EngineName = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Address of the Ray cluster; by default that in $RAY_ADDRESS, else a cluster that runs on this machine, "
-        "else a new one on this machine alone.",
+        help="Address of the Ray cluster. Default: $RAY_ADDRESS, else a cluster that runs on this machine, else a new "
+        "one on this machine alone.",
         metavar="HOST:PORT|auto|local",
         rich_help_panel=WHERE,
     ),
@@ -23,22 +23,22 @@ Address = Annotated[
 Processes = Annotated[
     int | None,
     typer.Option(
-        help="Number of worker processes; by default the number of cores, or as many as fit on the cluster.",
+        help="Number of worker processes. Default: the number of cores, or as many as fit on the cluster.",
         rich_help_panel=WHERE,
     ),
 ]
 Memory = Annotated[
     float | None,
     typer.Option(
-        help="Memory limit in GB: on this machine in total, half of the free memory by default; on a cluster per stack "
-        "of models, an equal share of half of its machine's memory by default.",
+        help="Memory limit in GB: in total on this machine (default: half of the free memory), per stack of models on "
+        "a cluster (default: an equal share of half of the machine's memory).",
         rich_help_panel=WHERE,
     ),
 ]
 Cpus = Annotated[
-    float | None, typer.Option(help="Cores per stack of models on a cluster; 1 by default.", rich_help_panel=WHERE)
+    float | None, typer.Option(help="Cores per stack of models on a cluster. Default: 1.", rich_help_panel=WHERE)
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option(help="GPUs per stack of models on a cluster, such as 0.5; none by default.", rich_help_panel=WHERE),
+    typer.Option(help="GPUs per stack of models on a cluster, such as 0.5. Default: none.", rich_help_panel=WHERE),
 ]

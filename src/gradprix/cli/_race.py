@@ -15,8 +15,8 @@ def race(
     task: Annotated[
         str,
         typer.Argument(
-            help="A built-in task, see `gradprix list tasks`, or your own, `mine.py:task` or `package.module:task`: a "
-            "task, a function that returns one, or a training loop. `gradprix new task.py` writes an example."
+            help="A built-in task (see `gradprix list tasks`), or your own as `mine.py:task` or `package.module:task`: "
+            "a task, a function that returns one, or a training loop. `gradprix new task.py` writes a template."
         ),
     ],
     optimizers: Annotated[
@@ -31,7 +31,8 @@ def race(
     bracket: Annotated[
         Literal["rules", "data"],
         typer.Option(
-            help="`rules` races optimizers, `data` races one rule at three batch sizes.", rich_help_panel=OPTIMIZERS
+            help="`rules`: optimizers; `data`: gradient descent at three batch sizes.",
+            rich_help_panel=OPTIMIZERS,
         ),
     ] = "rules",
     tune: Annotated[
@@ -45,36 +46,34 @@ def race(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(
-            help="Tuning trials per optimizer; the task's own number, or 19, by default.", rich_help_panel=BUDGET
-        ),
+        typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 19.", rich_help_panel=BUDGET),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Held-out final seeds, 6 or more; the task's own number, or 16, by default.", rich_help_panel=BUDGET
+            help="Held-out final seeds, at least 6. Default: the task's number, or 16.", rich_help_panel=BUDGET
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs per run; the task's own by default.", rich_help_panel=BUDGET),
+        typer.Option(help="Epochs per training run. Default: the task's.", rich_help_panel=BUDGET),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Batch size; the task's own by default.", rich_help_panel=BUDGET)
+        int | None, typer.Option(help="Batch size. Default: the task's.", rich_help_panel=BUDGET)
     ] = None,
     schedule: Annotated[
         Literal["cosine", "linear", "warmup", "constant"] | None,
-        typer.Option(help="Learning-rate schedule; the task's own by default.", rich_help_panel=BUDGET),
+        typer.Option(help="Learning-rate schedule. Default: the task's.", rich_help_panel=BUDGET),
     ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
-            help="The smallest difference that matters; the task's own by default.", rich_help_panel=EVALUATION
+            help="Smallest difference of the metric that matters. Default: the task's.", rich_help_panel=EVALUATION
         ),
     ] = None,
     direction: Annotated[
         Literal["max", "min"] | None,
-        typer.Option(help="Direction of the metric of your own training loop.", rich_help_panel=EVALUATION),
+        typer.Option(help="Direction of the metric of a custom training loop.", rich_help_panel=EVALUATION),
     ] = None,
     baseline: Annotated[
         str | None,
@@ -93,29 +92,29 @@ def race(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Your own copy of a built-in task's data: see `gradprix data --help`.", rich_help_panel=WHERE
-        ),
+        typer.Option(help="Local copy of a built-in task's data: see `gradprix data --help`.", rich_help_panel=WHERE),
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Time budget: optimizers, trials, seeds and epochs are reduced to fit.",
+            help="Time budget in minutes: optimizers, trials, seeds and epochs are reduced to fit.",
             rich_help_panel=BUDGET,
         ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.", rich_help_panel=BUDGET)] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show the plan and its time, and stop.", rich_help_panel=BUDGET)
+    ] = False,
     seed: Annotated[
         int,
         typer.Option(help="Base random seed; races with different base seeds share no seed.", rich_help_panel=WHERE),
     ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the race; `runs/TASK` by default.", rich_help_panel=WHERE)
+        Path | None, typer.Option(help="Folder of the race. Default: `runs/TASK`.", rich_help_panel=WHERE)
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="`cpu`, `cuda`, `cuda:1` or another torch device; by default a GPU if there is one and it is faster.",
+            help="`cpu`, `cuda`, `cuda:1` or another torch device. Default: a GPU, if there is one and it is faster.",
             rich_help_panel=WHERE,
         ),
     ] = None,
@@ -129,7 +128,7 @@ def race(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the models: half a minute, for races that take many.",
+            help="Compile the models with torch.compile. Takes half a minute or more, for races of many minutes.",
             rich_help_panel=WHERE,
         ),
     ] = False,
@@ -137,8 +136,7 @@ def race(
         bool,
         typer.Option(
             "--explain",
-            help="Retrain and diagnose five final runs of each optimizer, for about a minute: why each placed "
-            "where it did.",
+            help="Retrain five final runs of each optimizer and diagnose the causes of the ranking; about a minute.",
             rich_help_panel=WHERE,
         ),
     ] = False,

@@ -20,12 +20,12 @@ PAGE, SUMMARY = "suite.html", "suite.json"
 
 def suite(
     tasks: Annotated[
-        str | None, typer.Option(help="Names separated by commas; all built-in tasks by default.", metavar="A,B")
+        str | None, typer.Option(help="Names separated by commas. Default: all built-in tasks.", metavar="A,B")
     ] = None,
     optimizers: Annotated[
         str | None,
         typer.Option(
-            help="Optimizers on each task, separated by commas; the textbook's family by default.", metavar="A,B"
+            help="Optimizers on each task, separated by commas. Default: ten common optimizers.", metavar="A,B"
         ),
     ] = None,
     preset: Annotated[
@@ -33,9 +33,9 @@ def suite(
         typer.Option(help="Size of the tasks: seconds, minutes, or for a larger machine."),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Tuning trials per optimizer; each task's own number by default.")
+        int | None, typer.Option(help="Tuning trials per optimizer. Default: each task's number.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Final seeds per optimizer; each task's own by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Held-out final seeds. Default: each task's number.")] = None,
     seed: Annotated[int, typer.Option(help="Base random seed; suites with different base seeds share no seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Parent folder of the races' folders.")] = Path("runs/suite"),
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan with its estimated time and stop.")] = False,
