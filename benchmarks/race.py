@@ -130,7 +130,7 @@ def raced(name: str, networks: int, **given: Any) -> dict[str, float]:
         started = time.perf_counter()
         result = race(task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, out=folder, **given)
         seconds = time.perf_counter() - started
-    runs = result.record["cost"]["trials"]
+    runs = result.record.cost.trials
     return {"networks": runs, "seconds": seconds, "a trial": seconds / runs}
 
 

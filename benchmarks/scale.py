@@ -27,7 +27,8 @@ from gradprix.race.preflight import check
 from gradprix.race.suite_runner import suite_plans
 from gradprix.tasks import ALL, Task
 from gradprix.training.autotune import BETTER, WIDTHS, seconds_of_one
-from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.execution_mode import ExecutionMode
+from gradprix.training.model_stack import quiet
 from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 from gradprix.training.trial import form as form_of

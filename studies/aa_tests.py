@@ -48,7 +48,7 @@ def run_races(replicate: int, engine: Engine) -> Values:
     values: Values = {}
     for measure, task in TASKS.items():
         record = run(Plan(task, tuple(twin(entry, replicate) for entry in entries())), None, engine).record
-        values[measure] = {entry["name"]: entry["final"]["values"] for entry in record["entries"]}
+        values[measure] = {entry.name: entry.final.values for entry in record.entries}
     return values
 
 

@@ -69,20 +69,20 @@ def test_presets_and_copies_are_for_built_in_tasks(make: Callable[[], object], s
 def test_what_a_task_says_of_its_networks_is_of_the_trained_ones(tmp_path: Path) -> None:
     result = gp.race(tasks.digits.change(after=after), **BUDGET, out=tmp_path)
 
-    found = result.record["after"]
-    losses = {entry["name"]: entry["losses"] for entry in result.record["entries"]}
-    assert {name: pytest.approx(values, rel=1e-5) for name, values in losses.items()} == found["numbers"]["loss"]
-    assert set(found["texts"]["answers"]["adam"]) == {"<0>", "<1>"}
-    picture = np.array(Image.open(io.BytesIO(base64.b64decode(found["pictures"]["first"]["momentum"]))))
+    found = result.record.artifacts
+    losses = {entry.name: entry.losses for entry in result.record.entries}
+    assert {name: pytest.approx(values, rel=1e-5) for name, values in losses.items()} == found.numbers["loss"]
+    assert set(found.texts["answers"]["adam"]) == {"<0>", "<1>"}
+    picture = np.array(Image.open(io.BytesIO(base64.b64decode(found.pictures["first"]["momentum"]))))
     assert picture.shape == (8, 8)
     assert picture.max() > 200, "ink"
     again = gp.race(tasks.digits.change(after=after), **BUDGET, out=tmp_path)
-    assert again.record["after"] == found, "from the journal"
+    assert again.record.artifacts == found, "from the journal"
 
     page = report(result.record)
     assert 'id="after"' in page
     assert "&lt;0&gt;" in page
-    assert f"data:image/png;base64,{found['pictures']['first']['adam']}" in page
+    assert f"data:image/png;base64,{found.pictures['first']['adam']}" in page
     assert 'id="after"' not in report(gp.race("digits", **BUDGET).record)
 
 
@@ -90,9 +90,9 @@ def test_what_it_may_say_is_numbers_pictures_and_texts() -> None:
     found = encode_artifacts(
         {"n": np.float32(0.5), "t": torch.tensor(2), "rgb": np.zeros((4, 6, 3), np.uint8), "s": {1: "one"}}
     )
-    assert found["numbers"] == {"n": 0.5, "t": 2.0}
-    assert found["texts"] == {"s": {"1": "one"}}
-    assert Image.open(io.BytesIO(base64.b64decode(found["pictures"]["rgb"]))).size == (6, 4)
+    assert found.numbers == {"n": 0.5, "t": 2.0}
+    assert found.texts == {"s": {"1": "one"}}
+    assert Image.open(io.BytesIO(base64.b64decode(found.pictures["rgb"]))).size == (6, 4)
     with pytest.raises(TypeError, match="after: words is a str: give a number, a picture"):
         encode_artifacts({"words": "many"})
 

@@ -16,7 +16,7 @@ from gradprix.race import ENTRIES
 from gradprix.tasks import Data
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import RngState
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trainer import STACKED, Trainer, train_stack
 from gradprix.training.trial import Trial
 

@@ -17,14 +17,27 @@ from torch.nn import functional
 from gradprix import optim, rules, tasks
 from gradprix.explain.replay import watch
 from gradprix.kernels import Stacked, _stacked
-from gradprix.race import ENTRIES, Entry, Journal, Local, OtherRaceError, TaskError, make_plan, preflight, run
+from gradprix.race import (
+    ENTRIES,
+    Entry,
+    Journal,
+    Local,
+    OtherRaceError,
+    RaceRecord,
+    TaskError,
+    make_plan,
+    preflight,
+    run,
+)
 from gradprix.race.efficiency import seconds_of_steps
 from gradprix.race.preflight import check
+from gradprix.race.record_json import read_mode
 from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
 from gradprix.training import autotune
 from gradprix.training.device_cache import to_device
-from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
+from gradprix.training.model_stack import quiet
 from gradprix.training.provenance import provenance
 from gradprix.training.rng import SequentialRngMode, StackedRng
 from gradprix.training.trainer import STACKED, Trainer, train_stack
@@ -248,7 +261,7 @@ def test_a_rule_compiled_by_torch_is_the_same(rule: rules.Rule, monkeypatch: pyt
 
 
 def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def content(**given: Any) -> dict[str, Any]:
+    def content(**given: Any) -> RaceRecord:
         out = tmp_path / given["device"]
         return run(make_plan("digits", "adam,momentum,lamb,gd", **SMALL, **given), out, Here()).record
 
@@ -257,15 +270,12 @@ def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.Monke
         there = content(device="meta")
         with pytest.raises(OtherRaceError, match="holds a race whose networks are trained on meta"):
             run(make_plan("digits", "adam,momentum,lamb,gd", **SMALL, device="cpu"), tmp_path / "meta", Here())
-    words = [[pair["words"] for pair in record["verdict"]["pairs"]] for record in (here, there)]
+    words = [[pair.words for pair in record.verdict.pairs] for record in (here, there)]
     assert words[0] == words[1]
-    for a, b in zip(here["entries"], there["entries"], strict=True):
-        assert a["tuned"] == b["tuned"]
-        assert a["final"]["mean"] == pytest.approx(b["final"]["mean"], abs=0.01)
-    assert [r["plan"]["form"] for r in (here, there)] == [
-        "stacked, one row a network",
-        "stacked, one row a network; on meta",
-    ]
+    for a, b in zip(here.entries, there.entries, strict=True):
+        assert a.tuned == b.tuned
+        assert a.final.mean == pytest.approx(b.final.mean, abs=0.01)
+    assert [record.plan.mode for record in (here, there)] == [ExecutionMode(), ExecutionMode(device="meta")]
     with Journal(tmp_path / "meta", to_read=True, made=provenance("meta Pretended")) as journal:
         assert len(journal.finished()) == 32
     with Journal(tmp_path / "meta", to_read=True, made=provenance()) as journal:
@@ -308,15 +318,14 @@ def small(**given: Any) -> Any:
 def test_without_a_gpu_all_is_as_it_was() -> None:
     form = check(small())
     assert form == check(small(device="cpu")) == ExecutionMode()
-    assert form.describe() == "stacked, one row a network"
     assert make_plan("digits").describe()["device"] == "auto"
     assert len(provenance().split(", ")) == 4
 
 
 def test_a_form_that_was_kept_before_there_were_devices_is_read() -> None:
-    assert ExecutionMode(**{"stacked": False, "compiled": False, "why": "it is slow"}) == ExecutionMode(
-        False, False, "it is slow"
-    )
+    slow = Rejection(RejectionCause.FAILS, message="it is slow")
+    saved = {"stacked": False, "compiled": False, "why": "it is slow"}
+    assert read_mode(saved) == ExecutionMode(False, stack_rejection=slow)
 
 
 def test_a_device_that_is_not_there_is_refused_with_what_to_do() -> None:
@@ -346,11 +355,14 @@ def paced(monkeypatch: pytest.MonkeyPatch, there: float) -> None:
     monkeypatch.setattr(preflight, "seconds_of_one", lambda *args: there if args[2].device == "meta" else 1.0)
 
 
+SLOWER = Rejection(RejectionCause.SLOWER, 4.0, device="meta")
+
+
 @pytest.mark.parametrize("seconds", [0.4, 2.0])
 def test_a_gpu_is_used_if_it_pays(gpu: Gpu, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     paced(monkeypatch, seconds)
     fast = seconds < 1
-    assert check(small()) == (THERE if fast else ExecutionMode(refused="meta: it takes 4.0 times as long"))
+    assert check(small()) == (THERE if fast else ExecutionMode(device_rejection=SLOWER))
     assert check(small(device="cpu")) == ExecutionMode()
     assert check(small(device="meta")) == THERE, "who asks for it, waits for it"
 
@@ -401,8 +413,12 @@ def test_a_gpu_that_does_not_work_is_not_used(gpu: Gpu, wrong: str, why: str, mo
     refuses = Entry("refuses", Refuses, space={"lr": log(1e-3, 1e-1)})
     entries = ["adam", refuses if wrong == "optimizer" else "sgd"]
     form = check(make_plan(of, entries, **SMALL))
-    assert form.refused.startswith(f"meta: {why}"), "and the line of the model that it comes from, where there is one"
-    assert form == ExecutionMode(refused=form.refused)
-    assert form.describe() == f"stacked, one row a network; not on {form.refused}"
+    rejection = form.device_rejection
+    assert form == ExecutionMode(device_rejection=rejection)
+    assert rejection is not None
+    assert rejection.device == "meta"
+    cause = RejectionCause.OTHER_GRADIENTS if wrong == "gradients" else RejectionCause.FAILS
+    assert rejection.cause is cause
+    assert rejection.message.startswith(why), "and the line of the model that it comes from, where there is one"
     with pytest.raises(TaskError, match=f"task 'digits' cannot be raced on meta: {why}"):
         check(make_plan(of, entries, **SMALL, device="meta"))

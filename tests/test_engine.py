@@ -16,7 +16,7 @@ from gradprix.executors.executor import WorkerError
 from gradprix.race import ENTRIES, Local, make_plan, run
 from gradprix.training import autotune as width
 from gradprix.training.autotune import MemoryTooSmallError, StackLayout, shape
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Trial
 
 TASK = tasks.digits.change(epochs=3)
@@ -156,10 +156,10 @@ def test_wider_lanes_of_small_networks_take_less_time() -> None:
 
 def test_a_race_in_which_a_worker_is_killed_ends_as_any_other(tmp_path: Path) -> None:
     plan = make_plan(TASK, "adam,momentum", trials=8, seeds=6, epochs=40)
-    expected = run(plan, None, Local(1)).record["curves"]
+    expected = run(plan, None, Local(1)).record.curves
     killer = Killer(1)
     killer.start()
-    got = run(plan, tmp_path, engine()).record["curves"]
+    got = run(plan, tmp_path, engine()).record.curves
     killer.over.set()
 
     assert killer.killed == 1

@@ -19,13 +19,13 @@ LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("table", "text")
 @pytest.mark.parametrize("name", ["images", *LONG])
 def test_a_task_races(name: str) -> None:
     result = gp.race(str(EXAMPLES / f"{name}.py"), epochs=1, **FEW)
-    assert result.record["plan"]["form"].startswith("stacked"), result.record["plan"]["form"]
+    assert result.record.plan.mode.stacked, result.record.plan.mode
     assert result.best.name in ("adam", "minibatch")
 
 
 def test_a_training_loop_races() -> None:
     result = gp.race(f"{EXAMPLES / 'gan.py'}:train", direction="min", **FEW)
-    assert result.record["plan"]["tested"]
+    assert result.record.plan.tested
 
 
 @pytest.mark.parametrize("flags", [[], ["--loop"]], ids=["task", "loop"])
@@ -39,4 +39,4 @@ def test_what_new_writes_races(tmp_path: Path, flags: list[str]) -> None:
     assert again.exit_code == 2
     assert "is there already" in again.output
     result = gp.race(f"{file}:{'train' if flags else 'task'}", direction="max" if flags else None, **FEW)
-    assert result.record["entries"][0]["final"]["mean"] > 0.5
+    assert result.record.entries[0].final.mean > 0.5

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES, TaskError, make_plan
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome, Trial
 
@@ -99,7 +99,7 @@ def test_a_last_evaluation_batch_of_one_is_tried_too() -> None:
 
 def test_a_last_batch_of_one_that_works_is_trained_on() -> None:
     result = gp.race(task(batch_size=47), "adam,minibatch", **FEW)
-    assert result.record["entries"][0]["updates"] == 4
+    assert result.record.entries[0].updates == 4
 
 
 # Odd models
@@ -117,9 +117,9 @@ class Empty(nn.Module):
 
 def test_parameters_without_elements_change_nothing() -> None:
     result, same = (gp.race(task(model), "adam,minibatch,lion", **FEW) for model in (Empty, plain))
-    assert result.record["plan"]["form"] == same.record["plan"]["form"]
-    for entry, other in zip(result.record["entries"], same.record["entries"], strict=True):
-        assert entry["final"]["values"] == pytest.approx(other["final"]["values"], abs=0.1)
+    assert result.record.plan.mode == same.record.plan.mode
+    for entry, other in zip(result.record.entries, same.record.entries, strict=True):
+        assert entry.final.values == pytest.approx(other.final.values, abs=0.1)
 
 
 class Energy(nn.Module):
@@ -175,9 +175,9 @@ def test_models_that_differentiate_race(kind: str) -> None:
         return {"one": 1.0}
 
     result = gp.race(task(**ODD[kind], after=after), "adam,minibatch", **FEW)
-    assert not result.record["failed"]
-    assert "differentiates by itself" in result.record["plan"]["form"]
-    assert all(value == 1.0 for values in result.record["after"]["numbers"]["one"].values() for value in values)
+    assert not result.record.failed
+    assert "differentiates by itself" in result.record.plan.mode.stack_rejection.message
+    assert all(value == 1.0 for values in result.record.artifacts.numbers["one"].values() for value in values)
 
 
 def test_such_a_model_is_evaluated_as_in_a_plain_loop() -> None:
@@ -324,5 +324,5 @@ def test_what_fails_on_a_diverged_network_has_diverged(kind: str) -> None:
 def test_a_race_with_diverging_networks_whose_metric_fails_goes_on() -> None:
     wild = gp.Entry("wild", ENTRIES["minibatch"].rule, space={"lr": gp.log(1e5, 1e7)})
     result = gp.race(task(lambda: nn.Linear(4, 2), loss=mean_square, score=finite, epochs=20), ("adam", wild), **FEW)
-    assert [entry["final"]["diverged"] for entry in result.record["entries"]] == [0, 6]
-    assert not result.record["failed"]
+    assert [entry.final.diverged for entry in result.record.entries] == [0, 6]
+    assert not result.record.failed

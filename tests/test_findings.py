@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import gradprix as gp
 from gradprix import tasks
 from gradprix.race import ENTRIES
+from gradprix.stats.verdict import PairVerdict
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
@@ -34,13 +35,13 @@ def test_adam_with_a_huge_eps_is_momentum_curve_for_curve() -> None:
     momentum = gp.Entry("momentum", corrected_momentum)
     result = gp.race("digits", [adam, momentum], trials=6, seeds=6, epochs=4)
 
-    first, second = result.record["entries"]
-    assert first["tuned"]["lr"] == pytest.approx(scale * second["tuned"]["lr"])
-    a, b = (np.array(result.record["curves"][name]["train_loss"]) for name in ("adam", "momentum"))
+    first, second = result.record.entries
+    assert first.tuned["lr"] == pytest.approx(scale * second.tuned["lr"])
+    a, b = (np.array(result.record.curves[name].train_loss) for name in ("adam", "momentum"))
     assert a.shape == (6, 4)
     assert a == pytest.approx(b, rel=2e-3)
     assert a[:, 0] == pytest.approx(b[:, 0], rel=1e-5), "rounding has not yet grown"
-    assert result.record["verdict"]["pairs"][0]["words"] in ("ties", "not settled")
+    assert result.record.verdict.pairs[0].verdict in (PairVerdict.TIES, PairVerdict.INCONCLUSIVE)
 
 
 CURVATURE = (1.0, 10.0, 40.0)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
@@ -134,9 +134,9 @@ def test_a_sparse_tensor_that_a_model_holds_computes_as_a_dense_one(layout: torc
 )
 def test_a_model_with_a_sparse_tensor_races_one_at_a_time(layout: torch.layout, held: str) -> None:
     result = gp.race(graph(EDGES.to_sparse(layout=layout), held), "adam,minibatch", **FEW)
-    assert "one at a time" in result.record["plan"]["form"]
-    assert "sparse" in result.record["plan"]["form"]
-    assert not result.record["failed"]
+    assert not result.record.plan.mode.stacked
+    assert "sparse" in result.record.plan.mode.stack_rejection.message
+    assert not result.record.failed
 
 
 @pytest.mark.parametrize("stacked", [True, False])

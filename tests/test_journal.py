@@ -31,6 +31,7 @@ from gradprix.race import (
     make_plan,
     run,
 )
+from gradprix.race.record_json import to_json
 from gradprix.stats.alpha_spending import LOOKS, cumulative_level, next_level
 from gradprix.training.provenance import provenance
 
@@ -52,7 +53,7 @@ class Counting(Local):
 
 def content(folder: Path) -> dict[str, Any]:
     """A record, without what it took."""
-    record = gp.load(folder).record
+    record: dict[str, Any] = to_json(gp.load(folder).record)
     for clock in ("seconds", "step_seconds"):
         record["cost"].pop(clock)
     return record
@@ -67,7 +68,7 @@ def test_another_plan_uses_every_network_that_is_the_same(tmp_path: Path) -> Non
     result = run(make_plan("digits", **more), tmp_path, third := Counting())
     assert (third.ran, result.reused) == (8, 16)
     alone = run(make_plan("digits", **more), tmp_path / "alone", Counting())
-    assert result.record["entries"] == alone.record["entries"]
+    assert result.record.entries == alone.record.entries
 
     said = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags(more)])
     assert "24 of 24 training runs were already finished" in said.output
@@ -88,8 +89,8 @@ def test_an_unfinished_plan_leaves_the_old_answer_until_it_has_its_own(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Stops(1))
     assert gp.load(tmp_path).record == before
-    assert run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Counting()).record["plan"]["epochs"] == 2
-    assert gp.load(tmp_path).record["plan"]["epochs"] == 2
+    assert run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Counting()).record.plan.epochs == 2
+    assert gp.load(tmp_path).record.plan.epochs == 2
 
 
 @pytest.mark.parametrize("change", ["task", "compile"])
@@ -118,10 +119,10 @@ def test_networks_whose_loss_at_the_start_was_not_noted_are_used(tmp_path: Path)
             database.execute("UPDATE trials SET outcome = ? WHERE key = ?", (older, key))
     result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
     assert (engine.ran, result.reused) == (0, 16)
-    assert started["start"] is not None
-    assert result.record["start"] is None
-    tried = [each["loss"] for runs in result.record["tried"].values() for each in runs if each["first"]]
-    assert min(tried) < result.record["near_limit"] < max(tried)
+    assert started.initial_loss is not None
+    assert result.record.initial_loss is None
+    tried = [each.loss for runs in result.record.tuning_runs.values() for each in runs if each.first]
+    assert min(tried) < result.record.near_optimal_limit < max(tried)
 
 
 # Looks
@@ -146,11 +147,11 @@ def test_looks_share_the_chance_of_a_false_word() -> None:
 
 def test_more_seeds_are_a_look_that_is_journaled(tmp_path: Path) -> None:
     first = run(make_plan("digits", **SMALL), tmp_path, Counting())
-    assert first.record["verdict"]["looks"] == [[6, 0.035]]
+    assert first.record.verdict.interim_analyses == ((6, 0.035),)
     with pytest.raises(NoAnalysisLeftError, match="looked at with 6 seeds"):
         run(make_plan("digits", **{**SMALL, "seeds": 8}), tmp_path, Counting())
     more = run(make_plan("digits", **{**SMALL, "seeds": 17}), tmp_path, Counting())
-    assert more.record["verdict"]["looks"] == [[6, 0.035], [17, pytest.approx(0.01)]]
+    assert more.record.verdict.interim_analyses == ((6, 0.035), (17, pytest.approx(0.01)))
     assert more.reused == 16
     refused = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags({**SMALL, "seeds": 9})])
     assert refused.exit_code == 2
@@ -283,7 +284,7 @@ def test_an_optimizer_that_joins_later_is_looked_at_too(tmp_path: Path) -> None:
     more = [*SMALL["optimizers"].split(","), gp.Entry("broken", Broken)]
     with pytest.raises(TaskError, match="'broken' on task 'digits' cannot be raced: not today"):
         run(make_plan("digits", **{**SMALL, "optimizers": more}), tmp_path, Counting())
-    assert gp.load(tmp_path).record["plan"]["entries"][0]["name"] == "adam", "what was there is there"
+    assert gp.load(tmp_path).record.plan.entries[0].name == "adam", "what was there is there"
 
 
 @pytest.mark.parametrize(

@@ -247,10 +247,10 @@ LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("charlm", "trans
 def test_a_race_in_seconds_is_stacked_and_beats_the_trivial_answer(name: str) -> None:
     task = made(name)
     result = gp.race(task, "adamw,nesterov", trials=2, seeds=6)
-    means = [entry["final"]["mean"] for entry in result.record["entries"]]
+    means = [entry.final.mean for entry in result.record.entries]
     gain = max(means) - task.baseline if task.metric.higher_is_better else task.baseline - min(means)
 
-    assert result.record["plan"]["form"].startswith("stacked")
+    assert result.record.plan.mode.stacked
     assert gain > BEATS[name]
 
 

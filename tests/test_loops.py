@@ -127,8 +127,8 @@ MULTIPLIES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("how", MULTIPLIES)
 def test_a_loop_whose_schedule_follows_the_learning_rate_races(how: str) -> None:
     result = gp.race(partial(train, schedule=MULTIPLIES[how]), "adam,minibatch", **{**FEW, "trials": 1})
-    assert len(result.record["entries"]) == 2
-    assert not result.record["failed"]
+    assert len(result.record.entries) == 2
+    assert not result.record.failed
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_momentum_that_is_tuned_must_not_be_the_schedulers(optimizers: str, tune
         gp.race(partial(train, schedule=skip), optimizers, tune=tune, **FEW)
     without = partial(one_cycle, None, cycle_momentum=False)
     result = gp.race(partial(train, schedule=without), optimizers, tune=tune, **{**FEW, "trials": 3})
-    assert not result.record["failed"]
+    assert not result.record.failed
 
 
 # Parameter groups
@@ -168,7 +168,7 @@ def test_groups_have_factors_of_what_is_tuned() -> None:
     loop = partial(train, params=groups, each=note, schedule=lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS))
     entries = ["adamw", "momentum", gp.Entry("torch", torch.optim.AdamW)]
     result = gp.race(loop, entries, tune="weight_decay", **FEW)
-    assert not result.record["failed"]
+    assert not result.record.failed
 
 
 def test_the_winner_takes_the_same_groups() -> None:
@@ -185,7 +185,7 @@ def test_the_winner_takes_the_same_groups() -> None:
 def test_a_group_need_not_decay() -> None:
     groups = partial(layers, weight_decay=0.0)
     result = gp.race(partial(train, params=groups), "adamw,momentum", tune="weight_decay", **FEW)
-    assert not result.record["failed"]
+    assert not result.record.failed
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from gradprix.race import ENTRIES, preflight
 from gradprix.race.plan import Plan
 from gradprix.race.preflight import check
 from gradprix.tasks.rng import RngState, init_model, stream
-from gradprix.training.model_stack import ExecutionMode, SequentialModels, quiet
+from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
+from gradprix.training.model_stack import SequentialModels, quiet
 from gradprix.training.rng import SequentialRngMode
 from gradprix.training.trainer import Trainer, train_stack
 from gradprix.training.trial import Trial
@@ -396,7 +397,7 @@ def plan(of: tasks.Task) -> Plan:
 def test_what_cannot_be_stacked_goes_one_at_a_time_and_says_why(kind: str) -> None:
     form = check(plan(task(APART[kind])))
     assert not form.stacked
-    assert WHY[kind] in form.why
+    assert WHY[kind] in form.stack_rejection.message
 
 
 @pytest.mark.filterwarnings("error")
@@ -445,7 +446,7 @@ def test_where_a_row_would_change_a_bit_networks_go_one_at_a_time(monkeypatch: p
     monkeypatch.setattr(preflight, "_is_row_invariant", lambda *_: False)
     form = check(of)
     assert not form.stacked
-    assert form.why == "where in a stack a network is would change its last digits"
+    assert form.stack_rejection == Rejection(RejectionCause.ROWS_DIFFER)
 
 
 @pytest.mark.parametrize(

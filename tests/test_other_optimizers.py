@@ -187,10 +187,10 @@ class Wrapper(torch.optim.Optimizer):
 @pytest.mark.parametrize("make", [Modes, NoDefault, LateRate])
 def test_another_packages_optimizer_races(make: type[torch.optim.Optimizer]) -> None:
     result = gp.race(TASK, [gp.Entry("other", make), "minibatch"], **FEW)
-    assert not result.record["failed"]
-    (other,) = (entry for entry in result.record["entries"] if entry["name"] == "other")
-    assert other["final"]["diverged"] == 0
-    assert other["memory"] == (1 if make is Modes else 0)
+    assert not result.record.failed
+    (other,) = (entry for entry in result.record.entries if entry.name == "other")
+    assert other.final.diverged == 0
+    assert other.memory == (1 if make is Modes else 0)
 
 
 def test_an_optimizer_with_modes_trains_as_in_a_plain_loop_one_at_a_time_and_stacked() -> None:
@@ -199,10 +199,10 @@ def test_an_optimizer_with_modes_trains_as_in_a_plain_loop_one_at_a_time_and_sta
 
     entries = [gp.Entry("other", Modes, space={"lr": gp.log(0.1, 0.2)}), "minibatch"]
     stacked, alone = (gp.race(task, entries, **FEW) for task in (TASK, TASK.change(loss=reads)))
-    assert [result.record["plan"]["form"].split(",")[0] == "stacked" for result in (stacked, alone)] == [True, False]
-    for one, other in zip(stacked.record["entries"], alone.record["entries"], strict=True):
-        assert one["final"]["values"] == pytest.approx(other["final"]["values"], abs=0.13), "an example or two of 16"
-        assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
+    assert [result.record.plan.mode.stacked for result in (stacked, alone)] == [True, False]
+    for one, other in zip(stacked.record.entries, alone.record.entries, strict=True):
+        assert one.final.values == pytest.approx(other.final.values, abs=0.13), "an example or two of 16"
+        assert one.losses == pytest.approx(other.losses, rel=1e-3)
 
 
 REFUSED: dict[type[torch.optim.Optimizer], str] = {
@@ -278,8 +278,8 @@ def plain(make_optimizer: Callable[..., Any], seed: int) -> Iterator[dict[str, f
 def test_a_loop_can_give_an_optimizer_what_it_needs() -> None:
     entries = [gp.Entry("graph", Graph), gp.Entry("modes", Modes)]
     result = gp.race(second_order, entries, direction="min", **FEW)
-    assert not result.record["failed"]
-    assert [entry["memory"] for entry in result.record["entries"]] == [1, 1]
+    assert not result.record.failed
+    assert [entry.memory for entry in result.record.entries] == [1, 1]
 
 
 @pytest.mark.parametrize(("make", "says"), [(Graph, "create_graph=True"), (Modes, r"call optimizer.train\(\)")])
@@ -292,4 +292,4 @@ def test_a_loop_that_does_not_is_told_what_to_do(make: type[torch.optim.Optimize
 def test_schedulefree_itself_races(name: str) -> None:
     theirs = pytest.importorskip("schedulefree")
     result = gp.race(TASK, [gp.Entry("theirs", getattr(theirs, name)), "minibatch"], **FEW)
-    assert not result.record["failed"]
+    assert not result.record.failed

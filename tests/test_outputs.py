@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import gradprix as gp
 from gradprix.race import ENTRIES, TaskError
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
@@ -110,8 +110,8 @@ def test_what_loss_and_metric_ignore_changes_no_number(kind: str) -> None:
 def test_such_a_task_races_stacked() -> None:
     every = lambda: Net(lambda o: ModelOutput(o, o.mean(), [Cache(o), Record(o, None), "text", o[None]]))  # noqa: E731
     result = gp.race(task(every), "adam,minibatch", **FEW)
-    assert "stacked" in result.record["plan"]["form"]
-    assert not result.record["failed"]
+    assert result.record.plan.mode.stacked
+    assert not result.record.failed
 
 
 class OwnLoss(nn.Module):
@@ -191,7 +191,7 @@ class Recurrent(nn.Module):
 
 def test_states_of_layers_may_be_returned() -> None:
     result = gp.race(task(Recurrent), "adam,minibatch", **FEW)
-    assert not result.record["failed"]
+    assert not result.record.failed
 
 
 @pytest.mark.parametrize("how", [STACKED, SEQUENTIAL], ids=["stacked", "sequential"])

@@ -98,20 +98,21 @@ def test_a_loop_runs_as_by_itself_with_torchs_optimizer(name: str, make: Any) ->
 
 def test_a_loop_is_raced_like_any_task_and_repeats_to_the_bit() -> None:
     results = [gp.race(train, "adam,minibatch,momentum", direction="min", **{**FEW, "processes": n}) for n in (1, 2)]
-    first, second = ([entry["final"]["values"] for entry in r.record["entries"]] for r in results)
+    first, second = ([entry.final.values for entry in r.record.entries] for r in results)
     assert first == second
     record = results[0].record
-    assert record["plan"]["metric"]["relative"]
-    assert record["plan"]["tested"]
-    assert record["cost"]["examples"] is None
+    assert record.plan.metric.relative
+    assert record.plan.tested
+    assert record.cost.examples is None
     assert [len(values) for values in first] == [6] * 3
-    assert "learning rate only, its own schedule" in record["verdict"]["protocol"]
+    assert record.plan.tunes_learning_rate_only
+    assert record.plan.schedule == "its own"
 
 
 @pytest.mark.parametrize("own", [silent, once])
 def test_without_test_examples_the_answer_says_what_the_score_is_worth(own: Any, tmp_path: Path) -> None:
     result = gp.race(own, "adam,minibatch", direction="min", out=tmp_path, **FEW)
-    assert not result.record["plan"]["tested"]
+    assert not result.record.plan.tested
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "it flatters" in done.output
@@ -204,11 +205,11 @@ def test_a_loop_that_makes_a_race_senseless_is_refused(how: str, says: str) -> N
 
 def test_a_loop_is_judged_by_its_last_words() -> None:
     result = gp.race(learns, "adam,minibatch", direction="min", **FEW)
-    assert result.record["task"] == "learns"
-    assert result.record["plan"]["tested"], "test comes with the last epoch alone"
+    assert result.record.task == "learns"
+    assert result.record.plan.tested, "test comes with the last epoch alone"
     early = gp.race(partial(learns, how="it stops when it likes"), "adam,minibatch", direction="min", **FEW)
-    assert not early.record["plan"]["tested"], "some runs ended without"
-    for curve in early.record["curves"].values():
+    assert not early.record.plan.tested, "some runs ended without"
+    for curve in early.record.curves.values():
         assert {len(values) for values in curve["valid_loss"]} == {len(curve["examples"])}
 
 
@@ -324,13 +325,13 @@ def test_spaces_with_too_few_points_say_so() -> None:
 
 def test_batch_size_and_schedule_are_tuned_at_equal_examples() -> None:
     result = gp.race("digits", "adam,momentum", tune="batch_size,schedule", epochs=1, **FEW)
-    tried = [run for runs in result.record["tried"].values() for run in runs]
-    assert len({run["batch_size"] for run in tried}) > 1
-    assert len({run["schedule"] for run in tried}) > 1
-    entry = result.record["entries"][0]
-    assert entry["batch_size"] == entry["tuned"]["batch_size"]
+    tried = [run for runs in result.record.tuning_runs.values() for run in runs]
+    assert len({run.point["batch_size"] for run in tried}) > 1
+    assert len({run.point["schedule"] for run in tried}) > 1
+    entry = result.record.entries[0]
+    assert entry.batch_size == entry.tuned["batch_size"]
     assert result.best.schedule in ("cosine", "linear", "constant", "warmup")
-    assert "lr, batch_size and schedule tuned where an optimizer has them" in result.record["verdict"]["protocol"]
+    assert result.record.plan.tune == ("lr", "batch_size", "schedule")
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,8 @@ def test_a_small_race_is_trained_stacked_and_beats_the_best_constant_answer(
     here(OF[name])
     task = MAKERS[name]("small")
     result = race.race(task, "adamw,nadam", trials=2, seeds=6, out=tmp_path)
-    assert result.record["plan"]["form"].startswith("stacked")
-    means = [entry["final"]["mean"] for entry in result.record["entries"]]
+    assert result.record.plan.mode.stacked
+    means = [entry.final.mean for entry in result.record.entries]
     best = max(means) - task.baseline if task.metric.higher_is_better else task.baseline - min(means)
     print(name, means, task.baseline)
     assert best > margin

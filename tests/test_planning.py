@@ -18,6 +18,7 @@ from gradprix.race.budget import fit
 from gradprix.race.cost import Cost
 from gradprix.training import first_step
 from gradprix.training.autotune import StackLayout
+from gradprix.training.execution_mode import RejectionCause
 
 
 class Here(Local):
@@ -73,7 +74,7 @@ def test_a_slow_model_is_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     ((_, form),) = engine.checked.values()
     assert len(plan.entries) == 10
     assert not form.stacked
-    assert "stacking does not pay" in form.why
+    assert form.stack_rejection.cause is RejectionCause.SLOW_STEP
     assert model.made <= 9
     assert model.forwards <= 14
     assert len(heard) >= 3, "it says what it does"
@@ -90,7 +91,7 @@ def test_a_large_model_is_never_held_many_times() -> None:
     measure_cost(plan, engine)
     ((_, form),) = engine.checked.values()
     assert not form.stacked
-    assert "GB" in form.why
+    assert form.stack_rejection.cause is RejectionCause.MEMORY
     assert model.most <= 4
     assert model.made <= 16
 
@@ -205,10 +206,10 @@ def test_a_race_of_a_part_of_an_epoch() -> None:
     few = {"optimizers": "adam,momentum", "trials": 1, "seeds": 6, "processes": 1}
     of = task(lambda: nn.Linear(4, 2), examples)
     record = gp.race(of.change(epochs=0.25), **few).record
-    assert record["plan"]["examples"] == 60
-    assert {entry["updates"] for entry in record["entries"]} == {4}
+    assert record.plan.examples == 60
+    assert {entry.updates for entry in record.entries} == {4}
     whole = gp.race(of, **few).record
-    assert whole["plan"]["examples"] == 240
+    assert whole.plan.examples == 240
     with pytest.raises(ValueError, match="epochs = 1.5: it must be a whole number"):
         of.change(epochs=1.5)
 

@@ -120,7 +120,7 @@ if __name__ == "__main__":
     thread = threading.Thread(target=lambda: results.append(race()))
     thread.start()
     thread.join()
-    print(len(results[0].record["entries"]), "entries")
+    print(len(results[0].record.entries), "entries")
 """
     done = subprocess.run(
         [sys.executable, str(write(tmp_path, "script.py", script))], capture_output=True, text=True, timeout=300

@@ -16,9 +16,11 @@ import gradprix as gp
 from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, RaceConfig, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race.efficiency import examples_to_target, expected_best, probability_best
-from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
+from gradprix.race.record_json import to_json
+from gradprix.stats.recommendation import RecommendationReason, near_optimal_limit, recommend, tolerance_decades
 from gradprix.tasks import Metric
-from gradprix.text.answer import format_answer
+from gradprix.text.answer import answer_lines, format_answer
+from records import make_record
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -31,7 +33,7 @@ def small() -> Result:
 
 def numbers(result: Result) -> dict[str, Any]:
     """Everything but what a clock says."""
-    return {key: value for key, value in result.record.items() if key != "cost"}
+    return {key: value for key, value in to_json(result.record).items() if key != "cost"}
 
 
 def cli(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -53,8 +55,8 @@ def test_two_processes_give_the_same_numbers(small: Result) -> None:
 def test_another_seed_gives_another_race(small: Result) -> None:
     other = gp.race("digits", **SMALL, processes=1, seed=1).record
 
-    assert {run["seed"] for runs in other["tried"].values() for run in runs} == {11_000}
-    assert other["entries"][0]["final"]["values"] != small.record["entries"][0]["final"]["values"]
+    assert {run.seed for runs in other.tuning_runs.values() for run in runs} == {11_000}
+    assert other.entries[0].final.values != small.record.entries[0].final.values
 
 
 def test_tuning_seeds_are_never_final_seeds() -> None:
@@ -70,10 +72,10 @@ def test_tuning_seeds_are_never_final_seeds() -> None:
 def test_every_run_sees_the_same_examples_and_every_entry_gets_the_same_trials(small: Result) -> None:
     record = small.record
 
-    assert [entry["tuning"]["trials"] for entry in record["entries"]] == [4, 4, 4]
-    assert [len(entry["final"]["values"]) for entry in record["entries"]] == [6, 6, 6]
-    assert record["cost"]["examples"] == 3 * (4 + 6) * 1077
-    assert all(curve["examples"] == [1077] for curve in record["curves"].values())
+    assert [entry.tuning.trials for entry in record.entries] == [4, 4, 4]
+    assert [len(entry.final.values) for entry in record.entries] == [6, 6, 6]
+    assert record.cost.examples == 3 * (4 + 6) * 1077
+    assert all(curve.examples == (1077,) for curve in record.curves.values())
 
 
 def test_the_json_has_the_promised_form(small: Result) -> None:
@@ -90,6 +92,7 @@ def test_the_json_has_the_promised_form(small: Result) -> None:
     assert made["verdict"]["take"] in made["verdict"]["best"]
     assert len(made["verdict"]["pairs"]) == 3
     assert set(made["verdict"]["pairs"][0]) >= {"a", "b", "difference", "ci95", "p", "words"}
+    assert {"reason", "why", "protocol"} <= set(made["verdict"])
     assert set(made["cost"]) >= {"trials", "examples", "seconds"}
 
 
@@ -167,7 +170,7 @@ def test_a_changed_task_is_another_task(tmp_path: Path) -> None:
 
     assert times(1.0).fingerprint == times(1.0).fingerprint != times(2.0).fingerprint
     first = gp.race(times(1.0), **SMALL, processes=2)
-    assert gp.race(times(1e-3), **SMALL, processes=2).record["curves"] != first.record["curves"]
+    assert gp.race(times(1e-3), **SMALL, processes=2).record.curves != first.record.curves
 
 
 def test_a_folder_without_a_finished_race_says_so(tmp_path: Path) -> None:
@@ -234,8 +237,8 @@ def test_an_entry_of_ones_own_races() -> None:
     result = gp.race("digits", ["adam", slow], trials=2, seeds=6, epochs=1, processes=1)
 
     assert result.best.name == "adam"
-    assert result.record["entries"][1]["code"].startswith("gradprix.optim.Adam(params, lr=")
-    assert "betas=(0.5, 0.999)" in result.record["entries"][1]["code"]
+    assert result.record.entries[1].code.startswith("gradprix.optim.Adam(params, lr=")
+    assert "betas=(0.5, 0.999)" in result.record.entries[1].code
 
 
 def down(h, t, x, g):
@@ -258,7 +261,7 @@ def test_rules_of_ones_own_race_even_under_one_name() -> None:
 
     assert result.best.name == "down"
     assert result.best.code.startswith("gradprix.optim.from_rule(down)(params, lr=")
-    assert result.record["entries"][1]["final"]["mean"] < 0.3
+    assert result.record.entries[1].final.mean < 0.3
     with pytest.raises(ValueError, match="code of your own"):
         result.best.make([])
 
@@ -277,7 +280,7 @@ def test_a_task_of_ones_own_races_by_loss() -> None:
     )
     result = gp.race(task, "momentum,minibatch,adam", trials=6, seeds=6)
 
-    assert result.record["plan"]["metric"]["relative"]
+    assert result.record.plan.metric.relative
     assert result.text.startswith("line: ")
 
 
@@ -285,7 +288,7 @@ def test_a_task_of_ones_own_races_by_loss() -> None:
 def test_gradient_descent_trails_at_equal_examples_and_the_answer_says_why() -> None:
     result = gp.race("digits", bracket="data", trials=7, seeds=6, epochs=3, processes=2)
 
-    assert "gd" not in result.record["verdict"]["best"]
+    assert "gd" not in result.record.verdict.leaders
     assert "gd 3, sgd 3,231, minibatch 102" in result.text
     assert "makes fewer updates" in result.text
 
@@ -320,11 +323,11 @@ def test_near_the_best_is_a_part_of_the_way_back_to_the_start() -> None:
 
 def test_a_race_notes_the_loss_at_the_start() -> None:
     record = gp.race("digits", "adam,momentum", trials=2, seeds=6, epochs=1, processes=1).record
-    (start,) = {run["start"] for runs in record["tried"].values() for run in runs}
-    assert record["start"] == start
+    (start,) = {run.start for runs in record.tuning_runs.values() for run in runs}
+    assert record.initial_loss == start
     assert 2.0 < start < 3.0, "of ten classes, about ln 10"
-    best = sum(min(run["loss"] for run in runs) for runs in record["tried"].values()) / 2
-    assert record["near_limit"] == pytest.approx(best + 0.05 * (start - best))
+    best = sum(min(run.loss for run in runs) for runs in record.tuning_runs.values()) / 2
+    assert record.near_optimal_limit == pytest.approx(best + 0.05 * (start - best))
 
 
 def judged(values: dict[str, list[float]]) -> Any:
@@ -342,17 +345,16 @@ def test_an_erratic_entry_in_the_leading_group_is_named_and_not_taken() -> None:
     assert "adagrad" in verdict.leaders, "nothing can win against so much noise"
     diverged = {"adam": 0, "momentum": 0, "adagrad": 4}
     near = {"adam", "momentum"}
-    chosen, why = recommend(
+    chosen, reason = recommend(
         verdict, near, {"adam": 1.0, "momentum": 0.5, "adagrad": 3.0}, dict.fromkeys(values, 1), diverged
     )
 
-    assert (chosen, why) == ("adam", "widest learning-rate window")
-    plan = make_plan("digits", "adam,momentum,adagrad")
-    text = format_answer(plan, {n: sum(v) / 16 for n, v in values.items()}, verdict, diverged, chosen, why, "code", {})
-    assert "adagrad diverged on 4 of 16 seeds: too erratic" in text
-    nothing = format_answer(
-        plan, dict.fromkeys(values, 0.1), judged(values), dict.fromkeys(values, 16), chosen, why, "code", {}
+    assert (chosen, reason) == ("adam", RecommendationReason.WIDEST_TOLERANCE)
+    text = format_answer(
+        make_record(values, verdict=verdict, recommended=(chosen, reason), diverged=diverged, task="digits")
     )
+    assert "adagrad diverged on 4 of 16 seeds: too erratic" in text
+    nothing = format_answer(make_record(values, diverged=dict.fromkeys(values, 16)))
     assert "every final run of every optimizer diverged" in nothing
     assert "Take" not in nothing
 
@@ -367,16 +369,7 @@ def test_the_one_to_take_is_near_the_best_then_wide_then_cheap() -> None:
 
 def test_leaders_that_differ_by_little_are_not_called_alike() -> None:
     values = {"adam": [v + 0.003 for v in STEADY["adam"]], "momentum": STEADY["adam"]}
-    text = format_answer(
-        make_plan("digits", "adam,momentum"),
-        dict.fromkeys(values, 0.97),
-        judged(values),
-        dict.fromkeys(values, 0),
-        "adam",
-        "why",
-        "code",
-        {},
-    )
+    text = format_answer(make_record(values, verdict=judged(values)))
     assert "adam and momentum differ by less than matters" in text
 
 
@@ -461,16 +454,17 @@ def test_a_baseline_races_too_and_is_fixed_before_anything_is_seen(tmp_path: Pat
     assert "no optimizer is called 'adamv'" in unknown.stderr
 
 
-def against(values: dict[str, list[float]], margin: float = 0.5) -> tuple[str, tuple[str, str]]:
-    """The first words of a race against b, and what to take."""
-    plan = make_plan("digits", "momentum,adam,nadam,adagrad", baseline="adam", margin=margin)
+def against(values: dict[str, list[float]], margin: float = 0.5) -> tuple[str, tuple[str, RecommendationReason]]:
+    """Return the first line of the answer of a race against adam, and the recommendation."""
     verdict = judge(values, higher_is_better=True, margin=margin, baseline="adam")
-    means = {name: sum(each) / len(each) for name, each in values.items()}
     none = dict.fromkeys(values, 0)
     taken = recommend(
         verdict, verdict.leaders, {"momentum": 1, "adam": 1, "nadam": 2, "adagrad": 1}, none, none, "adam"
     )
-    return format_answer(plan, means, verdict, none, *taken, "code", {}).splitlines()[0], taken
+    record = make_record(
+        values, verdict=verdict, recommended=taken, diverged=none, baseline="adam", margin=margin, task="digits"
+    )
+    return answer_lines(record)[0], taken
 
 
 def test_the_answer_against_a_baseline() -> None:
@@ -481,14 +475,14 @@ def test_the_answer_against_a_baseline() -> None:
     assert text == (
         "digits: nadam and momentum win against adam (90.0 to 95.0 % against 50.0 %).  adagrad loses to it (10.0 %)."
     )
-    assert taken == ("nadam", "widest learning-rate window")
+    assert taken == ("nadam", RecommendationReason.WIDEST_TOLERANCE)
     close = {**base, "momentum": [0.55 + x for x in noise], "nadam": [0.5 + x for x in noise]}
     text, taken = against(close, margin=0.1)
     assert text == (
         "digits: nothing wins against adam (50.0 %).  momentum is slightly ahead of it (55.0 %).  "
         "adagrad loses to it (10.0 %)."
     )
-    assert taken == ("adam", "nothing wins against it")
+    assert taken == ("adam", RecommendationReason.BASELINE_UNBEATEN)
 
 
 @pytest.mark.slow
@@ -499,7 +493,7 @@ def test_with_an_official_test_set_intervals_are_over_its_examples_too(tmp_path:
     plan = make_plan(task, "momentum,adagrad", trials=2, seeds=6, epochs=2)
     result = run(plan, tmp_path, Local(1))
 
-    assert result.record["plan"]["crossed"]
+    assert result.record.plan.crossed
     with Journal(tmp_path, to_read=True) as journal:
         texts = [row[0] for row in journal.database.execute("SELECT outcome FROM trials")]
     judged = [outcome for outcome in map(json.loads, texts) if outcome["test_metric"] is not None]
@@ -508,13 +502,13 @@ def test_with_an_official_test_set_intervals_are_over_its_examples_too(tmp_path:
         sizes = [len(range(first, 297, 20)) for first in range(20)]
         whole = sum(n * part for n, part in zip(sizes, outcome["test_parts"], strict=True)) / 297
         assert whole == pytest.approx(outcome["test_metric"])
-    values = {entry["name"]: entry["final"]["values"] for entry in result.record["entries"]}
-    kept = {"higher_is_better": True, "margin": 0.005, "level": result.record["verdict"]["looks"][0][1]}
-    (alone,), (both,) = (judge(values, **kept, parts=parts).pairs for parts in (None, result.record["parts"]))
-    (pair,) = result.record["verdict"]["pairs"]
+    values = {entry.name: entry.final.values for entry in result.record.entries}
+    kept = {"higher_is_better": True, "margin": 0.005, "level": result.record.verdict.interim_analyses[0][1]}
+    (alone,), (both,) = (judge(values, **kept, parts=parts).pairs for parts in (None, result.record.parts))
+    (pair,) = result.record.verdict.pairs
     assert pair["ci95"] == pytest.approx(both.ci95)
     assert pair["ci95"] != pytest.approx(alone.ci95), "not of seeds alone"
-    assert not gp.race("digits", **SMALL, processes=1).record["plan"]["crossed"]
+    assert not gp.race("digits", **SMALL, processes=1).record.plan.crossed
 
 
 # With less
@@ -526,7 +520,7 @@ def test_the_best_to_expect_of_a_few_trials_by_hand() -> None:
     shares = probability_best({"a": found, "b": [(1.0, 0.85)] * 3}, 1)
     assert shares["a"] == pytest.approx([2 / 3, 1.0, 1.0], abs=0.03)
     assert [a + b for a, b in zip(*shares.values(), strict=True)] == pytest.approx([1.0] * 3)
-    assert probability_best({"a": [(1.0, 0.5)], "b": [(1.0, 0.5)]}, -1) == {"a": [0.5], "b": [0.5]}
+    assert probability_best({"a": [(1.0, 0.5)], "b": [(1.0, 0.5)]}, -1) == {"a": (0.5,), "b": (0.5,)}
 
 
 def test_the_target_is_reached_at_the_first_point_that_is_as_good() -> None:
@@ -537,18 +531,18 @@ def test_the_target_is_reached_at_the_first_point_that_is_as_good() -> None:
 
 
 def test_what_was_reached_with_less_is_in_the_record(small: Result) -> None:
-    less = small.record["less"]
-    for name, runs in small.record["tried"].items():
-        spread = [run for run in runs if run["spread"]]
-        assert len(less["expected"][name]) == len(spread) == 4
-        best = min(spread, key=lambda run: run["loss"])
-        assert less["expected"][name][-1] == best["metric"]
-        assert less["expected"][name][0] == pytest.approx(sum(run["metric"] for run in spread) / 4)
-    adam = [run for run in small.record["tried"]["adam"] if run["lr"] == 1e-3]
-    assert less["default"]["adam"] == adam[0]["metric"]
-    assert less["default"]["minibatch"] is None, "torch's default rate of SGD is far below the range"
-    assert set(less["examples"]) == {"adam", "momentum", "minibatch"}
-    assert all(0 < seconds < 1 for seconds in small.record["cost"]["step_seconds"].values())
+    less = small.record.efficiency
+    for name, runs in small.record.tuning_runs.items():
+        spread = [run for run in runs if run.spread]
+        assert len(less.expected[name]) == len(spread) == 4
+        best = min(spread, key=lambda run: run.loss)
+        assert less.expected[name][-1] == best.metric
+        assert less.expected[name][0] == pytest.approx(sum(run.metric for run in spread) / 4)
+    adam = [run for run in small.record.tuning_runs["adam"] if run.learning_rate == 1e-3]
+    assert less.default["adam"] == adam[0].metric
+    assert less.default["minibatch"] is None, "torch's default rate of SGD is far below the range"
+    assert set(less.examples) == {"adam", "momentum", "minibatch"}
+    assert all(0 < seconds < 1 for seconds in small.record.cost.step_seconds.values())
 
 
 def nan_when_trained(outputs: torch.Tensor, targets: torch.Tensor) -> float:
@@ -560,7 +554,7 @@ def test_a_metric_that_is_no_number_after_training_counts_as_diverged() -> None:
     task = tasks.digits.change(metric=replace(tasks.digits.metric, score=nan_when_trained))
     entries = [gp.Entry("slow", gp.rules.adam, space={"lr": gp.log(1e-5, 2e-5)}), gp.Entry("fast", gp.rules.adam)]
     record = gp.race(task, entries, trials=2, seeds=6, epochs=12, processes=1).record
-    diverged = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"]}
+    diverged = {entry.name: entry.final.diverged for entry in record.entries}
     assert diverged["slow"] == 0
     assert diverged["fast"] > 0
 
@@ -577,7 +571,7 @@ def test_a_metric_without_a_value_on_a_part_leaves_intervals_to_seeds() -> None:
     metric = replace(tasks.digits.metric, score=needs_every_class)
     task = tasks.digits.change(data=lambda: official, metric=metric)
     record = gp.race(task, "momentum,adagrad", trials=2, seeds=6, epochs=1, processes=1).record
-    assert not record["plan"]["crossed"]
+    assert not record.plan.crossed
 
 
 def test_losses_of_any_sign_have_windows_and_figures() -> None:
@@ -590,7 +584,7 @@ def test_losses_of_any_sign_have_windows_and_figures() -> None:
         judged(STEADY), STEADY, dict.fromkeys(STEADY, 0.0), {"adam": 2, "momentum": 1}, dict.fromkeys(STEADY, 0)
     ) == (
         "momentum",
-        "cheapest step",
+        RecommendationReason.CHEAPEST_STEP,
     )
 
 
@@ -604,9 +598,7 @@ def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> Non
     }
     verdict = judged(values)
     assert set(verdict.leaders) == {"adam", "adagrad"}
-    means = {name: float(np.mean(each)) for name, each in values.items()}
-    plan, none = make_plan("digits", ",".join(values)), dict.fromkeys(values, 0)
-    text = format_answer(plan, means, verdict, none, "adam", "why", "code", {})
+    text = format_answer(make_record(values, verdict=verdict, task="digits"))
     assert text.startswith("digits: adam leads (9")
     assert "adagrad varies too much to be told from them" in text
     assert "nadam trails" in text

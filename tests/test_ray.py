@@ -26,6 +26,7 @@ from gradprix.executors.ray_init import ray_here
 from gradprix.executors.serialization import call, folders, packed
 from gradprix.race import EngineError, Local, TaskError, make_plan, run, suite, suite_plans
 from gradprix.training.provenance import versions
+from gradprix.training.trial import FailureKind
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray, once imported, takes 127.0.0.1 as it is
 try:
@@ -289,9 +290,9 @@ def test_code_of_ones_own_reaches_the_workers(cluster: Cluster, own: Path, alone
     assert folders(plan.task) == [own.parent]
     there = run(plan, None, engines.Ray(cluster.address))
     here = run(plan, None, Local(1))
-    assert there.record["curves"] == here.record["curves"]
+    assert there.record.curves == here.record.curves
     loop = gp.race(f"{own}:train", direction="max", engine=engines.Ray(cluster.address), **few)
-    assert loop.record["plan"]["loop"]
+    assert loop.record.plan.loop
 
 
 @pytest.mark.slow
@@ -318,20 +319,20 @@ def test_networks_that_cannot_be_trained_are_told_and_the_race_goes_on(
     who, out = f"adam,{own}:Choosy", tmp_path / "race"
     result = gp.race(f"{own}:task", who, trials=6, seeds=6, out=out, engine=engine)
 
-    failed = result.record["failed"]
+    failed = result.record.failed
     assert failed
-    assert {each["error"] for each in failed} == {"RuntimeError: this rate is too large for me"}
-    assert all(each["lr"] > 0.05 for each in failed)
-    tried = result.record["tried"]
-    assert [run["lr"] > 0.05 for run in tried[failed[0]["entry"]]] == [
-        "error" in run for run in tried[failed[0]["entry"]]
+    assert {each.error for each in failed} == {"RuntimeError: this rate is too large for me"}
+    assert all(each.learning_rate > 0.05 for each in failed)
+    tried = result.record.tuning_runs
+    assert [run.learning_rate > 0.05 for run in tried[failed[0].entry]] == [
+        run.error is not None for run in tried[failed[0].entry]
     ]
-    assert not any("error" in run for run in tried["adam"]), "no other was taken with them"
-    assert gp.load(out).record["failed"] == failed
+    assert not any(run.error is not None for run in tried["adam"]), "no other was taken with them"
+    assert gp.load(out).record.failed == failed
     assert "could not be trained and count as diverged" in CliRunner().invoke(cli.app, ["report", str(out)]).output
     assert "this rate is too large for me" in (out / "report.html").read_text()
     again = gp.race(f"{own}:task", who, trials=6, seeds=6, out=out, engine=engine)
-    assert again.record["failed"] == again.to_dict()["failed"] == failed, "the same command tries it again"
+    assert again.record.failed == failed, "the same command tries it again"
 
 
 @pytest.mark.parametrize("where", ["here", pytest.param("there", marks=pytest.mark.slow)])
@@ -341,11 +342,11 @@ def test_an_optimizer_that_never_works_is_last_and_the_race_is_told(
     engine = Local(2) if where == "here" else engines.Ray(cluster.address)
     record = gp.race(f"{own}:task", f"adam,{own}:Never", trials=3, seeds=6, engine=engine).record
 
-    (lost,) = {each["entry"] for each in record["failed"]}
-    assert len(record["failed"]) == 9
-    assert {each["error"] for each in record["failed"]} == {"RuntimeError: Odd: nothing works"}
-    assert record["cost"]["step_seconds"][lost] is None
-    assert record["verdict"]["take"] == "adam"
+    (lost,) = {each.entry for each in record.failed}
+    assert len(record.failed) == 9
+    assert {each.error for each in record.failed} == {"RuntimeError: Odd: nothing works"}
+    assert record.cost.step_seconds[lost] is None
+    assert record.verdict.recommended == "adam"
 
 
 @pytest.mark.slow
@@ -356,10 +357,10 @@ def test_a_network_that_kills_its_worker_takes_no_other_with_it(
     engine = Local(2) if where == "here" else engines.Ray(cluster.address)
     record = gp.race(f"{own}:kills", "adam,momentum", direction="max", trials=4, seeds=6, engine=engine).record
 
-    tried = [run for runs in record["tried"].values() for run in runs]
-    assert [run["lr"] > 0.05 for run in tried] == ["error" in run for run in tried]
-    assert 0 < len(record["failed"]) < len(tried)
-    assert {each["error"].partition(":")[0] for each in record["failed"]} == {"WorkerError"}
+    tried = [run for runs in record.tuning_runs.values() for run in runs]
+    assert [run.learning_rate > 0.05 for run in tried] == [run.error is not None for run in tried]
+    assert 0 < len(record.failed) < len(tried)
+    assert {each.kind for each in record.failed} == {FailureKind.WORKER_LOST}
 
 
 @pytest.mark.slow

@@ -1,6 +1,4 @@
-import copy
 import json
-import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gradprix import race
-from gradprix.show import _efficiency, _figures, _page, _report, _sections, _training_figures, style, write_picture
+from gradprix.race import RaceRecord
+from gradprix.show import _efficiency, _figures, _report, _sections, _training_figures, style, write_picture
 from gradprix.show._report import report, write_report
+from gradprix.text.answer import answer_lines, format_protocol
+from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
+from records import make_record, replace_entry
 
 FIGURES = ("ranking", "pairs", "sensitivity", "curves", "less")
 GOOD = [0.97, 0.96, 0.98, 0.97, 0.95, 0.96, 0.97, 0.98]
@@ -22,116 +25,14 @@ VALUES = {
     "near": [v - 0.02 - 0.001 * (i % 3) for i, v in enumerate(GOOD)],
     "<i>lost</i>": [0.1, *GOOD[1:]],
 }
-TRIVIAL = 0.1
 
 
-def made_up(
-    values: dict[str, list[float]] = VALUES,
-    higher_is_better: bool = True,
-    baseline: str | None = None,
-    **metric: Any,
-) -> dict[str, Any]:
-    """A record with known numbers: each entry tuned at 0.1, a run at 10 diverged, a value at the baseline diverged."""
-    metric = {"margin": 0.005, "relative": False, "percent": True, **metric}
-    given: dict[str, Any] = {
-        "margin": metric["margin"],
-        "relative": metric["relative"],
-        "baseline": baseline,
-        "level": 0.035,
-    }
-    found = race.judge(values, higher_is_better=higher_is_better, **given)
-    seeds = len(next(iter(values.values())))
-    tried = [
-        {"lr": lr, "seed": 1000, "first": True, "loss": loss, "metric": 0.9, "diverged": None}
-        for lr, loss in ((0.001, 2.0), (0.01, 0.4), (0.1, 0.1), (1.0, 0.5))
-    ]
-    tried += [{**tried[2], "seed": 1001, "first": False, "loss": 0.12}]
-    tried += [{**tried[0], "lr": 10.0, "loss": math.inf, "diverged": 3}]
-    lost = {name: [7 if value == TRIVIAL else None for value in each] for name, each in values.items()}
-    entries = [
-        {
-            "name": name,
-            "optimizer": "SGD",
-            "batch_size": 0 if name == "near" else 32,
-            "tuned": {"lr": 0.1},
-            "tuning": {"trials": 6, "diverged": 1, "at_edge": name == "near", "edges": ["lr"] * (name == "near")},
-            "final": {
-                "metric": "test accuracy",
-                "values": each,
-                "mean": sum(each) / seeds,
-                "ci95": [0.9, 1.0],
-                "diverged": sum(step is not None for step in lost[name]),
-                "lost": lost[name],
-            },
-            "losses": [0.2 if step is None else None for step in lost[name]],
-            "leads": name in found.leaders,
-            "window": 1.5,
-            "memory": 1,
-            "updates": 4 if name == "near" else 100,
-            "code": f"gradprix.optim.SGD(params, lr=0.1)  # {name}",
-        }
-        for name, each in values.items()
-    ]
-    curve = {
-        "examples": [100.0, 200.0, 300.0],
-        "train_loss": [[1.0, 0.5, 0.2]] * seeds,
-        "valid_loss": [[1.0, 0.6, 0.3]] * (seeds - 1) + [[math.nan] * 3],
-        "valid_metric": [[0.5, 0.8, 0.9]] * seeds,
-    }
-    chosen, code = found.leaders[0], entries[0]["code"]
-    return {
-        "task": "made-up",
-        "about": "Numbers made up for a test.",
-        "budget": {"trials": 6, "seeds": seeds, "examples": 300},
-        "entries": entries,
-        "verdict": {
-            "best": list(found.leaders),
-            "take": chosen,
-            "why": "for a test",
-            "text": f"made-up: some lead.\nTake {chosen} (for a test): {code}\nNot all made as many updates.",
-            "protocol": "Not settled: some.  6 trials",
-            "looks": [[seeds, 0.035]],
-            "pairs": [{**vars(pair), "ci95": list(pair.ci95)} for pair in found.pairs],
-        },
-        "cost": {"trials": 56, "examples": 16800, "seconds": 1.0, "step_seconds": dict.fromkeys(values, 0.002)},
-        "best": {"name": chosen, "optimizer": "SGD", "arguments": {"lr": 0.1}, "schedule": "cosine", "code": code},
-        "after": {"numbers": {}, "pictures": {}, "texts": {}},
-        "parts": None,
-        "less": {
-            "expected": {name: [0.5, 0.8, 0.9 + 0.01 * i] for i, name in enumerate(values)},
-            "chance": {name: [1 / len(values)] * 3 for name in values},
-            "default": {name: None if name == "near" else 0.7 for name in values},
-            "tuned": dict.fromkeys(values, 0.9),
-            "target": 0.85,
-            "examples": {name: [200.0] * 5 + [None] * (seeds - 5) for name in values},
-        },
-        "plan": {
-            "task": "made-up",
-            "fingerprint": "0123456789abcdef0123",
-            "metric": {"name": "test accuracy", "higher_is_better": higher_is_better, **metric},
-            "baseline": baseline,
-            "trivial": TRIVIAL,
-            "crossed": False,
-            "left_out": [],
-            "epochs": 3,
-            "examples": 300,
-            "batch_size": 32,
-            "schedule": "cosine",
-            "loop": False,
-            "tested": True,
-            "tune": ["lr"],
-            "form": "stacked, one row a network",
-            "compiled": False,
-            "trials": 6,
-            "seeds": seeds,
-            "seed": 0,
-            "entries": [{"name": name} for name in values],
-        },
-        "tried": {name: copy.deepcopy(tried) for name in values},
-        "near_limit": 0.2,
-        "curves": {name: copy.deepcopy(curve) for name in values},
-        "versions": {"python": "3", "torch": "2"},
-    }
+def made_up(values: dict[str, list[float]] = VALUES, **settings: Any) -> RaceRecord:
+    """Return a record with known numbers, in which `near` has other batches, and its best rate is at the edge."""
+    record = make_record(values, edges={"near": ("lr",)}, **settings)
+    efficiency = replace(record.efficiency, default={**record.efficiency.default, "near": None})
+    record = replace(record, efficiency=efficiency)
+    return replace_entry(record, "near", batch_size=0, updates=4)
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +64,10 @@ def test_ranking_shows_the_simultaneous_intervals_against_the_best():
     shown = traces(_figures.ranking(record), name="difference")
     assert [t["x"][0] for t in shown[:2]] == [0, 0]
     near = next(t for t in shown if t["hovertemplate"].startswith("near"))
-    pair = _page.find_pair(record, "good", "near")
-    assert near["x"][0] == pytest.approx(-100 * pair["difference"])
-    assert near["x"][0] + near["error_x"]["array"][0] == pytest.approx(-100 * pair["ci95"][0])
-    assert near["x"][0] - near["error_x"]["arrayminus"][0] == pytest.approx(-100 * pair["ci95"][1])
+    pair = record.pair("good", "near")
+    assert near["x"][0] == pytest.approx(-100 * pair.difference)
+    assert near["x"][0] + near["error_x"]["array"][0] == pytest.approx(-100 * pair.ci95[0])
+    assert near["x"][0] - near["error_x"]["arrayminus"][0] == pytest.approx(-100 * pair.ci95[1])
 
 
 def test_ranking_is_best_first_with_every_seed_and_the_word():
@@ -227,7 +128,8 @@ def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
 
 def test_all_panels_of_sensitivity_are_equally_many_decades_wide():
     record = made_up()
-    record["tried"]["near"] = record["tried"]["near"][1:3]
+    runs = record.tuning_runs
+    record = replace(record, tuning_runs={**runs, "near": runs["near"][1:3]})
     layout = _training_figures.sensitivity(record).to_dict()["layout"]
     widths = [layout[axis]["range"][1] - layout[axis]["range"][0] for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
     assert widths == pytest.approx([4.3] * 4)
@@ -241,8 +143,7 @@ def test_curves_are_medians_and_a_diverged_seed_does_not_take_them_away():
 
 
 def test_no_two_entries_look_alike():
-    names = [{"name": str(i)} for i in range(24)]
-    looks = style.styles({"entries": names}).values()
+    looks = style.styles(make_record({str(i): GOOD for i in range(24)})).values()
     assert len({(look["color"], look["dash"]) for look in looks}) == 24
     assert len({(look["color"], look["symbol"]) for look in looks}) == 24
 
@@ -252,13 +153,12 @@ def test_no_two_entries_look_alike():
 
 def test_the_answer_comes_first(result, text):
     record, page = result.record, own(text)
-    first = record["verdict"]["text"].split("\n")[0]
-    places = [page.index(part) for part in (first, record["best"]["code"], record["verdict"]["protocol"])]
+    places = [page.index(part) for part in (answer_lines(record)[0], record.best.code, format_protocol(record))]
     places += [page.index(f'id="figure-{name}"') for name in FIGURES]
     assert places == sorted(places)
-    for entry in record["entries"]:
-        assert f"<b>{entry['name']}</b>" in page
-        assert entry["code"] in page
+    for entry in record.entries:
+        assert f"<b>{entry.name}</b>" in page
+        assert entry.code in page
 
 
 def test_the_page_asks_nobody_for_anything(text):
@@ -275,12 +175,10 @@ def test_no_figure_offers_to_upload(text):
 
 
 def test_text_from_the_record_is_escaped():
-    record = made_up()
-    attack = "<script>alert(1)</script>"
-    for part in (record, record["plan"]):
-        part["task"] = attack
-    record["about"] = record["verdict"]["text"] = record["verdict"]["protocol"] = attack
-    record["plan"]["metric"]["name"] = record["versions"]["torch"] = attack
+    record, attack = made_up(), "<script>alert(1)</script>"
+    mode = ExecutionMode(False, stack_rejection=Rejection(RejectionCause.FAILS, message=attack))
+    plan = replace(record.plan, task=attack, mode=mode, metric=replace(record.plan.metric, name=attack))
+    record = replace(record, task=attack, about=attack, plan=plan, versions={"torch": attack})
     page = own(report(record, folder=attack))
     assert attack not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -293,7 +191,7 @@ def test_what_is_doubtful_is_said():
     assert "diverged on 1 of 8 final seeds; these score 10.0\u00a0%" in page
     assert re.search(r"Of 6 pairs: \d won, 1 tied, \d not settled", page)
     assert "More seeds would settle good against &lt;i&gt;lost&lt;/i&gt; (about" in page
-    assert "Not all made as many updates." in page
+    assert "in different numbers of updates (good 100, same 100, near 4, &lt;i&gt;lost" in page
     assert "The batch size differs by entry" in page
 
 
@@ -336,7 +234,7 @@ def test_with_a_baseline_all_are_shown_against_it_and_not_with_each_other():
     fig = _figures.ranking(record)
 
     words = fig.layout.yaxis2.ticktext
-    told = dict(zip([e["name"] for e in _page.ranked(record)], words, strict=True))
+    told = dict(zip([entry.name for entry in record.ranking], words, strict=True))
     assert told["near"] == "baseline"
     assert told["good"] == "wins"
     (good,) = [t for t in traces(fig, name="difference") if t["y"][0] == 0]
@@ -349,11 +247,21 @@ def test_with_a_baseline_all_are_shown_against_it_and_not_with_each_other():
 
 def test_several_tuned_values_have_a_column_each():
     record = made_up()
-    record["plan"]["tune"] = ["lr", "momentum", "schedule"]
-    for name, runs in record["tried"].items():
-        for i, run in enumerate(runs):
-            run |= {"momentum": 0.5 + 0.1 * i} if name == "good" else {}
-            run["schedule"] = ("cosine", "linear")[i % 2]
+    runs = {
+        name: tuple(
+            replace(
+                run,
+                point={
+                    **run.point,
+                    **({"momentum": 0.5 + 0.1 * i} if name == "good" else {}),
+                    "schedule": ("cosine", "linear")[i % 2],
+                },
+            )
+            for i, run in enumerate(each)
+        )
+        for name, each in record.tuning_runs.items()
+    }
+    record = replace(record, plan=replace(record.plan, tune=("lr", "momentum", "schedule")), tuning_runs=runs)
     fig = _training_figures.points(record)
     kinds = [fig.layout[f"xaxis{i}"].type for i in (10, 12)]
     assert kinds == ["log", "category"]
@@ -371,9 +279,9 @@ def test_what_was_reached_with_less_is_in_a_table():
     assert "<td>200</td><td>2 ms</td><td>0.133 s</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
     assert _efficiency.until([100.0, None, None]) is None
     assert f"with 3 trials {'<i>lost</i>'}" not in _efficiency.read_budget(record)
-    record["plan"]["left_out"] = ["2 of 5 optimizers (a, b)"]
-    record["verdict"]["looks"] = [[16, 0.035], [32, 0.01]]
-    page = report(record)
+    plan = replace(record.plan, left_out=("2 of 5 optimizers (a, b)",))
+    verdict = replace(record.verdict, interim_analyses=((16, 0.035), (32, 0.01)))
+    page = report(replace(record, plan=plan, verdict=verdict))
     assert "2 of 5 optimizers (a, b)." in page
     assert "over 2 looks at it, with 16 and 32 seeds" in page
 

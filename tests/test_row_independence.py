@@ -263,14 +263,14 @@ def test_the_values_of_a_task_file_do_not_depend_on_processes_and_seeds(model: s
         ).record
         for seeds, processes in ((6, 1), (6, 2), (9, 2))
     )
-    assert one["plan"]["form"].startswith("stacked")
-    assert len({loss for entry in one["entries"] for loss in entry["losses"]}) == 12
-    for key in ("entries", "tried", "curves"):
-        assert one[key] == two[key]
-    for entry, wider in zip(one["entries"], more["entries"], strict=True):
-        assert entry["tuned"] == wider["tuned"]
-        assert entry["losses"] == wider["losses"][:6]
-        assert entry["final"]["values"] == wider["final"]["values"][:6]
+    assert one.plan.mode.stacked
+    assert len({loss for entry in one.entries for loss in entry.losses}) == 12
+    for name in ("entries", "tuning_runs", "curves"):
+        assert getattr(one, name) == getattr(two, name)
+    for entry, wider in zip(one.entries, more.entries, strict=True):
+        assert entry.tuned == wider.tuned
+        assert entry.losses == wider.losses[:6]
+        assert entry.final.values == wider.final.values[:6]
 
 
 def test_where_an_operation_is_not_known_every_size_is_checked_and_none_is_wider(

@@ -109,10 +109,10 @@ def test_the_reason_names_the_cure_and_the_line(kind: str, capfd: pytest.Capture
     of = task(model, loss)
     form = check(plan(of))
     assert not form.stacked
-    assert cure in form.why
-    assert not any(words in form.why for words in INTERNAL)
+    assert cure in form.stack_rejection.message
+    assert not any(words in form.stack_rejection.message for words in INTERNAL)
     if kind in ("packed sequence", "boolean index", "masked", "checked"):
-        assert "test_stacking_errors.py, line" in form.why
+        assert "test_stacking_errors.py, line" in form.stack_rejection.message
     assert capfd.readouterr().err == ""
 
 
@@ -129,7 +129,7 @@ def test_a_race_writes_nothing_of_torchs_to_the_terminal(
     make: Callable[[], nn.Module], capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = gp.race(task(make), "adam,momentum", trials=2, seeds=6, processes=2)
-    assert result.record["plan"]["form"].startswith("stacked") is (make is not scripted)
+    assert result.record.plan.mode.stacked is (make is not scripted)
     said = capfd.readouterr()
     assert "Warning" not in said.err + said.out
     assert "torch/" not in said.err + said.out

@@ -2,47 +2,42 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from gradprix.cli import app
-from gradprix.race import summed_up
+from gradprix.race import Pair, RaceRecord, Verdict, summed_up
 from gradprix.race.suite_runner import TAUS, profile
 from gradprix.show import first_choices, suite_page
+from gradprix.stats.verdict import PairVerdict
+from records import make_record, replace_entry
 
 NOISE = np.array([0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)])
 
 
-def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True, relative: bool = False) -> Any:
-    """As much of a race's record as a suite reads."""
+def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True, relative: bool = False) -> RaceRecord:
+    """Return the record of a race with these means, in which the best entry leads alone."""
     best = (max if higher else min)(means, key=lambda name: means[name])
-    entries = [
-        {
-            "name": name,
-            "final": {"values": (mean + NOISE * (-1) ** i).tolist(), "mean": mean, "diverged": 0},
-            "leads": name == best,
-            "tuned": {"lr": 0.1},
-            "tuning": {"edges": ["lr"] if name == "c" else ["beta1"]},
-            "window": 1.0,
-        }
-        for i, (name, mean) in enumerate(means.items())
-    ]
-    names = list(means)
-    pair = {"a": names[0], "b": names[1], "difference": 0.1, "ci95": [0.05, 0.15], "words": "wins", "p": 0.001}
-    metric = {"name": "score", "higher_is_better": higher, "margin": margin, "relative": relative, "percent": False}
-    return {
-        "about": "Made up.",
-        "entries": entries,
-        "plan": {"metric": metric, "trivial": 0.0},
-        "verdict": {"take": best, "looks": [[16, 0.035]], "pairs": [pair]},
-        "budget": {"trials": 19, "seeds": 16},
-        "cost": {"seconds": 60.0},
-        "parts": None,
-        "less": {"default": {**dict.fromkeys(means, 0.5), "c": None}, "tuned": dict.fromkeys(means, 0.505)},
-    }
+    names, values = list(means), {name: mean + NOISE * (-1) ** i for i, (name, mean) in enumerate(means.items())}
+    pair = Pair(names[0], names[1], 0.1, (0.05, 0.15), 0.001, PairVerdict.WINS, None)
+    record = make_record(
+        values,
+        higher_is_better=higher,
+        margin=margin,
+        relative=relative,
+        percent=False,
+        verdict=Verdict((pair,), (best,)),
+        edges={name: ("lr",) if name == "c" else ("beta1",) for name in names},
+    )
+    default = {**dict.fromkeys(means, 0.5), "c": None}
+    return replace(
+        record,
+        budget=replace(record.budget, trials=19),
+        efficiency=replace(record.efficiency, default=default, tuned=dict.fromkeys(means, 0.505)),
+    )
 
 
 MEANS = {"one": {"a": 0.9, "b": 0.8, "c": 0.9}, "two": {"a": 0.5, "b": 0.55, "c": 0.545}}
@@ -50,7 +45,9 @@ MEANS = {"one": {"a": 0.9, "b": 0.8, "c": 0.9}, "two": {"a": 0.5, "b": 0.55, "c"
 
 def test_who_only_varies_too_much_does_not_lead() -> None:
     record = raced({"a": 0.9, "b": 0.8, "wild": 0.5})
-    record["entries"][2]["leads"] = True  # nothing wins against it, but it is behind b, which a wins against
+    record = replace_entry(
+        record, "wild", is_leader=True
+    )  # nothing wins against it, but it is behind b, which a wins against
     found = summed_up({"one": record})["tasks"]["one"]
 
     assert found["leads"] == ["a"]
@@ -152,7 +149,7 @@ def test_what_to_try_first_is_what_the_suite_found(tmp_path: Path, monkeypatch: 
     text, rows = first_choices("two", file)
     assert [row["entry"] for row in rows] == ["b", "c", "a"]
     assert [row["margins"] for row in rows] == pytest.approx([0, 0.5, 5])
-    assert "b leads by score; take b first. Best at the end of the rates tried: c." in text, "as the race said"
+    assert "b leads by test accuracy; take b first. Best at the end of the rates tried: c." in text, "as the race said"
     assert "19 trials + 16 fresh seeds each, learning rate only, 1.0 minutes (a processor, torch 2)" in text[2]
     with pytest.raises(ValueError, match="no problem in the suite is called 'three'"):
         first_choices("three", file)

@@ -64,7 +64,7 @@ def _imports_as_before() -> Iterator[None]:
 
 def level(result: Any) -> int:
     """By what the loop of a race was written: twice the digit that its helpers have."""
-    return round(result.record["entries"][0]["final"]["mean"])
+    return round(result.record.entries[0].final.mean)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,12 @@ from gradprix.explain.network_measures import Point, measure
 from gradprix.explain.network_measures import noise as noise_of
 from gradprix.explain.replay import ReplayedRun, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
+from gradprix.race.diagnosis_record import Finding, MeasurementKind
 from gradprix.rules import Rule
 from gradprix.show import report
 from gradprix.tasks import Data, Metric, Task, digits, schedule
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.text.diagnosis import format_finding
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 
@@ -69,7 +71,7 @@ def looked_at(
 
 
 def kinds(found: list[Reason]) -> set[str]:
-    return {reason.kind for reason in found if reason.words}
+    return {reason.kind for reason in found if reason.finding}
 
 
 def cloud(count: int, scales: list[float], noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -231,8 +233,8 @@ def test_a_rate_above_the_edge_is_named() -> None:
     for lr, wanted in ((0.62, True), (0.1, False)):
         found = reasons(looked_at(task, rules.sgd, batch_size=0, lr=lr), 0, 2.0)
         named = {r.kind: r for r in found}
-        assert ("cannot settle" in named["edge"].words) is wanted
-        assert ("too far" in named["steps"].words) is wanted
+        assert (named["edge"].finding is Finding.UNSTABLE) is wanted
+        assert (named["steps"].finding is Finding.STEPS_TOO_LONG) is wanted
         assert named["edge"].low <= named["edge"].number <= named["edge"].high
 
 
@@ -244,8 +246,8 @@ def test_full_batches_that_settle_are_not_said_to_go_too_far() -> None:
     lr = 0.6 * 2 / sharp_
     found = {r.kind: r for r in reasons(looked_at(task, rules.sgd, batch_size=0, lr=lr), 0, 2.0)}
 
-    assert found["edge"].words == ""
-    assert "too far" not in found["steps"].words
+    assert found["edge"].finding is None
+    assert found["steps"].finding is not Finding.STEPS_TOO_LONG
 
 
 @pytest.mark.parametrize(("batch_size", "wanted"), [(1, {"noise"}), (16, set()), (300, {"noise"})])
@@ -258,7 +260,7 @@ def test_a_batch_far_below_the_noise_scale_is_named(batch_size: int, wanted: set
     assert kinds(found) & {"noise"} == wanted
     said = next(reason for reason in found if reason.kind == "noise")
     assert said.low <= said.number <= said.high
-    assert ("below" in said.words) is (batch_size == 1)
+    assert (said.finding is Finding.BATCH_BELOW_NOISE_SCALE) is (batch_size == 1)
 
 
 @pytest.mark.slow
@@ -266,7 +268,7 @@ def test_an_adagrad_that_stalled_is_named_and_others_are_not() -> None:
     inputs = torch.ones(200, 1)
     task = line(inputs, torch.full((200,), 1_000.0), [0.0], epochs=20)  # far away: the gradient stays the same
     for rule, lr, wanted in ((rules.adagrad, 0.01, True), (rules.sgd, 1e-5, False), (rules.adadelta, 1.0, False)):
-        assert ("wore out" in worn(looked_at(task, rule, lr=lr)).words) is wanted, rule.name
+        assert (worn(looked_at(task, rule, lr=lr)).finding is Finding.RATE_WORN_OUT) is wanted, rule.name
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -274,7 +276,7 @@ def test_momentum_whose_gradients_turn_to_noise_is_not_said_to_wear_out(schedule
     inputs, targets = cloud(600, [1.0] * 4, 2.0)
     task = line(inputs, targets, [3.0] * 4, epochs=10, batch_size=8, schedule=schedule)
 
-    assert worn(looked_at(task, rules.sgd, lr=0.002, momentum=0.9)).words == ""
+    assert worn(looked_at(task, rules.sgd, lr=0.002, momentum=0.9)).finding is None
 
 
 def forgetful(h, t, x, g):
@@ -313,9 +315,9 @@ def test_rare_classes_that_are_left_behind_are_named() -> None:
         runs = looked_at(task, rule, batch_size=0, lr=0.1)
         said[rule.name] = {r.kind: r for r in reasons(runs, 0, None)}
 
-    assert "leaves rare classes behind" in said["forgetful"]["rare"].words
-    assert said["sgd"]["rare"].words == ""
-    assert said["sgd"]["hard"].words == ""
+    assert said["forgetful"]["rare"].finding is Finding.GROUP_NEGLECTED
+    assert said["sgd"]["rare"].finding is None
+    assert said["sgd"]["hard"].finding is None
 
 
 def test_mini_batches_serve_groups_as_the_gradient_does() -> None:
@@ -324,14 +326,17 @@ def test_mini_batches_serve_groups_as_the_gradient_does() -> None:
     served = {r.kind: r for r in reasons(looked_at(task, rules.sgd, lr=0.01), 16, None)}["hard"]
 
     assert served.low < 1.0 < served.high
-    assert served.words == ""
+    assert served.finding is None
 
 
 def test_divergence_is_told_by_its_step() -> None:
     assert diverged([None, None]) is None
     found = diverged([None, 30, 12, None])
     assert found is not None
-    assert found.words == "2 of 4 final runs diverged, the first at step 12."
+    assert (found.number, found.n, found.finding) == (0.5, 4, Finding.DIVERGED)
+    assert format_finding(found.to_record(), [None, 30, 12, None]) == (
+        "2 of 4 final runs diverged, the first at step 12."
+    )
 
 
 def point(**given: Any) -> Point:
@@ -346,42 +351,43 @@ def runs_of(*each: Point) -> list[list[Point]]:
 
 def test_what_is_not_clear_is_not_said() -> None:
     far = [point(bend=2.4 + 0.1 * i) for i in range(5)]
-    assert steps(runs_of(*far)).words
-    assert steps(runs_of(*far[:2])).words == "", "two runs are too few"
-    assert steps([far * 5]).words == "", "however often one looks"
-    assert steps(runs_of(*(point(bend=0.5 + 4.0 * (i % 2)) for i in range(5)))).words == ""
-    assert steps(runs_of(*(point(slope=(-1.0) ** i, bend=4.0) for i in range(5)))).words == "", "no clear way down"
-    assert steps(runs_of(*(point(slope=1.0 + 0.1 * i, bend=-4.0) for i in range(5)))).words == "", "uphill"
-    assert steps(runs_of(*(point(bend=-0.01 - 0.001 * i) for i in range(5)))).words == "", "no bottom"
-    assert sharp(runs_of(point(seen=10.0), point(seen=10.1)), 2.0).words == ""
-    assert sharp(runs_of(*(point(seen=10.0 + i) for i in range(3))), 2.0).words
-    assert noise(runs_of(*(point(spread=8.0, signal=10.0 * (-1.0) ** i) for i in range(5))), 8).words == ""
+    assert steps(runs_of(*far)).finding
+    assert steps(runs_of(*far[:2])).finding is None, "two runs are too few"
+    assert steps([far * 5]).finding is None, "however often one looks"
+    assert steps(runs_of(*(point(bend=0.5 + 4.0 * (i % 2)) for i in range(5)))).finding is None
+    assert steps(runs_of(*(point(slope=(-1.0) ** i, bend=4.0) for i in range(5)))).finding is None, "no clear way down"
+    assert steps(runs_of(*(point(slope=1.0 + 0.1 * i, bend=-4.0) for i in range(5)))).finding is None, "uphill"
+    assert steps(runs_of(*(point(bend=-0.01 - 0.001 * i) for i in range(5)))).finding is None, "no bottom"
+    assert sharp(runs_of(point(seen=10.0), point(seen=10.1)), 2.0).finding is None
+    assert sharp(runs_of(*(point(seen=10.0 + i) for i in range(3))), 2.0).finding
+    assert noise(runs_of(*(point(spread=8.0, signal=10.0 * (-1.0) ** i) for i in range(5))), 8).finding is None
     lost = noise(runs_of(*(point(spread=800.0, signal=-1.0 - i) for i in range(5))), 8)
-    assert lost.words.startswith("Its batches are far below")
+    assert lost.finding is Finding.BATCH_BELOW_NOISE_SCALE
     assert lost.to_dict()["number"] is None, "no signal at all"
-    assert noise(runs_of(*[point(spread=1.0, signal=1.0)] * 5), 64).words.startswith("Its batches are far above")
-    assert worn([]).words == ""
+    assert noise(runs_of(*[point(spread=1.0, signal=1.0)] * 5), 64).finding is Finding.BATCH_ABOVE_NOISE_SCALE
+    assert worn([]).finding is None
     none = steps([]).to_dict()
     assert none["low"] is None
     assert none["n"] == 0
 
 
 @pytest.mark.parametrize(
-    ("served", "words"),
+    ("served", "finding"),
     [
-        ((-1.0, 1.0), ""),
-        ((-0.5, 1.0), "It leaves"),
-        ((-2.0, 1.0), "It serves"),
-        ((-0.5, -0.5), ""),  # the plain gradient raises their loss: of that there is no share
-        ((1.0, -0.5), ""),
+        ((-1.0, 1.0), None),
+        ((-0.5, 1.0), Finding.GROUP_NEGLECTED),
+        ((-2.0, 1.0), Finding.GROUP_FAVOURED),
+        ((-0.5, -0.5), None),  # the plain gradient raises their loss: of that there is no share
+        ((1.0, -0.5), None),
     ],
 )
-def test_who_is_served_is_said_where_the_gradient_serves_them(served: tuple[float, float], words: str) -> None:
+def test_who_is_served_is_said_where_the_gradient_serves_them(
+    served: tuple[float, float], finding: Finding | None
+) -> None:
     each = [point(groups={"the hardest tenth": served}, slope=-1.0 - 0.001 * i) for i in range(5)]
 
-    assert serves(runs_of(*each), "hard", "the hardest tenth").words.startswith(words)
-    assert bool(serves(runs_of(*each), "hard", "the hardest tenth").words) is bool(words)
-    assert serves(runs_of(*each), "rare", "rare classes").n == 0
+    assert serves(runs_of(*each), MeasurementKind.HARDEST_TENTH, "the hardest tenth").finding is finding
+    assert serves(runs_of(*each), MeasurementKind.RARE_CLASSES, "rare classes").n == 0
 
 
 def test_intervals_hold_what_they_should_when_looks_of_a_run_are_alike() -> None:
@@ -455,7 +461,7 @@ def test_runs_that_diverge_are_left_out_of_what_is_said() -> None:
 
     assert not mixed[3].lasted
     assert averaged(mixed)["step"] == mixed[0].steps
-    assert averaged(mixed[3:])["step"] == []
+    assert averaged(mixed[3:]).step == ()
     assert [r.number for r in reasons(mixed, 16, 2.0)] == [r.number for r in reasons(mixed[:3], 16, 2.0)]
 
 
@@ -464,37 +470,39 @@ def test_a_race_is_explained_once_and_kept(tmp_path: Any) -> None:
     plan = make_plan("digits", "minibatch,adam", trials=6, seeds=6, epochs=3)
     engine = Local(2)
     result = run(plan, tmp_path / "race", engine)
-    assert "why" not in result.record
+    assert result.record.diagnosis is None
     found = why(plan, result, engine, 20.0)
-    told = found.record["why"]
+    told = found.record.diagnosis
 
-    assert set(told["entries"]) == {"minibatch", "adam"}
-    assert found.to_dict()["why"] == told
-    edges = {name: [r for r in e["reasons"] if r["kind"] == "edge"] for name, e in told["entries"].items()}
-    assert edges["adam"][0]["number"] > 0
-    assert edges["minibatch"][0]["number"] > 0
-    moves = told["entries"]["minibatch"]["moves"]
-    assert len(moves["step"]) == len(moves["rate"]) == len(moves["cosine"])
-    assert all(value == pytest.approx(1.0, abs=1e-5) for value in moves["cosine"][:-1]), "straight down its batch"
-    assert load(tmp_path / "race").record["why"] == told
-    assert run(plan, tmp_path / "race", engine).record["why"] == told, "the same plan keeps it"
+    assert set(told.entries) == {"minibatch", "adam"}
+    shown = found.to_dict()["why"]["entries"]["adam"]["reasons"]
+    assert [reason["number"] for reason in shown] == [m.number for m in told.entries["adam"].measurements]
+    assert all(bool(reason["words"]) is (reason["finding"] is not None) for reason in shown)
+    edges = {name: [m for m in e.measurements if m.kind == "edge"] for name, e in told.entries.items()}
+    assert edges["adam"][0].number > 0
+    assert edges["minibatch"][0].number > 0
+    moves = told.entries["minibatch"].updates
+    assert len(moves.step) == len(moves.rate) == len(moves.cosine)
+    assert all(value == pytest.approx(1.0, abs=1e-5) for value in moves.cosine[:-1]), "straight down its batch"
+    assert load(tmp_path / "race").record.diagnosis == told
+    assert run(plan, tmp_path / "race", engine).record.diagnosis == told, "the same plan keeps it"
     assert why(plan, found, engine, 10.0) is found
     assert why(plan, found, engine, 30.0) is not found, "asked for more"
     text = report(found.record)
     assert 'id="why"' in text
     assert "figure-moves" in text
     other = make_plan("digits", "minibatch,adam,lion", trials=6, seeds=6, epochs=3)
-    assert "why" not in run(other, tmp_path / "race", engine).record
+    assert run(other, tmp_path / "race", engine).record.diagnosis is None
 
 
 def test_other_optimizers_and_networks_one_at_a_time_are_explained_too() -> None:
     plan = make_plan("digits", [ENTRIES["adam"], "muon"], trials=1, seeds=6, epochs=1)
-    told = why(plan, run(plan, None, Local(1)), Local(1)).record["why"]
+    told = why(plan, run(plan, None, Local(1)), Local(1)).record.diagnosis
 
-    assert {r["kind"] for r in told["entries"]["muon"]["reasons"]} >= {"steps", "noise", "hard"}, told
+    assert {m.kind for m in told.entries["muon"].measurements} >= {"steps", "noise", "hard"}, told
     both = [averaged(looked_at(replace(digits, epochs=1), rules.adam, seeds, lr=0.01)) for seeds in (1, 2)]
-    assert all(len(each["step"]) == len(each["ratio"]) for each in both)
-    assert list(itertools.chain(both[0]["step"])) == both[1]["step"]
+    assert all(len(each.step) == len(each.ratio) for each in both)
+    assert list(itertools.chain(both[0].step)) == both[1].step
 
 
 def test_a_loop_keeps_its_networks_to_itself() -> None:

@@ -15,7 +15,9 @@ from typing import IO, Any
 
 from gradprix.race import REPORT, JournalError, load
 from gradprix.race.journal import FILE, Journal
+from gradprix.race.record_json import RecordError, read_record
 from gradprix.show import write_report
+from gradprix.text.answer import format_answer
 
 from .state import State
 
@@ -168,7 +170,7 @@ def _read_progress(name: str, folder: Path) -> dict[str, Any]:
     """Read the progress from a journal; empty if there is no journal or no plan yet."""
     try:
         with Journal(folder, to_read=True) as journal:
-            plan, record = journal.read("plan"), journal.read("record")
+            plan, record, mode = journal.read("plan"), journal.read("record"), journal.read("form")
             rows = journal.database.execute("SELECT trial, outcome FROM trials").fetchall()
     except (JournalError, sqlite3.Error):
         return {}
@@ -187,8 +189,16 @@ def _read_progress(name: str, folder: Path) -> dict[str, Any]:
         "of": len(entries) * (plan["trials"] + plan["seeds"]),
         "trials": tuple(trials),
         "finished": record is not None,
-        "text": "" if record is None else str(record["verdict"]["text"]),
+        "text": "" if record is None else _format_result(record, mode),
     }
+
+
+def _format_result(record: dict[str, Any], mode: dict[str, Any]) -> str:
+    """Return the answer of a finished race, or the reason why its record cannot be read."""
+    try:
+        return format_answer(read_record(record, mode))
+    except RecordError as error:
+        return f"The race is finished, but {error}"
 
 
 def _trial(

@@ -14,11 +14,11 @@ from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.schedules import count_steps
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.training.autotune import StackLayout
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.loop_runner import run_loop
-from gradprix.training.model_stack import ExecutionMode
 from gradprix.training.provenance import provenance
 from gradprix.training.trainer import STACKED, train_stack
-from gradprix.training.trial import Outcome, Trial
+from gradprix.training.trial import FailureKind, Outcome, Trial
 from gradprix.training.trial import form as form_of
 from gradprix.utils.devices import describe_device
 
@@ -190,10 +190,9 @@ class Engine(ABC):
                 if failures and not good and _should_give_up(trials, failures, done):
                     raise _total_failure(task, failures[0][1])
             for part, error in failures:
-                yield (
-                    part.trials,
-                    [Outcome.from_error(trial, task.baseline, _format_error(error)) for trial in part.trials],
-                )
+                kind = FailureKind.WORKER_LOST if isinstance(error, WorkerError) else FailureKind.EXCEPTION
+                message = _format_error(error)
+                yield part.trials, [Outcome.from_error(t, task.baseline, message, kind) for t in part.trials]
         finally:
             with self._lock:
                 self.stop([part for work in works for part in self.schedule.drop(work)])

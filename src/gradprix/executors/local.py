@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from gradprix.tasks import Task
 from gradprix.tasks.loop import home
 from gradprix.training.autotune import StackLayout, shape
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 
 from .executor import Engine, PartResult, WorkerError, call_picklable, train

@@ -14,7 +14,7 @@ from typing import Any
 from gradprix.tasks import Task
 from gradprix.text.answer import format_count
 from gradprix.training.autotune import StackLayout, shape
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import describe_device, free
 

@@ -1,15 +1,20 @@
 """Explanation of a race's result: final runs are replayed and measured within a time limit."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from msgspec.structs import replace
+
 from gradprix.race import Engine, Entry, Plan, Result
+from gradprix.race.diagnosis_record import Diagnosis, EntryDiagnosis
 from gradprix.race.journal import Journal
+from gradprix.race.record import EntryResult
+from gradprix.race.record_json import to_json
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
 from gradprix.training.trial import Trial, form
 
@@ -28,9 +33,9 @@ MEASURES = 3
 def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) -> Result:
     """Explain the final runs of a race and save the explanation with it.
 
-    Runs are replayed bitwise, so that measurements apply to the evaluated networks. The record gets the key `why`: for
-    each entry its `reasons` (a number, its confidence interval, and a sentence if it is significant) and its `moves`
-    (effective rate, update-to-weight ratio and cosine over training).
+    Runs are replayed bitwise, so that measurements apply to the evaluated networks. The record gets a `diagnosis`: for
+    each entry its measurements (a number, its confidence interval, and a finding if it is significant) and statistics
+    of its updates (effective rate, update-to-weight ratio and cosine over training).
 
     Args:
         plan: plan of the race.
@@ -42,18 +47,24 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
         ValueError: for a custom training loop, whose networks are not accessible.
     """
     explainable(plan)
-    saved = result.record.get("why")
-    if saved is not None and saved["of"] == [plan.key, MEASURES] and saved["budget"] >= seconds:
+    saved = result.record.diagnosis
+    if saved is not None and saved.identity == (plan.key, MEASURES) and saved.budget >= seconds:
         return result
     start_time = time.perf_counter()
     entries = _measure_runs(plan, result, engine, seconds)
     elapsed = round(time.perf_counter() - start_time, 1)
-    summary = {"of": [plan.key, MEASURES], "budget": seconds, "runs": min(SEEDS, plan.seeds), "seconds": elapsed}
-    record = {**result.record, "why": {**summary, "entries": entries}}
+    diagnosis = Diagnosis(
+        identity=(plan.key, MEASURES),
+        budget=seconds,
+        runs=min(SEEDS, plan.seeds),
+        seconds=elapsed,
+        entries=entries,
+    )
+    record = replace(result.record, diagnosis=diagnosis)
     if result.folder is not None:
         with Journal(result.folder, made=provenance()) as journal:
-            journal.write("why", record["why"])
-            journal.write("record", record)
+            journal.write("why", to_json(diagnosis))
+            journal.write("record", to_json(record))
     return Result(record, result.folder, result.reused)
 
 
@@ -63,14 +74,11 @@ def explainable(plan: Plan) -> None:
         raise ValueError("a training loop of your own keeps its networks to itself: only a task can be explained.")
 
 
-def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, Any]:
-    mode = ExecutionMode()
-    if result.folder is not None:
-        with Journal(result.folder, made=provenance()) as journal:
-            mode = ExecutionMode(**journal.read("form"))
-    records = {entry["name"]: entry for entry in result.record["entries"]}
+def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, EntryDiagnosis]:
+    mode = result.record.plan.mode if result.folder is not None else ExecutionMode()
+    results = {entry.name: entry for entry in result.record.entries}
     seeds = range(min(SEEDS, plan.seeds))
-    selected = [(plan.final_trial(e, records[e.name]["tuned"], seed), e.name) for seed in seeds for e in plan.entries]
+    selected = [(plan.final_trial(e, results[e.name].tuned, seed), e.name) for seed in seeds for e in plan.entries]
     # One stack per seed is at most as wide as there are entries, which needs no more memory than the race.
     selected.sort(key=lambda pair: (pair[0].seed, _stack_key(pair[0]), form(pair[0])))
     runs: dict[str, list[ReplayedRun]] = {entry.name: [] for entry in plan.entries}
@@ -79,7 +87,7 @@ def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) ->
         share = len(trials) / len(selected)
         for name, run in zip(names, engine.ask(watch, plan.task, trials, mode, seconds * share), strict=True):
             runs[name].append(run)
-    return {entry.name: _explain_entry(plan, entry, records[entry.name], runs[entry.name]) for entry in plan.entries}
+    return {entry.name: _explain_entry(plan, entry, results[entry.name], runs[entry.name]) for entry in plan.entries}
 
 
 def _stack_key(trial: Trial) -> tuple[int, str]:
@@ -87,12 +95,13 @@ def _stack_key(trial: Trial) -> tuple[int, str]:
     return trial.batch_size, trial.schedule
 
 
-def _explain_entry(plan: Plan, entry: Entry, record: Mapping[str, Any], runs: Sequence[ReplayedRun]) -> dict[str, Any]:
-    """Return the explanation of an entry as JSON."""
-    tuned, edge = record["tuned"], None
+def _explain_entry(plan: Plan, entry: Entry, result: EntryResult, runs: Sequence[ReplayedRun]) -> EntryDiagnosis:
+    """Return the diagnosis of an entry."""
+    tuned: dict[str, Any] = dict(result.tuned)
+    edge = None
     if isinstance(entry.rule, Rule):
         edge = settles_below(entry.rule, tuple(sorted(entry.values(**tuned).items())))
-    measured = reasons(runs, tuned.get("batch_size", plan.batch_size(entry)), edge)
-    if (divergence := diverged(record["final"]["lost"])) is not None:
+    measured = reasons(runs, result.batch_size, edge)
+    if (divergence := diverged(result.final.divergence_steps)) is not None:
         measured.append(divergence)
-    return {"reasons": [reason.to_dict() for reason in measured], "moves": averaged(runs)}
+    return EntryDiagnosis(measurements=tuple(reason.to_record() for reason in measured), updates=averaged(runs))

@@ -1,21 +1,22 @@
-"""Diagnosis of an entry's results: sentences, each backed by a measured quantity and its uncertainty.
+"""Diagnosis of an entry's results: findings, each backed by a measured quantity and its uncertainty.
 
-A sentence is emitted only if the whole confidence interval lies beyond a fixed threshold; otherwise the measurement is
-inconclusive and stays without words.
+There is a finding only if the whole confidence interval lies beyond a fixed threshold; otherwise the measurement is
+inconclusive.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
+from gradprix.race.diagnosis_record import Finding, Measurement, MeasurementKind, UpdateStatistics
+
 from .network_measures import Point
 from .replay import ReplayedRun
 
-Kind = Literal["steps", "edge", "noise", "rate", "hard", "rare", "diverged"]
 MIDDLE = (0.25, 0.75)
 """Part of a run that is analysed: after warm-up and before the schedule has made the steps tiny."""
 EARLY, LATE = (0.05, 0.25), (0.75, 0.95)
@@ -39,7 +40,7 @@ Points = Sequence[Sequence[Point]]
 
 @dataclass(frozen=True)
 class Reason:
-    """A measured property of an entry, with its interpretation if it is significant.
+    """A measured property of an entry, with the conclusion if it is significant.
 
     Args:
         kind: the measured property.
@@ -47,19 +48,20 @@ class Reason:
         low: lower end of its 95 % confidence interval.
         high: upper end.
         n: number of measurements, or of runs.
-        words: a sentence; empty if the result is inconclusive.
+        finding: the conclusion; None if the measurement is inconclusive.
     """
 
-    kind: Kind
+    kind: MeasurementKind
     number: float
     low: float
     high: float
     n: int
-    words: str = ""
+    finding: Finding | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-compatible dictionary in which non-finite numbers are None."""
-        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in vars(self).items()}
+    def to_record(self) -> Measurement:
+        """Return the measurement as recorded: None stands for non-finite numbers."""
+        number, low, high = (x if math.isfinite(x) else None for x in (self.number, self.low, self.high))
+        return Measurement(kind=self.kind, number=number, low=low, high=high, n=self.n, finding=self.finding)
 
 
 def reasons(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) -> list[Reason]:
@@ -82,20 +84,20 @@ def reasons(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) ->
     return [reason for reason in measured if reason.n]
 
 
-GROUPS: dict[Kind, str] = {"hard": "the hardest tenth", "rare": "rare classes"}
+GROUPS = {MeasurementKind.HARDEST_TENTH: "the hardest tenth", MeasurementKind.RARE_CLASSES: "rare classes"}
 
 
 def steps(points: Points) -> Reason:
     """Measure the step length along the update relative to a parabola's minimum: −½ Σ uᵀHu / Σ gᵀu."""
     number, low, high = _ratio(_sums(points, lambda p: -0.5 * p.bend), _sums(points, lambda p: p.slope))
-    words = ""
+    finding = None
     if not _decreases_loss(points):
         pass  # the length of a step is meaningless unless steps lower the loss
     elif low > TOO_FAR:
-        words = "Its steps go too far: along them the loss would be above where it began."
+        finding = Finding.STEPS_TOO_LONG
     elif low > 0 and high < SHORT:
-        words = "Its steps are short: along them most of the way to the bottom is left."
-    return Reason("steps", number, low, high, _count(points), words)
+        finding = Finding.STEPS_SHORT
+    return Reason(MeasurementKind.STEP_LENGTH, number, low, high, _count(points), finding)
 
 
 def sharp(points: Points, edge: float) -> Reason:
@@ -103,8 +105,8 @@ def sharp(points: Points, edge: float) -> Reason:
     usable = [[p for p in run if math.isfinite(p.seen)] for run in points]
     ratios = [[p.seen / edge for p in run] for run in usable if run]
     number, low, high = _jackknife(lambda runs: float(np.mean([np.mean(ratios[i]) for i in runs])), len(ratios))
-    words = "Its rate is above what the sharpest direction allows: there it cannot settle." if low > 1 else ""
-    return Reason("edge", number, low, high, _count(usable), words)
+    finding = Finding.UNSTABLE if low > 1 else None
+    return Reason(MeasurementKind.SHARPNESS, number, low, high, _count(usable), finding)
 
 
 def noise(points: Points, batch_size: int) -> Reason:
@@ -114,12 +116,13 @@ def noise(points: Points, batch_size: int) -> Reason:
     """
     usable = [[p for p in run if math.isfinite(p.spread)] for run in points]
     signal, low, high = _ratio(_sums(usable, lambda p: p.signal), _sums(usable, lambda p: p.spread / batch_size))
-    words = ""
+    finding = None
     if high < 1 / FAR:
-        words = "Its batches are far below the noise scale: larger ones would need fewer steps, not fewer examples."
+        finding = Finding.BATCH_BELOW_NOISE_SCALE
     elif low > FAR:
-        words = "Its batches are far above the noise scale: smaller ones would need fewer examples."
-    return Reason("noise", _inverse(signal), _inverse(high), _inverse(low), _count(usable), words)
+        finding = Finding.BATCH_ABOVE_NOISE_SCALE
+    interval = _inverse(signal), _inverse(high), _inverse(low)
+    return Reason(MeasurementKind.NOISE_SCALE, *interval, _count(usable), finding)
 
 
 def worn(runs: Sequence[ReplayedRun]) -> Reason:
@@ -129,7 +132,7 @@ def worn(runs: Sequence[ReplayedRun]) -> Reason:
     """
     parts = [[_select_part(run, where) for run in runs] for where in (EARLY, LATE)]
     if not all(all(part) for part in parts):
-        return Reason("rate", *UNKNOWN, 0)
+        return Reason(MeasurementKind.EFFECTIVE_RATE, *UNKNOWN, 0)
     sums = [(_sums(part, lambda p: -p.slope / max(p.factor, TINY)), _sums(part, lambda p: p.length)) for part in parts]
 
     def remaining(chosen: Sequence[int]) -> float:
@@ -138,13 +141,13 @@ def worn(runs: Sequence[ReplayedRun]) -> Reason:
 
     count = sum(map(_count, parts))
     if not all(_all_positive(each) for pair in sums for each in pair):
-        return Reason("rate", *UNKNOWN, count)  # noise dominates these gradients
+        return Reason(MeasurementKind.EFFECTIVE_RATE, *UNKNOWN, count)  # noise dominates these gradients
     number, low, high = _jackknife(remaining, len(runs))
-    words = "Its effective rate wore out beyond what the schedule asks: late steps are small for their gradients."
-    return Reason("rate", number, low, high, count, words if high < STALLED else "")
+    finding = Finding.RATE_WORN_OUT if high < STALLED else None
+    return Reason(MeasurementKind.EFFECTIVE_RATE, number, low, high, count, finding)
 
 
-def serves(points: Points, kind: Kind, group: str) -> Reason:
+def serves(points: Points, kind: MeasurementKind, group: str) -> Reason:
     """Measure how much a step lowers a group's loss per decrease of the total loss, relative to the plain gradient."""
     usable = [[p for p in run if group in p.groups] for run in points]
     by_step, by_gradient = _sums(usable, lambda p: p.groups[group][0]), _sums(usable, lambda p: p.groups[group][1])
@@ -154,48 +157,42 @@ def serves(points: Points, kind: Kind, group: str) -> Reason:
         return float(by_step[chosen].sum() / slope[chosen].sum() / (by_gradient[chosen].sum() / length[chosen].sum()))
 
     number, low, high = _jackknife(relative_decrease, len(slope))
-    words = ""
+    finding = None
     if not _decreases_loss(usable) or not _all_positive(by_gradient) or not _all_positive(length):
         number, low, high = UNKNOWN  # the ratio is undefined where the plain gradient does not lower the loss
     elif high < LESS:
-        words = f"It leaves {group} behind: it lowers their loss less than the plain gradient would."
+        finding = Finding.GROUP_NEGLECTED
     elif low > MORE:
-        words = f"It serves {group} more than the plain gradient would."
-    return Reason(kind, number, low, high, _count(usable), words)
+        finding = Finding.GROUP_FAVOURED
+    return Reason(kind, number, low, high, _count(usable), finding)
 
 
 def diverged(lost: Sequence[int | None]) -> Reason | None:
-    """Return the share of final runs that diverged and when the first did; None if none did.
+    """Return the share of final runs that diverged; None if none did.
 
     Args:
         lost: step at which each final run diverged, or None.
     """
-    divergence_steps = [step for step in lost if step is not None]
-    if not divergence_steps:
+    share = sum(step is not None for step in lost) / len(lost)
+    if not share:
         return None
-    words = f"{len(divergence_steps)} of {len(lost)} final runs diverged, the first at step {min(divergence_steps):,}."
-    share = len(divergence_steps) / len(lost)
-    return Reason("diverged", share, share, share, len(lost), words)
+    return Reason(MeasurementKind.DIVERGED, share, share, share, len(lost), Finding.DIVERGED)
 
 
-def averaged(runs: Sequence[ReplayedRun]) -> Mapping[str, list[Any]]:
+def averaged(runs: Sequence[ReplayedRun]) -> UpdateStatistics:
     """Return the update statistics of an entry for a figure: medians over the runs that did not diverge."""
     lasted = [run for run in runs if run.lasted]
-    moves: dict[str, list[Any]] = {
-        "step": list(lasted[0].steps) if lasted else [],
-        "rate": [],
-        "ratio": [],
-        "cosine": [],
-    }
-    for i in range(len(moves["step"])):
+    steps = lasted[0].steps if lasted else []
+    medians: dict[str, list[float | None]] = {"rate": [], "ratio": [], "cosine": []}
+    for i in range(len(steps)):
         u, g, x, descent = (
             np.array([getattr(run, name)[i] for run in lasted]) for name in ("updates", "gradients", "weights", "along")
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             for name, values in (("rate", u / g), ("ratio", u / x), ("cosine", descent / (u * g))):
                 value = float(np.median(values))
-                moves[name].append(float(f"{value:.4g}") if math.isfinite(value) else None)
-    return moves
+                medians[name].append(float(f"{value:.4g}") if math.isfinite(value) else None)
+    return UpdateStatistics(step=tuple(steps), **{name: tuple(values) for name, values in medians.items()})
 
 
 Interval = tuple[float, float, float]

@@ -11,7 +11,8 @@ from gradprix.kernels import Stacked
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps
-from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.execution_mode import ExecutionMode
+from gradprix.training.model_stack import quiet
 from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils.devices import CPU, placed

@@ -14,6 +14,7 @@ from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import MemoryTooSmallError
 
 from .api import race
+from .best import Best
 from .budget import fit_to_budget
 from .config import RaceConfig, make_plan
 from .cost import estimate
@@ -23,7 +24,8 @@ from .entry_registry import BRACKETS, ENTRIES, entries
 from .journal import BusyError, Journal, JournalError, OtherRaceError
 from .plan import SEEDS, TRIALS, Plan
 from .progress_display import Watch, progress
-from .result import PICTURE, REPORT, Best, Result, load
+from .record import RaceRecord
+from .result import PICTURE, REPORT, Result, load
 from .runner import run
 from .suite_runner import suite, suite_plans, summed_up
 
@@ -48,6 +50,7 @@ __all__ = [
     "Pair",
     "Plan",
     "RaceConfig",
+    "RaceRecord",
     "Ray",
     "Result",
     "TaskError",

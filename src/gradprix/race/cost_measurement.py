@@ -12,8 +12,9 @@ import torch
 from gradprix.executors.executor import Engine
 from gradprix.tasks import Task
 from gradprix.training.autotune import StackLayout, seconds_of_one
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.loop_runner import Stopped, run_loop
-from gradprix.training.model_stack import ExecutionMode, quiet
+from gradprix.training.model_stack import quiet
 from gradprix.training.optimizers import StackedOptimizers
 from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
 from gradprix.training.trial import Trial

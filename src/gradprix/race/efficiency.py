@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from statistics import median
 from typing import Any
@@ -22,8 +22,9 @@ from gradprix.tuning.learning_rate_grid import STEPS
 from gradprix.utils.devices import placed, wait
 
 from .entry import Entry
+from .record import Efficiency
+from .run_records import TuningRun
 
-Run = Mapping[str, Any]
 DRAWS = 4_000
 """Number of draws that estimate the probability of being best."""
 STEADY, LONG, ENOUGH = 5, 0.05, 1.0
@@ -33,48 +34,53 @@ STEADY, LONG, ENOUGH = 5, 0.05, 1.0
 def measure_efficiency(
     entries: Sequence[Entry],
     points: Mapping[str, Mapping[str, Any]],
-    tried: Mapping[str, Sequence[Run]],
+    tuning_runs: Mapping[str, Sequence[TuningRun]],
     finals: Mapping[str, Sequence[Outcome]],
     metric: Metric,
-    trivial: float,
-) -> dict[str, Any]:
-    """Return the scores at smaller budgets as JSON.
+    chance_level: float,
+) -> Efficiency:
+    """Return the scores at smaller budgets.
 
     Args:
         entries: the entries of the race.
         points: tuned values of each entry.
-        tried: tuning runs of each entry, in order.
+        tuning_runs: tuning runs of each entry, in order.
         finals: outcomes of the final runs of each entry.
         metric: the metric of the task.
-        trivial: score of a diverged run.
+        chance_level: score of a diverged run.
 
     Returns:
         `expected`: expected best validation metric of each entry after 1, 2, ... trials, drawn at random from its
-        spread points. `chance`: probability of being the best entry then. `default` and `tuned`: metric on the first
-        tuning seed at the default and at the tuned settings. `target`: median over entries of the validation metric at
-        the tuned settings, less the margin. `examples`: for each final run the number of examples until it reached the
-        target, or None.
+        spread points. `probability_best`: probability of being the best entry then. `default` and `tuned`: metric on
+        the first tuning seed at the default and at the tuned settings. `target`: median over entries of the validation
+        metric at the tuned settings, less the margin. `examples`: for each final run the number of examples until it
+        reached the target, or None.
     """
     sign = 1 if metric.higher_is_better else -1
 
-    def scored(run: Run) -> float:
-        return trivial if run["diverged"] is not None else float(run["metric"])
+    def scored(run: TuningRun) -> float:
+        return chance_level if run.diverged is not None else run.metric
 
-    spread = {name: [(run["loss"], scored(run)) for run in runs if run["spread"]] for name, runs in tried.items()}
-    reached = {name: float(np.mean([scored(run) for run in runs_at(points[name], tried[name])])) for name in tried}
+    spread = {name: [(run.loss, scored(run)) for run in runs if run.spread] for name, runs in tuning_runs.items()}
+    reached = {
+        name: float(np.mean([scored(run) for run in runs_at(points[name], runs)])) for name, runs in tuning_runs.items()
+    }
     usual = median(reached.values())
     target = usual - sign * metric.least(usual)
-    return {
-        "expected": {name: expected_best(scores) for name, scores in spread.items()},
-        "chance": probability_best(spread, sign),
-        "default": {e.name: scored(run) if (run := default_run(e, tried[e.name])) else None for e in entries},
-        "tuned": {name: scored(next(runs_at(points[name], runs))) for name, runs in tried.items()},
-        "target": target,
-        "examples": {
-            name: [None if run.diverged is not None else examples_to_target(run.curve, target, sign) for run in runs]
+    default_runs = {entry.name: default_run(entry, tuning_runs[entry.name]) for entry in entries}
+    return Efficiency(
+        expected={name: tuple(expected_best(scores)) for name, scores in spread.items()},
+        probability_best=probability_best(spread, sign),
+        default={name: None if run is None else scored(run) for name, run in default_runs.items()},
+        tuned={name: scored(next(runs_at(points[name], runs))) for name, runs in tuning_runs.items()},
+        target=target,
+        examples={
+            name: tuple(
+                None if run.diverged is not None else examples_to_target(run.curve, target, sign) for run in runs
+            )
             for name, runs in finals.items()
         },
-    }
+    )
 
 
 def expected_best(points: Sequence[tuple[float, float]]) -> list[float]:
@@ -94,14 +100,14 @@ def expected_best(points: Sequence[tuple[float, float]]) -> list[float]:
     ]
 
 
-def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: int) -> dict[str, list[float]]:
+def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: int) -> dict[str, tuple[float, ...]]:
     """Return each entry's probability of being the best when each is tuned with 1, 2, ... of its points at random."""
     rng, most = np.random.default_rng(0), min(map(len, spread.values()))
     drawn = np.array([_best_of_first(list(points), most, rng) for points in spread.values()])  # [entries, k, draws]
     best = (sign * drawn).max(0)
     ahead = sign * drawn == best
     shares = (ahead / ahead.sum(0)).mean(-1)
-    return dict(zip(spread, shares.tolist(), strict=True))
+    return dict(zip(spread, map(tuple, shares.tolist()), strict=True))
 
 
 def _best_of_first(points: list[tuple[float, float]], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -112,20 +118,17 @@ def _best_of_first(points: list[tuple[float, float]], most: int, rng: np.random.
     return np.asarray(metrics[np.minimum.accumulate(place[order], axis=1)].T, np.float64)
 
 
-def default_run(entry: Entry, runs: Sequence[Run]) -> Run | None:
+def default_run(entry: Entry, runs: Sequence[TuningRun]) -> TuningRun | None:
     """Return the run at an entry's default settings, the learning rate within half a grid step; None without one."""
     usual = {**entry.rule.hyperparameters, **entry.fixed}
-    runs = [run for run in runs if all(name not in usual or _close(run[name], usual[name]) for name in _others(entry))]
+    others = [name for name in entry.space if name != "lr" and name in usual]
+    runs = [run for run in runs if all(_close(run.point[name], usual[name]) for name in others)]
     if not runs:
         return None
     rate = entry.default_rate
-    distances = [abs(math.log10(run["lr"] / rate)) if rate > 0 else math.inf for run in runs]
+    distances = [abs(math.log10(run.learning_rate / rate)) if rate > 0 else math.inf for run in runs]
     nearest = min(range(len(runs)), key=distances.__getitem__)
     return runs[nearest] if distances[nearest] <= 0.5 / len(STEPS) else None
-
-
-def _others(entry: Entry) -> list[str]:
-    return [name for name in entry.space if name != "lr"]
 
 
 def _close(value: Any, usual: Any) -> bool:
@@ -134,9 +137,9 @@ def _close(value: Any, usual: Any) -> bool:
     return bool(value == usual)
 
 
-def runs_at(point: Mapping[str, Any], runs: Sequence[Run]) -> Any:
+def runs_at(point: Mapping[str, Any], runs: Sequence[TuningRun]) -> Iterator[TuningRun]:
     """Return an iterator over the runs at a point, starting with the first seed."""
-    return (run for run in runs if all(run[name] == value for name, value in point.items()))
+    return (run for run in runs if run.point == point)
 
 
 def examples_to_target(curve: Sequence[Sequence[float]], target: float, sign: int) -> float | None:

@@ -9,14 +9,13 @@ from typing import Any
 
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.task import TaskError
+from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.loop_runner import Stopped, each_report, finite_numbers, run_loop
-from gradprix.training.model_stack import ExecutionMode
 
 from .entry import Entry
 from .overrides import GroupHistory, find_overridden
 from .plan import Plan
 
-WHY = "it is a training loop of your own"
 PATIENCE = 20.0
 """Seconds after which an epoch is cut off: the comparison then uses its first steps."""
 LONG_ENOUGH = 2.0
@@ -59,7 +58,7 @@ def check_loop(plan: Plan, loop: Loop) -> ExecutionMode:
                 )
         if not first.diverged:
             unchecked -= entry.space.keys()
-    return ExecutionMode(stacked=False, why=WHY)
+    return ExecutionMode(stacked=False, stack_rejection=Rejection(RejectionCause.TRAINING_LOOP))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.loop import Loop, home
 from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import seconds_of_one
+from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.faults import describe_error
 from gradprix.training.first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
-from gradprix.training.model_stack import ExecutionMode, StackedModels, quiet
+from gradprix.training.model_stack import StackedModels, quiet
 from gradprix.training.optimizer_errors import explain_optimizer_error
 from gradprix.training.optimizers import StackedOptimizers
 from gradprix.training.rng import SequentialRngMode
@@ -140,12 +141,20 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
         on_device = _select_mode(plan, task, device, _measure_step(plan, task, device), memory)
         _try(plan, partial(_require_equal, on_cpu, on_device), device)
         if not is_requested and (slowdown := _gpu_slowdown(plan, task, on_cpu.form, on_device.form)) > SLOWER:
-            raise ValueError(f"it takes {slowdown:.1f} times as long")
+            return replace(on_cpu.form, device_rejection=Rejection(RejectionCause.SLOWER, slowdown, device=device))
     except Exception as error:
         if is_requested:
             raise
-        return replace(on_cpu.form, refused=f"{device}: {explain(error.__cause__ or error)}")
+        cause = RejectionCause.FAILS
+        if isinstance(error.__cause__, _OtherGradientsError):
+            cause = RejectionCause.OTHER_GRADIENTS
+        rejection = Rejection(cause, message=explain(error.__cause__ or error), device=device)
+        return replace(on_cpu.form, device_rejection=rejection)
     return on_device.form
+
+
+class _OtherGradientsError(ValueError):
+    """A step has other losses or gradients on a device than on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +168,8 @@ class _DeviceCheck:
 
 def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: float | None) -> _DeviceCheck:
     """Select the execution mode on a device."""
-    if why := first.reason_against_stack(WIDTH + 1, free(device) / 2 if memory is None else memory):
-        return _check_one_model(plan, task, ExecutionMode(stacked=False, why=why, device=device))
+    if rejection := first.reject_stack(WIDTH + 1, free(device) / 2 if memory is None else memory):
+        return _check_one_model(plan, task, ExecutionMode(False, device=device, stack_rejection=rejection))
     entry = next(
         (entry for entry in plan.entries if not isinstance(entry.rule, TorchOptimizerAdapter)), plan.entries[0]
     )
@@ -172,21 +181,21 @@ def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: 
             form = ExecutionMode(compiled=plan.compiled, device=device)
             stacked_losses, stacked_gradients, stacked_step = _probe(task, trials, form)
         except Exception as error:
-            form = replace(sequential, why=explain(error))
+            form = replace(sequential, stack_rejection=Rejection(RejectionCause.FAILS, message=explain(error)))
         else:
             if not (_close([losses], [stacked_losses]) and _close(gradients, stacked_gradients)):
-                form = replace(sequential, why="a stack of it gives other gradients")
+                form = replace(sequential, stack_rejection=Rejection(RejectionCause.OTHER_GRADIENTS))
             elif (slowdown := _slowdown(stacked_step, sequential_step)) > SLOWER:
-                form = replace(sequential, why=f"a stack of it takes {slowdown:.1f} times as long")
+                form = replace(sequential, stack_rejection=Rejection(RejectionCause.SLOWER, slowdown))
             elif device == "cpu":
                 bound = free(device) / 2 if memory is None else memory
 
                 def fits(count: int) -> bool:
-                    return not first.reason_against_stack(count, bound)
+                    return first.reject_stack(count, bound) is None
 
                 widest = min(_widest_invariant(task, trial, fits) for trial in _trial_per_batch_size(plan))
                 if widest < NARROWEST:
-                    form = replace(sequential, why="where in a stack a network is would change its last digits")
+                    form = replace(sequential, stack_rejection=Rejection(RejectionCause.ROWS_DIFFER))
                 elif widest < math.inf:
                     form = replace(form, widest=int(widest))
         for entry in plan.entries:
@@ -229,9 +238,9 @@ def _evaluation_size(task: Task) -> int:
 
 
 def _require_equal(on_cpu: _DeviceCheck, on_device: _DeviceCheck) -> None:
-    """Raise ValueError unless a step has the same losses and gradients on both devices."""
+    """Raise _OtherGradientsError unless a step has the same losses and gradients on both devices."""
     if not _close([on_cpu.losses, *on_cpu.gradients], [on_device.losses, *on_device.gradients]):
-        raise ValueError("it gives other gradients than the CPU")
+        raise _OtherGradientsError("it gives other gradients than the CPU")
 
 
 def _try(plan: Plan, probe: Callable[[], Any], device: str, what: str = "") -> Any:

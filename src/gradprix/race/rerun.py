@@ -10,11 +10,12 @@ from typing import Any
 from gradprix.executors.executor import Engine, train
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
 from gradprix.training.trial import Outcome, Trial
 
 from .plan import Plan
+from .run_records import Rerun
 
 SHARE = 0.05
 """Fraction of a race's training that may be repeated."""
@@ -42,8 +43,8 @@ def repeat(
     finals: Mapping[str, Sequence[tuple[Trial, Outcome]]],
     seconds: float,
     patience: float,
-    known: Mapping[str, Any],
-) -> dict[str, Any]:
+    known: Mapping[str, Rerun],
+) -> dict[str, Rerun]:
     """Repeat final runs, each alone in a new process, and compare the outcomes.
 
     Args:
@@ -79,8 +80,9 @@ def repeat(
             continue
         else:
             same = _equal(first, again, TOLERANCE if isinstance(plan.task, Loop) else 0.0)
-            scores = {"metric": _score(first), "again": _score(again)}
-            results[trial.key] = {"entry": name, "seed": trial.seed, "same": same, **scores}
+            results[trial.key] = Rerun(
+                entry=name, seed=trial.seed, same=same, metric=_score(first), again=_score(again)
+            )
     return results
 
 

@@ -1,18 +1,17 @@
 """Result of a race: its record, recommended optimizer, data frames and exports."""
 
 import html
-from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from gradprix.text.answer import REASONS, format_answer, format_protocol
+from gradprix.text.diagnosis import format_finding
 
-from gradprix import optim
-from gradprix.training.param_groups import build_optimizer
-
+from .best import Best
 from .journal import FILE, Journal, JournalError
+from .record import RaceRecord
+from .record_json import RecordError, read_record, to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,63 +20,28 @@ REPORT, PICTURE = "report.html", "report.png"
 
 
 @dataclass(frozen=True)
-class Best:
-    """Recommended optimizer with its tuned hyperparameters.
-
-    Args:
-        name: name of the entry.
-        optimizer: name of its class in `gradprix.optim`, or the full name of another class.
-        arguments: arguments of the class.
-        code: the constructor call as source code.
-        schedule: learning-rate schedule that it was tuned with.
-    """
-
-    name: str
-    optimizer: str
-    arguments: dict[str, Any]
-    code: str
-    schedule: str
-
-    def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
-        """Construct the optimizer for some parameters; use it with its learning-rate schedule, see `gradprix.schedule`.
-
-        Args:
-            params: parameters or parameter groups, which may have an `lr_factor` and a `weight_decay_factor`.
-
-        Raises:
-            ValueError: if a user-supplied rule or class cannot be imported: a record holds names, not code.
-        """
-        home, _, name = self.optimizer.rpartition(".")
-        try:
-            make = getattr(import_module(home) if home else optim, name)
-        except (ImportError, AttributeError):
-            raise ValueError(f"{self.name} steps with code of your own. Make it yourself: {self.code}") from None
-        return build_optimizer(make, params, self.arguments)
-
-
-@dataclass(frozen=True)
 class Result:
     """A finished race.
 
     Args:
-        record: the complete record, as plain data.
+        record: the complete record.
         folder: folder of the race, if it was saved.
         reused: number of training runs that were reused from the journal.
     """
 
-    record: dict[str, Any]
+    record: RaceRecord
     folder: Path | None = None
     reused: int = 0
 
     @property
     def text(self) -> str:
         """Answer in words."""
-        return str(self.record["verdict"]["text"])
+        return format_answer(self.record)
 
     @property
     def best(self) -> Best:
         """Recommended optimizer."""
-        return Best(**self.record["best"])
+        return self.record.best
 
     @property
     def entries(self) -> "DataFrame":
@@ -152,9 +116,16 @@ class Result:
         """Return the result as `--json` prints it; later versions only add keys."""
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
-        keys = ("budget", "entries", "verdict", "cost", "failed", "reruns", "why")
-        rest: dict[str, Any] = {key: self.record[key] for key in keys if key in self.record}
-        return {"task": self.record["task"], "out": out, "report": report, **rest}
+        record, data = self.record, to_json(self.record)
+        sentences = {"text": self.text, "protocol": format_protocol(record), "why": REASONS[record.verdict.reason]}
+        optional = ["reruns"] * bool(record.reruns) + ["why"] * (record.diagnosis is not None)
+        rest = {key: data[key] for key in ("budget", "entries", "verdict", "cost", "failed", *optional)}
+        rest["verdict"] |= sentences
+        for name, entry in (record.diagnosis.entries if record.diagnosis else {}).items():
+            steps = record.entry(name).final.divergence_steps
+            for measurement, shown in zip(entry.measurements, rest["why"]["entries"][name]["reasons"], strict=True):
+                shown["words"] = format_finding(measurement, steps)
+        return {"task": record.task, "out": out, "report": report, **rest}
 
     def __repr__(self) -> str:
         return self.text
@@ -168,12 +139,15 @@ def load(folder: str | Path) -> Result:
 
     Raises:
         FileNotFoundError: if there is no race in the folder.
-        JournalError: if the race is not finished, or cannot be read.
+        JournalError: if the race is not finished, or cannot be read by this version of gradprix.
     """
     if not (Path(folder) / FILE).exists():
         raise FileNotFoundError(f"{folder} holds no race: there is no {FILE} in it. `gradprix race` makes one.")
     with Journal(Path(folder), to_read=True) as journal:
-        record = journal.read("record")
+        record, mode = journal.read("record"), journal.read("form")
     if record is None:
         raise JournalError(f"the race in {folder} is not finished. The command that began it will finish it.")
-    return Result(record, Path(folder))
+    try:
+        return Result(read_record(record, mode), Path(folder))
+    except RecordError as error:
+        raise JournalError(f"the race in {folder} cannot be opened: {error}") from error

@@ -2,16 +2,19 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+from msgspec.structs import replace
+
 from gradprix.executors.executor import Engine
 from gradprix.stats.alpha_spending import InterimAnalysis, next_level
 from gradprix.tasks import Task
-from gradprix.text.answer import format_list, format_unreproduced
-from gradprix.training.model_stack import ExecutionMode
+from gradprix.text.answer import format_list
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.tuner import Request, Score, TuningResult
 
@@ -20,9 +23,11 @@ from .journal import Journal, OtherRaceError
 from .plan import Plan
 from .preflight import preflight
 from .progress_display import Watch
-from .record import Finals, make_record
+from .record_builder import Finals, make_record
+from .record_json import read_diagnosis, read_mode, to_json
 from .rerun import PATIENCE, SHARE, prepare, repeat
 from .result import Result
+from .run_records import Rerun, TuningRun
 
 
 def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
@@ -47,7 +52,7 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         looks, given = check_resume(plan, described, journal, out)
         before, saved = journal.read("plan"), journal.read("form")
         # A race keeps its execution mode: it depends on timings, which vary between calls.
-        form = None if saved is None else ExecutionMode(**saved)
+        form = None if saved is None else read_mode(saved)
         if form is None or before is None or before["entries"] != described["entries"]:
             selected = preflight(plan, engine, watch)
             form = form or selected
@@ -57,9 +62,8 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
                 "(--out), or delete that one."
             )
         journal.made = engine.describe_provenance(plan, form.device)
-        described |= {"form": form.describe()}
         journal.write("plan", described)
-        journal.write("form", asdict(form))
+        journal.write("form", to_json(form))
         runner = Runner(plan, form, journal, engine, watch)
         finished = set(runner.finished)
         tuned = runner.tune()
@@ -67,15 +71,21 @@ def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: 
         looks = [*dict.fromkeys([*looks, (plan.seeds, given)])]
         journal.write("looks", looks)
         journal.write("compared", describe_comparisons(plan))
-        cost = {"seconds": round(runner.seconds, 2), "step_seconds": runner.time_steps(finals)}
-        record = make_record(plan, described, runner.tried, tuned, finals, cost, looks)
-        if runner.reruns:
-            record["reruns"] = list(runner.reruns.values())
-            record["verdict"]["text"] = "\n".join([record["verdict"]["text"], *format_unreproduced(record["reruns"])])
+        record = make_record(
+            plan,
+            form,
+            runner.tuning_runs,
+            tuned,
+            finals,
+            seconds=round(runner.seconds, 2),
+            step_seconds=runner.time_steps(finals),
+            interim_analyses=looks,
+            reruns=list(runner.reruns.values()),
+        )
         explained = journal.read("why")
         if explained is not None and explained["of"][0] == plan.key:
-            record["why"] = explained
-        journal.write("record", record)
+            record = replace(record, diagnosis=read_diagnosis(explained))
+        journal.write("record", to_json(record))
     return Result(record, out, len(finished & runner.used))
 
 
@@ -120,18 +130,19 @@ def _format_comparisons(seen: dict[str, Any]) -> str:
     return f"{who}, margin {seen['margin']:g}, " + (f"baseline {seen['baseline']}" if seen["baseline"] else "all pairs")
 
 
-def _describe_tuning_run(request: Request, trial: Trial, outcome: Outcome, phase: int) -> dict[str, Any]:
-    return {
-        **dict(request.point),
-        "seed": trial.seed,
-        "first": request.seed == 0,
-        "spread": phase == 0,  # chosen before any score was known
-        "start": outcome.start,
-        "loss": outcome.valid_loss,
-        "metric": outcome.valid_metric,
-        "diverged": outcome.diverged,
-        **({} if outcome.error is None else {"error": outcome.error}),
-    }
+def _tuning_run(request: Request, trial: Trial, outcome: Outcome, phase: int) -> TuningRun:
+    return TuningRun(
+        point=dict(request.point),
+        seed=trial.seed,
+        first=request.seed == 0,
+        spread=phase == 0,  # chosen before any score was known
+        start=outcome.start,
+        loss=outcome.valid_loss,
+        metric=outcome.valid_metric,
+        diverged=outcome.diverged,
+        error=outcome.error,
+        failure=outcome.failure,
+    )
 
 
 @dataclass
@@ -144,16 +155,16 @@ class Runner:
     engine: Engine
     watch: Watch
     finished: dict[str, Outcome] = field(default_factory=dict)
-    tried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tuning_runs: dict[str, list[TuningRun]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
-    reruns: dict[str, Any] = field(default_factory=dict)
+    reruns: dict[str, Rerun] = field(default_factory=dict)
     later: int = 0
 
     def __post_init__(self) -> None:
         self.later = len(self.plan.phases)
         self.finished = self.journal.finished()
         self.seconds = self.journal.read("seconds") or 0.0
-        self.tried = {entry.name: [] for entry in self.plan.entries}
+        self.tuning_runs = {entry.name: [] for entry in self.plan.entries}
 
     def outcomes(self, phase: str, trials: list[Trial]) -> list[Outcome]:
         """Return the outcomes of trials: from the journal if finished, else by running them."""
@@ -187,7 +198,7 @@ class Runner:
     @property
     def done(self) -> int:
         """Number of finished training runs."""
-        return sum(len(tried) for tried in self.tried.values())
+        return sum(map(len, self.tuning_runs.values()))
 
     def tune(self) -> dict[str, TuningResult]:
         """Tune all entries concurrently: each phase runs the requests of all tuners together."""
@@ -203,7 +214,7 @@ class Runner:
             for name in names:
                 outcomes = [self.finished[trial.key] for trial in trials[name]]
                 runs = zip(requests[name], trials[name], outcomes, strict=True)
-                self.tried[name] += [_describe_tuning_run(*run, phase) for run in runs]
+                self.tuning_runs[name] += [_tuning_run(*run, phase) for run in runs]
                 tuners[name].tell([self.score(outcome) for outcome in outcomes])
         return {name: tuner.result for name, tuner in tuners.items()}
 
@@ -220,10 +231,11 @@ class Runner:
         n = self.plan.seeds
         finals = {entry.name: pairs[i * n : (i + 1) * n] for i, entry in enumerate(self.plan.entries)}
         seconds = (self.seconds - before) / new if new else self.seconds / max(1, self.done)
-        known, each = self.journal.read("reruns") or {}, seconds * self.engine.workers
+        saved, each = self.journal.read("reruns") or {}, seconds * self.engine.workers
+        known = {key: convert(rerun, Rerun) for key, rerun in saved.items()}
         patience = max(PATIENCE, SHARE * self.seconds)
         self.reruns = repeat(self.plan, self.form, self.engine, finals, each, patience, known)
-        self.journal.write("reruns", self.reruns)
+        self.journal.write("reruns", to_json(self.reruns))
         return finals
 
     def time_steps(self, finals: Finals) -> dict[str, float | None]:

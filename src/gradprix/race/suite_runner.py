@@ -9,14 +9,16 @@ import numpy as np
 
 from gradprix.executors.executor import Engine
 from gradprix.stats.recommendation import too_variable
-from gradprix.stats.verdict import judge
+from gradprix.stats.verdict import PairVerdict, judge
 from gradprix.tasks import ALL, UnknownNameError
-from gradprix.text.answer import format_count, format_list
+from gradprix.text.suite import format_suite
 
 from .config import make_plan
 from .entry import Entry
 from .plan import Plan
 from .progress_display import Watch
+from .record import RaceRecord
+from .record_json import to_json
 from .runner import run
 
 ENTRIES_OF_A_SUITE = (
@@ -38,7 +40,6 @@ TAUS = tuple(round(0.1 * i, 1) for i in range(101))
 """Regrets, in margins, at which a profile is evaluated."""
 PAIR = ("a", "b", "difference", "ci95", "words")
 """Keys of a pairwise comparison that the summary of a suite includes."""
-Record = Mapping[str, Any]
 
 
 def suite_plans(
@@ -81,7 +82,7 @@ def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambd
     """
     finished, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
 
-    def race(plan: Plan) -> Record:
+    def race(plan: Plan) -> RaceRecord:
         name = plan.task.name
 
         def report(phase: str, done: float, _: int) -> None:
@@ -95,7 +96,7 @@ def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambd
     return summed_up(dict(zip(finished, engine.side_by_side(race, plans), strict=True)))
 
 
-def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
+def summed_up(records: Mapping[str, RaceRecord]) -> dict[str, Any]:
     """Summarize races with the same entries on several tasks, as JSON.
 
     The *regret* of an entry is the difference of its mean from the best mean, in units of the task's margin (the
@@ -117,9 +118,9 @@ def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
     Raises:
         ValueError: if the races have different entries.
     """
-    entries = [entry["name"] for entry in next(iter(records.values()))["entries"]]
+    entries = [entry.name for entry in next(iter(records.values())).entries]
     for name, record in records.items():
-        if [entry["name"] for entry in record["entries"]] != entries:
+        if [entry.name for entry in record.entries] != entries:
             raise ValueError(f"the race on {name} has other entries than the first: race all on all.")
     tasks = {name: _summarize_race(record) for name, record in records.items()}
     regrets = np.array([[task["regrets"][entry] for task in tasks.values()] for entry in entries])
@@ -135,70 +136,34 @@ def summed_up(records: Mapping[str, Record]) -> dict[str, Any]:
         "crossings": crossings(records),
         "defaults": {entry: _defaults(records, entry) for entry in entries},
     }
-    return {"text": sentences(summary), **summary}
+    return {"text": format_suite(summary), **summary}
 
 
-def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Return the sentences of a summary, each derived from its numbers."""
-    tasks, single = summary["tasks"], summary["single"]
-    best = summary["entries"][0]
-    leads = {entry: [name for name, task in tasks.items() if entry in task["leads"]] for entry in summary["entries"]}
-    most = max(map(len, leads.values()))
-    often = [entry for entry in summary["entries"] if len(leads[entry]) == most]
-    worst = max(tasks, key=lambda name: tasks[name]["regrets"][best])
-    lines = [
-        f"In the leading group most often: {format_list(often)}, on {most} of {format_count(len(tasks), 'task')}.",
-        f"The best single choice for all of them is {best}: on average {single[best]['mean']:.1f} margins behind the "
-        f"best of each task, at most {single[best]['most']:.1f} ({worst}).",
-    ]
-    for pair in summary["crossings"]:
-        a, b = pair["a"], pair["b"]
-        lines.append(
-            f"{a} wins against {b} on {format_list(pair['a_wins'])}, {b} against {a} on {format_list(pair['b_wins'])}."
-        )
-    if not summary["crossings"]:
-        lines.append(
-            "No two optimizers win against each other on different tasks, at 5 % for all pairs of all tasks together."
-        )
-    ends = {entry: [name for name, task in tasks.items() if entry in task["ends"]] for entry in summary["entries"]}
-    if any(ends.values()):
-        each = [f"{entry} on {format_list(names)}" for entry, names in ends.items() if names]
-        lines.append(f"Best at the end of the rates tried, so that others may be better: {'; '.join(each)}.")
-    defaults = summary["defaults"]
-    good = {entry: sum(within_margin.values()) for entry, within_margin in defaults.items()}
-    each = [f"{entry} {good[entry]} of {len(defaults[entry])}" for entry in summary["entries"] if defaults[entry]]
-    if each:
-        lines.append(f"Tasks on which the default rate came within the margin of the tuned one: {format_list(each)}.")
-    return lines
-
-
-def _summarize_race(record: Record) -> dict[str, Any]:
+def _summarize_race(record: RaceRecord) -> dict[str, Any]:
     """Summarize one race."""
-    metric, entries = record["plan"]["metric"], record["entries"]
-    means = {entry["name"]: entry["final"]["mean"] for entry in entries}
-    sign = 1 if metric["higher_is_better"] else -1
-    best = max(means, key=lambda name: sign * means[name])
-    margin = metric["margin"] * (abs(means[best]) if metric["relative"] else 1)
-    leads = [entry["name"] for entry in entries if entry["leads"]]
-    vague = too_variable(means, leads, metric["higher_is_better"])
+    metric, means = record.plan.metric, record.means
+    best = record.ranking[0].name
+    margin = metric.smallest_difference(means[best])
+    leads = [entry.name for entry in record.entries if entry.is_leader]
+    vague = too_variable(means, leads, metric.higher_is_better)
     return {
-        "metric": metric,
-        "trivial": record["plan"]["trivial"],
-        "about": record["about"],
+        "metric": to_json(metric),
+        "trivial": record.plan.chance_level,
+        "about": record.about,
         "margin": margin,
         "means": means,
         "leads": [name for name in leads if name not in vague],
         "vague": vague,
-        "take": record["verdict"]["take"],
-        "pairs": [{key: pair[key] for key in PAIR} for pair in record["verdict"]["pairs"]],
+        "take": record.verdict.recommended,
+        "pairs": [{key: value for key, value in to_json(p).items() if key in PAIR} for p in record.verdict.pairs],
         "regrets": {name: abs(means[best] - mean) / margin for name, mean in means.items()},
-        "rates": {entry["name"]: entry["tuned"]["lr"] for entry in entries},
-        "windows": {entry["name"]: entry["window"] for entry in entries},
-        "ends": [entry["name"] for entry in entries if "lr" in entry["tuning"]["edges"]],
-        "diverged": {entry["name"]: entry["final"]["diverged"] for entry in entries},
-        "trials": record["budget"]["trials"],
-        "seeds": record["budget"]["seeds"],
-        "seconds": record["cost"]["seconds"],
+        "rates": {entry.name: entry.tuned["lr"] for entry in record.entries},
+        "windows": {entry.name: entry.tolerance_decades for entry in record.entries},
+        "ends": [entry.name for entry in record.entries if "lr" in entry.tuning.edges],
+        "diverged": {entry.name: entry.final.diverged for entry in record.entries},
+        "trials": record.budget.trials,
+        "seeds": record.budget.seeds,
+        "seconds": record.cost.seconds,
     }
 
 
@@ -217,21 +182,21 @@ def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, 
     return {"margins": list(TAUS), "entries": shares}
 
 
-def crossings(records: Mapping[str, Record]) -> list[dict[str, Any]]:
+def crossings(records: Mapping[str, RaceRecord]) -> list[dict[str, Any]]:
     """Return the rank reversals: pairs in which each wins on some tasks; the 5 % are divided among the races."""
     won: dict[tuple[str, str], list[str]] = {}
     for name, record in records.items():
-        metric = record["plan"]["metric"]
+        metric = record.plan.metric
         verdict = judge(
-            {entry["name"]: entry["final"]["values"] for entry in record["entries"]},
-            higher_is_better=metric["higher_is_better"],
-            margin=metric["margin"],
-            relative=metric["relative"],
-            level=record["verdict"]["looks"][-1][1] / len(records),
-            parts=record["parts"],
+            {entry.name: entry.final.values for entry in record.entries},
+            higher_is_better=metric.higher_is_better,
+            margin=metric.margin,
+            relative=metric.relative,
+            level=record.verdict.interim_analyses[-1][1] / len(records),
+            parts=record.parts,
         )
         for pair in verdict.pairs:
-            if pair.words == "wins":
+            if pair.verdict is PairVerdict.WINS:
                 won.setdefault((pair.a, pair.b), []).append(name)
     names = dict.fromkeys(name for pair in won for name in pair)
     return [
@@ -241,14 +206,13 @@ def crossings(records: Mapping[str, Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _defaults(records: Mapping[str, Record], entry: str) -> dict[str, bool]:
+def _defaults(records: Mapping[str, RaceRecord], entry: str) -> dict[str, bool]:
     """Test on each task whether the defaults were within the margin of the tuned settings, on the first tuning seed."""
     within_margin = {}
     for name, record in records.items():
-        default, tuned = record["less"]["default"][entry], record["less"]["tuned"][entry]
-        metric = record["plan"]["metric"]
-        sign = 1 if metric["higher_is_better"] else -1
-        margin = metric["margin"] * (abs(tuned) if metric["relative"] else 1)
+        default, tuned = record.efficiency.default[entry], record.efficiency.tuned[entry]
+        metric = record.plan.metric
+        sign = 1 if metric.higher_is_better else -1
         if default is not None:
-            within_margin[name] = bool(sign * (tuned - default) <= margin)
+            within_margin[name] = bool(sign * (tuned - default) <= metric.smallest_difference(tuned))
     return within_margin

@@ -6,46 +6,49 @@ from typing import Any
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
-from ._page import Record, diverged, find_pair, ranked, reference, scale, signed, value, word
-from .style import INK, MARKS, apply_layout, styles
+from gradprix.race import RaceRecord
+from gradprix.race.record import EntryResult
+
+from ._page import diverged, reference, scale, signed, value, verdict_on
+from .style import INK, MARKS, Style, apply_layout, styles
 
 
-def ranking(record: Record) -> go.Figure:
+def ranking(record: RaceRecord) -> go.Figure:
     """Plot the entries, best mean first: the metric for every seed, and the difference from the best or the baseline.
 
     The intervals are simultaneous over all comparisons of the race.
     """
-    entries, looks, reference_name = ranked(record), styles(record), reference(record)
-    metric = record["plan"]["metric"]
-    unit = ", points" if metric["percent"] else ""
-    name = escape(reference_name) if record["plan"]["baseline"] else "the best mean"
-    titles = (escape(metric["name"]), f"minus {name}{unit}")
+    entries, looks, reference_name = record.ranking, styles(record), reference(record)
+    metric = record.plan.metric
+    unit = ", points" if metric.percent else ""
+    name = escape(reference_name) if record.plan.baseline else "the best mean"
+    titles = (escape(metric.name), f"minus {name}{unit}")
     fig = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
     low, high = _seed_range(record)
     pad = 0.06 * (high - low) or 1e-6
-    worst = low - pad / 2 if metric["higher_is_better"] else high + pad / 2
+    worst = low - pad / 2 if metric.higher_is_better else high + pad / 2
     for row, entry in enumerate(entries):
-        _draw_seeds(fig, record, entry, row, looks[entry["name"]], worst)
-        _draw_difference(fig, record, reference_name, entry["name"], row, looks[entry["name"]])
-    means = {entry["name"]: entry["final"]["mean"] for entry in entries}
-    margin = scale(record) * metric["margin"] * (abs(means[reference_name]) if metric["relative"] else 1)
+        _draw_seeds(fig, record, entry, row, looks[entry.name], worst)
+        _draw_difference(fig, record, reference_name, entry.name, row, looks[entry.name])
+    means = {entry.name: entry.final.mean for entry in entries}
+    margin = scale(record) * metric.margin * (abs(means[reference_name]) if metric.relative else 1)
     fig.add_vrect(-margin, margin, row=1, col=2, fillcolor="rgba(128,128,128,0.18)", line_width=0, layer="below")
     fig.add_vline(0, row=1, col=2, line={"color": INK, "width": 1})
-    fig.update_xaxes(range=[low - pad, high + pad], ticksuffix=" %" if metric["percent"] else "", col=1)
+    fig.update_xaxes(range=[low - pad, high + pad], ticksuffix=" %" if metric.percent else "", col=1)
     fig.update_xaxes(nticks=6)
-    names = [f"<b>{escape(e['name'])}</b>" if e["leads"] else escape(e["name"]) for e in entries]
-    own_label = "baseline" if record["plan"]["baseline"] else "best mean"
-    words = [own_label if name == reference_name else word(record, name, reference_name) for name in means]
+    names = [f"<b>{escape(e.name)}</b>" if e.is_leader else escape(e.name) for e in entries]
+    own_label = "baseline" if record.plan.baseline else "best mean"
+    words = [own_label if name == reference_name else verdict_on(record, name, reference_name) for name in means]
     fig.update_yaxes(range=[len(entries) - 0.4, -0.6], tickvals=list(range(len(entries))), showgrid=False, ticks="")
     fig.update_yaxes(ticktext=names, col=1)
     fig.update_yaxes(ticktext=words, side="right", showticklabels=True, matches=None, col=2)
     return apply_layout(fig, 80 + 30 * len(entries), showlegend=False)
 
 
-def _draw_seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: Record, edge: float) -> None:
+def _draw_seeds(fig: go.Figure, record: RaceRecord, entry: EntryResult, row: int, look: Style, edge: float) -> None:
     """Draw an entry's values: a faint dot per seed, a cross at the worse edge for diverged runs, and the mean."""
-    final, has_diverged, name = entry["final"], diverged(entry), escape(entry["name"])
-    values = [scale(record) * number for number in final["values"]]
+    final, has_diverged, name = entry.final, diverged(entry), escape(entry.name)
+    values = [scale(record) * number for number in final.values]
     finite = [number for number, flag in zip(values, has_diverged, strict=True) if not flag]
     place: dict[str, Any] = {"row": 1, "col": 1}
     dot = {"color": look["color"], "size": 7, "opacity": 0.4}
@@ -59,23 +62,23 @@ def _draw_seeds(fig: go.Figure, record: Record, entry: Record, row: int, look: R
     )
     if any(has_diverged):
         cross = {"color": look["color"], "size": 10, "symbol": "x"}
-        text = f"{name}: {sum(has_diverged)} diverged, scored {value(record, record['plan']['trivial'])}<extra></extra>"
+        text = f"{name}: {sum(has_diverged)} diverged, scored {value(record, record.plan.chance_level)}<extra></extra>"
         fig.add_scatter(x=[edge], y=[row], mode="markers", marker=cross, name="diverged", hovertemplate=text, **place)
-    low, high = (value(record, bound) for bound in final["ci95"])
+    low, high = (value(record, bound) for bound in final.ci95)
     bar = {"size": 15, "symbol": "line-ns", "line": {"color": look["color"], "width": 3}}
-    text = f"{name}: mean {value(record, final['mean'])}<br>its own 95 % interval: {low} to {high}<extra></extra>"
-    mean = scale(record) * final["mean"]
+    text = f"{name}: mean {value(record, final.mean)}<br>its own 95 % interval: {low} to {high}<extra></extra>"
+    mean = scale(record) * final.mean
     fig.add_scatter(x=[mean], y=[row], mode="markers", marker=bar, name="mean", hovertemplate=text, **place)
 
 
-def _draw_difference(fig: go.Figure, record: Record, reference_name: str, name: str, row: int, look: Record) -> None:
+def _draw_difference(fig: go.Figure, record: RaceRecord, reference_name: str, name: str, row: int, look: Style) -> None:
     """Draw the difference of an entry's mean from the reference, with its simultaneous interval."""
     centre, low, high = 0.0, 0.0, 0.0
     if name != reference_name:
-        pair = find_pair(record, reference_name, name)
-        turn = 1 if record["plan"]["metric"]["higher_is_better"] == (pair["a"] == name) else -1
-        centre = turn * pair["difference"]
-        low, high = sorted(turn * bound for bound in pair["ci95"])
+        pair = record.pair(reference_name, name)
+        turn = 1 if record.plan.metric.higher_is_better == (pair.a == name) else -1
+        centre = turn * pair.difference
+        low, high = sorted(turn * bound for bound in pair.ci95)
     unit = scale(record)
     fig.add_scatter(
         x=[unit * centre],
@@ -96,17 +99,17 @@ def _draw_difference(fig: go.Figure, record: Record, reference_name: str, name: 
     )
 
 
-def _seed_range(record: Record) -> tuple[float, float]:
+def _seed_range(record: RaceRecord) -> tuple[float, float]:
     """Return the range of all means and of all runs that did not diverge."""
-    values = [entry["final"]["mean"] for entry in record["entries"]]
-    for entry in record["entries"]:
-        values += [v for v, flag in zip(entry["final"]["values"], diverged(entry), strict=True) if not flag]
+    values = [entry.final.mean for entry in record.entries]
+    for entry in record.entries:
+        values += [v for v, flag in zip(entry.final.values, diverged(entry), strict=True) if not flag]
     return scale(record) * min(values), scale(record) * max(values)
 
 
-def pairs(record: Record) -> go.Figure:
+def pairs(record: RaceRecord) -> go.Figure:
     """Plot the matrix of comparisons: the difference of row and column, and the verdict as sign and fill."""
-    names = [entry["name"] for entry in ranked(record)]
+    names = [entry.name for entry in record.ranking]
     words, places = list(MARKS), list(range(len(names)))
     table = [[_cell(record, row, column) for column in names] for row in names]
     fills = [fill for _, fill in MARKS.values()]
@@ -135,16 +138,16 @@ def pairs(record: Record) -> go.Figure:
     return apply_layout(fig, 90 + 44 * len(names))
 
 
-def _cell(record: Record, row: str, column: str) -> tuple[str, str, str]:
+def _cell(record: RaceRecord, row: str, column: str) -> tuple[str, str, str]:
     """Return the verdict, text and hover text of a cell; empty strings on the diagonal."""
     if row == column:
         return "", "", ""
-    pair, verdict = find_pair(record, row, column), word(record, row, column)
-    turn = 1 if pair["a"] == row else -1
-    low, high = (signed(record, bound) for bound in sorted(turn * bound for bound in pair["ci95"]))
-    lead = signed(record, turn * pair["difference"])
+    pair, verdict = record.pair(row, column), verdict_on(record, row, column)
+    turn = 1 if pair.a == row else -1
+    low, high = (signed(record, bound) for bound in sorted(turn * bound for bound in pair.ci95))
+    lead = signed(record, turn * pair.difference)
     hover = f"{escape(row)} against {escape(column)}: {verdict}<br>lead {lead}, simultaneous interval {low} to {high}"
-    hover += f"<br>adjusted p = {pair['p']:.2g}"
-    if pair["more_seeds"]:
-        hover += f"<br>about {pair['more_seeds']:,} more seeds would settle it"
+    hover += f"<br>adjusted p = {pair.p:.2g}"
+    if pair.more_seeds:
+        hover += f"<br>about {pair.more_seeds:,} more seeds would settle it"
     return verdict, f"{MARKS[verdict][0]}<br>{lead}", hover

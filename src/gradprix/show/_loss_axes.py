@@ -7,7 +7,8 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from ._page import Record
+from gradprix.race import RaceRecord
+
 from .style import padded, ticks
 
 TOP, FAR = 60.0, 25.0
@@ -40,14 +41,14 @@ class LossAxis:
     limit: float
 
     @classmethod
-    def from_record(cls, record: Record) -> "LossAxis":
+    def from_record(cls, record: RaceRecord) -> "LossAxis":
         """Return the axis that fits the tuning runs of a record."""
-        metric, loop = record["plan"]["metric"], record["plan"]["loop"]
-        losses = [run["loss"] for runs in record["tried"].values() for run in runs if run["diverged"] is None] or [1.0]
-        limit, best, worst = record["near_limit"], min(losses), max(losses)
-        name = f"validation {escape(metric['name'])}" if loop else "validation loss"
-        started = record.get("start") is not None
-        turn = -1 if loop and metric["higher_is_better"] else 1
+        metric, loop = record.plan.metric, record.plan.loop
+        losses = [run.loss for runs in record.tuning_runs.values() for run in runs if run.diverged is None] or [1.0]
+        limit, best, worst = record.near_optimal_limit, min(losses), max(losses)
+        name = f"validation {escape(metric.name)}" if loop else "validation loss"
+        started = record.initial_loss is not None
+        turn = -1 if loop and metric.higher_is_better else 1
         known = math.isfinite(limit)
         if best > 0 and not loop:
             top = min(1.1 * worst, TOP * limit) if known else 1.1 * worst

@@ -2,67 +2,54 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+
+from gradprix.race import RaceRecord
+from gradprix.race.plan_description import MetricDescription, Value
+from gradprix.race.record import EntryResult
 
 from .style import CSS, MARKS
 
-Record = dict[str, Any]
-
-TURNED = {"wins": "loses", "slightly ahead": "slightly behind"}
+OPPOSITE = {"wins": "loses", "slightly ahead": "slightly behind"}
 """Verdicts from the point of view of the second entry, where they differ."""
 
 
-def ranked(record: Record) -> list[Record]:
-    """Return the entries, best mean first."""
-    turn = -1 if record["plan"]["metric"]["higher_is_better"] else 1
-    return sorted(record["entries"], key=lambda entry: turn * entry["final"]["mean"])
-
-
-def find_pair(record: Record, one: str, other: str) -> Record:
-    """Return the comparison of two entries, in whichever order it is recorded."""
-    pairs: list[Record] = record["verdict"]["pairs"]
-    return next(pair for pair in pairs if {pair["a"], pair["b"]} == {one, other})
-
-
-def reference(record: Record) -> str:
+def reference(record: RaceRecord) -> str:
     """Return the name of the reference entry: the baseline, or the entry with the best mean."""
-    return str(record["plan"]["baseline"] or ranked(record)[0]["name"])
+    return record.plan.baseline or record.ranking[0].name
 
 
-def word(record: Record, one: str, other: str) -> str:
+def verdict_on(record: RaceRecord, one: str, other: str) -> str:
     """Return the verdict on one entry against another."""
-    pair = find_pair(record, one, other)
-    words = str(pair["words"])
-    return words if pair["a"] == one else TURNED.get(words, words)
+    pair = record.pair(one, other)
+    return pair.words if pair.a == one else OPPOSITE.get(pair.words, pair.words)
 
 
-def diverged(entry: Record) -> list[bool]:
+def diverged(entry: EntryResult) -> list[bool]:
     """Return a flag per final run, in the order of the seeds: true if it diverged."""
-    return [step is not None for step in entry["final"]["lost"]]
+    return [step is not None for step in entry.final.divergence_steps]
 
 
-def scale(record: Record) -> float:
+def scale(record: RaceRecord) -> float:
     """Return the factor for displayed values of the metric: 100 for percentages."""
-    return 100.0 if record["plan"]["metric"]["percent"] else 1.0
+    return 100.0 if record.plan.metric.percent else 1.0
 
 
-def value(record: Record, number: float) -> str:
+def value(record: RaceRecord, number: float) -> str:
     """Format a value of the metric: `97.2 %`, or four significant digits."""
-    return f"{100 * number:.1f}\u00a0%" if record["plan"]["metric"]["percent"] else f"{number:.4g}"
+    return f"{100 * number:.1f}\u00a0%" if record.plan.metric.percent else f"{number:.4g}"
 
 
-def signed(record: Record, difference: float) -> str:
+def signed(record: RaceRecord, difference: float) -> str:
     """Format a difference of displayed values, with its sign and no unit."""
-    written = f"{scale(record) * difference:{'+.2f' if record['plan']['metric']['percent'] else '+.3g'}}"
+    written = f"{scale(record) * difference:{'+.2f' if record.plan.metric.percent else '+.3g'}}"
     return written.replace("-", "−") if float(written) else written[1:]
 
 
-def margin(record: Record) -> str:
+def margin(metric: MetricDescription) -> str:
     """Format the margin, the smallest difference that matters."""
-    metric = record["plan"]["metric"]
-    if metric["relative"]:
-        return f"{100 * metric['margin']:g} % of the better mean"
-    return f"{100 * metric['margin']:g} percentage points" if metric["percent"] else f"{metric['margin']:g}"
+    if metric.relative:
+        return f"{100 * metric.margin:g} % of the better mean"
+    return f"{100 * metric.margin:g} percentage points" if metric.percent else f"{metric.margin:g}"
 
 
 def factor(decades: float) -> str:
@@ -71,31 +58,31 @@ def factor(decades: float) -> str:
     return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}" if decades else "none"
 
 
-def read_ranking(record: Record) -> str:
+def read_ranking(record: RaceRecord) -> str:
     """Return the caption of the ranking."""
     home = escape(reference(record))
-    lost = any(entry["final"]["diverged"] for entry in record["entries"])
-    better = "right" if record["plan"]["metric"]["higher_is_better"] else "left"
+    lost = any(entry.final.diverged for entry in record.entries)
+    better = "right" if record.plan.metric.higher_is_better else "left"
     return (
         f"Further {better} is better. Left: a dot for every final run, a bar for their mean. "
-        f"Right: each mean minus that of {home}, the {'baseline' if record['plan']['baseline'] else 'best'}. "
+        f"Right: each mean minus that of {home}, the {'baseline' if record.plan.baseline else 'best'}. "
         f"The lines are simultaneous 95&nbsp;% intervals{_sampling(record)}: all of them, for all comparisons, hold "
-        "together in 95&nbsp;% of races. The grey band is the margin, "
-        f"{margin(record)}: an interval wholly inside it is a tie, one that touches zero and leaves the band is "
+        f"together in 95&nbsp;% of races. The grey band is the margin, {margin(record.plan.metric)}: an interval "
+        "wholly inside it is a tie, one that touches zero and leaves the band is "
         f"not settled. On the far right, the word for each entry against {home}. Bold: the leading group."
         + (" × marks diverged runs, at the edge." if lost else "")
     )
 
 
-def _sampling(record: Record) -> str:
+def _sampling(record: RaceRecord) -> str:
     """Describe the sources of variation, besides seeds, that the intervals of differences cover."""
-    return ", over seeds and test examples" if record["plan"]["crossed"] else ""
+    return ", over seeds and test examples" if record.plan.crossed else ""
 
 
-def read_pairs(record: Record) -> str:
+def read_pairs(record: RaceRecord) -> str:
     """Return the caption of the matrix of comparisons."""
     signs = ", ".join(f"{sign} {said}" for said, (sign, _) in MARKS.items())
-    unit = " in percentage points" if record["plan"]["metric"]["percent"] else ""
+    unit = " in percentage points" if record.plan.metric.percent else ""
     return (
         f"Row against column: {signs}. The number is the row's mean lead over the column{unit}; positive is better, "
         "whichever way the metric runs. Point at a cell for its interval and for how many more seeds would settle it."
@@ -165,7 +152,7 @@ for (const button of document.querySelectorAll(".code button")) button.onclick =
 """
 
 
-def setting(tuned: Record) -> str:
+def setting(tuned: Mapping[str, Value]) -> str:
     """Format a tuned point: the learning rate, then the other tuned values."""
     written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
     return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])

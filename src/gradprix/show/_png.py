@@ -25,7 +25,7 @@ def write_picture(result: Result) -> Path:
     Raises:
         ValueError: if the race was not saved in a folder, or if kaleido or its Chrome is missing.
     """
-    task, metric = (escape(text) for text in (result.record["task"], _page.margin(result.record)))
+    task, metric = (escape(text) for text in (result.record.task, _page.margin(result.record.plan.metric)))
     title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {metric}, which do not matter"
     return write_beside(result, PICTURE, render_png(_figures.ranking(result.record), title))
 

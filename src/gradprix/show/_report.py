@@ -7,12 +7,12 @@ from pathlib import Path
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from gradprix.race import REPORT, Result
+from gradprix.race import REPORT, RaceRecord, Result
 from gradprix.utils.files import write_atomically
 
 from . import _efficiency, _figures, _page, _training_figures
 from ._artifacts import artifacts_section
-from ._page import Record, section
+from ._page import section
 from ._sections import notices, protocol, settings, summary_section, usage_section
 from ._why import diagnosis_section, moves, read_moves
 
@@ -68,17 +68,17 @@ def write_beside(result: Result, name: str, data: bytes) -> Path:
     return write_atomically(result.folder / name, data, 0o644)  # reports are shared: readable by all users
 
 
-def report(record: Record, folder: str | None = None) -> str:
+def report(record: RaceRecord, folder: str | None = None) -> str:
     """Return the complete report as HTML.
 
     Args:
         record: record of a race.
         folder: folder in which the race is saved, if any.
     """
-    name = escape(record["task"])
-    candidates: list[tuple[str, str, Callable[[Record], go.Figure], Callable[[Record], str], int]] = [
+    name = escape(record.task)
+    candidates: list[tuple[str, str, Callable[[RaceRecord], go.Figure], Callable[[RaceRecord], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
-        ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record["entries"])),
+        ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record.entries)),
         (
             "sensitivity",
             "How much the learning rate matters",
@@ -86,23 +86,23 @@ def report(record: Record, folder: str | None = None) -> str:
             _training_figures.read_sensitivity,
             760,
         )
-        if record["plan"]["tune"] == ["lr"]
+        if record.plan.tunes_learning_rate_only
         else (
             "sensitivity",
             "What was tuned",
             _training_figures.points,
             _training_figures.read_points,
-            300 * len(record["plan"]["tune"]),
+            300 * len(record.plan.tune),
         ),
         ("curves", "How they learned", _training_figures.curves, _training_figures.read_curves, 400),
     ]
     # With a baseline, the ranking already shows every comparison.
-    figures = [row for row in candidates if row[0] != "pairs" or record["plan"]["baseline"] is None]
-    artifacts, has_diagnosis = artifacts_section(record), "why" in record
+    figures = [row for row in candidates if row[0] != "pairs" or record.plan.baseline is None]
+    artifacts, has_diagnosis = artifacts_section(record), record.diagnosis is not None
     omitted = ["pairs"] * (len(figures) < len(candidates)) + ["after"] * (not artifacts) + ["why"] * (not has_diagnosis)
     sections = {key: text for key, text in SECTIONS.items() if key not in omitted}
     body = [
-        f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record["about"])}</p>',
+        f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record.about)}</p>',
         summary_section(record),
         notices(record),
         *(
@@ -119,14 +119,14 @@ def report(record: Record, folder: str | None = None) -> str:
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
 
 
-def moves_figure(record: Record) -> str:
+def moves_figure(record: RaceRecord) -> str:
     """Return the figure of update sizes and directions during training."""
     return figure("moves", moves(record), read_moves(record), 760)
 
 
-def budget_figure(record: Record) -> str:
+def budget_figure(record: RaceRecord) -> str:
     """Return the figure of smaller tuning budgets; empty if there was only one trial."""
-    if max(map(len, record["less"]["expected"].values())) < 2:
+    if max(map(len, record.efficiency.expected.values())) < 2:
         return ""
     return figure("less", _efficiency.budget(record), _efficiency.read_budget(record), 480)
 

@@ -9,21 +9,25 @@ import numpy as np
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
+from gradprix.race import RaceRecord
+from gradprix.race.record import EntryResult
+from gradprix.race.run_records import TuningRun
+
 from . import _page
 from ._loss_axes import LossAxis, late_loss_axis
-from ._page import Record, ranked, scale
-from .style import CLEAR, GRID, apply_layout, padded, powers, rounded, styles
+from ._page import scale
+from .style import CLEAR, GRID, Style, apply_layout, padded, powers, rounded, styles
 
 FEW = 4
 """Maximum number of entries for which all quantile bands are shown initially."""
 
 
-def sensitivity(record: Record) -> go.Figure:
+def sensitivity(record: RaceRecord) -> go.Figure:
     """Plot validation loss against learning rate, one panel per entry, all spanning the same number of decades."""
-    entries, looks = ranked(record), styles(record)
+    entries, looks = record.ranking, styles(record)
     columns = min(4, len(entries))
     rows = -(-len(entries) // columns)
-    titles = [f"<b>{escape(e['name'])}</b> {e['tuned']['lr']:g}, {_page.factor(e['window'])}" for e in entries]
+    titles = [f"<b>{escape(e.name)}</b> {e.tuned['lr']:g}, {_page.factor(e.tolerance_decades)}" for e in entries]
     fig = make_subplots(
         rows,
         columns,
@@ -33,12 +37,12 @@ def sensitivity(record: Record) -> go.Figure:
         vertical_spacing=min(0.2, 0.3 / rows),
     )
     axis = LossAxis.from_record(record)
-    spans = {name: _decades([run["lr"] for run in runs]) for name, runs in record["tried"].items()}
+    spans = {name: _decades([run.learning_rate for run in runs]) for name, runs in record.tuning_runs.items()}
     width = max(end - start for start, end in spans.values()) + 0.3
     for number, entry in enumerate(entries):
         place = {"row": number // columns + 1, "col": number % columns + 1}
-        _draw_tuning(fig, record, entry, looks[entry["name"]], axis, place)
-        middle = sum(spans[entry["name"]]) / 2
+        _draw_tuning(fig, record, entry, looks[entry.name], axis, place)
+        middle = sum(spans[entry.name]) / 2
         fig.update_xaxes(range=[middle - width / 2, middle + width / 2], **place)
     edges = [edge for span in spans.values() for edge in span]
     fig.update_xaxes(type="log", **powers(min(edges) - width, max(edges) + width))
@@ -47,37 +51,40 @@ def sensitivity(record: Record) -> go.Figure:
 
 
 def _draw_tuning(
-    fig: go.Figure, record: Record, entry: Record, look: Record, axis: LossAxis, place: dict[str, int]
+    fig: go.Figure, record: RaceRecord, entry: EntryResult, look: Style, axis: LossAxis, place: dict[str, int]
 ) -> None:
     """Draw an entry's tuning runs: a line for the first seed, faint dots for further seeds, crosses if diverged."""
-    runs = record["tried"][entry["name"]]
-    converged = [run for run in runs if run["diverged"] is None]
-    first = sorted((run for run in converged if run["first"]), key=lambda run: run["lr"])
-    diverged = sorted({run["lr"] for run in runs if run["diverged"] is not None})
-    chosen = [run for run in first if run["lr"] == entry["tuned"]["lr"]]
-    hover = f"{escape(entry['name'])} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
+    runs = record.tuning_runs[entry.name]
+    converged = [run for run in runs if run.diverged is None]
+    first = sorted((run for run in converged if run.first), key=lambda run: run.learning_rate)
+    diverged = {run.learning_rate: run for run in runs if run.diverged is not None}
+    chosen = [run for run in first if run.learning_rate == entry.tuned["lr"]]
+    hover = f"{escape(entry.name)} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
 
-    def add(runs: Sequence[Record], **style: Any) -> None:
-        x, y = [run["lr"] for run in runs], [axis.position(run["loss"]) for run in runs]
-        fig.add_scatter(x=x, y=y, **{"mode": "markers", "hovertemplate": hover, **style}, **place)
+    def add(runs: Sequence[TuningRun], loss: float | None = None, **style: Any) -> None:
+        y = [axis.position(run.loss if loss is None else loss) for run in runs]
+        fig.add_scatter(
+            x=[run.learning_rate for run in runs], y=y, **{"mode": "markers", "hovertemplate": hover, **style}, **place
+        )
 
     add(first, mode="lines+markers", line={"color": look["color"], "width": 2}, marker={"size": 5})
-    add([run for run in converged if not run["first"]], marker={"color": look["color"], "size": 6, "opacity": 0.4})
+    add([run for run in converged if not run.first], marker={"color": look["color"], "size": 6, "opacity": 0.4})
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
     add(chosen, marker=ring, name="tuned")
     cross = {"symbol": "x", "size": 8, "color": look["color"]}
-    text = f"{escape(entry['name'])} at %{{x:~g}}: diverged<extra></extra>"
+    text = f"{escape(entry.name)} at %{{x:~g}}: diverged<extra></extra>"
     add(
-        [{"lr": lr, "loss": math.inf} for lr in diverged],
+        [diverged[lr] for lr in sorted(diverged)],
+        loss=math.inf,
         marker=cross,
         name="diverged",
         hovertemplate=text,
     )
 
 
-def points(record: Record) -> go.Figure:
+def points(record: RaceRecord) -> go.Figure:
     """Plot validation loss against each tuned hyperparameter: one row per entry, one column per hyperparameter."""
-    entries, looks, names = ranked(record), styles(record), record["plan"]["tune"]
+    entries, looks, names = record.ranking, styles(record), record.plan.tune
     fig = make_subplots(
         len(entries),
         len(names),
@@ -88,34 +95,42 @@ def points(record: Record) -> go.Figure:
     axis = LossAxis.from_record(record)
     for row, entry in enumerate(entries, start=1):
         for column, name in enumerate(names, start=1):
-            _draw_hyperparameter(fig, record, entry, name, looks[entry["name"]], axis, {"row": row, "col": column})
+            _draw_hyperparameter(fig, record, entry, name, looks[entry.name], axis, {"row": row, "col": column})
     for column, name in enumerate(names, start=1):
         fig.update_xaxes(title=escape(name), row=len(entries), col=column)
-        _axis(fig, [run[name] for runs in record["tried"].values() for run in runs if name in run], column)
+        _axis(
+            fig, [run.point[name] for runs in record.tuning_runs.values() for run in runs if name in run.point], column
+        )
     axis.draw(fig)
     for row, entry in enumerate(entries, start=1):
-        fig.update_yaxes(title=f"<b>{escape(entry['name'])}</b>", row=row, col=1)
+        fig.update_yaxes(title=f"<b>{escape(entry.name)}</b>", row=row, col=1)
     return apply_layout(fig, 110 + 150 * len(entries), showlegend=False)
 
 
 def _draw_hyperparameter(
-    fig: go.Figure, record: Record, entry: Record, name: str, look: Record, axis: LossAxis, place: dict[str, int]
+    fig: go.Figure,
+    record: RaceRecord,
+    entry: EntryResult,
+    name: str,
+    look: Style,
+    axis: LossAxis,
+    place: dict[str, int],
 ) -> None:
     """Draw an entry's runs on the first tuning seed against one hyperparameter, with crosses for diverged runs."""
-    runs = [run for run in record["tried"][entry["name"]] if run["first"] and name in run]
+    runs = [run for run in record.tuning_runs[entry.name] if run.first and name in run.point]
     for finite, symbol in ((True, look["symbol"]), (False, "x")):
-        selected = [run for run in runs if (run["diverged"] is None) is finite]
+        selected = [run for run in runs if (run.diverged is None) is finite]
         fig.add_scatter(
-            x=[run[name] for run in selected],
-            y=[axis.position(run["loss"] if finite else math.inf) for run in selected],
+            x=[run.point[name] for run in selected],
+            y=[axis.position(run.loss if finite else math.inf) for run in selected],
             mode="markers",
             marker={"color": look["color"], "symbol": symbol, "size": 7},
-            hovertemplate=f"{escape(entry['name'])} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
+            hovertemplate=f"{escape(entry.name)} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
             **place,
         )
-    chosen = [run for run in runs if all(run[key] == value for key, value in entry["tuned"].items())]
+    chosen = [run for run in runs if run.point == entry.tuned]
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
-    x, y = [run[name] for run in chosen], [axis.position(run["loss"]) for run in chosen]
+    x, y = [run.point[name] for run in chosen], [axis.position(run.loss) for run in chosen]
     fig.add_scatter(x=x, y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
 
 
@@ -135,24 +150,24 @@ def _decades(rates: Sequence[float]) -> tuple[float, float]:
     return math.log10(min(rates)), math.log10(max(rates))
 
 
-def curves(record: Record) -> go.Figure:
+def curves(record: RaceRecord) -> go.Figure:
     """Plot validation loss and metric against examples seen: median and 10–90 % band over the final seeds.
 
     A custom training loop reports a score only, so it has no loss panel.
     """
-    metric, looks, loop = record["plan"]["metric"], styles(record), record["plan"]["loop"]
-    titles = ["validation loss"] * (not loop) + [f"validation {escape(metric['name'].removeprefix('test '))}"]
+    metric, looks, loop = record.plan.metric, styles(record), record.plan.loop
+    titles = ["validation loss"] * (not loop) + [f"validation {escape(metric.name.removeprefix('test '))}"]
     fig = make_subplots(len(titles), 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.08)
     ranges: list[list[float]] = [[] for _ in titles]
-    for entry in ranked(record):
-        curve = record["curves"][entry["name"]]
-        losses, values = (np.array(curve[key], float) for key in ("valid_loss", "valid_metric"))
-        losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record["plan"]["trivial"]
+    for entry in record.ranking:
+        curve = record.curves[entry.name]
+        losses, values = (np.array(each, np.float64) for each in (curve.valid_loss, curve.valid_metric))
+        losses[np.isnan(losses)], values[np.isnan(values)] = np.inf, record.plan.chance_level
         for row, table in enumerate([losses] * (not loop) + [scale(record) * values], start=1):
-            ranges[row - 1] += _draw_band(fig, entry, curve["examples"], table, looks[entry["name"]], row)
+            ranges[row - 1] += _draw_band(fig, entry, curve.examples, table, looks[entry.name], row)
     if not loop:
         fig.update_yaxes(**late_loss_axis(ranges[0]), row=1)
-    fig.update_yaxes(range=padded(ranges[-1]), ticksuffix=" %" if metric["percent"] else "", row=len(titles))
+    fig.update_yaxes(range=padded(ranges[-1]), ticksuffix=" %" if metric.percent else "", row=len(titles))
     fig.update_xaxes(rangemode="tozero", exponentformat="none", separatethousands=True)
     fig.update_xaxes(title="epochs" if loop else "training examples seen", row=len(titles))
     _add_band_buttons(fig, record)
@@ -161,7 +176,9 @@ def curves(record: Record) -> go.Figure:
     )
 
 
-def _draw_band(fig: go.Figure, entry: Record, examples: list[float], table: Any, look: Record, row: int) -> list[float]:
+def _draw_band(
+    fig: go.Figure, entry: EntryResult, examples: Sequence[float], table: Any, look: Style, row: int
+) -> list[float]:
     """Draw an entry's median and quantile band, and return the values that the y axis must include.
 
     The axis covers the last three quarters of training: with the first steps included, later differences would be
@@ -177,14 +194,14 @@ def _draw_band(fig: go.Figure, entry: Record, examples: list[float], table: Any,
     """
     with np.errstate(invalid="ignore"):  # quantiles between finite and infinite losses are NaN: a gap
         low, middle, high = np.quantile(table, (0.1, 0.5, 0.9), axis=0)
-    group = {"legendgroup": entry["name"], "row": row, "col": 1}
+    group = {"legendgroup": entry.name, "row": row, "col": 1}
     clear = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     fig.add_scatter(x=examples, y=rounded(high), name="90 %", **clear, **group)
     fig.add_scatter(x=examples, y=rounded(low), name="10 %", fill="tonexty", fillcolor=CLEAR, **clear, **group)
     fig.add_scatter(
         x=examples,
         y=rounded(middle),
-        name=escape(entry["name"]),
+        name=escape(entry.name),
         mode="lines+markers" if len(examples) == 1 else "lines",
         line={"color": look["color"], "dash": look["dash"], "width": 2},
         showlegend=row == 1,
@@ -194,9 +211,9 @@ def _draw_band(fig: go.Figure, entry: Record, examples: list[float], table: Any,
     return [*middle[len(examples) // 4 :].tolist(), float(low[-1]), float(high[-1])]
 
 
-def _add_band_buttons(fig: go.Figure, record: Record) -> None:
+def _add_band_buttons(fig: go.Figure, record: RaceRecord) -> None:
     """Add buttons that show the band of the recommended entry, all bands, or none; many bands overlap."""
-    looks, chosen, few = styles(record), record["verdict"]["take"], len(record["entries"]) <= FEW
+    looks, chosen, few = styles(record), record.verdict.recommended, len(record.entries) <= FEW
     places = [i for i, trace in enumerate(fig.data) if trace.name == "10 %"]
     names = [fig.data[i].legendgroup for i in places]
     hues = [[int(looks[name]["color"][i : i + 2], 16) for i in (1, 3, 5)] for name in names]
@@ -216,10 +233,10 @@ def _add_band_buttons(fig: go.Figure, record: Record) -> None:
     )
 
 
-def read_sensitivity(record: Record) -> str:
+def read_sensitivity(record: RaceRecord) -> str:
     """Return the caption of `sensitivity`."""
     axis = LossAxis.from_record(record)
-    replicated = any(not run["first"] for runs in record["tried"].values() for run in runs)
+    replicated = any(not run.first for runs in record.tuning_runs.values() for run in runs)
     return (
         f"{axis.name.capitalize()} at the end of each tuning run, against its learning rate. "
         "Above each panel: the tuned rate, and the factor between the largest and the smallest near-best rate. "
@@ -231,7 +248,7 @@ def read_sensitivity(record: Record) -> str:
     )
 
 
-def read_points(record: Record) -> str:
+def read_points(record: RaceRecord) -> str:
     """Return the caption of `points`."""
     axis = LossAxis.from_record(record)
     return (
@@ -241,10 +258,10 @@ def read_points(record: Record) -> str:
     )
 
 
-def read_curves(record: Record) -> str:
+def read_curves(record: RaceRecord) -> str:
     """Return the caption of `curves`."""
     return (
-        f"Lines: the median over the {record['budget']['seeds']} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
+        f"Lines: the median over the {record.budget.seeds} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
         "of them. Click a name to hide or show it, double-click to see it alone. The axes fit the last three quarters; "
         "double-click a panel to see all of it. Only the last point counts: before the schedule has ended, "
         "the order is no guide."

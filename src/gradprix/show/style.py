@@ -6,6 +6,8 @@ from typing import Any
 
 from plotly import graph_objects as go
 
+from gradprix.race import RaceRecord
+
 # Okabe & Ito's colour-blind safe palette without black and yellow, which are invisible on a dark or a white page. When
 # colours repeat, the dash and symbol differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -27,15 +29,19 @@ MARKS = {
 """Sign and fill of each verdict in the matrix of comparisons; the fill repeats the sign."""
 
 
-def styles(record: dict[str, Any]) -> dict[str, dict[str, str]]:
+Style = dict[str, str]
+"""Colour, dash and symbol of an entry."""
+
+
+def styles(record: RaceRecord) -> dict[str, Style]:
     """Return the colour, dash and symbol of each entry, the same in every figure."""
     return {
-        entry["name"]: {
+        entry.name: {
             "color": COLOURS[i % len(COLOURS)],
             "dash": DASHES[i // len(COLOURS) % len(DASHES)],
             "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
         }
-        for i, entry in enumerate(record["entries"])
+        for i, entry in enumerate(record.entries)
     }
 
 

@@ -9,10 +9,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradprix.race import ENTRIES, REPORT, Plan, Result
+from gradprix.race import ENTRIES, REPORT, Plan, RaceRecord, Result
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
-from gradprix.text.answer import format_count, format_failures, format_list, format_tuned
+from gradprix.text.answer import (
+    format_count,
+    format_failures,
+    format_list,
+    format_protocol,
+    format_tuned,
+    format_value,
+)
+from gradprix.text.diagnosis import format_finding
+from gradprix.text.execution import format_execution_mode
 from gradprix.utils.streams import results
 
 from . import _page
@@ -30,53 +39,57 @@ def answer(result: Result) -> RenderableType:
     """Return the summary of a race: answer, cost, report path, and table of results."""
     record = result.record
     where = f"  Report: {result.folder / REPORT}" if result.folder else ""
-    last = f"{record['verdict']['protocol']}, {record['cost']['seconds']:.0f} s.{where}"
+    last = f"{format_protocol(record)}, {record.cost.seconds:.0f} s.{where}"
     return Group(Text(result.text), Text(last), Text(), standings(record), *notes(record), *reasons(record))
 
 
-def standings(record: dict[str, Any]) -> Table:
+def standings(record: RaceRecord) -> Table:
     """Return the table of results, one row per entry, best mean first."""
-    metric = record["plan"]["metric"]
-    tuned = "learning rate" if record["plan"]["tune"] == ["lr"] else "tuned"
-    table = _table("", metric["name"], "95 %", tuned, "near-best rates", "updates", right=(1, 2, 3, 4, 5))
-    entries = sorted(record["entries"], key=lambda e: e["final"]["mean"], reverse=metric["higher_is_better"])
-    for entry in entries:
-        low, high = entry["final"]["ci95"]
+    metric = record.plan.metric
+    tuned = "learning rate" if record.plan.tunes_learning_rate_only else "tuned"
+    table = _table("", metric.name, "95 %", tuned, "near-best rates", "updates", right=(1, 2, 3, 4, 5))
+    for entry in record.ranking:
+        low, high = entry.final.ci95
         table.add_row(
-            Text(entry["name"], "bold" if entry["leads"] else ""),
-            value(metric, entry["final"]["mean"]),
-            f"{value(metric, low)} to {value(metric, high)}",
-            Text(_page.setting(entry["tuned"])),
-            _page.factor(entry["window"]),
-            _page.count(entry["updates"]),
+            Text(entry.name, "bold" if entry.is_leader else ""),
+            format_value(metric, entry.final.mean),
+            f"{format_value(metric, low)} to {format_value(metric, high)}",
+            Text(_page.setting(entry.tuned)),
+            _page.factor(entry.tolerance_decades),
+            _page.count(entry.updates),
         )
     return table
 
 
-def notes(record: dict[str, Any]) -> list[Text]:
+def notes(record: RaceRecord) -> list[Text]:
     """Return the notes below the table of results."""
     lines = ["In bold: the leading group. Near-best rates: how far the learning rate may be off and still come close."]
-    edge = [f"{e['name']} ({', '.join(e['tuning']['edges'])})" for e in record["entries"] if e["tuning"]["at_edge"]]
+    edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
     if edge:
         lines.append(f"Best at the end of what was tried, so perhaps not tuned out: {', '.join(edge)}.")
-    if not record["plan"]["tested"]:
+    if not record.plan.tested:
         lines.append("The score is the one that was tuned by: it flatters. Yield a “test” score for one that does not.")
-    diverged = {entry["name"]: entry["final"]["diverged"] for entry in record["entries"] if entry["final"]["diverged"]}
-    lines += format_failures(record.get("failed", ()))
-    for name, count in diverged.items():
-        lines.append(f"{name} diverged on {count} of {record['budget']['seeds']} seeds, which score the baseline.")
-    if (form := record["plan"]["form"]).startswith("one at a time") or "; " in form:  # the form names a device
-        lines.append(f"The networks were trained {form}.")
+    lines += format_failures(record.failed)
+    for entry in record.entries:
+        if count := entry.final.diverged:
+            lines.append(f"{entry.name} diverged on {count} of {record.budget.seeds} seeds, which score the baseline.")
+    mode = record.plan.mode
+    if not mode.stacked or mode.device != "cpu" or mode.device_rejection is not None:
+        lines.append(format_execution_mode(mode))
     return [Text(line) for line in lines]
 
 
-def reasons(record: dict[str, Any]) -> list[Text]:
+def reasons(record: RaceRecord) -> list[Text]:
     """Return the diagnosis of each entry, empty if the race was not explained."""
-    if "why" not in record:
+    if record.diagnosis is None:
         return []
-    entries = record["why"]["entries"]
-    lines = [f"  {name}: {r['words']}" for name, entry in entries.items() for r in entry["reasons"] if r["words"]]
-    head = f"Why, from {record['why']['runs']} final runs of each that were looked into:"
+    lines = [
+        f"  {name}: {format_finding(measurement, record.entry(name).final.divergence_steps)}"
+        for name, entry in record.diagnosis.entries.items()
+        for measurement in entry.measurements
+        if measurement.finding
+    ]
+    head = f"Why, from {record.diagnosis.runs} final runs of each that were looked into:"
     return [Text(), Text(head), *map(Text, lines or ["  nothing of it is clear; the report has the numbers."])]
 
 
@@ -104,12 +117,12 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         table.add_row(*map(Text, row))
     effect = f"{race_plan.smallest_difference:.1f} standard deviations of a paired difference"
     if race_plan.task.noise:
-        effect = f"about {value(vars(metric), race_plan.smallest_difference * race_plan.task.noise)} ({effect})"
-    margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else value(vars(metric), metric.margin)
+        effect = f"about {format_value(metric, race_plan.smallest_difference * race_plan.task.noise)} ({effect})"
+    margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)
     lines = [
         f"{race_plan.task.name}: {race_plan.task.about}",
         f"Every run: {_describe_run(race_plan)}.",
-        f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan)}), "
+        f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan.tuned)}), "
         f"then {race_plan.seeds} fresh seeds, the same for all.",
         f"In all {race_plan.runs:,} networks"
         + (

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,18 @@ from .verdict import Verdict
 
 if TYPE_CHECKING:
     from gradprix.tasks import Metric
+
+
+class RecommendationReason(StrEnum):
+    """Reason for which one of the leaders is recommended."""
+
+    BASELINE_UNBEATEN = "baseline_unbeaten"
+    ONLY_LEADER = "only_leader"
+    ONLY_WINNER = "only_winner"
+    WIDEST_TOLERANCE = "widest_tolerance"
+    WIDE_TOLERANCE_CHEAPEST_STEP = "wide_tolerance_cheapest_step"
+    CHEAPEST_STEP = "cheapest_step"
+
 
 PART = 0.05
 """A learning rate is near-optimal if its validation loss exceeds the median entry's best loss by at most this fraction
@@ -75,7 +88,7 @@ def recommend(
     memory: Mapping[str, int | None],
     diverged: Mapping[str, int],
     baseline: str | None = None,
-) -> tuple[str, str]:
+) -> tuple[str, RecommendationReason]:
     """Return the recommended leader and the reason: the widest learning-rate tolerance, then the cheapest step.
 
     Candidates are the leaders with the fewest diverged runs, and of these the ones near the best mean, if any: some
@@ -83,9 +96,9 @@ def recommend(
     """
     leaders = list(verdict.leaders)
     if baseline in leaders:
-        return str(baseline), "nothing wins against it"
+        return str(baseline), RecommendationReason.BASELINE_UNBEATEN
     if len(leaders) == 1:
-        return leaders[0], "it leads alone" if baseline is None else "it alone wins"
+        return leaders[0], RecommendationReason.ONLY_LEADER if baseline is None else RecommendationReason.ONLY_WINNER
     fewest = min(diverged[name] for name in leaders)
     leaders = [name for name in leaders if diverged[name] == fewest]
     leaders = [name for name in leaders if name in near] or leaders
@@ -93,8 +106,10 @@ def recommend(
     wide = [name for name in leaders if round(windows[name], 1) == widest]
     chosen = min(wide, key=lambda name: math.inf if (held := memory[name]) is None else held)
     if not widest:
-        return chosen, "cheapest step"
-    return chosen, "widest learning-rate window" if len(wide) == 1 else "wide learning-rate window, cheapest step"
+        return chosen, RecommendationReason.CHEAPEST_STEP
+    if len(wide) == 1:
+        return chosen, RecommendationReason.WIDEST_TOLERANCE
+    return chosen, RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP
 
 
 def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
+import msgspec
 import numpy as np
 from scipy.special import stdtrit
 
@@ -15,11 +17,18 @@ from .permutation_test import LEVEL, PartVariance, sign_flip_distribution, step_
 
 MOST_SEEDS = 300
 """Maximum number of final seeds per entry: within it, the seed ranges of a race do not overlap."""
-Words = Literal["wins", "slightly ahead", "ties", "not settled"]
 
 
-@dataclass(frozen=True)
-class Pair:
+class PairVerdict(StrEnum):
+    """Verdict of a comparison; the values are those of saved races and of `--json`."""
+
+    WINS = "wins"
+    SLIGHTLY_AHEAD = "slightly ahead"
+    TIES = "ties"
+    INCONCLUSIVE = "not settled"
+
+
+class Pair(msgspec.Struct, frozen=True):
     """Comparison of two entries, `a` having the better mean.
 
     Args:
@@ -29,7 +38,7 @@ class Pair:
         ci95: simultaneous confidence interval: the intervals of all pairs, at all interim analyses, hold jointly in
             95 % of races.
         p: step-down p-value, adjusted for all pairs.
-        words: `"wins"`, `"slightly ahead"`, `"ties"` or `"not settled"` (inconclusive).
+        verdict: the verdict, of which the first two favour `a`.
         more_seeds: approximate number of additional seeds that would settle the comparison, up to the next suitable
             interim analysis; None if it is settled, or if the maximum number of seeds would not suffice.
     """
@@ -39,8 +48,13 @@ class Pair:
     difference: float
     ci95: tuple[float, float]
     p: float
-    words: Words
+    verdict: PairVerdict = msgspec.field(name="words")
     more_seeds: int | None
+
+    @property
+    def words(self) -> str:
+        """Value of the verdict."""
+        return self.verdict.value
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def judge(
         )
         for k, (a, b) in enumerate(index)
     )
-    won = [pair for pair in pairs if pair.words == "wins"]
+    won = [pair for pair in pairs if pair.verdict is PairVerdict.WINS]
     ahead, beaten = {pair.a for pair in won} - {baseline}, {pair.b for pair in won}
     leads = ahead if baseline is not None and ahead else set(names) - beaten
     return Verdict(pairs, tuple(names[i] for i in order if names[i] in leads))
@@ -138,17 +152,17 @@ def _pair(
     enough: Callable[[float], int | None],
 ) -> Pair:
     low, high = centre - half, centre + half
-    words: Words = "not settled"
+    verdict = PairVerdict.INCONCLUSIVE
     if not differ:
-        words = "ties"
+        verdict = PairVerdict.TIES
     elif low > 0:
-        words = "wins" if centre > margin else "slightly ahead"
+        verdict = PairVerdict.WINS if centre > margin else PairVerdict.SLIGHTLY_AHEAD
     elif -margin < low and high < margin:
-        words = "ties"
+        verdict = PairVerdict.TIES
     # The half-width at which the interval excludes zero or fits inside the margin.
     need = max(abs(centre), margin - abs(centre))
-    more = enough(need) if words == "not settled" and need > 0 else None
-    return Pair(a, b, float(centre), (float(low), float(high)), float(p), words, more)
+    more = enough(need) if verdict is PairVerdict.INCONCLUSIVE and need > 0 else None
+    return Pair(a, b, float(centre), (float(low), float(high)), float(p), verdict, more)
 
 
 def _additional_seeds(

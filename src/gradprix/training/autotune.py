@@ -22,8 +22,9 @@ from gradprix.tasks.schedules import count_steps
 from gradprix.utils.devices import describe_device, free, wait
 from gradprix.utils.files import cache_folder, write_atomically
 
+from .execution_mode import ExecutionMode
 from .first_step import known_first_step, measure_first_step
-from .model_stack import ExecutionMode, StackedModels, quiet
+from .model_stack import StackedModels, quiet
 from .provenance import versions
 from .stack_sizes import capacities
 from .trainer import BATCHES_AT_ONCE, NARROWEST, Trainer

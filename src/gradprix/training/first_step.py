@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from gradprix.tasks import Task
 from gradprix.utils.devices import wait
 
-from .model_stack import ExecutionMode, quiet
+from .execution_mode import ExecutionMode, Rejection, RejectionCause
+from .model_stack import quiet
 from .trainer import Trainer
 from .trial import Trial
 
@@ -56,19 +57,19 @@ class FirstStep:
         size = f"{self.parameters / 1e6:.1f} M" if self.parameters >= 1e5 else f"{self.parameters:,}"
         return f"one training step of {size} parameters: {self.seconds:.2g} s"
 
-    def reason_against_stack(self, count: int, memory: float) -> str:
-        """Return the reason why stacking is not tried; an empty string if it may pay.
+    def reject_stack(self, count: int, memory: float) -> Rejection | None:
+        """Return the reason why stacking is not tried; None if it may pay.
 
         Args:
             count: number of models in the stack.
             memory: memory limit of the race in bytes.
         """
         if self.processor_seconds > ARITHMETIC_BOUND or self.seconds > SLOW:
-            return f"a step of one model takes {self.seconds:.2g} s: stacking does not pay"
+            return Rejection(RejectionCause.SLOW_STEP, self.seconds)
         needed = count * (self.weight_bytes + self.step_bytes + self.state_bytes)
         if needed > STACK_SHARE * memory:
-            return f"a stack of {count} models would take {needed / 1e9:.2g} GB"
-        return ""
+            return Rejection(RejectionCause.MEMORY, needed, models=count)
+        return None
 
 
 def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstStep:

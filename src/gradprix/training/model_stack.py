@@ -3,7 +3,6 @@
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -25,36 +24,6 @@ from .trace_step import TracedStep, program
 
 Tensors = Mapping[str, Tensor]
 FUNCTORCH: Any = torch._C._functorch
-
-
-@dataclass(frozen=True)
-class ExecutionMode:
-    """Execution mode of a race's training, chosen once for all models, since modes differ in rounding.
-
-    Args:
-        stacked: train models in stacks, as one program; otherwise one at a time.
-        compiled: compile the stacked program.
-        why: the reason why models are trained one at a time, for the user.
-        device: the device of the models.
-        refused: an available GPU that is not used, and the reason.
-        widest: the largest stack size that was checked; None if there is no limit.
-    """
-
-    stacked: bool = True
-    compiled: bool = False
-    why: str = ""
-    device: str = "cpu"
-    refused: str = ""
-    widest: int | None = None
-
-    def describe(self) -> str:
-        """Format the execution mode for the plan."""
-        text = "stacked, one row a network" + ", compiled" * self.compiled
-        if not self.stacked:
-            text = f"one at a time: {self.why}"
-        if self.device != "cpu":
-            text += f"; on {self.device}"
-        return text + (f"; not on {self.refused}" if self.refused else "")
 
 
 class StackedModels:

@@ -24,9 +24,10 @@ from gradprix.utils.devices import CPU, placed
 
 from .artifacts import encode_artifacts
 from .device_cache import to_device
+from .execution_mode import ExecutionMode
 from .faults import failed_on_nan, has_nan, task_error
 from .gradient_mode import needs_gradients
-from .model_stack import ExecutionMode, SequentialModels, StackedModels, quiet
+from .model_stack import SequentialModels, StackedModels, quiet
 from .optimizers import StackedOptimizers
 from .outputs import CombinedOutput, Output, combine
 from .stack_sizes import stack_size

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -80,6 +81,13 @@ def form(trial: Trial) -> tuple[Any, ...]:
     return (*(str(trial.identity.get(key)) for key in ("rule", "equations", "state", "class")), is_nonzero)
 
 
+class FailureKind(StrEnum):
+    """Kind of failure of a run that could not be trained."""
+
+    EXCEPTION = "exception"
+    WORKER_LOST = "worker_lost"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Result of a training run.
@@ -94,6 +102,7 @@ class Outcome:
         after: artifacts that the task computed from the trained model.
         tested: True if the test metric is computed on examples that no tuning used.
         error: the reason why the run could not be trained; it then counts as diverged.
+        failure: kind of that error.
         start: training loss of the first step, before any update; None if unknown.
     """
 
@@ -106,6 +115,7 @@ class Outcome:
     tested: bool = True
     error: str | None = None
     start: float | None = None
+    failure: FailureKind | None = None
 
     @property
     def valid_loss(self) -> float:
@@ -123,11 +133,13 @@ class Outcome:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_error(cls, trial: Trial, baseline: float | None, error: str) -> "Outcome":
+    def from_error(
+        cls, trial: Trial, baseline: float | None, error: str, failure: FailureKind = FailureKind.EXCEPTION
+    ) -> "Outcome":
         """Return the outcome of a trial that could not be trained: it counts as diverged in the first step."""
         curve = [(0, math.nan, math.nan, math.nan)] * passes(trial.epochs)
         loss, metric = (math.inf, baseline) if trial.judged else (None, None)
-        return cls(curve, loss, metric, 1, error=error)
+        return cls(curve, loss, metric, 1, error=error, failure=failure)
 
     @classmethod
     def from_json(cls, text: str) -> "Outcome":

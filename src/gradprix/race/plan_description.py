@@ -1,0 +1,76 @@
+"""Description of a plan in the record of its race."""
+
+import msgspec
+from msgspec import field
+
+from gradprix.training.execution_mode import ExecutionMode
+
+Value = bool | int | float | str | None
+"""Value of a hyperparameter."""
+
+
+class MetricDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """The metric of a task; see `gradprix.Metric`."""
+
+    name: str
+    higher_is_better: bool
+    margin: float
+    relative: bool
+    percent: bool
+
+    def smallest_difference(self, better: float) -> float:
+        """Return the smallest difference that matters, in the metric's units, given the better of two means."""
+        return self.margin * abs(better) if self.relative else self.margin
+
+
+class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry as planned, with the parts of its identity that are shown."""
+
+    name: str
+    optimizer: str
+    rule: str
+    fixed: dict[str, Value]
+    space: dict[str, list[Value]]
+    batch_size: int
+    updates: int | None
+
+
+class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """The plan of a race as it was run.
+
+    Args:
+        chance_level: score of a diverged run.
+        epochs: epochs of a run; a number below 1 is a part of one.
+        loop: the task is a training loop.
+        tune: tuned hyperparameters, the learning rate first.
+        crossed: intervals generalize to other test examples as well as to other seeds.
+        tested: scores are those of examples that no tuning used.
+        mode: execution mode.
+    """
+
+    task: str
+    fingerprint: str
+    metric: MetricDescription
+    baseline: str | None
+    chance_level: float = field(name="trivial")
+    epochs: float
+    examples: int | None
+    batch_size: int
+    schedule: str
+    loop: bool
+    tune: tuple[str, ...]
+    trials: int
+    seeds: int
+    seed: int
+    compiled: bool
+    device: str
+    left_out: tuple[str, ...]
+    entries: tuple[PlannedEntry, ...]
+    crossed: bool
+    tested: bool
+    mode: ExecutionMode
+
+    @property
+    def tunes_learning_rate_only(self) -> bool:
+        """True if no other hyperparameter is tuned."""
+        return self.tune == ("lr",)

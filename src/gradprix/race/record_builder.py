@@ -1,0 +1,296 @@
+"""Assembly of a race's record from its runs."""
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from gradprix.stats.alpha_spending import InterimAnalysis
+from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
+from gradprix.stats.verdict import Verdict, judge, own_interval
+from gradprix.tasks.loop import Loop
+from gradprix.training.execution_mode import ExecutionMode
+from gradprix.training.trial import FailureKind, Outcome, Trial
+from gradprix.tuning.tuner import TuningResult
+
+from .best import Best
+from .efficiency import measure_efficiency
+from .entry import Entry
+from .plan import Plan
+from .plan_description import PlanDescription
+from .record import Budget, Cost, EntryResult, FinalRuns, RaceRecord, RaceVerdict, TuningSummary
+from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun
+
+FEWEST_PARTS = 10
+"""Minimum number of parts of a test set for estimating their variance."""
+TuningRuns = Mapping[str, Sequence[TuningRun]]
+Finals = dict[str, list[tuple[Trial, Outcome]]]
+Outcomes = Mapping[str, Sequence[Outcome]]
+Parts = dict[str, tuple[tuple[float, ...], ...]]
+
+
+def make_record(
+    plan: Plan,
+    mode: ExecutionMode,
+    tuning_runs: TuningRuns,
+    tuned: Mapping[str, TuningResult],
+    finals: Finals,
+    *,
+    seconds: float,
+    step_seconds: dict[str, float | None],
+    interim_analyses: Sequence[InterimAnalysis],
+    reruns: Sequence[Rerun] = (),
+) -> RaceRecord:
+    """Return the complete record of a race.
+
+    Args:
+        plan: the plan that was run.
+        mode: its execution mode.
+        tuning_runs: the tuning runs of each entry, in order.
+        tuned: the tuning result of each entry.
+        finals: the final runs of each entry, in the order of the seeds.
+        seconds: training time without interruptions.
+        step_seconds: seconds of a step of each tuned optimizer without stacking; None where unknown.
+        interim_analyses: the interim analyses of the race, this one included.
+        reruns: final runs that were repeated in a new process.
+    """
+    outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
+    chance_level = _diverged_score(plan, outcomes)
+    values = {name: tuple(_metric(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
+    parts = _parts(outcomes, chance_level)
+    verdict = _judge(plan, values, parts, interim_analyses)
+    limit, start = _near_optimal_limit(plan, tuning_runs)
+    points = {name: dict(result.point) for name, result in tuned.items()}
+    entries = tuple(
+        _entry_result(
+            plan,
+            entry,
+            tuning_runs[entry.name],
+            tuned[entry.name],
+            outcomes[entry.name],
+            scores=values[entry.name],
+            limit=limit,
+            is_leader=entry.name in verdict.leaders,
+        )
+        for entry in plan.entries
+    )
+    race_verdict = _recommend(plan, verdict, entries, interim_analyses)
+    best = next(entry for entry in plan.entries if entry.name == race_verdict.recommended)
+    described = plan.describe()
+    tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
+    rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
+    return RaceRecord(
+        task=plan.task.name,
+        about=plan.task.about,
+        budget=Budget(trials=plan.trials, seeds=plan.seeds, examples=plan.examples),
+        entries=entries,
+        verdict=race_verdict,
+        cost=Cost(
+            trials=plan.runs,
+            examples=None if plan.examples is None else plan.runs * plan.examples,
+            seconds=seconds,
+            step_seconds=step_seconds,
+        ),
+        best=_best(plan, best, points[best.name]),
+        key=plan.key,
+        plan=msgspec.convert({**described, **rest}, PlanDescription),
+        tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
+        failed=_failed_runs(tuning_runs, finals),
+        near_optimal_limit=limit,
+        initial_loss=start,
+        artifacts=_artifacts(outcomes),
+        parts=parts,
+        efficiency=measure_efficiency(plan.entries, points, tuning_runs, outcomes, plan.task.metric, chance_level),
+        curves={name: _curves(runs) for name, runs in outcomes.items()},
+        versions={**described["versions"], "python": platform.python_version()},
+        reruns=tuple(reruns),
+    )
+
+
+def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
+    """Return the score of a diverged run: the task's chance level, or else the worst score of the other runs."""
+    if plan.task.baseline is not None:
+        return plan.task.baseline
+    scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]
+    return (min if plan.task.metric.higher_is_better else max)(scored, default=0.0)
+
+
+def _metric(outcome: Outcome, chance_level: float) -> float:
+    return chance_level if outcome.test_metric is None else outcome.test_metric
+
+
+def _parts(outcomes: Outcomes, chance_level: float) -> Parts | None:
+    """Return the metric on parts of an official test set, if there is one and every part has a finite metric."""
+    every = [outcome for runs in outcomes.values() for outcome in runs]
+    counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
+    if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:
+        return None
+    diverged = [chance_level] * count
+    parts = {name: tuple(tuple(o.test_parts or diverged) for o in runs) for name, runs in outcomes.items()}
+    return parts if np.isfinite(list(parts.values())).all() else None
+
+
+def _judge(
+    plan: Plan,
+    values: Mapping[str, Sequence[float]],
+    parts: Parts | None,
+    interim_analyses: Sequence[InterimAnalysis],
+) -> Verdict:
+    metric = plan.task.metric
+    return judge(
+        values,
+        higher_is_better=metric.higher_is_better,
+        margin=metric.margin,
+        relative=metric.relative,
+        level=dict(interim_analyses)[plan.seeds],
+        spent=sum(level for _, level in interim_analyses),
+        baseline=plan.baseline,
+        parts=parts,
+    )
+
+
+def _near_optimal_limit(plan: Plan, tuning_runs: TuningRuns) -> tuple[float, float | None]:
+    """Return the largest near-optimal validation loss, and the median loss before training (None if unknown)."""
+    losses = {name: _loss_by_learning_rate(runs) for name, runs in tuning_runs.items()}
+    starts = [run.start for runs in tuning_runs.values() for run in runs if run.first and run.start is not None]
+    finite = [start for start in starts if math.isfinite(start)]
+    start = median(finite) if finite else None
+    return near_optimal_limit(losses, start, plan.task.metric if isinstance(plan.task, Loop) else None), start
+
+
+def _loss_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
+    """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
+    losses: dict[float, float] = {}
+    for run in runs:
+        if run.first:
+            losses[run.learning_rate] = min(run.loss, losses.get(run.learning_rate, math.inf))
+    return losses
+
+
+def _entry_result(
+    plan: Plan,
+    entry: Entry,
+    runs: Sequence[TuningRun],
+    result: TuningResult,
+    outcomes: Sequence[Outcome],
+    *,
+    scores: tuple[float, ...],
+    limit: float,
+    is_leader: bool,
+) -> EntryResult:
+    point = dict(result.point)
+    batch_size = point.get("batch_size", plan.batch_size(entry))
+    divergence_steps = tuple(outcome.diverged for outcome in outcomes)
+    # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
+    is_comparable = list(entry.space) == ["lr"]
+    return EntryResult(
+        name=entry.name,
+        optimizer=entry.optimizer,
+        batch_size=batch_size,
+        tuned=point,
+        tuning=TuningSummary(
+            trials=len(runs),
+            diverged=sum(run.diverged is not None for run in runs),
+            at_edge=bool(result.edges),
+            edges=tuple(result.edges),
+        ),
+        final=FinalRuns(
+            metric=plan.task.metric.name,
+            values=scores,
+            mean=float(np.mean(scores)),
+            ci95=own_interval(scores),
+            diverged=sum(step is not None for step in divergence_steps),
+            divergence_steps=divergence_steps,
+        ),
+        losses=tuple(None if outcome.diverged else outcome.test_loss for outcome in outcomes),
+        is_leader=is_leader,
+        tolerance_decades=tolerance_decades(_loss_by_learning_rate(runs), limit) if is_comparable else 0.0,
+        memory=entry.rule.memory(entry.values(**point)),
+        updates=plan.updates(entry, batch_size),
+        code=entry.code(**point),
+    )
+
+
+def _recommend(
+    plan: Plan, verdict: Verdict, entries: Sequence[EntryResult], interim_analyses: Sequence[InterimAnalysis]
+) -> RaceVerdict:
+    """Return the verdict with the recommended leader and the reason."""
+    means = {entry.name: entry.final.mean for entry in entries}
+    top = means[verdict.leaders[0]]
+    near = [name for name in verdict.leaders if abs(means[name] - top) <= plan.task.metric.least(top)]
+    recommended, reason = recommend(
+        verdict,
+        near,
+        {entry.name: entry.tolerance_decades for entry in entries},
+        {entry.name: entry.memory for entry in entries},
+        {entry.name: entry.final.diverged for entry in entries},
+        plan.baseline,
+    )
+    return RaceVerdict(
+        leaders=verdict.leaders,
+        recommended=recommended,
+        reason=reason,
+        interim_analyses=tuple(interim_analyses),
+        pairs=verdict.pairs,
+    )
+
+
+def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
+    return Best(
+        name=entry.name,
+        optimizer=entry.optimizer,
+        arguments=entry.arguments(**point),
+        code=entry.code(**point),
+        schedule=point.get("schedule", plan.task.schedule),
+    )
+
+
+def _failed_runs(tuning_runs: TuningRuns, finals: Finals) -> tuple[FailedRun, ...]:
+    """Return the training runs that failed, tuning runs first."""
+    runs = [
+        (name, run.learning_rate, run.seed, run.error, run.failure)
+        for name, each in tuning_runs.items()
+        for run in each
+    ]
+    runs += [(name, t.values["lr"], t.seed, o.error, o.failure) for name, pairs in finals.items() for t, o in pairs]
+    return tuple(
+        FailedRun(entry=name, learning_rate=lr, seed=seed, error=error, kind=kind or FailureKind.EXCEPTION)
+        for name, lr, seed, error, kind in runs
+        if error is not None
+    )
+
+
+def _artifacts(outcomes: Outcomes) -> Artifacts:
+    """Return the artifacts of the final runs: numbers of each seed, None if diverged; pictures and texts of one run."""
+    artifacts: dict[str, dict[str, Any]] = {"numbers": {}, "pictures": {}, "texts": {}}
+    for name, runs in outcomes.items():
+        numbers = [None if outcome.after is None else outcome.after["numbers"] for outcome in runs]
+        for key in dict.fromkeys(key for row in numbers if row for key in row):
+            values = tuple(None if row is None else row.get(key) for row in numbers)
+            artifacts["numbers"].setdefault(key, {})[name] = values
+        first = next((outcome.after for outcome in runs if outcome.after is not None), None)
+        for kind in ("pictures", "texts"):
+            for key, value in (first or {}).get(kind, {}).items():
+                artifacts[kind].setdefault(key, {})[name] = value
+    return Artifacts(**artifacts)
+
+
+def _curves(outcomes: Sequence[Outcome]) -> Curves:
+    """Return the learning curves of an entry."""
+    longest = max(len(outcome.curve) for outcome in outcomes)
+    steps = max((outcome.curve for outcome in outcomes), key=len)
+    table = np.array([[*o.curve, *([o.curve[-1]] * (longest - len(o.curve)))] for o in outcomes])
+    table[:, :, 0] = [point[0] for point in steps]
+    train_loss, valid_loss, valid_metric = (
+        tuple(tuple(row) for row in table[:, :, column].tolist()) for column in (1, 2, 3)
+    )
+    return Curves(
+        examples=tuple(table[0, :, 0].tolist()),
+        train_loss=train_loss,
+        valid_loss=valid_loss,
+        valid_metric=valid_metric,
+    )

@@ -1,0 +1,125 @@
+"""JSON form of records, and reading of records that earlier versions saved."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gradprix.stats.recommendation import RecommendationReason
+from gradprix.training.execution_mode import ExecutionMode, RejectionCause
+from gradprix.training.trial import FailureKind
+
+from .diagnosis_record import Diagnosis, Finding, MeasurementKind
+from .record import SCHEMA, RaceRecord
+
+REASONS_1 = {
+    "nothing wins against it": RecommendationReason.BASELINE_UNBEATEN,
+    "it leads alone": RecommendationReason.ONLY_LEADER,
+    "it alone wins": RecommendationReason.ONLY_WINNER,
+    "widest learning-rate window": RecommendationReason.WIDEST_TOLERANCE,
+    "wide learning-rate window, cheapest step": RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP,
+    "cheapest step": RecommendationReason.CHEAPEST_STEP,
+}
+"""Reasons of a recommendation in records of version 1."""
+
+
+class RecordError(ValueError):
+    """A saved record cannot be read by this version."""
+
+
+def to_json(value: Any) -> Any:
+    """Return the JSON form of a record or of a part of one, with infinities and NaN as Python writes them."""
+    return _tuples_to_lists(msgspec.to_builtins(value))
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples_to_lists(each) for key, each in value.items()}
+    return [_tuples_to_lists(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) -> RaceRecord:
+    """Read a record from its JSON form.
+
+    Args:
+        data: a record of this version or an earlier one.
+        mode: the execution mode as saved beside the record, which version 1 does not include.
+
+    Raises:
+        RecordError: if the record has another version, or is damaged.
+    """
+    schema = data.get("schema", 1)
+    if schema not in (1, SCHEMA):
+        raise RecordError(
+            f"its record has version {schema}, and this version of gradprix reads versions 1 to {SCHEMA}: it was saved "
+            "by a newer gradprix. Update gradprix to open it."
+        )
+    try:
+        return msgspec.convert(_upgrade(data, mode) if schema == 1 else data, RaceRecord)
+    except (msgspec.ValidationError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"its record, of version {schema}, cannot be read ({error}). Run the command that began the race again: it "
+            "makes a new record and reuses the finished runs."
+        ) from error
+
+
+def read_mode(data: Mapping[str, Any]) -> ExecutionMode:
+    """Read an execution mode from its JSON form, of this version or of version 1."""
+    modern = {key: value for key, value in data.items() if key not in ("why", "refused")}
+    for key, sentence in (("stack_rejection", data.get("why")), ("device_rejection", data.get("refused"))):
+        if sentence:
+            modern[key] = {"cause": RejectionCause.FAILS, "message": sentence}
+    return msgspec.convert(modern, ExecutionMode)
+
+
+def read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
+    """Read a diagnosis from its JSON form, of this version or of version 1."""
+    entries = {
+        name: {**entry, "reasons": [_upgrade_measurement(each) for each in entry["reasons"]]}
+        for name, entry in data["entries"].items()
+    }
+    return msgspec.convert({**data, "entries": entries}, Diagnosis)
+
+
+def _upgrade(data: Mapping[str, Any], mode: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Convert a record of version 1, which had sentences in place of codes."""
+    verdict = {**data["verdict"], "reason": REASONS_1[data["verdict"]["why"]]}
+    upgraded = {
+        **data,
+        "schema": SCHEMA,
+        "verdict": verdict,
+        "plan": {**data["plan"], "mode": read_mode(mode or {})},
+        "tried": {name: [_upgrade_run(run) for run in runs] for name, runs in data["tried"].items()},
+        "failed": [{**run, "kind": FailureKind.EXCEPTION} for run in data["failed"]],
+    }
+    if "why" in data:
+        upgraded["why"] = read_diagnosis(data["why"])
+    return upgraded
+
+
+def _upgrade_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Separate a tuning run's point from its result."""
+    result = {"seed", "first", "spread", "start", "loss", "metric", "diverged", "error"}
+    point = {key: value for key, value in run.items() if key not in result}
+    failure = None if run.get("error") is None else FailureKind.EXCEPTION
+    return {"point": point, "failure": failure, **{key: run[key] for key in result if key in run}}
+
+
+def _upgrade_measurement(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Replace the sentence on a conclusive measurement by its code, which kind and side of the interval determine."""
+    if "words" not in data:
+        return data
+    kind, low, high = MeasurementKind(data["kind"]), data["low"], data["high"]
+    finding = {
+        MeasurementKind.STEP_LENGTH: Finding.STEPS_TOO_LONG if low and low > 1 else Finding.STEPS_SHORT,
+        MeasurementKind.SHARPNESS: Finding.UNSTABLE,
+        MeasurementKind.NOISE_SCALE: (
+            Finding.BATCH_ABOVE_NOISE_SCALE if high is not None and high < 1 else Finding.BATCH_BELOW_NOISE_SCALE
+        ),
+        MeasurementKind.EFFECTIVE_RATE: Finding.RATE_WORN_OUT,
+        MeasurementKind.HARDEST_TENTH: Finding.GROUP_NEGLECTED if high and high < 1 else Finding.GROUP_FAVOURED,
+        MeasurementKind.RARE_CLASSES: Finding.GROUP_NEGLECTED if high and high < 1 else Finding.GROUP_FAVOURED,
+        MeasurementKind.DIVERGED: Finding.DIVERGED,
+    }[kind]
+    rest = {key: value for key, value in data.items() if key != "words"}
+    return {**rest, "finding": finding if data["words"] else None}

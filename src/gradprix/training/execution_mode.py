@@ -1,0 +1,57 @@
+"""Execution mode of a race's training: in stacks or one model at a time, on which device, and why."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RejectionCause(StrEnum):
+    """Cause for which stacking or a device is not used."""
+
+    TRAINING_LOOP = "training_loop"
+    SLOW_STEP = "slow_step"
+    MEMORY = "memory"
+    FAILS = "fails"
+    OTHER_GRADIENTS = "other_gradients"
+    SLOWER = "slower"
+    ROWS_DIFFER = "rows_differ"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Reason why stacking or a device is not used.
+
+    Args:
+        cause: the cause.
+        value: the number behind it: seconds of one model's step (`SLOW_STEP`), bytes of the stack (`MEMORY`), or the
+            slowdown (`SLOWER`).
+        models: number of models in that stack (`MEMORY`).
+        message: explanation of the error (`FAILS`).
+        device: the rejected device; empty if stacking was rejected.
+    """
+
+    cause: RejectionCause
+    value: float | None = None
+    models: int | None = None
+    message: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class ExecutionMode:
+    """Execution mode of a race's training, chosen once for all models, since modes differ in rounding.
+
+    Args:
+        stacked: train models in stacks, as one program; otherwise one at a time.
+        compiled: compile the stacked program.
+        device: the device of the models.
+        widest: the largest stack size that was checked; None if there is no limit.
+        stack_rejection: the reason why models are trained one at a time.
+        device_rejection: the reason why an available GPU is not used.
+    """
+
+    stacked: bool = True
+    compiled: bool = False
+    device: str = "cpu"
+    widest: int | None = None
+    stack_rejection: Rejection | None = None
+    device_rejection: Rejection | None = None
