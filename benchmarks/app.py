@@ -22,7 +22,8 @@ from playwright.sync_api import Page, sync_playwright
 from gradprix.app import figures, trajectories
 from gradprix.app.race_processes import Races
 from gradprix.app.server import listen, make
-from gradprix.app.state import RACERS, read
+from gradprix.app.state import RACERS
+from gradprix.app.url_query import read
 
 CLICKS, STEPS = 9, 500
 WHO = list(RACERS)[:12]

@@ -97,7 +97,7 @@ def test_click_to_start_play_step_and_reload(page: Page, address: str):
     page.get_by_label("To the start").click()
     expect(page.locator("#readout")).to_have_text("step 0 of 40")
     page.wait_for_function(f"{AT}.x[0] === {x} && {AT}.y[0] === {y}")
-    page.get_by_label("One step on").click()
+    page.get_by_label("One step forward").click()
     expect(page.locator("#readout")).to_have_text("step 1 of 40")
     page.wait_for_function(f"{AT}.y[0] < {y}")
     page.get_by_label("Play or pause").click()
@@ -138,13 +138,13 @@ def test_a_setting_that_is_changed_is_seen_and_in_the_address(page: Page, addres
     rate.fill("1e-3")
     rate.press("Tab")
     expect(page).to_have_url(re.compile("rmsprop:lr=0.001"))
-    expect(page.locator("#table")).to_contain_text("0.001 yours")
+    expect(page.locator("#table")).to_contain_text("0.001 given")
     page.go_back()
-    expect(page.locator("#table")).not_to_contain_text("yours")
+    expect(page.locator("#table")).not_to_contain_text("given")
     page.locator("#surface").click()
     page.get_by_role("option", name="himmelblau").click()
     expect(page.locator("#about")).to_contain_text("Four minima")
-    for view in ("3-D", "Which start ends where"):
+    for view in ("3-D", "Basins of attraction"):
         page.get_by_label(view, exact=True).check()
         expect(page).to_have_url(re.compile("view="))
     page.wait_for_function("document.querySelector('#stage .js-plotly-plot').data.some(t => /^to /.test(t.name))")
@@ -162,7 +162,7 @@ def test_a_preset_is_a_link_with_a_word_on_it(page: Page, address: str):
     opened(page, address)
     page.get_by_role("link", name="Just above 2/λ").click()
     expect(page).to_have_url(re.compile("surface=bowl.*gd:lr=2.05"))
-    expect(page.locator("#comment")).to_contain_text("climbed to")
+    expect(page.locator("#comment")).to_contain_text("diverges")
 
 
 def test_one_step_at_a_time(page: Page, address: str):
@@ -186,7 +186,7 @@ def test_what_is_seen_can_be_kept(page: Page, address: str, tmp_path: Path):
     opened(page, f"{address}?steps=10&who=gd,adam")
     for form, begins in (("CSV", b"step,optimizer"), ("HTML", b"<!doctype html>")):
         with page.expect_download() as waited:
-            page.get_by_title(f"The surface as {form}").click()
+            page.get_by_title(f"Surface as {form}").click()
         kept = tmp_path / waited.value.suggested_filename
         waited.value.save_as(kept)
         assert kept.read_bytes().startswith(begins)

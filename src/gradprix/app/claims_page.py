@@ -17,15 +17,15 @@ def layout(claims: list[dict[str, Any]]) -> html.Section:
     """
     intro = html.P(
         [
-            "What the popular account says of optimizers, each sentence as an experiment. What decides was fixed "
-            "before it was run. To run them again: ",
+            "Common claims about optimizers, each tested by an experiment whose decision rule was fixed before it was "
+            "run. To repeat the experiments: ",
             html.Code("gradprix claims"),
             ".",
         ],
         className="note",
     )
     body = [intro, _counts(claims), html.Div(_table(claims), className="wide")]
-    return html.Section([html.H2("The textbook, measured"), *body], className="for-claims")
+    return html.Section([html.H2("Textbook claims, tested"), *body], className="for-claims")
 
 
 def _counts(claims: list[dict[str, Any]]) -> html.P:
@@ -47,19 +47,19 @@ def _table(claims: list[dict[str, Any]]) -> html.Table:
 
 def _row(claim: dict[str, Any]) -> html.Tr:
     mark = next((MARKS[verdict] for verdict in MARKS if claim["verdict"].startswith(verdict)), "")
-    more = [
+    method = [
         (title, claim[key])
-        for key, title in (("prediction", "If it were true"), ("decides", "What decides"), ("source", "Source"))
+        for key, title in (("prediction", "Prediction"), ("decides", "Decision rule"), ("source", "Source"))
         if claim.get(key)
     ]
     measured = [
-        html.Li(f"{one['what']}: {_format_effect(one['effect'])} ({_format_interval(one['ci95'])}), n = {one['n']}")
-        for one in claim.get("measured", ())
+        html.Li(f"{each['what']}: {_format_effect(each['effect'])} ({_format_interval(each['ci95'])}), n = {each['n']}")
+        for each in claim.get("measured", ())
     ]
     details = html.Details(
         [
-            html.Summary("how it was tested"),
-            *(html.P([html.B(f"{title}: "), text]) for title, text in more),
+            html.Summary("Method and measurements"),
+            *(html.P([html.B(f"{title}: "), text]) for title, text in method),
             html.Ul(measured),
         ]
     )

@@ -6,7 +6,7 @@ from dash import dcc, html
 
 from gradprix.rules.notation import symbol
 
-from .figure_elements import look
+from .figure_elements import optimizer_style
 from .state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable
 
 GLYPHS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲"}
@@ -20,19 +20,19 @@ def aria(**attributes: str) -> dict[str, Any]:
     return {f"aria-{name}": text for name, text in attributes.items()}
 
 
-def parameter(name: str) -> dict[str, str]:
+def parameter_id(name: str) -> dict[str, str]:
     """Return the component id of a surface parameter."""
     return {"type": "parameter", "name": name}
 
 
-def entered(name: str) -> dict[str, str]:
+def included_id(name: str) -> dict[str, str]:
     """Return the component id of the checkbox that includes an optimizer."""
     return {"type": "entered", "name": name}
 
 
-def own(of: str, name: str) -> dict[str, str]:
+def hyperparameter_id(optimizer: str, name: str) -> dict[str, str]:
     """Return the component id of a hyperparameter of an optimizer."""
-    return {"type": "own", "of": of, "name": name}
+    return {"type": "own", "of": optimizer, "name": name}
 
 
 SETTINGS = [(of, name) for of, entry in RACERS.items() for name in ("lr", *adjustable(entry))]
@@ -44,21 +44,21 @@ def field(label: str, control: Any, hint: str = "", **more: Any) -> html.Label:
     return html.Label([html.Span(label), control], title=hint or None, className="field", **more)
 
 
-def text(name: Any, **more: Any) -> dcc.Input:
+def number_input(name: Any, **more: Any) -> dcc.Input:
     """Return a text input for a number: unlike a number input, it accepts `1e-3` and has no spin buttons."""
     return dcc.Input(id=name, type="text", debounce=True, autoComplete="off", **more)
 
 
-def choice(name: str, of: dict[Any, str], **more: Any) -> dcc.RadioItems:
+def radio_buttons(name: str, options: dict[Any, str], **more: Any) -> dcc.RadioItems:
     """Return radio buttons."""
-    options = [{"label": label, "value": value} for value, label in of.items()]
-    return dcc.RadioItems(id=name, options=options, inline=True, **{"className": "choice", **more})
+    items = [{"label": label, "value": value} for value, label in options.items()]
+    return dcc.RadioItems(id=name, options=items, inline=True, **{"className": "choice", **more})
 
 
 def controls() -> html.Aside:
     """Return the sidebar."""
     boxes = [
-        html.Div(field(label, text(parameter(name))), id={"type": "parameter-box", "name": name})
+        html.Div(field(label, number_input(parameter_id(name))), id={"type": "parameter-box", "name": name})
         for name, (label, _, _) in PARAMETERS.items()
     ]
     return html.Aside(
@@ -69,18 +69,18 @@ def controls() -> html.Aside:
             html.Div(
                 [
                     *boxes,
-                    field("Start x", text("start-x"), "Or click on the surface", style={"gridColumn": 1}),
-                    field("Start y", text("start-y"), "Or click on the surface"),
-                    field("Noise σ", text("noise"), "Of each coordinate of a gradient: its standard deviation"),
-                    field("Seed", text("seed"), "Of the noise"),
-                    field("Steps", text("steps")),
+                    field("Start x", number_input("start-x"), "Or click on the surface", style={"gridColumn": 1}),
+                    field("Start y", number_input("start-y"), "Or click on the surface"),
+                    field("Noise σ", number_input("noise"), "Standard deviation per gradient coordinate"),
+                    field("Seed", number_input("seed"), "Seed of the gradient noise"),
+                    field("Steps", number_input("steps")),
                 ],
                 className="fields",
             ),
             html.H2("Optimizers"),
             html.P(
-                "A rate that is left empty is tuned for this surface, from its usual start: one rate for all would be "
-                "unfair.",
+                "An empty learning rate (η) is tuned for this surface, from its default starting point: one learning "
+                "rate for all optimizers would be unfair.",
                 className="note",
             ),
             html.Div([_racer_controls(name) for name in RACERS], className="racers"),
@@ -91,19 +91,26 @@ def controls() -> html.Aside:
 
 def _racer_controls(name: str) -> html.Div:
     """Return the controls of one optimizer: checkbox, legend symbol and hyperparameters."""
-    style, entry = look(name), RACERS[name]
-    mark = html.Span(GLYPHS[style["symbol"]], className="glyph", style={"color": style["color"]}, **aria(hidden="true"))
-    line = html.Span(className="dash", style={"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"})
+    entry = RACERS[name]
     settings = [
-        html.Label(
-            [html.Span(symbol(setting)), text(own(name, setting), placeholder="" if setting == "lr" else f"{usual:g}")]
-        )
-        for setting, usual in {"lr": 0.0, **adjustable(entry)}.items()
+        html.Label([html.Span(symbol(setting)), number_input(hyperparameter_id(name, setting), placeholder=default)])
+        for setting, default in {"lr": "", **{key: f"{value:g}" for key, value in adjustable(entry).items()}}.items()
     ]
-    box = dcc.Checklist(id=entered(name), options=[{"label": html.Span([mark, line, name]), "value": name}])
+    label = html.Span([*legend_marks(name), name])
+    box = dcc.Checklist(id=included_id(name), options=[{"label": label, "value": name}])
     return html.Div(
         [box, html.Div(settings, className="settings")], id=f"racer-{name}", className="racer", title=entry.about
     )
+
+
+def legend_marks(name: str) -> list[html.Span]:
+    """Return symbol and line of an optimizer as in the figures."""
+    style = optimizer_style(name)
+    border = {"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"}
+    return [
+        html.Span(GLYPHS[style["symbol"]], className="glyph", style={"color": style["color"]}, **aria(hidden="true")),
+        html.Span(className="dash", style=border),
+    ]
 
 
 def player() -> html.Div:
@@ -112,7 +119,7 @@ def player() -> html.Div:
         "first": ("◀◀", "To the start"),
         "back": ("❘◀", "One step back (←)"),
         "play": ("▶", "Play or pause (space)"),
-        "next": ("▶❘", "One step on (→)"),
+        "next": ("▶❘", "One step forward (→)"),
     }
     return html.Div(
         [
@@ -125,7 +132,7 @@ def player() -> html.Div:
                 className="scrub",
             ),
             html.Output(id="readout"),
-            choice("speed", SPEEDS, value=30),
+            radio_buttons("speed", SPEEDS, value=30),
         ],
         className="bar for-landscape",
         role="group",
@@ -137,9 +144,9 @@ def view_controls() -> html.Div:
     """Return the selectors of view, optimizer and zoom."""
     return html.Div(
         [
-            html.Div(choice("view", VIEWS), className="for-landscape"),
+            html.Div(radio_buttons("view", VIEWS), className="for-landscape"),
             html.Div(field("Optimizer", dcc.Dropdown(id="of", clearable=False, searchable=False)), className="for-one"),
-            html.Div(choice("zoom", ZOOMS), className="for-step"),
+            html.Div(radio_buttons("zoom", ZOOMS), className="for-step"),
         ],
         className="bar",
     )

@@ -15,8 +15,9 @@ from . import figures, race_page, step_page
 from .figure_elements import CONFIG, HEIGHT, xy
 from .landscape_page import stage
 from .race_processes import Progress, Races
-from .state import Racer, State, read, write
-from .trajectories import ends, run
+from .state import State
+from .trajectories import run, run_from_grid
+from .url_query import read, write
 
 FRAMES = 200
 """Maximum number of animation frames, to limit the size of the page."""
@@ -37,8 +38,8 @@ def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[A
         yield ["optimizer", "learning_rate", "validation_loss", "final"]
         yield from ([name, lr, loss, final] for name, lr, loss, final in progress.trials)
     elif what == "stage" and state.view == "starts":
-        racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
-        end_points = ends(state.setting, racer)
+        racer = state.selected_racer
+        end_points = run_from_grid(state.setting, racer)
         yield ["optimizer", "learning_rate", "start_x", "start_y", "end_x", "end_y", "above_lowest", "minimum"]
         for start, end, height, reached in zip(
             end_points.starts, end_points.ends, end_points.heights, end_points.reached, strict=True
@@ -79,7 +80,7 @@ def as_page(what: str, state: State, races: Races | None = None) -> str:
     if what == "arrows":
         fig = step_page.figure(state)
     elif what == "tried":
-        fig = race_page.tried(races.progress(state.race) if races and state.race else Progress(""))
+        fig = race_page.training_runs_figure(races.progress(state.race) if races and state.race else Progress(""))
     elif what == "losses":
         fig = figures.losses(run(state.setting), state.setting.steps)
     else:
@@ -87,7 +88,7 @@ def as_page(what: str, state: State, races: Races | None = None) -> str:
     fig.update_layout(
         paper_bgcolor="#ffffff",
         title={
-            "text": f"gradprix app, {write(state) or 'as it opens'}",
+            "text": f"gradprix app, {write(state) or 'initial state'}",
             "font": {"size": 11},
             "x": 0.01,
             "y": 0.01,

@@ -9,7 +9,7 @@ from gradprix.explain import Landscape
 from gradprix.show.style import COLOURS, DASHES, SYMBOLS, rounded
 
 from .state import RACERS
-from .trajectories import Numbers, floor
+from .trajectories import Numbers, minimum_value
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -26,7 +26,7 @@ HEIGHT = 520
 LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0, "font": {"size": 12}, "itemwidth": 40}
 
 
-def look(name: str) -> dict[str, Any]:
+def optimizer_style(name: str) -> dict[str, Any]:
     """Return colour, dash and symbol of an optimizer, the same in all figures."""
     i = list(RACERS).index(name)
     return {
@@ -36,28 +36,28 @@ def look(name: str) -> dict[str, Any]:
     }
 
 
-class Hill:
+class DisplayScale:
     """Surface on a display scale: linear near the minimum and logarithmic above, to flatten steep walls."""
 
     def __init__(self, landscape: Landscape, size: int = 91) -> None:
-        self.floor = floor(landscape)
+        self.minimum = minimum_value(landscape)
         self.x, self.y, self.values = (np.asarray(part.numpy()) for part in landscape.grid(size))
-        above = self.values - self.floor
+        above = self.values - self.minimum
         self.unit = float(np.quantile(above, 0.25)) or float(above.max()) or 1.0
 
-    def drawn(self, values: Any) -> Numbers:
+    def heights(self, values: Any) -> Numbers:
         """Map loss values to display heights."""
-        return np.asarray(np.log1p(np.maximum(np.asarray(values) - self.floor, 0) / self.unit))
+        return np.asarray(np.log1p(np.maximum(np.asarray(values) - self.minimum, 0) / self.unit))
 
 
 def contour_plot(landscape: Landscape) -> go.Contour:
     """Return a grey contour plot of a surface."""
-    hill = Hill(landscape)
+    scale = DisplayScale(landscape)
     return go.Contour(
-        x=hill.x.astype(np.float32),
-        y=hill.y.astype(np.float32),
-        z=hill.drawn(hill.values).astype(np.float32),
-        customdata=hill.values.astype(np.float32),
+        x=scale.x.astype(np.float32),
+        y=scale.y.astype(np.float32),
+        z=scale.heights(scale.values).astype(np.float32),
+        customdata=scale.values.astype(np.float32),
         colorscale=GROUND,
         ncontours=24,
         line={"width": 0.6, "color": "rgba(128,128,128,0.55)"},
@@ -85,7 +85,7 @@ def with_box_axes(fig: go.Figure, box: Any) -> go.Figure:
 
 def line_style(name: str, width: float) -> dict[str, Any]:
     """Return the line style of an optimizer."""
-    own = look(name)
+    own = optimizer_style(name)
     return {"color": own["color"], "dash": own["dash"], "width": width}
 
 
@@ -109,7 +109,7 @@ def trail_style(name: str) -> dict[str, Any]:
 
 def current_points_style(names: list[str]) -> dict[str, Any]:
     """Return the markers of the current points."""
-    looks = [look(name) for name in names]
+    looks = [optimizer_style(name) for name in names]
     marker = {
         "color": [own["color"] for own in looks],
         "symbol": [own["symbol"] for own in looks],
@@ -124,6 +124,6 @@ def xy(points: Numbers) -> dict[str, Any]:
     return {"x": rounded(points[:, 0]), "y": rounded(points[:, 1])}
 
 
-def until(path: dict[str, Any], t: int) -> dict[str, Any]:
+def truncate_path(path: dict[str, Any], t: int) -> dict[str, Any]:
     """Return a trajectory up to a step."""
     return {axis: values[: t + 1] for axis, values in path.items()}

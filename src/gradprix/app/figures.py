@@ -10,19 +10,19 @@ from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, powers, rounded
 from .figure_elements import (
     HEIGHT,
     LEGEND,
-    Hill,
+    DisplayScale,
     contour_plot,
     current_points_style,
     full_path_style,
     line_style,
-    look,
     minima,
+    optimizer_style,
     trail_style,
-    until,
+    truncate_path,
     with_box_axes,
     xy,
 )
-from .trajectories import LATTICE, Ends, Run
+from .trajectories import LATTICE, EndPoints, Run
 
 SOLID = [[0.0, "#5c6670"], [1.0, "#c9d1d8"]]
 LEAST = 1e-12
@@ -39,7 +39,7 @@ def contour(run: Run, t: int) -> go.Figure:
     fig = go.Figure([contour_plot(run.landscape), *minima(run.landscape)])
     paths = {name: xy(run.points[:, i]) for i, name in enumerate(run.names)}
     fig.add_traces([go.Scatter(**full_path_style(name), **path) for name, path in paths.items()])
-    fig.add_traces([go.Scatter(**trail_style(name), **until(path, t)) for name, path in paths.items()])
+    fig.add_traces([go.Scatter(**trail_style(name), **truncate_path(path, t)) for name, path in paths.items()])
     start = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#808080", "width": 2}}
     fig.add_scatter(
         x=[run.setting.start[0]],
@@ -63,13 +63,13 @@ def contour(run: Run, t: int) -> go.Figure:
 
 def relief(run: Run, t: int) -> go.Figure:
     """Plot the surface in three dimensions with the same trajectories."""
-    hill = Hill(run.landscape, 81)
-    high = hill.drawn(hill.values)
+    scale = DisplayScale(run.landscape, 81)
+    high = scale.heights(scale.values)
     surface = go.Surface(
-        x=hill.x.astype(np.float32),
-        y=hill.y.astype(np.float32),
+        x=scale.x.astype(np.float32),
+        y=scale.y.astype(np.float32),
         z=high.astype(np.float32),
-        customdata=hill.values.astype(np.float32),
+        customdata=scale.values.astype(np.float32),
         colorscale=SOLID,
         showscale=False,
         opacity=0.9,
@@ -92,10 +92,10 @@ def relief(run: Run, t: int) -> go.Figure:
     outside = (run.points < (x_low, y_low)) | (run.points > (x_high, y_high))
     points = np.where(outside.any(-1, keepdims=True), np.nan, run.points)  # clip trajectories to the surface
     lift = 0.015 * float(high.max())
-    heights = hill.drawn(run.heights + hill.floor) + lift
+    heights = scale.heights(run.heights + scale.minimum) + lift
     paths = {name: {**xy(points[:, i]), "z": rounded(heights[:, i])} for i, name in enumerate(run.names)}
     fig.add_traces([go.Scatter3d(**full_path_style(name), **path) for name, path in paths.items()])
-    fig.add_traces([go.Scatter3d(**trail_style(name), **until(path, t)) for name, path in paths.items()])
+    fig.add_traces([go.Scatter3d(**trail_style(name), **truncate_path(path, t)) for name, path in paths.items()])
     markers = current_points_style(run.names)
     markers["marker"] = {**markers["marker"], "size": 6, "symbol": [_symbol3d(name) for name in run.names]}
     fig.add_scatter3d(**markers, **xy(points[t]), z=rounded(heights[t]), hovertemplate="%{text}<extra></extra>")
@@ -108,7 +108,7 @@ def relief(run: Run, t: int) -> go.Figure:
     scene = {
         "xaxis": {**axis, "title": {"text": "x"}, "range": [x_low, x_high]},
         "yaxis": {**axis, "title": {"text": "y"}, "range": [y_low, y_high]},
-        "zaxis": {**axis, "title": {"text": "loss, by its log"}, "showticklabels": False},
+        "zaxis": {**axis, "title": {"text": "log loss"}, "showticklabels": False},
         "camera": {"eye": {"x": -1.1, "y": -1.5, "z": 1.25}},
         "aspectratio": {"x": 1.25, "y": 1.25, "z": 0.75},
     }
@@ -144,7 +144,7 @@ def losses(run: Run, t: int) -> go.Figure:
     )
     fig.add_scatter(**current_points_style(run.names), x=[t] * len(run.names), y=rounded(heights[t]), hoverinfo="skip")
     span = np.log10(ends)
-    fig.update_yaxes(type="log", range=span.tolist(), title="loss above the lowest point", **powers(*span))
+    fig.update_yaxes(type="log", range=span.tolist(), title="loss above the minimum", **powers(*span))
     if span[1] - span[0] > 8:
         fig.update_yaxes(**_every_other(*span))
     fig.update_xaxes(title="step", range=[-0.01 * run.setting.steps, 1.01 * run.setting.steps], showgrid=False)
@@ -152,22 +152,20 @@ def losses(run: Run, t: int) -> go.Figure:
     return fig.update_layout(margin={"l": 10, "r": 10, "t": 30, "b": 10})
 
 
-def starts(end_points: Ends) -> go.Figure:
+def basins(end_points: EndPoints) -> go.Figure:
     """Plot a grid of starting points by the minimum they reach, or by final loss if there is only one minimum."""
     landscape = end_points.landscape
     fig = go.Figure([contour_plot(landscape)])
     data = np.column_stack([end_points.ends, end_points.heights])
     hover = (
         "from %{x:.3~g}, %{y:.3~g}<br>to %{customdata[0]:.3~g}, %{customdata[1]:.3~g}"
-        "<br>%{customdata[2]:.3~g} above the lowest<extra></extra>"
+        "<br>%{customdata[2]:.3~g} above the minimum<extra></extra>"
     )
     if len(landscape.minima) > 1:
         for k in (*range(len(landscape.minima)), -1):
             mask = end_points.reached == k
             label = (
-                "none of them"
-                if k < 0
-                else ", ".join(f"{value:.3g}".replace("-", "−") for value in landscape.minima[k])
+                "no minimum" if k < 0 else ", ".join(f"{value:.3g}".replace("-", "−") for value in landscape.minima[k])
             )
             mark = {
                 "color": "#808080" if k < 0 else COLOURS[k % 6],
@@ -198,7 +196,11 @@ def starts(end_points: Ends) -> go.Figure:
             zmin=low,
             zmax=max(high, low + 1),
             opacity=0.85,
-            colorbar={"title": {"text": "above the lowest", "side": "right"}, "thickness": 12, **_colorbar(low, high)},
+            colorbar={
+                "title": {"text": "loss above the minimum", "side": "right"},
+                "thickness": 12,
+                **_colorbar(low, high),
+            },
             name="starts",
         )
     fig.add_traces(minima(landscape))
@@ -219,5 +221,5 @@ def _every_other(low: float, high: float) -> dict[str, Any]:
 
 
 def _symbol3d(name: str) -> str:
-    symbol = str(look(name)["symbol"])
+    symbol = str(optimizer_style(name)["symbol"])
     return "cross" if symbol == "triangle-up" else symbol

@@ -11,10 +11,11 @@ from plotly import graph_objects as go
 from gradprix.explain import number
 
 from . import figures, presets
-from .controls import BORDERS, GLYPHS, aria, player
-from .figure_elements import CONFIG, HEIGHT, look
-from .state import Racer, State, read
-from .trajectories import Run, ends, run
+from .controls import aria, legend_marks, player
+from .figure_elements import CONFIG, HEIGHT
+from .state import State
+from .trajectories import Run, run, run_from_grid
+from .url_query import read
 
 
 def graph(name: str, label: str) -> html.Figure:
@@ -24,11 +25,11 @@ def graph(name: str, label: str) -> html.Figure:
         html.Button(form, id={"type": "save", "what": name, "form": form.lower()}, title=f"{label} as {form}")
         for form in ("CSV", "HTML")
     ]
-    drawn = dcc.Graph(id=name, figure=NOTHING, config=config, responsive=True, style={"height": f"{HEIGHT}px"})
+    drawn = dcc.Graph(id=name, figure=EMPTY_FIGURE, config=config, responsive=True, style={"height": f"{HEIGHT}px"})
     return html.Figure([drawn, html.Figcaption([html.Span(id=f"{name}-says"), html.Span(save, className="save")])])
 
 
-NOTHING = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)"}}
+EMPTY_FIGURE = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)"}}
 """Placeholder of an empty figure."""
 
 
@@ -36,7 +37,7 @@ def layout() -> html.Section:
     """Return the page."""
     return html.Section(
         [
-            html.Div([graph("stage", "The surface"), graph("losses", "Loss against steps")], className="pair"),
+            html.Div([graph("stage", "Surface"), graph("losses", "Loss against steps")], className="pair"),
             player(),
             html.Div(id="table", className="wide"),
         ],
@@ -57,8 +58,7 @@ def preset_links() -> html.Nav:
 def stage(state: State) -> go.Figure:
     """Return the figure of the surface for a state."""
     if state.view == "starts":
-        racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
-        return figures.starts(ends(state.setting, racer))
+        return figures.basins(run_from_grid(state.setting, state.selected_racer))
     result = run(state.setting)
     t = state.setting.steps if state.t is None else state.t
     return figures.relief(result, t) if state.view == "relief" else figures.contour(result, t)
@@ -68,11 +68,11 @@ def table(result: Run) -> html.Table:
     """Return the table of results, one row per optimizer."""
     head = [
         "",
-        "Rate η",
-        "Loss above the lowest, at the end",
-        "At worst",
-        "Below 1 % of the start from step",
-        "Ends at",
+        "Learning rate η",
+        "Final loss above minimum",
+        "Maximum loss",
+        "Steps to 1 % of initial loss",
+        "Final point",
     ]
     return html.Table(
         [html.Thead(html.Tr([html.Th(text, scope="col") for text in head])), html.Tbody(list(_rows(result)))],
@@ -82,20 +82,16 @@ def table(result: Run) -> html.Table:
 
 def _rows(result: Run) -> Iterator[html.Tr]:
     for name, summary in result.summaries().items():
-        style = look(name)
-        mark = html.Span(GLYPHS[style["symbol"]], className="glyph", style={"color": style["color"]})
-        line = html.Span(className="dash", style={"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"})
-        place = (
-            "left the picture" if summary.lost else f"{format_coordinate(summary.x)}, {format_coordinate(summary.y)}"
-        )
+        point = f"{format_coordinate(summary.x)}, {format_coordinate(summary.y)}"
+        origin = html.Span(" given" if summary.is_given else " tuned", className="soft")
         cells = [
-            html.Td(["", number(summary.rate), html.Span(" yours" if summary.chosen else " tuned", className="soft")]),
-            html.Td(three(summary.end)),
-            html.Td(three(summary.highest)),
-            html.Td("never" if summary.hundredth is None else summary.hundredth),
-            html.Td(place),
+            html.Td(["", number(summary.rate), origin]),
+            html.Td(format_three_digits(summary.end)),
+            html.Td(format_three_digits(summary.maximum)),
+            html.Td("never" if summary.convergence_step is None else summary.convergence_step),
+            html.Td("outside the plot" if summary.is_outside else point),
         ]
-        yield html.Tr([html.Th([mark, line, name], scope="row"), *cells])
+        yield html.Tr([html.Th([*legend_marks(name), name], scope="row"), *cells])
 
 
 def format_coordinate(value: float) -> str:
@@ -103,7 +99,7 @@ def format_coordinate(value: float) -> str:
     return number(round(value, 4) + 0.0)  # adding 0.0 turns −0 into 0
 
 
-def three(value: float) -> str:
+def format_three_digits(value: float) -> str:
     """Format a number to three significant digits."""
     return number(float(f"{value:.3g}"))
 
@@ -112,10 +108,9 @@ def caption(state: State) -> str:
     """Return the caption of the surface figure."""
     if state.view == "starts":
         several_minima = len(run(state.setting).landscape.minima) > 1
-        return f"Each mark is a start of {state.of}: " + (
-            "colour and shape say in which minimum it ends." if several_minima else "its colour says how low it ends."
-        )
-    return "Click anywhere to start there." + " Grey grows with the loss." * (state.view == "contour")
+        meaning = "colour and shape show the minimum it reaches" if several_minima else "colour shows the final loss"
+        return f"Each mark is a starting point of {state.of}: {meaning}."
+    return "Click to set the starting point." + " Grey intensity increases with the loss." * (state.view == "contour")
 
 
 def comment(state: State, result: Run) -> Any:

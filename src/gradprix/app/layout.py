@@ -36,9 +36,9 @@ def layout() -> html.Div:
     head = html.Header(
         [
             html.B("gradprix"),
-            html.Nav(controls.choice("tab", TABS, className="tabs"), **controls.aria(label="Pages")),
-            html.Button("Copy link", id="copy", title="The address of what is seen"),
-            html.Button("◐", id="theme", title="Light, dark, or as the system has it"),
+            html.Nav(controls.radio_buttons("tab", TABS, className="tabs"), **controls.aria(label="Pages")),
+            html.Button("Copy link", id="copy", title="Copy the URL of this view"),
+            html.Button("◐", id="theme", title="Colour theme: light, dark or system"),
         ]
     )
     surface = html.Div(

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 from gradprix.explain import number
 
-from .state import Setting, State, read
+from .state import Setting, State
 from .trajectories import Run
+from .url_query import read
 
 
 @dataclass(frozen=True)
@@ -48,124 +49,127 @@ PRESETS = (
         "Momentum in a ravine",
         True,
         "?condition=200&steps=300&who=gd,momentum,nesterov",
-        "What momentum is for. The ravine is 200 times as steep across as along, and each has the rate that suits "
-        "it best. Gradient descent may not step faster than the steep side allows, and takes {gd.hundredth} steps "
-        "to stay below a hundredth of the start; momentum {momentum.hundredth}, with Nesterov's look-ahead "
-        "{nesterov.hundredth}. After 300 steps they are {gd.end}, {momentum.end} and {nesterov.end} above the "
-        "bottom.",
+        "The use of momentum. The ravine is 200 times as steep across as along, and each learning rate is tuned. The "
+        "steep direction limits the learning rate of gradient descent, which needs {gd.convergence_step} steps to stay "
+        "below 1 % of the initial loss; momentum needs {momentum.convergence_step}, with Nesterov's look-ahead "
+        "{nesterov.convergence_step}. After 300 steps the losses are {gd.end}, {momentum.end} and {nesterov.end} above "
+        "the minimum.",
     ),
     Preset(
         "Just above 2/λ",
         False,
         "?surface=bowl&steps=60&who=gd:lr=2.05,momentum:lr=2.05",
-        "The curvature is λ = 1, so gradient descent diverges at any rate above 2. At {gd.rate} each step lands a "
-        "little higher on the other side: from {gd.start} it has climbed to {gd.end}. At the very same rate "
-        "momentum comes down, to {momentum.end}: with β = 0.9 its own bound is 2 (1 + β) / λ = 3.8.",
+        "The curvature is λ = 1, so gradient descent diverges at any learning rate above 2. At {gd.rate} each step "
+        "overshoots to a slightly higher point on the other side: the loss grows from {gd.start} to {gd.end}. At the "
+        "same learning rate momentum converges, to {momentum.end}: with β = 0.9 its bound is 2 (1 + β) / λ = 3.8.",
     ),
     Preset(
         "The textbook's zig-zag",
         False,
         "?steps=60&who=gd:lr=0.065",
-        "The zig-zag that every book draws is no property of gradient descent but of its rate: {gd.rate} here, a "
-        "little under 2/κ = 0.0667, so that each step crosses the ravine. Empty the box of the rate: the tuned one "
-        "crosses less wildly and ends lower than these {gd.end}.",
+        "The zig-zag of textbooks is a property of the learning rate, not of gradient descent: at {gd.rate}, slightly "
+        "below 2/κ = 0.0667, each step crosses the ravine. Clear the learning-rate field: the tuned learning rate "
+        "oscillates less and ends below these {gd.end}.",
     ),
     Preset(
         "AdaGrad stalls",
         False,
         "?surface=rosenbrock&steps=500&who=momentum,adagrad,adam",
-        "AdaGrad divides by the root of the sum of all squared gradients, and forgets none. Its first steps meet "
-        "the walls (it is thrown as high as {adagrad.highest}), and along the flat floor it pays for them to the "
-        "end: after 500 steps it is still {adagrad.end} above the bottom, Adam {adam.end}, momentum {momentum.end}."
-        " All rates are tuned.",
+        "AdaGrad divides by the root of the sum of all squared gradients, which never decays. Its first steps meet the "
+        "walls (the loss rises to {adagrad.maximum}), and their large gradients slow it on the flat floor until the "
+        "end: after 500 steps its loss is {adagrad.end} above the minimum, that of Adam {adam.end}, of momentum "
+        "{momentum.end}. All learning rates are tuned.",
     ),
     Preset(
         "A ravine along the axes",
         True,
         "?condition=100&who=gd,momentum,adagrad,rmsprop,adam",
-        "Steep across, flat along, and both directions are axes: a rate for each coordinate is all that is needed. "
-        "AdaGrad stays below a hundredth of the start from step {adagrad.hundredth} on and RMSProp from step "
-        "{rmsprop.hundredth}, momentum from step {momentum.hundredth}, gradient descent from step {gd.hundredth}.",
+        "The ravine is aligned with the axes, so that a learning rate per coordinate suffices. AdaGrad stays below 1 % "
+        "of the initial loss from step {adagrad.convergence_step}, RMSProp from step {rmsprop.convergence_step}, "
+        "momentum from step {momentum.convergence_step}, gradient descent from step {gd.convergence_step}.",
     ),
     Preset(
-        "The same ravine, turned",
+        "The same ravine, rotated",
         False,
         "?condition=100&angle=45&who=gd,momentum,adagrad,rmsprop,adam",
-        "The same ravine, turned by 45 degrees, and every rate tuned anew. To AdaGrad both coordinates now look "
-        "alike, and its gift is gone: it ends {adagrad.end} above the bottom, where gradient descent, which knows "
-        "no axes, ends at {gd.end} and momentum at {momentum.end}. In a network, nobody knows how the ravines lie.",
+        "The same ravine, rotated by 45 degrees, with all learning rates tuned again. Both coordinates now have the "
+        "same scale, so that AdaGrad loses its advantage: it ends {adagrad.end} above the minimum; gradient descent, "
+        "which is invariant to rotation, ends at {gd.end}, and momentum at {momentum.end}. In a neural network the "
+        "orientation of ravines is unknown.",
     ),
     Preset(
-        "One rate for all",
+        "One learning rate for all",
         False,
         "?who=gd:lr=0.01,momentum:lr=0.01,nesterov:lr=0.01,adagrad:lr=0.01,rmsprop:lr=0.01,adadelta:lr=0.01,"
         "adam:lr=0.01",
-        "How most pictures compare optimizers: everyone at 0.01. It is a comparison of units. Here AdaDelta ends at"
-        " {adadelta.end} of {adadelta.start} and AdaGrad at {adagrad.end}: they have hardly begun. Nesterov's "
-        "momentum, at {nesterov.end}, happens to be near its own best rate.",
+        "Most pictures compare optimizers at one learning rate, here 0.01. This compares units: AdaDelta ends at "
+        "{adadelta.end}, from {adadelta.start}, and AdaGrad at {adagrad.end}, as both have hardly moved. Nesterov's "
+        "momentum, at {nesterov.end}, happens to be near its best learning rate.",
     ),
     Preset(
-        "Each at its own rate",
+        "Tuned learning rates",
         True,
         "?who=gd,momentum,nesterov,adagrad,rmsprop,adadelta,adam",
-        "The same surface with every rate tuned for it: they reach from {momentum.rate} for momentum to "
-        "{adadelta.rate} for AdaDelta. AdaGrad, last but one at 0.01, now stays below a hundredth of the start from"
-        " step {adagrad.hundredth} on, before all the others.",
+        "The same surface with tuned learning rates: they range from {momentum.rate} for momentum to {adadelta.rate} "
+        "for AdaDelta. AdaGrad, second to last at 0.01, is now the first to stay below 1 % of the initial loss, from "
+        "step {adagrad.convergence_step}.",
     ),
     Preset(
         "AdaDelta's first steps",
         False,
         "?who=gd,adadelta:lr=1",
-        "As its paper has it, AdaDelta has no rate: it steps by the size of its past updates, and there are none at"
-        " first. It starts from √ε and has to work its way up: after 200 steps it is at {adadelta.end} of "
-        "{adadelta.start}, gradient descent at {gd.end}.",
+        "AdaDelta as published has no learning rate: its step size follows that of past updates, which is zero at "
+        "first. It starts from √ε and grows slowly: after 200 steps the loss is {adadelta.end}, from {adadelta.start}, "
+        "and that of gradient descent {gd.end}.",
     ),
     Preset(
-        "Noise: a constant rate hovers",
+        "Noise: a constant learning rate",
         False,
         "?surface=noisy&noise=1&steps=1000&who=gd:lr=0.3,momentum:lr=0.03,adam:lr=0.3",
-        "Gradients with noise, as from small batches. At a constant rate nobody settles: over the last quarter of "
-        "the steps gradient descent hovers {gd.hovers} above the bottom, momentum {momentum.hovers}, Adam "
-        "{adam.hovers}. How high depends on the rate first of all: see the same with a tenth of it.",
+        "Gradients with noise, as from small batches. At a constant learning rate no optimizer converges: over the "
+        "last quarter of the steps the mean loss is {gd.final_mean} above the minimum for gradient descent, "
+        "{momentum.final_mean} for momentum, {adam.final_mean} for Adam. It depends mainly on the learning rate: "
+        "compare with a tenth of it.",
     ),
     Preset(
-        "Noise: a tenth of the rate",
+        "Noise: a tenth of the learning rate",
         True,
         "?surface=noisy&noise=1&steps=1000&who=gd:lr=0.03,momentum:lr=0.003,adam:lr=0.03",
-        "The same noise, a tenth of the rates: they hover {gd.hovers}, {momentum.hovers} and {adam.hovers} above "
-        "the bottom, and take longer to get there. That is why schedules end with a small rate.",
+        "The same noise at a tenth of the learning rates: the mean losses are {gd.final_mean}, {momentum.final_mean} "
+        "and {adam.final_mean} above the minimum, reached after more steps. Therefore schedules end with a small "
+        "learning rate.",
     ),
     Preset(
-        "Off the saddle",
+        "Escape from a saddle",
         True,
         "?surface=saddle&steps=100&start=-1.5,0.0001&who=gd:lr=0.1,momentum:lr=0.1,adam:lr=0.1",
-        "The start is 0.0001 beside the ridge, and at the saddle there is almost no gradient to leave it by. Adam "
-        "measures each coordinate by itself, so that a small gradient is no small step: it stays below a hundredth "
-        "of the start from step {adam.hundredth} on, momentum from {momentum.hundredth}, gradient descent from "
-        "{gd.hundredth}.",
+        "The starting point is 0.0001 beside the ridge, and the gradient almost vanishes near the saddle. Adam "
+        "normalizes each coordinate, so that a small gradient does not imply a small step: it stays below 1 % of the "
+        "initial loss from step {adam.convergence_step}, momentum from step {momentum.convergence_step}, gradient "
+        "descent from step {gd.convergence_step}.",
     ),
     Preset(
         "After the cliff",
         False,
         "?surface=cliff&who=adagrad:lr=0.3,adam:lr=0.3,adamax:lr=0.3",
-        "The one steep gradient of the cliff stays in AdaGrad's sum for ever, and in AdaMax's maximum for some "
-        "thousand steps: on the gentle slope below they creep, and end {adagrad.end} and {adamax.end} above the "
-        "bottom. Adam at the same rate ends at {adam.end}.",
+        "The one large gradient of the cliff stays in AdaGrad's sum forever, and in AdaMax's maximum for some thousand "
+        "steps: their steps on the gentle slope below are small, and they end {adagrad.end} and {adamax.end} above the "
+        "minimum. Adam at the same learning rate ends at {adam.end}.",
     ),
     Preset(
         "Across the plateau",
         True,
         "?surface=plateau&steps=300&who=gd:lr=1,momentum:lr=1,adam:lr=0.1",
-        "Far from the hole there is almost no gradient. Gradient descent takes {gd.hundredth} steps to come down to"
-        " a hundredth for good, momentum, which gathers speed, {momentum.hundredth}, and Adam, whose steps are of "
-        "the size of its rate however small the gradient, {adam.hundredth}.",
+        "Far from the minimum the gradient almost vanishes. Gradient descent needs {gd.convergence_step} steps to stay "
+        "below 1 % of the initial loss; momentum, which accelerates, {momentum.convergence_step}; and Adam, whose step "
+        "size is about its learning rate however small the gradient, {adam.convergence_step}.",
     ),
     Preset(
         "Four minima",
         True,
         "?surface=himmelblau&who=gd,momentum,rmsprop,adam&view=starts",
-        "Every mark is a start, and says by colour and shape which of the four minima it ends in. One start proves "
-        "nothing. Choose another optimizer above the picture: the borders move.",
+        "Each mark is a starting point; its colour and shape show which of the four minima it reaches. A single "
+        "starting point proves nothing. Select another optimizer above the plot: the basins change.",
     ),
 )
 

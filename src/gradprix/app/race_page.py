@@ -15,10 +15,11 @@ from gradprix import tasks
 from gradprix.race import ENTRIES
 from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, padded, powers
 
-from .controls import aria, choice, field, text
+from .controls import aria, field, number_input, radio_buttons
 from .landscape_page import graph
 from .race_processes import Progress, Races
-from .state import SIZES, State, read, write
+from .state import SIZES, State
+from .url_query import read, write
 
 EVERY = 700
 """Polling interval in milliseconds."""
@@ -30,22 +31,14 @@ def layout() -> html.Section:
     assert tuple(sizes) == SIZES
     form = html.Form(
         [
-            html.H2("A new race"),
+            html.H2("New race"),
             field("Task", dcc.Dropdown(id="task", options=list(tasks.ALL), clearable=False, searchable=False)),
-            html.Div([html.Span("Size"), choice("size", sizes)], role="group", className="field", **aria(label="Size")),
+            _group("Size", radio_buttons("size", sizes)),
+            _group("Optimizers", dcc.Checklist(id="names", options=list(ENTRIES), inline=True, className="names")),
             html.Div(
                 [
-                    html.Span("Optimizers"),
-                    dcc.Checklist(id="names", options=list(ENTRIES), inline=True, className="names"),
-                ],
-                role="group",
-                className="field",
-                **aria(label="Optimizers"),
-            ),
-            html.Div(
-                [
-                    field("Tuning trials each", text("trials", placeholder="the task's")),
-                    field("Final seeds", text("seeds", placeholder="the task's")),
+                    field("Tuning trials", number_input("trials", placeholder="task default"), "Per optimizer"),
+                    field("Final seeds", number_input("seeds", placeholder="task default"), "Per optimizer"),
                 ],
                 className="fields",
             ),
@@ -55,15 +48,15 @@ def layout() -> html.Section:
                     html.Span(id="refused", className="flag"),
                 ]
             ),
-            html.P("It runs as `gradprix race` does, in a process of its own, and is kept.", className="note"),
+            html.P(["Runs ", html.Code("gradprix race"), " in a separate process and saves it."], className="note"),
         ],
     )
-    aside = html.Aside([form, html.H2("Races that are kept"), html.Div(id="kept")], className="controls")
+    aside = html.Aside([form, html.H2("Saved races"), html.Div(id="kept")], className="controls")
     watched = html.Div(
         [
             html.Div(id="watched"),
-            html.Div(html.Button("Stop it", id="stop", type="button"), id="stop-box"),
-            html.Div(graph("tried", "Networks trained so far"), id="tried-box"),
+            html.Div(html.Button("Stop", id="stop", type="button"), id="stop-box"),
+            html.Div(graph("tried", "Finished training runs"), id="tried-box"),
             html.Div(id="report"),
         ],
     )
@@ -79,7 +72,11 @@ def layout() -> html.Section:
     )
 
 
-def tried(progress: Progress) -> go.Figure:
+def _group(label: str, control: Any) -> html.Div:
+    return html.Div([html.Span(label), control], role="group", className="field", **aria(label=label))
+
+
+def training_runs_figure(progress: Progress) -> go.Figure:
     """Plot validation loss against learning rate for all finished training runs."""
     fig = go.Figure()
     losses = [loss for _, _, loss, _ in progress.trials if loss is not None and math.isfinite(loss) and loss > 0]
@@ -122,7 +119,7 @@ def tried(progress: Progress) -> go.Figure:
 def progress_view(progress: Progress) -> list[Any]:
     """Return the progress of a race as text and progress bar."""
     if not progress.name:
-        return [html.P("Start a race, or open one of those below.", className="note")]
+        return [html.P("Start a race or open a saved one.", className="note")]
     head = html.H2(
         [progress.name, html.Span(f" on {progress.task}" if progress.task and progress.task != progress.name else "")]
     )
@@ -130,12 +127,13 @@ def progress_view(progress: Progress) -> list[Any]:
         return [head, html.Div(html.P(progress.text, className="first"), className="answer")]
     if not progress.running:
         return [head, html.P(progress.text, className="warn")]
-    if progress.of is None:
-        return [head, html.P("Starting: data, networks and kernels are made ready.", role="status"), html.Progress()]
+    if progress.total_runs is None:
+        return [head, html.P("Starting: preparing data, models and kernels.", role="status"), html.Progress()]
     finals = sum(final for *_, final in progress.trials)
-    stage = f"the final, {finals} of its networks done" if finals else "tuning"
-    status = f"{progress.networks} of {progress.of} networks, {stage}"
-    return [head, html.P(status, role="status"), html.Progress(value=str(progress.networks), max=str(progress.of))]
+    stage = f"{finals} final runs finished" if finals else "tuning"
+    done, total = progress.finished_runs, progress.total_runs
+    status = html.P(f"{done} of {total} training runs, {stage}", role="status")
+    return [head, status, html.Progress(value=str(done), max=str(total))]
 
 
 def report(progress: Progress) -> Any:
@@ -144,7 +142,7 @@ def report(progress: Progress) -> Any:
         return None
     address = f"/runs/{quote(progress.name)}/report.html"
     return [
-        html.P(html.A("Open the report in a tab of its own", href=address, target="_blank")),
+        html.P(html.A("Open the report in a new tab", href=address, target="_blank")),
         html.Iframe(src=address, title=f"Report of {progress.name}", className="report"),
     ]
 
@@ -153,7 +151,7 @@ def race_links(races: Races, state: State) -> Any:
     """Return links to all saved races."""
     names = races.names()
     if not names:
-        return html.P(f"There are none in {races.home} yet.", className="note")
+        return html.P(f"No saved races in {races.home}.", className="note")
     links = [dcc.Link(name, href=f"/{write(replace(state, tab='race', race=name))}") for name in names]
     return html.Ul([html.Li(link) for link in links])
 
@@ -203,13 +201,14 @@ def connect(app: Dash, races: Races) -> None:
         if address is None or state.tab != "race":
             raise PreventUpdate
         progress = races.progress(state.race) if state.race else Progress("")
-        now = [state.race, progress.networks, progress.of, progress.running, progress.finished, progress.text]
+        runs = progress.finished_runs, progress.total_runs
+        now = [state.race, *runs, progress.running, progress.finished, progress.text]
         if ctx.triggered_id == "clock" and now == last:
             raise PreventUpdate
         same_report = bool(last) and last[0] == state.race and last[4] == progress.finished
         return {
             "watched": progress_view(progress),
-            "tried": tried(progress),
+            "tried": training_runs_figure(progress),
             "tried-box": not progress.trials or progress.finished,
             "stop-box": not progress.running,
             "report": no_update if same_report else report(progress),

@@ -30,8 +30,8 @@ class Progress:
         name: folder of the race.
         task: name of the task; empty before the race is planned.
         entries: optimizers, as described in the plan.
-        networks: number of finished training runs.
-        of: total number of training runs; None before the race is planned.
+        finished_runs: number of finished training runs.
+        total_runs: total number of training runs; None before the race is planned.
         trials: finished training runs: entry, learning rate, validation loss (None if it diverged), is final run.
         finished: the result is available.
         running: the race is running as a child process of this app.
@@ -41,8 +41,8 @@ class Progress:
     name: str
     task: str = ""
     entries: tuple[dict[str, Any], ...] = ()
-    networks: int = 0
-    of: int | None = None
+    finished_runs: int = 0
+    total_runs: int | None = None
     trials: tuple[tuple[str, float, float | None, bool], ...] = ()
     finished: bool = False
     running: bool = False
@@ -81,13 +81,13 @@ class Races:
             ValueError: if there are fewer than two optimizers, or if another race is running.
         """
         if len(state.names) < 2:
-            raise ValueError("A race needs two optimizers or more.")
+            raise ValueError(f"A race needs at least two optimizers, not {len(state.names)}.")
         with self.lock:  # requests are served by several threads
             return self._start(state)
 
     def _start(self, state: State) -> str:
         if any(process.poll() is None for process, _ in self.started.values()):
-            raise ValueError("A race is running. Wait for it, or stop it: two at once would only slow each other down.")
+            raise ValueError("Another race is running. Wait for it or stop it: concurrent races slow each other down.")
         # The default folder name of the command-line interface.
         base = state.task if state.size == "default" else f"{state.task}-{state.size}"
         names = (base, *(f"{base}-{n}" for n in range(2, 1000)))
@@ -145,11 +145,11 @@ class Races:
         saved = _read_progress(name, folder)
         text = saved.get("text", "")
         if not saved.get("finished") and not running:
-            text = "It was stopped, or is run from elsewhere. `gradprix race` with the same settings goes on with it."
+            text = "Stopped, or running outside of this app. To resume, run `gradprix race` with the same settings."
             if process is not None and errors is not None and process.returncode:
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").strip().splitlines()
-                text = lines[-1] if lines else f"It ended with exit code {process.returncode}."
+                text = lines[-1] if lines else f"The race ended with exit code {process.returncode}."
         # The report is written after the result, before the process ends.
         return Progress(
             name, **{**saved, "running": running, "text": text, "finished": bool(saved.get("finished")) and not running}
@@ -185,8 +185,8 @@ def _read_progress(name: str, folder: Path) -> dict[str, Any]:
     return {
         "task": plan["task"],
         "entries": tuple(entries),
-        "networks": len(trials),
-        "of": len(entries) * (plan["trials"] + plan["seeds"]),
+        "finished_runs": len(trials),
+        "total_runs": len(entries) * (plan["trials"] + plan["seeds"]),
         "trials": tuple(trials),
         "finished": record is not None,
         "text": "" if record is None else _format_result(record, mode),

@@ -60,9 +60,10 @@ def make(races: Races, host: str = "127.0.0.1") -> Dash:
 def guard(host: str) -> Any:
     """Refuse requests with a foreign Host or Origin header, which protects from DNS rebinding."""
     origin = flask.request.headers.get("Origin")
-    asked = flask.request.headers.get("Host", "")
-    if not allowed(asked, host) or (origin is not None and _parse_origin(origin) != asked):
-        return flask.Response(f"403: gradprix does not answer to {asked!r}.\n", 403, mimetype="text/plain")
+    host_header = flask.request.headers.get("Host", "")
+    if not is_host_allowed(host_header, host) or (origin is not None and _parse_origin(origin) != host_header):
+        reason = f"403: host {host_header!r} or the origin of the request is not allowed. Use this machine's address.\n"
+        return flask.Response(reason, 403, mimetype="text/plain")
     return None
 
 
@@ -74,16 +75,16 @@ def _parse_origin(origin: str) -> str | None:
         return None
 
 
-def allowed(asked: str, host: str) -> bool:
+def is_host_allowed(host_header: str, host: str) -> bool:
     """Return whether requests with this Host header are allowed.
 
     Args:
-        asked: value of the header.
+        host_header: value of the header.
         host: address that the server listens on. If it is not a loopback address, IP addresses and the name of this
             machine are allowed as well: DNS rebinding needs a name that the attacker controls.
     """
     try:
-        name = urlsplit(f"//{asked}").hostname or ""
+        name = urlsplit(f"//{host_header}").hostname or ""
     except ValueError:
         return False
     if name in LOOPBACK:
@@ -133,15 +134,15 @@ def listen(app: Dash, port: int, host: str) -> BaseWSGIServer:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except OSError as error:
-        raise ValueError(f"host {host!r}: {error}. Give an address of this machine, as 127.0.0.1.") from None
+        raise ValueError(f"host {host!r}: {error}. Give an address of this machine, such as 127.0.0.1.") from None
     try:
         listener.bind(address)
         listener.listen(128)
     except OSError as error:
         listener.close()
         raise PortTakenError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}. Another gradprix app may be open there; "
-            f"choose another port, such as --port {port + 1}."
+            f"cannot listen on {host}, port {port}: {error.strerror or error}. Another gradprix app may use it; choose "
+            f"another port, such as --port {port + 1}."
         ) from None
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with listener:  # the server duplicates the file descriptor

@@ -1,20 +1,18 @@
-"""State of the app and its URL query string: `?surface=ravine&condition=30`."""
+"""State of the app, with defaults and ranges of its settings."""
 
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlencode
 
-from gradprix import tasks
 from gradprix.explain import LANDSCAPES, SLICES, Landscape
 from gradprix.race import ENTRIES, Entry
 from gradprix.rules import DOMAINS, Rule
 
 TABS = {"landscape": "Landscape", "step": "Step", "race": "Race", "claims": "Claims"}
-VIEWS = {"contour": "Contour", "relief": "3-D", "starts": "Which start ends where"}
-ZOOMS = {"near": "Near the point", "whole": "The whole surface"}
+VIEWS = {"contour": "Contour", "relief": "3-D", "starts": "Basins of attraction"}
+ZOOMS = {"near": "Around the point", "whole": "Whole surface"}
 SIZES = ("small", "default", "large")
 
 SURFACES = {**LANDSCAPES, **SLICES}
@@ -27,11 +25,12 @@ RACERS: dict[str, Entry] = {
 }
 PARAMETERS: dict[str, tuple[str, float, float]] = {
     "curvature": ("Curvature λ", 0.01, 100),
-    "condition": ("Condition κ", 1, 1e4),
-    "angle": ("Turned by, °", -90, 90),
+    "condition": ("Condition number κ", 1, 1e4),
+    "angle": ("Rotation (°)", -90, 90),
 }
 """Label and range of each surface parameter."""
 NOISE, STEPS, SEEDS, RATES = (0.0, 20.0), (1, 2000), (0, 999_999), (1e-9, 1e5)
+"""Ranges of noise, number of steps, seed and learning rate."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,11 @@ class State:
     trials: int | None = None
     seeds: int | None = None
 
+    @property
+    def selected_racer(self) -> Racer:
+        """Optimizer of the step page and of the map of starting points, with its settings."""
+        return next((racer for racer in self.setting.racers if racer.name == self.of), Racer(self.of))
+
 
 def make_landscape(surface: str, parameters: Sequence[tuple[str, float]] = ()) -> Landscape:
     """Create a landscape by name, with its default noise."""
@@ -124,82 +128,20 @@ def adjustable(entry: Entry) -> dict[str, float]:
     return {name: float(values[name]) for name in DOMAINS if 0 < values.get(name, 0) < 1}
 
 
-def plain(surface: str, racers: tuple[Racer, ...] = Setting().racers) -> Setting:
+def default_setting(surface: str, racers: tuple[Racer, ...] = Setting().racers) -> Setting:
     """Return the default setting of a surface."""
     own = tuple(parameters(surface).items())
     landscape = make_landscape(surface, own)
     return Setting(surface, own, landscape.noise, start=landscape.start, racers=racers)
 
 
-def read(query: str) -> State:
-    """Parse a query string; missing and invalid values get their defaults.
-
-    Args:
-        query: query string of a URL, `?surface=bowl&steps=50`.
-    """
-    try:
-        fields = {name: values[-1] for name, values in parse_qs(query.lstrip("?"), keep_blank_values=True).items()}
-    except ValueError:  # more fields than the parser allows
-        fields = {}
-    default, setting = State(), _parse_setting(fields)
-    t = _parse_integer(fields.get("t"), (0, setting.steps), setting.steps)
-    return State(
-        tab=_parse_choice(fields.get("tab"), TABS, default.tab),
-        setting=setting,
-        view=_parse_choice(fields.get("view"), VIEWS, default.view),
-        of=one_of(setting, fields.get("of", default.of)),
-        t=None if t == setting.steps else t,
-        step=_parse_integer(fields.get("step"), (1, setting.steps), default.step),
-        zoom=_parse_choice(fields.get("zoom"), ZOOMS, default.zoom),
-        race=fields.get("race", "")[:200],
-        task=_parse_choice(fields.get("task"), tasks.ALL, default.task),
-        names=tuple(name for name in ENTRIES if name in fields.get("names", ",".join(default.names)).split(",")),
-        size=_parse_choice(fields.get("size"), SIZES, default.size),
-        trials=_parse_integer(fields.get("trials"), (2, 500), None),
-        seeds=_parse_integer(fields.get("seeds"), (6, 500), None),
-    )
-
-
-def write(state: State) -> str:
-    """Format a state as a query string without default values, `?surface=bowl&steps=50`: the inverse of `read`."""
-    setting, defaults = state.setting, State()
-    base = plain(setting.surface)
-    fields: dict[str, tuple[Any, Any]] = {
-        "tab": (state.tab, defaults.tab),
-        "surface": (setting.surface, defaults.setting.surface),
-        **{name: (value, dict(base.parameters)[name]) for name, value in setting.parameters},
-        "noise": (setting.noise, base.noise),
-        "seed": (setting.seed, base.seed),
-        "steps": (setting.steps, base.steps),
-        "start": (",".join(map(digits, setting.start)), ",".join(map(digits, base.start))),
-        "who": (",".join(map(_format_racer, setting.racers)), ",".join(map(_format_racer, base.racers))),
-        "view": (state.view, defaults.view),
-        "of": (state.of, one_of(setting, defaults.of)),
-        "t": (state.t, None),
-        "step": (state.step, defaults.step),
-        "zoom": (state.zoom, defaults.zoom),
-        "race": (state.race, ""),
-        "task": (state.task, defaults.task),
-        "names": (",".join(state.names), ",".join(defaults.names)),
-        "size": (state.size, defaults.size),
-        "trials": (state.trials, None),
-        "seeds": (state.seeds, None),
-    }
-    changed = {
-        name: digits(value) if isinstance(value, float) else value
-        for name, (value, default) in fields.items()
-        if value != default
-    }
-    return f"?{urlencode(changed, safe=',:=')}" if changed else ""
-
-
-def digits(value: float) -> str:
+def format_number(value: float) -> str:
     """Format a number as briefly as possible without loss."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
-def number(given: Any, between: tuple[float, float], usual: float) -> float:
+def parse_number(given: Any, between: tuple[float, float], usual: float) -> float:
     """Parse a number and clip it to its range; invalid numbers give the default."""
     try:
         value = float(given)
@@ -208,17 +150,17 @@ def number(given: Any, between: tuple[float, float], usual: float) -> float:
     return min(max(value, between[0]), between[1]) if math.isfinite(value) else usual
 
 
-def one_of(setting: Setting, wanted: str) -> str:
+def select_optimizer(setting: Setting, wanted: str) -> str:
     """Return the wanted optimizer if it is part of the setting, otherwise the first."""
     known = [racer.name for racer in setting.racers] or list(RACERS)
     return wanted if wanted in known else known[0]
 
 
-def own_settings(entry: Entry, given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+def parse_hyperparameters(entry: Entry, given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
     """Return the given hyperparameters that the optimizer has and that differ from the defaults, clipped to range."""
     usual = {"lr": math.nan, **adjustable(entry)}
     asked = {
-        name: number(given[name], RATES if name == "lr" else (0.0, 0.999999), usual[name])
+        name: parse_number(given[name], RATES if name == "lr" else (0.0, 0.999999), usual[name])
         for name in usual
         if given.get(name) is not None
     }
@@ -227,49 +169,10 @@ def own_settings(entry: Entry, given: Mapping[str, Any]) -> tuple[tuple[str, flo
     return tuple((name, value) for name, value in asked.items() if not math.isnan(value) and value != usual[name])
 
 
-def inside(landscape: Landscape, start: Sequence[Any]) -> tuple[float, float]:
+def clip_to_box(landscape: Landscape, start: Sequence[Any]) -> tuple[float, float]:
     """Clip a starting point to the box of a landscape."""
     x, y = (
-        number(value, between, usual)
+        parse_number(value, between, usual)
         for value, between, usual in zip(start, landscape.box, landscape.start, strict=True)
     )
     return x, y
-
-
-def _parse_setting(fields: Mapping[str, str]) -> Setting:
-    base = plain(_parse_choice(fields.get("surface"), SURFACES, Setting().surface))
-    own = tuple((name, number(fields.get(name), PARAMETERS[name][1:], usual)) for name, usual in base.parameters)
-    start = [*fields.get("start", "").split(","), ""][:2]
-    return replace(
-        base,
-        parameters=own,
-        noise=number(fields.get("noise"), NOISE, base.noise),
-        seed=_parse_integer(fields.get("seed"), SEEDS, base.seed),
-        steps=_parse_integer(fields.get("steps"), STEPS, base.steps),
-        start=inside(make_landscape(base.surface, own), start),
-        racers=_parse_racers(fields["who"]) if "who" in fields else base.racers,
-    )
-
-
-def _parse_racers(text: str) -> tuple[Racer, ...]:
-    """Parse optimizers, `adam:lr=0.1:beta1=0.5,gd`, without duplicates."""
-    racers: dict[str, Racer] = {}
-    for part in text.split(","):
-        name, *rest = part.split(":")
-        if name in RACERS:
-            given = dict(each.split("=", 1) for each in rest if "=" in each)
-            racers.setdefault(name, Racer(name, own_settings(RACERS[name], given)))
-    return tuple(racers[name] for name in RACERS if name in racers)
-
-
-def _format_racer(racer: Racer) -> str:
-    return ":".join([racer.name, *(f"{name}={digits(value)}" for name, value in racer.own)])
-
-
-def _parse_choice(given: str | None, choices: Any, default: str) -> str:
-    return given if given in choices and given is not None else default
-
-
-def _parse_integer(given: Any, between: tuple[int, int], default: Any) -> Any:
-    value = number(given, between, math.nan)
-    return default if math.isnan(value) else int(value)

@@ -9,7 +9,7 @@ from gradprix.explain import Landscape
 from gradprix.rules.notation import symbol
 from gradprix.show.style import COLOURS, apply_layout, rounded
 
-from .figure_elements import HEIGHT, LEGEND, contour_plot, look, minima
+from .figure_elements import HEIGHT, LEGEND, contour_plot, minima, optimizer_style
 from .step_trace import Step
 from .trajectories import Numbers
 
@@ -40,46 +40,11 @@ def arrows(
     fig = go.Figure(
         [contour_plot(landscape.change(box=box, minima=())), *minima(landscape)]
     )  # contours relative to the lowest point in the window
-    own = look(name)
-    for points, opacity, width in ((path, 0.35, 1.5), (path[: step.t], 1.0, 2.5)):
-        line = {"color": own["color"], "dash": own["dash"], "width": width}
-        fig.add_scatter(
-            x=rounded(points[:, 0]),
-            y=rounded(points[:, 1]),
-            mode="lines",
-            line=line,
-            opacity=opacity,
-            name=name,
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    vectors = {"−g, straight down": -step.g}
-    vectors |= {f"−{symbol(key)}, the mean": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 1)}
-    sides = {
-        f"√{symbol(key)}" if power == 2 else symbol(key): np.abs(step.state[key]) ** (1 / power)
-        for key, (kind, power) in kinds.items()
-        if kind == "size" and power
-    }
-    lengths = [float(np.linalg.norm(v)) for v in vectors.values()] + [float(side.max()) for side in sides.values()]
-    scale = LONGEST * radius / (max(lengths, default=0.0) or 1.0)
-    for i, (label, side) in enumerate(sides.items()):
-        _draw_squares(fig, step.x, side * scale, side, label, "dot" if i else "solid")
-    signs = {f"−{symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)}
-    for i, (label, vector) in enumerate(vectors.items()):
-        colour, dash = (COLOURS[2], "solid") if not i else (COLOURS[3], "dash" if i == 1 else "dot")
-        _draw_arrow(fig, step.x, vector * scale, vector, label, colour, dash)
-    for label, vector in signs.items():
-        _draw_arrow(
-            fig,
-            step.x,
-            vector / (np.linalg.norm(vector) or 1) * 0.5 * LONGEST * radius,
-            vector,
-            label,
-            COLOURS[3],
-            "dot",
-        )
+    _draw_path(fig, name, path, step.t)
+    _draw_state(fig, step, kinds, LONGEST * radius)
+    own = optimizer_style(name)
     update = step.after - step.x
-    _draw_arrow(fig, step.x, update, update, "the update, to scale", COLOURS[1], "solid", 4)
+    _draw_arrow(fig, step.x, update, update, "update, to scale", COLOURS[1], "solid", 4)
     mark = {"color": own["color"], "symbol": own["symbol"], "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
     fig.add_scatter(
         x=[step.x[0]],
@@ -97,6 +62,45 @@ def arrows(
         range=[centre[1] - radius, centre[1] + radius], showgrid=False, title="y", scaleanchor="x", constrain="range"
     )
     return fig.update_layout(margin={"l": 10, "r": 10, "t": 30, "b": 10})
+
+
+def _draw_path(fig: go.Figure, name: str, path: Numbers, t: int) -> None:
+    """Draw the complete path, and the path up to a step on top of it."""
+    own = optimizer_style(name)
+    for points, opacity, width in ((path, 0.35, 1.5), (path[:t], 1.0, 2.5)):
+        line = {"color": own["color"], "dash": own["dash"], "width": width}
+        fig.add_scatter(
+            x=rounded(points[:, 0]),
+            y=rounded(points[:, 1]),
+            mode="lines",
+            line=line,
+            opacity=opacity,
+            name=name,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+
+
+def _draw_state(fig: go.Figure, step: Step, kinds: dict[str, tuple[str, int]], longest: float) -> None:
+    """Draw gradient and means as arrows and root mean squares as squares, the longest with length `longest`."""
+    vectors = {"−g, steepest descent": -step.g}
+    vectors |= {f"−{symbol(key)}, running mean": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 1)}
+    sides = {
+        f"√{symbol(key)}" if power == 2 else symbol(key): np.abs(step.state[key]) ** (1 / power)
+        for key, (kind, power) in kinds.items()
+        if kind == "size" and power
+    }
+    lengths = [float(np.linalg.norm(v)) for v in vectors.values()] + [float(side.max()) for side in sides.values()]
+    scale = longest / (max(lengths, default=0.0) or 1.0)
+    for i, (label, side) in enumerate(sides.items()):
+        _draw_squares(fig, step.x, side * scale, side, label, "dot" if i else "solid")
+    signs = {f"−{symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)}
+    for i, (label, vector) in enumerate(vectors.items()):
+        colour, dash = (COLOURS[2], "solid") if not i else (COLOURS[3], "dash" if i == 1 else "dot")
+        _draw_arrow(fig, step.x, vector * scale, vector, label, colour, dash)
+    for label, vector in signs.items():
+        shown = vector / (np.linalg.norm(vector) or 1) * 0.5 * longest
+        _draw_arrow(fig, step.x, shown, vector, label, COLOURS[3], "dot")
 
 
 def window(landscape: Landscape, step: Step, near: bool) -> tuple[Numbers, float]:
@@ -153,7 +157,7 @@ def _draw_squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, la
             line=line,
             fill="toself",
             fillcolor="rgba(86,180,233,0.18)",
-            name=f"squares of side {label}",
+            name=f"squares with side {label}",
             legendgroup=label,
             showlegend=not i,
             text=hover,

@@ -10,11 +10,12 @@ from plotly import graph_objects as go
 from gradprix.explain import Trace, kinds, number
 
 from .controls import aria
-from .landscape_page import graph, three
-from .state import Racer, State, read
+from .landscape_page import format_three_digits, graph
+from .state import State
 from .step_arrows import arrows
-from .step_trace import Step, step, traced
+from .step_trace import Step, cached_trace, read_step
 from .trajectories import run
+from .url_query import read
 
 
 def layout() -> html.Section:
@@ -31,7 +32,7 @@ def layout() -> html.Section:
     return html.Section(
         [
             html.Div(bar, className="bar", role="group", **aria(label="Steps")),
-            html.Div([graph("arrows", "The step"), html.Div(id="equations")], className="pair uneven"),
+            html.Div([graph("arrows", "Step"), html.Div(id="equations")], className="pair uneven"),
         ],
         className="for-step",
     )
@@ -39,9 +40,8 @@ def layout() -> html.Section:
 
 def selected_step(state: State) -> tuple[Trace, Step]:
     """Return the trace and the step that a state selects."""
-    racer = next((racer for racer in state.setting.racers if racer.name == state.of), Racer(state.of))
-    descent = traced(state.setting, racer)
-    return descent, step(descent, state.step)
+    descent = cached_trace(state.setting, state.selected_racer)
+    return descent, read_step(descent, state.step)
 
 
 def figure(state: State) -> go.Figure:
@@ -59,20 +59,14 @@ def equations_with_numbers(descent: Trace, now: Step) -> list[Any]:
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.abs(update / g)
     rows = [
-        ("the point", now.x),
-        ("the gradient g", g),
-        ("the update", update),
-        ("effective rate |update| / |g|", rate),
+        ("point", now.x),
+        ("gradient g", g),
+        ("update", update),
+        ("effective learning rate |update| / |g|", rate),
     ]
-    table = html.Table(
-        [
-            html.Thead(html.Tr([html.Th(""), html.Th("x", scope="col"), html.Th("y", scope="col")])),
-            html.Tbody(
-                [html.Tr([html.Th(label, scope="row"), *(html.Td(three(v)) for v in pair)]) for label, pair in rows]
-            ),
-        ],
-        className="numbers",
-    )
+    head = html.Thead(html.Tr([html.Th(""), html.Th("x", scope="col"), html.Th("y", scope="col")]))
+    body = [html.Tr([html.Th(label, scope="row"), *map(html.Td, map(format_three_digits, xy))]) for label, xy in rows]
+    table = html.Table([head, html.Tbody(body)], className="numbers")
     parts = []
     for equation in now.equations:
         lines = [html.Div(equation.formula, className="formula")]
@@ -82,7 +76,7 @@ def equations_with_numbers(descent: Trace, now: Step) -> list[Any]:
     return [
         table,
         html.Ol(parts, className="equations"),
-        html.P([html.B("Its source: "), descent.rule.source], className="note"),
+        html.P([html.B("Source: "), descent.rule.source], className="note"),
     ]
 
 
@@ -106,7 +100,7 @@ def connect(app: Dash) -> None:
         rate = number(descent.values["lr"])
         return {
             "figure": figure(state),
-            "says": "The update is to scale; gradient, mean and squares share a scale of their own.",
+            "says": "The update is to scale. Gradient, mean and squares share another scale.",
             "equations": equations_with_numbers(descent, now),
             "readout": f"step {now.t} of {state.setting.steps}, η = {rate}",
         }

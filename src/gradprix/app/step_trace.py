@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from gradprix.explain import Equation, Trace, equations, trace
-from gradprix.kernels import start as begun
+from gradprix.kernels import start as initial_state
 
 from .state import Racer, Setting
-from .trajectories import Numbers, rate, surface
+from .trajectories import Numbers, learning_rate, surface
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Step:
 
 
 @lru_cache(maxsize=16)
-def traced(setting: Setting, racer: Racer) -> Trace:
+def cached_trace(setting: Setting, racer: Racer) -> Trace:
     """Return the trace of an optimizer with all terms."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
-    own = {**racer.entry.fixed, **dict(racer.own), "lr": rate(racer, setting)}
+    own = {**racer.entry.fixed, **dict(racer.own), "lr": learning_rate(racer, setting)}
     return trace(racer.rule, landscape, setting.steps, start=setting.start, seed=setting.seed, **own)
 
 
-def step(descent: Trace, t: int) -> Step:
+def read_step(descent: Trace, t: int) -> Step:
     """Return one step of a trace.
 
     Args:
@@ -54,7 +54,7 @@ def step(descent: Trace, t: int) -> Step:
     layer, rule = descent.x, descent.rule
     x, g, specs = layer.points[t - 1], layer.gradients[t - 1], rule.active_state(descent.values)
     if t == 1:
-        before = {name: begun(spec, descent.values, x, g) for name, spec in specs.items()}
+        before = {name: initial_state(spec, descent.values, x, g) for name, spec in specs.items()}
     else:
         before = {name: _number(layer.terms[name][t - 2]) for name in specs}
     state = {

@@ -59,25 +59,25 @@ class Summary:
 
     Args:
         rate: learning rate.
-        chosen: the learning rate was given, not tuned.
+        is_given: the learning rate was given, not tuned.
         start: initial loss.
         end: final loss.
-        highest: maximum loss.
-        hovers: mean loss over the last quarter of the steps.
-        hundredth: first step from which the loss stays below 1 % of its initial value, or None.
-        lost: the trajectory left the drawn region.
+        maximum: maximum loss.
+        final_mean: mean loss over the last quarter of the steps.
+        convergence_step: first step from which the loss stays below 1 % of its initial value, or None.
+        is_outside: the trajectory left the drawn region.
         x: first coordinate of the final point.
         y: second coordinate of the final point.
     """
 
     rate: float
-    chosen: bool
+    is_given: bool
     start: float
     end: float
-    highest: float
-    hovers: float
-    hundredth: int | None
-    lost: bool
+    maximum: float
+    final_mean: float
+    convergence_step: int | None
+    is_outside: bool
     x: float
     y: float
 
@@ -86,14 +86,14 @@ class Summary:
         """Return the summary of one trajectory."""
         above = np.flatnonzero(~(heights <= heights[0] / 100))
         first = 0 if not len(above) else int(above[-1]) + 1
-        hovers = float(heights[len(heights) * 3 // 4 :].mean())
+        final_mean = float(heights[len(heights) * 3 // 4 :].mean())
         return cls(
             rate,
             "lr" in dict(racer.own),
             float(heights[0]),
             float(heights[-1]),
             float(heights.max()),
-            hovers,
+            final_mean,
             first if first < len(heights) else None,
             bool(np.isnan(points).any()),
             float(points[-1, 0]),
@@ -107,7 +107,7 @@ def surface(name: str, parameters: tuple[tuple[str, float], ...], noise: float) 
     return make_landscape(name, parameters).change(noise=noise)
 
 
-def floor(landscape: Landscape) -> float:
+def minimum_value(landscape: Landscape) -> float:
     """Return the minimum of a surface."""
     if not landscape.minima:
         return float(landscape.grid()[2].min())
@@ -118,11 +118,11 @@ def floor(landscape: Landscape) -> float:
 def run(setting: Setting) -> Run:
     """Compute the trajectories of a setting."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
-    rates = tuple(rate(racer, setting) for racer in setting.racers)
+    rates = tuple(learning_rate(racer, setting) for racer in setting.racers)
     if not rates:
         empty = np.zeros((setting.steps + 1, 0))
         return Run(setting, landscape, (), empty[..., None].repeat(2, -1), empty)
-    racing = [(racer.rule, values(racer, rate)) for racer, rate in zip(setting.racers, rates, strict=True)]
+    racing = [(racer.rule, hyperparameters(racer, rate)) for racer, rate in zip(setting.racers, rates, strict=True)]
     points, losses = descend(racing, landscape, setting.steps, setting.start, setting.seed)
     return Run(
         setting, landscape, rates, mask_outside(points[:, :, 0], landscape), _heights(losses[:, :, 0], landscape)
@@ -130,11 +130,11 @@ def run(setting: Setting) -> Run:
 
 
 def _heights(losses: Tensor, landscape: Landscape) -> Numbers:
-    above = (losses - floor(landscape)).clamp(min=0).nan_to_num(float("inf"))
+    above = (losses - minimum_value(landscape)).clamp(min=0).nan_to_num(float("inf"))
     return np.asarray(above.numpy(), dtype=np.float64)
 
 
-def rate(racer: Racer, setting: Setting) -> float:
+def learning_rate(racer: Racer, setting: Setting) -> float:
     """Return the given learning rate of an optimizer, or the one tuned from the surface's default start."""
     given = dict(racer.own)
     if "lr" in given:
@@ -144,7 +144,7 @@ def rate(racer: Racer, setting: Setting) -> float:
     return tuned(racer.rule, landscape, setting.steps, None, DRAWS if landscape.noise else 1, rest)
 
 
-def values(racer: Racer, rate: float) -> dict[str, Any]:
+def hyperparameters(racer: Racer, rate: float) -> dict[str, Any]:
     """Return all hyperparameters of an optimizer."""
     return racer.entry.values(**{**dict(racer.own), "lr": rate})
 
@@ -157,7 +157,7 @@ def mask_outside(points: Tensor, landscape: Landscape) -> Numbers:
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class EndPoints:
     """Final points of one optimizer for a grid of starting points.
 
     Args:
@@ -178,17 +178,17 @@ class Ends:
 
 
 @lru_cache(maxsize=16)
-def ends(setting: Setting, racer: Racer) -> Ends:
+def run_from_grid(setting: Setting, racer: Racer) -> EndPoints:
     """Run an optimizer from a grid of starting points and find the minimum that each reaches."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     x, y, _ = landscape.grid(LATTICE)
     starts = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
-    lr = rate(racer, setting)
-    points, losses = descend([(racer.rule, values(racer, lr))], landscape, setting.steps, starts, setting.seed)
+    lr = learning_rate(racer, setting)
+    points, losses = descend([(racer.rule, hyperparameters(racer, lr))], landscape, setting.steps, starts, setting.seed)
     last, heights = mask_outside(points[-1, 0], landscape), _heights(losses[-1, 0], landscape)
     box = np.asarray(landscape.box)
     minima = np.asarray(landscape.minima).reshape(-1, 2)
     distances = np.linalg.norm((last[:, None] - minima) / (box[:, 1] - box[:, 0]), axis=-1)
     is_reached = np.nan_to_num(distances, nan=np.inf) < 0.05  # as a fraction of the box
     reached = np.where(is_reached.any(1), is_reached.argmax(1), -1)
-    return Ends(landscape, lr, np.asarray(starts.numpy(), dtype=np.float64), last, heights, reached)
+    return EndPoints(landscape, lr, np.asarray(starts.numpy(), dtype=np.float64), last, heights, reached)

@@ -9,8 +9,9 @@ from dash import ALL, Dash, Input, Output, State, ctx, no_update
 
 from . import state as app_state
 from .controls import SETTINGS
-from .state import PARAMETERS, RACERS, Racer, digits
+from .state import PARAMETERS, RACERS, Racer, format_number
 from .trajectories import surface
+from .url_query import read, write
 
 AppState = app_state.State  # dash has a class of this name
 PLAIN = ("tab", "surface", "noise", "seed", "steps", "start-x", "start-y", "view", "of", "step", "zoom")
@@ -25,11 +26,11 @@ def values(state: AppState) -> dict[str, Any]:
     return {
         "tab": state.tab,
         "surface": setting.surface,
-        "noise": digits(setting.noise),
+        "noise": format_number(setting.noise),
         "seed": str(setting.seed),
         "steps": str(setting.steps),
-        "start-x": digits(setting.start[0]),
-        "start-y": digits(setting.start[1]),
+        "start-x": format_number(setting.start[0]),
+        "start-y": format_number(setting.start[1]),
         "view": state.view,
         "of": state.of,
         "step": state.step,
@@ -39,13 +40,13 @@ def values(state: AppState) -> dict[str, Any]:
         "size": state.size,
         "trials": "" if state.trials is None else str(state.trials),
         "seeds": "" if state.seeds is None else str(state.seeds),
-        "parameter": [digits(parameters[name]) if name in parameters else "" for name in PARAMETERS],
+        "parameter": [format_number(parameters[name]) if name in parameters else "" for name in PARAMETERS],
         "entered": [[name] if name in chosen else [] for name in RACERS],
-        "own": [digits(chosen[of][name]) if name in chosen.get(of, {}) else "" for of, name in SETTINGS],
+        "own": [format_number(chosen[of][name]) if name in chosen.get(of, {}) else "" for of, name in SETTINGS],
     }
 
 
-def state_of(given: dict[str, Any], before: AppState, changed: str) -> AppState:
+def state_from_controls(given: dict[str, Any], before: AppState, changed: str) -> AppState:
     """Return the state shown by the controls; invalid values get their defaults, as in URLs.
 
     Args:
@@ -54,14 +55,15 @@ def state_of(given: dict[str, Any], before: AppState, changed: str) -> AppState:
         changed: id of the control that changed.
     """
     if changed == "surface":
-        setting = app_state.plain(given["surface"], before.setting.racers)
+        setting = app_state.default_setting(given["surface"], before.setting.racers)
         return replace(before, setting=setting, t=None, step=1)
     settings: dict[str, dict[str, str]] = {}
     for (of, name), value in zip(SETTINGS, given["own"], strict=True):
         if value not in (None, ""):
             settings.setdefault(of, {})[name] = str(value).replace(",", ".")
     entered = [name for name, on in zip(RACERS, given["entered"], strict=True) if on]
-    racers = tuple(Racer(name, app_state.own_settings(RACERS[name], settings.get(name, {}))) for name in entered)
+    own = {name: app_state.parse_hyperparameters(RACERS[name], settings.get(name, {})) for name in entered}
+    racers = tuple(Racer(name, own[name]) for name in entered)
     plain = {name: given[name] for name in (*PLAIN, *FORM) if not name.startswith("start")}
     plain |= dict(zip(PARAMETERS, given["parameter"], strict=True))
     plain |= {
@@ -69,22 +71,20 @@ def state_of(given: dict[str, Any], before: AppState, changed: str) -> AppState:
         "names": ",".join(given["names"] or ()),
         "race": before.race,
     }
-    parsed = app_state.read(
-        urlencode({name: value for name, value in plain.items() if value not in (None, "")} | {"who": ""})
-    )
+    parsed = read(urlencode({name: value for name, value in plain.items() if value not in (None, "")} | {"who": ""}))
     setting = replace(parsed.setting, racers=racers)
     t = before.t if setting == before.setting else None
-    return replace(parsed, setting=setting, of=app_state.one_of(setting, given["of"]), t=t)
+    return replace(parsed, setting=setting, of=app_state.select_optimizer(setting, given["of"]), t=t)
 
 
-def clicked(state: AppState, click: dict[str, Any] | None) -> AppState:
+def state_after_click(state: AppState, click: dict[str, Any] | None) -> AppState:
     """Return the state after a click on the surface, which sets the starting point."""
     position = _click_position(click)
     setting = state.setting
     if position is None:
         return state
     landscape = surface(setting.surface, setting.parameters, setting.noise)
-    x, y = (round(float(value), 2) for value in app_state.inside(landscape, position))
+    x, y = (round(float(value), 2) for value in app_state.clip_to_box(landscape, position))
     return replace(state, setting=replace(setting, start=(x, y)), t=None)
 
 
@@ -105,8 +105,8 @@ def callback_outputs(state: AppState) -> dict[str, Any]:
     own_parameters = dict(setting.parameters)
     return {
         **values(state),
-        "address": app_state.write(state),
-        "state": app_state.write(state),
+        "address": write(state),
+        "state": write(state),
         "frame": setting.steps if state.t is None else state.t,
         "frame-max": setting.steps,
         "step-max": setting.steps,
@@ -170,13 +170,13 @@ def connect(app: Dash) -> None:
         changed = ctx.triggered_id
         changed = changed["type"] if isinstance(changed, dict) else changed
         if last is None or changed in (None, "address"):
-            return {**callback_outputs(app_state.read(address or "")), "address": no_update}
-        before = app_state.read(last)
+            return {**callback_outputs(read(address or "")), "address": no_update}
+        before = read(last)
         before = replace(before, t=frame if frame is not None and frame < before.setting.steps else None)
         if changed == "stage":
-            after = clicked(before, click)
+            after = state_after_click(before, click)
         elif changed == "started":
             after = replace(before, tab="race", race=started or "")
         else:
-            after = state_of(given, before, str(changed))
+            after = state_from_controls(given, before, str(changed))
         return changed_outputs(callback_outputs(after), {**callback_outputs(before), **given})

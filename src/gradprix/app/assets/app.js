@@ -1,4 +1,4 @@
-/* What moves without the server: playing a race, the keyboard, the theme. The numbers are in the figures already. */
+/* Playback, keyboard and theme, which work without the server: figures contain the complete trajectories. */
 (() => {
   "use strict";
   let at = 0, last = 0, speed = 30, clock = 0, began = 0, from = 0, soon = 0;
@@ -7,7 +7,7 @@
   const put = (id, value) => window.dash_clientside.set_props(id, {value});
   const put_at = t => put("frame", Math.max(0, Math.min(last, t)));
 
-  /* Moves a figure to step t: its trails and heads, cut from the whole paths that are drawn in it. */
+  /* Update a figure to step t: trails and heads are slices of the complete paths in the figure. */
   function move(gd, t) {
     if (!gd || !gd.data || !gd._fullLayout) return;
     const index = kind => gd.data.flatMap((trace, i) => trace.meta === kind ? [i] : []);
@@ -23,12 +23,12 @@
     if (axes.length === 3) {
       window.Plotly.restyle(gd, Object.fromEntries(axes.map(axis => [axis, data.map(d => d[axis])])), traces);
     } else {
-      /* Without a redraw only the lines move: the contours are not computed again. */
+      /* Without a redraw the contours are not recomputed. */
       window.Plotly.animate(gd, {data, traces}, {mode: "immediate", frame: {duration: 0, redraw: false}, transition: {duration: 0}});
     }
   }
 
-  /* The address follows the step when it rests. Browsers refuse an address that changes at every frame. */
+  /* Write the step to the URL after a pause: browsers limit the rate of URL changes. */
   function address() {
     clearTimeout(soon);
     soon = setTimeout(() => {
@@ -44,10 +44,10 @@
     if (button) { button.textContent = playing ? "❚❚" : "▶"; button.setAttribute("aria-pressed", String(playing)); }
   }
 
-  /* Dash gives its sliders no names. */
+  /* Dash does not label its sliders. */
   function name() {
-    for (const [id, said] of [["frame", "Step that is shown"], ["step", "Step that is laid open"]]) {
-      document.querySelectorAll(`#${id} [role=slider]`).forEach(knob => knob.setAttribute("aria-label", said));
+    for (const [id, label] of [["frame", "Displayed step"], ["step", "Selected step"]]) {
+      document.querySelectorAll(`#${id} [role=slider]`).forEach(knob => knob.setAttribute("aria-label", label));
     }
   }
 
@@ -87,7 +87,7 @@
     copy: async () => {
       const button = document.getElementById("copy");
       try { await navigator.clipboard.writeText(location.href); button.textContent = "Copied"; }
-      catch { window.prompt("The address of what is seen", location.href); }
+      catch { window.prompt("URL of this view", location.href); }
       setTimeout(() => { button.textContent = "Copy link"; }, 1500);
     },
   };
@@ -101,7 +101,7 @@
 
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    /* A key does what it does where it is pressed: a space presses a button, an arrow moves a slider. */
+    /* Focused controls keep their own keys: space activates a button, arrows move a slider. */
     const own = event.key === " " ? ", button, a, summary" : "";
     if (event.target.closest(`input, textarea, select, iframe, [role=slider], [role=listbox], [role=combobox]${own}`)) return;
     const seen = document.getElementById("seen").className;
