@@ -254,7 +254,7 @@ def test_one_claim_is_shown_with_all_there_is_to_know() -> None:
     shown = " ".join(done.stdout.split())
     for text in (claim.statement, claim.prediction, claim.decides, "✓ holds", "exponent of t in its length", "−0.5"):
         assert " ".join(text.split()) in shown
-    assert "Again: gradprix claims adagrad-shrinks-as-root-t --quick" in shown
+    assert "gradprix claims adagrad-shrinks-as-root-t --quick" in shown
 
 
 def test_all_are_shown_a_row_each_with_verdicts_counted(quick: dict[str, dict[str, Any]]) -> None:

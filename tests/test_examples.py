@@ -37,6 +37,6 @@ def test_what_new_writes_races(tmp_path: Path, flags: list[str]) -> None:
     assert "FILE" not in file.read_text()
     again = CliRunner().invoke(app, ["new", str(file), *flags])
     assert again.exit_code == 2
-    assert "is there already" in again.output
+    assert "already exists" in again.output
     result = gp.race(f"{file}:{'train' if flags else 'task'}", direction="max" if flags else None, **FEW)
     assert result.record.entries[0].final.mean > 0.5

@@ -223,7 +223,7 @@ def test_equations_without_a_step_have_no_numbers() -> None:
 
     assert [e.formula for e in found] == rules.formula(rules.adam)
     assert all(e.numbers == () for e in found)
-    assert found[0].sentence == "m keeps 90 % of what it was and takes 10 % of the gradient."
+    assert found[0].sentence == "m keeps 90 % of its value and adds 10 % of the gradient."
 
 
 def test_a_changed_rule_changes_everything_that_is_said_of_it() -> None:
@@ -290,7 +290,7 @@ def test_names_lead_to_entries_rules_and_own_rules(tmp_path: Any, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert subject("its_own.py:ball").fixed == {"momentum": 0.5}
     assert subject("its_own.py:mine").about == "Mine."
-    with pytest.raises(ValueError, match="is no rule"):
+    with pytest.raises(ValueError, match="neither a gp.rule"):
         subject("torch.optim:SGD")
 
 
@@ -336,7 +336,7 @@ def test_mistakes_are_said_in_a_line(arguments: list[str], said: str) -> None:
 def test_a_trace_of_matrices_wants_a_network() -> None:
     with pytest.raises(ValueError, match="trace it on a task"):
         trace("muon", LANDSCAPES["bowl"](), 3)
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="steps = "):
         trace("adam", LANDSCAPES["bowl"](), 0)
     json.dumps(character(rules.adam).sentences)
 

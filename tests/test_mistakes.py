@@ -135,8 +135,8 @@ MISTAKES = {
     f"race task.py --out file {SMALL}": "file",
     "report nowhere": "holds no race",
     "export nowhere": "holds no race",
-    "new task.py": "is there already",
-    "new notes.txt": "ends in .py",
+    "new task.py": "already exists",
+    "new notes.txt": "end in .py",
     "new no/where.py": "no",
     # What it does
     "race shapes.py": "its model fails on a batch",

@@ -78,13 +78,13 @@ def new(
     text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text("utf-8")
     with report_errors(ValueError, OSError):
         if file.suffix != ".py":
-            raise ValueError(f"{file}: give a name that ends in .py.")
+            raise ValueError(f"{file}: the name must end in .py.")
         if file.exists():
-            raise ValueError(f"{file} is there already. Choose another name.")
+            raise ValueError(f"{file} already exists. Choose another name.")
         with open(file, "x", encoding="utf-8") as out:
             out.write(text.replace("FILE", os.fsencode(file.name).decode(errors="replace")))
     what = f"{file}:train --direction max" if loop else str(file)
-    echo(f"Wrote {file}, which works as it is: gradprix race {what}")
+    echo(f"Wrote a working example to {file}. To race it: gradprix race {what}")
 
 
 @app.command(cls=Command)

@@ -69,7 +69,7 @@ def watched() -> Iterator[Callable[[str, int, int], None]]:
 
 def known(records: Sequence[Mapping[str, Any]]) -> "Table":
     """Return a table of claims and their statements."""
-    table = _table("claim", "the account says")
+    table = _table("claim", "statement")
     for record in records:
         table.add_row(record["id"], record["statement"])
     return table
@@ -86,7 +86,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     for record in records:
         description = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
         table.add_row(verdict(record, brief=True), description, effect(record), str(record["n"]))
-    hint = "Predictions, rules and all numbers of one: gradprix claims ID"
+    hint = "Prediction, decision rule and all numbers of a claim: gradprix claims ID"
     return Group(table, Text(f"{len(records)} claims: {format_counts(records)}.  {hint}"))
 
 
@@ -96,9 +96,9 @@ def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
     from rich.text import Text
 
     parts = {
-        "The account": record["statement"],
-        "If it is so": record["prediction"],
-        "Decided by": record["decides"],
+        "Claim": record["statement"],
+        "Prediction": record["prediction"],
+        "Decision rule": record["decides"],
         "Revised": record["revised"],
         "Source": record["source"],
     }
@@ -110,7 +110,7 @@ def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
         numbers.add_row(Text(each["what"]), number(each["effect"]), interval, str(each["n"]))
     command = f"gradprix claims {record['id']}{' --quick' if quick else ''}"
     conclusion = Text.assemble(verdict(record), f". {record['says']}")
-    return Group(Text(record["id"], "bold underline"), *lines, conclusion, numbers, Text(f"Again: {command}"), Text())
+    return Group(Text(record["id"], "bold underline"), *lines, conclusion, numbers, Text(f"Repeat: {command}"), Text())
 
 
 def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":

@@ -37,13 +37,13 @@ def list_(
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
         echo_json(rows)
         return
-    table = terminal._table("name", "what it is", "MB", "state", "licence", "origin", right=(2,))
+    table = terminal._table("name", "description", "MB", "state", "licence", "origin", right=(2,))
     for each in ARCHIVES.values():
         table.add_row(each.name, each.about, f"{each.size / 1e6:.1f}", each.state, each.licence, each.origin)
     console = terminal.console()
     console.print(table)
     if folder := cache_folder("data"):
-        console.print(f"\nKept in {folder}. GRADPRIX_CACHE sets another place.", soft_wrap=True)
+        console.print(f"\nStored in {folder}. Set GRADPRIX_CACHE to change it.", soft_wrap=True)
 
 
 @app.command(cls=Command)
@@ -69,7 +69,7 @@ def fetch(
         archives = [archive(name) for name in names or ARCHIVES]
         if missing := [each for each in archives if each.state != "here"]:
             megabytes = sum(each.size for each in missing) / 1e6
-            typer.echo(f"To fetch: {', '.join(each.name for each in missing)}, {megabytes:.1f} MB in all.", err=True)
+            typer.echo(f"To fetch: {', '.join(each.name for each in missing)}, {megabytes:.1f} MB in total.", err=True)
         for each in archives:
             echo(f"{each.name}  {each.fetch()}")
 

@@ -31,7 +31,7 @@ def explain(
             write_atomically(html, explanation.page(explained).encode(errors="replace"), 0o644)
     terminal.console().print(explanation.terminal(explained))
     if html is not None:
-        echo(f"\nThe page: {html}")
+        echo(f"\nPage: {html}")
 
 
 def _setting(text: str) -> tuple[str, float | bool]:
@@ -41,4 +41,4 @@ def _setting(text: str) -> tuple[str, float | bool]:
     try:
         return name.strip(), float(value)
     except ValueError:
-        raise ValueError(f"--set {text}: give a name and a number, as in --set beta1=0.5.") from None
+        raise ValueError(f"--set {text}: give a name and a number, such as --set beta1=0.5.") from None

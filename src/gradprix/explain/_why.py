@@ -71,7 +71,7 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
 def explainable(plan: Plan) -> None:
     """Raise ValueError for a custom training loop."""
     if isinstance(plan.task, Loop):
-        raise ValueError("a training loop of your own keeps its networks to itself: only a task can be explained.")
+        raise ValueError("the models of a training loop are not accessible: only a task can be explained.")
 
 
 def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, EntryDiagnosis]:

@@ -82,7 +82,7 @@ def bowl(curvature: float = 1.0) -> Landscape:
         ((-2.5, 2.5), (-2.5, 2.5)),
         (-2.0, 1.2),
         ((0.0, 0.0),),
-        about="A round bowl: every direction is as steep as the other.",
+        about="A round bowl: all directions have the same curvature.",
     )
 
 
@@ -106,7 +106,7 @@ def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
         ((-5.0, 2.5), (-2.5, 2.5)),
         (-4.2, 0.9),
         ((0.0, 0.0),),
-        about=f"A ravine, {condition:g} times as steep across as along: what momentum is for.",
+        about=f"A ravine, {condition:g} times as steep across as along: momentum helps.",
     )
 
 
@@ -119,7 +119,7 @@ def rosenbrock() -> Landscape:
         ((-2.0, 2.0), (-1.0, 3.0)),
         (-1.2, 1.0),
         ((1.0, 1.0),),
-        about="A curved ravine with an almost flat floor: the way down keeps turning.",
+        about="A curved ravine with an almost flat floor: the direction of descent keeps changing.",
     )
 
 
@@ -150,7 +150,7 @@ def himmelblau() -> Landscape:
         ((-6.0, 6.0), (-6.0, 6.0)),
         (-0.3, -1.0),
         ((3.0, 2.0), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126)),
-        about="Four minima of one depth: which one is reached depends on start and optimizer.",
+        about="Four minima of equal depth: which one is reached depends on starting point and optimizer.",
     )
 
 
@@ -163,7 +163,7 @@ def saddle() -> Landscape:
         ((-2.0, 2.0), (-2.2, 2.2)),
         (-1.5, 0.01),
         ((0.0, math.sqrt(2)), (0.0, -math.sqrt(2))),
-        about="A saddle: downhill leads to a point from which downhill is sideways, and almost flat.",
+        about="A saddle: descent leads to a point from which the way down is sideways and almost flat.",
     )
 
 
@@ -176,7 +176,7 @@ def plateau() -> Landscape:
         ((-5.0, 5.0), (-5.0, 5.0)),
         (-4.0, 2.5),
         ((0.0, 0.0),),
-        about="A hole in a plateau: far from it there is almost no gradient.",
+        about="A minimum in a plateau: far from it the gradient almost vanishes.",
     )
 
 
@@ -207,7 +207,7 @@ def noisy(noise: float = 0.5) -> Landscape:
         (-2.0, 1.2),
         ((0.0, 0.0),),
         noise=noise,
-        about="A bowl whose gradients are noisy, as those of few examples: who hovers, who settles?",
+        about="A bowl with noisy gradients, as from small batches: which optimizers converge?",
     )
 
 

@@ -52,10 +52,10 @@ class Plane:
         spread = float(self.true.max() - self.true.min())
         off = float((self.true - self.drawn).abs().max())
         if self.variance > 0.9999:
-            return "The points lie in the plane: nothing is hidden at them."
+            return "The points lie in the plane, without projection error."
         return (
-            f"The plane holds {100 * self.variance:.1f} % of the path's variance; at the points of the path the drawn "
-            f"loss is off by up to {off:.2g}, {100 * off / spread if spread else 0:.0f} % of the range that they span."
+            f"The plane contains {100 * self.variance:.1f} % of the path's variance; the drawn loss of its points is "
+            f"off by up to {off:.2g}, {100 * off / spread if spread else 0:.0f} % of their range."
         )
 
 
@@ -74,7 +74,7 @@ def path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any)
     """
     resolved = subject(rule)
     if resolved.rule.of_matrices:
-        raise ValueError(f"{resolved.name} steps matrices: only a rule of elements or tensors has a path here.")
+        raise ValueError(f"{resolved.name} updates matrices: a path needs an elementwise or tensorwise rule.")
     problem, own = TaskProblem(task, seed), resolved.rule.values(**{**resolved.fixed, **values})
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
     keep = {round(i * steps / KEPT) for i in range(KEPT + 1)}
@@ -104,10 +104,10 @@ def through(task: Task, points: Tensor, seed: int = 0, name: str = "plane") -> P
     first_axis = a - origin
     second_axis = (b - origin) - (b - origin) @ first_axis / (first_axis @ first_axis) * first_axis
     if float(second_axis.norm()) < 1e-6 * float(first_axis.norm()):
-        raise ValueError("the three points lie on a line, through which there is no one plane.")
+        raise ValueError("the three points lie on a line, which does not define a plane. Give points that do not.")
     axes = torch.stack([first_axis / first_axis.norm(), second_axis / second_axis.norm()])
     return _project(
-        task, points.double(), origin, axes, seed, name, "The plane through three points of a real network."
+        task, points.double(), origin, axes, seed, name, "Plane through three points in the weight space of a network."
     )
 
 
@@ -123,7 +123,7 @@ def nearest(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Pl
     moved = points.double() - points[-1].double()
     *_, axes = torch.linalg.svd(moved - moved.mean(0), full_matrices=False)
     about = (
-        "The plane nearest to the path of a real network, by principal components (Li et al. 2018, arXiv:1712.09913)."
+        "Plane nearest to the training path of a network, by principal components (Li et al. 2018, arXiv:1712.09913)."
     )
     return _project(task, points.double(), points[-1].double(), axes[:2], seed, name, about)
 

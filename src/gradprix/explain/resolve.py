@@ -51,5 +51,5 @@ def _to_subject(target: Any, given: str) -> Subject:
         if rule is not None:
             return Subject(target.name, rule, target.fixed, target.about)
     if not isinstance(target, Rule):
-        raise ValueError(f"{given} is no rule, nor made of one: only what is written as a gp.rule can be explained.")
+        raise ValueError(f"{given} is neither a gp.rule nor an optimizer made from one: only those can be explained.")
     return subject(target)

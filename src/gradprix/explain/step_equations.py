@@ -131,33 +131,33 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
         case Call("+", (Call("*", (Hyper(keep), Name(same))), Call("*", (Call("-", (Number(1), Hyper(other))), new)))):
             if keep == other and same == name:
                 k = values[keep]
-                return f"{own} keeps {_percent(k)} of what it was and takes {_percent(1 - k)} of {_describe(new)}."
+                return f"{own} keeps {_percent(k)} of its value and adds {_percent(1 - k)} of {_describe(new)}."
         case Call("+", (Call("*", (Hyper(keep), Name(same))), new)) if same == name:
-            return f"{own} keeps {_percent(values[keep])} of what it was, and {_describe(new)} is added."
+            return f"{own} keeps {_percent(values[keep])} of its value and adds {_describe(new)}."
         case Call("+", (Name(same), new)) if same == name and name not in ("x", "g"):
-            return f"{own} grows by {_describe(new)}; nothing is forgotten."
+            return f"{own} accumulates {_describe(new)} without decay."
         case Call("maximum", (Call("*", (Hyper(keep), Name(same))), new)) if same == name:
-            return f"{own} falls to {_percent(values[keep])} of what it was, unless {_describe(new)} is larger."
+            return f"{own} decays to {_percent(values[keep])} of its value, unless {_describe(new)} is larger."
         case Call("maximum", (Name(same), new)) if same == name:
-            return f"{own} is the largest {_describe(new)} so far: it never falls."
+            return f"{own} is the maximum of {_describe(new)} so far and never decreases."
         case Call("*", (Call("-", (Number(1), shrink)), Name("x"))) if name == "x" and not names(shrink) & elements:
-            return f"The weights themselves shrink by the share {written(shrink)}: weight decay."
+            return f"Weight decay: the weights shrink by the fraction {written(shrink)}."
         case Call("-", (Name("x"), moved)) if name == "x":
             return _move(moved, elements)
         case Call("/", (Call("-", (Name("x"), moved)), below)) if name == "x" and not names(below) & elements:
-            return f"{_move(moved, elements)} Then they are divided by {written(below)}."
+            return f"{_move(moved, elements)} The result is divided by {written(below)}."
         case Call("+", (Name("g"), Call("*", (Hyper("weight_decay"), Name("x"))))):
-            return "Weight decay pulls at the weights by way of the gradient."
+            return "Weight decay is added to the gradient (L2 regularization)."
         case Call("neg", (Name("g"),)) if name == "g":
-            return "The gradient is turned round, to climb."
+            return "The gradient is negated, to maximize."
         case Call("/", (Name(above), Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))) if above in tree.state:
-            return f"{own} is {symbol(above)} corrected for its start at zero; the correction fades as steps go by."
+            return f"{own} is {symbol(above)} with bias correction for its initial zero; it fades over the steps."
     if name in tree.returns and Name(name) in walk(value):
-        return f"{own} is brought up to date with {_format_names(names(value) - {name})}."
+        return f"{own} is updated with {_format_names(names(value) - {name})}."
     if not names(value):
-        return f"{own} is a number that the settings decide."
+        return f"{own} is a constant given by the hyperparameters."
     if names(value) == {"t"}:
-        return f"{own} is a number that depends on the step alone."
+        return f"{own} depends on the step number alone."
     return f"{own} is computed from {_format_names(names(value))}."
 
 
@@ -168,16 +168,16 @@ def _elements(tree: Tree, assign: Assign, numbers: frozenset[str]) -> frozenset[
 
 def _move(moved: Node, elements: frozenset[str]) -> str:
     """Return the sentence for `x ← x − moved`, from the form of the subtracted term."""
-    rate = ", times the rate η" if Hyper("lr") in walk(moved) else ""
+    rate = ", times the learning rate η" if Hyper("lr") in walk(moved) else ""
     top, below = _quotient(moved)
     above = _format_names(names(top) & elements - {"x"})
     sizes = _format_names(own) if below and (own := names(below) & elements - {"x"}) else ""
     match top:
         case Call("*", (factor, Call("sign", (Name(c),)))) if not names(factor) & elements:
-            return f"Every weight moves by the same length{rate}, against the sign of {symbol(c)}."
+            return f"Every weight moves by the same step length{rate}, against the sign of {symbol(c)}."
     if not _plain_product(top, elements):
-        return f"The weights move by what is computed from {_format_names(names(moved) & elements - {'x'})}{rate}."
-    divided = f", each coordinate divided by its own size in {sizes}" if sizes else ""
+        return f"The weights move by a function of {_format_names(names(moved) & elements - {'x'})}{rate}."
+    divided = f", normalized per coordinate by {sizes}" if sizes else ""
     return f"The weights move against {above}{divided}{rate}."
 
 
@@ -217,7 +217,7 @@ def _describe(node: Node) -> str:
         case Call("**", (inside, Number(2))):
             return f"the square of {_describe(inside)}"
         case Call("abs", (inside,)) | Call("+", (Call("abs", (inside,)), Hyper("eps"))):
-            return f"the size of {_describe(inside)}"
+            return f"the absolute value of {_describe(inside)}"
         case Call("*", (Call("-", (Number(1), _)), inside)):
             return _describe(inside)
     return written(node)
@@ -225,9 +225,9 @@ def _describe(node: Node) -> str:
 
 def _format_names(variables: set[str]) -> str:
     """Join names in words: `the gradient, m and v̂`."""
-    known = {"g": "the gradient", "t": "the step", "x": "the weights"}
+    known = {"g": "the gradient", "t": "the step number", "x": "the weights"}
     words = [known.get(name, symbol(name)) for name in sorted(variables, key=lambda name: (name != "g", name))]
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words) or "numbers"
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words) or "constants"
 
 
 def _percent(value: float) -> str:

@@ -55,19 +55,19 @@ class Character:
             sentences += [_format_scale(self.scale), _format_time(self.exponent, self.rates), _format_start(self.rates)]
             share = f"{100 * self.noise:.3g} %"
             sentences.append(
-                f"Noise: of a gradient that is noise alone, {share} gets through to the weights, next to a steady one."
+                f"Noise: the RMS update under pure gradient noise is {share} of that under a constant gradient."
             )
         else:
-            sentences.append("It makes no step under a constant gradient, in the end.")
+            sentences.append("Steps under a constant gradient vanish.")
         if self.coasts > FAINT:
             most = "at least " * (self.coasts > 0.9 * STEPS / 2)
             sentences.append(
-                f"Momentum: once the gradient is gone it coasts {most}{self.coasts:.3g} steps' worth of way."
+                f"Momentum: after the gradient vanishes, the weights move {most}{self.coasts:.3g} times the last step."
             )
         if 1 - self.decay > 1e-9:
-            left = f"{100 * self.decay:.3g} % is left after {STEPS:,} steps"
-            sentences.append(f"Decay: without any gradient weights shrink: {left}.")
-        sentences.append(f"Memory: it remembers {self.memory} number{'s' * (self.memory != 1)} for each weight.")
+            left = f"{100 * self.decay:.3g} % remains after {STEPS:,} steps"
+            sentences.append(f"Decay: weights shrink without a gradient: {left}.")
+        sentences.append(f"Memory: {self.memory} stored number{'s' * (self.memory != 1)} per weight.")
         return [sentence for sentence in sentences if sentence]
 
 
@@ -83,11 +83,11 @@ def character(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) 
         ValueError: for a rule of matrices, which has no response of a single weight, and for a learning rate of 0.
     """
     if rule.of_matrices:
-        raise ValueError(f"{rule.name} steps matrices as a whole: a single weight does not show what it does.")
+        raise ValueError(f"{rule.name} updates whole matrices: the response of a single weight is undefined.")
     full = rule.values(**{**(values or {}), **more})
     lr = float(full["lr"])
     if lr == 0:
-        raise ValueError("a learning rate of 0 moves nothing: give another.")
+        raise ValueError("lr = 0: the weights do not move. Give another learning rate.")
     plain = {**full, "weight_decay": 0.0}
     ones = torch.ones(STEPS, COORDINATES, dtype=torch.float64)
     draws = torch.randn(STEPS, COORDINATES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -126,21 +126,21 @@ def _late(x: Tensor) -> Tensor:
 def _format_scale(scale: float) -> str:
     power = math.log(scale) / math.log(LARGER) if scale > 0 else 0.0
     if abs(power) < FAINT:
-        return "Scale: a gradient a hundred times as large makes the same step; only η sets its size."
-    return f"Scale: a gradient a hundred times as large makes a step {scale:.3g} times as large."
+        return "Scale: a gradient a hundred times as large gives the same step; only η sets its size."
+    return f"Scale: a gradient a hundred times as large gives a step {scale:.3g} times as large."
 
 
 def _format_time(exponent: float, rates: Tensor) -> str:
     first, tenth, last = (float(rates[i]) for i in (0, STEPS // 10, -1))
-    text = "Time: under a constant gradient the effective rate"
+    text = "Time: under a constant gradient the effective learning rate"
     if abs(last / tenth - 1) < FAINT:
-        return f"{text} settles at {last:.3g} η."
+        return f"{text} converges to {last:.3g} η."
     power_law = last * (_late(torch.arange(1, STEPS + 1, dtype=torch.float64)) / STEPS) ** exponent
     if float((_late(rates) / power_law - 1).abs().max()) < FAINT:
-        return f"{text} goes as t^{exponent:.2f}: {first:.3g} η at first, {last:.3g} η after {STEPS:,} steps."
-    return f"{text} goes from {first:.3g} η by {tenth:.3g} η at step {STEPS // 10:,} to {last:.3g} η at step {STEPS:,}."
+        return f"{text} follows t^{exponent:.2f}: {first:.3g} η at first, {last:.3g} η after {STEPS:,} steps."
+    return f"{text} is {first:.3g} η at first, {tenth:.3g} η at step {STEPS // 10:,}, {last:.3g} η at step {STEPS:,}."
 
 
 def _format_start(rates: Tensor) -> str:
     share = float(rates[0] / rates[-1])
-    return "" if 0.5 < share < 2 else f"Start: the first step is {share:.2g} times as large as a late one."
+    return "" if 0.5 < share < 2 else f"Start: the first step is {share:.2g} times as large as the last."

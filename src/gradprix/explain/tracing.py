@@ -93,7 +93,7 @@ def trace(
     if isinstance(where, str):
         where = LANDSCAPES[where]() if where in LANDSCAPES else built_in(where)
     if steps < 1:
-        raise ValueError(f"steps = {steps}: there must be 1 or more.")
+        raise ValueError(f"steps = {steps}: it must be at least 1.")
     problem: Problem = (
         _LandscapeProblem(rule, where, start, seed) if isinstance(where, Landscape) else TaskProblem(where, seed)
     )
@@ -156,7 +156,7 @@ class _LandscapeProblem:
         self.landscape = landscape
         x = torch.tensor(landscape.start if start is None else start, dtype=torch.float64)
         if rule.of_matrices:
-            raise ValueError(f"{rule.name} steps matrices, and a point of a landscape is none: trace it on a task.")
+            raise ValueError(f"{rule.name} updates matrices, and points on landscapes are vectors: trace it on a task.")
         self.parameters = {"x": x}
         self.generator = stream(seed, "noise")
 

@@ -22,7 +22,7 @@ def check_name(name: str) -> None:
         torch.device("cpu" if name == "auto" else name)
     except RuntimeError:
         raise ValueError(
-            f'device = {name!r}: it must be "auto", "cpu", "cuda", "cuda:1", "mps" or another that torch knows.'
+            f'device = {name!r}: it must be "auto", "cpu", "cuda", "cuda:1", "mps" or another device that torch knows.'
         ) from None
 
 
@@ -39,8 +39,8 @@ def require(name: str) -> None:
     if device.type != "cpu" and not (device.type == kind and (device.index or 0) < count):
         seen = " and ".join(f"{kind}:{i}" for i in range(count)) or "no GPU"
         raise ValueError(
-            f"device = {name!r}: torch {torch.__version__} sees {seen} where networks are trained. Take one that is "
-            "there, install a torch that is built for yours (https://pytorch.org/get-started), or train on the CPU "
+            f"device = {name!r}: torch {torch.__version__} finds {seen} where models are trained. Choose an available "
+            "device, install a torch build for yours (https://pytorch.org/get-started), or train on the CPU "
             "(--device cpu)."
         )
 
