@@ -79,8 +79,8 @@ def controls() -> html.Aside:
             ),
             html.H2("Optimizers"),
             html.P(
-                "An empty learning rate (η) is tuned for this surface, from its default starting point: one learning "
-                "rate for all optimizers would be unfair.",
+                "An empty learning rate η is tuned for this surface, from its default starting point: one for all "
+                "optimizers would be unfair.",
                 className="note",
             ),
             html.Div([_racer_controls(name) for name in RACERS], className="racers"),

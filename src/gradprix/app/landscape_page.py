@@ -110,7 +110,7 @@ def caption(state: State) -> str:
         several_minima = len(run(state.setting).landscape.minima) > 1
         meaning = "colour and shape show the minimum it reaches" if several_minima else "colour shows the final loss"
         return f"Each mark is a starting point of {state.of}: {meaning}."
-    return "Click to set the starting point." + " Grey intensity increases with the loss." * (state.view == "contour")
+    return "Click to set the starting point." + " Grey shows the loss." * (state.view == "contour")
 
 
 def comment(state: State, result: Run) -> Any:

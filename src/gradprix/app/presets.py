@@ -49,9 +49,9 @@ PRESETS = (
         "Momentum in a ravine",
         True,
         "?condition=200&steps=300&who=gd,momentum,nesterov",
-        "The use of momentum. The ravine is 200 times as steep across as along, and each learning rate is tuned. The "
-        "steep direction limits the learning rate of gradient descent, which needs {gd.convergence_step} steps to stay "
-        "below 1 % of the initial loss; momentum needs {momentum.convergence_step}, with Nesterov's look-ahead "
+        "Momentum accelerates descent along a ravine, here 200 times as steep across as along. All learning rates are "
+        "tuned. Gradient descent, limited by the steep direction, needs {gd.convergence_step} steps to stay below 1 % "
+        "of the initial loss, momentum {momentum.convergence_step}, and with Nesterov's look-ahead "
         "{nesterov.convergence_step}. After 300 steps the losses are {gd.end}, {momentum.end} and {nesterov.end} above "
         "the minimum.",
     ),
