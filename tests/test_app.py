@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradprix import claims, cli
-from gradprix.explain import LANDSCAPES, kinds
+from gradprix.explain import LANDSCAPES, classify_state
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
 
@@ -221,7 +221,7 @@ def test_without_optimizers_there_is_the_surface():
 )
 def test_what_a_memory_is_of_is_found_by_asking_the_rule(name, expected):
     racer = Racer(name)
-    assert kinds(racer.rule, tuple(racer.entry.values(0.1).items())) == expected
+    assert classify_state(racer.rule, tuple(racer.entry.values(0.1).items())) == expected
 
 
 @pytest.mark.parametrize("name", RACERS)
@@ -232,7 +232,7 @@ def test_a_step_is_laid_open_for_every_optimizer(name):
     assert moves[-1].values == pytest.approx(now.after, rel=1e-6)
     names = [trace.name for trace in step_page.figure(state).data]
     assert any("update" in str(n) for n in names)
-    memories = kinds(found.rule, tuple(found.values.items()))
+    memories = classify_state(found.rule, tuple(found.values.items()))
     assert any("squares" in str(n) for n in names) == any(kind == "size" and power for kind, power in memories.values())
     assert any("running mean" in str(n) for n in names) == (("mean", 1) in memories.values())
     rows = list(export.rows("arrows", state))

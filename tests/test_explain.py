@@ -15,17 +15,17 @@ from gradprix import optim, rules
 from gradprix.cli import app
 from gradprix.explain import (
     LANDSCAPES,
-    character,
     descend,
     equations,
-    nearest,
+    interpolate_plane,
+    measure_step_response,
     number,
-    path,
-    sampled,
+    plane_through,
+    principal_plane,
+    resolve_optimizer,
     step,
-    subject,
-    through,
     trace,
+    training_path,
     tuned,
 )
 from gradprix.kernels import start
@@ -83,7 +83,7 @@ def small(dtype: torch.dtype = torch.float64) -> Task:
 @pytest.mark.parametrize("name", [*rules.ALL, "nesterov"])
 def test_a_trace_is_what_the_optimizer_did_on_a_network(name: str) -> None:
     torch.set_default_dtype(torch.float64)  # or float64 examples would be made float32
-    task, its = small(), subject(name)
+    task, its = small(), resolve_optimizer(name)
     found = trace(name, task, 20, seed=3, lr=0.01)
     model, data = task.network(3), task.loaded
     optimizer = optim.from_rule(its.rule)(model.parameters(), lr=0.01, **its.fixed)
@@ -113,11 +113,11 @@ def test_adagrads_effective_rate_on_a_constant_gradient_is_lr_over_root_t() -> N
         moved = step(rules.adagrad, values, t, x, torch.ones(1, dtype=torch.float64), state)["x"]
         assert float((x - moved).abs()) == pytest.approx(0.3 / math.sqrt(t), rel=1e-12)
         x = moved
-    assert character(rules.adagrad).exponent == pytest.approx(-0.5, abs=1e-6)
+    assert measure_step_response(rules.adagrad).exponent == pytest.approx(-0.5, abs=1e-6)
 
 
 def test_adadeltas_effective_rate_does_not_go_to_zero() -> None:
-    found = character(rules.adadelta)
+    found = measure_step_response(rules.adadelta)
 
     assert found.exponent > 0
     assert bool((found.rates[1:] >= found.rates[:-1] * (1 - 1e-9)).all()), "it never falls"
@@ -242,7 +242,7 @@ def test_a_changed_rule_changes_everything_that_is_said_of_it() -> None:
     make = rules.rule(
         "Nobody 2026", relation="None.", space={"lr": rules.log(1e-3, 1)}, lr=0.1, beta=0.9, eps=1e-3, state={"m": "m"}
     )
-    before, after = (explanation.explained(subject(make(function)), {}) for function in (mine, changed))
+    before, after = (explanation.explained(resolve_optimizer(make(function)), {}) for function in (mine, changed))
     formulas = [[e.formula for e in found["equations"]] for found in (before, after)]
 
     assert formulas[0] == ["m ← β m + (1 − β) g", "x ← x − η m / (|m| + ε)"]
@@ -267,19 +267,19 @@ def test_a_changed_rule_changes_everything_that_is_said_of_it() -> None:
     ],
 )
 def test_a_character_is_as_computed_by_hand(name: str, given: dict[str, Any], wanted: dict[str, float]) -> None:
-    its = subject(name)
-    found = character(its.rule, **its.fixed, **given)
+    its = resolve_optimizer(name)
+    found = measure_step_response(its.rule, **its.fixed, **given)
 
     for key, value in wanted.items():
         assert getattr(found, key) == pytest.approx(value, rel=1e-4, abs=1e-9), key
 
 
 def test_names_lead_to_entries_rules_and_own_rules(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert subject("nesterov").fixed == {"momentum": 0.9, "nesterov": True}
-    assert subject("muon").rule is rules.muon
-    assert subject(rules.lion).name == "lion"
+    assert resolve_optimizer("nesterov").fixed == {"momentum": 0.9, "nesterov": True}
+    assert resolve_optimizer("muon").rule is rules.muon
+    assert resolve_optimizer(rules.lion).name == "lion"
     with pytest.raises(UnknownNameError, match="Did you mean nadam"):
-        subject("nadm")
+        resolve_optimizer("nadm")
     (tmp_path / "its_own.py").write_text(
         "import gradprix as gp\n\n"
         '@gp.rule("Me 2026", relation="SGD.", space={"lr": gp.log(1e-3, 1)}, lr=0.1)\n'
@@ -288,10 +288,10 @@ def test_names_lead_to_entries_rules_and_own_rules(tmp_path: Any, monkeypatch: p
         'ball = gp.Entry("ball", gp.rules.sgd, {"momentum": 0.5})\n'
     )
     monkeypatch.chdir(tmp_path)
-    assert subject("its_own.py:ball").fixed == {"momentum": 0.5}
-    assert subject("its_own.py:mine").about == "Mine."
+    assert resolve_optimizer("its_own.py:ball").fixed == {"momentum": 0.5}
+    assert resolve_optimizer("its_own.py:mine").about == "Mine."
     with pytest.raises(ValueError, match="neither a gp.rule"):
-        subject("torch.optim:SGD")
+        resolve_optimizer("torch.optim:SGD")
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -299,7 +299,7 @@ def test_every_optimizer_can_be_explained_on_the_command_line(name: str) -> None
     done = CliRunner().invoke(app, ["explain", name])
 
     assert done.exit_code == 0, done.output
-    its = subject(name)
+    its = resolve_optimizer(name)
     for line in rules.formula(its.rule, **its.fixed):
         assert line in done.output
 
@@ -338,13 +338,13 @@ def test_a_trace_of_matrices_wants_a_network() -> None:
         trace("muon", LANDSCAPES["bowl"](), 3)
     with pytest.raises(ValueError, match="steps = "):
         trace("adam", LANDSCAPES["bowl"](), 0)
-    json.dumps(character(rules.adam).sentences)
+    json.dumps(measure_step_response(rules.adam).sentences)
 
 
 def test_the_plane_through_three_points_holds_them_and_their_losses() -> None:
     task = small(torch.float32)
-    ends = torch.stack([path("minibatch", task, 10, lr=lr)[-1] for lr in (0.01, 0.1, 0.5)])
-    plane = through(task, ends)
+    ends = torch.stack([training_path("minibatch", task, 10, lr=lr)[-1] for lr in (0.01, 0.1, 0.5)])
+    plane = plane_through(task, ends)
 
     torch.testing.assert_close(plane.drawn, plane.true, rtol=1e-5, atol=1e-6)
     assert plane.variance == pytest.approx(1.0)
@@ -352,13 +352,13 @@ def test_the_plane_through_three_points_holds_them_and_their_losses() -> None:
     far = (ends[1] - ends[2]).double().norm()
     assert float((plane.points[1] - plane.points[2]).norm()) == pytest.approx(float(far), rel=1e-6)
     with pytest.raises(ValueError, match="on a line"):
-        through(task, torch.stack([ends[0], ends[1], 2 * ends[1] - ends[0]]))
+        plane_through(task, torch.stack([ends[0], ends[1], 2 * ends[1] - ends[0]]))
 
 
 def test_a_slices_gradient_is_that_of_the_network_in_the_plane() -> None:
     task = small(torch.float32)
-    way = path("adam", task, 20, lr=0.05)
-    plane = nearest(task, way)
+    way = training_path("adam", task, 20, lr=0.05)
+    plane = principal_plane(task, way)
     at, h = torch.tensor([[0.1, -0.2]], dtype=torch.float64), 1e-3
     _, gradient = plane.landscape.gradient(at)
     for axis in torch.eye(2, dtype=torch.float64):
@@ -367,15 +367,15 @@ def test_a_slices_gradient_is_that_of_the_network_in_the_plane() -> None:
 
     assert 0.5 < plane.variance < 1
     assert plane.true[-1] == pytest.approx(float(plane.drawn[-1]), abs=1e-6), "the end is the origin"
-    assert f"{100 * plane.variance:.1f} % of the path's variance" in plane.honest
+    assert f"{100 * plane.variance:.1f} % of the path's variance" in plane.projection_error
     off = float((plane.true - plane.drawn).abs().max())
-    assert f"off by up to {off:.2g}" in plane.honest
+    assert f"off by up to {off:.2g}" in plane.projection_error
 
 
 def test_a_path_is_the_training_of_a_race() -> None:
     task = small(torch.float32)
     trial = Trial(rules.adam, rules.adam.values(lr=0.05), 3, 8, 4, "cosine", True)
-    way = path("adam", task, 20, seed=3, lr=0.05)
+    way = training_path("adam", task, 20, seed=3, lr=0.05)
     model = task.network(3)
     torch.nn.utils.vector_to_parameters(way[-1], model.parameters())
     test = task.loaded.split(3).test
@@ -383,13 +383,13 @@ def test_a_path_is_the_training_of_a_race() -> None:
 
     assert float(loss.detach()) == pytest.approx(train_stack(task, [trial])[0].test_loss, rel=1e-4)
     with pytest.raises(ValueError, match="matrices"):
-        path("muon", task, 3)
+        training_path("muon", task, 3)
 
 
 def test_a_sampled_slice_is_near_the_slice() -> None:
     task = small(torch.float32)
-    plane = nearest(task, path("adam", task, 20, lr=0.05))
-    quick = sampled(plane, 41)
+    plane = principal_plane(task, training_path("adam", task, 20, lr=0.05))
+    quick = interpolate_plane(plane, 41)
     (x_low, x_high), (y_low, y_high) = quick.box
     unit = torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     at = unit * torch.tensor([x_high - x_low, y_high - y_low]) + torch.tensor([x_low, y_low])
@@ -398,5 +398,5 @@ def test_a_sampled_slice_is_near_the_slice() -> None:
     spread = float(exact[0].max() - exact[0].min())
     assert float((exact[0] - found[0]).abs().max()) < 0.01 * spread
     torch.testing.assert_close(exact[1], found[1], rtol=0.2, atol=0.02 * float(exact[1].norm(dim=1).max()))
-    assert plane.honest in quick.about
+    assert plane.projection_error in quick.about
     assert float(descend([(rules.sgd, rules.sgd.values(lr=0.5))], quick, 50)[1][-1, 0, 0]) < float(plane.true[0])

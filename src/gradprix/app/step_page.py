@@ -7,7 +7,7 @@ from dash import Dash, Input, Output, dcc, html
 from dash.exceptions import PreventUpdate
 from plotly import graph_objects as go
 
-from gradprix.explain import Trace, kinds, number
+from gradprix.explain import Trace, classify_state, number
 
 from .controls import aria
 from .landscape_page import format_three_digits, graph
@@ -48,7 +48,7 @@ def figure(state: State) -> go.Figure:
     """Return the figure of the step."""
     descent, now = selected_step(state)
     landscape = run(state.setting).landscape
-    memories = kinds(descent.rule, tuple(descent.values.items()))
+    memories = classify_state(descent.rule, tuple(descent.values.items()))
     path = np.asarray(descent.x.points.numpy())
     return arrows(landscape, state.of, path, now, memories, state.zoom == "near")
 

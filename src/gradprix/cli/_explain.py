@@ -21,12 +21,12 @@ def explain(
     html: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML page.", metavar="FILE")] = None,
 ) -> None:
     """Explain an optimizer: its equations in words, its source, and measured properties of its rule."""
-    from gradprix.explain import subject
+    from gradprix.explain import resolve_optimizer
     from gradprix.show import explanation, terminal
     from gradprix.utils.files import write_atomically
 
     with report_errors(ValueError, TypeError, OSError):
-        explained = explanation.explained(subject(name), dict(map(_setting, settings or ())))
+        explained = explanation.explained(resolve_optimizer(name), dict(map(_setting, settings or ())))
         if html is not None:
             write_atomically(html, explanation.page(explained).encode(errors="replace"), 0o644)
     terminal.console().print(explanation.terminal(explained))

@@ -179,9 +179,9 @@ def race(
         planned = make_plan(config)
         executor = make_engine(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         if explain_:
-            from gradprix.explain import explainable
+            from gradprix.explain import check_explainable
 
-            explainable(planned)
+            check_explainable(planned)
     if plan:
         show_plan(planned, minutes, executor, as_json)
     else:

@@ -1,45 +1,59 @@
 """Explanations of optimizers: terms, equations, landscapes."""
 
-from ._why import explainable, why
+from ._why import check_explainable, why
 from .descent import descend, tuned
 from .diagnosis import Reason
 from .landscapes import LANDSCAPES, Landscape
-from .loss_plane import SLICES, Plane, digits_path, digits_plane, nearest, path, sampled, through
-from .preconditioner import gain, kinds, settles_below
-from .resolve import Subject, subject
+from .loss_plane import (
+    SLICES,
+    Plane,
+    digits_path,
+    digits_plane,
+    interpolate_plane,
+    plane_through,
+    principal_plane,
+    training_path,
+)
+from .preconditioner import classify_state, gain, settles_below
+from .resolve import ExplainedOptimizer, resolve_optimizer
 from .step_equations import Equation, equations, number
-from .step_response import Character, character
-from .tensor_history import Layer
+from .step_response import StepResponse, measure_step_response
+from .tensor_history import TensorHistory
 from .tracing import Trace, step, trace
+
+# The earlier names.
+Character, Layer, Subject = StepResponse, TensorHistory, ExplainedOptimizer
+character, explainable, kinds, subject = measure_step_response, check_explainable, classify_state, resolve_optimizer
+nearest, path, sampled, through = principal_plane, training_path, interpolate_plane, plane_through
 
 __all__ = [
     "LANDSCAPES",
     "SLICES",
-    "Character",
     "Equation",
+    "ExplainedOptimizer",
     "Landscape",
-    "Layer",
     "Plane",
     "Reason",
-    "Subject",
+    "StepResponse",
+    "TensorHistory",
     "Trace",
-    "character",
+    "check_explainable",
+    "classify_state",
     "descend",
     "digits_path",
     "digits_plane",
     "equations",
-    "explainable",
     "gain",
-    "kinds",
-    "nearest",
+    "interpolate_plane",
+    "measure_step_response",
     "number",
-    "path",
-    "sampled",
+    "plane_through",
+    "principal_plane",
+    "resolve_optimizer",
     "settles_below",
     "step",
-    "subject",
-    "through",
     "trace",
+    "training_path",
     "tuned",
     "why",
 ]

@@ -46,7 +46,7 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
     Raises:
         ValueError: for a custom training loop, whose networks are not accessible.
     """
-    explainable(plan)
+    check_explainable(plan)
     saved = result.record.diagnosis
     if saved is not None and saved.identity == (plan.key, MEASURES) and saved.budget >= seconds:
         return result
@@ -68,7 +68,7 @@ def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) ->
     return Result(record, result.folder, result.reused)
 
 
-def explainable(plan: Plan) -> None:
+def check_explainable(plan: Plan) -> None:
     """Raise ValueError for a custom training loop."""
     if isinstance(plan.task, Loop):
         raise ValueError("the models of a training loop are not accessible: only a task can be explained.")

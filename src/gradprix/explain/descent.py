@@ -12,7 +12,7 @@ from gradprix.tasks.rng import stream
 from gradprix.tuning.learning_rate_grid import grid_between
 
 from .landscapes import Landscape
-from .resolve import subject
+from .resolve import resolve_optimizer
 from .tracing import DIVERGED, step
 
 Values = Mapping[str, Any]
@@ -93,7 +93,7 @@ def tuned(
     Returns:
         One of six grid points per decade, as in a race.
     """
-    resolved = subject(rule)
+    resolved = resolve_optimizer(rule)
     rule, given = resolved.rule, (*resolved.fixed.items(), *given)
     low, high = rule.axes["lr"].from_unit(0.0), rule.axes["lr"].from_unit(1.0)
     rates = torch.tensor(grid_between(low / 10**BEYOND, high * 10**BEYOND), dtype=torch.float64)

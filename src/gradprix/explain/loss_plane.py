@@ -15,7 +15,7 @@ from gradprix.tasks.schedules import count_steps
 
 from .landscapes import Landscape
 from .loss_probe import LossProbe
-from .resolve import subject
+from .resolve import resolve_optimizer
 from .tracing import TaskProblem, step
 
 AT_ONCE = 128
@@ -47,7 +47,7 @@ class Plane:
     variance: float
 
     @property
-    def honest(self) -> str:
+    def projection_error(self) -> str:
         """Projection error of the picture, in a sentence."""
         spread = float(self.true.max() - self.true.min())
         off = float((self.true - self.drawn).abs().max())
@@ -59,7 +59,7 @@ class Plane:
         )
 
 
-def path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any) -> Tensor:
+def training_path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any) -> Tensor:
     """Return the flattened weights along a training run, `[points, weights]`: start, up to 60 points on the way, end.
 
     Args:
@@ -72,7 +72,7 @@ def path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any)
     Raises:
         ValueError: if the rule needs matrices; use `trace` instead.
     """
-    resolved = subject(rule)
+    resolved = resolve_optimizer(rule)
     if resolved.rule.of_matrices:
         raise ValueError(f"{resolved.name} updates matrices: a path needs an elementwise or tensorwise rule.")
     problem, own = TaskProblem(task, seed), resolved.rule.values(**{**resolved.fixed, **values})
@@ -88,12 +88,12 @@ def path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any)
     return torch.stack(points)
 
 
-def through(task: Task, points: Tensor, seed: int = 0, name: str = "plane") -> Plane:
+def plane_through(task: Task, points: Tensor, seed: int = 0, name: str = "plane") -> Plane:
     """Return the plane through three points; the first is the origin, the first axis points to the second.
 
     Args:
         task: the problem that the weights belong to.
-        points: `[3, weights]`, as returned by `path`.
+        points: `[3, weights]`, as returned by `training_path`.
         seed: seed of the examples whose loss is shown.
         name: name of the landscape.
 
@@ -111,7 +111,7 @@ def through(task: Task, points: Tensor, seed: int = 0, name: str = "plane") -> P
     )
 
 
-def nearest(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Plane:
+def principal_plane(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Plane:
     """Return the plane nearest to a path, by its first two principal components; the end of the path is the origin.
 
     Args:
@@ -167,7 +167,7 @@ def _project(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int
     return Plane(landscape, coordinates, true, drawn, variance)
 
 
-def sampled(plane: Plane, size: int = GRID) -> Landscape:
+def interpolate_plane(plane: Plane, size: int = GRID) -> Landscape:
     """Return a slice that is fast to evaluate, by cubic interpolation of its values on a grid.
 
     Args:
@@ -192,7 +192,7 @@ def sampled(plane: Plane, size: int = GRID) -> Landscape:
         beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # a penalty outside the sampled box
         return inside + beyond.square().sum(-1)
 
-    return landscape.change(value=value, about=f"{landscape.about} {plane.honest}")
+    return landscape.change(value=value, about=f"{landscape.about} {plane.projection_error}")
 
 
 @lru_cache(maxsize=8)
@@ -203,20 +203,20 @@ def digits_path(rule: str = "adam", lr: float = 4.7e-3) -> Plane:
         rule: name of the optimizer.
         lr: learning rate.
     """
-    return nearest(digits, path(rule, digits, _total_steps(digits), lr=lr), name="digits-path")
+    return principal_plane(digits, training_path(rule, digits, _total_steps(digits), lr=lr), name="digits-path")
 
 
 @lru_cache(maxsize=1)
 def digits_plane() -> Plane:
     """Return the plane through the points that three optimizers reach on `digits` from the same start."""
     settled: Sequence[tuple[str, float]] = (("momentum", 0.1), ("adam", 4.7e-3), ("adagrad", 0.047))
-    ends = [path(rule, digits, _total_steps(digits), lr=lr)[-1] for rule, lr in settled]
-    return through(digits, torch.stack(ends), name="digits-plane")
+    ends = [training_path(rule, digits, _total_steps(digits), lr=lr)[-1] for rule, lr in settled]
+    return plane_through(digits, torch.stack(ends), name="digits-plane")
 
 
 SLICES: dict[str, Callable[[], Landscape]] = {
-    "digits-path": cache(lambda: sampled(digits_path())),
-    "digits-plane": cache(lambda: sampled(digits_plane())),
+    "digits-path": cache(lambda: interpolate_plane(digits_path())),
+    "digits-plane": cache(lambda: interpolate_plane(digits_plane())),
 }
 """Slices of a real network that can be used as landscapes; each takes some seconds at first use."""
 

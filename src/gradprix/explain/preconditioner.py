@@ -30,7 +30,7 @@ Values = Mapping[str, Any]
 
 
 @lru_cache(maxsize=256)
-def kinds(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, tuple[str, int]]:
+def classify_state(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, tuple[str, int]]:
     """Classify a rule's state variables by their response to sign and scale of the gradients.
 
     A state variable that changes sign with all gradients is a mean or sum of them; one that does not is a size
@@ -106,7 +106,7 @@ def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | Non
     ones = torch.ones_like(products)
     # The sizes are arbitrary, as they only set the units of the gain; at a late step no bias correction remains.
     state = {name: start(spec, values, 0 * ones, ones) for name, spec in rule.active_state(values).items()}
-    state |= {name: ones for name, (kind, _) in kinds(rule, given).items() if kind == "size"}
+    state |= {name: ones for name, (kind, _) in classify_state(rule, given).items() if kind == "size"}
     state |= {name: 0.0 for name, value in state.items() if not isinstance(value, Tensor)}
     unit_gain, frozen = gain(rule, values, LATE, state), _FrozenRule(rule, values, LATE, state)
     once, twice = (_FrozenRule(rule, values, LATE, state).step(0 * ones, size * frozen.faint)[0] for size in (1.0, 2.0))
@@ -141,7 +141,7 @@ class _FrozenRule:
     """
 
     def __init__(self, rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> None:
-        classified = kinds(rule, tuple(sorted(values.items())))
+        classified = classify_state(rule, tuple(sorted(values.items())))
         self.rule, self.t, self.values = rule, t, {**values, "weight_decay": 0.0}
         held = {name: value.double() if isinstance(value, Tensor) else value for name, value in state.items()}
         template = next(

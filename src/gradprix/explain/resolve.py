@@ -12,7 +12,7 @@ from gradprix.tasks.registry import imported
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExplainedOptimizer:
     """An optimizer to explain.
 
     Args:
@@ -28,7 +28,7 @@ class Subject:
     about: str = ""
 
 
-def subject(given: Rule | str) -> Subject:
+def resolve_optimizer(given: Rule | str) -> ExplainedOptimizer:
     """Resolve a rule, the name of a race entry, or `mine.py:name` for a rule or an optimizer made from one.
 
     Raises:
@@ -36,7 +36,7 @@ def subject(given: Rule | str) -> Subject:
         ValueError: if the object is not made from a rule.
     """
     if isinstance(given, Rule):
-        return Subject(given.name, given, {}, given.summary)
+        return ExplainedOptimizer(given.name, given, {}, given.summary)
     if given in ENTRIES:
         return _to_subject(ENTRIES[given], given)
     if ":" not in given:
@@ -45,11 +45,11 @@ def subject(given: Rule | str) -> Subject:
     return _to_subject(target if isinstance(target, Entry) else getattr(target, "rule", target), given)
 
 
-def _to_subject(target: Any, given: str) -> Subject:
+def _to_subject(target: Any, given: str) -> ExplainedOptimizer:
     if isinstance(target, Entry):
         rule = target.rule if isinstance(target.rule, Rule) else rule_of(target.rule.make)
         if rule is not None:
-            return Subject(target.name, rule, target.fixed, target.about)
+            return ExplainedOptimizer(target.name, rule, target.fixed, target.about)
     if not isinstance(target, Rule):
         raise ValueError(f"{given} is neither a gp.rule nor an optimizer made from one: only those can be explained.")
-    return subject(target)
+    return resolve_optimizer(target)

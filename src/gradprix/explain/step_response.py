@@ -22,7 +22,7 @@ FAINT = 0.02
 
 
 @dataclass(frozen=True)
-class Character:
+class StepResponse:
     """Measured response of a rule, with its own or given hyperparameters.
 
     Args:
@@ -71,7 +71,7 @@ class Character:
         return [sentence for sentence in sentences if sentence]
 
 
-def character(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) -> Character:
+def measure_step_response(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) -> StepResponse:
     """Measure a rule on weights held at 1, without weight decay except for `decay`.
 
     Args:
@@ -96,7 +96,7 @@ def character(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) 
     larger, noisy, gone = (_updates(rule, plain, g) for g in (LARGER * ones, draws, half * ones))
     t, y = (_late(x).log() for x in (torch.arange(1, STEPS + 1, dtype=torch.float64), rates.clamp(min=1e-300)))
     slope = ((t - t.mean()) * (y - y.mean())).sum() / ((t - t.mean()) ** 2).sum()
-    return Character(
+    return StepResponse(
         rates / lr,
         float(slope),
         float(rates[0]) / lr,

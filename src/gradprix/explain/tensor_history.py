@@ -12,7 +12,7 @@ KEPT = 64
 
 
 @dataclass(frozen=True)
-class Layer:
+class TensorHistory:
     """History of one parameter tensor.
 
     Terms are recorded for the coordinates in `index`, all of them for small tensors. Norms are of the whole tensor.
@@ -59,7 +59,7 @@ class Layer:
         return self.along / (self.lengths["update"] * self.lengths["gradient"])
 
 
-class Record:
+class TensorRecorder:
     """Recorder of one parameter tensor."""
 
     def __init__(self, x: Tensor, whole: bool) -> None:
@@ -87,11 +87,11 @@ class Record:
         """Record the point after the last step."""
         self.points.append(self._select(x))
 
-    def layer(self) -> Layer:
+    def layer(self) -> TensorHistory:
         """Return the history."""
         terms = {name: torch.stack([_tensor(value) for value in values]) for name, values in self.terms.items()}
         lengths = {name: torch.stack(values) for name, values in self.lengths.items()}
-        return Layer(
+        return TensorHistory(
             self.index, torch.stack(self.points), torch.stack(self.gradients), terms, lengths, torch.stack(self.along)
         )
 

@@ -18,8 +18,8 @@ from gradprix.tasks.schedules import count_steps, examples_a_pass
 from gradprix.tasks.task import called_with
 
 from .landscapes import LANDSCAPES, Landscape
-from .resolve import subject
-from .tensor_history import Layer, Record
+from .resolve import resolve_optimizer
+from .tensor_history import TensorHistory, TensorRecorder
 
 DIVERGED = 1e30
 """Loss above which a descent counts as diverged."""
@@ -40,10 +40,10 @@ class Trace:
     rule: Rule
     values: Mapping[str, Any]
     losses: Tensor
-    layers: Mapping[str, Layer] = field(default_factory=dict)
+    layers: Mapping[str, TensorHistory] = field(default_factory=dict)
 
     @property
-    def x(self) -> Layer:
+    def x(self) -> TensorHistory:
         """The single tensor of a landscape."""
         return self.layers["x"]
 
@@ -88,7 +88,7 @@ def trace(
         ValueError: for a rule of matrices on a landscape, or for steps below 1.
         UnknownNameError: for an unknown optimizer.
     """
-    resolved = subject(rule)
+    resolved = resolve_optimizer(rule)
     rule = resolved.rule
     if isinstance(where, str):
         where = LANDSCAPES[where]() if where in LANDSCAPES else built_in(where)
@@ -105,7 +105,7 @@ def trace(
         **tensors,
     }
     rule_by_name = _assign_rules(rule, settings, problem.parameters)
-    records = {name: Record(x, on_landscape) for name, x in problem.parameters.items()}
+    records = {name: TensorRecorder(x, on_landscape) for name, x in problem.parameters.items()}
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
     losses = []
     for t, (loss, gradients, factor) in zip(range(1, steps + 1), problem.losses(), strict=False):

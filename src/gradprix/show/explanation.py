@@ -11,7 +11,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradprix.explain import LANDSCAPES, Character, Equation, Subject, Trace, character, equations, trace, tuned
+from gradprix.explain import (
+    LANDSCAPES,
+    Equation,
+    ExplainedOptimizer,
+    StepResponse,
+    Trace,
+    equations,
+    measure_step_response,
+    trace,
+    tuned,
+)
 from gradprix.rules.gradient_preprocessing import whole
 from gradprix.rules.ir import Hyper, walk
 from gradprix.rules.notation import symbol
@@ -28,7 +38,7 @@ POINTS = 48
 """Number of characters of a sparkline."""
 
 
-def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
+def explained(its: ExplainedOptimizer, given: Mapping[str, Any]) -> dict[str, Any]:
     """Compute the explanation of an optimizer as plain data.
 
     Args:
@@ -43,7 +53,7 @@ def explained(its: Subject, given: Mapping[str, Any]) -> dict[str, Any]:
     lr = tuned(rule, ravine, STEPS, given=tuple(sorted(own.items())))
     return {
         **result,
-        "character": character(rule, values),
+        "character": measure_step_response(rule, values),
         "trace": trace(rule, ravine, STEPS, values={**own, "lr": lr}),
         "lr": lr,
     }
@@ -113,7 +123,7 @@ def page(explanation: Mapping[str, Any]) -> str:
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
 
 
-def rates(measured: Character) -> go.Figure:
+def rates(measured: StepResponse) -> go.Figure:
     """Plot the effective learning rate under a constant gradient on logarithmic axes."""
     steps = list(range(1, len(measured.rates) + 1))
     fig = go.Figure(
