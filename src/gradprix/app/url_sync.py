@@ -14,8 +14,8 @@ from .trajectories import surface
 from .url_query import read, write
 
 AppState = app_state.State  # dash has a class of this name
-PLAIN = ("tab", "surface", "noise", "seed", "steps", "start-x", "start-y", "view", "of", "step", "zoom")
-FORM = ("task", "names", "size", "trials", "seeds")
+SINGLE_CONTROLS = ("tab", "surface", "noise", "seed", "steps", "start-x", "start-y", "view", "of", "step", "zoom")
+RACE_FORM = ("task", "names", "size", "trials", "seeds")
 
 
 def values(state: AppState) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def state_from_controls(given: dict[str, Any], before: AppState, changed: str) -
     entered = [name for name, on in zip(RACERS, given["entered"], strict=True) if on]
     own = {name: app_state.parse_hyperparameters(RACERS[name], settings.get(name, {})) for name in entered}
     racers = tuple(Racer(name, own[name]) for name in entered)
-    plain = {name: given[name] for name in (*PLAIN, *FORM) if not name.startswith("start")}
+    plain = {name: given[name] for name in (*SINGLE_CONTROLS, *RACE_FORM) if not name.startswith("start")}
     plain |= dict(zip(PARAMETERS, given["parameter"], strict=True))
     plain |= {
         "start": f"{given['start-x']},{given['start-y']}",
@@ -121,21 +121,23 @@ def changed_outputs(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]
     """Replace unchanged outputs by `no_update`: updating a hundred controls takes the browser half a second."""
 
     def skip_unchanged(name: str, value: Any) -> Any:
-        if name in LISTS or name == "boxes":
+        if name in REPEATED_CONTROLS or name == "boxes":
             return [no_update if same == one else one for one, same in zip(value, seen[name], strict=True)]
         return no_update if value == seen[name] else value
 
     return {name: skip_unchanged(name, value) for name, value in new.items()}
 
 
-LISTS = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
+REPEATED_CONTROLS = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
 """Repeated controls, with the keys of their ids."""
 
 
 def connect(app: Dash) -> None:
     """Register the callback."""
-    pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in LISTS.items()}
-    controls = {name: (name, "value") for name in (*PLAIN, *FORM)} | {kind: (pattern[kind], "value") for kind in LISTS}
+    pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in REPEATED_CONTROLS.items()}
+    controls = {name: (name, "value") for name in (*SINGLE_CONTROLS, *RACE_FORM)} | {
+        kind: (pattern[kind], "value") for kind in REPEATED_CONTROLS
+    }
 
     @app.callback(
         output={

@@ -121,7 +121,9 @@ def summed_up(records: Mapping[str, RaceRecord]) -> dict[str, Any]:
     entries = [entry.name for entry in next(iter(records.values())).entries]
     for name, record in records.items():
         if [entry.name for entry in record.entries] != entries:
-            raise ValueError(f"the race on {name} has other entries than the first: race all on all.")
+            raise ValueError(
+                f"the race on {name} has other entries than the first. Race the same entries on all tasks."
+            )
     tasks = {name: _summarize_race(record) for name, record in records.items()}
     regrets = np.array([[task["regrets"][entry] for task in tasks.values()] for entry in entries])
     single = {

@@ -9,17 +9,20 @@ if TYPE_CHECKING:
 GROUPS = {"hard": "the hardest tenth", "rare": "rare classes"}
 """Groups of examples by kind of measurement."""
 SENTENCES = {
-    "steps_too_long": "Its steps go too far: along them the loss would be above where it began.",
-    "steps_short": "Its steps are short: along them most of the way to the bottom is left.",
-    "unstable": "Its rate is above what the sharpest direction allows: there it cannot settle.",
+    "steps_too_long": "Its steps overshoot: the loss at their end would be above that at their start.",
+    "steps_short": "Its steps are short: most of the possible decrease along them remains.",
+    "unstable": "Its learning rate exceeds the stability threshold of the sharpest direction: it cannot converge there.",
     "batch_below_noise_scale": (
-        "Its batches are far below the noise scale: larger ones would need fewer steps, not fewer examples."
+        "Its batch size is far below the noise scale: larger batches would need fewer steps, not fewer examples."
     ),
-    "batch_above_noise_scale": "Its batches are far above the noise scale: smaller ones would need fewer examples.",
-    "rate_worn_out": "Its effective rate wore out beyond what the schedule asks: late steps are small for their "
-    "gradients.",
-    "group_neglected": "It leaves {group} behind: it lowers their loss less than the plain gradient would.",
-    "group_favoured": "It serves {group} more than the plain gradient would.",
+    "batch_above_noise_scale": (
+        "Its batch size is far above the noise scale: smaller batches would need fewer examples."
+    ),
+    "rate_worn_out": (
+        "Its effective learning rate decays more than the schedule: late steps are small relative to their gradients."
+    ),
+    "group_neglected": "It neglects {group}: it lowers their loss less than plain gradient descent would.",
+    "group_favoured": "It favours {group}: it lowers their loss more than plain gradient descent would.",
     "diverged": "{count} of {runs} final runs diverged, the first at step {first:,}.",
 }
 """Sentence of each finding."""
