@@ -3,9 +3,10 @@
 import pytest
 
 from gradprix import tasks
-from gradprix.race.suite_runner import ENTRIES_OF_A_SUITE, sentences
+from gradprix.race.suite_runner import ENTRIES_OF_A_SUITE
 from gradprix.show import EVIDENCE, first_choices
 from gradprix.show._evidence import evidence
+from gradprix.text.suite import format_suite
 
 BEYOND_TRIVIAL = 10.0
 """Margins by which every optimizer, tuned, must beat the best constant answer of every task."""
@@ -35,7 +36,7 @@ def test_every_optimizer_beats_the_trivial_answer(name: str) -> None:
 
 
 def test_what_it_says_follows_from_its_numbers() -> None:
-    assert found["text"] == sentences(found)
+    assert found["text"] == format_suite(found)
     best = {name: max(task["regrets"], key=lambda e, t=task: -t["regrets"][e]) for name, task in found["tasks"].items()}
     for name, task in found["tasks"].items():
         assert task["regrets"][best[name]] == 0.0

@@ -11,7 +11,7 @@ GROUPS = {"hard": "the hardest tenth", "rare": "rare classes"}
 SENTENCES = {
     "steps_too_long": "Its steps overshoot: the loss at their end would be above that at their start.",
     "steps_short": "Its steps are short: most of the possible decrease along them remains.",
-    "unstable": "Its learning rate exceeds the stability threshold of the sharpest direction: it cannot converge there.",
+    "unstable": "Its learning rate exceeds the stability threshold of the sharpest direction, which cannot converge.",
     "batch_below_noise_scale": (
         "Its batch size is far below the noise scale: larger batches would need fewer steps, not fewer examples."
     ),
