@@ -39,7 +39,7 @@ serve({parent}, {requests})
 """
 MODULES = {"workers": "gradprix.race, torch._dynamo", "fresh": "gradprix.race"}
 """Modules that a server imports, by the group of processes that it starts."""
-PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST"}
+PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 """Variables that libraries do not read on import: the server survives their change, and its forks receive them."""
 
 ENVIRONMENT = threading.Lock()
