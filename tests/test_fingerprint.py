@@ -1,5 +1,6 @@
 """A changed task is another task: whatever its numbers depend on is in its fingerprint."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -60,22 +61,33 @@ print(fingerprint(mine.train), fingerprint(mine.scorer), fingerprint(mine.closur
 """
 
 
-def found(folder: Path, file: str = FILE, helpers: str = HELPERS) -> list[str]:
-    """The fingerprints of what is in a file, in a process of their own."""
+def write(folder: Path, file: str = FILE, helpers: str = HELPERS) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "mine.py").write_text(file)
     (folder / "helpers.py").write_text(helpers)
-    command = [sys.executable, "-B", "-c", PRINT, str(folder)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return folder
+
+
+def fingerprints(folder: Path, file: str = FILE, helpers: str = HELPERS) -> list[str]:
+    """Return the fingerprints of what is in a file, whose modules are imported anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(write(folder, file, helpers))
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setattr(sys, "modules", dict(sys.modules))
+        for name in ("mine", "helpers"):
+            sys.modules.pop(name, None)
+        mine = importlib.import_module("mine")
+        return [fingerprint(each) for each in (mine.train, mine.scorer, mine.closure)]
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return found(tmp_path_factory.mktemp("plain"))
+    return fingerprints(tmp_path_factory.mktemp("plain"))
 
 
 def test_the_same_code_is_the_same_in_another_process(plain: list[str], tmp_path: Path) -> None:
-    assert found(tmp_path) == plain
+    command = [sys.executable, "-B", "-c", PRINT, str(write(tmp_path))]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == plain
 
 
 @pytest.mark.parametrize(
@@ -92,7 +104,7 @@ def test_the_same_code_is_the_same_in_another_process(plain: list[str], tmp_path
     ],
 )
 def test_what_the_code_uses_makes_another(plain: list[str], tmp_path: Path, old: str, new: str, which: int) -> None:
-    changed = found(tmp_path, FILE.replace(old, new))
+    changed = fingerprints(tmp_path, FILE.replace(old, new))
     assert [a != b for a, b in zip(plain, changed, strict=True)] == [i == which for i in range(3)]
 
 
@@ -103,7 +115,7 @@ def test_modules_of_ones_own_are_followed_as_far_as_they_are_used(plain: list[st
         ("return x\n", "return -x\n", False),
     ):
         assert old in HELPERS
-        changed = found(tmp_path, helpers=HELPERS.replace(old, new))
+        changed = fingerprints(tmp_path / new.strip().replace("/", "by"), helpers=HELPERS.replace(old, new))
         assert (changed[0] != plain[0]) is differs, old
 
 
@@ -251,31 +263,37 @@ EVERY = {
 }
 """
 PRINT_EVERY = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import unsteady
+import importlib, json, sys
 from gradprix.tasks.fingerprint import fingerprint
-print(json.dumps({name: fingerprint(each) for name, each in unsteady.EVERY.items()}))
+for folder in sys.argv[1:]:
+    sys.path.insert(0, folder)
+    sys.modules.pop("unsteady", None)
+    unsteady = importlib.import_module("unsteady")
+    print(json.dumps({name: fingerprint(each) for name, each in unsteady.EVERY.items()}))
 """
 
 
-def every(folder: Path, text: str, hashed: str) -> dict[str, str]:
-    folder.mkdir()
-    (folder / "unsteady.py").write_text(text)
-    command = [sys.executable, "-B", "-c", PRINT_EVERY, str(folder)]
+def every(folder: Path, hashed: str, *texts: str) -> list[dict[str, str]]:
+    """Return the fingerprints of everything in the given files, from a process with a hash seed."""
+    folders = [folder / hashed / str(number) for number in range(len(texts))]
+    for place, text in zip(folders, texts, strict=True):
+        place.mkdir(parents=True)
+        (place / "unsteady.py").write_text(text)
+    command = [sys.executable, "-B", "-c", PRINT_EVERY, *map(str, folders)]
     started = {**os.environ, "PYTHONHASHSEED": hashed, f"OF_{hashed}": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=started)
-    return dict(json.loads(done.stdout))
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_nothing_that_differs_between_two_processes_is_in_it_and_all_that_matters_is(tmp_path: Path) -> None:
-    first, second = (every(tmp_path / hashed, UNSTEADY, hashed) for hashed in ("1", "2"))
+    other_values = UNSTEADY.replace("A, LIMIT = 1, 2", "A, LIMIT = 3, 2")
+    other_helper = UNSTEADY.replace("x.clamp(min=A)", "x.clamp(max=A)")
+    (first,) = every(tmp_path, "1", UNSTEADY)
+    second, changed, helper = every(tmp_path, "2", UNSTEADY, other_values, other_helper)
     assert {name for name in first if first[name] != second[name]} == set()
-    changed = every(tmp_path / "changed", UNSTEADY.replace("A, LIMIT = 1, 2", "A, LIMIT = 3, 2"), "1")
-    assert {name for name in first if first[name] == changed[name]} == set()
-    helper = every(tmp_path / "helper", UNSTEADY.replace("x.clamp(min=A)", "x.clamp(max=A)"), "1")
+    assert {name for name in first if second[name] == changed[name]} == set()
     follows = {"partial", "slots", "network", "objects", "object in an object", "frame", "functions", "by function"}
-    assert {name for name in first if first[name] != helper[name]} >= {*follows, "cache", "wrapper", "dataclass"}
+    assert {name for name in first if second[name] != helper[name]} >= {*follows, "cache", "wrapper", "dataclass"}
 
 
 def test_a_module_of_a_module_is_followed_and_what_is_not_used_is_not() -> None:

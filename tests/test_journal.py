@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -51,6 +52,20 @@ class Counting(Local):
             yield lane, outcomes
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished race, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(make_plan("digits", **SMALL), folder, Counting())
+    return folder
+
+
+@pytest.fixture
+def raced(finished: Path, tmp_path: Path) -> Path:
+    """A finished race of a test's own."""
+    return Path(shutil.copytree(finished, tmp_path / "raced"))
+
+
 def content(folder: Path) -> dict[str, Any]:
     """A record, without what it took."""
     record: dict[str, Any] = to_json(gp.load(folder).record)
@@ -62,15 +77,14 @@ def content(folder: Path) -> dict[str, Any]:
 # Another plan
 
 
-def test_another_plan_uses_every_network_that_is_the_same(tmp_path: Path) -> None:
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
+def test_another_plan_uses_every_network_that_is_the_same(raced: Path) -> None:
     more = {**SMALL, "optimizers": "adam,momentum,minibatch"}
-    result = run(make_plan("digits", **more), tmp_path, third := Counting())
+    result = run(make_plan("digits", **more), raced, third := Counting())
     assert (third.ran, result.reused) == (8, 16)
-    alone = run(make_plan("digits", **more), tmp_path / "alone", Counting())
+    alone = run(make_plan("digits", **more), raced / "alone", Counting())
     assert result.record.entries == alone.record.entries
 
-    said = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags(more)])
+    said = CliRunner().invoke(app, ["race", "digits", "--out", str(raced), *flags(more)])
     assert "24 of 24 training runs were already finished" in said.output
 
 
@@ -78,46 +92,43 @@ def flags(given: dict[str, Any]) -> list[str]:
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
-def test_an_unfinished_plan_leaves_the_old_answer_until_it_has_its_own(tmp_path: Path) -> None:
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
-    before = gp.load(tmp_path).record
+def test_an_unfinished_plan_leaves_the_old_answer_until_it_has_its_own(raced: Path) -> None:
+    before = gp.load(raced).record
 
     class Stops(Local):
         def run(self, *_: Any) -> Any:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Stops(1))
-    assert gp.load(tmp_path).record == before
-    assert run(make_plan("digits", **{**SMALL, "epochs": 2}), tmp_path, Counting()).record.plan.epochs == 2
-    assert gp.load(tmp_path).record.plan.epochs == 2
+        run(make_plan("digits", **{**SMALL, "epochs": 2}), raced, Stops(1))
+    assert gp.load(raced).record == before
+    assert run(make_plan("digits", **{**SMALL, "epochs": 2}), raced, Counting()).record.plan.epochs == 2
+    assert gp.load(raced).record.plan.epochs == 2
 
 
 @pytest.mark.parametrize("change", ["task", "compile"])
-def test_another_task_or_form_in_the_same_folder_is_refused(tmp_path: Path, change: str) -> None:
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
+def test_another_task_or_form_in_the_same_folder_is_refused(raced: Path, change: str) -> None:
     task = tasks.digits.change(baseline=0.2) if change == "task" else tasks.digits
     other = make_plan(task, **SMALL, compile=change != "task")
     with pytest.raises(OtherRaceError, match=r"another (task|execution mode) \(digits\)"):
-        run(other, tmp_path, Counting())
-    assert content(tmp_path)["task"] == "digits", "what is there stays"
+        run(other, raced, Counting())
+    assert content(raced)["task"] == "digits", "what is there stays"
 
 
-def test_networks_of_other_versions_are_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
+def test_networks_of_other_versions_are_trained_again(raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "provenance", lambda gpu: "torch 99")
-    result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
+    result = run(make_plan("digits", **SMALL), raced, engine := Counting())
     assert (engine.ran, result.reused) == (16, 0)
     assert "torch" in provenance()
 
 
-def test_networks_whose_loss_at_the_start_was_not_noted_are_used(tmp_path: Path) -> None:
-    started = run(make_plan("digits", **SMALL), tmp_path, Counting()).record
-    with contextlib.closing(sqlite3.connect(tmp_path / "race.db")) as database, database:
+def test_networks_whose_loss_at_the_start_was_not_noted_are_used(raced: Path) -> None:
+    started = gp.load(raced).record
+    with contextlib.closing(sqlite3.connect(raced / "race.db")) as database, database:
         for key, outcome in database.execute("SELECT key, outcome FROM trials").fetchall():
             older = json.dumps({name: value for name, value in json.loads(outcome).items() if name != "start"})
             database.execute("UPDATE trials SET outcome = ? WHERE key = ?", (older, key))
-    result = run(make_plan("digits", **SMALL), tmp_path, engine := Counting())
+    result = run(make_plan("digits", **SMALL), raced, engine := Counting())
     assert (engine.ran, result.reused) == (0, 16)
     assert started.initial_loss is not None
     assert result.record.initial_loss is None
@@ -145,15 +156,14 @@ def test_looks_share_the_chance_of_a_false_word() -> None:
         next_level(taken, 100)
 
 
-def test_more_seeds_are_a_look_that_is_journaled(tmp_path: Path) -> None:
-    first = run(make_plan("digits", **SMALL), tmp_path, Counting())
-    assert first.record.verdict.interim_analyses == ((6, 0.035),)
+def test_more_seeds_are_a_look_that_is_journaled(raced: Path) -> None:
+    assert gp.load(raced).record.verdict.interim_analyses == ((6, 0.035),)
     with pytest.raises(NoAnalysisLeftError, match="looked at with 6 seeds"):
-        run(make_plan("digits", **{**SMALL, "seeds": 8}), tmp_path, Counting())
-    more = run(make_plan("digits", **{**SMALL, "seeds": 17}), tmp_path, Counting())
+        run(make_plan("digits", **{**SMALL, "seeds": 8}), raced, Counting())
+    more = run(make_plan("digits", **{**SMALL, "seeds": 17}), raced, Counting())
     assert more.record.verdict.interim_analyses == ((6, 0.035), (17, pytest.approx(0.01)))
     assert more.reused == 16
-    refused = CliRunner().invoke(app, ["race", "digits", "--out", str(tmp_path), *flags({**SMALL, "seeds": 9})])
+    refused = CliRunner().invoke(app, ["race", "digits", "--out", str(raced), *flags({**SMALL, "seeds": 9})])
     assert refused.exit_code == 2
     assert "gradprix: this race was looked at with 6, 17 seeds" in refused.output
 
@@ -167,9 +177,8 @@ def test_a_second_race_in_a_folder_is_refused_with_the_first_ones_process(tmp_pa
     Journal(tmp_path).__exit__()
 
 
-def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path, finished: Path) -> None:
     plan = make_plan("digits", **SMALL)
-    run(plan, tmp_path / "whole", Counting())
     with Journal(tmp_path / "full") as journal:
         pages = journal.database.execute("PRAGMA page_count").fetchone()[0]
 
@@ -185,7 +194,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=r"database or disk is full.*saved.*--out"):
             run(make_plan("digits", **{**SMALL, "trials": 12}), tmp_path / "full", Counting())
     run(plan, tmp_path / "full", Counting())
-    assert content(tmp_path / "full") == content(tmp_path / "whole")
+    assert content(tmp_path / "full") == content(finished)
 
 
 RACE = (
@@ -194,44 +203,51 @@ RACE = (
 )
 
 
-def kill_again_and_again(tmp_path: Path, times: int, trials: int, epochs: int, longest: float) -> None:
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        code = RACE.format(trials=trials, epochs=epochs, out=out)
-        devnull = subprocess.DEVNULL
-        command = [sys.executable, "-c", code]
-        return subprocess.Popen(command, stdout=devnull, stderr=devnull, start_new_session=True)
+def count_trials(folder: Path) -> int:
+    """Return the number of trials in a journal that another process may be writing."""
+    place = f"{(folder / 'race.db').as_uri()}?mode=ro"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(place, uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM trials").fetchone()[0])
+    return 0
 
-    assert start(tmp_path / "whole").wait() == 0
-    luck, killed = random.Random(0), 0
-    while killed < times:
-        race = start(tmp_path / "killed")
-        time.sleep(luck.uniform(2.0, longest))
+
+def kill_again_and_again(tmp_path: Path, times: int, trials: int, epochs: int, longest: float) -> None:
+    plan = make_plan("digits", "adam,momentum,adagrad", trials=trials, seeds=6, epochs=epochs)
+    run(plan, tmp_path / "whole", Local(2))
+    folder, luck, killed = tmp_path / "killed", random.Random(0), 0
+    folder.mkdir()
+    command = [sys.executable, "-c", RACE.format(trials=trials, epochs=epochs, out=folder)]
+    for _ in range(times):
+        before, devnull = count_trials(folder), subprocess.DEVNULL
+        race = subprocess.Popen(command, stdout=devnull, stderr=devnull, start_new_session=True)
+        while race.poll() is None and count_trials(folder) == before:
+            time.sleep(0.02)
+        time.sleep(luck.uniform(0.0, longest))
         if race.poll() is None:
             killed += 1
             os.killpg(race.pid, signal.SIGKILL)  # with its workers, as when the machine goes down
         race.wait()
-        if (tmp_path / "killed" / "race.db").exists():
-            database = sqlite3.connect(tmp_path / "killed" / "race.db")
+        with contextlib.closing(sqlite3.connect(folder / "race.db")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            database.close()
-    assert start(tmp_path / "killed").wait() == 0
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert killed > times // 4
+    run(plan, folder, Local(2))
+    assert content(folder) == content(tmp_path / "whole")
 
 
 def test_a_race_that_is_killed_again_and_again_ends_as_one_left_alone(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, times=2, trials=4, epochs=10, longest=9.0)
+    kill_again_and_again(tmp_path, times=2, trials=4, epochs=10, longest=0.3)
 
 
 @pytest.mark.slow
 def test_a_race_that_is_killed_twenty_times_ends_as_one_left_alone(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, times=20, trials=19, epochs=40, longest=14.0)
+    kill_again_and_again(tmp_path, times=20, trials=19, epochs=40, longest=3.0)
 
 
 # Tables
 
 
-def test_a_result_is_data_frames(tmp_path: Path) -> None:
-    result = run(make_plan("digits", **SMALL), tmp_path, Counting())
+def test_a_result_is_data_frames(finished: Path) -> None:
+    result = gp.load(finished)
     assert list(result.verdict.columns) == ["a", "b", "difference", "low", "high", "p", "words", "more_seeds"]
     assert len(result.verdict) == 1
     assert list(result.entries["entry"]) == [result.verdict["a"][0], result.verdict["b"][0]]
@@ -246,10 +262,9 @@ def test_a_result_is_data_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "latex", "parquet"])
-def test_a_race_is_exported(tmp_path: Path, form: str) -> None:
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
+def test_a_race_is_exported(raced: Path, form: str) -> None:
     needs = {"latex": "jinja2", "parquet": "pyarrow"}.get(form)
-    done = CliRunner().invoke(app, ["export", str(tmp_path), "--to", form, "--out", str(tmp_path / "tables")])
+    done = CliRunner().invoke(app, ["export", str(raced), "--to", form, "--out", str(raced / "tables")])
     try:
         needs and __import__(needs)
     except ImportError:
@@ -257,34 +272,32 @@ def test_a_race_is_exported(tmp_path: Path, form: str) -> None:
         assert f"{form} needs {needs}: pip install {needs}" in done.output
     else:
         assert done.exit_code == 0, done.output
-        assert len(list((tmp_path / "tables").iterdir())) == (2 if form == "latex" else 5)
-    assert CliRunner().invoke(app, ["export", str(tmp_path / "nowhere")]).exit_code == 2
+        assert len(list((raced / "tables").iterdir())) == (2 if form == "latex" else 5)
+    assert CliRunner().invoke(app, ["export", str(raced / "nowhere")]).exit_code == 2
 
 
 # Refusals
 
 
-def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
-    before = gp.load(tmp_path).record
+def test_what_is_refused_changes_nothing(raced: Path) -> None:
+    before = gp.load(raced).record
     seven = {**SMALL, "seeds": 7}
     baseline = {**SMALL, "baseline": "adam"}
     for given, error in ((baseline, OtherRaceError), (seven, NoAnalysisLeftError)):
         with pytest.raises(error):
-            run(make_plan("digits", **given), tmp_path, Counting())
-        assert gp.load(tmp_path).record == before
+            run(make_plan("digits", **given), raced, Counting())
+        assert gp.load(raced).record == before
 
 
-def test_an_optimizer_that_joins_later_is_looked_at_too(tmp_path: Path) -> None:
+def test_an_optimizer_that_joins_later_is_looked_at_too(raced: Path) -> None:
     class Broken(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:
             raise RuntimeError("not today")
 
-    run(make_plan("digits", **SMALL), tmp_path, Counting())
     more = [*SMALL["optimizers"].split(","), gp.Entry("broken", Broken)]
     with pytest.raises(TaskError, match="'broken' on task 'digits' cannot be raced: not today"):
-        run(make_plan("digits", **{**SMALL, "optimizers": more}), tmp_path, Counting())
-    assert gp.load(tmp_path).record.plan.entries[0].name == "adam", "what was there is there"
+        run(make_plan("digits", **{**SMALL, "optimizers": more}), raced, Counting())
+    assert gp.load(raced).record.plan.entries[0].name == "adam", "what was there is there"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,8 @@ MISTAKES = {
     # What to do
     "race": "Missing argument",
     "win": "No such command",
-    "race digit": "no task is called 'digit'",
+    "list rules": "optimizers",
+    "race digit": "no task is called 'digit'. Did you mean digits?",
     "race digits --trails 3": "No such option",
     "race digits --trials many": "Invalid value for '--trials'",
     "race digits --trials 0": "trials = 0",
@@ -188,6 +189,7 @@ def test_a_mistake_is_one_message_and_leaves_nothing(
     assert done.exit_code == 2, (done.output, done.exception)
     assert isinstance(done.exception, SystemExit)
     assert "Traceback" not in done.output
+    assert done.stdout == ""
     said = " ".join(done.stderr.replace("│", " ").split())
     assert MISTAKES[command] in said
     if said.startswith("gradprix: "):

@@ -1,7 +1,6 @@
 """Races on what a user has: a task in a file, a training loop, more than a learning rate to tune."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +14,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import gradprix as gp
+from command_line import gradprix
 from gradprix import tasks
 from gradprix.cli import app
 from gradprix.race import ENTRIES, TaskError, make_plan
@@ -236,9 +236,8 @@ def test_a_task_of_ones_own_is_found_where_it_is(tmp_path: Path, monkeypatch: py
 
 def test_the_command_line_races_a_task_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "my_task.py").write_text(FILE)
-    command = "-m gradprix race my_task.py --optimizers adam,minibatch --trials 2 --seeds 6 --json --out here"
-    done = subprocess.run([sys.executable, *command.split()], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = "race my_task.py --optimizers adam,minibatch --trials 2 --seeds 6 --json --out here"
+    done = gradprix(*command.split(), folder=tmp_path)
     assert json.loads(done.stdout)["task"] == "mine"
     assert (tmp_path / "here" / "report.html").exists()
 

@@ -97,7 +97,7 @@ def test_a_file_that_fails_in_a_library_as_it_is_loaded_is_told_its_own_line(tmp
         make_plan(f"{file}:task", "adam,sgd")
 
 
-@pytest.mark.parametrize("name", ["torch.py", "iris.v2.py"])
+@pytest.mark.parametrize("name", ["torch.py", pytest.param("iris.v2.py", marks=pytest.mark.slow)])
 def test_the_command_races_a_file_of_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(TASK)
     (tmp_path / "random.py").write_text("raise RuntimeError('a file of the user for no one')")
