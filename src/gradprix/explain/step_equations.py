@@ -151,7 +151,7 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
         case Call("neg", (Name("g"),)) if name == "g":
             return "The gradient is negated, to maximize."
         case Call("/", (Name(above), Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))) if above in tree.state:
-            return f"{own} is {symbol(above)} with bias correction for its initial zero; it fades over the steps."
+            return f"{own} is {symbol(above)} with bias correction for its initial zero; the correction fades."
     if name in tree.returns and Name(name) in walk(value):
         return f"{own} is updated with {_format_names(names(value) - {name})}."
     if not names(value):

@@ -13,13 +13,13 @@ SLOW = {"lr": log(1e-3, 1)}
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("momentum", rules.sgd, {"momentum": 0.9}, SLOW, about="A step against a running sum of gradients."),
+        Entry("momentum", rules.sgd, {"momentum": 0.9}, SLOW, about="Gradient descent with momentum (heavy ball)."),
         Entry(
             "nesterov",
             rules.sgd,
             {"momentum": 0.9, "nesterov": True},
             SLOW,
-            about="Momentum that looks one step ahead.",
+            about="Momentum with Nesterov's look-ahead.",
         ),
         Entry("adagrad", rules.adagrad),
         Entry("rmsprop", rules.rmsprop),
@@ -28,13 +28,15 @@ ENTRIES = {
         Entry("adamw", rules.adamw),
         Entry("adamax", rules.adamax),
         Entry("nadam", rules.nadam),
-        Entry("minibatch", rules.sgd, about="A step against the gradient of a few examples."),
+        Entry("minibatch", rules.sgd, about="Mini-batch gradient descent."),
         Entry("radam", rules.radam),
-        Entry("amsgrad", rules.adam, {"amsgrad": True}, about="Adam whose second moment never falls."),
-        Entry("rmsprop-centered", rules.rmsprop, {"centered": True}, about="RMSProp by the variance of the gradients."),
-        Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="A step against the gradient of all examples."),
+        Entry("amsgrad", rules.adam, {"amsgrad": True}, about="Adam with a second moment that never decreases."),
+        Entry(
+            "rmsprop-centered", rules.rmsprop, {"centered": True}, about="RMSProp with the variance of the gradients."
+        ),
+        Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="Gradient descent on all examples."),
         # The gradient of one example is noisier than that of 32 and needs a smaller learning rate.
-        Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="A step against the gradient of one example."),
+        Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="Gradient descent on one example at a time."),
         Entry("lion", rules.lion),
         Entry("adan", rules.adan),
         Entry("ademamix", rules.ademamix),
@@ -45,7 +47,7 @@ ENTRIES = {
             "schedule_free_adamw-corrected",
             rules.schedule_free_adamw,
             {"correct_second_moment": True},
-            about="Schedule-Free AdamW as its authors' code is today: corrected in the denominator.",
+            about="Schedule-Free AdamW as in its authors' present code: bias correction in the denominator.",
         ),
         Entry("lamb", rules.lamb),
         Entry("muon", rules.muon),
