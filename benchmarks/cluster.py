@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gradprix import engines
 from gradprix.race import make_plan, run
-from gradprix.utils.provenance import provenance
+from gradprix.utils.run_info import describe_run
 
 TIMES = 5
 TASKS = ("digits", "mnist-small")
@@ -45,7 +45,7 @@ def main() -> None:
     started = time.perf_counter()
     local, ray = engines.Local(), engines.Ray("local")
     found = {name: compared(name, local, ray) for name in TASKS}
-    head = provenance("python benchmarks/cluster.py", round(time.perf_counter() - started), "ray")
+    head = describe_run("python benchmarks/cluster.py", round(time.perf_counter() - started), "ray")
     text = json.dumps({**head, "tasks": found}, indent=1)
     (Path(__file__).parent / "cluster.json").write_text(text + "\n")
 

@@ -32,7 +32,7 @@ from gradprix.training.model_stack import quiet
 from gradprix.training.trainer import Trainer
 from gradprix.training.trial import Trial
 from gradprix.training.trial import form as form_of
-from gradprix.utils.provenance import provenance
+from gradprix.utils.run_info import describe_run
 
 FILE = Path(__file__).with_suffix(".json")
 WORKERS, RACES, TRIALS = 1_000, 100, 100_000
@@ -167,7 +167,11 @@ def main() -> None:
     if "--measure" in sys.argv:
         tasks = dict(measure())
         took = round(time.perf_counter() - began, 1)
-        lanes = {**provenance("python benchmarks/scale.py --measure", took), "load": os.getloadavg()[2], "tasks": tasks}
+        lanes = {
+            **describe_run("python benchmarks/scale.py --measure", took),
+            "load": os.getloadavg()[2],
+            "tasks": tasks,
+        }
     else:
         lanes = json.loads(FILE.read_text())["lanes"]
     costs = read(lanes["tasks"])
@@ -182,7 +186,7 @@ def main() -> None:
     for name, play in plays(costs):
         played[name] = play.told()
         print(f"{name:30}" + "".join(f"{how.format(played[name][key]):>11}" for key, how in SHOWN.items()), flush=True)
-    head = provenance("python benchmarks/scale.py", round(time.perf_counter() - began, 1))
+    head = describe_run("python benchmarks/scale.py", round(time.perf_counter() - began, 1))
     trials = sum(sum(race.stages) for race in races())
     written = {
         **head,

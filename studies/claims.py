@@ -9,7 +9,7 @@ import json
 
 from gradprix.claims import ALL, RESULTS, load_results, run
 from gradprix.cli._claims import watched
-from gradprix.utils.provenance import provenance
+from gradprix.utils.run_info import describe_run
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         results = run(ids or None, watch=watch)
     records |= {result.claim.id: result.to_dict() for result in results}
     ordered = [records[name] for name in ALL if name in records]
-    header = provenance("python studies/claims.py", round(sum(record["seconds"] for record in ordered)), "scipy")
+    header = describe_run("python studies/claims.py", round(sum(record["seconds"] for record in ordered)), "scipy")
     text = json.dumps({**header, "claims": ordered}, indent=1, ensure_ascii=False, allow_nan=False)
     RESULTS.write_text(text + "\n", "utf-8")
     for result in results:

@@ -12,7 +12,7 @@ from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.show import EVIDENCE
 from gradprix.show._png import render_png
 from gradprix.show._suite import profile, regrets
-from gradprix.utils.provenance import provenance
+from gradprix.utils.run_info import describe_run
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"
 FIGURES = {
@@ -28,7 +28,7 @@ def main() -> None:
     out = parser.parse_args().out
     with progress() as watch:
         summary = suite(suite_plans(), out, Local(), watch)
-    header = provenance("python studies/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
+    header = describe_run("python studies/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
     EVIDENCE.write_text(json.dumps({**header, **summary}, indent=1) + "\n")
     for name, (draw, title) in FIGURES.items():
         PICTURES.joinpath(f"suite-{name}.png").write_bytes(render_png(draw(summary), title))

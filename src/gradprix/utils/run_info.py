@@ -1,4 +1,4 @@
-"""Provenance of committed measurements: command, machine, package versions and duration."""
+"""Header of committed measurements: command, machine, package versions and duration."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def provenance(command: str, seconds: float, *packages: str) -> dict[str, Any]:
+def describe_run(command: str, seconds: float, *packages: str) -> dict[str, Any]:
     """Return the header of a committed measurement.
 
     Args:
