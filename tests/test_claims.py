@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from gradprix import claims
 from gradprix.claims import adadelta, adagrad, adam_parts, descent
-from gradprix.claims.claim import CLAIMS, TEXTS, Claim, Finding, Measured, Result, exact, mean, median, proportion
+from gradprix.claims.claim import CLAIMS, TEXTS, Claim, Finding, Result
+from gradprix.claims.estimates import Measured, exact, mean, median, proportion
 from gradprix.cli import app
 from gradprix.rules import adagrad as adagrad_rule
 from gradprix.rules import adamw, nadam, rmsprop, sgd

@@ -19,7 +19,8 @@ from gradprix.claims import (
     network_training,
     suite_tasks,
 )
-from gradprix.claims.claim import Claim, Finding, Measured, Result, proportion
+from gradprix.claims.claim import Claim, Finding, Result
+from gradprix.claims.estimates import Measured, proportion
 from gradprix.claims.network_stability_edge import SHARES, first_rise, sharpness
 from gradprix.tasks import digits
 from gradprix.training.trainer import train_stack

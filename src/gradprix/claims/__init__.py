@@ -11,7 +11,9 @@ from typing import Any
 
 from gradprix.tasks import UnknownNameError
 
-from .claim import CLAIMS, TEXTS, VERDICTS, Claim, Finding, Measured, Result, Verdict
+from .claim import CLAIMS, TEXTS, Claim, Finding, Result
+from .decisions import VERDICTS, Verdict
+from .estimates import Measured
 
 RESULTS = Path(__file__).with_name("results.json")
 """Output of `studies/claims.py`: the results of all claims, with machine and versions."""

@@ -8,7 +8,9 @@ from torch import Tensor
 from gradprix.rules import Rule, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Decision, Quantities, any_of, exact, experiment, is_below, median
+from .claim import Quantities, experiment
+from .decisions import Decision, any_of, is_below
+from .estimates import exact, median
 from .quadratics import Quadratics, iterates, quadratics, stationary_loss, tuned
 
 N, QUICK = 100, 20

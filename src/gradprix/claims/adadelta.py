@@ -9,7 +9,9 @@ from gradprix.explain.tracing import step
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamw
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, all_of, any_of, exact, experiment, is_below, mean
+from .claim import Quantities, experiment
+from .decisions import all_of, any_of, is_below
+from .estimates import exact, mean
 from .quadratics import final_point, quadratics, trajectory, tuned
 
 IDLE, WEIGHTS = 1_000, 100

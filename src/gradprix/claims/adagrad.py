@@ -10,7 +10,9 @@ from torch import Tensor
 from gradprix.rules import Rule, adagrad, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Decision, Quantities, all_of, any_of, exact, experiment, is_above, is_below, mean
+from .claim import Quantities, experiment
+from .decisions import Decision, all_of, any_of, is_above, is_below
+from .estimates import exact, mean
 from .quadratics import Gradient, Quadratics, final_loss, final_point, iterates, quadratics, tuned, updates
 
 N, QUICK = 24, 8

@@ -9,7 +9,9 @@ from gradprix.explain.tracing import step
 from gradprix.rules import adadelta, adam, rmsprop, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Decision, Quantities, all_of, exact, experiment, mean
+from .claim import Quantities, experiment
+from .decisions import Decision, all_of
+from .estimates import exact, mean
 from .quadratics import updates
 
 N, QUICK, STEPS, D = 24, 6, 200, 20

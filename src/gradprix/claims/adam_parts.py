@@ -9,7 +9,9 @@ from gradprix.rules.ir import names
 from gradprix.tasks.rng import stream
 
 from .acceleration import overshoot
-from .claim import Decision, Quantities, exact, experiment, is_within, mean, median
+from .claim import Quantities, experiment
+from .decisions import Decision, is_within
+from .estimates import exact, mean, median
 from .quadratics import exponents, final_point, quadratics, tuned, updates
 
 N, QUICK = 24, 6

@@ -7,7 +7,9 @@ from torch import Tensor
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamax, rmsprop, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Decision, Measured, Quantities, experiment, mean
+from .claim import Quantities, experiment
+from .decisions import Decision
+from .estimates import Measured, mean
 from .quadratics import Quadratics, trajectory, tuned
 
 N, QUICK = 24, 6

@@ -8,7 +8,9 @@ from torch import Tensor
 from gradprix.rules import sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, all_of, exact, experiment, is_above, is_within, mean, median
+from .claim import Quantities, experiment
+from .decisions import all_of, is_above, is_within
+from .estimates import exact, mean, median
 from .quadratics import exponents, final_point, learning_rate_grid
 
 N, QUICK = 24, 6

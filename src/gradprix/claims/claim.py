@@ -3,48 +3,12 @@
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp
+from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import numpy as np
-from scipy.special import stdtrit
-from scipy.stats import binomtest, bootstrap, sem
-
-Verdict = Literal["holds", "holds only if", "does not hold", "not settled"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-"""Possible verdicts, in the order in which they are counted."""
-Decision = Verdict | tuple[Verdict, str]
-"""A verdict, or "holds only if" with its condition."""
-Answer = bool | None
-"""Answer of one criterion; None if the confidence interval leaves it open."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measured quantity. Formatting it gives `0.52 (0.49 to 0.55)`, or one number if all three are printed alike.
-
-    Args:
-        what: description with its unit.
-        effect: the estimate.
-        ci95: its 95 % confidence interval; twice the estimate for deterministic quantities.
-        n: number of seeds, starts or tasks.
-    """
-
-    what: str
-    effect: float
-    ci95: tuple[float, float]
-    n: int
-
-    def __format__(self, spec: str) -> str:
-        low, middle, high = (_format_number(x, spec or ".2f") for x in (self.ci95[0], self.effect, self.ci95[1]))
-        return middle if low == middle == high else f"{middle} ({low} to {high})"
-
-
-def _format_number(value: float, spec: str) -> str:
-    text = f"{value:{spec}}"
-    return text.replace("-", "−", 1) if text.startswith("-") and text.strip("-0.%") else text.removeprefix("-")
-
+from .decisions import Decision, Verdict
+from .estimates import Measured
 
 Quantities = Mapping[str, Any]
 """What an experiment measured, by name: `Measured`, the deciding one first, and texts that only the sentence uses."""
@@ -173,107 +137,4 @@ class Result:
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None  # JSON has no inf and NaN
-
-
-# Estimates with their intervals.
-
-
-def exact(effect: float, n: int = 1, what: str = "") -> Measured:
-    """Return a deterministic quantity, whose interval is the number itself."""
-    return Measured(what, float(effect), (float(effect), float(effect)), n)
-
-
-def mean(values: Any, what: str = "") -> Measured:
-    """Return the mean of independent values, one for each seed, with Student's t interval."""
-    sample = np.asarray(values, dtype=np.float64)
-    middle, half = float(sample.mean()), float(stdtrit(len(sample) - 1, 0.975) * sem(sample))
-    return Measured(what, middle, (middle - half, middle + half), len(sample))
-
-
-def geometric_mean(logarithms: Any) -> Measured:
-    """Return the geometric mean of ratios from their logarithms, whose interval is Student's t."""
-    m = mean(logarithms)
-    return Measured("", exp(m.effect), (exp(m.ci95[0]), exp(m.ci95[1])), m.n)
-
-
-def median(values: Any, draws: int = 2_000) -> Measured:
-    """Return the median of independent values with a percentile bootstrap interval, for skewed distributions."""
-    sample, generator = np.asarray(values, dtype=np.float64), np.random.default_rng(0)
-    result = bootstrap((sample,), np.median, n_resamples=draws, method="percentile", random_state=generator)
-    low, high = result.confidence_interval
-    return Measured("", float(np.median(sample)), (float(low), float(high)), len(sample))
-
-
-def proportion(count: int, total: int) -> Measured:
-    """Return a proportion with its 95 % interval (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
-    low, high = binomtest(count, total).proportion_ci(0.95)
-    return Measured("", count / total, (float(low), float(high)), total)
-
-
-# Criteria, and the verdicts that follow from them.
-
-
-def is_above(m: Measured, threshold: float) -> Answer:
-    """Return whether the whole interval is above a threshold, or, for False, below it."""
-    return True if m.ci95[0] > threshold else False if m.ci95[1] <= threshold else None
-
-
-def is_below(m: Measured, threshold: float) -> Answer:
-    """Return whether the whole interval is below a threshold, or, for False, above it."""
-    return True if m.ci95[1] < threshold else False if m.ci95[0] >= threshold else None
-
-
-def is_within(m: Measured, low: float, high: float) -> Answer:
-    """Return whether the whole interval is inside a range, or, for False, outside."""
-    return True if low < m.ci95[0] and m.ci95[1] < high else False if m.ci95[1] < low or high < m.ci95[0] else None
-
-
-def is_relevant(m: Measured, least: float, null: float = 0.0) -> Answer:
-    """Return True if an effect is significant and matters, False if it is too small to matter, else None.
-
-    Args:
-        m: the effect.
-        least: smallest effect that matters.
-        null: value without an effect: 0, or 1 for a ratio.
-    """
-    return True if m.ci95[0] > null and m.effect >= least else False if m.ci95[1] < least else None
-
-
-def is_equivalent(m: Measured, low: float, high: float, null: float = 0.0) -> Answer:
-    """Return True if the interval is inside a margin, False if the effect is significant and outside, else None."""
-    if low < m.ci95[0] and m.ci95[1] < high:
-        return True
-    return False if not m.ci95[0] <= null <= m.ci95[1] and not low < m.effect < high else None
-
-
-def negate(answer: Answer) -> Answer:
-    """Return the opposite answer; an open one stays open."""
-    return None if answer is None else not answer
-
-
-def all_of(*answers: Answer, condition: str = "") -> Decision:
-    """Return the verdict of a claim that requires every answer.
-
-    Args:
-        *answers: the answers.
-        condition: what the claim leaves out; with it, "holds" becomes "holds only if".
-    """
-    if False in answers:
-        return "does not hold"
-    return "not settled" if None in answers else ("holds only if", condition) if condition else "holds"
-
-
-def any_of(answers: Mapping[str, Answer], prefix: str = "") -> Decision:
-    """Return the verdict of a claim that holds only under the conditions whose answer is True.
-
-    Args:
-        answers: answer by condition, "it is large" for example.
-        prefix: what precedes the conditions.
-    """
-    true = [condition for condition, answer in answers.items() if answer]
-    if None in answers.values() or not answers:
-        return "not settled"
-    if len(true) == len(answers):
-        return "holds"
-    return ("holds only if", prefix + " or ".join(true)) if true else "does not hold"
+    return float(value) if isfinite(value) else None  # JSON has no inf and NaN

@@ -9,7 +9,9 @@ from torch import Tensor
 from gradprix.rules import sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Decision, Quantities, experiment, is_within, mean
+from .claim import Quantities, experiment
+from .decisions import Decision, is_within
+from .estimates import mean
 from .quadratics import exponents, iterates
 
 N, QUICK = 16, 6

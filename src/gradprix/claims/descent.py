@@ -4,7 +4,9 @@ from gradprix.explain.descent import descend, tuned
 from gradprix.explain.landscapes import LANDSCAPES
 from gradprix.rules import ALL
 
-from .claim import Quantities, all_of, exact, experiment, proportion
+from .claim import Quantities, experiment
+from .decisions import all_of
+from .estimates import exact, proportion
 
 STEPS, QUICK = 60, 30
 QUICK_LANDSCAPES = ("bowl", "ravine", "rosenbrock", "saddle")

@@ -7,7 +7,9 @@ import numpy as np
 from gradprix.explain.tracing import trace
 from gradprix.race import ENTRIES
 
-from .claim import Answer, Quantities, any_of, experiment, geometric_mean, is_above, is_below
+from .claim import Quantities, experiment
+from .decisions import Answer, any_of, is_above, is_below
+from .estimates import geometric_mean
 from .network_training import CONSTANT, seeds, train_final, tuned
 
 N = 16

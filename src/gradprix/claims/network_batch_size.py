@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from gradprix import optim
 
-from .claim import Decision, Measured, Quantities, all_of, experiment, geometric_mean, is_relevant, mean
+from .claim import Quantities, experiment
+from .decisions import Decision, all_of, is_relevant
+from .estimates import Measured, geometric_mean, mean
 from .network_gradient_noise import gradient_noise
 from .network_training import CONSTANT, FINAL, Training, make_trial, seeds, tuned
 

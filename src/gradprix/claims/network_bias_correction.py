@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from .claim import Quantities, all_of, experiment, geometric_mean, is_equivalent, mean, negate
+from .claim import Quantities, experiment
+from .decisions import all_of, is_equivalent, negate
+from .estimates import geometric_mean, mean
 from .network_training import CONSTANT, DIGITS_MARGIN, Training, make_trial, seeds, tuned
 
 N = 32

@@ -10,7 +10,9 @@ from torch.func import functional_call, grad, vmap
 
 from gradprix.training.model_stack import quiet
 
-from .claim import Quantities, all_of, experiment, is_within, mean
+from .claim import Quantities, experiment
+from .decisions import all_of, is_within
+from .estimates import mean
 from .network_training import CONSTANT, Training, make_trial, seeds
 
 N = 8

@@ -13,18 +13,9 @@ from torch import Tensor
 from gradprix.tasks import Data, Task
 from gradprix.training.trial import Trial
 
-from .claim import (
-    Decision,
-    Measured,
-    Quantities,
-    any_of,
-    exact,
-    experiment,
-    geometric_mean,
-    is_above,
-    is_relevant,
-    mean,
-)
+from .claim import Quantities, experiment
+from .decisions import Decision, any_of, is_above, is_relevant
+from .estimates import Measured, exact, geometric_mean, mean
 from .network_training import CONSTANT, Training, make_trial, seeds, tuned
 
 N = 64

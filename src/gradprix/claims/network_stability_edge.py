@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
-from .claim import Quantities, all_of, experiment, geometric_mean, is_within, mean
+from .claim import Quantities, experiment
+from .decisions import all_of, is_within
+from .estimates import geometric_mean, mean
 from .network_training import CONSTANT, Training, make_trial, seeds
 
 N = 8

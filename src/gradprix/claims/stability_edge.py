@@ -7,7 +7,9 @@ from torch import Tensor
 
 from gradprix.rules import sgd
 
-from .claim import Decision, Quantities, exact, experiment, is_within, mean
+from .claim import Quantities, experiment
+from .decisions import Decision, is_within
+from .estimates import exact, mean
 from .quadratics import Quadratics, exponents, final_loss, iterates, quadratics, stationary_loss, trajectory
 
 N, QUICK = 32, 8

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .claim import Decision, Measured, Quantities, all_of, any_of, exact, experiment, is_relevant, mean, proportion
+from .claim import Quantities, experiment
+from .decisions import Decision, all_of, any_of, is_relevant
+from .estimates import Measured, exact, mean, proportion
 
 FEWEST = 5  # minimum number of tasks for a statement about tasks in general
 EFFECT = 0.5  # minimum mean lead over tasks, in margins; a margin is the smallest difference that matters on a task
