@@ -14,10 +14,19 @@ from typer.testing import CliRunner
 from gradprix import rules
 from gradprix.cli import app
 from gradprix.explain import gain, settles_below, why
-from gradprix.explain.diagnosis import Reason, averaged, diverged, noise, reasons, serves, sharp, steps, worn
+from gradprix.explain.diagnosis import (
+    Reason,
+    average_updates,
+    diagnose,
+    measure_group_progress,
+    measure_noise_scale,
+    measure_rate_decay,
+    measure_sharpness,
+    measure_step_length,
+    report_divergence,
+)
 from gradprix.explain.loss_probe import LossProbe
-from gradprix.explain.network_measures import Point, measure
-from gradprix.explain.network_measures import noise as noise_of
+from gradprix.explain.network_measures import Point, estimate_noise, measure
 from gradprix.explain.replay import ReplayedRun, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
 from gradprix.race.diagnosis_record import Finding, MeasurementKind
@@ -153,7 +162,7 @@ def test_the_noise_scale_is_that_of_the_examples(share: float) -> None:
     each = inputs * (inputs @ w - targets)[:, None]
     generator, size = torch.Generator().manual_seed(0), round(2_000 * share)
     drawn = [[each[torch.randperm(2_000, generator=generator)[:size]].mean(0)] for _ in range(400)]
-    spread, signal = noise_of(drawn, size, 2_000)
+    spread, signal = estimate_noise(drawn, size, 2_000)
 
     assert spread == pytest.approx(float(each.var(0).sum()), rel=0.15)
     assert signal == pytest.approx(float(each.mean(0).square().sum()), rel=0.15)
@@ -231,7 +240,7 @@ def test_a_rate_above_the_edge_is_named() -> None:
     inputs, targets = cloud(400, [2.0, 0.3, 0.3], 0.3)  # the largest curvature is about 4
     task = line(inputs, targets, [0.01, 1.0, 1.0], epochs=10, schedule="constant")
     for lr, wanted in ((0.62, True), (0.1, False)):
-        found = reasons(looked_at(task, rules.sgd, batch_size=0, lr=lr), 0, 2.0)
+        found = diagnose(looked_at(task, rules.sgd, batch_size=0, lr=lr), 0, 2.0)
         named = {r.kind: r for r in found}
         assert (named["edge"].finding is Finding.UNSTABLE) is wanted
         assert (named["steps"].finding is Finding.STEPS_TOO_LONG) is wanted
@@ -244,7 +253,7 @@ def test_full_batches_that_settle_are_not_said_to_go_too_far() -> None:
     train = task.loaded.split(0).train
     sharp_ = float(torch.linalg.eigvalsh(inputs[train].T @ inputs[train] / len(train))[-1])
     lr = 0.6 * 2 / sharp_
-    found = {r.kind: r for r in reasons(looked_at(task, rules.sgd, batch_size=0, lr=lr), 0, 2.0)}
+    found = {r.kind: r for r in diagnose(looked_at(task, rules.sgd, batch_size=0, lr=lr), 0, 2.0)}
 
     assert found["edge"].finding is None
     assert found["steps"].finding is not Finding.STEPS_TOO_LONG
@@ -255,7 +264,7 @@ def test_a_batch_far_below_the_noise_scale_is_named(batch_size: int, wanted: set
     inputs, targets = cloud(600, [1.0] * 4, 3.0)
     task = line(inputs, targets, [2.0] * 4, epochs=2 if batch_size == 1 else 30, batch_size=batch_size)
     # Slow enough to stay where |G|² is 16, and the noise of one example about ten times that.
-    found = reasons(looked_at(task, rules.sgd, lr=0.0003), batch_size, None)
+    found = diagnose(looked_at(task, rules.sgd, lr=0.0003), batch_size, None)
 
     assert kinds(found) & {"noise"} == wanted
     said = next(reason for reason in found if reason.kind == "noise")
@@ -268,7 +277,7 @@ def test_an_adagrad_that_stalled_is_named_and_others_are_not() -> None:
     inputs = torch.ones(200, 1)
     task = line(inputs, torch.full((200,), 1_000.0), [0.0], epochs=20)  # far away: the gradient stays the same
     for rule, lr, wanted in ((rules.adagrad, 0.01, True), (rules.sgd, 1e-5, False), (rules.adadelta, 1.0, False)):
-        assert (worn(looked_at(task, rule, lr=lr)).finding is Finding.RATE_WORN_OUT) is wanted, rule.name
+        assert (measure_rate_decay(looked_at(task, rule, lr=lr)).finding is Finding.RATE_WORN_OUT) is wanted, rule.name
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -276,7 +285,7 @@ def test_momentum_whose_gradients_turn_to_noise_is_not_said_to_wear_out(schedule
     inputs, targets = cloud(600, [1.0] * 4, 2.0)
     task = line(inputs, targets, [3.0] * 4, epochs=10, batch_size=8, schedule=schedule)
 
-    assert worn(looked_at(task, rules.sgd, lr=0.002, momentum=0.9)).finding is None
+    assert measure_rate_decay(looked_at(task, rules.sgd, lr=0.002, momentum=0.9)).finding is None
 
 
 def forgetful(h, t, x, g):
@@ -313,7 +322,7 @@ def test_rare_classes_that_are_left_behind_are_named() -> None:
     said = {}
     for rule in (forget, rules.sgd):
         runs = looked_at(task, rule, batch_size=0, lr=0.1)
-        said[rule.name] = {r.kind: r for r in reasons(runs, 0, None)}
+        said[rule.name] = {r.kind: r for r in diagnose(runs, 0, None)}
 
     assert said["forgetful"]["rare"].finding is Finding.GROUP_NEGLECTED
     assert said["sgd"]["rare"].finding is None
@@ -323,15 +332,15 @@ def test_rare_classes_that_are_left_behind_are_named() -> None:
 def test_mini_batches_serve_groups_as_the_gradient_does() -> None:
     inputs, targets = cloud(1_500, [1.0] * 30, 1.0)
     task = line(inputs, targets, [1.0] * 30, epochs=3, batch_size=16)
-    served = {r.kind: r for r in reasons(looked_at(task, rules.sgd, lr=0.01), 16, None)}["hard"]
+    served = {r.kind: r for r in diagnose(looked_at(task, rules.sgd, lr=0.01), 16, None)}["hard"]
 
     assert served.low < 1.0 < served.high
     assert served.finding is None
 
 
 def test_divergence_is_told_by_its_step() -> None:
-    assert diverged([None, None]) is None
-    found = diverged([None, 30, 12, None])
+    assert report_divergence([None, None]) is None
+    found = report_divergence([None, 30, 12, None])
     assert found is not None
     assert (found.number, found.n, found.finding) == (0.5, 4, Finding.DIVERGED)
     assert format_finding(found.to_record(), [None, 30, 12, None]) == (
@@ -351,22 +360,32 @@ def runs_of(*each: Point) -> list[list[Point]]:
 
 def test_what_is_not_clear_is_not_said() -> None:
     far = [point(bend=2.4 + 0.1 * i) for i in range(5)]
-    assert steps(runs_of(*far)).finding
-    assert steps(runs_of(*far[:2])).finding is None, "two runs are too few"
-    assert steps([far * 5]).finding is None, "however often one looks"
-    assert steps(runs_of(*(point(bend=0.5 + 4.0 * (i % 2)) for i in range(5)))).finding is None
-    assert steps(runs_of(*(point(slope=(-1.0) ** i, bend=4.0) for i in range(5)))).finding is None, "no clear way down"
-    assert steps(runs_of(*(point(slope=1.0 + 0.1 * i, bend=-4.0) for i in range(5)))).finding is None, "uphill"
-    assert steps(runs_of(*(point(bend=-0.01 - 0.001 * i) for i in range(5)))).finding is None, "no bottom"
-    assert sharp(runs_of(point(seen=10.0), point(seen=10.1)), 2.0).finding is None
-    assert sharp(runs_of(*(point(seen=10.0 + i) for i in range(3))), 2.0).finding
-    assert noise(runs_of(*(point(spread=8.0, signal=10.0 * (-1.0) ** i) for i in range(5))), 8).finding is None
-    lost = noise(runs_of(*(point(spread=800.0, signal=-1.0 - i) for i in range(5))), 8)
+    assert measure_step_length(runs_of(*far)).finding
+    assert measure_step_length(runs_of(*far[:2])).finding is None, "two runs are too few"
+    assert measure_step_length([far * 5]).finding is None, "however often one looks"
+    assert measure_step_length(runs_of(*(point(bend=0.5 + 4.0 * (i % 2)) for i in range(5)))).finding is None
+    assert measure_step_length(runs_of(*(point(slope=(-1.0) ** i, bend=4.0) for i in range(5)))).finding is None, (
+        "no clear way down"
+    )
+    assert measure_step_length(runs_of(*(point(slope=1.0 + 0.1 * i, bend=-4.0) for i in range(5)))).finding is None, (
+        "uphill"
+    )
+    assert measure_step_length(runs_of(*(point(bend=-0.01 - 0.001 * i) for i in range(5)))).finding is None, "no bottom"
+    assert measure_sharpness(runs_of(point(seen=10.0), point(seen=10.1)), 2.0).finding is None
+    assert measure_sharpness(runs_of(*(point(seen=10.0 + i) for i in range(3))), 2.0).finding
+    assert (
+        measure_noise_scale(runs_of(*(point(spread=8.0, signal=10.0 * (-1.0) ** i) for i in range(5))), 8).finding
+        is None
+    )
+    lost = measure_noise_scale(runs_of(*(point(spread=800.0, signal=-1.0 - i) for i in range(5))), 8)
     assert lost.finding is Finding.BATCH_BELOW_NOISE_SCALE
     assert lost.to_dict()["number"] is None, "no signal at all"
-    assert noise(runs_of(*[point(spread=1.0, signal=1.0)] * 5), 64).finding is Finding.BATCH_ABOVE_NOISE_SCALE
-    assert worn([]).finding is None
-    none = steps([]).to_dict()
+    assert (
+        measure_noise_scale(runs_of(*[point(spread=1.0, signal=1.0)] * 5), 64).finding
+        is Finding.BATCH_ABOVE_NOISE_SCALE
+    )
+    assert measure_rate_decay([]).finding is None
+    none = measure_step_length([]).to_dict()
     assert none["low"] is None
     assert none["n"] == 0
 
@@ -386,8 +405,8 @@ def test_who_is_served_is_said_where_the_gradient_serves_them(
 ) -> None:
     each = [point(groups={"the hardest tenth": served}, slope=-1.0 - 0.001 * i) for i in range(5)]
 
-    assert serves(runs_of(*each), MeasurementKind.HARDEST_TENTH, "the hardest tenth").finding is finding
-    assert serves(runs_of(*each), MeasurementKind.RARE_CLASSES, "rare classes").n == 0
+    assert measure_group_progress(runs_of(*each), MeasurementKind.HARDEST_TENTH, "the hardest tenth").finding is finding
+    assert measure_group_progress(runs_of(*each), MeasurementKind.RARE_CLASSES, "rare classes").n == 0
 
 
 def test_intervals_hold_what_they_should_when_looks_of_a_run_are_alike() -> None:
@@ -396,7 +415,7 @@ def test_intervals_hold_what_they_should_when_looks_of_a_run_are_alike() -> None
     for _ in range(times):
         own = 0.3 * torch.randn(5, generator=generator)  # what a run has for itself, in all of its looks
         bends = 1.2 + own[:, None] + 0.3 * torch.randn(5, 12, generator=generator)
-        found = steps([[point(bend=float(bend)) for bend in run] for run in bends])
+        found = measure_step_length([[point(bend=float(bend)) for bend in run] for run in bends])
         held += found.low <= 0.6 <= found.high
     assert 0.90 <= held / times <= 0.99
 
@@ -452,7 +471,7 @@ def test_odd_networks_can_be_looked_into(name: str) -> None:
     seen = looked_at(ODD[name], rules.adam, 3, lr=0.01)
 
     assert all(run.points for run in seen)
-    assert reasons(seen, 16, None)
+    assert diagnose(seen, 16, None)
 
 
 def test_runs_that_diverge_are_left_out_of_what_is_said() -> None:
@@ -460,9 +479,9 @@ def test_runs_that_diverge_are_left_out_of_what_is_said() -> None:
     mixed = [*looked_at(task, rules.sgd, 3, lr=0.001), *looked_at(task, rules.sgd, 1, lr=30.0)]
 
     assert not mixed[3].lasted
-    assert averaged(mixed)["step"] == mixed[0].steps
-    assert averaged(mixed[3:]).step == ()
-    assert [r.number for r in reasons(mixed, 16, 2.0)] == [r.number for r in reasons(mixed[:3], 16, 2.0)]
+    assert average_updates(mixed)["step"] == mixed[0].steps
+    assert average_updates(mixed[3:]).step == ()
+    assert [r.number for r in diagnose(mixed, 16, 2.0)] == [r.number for r in diagnose(mixed[:3], 16, 2.0)]
 
 
 @pytest.mark.slow
@@ -500,7 +519,7 @@ def test_other_optimizers_and_networks_one_at_a_time_are_explained_too() -> None
     told = why(plan, run(plan, None, Local(1)), Local(1)).record.diagnosis
 
     assert {m.kind for m in told.entries["muon"].measurements} >= {"steps", "noise", "hard"}, told
-    both = [averaged(looked_at(replace(digits, epochs=1), rules.adam, seeds, lr=0.01)) for seeds in (1, 2)]
+    both = [average_updates(looked_at(replace(digits, epochs=1), rules.adam, seeds, lr=0.01)) for seeds in (1, 2)]
     assert all(len(each.step) == len(each.ratio) for each in both)
     assert list(itertools.chain(both[0].step)) == both[1].step
 

@@ -18,7 +18,7 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
 from gradprix.training.trial import Trial, form
 
-from .diagnosis import averaged, diverged, reasons
+from .diagnosis import average_updates, diagnose, report_divergence
 from .preconditioner import settles_below
 from .replay import ReplayedRun, watch
 
@@ -101,7 +101,7 @@ def _explain_entry(plan: Plan, entry: Entry, result: EntryResult, runs: Sequence
     edge = None
     if isinstance(entry.rule, Rule):
         edge = settles_below(entry.rule, tuple(sorted(entry.values(**tuned).items())))
-    measured = reasons(runs, result.batch_size, edge)
-    if (divergence := diverged(result.final.divergence_steps)) is not None:
+    measured = diagnose(runs, result.batch_size, edge)
+    if (divergence := report_divergence(result.final.divergence_steps)) is not None:
         measured.append(divergence)
-    return EntryDiagnosis(measurements=tuple(reason.to_record() for reason in measured), updates=averaged(runs))
+    return EntryDiagnosis(measurements=tuple(reason.to_record() for reason in measured), updates=average_updates(runs))

@@ -64,7 +64,7 @@ class Reason:
         return Measurement(kind=self.kind, number=number, low=low, high=high, n=self.n, finding=self.finding)
 
 
-def reasons(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) -> list[Reason]:
+def diagnose(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) -> list[Reason]:
     """Return the measured properties of an entry, from those of its runs that did not diverge.
 
     Args:
@@ -74,20 +74,20 @@ def reasons(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) ->
     """
     finished = [run for run in runs if run.lasted and run.points]
     points = [_select_part(run, MIDDLE) for run in finished]
-    measured = [steps(points)]
+    measured = [measure_step_length(points)]
     if edge is not None:
-        measured.append(sharp(points, edge))
+        measured.append(measure_sharpness(points, edge))
     if batch_size:
-        measured.append(noise(points, batch_size))
-    measured.append(worn(finished))
-    measured += [serves(points, kind, group) for kind, group in GROUPS.items()]
+        measured.append(measure_noise_scale(points, batch_size))
+    measured.append(measure_rate_decay(finished))
+    measured += [measure_group_progress(points, kind, group) for kind, group in GROUPS.items()]
     return [reason for reason in measured if reason.n]
 
 
 GROUPS = {MeasurementKind.HARDEST_TENTH: "the hardest tenth", MeasurementKind.RARE_CLASSES: "rare classes"}
 
 
-def steps(points: Points) -> Reason:
+def measure_step_length(points: Points) -> Reason:
     """Measure the step length along the update relative to a parabola's minimum: −½ Σ uᵀHu / Σ gᵀu."""
     number, low, high = _ratio(_sums(points, lambda p: -0.5 * p.bend), _sums(points, lambda p: p.slope))
     finding = None
@@ -100,7 +100,7 @@ def steps(points: Points) -> Reason:
     return Reason(MeasurementKind.STEP_LENGTH, number, low, high, _count(points), finding)
 
 
-def sharp(points: Points, edge: float) -> Reason:
+def measure_sharpness(points: Points, edge: float) -> Reason:
     """Measure the largest preconditioned curvature, as a share of the rule's stability threshold."""
     usable = [[p for p in run if math.isfinite(p.seen)] for run in points]
     ratios = [[p.seen / edge for p in run] for run in usable if run]
@@ -109,7 +109,7 @@ def sharp(points: Points, edge: float) -> Reason:
     return Reason(MeasurementKind.SHARPNESS, number, low, high, _count(usable), finding)
 
 
-def noise(points: Points, batch_size: int) -> Reason:
+def measure_noise_scale(points: Points, batch_size: int) -> Reason:
     """Measure the gradient noise scale over the batch size, Σ tr Σ / Σ |G|² / b.
 
     The inverse is estimated, because |G|² may be zero.
@@ -125,7 +125,7 @@ def noise(points: Points, batch_size: int) -> Reason:
     return Reason(MeasurementKind.NOISE_SCALE, *interval, _count(usable), finding)
 
 
-def worn(runs: Sequence[ReplayedRun]) -> Reason:
+def measure_rate_decay(runs: Sequence[ReplayedRun]) -> Reason:
     """Measure how much of the early effective rate remains late in training, schedule removed: −Σ gᵀu / f over Σ |G|².
 
     It uses the update's projection on the full gradient, because the length of an update also contains gradient noise.
@@ -147,7 +147,7 @@ def worn(runs: Sequence[ReplayedRun]) -> Reason:
     return Reason(MeasurementKind.EFFECTIVE_RATE, number, low, high, count, finding)
 
 
-def serves(points: Points, kind: MeasurementKind, group: str) -> Reason:
+def measure_group_progress(points: Points, kind: MeasurementKind, group: str) -> Reason:
     """Measure how much a step lowers a group's loss per decrease of the total loss, relative to the plain gradient."""
     usable = [[p for p in run if group in p.groups] for run in points]
     by_step, by_gradient = _sums(usable, lambda p: p.groups[group][0]), _sums(usable, lambda p: p.groups[group][1])
@@ -167,7 +167,7 @@ def serves(points: Points, kind: MeasurementKind, group: str) -> Reason:
     return Reason(kind, number, low, high, _count(usable), finding)
 
 
-def diverged(lost: Sequence[int | None]) -> Reason | None:
+def report_divergence(lost: Sequence[int | None]) -> Reason | None:
     """Return the share of final runs that diverged; None if none did.
 
     Args:
@@ -179,7 +179,7 @@ def diverged(lost: Sequence[int | None]) -> Reason | None:
     return Reason(MeasurementKind.DIVERGED, share, share, share, len(lost), Finding.DIVERGED)
 
 
-def averaged(runs: Sequence[ReplayedRun]) -> UpdateStatistics:
+def average_updates(runs: Sequence[ReplayedRun]) -> UpdateStatistics:
     """Return the update statistics of an entry for a figure: medians over the runs that did not diverge."""
     lasted = [run for run in runs if run.lasted]
     steps = lasted[0].steps if lasted else []

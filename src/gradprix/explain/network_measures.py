@@ -96,7 +96,7 @@ def measure(
     spread, signal, count = NAN, NAN, len(probe.train)
     if 0 < batch_size < count:
         samples = [_loss_gradient(probe.loss(parameters, *batch), x) for batch in probe.batches(batch_size, BATCHES)]
-        spread, signal = noise(samples, batch_size, count)
+        spread, signal = estimate_noise(samples, batch_size, count)
     sharp = sharpness(curved, x)
     if gains is None or not all(bool(p.isfinite().all()) for p in gains.values()):
         return replace(point, spread=spread, signal=signal, sharpness=sharp)
@@ -138,7 +138,7 @@ def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Te
     return float(eigenvalues[0])
 
 
-def noise(gradients: Sequence[Sequence[Tensor]], size: int, count: int) -> tuple[float, float]:
+def estimate_noise(gradients: Sequence[Sequence[Tensor]], size: int, count: int) -> tuple[float, float]:
     """Return unbiased estimates of tr Σ and |G|² from batches (McCandlish et al. 2018, arXiv:1812.06162, appendix A).
 
     Args:
