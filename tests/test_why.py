@@ -379,15 +379,15 @@ def test_what_is_not_clear_is_not_said() -> None:
     )
     lost = measure_noise_scale(runs_of(*(point(spread=800.0, signal=-1.0 - i) for i in range(5))), 8)
     assert lost.finding is Finding.BATCH_BELOW_NOISE_SCALE
-    assert lost.to_dict()["number"] is None, "no signal at all"
+    assert lost.to_record().number is None, "no signal at all"
     assert (
         measure_noise_scale(runs_of(*[point(spread=1.0, signal=1.0)] * 5), 64).finding
         is Finding.BATCH_ABOVE_NOISE_SCALE
     )
     assert measure_rate_decay([]).finding is None
-    none = measure_step_length([]).to_dict()
-    assert none["low"] is None
-    assert none["n"] == 0
+    none = measure_step_length([]).to_record()
+    assert none.low is None
+    assert none.n == 0
 
 
 @pytest.mark.parametrize(
