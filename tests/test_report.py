@@ -75,7 +75,7 @@ def test_ranking_is_best_first_with_every_seed_and_the_word():
     figure = _figures.ranking(record).to_dict()
     axis, words = figure["layout"]["yaxis"], figure["layout"]["yaxis2"]
     assert list(axis["ticktext"]) == ["<b>good</b>", "<b>same</b>", "near", "<b>&lt;i&gt;lost&lt;/i&gt;</b>"]
-    assert list(words["ticktext"]) == ["best mean", "ties", "loses", "not settled"]
+    assert list(words["ticktext"]) == ["best mean", "ties", "loses", "inconclusive"]
     dots = [t for t in figure["data"] if t.get("marker", {}).get("opacity")]
     assert [len(t["x"]) for t in dots] == [8, 8, 8, 7]
     assert list(dots[0]["x"]) == pytest.approx([100 * v for v in GOOD])
@@ -111,7 +111,7 @@ def test_pairs_say_the_same_from_both_sides():
     assert cells[0][1] == cells[1][0] == "=<br>0.00"
     assert (cells[0][2][0], cells[2][0][0], cells[0][3][0]) == ("▲", "▼", "?")
     assert cells[0][2][1:].replace("+", "") == cells[2][0][1:].replace("−", "")
-    assert "more seeds would settle it" in matrix["customdata"][0][3]
+    assert "more seeds would make it conclusive" in matrix["customdata"][0][3]
 
 
 def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
@@ -187,10 +187,10 @@ def test_text_from_the_record_is_escaped():
 
 def test_what_is_doubtful_is_said():
     page = own(report(made_up()))
-    assert "The best setting of near (lr) was at the end of what was tried" in page
+    assert "The best setting of near (lr) is at the edge of the search range" in page
     assert "diverged on 1 of 8 final seeds; these score 10.0\u00a0%" in page
-    assert re.search(r"Of 6 pairs: \d won, 1 tied, \d not settled", page)
-    assert "More seeds would settle good against &lt;i&gt;lost&lt;/i&gt; (about" in page
+    assert re.search(r"Of 6 pairs: \d won, 1 tied, \d inconclusive", page)
+    assert "More seeds would first settle the comparisons of good with &lt;i&gt;lost&lt;/i&gt; (about" in page
     assert "in different numbers of updates (good 100, same 100, near 4, &lt;i&gt;lost" in page
     assert "The batch size differs by entry" in page
 
@@ -283,7 +283,7 @@ def test_what_was_reached_with_less_is_in_a_table():
     verdict = replace(record.verdict, interim_analyses=((16, 0.035), (32, 0.01)))
     page = report(replace(record, plan=plan, verdict=verdict))
     assert "2 of 5 optimizers (a, b)." in page
-    assert "over 2 looks at it, with 16 and 32 seeds" in page
+    assert "over 2 interim analyses, with 16 and 32 seeds" in page
 
 
 def test_the_ranking_is_written_as_a_picture(result, monkeypatch):

@@ -53,7 +53,7 @@ class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
     metric: MetricDescription
     baseline: str | None
     chance_level: float = field(name="trivial")
-    epochs: float
+    epochs: int | float
     examples: int | None
     batch_size: int
     schedule: str

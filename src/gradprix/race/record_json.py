@@ -12,15 +12,15 @@ from gradprix.training.trial import FailureKind
 from .diagnosis_record import Diagnosis, Finding, MeasurementKind
 from .record import SCHEMA, RaceRecord
 
-REASONS_1 = {
-    "nothing wins against it": RecommendationReason.BASELINE_UNBEATEN,
-    "it leads alone": RecommendationReason.ONLY_LEADER,
-    "it alone wins": RecommendationReason.ONLY_WINNER,
-    "widest learning-rate window": RecommendationReason.WIDEST_TOLERANCE,
-    "wide learning-rate window, cheapest step": RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP,
-    "cheapest step": RecommendationReason.CHEAPEST_STEP,
+PHRASES = {
+    RecommendationReason.BASELINE_UNBEATEN: "nothing wins against it",
+    RecommendationReason.ONLY_LEADER: "it leads alone",
+    RecommendationReason.ONLY_WINNER: "it alone wins",
+    RecommendationReason.WIDEST_TOLERANCE: "widest learning-rate window",
+    RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide learning-rate window, cheapest step",
+    RecommendationReason.CHEAPEST_STEP: "cheapest step",
 }
-"""Reasons of a recommendation in records of version 1."""
+"""Reasons of a recommendation in records of version 1 and under the key `why` of `--json`."""
 
 
 class RecordError(ValueError):
@@ -83,7 +83,8 @@ def read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
 
 def _upgrade(data: Mapping[str, Any], mode: Mapping[str, Any] | None) -> dict[str, Any]:
     """Convert a record of version 1, which had sentences in place of codes."""
-    verdict = {**data["verdict"], "reason": REASONS_1[data["verdict"]["why"]]}
+    reasons = {phrase: reason for reason, phrase in PHRASES.items()}
+    verdict = {**data["verdict"], "reason": reasons[data["verdict"]["why"]]}
     upgraded = {
         **data,
         "schema": SCHEMA,

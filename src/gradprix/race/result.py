@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradprix.text.answer import REASONS, format_answer, format_protocol
+from gradprix.text.answer import format_answer, format_protocol
 from gradprix.text.diagnosis import format_finding
 
 from .best import Best
 from .journal import FILE, Journal, JournalError
 from .record import RaceRecord
-from .record_json import RecordError, read_record, to_json
+from .record_json import PHRASES, RecordError, read_record, to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -117,7 +117,7 @@ class Result:
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
         record, data = self.record, to_json(self.record)
-        sentences = {"text": self.text, "protocol": format_protocol(record), "why": REASONS[record.verdict.reason]}
+        sentences = {"text": self.text, "protocol": format_protocol(record), "why": PHRASES[record.verdict.reason]}
         optional = ["reruns"] * bool(record.reruns) + ["why"] * (record.diagnosis is not None)
         rest = {key: data[key] for key in ("budget", "entries", "verdict", "cost", "failed", *optional)}
         rest["verdict"] |= sentences

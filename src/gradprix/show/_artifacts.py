@@ -9,7 +9,7 @@ from gradprix.stats.verdict import own_interval
 
 from . import _page
 
-SEED = "Of each entry's network under the first final seed on which it did not diverge, best mean first."
+SEED = "Of each entry's model under the first final seed on which it did not diverge, best mean first."
 
 
 def artifacts_section(record: RaceRecord) -> str:
@@ -29,7 +29,7 @@ def _numbers(record: RaceRecord) -> str:
         cells = "".join(f"<td>{_mean(values)}</td>" for values in each)
         rows += f"<tr><td><b>{escape(entry.name)}</b></td>{cells}</tr>"
     text = (
-        "Further measures of the same final networks: the mean over seeds, and its own 95&nbsp;% interval. "
+        "Further measures of the final models: the mean over seeds, and its own 95&nbsp;% interval. "
         "They carry no verdict: that is of the metric alone."
     )
     table = _page.table(["entry", *map(escape, measures)], f"<tbody>{rows}</tbody>")

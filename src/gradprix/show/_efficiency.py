@@ -37,7 +37,7 @@ def budget(record: RaceRecord) -> go.Figure:
             marker={"symbol": look["symbol"], "size": 8},
             hovertemplate="%{x} trials: %{y:.4~g}",
         )
-    fig.update_xaxes(title="trials, drawn at random from the first spread", dtick=1)
+    fig.update_xaxes(title="trials, drawn at random from the first phase of tuning", dtick=1)
     fig.update_yaxes(title=f"validation {escape(metric.name.removeprefix('test '))}", range=padded(displayed))
     fig.update_yaxes(ticksuffix=" %" if metric.percent else "")
     return apply_layout(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
@@ -56,10 +56,10 @@ def read_budget(record: RaceRecord) -> str:
         best.append(f"with {trials} {escape(name)} ({value(record, expected[name][k - 1])}, {share})")
     what = "learning rates" if record.plan.tunes_learning_rate_only else "points"
     return (
-        f"The validation metric to expect of the best of so many {what}, drawn at random from those that each entry "
-        "tried first, evenly over its range; before any refining. "
-        + (f"The most to expect: {format_list(best)}. " if best else "")
-        + "All on one tuning seed, so differences of a seed's luck are in it. The axis fits two trials and more."
+        f"Expected best validation score after n trials: {what} drawn at random from the first phase of tuning, which "
+        "spreads them evenly over the range. "
+        + (f"Highest: {format_list(best)}. " if best else "")
+        + "All on one tuning seed, so the variation between seeds is included. The axis fits two trials and more."
     )
 
 
@@ -67,7 +67,7 @@ def pace(record: RaceRecord) -> str:
     """Return the table of defaults, targets and times, with a legend of its columns."""
     efficiency, seeds = record.efficiency, record.budget.seeds
     timed = not record.plan.loop
-    head = ["entry", "at its default", "tuned", "gained by tuning", "near-best rates", "reached the target"]
+    head = ["entry", "at its default", "tuned", "gained by tuning", "usable learning-rate range", "reached the target"]
     head += ["examples until then", "a step by itself", "seconds until then"] if timed else ["epochs until then"]
     rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _row(record, e))}</tr>" for e in record.ranking)
     name = escape(record.plan.metric.name.removeprefix("test "))
@@ -77,7 +77,7 @@ def pace(record: RaceRecord) -> str:
         f"entry's tuning reached but for the margin: on how many of {seeds} final seeds a tuned entry reached it, and "
         f"the median of {'examples' if timed else 'epochs'} seen by then, runs that did not reach it counted as later "
         "than all that did. "
-        "Under a schedule that falls to zero, most of the way is made late."
+        "Under a schedule that falls to zero, most progress comes late."
     )
     if timed:
         text += (

@@ -55,20 +55,18 @@ def first_choices(name: str, file: Path = EVIDENCE) -> tuple[list[str], list[dic
         for entry in sorted(suite["entries"], key=lambda entry: task["regrets"][entry])
     ]
     lead = (
-        f"{format_list(task['leads'])} lead and were not told apart"
+        f"{format_list(task['leads'])} lead, with no significant difference among them,"
         if task["leads"][1:]
         else f"{task['leads'][0]} leads"
     )
-    vague = (
-        f" {format_list(task['vague'])}: too erratic to be told from that, though far behind." if task["vague"] else ""
-    )
-    ends = f" Best at the end of the rates tried: {format_list(task['ends'])}." if task["ends"] else ""
+    vague = f" {format_list(task['vague'])}: too variable to rank, though far behind." if task["vague"] else ""
+    ends = f" Best learning rate at the edge of the search range: {format_list(task['ends'])}." if task["ends"] else ""
     cpu = suite["machine"]["cpu"]
     text = [
         f"{name}: {task['about']}",
-        f"{lead} by {task['metric']['name']}; take {task['take']} first.{vague}{ends}",
-        f"Raced by {suite['command']}: {task['trials']} trials + {task['seeds']} fresh seeds each, learning rate only, "
-        f"{task['seconds'] / 60:.1f} minutes ({cpu}, torch {suite['versions']['torch']}).",
-        "One network, one data set, one budget: where yours differs, race them on it: gradprix race mine.py:task",
+        f"{lead} by {task['metric']['name']}; recommended: {task['take']}.{vague}{ends}",
+        f"Raced by {suite['command']}: {task['trials']} trials + {task['seeds']} held-out seeds each, learning rate "
+        f"only, {task['seconds'] / 60:.1f} minutes ({cpu}, torch {suite['versions']['torch']}).",
+        "One model, one data set, one budget: where yours differs, race them on it: gradprix race mine.py:task",
     ]
     return text, rows

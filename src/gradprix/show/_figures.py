@@ -149,5 +149,5 @@ def _cell(record: RaceRecord, row: str, column: str) -> tuple[str, str, str]:
     hover = f"{escape(row)} against {escape(column)}: {verdict}<br>lead {lead}, simultaneous interval {low} to {high}"
     hover += f"<br>adjusted p = {pair.p:.2g}"
     if pair.more_seeds:
-        hover += f"<br>about {pair.more_seeds:,} more seeds would settle it"
+        hover += f"<br>about {pair.more_seeds:,} more seeds would make it conclusive"
     return verdict, f"{MARKS[verdict][0]}<br>{lead}", hover

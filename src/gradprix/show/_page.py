@@ -6,6 +6,7 @@ from html import escape
 from gradprix.race import RaceRecord
 from gradprix.race.plan_description import MetricDescription, Value
 from gradprix.race.record import EntryResult
+from gradprix.stats.verdict import PairVerdict
 
 from .style import CSS, MARKS
 
@@ -21,6 +22,8 @@ def reference(record: RaceRecord) -> str:
 def verdict_on(record: RaceRecord, one: str, other: str) -> str:
     """Return the verdict on one entry against another."""
     pair = record.pair(one, other)
+    if pair.verdict is PairVerdict.INCONCLUSIVE:
+        return "inconclusive"
     return pair.words if pair.a == one else OPPOSITE.get(pair.words, pair.words)
 
 
@@ -69,7 +72,7 @@ def read_ranking(record: RaceRecord) -> str:
         f"The lines are simultaneous 95&nbsp;% intervals{_sampling(record)}: all of them, for all comparisons, hold "
         f"together in 95&nbsp;% of races. The grey band is the margin, {margin(record.plan.metric)}: an interval "
         "wholly inside it is a tie, one that touches zero and leaves the band is "
-        f"not settled. On the far right, the word for each entry against {home}. Bold: the leading group."
+        f"inconclusive. On the far right, the verdict on each entry against {home}. Bold: the leaders."
         + (" × marks diverged runs, at the edge." if lost else "")
     )
 
@@ -85,7 +88,8 @@ def read_pairs(record: RaceRecord) -> str:
     unit = " in percentage points" if record.plan.metric.percent else ""
     return (
         f"Row against column: {signs}. The number is the row's mean lead over the column{unit}; positive is better, "
-        "whichever way the metric runs. Point at a cell for its interval and for how many more seeds would settle it."
+        "whichever way the metric runs. Point at a cell for its interval and for the number of seeds that "
+        "would make it conclusive."
     )
 
 

@@ -22,8 +22,8 @@ SECTIONS = {
     "sensitivity": "Learning rates",
     "curves": "Curves",
     "why": "Why",
-    "after": "What they made",
-    "less": "With less",
+    "after": "Artifacts",
+    "less": "Budget and speed",
     "settings": "Settings",
     "protocol": "Protocol",
     "again": "Use it, run it again",
@@ -78,10 +78,10 @@ def report(record: RaceRecord, folder: str | None = None) -> str:
     name = escape(record.task)
     candidates: list[tuple[str, str, Callable[[RaceRecord], go.Figure], Callable[[RaceRecord], str], int]] = [
         ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
-        ("pairs", "Every pair", _figures.pairs, _page.read_pairs, 130 + 62 * len(record.entries)),
+        ("pairs", "All comparisons", _figures.pairs, _page.read_pairs, 130 + 62 * len(record.entries)),
         (
             "sensitivity",
-            "How much the learning rate matters",
+            "Sensitivity to the learning rate",
             _training_figures.sensitivity,
             _training_figures.read_sensitivity,
             760,
@@ -89,12 +89,12 @@ def report(record: RaceRecord, folder: str | None = None) -> str:
         if record.plan.tunes_learning_rate_only
         else (
             "sensitivity",
-            "What was tuned",
+            "Tuned hyperparameters",
             _training_figures.points,
             _training_figures.read_points,
             300 * len(record.plan.tune),
         ),
-        ("curves", "How they learned", _training_figures.curves, _training_figures.read_curves, 400),
+        ("curves", "Learning curves", _training_figures.curves, _training_figures.read_curves, 400),
     ]
     # With a baseline, the ranking already shows every comparison.
     figures = [row for row in candidates if row[0] != "pairs" or record.plan.baseline is None]
@@ -110,10 +110,10 @@ def report(record: RaceRecord, folder: str | None = None) -> str:
             for key, title, draw, caption, w in figures
         ),
         *([section("why", "Why", diagnosis_section(record), moves_figure(record))] if has_diagnosis else []),
-        *([section("after", "What they made", artifacts)] if artifacts else []),
-        section("less", "With fewer trials, and how soon", budget_figure(record), _efficiency.pace(record)),
+        *([section("after", "Artifacts", artifacts)] if artifacts else []),
+        section("less", "Tuning budget and speed", budget_figure(record), _efficiency.pace(record)),
         section("settings", "Tuned settings", settings(record)),
-        section("protocol", "What was done, and what it is worth", protocol(record)),
+        section("protocol", "Method and limitations", protocol(record)),
         section("again", "Use it, run it again", usage_section(record, folder)),
     ]
     return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))

@@ -22,7 +22,7 @@ def summary_section(record: RaceRecord) -> str:
     first, *rest = answer_lines(record)
     sentences = [f"<p>{escape(sentence)}</p>" for sentence in rest]
     saw = "trained" if cost.examples is None else f"saw {cost.examples:,} examples"
-    spent = f"{cost.trials:,} networks {saw} in {cost.seconds:,.0f} s."
+    spent = f"{cost.trials:,} training runs {saw} in {cost.seconds:,.0f} s."
     return f"""<div class="answer"><p class="first">{escape(first)}</p>{"".join(sentences[:1])}{code(record.best.code)}
 {"".join(sentences[1:])}{comparisons(record)}
 <p class="note">{escape(format_protocol(record))}. {spent}</p></div>"""
@@ -32,7 +32,7 @@ COUNTED = {
     PairVerdict.WINS: "won",
     PairVerdict.SLIGHTLY_AHEAD: "slightly ahead",
     PairVerdict.TIES: "tied",
-    PairVerdict.INCONCLUSIVE: "not settled",
+    PairVerdict.INCONCLUSIVE: "inconclusive",
 }
 
 
@@ -46,7 +46,7 @@ def comparisons(record: RaceRecord) -> str:
     few = sorted((pair.more_seeds, name) for name, pair in needs.items() if pair.more_seeds)[:3]
     if few:
         each = format_list([f"{escape(name)} (about {seeds:,})" for seeds, name in few])
-        text.append(f"More seeds would settle {escape(chosen)} against {each} soonest.")
+        text.append(f"More seeds would first settle the comparisons of {escape(chosen)} with {each}.")
     return f"<p>{' '.join(text)}</p>" if text else ""
 
 
@@ -57,8 +57,8 @@ def notices(record: RaceRecord) -> str:
     edge = [f"{escape(e.name)} ({', '.join(e.tuning.edges)})" for e in entries if e.tuning.at_edge]
     if edge:
         lines.append(
-            f"The best setting of {format_list(edge, len(edge))} was at the end of what was tried: "
-            "the optimum may lie further out, and the result may be too poor."
+            f"The best setting of {format_list(edge, len(edge))} is at the edge of the search range: "
+            "the optimum may lie further out. Widen the range."
         )
     if not record.plan.tested:
         lines.append(
@@ -83,18 +83,18 @@ def settings(record: RaceRecord) -> str:
         "class",
         metric,
         "learning rate" if record.plan.tunes_learning_rate_only else "tuned",
-        "rates tried",
-        "near-best rates",
+        "learning rates tried",
+        "usable learning-rate range",
         "tuning trials",
     )
     head += ("diverged: tuning, final", "batch size", "updates", "memory per weight")
     body = "".join(_setting(record, entry, len(head)) for entry in record.ranking)
     caption = (
-        "Near-best rates: the factor between the largest and the smallest rate that came near the best. "
-        "Memory: numbers an optimizer keeps for each weight, besides the weight and its gradient."
+        "Usable learning-rate range: the factor between the largest and the smallest near-optimal learning rate. "
+        "Memory: state elements of the optimizer per weight, besides the weight and its gradient."
     )
     if any(entry.tuning.at_edge for entry in record.entries):
-        caption += " “edge”: the best of the rates tried was the last on its side."
+        caption += " “edge”: the best value is at the edge of the search range."
     return f'<p class="note">{caption}</p>{_page.table(head, body)}'
 
 
@@ -134,22 +134,22 @@ def protocol(record: RaceRecord) -> str:
     facts = {
         "The same for all": f"{_run(record)} Every entry had {plan.trials} tuning trials and {plan.seeds} final "
         "runs. Runs under one seed have the same initial weights, batch order and split of the data.",
-        "How they were trained": escape(format_execution_mode(plan.mode)),
+        "Execution": escape(format_execution_mode(plan.mode)),
         "Learning-rate schedule": "Tuned with the rest."
         if "schedule" in plan.tune
         else f"{plan.schedule.capitalize()}. {falls.get(plan.schedule, '')}",
         "Tuned": f"{_tuned(plan)} {_tuning(record)} "
         "All other settings are those in the code lines above, and otherwise the class's defaults.",
-        "Judged": f"{escape(metric.name).capitalize()} after the last step; {better} is better. "
-        f"Final seeds were seen by no tuning. {'' if plan.loop else 'Test examples were read once, at the end. '}"
+        "Evaluation": f"{escape(metric.name).capitalize()} after the last step; {better} is better. "
+        f"Final seeds are held out from tuning. {'' if plan.loop else 'Test examples were read once, at the end. '}"
         f"A run that diverged scores {value(record, plan.chance_level)}.",
-        "The words": f"{_pairs(plan, count)} by their differences seed by seed. {_sampling(plan)}The chance that any "
+        "Verdicts": f"{_pairs(plan, count)} by their differences seed by seed. {_sampling(plan)}The chance that any "
         f"“wins” or “slightly ahead” in this whole race is false is held to 5 %{_interim_analyses(record)}. "
         f"The margin is {margin}. <b>Wins</b>: "
         "the interval of the difference excludes zero, and the difference exceeds the margin. <b>Slightly ahead</b>: "
         "the interval excludes zero, and the difference is within the margin. <b>Ties</b>: the interval lies wholly "
-        "within the margin on both sides. <b>Not settled</b>: none of these. It does not mean equal.",
-        "How far it reaches": "This network, this data, this budget and these ranges of learning rates. With other "
+        "within the margin on both sides. <b>Inconclusive</b>: none of these. It does not mean equal.",
+        "Scope": "This model, these data, this budget and these ranges of learning rates. With other "
         "data, more epochs or another schedule the order may change.",
     }
     if plan.left_out:
@@ -178,7 +178,7 @@ def _interim_analyses(record: RaceRecord) -> str:
     seeds = [str(seeds) for seeds, _ in record.verdict.interim_analyses]
     if len(seeds) == 1:
         return ""
-    return f", over {len(seeds)} looks at it, with {format_list(seeds)} seeds"
+    return f", over {len(seeds)} interim analyses, with {format_list(seeds)} seeds"
 
 
 def _run(record: RaceRecord) -> str:
@@ -222,7 +222,7 @@ def usage_section(record: RaceRecord, folder: str | None) -> str:
     best, plan = record.best, record.plan
     steps = record.entry(best.name).updates
     schedule = best.schedule
-    advice = "The rate was tuned under this schedule: take both, or tune again."
+    advice = "The learning rate was tuned under this schedule: use both, or tune again."
     if plan.loop:
         advice = "The rate was tuned in a training loop of your own, which has no schedule but what it does itself."
         example = best.code.replace("(params", "(model.parameters()", 1)
@@ -237,7 +237,7 @@ scheduler = LambdaLR(optimizer, gradprix.schedule("{schedule}", steps))
 optimizer.step()
 scheduler.step()"""
     fingerprint = escape(plan.fingerprint[:16])
-    location = f" The race is kept in <code>{escape(folder)}</code>." if folder else ""
+    location = f" The race is saved in <code>{escape(folder)}</code>." if folder else ""
     versions = ", ".join(f"{escape(name)} {escape(str(number))}" for name, number in record.versions.items())
     return f"""<h3>The optimizer with its schedule</h3>
 <p>{advice}</p>{code(example)}

@@ -97,7 +97,7 @@ def table(summary: Summary) -> str:
             f"{task['seconds'] / 60:.1f}",
         ]
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = ["task", "metric", "trivial", "best mean", "margin", "leading group", "take", "trials + seeds", "minutes"]
+    head = ["task", "metric", "trivial", "best mean", "margin", "leaders", "recommended", "trials + seeds", "minutes"]
     return _page.table(head, f"<tbody>{''.join(rows)}</tbody>", numeric=False)
 
 

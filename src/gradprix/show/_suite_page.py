@@ -24,7 +24,7 @@ def suite_page(summary: Summary) -> str:
     links = [f'<li><a href="{escape(name)}/{REPORT}">{escape(name)}</a></li>' for name in summary["tasks"]]
     read_regrets = (
         "How far each mean is behind the best of its task, in margins: units of the smallest difference that matters "
-        "there. Bold: the leading group, which nothing wins against. The smallest mean over tasks comes first."
+        "there. Bold: the leaders, which nothing wins against. The smallest mean over tasks comes first."
     )
     read_profile = (
         "The share of tasks on which an optimizer is at most so many margins behind the best. Further up and further "

@@ -239,8 +239,9 @@ def read_sensitivity(record: RaceRecord) -> str:
     replicated = any(not run.first for runs in record.tuning_runs.values() for run in runs)
     return (
         f"{axis.name.capitalize()} at the end of each tuning run, against its learning rate. "
-        "Above each panel: the tuned rate, and the factor between the largest and the smallest near-best rate. "
-        f"The grey zone is near-best: {axis.describe()}. "
+        "Above each panel: the tuned rate, and its usable range: the factor between the largest and the smallest "
+        "near-optimal learning rate. "
+        f"The grey zone is near-optimal: {axis.describe()}. "
         "The wider a curve's stretch in it, the less the rate matters. The ring is the tuned rate; × at the edge is a "
         "run that diverged. "
         + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if replicated else "")
@@ -254,7 +255,7 @@ def read_points(record: RaceRecord) -> str:
     return (
         f"{axis.name.capitalize()} at the end of each tuning run on the first tuning seed, against each value that was "
         "tuned, the others varying too. The ring is the tuned point; × at the edge is a run that diverged; a panel is "
-        f"empty where an entry has no such value. The grey zone is near-best: {axis.describe()}."
+        f"empty where an entry has no such value. The grey zone is near-optimal: {axis.describe()}."
     )
 
 

@@ -60,7 +60,7 @@ def diagnosis_section(record: RaceRecord) -> str:
         for m in entries[entry.name].measurements
         if m.finding
     )
-    clear = f"<ul>{items}</ul>" if items else "<p>Nothing of this is clear for any entry.</p>"
+    clear = f"<ul>{items}</ul>" if items else "<p>No clear cause found.</p>"
     return f'{clear}<p class="note">{text}</p>{table}'
 
 

@@ -22,7 +22,7 @@ MARKS = {
     "wins": ("▲", "rgba(0,114,178,0.55)"),
     "slightly ahead": ("△", "rgba(0,114,178,0.25)"),
     "ties": ("=", "rgba(128,128,128,0.30)"),
-    "not settled": ("?", "rgba(128,128,128,0.06)"),
+    "inconclusive": ("?", "rgba(128,128,128,0.06)"),
     "slightly behind": ("▽", "rgba(213,94,0,0.25)"),
     "loses": ("▼", "rgba(213,94,0,0.55)"),
 }

@@ -47,7 +47,7 @@ def standings(record: RaceRecord) -> Table:
     """Return the table of results, one row per entry, best mean first."""
     metric = record.plan.metric
     tuned = "learning rate" if record.plan.tunes_learning_rate_only else "tuned"
-    table = _table("", metric.name, "95 %", tuned, "near-best rates", "updates", right=(1, 2, 3, 4, 5))
+    table = _table("", metric.name, "95 %", tuned, "usable range", "updates", right=(1, 2, 3, 4, 5))
     for entry in record.ranking:
         low, high = entry.final.ci95
         table.add_row(
@@ -63,12 +63,14 @@ def standings(record: RaceRecord) -> Table:
 
 def notes(record: RaceRecord) -> list[Text]:
     """Return the notes below the table of results."""
-    lines = ["In bold: the leading group. Near-best rates: how far the learning rate may be off and still come close."]
+    lines = [
+        "In bold: the leaders. Usable range: factor between the largest and the smallest near-optimal learning rate."
+    ]
     edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
     if edge:
-        lines.append(f"Best at the end of what was tried, so perhaps not tuned out: {', '.join(edge)}.")
+        lines.append(f"Best value at the edge of the search range, so widen it: {', '.join(edge)}.")
     if not record.plan.tested:
-        lines.append("The score is the one that was tuned by: it flatters. Yield a “test” score for one that does not.")
+        lines.append("The score is the one that tuning used, so it flatters. Yield a “test” score to avoid that.")
     lines += format_failures(record.failed)
     for entry in record.entries:
         if count := entry.final.diverged:
@@ -89,8 +91,8 @@ def reasons(record: RaceRecord) -> list[Text]:
         for measurement in entry.measurements
         if measurement.finding
     ]
-    head = f"Why, from {record.diagnosis.runs} final runs of each that were looked into:"
-    return [Text(), Text(head), *map(Text, lines or ["  nothing of it is clear; the report has the numbers."])]
+    head = f"Why, from {record.diagnosis.runs} final runs of each:"
+    return [Text(), Text(head), *map(Text, lines or ["  no clear cause found; the report has the numbers."])]
 
 
 def value(metric: dict[str, Any], number: float) -> str:
@@ -123,14 +125,14 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         f"{race_plan.task.name}: {race_plan.task.about}",
         f"Every run: {_describe_run(race_plan)}.",
         f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan.tuned)}), "
-        f"then {race_plan.seeds} fresh seeds, the same for all.",
-        f"In all {race_plan.runs:,} networks"
+        f"then {race_plan.seeds} held-out seeds, the same for all.",
+        f"{race_plan.runs:,} training runs in total"
         + (
             "."
             if race_plan.examples is None
             else f", {race_plan.runs * race_plan.examples / 1e6:.1f} million examples."
         ),
-        f"Smallest difference it can tell four times in five: {effect}. Differences below {margin} do not matter here.",
+        f"Detectable difference (80 % power): {effect}. Differences below {margin} do not matter here.",
     ]
     if race_plan.left_out:
         lines.append(f"To fit the time it does without {format_list(race_plan.left_out)}.")
@@ -173,7 +175,7 @@ def choices(name: str) -> RenderableType:
     """Return the optimizers to try first on a problem, with the evidence."""
     text, rows = first_choices(name)
     metric = evidence()["tasks"][name]["metric"]
-    head = ("", metric["name"], "margins behind", "learning rate", "near-best rates", "diverged")
+    head = ("", metric["name"], "margins behind", "learning rate", "usable range", "diverged")
     table = _table(*head, right=tuple(range(1, len(head))))
     for row in rows:
         table.add_row(
@@ -184,7 +186,7 @@ def choices(name: str) -> RenderableType:
             _page.factor(row["window"]),
             str(row["diverged"]),
         )
-    return Group(*map(Text, text), Text(), table, Text("In bold: the leading group, which nothing wins against."))
+    return Group(*map(Text, text), Text(), table, Text("In bold: the leaders, which nothing wins against."))
 
 
 def tasks() -> RenderableType:
@@ -199,14 +201,14 @@ def tasks() -> RenderableType:
 
 def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
     """Summarize the plans of a suite before they run, with the estimated duration."""
-    table = _table("task", "what it is", "networks", "minutes", right=(2, 3))
+    table = _table("task", "what it is", "training runs", "minutes", right=(2, 3))
     for race_plan in plans:
         name = race_plan.task.name
         table.add_row(name, race_plan.task.about, f"{race_plan.runs:,}", f"{seconds[name] / 60:.1f}")
     training_runs, total = sum(race_plan.runs for race_plan in plans), sum(seconds.values())
     entries = format_list([entry.name for entry in plans[0].entries])
     task_count = format_count(len(plans), "task")
-    text = f"{entries} on {task_count}: {training_runs:,} networks, about {_format_duration(total)} on {where}."
+    text = f"{entries} on {task_count}: {training_runs:,} training runs, about {_format_duration(total)} on {where}."
     return Group(Text(text), Text(), table)
 
 
@@ -220,7 +222,7 @@ def suite(summary: dict[str, Any], page: Path) -> RenderableType:
         cells = [f"[bold]{x}[/]" if lead else x for x, lead in zip(regrets.values(), leads, strict=True)]
         table.add_row(entry, f"{summary['single'][entry]['mean']:.1f}", *cells)
     lines = [*summary["text"], f"Page: {page}"]
-    return Group(*map(Text, lines), Text(), table, Text("In bold: the leading group of each task."))
+    return Group(*map(Text, lines), Text(), table, Text("In bold: the leaders of each task."))
 
 
 def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 REASONS = {
     RecommendationReason.BASELINE_UNBEATEN: "nothing wins against it",
-    RecommendationReason.ONLY_LEADER: "it leads alone",
-    RecommendationReason.ONLY_WINNER: "it alone wins",
-    RecommendationReason.WIDEST_TOLERANCE: "widest learning-rate window",
-    RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide learning-rate window, cheapest step",
+    RecommendationReason.ONLY_LEADER: "the only leader",
+    RecommendationReason.ONLY_WINNER: "the only one that wins",
+    RecommendationReason.WIDEST_TOLERANCE: "widest usable learning-rate range",
+    RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide usable learning-rate range, cheapest step",
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
 }
 """Reason of a recommendation as a phrase."""
-SCHEDULES = {"constant": "constant rate", "warmup": "constant rate after a warm-up", "its own": "its own schedule"}
+SCHEDULES = {
+    "constant": "constant learning rate",
+    "warmup": "constant learning rate after warm-up",
+    "its own": "its own schedule",
+}
 """Learning-rate schedules that are not a decay."""
 
 
@@ -71,8 +75,9 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         lead, behind = format_leaders(record), format_behind(record)
         if record.plan.baseline is not None:
             lead, behind = format_baseline_comparison(record, record.plan.baseline), ""
-        take = f"Take {record.best.name} ({REASONS[record.verdict.reason]}){code}"
-        lines = [f"{record.task}: {lead}", f"{behind}{'  ' * bool(behind)}{take}", *format_unequal_updates(record)]
+        recommended = f"Recommended: {record.best.name} ({REASONS[record.verdict.reason]}){code}"
+        second = "  ".join(filter(None, (behind, recommended)))
+        lines = [f"{record.task}: {lead}", second, *format_unequal_updates(record)]
     return [*lines, *format_unreproduced(record.reruns)]
 
 
@@ -84,18 +89,23 @@ def format_leaders(record: "RaceRecord") -> str:
     reach = format_value(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
     verdicts = {pair.verdict for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
     is_close = verdicts <= {PairVerdict.TIES, PairVerdict.SLIGHTLY_AHEAD}
-    relation = "differ by less than matters" if is_close else "are not told apart"
-    lead = "lead and " if len(leaders) < len(means) else ""
-    text = f"{leaders[0]} leads{'' if variable else ' alone'} ({reach})."
-    if len(leaders) > 1:
-        text = f"{format_list(leaders)} {lead}{relation} ({reach})."
+    difference = f"no significant difference {'between' if len(leaders) == 2 else 'among'}"
+    if len(leaders) == 1:
+        text = f"{leaders[0]} leads{'' if variable else ' alone'} ({reach})."
+    elif len(leaders) < len(means):
+        relation = "differ by less than the margin" if is_close else f"there is {difference} them"
+        text = f"{format_list(leaders)} lead, and {relation} ({reach})."
+    elif is_close:
+        text = f"{format_list(leaders)} differ by less than the margin ({reach})."
+    else:
+        text = f"there is {difference} {format_list(leaders)} ({reach})."
     if variable:
-        verb = "vary" if len(variable) > 1 else "varies"
+        verb = "are" if len(variable) > 1 else "is"
         values = format_value(metric, *sorted((means[variable[0]], means[variable[-1]])))
-        text += f"  {format_list(variable)} {verb} too much to be told from them ({values})."
+        text += f"  {format_list(variable)} {verb} too variable to rank ({values})."
     seeds, diverged = record.budget.seeds, {entry.name: entry.final.diverged for entry in record.entries}
     erratic = [f"{name} diverged on {diverged[name]} of {seeds} seeds" for name in verdict.leaders if diverged[name]]
-    return f"{text}  {format_list(erratic)}: too erratic to be told from the others." if erratic else text
+    return f"{text}  {format_list(erratic)}: too unstable to rank." if erratic else text
 
 
 def format_baseline_comparison(record: "RaceRecord", baseline: str) -> str:
@@ -131,7 +141,7 @@ def format_behind(record: "RaceRecord") -> str:
     if not behind:
         return ""
     reach = format_value(record.plan.metric, *sorted((means[behind[0]], means[behind[-1]])))
-    return f"{format_list(behind)} {'trail' if len(behind) > 1 else 'trails'} ({reach})."
+    return f"{format_list(behind)} {'are' if len(behind) > 1 else 'is'} behind ({reach})."
 
 
 def format_unequal_updates(record: "RaceRecord") -> list[str]:
@@ -140,8 +150,8 @@ def format_unequal_updates(record: "RaceRecord") -> list[str]:
         return []
     each = ", ".join(f"{entry.name} {entry.updates:,}" for entry in record.entries)
     return [
-        f"All saw the same {record.budget.examples:,} examples, in different numbers of updates ({each}): "
-        "at equal examples, whoever sees more of them before each update makes fewer updates."
+        f"All entries saw the same {record.budget.examples:,} examples, in different numbers of updates ({each}): "
+        "with larger batches, fewer updates."
     ]
 
 
@@ -149,11 +159,11 @@ def format_protocol(record: "RaceRecord") -> str:
     """Return the last line of the answer: inconclusive comparisons and the protocol."""
     plan = record.plan
     count = sum(pair.verdict is PairVerdict.INCONCLUSIVE for pair in record.verdict.pairs)
-    pairs = f"Not settled: {format_count(count, 'pair')}" if count else "Every pair is settled"
+    pairs = f"{format_count(count, 'comparison')} inconclusive" if count else "All comparisons conclusive"
     if plan.baseline is not None:
         pairs = f"Against {plan.baseline}: {pairs[0].lower()}{pairs[1:]}"
     schedule = format_schedule(plan)
-    return f"{pairs}.  {plan.trials} trials + {plan.seeds} fresh seeds each, {format_tuned(plan.tune)}, {schedule}"
+    return f"{pairs}.  {plan.trials} trials + {plan.seeds} held-out seeds each, {format_tuned(plan.tune)}, {schedule}"
 
 
 def format_tuned(names: Sequence[str]) -> str:
@@ -203,4 +213,4 @@ def _score(metric: float | None) -> str:
 
 
 def _many(count: int) -> str:
-    return "A network" if count == 1 else f"{count} networks"
+    return "A training run" if count == 1 else f"{count} training runs"
