@@ -1,7 +1,5 @@
 """Fingerprints of tasks: a hash of data, networks and code, so that a changed task is not mistaken for the old one."""
 
-import collections
-import functools
 import hashlib
 import os
 import re
@@ -9,7 +7,10 @@ import sys
 import sysconfig
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PLAIN = frozenset(vars(nn.Module()))
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes of every network."""
 STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
 OURS = str(Path(__file__).parents[1])
 RESOURCES = frozenset(
@@ -28,7 +30,9 @@ RESOURCES = frozenset(
 """Modules whose objects belong to a process and have no value that another process could share."""
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, torch.Generator)
 EXACT = frozenset(map(type, (None, True, 1, 1.0, 1j, b"", ..., NotImplemented)))
-DEEP = 100
+"""Types whose objects describe themselves."""
+NUMBERS = (int, float, complex, bytes)
+MAX_DEPTH = 100
 """Maximum nesting depth."""
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 TEMPORARY = tempfile.gettempdir().rstrip("/\\")
@@ -44,107 +48,176 @@ def fingerprint(*things: Any) -> str:
             these. Other objects are hashed by their pickled state or attributes; process resources, such as locks, open
             files and random generators, by their type.
     """
-    digest, seen = hashlib.sha256(), dict[int, Any]()
+    digest, describe = hashlib.sha256(), _Describer((), {})
     for thing in things:
-        digest.update(repr(_describe(thing, (), seen)).encode(errors="backslashreplace"))
+        digest.update(repr(describe(thing)).encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _describe(thing: Any, inside: tuple[int, ...], seen: dict[int, Any]) -> Any:
-    """Return a description of an object made of plain text and tuples.
+@dataclass(frozen=True)
+class _Describer:
+    """Converts objects to descriptions that are made of plain text, numbers and tuples.
 
     Args:
-        thing: the object.
-        inside: ids of the objects that contain it.
-        seen: code and instances that have been described, by id. They are kept alive so that no id is reused. They, and
+        parents: ids of the objects that contain the described ones.
+        seen: code and instances described so far, by id, which are kept alive so that no id is reused. They, and
             containers of themselves, are represented by name.
     """
+
+    parents: tuple[int, ...]
+    seen: dict[int, Any]
+
+    def __call__(self, thing: Any) -> Any:
+        """Return the description of an object."""
+        kind = type(thing)
+        if kind in EXACT:
+            return thing
+        if kind is str:
+            return _mask(thing)
+        if len(self.parents) > MAX_DEPTH:
+            return kind.__qualname__
+        if isinstance(thing, FunctionType | type | ModuleType):
+            if _is_library_code(thing):
+                return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing.__name__)}"
+            if id(thing) in self.seen:
+                return _name(thing)
+            self.seen[id(thing)] = thing
+        if id(thing) in self.parents:
+            return "itself"
+        describe_part = _Describer((*self.parents, id(thing)), self.seen)
+        for types, describe in DESCRIPTIONS:
+            if isinstance(thing, types):
+                return describe(thing, describe_part)
+        return _describe_instance(thing, describe_part)
+
+    def sort(self, things: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Return pairs (description, object), in an order independent of hashes and addresses."""
+        copies = (self if isinstance(thing, str | int) else replace(self, seen=dict(self.seen)) for thing in things)
+        pairs = [(describe(thing), thing) for describe, thing in zip(copies, things, strict=True)]
+        return sorted(pairs, key=lambda pair: repr(pair[0]))
+
+
+def _describe_number(number: Any, describe: _Describer) -> Any:
+    """Describe an instance of a subclass of a number type, such as an enum member."""
+    plain = next(kind for kind in NUMBERS if isinstance(number, kind))
+    return describe(type(number)), plain.__repr__(number)
+
+
+def _describe_array(array: Any, describe: _Describer) -> Any:
+    parts = np.asarray(array), np.asarray(np.ma.getmask(array))
+    return type(array).__qualname__, *(_hash_array(part, describe) for part in parts)
+
+
+def _describe_function(function: FunctionType, describe: _Describer) -> Any:
+    cells = [describe(_cell_content(cell)) for cell in function.__closure__ or ()]
+    used = [describe(value) for value in _referenced_objects(function.__code__, function.__globals__)]
+    given = [describe(part) for part in (function.__defaults__, function.__kwdefaults__, vars(function))]
+    return describe(function.__code__), *given, cells, used
+
+
+def _describe_class(kind: type, describe: _Describer) -> Any:
+    attributes = {name: value for name, value in vars(kind).items() if _is_source_code(name, value)}
+    return kind.__qualname__, [describe(base) for base in kind.__bases__], describe(attributes)
+
+
+def _describe_builtin(function: Any, describe: _Describer) -> Any:
+    own = function.__self__
+    return function.__qualname__, _name(own) if isinstance(own, ModuleType) else describe(own)
+
+
+def _describe_network(network: nn.Module, describe: _Describer) -> Any:
+    """Describe a network: its modules with settings and hooks, its parameters and buffers."""
+    modules = []
+    for name, module in network.named_modules():
+        settings = {key: value for key, value in vars(module).items() if key not in MODULE_ATTRIBUTES}
+        hooks = {
+            key: list(value.values())
+            for key, value in vars(module).items()
+            if key in MODULE_ATTRIBUTES and "_hooks" in key and value
+        }
+        modules.append((name, describe(type(module)), describe(settings), describe(hooks)))
+    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    return modules, [(name, describe(tensor)) for name, tensor in tensors]
+
+
+def _describe_tensor(tensor: Tensor, describe: _Describer) -> Any:
+    about = str(tensor.dtype), str(tensor.layout), tuple(tensor.shape), tensor.requires_grad
+    try:
+        plain = tensor.detach().cpu()
+        if plain.layout != torch.strided:
+            sparse = plain.to_sparse().coalesce()
+            return about, *(_describe_tensor(part, describe) for part in (sparse.indices(), sparse.values()))
+        raw = plain.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # without values, or quantized
+        return about
+    return about, hashlib.sha256(raw.data).hexdigest()
+
+
+def _describe_instance(thing: Any, describe: _Describer) -> Any:
+    """Describe an instance of any other class."""
     kind = type(thing)
-    if kind in EXACT:
-        return thing
-    if kind is str or len(inside) > DEEP:
-        return _text(thing) if kind is str else kind.__qualname__
-    if isinstance(thing, FunctionType | type | ModuleType):
-        if _is_library_code(thing):
-            return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing.__name__)}"
-        if id(thing) in seen:
-            return _name(thing)
-        seen[id(thing)] = thing
-    if id(thing) in inside:
-        return "itself"
-    inside = (*inside, id(thing))
-
-    def below(other: Any) -> Any:
-        return _describe(other, inside, seen)
-
-    def unordered(others: Iterable[Any]) -> list[Any]:
-        """Return objects with their descriptions, sorted independently of hashes and addresses."""
-        each = [(_describe(o, inside, seen if isinstance(o, str | int) else dict(seen)), o) for o in others]
-        return sorted(each, key=lambda pair: repr(pair[0]))
-
-    match thing:
-        case str() | int() | float() | complex() | bytes():  # instances of subclasses, such as enum members
-            if isinstance(thing, str):
-                return below(kind), _text(thing)
-            plain = next(each for each in (int, float, complex, bytes) if isinstance(thing, each))
-            return below(kind), plain.__repr__(thing)
-        case Tensor():
-            return _tensor(thing)
-        case np.ndarray() | np.generic():
-            return kind.__qualname__, _array(np.asarray(thing), below), _array(np.asarray(np.ma.getmask(thing)), below)
-        case nn.Module():
-            return _network(thing, below)
-        case CodeType():
-            return thing.co_code, thing.co_names, [below(constant) for constant in thing.co_consts]
-        case FunctionType():
-            cells = [below(_content(cell)) for cell in thing.__closure__ or ()]
-            used = [below(value) for value in _referenced_objects(thing.__code__, thing.__globals__)]
-            given = below(thing.__defaults__), below(thing.__kwdefaults__), below(vars(thing))
-            return below(thing.__code__), *given, cells, used
-        case MethodType():
-            return below(thing.__func__), below(thing.__self__)
-        case functools.partial():
-            return below(thing.func), below(thing.args), below(thing.keywords), below(vars(thing))
-        case property():
-            return [below(each) for each in (thing.fget, thing.fset, thing.fdel)]
-        case type():
-            written = {name: value for name, value in vars(thing).items() if _is_written(name, value)}
-            return thing.__qualname__, [below(base) for base in thing.__bases__], below(written)
-        case ModuleType():
-            return _name(thing)
-        case BuiltinFunctionType():
-            own = thing.__self__
-            return thing.__qualname__, _name(own) if isinstance(own, ModuleType) else below(own)
-        case torch.dtype() | torch.device() | torch.layout() | torch.memory_format() | np.dtype():
-            return str(thing)
-        case PurePath():
-            return "path", _text(str(thing))
-        case tuple() | list() | collections.deque():
-            return below(kind), [below(each) for each in thing]
-        case collections.OrderedDict():
-            return below(kind), [(below(key), below(value)) for key, value in thing.items()]
-        case dict() | MappingProxyType():
-            return below(kind), [(key, below(thing[name])) for key, name in unordered(thing)]
-        case set() | frozenset():
-            return below(kind), [key for key, _ in unordered(thing)]
-    for within in ("py_func", "__wrapped__"):  # compiled or cached functions
-        if hasattr(kind, within) or within in getattr(thing, "__dict__", {}):
-            return kind.__qualname__, below(getattr(thing, within))
+    for attribute in ("py_func", "__wrapped__"):  # compiled or cached functions
+        if hasattr(kind, attribute) or attribute in getattr(thing, "__dict__", {}):
+            return kind.__qualname__, describe(getattr(thing, attribute))
     if hasattr(kind, "__array__"):  # data frames and similar, with their labels
-        labels = [below(np.asarray(getattr(thing, name))) for name in ("columns", "index") if hasattr(thing, name)]
-        return kind.__qualname__, _array(np.asarray(thing), below), labels
+        labels = [describe(np.asarray(getattr(thing, name))) for name in ("columns", "index") if hasattr(thing, name)]
+        return kind.__qualname__, _hash_array(np.asarray(thing), describe), labels
     if kind.__module__ == "torch._ops":
         return str(thing)
-    if _belongs_to_its_process(thing):
-        return below(kind)
-    if id(thing) in seen:
+    if _is_process_resource(thing):
+        return describe(kind)
+    if id(thing) in describe.seen:
         return kind.__qualname__
-    seen[id(thing)] = thing
-    return below(kind), _state(thing, below)
+    describe.seen[id(thing)] = thing
+    return describe(kind), _describe_state(thing, describe)
 
 
-def _text(text: str) -> str:
-    """Return a text without process-specific parts: memory addresses and temporary paths."""
+def _describe_state(thing: Any, describe: _Describer) -> Any:
+    """Describe an object by its pickled state, or else by its attributes, if it has any."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reduced: Any = thing.__reduce_ex__(2)
+        if isinstance(reduced, str):
+            return reduced
+        parts = [list(part) if isinstance(part, Iterator) else part for part in reduced]
+    except Exception:  # not picklable
+        parts = [getattr(thing, "__dict__", None)]
+    return [describe(part) for part in parts]
+
+
+DESCRIPTIONS: tuple[tuple[Any, Callable[[Any, _Describer], Any]], ...] = (
+    (str, lambda x, describe: (describe(type(x)), _mask(x))),
+    (NUMBERS, _describe_number),
+    (Tensor, _describe_tensor),
+    ((np.ndarray, np.generic), _describe_array),
+    (nn.Module, _describe_network),
+    (CodeType, lambda x, describe: (x.co_code, x.co_names, [describe(constant) for constant in x.co_consts])),
+    (FunctionType, _describe_function),
+    (MethodType, lambda x, describe: (describe(x.__func__), describe(x.__self__))),
+    (partial, lambda x, describe: tuple(describe(part) for part in (x.func, x.args, x.keywords, vars(x)))),
+    (property, lambda x, describe: [describe(part) for part in (x.fget, x.fset, x.fdel)]),
+    (type, _describe_class),
+    (ModuleType, lambda x, describe: _name(x)),
+    (BuiltinFunctionType, _describe_builtin),
+    ((torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype), lambda x, describe: str(x)),
+    (PurePath, lambda x, describe: ("path", _mask(str(x)))),
+    ((tuple, list, deque), lambda x, describe: (describe(type(x)), [describe(part) for part in x])),
+    (
+        OrderedDict,
+        lambda x, describe: (describe(type(x)), [(describe(key), describe(value)) for key, value in x.items()]),
+    ),
+    (
+        (dict, MappingProxyType),
+        lambda x, describe: (describe(type(x)), [(name, describe(x[key])) for name, key in describe.sort(x)]),
+    ),
+    ((set, frozenset), lambda x, describe: (describe(type(x)), [name for name, _ in describe.sort(x)])),
+)
+"""Functions that describe objects, by their types; the first match applies."""
+
+
+def _mask(text: str) -> str:
+    """Replace the process-specific parts of a text: memory addresses and temporary paths."""
     text = str.__str__(text)
     if text.startswith(TEMPORARY) and text[len(TEMPORARY) : len(TEMPORARY) + 1] in ("/", "\\"):
         return "a temporary path"
@@ -158,68 +231,28 @@ def _name(thing: Any) -> str:
     return str(thing.__qualname__)
 
 
-def _content(cell: Any) -> Any:
+def _cell_content(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # an unbound name
         return None
 
 
-def _is_written(name: str, value: Any) -> bool:
+def _is_source_code(name: str, value: Any) -> bool:
     """Return True if a class attribute is part of the source code, not added by Python."""
     code = (FunctionType, classmethod, staticmethod, property)
     return not name[:2] == name[-2:] == "__" or isinstance(value, code)
 
 
-def _belongs_to_its_process(thing: Any) -> bool:
+def _is_process_resource(thing: Any) -> bool:
     roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
     return isinstance(thing, (*GENERATORS, type(os.environ))) or bool(roots & RESOURCES)
 
 
-def _state(thing: Any, below: Any) -> Any:
-    """Describe an object by its pickled state, or else by its attributes, if it has any."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reduced: Any = thing.__reduce_ex__(2)
-        if isinstance(reduced, str):
-            return reduced
-        parts = [list(part) if isinstance(part, Iterator) else part for part in reduced]
-    except Exception:  # not picklable
-        parts = [getattr(thing, "__dict__", None)]
-    return [below(part) for part in parts]
-
-
-def _tensor(thing: Tensor) -> Any:
-    about = str(thing.dtype), str(thing.layout), tuple(thing.shape), thing.requires_grad
-    try:
-        plain = thing.detach().cpu()
-        if plain.layout != torch.strided:
-            sparse = plain.to_sparse().coalesce()
-            return about, _tensor(sparse.indices()), _tensor(sparse.values())
-        raw = plain.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # without values, or quantized
-        return about
-    return about, hashlib.sha256(raw.data).hexdigest()
-
-
-def _array(array: np.ndarray[Any, Any], below: Any) -> Any:
+def _hash_array(array: np.ndarray[Any, Any], describe: _Describer) -> Any:
     if array.dtype.hasobject:
-        return array.shape, str(array.dtype), [below(each) for each in array.ravel().tolist()]
+        return array.shape, str(array.dtype), [describe(each) for each in array.ravel().tolist()]
     return array.shape, str(array.dtype), hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _network(network: nn.Module, below: Any) -> Any:
-    """Describe a network: its modules with settings and hooks, its parameters and buffers."""
-    modules = []
-    for name, module in network.named_modules():
-        settings = {key: value for key, value in vars(module).items() if key not in PLAIN}
-        hooks = {
-            key: list(each.values()) for key, each in vars(module).items() if key in PLAIN and "_hooks" in key and each
-        }
-        modules.append((name, below(type(module)), below(settings), below(hooks)))
-    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
-    return modules, [(name, below(tensor)) for name, tensor in tensors]
 
 
 def _referenced_objects(code: CodeType, names: Mapping[str, Any]) -> list[Any]:
