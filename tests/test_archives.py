@@ -195,7 +195,7 @@ def test_a_download_with_another_hash_is_thrown_away(
     shelved = tmp_path / "shelf" / archive.file
     shelved.write_bytes(spoil(shelved.read_bytes()))
 
-    with pytest.raises(DataError, match=r"SHA-256 differs.*thrown away.*Then: gradprix data fetch made-up$"):
+    with pytest.raises(DataError, match=r"SHA-256 differs.*discarded.*Then: gradprix data fetch made-up$"):
         archive.fetch()
     assert kept(tmp_path) == []
     assert not (tmp_path / "mark").exists(), "setup.py was run before its archive was checked"

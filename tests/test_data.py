@@ -159,8 +159,8 @@ class Words(Pairs):
     ("make", "error", "says"),
     [
         (lambda: Data(["a", "b"] * 5, Y[:10]), TypeError, r"inputs is a list of <U1: give numbers"),
-        (lambda: Data([[1], [1, 2]] * 5, Y[:10]), TypeError, "inputs cannot be made a tensor"),
-        (lambda: Data(3.0, Y), TypeError, "inputs is one number"),
+        (lambda: Data([[1], [1, 2]] * 5, Y[:10]), TypeError, "inputs cannot be converted to a tensor"),
+        (lambda: Data(3.0, Y), TypeError, "inputs is a single number"),
         (lambda: Data(X, Y[:-1]), ValueError, "60 inputs but 59 targets"),
         (lambda: Data(X[:4], Y[:4]), ValueError, "there are 4 examples"),
         (lambda: Data((), ()), ValueError, "there are 0 examples"),

@@ -159,7 +159,7 @@ MISTAKES = {
     "race unused.py:train --direction max": "never calls make_optimizer",
     "race fails.py:train --direction max": "x.csv",
     "race spoken.py:train --direction max": "must be a number",
-    "race loop.py:train --direction max --epochs 3": "decides it by itself",
+    "race loop.py:train --direction max --epochs 3": "sets it itself",
 }
 
 

@@ -252,7 +252,7 @@ def test_the_command_line_races_a_task_of_ones_own(tmp_path: Path) -> None:
         (3, {}, TypeError, "3 is a int: give a gp.Task"),
         (lambda: 3, {}, TypeError, "is a int: give"),
         (train, {}, ValueError, r'direction="max" \(--direction max\)'),
-        (train, {"direction": "up"}, ValueError, 'say "max" when more is better'),
+        (train, {"direction": "up"}, ValueError, 'say "max" if higher values of'),
         (train, {"direction": "max", "epochs": 3}, ValueError, "epochs is for tasks"),
         (train, {"direction": "max", "optimizers": "gd,adam"}, ValueError, "gd has a batch size of its own"),
         ("digits", {"direction": "max"}, ValueError, "direction is for training loops"),

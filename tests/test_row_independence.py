@@ -25,7 +25,7 @@ from test_models import MODELS, task
 
 aten = torch.ops.aten
 CAPABILITIES = ["default", "avx2", "avx512"]
-BUILT_IN = [name for name in registry.FETCHED if name not in ("tailed", "generate-vae")]
+BUILT_IN = [name for name in registry.PACKAGED if name not in ("tailed", "generate-vae")]
 
 
 def trials(count: int, batch: int = 10) -> list[Trial]:

@@ -295,10 +295,13 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "race a training loop of your own",
     ),
     # Models
-    "lazy layer": ({"model": lambda: nn.LazyLinear(2)}, r"weight of its model is made by the first batch. Run a batch"),
+    "lazy layer": (
+        {"model": lambda: nn.LazyLinear(2)},
+        r"weight of its model is initialized by the first batch. Run a batch",
+    ),
     "lazy buffer": (
         {"model": lambda: nn.Sequential(nn.Linear(4, 4), nn.LazyBatchNorm1d(), nn.Linear(4, 2))},
-        r"1.weight of its model is made by the first batch",
+        r"1.weight of its model is initialized by the first batch",
     ),
 }
 

@@ -93,7 +93,7 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
 def test_a_file_that_fails_in_a_library_as_it_is_loaded_is_told_its_own_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import json\nsettings = json.loads('{')\n")
-    with pytest.raises(ValueError, match=r"fails as it is loaded: JSONDecodeError: .* \(.*mine.py:2\)"):
+    with pytest.raises(ValueError, match=r"fails while loading: JSONDecodeError: .* \(.*mine.py:2\)"):
         make_plan(f"{file}:task", "adam,sgd")
 
 

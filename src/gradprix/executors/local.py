@@ -15,7 +15,7 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
-from gradprix.tasks.loop import home
+from gradprix.tasks.loop import cache_problem
 from gradprix.training.autotune import StackLayout, shape
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
@@ -143,7 +143,7 @@ def _serialization_error(error: BrokenProcessPool) -> WorkerError:
 
 def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) -> Any:
     """Call a function in a worker, with the worker's own copies of tasks."""
-    return call_picklable(function, [home(arg) if isinstance(arg, Task) else arg for arg in args])
+    return call_picklable(function, [cache_problem(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
 def _train_part(task: Task, trials: list[Trial], how: ExecutionMode, file: Path, slot: int) -> list[Outcome]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from cloudpickle import CloudPickler
 
 from gradprix.tasks import Task
-from gradprix.tasks.loop import Loop, Problem, at_home, home, key_of
+from gradprix.tasks.loop import Loop, Problem, cache_key, cache_problem, get_cached_problem
 from gradprix.tasks.user_modules import Source, install, sources
 from gradprix.training.provenance import versions
 
@@ -43,8 +43,8 @@ class _Packer(CloudPickler):  # type: ignore[misc]  # untyped
         elif isinstance(value, FunctionType | type):
             self.modules.add(str(value.__module__))
         elif isinstance(value, Task | Loop):
-            self.problems[key_of(value)] = value
-            return key_of(value)
+            self.problems[cache_key(value)] = value
+            return cache_key(value)
         return None
 
 
@@ -54,14 +54,14 @@ class _Unpacker(pickle.Unpickler):
         self.places = places
 
     def persistent_load(self, key: str) -> Problem:
-        problem = at_home(key)
+        problem = get_cached_problem(key)
         if problem is None:
             import ray
 
             problem, data = ray.get(self.places[key][0])
             if data is not None:
                 problem.__dict__["loaded"] = data
-        return cast(Problem, home(problem))
+        return cast(Problem, cache_problem(problem))
 
 
 def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, dict[str, Problem]]:

@@ -8,7 +8,7 @@ from gradprix.race import ENTRIES, Entry
 from gradprix.race.entry import rule_of
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
-from gradprix.tasks.registry import imported
+from gradprix.tasks.registry import import_object
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def resolve_optimizer(given: Rule | str) -> ExplainedOptimizer:
         return _to_subject(ENTRIES[given], given)
     if ":" not in given:
         raise UnknownNameError("optimizer", given, ENTRIES)
-    target = imported(given)
+    target = import_object(given)
     return _to_subject(target if isinstance(target, Entry) else getattr(target, "rule", target), given)
 
 

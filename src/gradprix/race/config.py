@@ -7,7 +7,7 @@ from typing import Any
 
 from gradprix.rules import Axis, choice
 from gradprix.tasks import Task, find
-from gradprix.tasks.loop import Loop, Problem, loop, name_of, trains
+from gradprix.tasks.loop import Loop, Problem, is_training_loop, loop_name, make_loop
 from gradprix.tasks.schedules import SCHEDULES
 from gradprix.tasks.task import TaskError, first_line
 
@@ -120,17 +120,17 @@ def as_problem(given: Any, direction: str | None, margin: float | None) -> Probl
     """
     problem = given
     if callable(problem) and not isinstance(problem, Task | Loop):
-        if trains(problem):
+        if is_training_loop(problem):
             if direction is None:
                 raise ValueError(
-                    f"{name_of(problem)} is a training loop, whose scores have no known direction: give "
+                    f"{loop_name(problem)} is a training loop, whose scores have no known direction: give "
                     'direction="max" (--direction max) if higher scores are better, else "min".'
                 )
-            return loop(problem, direction, margin=margin)
+            return make_loop(problem, direction, margin=margin)
         try:
             problem = problem()
         except Exception as error:
-            raise TaskError(f"{name_of(problem)}() fails: {type(error).__name__}: {first_line(error)}.") from error
+            raise TaskError(f"{loop_name(problem)}() fails: {type(error).__name__}: {first_line(error)}.") from error
     if not isinstance(problem, Task | Loop):
         raise TypeError(
             f"{given!r} is a {type(problem).__name__}: give a gp.Task, a function that returns one, or a training loop "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gradprix import rules
 from gradprix.rules import Axis, log
 from gradprix.tasks import UnknownNameError
-from gradprix.tasks.registry import imported
+from gradprix.tasks.registry import import_object
 
 from .entry import ALL_EXAMPLES, Entry
 
@@ -108,7 +108,7 @@ def resolve_entries(name: str | Entry) -> list[Entry]:
     if name in ENTRIES:
         return [ENTRIES[name]]
     if ":" in name:
-        rule = imported(name)
+        rule = import_object(name)
         return [rule if isinstance(rule, Entry) else Entry(name.rpartition(":")[2].lower(), rule)]
     raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from gradprix.executors.executor import Engine
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
-from gradprix.tasks.loop import Loop, home
+from gradprix.tasks.loop import Loop, cache_problem
 from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import seconds_of_one
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
@@ -92,7 +92,7 @@ def first_step(plan: Plan) -> FirstStep:
         TaskError: if the model, the loss or the metric fails.
         ValueError: if the device is not available.
     """
-    task = home(plan.task)
+    task = cache_problem(plan.task)
     if plan.device != "auto":
         require(plan.device)
     with quiet():
@@ -131,7 +131,7 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
     """
     if isinstance(plan.task, Loop):
         return check_loop(plan, plan.task)
-    task, is_requested = home(plan.task), plan.device != "auto"
+    task, is_requested = cache_problem(plan.task), plan.device != "auto"
     first = first_step(plan) if first is None else first
     device = plan.device if is_requested else accelerator_type()
     on_cpu = _select_mode(plan, task, "cpu", first, memory)

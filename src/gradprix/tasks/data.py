@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves, tree_map, tree_map_with_path
 
 from .rng import RngState, stream
-from .tensors import as_tensor, cure_for
+from .tensors import as_tensor, suggest_fix
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Split:
 
 
 class Data:
-    """All examples of a task, in memory.
+    """Examples of a task, held in memory.
 
     Args:
         inputs: `[examples, ...]`: a tensor, array, data frame or list of numbers. For models with several inputs a
@@ -42,15 +42,17 @@ class Data:
 
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
         if targets is None:
-            cure = cure_for(inputs) or (
+            cure = suggest_fix(inputs) or (
                 "give gp.Data(inputs, targets), or gp.Data.from_dataset(dataset) for a map-style dataset."
             )
-            raise TypeError(f"there are no targets beside the {type(inputs).__name__}: {cure}")
+            raise TypeError(f"there are no targets besides the {type(inputs).__name__}: {cure}")
         self.inputs, self.targets = _tensors(inputs, "inputs"), _tensors(targets, "targets")
         counts = {len(x) for x in tree_leaves((self.inputs, self.targets))}
         if len(counts) > 1:
-            theirs = [min((len(x) for x in tree_leaves(part)), default=0) for part in (self.inputs, self.targets)]
-            raise ValueError(f"{theirs[0]} inputs but {theirs[1]} targets: give one target an input.")
+            inputs_count, targets_count = (
+                min((len(x) for x in tree_leaves(part)), default=0) for part in (self.inputs, self.targets)
+            )
+            raise ValueError(f"{inputs_count} inputs but {targets_count} targets: give one target per input.")
         self._set_up(counts.pop() if counts else 0, test, stratify)
 
     @classmethod
@@ -86,15 +88,15 @@ class Data:
     of = from_dataset  # the earlier name
 
     def _set_up(self, count: int, test: Any, stratify: bool) -> None:
-        if count < FEWEST:
-            raise ValueError(f"there are {count} examples: to train, tune and judge there must be {FEWEST} or more.")
+        if count < MIN_EXAMPLES:
+            raise ValueError(f"there are {count} examples: training, validation and test need {MIN_EXAMPLES} or more.")
         self.count, self.stratify = count, stratify
         self.test = None if test is None else torch.as_tensor(test)
         if self.test is not None and not _is_proper_subset(self.test, count):
-            raise ValueError("test must be a list of different example numbers (int64), and leave some to train on.")
-        if self.test is not None and count - len(self.test) < FEWEST:
+            raise ValueError("test must be distinct indices of examples (int64), and leave some to train on.")
+        if self.test is not None and count - len(self.test) < MIN_EXAMPLES:
             raise ValueError(
-                f"test leaves {count - len(self.test)} examples: to train and to tune there must be {FEWEST}."
+                f"test leaves {count - len(self.test)} examples: training and validation need {MIN_EXAMPLES} or more."
             )
         self._splits: dict[int, Split] = {}
 
@@ -114,7 +116,7 @@ class Data:
     def labels(self) -> Tensor:
         """The targets, if they are class numbers."""
         if not isinstance(self.targets, Tensor) or self.targets.dim() != 1 or self.targets.is_floating_point():
-            raise ValueError("stratify is for targets that are class numbers, one an example.")
+            raise ValueError("stratify requires targets that are class numbers, one per example.")
         return self.targets
 
     @property
@@ -156,7 +158,7 @@ class Data:
         return order[~chosen], order[chosen]
 
 
-FEWEST = 5
+MIN_EXAMPLES = 5
 """Minimum number of examples, below which a part of the split would be empty."""
 
 
@@ -167,7 +169,7 @@ def _tensors(value: Any, name: str) -> Any:
         )
     tensor = as_tensor(value, name)
     if tensor.dim() == 0:
-        raise TypeError(f"{name} is one number: give one for each example.")
+        raise TypeError(f"{name} is a single number: give one per example.")
     return tensor
 
 

@@ -12,11 +12,11 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
 from .data import Data
 from .rng import RngState
-from .tensors import as_tensor, cure_for
+from .tensors import as_tensor, suggest_fix
 
-LOOKED_AT = 16
+SAMPLE_SIZE = 16
 """Number of items that represent a dataset which is not read completely."""
-SHARE = 0.25
+MEMORY_SHARE = 0.25
 """Share of the free memory that examples may take."""
 
 
@@ -29,7 +29,7 @@ class Stream(Data):
         stratify: as in `Data`; requires reading every example once, unless the dataset has a list `targets`.
     """
 
-    def __init__(self, items: "Items", test: Any = None, stratify: bool = False) -> None:
+    def __init__(self, items: "DatasetReader", test: Any = None, stratify: bool = False) -> None:
         self.items = items
         self._set_up(len(items), test, stratify)
 
@@ -59,11 +59,11 @@ class Stream(Data):
     def identity(self) -> Any:
         """The number of examples, and a sample of them."""
         with RngState(torch.Generator()):
-            sample = [self.items[i * (len(self) - 1) // (LOOKED_AT - 1)] for i in range(LOOKED_AT)]
+            sample = [self.items[i * (len(self) - 1) // (SAMPLE_SIZE - 1)] for i in range(SAMPLE_SIZE)]
         return len(self), sample, self.test, self.stratify
 
 
-class Items:
+class DatasetReader:
     """The examples of a dataset as pairs of tensors.
 
     Args:
@@ -97,7 +97,7 @@ class Items:
         inputs, targets = _stack([self[number] for number in numbers])
         return inputs, targets
 
-    def steady(self) -> bool:
+    def is_deterministic(self) -> bool:
         """Return True if reading an example twice gives the same values."""
         pairs = []
         for seed in range(2):
@@ -109,10 +109,10 @@ class Items:
 def load_dataset(
     dataset: Any, test: Any = None, *, targets: str | None = None, stratify: bool = False, memory: float | None = None
 ) -> Data:
-    """Return the result of `Data.from_dataset`."""
+    """Load a dataset; see `Data.from_dataset`."""
     for each in (dataset, test):
         if isinstance(each, DataLoader | IterableDataset):
-            raise TypeError(f"it is a {type(each).__name__}: {cure_for(each)}")
+            raise TypeError(f"it is a {type(each).__name__}: {suggest_fix(each)}")
         if each is not None and not (hasattr(each, "__len__") and hasattr(each, "__getitem__")):
             raise TypeError(
                 f"a {type(each).__name__} has no length or no numbered items: give a map-style Dataset, read it "
@@ -120,13 +120,13 @@ def load_dataset(
             )
     if test is not None and not (isinstance(test, Tensor | np.ndarray | list | range)):
         dataset, test = ConcatDataset([dataset, test]), torch.arange(len(dataset), len(dataset) + len(test))
-    items = Items(dataset, targets)
+    items = DatasetReader(dataset, targets)
     if len(items) == 0:
         raise ValueError("the dataset is empty.")
-    memory_limit = psutil.virtual_memory().available * SHARE if memory is None else memory * 1e9
+    memory_limit = psutil.virtual_memory().available * MEMORY_SHARE if memory is None else memory * 1e9
     with RngState(torch.Generator()):
         size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
-        if size > memory_limit or not items.steady():
+        if size > memory_limit or not items.is_deterministic():
             return Stream(items, test, stratify)
         return Data(*items.read(range(len(items))), test, stratify)
 
@@ -137,8 +137,8 @@ def _to_tensors(value: Any) -> Any:
     def leaf(x: Any) -> Tensor:
         if not isinstance(x, Tensor) and np.asarray(x).dtype.kind not in "biufc":
             raise TypeError(
-                f"an item of the dataset holds a {type(x).__name__}: give numbers, as tensors or arrays; text must "
-                "be made numbers of one length first."
+                f"an item of the dataset holds a {type(x).__name__}: give numbers, as tensors or arrays; tokenize "
+                "and pad text first."
             )
         return as_tensor(x, "an item of the dataset")
 
@@ -149,7 +149,7 @@ def _stack(parts: Sequence[Any]) -> Any:
     def stack(*leaves: Tensor) -> Tensor:
         if len({x.shape for x in leaves}) > 1:
             shapes = ", ".join(sorted({str(tuple(x.shape)) for x in leaves})[:3])
-            raise ValueError(f"examples have different shapes ({shapes}): make them of one, by padding or cropping.")
+            raise ValueError(f"examples have different shapes ({shapes}): pad or crop them to one shape.")
         return torch.stack(leaves)
 
     return tree_map(stack, *parts)

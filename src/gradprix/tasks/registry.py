@@ -12,9 +12,9 @@ from .task import Task, first_line
 from .user_code import find_users_frame
 from .user_modules import load_file, load_module
 
-Make = Callable[[str, Path | None], Task]
+TaskFactory = Callable[[str, Path | None], Task]
 """Factory of a built-in task, from a preset and the path of a local copy of the examples, or None."""
-FETCHED: dict[str, Make] = {
+PACKAGED: dict[str, TaskFactory] = {
     "digits": digits.make_task,
     "mnist": mnist.make_task,
     "tailed": long_tail.make_task,
@@ -27,11 +27,11 @@ FETCHED: dict[str, Make] = {
     "generate-vae": generate.make_vae,
 }
 """Tasks whose examples ship inside packages."""
-MAKERS: dict[str, Make] = {**FETCHED, "fashion": mnist.make_fashion, "cifar10": mnist.make_cifar10}
+MAKERS: dict[str, TaskFactory] = {**PACKAGED, "fashion": mnist.make_fashion, "cifar10": mnist.make_cifar10}
 """All built-in tasks, including those whose examples the user has to provide."""
 PRESETS = ("small", "default", "large")
 """Sizes: seconds, for tests and first tries; minutes, for results; and one for larger machines."""
-ALL: dict[str, Task] = {name: make("default", None) for name, make in FETCHED.items()}
+ALL: dict[str, Task] = {name: make("default", None) for name, make in PACKAGED.items()}
 """Tasks that can be raced without further files."""
 
 
@@ -84,13 +84,13 @@ def find(name: str, preset: str | None = None, path: str | Path | None = None) -
     if ":" not in name and not name.endswith(".py"):
         return built_in(name, preset or "default", path)
     if preset is not None or path is not None:
-        raise ValueError("a preset and a copy of the data are for built-in tasks; yours has what its file says.")
+        raise ValueError("a preset and a copy of the data are for built-in tasks; yours is defined by its file.")
     if name.endswith(".py"):
         name = f"{name}:task"
-    return imported(name)
+    return import_object(name)
 
 
-def imported(place: str) -> Any:
+def import_object(place: str) -> Any:
     """Import the object `mine.py:name` or `package.module:name`.
 
     Raises:
@@ -108,11 +108,11 @@ def imported(place: str) -> Any:
     except ImportError as error:
         raise ValueError(f"{place}: {error}.") from error
     except SyntaxError as error:
-        raise ValueError(f"{place}: line {error.lineno} is not Python: {error.msg}.") from error
+        raise ValueError(f"{place}: line {error.lineno} is not valid Python: {error.msg}.") from error
     except Exception as error:
         last = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {first_line(error)}"
-        raise ValueError(f"{place} fails as it is loaded: {what} ({last.filename}:{last.lineno}).") from error
+        raise ValueError(f"{place} fails while loading: {what} ({last.filename}:{last.lineno}).") from error
     if not hasattr(module, name):
         raise ValueError(f"{place}: {where} has no {name}.")
     return getattr(module, name)

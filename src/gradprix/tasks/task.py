@@ -14,7 +14,7 @@ from .data import Data
 from .fingerprint import fingerprint
 from .rng import init_model
 from .schedules import SCHEDULES
-from .tensors import cure_for
+from .tensors import suggest_fix
 
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 
@@ -123,7 +123,7 @@ class Task:
             TaskError: if they cannot be loaded.
         """
         if not callable(self.data):
-            cure = cure_for(self.data) or "give a function, as in data=lambda: gp.Data(inputs, targets)."
+            cure = suggest_fix(self.data) or "give a function, as in data=lambda: gp.Data(inputs, targets)."
             raise self.refused(f"its data is a {type(self.data).__name__}, not a function. {cure[0].upper()}{cure[1:]}")
         try:
             data: Any = self.data()
@@ -131,7 +131,7 @@ class Task:
             raise self.refused(f"its data cannot be loaded: {first_line(error)}.") from error
         if not isinstance(data, Data):
             what = type(data).__name__
-            cure = cure_for(data) or "return gp.Data(inputs, targets) or gp.Data.from_dataset(dataset)."
+            cure = suggest_fix(data) or "return gp.Data(inputs, targets) or gp.Data.from_dataset(dataset)."
             raise self.refused(f"data() returns a {what}. {cure[0].upper()}{cure[1:]}")
         return data
 
@@ -151,7 +151,7 @@ class Task:
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         if lazy := [name for name, x in tensors.items() if is_lazy(x)]:
             raise self.refused(
-                f"{lazy[0]} of its model is made by the first batch. Run a batch in model(), as in net = ...; "
+                f"{lazy[0]} of its model is initialized by the first batch. Run a batch in model(), as in net = ...; "
                 "net(example_inputs); return net, or give the layer its sizes."
             )
         if sparse := [name for name, x in model.named_parameters() if x.layout is not torch.strided]:

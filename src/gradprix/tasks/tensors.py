@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 """Signed integer types for unsigned ones, for which torch has few operations."""
-CURES = {
+CONVERSIONS = {
     "category": "pandas.get_dummies(frame), or column.cat.codes for an embedding",
     "datetime": "(column - column.min()).dt.total_seconds()",
     "timedelta": "column.dt.total_seconds()",
@@ -33,8 +33,8 @@ def as_tensor(value: Any, name: str) -> Tensor:
             cure = f"{name}.to_padded_tensor(0.0)" if value.is_nested else f"{name}.to_dense()"
             raise TypeError(f"{name} is a {'nested' if value.is_nested else 'sparse'} tensor: give {cure}.")
         return _widen(value.detach(), name)
-    if cure := cure_for(value):
-        raise TypeError(f"{name} is a {type(value).__name__}: {cure}")
+    if fix := suggest_fix(value):
+        raise TypeError(f"{name} is a {type(value).__name__}: {fix}")
     if type(value).__module__.partition(".")[0] == "scipy" and hasattr(value, "toarray"):
         raise TypeError(f"{name} is a sparse {type(value).__name__} of SciPy: give {name}.toarray().")
     if isinstance(value, np.ma.MaskedArray):
@@ -47,7 +47,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
     try:
         array = np.asarray(_frame_to_numpy(value, name))
     except ValueError as error:
-        raise TypeError(f"{name} cannot be made a tensor: {error}.") from error
+        raise TypeError(f"{name} cannot be converted to a tensor: {error}.") from error
     if array.dtype.kind not in "biufc":
         raise TypeError(
             f"{name} is a {type(value).__name__} of {array.dtype}: give numbers, as a tensor or an array. "
@@ -66,13 +66,13 @@ def dense(x: Tensor) -> Tensor:
     return x if x.layout is torch.strided else x.to_dense()
 
 
-def cure_for(value: Any) -> str:
+def suggest_fix(value: Any) -> str:
     """Return advice for values that are loaders or datasets; empty for anything else."""
     if isinstance(value, IterableDataset) or (
         isinstance(value, DataLoader) and isinstance(value.dataset, IterableDataset)
     ):
         return (
-            "its examples have no numbers by which a seed could divide them. Read them into tensors for "
+            "its examples cannot be indexed, so they cannot be split. Read them into tensors for "
             "gp.Data(inputs, targets), or race a training loop of your own that reads it."
         )
     if isinstance(value, DataLoader):
@@ -85,7 +85,7 @@ def cure_for(value: Any) -> str:
 
 def _widen(x: Tensor, name: str) -> Tensor:
     if x.dtype is torch.uint64 and x.numel() and int(x.view(torch.int64).min()) < 0:
-        raise TypeError(f"{name} has integers of 2⁶³ or more, which torch cannot compute with: make them smaller.")
+        raise TypeError(f"{name} has integers of 2⁶³ or more, which torch does not support: make them smaller.")
     return x.to(WIDER[x.dtype]) if x.dtype in WIDER else x
 
 
@@ -102,18 +102,19 @@ def _frame_to_numpy(value: Any, name: str) -> Any:
     if not isinstance(value, pd.DataFrame | pd.Series):
         value = pd.Series(value)
     columns = value.items() if isinstance(value, pd.DataFrame) else [(None, value)]
-    return_as = []
+    arrays = []
     for label, column in columns:
         place = name if label is None else f"column {label!r} of {name}"
         kind = column.dtype
         if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)):
-            cure = next((cure for start, cure in CURES.items() if str(kind).startswith(start)), CURES["object"])
-            raise TypeError(f"{place} holds {kind}, not numbers: make numbers of it, as by {cure}.")
+            fixes = (fix for start, fix in CONVERSIONS.items() if str(kind).startswith(start))
+            fix = next(fixes, CONVERSIONS["object"])
+            raise TypeError(f"{place} holds {kind}, not numbers: convert it, as by {fix}.")
         missing = column.isna().to_numpy()
         if missing.any() and not isinstance(kind, np.dtype):
             raise TypeError(
                 f"{place} has no value in row {int(missing.argmax())} (<NA>; {int(missing.sum())} of "
-                f"{len(column)} rows): fill such rows in, as by .fillna(0), or leave them out."
+                f"{len(column)} rows): fill such rows, as by .fillna(0), or drop them."
             )
-        return_as.append(column.to_numpy(dtype=getattr(kind, "numpy_dtype", None)))
-    return np.column_stack(return_as) if isinstance(value, pd.DataFrame) and return_as else return_as[0]
+        arrays.append(column.to_numpy(dtype=getattr(kind, "numpy_dtype", None)))
+    return np.column_stack(arrays) if isinstance(value, pd.DataFrame) and arrays else arrays[0]
