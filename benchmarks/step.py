@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from gradprix import optim
-from gradprix.kernels import Work, _numba_runtime
+from gradprix.kernels import KernelCall, _numba_runtime
 
 CLASSES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {}),
@@ -98,7 +98,7 @@ def buffers(name: str, given: dict[str, Any]) -> int:
 def bare(changed: int) -> Callable[[], None]:
     """A call that reads one array and reads and writes some others, on the threads that the kernels run on."""
     arrays = [np.ones(LARGE, np.float32) for _ in range(1 + changed)]  # written: untouched zeros share one page
-    work = Work([LARGE], [0], np.array([[a.ctypes.data for a in arrays]]), np.empty((1, 0)))
+    work = KernelCall([LARGE], [0], np.array([[a.ctypes.data for a in arrays]]), np.empty((1, 0)))
     loop = mover(changed)
 
     def call() -> None:

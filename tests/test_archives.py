@@ -275,7 +275,7 @@ def test_a_metadata_step_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("error: incomplete-download\n× Download failed", "cannot be reached"),
         ("WARNING: old\nERROR: something else\nhint: none", r"pip failed: ERROR: something else\."),
         ("ERROR: Exception:\nTraceback ...\nKeyError: 1", r"pip failed: KeyError: 1\."),
-        ("", "pip failed: it does not say why"),
+        ("", "pip failed: no error message"),
     ],
 )
 def test_what_pip_says_is_explained_in_one_line(

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gradprix import optim, rules, tasks
 from gradprix.explain.replay import watch
-from gradprix.kernels import Stacked, _stacked
+from gradprix.kernels import StackedRule, _stacked
 from gradprix.race import (
     ENTRIES,
     Entry,
@@ -207,17 +207,17 @@ def test_a_rule_without_its_kernel_is_the_same(
     def trained(fused: bool) -> list[Tensor]:
         with monkeypatch.context() as patch:
             if not fused:
-                patch.setattr(_stacked, "kernel", lambda *_: None)
+                patch.setattr(_stacked, "compile_kernel", lambda *_: None)
             begin = torch.stack([gradient(100 + i) for i in range(4)]).to(dtype)
             params = [begin[:, :30].reshape(4, 5, 6).contiguous(), begin[:, 30].clone(), begin[:, 31:].clone()]
-            stacked, first = Stacked(rule, rows, params, 1), 1
+            stacked, first = StackedRule(rule, rows, params, 1), 1
             for t in range(1, 40):
                 if t == 20:  # one leaves, and those before it, too
                     params, first = [x[2:].clone() for x in params], 0
                     stacked.keep(torch.tensor([1, 2]), params, first)
                 g = torch.stack([gradient(t + 1000 * i) for i in range(4)]).to(dtype)[4 - len(params[0]) :]
                 stacked.step([g[:, :30].reshape(-1, 5, 6).contiguous(), g[:, 30].clone(), g[:, 31:].clone()], 0.5)
-        held = [stacked.remembered(1, k) for k in range(3)]
+        held = [stacked.row_state(1, k) for k in range(3)]
         return [*params, *(torch.as_tensor(x) for state in held for x in state.values())]
 
     rounding = {torch.float32: 2e-4, torch.float64: 1e-10, torch.bfloat16: 2e-2}[dtype]
@@ -232,7 +232,7 @@ def test_torch_compiles_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> N
     trials = [Trial(rules.adam, rules.adam.values(), 1, 32, 1, "cosine", False)]
     for fused, expected in ((True, []), (False, [{"dynamic": True}])):
         if not fused:
-            monkeypatch.setattr(_stacked, "kernel", lambda *_: None)
+            monkeypatch.setattr(_stacked, "compile_kernel", lambda *_: None)
         lane = Trainer(tasks.digits, trials, ExecutionMode(compiled=True))
         lane.network = Trainer(tasks.digits, trials).network
         lane.step(lane.train[:, :32], 1.0)
@@ -243,11 +243,11 @@ def test_torch_compiles_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.filterwarnings("ignore:.*torch.jit")  # torch's compiler uses what torch gives up
 @pytest.mark.parametrize("rule", [rules.adam, rules.nadam, rules.schedule_free_adamw], ids=lambda rule: rule.name)
 def test_a_rule_compiled_by_torch_is_the_same(rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stacked, "kernel", lambda *_: None)
+    monkeypatch.setattr(_stacked, "compile_kernel", lambda *_: None)
     found = []
     for compiled in (False, True):
         params = [gradient(1, 30).repeat(3, 1).view(3, 5, 6), gradient(2, 3)]
-        stacked = Stacked(rule, [rule.values()] * 3, params, compiled=compiled)
+        stacked = StackedRule(rule, [rule.values()] * 3, params, compiled=compiled)
         for t in range(1, 9):
             if t == 5:
                 params = [x[1:].clone() for x in params]

@@ -28,7 +28,7 @@ from gradprix.explain import (
     training_path,
     tuned,
 )
-from gradprix.kernels import start
+from gradprix.kernels import init_state
 from gradprix.race import ENTRIES
 from gradprix.rules import Rule
 from gradprix.show import explanation
@@ -38,7 +38,7 @@ from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
 from torch_helpers import default_dtype_restored
 
-ON_POINTS = [r for r in rules.ALL.values() if not r.of_matrices]
+ON_POINTS = [r for r in rules.ALL.values() if not r.is_matrix_rule]
 SURFACES = list(LANDSCAPES)
 
 
@@ -188,7 +188,7 @@ def test_gradient_descent_is_tuned_to_one_over_the_curvature() -> None:
 
 
 def state_before(which: Rule, values: Any, x: torch.Tensor, g: torch.Tensor) -> dict[str, Any]:
-    return {name: start(spec, values, x, g) for name, spec in which.active_state(values).items()}
+    return {name: init_state(spec, values, x, g) for name, spec in which.active_state(values).items()}
 
 
 @pytest.mark.parametrize("which", ON_POINTS, ids=lambda r: r.name)

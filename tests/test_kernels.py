@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from gradprix import optim, rules
-from gradprix.kernels import STORED, Stacked, Work, eager, kernel, split, start, terms
+from gradprix.kernels import (
+    STORAGE_DTYPES,
+    KernelCall,
+    StackedRule,
+    compile_kernel,
+    compute_terms,
+    eager_step,
+    hoist_scalars,
+    init_state,
+)
 
 CASES: list[tuple[rules.Rule, dict[str, float | bool]]] = [
     *((r, {}) for r in rules.ALL.values() if r.scope == "element"),
@@ -49,7 +58,7 @@ def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(
     stack = torch.stack([gradient(100 + i) for i in range(3)]).to(dtype)
     alone: list[tuple[torch.Tensor, dict[str, Any]]] = [(x.clone(), {}) for x in stack]
     params = [stack[:, :30].view(3, 5, 6).clone(), stack[:, 30:].clone()]
-    stacked = Stacked(rule, rows, params)
+    stacked = StackedRule(rule, rows, params)
     if not compiled:
         stacked.kernel = None
     for t in range(1, 60):
@@ -61,7 +70,7 @@ def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(
         g = g[-len(alone) :]
         stacked.step([g[:, :30].reshape(-1, 5, 6).contiguous(), g[:, 30:].contiguous()], factor=0.5)
         for i, (x, state) in enumerate(alone):
-            alone[i] = eager(rule, {**rows[i], "lr": rates[i] * 0.5}, t, x, g[i], state)
+            alone[i] = eager_step(rule, {**rows[i], "lr": rates[i] * 0.5}, t, x, g[i], state)
         assert torch.equal(torch.cat([x.flatten(1) for x in params], dim=1), torch.stack([x for x, _ in alone]))
 
 
@@ -71,7 +80,7 @@ def test_a_row_of_a_bfloat16_stack_is_what_the_optimizer_makes_of_it() -> None:
     stack = torch.stack([start_at, start_at])
     alone = [torch.nn.Parameter(start_at.clone()) for _ in rows]
     optimizers = [optim.Adam([x], lr=row["lr"]) for x, row in zip(alone, rows, strict=True)]
-    stacked = Stacked(rules.adam, rows, [stack])
+    stacked = StackedRule(rules.adam, rows, [stack])
     for t in range(1, 40):
         g = torch.stack([gradient(t), gradient(t + 1000)]).bfloat16()
         stacked.step([g])
@@ -90,17 +99,17 @@ def test_the_compiled_kernel_equals_the_rule_alone_to_the_bit(
     full = rule.values(**{**values, "lr": 0.02})
     x, state = gradient(100).to(dtype), {}
     p = torch.nn.Parameter(x.clone())
-    rows = split(rule, full)
-    compiled = kernel(rows, STORED[dtype])
+    rows = hoist_scalars(rule, full)
+    compiled = compile_kernel(rows, STORAGE_DTYPES[dtype])
     pointers, table = np.zeros((1, 2 + len(rows.tensors)), np.int64), np.zeros((1, len(rows.constants)))
-    work = Work([p.numel()], [0], pointers, table)
+    work = KernelCall([p.numel()], [0], pointers, table)
     numbers, tensors = [], []
     for t in range(1, 60):
         g = gradient(t).to(dtype)
-        x, state = eager(rule, full, t, x, g, state)
+        x, state = eager_step(rule, full, t, x, g, state)
         if t == 1:
-            numbers = [start(rule.state[name], full, p, g) for name in rows.numbers]
-            tensors = [start(rule.state[name], full, p.detach(), g) for name in rows.tensors]
+            numbers = [init_state(rule.state[name], full, p, g) for name in rows.numbers]
+            tensors = [init_state(rule.state[name], full, p.detach(), g) for name in rows.tensors]
         table[0], numbers = rows.scalars(SimpleNamespace(**full), t, *numbers)
         pointers[0] = [tensor.data_ptr() for tensor in (p, g, *tensors)]
         work.run(compiled)
@@ -112,7 +121,7 @@ def test_the_compiled_kernel_equals_the_rule_alone_to_the_bit(
 @pytest.mark.parametrize("rule", [r for r, _ in WHOLE], ids=lambda r: r.name)
 def test_whole_tensors_are_not_stacked_yet(rule: rules.Rule) -> None:
     with pytest.raises(ValueError, match=f"{rule.name} steps whole tensors .* cannot be stacked yet"):
-        Stacked(rule, [rule.values(), rule.values()], [torch.ones(2, 12)])
+        StackedRule(rule, [rule.values(), rule.values()], [torch.ones(2, 12)])
 
 
 @pytest.mark.parametrize(("rule", "values"), CASES + WHOLE, ids=[*IDS, *(r.name for r, _ in WHOLE)])
@@ -121,16 +130,16 @@ def test_terms_are_what_the_step_did(rule: Any, values: Any) -> None:
     x, state = gradient(7, 36).double().view(9, 4), {}
     for t in range(1, 20):
         g = gradient(t, 36).double().view(9, 4)
-        before = {name: state.get(name, start(spec, full, x, g)) for name, spec in rule.active_state(full).items()}
-        named = terms(rule, full, t, x, g, before)
-        x, state = eager(rule, full, t, x, g, state)
+        before = {name: state.get(name, init_state(spec, full, x, g)) for name, spec in rule.active_state(full).items()}
+        named = compute_terms(rule, full, t, x, g, before)
+        x, state = eager_step(rule, full, t, x, g, state)
         assert torch.equal(named["x"], x)
         for name, value in state.items():
             assert torch.equal(torch.as_tensor(named[name]), torch.as_tensor(value))
 
 
 def test_terms_have_the_names_of_the_rule() -> None:
-    named = terms(rules.adam, rules.adam.values(), 1, 1.0, 2.0, {"m": 0.0, "v": 0.0})
+    named = compute_terms(rules.adam, rules.adam.values(), 1, 1.0, 2.0, {"m": 0.0, "v": 0.0})
 
     assert list(named) == ["m", "v", "m_hat", "v_hat", "x"]
     assert named["m_hat"] == pytest.approx(2.0)
@@ -164,10 +173,10 @@ def test_rules_of_ones_own_run_alike_everywhere(rule: rules.Rule) -> None:
     values = rule.values()
     x = gradient(1)
     p, stack = torch.nn.Parameter(x.clone()), x.clone().repeat(2, 1)
-    optimizer, stacked, state = optim.from_rule(rule)([p]), Stacked(rule, [values, values], [stack]), {}
+    optimizer, stacked, state = optim.from_rule(rule)([p]), StackedRule(rule, [values, values], [stack]), {}
     for t in range(1, 20):
         g = gradient(t)
-        x, state = eager(rule, values, t, x, g, state)
+        x, state = eager_step(rule, values, t, x, g, state)
         x = x.clone()
         p.grad = g.clone()
         optimizer.step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradprix import optim, rules
-from gradprix.kernels import eager, evaluated
+from gradprix.kernels import compute_evaluation_point, eager_step
 
 Update = Callable[[torch.Tensor, torch.Tensor, int, dict[str, Any]], torch.Tensor]
 pytestmark = pytest.mark.usefixtures("float64")
@@ -405,8 +405,8 @@ def test_a_rule_of_ones_own_may_say_where_to_evaluate() -> None:
     assert optim.from_rule(rules.schedule_free_sgd) is optim.ScheduleFreeSGD
     values = rules.adam.values()
     x = torch.ones(3)
-    moved, state = eager(rules.adam, values, 1, x, x, {})
-    assert evaluated(rules.adam, values, 1, moved, state) is moved
+    moved, state = eager_step(rules.adam, values, 1, x, x, {})
+    assert compute_evaluation_point(rules.adam, values, 1, moved, state) is moved
 
 
 @pytest.fixture

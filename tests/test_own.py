@@ -20,7 +20,7 @@ from gradprix.cli import app
 from gradprix.race import ENTRIES, TaskError, make_plan
 from gradprix.race.plan import Plan
 from gradprix.rules import choice, log, one_minus
-from gradprix.tasks.loop import loop
+from gradprix.tasks.loop import make_loop
 from gradprix.training.loop_runner import run_loop
 from gradprix.training.trial import Trial
 from gradprix.tuning.tuner import Score
@@ -90,7 +90,7 @@ def test_a_loop_runs_as_by_itself_with_torchs_optimizer(name: str, make: Any) ->
     torch.manual_seed(3)
     expected = list(train(lambda params: make(params, lr=0.01, **given), 3))
 
-    outcome = run_loop(loop(train, "min"), trial(name, 0.01))
+    outcome = run_loop(make_loop(train, "min"), trial(name, 0.01))
     assert [point[3] for point in outcome.curve] == pytest.approx([float(p["valid"]) for p in expected], rel=1e-5)
     assert [point[1] for point in outcome.curve] == pytest.approx([p["train"] for p in expected], rel=1e-5)
     assert outcome.test_metric == pytest.approx(float(expected[-1]["test"]), rel=1e-5)
@@ -127,7 +127,7 @@ def test_a_loop_that_comes_to_no_numbers_has_diverged() -> None:
             yield point
 
     for own in (train, fails):
-        outcome = run_loop(loop(own, "min"), trial("minibatch", 1e30))
+        outcome = run_loop(make_loop(own, "min"), trial("minibatch", 1e30))
         assert outcome.diverged is not None
         assert outcome.test_metric is None
         assert outcome.valid_loss == float("inf")
@@ -214,13 +214,13 @@ def test_a_loop_is_judged_by_its_last_words() -> None:
 
 
 def test_weights_that_are_no_numbers_have_diverged_whatever_the_score_says() -> None:
-    outcome = run_loop(loop(partial(learns, how="a score of its own"), "min"), trial("minibatch", 1e30))
+    outcome = run_loop(make_loop(partial(learns, how="a score of its own"), "min"), trial("minibatch", 1e30))
     assert outcome.diverged is not None
 
 
 def test_a_loop_called_train_is_named_after_its_file() -> None:
-    assert loop(train, "min").name == __name__.rpartition(".")[2]
-    assert loop(partial(learns, how="x"), "min").name == "learns"
+    assert make_loop(train, "min").name == __name__.rpartition(".")[2]
+    assert make_loop(partial(learns, how="x"), "min").name == "learns"
 
 
 # Tasks in files

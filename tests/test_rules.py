@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradprix import rules
-from gradprix.kernels import evaluated, start
+from gradprix.kernels import compute_evaluation_point, init_state
 from gradprix.rules import (
     RuleError,
     State,
@@ -34,7 +34,7 @@ def path(which: rules.Rule, steps: int = 30, change: Any = None, **values: float
     h = SimpleNamespace(**which.values(**values))
     generator = torch.Generator().manual_seed(3)
     x = torch.zeros(4, dtype=torch.float64)
-    state: Any = [start(s, vars(h), x, x) for s in which.state.values()]
+    state: Any = [init_state(s, vars(h), x, x) for s in which.state.values()]
     points = []
     for t in range(1, steps + 1):
         vars(h).update(change(t) if change else {})
@@ -80,12 +80,12 @@ def rmsprop_of_the_gradients_before() -> torch.Tensor:
 def averages(which: rules.Rule, **values: float) -> torch.Tensor:
     """The points at which a rule says to evaluate, on the gradients of `path`."""
     h, x = which.values(**values), torch.zeros(4, dtype=torch.float64)
-    state = {name: start(s, h, x, x) for name, s in which.state.items()}
+    state = {name: init_state(s, h, x, x) for name, s in which.state.items()}
     points = []
     for t, g in enumerate(gradients(), 1):
         x, *after = which(SimpleNamespace(**h), t, x, g, *state.values())
         state = dict(zip(state, after, strict=True))
-        points.append(evaluated(which, h, t, x, state))
+        points.append(compute_evaluation_point(which, h, t, x, state))
     return torch.stack(points)
 
 

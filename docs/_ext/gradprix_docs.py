@@ -33,9 +33,9 @@ from gradprix import optim, rules, tasks
 from gradprix.claims import RESULTS, format_counts, load_results
 from gradprix.optim import _compat
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
-from gradprix.rules import AROUND, Rule, State
+from gradprix.rules import PREPROCESSING, Rule, State
 from gradprix.rules._rule import ANY, DOMAINS
-from gradprix.rules.notation import symbol, written
+from gradprix.rules.notation import format_expression, format_symbol
 
 ROOT = Path(__file__).resolve().parents[2]
 AA_TESTS = ROOT / "studies" / "aa_tests.json"
@@ -131,8 +131,8 @@ def formula(rule: Rule) -> str:
         blocks.append(code("\n".join(lines), f"With {caption}", changed))
     if rule.evaluation is not None:
         point = rule.evaluation.assigns[-1]
-        text = written(point.value)
-        blocks.append(code(f"{symbol(point.name)} ← {text}", "Evaluation point of the model, after `eval()`"))
+        text = format_expression(point.value)
+        blocks.append(code(f"{format_symbol(point.name)} ← {text}", "Evaluation point of the model, after `eval()`"))
     return "\n\n".join(blocks)
 
 
@@ -161,7 +161,7 @@ def defaults(rule: Rule) -> str:
     """Return a table of the arguments with their defaults and allowed values."""
     rows = []
     for name, value in rule.hyperparameters.items():
-        letter = symbol(name) if name not in AROUND or rule.owns_weight_decay else ""
+        letter = format_symbol(name) if name not in PREPROCESSING or rule.owns_weight_decay else ""
         letter = "" if letter == name or isinstance(value, bool) else letter
         rows.append((f"`{name}`", letter, f"`{number(value)}`", allowed(rule, name), MEANING.get(name, "")))
     note = ""
@@ -188,7 +188,7 @@ def state(rule: Rule) -> str:
         return text
     rows = [
         (
-            symbol(name),
+            format_symbol(name),
             f"`{spec.key}`",
             "one per weight" if spec.kind == "element" else "one per parameter",
             _start(spec),

@@ -4,7 +4,7 @@ from typing import Any
 
 from dash import dcc, html
 
-from gradprix.rules.notation import symbol
+from gradprix.rules.notation import format_symbol
 
 from .figure_elements import optimizer_style
 from .state import PARAMETERS, RACERS, SURFACES, VIEWS, ZOOMS, adjustable
@@ -93,7 +93,9 @@ def _racer_controls(name: str) -> html.Div:
     """Return the controls of one optimizer: checkbox, legend symbol and hyperparameters."""
     entry = RACERS[name]
     settings = [
-        html.Label([html.Span(symbol(setting)), number_input(hyperparameter_id(name, setting), placeholder=default)])
+        html.Label(
+            [html.Span(format_symbol(setting)), number_input(hyperparameter_id(name, setting), placeholder=default)]
+        )
         for setting, default in {"lr": "", **{key: f"{value:g}" for key, value in adjustable(entry).items()}}.items()
     ]
     label = html.Span([*legend_marks(name), name])

@@ -6,7 +6,7 @@ import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
-from gradprix.rules.notation import symbol
+from gradprix.rules.notation import format_symbol
 from gradprix.show.style import COLOURS, apply_layout, rounded
 
 from .figure_elements import HEIGHT, LEGEND, contour_plot, minima, optimizer_style
@@ -84,9 +84,11 @@ def _draw_path(fig: go.Figure, name: str, path: Numbers, t: int) -> None:
 def _draw_state(fig: go.Figure, step: Step, kinds: dict[str, tuple[str, int]], longest: float) -> None:
     """Draw gradient and means as arrows and root mean squares as squares, the longest with length `longest`."""
     vectors = {"−g, steepest descent": -step.g}
-    vectors |= {f"−{symbol(key)}, running mean": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 1)}
+    vectors |= {
+        f"−{format_symbol(key)}, running mean": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 1)
+    }
     sides = {
-        f"√{symbol(key)}" if power == 2 else symbol(key): np.abs(step.state[key]) ** (1 / power)
+        f"√{format_symbol(key)}" if power == 2 else format_symbol(key): np.abs(step.state[key]) ** (1 / power)
         for key, (kind, power) in kinds.items()
         if kind == "size" and power
     }
@@ -94,7 +96,9 @@ def _draw_state(fig: go.Figure, step: Step, kinds: dict[str, tuple[str, int]], l
     scale = longest / (max(lengths, default=0.0) or 1.0)
     for i, (label, side) in enumerate(sides.items()):
         _draw_squares(fig, step.x, side * scale, side, label, "dot" if i else "solid")
-    signs = {f"−{symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)}
+    signs = {
+        f"−{format_symbol(key)}, direction only": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 0)
+    }
     for i, (label, vector) in enumerate(vectors.items()):
         colour, dash = (COLOURS[2], "solid") if not i else (COLOURS[3], "dash" if i == 1 else "dot")
         _draw_arrow(fig, step.x, vector * scale, vector, label, colour, dash)

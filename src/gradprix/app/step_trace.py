@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from gradprix.explain import Equation, Trace, equations, trace
-from gradprix.kernels import start as initial_state
+from gradprix.kernels import init_state as initial_state
 
 from .state import Racer, Setting
 from .trajectories import Numbers, learning_rate, surface

@@ -85,7 +85,7 @@ def _key(beta2: float) -> str:
 
 def uses_newest_gradient(rule: Rule, **options: float | bool) -> bool:
     """Return True if the newest gradient enters the update directly, not only by the momentum; read off the rule."""
-    tree = rule.folded(rule.values(**options))
+    tree = rule.specialize(rule.values(**options))
     return any("g" in names(assign.value) for assign in tree.assigns if assign.name not in tree.state)
 
 

@@ -17,7 +17,7 @@ def measure(quick: bool) -> Quantities:
     """Run every rule of elements or tensors on every landscape, tuned and at its default."""
     steps, names = (QUICK, QUICK_LANDSCAPES) if quick else (STEPS, tuple(LANDSCAPES))
     changes: dict[str, list[float]] = {"tuned": [], "default": []}
-    rules = [rule for rule in ALL.values() if not rule.of_matrices]
+    rules = [rule for rule in ALL.values() if not rule.is_matrix_rule]
     for name in names:
         landscape = LANDSCAPES[name]()
         racers = {

@@ -73,7 +73,7 @@ def training_path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **val
         ValueError: if the rule needs matrices; use `trace` instead.
     """
     resolved = resolve_optimizer(rule)
-    if resolved.rule.of_matrices:
+    if resolved.rule.is_matrix_rule:
         raise ValueError(f"{resolved.name} updates matrices: a path needs an elementwise or tensorwise rule.")
     problem, own = TaskProblem(task, seed), resolved.rule.values(**{**resolved.fixed, **values})
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}

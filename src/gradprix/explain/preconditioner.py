@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.kernels import start, terms
+from gradprix.kernels import compute_terms, init_state
 from gradprix.rules import Rule
-from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import names
 
 STEADY = 150
@@ -52,8 +52,8 @@ def classify_state(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, 
         for t, slope in enumerate((1e3, 1.3e3, 0.9e3), 1):  # large enough to make ε negligible
             g = scale * slope * torch.tensor([1.0, 0.7], dtype=torch.float64)
             if t == 1:
-                state = {name: start(spec, hyper, x, g) for name, spec in specs.items()}
-            moved = terms(rule, hyper, t, x, g, state)
+                state = {name: init_state(spec, hyper, x, g) for name, spec in specs.items()}
+            moved = compute_terms(rule, hyper, t, x, g, state)
             state = {name: moved.get(name, state[name]) for name in specs}
         return {name: torch.as_tensor(state[name]) for name, spec in specs.items() if spec.kind == "element"}
 
@@ -105,7 +105,7 @@ def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | Non
     products = torch.logspace(-4, 5, 3_601, dtype=torch.float64)
     ones = torch.ones_like(products)
     # The sizes are arbitrary, as they only set the units of the gain; at a late step no bias correction remains.
-    state = {name: start(spec, values, 0 * ones, ones) for name, spec in rule.active_state(values).items()}
+    state = {name: init_state(spec, values, 0 * ones, ones) for name, spec in rule.active_state(values).items()}
     state |= {name: ones for name, (kind, _) in classify_state(rule, given).items() if kind == "size"}
     state |= {name: 0.0 for name, value in state.items() if not isinstance(value, Tensor)}
     unit_gain, frozen = gain(rule, values, LATE, state), _FrozenRule(rule, values, LATE, state)
@@ -124,7 +124,7 @@ def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | Non
 def _read_before_update(rule: Rule, values: Values) -> set[str]:
     """Return the state variables that a step reads before it updates them (AdaDelta's mean of updates)."""
     changed, read_first = set[str](), set[str]()
-    for assign in whole(rule).fold(values, tuple(rule.active_state(values))).assigns:
+    for assign in full_tree(rule).fold(values, tuple(rule.active_state(values))).assigns:
         read_first |= names(assign.value) - changed - {assign.name}
         changed.add(assign.name)
     return read_first
@@ -153,7 +153,7 @@ class _FrozenRule:
         faint = [FAINT * held[name] ** (1 / power) for name, power in sizes.items() if power]
         self.faint = torch.stack(faint).amin(0) if faint else torch.ones_like(template)
         # A step decays most sizes before it uses them: compensate for the decay.
-        decayed = terms(rule, self.values, t, 0 * template, 0 * template, {**held, **self.means})
+        decayed = compute_terms(rule, self.values, t, 0 * template, 0 * template, {**held, **self.means})
         for name in sizes.keys() - _read_before_update(rule, self.values):
             decayed_value = decayed.get(name, held[name])
             held[name] = torch.where(decayed_value > 0, held[name] ** 2 / decayed_value, held[name])
@@ -161,7 +161,7 @@ class _FrozenRule:
 
     def step(self, x: Tensor, g: Tensor) -> Tensor:
         """Return the update of one step."""
-        moved = terms(self.rule, self.values, self.t, x, g, {**self.held, **self.means})
+        moved = compute_terms(self.rule, self.values, self.t, x, g, {**self.held, **self.means})
         self.means = {name: moved.get(name, value) for name, value in self.means.items()}
         added: Tensor = moved["x"] - x
         return added

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradprix.kernels import Stacked
+from gradprix.kernels import StackedRule
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps
@@ -149,10 +149,10 @@ class ReplayTrainer(Trainer):
             return None
         values, names, gains = {**trial.values, "lr": trial.values["lr"] * factor}, list(self.leaves), {}
         for block, chosen, stepper in self.optimizers.blocks:
-            if not block.start <= place < block.stop or not isinstance(stepper, Stacked):
+            if not block.start <= place < block.stop or not isinstance(stepper, StackedRule):
                 continue
             for k, index in enumerate(chosen):
-                state = placed(stepper.remembered(place - block.start, k), CPU)
+                state = placed(stepper.row_state(place - block.start, k), CPU)
                 x = self.leaves[names[index]][place]
                 gains[names[index]] = gain(trial.rule, values, stepper.t, state).to(x.dtype).expand(x.shape)
         return gains if len(gains) == len(names) else None

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from gradprix.kernels import assigned
-from gradprix.kernels.codegen import compiled, source
+from gradprix.kernels import compute_assignments
+from gradprix.kernels.codegen import compile_function, to_source
 from gradprix.rules import Rule
-from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk
-from gradprix.rules.notation import symbol, written
+from gradprix.rules.notation import format_expression, format_symbol
 from gradprix.rules.ops import WHOLE
 
 
@@ -53,14 +53,15 @@ def equations(
     Returns:
         One equation per assignment, in the rule's order.
     """
-    tree = whole(rule).fold(values, tuple(rule.active_state(values)))
+    tree = full_tree(rule).fold(values, tuple(rule.active_state(values)))
     if x is None:
         return [_equation(assign, tree, rule, values, ()) for assign in tree.assigns]
     result, known = [], {"t": t, "x": x, "g": g, **state}
-    for assign, (name, value) in zip(tree.assigns, assigned(rule, values, t, x, g, state), strict=True):
+    for assign, (name, value) in zip(tree.assigns, compute_assignments(rule, values, t, x, g, state), strict=True):
         count = len(value) if isinstance(value, Tensor) and value.dim() else 1
         numbers = tuple(
-            f"{written(assign.value, _Numbers(values, known, i))} = {number(_item(value, i))}" for i in range(count)
+            f"{format_expression(assign.value, _Numbers(values, known, i))} = {number(_item(value, i))}"
+            for i in range(count)
         )
         result.append(
             _equation(assign, tree, rule, values, numbers, tuple(float(_item(value, i)) for i in range(count)))
@@ -93,7 +94,7 @@ class _Numbers:
                 return number(self.values[name])
             case Call(function, _) if function in WHOLE:
                 arguments = [*self.known, "h"]
-                evaluate = compiled("whole", arguments, [f"return {source(node)}"])
+                evaluate = compile_function("whole", arguments, [f"return {to_source(node)}"])
                 return number(_item(evaluate(**self.known, h=SimpleNamespace(**self.values)), self.coordinate))
         return None
 
@@ -110,10 +111,10 @@ def _equation(
     numbers: tuple[str, ...],
     results: tuple[float, ...] = (),
 ) -> Equation:
-    formula = f"{symbol(assign.name)} ← {written(assign.value)}"
+    formula = f"{format_symbol(assign.name)} ← {format_expression(assign.value)}"
     single = frozenset(name for name, state in rule.state.items() if state.kind == "scalar")
     text = sentence(assign, tree, values, single)
-    return Equation(assign.name, symbol(assign.name), formula, numbers, results, text)
+    return Equation(assign.name, format_symbol(assign.name), formula, numbers, results, text)
 
 
 def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: frozenset[str] = frozenset()) -> str:
@@ -126,7 +127,7 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
         numbers: state variables that hold one number per tensor.
     """
     name, value = assign.name, assign.value
-    own, elements = symbol(name), _elements(tree, assign, numbers)
+    own, elements = format_symbol(name), _elements(tree, assign, numbers)
     match value:
         case Call("+", (Call("*", (Hyper(keep), Name(same))), Call("*", (Call("-", (Number(1), Hyper(other))), new)))):
             if keep == other and same == name:
@@ -141,17 +142,17 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
         case Call("maximum", (Name(same), new)) if same == name:
             return f"{own} is the maximum of {_describe(new)} so far and never decreases."
         case Call("*", (Call("-", (Number(1), shrink)), Name("x"))) if name == "x" and not names(shrink) & elements:
-            return f"Weight decay: the weights shrink by the fraction {written(shrink)}."
+            return f"Weight decay: the weights shrink by the fraction {format_expression(shrink)}."
         case Call("-", (Name("x"), moved)) if name == "x":
             return _move(moved, elements)
         case Call("/", (Call("-", (Name("x"), moved)), below)) if name == "x" and not names(below) & elements:
-            return f"{_move(moved, elements)} The result is divided by {written(below)}."
+            return f"{_move(moved, elements)} The result is divided by {format_expression(below)}."
         case Call("+", (Name("g"), Call("*", (Hyper("weight_decay"), Name("x"))))):
             return "Weight decay is added to the gradient (L2 regularization)."
         case Call("neg", (Name("g"),)) if name == "g":
             return "The gradient is negated, to maximize."
         case Call("/", (Name(above), Call("-", (Number(1), Call("**", (Hyper(), Name("t"))))))) if above in tree.state:
-            return f"{own} is {symbol(above)} with bias correction for its initial zero; the correction fades."
+            return f"{own} is {format_symbol(above)} with bias correction for its initial zero; the correction fades."
     if name in tree.returns and Name(name) in walk(value):
         return f"{own} is updated with {_format_names(names(value) - {name})}."
     if not names(value):
@@ -174,7 +175,7 @@ def _move(moved: Node, elements: frozenset[str]) -> str:
     sizes = _format_names(own) if below and (own := names(below) & elements - {"x"}) else ""
     match top:
         case Call("*", (factor, Call("sign", (Name(c),)))) if not names(factor) & elements:
-            return f"Every weight moves by the same step length{rate}, against the sign of {symbol(c)}."
+            return f"Every weight moves by the same step length{rate}, against the sign of {format_symbol(c)}."
     if not _plain_product(top, elements):
         return f"The weights move by a function of {_format_names(names(moved) & elements - {'x'})}{rate}."
     divided = f", normalized per coordinate by {sizes}" if sizes else ""
@@ -213,20 +214,20 @@ def _describe(node: Node) -> str:
         case Name("g"):
             return "the gradient"
         case Name(name):
-            return symbol(name)
+            return format_symbol(name)
         case Call("**", (inside, Number(2))):
             return f"the square of {_describe(inside)}"
         case Call("abs", (inside,)) | Call("+", (Call("abs", (inside,)), Hyper("eps"))):
             return f"the absolute value of {_describe(inside)}"
         case Call("*", (Call("-", (Number(1), _)), inside)):
             return _describe(inside)
-    return written(node)
+    return format_expression(node)
 
 
 def _format_names(variables: set[str]) -> str:
     """Join names in words: `the gradient, m and v̂`."""
     known = {"g": "the gradient", "t": "the step number", "x": "the weights"}
-    words = [known.get(name, symbol(name)) for name in sorted(variables, key=lambda name: (name != "g", name))]
+    words = [known.get(name, format_symbol(name)) for name in sorted(variables, key=lambda name: (name != "g", name))]
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words) or "constants"
 
 

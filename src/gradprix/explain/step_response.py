@@ -82,7 +82,7 @@ def measure_step_response(rule: Rule, values: Mapping[str, Any] | None = None, *
     Raises:
         ValueError: for a rule of matrices, which has no response of a single weight, and for a learning rate of 0.
     """
-    if rule.of_matrices:
+    if rule.is_matrix_rule:
         raise ValueError(f"{rule.name} updates whole matrices: the response of a single weight is undefined.")
     full = rule.values(**{**(values or {}), **more})
     lr = float(full["lr"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradprix import optim
-from gradprix.kernels import start, terms
+from gradprix.kernels import compute_terms, init_state
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
 from gradprix.tasks.rng import RngState, stream
@@ -126,9 +126,9 @@ def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, st
     """Perform one step of a rule, update `state` in place, and return the terms."""
     specs = rule.active_state(values)
     if t == 1:
-        state |= {name: start(spec, values, x, g) for name, spec in specs.items()}
-    rule_x, rule_g = (y.flatten(1) if rule.of_matrices else y for y in (x, g))
-    moved = terms(rule, values, t, rule_x, rule_g, state)
+        state |= {name: init_state(spec, values, x, g) for name, spec in specs.items()}
+    rule_x, rule_g = (y.flatten(1) if rule.is_matrix_rule else y for y in (x, g))
+    moved = compute_terms(rule, values, t, rule_x, rule_g, state)
     state |= {name: moved.get(name, state[name]) for name in specs}
     return {**moved, "x": moved["x"].reshape(x.shape)}
 
@@ -137,7 +137,7 @@ def _assign_rules(
     rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> dict[str, tuple[Rule, Any]]:
     """Return the rule and hyperparameters of each parameter: Muon leaves all but matrices to AdamW."""
-    if not rule.of_matrices:
+    if not rule.is_matrix_rule:
         return dict.fromkeys(parameters, (rule, values))
     given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
     router = optim.from_rule(rule)([nn.Parameter(x, requires_grad=True) for x in parameters.values()], **given)
@@ -155,7 +155,7 @@ class _LandscapeProblem:
     def __init__(self, rule: Rule, landscape: Landscape, start: Any, seed: int) -> None:
         self.landscape = landscape
         x = torch.tensor(landscape.start if start is None else start, dtype=torch.float64)
-        if rule.of_matrices:
+        if rule.is_matrix_rule:
             raise ValueError(f"{rule.name} updates matrices, and points on landscapes are vectors: trace it on a task.")
         self.parameters = {"x": x}
         self.generator = stream(seed, "noise")

@@ -1,26 +1,26 @@
 """Execution of rules: eagerly, as compiled kernels, stacked, or with all terms recorded, with equal results."""
 
 from ._column_sums import column_sums
-from ._compile import Kernel, kernel
-from ._eager import eager, evaluated, start
-from ._hoisting import Split, split
-from ._launch import STORED, Work, wide
-from ._stacked import Stacked
-from ._terms import assigned, terms
+from ._compile import Kernel, compile_kernel
+from ._eager import compute_evaluation_point, eager_step, init_state
+from ._hoisting import SplitRule, hoist_scalars
+from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
+from ._stacked import StackedRule
+from ._terms import compute_assignments, compute_terms
 
 __all__ = [
-    "STORED",
+    "STORAGE_DTYPES",
     "Kernel",
-    "Split",
-    "Stacked",
-    "Work",
-    "assigned",
+    "KernelCall",
+    "SplitRule",
+    "StackedRule",
     "column_sums",
-    "eager",
-    "evaluated",
-    "kernel",
-    "split",
-    "start",
-    "terms",
-    "wide",
+    "compile_kernel",
+    "compute_assignments",
+    "compute_dtype",
+    "compute_evaluation_point",
+    "compute_terms",
+    "eager_step",
+    "hoist_scalars",
+    "init_state",
 ]

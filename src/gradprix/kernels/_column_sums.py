@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ._compile import Kernel, loaded
+from ._compile import Kernel, load_kernel
 from ._kernel_source import PARTS
 
 KINDS = {torch.float32: "float32", torch.float64: "float64"}
@@ -99,7 +99,7 @@ def column_sums(x: Tensor) -> Tensor:
 def _kernel(kind: torch.dtype) -> Kernel | None:
     text = SOURCE.format(kind=KINDS[kind], size=kind.itemsize)
     try:
-        return loaded("column_sums", f"{PARTS.read_text()}\n{text}")
+        return load_kernel("column_sums", f"{PARTS.read_text()}\n{text}")
     except Exception as error:  # any compiler failure: summing row by row still works
         first = str(error).partition("\n")[0]
         message = f"gradprix: sums take longer, because Numba failed ({type(error).__name__}: {first})."

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradprix.utils.files import cache_folder, write_atomically
 
-from ._hoisting import Split
+from ._hoisting import SplitRule
 from ._kernel_source import kernel_source
 
 Kernel = Callable[[int], None]
@@ -30,10 +30,10 @@ LOADED: list[Any] = []
 
 
 @cache
-def kernel(split: Split, stored: str) -> Kernel | None:
+def compile_kernel(split_rule: SplitRule, stored: str) -> Kernel | None:
     """Return the compiled kernel of a split rule, or None, with one warning, if compilation fails."""
     try:
-        return loaded(split.rule, kernel_source(split, stored))
+        return load_kernel(split_rule.rule, kernel_source(split_rule, stored))
     except Exception as error:  # any compiler failure: the eager rule still works
         _warn(f"{type(error).__name__}: {error}")
         return None
@@ -48,7 +48,7 @@ def _warn(problem: str) -> None:
     )
 
 
-def loaded(name: str, text: str) -> Kernel:
+def load_kernel(name: str, text: str) -> Kernel:
     """Return a kernel, compiled from source or loaded from the cache.
 
     Args:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gradprix.rules import Rule, State
-from gradprix.rules.gradient_preprocessing import around
+from gradprix.rules.gradient_preprocessing import preprocessing
 
 Value = Tensor | float
 
 
-def eager(
+def eager_step(
     rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: Mapping[str, Value]
 ) -> tuple[Tensor, dict[str, Value]]:
     """Perform one step of a rule on one tensor, out of place.
@@ -31,15 +31,17 @@ def eager(
     """
     h = SimpleNamespace(**values)
     specs = rule.active_state(values)
-    before = {name: state[name] if name in state else start(spec, values, x, g) for name, spec in specs.items()}
+    before = {name: state[name] if name in state else init_state(spec, values, x, g) for name, spec in specs.items()}
     updated = x
-    for function in around(rule):
+    for function in preprocessing(rule):
         updated, g = function(h, t, updated, g)
     updated, *after = rule(h, t, updated, g, *(before.get(name) for name in rule.state))
     return updated, {n: _copy_if_aliased(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in specs}
 
 
-def evaluated(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, state: Mapping[str, Value]) -> Tensor:
+def compute_evaluation_point(
+    rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, state: Mapping[str, Value]
+) -> Tensor:
     """Return the point at which to evaluate the model, which may differ from the training point.
 
     Args:
@@ -60,7 +62,7 @@ def _copy_if_aliased(value: Any, x: Tensor, g: Tensor) -> Any:
     return value.clone() if value is x or value is g else value
 
 
-def start(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:
+def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:
     """Return the initial value of a state."""
     init = spec.init
     if init == "x" or init == "g":

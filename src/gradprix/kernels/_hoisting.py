@@ -10,14 +10,14 @@ from functools import cache, cached_property
 from typing import Any
 
 from gradprix.rules import Rule
-from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Call, Name, Node, Number, flow, names
 
-from .codegen import compiled, source
+from .codegen import compile_function, to_source
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class SplitRule:
     """Scalar and elementwise parts of a rule under given options.
 
     Args:
@@ -39,12 +39,12 @@ class Split:
     @cached_property
     def on_tensors(self) -> Callable[..., tuple[Any, ...]]:
         """Elementwise part, `on_tensors(x, g, *element_state, *constants) -> (x, *element_state)`."""
-        lines = [f"{name} = {source(value)}" for name, value in self.elements]
+        lines = [f"{name} = {to_source(value)}" for name, value in self.elements]
         lines.append(f"return ({', '.join(('x', *self.tensors))},)")
-        return compiled(f"{self.rule}_elements", ("x", "g", *self.tensors, *self.constants), lines)
+        return compile_function(f"{self.rule}_elements", ("x", "g", *self.tensors, *self.constants), lines)
 
 
-def split(rule: Rule, values: Mapping[str, object]) -> Split:
+def hoist_scalars(rule: Rule, values: Mapping[str, object]) -> SplitRule:
     """Split a rule, including torch's gradient preprocessing, under the options of these hyperparameters.
 
     Raises:
@@ -55,14 +55,14 @@ def split(rule: Rule, values: Mapping[str, object]) -> Split:
             f"{rule.name} steps whole tensors of their true shape: it cannot be stacked yet, nor fused. "
             "gradprix.optim steps with it, one parameter at a time."
         )
-    tree = whole(rule)
+    tree = full_tree(rule)
     truth = {name: bool(values[name]) for name in tree.conditions}
-    return _split(rule, tuple(sorted(truth.items())), tuple(rule.active_state(values)))
+    return _hoist(rule, tuple(sorted(truth.items())), tuple(rule.active_state(values)))
 
 
 @cache
-def _split(rule: Rule, truth: tuple[tuple[str, bool], ...], kept: tuple[str, ...]) -> Split:
-    tree = whole(rule).fold(dict(truth), kept)
+def _hoist(rule: Rule, truth: tuple[tuple[str, bool], ...], active: tuple[str, ...]) -> SplitRule:
+    tree = full_tree(rule).fold(dict(truth), active)
     numbers = tuple(name for name in tree.state if rule.state[name].kind == "scalar")
     tensors = tuple(name for name in tree.state if rule.state[name].kind == "element")
     constants: list[str] = []
@@ -74,7 +74,7 @@ def _split(rule: Rule, truth: tuple[tuple[str, bool], ...], kept: tuple[str, ...
             return node
         if not names(node) & elements:
             constants.append(f"_c{len(constants)}")
-            lines.append(f"{constants[-1]} = {source(node)}")
+            lines.append(f"{constants[-1]} = {to_source(node)}")
             return Name(constants[-1])
         if isinstance(node, Call):
             return Call(node.function, tuple(hoist(argument, elements) for argument in node.arguments))
@@ -85,7 +85,7 @@ def _split(rule: Rule, truth: tuple[tuple[str, bool], ...], kept: tuple[str, ...
         if names(assign.value) & elements:
             body.append((assign.name, hoist(assign.value, elements)))
         else:
-            lines.append(f"{assign.name} = {source(assign.value)}")
+            lines.append(f"{assign.name} = {to_source(assign.value)}")
     lines.append(f"return ({''.join(c + ', ' for c in constants)}), ({''.join(n + ', ' for n in numbers)})")
-    scalars = compiled(f"{rule.name}_scalars", ("h", "t", *numbers), lines)
-    return Split(rule.name, scalars, tuple(body), tuple(constants), numbers, tensors)
+    scalars = compile_function(f"{rule.name}_scalars", ("h", "t", *numbers), lines)
+    return SplitRule(rule.name, scalars, tuple(body), tuple(constants), numbers, tensors)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
 
-from ._hoisting import Split
+from ._hoisting import SplitRule
 
 COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
@@ -18,7 +18,7 @@ PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
 PARTS = Path(__file__).with_name("_numba_runtime.py")
 
 
-def kernel_source(split: Split, stored: str) -> str:
+def kernel_source(split_rule: SplitRule, stored: str) -> str:
     """Return the source of a module whose `kernel` Numba compiles to a C function `void kernel(int64_t job)`.
 
     `job` is the address of five 64-bit integers: the next chunk, the number of chunks, and the addresses of
@@ -28,15 +28,15 @@ def kernel_source(split: Split, stored: str) -> str:
     left, so any number of threads may call it concurrently with the same job.
 
     Args:
-        split: split rule.
+        split_rule: the rule, split under its options.
         stored: dtype of parameters and gradients: `"float32"`, `"float64"` or `"bfloat16"`. With bfloat16, the state is
             float32.
     """
     half = stored == "bfloat16"
     wide = "float32" if half else stored
-    arrays = ["x", "g", *split.tensors] + ["low"] * half
+    arrays = ["x", "g", *split_rule.tensors] + ["low"] * half
     narrow = {"x", "g", "low"} if half else set()
-    arguments = ", ".join([*(f"{name}_all" for name in arrays), *split.constants])
+    arguments = ", ".join([*(f"{name}_all" for name in arrays), *split_rule.constants])
     lines = [
         f"F = np.{wide}",
         f"at_wide = pointer_to(types.{wide})",
@@ -48,7 +48,7 @@ def kernel_source(split: Split, stored: str) -> str:
         '@njit(error_model="numpy")',
         f"def chunk({arguments}):",
         "    for i in range(x_all.size):",
-        *(f"        {line}" for line in _body(split, half)),
+        *(f"        {line}" for line in _body(split_rule, half)),
         "",
         "",
         '@cfunc("void(int64)", error_model="numpy")',
@@ -69,24 +69,24 @@ def kernel_source(split: Split, stored: str) -> str:
     for i, name in enumerate(arrays):
         at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if wide == "float64" else 4)
         lines.append(f"        {name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
-    width = len(split.constants)
-    lines += [f"        {name} = F(constants[{width} * r + {k}])" for k, name in enumerate(split.constants)]
+    width = len(split_rule.constants)
+    lines += [f"        {name} = F(constants[{width} * r + {k}])" for k, name in enumerate(split_rule.constants)]
     lines.append(f"        chunk({arguments})")
     lines += ["    set_control(before)"] * x86
-    header = f'"""Made by gradprix from the rule {split.rule}, for {stored}."""\n'
+    header = f'"""Made by gradprix from the rule {split_rule.rule}, for {stored}."""\n'
     return "\n".join([header, PARTS.read_text("utf-8"), "", *lines, ""])
 
 
-def _body(split: Split, half: bool) -> list[str]:
+def _body(split_rule: SplitRule, half: bool) -> list[str]:
     """Return the loop body: load, compute and store one element."""
     lines = ["x_ = x_all[i]", "g_ = g_all[i]"]
     if half:
         # A residual above half an ulp is stale: the parameter was overwritten.
         lines = ["x_, low_, g_ = up(x_all[i]), up(low_all[i]), up(g_all[i])"]
         lines.append("x_ = x_ + low_ if abs(low_) <= abs(x_) * F(0.00390625) else x_")
-    lines += [f"{name}_ = {name}_all[i]" for name in split.tensors]
-    lines += [f"{name}_ = {number_source(value, set(split.constants))}" for name, value in split.elements]
-    lines += [f"{name}_all[i] = {name}_" for name in split.tensors]
+    lines += [f"{name}_ = {name}_all[i]" for name in split_rule.tensors]
+    lines += [f"{name}_ = {number_source(value, set(split_rule.constants))}" for name, value in split_rule.elements]
+    lines += [f"{name}_all[i] = {name}_" for name in split_rule.tensors]
     if half:
         # The parameter is stored as the sum of two bfloat16 numbers; the model uses the first.
         return [*lines, "x_all[i] = down(x_)", "low_all[i] = down(x_ - up(x_all[i]))"]

@@ -16,18 +16,18 @@ CHUNK = 16_384
 """Elements per chunk: small enough for the L1 cache, large enough to make the overhead negligible."""
 LARGE = 32_768
 """Minimum number of elements per thread, as in torch; below, synchronization costs more than it saves."""
-STORED = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+STORAGE_DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 """Parameter dtypes that kernels support, with their names."""
 
 Integers = NDArray[np.int64]
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of computation and state for parameters of this dtype."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-class Work:
+class KernelCall:
     """Reusable kernel call for a set of tensors.
 
     Args:
@@ -47,7 +47,7 @@ class Work:
             for n, size in enumerate(sizes)
             for start in range(0, size, CHUNK)
         ]
-        self.most = max(1, sum(sizes) // LARGE)
+        self.max_threads = max(1, sum(sizes) // LARGE)
         self.pointers, self.constants = pointers, constants
         self.chunks = np.array(chunks, dtype=np.int64).reshape(-1, 4)
         addresses = [array.ctypes.data for array in (self.chunks, pointers, constants)]
@@ -57,7 +57,7 @@ class Work:
     def run(self, kernel: Kernel) -> None:
         """Step every tensor once."""
         self.job[0] = 0
-        threads = min(torch.get_num_threads(), self.most)
+        threads = min(torch.get_num_threads(), self.max_threads)
         if threads == 1:
             kernel(self.address)
         elif openmp := openmp_team():

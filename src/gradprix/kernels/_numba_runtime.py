@@ -15,13 +15,13 @@ def pointer_to(kind):
     """Return a function that converts an address to a pointer to elements of a type."""
 
     @intrinsic
-    def at(context, address):
+    def convert(context, address):
         def generate(target, builder, signature, arguments):
             return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
 
         return types.CPointer(kind)(types.int64), generate
 
-    return at
+    return convert
 
 
 @intrinsic

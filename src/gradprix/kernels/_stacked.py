@@ -12,13 +12,13 @@ from torch import Tensor
 from gradprix.rules import Rule
 from gradprix.utils.devices import placed
 
-from ._compile import kernel
-from ._eager import start
-from ._hoisting import split
-from ._launch import STORED, Work, wide
+from ._compile import compile_kernel
+from ._eager import init_state
+from ._hoisting import hoist_scalars
+from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
 
 
-class Stacked:
+class StackedRule:
     """Rule applied to the rows of stacked tensors: numeric hyperparameters differ by row, options are shared.
 
     On the CPU the step is a compiled kernel, on other devices the rule itself, applied to the concatenated parameters.
@@ -42,14 +42,14 @@ class Stacked:
         compiled: bool = False,
     ) -> None:
         self.rule, self.params, self.first, self.t = rule, list(params), first, 0
-        self.split = split(rule, rows[0])
+        self.split = hoist_scalars(rule, rows[0])
         self.rows = [SimpleNamespace(**row) for row in rows]
         self.rates = [row["lr"] for row in rows]
         self.numbers: list[tuple[float, ...]] = []
         self.state: list[list[Tensor]] = []  # per array of the kernel, after parameters and gradients
         self.dtype, self.device = self.params[0].dtype, self.params[0].device
-        fused = self.dtype in STORED and self.device.type == "cpu"
-        self.kernel = kernel(self.split, STORED[self.dtype]) if fused else None
+        fused = self.dtype in STORAGE_DTYPES and self.device.type == "cpu"
+        self.kernel = compile_kernel(self.split, STORAGE_DTYPES[self.dtype]) if fused else None
         self.run = self.split.on_tensors
         if compiled and self.kernel is None:
             self.run = torch.compile(self.run, dynamic=True)
@@ -72,9 +72,9 @@ class Stacked:
         if self.kernel is None:
             self._step_eagerly(gradients, torch.tensor(constants, dtype=torch.float64))
         else:
-            self.work.constants[:] = constants
-            self.work.pointers[:, 1] = self._addresses(gradients, self.offsets)
-            self.work.run(self.kernel)
+            self.kernel_call.constants[:] = constants
+            self.kernel_call.pointers[:, 1] = self._addresses(gradients, self.offsets)
+            self.kernel_call.run(self.kernel)
 
     def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
         """Keep only the rows at `index`; they are now in `params`, from row `first` on."""
@@ -84,9 +84,9 @@ class Stacked:
             [values[i] for i in chosen] for values in (self.rows, self.rates, self.numbers)
         )
         self.state = [[tensor[index] for tensor in column] for column in self.state]
-        self._prepare_work()
+        self._prepare_kernel_call()
 
-    def remembered(self, row: int, k: int) -> dict[str, Any]:
+    def row_state(self, row: int, k: int) -> dict[str, Any]:
         """Return the state of a row of the k-th parameter, by the names of the rule."""
         shape, sizes = self.params[k].shape[1:], self._sizes()
         columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has a compensation array as well
@@ -107,7 +107,10 @@ class Stacked:
     def _start(self, gradients: Sequence[Tensor]) -> None:
         def before(name: str, x: Tensor, g: Tensor) -> list[Any]:
             spec = self.rule.state[name]
-            return [start(spec, vars(h), a, b) for h, a, b in zip(self.rows, x.to(wide(x.dtype)), g, strict=True)]
+            return [
+                init_state(spec, vars(h), a, b)
+                for h, a, b in zip(self.rows, x.to(compute_dtype(x.dtype)), g, strict=True)
+            ]
 
         pairs = [(self._own_rows(x), self._own_rows(g)) for x, g in zip(self.params, gradients, strict=True)]
         if self.kernel is None:
@@ -117,10 +120,10 @@ class Stacked:
         self.state = [[torch.stack(before(name, x, g)) for x, g in pairs] for name in self.split.tensors]
         if self.dtype is torch.bfloat16:
             self.state.append([torch.zeros_like(x) for x, _ in pairs])
-        self._prepare_work()
+        self._prepare_kernel_call()
 
-    def _prepare_work(self) -> None:
-        """Prepare the work of the kernel, in which each row of each parameter is a separate tensor."""
+    def _prepare_kernel_call(self) -> None:
+        """Prepare the kernel call, in which each row of each parameter is a separate tensor."""
         if self.kernel is None:
             return
         count, sizes = len(self.rows), self._sizes()
@@ -129,7 +132,7 @@ class Stacked:
         arrays += [self._addresses(column, self._offsets(column, 0)) for column in self.state]
         constants = np.empty((count, len(self.split.constants)))
         all_sizes = [size for size in sizes for _ in range(count)]
-        self.work = Work(all_sizes, [*range(count)] * len(sizes), np.stack(arrays, axis=1), constants)
+        self.kernel_call = KernelCall(all_sizes, [*range(count)] * len(sizes), np.stack(arrays, axis=1), constants)
 
     def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
         """Return the offset of each row of each tensor in bytes, `[tensors, rows]`."""
@@ -146,7 +149,7 @@ class Stacked:
         return torch.cat([self._own_rows(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
 
     def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
-        kind = wide(self.dtype)
+        kind = compute_dtype(self.dtype)
         x, g = self._concatenate(self.params).to(kind), self._concatenate(gradients).to(kind)
         columns = placed(constants.to(kind), self.device).T.unsqueeze(-1)
         state, half = [column[0] for column in self.state], self.dtype is torch.bfloat16

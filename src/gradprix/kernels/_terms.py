@@ -6,15 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from gradprix.rules import Rule
-from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.gradient_preprocessing import full_tree
 
-from .codegen import compiled, source
+from .codegen import compile_function, to_source
 
 ALL = "_all_assigned_"
 """Name of the result in generated code; not a valid name in rules."""
 
 
-def terms(rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+def compute_terms(
+    rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]
+) -> dict[str, Any]:
     """Perform one step of a rule and return all assigned terms.
 
     Args:
@@ -28,10 +30,10 @@ def terms(rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: 
     Returns:
         Last value of each assigned name, in order of first assignment; `x` is the new parameter.
     """
-    return dict(assigned(rule, values, t, x, g, state))
+    return dict(compute_assignments(rule, values, t, x, g, state))
 
 
-def assigned(
+def compute_assignments(
     rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]
 ) -> list[tuple[str, Any]]:
     """Perform one step of a rule and return all assignments; arguments are those of `terms`.
@@ -39,17 +41,17 @@ def assigned(
     Returns:
         Name and value of each assignment in order, starting with the gradient preprocessing.
     """
-    kept = tuple(rule.active_state(values))
-    record = _recorder(rule, kept, tuple(bool(values[option]) for option in sorted(whole(rule).conditions)))
-    assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in kept))
+    active = tuple(rule.active_state(values))
+    record = _recorder(rule, active, tuple(bool(values[option]) for option in sorted(full_tree(rule).conditions)))
+    assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in active))
     return assignments
 
 
 @cache
-def _recorder(rule: Rule, kept: tuple[str, ...], truth: tuple[bool, ...]) -> Any:
-    tree = whole(rule)
-    folded = tree.fold(dict(zip(sorted(tree.conditions), truth, strict=True)), kept)
+def _recorder(rule: Rule, active: tuple[str, ...], truth: tuple[bool, ...]) -> Any:
+    tree = full_tree(rule)
+    folded = tree.fold(dict(zip(sorted(tree.conditions), truth, strict=True)), active)
     body = [f"{ALL} = []"]
     for assign in folded.assigns:
-        body += [f"{assign.name} = {source(assign.value)}", f"{ALL}.append(({assign.name!r}, {assign.name}))"]
-    return compiled("terms", ("h", "t", "x", "g", *folded.state), [*body, f"return {ALL}"])
+        body += [f"{assign.name} = {to_source(assign.value)}", f"{ALL}.append(({assign.name!r}, {assign.name}))"]
+    return compile_function("terms", ("h", "t", "x", "g", *folded.state), [*body, f"return {ALL}"])

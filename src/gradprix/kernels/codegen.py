@@ -7,7 +7,7 @@ from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
 from gradprix.rules.ops import FUNCTIONS
 
 
-def source(node: Node) -> str:
+def to_source(node: Node) -> str:
     """Return a node as a Python expression, with the grouping of the rule."""
     match node:
         case Number(value):
@@ -17,7 +17,7 @@ def source(node: Node) -> str:
         case Hyper(name):
             return f"h.{name}"
         case Call(function, arguments):
-            parts = [source(argument) for argument in arguments]
+            parts = [to_source(argument) for argument in arguments]
             if function in FUNCTIONS:
                 return f"{function}({', '.join(parts)})"
             return f"(-{parts[0]})" if function == "neg" else f"({parts[0]} {function} {parts[1]})"
@@ -25,7 +25,7 @@ def source(node: Node) -> str:
             raise ValueError("fold the tree before generating code")
 
 
-def compiled(
+def compile_function(
     name: str, arguments: Sequence[str], body: Sequence[str], names: Mapping[str, Any] = FUNCTIONS
 ) -> Callable[..., Any]:
     """Return a function compiled from source lines; `names` are its globals."""

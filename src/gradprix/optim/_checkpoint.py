@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradprix.kernels import wide
+from gradprix.kernels import compute_dtype
 from gradprix.rules import Rule
 
-from ._eager_step import LOW, real
+from ._eager_step import COMPENSATION, as_real
 from ._eval_mode import TRAINED
 
 Packed = dict[str, Any]
-EXACT = "gradprix"
+EXACT_STATE = "gradprix"
 """Top-level key of state in the rule's own form, where torch's form is less precise."""
-OWN = "gradprix_"
-AT = OWN + "compensation_step"
+PREFIX = "gradprix_"
+COMPENSATION_STEP = PREFIX + "compensation_step"
 
 
 def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
@@ -52,16 +52,16 @@ def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], d
     for p, h in _hyperparameters(packed, values).items():
         if p not in state:
             continue
-        held = state[p] = dict(state[p])
-        named = {name: held.get(spec.key) for name, spec in rule.state.items()}
+        param_state = state[p] = dict(state[p])
+        named = {name: param_state.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
             if spec.stored is not None and named[name] is not None:
-                held[spec.key] = _convert(spec.stored, h, name, named)
-                if held[spec.key] is not named[name]:
+                param_state[spec.key] = _convert(spec.stored, h, name, named)
+                if param_state[spec.key] is not named[name]:
                     exact.setdefault(p, {})[spec.key] = named[name]
-        if LOW in held and "step" in held:
-            held[AT] = held["step"].clone()
-    return {**packed, "state": state, **({EXACT: exact} if exact else {})}
+        if COMPENSATION in param_state and "step" in param_state:
+            param_state[COMPENSATION_STEP] = param_state["step"].clone()
+    return {**packed, "state": state, **({EXACT_STATE: exact} if exact else {})}
 
 
 def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
@@ -69,33 +69,34 @@ def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]],
 
     Empty dicts, by which `torch.distributed.checkpoint` replaces missing values, are removed.
     """
-    state, exact = dict(packed["state"]), packed.get(EXACT, {})
-    own_keys = {"step", LOW, TRAINED, *(spec.key for spec in rule.state.values())}
+    state, exact = dict(packed["state"]), packed.get(EXACT_STATE, {})
+    own_keys = {"step", COMPENSATION, TRAINED, *(spec.key for spec in rule.state.values())}
     for p, h in _hyperparameters(packed, values).items():
         if p not in state:
             continue
-        held = state[p] = {
+        param_state = state[p] = {
             key: value
             for key, value in state[p].items()
             if not (key in own_keys and isinstance(value, dict) and not value)
         }
-        named = {name: held.get(spec.key) for name, spec in rule.state.items()}
+        named = {name: param_state.get(spec.key) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
-            own = held.pop(OWN + spec.key, exact.get(p, {}).get(spec.key))  # older versions stored it in the state
+            # Older versions stored the exact value in the state.
+            exact_value = param_state.pop(PREFIX + spec.key, exact.get(p, {}).get(spec.key))
             if spec.stored is None or spec.loaded is None or named[name] is None:
                 continue
-            fits = own is not None and bool(
-                (_convert(spec.stored, h, name, {**named, name: own}) == held[spec.key]).all()
+            fits = exact_value is not None and bool(
+                (_convert(spec.stored, h, name, {**named, name: exact_value}) == param_state[spec.key]).all()
             )
-            held[spec.key] = own if fits else _convert(spec.loaded, h, name, named)
-        if held.pop(AT, None) != held.get("step") and LOW in held:
-            del held[LOW]  # torch keeps it in the state, but does not update it
+            param_state[spec.key] = exact_value if fits else _convert(spec.loaded, h, name, named)
+        if param_state.pop(COMPENSATION_STEP, None) != param_state.get("step") and COMPENSATION in param_state:
+            del param_state[COMPENSATION]  # torch keeps it in the state, but does not update it
     return {**packed, "state": state}
 
 
 def _convert(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, Any]) -> Any:
     """Convert a state of a parameter; rules represent complex numbers as pairs of real ones."""
-    parts = {key: real(value) for key, value in named.items()}
+    parts = {key: as_real(value) for key, value in named.items()}
     value = change(h, **parts)
     if value is parts[name]:
         return named[name]
@@ -124,6 +125,6 @@ def copy_state(packed: Packed, rule: Rule, groups: Sequence[Mapping[str, Any]], 
             loaded = state[x][key]
             if key in scalars:
                 loaded = value
-            elif key != "step" and wide(x.dtype) is not x.dtype:
-                loaded = value.to(x.device, wide(x.dtype) if key in elements else value.dtype)
+            elif key != "step" and compute_dtype(x.dtype) is not x.dtype:
+                loaded = value.to(x.device, compute_dtype(x.dtype) if key in elements else value.dtype)
             state[x][key] = loaded.detach().clone()

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradprix.kernels import STORED, kernel, split
+from gradprix.kernels import STORAGE_DTYPES, compile_kernel, hoist_scalars
 from gradprix.rules import Rule
 
-from ._eager_step import refuse, step_dtype, step_eagerly
-from ._kernel_batch import Table, fits_kernel
-from ._overlap import Extent, Written, extents, overlapping
+from ._eager_step import check_supported, step_dtype, step_eagerly
+from ._kernel_batch import ParameterBatch, fits_kernel
+from ._overlap import Extent, WrittenMemory, extents, overlapping
 from ._sequential_step import step_sequentially
 
 Groups = Sequence[Mapping[str, Any]]
 Values = Sequence[Mapping[str, Any]]
 
 
-class Layout:
+class StepPlan:
     """Assignment of parameters to implementations, valid while parameters, gradients and options are unchanged.
 
     Args:
@@ -33,14 +33,14 @@ class Layout:
 
     @torch.no_grad()
     def __init__(self, rules: Sequence[Rule], groups: Groups, state: Any, values: Values) -> None:
-        self.rules, self.state, self.key = rules, state, _layout_key(groups, values)
-        self.counted_in = list(map(step_dtype, groups))
+        self.rules, self.state, self.key = rules, state, _plan_key(groups, values)
+        self.count_dtypes = list(map(step_dtype, groups))
         self.params = [x for group in groups for x in group["params"]]
         self.idle = [x for x in self.params if x.grad is None]
         active = [(x, n) for n, group in enumerate(groups) for x in group["params"] if x.grad is not None]
         new = [x for x, _ in active if x not in state]
         for x, number in active:
-            refuse(rules[number], values[number], x, state[x])
+            check_supported(rules[number], values[number], x, state[x])
         self.eager: list[tuple[Tensor, int]] = []
         self.sequential: dict[int, list[Tensor]] = {}
         batches: dict[Any, list[tuple[Tensor, int]]] = {}
@@ -54,37 +54,37 @@ class Layout:
                 and group.get("fused") is not False
                 and fits_kernel(rule, values[number], x, state[x])
             ):
-                key = rule, split(rule, values[number]), x.dtype, step_dtype(group)
+                key = rule, hoist_scalars(rule, values[number]), x.dtype, step_dtype(group)
                 batches.setdefault(key, []).append((x, number))
             else:
                 self.eager.append((x, number))
-        self.tables = []
-        for (rule, halves, dtype, counted_in), params in batches.items():
-            compiled = kernel(halves, STORED[dtype])
+        self.batches = []
+        for (rule, split_rule, dtype, count_dtype), params in batches.items():
+            compiled = compile_kernel(split_rule, STORAGE_DTYPES[dtype])
             if compiled is None:
                 self.eager += params
             else:
-                self.tables.append(Table(rule, halves, compiled, params, state, values, counted_in))
+                self.batches.append(ParameterBatch(rule, split_rule, compiled, params, state, values, count_dtype))
         self.reusable = not self.sequential and all(
             state[x] or not _has_state(rules[n], values[n]) for x, n in self.eager
         )
-        self.written = Written(chain.from_iterable([x, *state[x].values()] for x, _ in active))
-        self.places = self._eager_extents()
+        self.written = WrittenMemory(chain.from_iterable([x, *state[x].values()] for x, _ in active))
+        self.eager_addresses = self._eager_extents()
         self._remove_empty(new)
         self.keys, self.cells = list(state), list(state.values())
 
-    def holds(self, groups: Groups, state: Any, values: Values) -> bool:
-        """Return whether the layout is still valid; users may change anything, so everything is compared."""
+    def is_valid(self, groups: Groups, state: Any, values: Values) -> bool:
+        """Return whether the plan is still valid; users may change anything, so everything is compared."""
         return (
             self.reusable
             and state is self.state
-            and self.key == _layout_key(groups, values)
+            and self.key == _plan_key(groups, values)
             and all(map(is_, chain.from_iterable(map(itemgetter("params"), groups)), self.params))
             and len(state) == len(self.keys)
             and all(map(is_, state, self.keys))
             and all(map(is_, state.values(), self.cells))
             and all(x.grad is None for x in self.idle)
-            and all(table.fits(self.written) for table in self.tables)
+            and all(batch.is_valid(self.written) for batch in self.batches)
             and self._eager_is_unchanged()
         )
 
@@ -93,7 +93,7 @@ class Layout:
         if not self.eager:
             return True
         gradients = np.array(extents(x.grad for x, _ in self.eager), dtype=np.int64).reshape(-1, 2)
-        return self._eager_extents() == self.places and not self.written.meets(*gradients.T)
+        return self._eager_extents() == self.eager_addresses and not self.written.meets(*gradients.T)
 
     def _eager_extents(self) -> list[Extent]:
         return extents(chain.from_iterable([x, *self.state.get(x, {}).values()] for x, _ in self.eager))
@@ -105,9 +105,9 @@ class Layout:
             RuntimeError: if a rule does not support a gradient; nothing has been modified then.
         """
         for x, number in self.eager:
-            refuse(self.rules[number], values[number], x, self.state.get(x, {}))
-        for table in self.tables:
-            table.step(values)
+            check_supported(self.rules[number], values[number], x, self.state.get(x, {}))
+        for batch in self.batches:
+            batch.step(values)
         if self.eager or self.sequential:
             self._step_eagerly(values)
 
@@ -116,9 +116,9 @@ class Layout:
         new = [x for x in self.params if x not in self.state]
         for x, number in self.eager:
             if x.grad is not None:
-                step_eagerly(self.rules[number], values[number], x, self.state[x], self.counted_in[number])
+                step_eagerly(self.rules[number], values[number], x, self.state[x], self.count_dtypes[number])
         for number, params in self.sequential.items():
-            step_sequentially(self.rules[number], values[number], params, self.state, self.counted_in[number])
+            step_sequentially(self.rules[number], values[number], params, self.state, self.count_dtypes[number])
         self._remove_empty(new)
 
     def _remove_empty(self, new: list[Tensor]) -> None:
@@ -133,7 +133,7 @@ def _has_state(rule: Rule, values: Mapping[str, Any]) -> bool:
     return rule.counts_steps or bool(rule.active_state(values))
 
 
-def _layout_key(groups: Groups, values: Values) -> list[Any]:
-    """Return what determines the layout: options that are on, and numbers of parameters."""
+def _plan_key(groups: Groups, values: Values) -> list[Any]:
+    """Return a key of the plan: numbers of parameters, and which options are on."""
     forms = [[bool(value) for value in v.values()] for v in values]
     return [(len(group["params"]), group.get("fused"), form) for group, form in zip(groups, forms, strict=True)]

@@ -18,7 +18,7 @@ TRAINED = "trained"
 @torch.no_grad()
 def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], state: Any) -> None:
     """Set the parameters of a group to the evaluation point, where they have been stepped."""
-    if rule.evaluate is None or not trains(group):
+    if rule.evaluate is None or not is_training(group):
         return
     for x in group["params"]:
         if state.get(x):
@@ -31,7 +31,7 @@ def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], st
 @torch.no_grad()
 def to_train(group: dict[str, Any], state: Any) -> None:
     """Restore the training point of the parameters of a group."""
-    if trains(group):
+    if is_training(group):
         return
     for x in group["params"]:
         if TRAINED in state.get(x, {}):
@@ -39,6 +39,6 @@ def to_train(group: dict[str, Any], state: Any) -> None:
     group[MODE] = True
 
 
-def trains(group: Mapping[str, Any]) -> bool:
+def is_training(group: Mapping[str, Any]) -> bool:
     """Return whether the parameters of a group hold the training point."""
     return bool(group.get(MODE, True))

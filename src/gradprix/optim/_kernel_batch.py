@@ -9,33 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradprix.kernels import STORED, Kernel, Split, Work, start, wide
+from gradprix.kernels import STORAGE_DTYPES, Kernel, KernelCall, SplitRule, compute_dtype, init_state
 from gradprix.rules import Rule
 
-from ._eager_step import LOW, scalar_dtype, steps_taken
-from ._overlap import Written
+from ._eager_step import COMPENSATION, scalar_dtype, steps_taken
+from ._overlap import WrittenMemory
 from ._scalars import Scalars, is_number, zeros
 
 Values = Mapping[str, Any]
 GRADIENT, SIZE = attrgetter("grad"), attrgetter("nbytes")  # no gradient of another dtype has the same size in torch
-PLAIN = {nn.Parameter, Tensor}
+PLAIN_TYPES = {nn.Parameter, Tensor}
 
 
-def fits_kernel(rule: Rule, values: Values, x: Tensor, held: Mapping[str, Any]) -> bool:
+def fits_kernel(rule: Rule, values: Values, x: Tensor, state: Mapping[str, Any]) -> bool:
     """Return whether a kernel supports a parameter: it, its gradient and state are plain dense CPU tensors."""
     return (
         _is_plain(x, x.dtype)
-        and x.dtype in STORED
+        and x.dtype in STORAGE_DTYPES
         and x.numel() > 0
         and _usable(x.grad, x)
-        and all(_usable_state(held.get(spec.key), spec.kind, x) for spec in rule.active_state(values).values())
-        and (not isinstance(held.get("step"), Tensor) or is_number(held["step"]))
+        and all(_usable_state(state.get(spec.key), spec.kind, x) for spec in rule.active_state(values).values())
+        and (not isinstance(state.get("step"), Tensor) or is_number(state["step"]))
     )
 
 
 def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     return (
-        type(tensor) in PLAIN
+        type(tensor) in PLAIN_TYPES
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
         and tensor.dtype is dtype
@@ -48,7 +48,7 @@ def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
 def _usable(g: Tensor | None, x: Tensor) -> bool:
     return (
         g is not None
-        and type(g) in PLAIN
+        and type(g) in PLAIN_TYPES
         and g.layout is torch.strided
         and g.dtype is x.dtype
         and g.shape == x.shape
@@ -61,48 +61,48 @@ def _usable(g: Tensor | None, x: Tensor) -> bool:
 def _usable_state(value: Any, kind: str, x: Tensor) -> bool:
     if not isinstance(value, Tensor):
         return True  # missing: initialized later
-    return is_number(value) if kind == "scalar" else _is_plain(value, wide(x.dtype))
+    return is_number(value) if kind == "scalar" else _is_plain(value, compute_dtype(x.dtype))
 
 
-class Table:
+class ParameterBatch:
     """Parameters of one rule, one set of options and one dtype, with their state, for one kernel call per step.
 
     Addresses are read at each step and are valid only while it runs; the division into chunks is permanent.
 
     Args:
         rule: the rule.
-        split: rule split under the options.
-        kernel: kernel compiled from `split` for the dtype.
+        split_rule: the rule, split under the options.
+        kernel: kernel compiled from `split_rule` for the dtype.
         params: parameters, each with the index of its group.
         state: state of the optimizer; missing entries are added.
         values: hyperparameters of each group.
-        counted_in: dtype of new step counts.
+        count_dtype: dtype of new step counts.
     """
 
     def __init__(
         self,
         rule: Rule,
-        split: Split,
+        split_rule: SplitRule,
         kernel: Kernel,
         params: Sequence[tuple[Tensor, int]],
         state: Any,
         values: Sequence[Values],
-        counted_in: torch.dtype,
+        count_dtype: torch.dtype,
     ) -> None:
-        self.counted_in = counted_in
-        self.rule, self.split, self.kernel = rule, split, kernel
+        self.count_dtype = count_dtype
+        self.rule, self.split, self.kernel = rule, split_rule, kernel
         self.params = [x for x, _ in params]
         self.dtype = self.params[0].dtype
-        self.held = [state[x] for x in self.params]
-        taken = [steps_taken(rule, h) for h in self.held]
-        keys = [*(["step"] if rule.counts_steps else []), *(rule.state[n].key for n in split.numbers)]
+        self.states = [state[x] for x in self.params]
+        taken = [steps_taken(rule, h) for h in self.states]
+        keys = [*(["step"] if rule.counts_steps else []), *(rule.state[n].key for n in split_rule.numbers)]
         columns = [self._numbers(key, params, taken, values) for key in keys]
-        names = [rule.state[name].key for name in split.tensors]
-        arrays = [self._element_state(name, params, values) for name in split.tensors]
+        names = [rule.state[name].key for name in split_rule.tensors]
+        arrays = [self._element_state(name, params, values) for name in split_rule.tensors]
         if self.dtype is torch.bfloat16:
-            names, arrays = [*names, LOW], [*arrays, self._low()]
+            names, arrays = [*names, COMPENSATION], [*arrays, self._compensation()]
         else:
-            _ = [h.pop(LOW, None) for h in self.held]
+            _ = [h.pop(COMPENSATION, None) for h in self.states]
         self.sizes = list(map(SIZE, self.params))
         self.lengths = np.array(self.sizes)
         # The imaginary part of a conjugate has a pending negation, and is contiguous only if it has one element.
@@ -110,41 +110,41 @@ class Table:
         rows = [list(map(Tensor.data_ptr, column)) for column in (self.params, *arrays)]
         pointers = np.ascontiguousarray(np.insert(np.array(rows, dtype=np.int64), 1, 0, axis=0).T)
         self._group_rows(params, taken, keys, columns)
-        cells = [(h, name) for name in (*names, *keys) for h in self.held]
+        cells = [(h, name) for name in (*names, *keys) for h in self.states]
         self.cells = tuple(zip(*cells, strict=True)) or ((), ())
         self.tensors = [t for column in (*arrays, *columns) for t in column]  # referenced: keeps addresses valid
-        self.places = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
-        constants = np.empty((len(self.now), len(split.constants)))
-        self.work = Work(list(map(Tensor.numel, self.params)), self.row_of, pointers, constants)
+        self.addresses = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
+        constants = np.empty((len(self.now), len(split_rule.constants)))
+        self.kernel_call = KernelCall(list(map(Tensor.numel, self.params)), self.row_of, pointers, constants)
         self._set_gradients(list(map(GRADIENT, self.params)))
-        self.checked_starts = self.work.pointers[:, 1].tobytes()
+        self.checked_starts = self.kernel_call.pointers[:, 1].tobytes()
 
     def _element_state(self, name: str, params: Any, values: Sequence[Values]) -> list[Tensor]:
         spec = self.rule.state[name]
-        for (x, group), h in zip(params, self.held, strict=True):
+        for (x, group), h in zip(params, self.states, strict=True):
             if not isinstance(h.get(spec.key), Tensor):
-                like = x.to(wide(x.dtype)) if wide(x.dtype) is not x.dtype else x
-                h[spec.key] = start(spec, values[group], like, x.grad)
-        return [h[spec.key] for h in self.held]
+                like = x.to(compute_dtype(x.dtype)) if compute_dtype(x.dtype) is not x.dtype else x
+                h[spec.key] = init_state(spec, values[group], like, x.grad)
+        return [h[spec.key] for h in self.states]
 
-    def _low(self) -> list[Tensor]:
-        for x, h in zip(self.params, self.held, strict=True):
-            low = h.get(LOW)
+    def _compensation(self) -> list[Tensor]:
+        for x, h in zip(self.params, self.states, strict=True):
+            low = h.get(COMPENSATION)
             fits = low is not None and low.dtype is x.dtype and low.shape == x.shape
-            h[LOW] = low.contiguous() if fits else torch.zeros_like(x, memory_format=torch.contiguous_format)
-        return [h[LOW] for h in self.held]
+            h[COMPENSATION] = low.contiguous() if fits else torch.zeros_like(x, memory_format=torch.contiguous_format)
+        return [h[COMPENSATION] for h in self.states]
 
     def _numbers(self, key: str, params: Any, taken: list[int], values: Sequence[Values]) -> list[Tensor]:
         """Return a scalar state of each parameter, with missing ones initialized."""
-        missing = [i for i, h in enumerate(self.held) if not isinstance(h.get(key), Tensor)]
+        missing = [i for i, h in enumerate(self.states) if not isinstance(h.get(key), Tensor)]
         spec = next((spec for spec in self.rule.state.values() if spec.key == key), None)
-        dtype = scalar_dtype(self.rule, self.params[0], self.counted_in) if spec else self.counted_in
+        dtype = scalar_dtype(self.rule, self.params[0], self.count_dtype) if spec else self.count_dtype
         for i, tensor in zip(missing, zeros(len(missing), dtype), strict=True):
             x, group = params[i]
-            first = float(start(spec, values[group], x, x)) if spec else taken[i]
-            given = self.held[i].get(key) if spec else None
-            self.held[i][key] = tensor.fill_(first if given is None else float(given))
-        return [h[key] for h in self.held]
+            first = float(init_state(spec, values[group], x, x)) if spec else taken[i]
+            given = self.states[i].get(key) if spec else None
+            self.states[i][key] = tensor.fill_(first if given is None else float(given))
+        return [h[key] for h in self.states]
 
     def _group_rows(self, params: Any, taken: list[int], keys: list[str], columns: list[list[Tensor]]) -> None:
         """Assign a row of constants to parameters of the same group with equal step counts and scalar state."""
@@ -160,7 +160,7 @@ class Table:
         self.first_of = [self.row_of.index(row) for row in range(len(rows))]
         self.now = [(group, t, tuple(numbers[::2])) for group, t, *numbers in rows]
 
-    def fits(self, written: Written) -> bool:
+    def is_valid(self, written: WrittenMemory) -> bool:
         """Return whether all tensors except gradients, which may be replaced, are unchanged and at the same addresses.
 
         Args:
@@ -169,27 +169,27 @@ class Table:
         gradients: list[Any] = list(map(GRADIENT, self.params))
         try:
             plain = (
-                set(map(type, gradients)) <= PLAIN
+                set(map(type, gradients)) <= PLAIN_TYPES
                 and all(map(Tensor.is_contiguous, gradients))
                 and list(map(SIZE, gradients)) == self.sizes
                 and not any(x.grad.is_neg() for x in self.single)  # type: ignore[union-attr]
             )
             self._set_gradients(gradients)
             tensors: list[Any] = [*self.params, *map(dict.get, *self.cells)]
-            there = list(map(Tensor.data_ptr, tensors)) == self.places
+            there = list(map(Tensor.data_ptr, tensors)) == self.addresses
         except (TypeError, RuntimeError):  # missing tensors, or layouts without strides
             return False
         return (
             plain
             and there
-            and bool(self.work.pointers.all())
+            and bool(self.kernel_call.pointers.all())
             and self._gradients_are_separate(written)
             and (self.steps is None or self.steps.is_unchanged())
             and all(column.is_unchanged() for column in self.numbers)
         )
 
-    def _gradients_are_separate(self, written: Written) -> bool:
-        starts = self.work.pointers[:, 1]
+    def _gradients_are_separate(self, written: WrittenMemory) -> bool:
+        starts = self.kernel_call.pointers[:, 1]
         if starts.tobytes() != self.checked_starts:
             if written.meets(starts, starts + self.lengths):
                 return False
@@ -198,7 +198,7 @@ class Table:
 
     def _set_gradients(self, gradients: list[Tensor]) -> None:
         self.gradients = gradients  # referenced while their addresses are in use
-        self.work.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, gradients), np.int64, len(gradients))
+        self.kernel_call.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, gradients), np.int64, len(gradients))
 
     def step(self, values: Sequence[Values]) -> None:
         """Step every parameter once, with the gradients validated by `fits`."""
@@ -206,9 +206,9 @@ class Table:
             self.steps.increment()  # immediately, for other processes that share the counts
         for i, (group, t, numbers) in enumerate(self.now):
             constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
-            self.work.constants[i] = constants
+            self.kernel_call.constants[i] = constants
             self.now[i] = (group, t + 1 if self.steps else 1, after)
-        self.work.run(self.kernel)
+        self.kernel_call.run(self.kernel)
         self.gradients = []
         torch.autograd.graph.increment_version(self.params)
         for k, column in enumerate(self.numbers):

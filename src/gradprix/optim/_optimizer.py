@@ -14,9 +14,9 @@ from gradprix.rules import Rule
 
 from ._checkpoint import by_name, copy_state, from_torch, to_torch
 from ._compat import preset
-from ._dispatch import Layout
+from ._dispatch import StepPlan
 from ._eager_step import prepare, step_dtype
-from ._eval_mode import to_evaluate, to_train, trains
+from ._eval_mode import is_training, to_evaluate, to_train
 from ._scalars import make_contiguous
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
@@ -56,8 +56,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         for kind, names in ((either, positional.split()), (keyword, [*keywords.split(), *cls._options])):
             parameters += [inspect.Parameter(name, kind, default=_default(rule, name)) for name in names]
         cls.__signature__ = inspect.Signature([*parameters, inspect.Parameter("like", keyword, default=None)])
-        made = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nArguments have torch's names."
-        cls.__doc__ = cls.__dict__.get("__doc__") or made
+        doc = f"{rule.summary}\n\n{rule.relation} Source: {rule.source}.\n\nArguments have torch's names."
+        cls.__doc__ = cls.__dict__.get("__doc__") or doc
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -72,7 +72,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
         if given.get("fused") and given.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together. Leave out one: both step alike here.")
-        self._layout: Layout | None = None
+        self._plan: StepPlan | None = None
         self._step_supports_amp_scaling = bool(given.get("fused"))  # as in torch: `step` then unscales gradients
         defaults = {
             name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
@@ -110,7 +110,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
-        self._layout = None
+        self._plan = None
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Step every parameter that has a gradient: `step(closure=None)`.
@@ -143,7 +143,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         )
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if not all(map(trains, self.param_groups)):
+        if not all(map(is_training, self.param_groups)):
             raise RuntimeError(
                 f"{type(self).__name__} is in eval mode: its parameters hold the point to evaluate at, not the one "
                 "being trained. Call optimizer.train() before training goes on."
@@ -156,10 +156,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if not (scale is None and overflow is None) and not self._unscale(values, scale, overflow):
             return loss
-        if self._layout is None or not self._layout.holds(self.param_groups, self.state, values):
+        if self._plan is None or not self._plan.is_valid(self.param_groups, self.state, values):
             rules = [self.rule_of(group) for group in self.param_groups]
-            self._layout = Layout(rules, self.param_groups, self.state, values)
-        self._layout.step(values)
+            self._plan = StepPlan(rules, self.param_groups, self.state, values)
+        self._plan.step(values)
         return loss
 
     @torch.no_grad()
@@ -236,7 +236,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             copy_state(loaded, self.rule, self.param_groups, self.state)
             make_contiguous(self.state.values(), "step")
 
-        self._layout = None
+        self._plan = None
         with (
             self.register_load_state_dict_pre_hook(convert),
             self.register_load_state_dict_post_hook(copy, prepend=True),
@@ -244,10 +244,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_layout": None}
+        return {**super().__getstate__(), "_plan": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"_layout": None, **state})
+        super().__setstate__({"_plan": None, **state})
         parameters = self.__signature__.parameters
         for group in self.param_groups:
             for name in self._options:

@@ -28,7 +28,7 @@ def extents(tensors: Iterable[Any]) -> list[Extent]:
     return result
 
 
-def overlapping(params: Sequence[Tensor], held: Sequence[Mapping[str, Any]]) -> list[bool]:
+def overlapping(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Return a flag per parameter: its step uses memory that another step writes, or writes memory twice.
 
     Gaps between the elements of strided tensors count as part of the tensor, which leads to a few false positives.
@@ -36,16 +36,16 @@ def overlapping(params: Sequence[Tensor], held: Sequence[Mapping[str, Any]]) -> 
 
     Args:
         params: parameters with gradients; one that occurs twice overlaps with itself.
-        held: state of each parameter.
+        states: state of each parameter.
     """
-    places: list[tuple[int, int, int, bool]] = []
-    for i, (x, state) in enumerate(zip(params, held, strict=True)):
-        places += [(*extent, i, True) for extent in extents([x, *state.values()])]
-        places += [(*extent, i, False) for extent in extents([x.grad])]
+    spans: list[tuple[int, int, int, bool]] = []
+    for i, (x, state) in enumerate(zip(params, states, strict=True)):
+        spans += [(*extent, i, True) for extent in extents([x, *state.values()])]
+        spans += [(*extent, i, False) for extent in extents([x.grad])]
     flags = np.zeros(len(params), dtype=bool)
-    if not places:
+    if not spans:
         return flags.tolist()
-    starts, ends, owners, written = map(np.array, zip(*sorted(places), strict=True))
+    starts, ends, owners, written = map(np.array, zip(*sorted(spans), strict=True))
     cluster = _clusters(starts, ends)
     several, writes = np.bincount(cluster) > 1, np.bincount(cluster, weights=written) > 0
     flags[owners[(several & writes)[cluster]]] = True
@@ -58,7 +58,7 @@ def _clusters(starts: Integers, ends: Integers) -> Integers:
     return np.concatenate([[0], np.cumsum(is_new)])
 
 
-class Written:
+class WrittenMemory:
     """Memory written by a step, for comparison with gradients, which may be new tensors at each step.
 
     Args:

@@ -37,9 +37,9 @@ def make_contiguous(states: Iterable[Any], key: str) -> None:
         states: state of each parameter; values that are not mappings are ignored.
         key: key of the scalar.
     """
-    held = [state for state in states if isinstance(state, dict) and is_number(state.get(key))]
+    candidates = [state for state in states if isinstance(state, dict) and is_number(state.get(key))]
     for dtype in NUMERIC:
-        own = [state for state in held if state[key].dtype is dtype and state[key].dim() == 0]
+        own = [state for state in candidates if state[key].dtype is dtype and state[key].dim() == 0]
         for state, number in zip(own, zeros(len(own), dtype), strict=True):
             state[key] = number.copy_(state[key])
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gradprix import rules
-from gradprix.kernels import wide
+from gradprix.kernels import compute_dtype
 from gradprix.rules import Rule
 
-from ._eager_step import prepare, real, step_eagerly
+from ._eager_step import as_real, prepare, step_eagerly
 
 TORCH = {
     rules.sgd: torch.optim.SGD,
@@ -29,7 +29,7 @@ TORCH = {
 
 
 def step_sequentially(
-    rule: Rule, values: Mapping[str, Any], params: Sequence[Tensor], state: Any, counted_in: torch.dtype
+    rule: Rule, values: Mapping[str, Any], params: Sequence[Tensor], state: Any, count_dtype: torch.dtype
 ) -> None:
     """Step parameters of one group that overlap with others, or with their own gradients or state.
 
@@ -41,27 +41,27 @@ def step_sequentially(
         values: all hyperparameters.
         params: parameters with gradients, in the order of the group; duplicates are allowed.
         state: state of the optimizer.
-        counted_in: dtype of new step counts.
+        count_dtype: dtype of new step counts.
     """
     arguments = torch_arguments(rule, values)
-    if arguments is None or any(wide(x.dtype) is not x.dtype for x in params):
+    if arguments is None or any(compute_dtype(x.dtype) is not x.dtype for x in params):
         # As in torch, state is initialized separately for every occurrence of a parameter.
-        held = [dict(state[x]) if not rule.counts_steps else state[x] for x in params]
-        for x, own in zip(params, held, strict=True):
-            step_eagerly(rule, values, x, own, counted_in)
+        states = [dict(state[x]) if not rule.counts_steps else state[x] for x in params]
+        for x, own in zip(params, states, strict=True):
+            step_eagerly(rule, values, x, own, count_dtype)
             state[x].update(own)
         return
     if rule.counts_steps:
         for x in params:
-            prepare(rule, values, x, state[x], counted_in)
+            prepare(rule, values, x, state[x], count_dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # users have already been warned of duplicates
         optimizer = TORCH[rule](params, **arguments, foreach=False)
     optimizer.state = state
-    held = list({id(state[x]): state[x] for x in params}.values())
-    _convert(rule, values, held, "stored")
+    states = list({id(state[x]): state[x] for x in params}.values())
+    _convert(rule, values, states, "stored")
     type(optimizer).step.__wrapped__(optimizer)  # without hooks, which run for the outer step
-    _convert(rule, values, held, "loaded")
+    _convert(rule, values, states, "loaded")
 
 
 def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -76,10 +76,10 @@ def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | N
     return {**arguments, "betas": tuple(values[beta] for beta in rule.betas)} if rule.betas else arguments
 
 
-def _convert(rule: Rule, values: Mapping[str, Any], held: Sequence[Mapping[str, Any]], direction: str) -> None:
+def _convert(rule: Rule, values: Mapping[str, Any], states: Sequence[Mapping[str, Any]], direction: str) -> None:
     """Convert state to torch's form or back, in place, where the rule stores it differently."""
-    for state in held:
-        named: dict[str, Any] = {name: real(state.get(spec.key)) for name, spec in rule.state.items()}
+    for state in states:
+        named: dict[str, Any] = {name: as_real(state.get(spec.key)) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
             change = spec.stored if direction == "stored" else spec.loaded
             if change is not None and isinstance(named[name], Tensor):

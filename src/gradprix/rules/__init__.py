@@ -6,7 +6,7 @@ from ._adam import adam, adamax, adamw, nadam, radam
 from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, rmsprop
 from ._lion import lion
-from ._rule import AROUND, DOMAINS, Rule, State, check, rule
+from ._rule import DOMAINS, PREPROCESSING, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
 from ._tensorwise import lamb, muon
@@ -23,10 +23,13 @@ ALL: dict[str, Rule] = {
 }
 """All rules by name."""
 
+AROUND = PREPROCESSING  # the earlier name
+
 __all__ = [
     "ALL",
     "AROUND",
     "DOMAINS",
+    "PREPROCESSING",
     "Axis",
     "Choice",
     "Log",

@@ -10,7 +10,7 @@ SPACE = {"lr": log(1e-4, 1e-1)}
 
 @rule(
     "Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al. 2018, arXiv:1904.09237, Algorithm 2",
-    relation="RMSProp with momentum inside, both averages corrected for starting at zero.",
+    relation="RMSProp with momentum and bias correction.",
     space=SPACE,
     lr=1e-3,
     beta1=0.9,
@@ -24,7 +24,7 @@ SPACE = {"lr": log(1e-4, 1e-1)}
     state={"m": "exp_avg", "v": "exp_avg_sq", "v_max": State("max_exp_avg_sq", when="amsgrad")},
 )
 def adam(h, t, x, g, m, v, v_max):
-    """A running mean of gradients over a running root mean square, both corrected for their start."""
+    """Running mean of gradients divided by their running RMS, both bias-corrected."""
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
     v_seen = v / (1 - h.beta2**t) if h.correct_before_max else v
@@ -41,7 +41,7 @@ def adam(h, t, x, g, m, v, v_max):
 
 @rule(
     "Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2",
-    relation="Adam when weight decay is 0; decay shrinks the weights and stays out of both averages.",
+    relation="Adam if weight decay is 0; weight decay affects neither average.",
     space=SPACE,
     lr=1e-3,
     beta1=0.9,
@@ -55,7 +55,7 @@ def adam(h, t, x, g, m, v, v_max):
     state={"m": "exp_avg", "v": "exp_avg_sq", "v_max": State("max_exp_avg_sq", when="amsgrad")},
 )
 def adamw(h, t, x, g, m, v, v_max):
-    """Adam with the weights themselves decayed, not the gradient."""
+    """Adam with decoupled weight decay."""
     x = (1 - h.lr / h.full_lr * h.weight_decay) * x if h.full_lr else (1 - h.lr * h.weight_decay) * x
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
@@ -72,7 +72,7 @@ def adamw(h, t, x, g, m, v, v_max):
 
 @rule(
     "Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2",
-    relation="Adam in the limit of an infinite norm: with β₂ = 0 and β₁ = 0 it is sign descent.",
+    relation="Adam with the infinity norm of past gradients; sign descent if β₁ = β₂ = 0.",
     space=SPACE,
     lr=2e-3,
     beta1=0.9,
@@ -91,7 +91,7 @@ def adamax(h, t, x, g, m, u):
 
 @rule(
     "Dozat 2016, ICLR workshop OM0jvwB8jIp57ZJjtNEZ, Algorithm 2, with torch's μ schedule",
-    relation="Adam when β₁ = 0; otherwise Adam that looks one momentum step ahead.",
+    relation="Adam if β₁ = 0; otherwise Adam with a look-ahead of one momentum step.",
     space=SPACE,
     lr=2e-3,
     beta1=0.9,
@@ -103,7 +103,7 @@ def adamax(h, t, x, g, m, u):
     state={"m": "exp_avg", "v": "exp_avg_sq", "mu_product": State("mu_product", kind="scalar", init=1.0)},
 )
 def nadam(h, t, x, g, m, v, mu_product):
-    """Adam with Nesterov's look-ahead in the mean."""
+    """Adam with Nesterov momentum."""
     mu = h.beta1 * (1 - 0.5 * 0.96 ** (t * h.momentum_decay))
     mu_next = h.beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * h.momentum_decay))
     mu_product = mu_product * mu
@@ -117,7 +117,7 @@ def nadam(h, t, x, g, m, v, mu_product):
 
 @rule(
     "Liu et al. 2020, arXiv:1908.03265, Algorithm 2, with torch's threshold ρ > 5",
-    relation="Adam with a warm-up of its own: plain momentum until the second moment can be trusted.",
+    relation="Adam with a built-in warm-up: plain momentum until the second moment is reliable.",
     space=SPACE,
     lr=1e-3,
     beta1=0.9,
@@ -128,13 +128,13 @@ def nadam(h, t, x, g, m, v, mu_product):
     state={"m": "exp_avg", "v": "exp_avg_sq"},
 )
 def radam(h, t, x, g, m, v):
-    """Adam, rectified: steps shrink while the second moment has seen few gradients."""
+    """Rectified Adam: smaller steps while the second moment is estimated from few gradients."""
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
     m_hat = m / (1 - h.beta1**t)
     rho_inf = 2 / (1 - h.beta2) - 1
     rho = rho_inf - 2 * t * h.beta2**t / (1 - h.beta2**t)
-    p = maximum(rho_inf, 4.001 if h.rectify_above_four else 5)  # up to 4 there is no root, and none is used
+    p = maximum(rho_inf, 4.001 if h.rectify_above_four else 5)  # up to 4, the root is undefined and unused
     q = maximum(rho, 4 if h.rectify_above_four else 5)
     r = sqrt((q - 4) * (q - 2) * p / ((p - 4) * (p - 2) * q))
     d = where(

@@ -11,7 +11,7 @@ SPACE = {"lr": log(1e-4, 1e-1)}
 # The paper writes β for 1 − β of Adam; here β is as in Adam and in the authors' code.
 @rule(
     "Xie et al. 2024, arXiv:2208.06677, Algorithm 1",
-    relation="Adam with the averages β₁ and β₃ when β₂ = 0; otherwise with a mean of the gradient's changes added.",
+    relation="Adam with decay rates β₁ and β₃ if β₂ = 0; otherwise an average of gradient differences is added.",
     space=SPACE,
     lr=1e-3,
     beta1=0.98,
@@ -22,7 +22,7 @@ SPACE = {"lr": log(1e-4, 1e-1)}
     state={"m": "exp_avg", "v": "exp_avg_diff", "n": "exp_avg_sq", "p": "previous_grad"},
 )
 def adan(h, t, x, g, m, v, n, p):
-    """Adam with Nesterov's look-ahead, seen in how the gradient changes from step to step."""
+    """Adam with Nesterov momentum, estimated from differences of successive gradients."""
     d = where(t > 1, g - p, 0 * g)
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * d
@@ -38,7 +38,7 @@ def adan(h, t, x, g, m, v, n, p):
 # at every step.
 @rule(
     "Pagliardini, Ablin & Grangier 2025, arXiv:2409.03137, Algorithm 1",
-    relation="AdamW when α = 0; otherwise with α times a far slower mean of gradients added to the momentum.",
+    relation="AdamW if α = 0; otherwise α times a much slower average of gradients is added to the momentum.",
     space=SPACE,
     lr=1e-3,
     beta1=0.9,
@@ -51,7 +51,7 @@ def adan(h, t, x, g, m, v, n, p):
     state={"m1": "exp_avg_fast", "m2": "exp_avg_slow", "v": "exp_avg_sq"},
 )
 def ademamix(h, t, x, g, m1, m2, v):
-    """AdamW with two means of gradients, one of which remembers thousands of steps."""
+    """AdamW with a mixture of a fast and a slow momentum, which averages over thousands of steps."""
     m1 = h.beta1 * m1 + (1 - h.beta1) * g
     m2 = h.beta3 * m2 + (1 - h.beta3) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
@@ -64,7 +64,7 @@ def ademamix(h, t, x, g, m1, m2, v):
 
 @rule(
     "Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2 (clipped, as in its authors' code since November 2024)",
-    relation="RMSProp with momentum, when each gradient is divided by the mean square of those before it, and clipped.",
+    relation="RMSProp with momentum, where each gradient is divided by the RMS of the previous ones, and clipped.",
     space=SPACE,
     lr=1e-3,
     beta1=0.9,
@@ -74,8 +74,8 @@ def ademamix(h, t, x, g, m1, m2, v):
     state={"m": "exp_avg", "v": "exp_avg_sq"},
 )
 def adopt(h, t, x, g, m, v):
-    """Adam that never divides a gradient by itself, so that it converges for any β₂."""
-    c = (t - 1) ** 0.25  # 0 at first: the first gradient is measured, and moves nothing
+    """Adam normalized by the second moment of previous gradients only, so that it converges for any β₂."""
+    c = (t - 1) ** 0.25  # 0 at the first step, which only initializes the second moment
     m = h.beta1 * m + (1 - h.beta1) * clip(g / maximum(sqrt(v), h.eps), -c, c)
     rho = where(t > 1, h.beta2, 0)
     v = rho * v + (1 - rho) * g**2

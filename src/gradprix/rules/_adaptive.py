@@ -8,7 +8,7 @@ from .ops import maximum, sqrt
 
 @rule(
     "Duchi, Hazan & Singer 2011, JMLR 12:2121-2159, eq. 1 with a diagonal matrix",
-    relation="RMSProp with α = 1 − 1/t and rate η/√t: no square is forgotten, so the rate only falls.",
+    relation="RMSProp with α = 1 − 1/t and learning rate η/√t, which only decreases: no gradient is forgotten.",
     space={"lr": log(1e-3, 1)},
     lr=1e-2,
     lr_decay=0.0,
@@ -18,7 +18,7 @@ from .ops import maximum, sqrt
     state={"s": State("sum", init="initial_accumulator_value")},
 )
 def adagrad(h, t, x, g, s):
-    """Each coordinate's rate falls with the sum of its squared gradients."""
+    """SGD with per-coordinate learning rates that decrease with the sum of squared gradients."""
     s = s + g**2
     x = x - h.lr / (1 + (t - 1) * h.lr_decay) * g / (sqrt(s + h.eps) if h.eps_inside_sqrt else sqrt(s) + h.eps)
     return x, s
@@ -47,7 +47,7 @@ def adagrad(h, t, x, g, s):
     },
 )
 def rmsprop(h, t, x, g, s, m, b):
-    """Each coordinate's rate is divided by a running root mean square of its gradients."""
+    """SGD with per-coordinate learning rates, divided by a running RMS of the gradients."""
     s = h.alpha * s + (h.alpha * (1 - h.alpha) * (g - m) ** 2 if h.centered else (1 - h.alpha) * g**2)
     m = h.alpha * m + (1 - h.alpha) * g if h.centered else g
     d = g / (sqrt(s + h.eps) if h.eps_inside_sqrt else sqrt(s) + h.eps)
@@ -59,7 +59,7 @@ def rmsprop(h, t, x, g, s, m, b):
 
 @rule(
     "Zeiler 2012, arXiv:1212.5701, Algorithm 1",
-    relation="RMSProp with the learning rate replaced by a running root mean square of its own updates.",
+    relation="RMSProp with the learning rate replaced by a running RMS of its own updates.",
     space={"lr": log(1e-2, 10)},
     lr=1.0,
     rho=0.9,
@@ -67,7 +67,7 @@ def rmsprop(h, t, x, g, s, m, b):
     state={"v": "square_avg", "u": "acc_delta"},
 )
 def adadelta(h, t, x, g, v, u):
-    """The update is measured in units of past updates, so that no rate is needed."""
+    """RMSProp in units of past updates, so that no learning rate is needed."""
     v = h.rho * v + (1 - h.rho) * g**2
     d = sqrt(u + h.eps) / sqrt(v + h.eps) * g
     u = h.rho * u + (1 - h.rho) * d**2

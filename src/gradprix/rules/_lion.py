@@ -8,7 +8,7 @@ from .ops import sign
 
 @rule(
     "Chen et al. 2023, arXiv:2302.06675, Algorithm 2",
-    relation="With β₁ = β₂ = 0 it is sign descent, as Adamax is; otherwise the sign of a mean, kept at another speed.",
+    relation="Sign descent if β₁ = β₂ = 0, as Adamax; otherwise the sign of an average with two decay rates.",
     space={"lr": log(1e-5, 1e-2)},
     lr=1e-4,
     beta1=0.9,
@@ -17,7 +17,7 @@ from .ops import sign
     state={"m": "exp_avg"},
 )
 def lion(h, t, x, g, m):
-    """Every weight moves by η, in the direction of the sign of a mean of gradients."""
+    """Sign of an average of gradients: every weight moves by η."""
     c = h.beta1 * m + (1 - h.beta1) * g
     m = h.beta2 * m + (1 - h.beta2) * g
     x = (1 - h.lr * h.weight_decay) * x

@@ -15,7 +15,7 @@ from .ir import Call, Hyper, Tree, flow, names, walk
 from .ops import MATRIX, Value
 from .parser import RuleError, Scope, parse
 
-AROUND: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
+PREPROCESSING: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
 """Hyperparameters of the gradient preprocessing, with defaults. A rule that uses `weight_decay` replaces it."""
 
 DOMAINS: dict[str, tuple[float, float]] = dict.fromkeys(("beta1", "beta2", "alpha", "rho", "momentum"), (0.0, 1.0))
@@ -88,7 +88,7 @@ class Rule:
         return any(Hyper("weight_decay") in walk(assign.value) for assign in self.tree.assigns)
 
     @cached_property
-    def of_matrices(self) -> bool:
+    def is_matrix_rule(self) -> bool:
         """True if the rule applies to matrices only (Muon)."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
         return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
@@ -108,7 +108,9 @@ class Rule:
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the boolean options of the rule."""
-        return tuple(name for name, v in self.hyperparameters.items() if isinstance(v, bool) and name not in AROUND)
+        return tuple(
+            name for name, v in self.hyperparameters.items() if isinstance(v, bool) and name not in PREPROCESSING
+        )
 
     def values(self, **given: float | bool) -> dict[str, float | bool]:
         """Return all hyperparameters: the defaults, updated by validated `given` values.
@@ -135,7 +137,7 @@ class Rule:
         """Return the state variables that exist under these hyperparameters."""
         return {name: state for name, state in self.state.items() if state.when is None or values[state.when]}
 
-    def folded(self, values: Mapping[str, object]) -> Tree:
+    def specialize(self, values: Mapping[str, object]) -> Tree:
         """Return the tree, specialized to the options of these hyperparameters."""
         return self.tree.fold(values, tuple(self.active_state(values)))
 
@@ -188,7 +190,7 @@ def rule(
         RuleError: if the function uses a construct that rules do not support.
     """
     specs = {name: State(spec) if isinstance(spec, str) else spec for name, spec in (state or {}).items()}
-    values = {**hyperparameters, **{name: v for name, v in AROUND.items() if name not in hyperparameters}}
+    values = {**hyperparameters, **{name: v for name, v in PREPROCESSING.items() if name not in hyperparameters}}
 
     def make(function: Callable[..., tuple[Value, ...]]) -> Rule:
         tree = parse(function, values, scope)

@@ -18,20 +18,20 @@ TINY = (1e-3, 1.0)
 
 
 def average_by_momentum(h, t, x, z):
-    """The average, given that y = (1 − β) z + β average."""
+    """Return the average, given that y = (1 − β) z + β average."""
     average = z + (x - z) / h.momentum
     return average
 
 
 def average_by_beta1(h, t, x, z):
-    """The average, given that y = (1 − β₁) z + β₁ average."""
+    """Return the average, given that y = (1 − β₁) z + β₁ average."""
     average = z + (x - z) / h.beta1
     return average
 
 
 @rule(
     "Defazio et al. 2024, arXiv:2405.15682, Algorithm 2; warm-up and weights of the average as in its authors' code",
-    relation="Plain SGD evaluated at the mean of its iterates, with gradients taken between the newest and that mean.",
+    relation="Plain SGD evaluated at the average of its iterates; gradients are taken between iterate and average.",
     space={"lr": log(1e-1, 1e2)},
     lr=1.0,
     momentum=0.9,
@@ -44,7 +44,7 @@ def average_by_beta1(h, t, x, z):
     state=STATE,
 )
 def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
-    """SGD with an average of its path in the place of a schedule."""
+    """SGD with iterate averaging instead of a learning-rate schedule."""
     rate = h.lr * minimum(t / h.warmup_steps, 1) if h.warmup_steps else h.lr
     lr_max = maximum(lr_max, rate)
     weight = t**h.r * lr_max**h.weight_lr_power
@@ -59,7 +59,7 @@ def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
 @rule(
     "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the rate; "
     "correct_second_moment: their code since version 1.3",
-    relation="Adam with β₁ = 0 evaluated at a mean of its iterates, with gradients taken near that mean.",
+    relation="Adam with β₁ = 0 evaluated at an average of its iterates; gradients are taken near that average.",
     space={"lr": log(1e-4, 1e-1)},
     lr=2.5e-3,
     beta1=0.9,
@@ -75,7 +75,7 @@ def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
     state={"v": "exp_avg_sq", **STATE},
 )
 def schedule_free_adamw(h, t, x, g, v, z, lr_max, weight_sum):
-    """AdamW with an average of its path in the place of a schedule and of momentum."""
+    """AdamW with iterate averaging instead of a learning-rate schedule and of momentum."""
     v = h.beta2 * v + (1 - h.beta2) * g**2
     warm = h.lr * minimum(t / h.warmup_steps, 1) if h.warmup_steps else h.lr
     rate = warm if h.correct_second_moment else warm * sqrt(1 - h.beta2**t)

@@ -9,7 +9,7 @@ from .ops import where
 @rule(
     "Robbins & Monro 1951, doi:10.1214/aoms/1177729586; momentum: Polyak 1964, doi:10.1016/0041-5553(64)90137-5; "
     "Nesterov's form: Sutskever et al. 2013, ICML, eqs. 3-4",
-    relation="With momentum = 0 it is plain gradient descent, whatever the batch.",
+    relation="Plain gradient descent if momentum = 0, for any batch size.",
     space={"lr": log(1e-2, 10)},
     lr=1e-3,
     momentum=0.0,
@@ -21,8 +21,9 @@ from .ops import where
     counts_steps=False,
 )
 def sgd(h, t, x, g, b):
-    """A step against the gradient, or against a running sum of gradients."""
-    damping = h.dampening if h.dampen_first else where(t > 1, h.dampening, 0)  # torch takes the first gradient whole
+    """Gradient step, with optional momentum."""
+    # As in torch, the first gradient is not dampened.
+    damping = h.dampening if h.dampen_first else where(t > 1, h.dampening, 0)
     g = h.lr * g if h.lr_inside_momentum else g
     b = h.momentum * b + (1 - damping) * g if h.momentum else g
     d = g + h.momentum * b if h.nesterov else b

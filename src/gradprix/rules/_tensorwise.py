@@ -8,7 +8,7 @@ from .ops import columns, matmul, maximum, minimum, norm, rows, sqrt, transpose,
 
 @rule(
     "You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ the identity",
-    relation="AdamW whose step in each tensor is made as long as η times the tensor's weights.",
+    relation="AdamW with the step of each tensor rescaled to η times the norm of its weights.",
     space={"lr": log(1e-4, 1e-1)},
     lr=1e-3,
     beta1=0.9,
@@ -19,7 +19,7 @@ from .ops import columns, matmul, maximum, minimum, norm, rows, sqrt, transpose,
     scope="tensor",
 )
 def lamb(h, t, x, g, m, v):
-    """Adam in every tensor's own units, for batches of many thousands."""
+    """Adam with a trust ratio per tensor, for batches of many thousands of examples."""
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
     m_hat = m / (1 - h.beta1**t)
@@ -32,7 +32,7 @@ def lamb(h, t, x, g, m, v):
 
 @rule(
     "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, and its author's code",
-    relation="SGD with Nesterov momentum whose step keeps its singular vectors, and has singular values all near 1.",
+    relation="SGD with Nesterov momentum, where the singular values of the step are replaced by values near 1.",
     space={"lr": log(1e-3, 1)},
     lr=2e-2,
     momentum=0.95,
@@ -42,10 +42,10 @@ def lamb(h, t, x, g, m, v):
     scope="tensor",
 )
 def muon(h, t, x, g, b):
-    """Momentum, made nearly orthogonal by five steps of a Newton-Schulz iteration."""
+    """Momentum orthogonalized approximately by five steps of a Newton-Schulz iteration."""
     b = h.momentum * b + (1 - h.momentum) * g
     d = h.momentum * b + (1 - h.momentum) * g if h.nesterov else b
-    o = where(rows(d) > columns(d), transpose(d), d)  # the same either way up, and cheaper lying
+    o = where(rows(d) > columns(d), transpose(d), d)  # equivalent, and cheaper for wide matrices
     o = o / (norm(o) + 1e-7)
     for _ in range(5):
         a = matmul(o, transpose(o))

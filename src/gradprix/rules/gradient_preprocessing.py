@@ -4,38 +4,36 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ._rule import AROUND, Rule
+from ._rule import PREPROCESSING, Rule
 from .ir import Tree
 from .parser import parse
 
 
 def maximize(h, t, x, g):
-    """Climb instead of descending."""
+    """Negate the gradient to maximize."""
     g = -g if h.maximize else g
     return x, g
 
 
 def weight_decay(h, t, x, g):
-    """Shrink the weights: by way of the gradient, or directly when decoupled."""
-    pull = (g if h.decoupled_weight_decay else g + h.weight_decay * x) if h.weight_decay else g
-    kept = ((1 - h.lr * h.weight_decay) * x if h.decoupled_weight_decay else x) if h.weight_decay else x
-    x = kept
-    g = pull
+    """Apply weight decay through the gradient, or to the weights if it is decoupled."""
+    g = (g if h.decoupled_weight_decay else g + h.weight_decay * x) if h.weight_decay else g
+    x = ((1 - h.lr * h.weight_decay) * x if h.decoupled_weight_decay else x) if h.weight_decay else x
     return x, g
 
 
-TREES = {f: parse(f, {"lr": 0.0, **AROUND}) for f in (maximize, weight_decay)}
+TREES = {f: parse(f, {"lr": 0.0, **PREPROCESSING}) for f in (maximize, weight_decay)}
 
 
-def around(rule: Rule) -> list[Callable[..., Any]]:
+def preprocessing(rule: Rule) -> list[Callable[..., Any]]:
     """Return the functions that run before this rule, in order."""
     return [maximize] if rule.owns_weight_decay else [maximize, weight_decay]
 
 
 @cache
-def whole(rule: Rule) -> Tree:
+def full_tree(rule: Rule) -> Tree:
     """Return the tree of a complete step: gradient preprocessing, then the rule."""
     tree = rule.tree
-    for before in reversed(around(rule)):
+    for before in reversed(preprocessing(rule)):
         tree = TREES[before] + tree
     return tree

@@ -26,11 +26,11 @@ def formula(rule: Rule, **values: float | bool) -> list[str]:
     Returns:
         One string per assignment, in the order of the rule.
     """
-    tree = rule.folded(rule.values(**values))
-    return [f"{symbol(assign.name)} ← {written(assign.value)}" for assign in tree.assigns]
+    tree = rule.specialize(rule.values(**values))
+    return [f"{format_symbol(assign.name)} ← {format_expression(assign.value)}" for assign in tree.assigns]
 
 
-def written(node: Node, leaf: Leaf = lambda node: None) -> str:
+def format_expression(node: Node, leaf: Leaf = lambda node: None) -> str:
     """Format a node as Unicode text.
 
     Args:
@@ -40,13 +40,13 @@ def written(node: Node, leaf: Leaf = lambda node: None) -> str:
     return _text(node, leaf)[0]
 
 
-def symbol(name: str) -> str:
+def format_symbol(name: str) -> str:
     """Format a name as a mathematical symbol: `beta1` is β₁, `v_hat` is v̂, `mu_product` is μ_product."""
     stem, _, tail = name.partition("_")
     if name in GREEK:
         return GREEK[name]
     if tail == "hat":
-        return symbol(stem) + "\N{COMBINING CIRCUMFLEX ACCENT}"
+        return format_symbol(stem) + "\N{COMBINING CIRCUMFLEX ACCENT}"
     letters = stem.rstrip("0123456789")
     written = GREEK.get(letters, letters) + stem[len(letters) :].translate(SUBSCRIPTS)
     return f"{written}_{tail}" if tail else written
@@ -61,7 +61,7 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
         case Number(value):
             return f"{value:g}" if float(f"{value:g}") == value else repr(value), ATOM
         case Name(name) | Hyper(name):
-            return symbol(name), ATOM
+            return format_symbol(name), ATOM
         case Call("+" | "-" | "<" | "<=" | ">" | ">=" | "==" | "!=" as operator, (a, b)):
             sign = {"-": "−", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}.get(operator, operator)
             binding = BINDING[operator]

@@ -23,8 +23,8 @@ OPERATORS: dict[type[ast.AST], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-GIVEN = ("h", "t", "x", "g")
-MOST_COPIES = 20
+ARGUMENTS = ("h", "t", "x", "g")
+MAX_REPEATS = 20
 Scope = Literal["element", "tensor"]
 
 
@@ -36,7 +36,7 @@ def parse(
     function: Callable[..., Any],
     hyperparameters: Mapping[str, float | bool],
     scope: Scope = "element",
-    given: tuple[str, ...] = GIVEN,
+    given: tuple[str, ...] = ARGUMENTS,
 ) -> Tree:
     """Parse `function(h, t, x, g, *state)`.
 
@@ -105,7 +105,7 @@ class _Parser:
                 iter=ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int() as count)], keywords=[]),
                 body=body,
                 orelse=[],
-            ) if self.scope == "tensor" and 0 < count <= MOST_COPIES:
+            ) if self.scope == "tensor" and 0 < count <= MAX_REPEATS:
                 return [self.assign(inner) for _ in range(count) for inner in body]
         return [self.assign(statement)]
 

@@ -22,9 +22,9 @@ from gradprix.explain import (
     trace,
     tuned,
 )
-from gradprix.rules.gradient_preprocessing import whole
+from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Hyper, walk
-from gradprix.rules.notation import symbol
+from gradprix.rules.notation import format_symbol
 
 from . import _page
 from ._page import section
@@ -47,7 +47,7 @@ def explained(its: ExplainedOptimizer, given: Mapping[str, Any]) -> dict[str, An
     """
     rule, values = its.rule, its.rule.values(**{**its.fixed, **given})
     result = {"subject": its, "rule": rule, "values": values, "equations": equations(rule, values)}
-    if rule.of_matrices:
+    if rule.is_matrix_rule:
         return {**result, "character": None, "trace": None}
     ravine, own = LANDSCAPES["ravine"](), {name: value for name, value in values.items() if name != "lr"}
     lr = tuned(rule, ravine, STEPS, given=tuple(sorted(own.items())))
@@ -75,7 +75,7 @@ def terminal(explanation: Mapping[str, Any]) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     for equation in explanation["equations"]:
         table.add_row(Text(equation.formula, "bold"), equation.sentence)
-    settings = ", ".join(f"{symbol(name)} = {value:g}" for name, value in _used(explanation).items())
+    settings = ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in _used(explanation).items())
     parts: list[RenderableType] = [
         Text(f"{its.name}: {its.about}", "bold"),
         Text(f"{rule.relation}  Source: {rule.source}."),
@@ -179,12 +179,14 @@ def _equations(rules: list[Equation]) -> str:
 
 
 def _settings(explanation: Mapping[str, Any]) -> str:
-    return "with " + ", ".join(f"{escape(symbol(name))} = {value:g}" for name, value in _used(explanation).items())
+    return "with " + ", ".join(
+        f"{escape(format_symbol(name))} = {value:g}" for name, value in _used(explanation).items()
+    )
 
 
 def _used(explanation: Mapping[str, Any]) -> dict[str, float]:
     """Return the hyperparameters that occur in the equations."""
     rule, values = explanation["rule"], explanation["values"]
-    tree = whole(rule).fold(values, tuple(rule.active_state(values)))
+    tree = full_tree(rule).fold(values, tuple(rule.active_state(values)))
     used = {node.name for assign in tree.assigns for node in walk(assign.value) if isinstance(node, Hyper)}
     return {name: value for name, value in values.items() if name in used}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradprix.kernels import Stacked
+from gradprix.kernels import StackedRule
 from gradprix.tasks.rng import RngState, stream
 
 from .rng import use_rng_state
@@ -91,7 +91,7 @@ class StackedOptimizers:
     """
 
     def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor], compiled: bool = False) -> None:
-        self.blocks: list[tuple[slice, list[int], Stacked | PerRowOptimizers]] = []
+        self.blocks: list[tuple[slice, list[int], StackedRule | PerRowOptimizers]] = []
         for _, group in groupby(range(len(trials)), key=lambda row: form(trials[row])):
             rows = list(group)
             block, optimizer = slice(rows[0], rows[-1] + 1), trials[rows[0]].rule
@@ -104,7 +104,7 @@ class StackedOptimizers:
                 continue
             for dtype in dict.fromkeys(x.dtype for x in params):
                 chosen = [k for k, x in enumerate(params) if x.dtype is dtype]
-                stacked = Stacked(optimizer, values, [params[k] for k in chosen], block.start, compiled)
+                stacked = StackedRule(optimizer, values, [params[k] for k in chosen], block.start, compiled)
                 self.blocks.append((block, chosen, stacked))
 
     def step(self, gradients: Sequence[Tensor], factor: float) -> None:
