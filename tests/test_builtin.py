@@ -58,7 +58,7 @@ def test_a_preset_has_a_budget_of_its_own_that_can_be_overruled() -> None:
         (lambda: tasks.built_in("digit"), "Did you mean digits"),
         (lambda: tasks.find("digits", path="x.csv"), "takes no copy of its data"),
         (lambda: tasks.find("mine.py:task", preset="small"), "are for built-in tasks"),
-        (lambda: make_plan(tasks.digits, preset="small"), "given by their names"),
+        (lambda: make_plan(tasks.digits, preset="small"), "given by its name"),
     ],
 )
 def test_presets_and_copies_are_for_built_in_tasks(make: Callable[[], object], says: str) -> None:

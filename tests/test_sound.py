@@ -173,7 +173,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"data": lambda: gp.Data(torch.cat([X, X]), torch.cat([Y, Y]), test=torch.arange(60, 120))},
         "100% of its test examples",
     ),
-    "classes that are none": ({"data": lambda: gp.Data(X, X[:, 0], stratify=True)}, "stratify is for targets"),
+    "classes that are none": ({"data": lambda: gp.Data(X, X[:, 0], stratify=True)}, "stratify requires targets"),
     "no model": ({"model": lambda: raising(ImportError("no torchvision"))}, r"model\(\) fails: no torchvision"),
     "model that is none": ({"model": lambda: 3}, r"model\(\) returns a int. Return a new torch.nn.Module"),
     "the same model": ({"model": lambda: SHARED}, "the same model at each call"),
