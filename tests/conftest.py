@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 # Before torch is loaded: its threads must not spin while they wait, for tests run side by side and start processes. On
@@ -19,9 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
         skip = pytest.mark.skip(reason="takes minutes: scripts/test --slow")
+        number: Counter[str] = Counter()
         for item in items:
-            if "slow" in item.keywords:
+            sample = item.get_closest_marker("sample")
+            name = item.nodeid.partition("[")[0]
+            if "slow" in item.keywords or (sample is not None and number[name] % sample.args[0]):
                 item.add_marker(skip)
+            number[name] += 1
 
 
 @pytest.fixture

@@ -145,6 +145,7 @@ def assert_same_state(ours: Any, theirs: Any, **bound: float) -> None:
             torch.testing.assert_close(ours[number][key], value, **bound)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda m: m.__name__)
 @pytest.mark.parametrize(("name", "given"), CLASSES, ids=str)
 @pytest.mark.parametrize("eager", [False, True], ids=["fused", "eager"])

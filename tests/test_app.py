@@ -488,7 +488,7 @@ def test_of_races_that_are_asked_for_at_once_one_is_started(tmp_path: Path, monk
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGHUP", "SIGINT"))])
 def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
     program = (
         "import sys, threading, time\n"

@@ -166,6 +166,7 @@ def assert_near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("name", "given"), TABLE)
 def test_a_checkpoint_goes_every_way(
     name: str, given: dict[str, Any], default_dtype: torch.dtype, tmp_path: Path

@@ -86,6 +86,7 @@ LEFT_OUT = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", [kind for kind in [*MODELS, *APART] if kind not in LEFT_OUT])
 def test_every_kind_of_model_trains_there_as_here(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is mixed raises, and whatever is drawn there would give other numbers."""
@@ -110,7 +111,8 @@ ALL = [
 @pytest.mark.parametrize("form", [STACKED, ExecutionMode(stacked=False)], ids=["stacked", "apart"])
 def test_every_optimizer_trains_there_as_here(form: ExecutionMode, monkeypatch: pytest.MonkeyPatch) -> None:
     of = task(lambda: nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)))
-    rates = [(entry, lr) for entry in ALL for lr in (entry.space["lr"].from_unit(0.5), 1e30)]
+    entries = ALL if form.stacked else ALL[::-4]  # each step of each model by itself takes long
+    rates = [(entry, lr) for entry in entries for lr in (entry.space["lr"].from_unit(0.5), 1e30)]
     trials = [Trial(entry.rule, entry.values(lr), 1, 10, 2, "cosine", True) for entry, lr in rates]
     here = train_stack(of, trials, how=form)
     assert {outcome.diverged is None for outcome in here} == {True, False}, "some leave on the way"
@@ -263,13 +265,13 @@ def test_a_rule_compiled_by_torch_is_the_same(rule: rules.Rule, monkeypatch: pyt
 def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def content(**given: Any) -> RaceRecord:
         out = tmp_path / given["device"]
-        return run(make_plan("digits", "adam,momentum,lamb,gd", **SMALL, **given), out, Here()).record
+        return run(make_plan("digits", "adam,lamb,gd", **SMALL, **given), out, Here()).record
 
     here = content(device="cpu")
     with pretended(monkeypatch):
         there = content(device="meta")
         with pytest.raises(OtherRaceError, match="holds a race .* trained on meta"):
-            run(make_plan("digits", "adam,momentum,lamb,gd", **SMALL, device="cpu"), tmp_path / "meta", Here())
+            run(make_plan("digits", "adam,lamb,gd", **SMALL, device="cpu"), tmp_path / "meta", Here())
     words = [[pair.words for pair in record.verdict.pairs] for record in (here, there)]
     assert words[0] == words[1]
     for a, b in zip(here.entries, there.entries, strict=True):
@@ -277,7 +279,7 @@ def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.Monke
         assert a.final.mean == pytest.approx(b.final.mean, abs=0.01)
     assert [record.plan.mode for record in (here, there)] == [ExecutionMode(), ExecutionMode(device="meta")]
     with Journal(tmp_path / "meta", to_read=True, made=provenance("meta Pretended")) as journal:
-        assert len(journal.finished()) == 32
+        assert len(journal.finished()) == 24
     with Journal(tmp_path / "meta", to_read=True, made=provenance()) as journal:
         assert journal.finished() == {}, "what a GPU computed is not taken for what the CPU would"
 

@@ -155,7 +155,7 @@ def test_wider_lanes_of_small_networks_take_less_time() -> None:
 
 
 def test_a_race_in_which_a_worker_is_killed_ends_as_any_other(tmp_path: Path) -> None:
-    plan = make_plan(TASK, "adam,momentum", trials=8, seeds=6, epochs=40)
+    plan = make_plan(TASK, "adam,momentum", trials=4, seeds=6, epochs=20)
     expected = run(plan, None, Local(1)).record.curves
     killer = Killer(1)
     killer.start()

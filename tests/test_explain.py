@@ -294,6 +294,7 @@ def test_names_lead_to_entries_rules_and_own_rules(tmp_path: Any, monkeypatch: p
         resolve_optimizer("torch.optim:SGD")
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_optimizer_can_be_explained_on_the_command_line(name: str) -> None:
     done = CliRunner().invoke(app, ["explain", name])

@@ -357,7 +357,7 @@ def test_a_kernel_file_that_is_not_what_was_written_is_made_anew(tmp_path: Path)
         assert list(folder.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o500])
+@pytest.mark.parametrize("mode", [0o755, pytest.param(0o500, marks=pytest.mark.slow)])
 def test_a_folder_that_is_not_private_and_writable_is_not_used(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "gradprix" / "kernels"
     folder.mkdir(parents=True)

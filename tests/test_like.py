@@ -40,6 +40,7 @@ def assert_agree(ours: Any, theirs: Any, x: Any) -> None:
     assert np.abs(ours - theirs).max() <= EXACT * np.abs(theirs - x).max()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", ABOUT["cases"], ids=lambda c: f"{c['like']}-{c['class']}-{c['given']}")
 @pytest.mark.parametrize("fused", [None, False], ids=["fused", "eager"])
 def test_agrees_with_the_recorded_library(case: dict[str, Any], fused: bool | None) -> None:

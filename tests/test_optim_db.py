@@ -32,6 +32,7 @@ def test_all_nine_classes_are_on_the_list() -> None:
     assert len(INPUTS) > 50
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("info", "given"), INPUTS)
 @pytest.mark.parametrize("fused", [None, False], ids=["fused", "eager"])
 def test_inputs(info: Any, given: Any, fused: bool | None) -> None:

@@ -38,6 +38,7 @@ from ray.cluster_utils import Cluster
 
 HOME = {"node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 100_000_000}
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,adagrad", "trials": 4, "seeds": 6, "epochs": 60}
+QUICK: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 2}
 TAKEN = "SELECT key, trial, outcome, made FROM trials ORDER BY key"
 
 
@@ -80,14 +81,13 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return kept(folder)
 
 
-def test_a_race_on_a_cluster_leaves_the_same_behind(
-    cluster: Cluster, local: dict[str, Any], tmp_path: Path, alone: None
-) -> None:
+def test_a_race_on_a_cluster_leaves_the_same_behind(cluster: Cluster, tmp_path: Path, alone: None) -> None:
     heard: list[str] = []
-    engine = engines.Ray(cluster.address)
-    run(make_plan("digits", **SMALL), tmp_path, engine, lambda stage, done, total: heard.append(stage))
+    engine, plan = engines.Ray(cluster.address), make_plan("digits", **QUICK)
+    run(plan, tmp_path / "there", engine, lambda stage, done, total: heard.append(stage))
+    run(plan, tmp_path / "here", Local(2))
 
-    assert kept(tmp_path) == local
+    assert kept(tmp_path / "there") == kept(tmp_path / "here")
     assert any(said.startswith("tuning on 3 workers, ") for said in heard)
     assert engine.workers == 3
 
@@ -311,7 +311,7 @@ def test_workers_that_are_killed_are_replaced(
     assert kept(tmp_path) == local
 
 
-@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("where", ["here", pytest.param("there", marks=pytest.mark.slow)])
 def test_networks_that_cannot_be_trained_are_told_and_the_race_goes_on(
     where: str, cluster: Cluster, own: Path, tmp_path: Path, alone: None
 ) -> None:

@@ -63,7 +63,7 @@ EACH_BY_ITSELF |= {"_weight_norm_interface", "_weight_norm_interface_backward"}
 """What torch computes for one model after the other, since it cannot stack it."""
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("kind", MODELS)
 def test_all_operations_of_a_stack_are_known_to_compute_each_row_in_the_same_way(kind: str, dtype: torch.dtype) -> None:
     for program in programs(small(kind, dtype), 10):
@@ -172,6 +172,7 @@ for kind in {kinds!r}:
     assert (done.returncode, done.stdout, done.stderr.strip().splitlines()[-1:]) == (0, "", [])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_model_has_the_same_numbers_in_every_stack(capability: str) -> None:
     run_as(capability, ["batch norm of images", "layer and group norm", "padded embedding"], [2, 3, 7, 13], 3)

@@ -79,6 +79,7 @@ def assert_same(ours: Any, theirs: Any, bound: float = 1e-12, where: str = "") -
         assert ours == theirs, where
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("cls", "given"), INPUTS)
 def test_parameters_state_and_groups_are_torchs(cls: type, given: dict[str, Any], dtype: torch.dtype) -> None:

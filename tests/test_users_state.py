@@ -66,6 +66,7 @@ def step(optimizer: Any, p: nn.Parameter) -> None:
     optimizer.step()
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("eager", [False, True], ids=["fused", "eager"])
 @pytest.mark.parametrize(
     ("dtype", "change"),
