@@ -50,7 +50,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path | None, to_read: bool = False, made: str = "") -> None:
-        self.folder, self.made = folder, made
+        self.folder, self.provenance = folder, made
         self.lock: filelock.BaseFileLock | None = None
         self.created: list[Path] = []
         with self._wrap_errors("cannot hold a race"):
@@ -102,13 +102,13 @@ class Journal:
 
     def finished(self) -> dict[str, Outcome]:
         """Return the outcomes of all finished trials, by key."""
-        rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.made,))
+        rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.provenance,))
         return {key: Outcome.from_json(outcome) for key, outcome in rows}
 
     def finish(self, trials: list[Trial], outcomes: list[Outcome]) -> None:
         """Store the outcomes of trials in one transaction."""
         rows = [
-            (trial.key, json.dumps(trial.identity), outcome.to_json(), self.made)
+            (trial.key, json.dumps(trial.identity), outcome.to_json(), self.provenance)
             for trial, outcome in zip(trials, outcomes, strict=True)
         ]
         with self._wrap_errors("cannot be written"), self.database:
