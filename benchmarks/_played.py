@@ -13,7 +13,7 @@ import numpy as np
 
 from gradprix.executors.executor import PATIENCE
 from gradprix.executors.scheduler import Part, Schedule, Work
-from gradprix.training.trainer import NARROWEST
+from gradprix.training import MIN_STACK
 
 FAILING = 0.01
 """Of lanes, each at a point of its time that is drawn."""
@@ -47,7 +47,7 @@ class Cost:
 
     def seconds(self, rows: int) -> float:
         """What a lane of so many takes."""
-        step = float(np.interp(max(rows, NARROWEST), list(self.step), list(self.step.values())))
+        step = float(np.interp(max(rows, MIN_STACK), list(self.step), list(self.step.values())))
         return self.start + self.steps * step + self.epochs * rows * self.evaluation
 
     @property
@@ -58,7 +58,7 @@ class Cost:
     @property
     def overhead(self) -> float:
         """As how many networks more a lane's step takes: by the line from the narrowest to its widest."""
-        narrow, wide = NARROWEST, self.width
+        narrow, wide = MIN_STACK, self.width
         each = (self.step[wide] - self.step[narrow]) / (wide - narrow)
         return self.step[narrow] / each - narrow
 
@@ -206,7 +206,7 @@ class Play:
     @property
     def path(self) -> float:
         """What the longest race takes, however many workers there are: its stages one after the other."""
-        return max(len(race.stages) * self.costs[race.task].seconds(NARROWEST) for race in self.racing)
+        return max(len(race.stages) * self.costs[race.task].seconds(MIN_STACK) for race in self.racing)
 
     @property
     def occupied(self) -> float:

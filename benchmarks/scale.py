@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,12 +27,11 @@ from gradprix.race.cost_measurement import seconds_to_evaluate
 from gradprix.race.preflight import check
 from gradprix.race.suite_runner import suite_plans
 from gradprix.tasks import ALL, Task
+from gradprix.training import ModelStack
 from gradprix.training.autotune import BETTER, WIDTHS, seconds_of_one
 from gradprix.training.execution_mode import ExecutionMode
-from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Trainer
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trial import Trial
-from gradprix.training.trial import form as form_of
 from gradprix.utils.run_info import describe_run
 
 FILE = Path(__file__).with_suffix(".json")
@@ -127,12 +127,12 @@ def times(task: Task, trials: list[Trial], form: ExecutionMode) -> dict[str, Any
         if step[wider] / wider > BETTER * step[best] / best:
             break
         best = wider
-    rows = sorted((trials[i % len(trials)] for i in range(WIDTHS[0])), key=form_of)
+    rows = sorted((trials[i % len(trials)] for i in range(WIDTHS[0])), key=attrgetter("update_key"))
     builds = []
-    with quiet():
+    with runtime_settings():
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            Trainer(task, rows, form)
+            ModelStack(task, rows, form)
             builds.append(time.perf_counter() - began)
     evaluation = min(seconds_to_evaluate(task, trials, form, WIDTHS[0]) for _ in range(ROUNDS))
     found = {"start": min(builds), "evaluation": evaluation}

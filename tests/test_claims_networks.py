@@ -134,8 +134,8 @@ def test_training_step_by_step_is_that_of_a_race() -> None:
     for _ in training.steps():
         pass
     raced = train_stack(task, trials)
-    assert training.metrics(training.trainer.test) == [outcome.test_metric for outcome in raced]
-    assert training.losses(training.trainer.test).mean(1).tolist() == pytest.approx([o.test_loss for o in raced])
+    assert training.metrics(training.stack.data.test) == [outcome.test_metric for outcome in raced]
+    assert training.losses(training.stack.data.test).mean(1).tolist() == pytest.approx([o.test_loss for o in raced])
 
 
 def test_rates_are_tuned_on_seeds_of_their_own() -> None:
@@ -151,7 +151,7 @@ def test_the_sharpness_is_the_largest_curvature() -> None:
     training = network_training.Training(task, [network_training.make_trial(task, "gd", 0.1, seed) for seed in (1, 2)])
     next(training.steps())
     largest, _ = sharpness(training)
-    inputs, targets = training.trainer.batch(training.trainer.train)
+    inputs, targets = training.stack.data.load(training.stack.data.train)
     for row in range(2):
         weights = training.weights(row)["weight"]
         loss = lambda w, row=row: task.loss(inputs[row] @ w.T, targets[row])  # noqa: E731

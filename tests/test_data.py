@@ -16,8 +16,8 @@ from gradprix.race import ENTRIES
 from gradprix.tasks import Data
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import RngState
+from gradprix.training import STACKED, ModelStack, train_stack
 from gradprix.training.execution_mode import ExecutionMode
-from gradprix.training.trainer import STACKED, Trainer, train_stack
 from gradprix.training.trial import Trial
 
 X = torch.rand(60, 6, generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def task(data: Callable[[], Data], model: Callable[[], nn.Module] = one) -> task
 def outcomes(of: tasks.Task, form: ExecutionMode = STACKED) -> list[str]:
     entry = ENTRIES["adam"]
     trials = [Trial(entry.rule, entry.values(lr), seed, 8, 2, "cosine", True) for lr in (0.01, 0.1) for seed in (1, 2)]
-    return [outcome.to_json() for outcome in train_stack(of, trials, how=form)]
+    return [outcome.to_json() for outcome in train_stack(of, trials, mode=form)]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_examples_made_anew_each_time_are_read_under_the_seeds_own_luck() -> Non
     entry = ENTRIES["adam"]
     alone = Trial(entry.rule, entry.values(0.1), 2, 8, 2, "cosine", True)
     assert train_stack(of, [alone])[0].to_json() == first[3], "and whichever others are in the lane"
-    lane = Trainer(of, [alone])
-    x = [lane.batch(lane.train[:, :4])[0] for _ in range(2)]
+    stack = ModelStack(of, [alone])
+    x = [stack.data.load(stack.data.train[:, :4])[0] for _ in range(2)]
     assert not torch.equal(*x)
 
 

@@ -34,13 +34,12 @@ from gradprix.race.preflight import check
 from gradprix.race.record_json import read_mode
 from gradprix.rules import log
 from gradprix.tasks.fingerprint import fingerprint
-from gradprix.training import autotune
+from gradprix.training import STACKED, ModelStack, autotune, evaluate, train_stack
 from gradprix.training.device_cache import to_device
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
-from gradprix.training.model_stack import quiet
 from gradprix.training.provenance import provenance
 from gradprix.training.rng import SequentialRngMode, StackedRng
-from gradprix.training.trainer import STACKED, Trainer, train_stack
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils import devices
 from pretended import Gpu, There, pretended
@@ -64,7 +63,7 @@ class Here(Local):
     def run(
         self, task: Any, trials: list[Trial], watch: Any = None, how: ExecutionMode = STACKED, *_: Any
     ) -> Iterator[Any]:
-        yield trials, train_stack(task, trials, how=how)
+        yield trials, train_stack(task, trials, mode=how)
 
     def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         return [function(*args)]
@@ -91,11 +90,11 @@ LEFT_OUT = {
 def test_every_kind_of_model_trains_there_as_here(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is mixed raises, and whatever is drawn there would give other numbers."""
     of, form = task({**MODELS, **APART}[kind]), ExecutionMode(stacked=kind in MODELS)
-    here = train_stack(of, TRIALS, how=form)
+    here = train_stack(of, TRIALS, mode=form)
     with pretended(monkeypatch) as gpu:
         of.network(0)  # some find out their shapes by it
         made, gpu.here = gpu.here, set()
-        there = train_stack(of, TRIALS, how=dataclasses.replace(form, device="meta"))
+        there = train_stack(of, TRIALS, mode=dataclasses.replace(form, device="meta"))
     same(here, there, 1e-9)
     products = {aten.bmm.default, aten.baddbmm.default, aten.mm.default, aten.addmm.default}
     assert products & gpu.there
@@ -114,10 +113,10 @@ def test_every_optimizer_trains_there_as_here(form: ExecutionMode, monkeypatch: 
     entries = ALL if form.stacked else ALL[::-4]  # each step of each model by itself takes long
     rates = [(entry, lr) for entry in entries for lr in (entry.space["lr"].from_unit(0.5), 1e30)]
     trials = [Trial(entry.rule, entry.values(lr), 1, 10, 2, "cosine", True) for entry, lr in rates]
-    here = train_stack(of, trials, how=form)
+    here = train_stack(of, trials, mode=form)
     assert {outcome.diverged is None for outcome in here} == {True, False}, "some leave on the way"
     with pretended(monkeypatch) as gpu:
-        there = train_stack(of, trials, how=dataclasses.replace(form, device="meta"))
+        there = train_stack(of, trials, mode=dataclasses.replace(form, device="meta"))
     same(here, there, 1e-6)
     assert aten.sqrt.default in gpu.there
     assert aten.sqrt.default not in gpu.here
@@ -126,14 +125,14 @@ def test_every_optimizer_trains_there_as_here(form: ExecutionMode, monkeypatch: 
 def test_nothing_waits_for_the_device_within_an_epoch(gpu: Gpu) -> None:
     names = [name for name, entry in ENTRIES.items() if entry.batch_size is None and isinstance(entry.rule, rules.Rule)]
     trials = [Trial(ENTRIES[n].rule, ENTRIES[n].values(1e-3), 1, 32, 1, "cosine", False) for n in names]
-    with quiet("meta"):
-        lane = Trainer(tasks.digits, trials, THERE)
-        batch = lane.train[:, :32]
-        lane.step(batch, 1.0)
+    with runtime_settings("meta"):
+        stack = ModelStack(tasks.digits, trials, THERE)
+        batch = stack.data.train[:, :32]
+        stack.step(batch, 1.0)
         gpu.waits.clear()
-        lane.step(batch, 1.0)
+        stack.step(batch, 1.0)
         assert gpu.waits == set()
-        lane.evaluate(lane.valid)
+        evaluate(stack, stack.data.valid)
     assert gpu.waits == {aten._to_copy.default}
 
 
@@ -150,8 +149,8 @@ def test_examples_are_put_there_once_where_there_is_room(
     assert to_device(data, torch.device("meta")) is there
     assert to_device(data, torch.device("cpu")) is data
     assert not isinstance(data.inputs, There)
-    lane = Trainer(task(MODELS["linear"]), TRIALS, THERE)
-    inputs, _ = lane.batch(lane.train[:, :3])
+    stack = ModelStack(task(MODELS["linear"]), TRIALS, THERE)
+    inputs, _ = stack.data.load(stack.data.train[:, :3])
     assert isinstance(inputs, There)
 
 
@@ -169,7 +168,7 @@ def test_a_stream_and_what_comes_after_training(monkeypatch: pytest.MonkeyPatch)
     of = dataclasses.replace(task(MODELS["dropout"]), data=lambda: tasks.Data.from_dataset(Crops()), after=after)
     here = train_stack(of, TRIALS)
     with pretended(monkeypatch):
-        there = train_stack(of, TRIALS, how=THERE)
+        there = train_stack(of, TRIALS, mode=THERE)
     same(here, there, 1e-9)
     assert [o.after["numbers"]["loss"] for o in here] == pytest.approx([o.after["numbers"]["loss"] for o in there])
 
@@ -216,7 +215,7 @@ def test_a_rule_without_its_kernel_is_the_same(
             for t in range(1, 40):
                 if t == 20:  # one leaves, and those before it, too
                     params, first = [x[2:].clone() for x in params], 0
-                    stacked.keep(torch.tensor([1, 2]), params, first)
+                    stacked.select_rows(torch.tensor([1, 2]), params, first)
                 g = torch.stack([gradient(t + 1000 * i) for i in range(4)]).to(dtype)[4 - len(params[0]) :]
                 stacked.step([g[:, :30].reshape(-1, 5, 6).contiguous(), g[:, 30].clone(), g[:, 31:].clone()], 0.5)
         held = [stacked.row_state(1, k) for k in range(3)]
@@ -235,9 +234,9 @@ def test_torch_compiles_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> N
     for fused, expected in ((True, []), (False, [{"dynamic": True}])):
         if not fused:
             monkeypatch.setattr(_stacked, "compile_kernel", lambda *_: None)
-        lane = Trainer(tasks.digits, trials, ExecutionMode(compiled=True))
-        lane.network = Trainer(tasks.digits, trials).network
-        lane.step(lane.train[:, :32], 1.0)
+        stack = ModelStack(tasks.digits, trials, ExecutionMode(compiled=True))
+        stack.models = ModelStack(tasks.digits, trials).models
+        stack.step(stack.data.train[:, :32], 1.0)
         assert asked == expected
 
 
@@ -253,7 +252,7 @@ def test_a_rule_compiled_by_torch_is_the_same(rule: rules.Rule, monkeypatch: pyt
         for t in range(1, 9):
             if t == 5:
                 params = [x[1:].clone() for x in params]
-                stacked.keep(torch.tensor([1, 2]), params)
+                stacked.select_rows(torch.tensor([1, 2]), params)
             stacked.step([gradient(t, x.numel()).view(x.shape) for x in params])
         found.append(torch.cat([x.flatten() for x in params]))
     torch.testing.assert_close(found[0], found[1])

@@ -15,7 +15,7 @@ from gradprix import tasks
 from gradprix.executors.executor import WorkerError
 from gradprix.race import ENTRIES, Local, make_plan, run
 from gradprix.training import autotune as width
-from gradprix.training.autotune import MemoryTooSmallError, StackLayout, shape
+from gradprix.training.autotune import MemoryTooSmallError, StackLayout, choose_layout
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Trial
 
@@ -55,7 +55,7 @@ class Killer(threading.Thread):
 
 def engine(processes: int = 2, lane: int = 2) -> Local:
     local = Local(processes)
-    local.shapes = {(TASK.fingerprint, ExecutionMode(), 32): StackLayout(lane, processes)}
+    local.layouts = {(TASK.fingerprint, ExecutionMode(), 32): StackLayout(lane, processes)}
     return local
 
 
@@ -90,12 +90,12 @@ def test_memory_bounds_width_and_processes() -> None:
     room = lambda networks, processes: processes * (width.PROCESS + data + 100 + networks * each)  # noqa: E731
 
     assert 1e5 < each < 1e6
-    assert shape(TASK, todo, ExecutionMode(), 2, room(20, 2)).width <= 20
-    assert shape(TASK, todo, ExecutionMode(), 2, room(5, 1)).processes == 1
+    assert choose_layout(TASK, todo, ExecutionMode(), 2, room(20, 2)).width <= 20
+    assert choose_layout(TASK, todo, ExecutionMode(), 2, room(5, 1)).processes == 1
     with pytest.raises(
         MemoryTooSmallError, match=r"memory = 0.1 GB: two networks of task 'digits' .* take about 0.4 GB"
     ):
-        shape(TASK, todo, ExecutionMode(), 2, 1e8)
+        choose_layout(TASK, todo, ExecutionMode(), 2, 1e8)
     with pytest.raises(ValueError, match="memory = -1"):
         Local(memory=-1)
     with pytest.raises(MemoryTooSmallError):
@@ -115,11 +115,13 @@ def test_the_shape_is_measured_once_for_a_task_and_machine(tmp_path: Path, monke
 
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 2)
     todo = trials(500)
-    assert [shape(TASK, todo, ExecutionMode(), 2, 1e12, everywhere) for _ in range(2)] == [StackLayout(64, 2)] * 2
+    assert [choose_layout(TASK, todo, ExecutionMode(), 2, 1e12, everywhere) for _ in range(2)] == [
+        StackLayout(64, 2)
+    ] * 2
     assert asked == [(16, 2), (64, 2), (256, 2)]
-    assert shape(TASK, trials(3), ExecutionMode(), 2, 1e12, everywhere).width == width.UNMEASURED
+    assert choose_layout(TASK, trials(3), ExecutionMode(), 2, 1e12, everywhere).width == width.UNMEASURED
     assert len(asked) == 3, "a short race is not worth it"
-    assert shape(TASK, todo, ExecutionMode(), 4, 1e12, everywhere) == StackLayout(64, 2), (
+    assert choose_layout(TASK, todo, ExecutionMode(), 4, 1e12, everywhere) == StackLayout(64, 2), (
         "more than cores do not pay here"
     )
 
@@ -131,7 +133,7 @@ def test_each_task_form_and_batch_size_has_a_shape_of_its_own() -> None:
 
     other = TASK.change(name="other")
     list(local.run(other, trials(4, epochs=1)))
-    list(local.run(TASK, trials(2, epochs=1), how=ExecutionMode(stacked=False)))
+    list(local.run(TASK, trials(2, epochs=1), mode=ExecutionMode(stacked=False)))
 
     about = TASK.fingerprint
     wanted = {
@@ -140,7 +142,7 @@ def test_each_task_form_and_batch_size_has_a_shape_of_its_own() -> None:
         (other.fingerprint, ExecutionMode(), 32),
         (about, ExecutionMode(False), 32),
     }
-    assert local.shapes.keys() == wanted
+    assert local.layouts.keys() == wanted
     assert width.bytes_of_one(TASK, all_at_once, ExecutionMode()) > 3 * width.bytes_of_one(
         TASK, trials(4), ExecutionMode()
     )

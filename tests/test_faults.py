@@ -183,7 +183,7 @@ def test_models_that_differentiate_race(kind: str) -> None:
 def test_such_a_model_is_evaluated_as_in_a_plain_loop() -> None:
     from gradprix.tasks.rng import init_model, stream
 
-    (outcome,) = train_stack(task(Energy), [trial()], how=SEQUENTIAL)
+    (outcome,) = train_stack(task(Energy), [trial()], mode=SEQUENTIAL)
     model, split, order = init_model(Energy, 3), gp.Data(X, Y).split(3), stream(3, "order")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
@@ -314,7 +314,7 @@ DIVERGING: dict[str, tuple[dict[str, Any], ExecutionMode]] = {
 def test_what_fails_on_a_diverged_network_has_diverged(kind: str) -> None:
     given, how = DIVERGING[kind]
     wild = task(**{"model": lambda: nn.Linear(4, 2), **given})
-    (outcome,) = train_stack(wild, [trial(1e6, epochs=20)], how=how)
+    (outcome,) = train_stack(wild, [trial(1e6, epochs=20)], mode=how)
     assert isinstance(outcome, Outcome)
     assert outcome.diverged is not None
     assert outcome.error is None

@@ -17,9 +17,9 @@ from torch.nn.utils import parametrizations, prune
 
 from gradprix import tasks
 from gradprix.tasks.rng import init_model
-from gradprix.training.model_stack import quiet
+from gradprix.training import ModelStack, evaluate
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trace_step import REPEATABLE
-from gradprix.training.trainer import Trainer
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
 from torch_helpers import Square
 
@@ -218,28 +218,24 @@ def task(model: Model, loss: Callable[..., Tensor] = loss) -> tasks.Task:
 def compare(of: tasks.Task, ordered: bool = False) -> None:
     """Compare first gradients, weights and buffers after the steps, and the loss without gradients then."""
     REPEATABLE.update({(of, "train"), (of, "score")})  # `test_models.py` has tried whether it does the same each time
-    with quiet():
-        lane = Trainer(of, Pair)
-        order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
-        index, first, move = lane.train.gather(1, order), [], lane.move
-
-        def watch(gradients: list[Tensor], factor: float) -> None:
-            first.append([g.clone() for g in gradients] if not first else [])
-            move(gradients, factor)
-
-        lane.move = watch  # type: ignore[method-assign]
+    with runtime_settings():
+        stack = ModelStack(of, Pair)
+        batches, first = list(stack.data.shuffled_batches(10)), []
         for i in range(STEPS):
-            lane.step(index[:, (10 * i) % 120 :][:, :10], 1.0)
-        examples = lane.valid[:, :10]
-        losses, _, _ = lane.outputs(examples)
+            _, computed = stack.compute_gradients(batches[i % 12])
+            assert computed is not None
+            first = first or [g.clone() for g in computed.values()]
+            stack.apply_gradients(computed, 1.0)
+        examples = stack.data.valid[:, :10]
+        losses, _ = evaluate(stack, examples)
     for row, t in enumerate(Pair):
         after, gradients = plain(of, t, ordered)
         gradients = [g.to_dense() for g in gradients]
         largest = max(float(g.abs().max()) for g in gradients)
-        for a, b in zip(first[0], gradients, strict=True):
+        for a, b in zip(first, gradients, strict=True):
             torch.testing.assert_close(a[row], b, rtol=1e-4, atol=2e-6 * largest)
-        for name, stack in (lane.leaves | lane.rest).items():
-            torch.testing.assert_close(stack[row], after[name], rtol=1e-4, atol=2e-5, msg=name)
+        for name, x in (stack.parameters | stack.buffers).items():
+            torch.testing.assert_close(x[row], after[name], rtol=1e-4, atol=2e-5, msg=name)
         model, at = init_model(of.model, t.seed), examples[row]
         model.load_state_dict(after)
         with torch.no_grad():

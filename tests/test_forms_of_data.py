@@ -121,7 +121,7 @@ def trial(name: str = "minibatch") -> Trial:
 def test_a_sparse_tensor_that_a_model_holds_computes_as_a_dense_one(layout: torch.layout, held: str) -> None:
     sparse = EDGES.to_sparse(layout=layout)
     (found,), (dense,) = (
-        train_stack(graph(e, held), [trial()], how=ExecutionMode(stacked=False)) for e in (sparse, EDGES)
+        train_stack(graph(e, held), [trial()], mode=ExecutionMode(stacked=False)) for e in (sparse, EDGES)
     )
     assert found.test_loss == pytest.approx(dense.test_loss, rel=1e-5)
     assert [point[1] for point in found.curve] == pytest.approx([point[1] for point in dense.curve], rel=1e-5)
@@ -155,6 +155,6 @@ def test_sparse_gradients_count_as_dense_ones(stacked: bool) -> None:
 
     for name in ("minibatch", "adam"):
         (found,), (dense,) = (
-            train_stack(task(kind), [trial(name)], how=ExecutionMode(stacked=stacked)) for kind in (True, False)
+            train_stack(task(kind), [trial(name)], mode=ExecutionMode(stacked=stacked)) for kind in (True, False)
         )
         assert found.test_loss == pytest.approx(dense.test_loss, rel=1e-5)

@@ -66,7 +66,7 @@ def test_a_row_of_a_stack_equals_the_rule_alone_to_the_bit(
         if t == 40:  # the first leaves
             alone, rates, rows = alone[1:], rates[1:], rows[1:]
             params = [x[1:].clone() for x in params]
-            stacked.keep(torch.tensor([1, 2]), params)
+            stacked.select_rows(torch.tensor([1, 2]), params)
         g = g[-len(alone) :]
         stacked.step([g[:, :30].reshape(-1, 5, 6).contiguous(), g[:, 30:].contiguous()], factor=0.5)
         for i, (x, state) in enumerate(alone):

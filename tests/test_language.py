@@ -5,6 +5,7 @@ import math
 import shutil
 import sqlite3
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from gradprix.tasks.builtin import charlm, sentiment, translate
 from gradprix.tasks.builtin.text import BOS, EOS, PAD, UNK, Vocabulary, chrf, tokenize
 from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import TaskError
+from gradprix.training import ModelStack, evaluate
 from gradprix.training.artifacts import encode_artifacts
-from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Trainer
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trial import Trial
 
 TASKS: dict[str, tuple[Any, str]] = {
@@ -211,13 +212,11 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str) -> None:
     task = task.change(model=Double(task.model))
     entry, data = ENTRIES["adam"], task.loaded
     trials = [Trial(entry.rule, entry.values(lr), seed, 16, 1, "cosine", True) for lr, seed in ((1e-3, 1), (5e-3, 2))]
-    lane = Trainer(task, trials)
-    order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
-    shuffled = lane.train.gather(1, order)
-    with quiet():
-        for i in range(10):
-            lane.step(shuffled[:, 16 * i : 16 * i + 16], 1.0)
-        losses, metrics = lane.evaluate(lane.test[:, :70])
+    stack = ModelStack(task, trials)
+    with runtime_settings():
+        for batch in islice(stack.data.shuffled_batches(16), 10):
+            stack.step(batch, 1.0)
+        losses, metrics = evaluate(stack, stack.data.test[:, :70])
 
     for row, trial in enumerate(trials):
         model, split = init_model(task.model, trial.seed), data.split(trial.seed)
@@ -260,7 +259,7 @@ def test_what_charlm_writes() -> None:
     inputs, targets = data.take(data.split(0).test)
     texts = []
     for seed in (1, 1, 2):
-        with quiet(), RngState(stream(seed, "after")), torch.no_grad():
+        with runtime_settings(), RngState(stream(seed, "after")), torch.no_grad():
             texts.append(
                 encode_artifacts(task.after(init_model(task.model, 0), inputs, targets))["texts"]["continuations"]
             )

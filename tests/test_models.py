@@ -18,10 +18,11 @@ from gradprix.race import ENTRIES, preflight
 from gradprix.race.plan import Plan
 from gradprix.race.preflight import check
 from gradprix.tasks.rng import RngState, init_model, stream
+from gradprix.training import ModelStack, train_stack
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
-from gradprix.training.model_stack import SequentialModels, quiet
 from gradprix.training.rng import SequentialRngMode
-from gradprix.training.trainer import Trainer, train_stack
+from gradprix.training.runtime_settings import runtime_settings
+from gradprix.training.sequential_models import SequentialModels
 from gradprix.training.trial import Trial
 
 STEPS = 20
@@ -314,22 +315,17 @@ def plain(of: tasks.Task, t: Trial, ordered: bool) -> tuple[dict[str, Tensor], l
 
 
 def stacked(of: tasks.Task, form: ExecutionMode) -> tuple[dict[str, Tensor], list[Tensor | None]]:
-    lane = Trainer(of, TRIALS, form)
-    order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
-    index = lane.train.gather(1, order)
-    first: list[Tensor | None] = []
-    with quiet():
+    stack, other = ModelStack(of, TRIALS, form), ModelStack(of, TRIALS, form)
+    batches = list(stack.data.shuffled_batches(10))
+    with runtime_settings():
+        _, first = other.gradients(*other.data.load(batches[0]))
         for i in range(STEPS):
-            at = index[:, (10 * i) % 120 :][:, :10]
-            if i == 0:
-                apart = Trainer(of, TRIALS, form)
-                _, first = apart.network.gradients(apart.leaves, apart.rest, *apart.batch(at))
-            lane.step(at, 1.0)
-    rest = lane.rest
-    if isinstance(lane.network, SequentialModels):
-        own = [dict(model.named_buffers()) for model in lane.network.models]
+            stack.step(batches[i % 12], 1.0)
+    rest = stack.buffers
+    if isinstance(stack.models, SequentialModels):
+        own = [dict(model.named_buffers()) for model in stack.models.models]
         rest = {name: torch.stack([buffers[name] for buffers in own]) for name in own[0]}
-    return {**lane.leaves, **rest}, first
+    return {**stack.parameters, **rest}, first
 
 
 def compare(of: tasks.Task, form: ExecutionMode, ordered: bool = False) -> None:
@@ -487,6 +483,6 @@ def test_what_is_found_after_training_is_of_the_networks_that_were_judged(stacke
     of = tasks.digits.change(model=network, epochs=2, after=after)
     rule = ENTRIES["adam"].rule
     trials = [Trial(rule, rule.values(lr=0.01), seed, 32, 2, "cosine", True) for seed in range(3)]
-    for outcome in train_stack(of, trials, how=ExecutionMode(stacked=stacked)):
+    for outcome in train_stack(of, trials, mode=ExecutionMode(stacked=stacked)):
         assert outcome.after["numbers"]["accuracy"] == pytest.approx(outcome.test_metric)
         assert outcome.test_metric > 0.5, "statistics of batches that were never seen would not do"

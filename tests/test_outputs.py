@@ -103,7 +103,7 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
 def test_what_loss_and_metric_ignore_changes_no_number(kind: str) -> None:
     nets = [lambda: Net(OUTPUTS[kind]), lambda: Net(lambda o: {"logits": o})]
     for how in (STACKED, SEQUENTIAL):
-        (found,), (plain,) = (train_stack(task(net), [trial(3, 5)], how=how) for net in nets)
+        (found,), (plain,) = (train_stack(task(net), [trial(3, 5)], mode=how) for net in nets)
         assert (found.curve, found.test_metric) == (plain.curve, plain.test_metric)
 
 
@@ -153,7 +153,7 @@ def test_a_models_own_loss_is_its_mean_over_all_examples(how: ExecutionMode, bat
     scores = {"loss": lambda out, y: out.loss, "perplexity": lambda out, y: out.loss.exp()}
     data = gp.Data({"x": X, "labels": Y}, Y)
     own = task(OwnLoss, scores[score], data=lambda: data, loss=lambda out, y: out.loss)
-    outcomes = train_stack(own, [trial(seed, batch_size) for seed in (3, 4)], how=how)
+    outcomes = train_stack(own, [trial(seed, batch_size) for seed in (3, 4)], mode=how)
 
     for seed, outcome in zip((3, 4), outcomes, strict=True):
         model, test = trained_by_a_loop(data, seed, batch_size)
@@ -210,7 +210,7 @@ def test_tokens_of_all_examples_in_one_dimension_are_concatenated(how: Execution
 
     data = gp.Data(X, (X > 0).long(), test=torch.arange(60, 90))
     own = task(Tokens, score, data=lambda: data, loss=lambda o, y: functional.cross_entropy(o, y.flatten()))
-    (outcome,) = train_stack(own, [trial(3, 5)], how=how)
+    (outcome,) = train_stack(own, [trial(3, 5)], mode=how)
     assert outcome.test_metric == pytest.approx(outcome.test_loss, rel=1e-5)
     assert outcome.test_parts is not None
     assert sum(outcome.test_parts) / 20 == pytest.approx(outcome.test_metric, rel=0.2)

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from gradprix.tasks.archives import archive
 from gradprix.tasks.builtin import generate, mnist, segment
 from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import called_with
-from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Trainer
+from gradprix.training import ModelStack, evaluate
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trial import Trial
 
 MAKERS = {"segment": segment.make_task, "generate": generate.make_flow, "generate-vae": generate.make_vae}
@@ -90,16 +91,14 @@ def test_a_stack_trains_as_a_plain_loop_does(small: Task) -> None:
         Trial(entry.rule, entry.values(lr), seed, small.batch_size, 1, "constant", True)
         for seed, lr in ((1, 1e-3), (1, 1e-2), (2, 1e-2))
     ]
-    lane = Trainer(double, trials)
-    order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
-    index = lane.train.gather(1, order)
-    with quiet():
-        for step in range(STEPS):
-            lane.step(index[:, step * small.batch_size :][:, : small.batch_size], 1.0)
-        losses, metrics = lane.evaluate(lane.test)
+    stack = ModelStack(double, trials)
+    with runtime_settings():
+        for batch in islice(stack.data.shuffled_batches(small.batch_size), STEPS):
+            stack.step(batch, 1.0)
+        losses, metrics = evaluate(stack, stack.data.test)
     for row, t in enumerate(trials):
         weights, loss, metric = plain(double, t)
-        for name, x in (lane.leaves | lane.rest).items():
+        for name, x in (stack.parameters | stack.buffers).items():
             torch.testing.assert_close(x[row], weights[name].detach(), rtol=1e-7, atol=1e-9, msg=name)
         assert losses[row] == pytest.approx(loss, rel=1e-8)
         assert metrics[row] == pytest.approx(metric, rel=1e-8)

@@ -15,11 +15,11 @@ from gradprix import tasks
 from gradprix.race import ENTRIES, preflight
 from gradprix.race.plan import Plan
 from gradprix.tasks import registry
-from gradprix.training.model_stack import quiet
+from gradprix.training import ModelStack, Trainer, train_stack
 from gradprix.training.reductions import ORDERED, has_fixed_order, ordered_sum
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.stack_sizes import capacities, capacity, stack_size
 from gradprix.training.trace_step import TracedStep
-from gradprix.training.trainer import Trainer, train_stack
 from gradprix.training.trial import Trial
 from test_models import MODELS, task
 
@@ -45,10 +45,10 @@ def small(kind: str, dtype: torch.dtype) -> tasks.Task:
 
 
 def programs(of: tasks.Task, batch: int) -> list[TracedStep]:
-    with quiet():
-        lane = Trainer(of, trials(2, batch))
-        given = lane.leaves, lane.rest, *lane.batch(lane.train[:, :batch])
-        return [lane.network.program(what, *given) for what in ("train", "score")]
+    with runtime_settings():
+        stack = ModelStack(of, trials(2, batch))
+        examples = stack.data.load(stack.data.train[:, :batch])
+        return [stack.traced_step(kind, *examples) for kind in ("train", "score")]
 
 
 EACH_BY_ITSELF = {
@@ -135,10 +135,9 @@ def test_a_stack_that_models_have_left_has_one_of_the_sizes_and_changes_no_numbe
     entry = ENTRIES["sgd"]
     rates = [0.1, 1e30, 0.2, 1e30, 0.05, 1e30, 0.3, 1e30, 1e30, 0.15, 1e30, 0.25]
     every = [Trial(entry.rule, entry.values(lr), 1 + i % 2, 32, 3, "cosine", True) for i, lr in enumerate(rates)]
-    with quiet():
-        lane = Trainer(of, every)
-        outcomes = lane.run(lambda share: None)
-    assert len(lane.rows) == stack_size(6)
+    trainer = Trainer(of, every)
+    outcomes = trainer.run()
+    assert len(trainer.stack.rows) == stack_size(6)
     alone = [train_stack(of, [trial])[0].to_json() for trial in every[:3]]
     assert [outcome.to_json() for outcome in outcomes[:3]] == alone
 

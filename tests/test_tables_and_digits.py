@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from gradprix.tasks import DataError, local_source, schedule
 from gradprix.tasks.archives import archive
 from gradprix.tasks.builtin import diamonds, image_folders, long_tail, mnist
 from gradprix.tasks.rng import init_model, stream
+from gradprix.training import ModelStack, evaluate
 from gradprix.training.execution_mode import RejectionCause
-from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Trainer
+from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trial import Trial
 
 MODULES = {"mnist": mnist, "tailed": long_tail, "diamonds": diamonds}
@@ -139,12 +140,11 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str, preset: str) -> None:
     count, rate = 10, 0.02
     trials = [Trial(entry.rule, entry.values(rate), seed, task.batch_size, 1, "cosine", True) for seed in (1, 2)]
     factor = schedule("cosine", count)
-    with quiet():
-        lane = Trainer(task, trials)
-        order = torch.stack([torch.randperm(lane.train.shape[1], generator=g) for g in lane.orders])
-        batches = lane.train.gather(1, order).split(task.batch_size, dim=1)[:count]
-        losses = [lane.step(batch, factor(i)) for i, batch in enumerate(batches)]
-        loss, scores = lane.evaluate(lane.valid[:, :200])
+    with runtime_settings():
+        stack = ModelStack(task, trials)
+        batches = islice(stack.data.shuffled_batches(task.batch_size), count)
+        losses = [stack.step(batch, factor(i)) for i, batch in enumerate(batches)]
+        loss, scores = evaluate(stack, stack.data.valid[:, :200])
     loss_of, score_of = BY_HAND[name]
     data = task.loaded
     for row, trial in enumerate(trials):

@@ -2,19 +2,21 @@
 
 import inspect
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradprix import optim, rules, tasks
 from gradprix.explain.resolve import resolve_optimizer
 from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.rules import Log
 from gradprix.tasks.rng import init_model, stream
+from gradprix.training import Callback, Trainer
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome, Trial
 
@@ -288,3 +290,49 @@ def test_optimizers_are_found_by_file_or_module(tmp_path: Path) -> None:
         Entry("mine", "adam")
     with pytest.raises(ValueError, match="ASGD takes no dampening"):
         Entry("mine", torch.optim.ASGD, {"dampening": 0.1})
+
+
+class Steps(Callback):
+    """Records what a trainer lets a callback see."""
+
+    def __init__(self) -> None:
+        self.factors: list[float] = []
+        self.moved: list[bool] = []
+        self.losses: list[list[float]] = []
+        self.epochs: list[int] = []
+        self.weights: dict[str, Tensor] = {}
+
+    def on_before_optimizer_step(self, trainer: Trainer, gradients: Mapping[str, Tensor], factor: float) -> None:
+        assert gradients.keys() == trainer.stack.parameters.keys()
+        self.factors.append(factor)
+        self.weights = {name: x.clone() for name, x in trainer.stack.parameters.items()}
+
+    def on_step_end(self, trainer: Trainer, losses: Tensor) -> None:
+        assert trainer.step == len(self.factors)
+        self.moved.append(any(not torch.equal(x, self.weights[n]) for n, x in trainer.stack.parameters.items()))
+        self.losses.append(losses.tolist())
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        self.epochs.append(trainer.step)
+
+
+def test_callbacks_see_every_step_and_change_no_number() -> None:
+    todo = [trial("adam", 0.01, 1), trial("minibatch", 0.1, 2), trial("adam", 0.003, 3)]
+    steps = Steps()
+    trainer = Trainer(SHORT, todo, callbacks=[steps])
+    outcomes = trainer.run()
+
+    assert [o.to_json() for o in outcomes] == [o.to_json() for o in train_stack(SHORT, todo)]
+    assert [todo[i].rule.name for i in trainer.order] in (["adam", "adam", "sgd"], ["sgd", "adam", "adam"])
+    assert len(steps.losses) == trainer.total_steps == trainer.epochs * trainer.steps_per_epoch
+    assert steps.epochs == [trainer.steps_per_epoch * (epoch + 1) for epoch in range(trainer.epochs)]
+    assert steps.factors == [trainer.schedule(step) for step in range(trainer.total_steps)]
+    assert all(steps.moved[:-1])
+    first = steps.losses[0]
+    assert [outcomes[i].start for i in trainer.order] == first[: len(todo)]
+
+
+def test_progress_is_reported_at_least_once_an_epoch_up_to_the_end() -> None:
+    shares: list[float] = []
+    train_stack(SHORT, [trial("adam", 0.01, 1, batch_size=0, epochs=2)], shares.append)
+    assert shares == pytest.approx([1 / 2, 1])

@@ -95,7 +95,7 @@ def _loss_curves(
         is_end, is_late = t % training.steps_per_epoch == 0, until is None and t >= training.total_steps - LAST
         if not (is_end or is_late):
             continue
-        loss = training.losses(training.trainer.train).mean(1)
+        loss = training.losses(training.stack.data.train).mean(1)
         curve += [loss] * is_end
         last += [loss] * is_late
         least = torch.minimum(least, loss)

@@ -43,10 +43,10 @@ def measure(quick: bool) -> Quantities:
     accuracies = []
     for t, _ in training.steps():
         if t in STEPS:
-            corrected, uncorrected, _ = training.losses(training.trainer.train).mean(1).chunk(3)
+            corrected, uncorrected, _ = training.losses(training.stack.data.train).mean(1).chunk(3)
             log_ratios[t] = (uncorrected / corrected).log()
         if t > training.total_steps - LATE and t % EVERY == 0:
-            accuracies.append(training.metrics(training.trainer.test))
+            accuracies.append(training.metrics(training.stack.data.test))
     corrected_accuracy, same_lr, own = np.mean(accuracies, axis=0).reshape(3, -1)
     return {
         f"step_{EARLY}": geometric_mean(log_ratios[EARLY]),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from gradprix.training.model_stack import quiet
+from gradprix.training import runtime_settings
 
 from .claim import Quantities, experiment
 from .decisions import all_of, is_within
@@ -50,7 +50,7 @@ def _batch_noise(weights: dict[str, Tensor], seed: int, draws: int) -> dict[int,
         index = torch.stack([torch.randperm(len(targets), generator=generator)[:size] for _ in range(draws)])
         total = 0.0
         for part in torch.split(index, 50):  # limits memory
-            with quiet():
+            with runtime_settings():
                 each = vmap(grad(loss), (None, 0, 0))(weights, inputs[part], targets[part])
             total += sum(float((each[name] - g).double().square().sum()) for name, g in full_gradient.items())
         noise_by_size[size] = total / draws

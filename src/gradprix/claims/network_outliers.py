@@ -88,15 +88,15 @@ def _train_to_levels(kind: str, task: Task, trials: Sequence[Trial]) -> tuple[li
             neglect might cost: on rare classes, or on correctly labelled examples.
     """
     training = Training(task, trials)
-    trainer = training.trainer
-    rows = trainer.of_seed[: training.count]
-    atypical = _atypical_mask(kind, task, trainer.train)[rows].double()
-    affected = (_atypical_mask(kind, task, trainer.test) == (kind == "rare"))[rows].double()
+    data = training.stack.data
+    rows = data.seed_index[: training.count]
+    atypical = _atypical_mask(kind, task, data.train)[rows].double()
+    affected = (_atypical_mask(kind, task, data.test) == (kind == "rare"))[rows].double()
     history: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def record_losses() -> None:
-        losses = training.losses(trainer.train)
-        accuracy = 100 * (training.correct(trainer.test) * affected).sum(1) / affected.sum(1)
+        losses = training.losses(data.train)
+        accuracy = 100 * (training.correct(data.test) * affected).sum(1) / affected.sum(1)
         history.append((losses.mean(1), ((losses * atypical).sum(1) / atypical.sum(1)).log(), accuracy))
 
     record_losses()

@@ -34,11 +34,11 @@ def sharpness(training: Training, direction: Parameters | None = None) -> tuple[
         training: the models.
         direction: initial direction; random if None.
     """
-    trainer, model = training.trainer, training.task.network(0)
-    inputs, targets = trainer.batch(trainer.train)
+    stack, model = training.stack, training.task.network(0)
+    inputs, targets = stack.data.load(stack.data.train)
     generator = torch.Generator().manual_seed(0)
     rounds = ROUNDS if direction is None else MORE
-    vectors = direction or {name: torch.randn(x.shape, generator=generator) for name, x in trainer.leaves.items()}
+    vectors = direction or {name: torch.randn(x.shape, generator=generator) for name, x in stack.parameters.items()}
 
     def hessian_product(point: Parameters, vector: Parameters, x: Tensor, y: Tensor) -> Parameters:
         gradient = grad(lambda weights: training.task.loss(functional_call(model, weights, (x,)), y))
@@ -48,7 +48,7 @@ def sharpness(training: Training, direction: Parameters | None = None) -> tuple[
     for _ in range(rounds):
         with catch_warnings():
             simplefilter("ignore", DeprecationWarning)  # raised inside torch
-            vectors = vmap(hessian_product)(trainer.leaves, vectors, inputs, targets)
+            vectors = vmap(hessian_product)(stack.parameters, vectors, inputs, targets)
         size = torch.stack([x.flatten(1).square().sum(1) for x in vectors.values()]).sum(0).sqrt()
         vectors = {name: x / size.view(-1, *[1] * (x.dim() - 1)) for name, x in vectors.items()}
     return size[: training.count].double(), vectors
@@ -64,8 +64,8 @@ def _measure_thresholds(run_seeds: range) -> list[float]:
     runs = [(i, share) for i in range(len(run_seeds)) for share in SHARES]
     after = Training(task, [make_trial(task, "gd", share * float(edge[i]), run_seeds[i]) for i, share in runs])
     # The last rows pad the stack: they are copies of the last trial.
-    rows = torch.tensor([i for i, _ in runs] + [len(run_seeds) - 1] * (len(after.trainer.rows) - len(runs)))
-    after.trainer.leaves = {name: x[rows].clone() for name, x in before.trainer.leaves.items()}
+    rows = torch.tensor([i for i, _ in runs] + [len(run_seeds) - 1] * (len(after.stack.rows) - len(runs)))
+    after.stack.parameters = {name: x[rows].clone() for name, x in before.stack.parameters.items()}
     losses = torch.stack([loss for _, loss in after.steps()])
     return [first_rise(rises) for rises in (losses.diff(dim=0) > 0).any(0).view(-1, len(SHARES)).tolist()]
 

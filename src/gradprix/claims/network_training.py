@@ -10,10 +10,7 @@ from torch.nn import functional
 
 from gradprix.race import ENTRIES
 from gradprix.tasks import Task, digits, schedule
-from gradprix.training.model_stack import quiet
-from gradprix.training.outputs import CombinedOutput
-from gradprix.training.trainer import Trainer, train_stack
-from gradprix.training.trial import Outcome, Trial
+from gradprix.training import ModelStack, Outcome, Trial, compute_outputs, evaluate, runtime_settings, train_stack
 from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
 
 TUNING, FINAL = 7_000, 8_000  # first tuning seed and first held-out seed
@@ -88,25 +85,23 @@ class Training:
 
     def __init__(self, task: Task, trials: Sequence[Trial]) -> None:
         self.task, self.count = task, len(trials)
-        with quiet():
-            self.trainer = Trainer(task, trials)
-        self.examples = self.trainer.train.shape[1]
-        self.batch_size = trials[0].batch_size or self.examples
+        with runtime_settings():
+            self.stack = ModelStack(task, trials)
+        self.examples = self.stack.data.train.shape[1]
+        self.batch_size, self.epochs = trials[0].batch_size or self.examples, int(trials[0].epochs)
         self.steps_per_epoch = -(-self.examples // self.batch_size)
-        self.total_steps = trials[0].epochs * self.steps_per_epoch
+        self.total_steps = self.epochs * self.steps_per_epoch
+        self.schedule = schedule(trials[0].schedule, self.total_steps)
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
         """Train to the end; yield after each step its number, from 1, and the batch loss of each model before it."""
-        trainer = self.trainer
-        factor = schedule(trainer.budget.schedule, self.total_steps)
-        for t in range(self.total_steps):
-            if t % self.steps_per_epoch == 0:
-                order = torch.stack([torch.randperm(self.examples, generator=each) for each in trainer.orders])
-                shuffled = trainer.train.gather(1, order)
-            start = t % self.steps_per_epoch * self.batch_size
-            with quiet():
-                losses = trainer.step(shuffled[:, start : start + self.batch_size], factor(t))
-            yield t + 1, losses[: self.count]
+        t = 0
+        for _ in range(self.epochs):
+            for index in self.stack.data.shuffled_batches(self.batch_size):
+                with runtime_settings():
+                    losses = self.stack.step(index, self.schedule(t))
+                t += 1
+                yield t, losses[: self.count]
 
     def run(self) -> None:
         """Train to the end."""
@@ -117,29 +112,28 @@ class Training:
         """Return the loss of every model on each example, `[models, examples]`.
 
         Args:
-            part: the examples of each seed, shaped like `trainer.train`.
+            part: the examples of each seed, shaped like `stack.data.train`.
         """
-        outputs, targets = self._outputs(part)
-        stacked = torch.stack([output.whole for output in outputs])
+        with runtime_settings():
+            evaluation = compute_outputs(self.stack, part)
+        targets = evaluation.targets
+        stacked = torch.stack([output.whole for output in evaluation.outputs])
         losses = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view(targets.shape)[: self.count].double()
 
     def correct(self, part: Tensor) -> Tensor:
         """Return a mask of correct predictions, `[models, examples]`."""
-        outputs, targets = self._outputs(part)
-        is_correct: Tensor = torch.stack([output.whole.argmax(-1) for output in outputs]) == targets
+        with runtime_settings():
+            evaluation = compute_outputs(self.stack, part)
+        predictions = torch.stack([output.whole.argmax(-1) for output in evaluation.outputs])
+        is_correct: Tensor = predictions == evaluation.targets
         return is_correct[: self.count]
 
     def metrics(self, part: Tensor) -> list[float]:
         """Return the metric of every model on its own examples."""
-        with quiet():
-            return self.trainer.evaluate(part)[1][: self.count]
+        with runtime_settings():
+            return evaluate(self.stack, part)[1][: self.count]
 
     def weights(self, row: int) -> dict[str, Tensor]:
         """Return a copy of one model's current weights."""
-        return {name: x[row].clone() for name, x in self.trainer.leaves.items()}
-
-    def _outputs(self, part: Tensor) -> tuple[Sequence[CombinedOutput], Tensor]:
-        with quiet():
-            _, outputs, targets = self.trainer.outputs(part)
-        return outputs, targets
+        return {name: x[row].clone() for name, x in self.stack.parameters.items()}

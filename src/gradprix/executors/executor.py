@@ -7,19 +7,18 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from operator import attrgetter
 from typing import Any, Protocol, runtime_checkable
 
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.schedules import count_steps
 from gradprix.tasks.task import TaskError, first_line
-from gradprix.training.autotune import StackLayout
+from gradprix.training import STACKED, StackLayout, train_stack
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.loop_runner import run_loop
 from gradprix.training.provenance import provenance
-from gradprix.training.trainer import STACKED, train_stack
 from gradprix.training.trial import FailureKind, Outcome, Trial
-from gradprix.training.trial import form as form_of
 from gradprix.utils.devices import describe_device
 
 from .scheduler import Part, Schedule, Work
@@ -65,8 +64,8 @@ class Engine(ABC):
 
     def __init__(self) -> None:
         self.schedule = Schedule()
-        # By task, form and batch size: a larger batch leaves room for fewer models.
-        self.shapes: dict[tuple[str, ExecutionMode, int], StackLayout] = {}
+        # By task, mode and batch size: a larger batch leaves room for fewer models.
+        self.layouts: dict[tuple[str, ExecutionMode, int], StackLayout] = {}
         # Entries and execution mode by kind of plan that passed preflight.
         self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], ExecutionMode]] = {}
         self._results: defaultdict[Work, list[tuple[Part, PartResult]]] = defaultdict(list)
@@ -95,7 +94,7 @@ class Engine(ABC):
         return ""
 
     @abstractmethod
-    def shape(self, task: Task, trials: Sequence[Trial], how: ExecutionMode) -> StackLayout:
+    def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
         """Choose the stack size and number of workers for a task's trials of one batch size."""
 
     @abstractmethod
@@ -138,7 +137,7 @@ class Engine(ABC):
         task: Problem,
         trials: Sequence[Trial],
         watch: Watch = lambda done: None,
-        how: ExecutionMode = STACKED,
+        mode: ExecutionMode = STACKED,
         later: int = 0,
         good: bool = False,
     ) -> Iterator[Finished]:
@@ -150,7 +149,7 @@ class Engine(ABC):
             task: the problem.
             trials: the trials to train.
             watch: called with the number of completed trials, partial ones counted as fractions.
-            how: the execution mode of the race.
+            mode: the execution mode of the race.
             later: number of times that the race will request further trials.
             good: True if the race has had successful trials before.
 
@@ -160,7 +159,7 @@ class Engine(ABC):
             WorkerError: likewise, if the failures killed the workers.
             EngineError: if a machine of a cluster cannot take part.
         """
-        works, done = self._make_works(task, trials, how, later), 0
+        works, done = self._make_works(task, trials, mode, later), 0
         failures: list[tuple[Part, Exception]] = []
         with self._lock:
             self.schedule.works += works
@@ -197,7 +196,7 @@ class Engine(ABC):
             with self._lock:
                 self.stop([part for work in works for part in self.schedule.drop(work)])
 
-    def _make_works(self, task: Problem, trials: Sequence[Trial], how: ExecutionMode, later: int) -> list[Work]:
+    def _make_works(self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later: int) -> list[Work]:
         """Group trials that can be stacked into works, with trials of one rule adjacent."""
         fingerprint = task.fingerprint  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
@@ -206,20 +205,21 @@ class Engine(ABC):
             groups.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
         works = []
         for (size, epochs, *_), group in groups.items():
-            kind = fingerprint, how, size
-            if kind not in self.shapes:
-                same_size = [trial for trial in trials if trial.batch_size == size]
-                self.shapes[kind] = (
-                    StackLayout(1, self.workers) if isinstance(task, Loop) else self.shape(task, same_size, how)
-                )
+            kind = fingerprint, mode, size
+            if kind not in self.layouts:
+                if isinstance(task, Loop):
+                    self.layouts[kind] = StackLayout(1, self.workers)
+                else:
+                    same_size = [trial for trial in trials if trial.batch_size == size]
+                    self.layouts[kind] = self.choose_layout(task, same_size, mode)
             works.append(
                 Work(
-                    sorted(group, key=form_of),
+                    sorted(group, key=attrgetter("update_key")),
                     kind,
                     count_steps(count, size, epochs),
-                    self.shapes[kind].width,
+                    self.layouts[kind].width,
                     later,
-                    (task, how),
+                    (task, mode),
                 )
             )
         return works
@@ -279,8 +279,8 @@ def call_picklable(function: Callable[..., Any], args: Sequence[Any]) -> Any:
         raise
 
 
-def train(task: Problem, trials: list[Trial], how: ExecutionMode, report: Watch) -> list[Outcome]:
+def train(task: Problem, trials: list[Trial], mode: ExecutionMode, report: Watch) -> list[Outcome]:
     """Train trials in a worker and return their outcomes."""
     if isinstance(task, Loop):
         return [run_loop(task, trial) for trial in trials]
-    return train_stack(task, trials, report, how)
+    return train_stack(task, trials, report, mode)

@@ -16,7 +16,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gradprix.tasks import Task
 from gradprix.tasks.loop import cache_problem
-from gradprix.training.autotune import StackLayout, shape
+from gradprix.training import StackLayout, choose_layout
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 
@@ -59,17 +59,17 @@ class Local(Engine):
     @property
     def workers(self) -> int:
         """The number of processes, reduced if more would not fit into memory or would slow each other down."""
-        shapes = [self.shapes[work.kind] for work in self.schedule.works if work.kind in self.shapes]
-        return min((shape.processes for shape in shapes), default=self.processes)
+        layouts = [self.layouts[work.kind] for work in self.schedule.works if work.kind in self.layouts]
+        return min((layout.processes for layout in layouts), default=self.processes)
 
     @property
     def memory(self) -> float | None:
         """The memory limit of the race in bytes; None for half of the free memory."""
         return self.bytes
 
-    def shape(self, task: Task, trials: Sequence[Trial], how: ExecutionMode) -> StackLayout:
+    def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
         """Choose the fastest stack size and number of processes that fit into memory."""
-        return shape(task, trials, how, self.processes, self.bytes, self.everywhere)
+        return choose_layout(task, trials, mode, self.processes, self.bytes, self.everywhere)
 
     def everywhere(self, count_: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Call a function in `count_` worker processes at the same time and return the results."""
@@ -103,8 +103,8 @@ class Local(Engine):
         slot = next(i for i in range(self.processes) if i not in self._slots.values())
         self._shares[slot] = 0
         self._slots[part] = slot
-        task, how = part.work.about
-        args = (task, part.trials, how, Path(str(self._shares.filename)), slot)
+        task, mode = part.work.about
+        args = (task, part.trials, mode, Path(str(self._shares.filename)), slot)
         self._executor = workers(self.workers)
         self._jobs[self._executor.submit(_call_with_local_tasks, _train_part, args)] = part
 
@@ -146,11 +146,11 @@ def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) ->
     return call_picklable(function, [cache_problem(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
-def _train_part(task: Task, trials: list[Trial], how: ExecutionMode, file: Path, slot: int) -> list[Outcome]:
+def _train_part(task: Task, trials: list[Trial], mode: ExecutionMode, file: Path, slot: int) -> list[Outcome]:
     """Train trials and write the completed share to a file."""
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 
     def report(share: float) -> None:
         shares[slot] = share
 
-    return train(task, trials, how, report)
+    return train(task, trials, mode, report)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gradprix.tasks import Task
 from gradprix.text.answer import format_count
-from gradprix.training.autotune import StackLayout, shape
+from gradprix.training import StackLayout, choose_layout
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import describe_device, free
@@ -80,17 +80,17 @@ class Ray(Engine):
         lost = f", {self.schedule.lost:,} lost" if self.schedule.lost else ""
         return f" on {self.place}, {running:,} running{lost}"
 
-    def shape(self, task: Task, trials: Sequence[Trial], how: ExecutionMode) -> StackLayout:
+    def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
         """Choose the fastest stack size that fits into its part of the smallest machine's memory."""
         with self._lock:
             self._join(task, trials)
         needs = self.cluster.needs
-        if how.device == "cpu":
+        if mode.device == "cpu":
             stacks, max_memory = self.cluster.smallest
         else:
-            stacks, max_memory = 1, SHARE * min(1.0, needs.gpus or 1.0) * self.ask(free, how.device)
+            stacks, max_memory = 1, SHARE * min(1.0, needs.gpus or 1.0) * self.ask(free, mode.device)
         memory = max_memory if needs.memory is None else needs.memory * 1e9 * stacks
-        return shape(task, trials, how, stacks, memory, self.everywhere)
+        return choose_layout(task, trials, mode, stacks, memory, self.everywhere)
 
     def describe_provenance(self, plan: RacePlan, device: str) -> str:
         """Return the provenance of numbers trained here: library versions and all processor types of the cluster."""
@@ -138,8 +138,8 @@ class Ray(Engine):
 
     def start(self, part: Part) -> None:
         """Submit a part to Ray."""
-        task, how = part.work.about
-        packed_call = self.cluster.pack_call(train, (task, part.trials, how))
+        task, mode = part.work.about
+        packed_call = self.cluster.pack_call(train, (task, part.trials, mode))
         interval = max(1.0, self.workers / REPORTS)
         self._jobs[self.cluster.remote(lane).remote(*packed_call, self.cluster.progress_queue, id(part), interval)] = (
             part

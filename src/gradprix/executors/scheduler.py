@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from gradprix.training.trainer import NARROWEST
+from gradprix.training import MIN_STACK
 
 OVERHEAD = 1
 """Overhead of a stack's step, in steps of one of its models, whatever the stack size: in the median of the built-in
@@ -162,7 +162,7 @@ class Schedule:
             own_seconds += remaining * (part.work is work)
         share = max(own_seconds, AMONG_OTHERS * all_seconds / self._trial_seconds(work)) / self.workers
         parts = max(1, math.ceil(share / work.width - 1e-9))
-        min_rows, count = min(NARROWEST, work.width), len(work.trials)
+        min_rows, count = min(MIN_STACK, work.width), len(work.trials)
         rows = min(max(math.ceil(share / parts - 1e-9), min_rows), work.width, count)
         if 0 < count - rows < min_rows:
             rows = count if count <= work.width else count - min_rows

@@ -16,7 +16,7 @@ from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
-from gradprix.training.trial import Trial, form
+from gradprix.training.trial import Trial
 
 from .diagnosis import average_updates, diagnose, report_divergence
 from .preconditioner import settles_below
@@ -80,7 +80,7 @@ def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) ->
     seeds = range(min(SEEDS, plan.seeds))
     selected = [(plan.final_trial(e, results[e.name].tuned, seed), e.name) for seed in seeds for e in plan.entries]
     # One stack per seed is at most as wide as there are entries, which needs no more memory than the race.
-    selected.sort(key=lambda pair: (pair[0].seed, _stack_key(pair[0]), form(pair[0])))
+    selected.sort(key=lambda pair: (pair[0].seed, _stack_key(pair[0]), pair[0].update_key))
     runs: dict[str, list[ReplayedRun]] = {entry.name: [] for entry in plan.entries}
     for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, _stack_key(pair[0]))):
         trials, names = zip(*stack, strict=True)

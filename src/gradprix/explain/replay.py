@@ -3,18 +3,14 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from gradprix.kernels import StackedRule
 from gradprix.rules import Rule
 from gradprix.tasks import Task
-from gradprix.tasks.schedules import count_steps
-from gradprix.training.execution_mode import ExecutionMode
-from gradprix.training.model_stack import quiet
-from gradprix.training.trainer import Trainer
-from gradprix.training.trial import Outcome, Trial
+from gradprix.training import Callback, ExecutionMode, Outcome, Trainer, Trial
 from gradprix.utils.devices import CPU, placed
 
 from .loss_probe import LossProbe
@@ -58,104 +54,124 @@ class ReplayedRun:
         return self.outcome is None or self.outcome.diverged is None
 
 
-def watch(task: Task, trials: Sequence[Trial], how: ExecutionMode, seconds: float) -> list[ReplayedRun]:
+def watch(task: Task, trials: Sequence[Trial], mode: ExecutionMode, seconds: float) -> list[ReplayedRun]:
     """Train networks again and measure them.
 
     Args:
         task: the problem.
-        trials: trials with the same batch size, epochs, schedule and evaluation; those of one stack form in sequence.
-        how: execution mode of the race; measurements always run on the CPU.
+        trials: trials with the same batch size, epochs, schedule and evaluation.
+        mode: execution mode of the race; measurements always run on the CPU.
         seconds: time limit for the measurements, without training; measurements beyond it are skipped.
     """
-    with quiet(how.device):
-        trainer = ReplayTrainer(task, trials, how, seconds)
-        outcomes = trainer.run(lambda share: None)
-    for run, outcome in zip(trainer.runs, outcomes, strict=False):
+    recorder = UpdateRecorder(task, trials, seconds)
+    outcomes = Trainer(task, trials, mode, [recorder]).run()
+    for run, outcome in zip(recorder.runs, outcomes, strict=True):
         run.outcome = outcome
-    return trainer.runs[: len(trials)]
+    return recorder.runs
 
 
-class ReplayTrainer(Trainer):
-    """A trainer that records updates; takes the arguments of `watch`."""
+class UpdateRecorder(Callback):
+    """Callback that records updates, and measures the networks at some steps.
 
-    def __init__(self, task: Task, trials: Sequence[Trial], how: ExecutionMode, seconds: float) -> None:
-        super().__init__(task, trials, how)
-        count = self.train.shape[1]
-        self.steps = count_steps(count, self.budget.batch_size, self.budget.epochs)
-        self.recorded_steps = {1 + round(i * (self.steps - 1) / (MOVES - 1)) for i in range(MOVES)}
-        chosen_steps = sorted({max(1, round((i + 0.5) / LOOKS * self.steps)) for i in range(LOOKS)})
-        self.measurement_steps = {t: i % WHOLLY == WHOLLY // 2 for i, t in enumerate(chosen_steps)}
-        self.probes = {seed: LossProbe(task, seed) for seed in self.seeds}
-        self.earlier: dict[int, Tensors] = {}
-        self.seconds, self.spent, self.t = seconds, 0.0, 0
-        self.runs = [ReplayedRun() for _ in self.trials]
+    Args:
+        task: the problem.
+        trials: the trials of the trainer.
+        seconds: time limit for the measurements.
+    """
 
-    def move(self, gradients: list[Tensor], factor: float) -> None:
-        """Update the models; at selected steps also record the updates and measure the networks."""
-        self.t += 1
+    def __init__(self, task: Task, trials: Sequence[Trial], seconds: float) -> None:
+        self.runs = [ReplayedRun() for _ in trials]
+        self.probes = {trial.seed: LossProbe(task, trial.seed) for trial in trials}
+        self.seconds, self.spent = seconds, 0.0
+        self.weights: dict[str, Tensor] | None = None  # before the current step, if it is recorded or measured
+        self.gradients: Tensors = {}
+        self.factor, self.is_measured = 1.0, False
+        self._earlier: dict[int, Tensors] = {}
+
+    def on_before_optimizer_step(self, trainer: Trainer, gradients: Tensors, factor: float) -> None:
+        """Save the weights before a step that is recorded or measured."""
         # Spread the time limit evenly over the run: skip a measurement that would exceed its share so far.
-        is_measured = self.t in self.measurement_steps and self.spent <= self.seconds * self.t / self.steps
-        if self.t not in self.recorded_steps and not is_measured:
-            return super().move(gradients, factor)
-        before = {name: x.clone() for name, x in self.leaves.items()}
-        super().move(gradients, factor)
-        update = {name: x - before[name] for name, x in self.leaves.items()}
-        if self.t in self.recorded_steps:
-            self._record_updates(update, gradients, before)
-        if is_measured:
-            self._measure_networks(update, before, factor)
+        self.is_measured = (
+            trainer.step in _measured_steps(trainer.total_steps)
+            and self.spent <= self.seconds * trainer.step / trainer.total_steps
+        )
+        if self.is_measured or trainer.step in _recorded_steps(trainer.total_steps):
+            self.weights = {name: x.clone() for name, x in trainer.stack.parameters.items()}
+            self.gradients, self.factor = gradients, factor
 
-    def _record_updates(self, update: Tensors, gradients: list[Tensor], before: Tensors) -> None:
-        lengths = [_row_norms(part) for part in (update.values(), gradients, before.values())]
-        products = [_flatten_rows(u * g).sum(1) for u, g in zip(update.values(), gradients, strict=True)]
-        statistics = [*lengths, -torch.stack(products).sum(0)]
-        for row, *values in zip(self.rows.tolist(), *(x.tolist() for x in statistics), strict=True):
-            run = self.runs[row]
+    def on_step_end(self, trainer: Trainer, losses: Tensor) -> None:
+        """Record the updates and measure the networks."""
+        if self.weights is None:
+            return
+        updates = {name: x - self.weights[name] for name, x in trainer.stack.parameters.items()}
+        if trainer.step in _recorded_steps(trainer.total_steps):
+            self._record_updates(trainer, updates, self.weights)
+        if self.is_measured:
+            self._measure_networks(trainer, updates, self.weights)
+        self.weights = None
+
+    def _record_updates(self, trainer: Trainer, updates: Tensors, weights: Tensors) -> None:
+        norms = [_row_norms(part.values()) for part in (updates, self.gradients, weights)]
+        products = [_flatten_rows(u * self.gradients[name]).sum(1) for name, u in updates.items()]
+        statistics = [*norms, -torch.stack(products).sum(0)]
+        for row, *values in zip(trainer.stack.rows.tolist(), *(x.tolist() for x in statistics), strict=True):
+            if row >= trainer.stack.count:
+                continue
+            run = self.runs[trainer.order[row]]
             lists = (run.steps, run.updates, run.gradients, run.weights, run.along)
-            for target, value in zip(lists, (self.t, *values), strict=True):
+            for target, value in zip(lists, (trainer.step, *values), strict=True):
                 target.append(value)
 
-    @torch.enable_grad()
-    def _measure_networks(self, update: Tensors, before: Tensors, factor: float) -> None:
-        start_time = time.perf_counter()
-        for place, row in enumerate(self.rows.tolist()):
-            if row >= self.count or self.diverged[row] is not None:
+    def _measure_networks(self, trainer: Trainer, updates: Tensors, weights: Tensors) -> None:
+        start_time, stack = time.perf_counter(), trainer.stack
+        is_complete = _measured_steps(trainer.total_steps)[trainer.step]
+        for place, row in enumerate(stack.rows.tolist()):
+            if row >= stack.count or trainer.diverged[row] is not None:
                 continue
-            weights, own = (
-                {name: x[place].to(CPU, copy=True) for name, x in stacks.items()}
-                for stacks in ({**self.rest, **before}, update)
+            own_weights, own_updates = (
+                {name: x[place].to(CPU, copy=True) for name, x in tensors.items()}
+                for tensors in ({**stack.buffers, **weights}, updates)
             )
-            trial = self.trials[row]
+            trial = stack.trials[row]
             point = measure(
                 self.probes[trial.seed],
-                weights,
-                own,
-                self.earlier.get(row),
+                own_weights,
+                own_updates,
+                self._earlier.get(row),
                 trial.batch_size,
-                self.t / self.steps,
-                factor,
-                self.measurement_steps[self.t],
-                self._gains(place, trial, factor) if self.measurement_steps[self.t] else None,
+                trainer.step / trainer.total_steps,
+                self.factor,
+                is_complete,
+                _gains(trainer, place, trial, self.factor) if is_complete else None,
             )
             if point.finite:
-                self.runs[row].points.append(point)
-            self.earlier[row] = weights
+                self.runs[trainer.order[row]].points.append(point)
+            self._earlier[row] = own_weights
         self.spent += time.perf_counter() - start_time
 
-    def _gains(self, place: int, trial: Trial, factor: float) -> Tensors | None:
-        """Return the rule's gain for each weight of a row; None if it has none or is no rule."""
-        assert self.optimizers is not None
-        if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
-            return None
-        values, names, gains = {**trial.values, "lr": trial.values["lr"] * factor}, list(self.leaves), {}
-        for block, chosen, stepper in self.optimizers.blocks:
-            if not block.start <= place < block.stop or not isinstance(stepper, StackedRule):
-                continue
-            for k, index in enumerate(chosen):
-                state = placed(stepper.row_state(place - block.start, k), CPU)
-                x = self.leaves[names[index]][place]
-                gains[names[index]] = gain(trial.rule, values, stepper.t, state).to(x.dtype).expand(x.shape)
-        return gains if len(gains) == len(names) else None
+
+@cache
+def _recorded_steps(steps: int) -> set[int]:
+    """Return the steps at which updates are recorded."""
+    return {1 + round(i * (steps - 1) / (MOVES - 1)) for i in range(MOVES)}
+
+
+@cache
+def _measured_steps(steps: int) -> dict[int, bool]:
+    """Return the steps at which networks are measured, with True where gradient noise and sharpness are included."""
+    chosen_steps = sorted({max(1, round((i + 0.5) / LOOKS * steps)) for i in range(LOOKS)})
+    return {step: i % WHOLLY == WHOLLY // 2 for i, step in enumerate(chosen_steps)}
+
+
+def _gains(trainer: Trainer, place: int, trial: Trial, factor: float) -> Tensors | None:
+    """Return the rule's gain for each weight of a row; None if it has none or is no rule."""
+    if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
+        return None
+    values, gains = {**trial.values, "lr": trial.values["lr"] * factor}, {}
+    for name, state in trainer.stack.rule_state(place).items():
+        x = trainer.stack.parameters[name][place]
+        gains[name] = gain(trial.rule, values, trainer.step, placed(state, CPU)).to(x.dtype).expand(x.shape)
+    return gains if len(gains) == len(trainer.stack.parameters) else None
 
 
 def _flatten_rows(stack: Tensor) -> Tensor:

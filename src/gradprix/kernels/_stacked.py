@@ -76,7 +76,7 @@ class StackedRule:
             self.kernel_call.pointers[:, 1] = self._addresses(gradients, self.offsets)
             self.kernel_call.run(self.kernel)
 
-    def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
+    def select_rows(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
         """Keep only the rows at `index`; they are now in `params`, from row `first` on."""
         chosen = index.tolist()
         self.params, self.first = list(params), first

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
+from gradprix.training import MIN_STACK
 from gradprix.training.autotune import StackLayout
-from gradprix.training.trainer import NARROWEST
 
 from .plan import Plan
 
@@ -41,7 +41,7 @@ class Cost:
     def phase_seconds(self, rows: int, steps: float, evaluations: float) -> float:
         """Return the seconds of a phase that trains `rows` models."""
         stacks = math.ceil(rows / (self.shape.width * self.shape.processes)) * self.shape.processes
-        stacks = max(1, min(stacks, rows // min(NARROWEST, self.shape.width)))
+        stacks = max(1, min(stacks, rows // min(MIN_STACK, self.shape.width)))
         rounds = math.ceil(stacks / self.shape.processes)
         each = rows / stacks * (self.model + steps * self.network + evaluations * self.evaluation)
         return rounds * (steps * self.step + each)

@@ -5,20 +5,26 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
 
 from gradprix.executors.executor import Engine
 from gradprix.tasks import Task
-from gradprix.training.autotune import StackLayout, seconds_of_one
+from gradprix.training import (
+    MIN_STACK,
+    ModelStack,
+    StackedOptimizers,
+    StackLayout,
+    Trial,
+    evaluate,
+    runtime_settings,
+    seconds_of_one,
+)
+from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.loop_runner import Stopped, run_loop
-from gradprix.training.model_stack import quiet
-from gradprix.training.optimizers import StackedOptimizers
-from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
-from gradprix.training.trial import Trial
-from gradprix.training.trial import form as form_of
 from gradprix.utils.devices import wait
 
 from .cost import Cost, available_seconds
@@ -66,7 +72,7 @@ def _longest_run(plan: Plan, minutes: float, workers: int) -> float:
 
 
 def _measure_sequential(task: Task, trials: list[Trial], form: ExecutionMode, engine: Engine) -> Cost:
-    shape = engine.shape(task, trials, form)
+    shape = engine.choose_layout(task, trials, form)
     each = engine.everywhere(shape.processes, measure_sequential_costs, task, trials, form)
     model, step, evaluation = (max(costs) for costs in zip(*each, strict=True))
     return Cost(0.0, 0.0, step, evaluation, shape, model)
@@ -74,9 +80,9 @@ def _measure_sequential(task: Task, trials: list[Trial], form: ExecutionMode, en
 
 def _measure_stacks(task: Task, trials: list[Trial], form: ExecutionMode, engine: Engine) -> Cost:
     """Measure stacks of two widths, whose difference separates the cost of a stack from that of its models."""
-    shape = engine.shape(task, trials, form)
+    shape = engine.choose_layout(task, trials, form)
     wide = shape.width
-    narrow = 16 if wide > 16 else NARROWEST
+    narrow = 16 if wide > 16 else MIN_STACK
 
     def slowest(measure: Callable[..., float], width: int) -> float:
         return float(max(engine.everywhere(shape.processes, measure, task, trials, form, width)))
@@ -103,54 +109,54 @@ def measure_sequential_costs(task: Task, trials: list[Trial], form: ExecutionMod
     The optimizer step is averaged over the trials' optimizers, which share the model.
     """
     rules = {trial.rule.name: trial for trial in trials}
-    with quiet(form.device):
+    with runtime_settings(form.device):
         started = time.perf_counter()
-        trainer = Trainer(task, [trials[0]], form)
-        wait(trainer.device)
+        stack = ModelStack(task, [trials[0]], form)
+        wait(stack.device)
         start = time.perf_counter() - started
-        index = trainer.train[:, : trials[0].batch_size or trainer.train.shape[1]]
-        gradients = [torch.zeros_like(x) for x in trainer.leaves.values()]
+        index = stack.data.train[:, : trials[0].batch_size or stack.data.train.shape[1]]
+        gradients = [torch.zeros_like(x) for x in stack.parameters.values()]
 
         def step() -> None:
-            computed = trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(index))[1]
+            computed = stack.gradients(*stack.data.load(index))[1]
             for into, g in zip(gradients, computed, strict=True):
                 if g is not None:
                     into.copy_(g)
 
-        backward = _seconds(step, trainer)
+        backward = _seconds(step, stack)
         updates = []
         for trial in rules.values():
-            optimizers = StackedOptimizers([trial], list(trainer.leaves.values()))
+            optimizers = StackedOptimizers([trial], list(stack.parameters.values()))
             with torch.no_grad():
-                updates.append(_seconds(partial(optimizers.step, gradients, 1.0), trainer))
-        return start, backward + sum(updates) / len(updates), _seconds_to_evaluate(trainer)
+                updates.append(_seconds(partial(optimizers.step, gradients, 1.0), stack))
+        return start, backward + sum(updates) / len(updates), _seconds_to_evaluate(stack)
 
 
-def _seconds(run: Callable[[], object], trainer: Trainer) -> float:
+def _seconds(run: Callable[[], object], stack: ModelStack) -> float:
     """Time a call: the second one, because the first also allocates memory, unless the first took long."""
     for _ in range(2):
         started = time.perf_counter()
         run()
-        wait(trainer.device)
+        wait(stack.device)
         if (elapsed := time.perf_counter() - started) > SLOW:
             break
     return float(elapsed)
 
 
-def _seconds_to_evaluate(trainer: Trainer) -> float:
+def _seconds_to_evaluate(stack: ModelStack) -> float:
     """Return the seconds of an evaluation on the validation set, extrapolated from a part of it if that takes long."""
-    count = trainer.valid.shape[1]
+    count = stack.data.valid.shape[1]
     # A sequential model takes as long per example in a small batch; a stack runs the traced program of full batches.
-    part = min(count, (trainer.budget.batch_size or count) * (BATCHES_AT_ONCE if trainer.how.stacked else 1))
-    elapsed = _seconds(lambda: trainer.evaluate(trainer.valid[:, :part]), trainer)
+    part = min(count, (stack.trials[0].batch_size or count) * (BATCH_FACTOR if stack.mode.stacked else 1))
+    elapsed = _seconds(lambda: evaluate(stack, stack.data.valid[:, :part]), stack)
     more = part * min(count // part, int(LONG / max(elapsed, 1e-6)))  # full parts run the same traced program
     if more > part:
-        part, elapsed = more, _seconds(lambda: trainer.evaluate(trainer.valid[:, :more]), trainer)
+        part, elapsed = more, _seconds(lambda: evaluate(stack, stack.data.valid[:, :more]), stack)
     return float(elapsed * count / part)
 
 
 def seconds_to_evaluate(task: Task, trials: list[Trial], form: ExecutionMode, width: int) -> float:
     """Return the seconds of an evaluation per model, in a stack of `width` models."""
-    rows = sorted((trials[i % len(trials)] for i in range(width)), key=form_of)
-    with quiet(form.device):
-        return _seconds_to_evaluate(Trainer(task, rows, form)) / width
+    rows = sorted((trials[i % len(trials)] for i in range(width)), key=attrgetter("update_key"))
+    with runtime_settings(form.device):
+        return _seconds_to_evaluate(ModelStack(task, rows, form)) / width

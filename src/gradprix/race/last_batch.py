@@ -11,8 +11,8 @@ from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, init_model
 from gradprix.tasks.schedules import examples_a_pass
 from gradprix.tasks.task import called_with, first_line
+from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.gradient_mode import needs_gradients
-from gradprix.training.trainer import BATCHES_AT_ONCE
 
 from .plan import Plan
 
@@ -38,7 +38,7 @@ def check_last_batches(task: Task, plan: Plan) -> None:
     tested: set[tuple[bool, int]] = set()
     for size in batch_sizes(plan):
         for part, index in parts.items():
-            whole = (size or len(index)) * (1 if part == "train" else BATCHES_AT_ONCE)
+            whole = (size or len(index)) * (1 if part == "train" else BATCH_FACTOR)
             last = len(index) % whole
             # Evaluation of a full batch or more has been tested already, and repeating it may take long.
             if last == 0 or (part == "train", last) in tested or (part != "train" and last >= (size or math.inf)):

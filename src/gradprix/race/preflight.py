@@ -17,19 +17,27 @@ from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.loop import Loop, cache_problem
 from gradprix.tasks.task import TaskError
-from gradprix.training.autotune import seconds_of_one
+from gradprix.training import (
+    MIN_STACK,
+    FirstStep,
+    ModelStack,
+    StackedOptimizers,
+    Trial,
+    capacities,
+    evaluate,
+    known_first_step,
+    measure_first_step,
+    runtime_settings,
+    seconds_of_one,
+)
+from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.faults import describe_error
-from gradprix.training.first_step import ARITHMETIC_BOUND, FirstStep, known_first_step, measure_first_step
-from gradprix.training.model_stack import StackedModels, quiet
+from gradprix.training.first_step import ARITHMETIC_BOUND
 from gradprix.training.optimizer_errors import explain_optimizer_error
-from gradprix.training.optimizers import StackedOptimizers
 from gradprix.training.rng import SequentialRngMode
-from gradprix.training.stack_sizes import capacities
 from gradprix.training.stacking_errors import explain
 from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
-from gradprix.training.trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
-from gradprix.training.trial import Trial
 from gradprix.utils.devices import CPU, accelerator_type, free, placed, require, wait
 
 from .last_batch import check_last_batches
@@ -95,7 +103,7 @@ def first_step(plan: Plan) -> FirstStep:
     task = cache_problem(plan.task)
     if plan.device != "auto":
         require(plan.device)
-    with quiet():
+    with runtime_settings():
         validate_task(task)
         check_last_batches(task, plan)
     return _measure_step(plan, task, "cpu")
@@ -175,7 +183,7 @@ def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: 
     )
     trials = [plan.careful_trial(entry, row % 2) for row in range(WIDTH)]
     sequential = ExecutionMode(stacked=False, device=device)
-    with quiet(device):
+    with runtime_settings(device):
         losses, gradients, sequential_step = _try(plan, partial(_probe, task, trials, sequential), device)
         try:
             form = ExecutionMode(compiled=plan.compiled, device=device)
@@ -194,7 +202,7 @@ def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: 
                     return first.reject_stack(count, bound) is None
 
                 widest = min(_widest_invariant(task, trial, fits) for trial in _trial_per_batch_size(plan))
-                if widest < NARROWEST:
+                if widest < MIN_STACK:
                     form = replace(sequential, stack_rejection=Rejection(RejectionCause.ROWS_DIFFER))
                 elif widest < math.inf:
                     form = replace(form, widest=int(widest))
@@ -209,26 +217,26 @@ def _check_one_model(plan: Plan, task: Task, form: ExecutionMode) -> _DeviceChec
     """Train one model for a step, and step its weights once with every optimizer of another package."""
     others = [entry for entry in plan.entries if isinstance(entry.rule, TorchOptimizerAdapter)]
     trial = plan.careful_trial(plan.entries[0], 0)
-    with quiet(form.device):
-        trainer = Trainer(task, [trial], form)
-        index = trainer.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
+    with runtime_settings(form.device):
+        stack = ModelStack(task, [trial], form)
+        index = stack.data.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
         with SequentialRngMode(torch.default_generator):  # same noise as in a stack
-            losses, computed = trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(index))
-        pairs = zip(computed, trainer.leaves.values(), strict=True)
+            losses, computed = stack.gradients(*stack.data.load(index))
+        pairs = zip(computed, stack.parameters.values(), strict=True)
         gradients = [torch.zeros_like(x) if g is None else g for g, x in pairs]
         on_cpu = placed(losses, CPU), placed(gradients, CPU)
 
         def step(own: Trial) -> None:
             with torch.no_grad():
-                optimizers = StackedOptimizers([own], list(trainer.leaves.values()))
+                optimizers = StackedOptimizers([own], list(stack.parameters.values()))
                 optimizers.step(gradients, 1.0)
-                optimizers.turn("eval")
-                optimizers.turn("train")
+                optimizers.eval()
+                optimizers.train()
 
         for entry in others:
             own = plan.careful_trial(entry, 0)
             _try(plan, partial(step, own), form.device, f"optimizer {entry.name!r} on ")
-        _try(plan, partial(trainer.evaluate, trainer.valid[:, : _evaluation_size(task)]), form.device)
+        _try(plan, partial(evaluate, stack, stack.data.valid[:, : _evaluation_size(task)]), form.device)
     return _DeviceCheck(form, *on_cpu)
 
 
@@ -280,21 +288,21 @@ def _slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
 
 def _probe(task: Task, trials: Sequence[Trial], form: ExecutionMode) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
     """Return the losses and gradients of a step, and a function that repeats it; also test a step and an evaluation."""
-    trainer = Trainer(task, trials, form)
-    index = trainer.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
-    batch = trainer.batch(index)
+    stack = ModelStack(task, trials, form)
+    index = stack.data.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
+    batch = stack.data.load(index)
     with (
         contextlib.nullcontext() if form.stacked else SequentialRngMode(torch.default_generator)
     ):  # same noise as in a stack
-        losses, each = trainer.network.gradients(trainer.leaves, trainer.rest, *batch)
-    every = zip(each, trainer.leaves.values(), strict=True)
+        losses, each = stack.gradients(*batch)
+    every = zip(each, stack.parameters.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[: len(trials)] for g, x in every]
-    trainer.step(index, 1.0)
-    trainer.evaluate(trainer.valid[:, :EXAMPLES])
+    stack.step(index, 1.0)
+    evaluate(stack, stack.data.valid[:, :EXAMPLES])
 
     def repeat() -> None:
-        trainer.network.gradients(trainer.leaves, trainer.rest, *batch)
-        wait(trainer.device)
+        stack.gradients(*batch)
+        wait(stack.device)
 
     return placed(losses[: len(trials)], CPU), placed(gradients, CPU), repeat
 
@@ -313,18 +321,16 @@ def _widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> 
         trial: the trial to train.
         fits: predicate of a width: memory suffices for such a stack.
     """
-    trainer = Trainer(task, [trial] * WIDTHS[0])
-    assert isinstance(trainer.network, StackedModels)
-    batch = trainer.batch(trainer.train[:, : trial.batch_size or trainer.train.shape[1]])
-    programs = [trainer.network.program(what, trainer.leaves, trainer.rest, *batch) for what in ("train", "score")]
-    if not any(program.unreviewed for program in programs):
+    stack = ModelStack(task, [trial] * WIDTHS[0])
+    batch = stack.data.load(stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]])
+    if not any(stack.traced_step(kind, *batch).unreviewed for kind in ("train", "score")):
         return math.inf if _is_row_invariant(task, trial, WIDTHS) else 0
     started_at, widest = time.perf_counter(), 0
     for width in capacities(WIDEST):
         if not _is_row_invariant(task, trial, dict.fromkeys((WIDTHS[0], width))):
             return 0
         widest = width
-        if width >= NARROWEST and (time.perf_counter() - started_at > CHECKED or not fits(2 * width + 1)):
+        if width >= MIN_STACK and (time.perf_counter() - started_at > CHECKED or not fits(2 * width + 1)):
             break
     return widest
 
@@ -343,18 +349,17 @@ def _is_row_invariant(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
 
 def _results(task: Task, trial: Trial, width: int) -> list[Tensor]:
     """Return losses, gradients, evaluation losses and buffers of a stack of one model, in batches of every size."""
-    trainer = Trainer(task, [trial] * width)
-    batch, count = trial.batch_size or trainer.train.shape[1], trainer.train.shape[1]
-    many, valid = batch * BATCHES_AT_ONCE, trainer.valid.shape[1]
+    stack = ModelStack(task, [trial] * width)
+    count, valid = stack.data.train.shape[1], stack.data.valid.shape[1]
+    batch = trial.batch_size or count
+    many = batch * BATCH_FACTOR
     results = []
     for size in dict.fromkeys((batch, count % batch or batch)):
-        losses, gradients = trainer.network.gradients(
-            trainer.leaves, trainer.rest, *trainer.batch(trainer.train[:, :size])
-        )
+        losses, gradients = stack.gradients(*stack.data.load(stack.data.train[:, :size]))
         results += [losses, *(g for g in gradients if g is not None)]
     for size in dict.fromkeys((min(many, valid), valid % many or many)):
-        results += trainer.network.outputs(trainer.leaves, trainer.rest, *trainer.batch(trainer.valid[:, :size]))[1:]
-    return [*results, *trainer.rest.values()]
+        results += stack.outputs(*stack.data.load(stack.data.valid[:, :size]))[1:]
+    return [*results, *stack.buffers.values()]
 
 
 def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:

@@ -3,11 +3,45 @@
 import base64
 import io
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from gradprix.tasks.rng import RngState, init_model, stream
+
+from .faults import task_error
+from .gradient_mode import needs_gradients
+from .model_stack import ModelStack
+
+
+def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
+    """Return the artifacts that the task computes from a trained model, as JSON; None if it computes none.
+
+    Args:
+        stack: the models.
+        row: index of the model in `stack.trials`.
+    """
+    task, trial, place = stack.task, stack.trials[row], int((stack.rows == row).nonzero()[0])
+    if task.after is None:
+        return None
+    model = init_model(task.model, trial.seed)
+    with torch.no_grad():
+        for named_tensors in (model.named_parameters, model.named_buffers):
+            for name, x in named_tensors():
+                if x.layout is torch.strided:
+                    x.copy_((stack.parameters | stack.buffers)[name][place])
+    rng_states = [RngState(stream(trial.seed, "examples after"))]
+    examples = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(trial.seed).test[None], rng_states))
+    try:
+        with RngState(stream(trial.seed, "after")), torch.set_grad_enabled(needs_gradients(task)):
+            return encode_artifacts(task.after(model.eval(), *examples))
+    except Exception as error:
+        raise task_error(task, "its after", [trial], error) from error
 
 
 def encode_artifacts(artifacts: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import median
 from typing import Any
 
@@ -22,14 +23,14 @@ from gradprix.tasks.schedules import count_steps
 from gradprix.utils.devices import describe_device, free, wait
 from gradprix.utils.files import cache_folder, write_atomically
 
+from .evaluation import BATCH_FACTOR
 from .execution_mode import ExecutionMode
 from .first_step import known_first_step, measure_first_step
-from .model_stack import StackedModels, quiet
+from .model_stack import ModelStack
 from .provenance import versions
-from .stack_sizes import capacities
-from .trainer import BATCHES_AT_ONCE, NARROWEST, Trainer
+from .runtime_settings import runtime_settings
+from .stack_sizes import MIN_STACK, capacities
 from .trial import Trial
-from .trial import form as form_of
 
 WIDTHS = (16, 64, 256)
 BETTER = 0.9
@@ -69,10 +70,10 @@ class StackLayout:
     processes: int
 
 
-def shape(
+def choose_layout(
     task: Task,
     trials: Sequence[Trial],
-    form: ExecutionMode,
+    mode: ExecutionMode,
     processes: int,
     memory: float | None = None,
     everywhere: Everywhere = lambda count, function, *args: [function(*args)],
@@ -82,7 +83,7 @@ def shape(
     Args:
         task: the problem.
         trials: the trials to train, all of one batch size.
-        form: the execution mode.
+        mode: the execution mode.
         processes: maximum number of processes.
         memory: memory limit of the race in bytes, on its device; half of the free memory when None.
         everywhere: runs a function in several processes at the same time; in this one by default.
@@ -90,34 +91,34 @@ def shape(
     Raises:
         MemoryTooSmallError: if two models in one process do not fit.
     """
-    processes = processes if form.device == "cpu" else 1  # several processes would take turns on a GPU
-    budget = everywhere(1, free, form.device)[0] / 2 if memory is None else float(memory)
-    if not form.stacked:
-        return _shape_sequential(task, trials, form, processes, budget, memory is not None, everywhere)
-    (model_bytes,) = everywhere(1, bytes_of_one, task, trials, form)
+    processes = processes if mode.device == "cpu" else 1  # several processes would take turns on a GPU
+    budget = everywhere(1, free, mode.device)[0] / 2 if memory is None else float(memory)
+    if not mode.stacked:
+        return _choose_sequential_layout(task, trials, mode, processes, budget, memory is not None, everywhere)
+    (model_bytes,) = everywhere(1, bytes_of_one, task, trials, mode)
     base = PROCESS + task.loaded.nbytes
     max_width = (budget / processes - base) / model_bytes
-    while max_width < NARROWEST and processes > 1:
+    while max_width < MIN_STACK and processes > 1:
         processes -= 1
         max_width = (budget / processes - base) / model_bytes
-    if max_width < NARROWEST and memory is not None:
+    if max_width < MIN_STACK and memory is not None:
         raise MemoryTooSmallError(
             f"memory = {budget / 1e9:.2g} GB: two networks of task {task.name!r} in one process take about "
-            f"{(base + NARROWEST * model_bytes) / 1e9:.2g} GB. Give that much, or a smaller batch."
+            f"{(base + MIN_STACK * model_bytes) / 1e9:.2g} GB. Give that much, or a smaller batch."
         )
     count = len(task.loaded.split(0).train)
     steps = sum(count_steps(count, trial.batch_size, trial.epochs) for trial in trials)
     fastest = StackLayout(UNMEASURED, processes)
-    if steps >= SHORT and form.stacked:
-        fastest = _measure_shape(task, trials, form, processes, max_width, everywhere)
-    width = max(NARROWEST, min(fastest.width, int(max_width), form.widest or fastest.width))
+    if steps >= SHORT and mode.stacked:
+        fastest = _measure_layout(task, trials, mode, processes, max_width, everywhere)
+    width = max(MIN_STACK, min(fastest.width, int(max_width), mode.widest or fastest.width))
     return StackLayout(capacities(width)[-1], min(fastest.processes, processes))
 
 
-def _shape_sequential(
+def _choose_sequential_layout(
     task: Task,
     trials: Sequence[Trial],
-    form: ExecutionMode,
+    mode: ExecutionMode,
     processes: int,
     budget: float,
     has_memory_limit: bool,
@@ -126,7 +127,7 @@ def _shape_sequential(
     """Return the layout for sequential training: as many processes as fit, with several models in each if it pays."""
     trial = trials[0]
     step = known_first_step(
-        task, trial, form.device, lambda: everywhere(1, measure_first_step, task, trial, form.device)[0]
+        task, trial, mode.device, lambda: everywhere(1, measure_first_step, task, trial, mode.device)[0]
     )
     state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
     model_bytes = step.weight_bytes + state / 2 * step.state_bytes
@@ -142,22 +143,22 @@ def _shape_sequential(
     return StackLayout(max(1, min(UNMEASURED, 1 + int((budget / processes - process_bytes) / model_bytes))), processes)
 
 
-def _measure_shape(
-    task: Task, trials: Sequence[Trial], form: ExecutionMode, processes: int, max_width: float, everywhere: Everywhere
+def _measure_layout(
+    task: Task, trials: Sequence[Trial], mode: ExecutionMode, processes: int, max_width: float, everywhere: Everywhere
 ) -> StackLayout:
     """Measure the fastest layout that fits; the result is cached per task and machine."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
-    machine += tuple(everywhere(1, describe_device, form.device))
-    cache_key = (task.fingerprint, form, trials[0].batch_size, processes, machine)
+    machine += tuple(everywhere(1, describe_device, mode.device))
+    cache_key = (task.fingerprint, mode, trials[0].batch_size, processes, machine)
     key = hashlib.sha256(repr(cache_key).encode()).hexdigest()[:24]
     cache = _load_cache()
     if key in cache:
         return StackLayout(*cache[key])
 
-    def seconds(shape: StackLayout) -> float:
+    def seconds(layout: StackLayout) -> float:
         # All processes run at the same time, since they compete for caches and memory bandwidth.
-        times: list[float] = everywhere(shape.processes, seconds_of_one, task, trials, form, shape.width)
-        return max(times) / shape.processes
+        times: list[float] = everywhere(layout.processes, seconds_of_one, task, trials, mode, layout.width)
+        return max(times) / layout.processes
 
     start, best = time.perf_counter(), StackLayout(WIDTHS[0], processes)
     least_seconds = seconds(best)
@@ -177,42 +178,38 @@ def _measure_shape(
     return best
 
 
-def seconds_of_one(task: Task, trials: Sequence[Trial], form: ExecutionMode, width: int) -> float:
+def seconds_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode, width: int) -> float:
     """Return the seconds of a training step per model, in a stack of `width` models."""
-    rows = sorted((trials[i * len(trials) // width % len(trials)] for i in range(width)), key=form_of)
-    with quiet(form.device):
-        trainer = Trainer(task, rows, form)
-        batch = trainer.train[:, : rows[0].batch_size or trainer.train.shape[1]]
-        trainer.step(batch, 1e-3)
-        wait(trainer.device)
+    rows = (trials[i * len(trials) // width % len(trials)] for i in range(width))
+    with runtime_settings(mode.device):
+        stack = ModelStack(task, sorted(rows, key=attrgetter("update_key")), mode)
+        batch = stack.data.train[:, : trials[0].batch_size or stack.data.train.shape[1]]
+        stack.step(batch, 1e-3)
+        wait(stack.device)
         times: list[float] = []
         while (len(times) < STEPS or sum(times) < LONG) and sum(times) < ENOUGH:
             start = time.perf_counter()
-            trainer.step(batch, 1e-3)
-            wait(trainer.device)
+            stack.step(batch, 1e-3)
+            wait(stack.device)
             times.append(time.perf_counter() - start)
     return median(times) / width
 
 
-def bytes_of_one(task: Task, trials: Sequence[Trial], form: ExecutionMode) -> float:
+def bytes_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> float:
     """Estimate the bytes per model of a stack: weights, gradients, optimizer state and activations of a step."""
-    rows = [trials[0]] * NARROWEST
-    with quiet(form.device):
-        trainer = Trainer(task, rows, form)
-        train_batch = trainer.batch(trainer.train[:, : rows[0].batch_size or trainer.train.shape[1]])
-        valid_batches = trainer.batch(
-            trainer.valid[:, : (rows[0].batch_size or trainer.valid.shape[1]) * BATCHES_AT_ONCE]
-        )
-        peak = 0.0
-        if isinstance(trainer.network, StackedModels):
-            peak = max(
-                trainer.network.program("train", trainer.leaves, trainer.rest, *train_batch).peak,
-                trainer.network.program("score", trainer.leaves, trainer.rest, *valid_batches).peak,
-            )
-    weights = sum(x[0].numel() * x.element_size() for x in trainer.leaves.values())
-    rest = sum(x[0].numel() * x.element_size() for x in trainer.rest.values())
+    batch_size = trials[0].batch_size
+    with runtime_settings(mode.device):
+        stack = ModelStack(task, [trials[0]] * MIN_STACK, mode)
+        data, peak = stack.data, 0.0
+        train_batch = data.load(data.train[:, : batch_size or data.train.shape[1]])
+        valid_batch = data.load(data.valid[:, : (batch_size or data.valid.shape[1]) * BATCH_FACTOR])
+        if mode.stacked:
+            steps = stack.traced_step("train", *train_batch), stack.traced_step("score", *valid_batch)
+            peak = max(step.peak for step in steps)
+    parameters = sum(x[0].nbytes for x in stack.parameters.values())
+    buffers = sum(x[0].nbytes for x in stack.buffers.values())
     state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
-    return float(peak / len(trainer.rows) + weights * (2 + state) + rest)
+    return float(peak / len(stack.rows) + parameters * (2 + state) + buffers)
 
 
 def _load_cache() -> dict[str, list[int]]:

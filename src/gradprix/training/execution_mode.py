@@ -55,3 +55,6 @@ class ExecutionMode:
     widest: int | None = None
     stack_rejection: Rejection | None = None
     device_rejection: Rejection | None = None
+
+
+STACKED = ExecutionMode()

@@ -15,8 +15,8 @@ from gradprix.tasks import Task
 from gradprix.utils.devices import wait
 
 from .execution_mode import ExecutionMode, Rejection, RejectionCause
-from .model_stack import quiet
-from .trainer import Trainer
+from .model_stack import ModelStack
+from .runtime_settings import runtime_settings
 from .trial import Trial
 
 ARITHMETIC_BOUND = 0.3
@@ -80,23 +80,23 @@ def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstSt
         trial: supplies the batch size and the seed.
         device: the model's device.
     """
-    with quiet(device):
-        trainer = Trainer(task, [trial], ExecutionMode(stacked=False, device=device))
-        indices = trainer.train[:, : trial.batch_size or trainer.train.shape[1]]
+    with runtime_settings(device):
+        stack = ModelStack(task, [trial], ExecutionMode(stacked=False, device=device))
+        indices = stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]]
         with PeakMemory() as memory:
-            seconds, cpu_seconds = _time_step(trainer, indices)
+            seconds, cpu_seconds = _time_step(stack, indices)
         for _ in range(REPEATED if seconds < ONCE else 0):
-            seconds_again, cpu_again = _time_step(trainer, indices)
+            seconds_again, cpu_again = _time_step(stack, indices)
             seconds, cpu_seconds = min(seconds, seconds_again), min(cpu_seconds, cpu_again)
             if seconds_again > TWICE:
                 break
-        outputs, _ = trainer.network.outputs(trainer.leaves, trainer.rest, *trainer.batch(trainer.valid[:, :2]))
-    weights = [x[0].nbytes for x in (*trainer.leaves.values(), *trainer.rest.values())]
+        outputs, _ = stack.outputs(*stack.data.load(stack.data.valid[:, :2]))
+    weights = [x[0].nbytes for x in (*stack.parameters.values(), *stack.buffers.values())]
     # All outputs are stored for the metric, in batches and concatenated, and the metric allocates about as much again.
-    examples = max(trainer.valid.shape[1], trainer.test.shape[1])
+    examples = max(stack.data.valid.shape[1], stack.data.test.shape[1])
     output_bytes = 3 * examples / 2 * sum(x.nbytes for x in outputs[0].leaves if isinstance(x, Tensor))
     copy_bytes = 3 * sum(weights)  # while the model is copied into its stack
-    trained = [x[0] for x in trainer.leaves.values()]
+    trained = [x[0] for x in stack.parameters.values()]
     state = 2 * sum(x.nbytes for x in trained)
     parameters = sum(x.numel() for x in trained)
     return FirstStep(parameters, seconds, cpu_seconds, sum(weights), max(memory.peak, output_bytes, copy_bytes), state)
@@ -121,11 +121,11 @@ def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[]
     return KNOWN[key]
 
 
-def _time_step(trainer: Trainer, indices: Tensor) -> tuple[float, float]:
+def _time_step(stack: ModelStack, indices: Tensor) -> tuple[float, float]:
     """Compute the gradients of a step and return wall-clock and CPU seconds."""
     start, cpu_start = time.perf_counter(), time.thread_time()
-    trainer.network.gradients(trainer.leaves, trainer.rest, *trainer.batch(indices))
-    wait(trainer.device)
+    stack.gradients(*stack.data.load(indices))
+    wait(stack.device)
     return time.perf_counter() - start, time.thread_time() - cpu_start
 
 

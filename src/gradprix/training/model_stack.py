@@ -1,197 +1,183 @@
-"""Outputs, losses and gradients of a stack of models, each of which is one row of every tensor."""
+"""Models of several trials that are trained together: parameters, examples and optimizers, with one row per model."""
 
 import contextlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map
+from torch.func import stack_module_state
 
 from gradprix.tasks import Task
-from gradprix.tasks.rng import RngState, init_model, stream
-from gradprix.tasks.task import called_with
-from gradprix.tasks.tensors import dense
-from gradprix.utils.devices import CPU, exact, placed
+from gradprix.tasks.rng import init_model
+from gradprix.utils.devices import placed
 
-from .gradient_mode import needs_gradients
+from .execution_mode import STACKED, ExecutionMode
+from .faults import failed_on_nan, task_error
+from .optimizers import StackedOptimizers
 from .outputs import Output
-from .rng import StackedRng, use_rng_state
-from .trace_step import TracedStep, program
-
-Tensors = Mapping[str, Tensor]
-FUNCTORCH: Any = torch._C._functorch
-
-
-class StackedModels:
-    """All rows of a stack as one program.
-
-    Args:
-        task: the problem, with its model and loss.
-        seeds: the seed of each row.
-        compiled: compile the program.
-    """
-
-    def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
-        self.task, self.compiled = task, compiled
-        unique_seeds = list(dict.fromkeys(seeds))
-        self.noise = StackedRng(
-            [unique_seeds.index(seed) for seed in seeds], [stream(seed, "noise") for seed in unique_seeds]
-        )
-        self.programs: dict[Any, TracedStep] = {}
-
-    def gradients(
-        self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the losses, `[rows]`, and the stacked gradients of the leaves; None for unused leaves."""
-        losses, *gradients = self._run("train", leaves, rest, inputs, targets)
-        return losses, gradients
-
-    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
-        """Return the output of each row, on the CPU, and the losses, `[rows]`."""
-        result: tuple[list[Output], Tensor] = self._run("score", leaves, rest, inputs, targets)
-        return result
-
-    def keep(self, index: Tensor) -> None:
-        """Continue with a subset of the rows."""
-        self.noise.choose([self.noise.seeds[i] for i in index.tolist()])
-
-    def program(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> TracedStep:
-        """Return the traced program for tensors of these shapes; see `trace_step.program` for the arguments."""
-        return self._program(what, leaves, rest, *tree_flatten((inputs, targets)))
-
-    def _program(self, what: str, leaves: Tensors, rest: Tensors, examples: list[Tensor], spec: TreeSpec) -> TracedStep:
-        key = (what, len(leaves), *(x.shape for x in examples))
-        if key not in self.programs:
-            layouts = tuple((tuple(x.shape), x.dtype, x.device) for x in (*leaves.values(), *rest.values(), *examples))
-            self.programs[key] = program(self.task, what, (*leaves, *rest), len(leaves), layouts, spec, self.compiled)
-        return self.programs[key]
-
-    def _run(self, what: str, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> Any:
-        examples, spec = tree_flatten((inputs, targets))
-        run = self._program(what, leaves, rest, examples, spec)
-        return run(self.noise, *leaves.values(), *rest.values(), *examples)
+from .sequential_models import SequentialModels
+from .stack_data import StackData
+from .stack_sizes import stack_size
+from .stacked_models import StackedModels
+from .trace_step import TracedStep
+from .trial import Trial
 
 
-class SequentialModels:
-    """Rows that run one after the other as ordinary models, for models that cannot be stacked.
+class ModelStack:
+    """Models of several trials that are trained together.
 
-    Parameters and buffers of the models are aliases of the rows of the stacks; the optimizer steps the stacks.
+    A stack that runs as one program has one of a few sizes (`stack_size`): its last rows are idle copies of the last
+    trial.
 
     Args:
-        task: the problem, with its model and loss.
-        seeds: the seed of each row.
-        device: the device of the rows.
-        made: newly initialized models by seed, if there are any, since initialization may be slow.
+        task: the problem.
+        trials: trials with equal batch size, epochs and schedule; those with the same `update_key` adjacent.
+        mode: the execution mode of the race.
+
+    Attributes:
+        count: number of trials; rows of trials from this index on are idle.
+        trials: the trial of each row at first, including idle rows.
+        rows: indices in `trials` of the rows that the stack still has.
+        data: examples of each row.
+        parameters: the trained parameters, `[rows, ...]` each.
+        buffers: buffers, and parameters that are not trained, likewise.
+        optimizers: the optimizers of all rows; None before the first step.
+
+    Raises:
+        ValueError: if the model has no trainable parameters, or cannot be stacked.
     """
 
-    def __init__(
-        self, task: Task, seeds: Sequence[int], device: torch.device = CPU, made: Mapping[int, nn.Module] | None = None
-    ) -> None:
-        self.task, self.device = task, device
-        unused = dict(made or {})
-        models = [unused.pop(seed) if seed in unused else init_model(task.model, seed) for seed in seeds]
-        self.models = [model.to(device) for model in models]
-        self.rng_states = [RngState(stream(seed, "noise")) for seed in seeds]
-        self.stacks: dict[str, Tensor] = {}
-
-    def gradients(
-        self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the losses, `[rows]`, and the stacked gradients of the leaves; zero for unused leaves."""
-        losses, gradients = [], [torch.zeros_like(x) for x in leaves.values()]
-        self._alias_rows(leaves, rest)
-        for row, model in enumerate(self.models):
-            model.train()
-            with use_rng_state(self.rng_states[row], self.device):
-                loss = self.task.loss(self._output(model, row, inputs), tree_map(itemgetter(row), targets))
-                if loss.dim() != 0:
-                    raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
-                loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            parameters = dict(model.named_parameters(remove_duplicate=False))
-            for name, stacked_gradient in zip(leaves, gradients, strict=True):
-                x = parameters[name]
-                if x.grad is not None:
-                    stacked_gradient[row] = dense(x.grad)
-                    x.grad = None
-        self._alias_rows(leaves, rest)
-        return torch.stack(losses), list(gradients)
-
-    def outputs(self, leaves: Tensors, rest: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
-        """Return the output of each row, on the CPU, and the losses, `[rows]`."""
-        outputs, losses = [], []
-        self._alias_rows(leaves, rest)
-        for row, model in enumerate(self.models):
-            model.eval()
-            with use_rng_state(self.rng_states[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
-                output = self._output(model, row, inputs)
-                losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
-            usable_output = Output.of(output).usable()
-            outputs.append(Output(placed(usable_output.leaves, CPU), usable_output.build))
-        self._alias_rows(leaves, rest)
-        return outputs, torch.stack(losses)
-
-    def keep(self, index: Tensor) -> None:
-        """Continue with a subset of the rows."""
-        chosen = index.tolist()
-        self.models, self.rng_states = [self.models[i] for i in chosen], [self.rng_states[i] for i in chosen]
-
-    def _output(self, model: nn.Module, row: int, inputs: Any) -> Any:
-        args, kwargs = called_with(tree_map(itemgetter(row), inputs))
-        return model(*args, **kwargs)
-
-    def _alias_rows(self, leaves: Tensors, rest: Tensors) -> None:
-        """Alias parameters and buffers to the stacks' rows; copy tensors that a model has replaced into their rows."""
-        stacks = {**rest, **leaves}
-        is_same_stack = self.stacks.keys() == stacks.keys() and all(
-            self.stacks[name] is stack for name, stack in stacks.items()
+    def __init__(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode = STACKED) -> None:
+        self.count = len(trials)
+        idle = stack_size(self.count) - self.count if mode.stacked else 0
+        self.trials = [*trials, *[trials[-1]] * idle]
+        self.task, self.mode, self.device = task, mode, torch.device(mode.device)
+        self.rows = torch.arange(len(self.trials))
+        self.data = StackData(task, self.trials, self.device)
+        seeds = [trial.seed for trial in self.trials]
+        models = {seed: init_model(task.model, seed) for seed in self.data.seeds}
+        self.parameters, self.buffers = self._stack_tensors(models, seeds)
+        self.optimizers: StackedOptimizers | None = None
+        self.models = (
+            StackedModels(task, seeds, mode.compiled)
+            if mode.stacked
+            else SequentialModels(task, seeds, self.device, models)
         )
-        for row, model in enumerate(self.models):
-            tensors = _parameters_and_buffers(model)
-            for name, stack in stacks.items():
-                x, row_tensor = tensors[name], stack[row]
-                if x.data_ptr() != row_tensor.data_ptr():
-                    if is_same_stack and x.shape != row_tensor.shape:
-                        raise ValueError(f"its buffer {name} changes its shape as it runs; the rows of a race cannot")
-                    if is_same_stack:
-                        row_tensor.copy_(x.detach())
-                    x.data = row_tensor
-        self.stacks = stacks
 
+    def _stack_tensors(
+        self, models: Mapping[int, nn.Module], seeds: Sequence[int]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        model = models[seeds[0]]
+        buffers_by_name = model.named_buffers(remove_duplicate=False)
+        sparse = [name for name, x in buffers_by_name if x.layout is not torch.strided]
+        if sparse and self.mode.stacked:
+            raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
+        with _without_buffers(models.values(), sparse):
+            stacked, buffers = stack_module_state([models[seed] for seed in seeds])
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if not trained:
+            raise ValueError("the model has no parameter that can be trained")
+        parameters = {name: placed(x.detach().clone(), self.device) for name, x in stacked.items() if name in trained}
+        fixed = {name: x.detach() for name, x in stacked.items() if name not in trained}
+        return parameters, placed({**fixed, **buffers}, self.device)
 
-def _parameters_and_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a model, including a TorchScript one."""
-    return dict(model.named_buffers(remove_duplicate=False)) | dict(model.named_parameters(remove_duplicate=False))
+    def gradients(self, inputs: Any, targets: Any) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the losses, `[rows]`, and the gradient of each parameter; None or zero for unused parameters."""
+        return self.models.gradients(self.parameters, self.buffers, inputs, targets)
+
+    def outputs(self, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
+        """Return the output of each row in evaluation mode, on the CPU, and the losses, `[rows]`."""
+        return self.models.outputs(self.parameters, self.buffers, inputs, targets)
+
+    def traced_step(self, kind: str, inputs: Any, targets: Any) -> TracedStep:
+        """Return the traced step of a stack that runs as one program; see `trace_step` for the kinds."""
+        assert isinstance(self.models, StackedModels)
+        return self.models.traced_step(kind, self.parameters, self.buffers, inputs, targets)
+
+    def compute_gradients(self, index: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return the losses of a batch, `[rows]`, and the gradients by parameter.
+
+        The first call moves parameters that the loss does not use to `buffers`: they are neither stepped nor decayed.
+
+        Args:
+            index: indices of the batch, `[seeds, batch]`.
+
+        Returns:
+            NaN and None if the only model fails because it has diverged.
+
+        Raises:
+            TaskError: if the task's code fails for another reason.
+        """
+        batch = self.data.load(index)
+        try:
+            losses, gradients = self.gradients(*batch)
+        except Exception as error:
+            self.raise_unless_diverged("its model or loss", error, partial(self.gradients, *batch))
+            return torch.full((len(self.rows),), float("nan"), device=self.device), None
+        pairs = dict(zip(self.parameters, gradients, strict=True))
+        if self.optimizers is None:
+            self.buffers |= {name: self.parameters.pop(name) for name, g in pairs.items() if g is None}
+            pairs = {name: g for name, g in pairs.items() if g is not None}
+            self.optimizers = StackedOptimizers(self.trials, list(self.parameters.values()), self.mode.compiled)
+        return losses, {
+            name: torch.zeros_like(self.parameters[name]) if g is None else g.contiguous() for name, g in pairs.items()
+        }
+
+    @torch.no_grad()
+    def apply_gradients(self, gradients: Mapping[str, Tensor], factor: float) -> None:
+        """Step every model once with its optimizer, at its learning rate times `factor`."""
+        assert self.optimizers is not None
+        self.optimizers.step(list(gradients.values()), factor)
+
+    def step(self, index: Tensor, factor: float) -> Tensor:
+        """Step every model once on its batch, indices `[seeds, batch]`; return the losses before it, `[rows]`."""
+        losses, gradients = self.compute_gradients(index)
+        if gradients is not None:
+            self.apply_gradients(gradients, factor)
+        return losses
+
+    def rule_state(self, place: int) -> dict[str, dict[str, Any]]:
+        """Return the optimizer state of the row at a place by parameter; empty if its optimizer is not a rule."""
+        names = list(self.parameters)
+        state = {} if self.optimizers is None else self.optimizers.rule_state(place)
+        return {names[index]: tensors for index, tensors in state.items()}
+
+    def select_rows(self, index: Tensor) -> None:
+        """Continue with the rows at some places, in ascending order."""
+        self.rows = self.rows[index]
+        self.data.select_rows(index)
+        self.parameters = {name: x[index] for name, x in self.parameters.items()}
+        self.buffers = {name: x[index] for name, x in self.buffers.items()}
+        self.models.select_rows(index)
+        if self.optimizers is not None:
+            self.optimizers.select_rows(index, list(self.parameters.values()))
+
+    def raise_unless_diverged(self, what: str, error: Exception, run: Callable[[], Any]) -> None:
+        """Raise an error of the task's code, unless the stack has one model and the error is due to its divergence.
+
+        Args:
+            what: the part of the task that fails.
+            error: the exception that it raised.
+            run: runs the failing code again.
+        """
+        if self.count > 1 or not failed_on_nan((x[0] for x in self.parameters.values()), run):
+            raise task_error(self.task, what, self.trials, error) from error
 
 
 @contextlib.contextmanager
-def quiet(device: str = "cpu") -> Iterator[None]:
-    """Set the runtime options for training a stack.
-
-    One thread, denormals flushed to zero, exact arithmetic on GPUs, and no warnings from torch, which would concern the
-    traced program and not the user's code.
-
-    Args:
-        device: the device of the stack.
-    """
-    threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # denormal second moments make a step ten times slower
-    torch.backends.mha.set_fastpath_enabled(False)
-    profiling = torch._C._jit_set_profiling_executor(False)  # a step's shapes never change
-    # C++ emits this warning past Python's filters. Preflight measures whether the fallback is slow.
-    FUNCTORCH._set_vmap_fallback_warning_enabled(False)
+def _without_buffers(models: Iterable[nn.Module], names: Sequence[str]) -> Iterator[None]:
+    """Temporarily remove buffers from models."""
+    removed = []
+    for model in models:
+        for name in names:
+            path, _, last = name.rpartition(".")
+            buffers = model.get_submodule(path)._buffers
+            if last in buffers:  # a module may have several names
+                removed.append((buffers, last, buffers.pop(last)))
     try:
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact(torch.device(device)):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        FUNCTORCH._set_vmap_fallback_warning_enabled(True)
-        torch._C._jit_set_profiling_executor(profiling)
-        torch.backends.mha.set_fastpath_enabled(fast)
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(threads)
+        for buffers, last, buffer in removed:
+            buffers[last] = buffer

@@ -12,7 +12,7 @@ from gradprix.tasks.rng import RngState, stream
 
 from .rng import use_rng_state
 from .torch_optimizer_adapter import TorchOptimizerAdapter, switch_mode
-from .trial import Trial, form
+from .trial import Trial
 
 
 class PerRowOptimizers:
@@ -40,7 +40,7 @@ class PerRowOptimizers:
         self.optimizers = [make(row_params, **values) for row_params, values in zip(self.params, rows, strict=True)]
         if any("lr" not in group for optimizer in self.optimizers for group in optimizer.param_groups):
             raise ValueError("it keeps no lr in its groups, which a schedule could change")
-        self.turn("train")
+        self.switch_mode("train")
         self.learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
@@ -64,7 +64,7 @@ class PerRowOptimizers:
                 if x.data_ptr() != stack[row].data_ptr():  # the optimizer replaced the row's tensor
                     x.data = stack[row].copy_(x.detach())
 
-    def keep(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
+    def select_rows(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
         """Continue with a subset of the rows, which now start at row `first` of `params`."""
         chosen, self.first = index.tolist(), first
         self.params = [self.params[i] for i in chosen]
@@ -75,24 +75,24 @@ class PerRowOptimizers:
             for x, stack in zip(row_params, params, strict=True):
                 x.data = stack[row]
 
-    def turn(self, to: str) -> None:
+    def switch_mode(self, mode: str) -> None:
         """Call `train` or `eval` of optimizers that evaluate at another point than they train at."""
         for optimizer in self.optimizers:
-            switch_mode(optimizer, to)
+            switch_mode(optimizer, mode)
 
 
 class StackedOptimizers:
     """The optimizers of all rows of a stack.
 
     Args:
-        trials: one per row, sorted so that trials of one form are adjacent.
+        trials: one per row, those with the same `update_key` adjacent.
         params: the parameters, `[rows, ...]` each, stepped in place.
         compiled: compile rules with torch where they have no kernel.
     """
 
     def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor], compiled: bool = False) -> None:
         self.blocks: list[tuple[slice, list[int], StackedRule | PerRowOptimizers]] = []
-        for _, group in groupby(range(len(trials)), key=lambda row: form(trials[row])):
+        for _, group in groupby(range(len(trials)), key=lambda row: trials[row].update_key):
             rows = list(group)
             block, optimizer = slice(rows[0], rows[-1] + 1), trials[rows[0]].rule
             values, seeds = [trials[row].values for row in rows], [trials[row].seed for row in rows]
@@ -112,7 +112,7 @@ class StackedOptimizers:
         for _, chosen, stepper in self.blocks:
             stepper.step([gradients[k] for k in chosen], factor)
 
-    def keep(self, index: Tensor, params: Sequence[Tensor]) -> None:
+    def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Continue with a subset of the rows, in order, whose parameters are now `params`."""
         remaining, start = [], 0
         for block, chosen, stepper in self.blocks:
@@ -120,12 +120,28 @@ class StackedOptimizers:
             if len(block_rows):
                 start = int((index < block.start).sum())
                 new_block = slice(start, start + len(block_rows))
-                stepper.keep(block_rows, [params[k] for k in chosen], start)
+                stepper.select_rows(block_rows, [params[k] for k in chosen], start)
                 remaining.append((new_block, chosen, stepper))
         self.blocks = remaining
 
-    def turn(self, to: str) -> None:
-        """Switch to the weights to evaluate (`"eval"`), or back to those that are trained (`"train"`)."""
+    def eval(self) -> None:
+        """Switch to the weights to evaluate."""
+        self._switch_mode("eval")
+
+    def train(self) -> None:
+        """Switch back to the weights that are trained."""
+        self._switch_mode("train")
+
+    def _switch_mode(self, mode: str) -> None:
         for _, _, stepper in self.blocks:
             if isinstance(stepper, PerRowOptimizers):
-                stepper.turn(to)
+                stepper.switch_mode(mode)
+
+    def rule_state(self, row: int) -> dict[int, dict[str, Any]]:
+        """Return the state of a row by index of the parameter; empty if its optimizer is not a rule."""
+        return {
+            index: stepper.row_state(row - block.start, k)
+            for block, chosen, stepper in self.blocks
+            if isinstance(stepper, StackedRule) and block.start <= row < block.stop
+            for k, index in enumerate(chosen)
+        }

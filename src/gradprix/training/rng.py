@@ -115,9 +115,9 @@ class StackedRng:
 
     def __init__(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> None:
         self.generators = generators
-        self.choose(seeds)
+        self.select_seeds(seeds)
 
-    def choose(self, seeds: Sequence[int]) -> None:
+    def select_seeds(self, seeds: Sequence[int]) -> None:
         """Continue with other rows."""
         self.seeds = list(seeds)
         self.used = sorted(set(self.seeds))

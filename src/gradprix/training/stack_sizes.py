@@ -1,5 +1,8 @@
 """Stack sizes: few enough that preflight can check each of them."""
 
+MIN_STACK = 2
+"""Number of trials from which a stack pays off."""
+
 
 def capacity(count: int) -> int:
     """Return the number of models that a stack for `count` models can hold: `count`, rounded up to three binary digits.

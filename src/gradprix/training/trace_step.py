@@ -31,7 +31,7 @@ from .rng import StackedRng
 from .row_independence import unreviewed
 from .torchscript import to_torchscript
 
-Like = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
+Layouts = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
 TENSOR = object()
 """Placeholder for a tensor among the leaves of an output."""
 REPEATABLE: set[tuple[Task, str]] = set()
@@ -73,18 +73,24 @@ class TracedStep:
 
 
 @lru_cache(maxsize=64)
-def program(
-    task: Task, what: str, names: tuple[str, ...], leaves: int, like: Like, spec: TreeSpec, compiled: bool = False
+def trace_step(
+    task: Task,
+    kind: str,
+    names: tuple[str, ...],
+    parameters: int,
+    layouts: Layouts,
+    spec: TreeSpec,
+    compiled: bool = False,
 ) -> TracedStep:
     """Trace a step of stacked models.
 
     Args:
         task: the problem.
-        what: `"train"` for `[losses, *gradients]`, with None for a leaf that the loss does not use; `"score"` for
+        kind: `"train"` for `[losses, *gradients]`, with None for a parameter that the loss does not use; `"score"` for
             `(output of each row, losses)`.
-        names: names of the leaves (the tensors to differentiate by), then of the other parameters and the buffers.
-        leaves: number of leaves.
-        like: stacked shape, dtype and device of each of these, then of inputs and targets.
+        names: names of the parameters to differentiate by, then of the other parameters and the buffers.
+        parameters: number of parameters to differentiate by.
+        layouts: stacked shape, dtype and device of each of these, then of inputs and targets.
         spec: the structure of inputs and targets.
         compiled: compile the operations, which takes many seconds and changes rounding.
 
@@ -92,19 +98,19 @@ def program(
         ValueError: for a loss that is not a scalar, or a model that changes its own attributes in a step.
     """
     model = init_model(task.model, 0)
-    model.train(what == "train")
+    model.train(kind == "train")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("The stateless API can't be used with Jitted modules")
     if any(x._backward_hooks or x._post_accumulate_grad_hooks for x in model.parameters()):
         raise ValueError("it has hooks on its parameters, which are not those of a stack")
-    step = _Step(model, task.loss, names, leaves, spec)
+    step = _Step(model, task.loss, names, parameters, spec)
     attributes_before = _attributes(model)
-    arguments = [torch.zeros(shape, dtype=kind, device=device) for shape, kind, device in like]
-    record = step.train if what == "train" else step.score
+    arguments = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in layouts]
+    record = step.train if kind == "train" else step.score
     with RngState(torch.Generator()) as rng_state, _without_dynamo():
         recorders = [_record_step(arguments, record, step)]
         changed = _changed_attributes(attributes_before, model)
-        if (task, what) not in REPEATABLE:
+        if (task, kind) not in REPEATABLE:
             # One repetition shows that a step is repeatable, and costs as much as the first recording.
             rewritten = [place for place, value in changed.items() if isinstance(value, Tensor)]
             for place in rewritten:  # harmless if the model always writes the attribute before it reads it
@@ -125,7 +131,7 @@ def program(
         raise ValueError(_format_changes(attributes))
     if not all(recorder.equals(recorders[0]) for recorder in recorders):
         raise ValueError(_format_changes(list(changed)) if changed else "it does something else each time it runs")
-    REPEATABLE.add((task, what))
+    REPEATABLE.add((task, kind))
     graph = recorders[0].graph
     noise = simplify(graph)
     module_of_graph = GraphModule(recorders[0].constants, graph)
@@ -144,19 +150,19 @@ class _Step:
     model: nn.Module
     loss: Callable[[Any, Any], Any]
     names: tuple[str, ...]
-    leaves: int
+    parameters: int
     spec: TreeSpec
     outputs: Output | None = None
     operations: StackedOperations = field(default_factory=StackedOperations)
     needs_own_tensors: bool = False
 
     def train(self, *args: Tensor) -> Any:
-        """Return the losses and the gradient of each leaf."""
-        leaves = [x.detach().requires_grad_() for x in args[: self.leaves]]
-        losses = vmap(self._losses, randomness="different")(*self._unflatten((*leaves, *args[self.leaves :])))
+        """Return the losses and the gradient of each parameter."""
+        parameters = [x.detach().requires_grad_() for x in args[: self.parameters]]
+        losses = vmap(self._losses, randomness="different")(*self._unflatten((*parameters, *args[self.parameters :])))
         if losses.dim() != 1:
             raise ValueError(f"the loss of a batch has the shape {tuple(losses.shape[1:])}, not one number")
-        gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         return [losses, *(None if g is None else g.contiguous() for g in gradients)]
 
     def score(self, *args: Tensor) -> Any:

@@ -55,6 +55,12 @@ class Trial:
         """A hash of the identity, the same on every machine."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
+    @cached_property
+    def update_key(self) -> tuple[Any, ...]:
+        """A grouping key: trials with equal keys run the same update code, with other numbers."""
+        is_nonzero = tuple(bool(value) for value in self.values.values())
+        return (*(str(self.identity.get(key)) for key in ("rule", "equations", "state", "class")), is_nonzero)
+
 
 def describe_optimizer(optimizer: Rule | TorchOptimizerAdapter, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity of an optimizer as JSON: a rule's equations, or the origin of another class's code."""
@@ -73,12 +79,6 @@ def _equations(rule: Rule, values: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 _EQUATIONS: dict[tuple[Any, ...], dict[str, list[str]]] = {}
-
-
-def form(trial: Trial) -> tuple[Any, ...]:
-    """Return the trial's form: trials of equal form run the same update code."""
-    is_nonzero = tuple(bool(value) for value in trial.values.values())
-    return (*(str(trial.identity.get(key)) for key in ("rule", "equations", "state", "class")), is_nonzero)
 
 
 class FailureKind(StrEnum):

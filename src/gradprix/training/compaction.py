@@ -1,0 +1,26 @@
+"""Compaction of a stack: diverged models are removed if they are many."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .stack_sizes import stack_size
+
+MIN_SHARE = 0.25
+"""Compact the stack once this share of its models has diverged; compacting copies every tensor."""
+
+
+def choose_rows(active: Sequence[int], rows: int, stacked: bool) -> Tensor | None:
+    """Return the rows to continue with; None if compacting does not pay.
+
+    Args:
+        active: the rows whose models are still training.
+        rows: number of rows of the stack.
+        stacked: the stack runs as one program, so that the new one has one of the usual sizes, with idle rows.
+    """
+    size = stack_size(len(active)) if stacked else len(active)
+    if not active or rows - size < max(1, MIN_SHARE * rows):
+        return None
+    inactive = sorted(set(range(rows)) - {*active}, reverse=True)  # the idle rows first
+    return torch.tensor(sorted([*active, *inactive[: size - len(active)]]))

@@ -1,0 +1,117 @@
+"""Models of a stack that run one after the other, for models that cannot run as one program."""
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from gradprix.tasks import Task
+from gradprix.tasks.rng import RngState, init_model, stream
+from gradprix.tasks.task import called_with
+from gradprix.tasks.tensors import dense
+from gradprix.utils.devices import CPU, placed
+
+from .gradient_mode import needs_gradients
+from .outputs import Output
+from .rng import use_rng_state
+
+Tensors = Mapping[str, Tensor]
+
+
+class SequentialModels:
+    """Rows that run one after the other as ordinary models, for models that cannot be stacked.
+
+    Parameters and buffers of the models are aliases of the rows of the stacks; the optimizer steps the stacks.
+
+    Args:
+        task: the problem, with its model and loss.
+        seeds: the seed of each row.
+        device: the device of the rows.
+        initialized: newly initialized models by seed, if there are any, since initialization may be slow.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seeds: Sequence[int],
+        device: torch.device = CPU,
+        initialized: Mapping[int, nn.Module] | None = None,
+    ) -> None:
+        self.task, self.device = task, device
+        unused = dict(initialized or {})
+        models = [unused.pop(seed) if seed in unused else init_model(task.model, seed) for seed in seeds]
+        self.models = [model.to(device) for model in models]
+        self.rng_states = [RngState(stream(seed, "noise")) for seed in seeds]
+        self.stacks: dict[str, Tensor] = {}
+
+    def gradients(
+        self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the losses, `[rows]`, and the stacked gradients of the parameters; zero for unused ones."""
+        losses, gradients = [], [torch.zeros_like(x) for x in parameters.values()]
+        self._alias_rows(parameters, buffers)
+        for row, model in enumerate(self.models):
+            model.train()
+            with use_rng_state(self.rng_states[row], self.device):
+                loss = self.task.loss(self._output(model, row, inputs), tree_map(itemgetter(row), targets))
+                if loss.dim() != 0:
+                    raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            own_parameters = dict(model.named_parameters(remove_duplicate=False))
+            for name, stacked_gradient in zip(parameters, gradients, strict=True):
+                x = own_parameters[name]
+                if x.grad is not None:
+                    stacked_gradient[row] = dense(x.grad)
+                    x.grad = None
+        self._alias_rows(parameters, buffers)
+        return torch.stack(losses), list(gradients)
+
+    def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
+        """Return the output of each row, on the CPU, and the losses, `[rows]`."""
+        outputs, losses = [], []
+        self._alias_rows(parameters, buffers)
+        for row, model in enumerate(self.models):
+            model.eval()
+            with use_rng_state(self.rng_states[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
+                output = self._output(model, row, inputs)
+                losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
+            usable_output = Output.of(output).usable()
+            outputs.append(Output(placed(usable_output.leaves, CPU), usable_output.build))
+        self._alias_rows(parameters, buffers)
+        return outputs, torch.stack(losses)
+
+    def select_rows(self, index: Tensor) -> None:
+        """Continue with a subset of the rows."""
+        chosen = index.tolist()
+        self.models, self.rng_states = [self.models[i] for i in chosen], [self.rng_states[i] for i in chosen]
+
+    def _output(self, model: nn.Module, row: int, inputs: Any) -> Any:
+        args, kwargs = called_with(tree_map(itemgetter(row), inputs))
+        return model(*args, **kwargs)
+
+    def _alias_rows(self, parameters: Tensors, buffers: Tensors) -> None:
+        """Alias parameters and buffers to the stacks' rows; copy tensors that a model has replaced into their rows."""
+        stacks = {**buffers, **parameters}
+        is_same_stack = self.stacks.keys() == stacks.keys() and all(
+            self.stacks[name] is stack for name, stack in stacks.items()
+        )
+        for row, model in enumerate(self.models):
+            tensors = _parameters_and_buffers(model)
+            for name, stack in stacks.items():
+                x, row_tensor = tensors[name], stack[row]
+                if x.data_ptr() != row_tensor.data_ptr():
+                    if is_same_stack and x.shape != row_tensor.shape:
+                        raise ValueError(f"its buffer {name} changes its shape as it runs; the rows of a race cannot")
+                    if is_same_stack:
+                        row_tensor.copy_(x.detach())
+                    x.data = row_tensor
+        self.stacks = stacks
+
+
+def _parameters_and_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a model, including a TorchScript one."""
+    return dict(model.named_buffers(remove_duplicate=False)) | dict(model.named_parameters(remove_duplicate=False))

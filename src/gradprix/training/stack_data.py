@@ -1,0 +1,81 @@
+"""Training, validation and test examples of the models of a stack."""
+
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from gradprix.tasks import Task
+from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.rng import RngState, stream
+from gradprix.utils.devices import CPU, placed
+
+from .device_cache import to_device
+from .faults import task_error
+from .trial import Trial
+
+
+class StackData:
+    """Examples of each model of a stack: models with equal seeds see the same examples in the same order.
+
+    Args:
+        task: the problem.
+        trials: the trial of each row.
+        device: the device of the models.
+
+    Attributes:
+        seeds: the distinct seeds.
+        seed_index: index of each row's seed in `seeds`, `[rows]`.
+        train: indices of the training examples, `[seeds, examples]`.
+        valid: indices of the validation examples, likewise.
+        test: indices of the test examples, likewise.
+    """
+
+    def __init__(self, task: Task, trials: Sequence[Trial], device: torch.device) -> None:
+        self.task, self.trials, self.device = task, trials, device
+        self.data = to_device(task.loaded, device)
+        index_device = CPU if self.data is task.loaded else device
+        self.seeds = list(dict.fromkeys(trial.seed for trial in trials))
+        self.seed_index = placed(torch.tensor([self.seeds.index(trial.seed) for trial in trials]), index_device)
+        splits = [task.loaded.split(seed) for seed in self.seeds]
+        self.train, self.valid, self.test = (
+            placed(torch.stack([getattr(split, part) for split in splits]), index_device)
+            for part in ("train", "valid", "test")
+        )
+        self._generators = [stream(seed, "order") for seed in self.seeds]
+        is_stream = isinstance(self.data, Stream)
+        self._rng_states = [RngState(stream(seed, "examples")) for seed in self.seeds * is_stream]
+
+    def shuffled_batches(self, batch_size: int, examples: int | None = None) -> Iterator[Tensor]:
+        """Shuffle the training examples and yield the indices of each batch, `[seeds, batch]`.
+
+        Args:
+            batch_size: examples per batch; the last batch may have fewer.
+            examples: number of examples in all; those of a whole epoch when None.
+        """
+        available = self.train.shape[1]
+        order = torch.stack([torch.randperm(available, generator=generator) for generator in self._generators])
+        shuffled = self.train.gather(1, placed(order[:, :examples], self.train.device))
+        yield from shuffled.split(batch_size, dim=1)
+
+    def load(self, index: Tensor) -> tuple[Any, Any]:
+        """Return inputs and targets of each row for indices `[seeds, batch]`; rows with equal seeds share one read.
+
+        Raises:
+            TaskError: if reading the examples fails.
+        """
+        try:
+            if 2 * len(self.seeds) > len(self.seed_index) and not isinstance(self.data, Stream):
+                inputs, targets = self.data.take(index[self.seed_index])
+            else:
+                inputs, targets = tree_map(itemgetter(self.seed_index), self.data.take(index, self._rng_states))
+        except Exception as error:
+            raise task_error(self.task, "reading its examples", self.trials, error) from error
+        return placed(inputs, self.device), placed(targets, self.device)
+
+    def select_rows(self, index: Tensor) -> None:
+        """Continue with a subset of the rows."""
+        self.seed_index = self.seed_index[index]

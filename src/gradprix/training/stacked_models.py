@@ -1,0 +1,72 @@
+"""Models of a stack that run together, as one traced program."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from gradprix.tasks import Task
+from gradprix.tasks.rng import stream
+
+from .outputs import Output
+from .rng import StackedRng
+from .trace_step import TracedStep, trace_step
+
+Tensors = Mapping[str, Tensor]
+
+
+class StackedModels:
+    """All rows of a stack as one program.
+
+    Args:
+        task: the problem, with its model and loss.
+        seeds: the seed of each row.
+        compiled: compile the traced steps.
+    """
+
+    def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
+        self.task, self.compiled = task, compiled
+        unique_seeds = list(dict.fromkeys(seeds))
+        self.noise = StackedRng(
+            [unique_seeds.index(seed) for seed in seeds], [stream(seed, "noise") for seed in unique_seeds]
+        )
+        self.traced_steps: dict[Any, TracedStep] = {}
+
+    def gradients(
+        self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the losses, `[rows]`, and the stacked gradients of the parameters; None for unused ones."""
+        losses, *gradients = self._run("train", parameters, buffers, inputs, targets)
+        return losses, gradients
+
+    def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
+        """Return the output of each row, on the CPU, and the losses, `[rows]`."""
+        result: tuple[list[Output], Tensor] = self._run("score", parameters, buffers, inputs, targets)
+        return result
+
+    def select_rows(self, index: Tensor) -> None:
+        """Continue with a subset of the rows."""
+        self.noise.select_seeds([self.noise.seeds[i] for i in index.tolist()])
+
+    def traced_step(self, kind: str, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> TracedStep:
+        """Return the traced step for tensors of these shapes; see `trace_step` for the arguments."""
+        return self._traced_step(kind, parameters, buffers, *tree_flatten((inputs, targets)))
+
+    def _traced_step(
+        self, kind: str, parameters: Tensors, buffers: Tensors, examples: list[Tensor], spec: TreeSpec
+    ) -> TracedStep:
+        key = (kind, len(parameters), *(x.shape for x in examples))
+        if key not in self.traced_steps:
+            layouts = tuple(
+                (tuple(x.shape), x.dtype, x.device) for x in (*parameters.values(), *buffers.values(), *examples)
+            )
+            self.traced_steps[key] = trace_step(
+                self.task, kind, (*parameters, *buffers), len(parameters), layouts, spec, self.compiled
+            )
+        return self.traced_steps[key]
+
+    def _run(self, kind: str, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> Any:
+        examples, spec = tree_flatten((inputs, targets))
+        run = self._traced_step(kind, parameters, buffers, examples, spec)
+        return run(self.noise, *parameters.values(), *buffers.values(), *examples)
