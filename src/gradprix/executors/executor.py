@@ -27,7 +27,7 @@ Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
 PartResult = list[Outcome] | Exception
 FEW = 3
-"""Number of failed trials, with none successful, after which a race is given up if every optimizer is among them."""
+"""Number of failed trials, with none successful, after which a race is given up if every entry is among them."""
 PATIENCE = 0.2
 """Seconds to wait for a result before progress is reported."""
 
@@ -250,8 +250,8 @@ def _should_give_up(trials: Sequence[Trial], failures: Sequence[tuple[Part, Exce
     """Return True if the failures so far, with no success, show that no trial will succeed."""
     if done == len(trials) or isinstance(failures[0][1], WorkerError):  # retried alone, after all others
         return True
-    failed = {trial.rule.name for part, _ in failures for trial in part.trials}
-    return len(failures) >= FEW and failed == {trial.rule.name for trial in trials}
+    failed = {trial.entry_name for part, _ in failures for trial in part.trials}
+    return len(failures) >= FEW and failed == {trial.entry_name for trial in trials}
 
 
 def _format_error(error: Exception) -> str:
