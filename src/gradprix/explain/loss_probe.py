@@ -81,7 +81,7 @@ class LossProbe:
         if not isinstance(targets, Tensor) or targets.dim() == 0:
             return {}
         outputs, count = self._outputs(weights, inputs), len(targets)
-        output = Output.of(outputs).usable()
+        output = Output.from_value(outputs).usable()
         combined = combine([output], [count])
         try:
             losses = torch.stack(

@@ -132,7 +132,7 @@ def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str)
         args, kwargs = called_with(inputs)
         with torch.set_grad_enabled(needs_gradients(task)):
             what = f"its model fails in eval() (inputs {_shapes(inputs)})"
-            outputs.append(Output.of(_attempt(task, what, partial(model, *args, **kwargs))).usable())
+            outputs.append(Output.from_value(_attempt(task, what, partial(model, *args, **kwargs))).usable())
     sizes = [len(part) for part in batches]
     joined = _attempt(task, "its outputs of two batches cannot be concatenated", lambda: combine(outputs, sizes).whole)
     targets = tree_map(itemgetter(0), data.take(examples[None]))[1]

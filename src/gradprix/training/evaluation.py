@@ -73,7 +73,7 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
         except Exception as error:
             stack.raise_unless_diverged("its model or loss in evaluation", error, run)
             loss = torch.full((len(stack.rows),), float("nan"))
-            output = failed = [Output.of(x) for x in loss]
+            output = failed = [Output.from_value(x) for x in loss]
         outputs.append(output)
         targets.append(placed(batch_targets, CPU))
         sizes.append(batch.shape[1])

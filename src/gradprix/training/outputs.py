@@ -36,7 +36,7 @@ class Output:
     build: Callable[[Sequence[Any]], Any]
 
     @classmethod
-    def of(cls, value: Any) -> Self:
+    def from_value(cls, value: Any) -> Self:
         """Split an output into leaves: tuples, lists, dictionaries, dataclasses and torch's pytree types."""
         nodes, spec = tree_flatten(value)
         leaves: list[Any] = []
@@ -46,7 +46,7 @@ class Output:
                 leaves.append(node)
                 nested.append(None)
             else:
-                inner = cls.of(named_parts)
+                inner = cls.from_value(named_parts)
                 leaves += inner.leaves
                 nested.append((type(node), len(inner.leaves), inner.build))
 

@@ -79,7 +79,7 @@ class SequentialModels:
             with use_rng_state(self.rng_states[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
                 output = self._output(model, row, inputs)
                 losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
-            usable_output = Output.of(output).usable()
+            usable_output = Output.from_value(output).usable()
             outputs.append(Output(placed(usable_output.leaves, CPU), usable_output.build))
         self._alias_rows(parameters, buffers)
         return outputs, torch.stack(losses)

@@ -178,7 +178,7 @@ class _Step:
 
     def _score(self, tensors: dict[str, Tensor], inputs: Any, targets: Any) -> tuple[list[Tensor], Any]:
         output, loss = self._forward(tensors, inputs, targets)
-        usable_output = Output.of(output).usable()
+        usable_output = Output.from_value(output).usable()
         self.outputs = Output(
             [TENSOR if isinstance(x, Tensor) else x for x in usable_output.leaves], usable_output.build
         )
