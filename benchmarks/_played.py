@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradprix.executors.executor import PATIENCE
-from gradprix.executors.scheduler import Part, Schedule, Work
+from gradprix.executors.scheduler import Schedule, TrialGroup, TrialStack
 from gradprix.training import MIN_STACK
 
 FAILING = 0.01
@@ -114,11 +114,13 @@ class Play:
         self.done: list[Name] = []
         self.given_up: list[Name] = []
         self.spans: list[tuple[float, float, bool]] = []  # from, to, and whether anything came of it
-        self.slots: dict[Part, int] = {}
+        self.slots: dict[TrialStack, int] = {}
         self.free = list(range(workers))
         self.planned = 0.0
-        self._events: list[tuple[float, int, Part | None]] = []
-        self._ends: dict[Part, tuple[float, float, bool]] = {}  # when, how long it takes in all, and whether it fails
+        self._events: list[tuple[float, int, TrialStack | None]] = []
+        self._ends: dict[
+            TrialStack, tuple[float, float, bool]
+        ] = {}  # when, how long it takes in all, and whether it fails
         self._order = count()
         self._run()
 
@@ -129,11 +131,11 @@ class Play:
         heappush(self._events, (self.gone[0], next(self._order), None))
         self._give(now)
         while self._ends:
-            now, _, part = heappop(self._events)
-            if part is None:
+            now, _, stack = heappop(self._events)
+            if stack is None:
                 self._lose(now, self.gone[1])
-            elif part in self._ends:
-                self._end(part, now, failed=self._ends[part][2])
+            elif stack in self._ends:
+                self._end(stack, now, failed=self._ends[stack][2])
             if now > told + PATIENCE:
                 told = now
                 for each in self.schedule.running:
@@ -145,45 +147,45 @@ class Play:
         task, stages = self.racing[race].task, self.racing[race].stages
         cost, trials = self.costs[task], [(race, stage, i) for i in range(stages[stage])]
         later = len(stages) - stage - 1
-        self.schedule.works.append(Work(trials, task, cost.steps, cost.width, later, (race, stage)))
+        self.schedule.groups.append(TrialGroup(trials, task, cost.steps, cost.width, later, (race, stage)))
 
     def _give(self, now: float) -> None:
         """Give every free worker something to do."""
         began = time.perf_counter()
         new = list(iter(self.schedule.next, None))
         self.planned += time.perf_counter() - began
-        for part in new:
-            cost = self.costs[self.racing[part.work.about[0]].task]
-            seconds = cost.seconds(len(part.trials)) * math.exp(self.luck.gauss(0, self.noise))
-            bad = self.luck.random() < self.failing or not self.poison.isdisjoint(part.trials)
-            part.started = now
-            self._ends[part] = now + seconds * (self.luck.random() if bad else 1), seconds, bad
-            self.slots[part] = self.free.pop()
-            heappush(self._events, (self._ends[part][0], next(self._order), part))
+        for stack in new:
+            cost = self.costs[self.racing[stack.group.payload[0]].task]
+            seconds = cost.seconds(len(stack.trials)) * math.exp(self.luck.gauss(0, self.noise))
+            bad = self.luck.random() < self.failing or not self.poison.isdisjoint(stack.trials)
+            stack.started = now
+            self._ends[stack] = now + seconds * (self.luck.random() if bad else 1), seconds, bad
+            self.slots[stack] = self.free.pop()
+            heappush(self._events, (self._ends[stack][0], next(self._order), stack))
 
-    def _end(self, part: Part, now: float, *, failed: bool) -> None:
+    def _end(self, stack: TrialStack, now: float, *, failed: bool) -> None:
         """Tell the schedule that a part is done, or has failed, and its race."""
-        del self._ends[part]
-        self.free.append(self.slots.pop(part))
-        self.spans.append((part.started, now, not failed))
+        del self._ends[stack]
+        self.free.append(self.slots.pop(stack))
+        self.spans.append((stack.started, now, not failed))
         if failed:
-            if not self.schedule.failed(part):
+            if not self.schedule.failed(stack):
                 return
-            self.given_up += part.trials
+            self.given_up += stack.trials
         else:
-            self.schedule.finished(part, now - part.started)
-            self.done += part.trials
-        if not self.schedule.left(part.work):
-            self.schedule.drop(part.work)
-            race, stage = part.work.about
+            self.schedule.finished(stack, now - stack.started)
+            self.done += stack.trials
+        if not self.schedule.left(stack.group):
+            self.schedule.drop(stack.group)
+            race, stage = stack.group.payload
             if stage + 1 < len(self.racing[race].stages):
                 self._want(race, stage + 1)
 
     def _lose(self, now: float, workers: int) -> None:
         """Have workers go, and what they are at fail."""
         self.schedule.workers -= workers
-        for part in [part for part, slot in self.slots.items() if slot < workers]:
-            self._end(part, now, failed=True)
+        for stack in [stack for stack, slot in self.slots.items() if slot < workers]:
+            self._end(stack, now, failed=True)
         self.free = [slot for slot in self.free if slot >= workers]
 
     @property
@@ -213,9 +215,9 @@ class Play:
         """How long workers were at work, all together."""
         return sum(end - start for start, end, _ in self.spans)
 
-    def busy(self, parts: int = PARTS) -> np.ndarray:
+    def busy(self, stacks: int = PARTS) -> np.ndarray:
         """The share of workers, of those there are, that are busy in each of so many parts of the makespan."""
-        edges = np.linspace(0, self.makespan, parts + 1)
+        edges = np.linspace(0, self.makespan, stacks + 1)
         starts, ends = (np.sort([span[i] for span in self.spans]) for i in (0, 1))
 
         def until(times: np.ndarray, edges: np.ndarray) -> np.ndarray:

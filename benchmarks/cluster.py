@@ -19,13 +19,13 @@ TIMES = 5
 TASKS = ("digits", "mnist-small")
 
 
-def seconds(name: str, engine: engines.Engine) -> float:
+def seconds(name: str, engine: engines.Executor) -> float:
     started = time.perf_counter()
     run(make_plan(name), None, engine)
     return time.perf_counter() - started
 
 
-def compared(name: str, local: engines.Engine, ray: engines.Engine) -> dict[str, object]:
+def compared(name: str, local: engines.Executor, ray: engines.Executor) -> dict[str, object]:
     """Both engines' times of a race, and their ratios, once both are warm."""
     for engine in (local, ray):
         seconds(name, engine)

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from _played import Cost, Play, Race
-from gradprix.executors.scheduler import OVERHEAD, Schedule, Work
+from gradprix.executors.scheduler import OVERHEAD, Schedule, TrialGroup
 from gradprix.race import Local, Plan, entries, twin
 from gradprix.race.cost_measurement import seconds_to_evaluate
 from gradprix.race.preflight import check
@@ -72,24 +72,24 @@ def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
 class FullStacks(Schedule):
     """The plainest planning: lanes as wide as pays, in the order in which they are asked for."""
 
-    def _urgency(self, work: Work) -> tuple[bool, float]:
+    def _urgency(self, group: TrialGroup) -> tuple[bool, float]:
         return False, 0.0
 
-    def _take_trials(self, work: Work) -> list[Any]:
-        cut, work.trials = work.trials[: work.width], work.trials[work.width :]
+    def _take_trials(self, group: TrialGroup) -> list[Any]:
+        cut, group.trials = group.trials[: group.width], group.trials[group.width :]
         return cut
 
 
 class EqualStacks(FullStacks):
     """Each race shared out evenly over all workers, as if it were alone."""
 
-    def _take_trials(self, work: Work) -> list[Any]:
-        works, running = self.works, self.running
-        self.works, self.running = [work], [part for part in running if part.work is work]
+    def _take_trials(self, group: TrialGroup) -> list[Any]:
+        groups, running = self.groups, self.running
+        self.groups, self.running = [group], [stack for stack in running if stack.group is group]
         try:
-            return Schedule._take_trials(self, work)
+            return Schedule._take_trials(self, group)
         finally:
-            self.works, self.running = works, running
+            self.groups, self.running = groups, running
 
 
 def read(tasks: Mapping[str, Any]) -> dict[str, Cost]:
@@ -106,9 +106,9 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     for plan in suite_plans():
         task = plan.task
         assert isinstance(task, Task)
-        form = engine.ask(check, plan)
+        form = engine.call(check, plan)
         trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
-        (found,) = engine.everywhere(1, times, task, trials, form)
+        (found,) = engine.call_workers(1, times, task, trials, form)
         examples = len(task.loaded.split(0).train)
         steps = task.epochs * -(-examples // (task.batch_size or examples))
         yield task.name, {"stacked": form.stacked, "steps": steps, "epochs": task.epochs, **found}

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from scipy import stats
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.race import Local, Plan, entries, judge, run, twin
 from gradprix.stats.alpha_spending import cumulative_level
 from gradprix.tasks import Metric, digits
@@ -43,7 +43,7 @@ TASKS = {
 }
 
 
-def run_races(replicate: int, engine: Engine) -> Values:
+def run_races(replicate: int, engine: Executor) -> Values:
     """Return the final values of two races of one replicate of every optimizer: by accuracy and by loss."""
     values: Values = {}
     for measure, task in TASKS.items():
@@ -52,7 +52,7 @@ def run_races(replicate: int, engine: Engine) -> Values:
     return values
 
 
-def tune_the_usual_way(replicate: int, engine: Engine) -> Values:
+def tune_the_usual_way(replicate: int, engine: Executor) -> Values:
     """Return the final values of the same replicates, tuned on one seed, with the same final seeds."""
     plan = Plan(digits, tuple(twin(entry, replicate) for entry in entries()))
     tuning = {
@@ -75,7 +75,7 @@ def tune_the_usual_way(replicate: int, engine: Engine) -> Values:
     return values
 
 
-def train(plan: Plan, trials: dict, engine: Engine) -> dict:
+def train(plan: Plan, trials: dict, engine: Executor) -> dict:
     """Return the outcome of each trial under its key in `trials`."""
     outcome_by_key = {}
     for stack, results in engine.run(plan.task, list(trials.values()), lambda share: None):

@@ -65,7 +65,7 @@ class Here(Local):
     ) -> Iterator[Any]:
         yield trials, train_stack(task, trials, mode=how)
 
-    def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def call_workers(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         return [function(*args)]
 
 

@@ -106,7 +106,7 @@ def test_the_shape_is_measured_once_for_a_task_and_machine(tmp_path: Path, monke
     monkeypatch.setenv("GRADPRIX_CACHE", str(tmp_path))
     asked: list[tuple[int, int]] = []
 
-    def everywhere(count: int, function: Any, *args: Any) -> list[Any]:
+    def call_workers(count: int, function: Any, *args: Any) -> list[Any]:
         if function is not width.seconds_of_one:
             return [function(*args)]
         asked.append((args[-1], count))
@@ -115,13 +115,13 @@ def test_the_shape_is_measured_once_for_a_task_and_machine(tmp_path: Path, monke
 
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 2)
     todo = trials(500)
-    assert [choose_layout(TASK, todo, ExecutionMode(), 2, 1e12, everywhere) for _ in range(2)] == [
+    assert [choose_layout(TASK, todo, ExecutionMode(), 2, 1e12, call_workers) for _ in range(2)] == [
         StackLayout(64, 2)
     ] * 2
     assert asked == [(16, 2), (64, 2), (256, 2)]
-    assert choose_layout(TASK, trials(3), ExecutionMode(), 2, 1e12, everywhere).width == width.UNMEASURED
+    assert choose_layout(TASK, trials(3), ExecutionMode(), 2, 1e12, call_workers).width == width.UNMEASURED
     assert len(asked) == 3, "a short race is not worth it"
-    assert choose_layout(TASK, todo, ExecutionMode(), 4, 1e12, everywhere) == StackLayout(64, 2), (
+    assert choose_layout(TASK, todo, ExecutionMode(), 4, 1e12, call_workers) == StackLayout(64, 2), (
         "more than cores do not pay here"
     )
 

@@ -171,9 +171,9 @@ def test_tiles_are_coastal_and_do_not_overlap(scale: int, rest: int, test: int, 
     assert 0.1 <= data.targets.mean((1, 2)).min() <= data.targets.mean((1, 2)).max() <= 0.9
     assert abs(data.inputs.mean()) < 0.1
     assert data.inputs.std() == pytest.approx(1, abs=0.1)
-    everywhere = torch.ones_like(data.targets[data.test])
+    call_workers = torch.ones_like(data.targets[data.test])
     assert segment.BASELINES[scale] == pytest.approx(
-        max(float(segment.mean_iou(sign * everywhere, data.targets[data.test])) for sign in (1, -1)), abs=1e-3
+        max(float(segment.mean_iou(sign * call_workers, data.targets[data.test])) for sign in (1, -1)), abs=1e-3
     )
 
 

@@ -24,7 +24,7 @@ from gradprix.training.execution_mode import RejectionCause
 class Here(Local):
     """Asks this process, so that what it does can be counted."""
 
-    def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def call_workers(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         return [function(*args) for _ in range(count)]
 
 

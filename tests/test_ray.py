@@ -133,7 +133,7 @@ def under_way() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it may be gone by now
-            if "ray::lane" in " ".join(process.cmdline()):
+            if "ray::run_stack" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 
@@ -421,10 +421,10 @@ def test_a_machine_that_joins_with_other_versions_ends_the_race(
 
 
 def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> None:
-    with pytest.raises(EngineError, match=r"no machine of the cluster has 1 CPUs, 2 GPUs for a lane; the largest has"):
+    with pytest.raises(EngineError, match=r"no machine of the cluster has 1 CPUs, 2 GPUs for a stack; the largest has"):
         gp.race("digits", "adam,momentum", trials=2, seeds=6, engine=engines.Ray(cluster.address, gpus=2))
     greedy = gp.tasks.digits.change(needs={"cpus": 3, "memory": 32})
-    with pytest.raises(EngineError, match=r"has 3 CPUs, 64 GB for a lane"):
+    with pytest.raises(EngineError, match=r"has 3 CPUs, 64 GB for a stack"):
         gp.race(greedy, "adam,momentum", trials=2, seeds=6, engine=engines.Ray(cluster.address, memory=64))
     with pytest.raises(ValueError, match="needs: cores is none of cpus, gpus and memory"):
         gp.tasks.digits.change(needs={"cores": 3})
@@ -437,7 +437,7 @@ def test_a_lane_that_fits_nowhere_is_refused(cluster: Cluster, alone: None) -> N
 def test_a_suite_runs_side_by_side_and_finds_the_same(cluster: Cluster, tmp_path: Path, alone: None) -> None:
     plans = suite_plans("digits,tailed", "adam,momentum", preset="small")
     engine, both = engines.Ray(cluster.address), threading.Barrier(2, timeout=60)
-    assert len(set(engine.side_by_side(lambda plan: both.wait(), plans))) == 2, "neither waits for the other to end"
+    assert len(set(engine.map_concurrently(lambda plan: both.wait(), plans))) == 2, "neither waits for the other to end"
     there = suite(plans, tmp_path / "there", engine)
     here = suite(plans, tmp_path / "here", Local(2))
     for summary in (there, here):
@@ -454,8 +454,8 @@ def test_of_races_side_by_side_one_that_fails_ends_all(cluster: Cluster, own: Pa
         make_plan(f"{own}:never", "adam,momentum", direction="max", trials=6, seeds=6),
     ]
     with pytest.raises(TaskError, match="nobody knows me"):
-        engine.side_by_side(lambda plan: run(plan, None, engine), plans)
+        engine.map_concurrently(lambda plan: run(plan, None, engine), plans)
     until(lambda: not under_way(), 20)
-    assert engine.schedule.works == engine.schedule.running == []
-    assert engine.side_by_side(lambda plan: plan.seeds, plans) == [6, 6], "it can be used again"
+    assert engine.schedule.groups == engine.schedule.running == []
+    assert engine.map_concurrently(lambda plan: plan.seeds, plans) == [6, 6], "it can be used again"
     assert run(make_plan("digits", "adam,momentum", trials=1, seeds=6, epochs=1), None, engine).record

@@ -222,7 +222,7 @@ def test_the_report_is_written_whole(result, monkeypatch):
 
 
 def test_a_race_kept_nowhere_has_no_place_for_a_report(result):
-    with pytest.raises(ValueError, match="kept in no folder"):
+    with pytest.raises(ValueError, match="was not saved"):
         write_report(race.Result(result.record))
 
 

@@ -26,7 +26,7 @@ def shared(value: Tensor) -> Tensor:
     return value.clone().share_memory_()
 
 
-def side_by_side(value: Tensor) -> Tensor:
+def map_concurrently(value: Tensor) -> Tensor:
     """A view of memory that has other things in it."""
     base = torch.zeros(value.numel() + 7, dtype=value.dtype)
     return base[3 : 3 + value.numel()].view(value.shape).copy_(value)
@@ -71,7 +71,7 @@ def step(optimizer: Any, p: nn.Parameter) -> None:
 @pytest.mark.parametrize(
     ("dtype", "change"),
     [
-        *((torch.float32, change) for change in (as_it_is, shared, side_by_side, with_gaps, wider, whole_steps)),
+        *((torch.float32, change) for change in (as_it_is, shared, map_concurrently, with_gaps, wider, whole_steps)),
         *((dtype, shared) for dtype in (torch.bfloat16, torch.float16, torch.complex64)),
         (torch.bfloat16, half),
     ],

@@ -2,12 +2,15 @@
 
 from typing import Literal
 
-from .executors.executor import Engine, WorkerError
+from .executors.executor import Executor, WorkerError
 from .executors.local import Local
 from .executors.ray_executor import Ray
 from .executors.ray_init import EngineError
 
-__all__ = ["Engine", "EngineError", "Local", "Ray", "WorkerError", "make_engine", "named"]
+__all__ = ["Engine", "EngineError", "Executor", "Local", "Ray", "WorkerError", "make_engine", "named"]
+
+Engine = Executor
+"""Former name of `Executor`."""
 
 
 def make_engine(
@@ -18,7 +21,7 @@ def make_engine(
     memory: float | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
-) -> Engine:
+) -> Executor:
     """Return the executor of a name.
 
     Args:

@@ -8,8 +8,8 @@ import typer
 
 from gradprix import show
 from gradprix.race import (
-    Engine,
     EngineError,
+    Executor,
     JournalError,
     MemoryTooSmallError,
     NoAnalysisLeftError,
@@ -31,7 +31,7 @@ from gradprix.utils.streams import echo_json
 from ._errors import report_errors
 
 
-def show_plan(plan: Plan, minutes: float | None, engine: Engine, as_json: bool) -> None:
+def show_plan(plan: Plan, minutes: float | None, engine: Executor, as_json: bool) -> None:
     """Print the plan of a race that fits the time budget, with its estimated duration if it is not printed as JSON."""
     seconds, at_least = None, False
     with report_errors(ValueError, WorkerError), progress(PATIENCE) as watch:
@@ -47,7 +47,9 @@ def show_plan(plan: Plan, minutes: float | None, engine: Engine, as_json: bool) 
         terminal.console().print(terminal.plan(plan, seconds, engine.place, at_least))
 
 
-def run_race(plan: Plan, minutes: float | None, engine: Engine, out: Path | None, explain: bool, as_json: bool) -> None:
+def run_race(
+    plan: Plan, minutes: float | None, engine: Executor, out: Path | None, explain: bool, as_json: bool
+) -> None:
     """Run a race that fits the time budget, and show its result."""
     # A name that the file system's encoding can represent.
     folder = out or Path("runs") / os.fsdecode(plan.task.name.encode())
@@ -85,7 +87,7 @@ def _load_examples(plan: Plan, watch: Watch) -> None:
     assert plan.task.fingerprint
 
 
-def _explain_result(plan: Plan, result: Result, engine: Engine) -> Result:
+def _explain_result(plan: Plan, result: Result, engine: Executor) -> Result:
     """Return the result with a diagnosis of its final runs; if that fails, report the error and return it unchanged."""
     from gradprix.explain import why
 

@@ -13,7 +13,7 @@ from ._errors import report_errors
 from ._options import Address, Cpus, EngineName, Gpus, Memory, Processes
 
 if TYPE_CHECKING:
-    from gradprix.race import Engine, Plan
+    from gradprix.race import Executor, Plan
 
 PAGE, SUMMARY = "suite.html", "suite.json"
 
@@ -63,7 +63,7 @@ def suite(
         _run_suite(plans, executor, out, as_json)
 
 
-def _show_plans(plans: "Sequence[Plan]", engine: "Engine", as_json: bool) -> None:
+def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> None:
     """Print the plans of a suite with their estimated durations."""
     from gradprix.race import WorkerError, estimate, measure_cost, progress
     from gradprix.race.progress_display import PATIENCE
@@ -77,7 +77,7 @@ def _show_plans(plans: "Sequence[Plan]", engine: "Engine", as_json: bool) -> Non
         terminal.console().print(terminal.suite_plan(plans, seconds, engine.place))
 
 
-def _run_suite(plans: "Sequence[Plan]", engine: "Engine", out: Path, as_json: bool) -> None:
+def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: bool) -> None:
     """Run the races of a suite, write their reports and a summary, and print the summary."""
     from gradprix.race import WorkerError, load, progress
     from gradprix.race import suite as run_suite

@@ -1,4 +1,4 @@
-"""Common base of all executors: submits trials, retries failed ones and yields outcomes."""
+"""Common base of all executors: submits stacks of trials, retries failed ones and yields outcomes."""
 
 import pickle
 import threading
@@ -21,11 +21,11 @@ from gradprix.training.provenance import provenance
 from gradprix.training.trial import FailureKind, Outcome, Trial
 from gradprix.utils.devices import describe_device
 
-from .scheduler import Part, Schedule, Work
+from .scheduler import Schedule, TrialGroup, TrialStack
 
 Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
-PartResult = list[Outcome] | Exception
+StackResult = list[Outcome] | Exception
 FEW = 3
 """Number of failed trials, with none successful, after which a race is given up if every entry is among them."""
 PATIENCE = 0.2
@@ -37,7 +37,7 @@ class WorkerError(RuntimeError):
 
 
 @runtime_checkable
-class RacePlan(Protocol):
+class ExecutablePlan(Protocol):
     """The part of a race's plan that determines where it can be trained."""
 
     @property
@@ -53,13 +53,13 @@ class RacePlan(Protocol):
         """The device that the user asked for."""
 
 
-class Engine(ABC):
+class Executor(ABC):
     """Executor that trains models and yields outcomes in the order of completion.
 
-    All requests go into one schedule; several races may share it if `side_by_side` runs them concurrently.
+    All requests go into one schedule; several races may share it if `map_concurrently` runs them concurrently.
     """
 
-    together = False
+    workers_die_together = False
     """True if the death of one worker ends all others."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Engine(ABC):
         self.layouts: dict[tuple[str, ExecutionMode, int], StackLayout] = {}
         # Entries and execution mode by kind of plan that passed preflight.
         self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], ExecutionMode]] = {}
-        self._results: defaultdict[Work, list[tuple[Part, PartResult]]] = defaultdict(list)
+        self._results: defaultdict[TrialGroup, list[tuple[TrialStack, StackResult]]] = defaultdict(list)
         self._lock = threading.RLock()
         self._results_changed = threading.Condition(self._lock)
         self._dispatch_lock = threading.Lock()
@@ -98,28 +98,28 @@ class Engine(ABC):
         """Choose the stack size and number of workers for a task's trials of one batch size."""
 
     @abstractmethod
-    def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def call_workers(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Call a function in `count` workers at the same time and return the results."""
 
     @abstractmethod
-    def start(self, part: Part) -> None:
-        """Submit a part to a worker."""
+    def submit(self, stack: TrialStack) -> None:
+        """Submit a stack to a worker."""
 
     @abstractmethod
-    def ended(self, seconds: float) -> list[tuple[Part, PartResult]]:
-        """Return the parts that have ended with their results; wait up to `seconds` for one."""
+    def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
+        """Return the stacks that have completed with their results; wait up to `timeout` seconds for one."""
 
     @abstractmethod
-    def stop(self, parts: Sequence[Part]) -> None:
-        """Cancel running parts."""
+    def cancel(self, stacks: Sequence[TrialStack]) -> None:
+        """Cancel running stacks."""
 
-    def describe_provenance(self, plan: RacePlan, device: str) -> str:
+    def describe_provenance(self, plan: ExecutablePlan, device: str) -> str:
         """Return the provenance of numbers trained here: library versions and processor type."""
-        return provenance("" if device == "cpu" else self.ask(describe_device, device))
+        return provenance("" if device == "cpu" else self.call(describe_device, device))
 
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in one worker, whose arithmetic rounds as training does."""
-        return self.everywhere(1, function, *args)[0]
+        return self.call_workers(1, function, *args)[0]
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
         """Call a function in a new process; return None if that is impossible."""
@@ -128,7 +128,7 @@ class Engine(ABC):
     def stop_fresh(self) -> None:  # noqa: B027  # nothing to stop by default
         """Stop the calls of `submit_fresh`."""
 
-    def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
+    def map_concurrently(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
         """Call a function that runs a race on each plan; sequentially by default."""
         return [do(plan) for plan in each]
 
@@ -159,10 +159,10 @@ class Engine(ABC):
             WorkerError: likewise, if the failures killed the workers.
             EngineError: if a machine of a cluster cannot take part.
         """
-        works, done = self._make_works(task, trials, mode, later), 0
-        failures: list[tuple[Part, Exception]] = []
+        groups, done = self._group_trials(task, trials, mode, later), 0
+        failures: list[tuple[TrialStack, Exception]] = []
         with self._lock:
-            self.schedule.works += works
+            self.schedule.groups += groups
         try:
             while done < len(trials):
                 if self._dispatch_lock.acquire(blocking=False):
@@ -174,37 +174,39 @@ class Engine(ABC):
                     with self._results_changed:
                         self._results_changed.wait(PATIENCE)
                 with self._lock:
-                    results = [pair for work in works for pair in self._results.pop(work, ())]
-                    shares = [len(p.trials) * p.share for p in self.schedule.running if p.work in works]
+                    results = [pair for group in groups for pair in self._results.pop(group, ())]
+                    shares = [len(p.trials) * p.share for p in self.schedule.running if p.group in groups]
                 watch(done + sum(shares))
-                for part, outcomes in results:
-                    done += len(part.trials)
+                for stack, outcomes in results:
+                    done += len(stack.trials)
                     if isinstance(outcomes, TaskError) and isinstance(task, Task):
                         raise outcomes  # an error in the task's code would affect its entries unequally
                     if isinstance(outcomes, Exception):
-                        failures.append((part, outcomes))
+                        failures.append((stack, outcomes))
                         continue
                     good = True
-                    yield part.trials, outcomes
+                    yield stack.trials, outcomes
                 if failures and not good and _should_give_up(trials, failures, done):
                     raise _total_failure(task, failures[0][1])
-            for part, error in failures:
+            for stack, error in failures:
                 kind = FailureKind.WORKER_LOST if isinstance(error, WorkerError) else FailureKind.EXCEPTION
                 message = _format_error(error)
-                yield part.trials, [Outcome.from_error(t, task.baseline, message, kind) for t in part.trials]
+                yield stack.trials, [Outcome.from_error(t, task.baseline, message, kind) for t in stack.trials]
         finally:
             with self._lock:
-                self.stop([part for work in works for part in self.schedule.drop(work)])
+                self.cancel([stack for group in groups for stack in self.schedule.drop(group)])
 
-    def _make_works(self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later: int) -> list[Work]:
-        """Group trials that can be stacked into works, with trials of one rule adjacent."""
+    def _group_trials(
+        self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later: int
+    ) -> list[TrialGroup]:
+        """Group the trials that can share a stack, with trials of one rule adjacent."""
         fingerprint = task.fingerprint  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
-        groups: dict[tuple[Any, ...], list[Trial]] = {}
+        alike: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in trials:
-            groups.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
-        works = []
-        for (size, epochs, *_), group in groups.items():
+            alike.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
+        groups = []
+        for (size, epochs, *_), members in alike.items():
             kind = fingerprint, mode, size
             if kind not in self.layouts:
                 if isinstance(task, Loop):
@@ -212,9 +214,9 @@ class Engine(ABC):
                 else:
                     same_size = [trial for trial in trials if trial.batch_size == size]
                     self.layouts[kind] = self.choose_layout(task, same_size, mode)
-            works.append(
-                Work(
-                    sorted(group, key=attrgetter("update_key")),
+            groups.append(
+                TrialGroup(
+                    sorted(members, key=attrgetter("update_key")),
                     kind,
                     count_steps(count, size, epochs),
                     self.layouts[kind].width,
@@ -222,35 +224,35 @@ class Engine(ABC):
                     (task, mode),
                 )
             )
-        return works
+        return groups
 
     def _dispatch(self) -> None:
-        """Submit parts to free workers and collect the results of ended ones, for all races that share the executor."""
+        """Submit stacks to free workers and collect results, for all races that share the executor."""
         with self._lock:
             self.schedule.workers = self.workers
-            while (part := self.schedule.next()) is not None:
-                part.started = time.perf_counter()
-                self.start(part)
-        ended = self.ended(PATIENCE)
-        killed = [part for part, result in ended if isinstance(result, WorkerError)]
-        blameless = killed if self.together and len(killed) > 1 else []
+            while (stack := self.schedule.next()) is not None:
+                stack.started = time.perf_counter()
+                self.submit(stack)
+        completed = self.completed(PATIENCE)
+        killed = [stack for stack, result in completed if isinstance(result, WorkerError)]
+        not_blamed = killed if self.workers_die_together and len(killed) > 1 else []
         with self._results_changed:
-            for part, result in ended:
-                if part not in self.schedule.running:
+            for stack, result in completed:
+                if stack not in self.schedule.running:
                     continue  # its race has ended
                 if isinstance(result, list):
-                    self.schedule.finished(part, time.perf_counter() - part.started)
-                elif not self.schedule.failed(part, blamed=part not in blameless):
+                    self.schedule.finished(stack, time.perf_counter() - stack.started)
+                elif not self.schedule.failed(stack, blamed=stack not in not_blamed):
                     continue
-                self._results[part.work].append((part, result))
+                self._results[stack.group].append((stack, result))
             self._results_changed.notify_all()
 
 
-def _should_give_up(trials: Sequence[Trial], failures: Sequence[tuple[Part, Exception]], done: int) -> bool:
+def _should_give_up(trials: Sequence[Trial], failures: Sequence[tuple[TrialStack, Exception]], done: int) -> bool:
     """Return True if the failures so far, with no success, show that no trial will succeed."""
     if done == len(trials) or isinstance(failures[0][1], WorkerError):  # retried alone, after all others
         return True
-    failed = {trial.entry_name for part, _ in failures for trial in part.trials}
+    failed = {trial.entry_name for stack, _ in failures for trial in stack.trials}
     return len(failures) >= FEW and failed == {trial.entry_name for trial in trials}
 
 
@@ -267,7 +269,7 @@ def _total_failure(task: Problem, error: Exception) -> Exception:
     return failure
 
 
-def call_picklable(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+def call_with_picklable_errors(function: Callable[..., Any], args: Sequence[Any]) -> Any:
     """Call a function; replace an exception that cannot be pickled by a `RuntimeError` with its message."""
     try:
         return function(*args)

@@ -20,20 +20,20 @@ from gradprix.training import StackLayout, choose_layout
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 
-from .executor import Engine, PartResult, WorkerError, call_picklable, train
+from .executor import Executor, StackResult, WorkerError, call_with_picklable_errors, train
 from .fresh_process import FreshProcesses
-from .scheduler import LOSSES, Part
+from .scheduler import LOSSES, TrialStack
 from .worker_processes import workers
 
 KILLED = (
-    "worker processes were killed again and again, probably because memory ran out. What is finished is kept; "
-    "the same command goes on from there. Give it less with --memory, in GB."
+    "worker processes were killed again and again, probably because memory ran out. Finished training runs are "
+    "saved; run the same command to resume. Limit the memory of the race with --memory, in GB."
 )
 
 FRESH = FreshProcesses()
 
 
-class Local(Engine):
+class Local(Executor):
     """Executor for worker processes on this machine, with one thread each.
 
     Args:
@@ -41,7 +41,7 @@ class Local(Engine):
         memory: memory limit of the race in GB; half of the free memory when None.
     """
 
-    together = True
+    workers_die_together = True
 
     def __init__(self, processes: int | None = None, memory: float | None = None) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class Local(Engine):
         self.processes = processes or joblib.cpu_count()
         self.bytes = None if memory is None else memory * 1e9
         self._executor: Any = None
-        self._jobs: dict[Future[PartResult], Part] = {}
-        self._slots: dict[Part, int] = {}
+        self._jobs: dict[Future[StackResult], TrialStack] = {}
+        self._slots: dict[TrialStack, int] = {}
         self._shares: np.memmap[Any, Any] | None = None
 
     @property
     def workers(self) -> int:
         """The number of processes, reduced if more would not fit into memory or would slow each other down."""
-        layouts = [self.layouts[work.kind] for work in self.schedule.works if work.kind in self.layouts]
+        layouts = [self.layouts[group.kind] for group in self.schedule.groups if group.kind in self.layouts]
         return min((layout.processes for layout in layouts), default=self.processes)
 
     @property
@@ -69,9 +69,9 @@ class Local(Engine):
 
     def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
         """Choose the fastest stack size and number of processes that fit into memory."""
-        return choose_layout(task, trials, mode, self.processes, self.bytes, self.everywhere)
+        return choose_layout(task, trials, mode, self.processes, self.bytes, self.call_workers)
 
-    def everywhere(self, count_: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def call_workers(self, count_: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Call a function in `count_` worker processes at the same time and return the results."""
         for death in count(1):
             try:
@@ -93,8 +93,8 @@ class Local(Engine):
         """Stop the calls of `submit_fresh`."""
         FRESH.stop()
 
-    def start(self, part: Part) -> None:
-        """Submit a part to a worker process, which reports its progress in a file."""
+    def submit(self, stack: TrialStack) -> None:
+        """Submit a stack to a worker process, which reports its progress in a file."""
         if self._shares is None:
             handle, file = tempfile.mkstemp(prefix="gradprix-")
             os.close(handle)
@@ -102,35 +102,35 @@ class Local(Engine):
             self._shares = np.memmap(file, dtype=np.float64, mode="w+", shape=self.processes)
         slot = next(i for i in range(self.processes) if i not in self._slots.values())
         self._shares[slot] = 0
-        self._slots[part] = slot
-        task, mode = part.work.about
-        args = (task, part.trials, mode, Path(str(self._shares.filename)), slot)
+        self._slots[stack] = slot
+        task, mode = stack.group.payload
+        args = (task, stack.trials, mode, Path(str(self._shares.filename)), slot)
         self._executor = workers(self.workers)
-        self._jobs[self._executor.submit(_call_with_local_tasks, _train_part, args)] = part
+        self._jobs[self._executor.submit(_call_with_local_tasks, _train_part, args)] = stack
 
-    def ended(self, seconds: float) -> list[tuple[Part, PartResult]]:
-        """Return the parts that have ended; if a process was killed, all others have ended as well."""
-        results: list[tuple[Part, PartResult]] = []
-        done = wait(self._jobs, seconds, FIRST_COMPLETED).done
+    def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
+        """Return the stacks that have completed; if a process was killed, all others have ended as well."""
+        results: list[tuple[TrialStack, StackResult]] = []
+        done = wait(self._jobs, timeout, FIRST_COMPLETED).done
         if any(isinstance(job.exception(), TerminatedWorkerError) for job in done):
             done = wait(self._jobs).done
         for job in done:
-            part, error = self._jobs.pop(job), job.exception()
-            del self._slots[part]
+            stack, error = self._jobs.pop(job), job.exception()
+            del self._slots[stack]
             if isinstance(error, TerminatedWorkerError):
                 error = WorkerError(KILLED)
             elif isinstance(error, BrokenProcessPool):
                 raise _serialization_error(error) from error
             elif error is not None and not isinstance(error, Exception):
                 raise error
-            results.append((part, job.result() if error is None else error))
-        for part, slot in self._slots.items():
-            part.share = float(self._shares[slot])  # type: ignore[index]  # set once a part has started
+            results.append((stack, job.result() if error is None else error))
+        for stack, slot in self._slots.items():
+            stack.share = float(self._shares[slot])  # type: ignore[index]  # set once a stack has started
         return results
 
-    def stop(self, parts: Sequence[Part]) -> None:
-        """Kill the processes if any of the parts is running."""
-        if parts:
+    def cancel(self, stacks: Sequence[TrialStack]) -> None:
+        """Kill the processes if any of the stacks is running."""
+        if stacks:
             self._executor.shutdown(kill_workers=True)
             self._jobs.clear()
             self._slots.clear()
@@ -143,7 +143,7 @@ def _serialization_error(error: BrokenProcessPool) -> WorkerError:
 
 def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) -> Any:
     """Call a function in a worker, with the worker's own copies of tasks."""
-    return call_picklable(function, [cache_problem(arg) if isinstance(arg, Task) else arg for arg in args])
+    return call_with_picklable_errors(function, [cache_problem(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
 def _train_part(task: Task, trials: list[Trial], mode: ExecutionMode, file: Path, slot: int) -> list[Outcome]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradprix.training.provenance import provenance, versions
 
-from .executor import RacePlan, WorkerError
+from .executor import ExecutablePlan, WorkerError
 from .ray_init import EngineError, connect, find_cluster, has_joined_here, job_id
 from .serialization import Places, call, folders, packed, project, with_examples
 from .worker_processes import environment
@@ -23,7 +23,7 @@ SHARE = 0.5
 """Share of a machine's memory that a race may take, unless a limit per stack is given."""
 LOST = (
     "the workers of the cluster were lost again and again, with their machines, or because memory ran out ({why}). "
-    "What is finished is kept; the same command goes on from there. Give each lane more with --memory, in GB."
+    "Finished training runs are saved; run the same command to resume. Give each stack more with --memory, in GB."
 )
 
 
@@ -43,7 +43,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         if not (self.cpus > 0 and self.gpus >= 0 and (self.memory is None or self.memory > 0)):
-            raise ValueError(f"{self}: a lane needs more than 0 cpus and GB of memory, and no fewer than 0 gpus.")
+            raise ValueError(f"{self}: a stack needs more than 0 CPUs and GB of memory, and 0 GPUs or more.")
 
     def room(self, resources: Mapping[str, float]) -> int:
         """Return the number of stacks that fit on a machine."""
@@ -126,7 +126,7 @@ class Cluster:
                 f"{largest.get('CPU', 0):g} CPUs, {largest.get('GPU', 0):g} GPUs, "
                 f"{largest.get('memory', 0) / 1e9:.3g} GB"
             )
-            raise EngineError(f"no machine of the cluster has {self.needs} for a lane; the largest has {resources}.")
+            raise EngineError(f"no machine of the cluster has {self.needs} for a stack; the largest has {resources}.")
         elif now > self._workers_seen + EMPTY:
             raise WorkerError(f"there has been no worker in the cluster for {EMPTY / 60:.0f} minutes.")
 
@@ -140,9 +140,9 @@ class Cluster:
         Raises:
             EngineError: if the connection fails.
         """
-        plans = [arg for arg in args if isinstance(arg, RacePlan)]
+        plans = [arg for arg in args if isinstance(arg, ExecutablePlan)]
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
-        code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, RacePlan)))}
+        code = {*self._code, *folders(*parts, *(arg for arg in args if not isinstance(arg, ExecutablePlan)))}
         if self._job is not None and self._job == job_id() and code == self._code:
             return
         if busy:

@@ -18,17 +18,17 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import describe_device, free
 
-from .executor import Engine, PartResult, RacePlan, WorkerError, train
+from .executor import ExecutablePlan, Executor, StackResult, WorkerError, train
 from .ray_cluster import SHARE, Cluster
 from .ray_init import EngineError
-from .scheduler import LOSSES, Part
-from .serialization import call, lane
+from .scheduler import LOSSES, TrialStack
+from .serialization import call, run_stack
 
 REPORTS = 100.0
 """Maximum number of progress reports per second from all workers together."""
 
 
-class Ray(Engine):
+class Ray(Executor):
     """Executor for stacks on a Ray cluster, or on this machine under Ray.
 
     Args:
@@ -60,7 +60,7 @@ class Ray(Engine):
         resources = {"cpus": cpus, "gpus": gpus, "memory": memory}
         requested = {name: value for name, value in resources.items() if value is not None}
         self.cluster = Cluster(address, requested, processes, None if folder is None else Path(folder).resolve())
-        self._jobs: dict[Any, Part] = {}
+        self._jobs: dict[Any, TrialStack] = {}
         self._is_cancelled, self._machine_errors = False, list[EngineError]()
 
     @property
@@ -76,7 +76,7 @@ class Ray(Engine):
     @property
     def state(self) -> str:
         """The numbers of workers, running models and lost models, for the user."""
-        running = sum(len(part.trials) for part in self.schedule.running)
+        running = sum(len(stack.trials) for stack in self.schedule.running)
         lost = f", {self.schedule.lost:,} lost" if self.schedule.lost else ""
         return f" on {self.place}, {running:,} running{lost}"
 
@@ -88,18 +88,18 @@ class Ray(Engine):
         if mode.device == "cpu":
             stacks, max_memory = self.cluster.smallest
         else:
-            stacks, max_memory = 1, SHARE * min(1.0, needs.gpus or 1.0) * self.ask(free, mode.device)
+            stacks, max_memory = 1, SHARE * min(1.0, needs.gpus or 1.0) * self.call(free, mode.device)
         memory = max_memory if needs.memory is None else needs.memory * 1e9 * stacks
-        return choose_layout(task, trials, mode, stacks, memory, self.everywhere)
+        return choose_layout(task, trials, mode, stacks, memory, self.call_workers)
 
-    def describe_provenance(self, plan: RacePlan, device: str) -> str:
+    def describe_provenance(self, plan: ExecutablePlan, device: str) -> str:
         """Return the provenance of numbers trained here: library versions and all processor types of the cluster."""
         with self._lock:
             self._join(plan)
         kinds = " or ".join(self.cluster.kinds)
-        return kinds if device == "cpu" else f"{kinds}, {self.ask(describe_device, device)}"
+        return kinds if device == "cpu" else f"{kinds}, {self.call(describe_device, device)}"
 
-    def everywhere(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def call_workers(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Call a function in `count` workers at the same time and return the results."""
         import ray
 
@@ -115,7 +115,7 @@ class Ray(Engine):
                     raise cause from error
         return []
 
-    def side_by_side(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
+    def map_concurrently(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
         """Call a function that runs a race on each plan, concurrently, so that workers are busy while a race waits."""
         with self._lock:
             self._join(*each)
@@ -136,17 +136,17 @@ class Ray(Engine):
     def _join(self, *args: Any) -> None:
         self.cluster.join(args, bool(self.schedule.running))
 
-    def start(self, part: Part) -> None:
-        """Submit a part to Ray."""
-        task, mode = part.work.about
-        packed_call = self.cluster.pack_call(train, (task, part.trials, mode))
+    def submit(self, stack: TrialStack) -> None:
+        """Submit a stack to Ray."""
+        task, mode = stack.group.payload
+        packed_call = self.cluster.pack_call(train, (task, stack.trials, mode))
         interval = max(1.0, self.workers / REPORTS)
-        self._jobs[self.cluster.remote(lane).remote(*packed_call, self.cluster.progress_queue, id(part), interval)] = (
-            part
-        )
+        self._jobs[
+            self.cluster.remote(run_stack).remote(*packed_call, self.cluster.progress_queue, id(stack), interval)
+        ] = stack
 
-    def ended(self, seconds: float) -> list[tuple[Part, PartResult]]:
-        """Return the parts that have ended, including those whose worker or machine was lost."""
+    def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
+        """Return the stacks that have completed, including those whose worker or machine was lost."""
         import ray
 
         if self._is_cancelled:
@@ -154,25 +154,27 @@ class Ray(Engine):
         if self._machine_errors:
             raise self._machine_errors.pop()
         if not self._jobs:
-            time.sleep(seconds)
+            time.sleep(timeout)
             return []
         with self._lock:
             jobs = list(self._jobs)
-        if ray.wait(jobs, timeout=seconds)[0]:
+        if ray.wait(jobs, timeout=timeout)[0]:
             jobs, _ = ray.wait(jobs, num_returns=len(jobs), timeout=0)
         else:
             jobs = []
         self._update_progress()
-        ended = [(self._jobs.pop(job, None), self.cluster.get_result(job)) for job in jobs]
+        completed = [(self._jobs.pop(job, None), self.cluster.get_result(job)) for job in jobs]
         # A machine with other versions has joined: raised on the next call, after the others' results are saved.
-        self._machine_errors = [result for _, result in ended if isinstance(result, EngineError)]
-        return [(part, result) for part, result in ended if part is not None and not isinstance(result, EngineError)]
+        self._machine_errors = [result for _, result in completed if isinstance(result, EngineError)]
+        return [
+            (stack, result) for stack, result in completed if stack is not None and not isinstance(result, EngineError)
+        ]
 
-    def stop(self, parts: Sequence[Part]) -> None:
-        """Cancel running parts and kill their workers."""
+    def cancel(self, stacks: Sequence[TrialStack]) -> None:
+        """Cancel running stacks and kill their workers."""
         import ray
 
-        for job in [job for job, part in self._jobs.items() if part in parts]:
+        for job in [job for job, stack in self._jobs.items() if stack in stacks]:
             del self._jobs[job]
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.cancel(job, force=True)
@@ -182,8 +184,8 @@ class Ray(Engine):
         import ray
 
         with self._lock:
-            parts = {id(part): part for part in self._jobs.values()}
+            stacks = {id(stack): stack for stack in self._jobs.values()}
         with contextlib.suppress(ray.exceptions.RayError):  # the queue restarts on another machine
             for number, share in self.cluster.progress_queue.get_nowait_batch(self.cluster.progress_queue.qsize()):
-                if number in parts:
-                    parts[number].share = share
+                if number in stacks:
+                    stacks[number].share = share

@@ -2,9 +2,9 @@
 
 A stack is formed when a worker becomes free for it: as large as pays while there is work for all workers, smaller
 towards the end, so that all workers finish together (guided self-scheduling, Polychronopoulos & Kuck 1987,
-doi:10.1109/TC.1987.5009495). Work with the longest remaining race goes first. The place of a trial and the other trials
-in its stack change none of its numbers, so scheduling may depend on measured times. `benchmarks/scale.py` simulates it
-with a thousand workers.
+doi:10.1109/TC.1987.5009495). Trials of the race with the longest remaining time go first. The place of a trial and the
+other trials in its stack change none of its numbers, so scheduling may depend on measured times.
+`benchmarks/scale.py` simulates it with a thousand workers.
 """
 
 import math
@@ -26,7 +26,7 @@ LOSSES = 3
 
 
 @dataclass(eq=False)
-class Work:
+class TrialGroup:
     """Trials requested by a race, any of which can be stacked together.
 
     Args:
@@ -35,7 +35,8 @@ class Work:
         steps: training steps of each trial.
         width: maximum number of trials in a stack.
         later: number of times that the race will request trials after these.
-        about: data that the executor needs to train them.
+        payload: data that the executor needs to train them.
+        retries: stacks of its trials that failed and are tried again.
     """
 
     trials: list[Any]
@@ -43,21 +44,21 @@ class Work:
     steps: float
     width: int
     later: int = 0
-    about: Any = None
-    again: list["Part"] = field(default_factory=list)
+    payload: Any = None
+    retries: list["TrialStack"] = field(default_factory=list)
 
     @property
     def waiting(self) -> int:
         """The number of trials that are not running."""
-        return len(self.trials) + sum(len(part.trials) for part in self.again)
+        return len(self.trials) + sum(len(stack.trials) for stack in self.retries)
 
 
 @dataclass(eq=False)
-class Part:
-    """Trials of a work that are trained together.
+class TrialStack:
+    """Trials of a group that are trained together.
 
     Args:
-        work: the work that they belong to.
+        group: the group that they belong to.
         trials: the trials.
         losses: number of times that exactly these trials were lost.
         share: completed share of the training.
@@ -65,7 +66,7 @@ class Part:
         suspect: True if it must run alone, to find out if it kills other workers.
     """
 
-    work: Work
+    group: TrialGroup
     trials: list[Any]
     losses: int = 0
     share: float = 0.0
@@ -77,103 +78,107 @@ class Schedule:
     """All requested trials that are not finished.
 
     Args:
-        workers: maximum number of parts that run at the same time.
+        workers: maximum number of stacks that run at the same time.
     """
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
-        self.works: list[Work] = []
-        self.running: list[Part] = []
-        self.suspects: list[Part] = []
+        self.groups: list[TrialGroup] = []
+        self.running: list[TrialStack] = []
+        self.suspects: list[TrialStack] = []
         self.lost = 0
         self._seconds: dict[Hashable, float] = {}  # seconds of one model's step, by kind
         self._median_seconds = 1.0
 
-    def next(self) -> Part | None:
-        """Return the next part for a worker; None if nothing waits or no worker is free."""
-        waiting = [work for work in self.works if work.waiting]
-        if any(part.suspect for part in self.running) or len(self.running) >= self.workers:
+    def next(self) -> TrialStack | None:
+        """Return the next stack for a worker; None if nothing waits or no worker is free."""
+        waiting = [group for group in self.groups if group.waiting]
+        if any(stack.suspect for stack in self.running) or len(self.running) >= self.workers:
             return None
         if waiting:
-            work = max(waiting, key=self._urgency)
-            part = work.again.pop() if work.again else Part(work, self._take_trials(work))
+            group = max(waiting, key=self._urgency)
+            stack = group.retries.pop() if group.retries else TrialStack(group, self._take_trials(group))
         elif self.suspects and not self.running:
-            part = self.suspects.pop()
+            stack = self.suspects.pop()
         else:
             return None
-        self.running.append(part)
-        return part
+        self.running.append(stack)
+        return stack
 
-    def finished(self, part: Part, seconds: float) -> None:
-        """Record that a part has finished, and its duration."""
-        self.running.remove(part)
-        seconds_per_step = seconds / (part.work.steps * (OVERHEAD + len(part.trials)))
-        self._seconds[part.work.kind] = (self._seconds.get(part.work.kind, seconds_per_step) + seconds_per_step) / 2
+    def finished(self, stack: TrialStack, seconds: float) -> None:
+        """Record that a stack has finished, and its duration."""
+        self.running.remove(stack)
+        seconds_per_step = seconds / (stack.group.steps * (OVERHEAD + len(stack.trials)))
+        self._seconds[stack.group.kind] = (self._seconds.get(stack.group.kind, seconds_per_step) + seconds_per_step) / 2
         self._median_seconds = median(self._seconds.values())
 
-    def failed(self, part: Part, blamed: bool = True) -> bool:
-        """Record that a part failed or was lost; return True if the race must continue without its trials.
+    def failed(self, stack: TrialStack, blamed: bool = True) -> bool:
+        """Record that a stack failed or was lost; return True if the race must continue without its trials.
 
         The trials are retried in halves: the stack may have been too large, and a trial that kills its worker should
         affect no others.
 
         Args:
-            part: the part.
-            blamed: False if another part that ran at the same time may be the cause.
+            stack: the stack.
+            blamed: False if another stack that ran at the same time may be the cause.
         """
-        self.running.remove(part)
-        self.lost += len(part.trials)
-        middle = len(part.trials) // 2
+        self.running.remove(stack)
+        self.lost += len(stack.trials)
+        middle = len(stack.trials) // 2
         if middle:
-            part.work.again += [Part(part.work, half) for half in (part.trials[middle:], part.trials[:middle])]
-        elif part.losses + blamed < LOSSES:
-            retry = Part(part.work, part.trials, part.losses + blamed, suspect=part.suspect or not blamed)
-            (self.suspects if retry.suspect else part.work.again).append(retry)
+            stack.group.retries += [
+                TrialStack(stack.group, half) for half in (stack.trials[middle:], stack.trials[:middle])
+            ]
+        elif stack.losses + blamed < LOSSES:
+            retry = TrialStack(stack.group, stack.trials, stack.losses + blamed, suspect=stack.suspect or not blamed)
+            (self.suspects if retry.suspect else stack.group.retries).append(retry)
         else:
             return True
         return False
 
-    def drop(self, work: Work) -> list[Part]:
-        """Remove a work and return its running parts."""
-        dropped = [part for part in self.running if part.work is work]
-        self.works.remove(work)
-        self.suspects = [part for part in self.suspects if part.work is not work]
-        self.running = [part for part in self.running if part.work is not work]
+    def drop(self, group: TrialGroup) -> list[TrialStack]:
+        """Remove a group and return its running stacks."""
+        dropped = [stack for stack in self.running if stack.group is group]
+        self.groups.remove(group)
+        self.suspects = [stack for stack in self.suspects if stack.group is not group]
+        self.running = [stack for stack in self.running if stack.group is not group]
         return dropped
 
-    def left(self, work: Work) -> int:
-        """Return the number of unfinished trials of a work."""
-        active = [part for part in (*self.running, *self.suspects) if part.work is work]
-        return work.waiting + sum(len(part.trials) for part in active)
+    def left(self, group: TrialGroup) -> int:
+        """Return the number of unfinished trials of a group."""
+        active = [stack for stack in (*self.running, *self.suspects) if stack.group is group]
+        return group.waiting + sum(len(stack.trials) for stack in active)
 
-    def _take_trials(self, work: Work) -> list[Any]:
+    def _take_trials(self, group: TrialGroup) -> list[Any]:
         """Take a worker's share of the remaining trials, divided into as many equal parts as the stack size requires.
 
         A race that runs alone gets an equal share per worker: no other race could use the time that a longer stack
         leaves.
         """
         own_seconds, all_seconds = (
-            float(work.waiting),
-            sum(self._trial_seconds(other) * other.waiting for other in self.works),
+            float(group.waiting),
+            sum(self._trial_seconds(other) * other.waiting for other in self.groups),
         )
-        for part in self.running:
-            remaining = len(part.trials) * (1 - part.share)
-            all_seconds += self._trial_seconds(part.work) * remaining
-            own_seconds += remaining * (part.work is work)
-        share = max(own_seconds, AMONG_OTHERS * all_seconds / self._trial_seconds(work)) / self.workers
-        parts = max(1, math.ceil(share / work.width - 1e-9))
-        min_rows, count = min(MIN_STACK, work.width), len(work.trials)
-        rows = min(max(math.ceil(share / parts - 1e-9), min_rows), work.width, count)
+        for stack in self.running:
+            remaining = len(stack.trials) * (1 - stack.share)
+            all_seconds += self._trial_seconds(stack.group) * remaining
+            own_seconds += remaining * (stack.group is group)
+        share = max(own_seconds, AMONG_OTHERS * all_seconds / self._trial_seconds(group)) / self.workers
+        stacks = max(1, math.ceil(share / group.width - 1e-9))
+        min_rows, count = min(MIN_STACK, group.width), len(group.trials)
+        rows = min(max(math.ceil(share / stacks - 1e-9), min_rows), group.width, count)
         if 0 < count - rows < min_rows:
-            rows = count if count <= work.width else count - min_rows
-        taken, work.trials = work.trials[:rows], work.trials[rows:]
+            rows = count if count <= group.width else count - min_rows
+        taken, group.trials = group.trials[:rows], group.trials[rows:]
         return taken
 
-    def _urgency(self, work: Work) -> tuple[bool, float]:
-        """Return the sort key of a work: unmeasured kinds, which may take longest, then the race's remaining time."""
-        is_unmeasured = work.kind not in self._seconds and all(part.work.kind != work.kind for part in self.running)
-        return is_unmeasured, self._trial_seconds(work) * (1 + work.later)
+    def _urgency(self, group: TrialGroup) -> tuple[bool, float]:
+        """Return the sort key of a group: unmeasured kinds, which may take longest, then the race's remaining time."""
+        is_unmeasured = group.kind not in self._seconds and all(
+            stack.group.kind != group.kind for stack in self.running
+        )
+        return is_unmeasured, self._trial_seconds(group) * (1 + group.later)
 
-    def _trial_seconds(self, work: Work) -> float:
+    def _trial_seconds(self, group: TrialGroup) -> float:
         """Estimate the seconds of one trial alone; unmeasured kinds get the median."""
-        return work.steps * self._seconds.get(work.kind, self._median_seconds)
+        return group.steps * self._seconds.get(group.kind, self._median_seconds)

@@ -19,7 +19,7 @@ from gradprix.tasks.loop import Loop, Problem, cache_key, cache_problem, get_cac
 from gradprix.tasks.user_modules import Source, install, sources
 from gradprix.training.provenance import versions
 
-from .executor import call_picklable
+from .executor import call_with_picklable_errors
 from .ray_init import EngineError
 
 Places = dict[str, list[Any]]
@@ -159,9 +159,9 @@ def call(
 
     sys.path += [path for each in paths if (path := str(Path(each).resolve())) not in sys.path]
     function, args = unpacked(packed_, places)
-    return call_picklable(function, args if said is None else (*args, report))
+    return call_with_picklable_errors(function, args if said is None else (*args, report))
 
 
-def lane(*args: Any) -> Any:
+def run_stack(*args: Any) -> Any:
     """Run a packed call that trains a stack; Ray displays the function's name."""
     return call(*args)

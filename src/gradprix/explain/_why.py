@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gradprix.race import Engine, Entry, Plan, Result
+from gradprix.race import Entry, Executor, Plan, Result
 from gradprix.race.diagnosis_record import Diagnosis, EntryDiagnosis
 from gradprix.race.journal import Journal
 from gradprix.race.record import EntryResult
@@ -30,7 +30,7 @@ MEASURES = 3
 """Version of the measurements: an increment makes saved explanations stale."""
 
 
-def why(plan: Plan, result: Result, engine: Engine, seconds: float = SECONDS) -> Result:
+def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) -> Result:
     """Explain the final runs of a race and save the explanation with it.
 
     Runs are replayed bitwise, so that measurements apply to the evaluated networks. The record gets a `diagnosis`: for
@@ -74,7 +74,7 @@ def check_explainable(plan: Plan) -> None:
         raise ValueError("the models of a training loop are not accessible: only a task can be explained.")
 
 
-def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) -> dict[str, EntryDiagnosis]:
+def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -> dict[str, EntryDiagnosis]:
     mode = result.record.plan.mode if result.folder is not None else ExecutionMode()
     results = {entry.name: entry for entry in result.record.entries}
     seeds = range(min(SEEDS, plan.seeds))
@@ -85,7 +85,7 @@ def _measure_runs(plan: Plan, result: Result, engine: Engine, seconds: float) ->
     for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, _stack_key(pair[0]))):
         trials, names = zip(*stack, strict=True)
         share = len(trials) / len(selected)
-        for name, run in zip(names, engine.ask(watch, plan.task, trials, mode, seconds * share), strict=True):
+        for name, run in zip(names, engine.call(watch, plan.task, trials, mode, seconds * share), strict=True):
             runs[name].append(run)
     return {entry.name: _explain_entry(plan, entry, results[entry.name], runs[entry.name]) for entry in plan.entries}
 

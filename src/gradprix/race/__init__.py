@@ -4,7 +4,7 @@ import inspect
 import sys
 from types import ModuleType
 
-from gradprix.executors.executor import Engine, WorkerError
+from gradprix.executors.executor import Executor, WorkerError
 from gradprix.executors.local import Local
 from gradprix.executors.ray_executor import Ray
 from gradprix.executors.ray_init import EngineError
@@ -41,6 +41,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "Entry",
+    "Executor",
     "Journal",
     "JournalError",
     "Local",
@@ -75,7 +76,7 @@ __all__ = [
     "twin",
 ]
 
-fitted, measured = fit_to_budget, measure_cost
+Engine, fitted, measured = Executor, fit_to_budget, measure_cost
 """Former names."""
 
 

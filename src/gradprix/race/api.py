@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.executors.local import Local
 
 from .budget import fit_to_budget
@@ -36,7 +36,7 @@ def race(
     compile: bool = False,  # noqa: A002
     device: str | None = None,
     out: str | Path | None = None,
-    engine: Engine | None = None,
+    engine: Executor | None = None,
     processes: int | None = None,
     memory: float | None = None,
 ) -> Result:
@@ -112,7 +112,7 @@ def race(
         return run_config(config, None if out is None else Path(out), engine, watch)
 
 
-def run_config(config: RaceConfig, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
+def run_config(config: RaceConfig, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
     """Run the race of a configuration, or resume it; see `run`."""
     plan = make_plan(config)
     if config.minutes is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
 
 from .cost import SAFE, Cost, available_seconds, estimate
@@ -79,7 +79,7 @@ def _largest(fits: Callable[[int], bool], low: int, high: int) -> int:
 
 
 def fit_to_budget(
-    plan: Plan, minutes: float, engine: Engine, out: Path | None, watch: Watch = lambda *_: None
+    plan: Plan, minutes: float, engine: Executor, out: Path | None, watch: Watch = lambda *_: None
 ) -> tuple[Plan, float]:
     """Return a plan that fits the time budget, and its approximate duration in seconds.
 

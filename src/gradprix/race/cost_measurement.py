@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
 from gradprix.training import (
     MIN_STACK,
@@ -40,7 +40,7 @@ ONE_RUN = 60.0
 """Duration of a training loop's run, in seconds, above which a plan states a lower bound of the race's time."""
 
 
-def measure_cost(plan: Plan, engine: Engine, watch: Watch = lambda *_: None, minutes: float | None = None) -> Cost:
+def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, minutes: float | None = None) -> Cost:
     """Measure the training cost of a plan: a few steps of all its entries, with all processes busy.
 
     Args:
@@ -58,7 +58,7 @@ def measure_cost(plan: Plan, engine: Engine, watch: Watch = lambda *_: None, min
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     if not isinstance(plan.task, Task):
         patience = ONE_RUN if minutes is None else _longest_run(plan, minutes, engine.workers)
-        seconds, is_finished = engine.ask(time_loop_run, plan.task, trials[0], patience)
+        seconds, is_finished = engine.call(time_loop_run, plan.task, trials[0], patience)
         cost = Cost(0.0, 0.0, 0.0, seconds, StackLayout(1, engine.workers), at_least=not is_finished)
     else:
         cost = (_measure_stacks if form.stacked else _measure_sequential)(plan.task, trials, form, engine)
@@ -71,21 +71,21 @@ def _longest_run(plan: Plan, minutes: float, workers: int) -> float:
     return available_seconds(minutes) / math.ceil(runs / workers)
 
 
-def _measure_sequential(task: Task, trials: list[Trial], form: ExecutionMode, engine: Engine) -> Cost:
+def _measure_sequential(task: Task, trials: list[Trial], form: ExecutionMode, engine: Executor) -> Cost:
     shape = engine.choose_layout(task, trials, form)
-    each = engine.everywhere(shape.processes, measure_sequential_costs, task, trials, form)
+    each = engine.call_workers(shape.processes, measure_sequential_costs, task, trials, form)
     model, step, evaluation = (max(costs) for costs in zip(*each, strict=True))
     return Cost(0.0, 0.0, step, evaluation, shape, model)
 
 
-def _measure_stacks(task: Task, trials: list[Trial], form: ExecutionMode, engine: Engine) -> Cost:
+def _measure_stacks(task: Task, trials: list[Trial], form: ExecutionMode, engine: Executor) -> Cost:
     """Measure stacks of two widths, whose difference separates the cost of a stack from that of its models."""
     shape = engine.choose_layout(task, trials, form)
     wide = shape.width
     narrow = 16 if wide > 16 else MIN_STACK
 
     def slowest(measure: Callable[..., float], width: int) -> float:
-        return float(max(engine.everywhere(shape.processes, measure, task, trials, form, width)))
+        return float(max(engine.call_workers(shape.processes, measure, task, trials, form, width)))
 
     in_narrow, in_wide = slowest(seconds_of_one, narrow), slowest(seconds_of_one, wide)
     step = max(0.0, (in_narrow - in_wide) / (1 / narrow - 1 / wide))

@@ -12,7 +12,7 @@ import joblib
 import torch
 from torch import Tensor
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.loop import Loop, cache_problem
@@ -64,7 +64,7 @@ WIDE = 64
 """Models in the stack that measures a GPU, which trains this many in about the time of one."""
 
 
-def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> ExecutionMode:
+def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> ExecutionMode:
     """Check a plan on its executor, and report progress; results of an earlier check are reused.
 
     Args:
@@ -86,9 +86,9 @@ def preflight(plan: Plan, engine: Engine, watch: Watch = lambda *_: None) -> Exe
     watch(what, 0.0, 0)
     first = None
     if isinstance(plan.task, Task):
-        first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.ask(first_step, plan))
+        first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.call(first_step, plan))
         watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
-    form: ExecutionMode = engine.ask(check, plan, first, engine.memory)
+    form: ExecutionMode = engine.call(check, plan, first, engine.memory)
     engine.checked[key] = plan.entries, form
     return form
 

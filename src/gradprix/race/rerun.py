@@ -7,7 +7,7 @@ from concurrent.futures import TimeoutError as NotInTime
 from functools import partial
 from typing import Any
 
-from gradprix.executors.executor import Engine, train
+from gradprix.executors.executor import Executor, train
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.training.execution_mode import ExecutionMode
@@ -30,7 +30,7 @@ TOLERANCE = 1e-3
 NOT_THE_USERS = {"gradprix", "torch"}
 
 
-def prepare(plan: Plan, form: ExecutionMode, engine: Engine) -> None:
+def prepare(plan: Plan, form: ExecutionMode, engine: Executor) -> None:
     """Start the process for replications while the final runs are in progress."""
     if form.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
         engine.submit_fresh(int)
@@ -39,7 +39,7 @@ def prepare(plan: Plan, form: ExecutionMode, engine: Engine) -> None:
 def repeat(
     plan: Plan,
     form: ExecutionMode,
-    engine: Engine,
+    engine: Executor,
     finals: Mapping[str, Sequence[tuple[Trial, Outcome]]],
     seconds: float,
     patience: float,

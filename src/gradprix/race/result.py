@@ -88,7 +88,7 @@ class Result:
         """
         to = self.folder if folder is None else Path(folder)
         if to is None:
-            raise ValueError("this race is kept in no folder: say which one to write to.")
+            raise ValueError("this race was not saved: pass the output folder.")
         writers = {"csv": ("to_csv", "csv"), "parquet": ("to_parquet", "parquet"), "latex": ("to_latex", "tex")}
         if form not in writers:
             raise ValueError(f"form = {form!r}: it must be one of {', '.join(writers)}.")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.stats.alpha_spending import InterimAnalysis, next_level
 from gradprix.text.answer import format_list
 from gradprix.training.execution_mode import ExecutionMode
@@ -55,7 +55,7 @@ def _format_comparisons(seen: dict[str, Any]) -> str:
 
 
 def choose_execution_mode(
-    plan: Plan, description: Mapping[str, Any], journal: Journal, engine: Engine, watch: Watch
+    plan: Plan, description: Mapping[str, Any], journal: Journal, engine: Executor, watch: Watch
 ) -> ExecutionMode:
     """Return the execution mode of a saved race, or else of the preflight, which also checks entries that are new.
 

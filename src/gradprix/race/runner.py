@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import convert
 from msgspec.structs import replace
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
@@ -26,7 +26,7 @@ from .resume import check_resume, choose_execution_mode, describe_comparisons
 from .run_records import Rerun, TuningRun
 
 
-def run(plan: Plan, out: Path | None, engine: Engine, watch: Watch = lambda *_: None) -> Result:
+def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
     """Run a plan, or resume it. Identical trials of a race with another plan in the same folder are reused.
 
     Args:
@@ -85,7 +85,7 @@ class Runner:
         seconds: training time of the race, earlier calls included.
     """
 
-    def __init__(self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Engine, watch: Watch) -> None:
+    def __init__(self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Executor, watch: Watch) -> None:
         self.plan, self.mode, self.journal, self.engine, self.watch = plan, mode, journal, engine, watch
         self.finished = journal.finished()
         self.saved = set(self.finished)
@@ -182,7 +182,7 @@ class Runner:
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
             try:
-                measured = self.engine.ask(seconds_of_steps, self.plan.task, missing, self.mode.device)
+                measured = self.engine.call(seconds_of_steps, self.plan.task, missing, self.mode.device)
             except Exception:  # the race is finished: a failed timing must not discard its result
                 return dict.fromkeys(finals)
             known |= {trial.key: seconds for trial, seconds in zip(missing, measured, strict=True)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.executors.executor import Engine
+from gradprix.executors.executor import Executor
 from gradprix.stats.recommendation import too_variable
 from gradprix.stats.verdict import PairVerdict, judge
 from gradprix.tasks import ALL, UnknownNameError
@@ -63,7 +63,7 @@ def suite_plans(
     return [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
 
 
-def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambda *_: None) -> dict[str, Any]:
+def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lambda *_: None) -> dict[str, Any]:
     """Race on several tasks, each saved in its own folder, and summarize the results. Finished runs are reused.
 
     Tasks run one after the other; on a cluster they run concurrently, so that no worker idles at the end of a race.
@@ -93,7 +93,7 @@ def suite(plans: Sequence[Plan], out: Path, engine: Engine, watch: Watch = lambd
 
     for plan in plans:
         assert plan.task.fingerprint  # computed before threads start, because it uses torch's global generator
-    return summed_up(dict(zip(finished, engine.side_by_side(race, plans), strict=True)))
+    return summed_up(dict(zip(finished, engine.map_concurrently(race, plans), strict=True)))
 
 
 def summed_up(records: Mapping[str, RaceRecord]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def write_beside(result: Result, name: str, data: bytes) -> Path:
     """
     if result.folder is None:
         raise ValueError(
-            f"this race is kept in no folder, so its {name} has no place. Race with `out`, or use `report`."
+            f"this race was not saved, so there is no folder for its {name}. Pass `out` to the race, or use `report`."
         )
     return write_atomically(result.folder / name, data, 0o644)  # reports are shared: readable by all users
 

@@ -49,8 +49,8 @@ for such long steps, dispatch overhead, which is all that a larger stack saves, 
 ALONE = 0.05
 """Seconds of a step from which sequentially trained models are distributed one by one: each finishes sooner, and takes
 no memory before its turn."""
-Everywhere = Callable[..., list[Any]]
-"""`everywhere(count, function, *args)`: the results of a function that runs in `count` processes at the same time."""
+CallWorkers = Callable[..., list[Any]]
+"""`call_workers(count, function, *args)`: the results of a function that runs in `count` processes at the same time."""
 
 
 class MemoryTooSmallError(ValueError):
@@ -76,7 +76,7 @@ def choose_layout(
     mode: ExecutionMode,
     processes: int,
     memory: float | None = None,
-    everywhere: Everywhere = lambda count, function, *args: [function(*args)],
+    call_workers: CallWorkers = lambda count, function, *args: [function(*args)],
 ) -> StackLayout:
     """Choose the fastest stack size and number of processes that fit into memory.
 
@@ -86,16 +86,16 @@ def choose_layout(
         mode: the execution mode.
         processes: maximum number of processes.
         memory: memory limit of the race in bytes, on its device; half of the free memory when None.
-        everywhere: runs a function in several processes at the same time; in this one by default.
+        call_workers: runs a function in several processes at the same time; in this one by default.
 
     Raises:
         MemoryTooSmallError: if two models in one process do not fit.
     """
     processes = processes if mode.device == "cpu" else 1  # several processes would take turns on a GPU
-    budget = everywhere(1, free, mode.device)[0] / 2 if memory is None else float(memory)
+    budget = call_workers(1, free, mode.device)[0] / 2 if memory is None else float(memory)
     if not mode.stacked:
-        return _choose_sequential_layout(task, trials, mode, processes, budget, memory is not None, everywhere)
-    (model_bytes,) = everywhere(1, bytes_of_one, task, trials, mode)
+        return _choose_sequential_layout(task, trials, mode, processes, budget, memory is not None, call_workers)
+    (model_bytes,) = call_workers(1, bytes_of_one, task, trials, mode)
     base = PROCESS + task.loaded.nbytes
     max_width = (budget / processes - base) / model_bytes
     while max_width < MIN_STACK and processes > 1:
@@ -110,7 +110,7 @@ def choose_layout(
     steps = sum(count_steps(count, trial.batch_size, trial.epochs) for trial in trials)
     fastest = StackLayout(UNMEASURED, processes)
     if steps >= SHORT and mode.stacked:
-        fastest = _measure_layout(task, trials, mode, processes, max_width, everywhere)
+        fastest = _measure_layout(task, trials, mode, processes, max_width, call_workers)
     width = max(MIN_STACK, min(fastest.width, int(max_width), mode.widest or fastest.width))
     return StackLayout(capacities(width)[-1], min(fastest.processes, processes))
 
@@ -122,12 +122,12 @@ def _choose_sequential_layout(
     processes: int,
     budget: float,
     has_memory_limit: bool,
-    everywhere: Everywhere,
+    call_workers: CallWorkers,
 ) -> StackLayout:
     """Return the layout for sequential training: as many processes as fit, with several models in each if it pays."""
     trial = trials[0]
     step = known_first_step(
-        task, trial, mode.device, lambda: everywhere(1, measure_first_step, task, trial, mode.device)[0]
+        task, trial, mode.device, lambda: call_workers(1, measure_first_step, task, trial, mode.device)[0]
     )
     state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
     model_bytes = step.weight_bytes + state / 2 * step.state_bytes
@@ -144,11 +144,16 @@ def _choose_sequential_layout(
 
 
 def _measure_layout(
-    task: Task, trials: Sequence[Trial], mode: ExecutionMode, processes: int, max_width: float, everywhere: Everywhere
+    task: Task,
+    trials: Sequence[Trial],
+    mode: ExecutionMode,
+    processes: int,
+    max_width: float,
+    call_workers: CallWorkers,
 ) -> StackLayout:
     """Measure the fastest layout that fits; the result is cached per task and machine."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
-    machine += tuple(everywhere(1, describe_device, mode.device))
+    machine += tuple(call_workers(1, describe_device, mode.device))
     cache_key = (task.fingerprint, mode, trials[0].batch_size, processes, machine)
     key = hashlib.sha256(repr(cache_key).encode()).hexdigest()[:24]
     cache = _load_cache()
@@ -157,7 +162,7 @@ def _measure_layout(
 
     def seconds(layout: StackLayout) -> float:
         # All processes run at the same time, since they compete for caches and memory bandwidth.
-        times: list[float] = everywhere(layout.processes, seconds_of_one, task, trials, mode, layout.width)
+        times: list[float] = call_workers(layout.processes, seconds_of_one, task, trials, mode, layout.width)
         return max(times) / layout.processes
 
     start, best = time.perf_counter(), StackLayout(WIDTHS[0], processes)
