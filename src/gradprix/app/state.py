@@ -136,7 +136,7 @@ def default_setting(surface: str, racers: tuple[Racer, ...] = Setting().racers) 
 
 
 def format_number(value: float) -> str:
-    """Format a number as briefly as possible without loss."""
+    """Format a number as the shortest string that represents it exactly."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 

@@ -111,7 +111,7 @@ def _parse_setting(fields: Mapping[str, str]) -> Setting:
 
 
 def _parse_racers(text: str) -> tuple[Racer, ...]:
-    """Parse optimizers, `adam:lr=0.1:beta1=0.5,gd`, without duplicates."""
+    """Parse a list of optimizers, such as `adam:lr=0.1:beta1=0.5,gd`, and remove duplicates."""
     racers: dict[str, Racer] = {}
     for part in text.split(","):
         name, *rest = part.split(":")

@@ -27,12 +27,12 @@ ALL: dict[str, Claim] = {name: CLAIMS[name] for name in TEXTS}
 def run(
     ids: Iterable[str] | None = None, quick: bool = False, watch: Callable[[str, int, int], None] | None = None
 ) -> list[Result]:
-    """Run the experiments of claims.
+    """Run the experiments for the given claims.
 
     Args:
         ids: ids of the claims; all if None.
-        quick: use fewer seeds and shorter descents.
-        watch: callback before each claim, with its id, the number done and the total.
+        quick: use fewer seeds and optimization steps.
+        watch: callback before each claim, with its id, the number completed and the total.
 
     Returns:
         One result per claim, in the given order.

@@ -44,7 +44,7 @@ class Regression:
         return average, each - average
 
     def gradient(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Return the gradient of a batch, the same for all data sets, at points `[..., n, D]`."""
+        """Return the mini-batch gradient at points `[..., n, D]`; all data sets use the same batch indices."""
         inputs, targets = self.inputs[:, batch], self.targets[:, batch]
         residual = torch.einsum("ned,...nd->...ne", inputs, x) - targets
         return torch.einsum("ned,...ne->...nd", inputs, residual) / len(batch)

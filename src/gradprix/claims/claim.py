@@ -66,7 +66,7 @@ class Claim:
         return self.conclude(self.measure(quick))
 
     def conclude(self, quantities: Quantities) -> Finding:
-        """Return the finding from measured quantities."""
+        """Return the conclusion drawn from the measured quantities."""
         decision = self.decide(quantities)
         verdict, condition = decision if isinstance(decision, tuple) else (decision, "")
         measured = [

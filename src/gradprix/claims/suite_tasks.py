@@ -75,8 +75,8 @@ def decide_all(m: Quantities) -> Decision:
     return all_of(*(is_relevant(each, EFFECT) for each in _leads(m).values()))
 
 
-def say_leads(m: Quantities) -> str:
-    """Return the comparisons in a sentence."""
+def summarize_comparisons(m: Quantities) -> str:
+    """Summarize the comparisons in one sentence."""
     comparisons = [
         f"{a} wins against {b} on {m[f'{a} {b} won']:.0f} of {m[f'{a} {b} won'].n} tasks and loses on "
         f"{m[f'{a} {b} lost']:.0f}, and is {each} margins better on average"
@@ -85,13 +85,13 @@ def say_leads(m: Quantities) -> str:
     return "; ".join(comparisons) + "."
 
 
-@experiment("adam-beats-its-halves", decide=decide_all, say=say_leads)
+@experiment("adam-beats-its-halves", decide=decide_all, say=summarize_comparisons)
 def measure_halves(quick: bool) -> Quantities:
     """Compare Adam with momentum and RMSProp."""
     return compare_with_rivals(evidence(), "adam", ("momentum", "rmsprop"))
 
 
-@experiment("adam-beats-adadelta-and-momentum", decide=decide_all, say=say_leads)
+@experiment("adam-beats-adadelta-and-momentum", decide=decide_all, say=summarize_comparisons)
 def measure_parts(quick: bool) -> Quantities:
     """Compare Adam with AdaDelta and momentum."""
     return compare_with_rivals(evidence(), "adam", ("adadelta", "momentum"))
@@ -100,7 +100,7 @@ def measure_parts(quick: bool) -> Quantities:
 @experiment(
     "adamax-and-nadam-improve-on-adam",
     decide=lambda m: any_of({a: is_relevant(each, EFFECT) for (a, _), each in _leads(m).items()}, "it is "),
-    say=say_leads,
+    say=summarize_comparisons,
 )
 def measure_variants(quick: bool) -> Quantities:
     """Compare AdaMax and Nadam with Adam."""

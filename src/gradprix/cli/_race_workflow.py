@@ -32,7 +32,7 @@ from ._errors import report_errors
 
 
 def show_plan(plan: Plan, minutes: float | None, engine: Executor, as_json: bool) -> None:
-    """Print the plan of a race that fits the time budget, with its estimated duration if it is not printed as JSON."""
+    """Print the plan that fits the time budget; unless the output is JSON, with its estimated duration."""
     seconds, at_least = None, False
     with report_errors(ValueError, WorkerError), progress(PATIENCE) as watch:
         _load_examples(plan, watch)

@@ -91,14 +91,14 @@ class Server:
         return self.process.poll() is None or self._is_ready is False
 
     def fork(self, files: Sequence[int]) -> tuple[int, int]:
-        """Start a process.
+        """Start a process through the fork server.
 
         Args:
             files: the file descriptors that it receives, the first three as its standard streams.
 
         Returns:
-            Two pipes: one to read its process number and, after its end, its exit code from; one to write the process
-            object to.
+            Two pipes: the first yields the process ID and, after termination, the exit code; the second accepts the
+            process object.
 
         Raises:
             OSError: if the server has ended.
@@ -267,7 +267,7 @@ def _is_open(number: int) -> bool:
 
 
 def end_servers() -> None:
-    """Kill all servers of this process and their forks."""
+    """Kill all fork servers started by this process, and their child processes."""
     with _LOCK:
         ended = [*_SERVERS.values(), *_REPLACED]
         _SERVERS.clear()

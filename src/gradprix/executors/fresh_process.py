@@ -85,7 +85,7 @@ class FreshProcesses:
 
 
 def _answer(answers: "Connection[Any, Any]", call: bytes, settings: tuple[Any, ...]) -> None:
-    """Run a call and end this process at once, with everything that the call left behind."""
+    """Run a call, then terminate this process, along with threads and child processes that the call left running."""
     null_device = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # the user's code already printed this when it ran first
         os.dup2(null_device, stream)

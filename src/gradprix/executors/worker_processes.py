@@ -168,7 +168,7 @@ class _AboveProgress:
         self._stream, self._at_start = stream, True
 
     def write(self, text: str) -> int:
-        """Write a text; at the start of a line, clear the line first."""
+        """Write a string; at the start of a line, clear the line first."""
         if text:
             self._stream.write(("\r\x1b[K" if self._at_start else "") + text)
             self._at_start = text.endswith("\n")

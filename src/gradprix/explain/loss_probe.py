@@ -108,7 +108,7 @@ class LossProbe:
         return inputs, targets
 
     def _rare(self) -> Tensor:
-        """Return the rare classes among the training examples, if targets are class numbers."""
+        """Return the rare classes among the training examples, if targets are class indices."""
         data, none = self.task.loaded, torch.tensor([], dtype=torch.long)
         targets = None if isinstance(data, Stream) else data.targets
         if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype is not torch.long:

@@ -49,7 +49,7 @@ def compute_evaluation_point(
         values: all hyperparameters.
         t: number of the last step.
         x: parameter at the training point.
-        state: complete state, by the names of the rule.
+        state: complete state, keyed by the names that the rule uses.
     """
     if rule.evaluate is None or rule.evaluation is None:
         return x

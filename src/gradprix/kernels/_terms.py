@@ -25,10 +25,10 @@ def compute_terms(
         t: step number, from 1.
         x: parameter, a number or a tensor.
         g: gradient.
-        state: complete state, by the names of the rule.
+        state: complete state, keyed by the names that the rule uses.
 
     Returns:
-        Last value of each assigned name, in order of first assignment; `x` is the new parameter.
+        The final value of each assigned name, in order of first assignment; `x` is the new parameter.
     """
     return dict(compute_assignments(rule, values, t, x, g, state))
 

@@ -40,11 +40,11 @@ class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         chance_level: score of a diverged run.
-        epochs: epochs of a run; a number below 1 is a part of one.
-        loop: the task is a training loop.
+        epochs: epochs per run; may be a fraction of one.
+        loop: whether the task is a training loop.
         tune: tuned hyperparameters, the learning rate first.
-        crossed: intervals generalize to other test examples as well as to other seeds.
-        tested: scores are those of examples that no tuning used.
+        crossed: whether intervals cover variation over test examples as well as over seeds.
+        tested: whether scores are computed on examples that were not used for tuning.
         mode: execution mode.
     """
 

@@ -62,7 +62,7 @@ def _attempt(task: Task, what: str, function: Callable[[], Any]) -> Any:
 
 
 def _validated_model(task: Task) -> nn.Module:
-    """Return the model of seed 0: new at each call, trainable, and with initial weights that depend on the seed."""
+    """Return the model for seed 0, after checking that it is new, trainable and initialized by the seed."""
     model = task.network(0)
     if model is init_model(task.model, 0):
         raise task.refused("model() returns the same model at each call. Create a new one in it.")

@@ -51,7 +51,7 @@ def adan(h, t, x, g, m, v, n, p):
     state={"m1": "exp_avg_fast", "m2": "exp_avg_slow", "v": "exp_avg_sq"},
 )
 def ademamix(h, t, x, g, m1, m2, v):
-    """AdamW with a mixture of a fast and a slow momentum, which averages over thousands of steps."""
+    """AdamW with a mixture of a fast and a slow momentum; the slow one averages over thousands of steps."""
     m1 = h.beta1 * m1 + (1 - h.beta1) * g
     m2 = h.beta3 * m2 + (1 - h.beta3) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2

@@ -35,7 +35,7 @@ def format_expression(node: Node, leaf: Leaf = lambda node: None) -> str:
 
     Args:
         node: node of a folded tree.
-        leaf: replacement text for nodes: `lambda node: "0.9" if node == Hyper("beta1") else None`.
+        leaf: returns the replacement text for a node or None: `lambda node: "0.9" if node == Hyper("beta1") else None`.
     """
     return _text(node, leaf)[0]
 

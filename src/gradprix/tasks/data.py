@@ -32,7 +32,7 @@ class Data:
         targets: `[examples, ...]`, likewise.
         test: indices of the official test examples; without them the seed draws a fifth, so that runs with equal seeds
             share their split and runs with different seeds do not.
-        stratify: split each class in equal proportions (targets are class numbers).
+        stratify: split each class in equal proportions (targets are class indices).
 
     Raises:
         TypeError: for values that are not numeric, or whose meaning would be lost (masked arrays, sparse tensors,
@@ -74,7 +74,7 @@ class Data:
             dataset: its items are `(input, target)`, `(input, input, ..., target)` or mappings.
             test: the official test examples: another dataset, or indices into this one.
             targets: key of the target if items are mappings; all other keys are inputs.
-            stratify: split each class in equal proportions (targets are class numbers).
+            stratify: split each class in equal proportions (targets are class indices).
             memory: memory limit for the examples in GB; a quarter of the free memory if None.
 
         Raises:
@@ -114,9 +114,9 @@ class Data:
 
     @property
     def labels(self) -> Tensor:
-        """The targets, if they are class numbers."""
+        """The targets, if they are class indices."""
         if not isinstance(self.targets, Tensor) or self.targets.dim() != 1 or self.targets.is_floating_point():
-            raise ValueError("stratify requires targets that are class numbers, one per example.")
+            raise ValueError("stratify requires targets that are class indices, one per example.")
         return self.targets
 
     @property
@@ -133,7 +133,7 @@ class Data:
         return self.count
 
     def split(self, seed: int) -> Split:
-        """Return the split of a seed: 60/20/20, or 80/20 of the examples that are not official test examples."""
+        """Return the data split for a seed: 60/20/20, or 80/20 of the examples that are not official test examples."""
         if seed not in self._splits:
             self._splits[seed] = self._make_split(seed)
         return self._splits[seed]

@@ -91,7 +91,7 @@ class _Describer:
         return _describe_instance(thing, describe_part)
 
     def sort(self, things: Iterable[Any]) -> list[tuple[Any, Any]]:
-        """Return pairs (description, object), in an order independent of hashes and addresses."""
+        """Sort objects independently of hashes and addresses; return pairs (description, object)."""
         copies = (self if isinstance(thing, str | int) else replace(self, seen=dict(self.seen)) for thing in things)
         pairs = [(describe(thing), thing) for describe, thing in zip(copies, things, strict=True)]
         return sorted(pairs, key=lambda pair: repr(pair[0]))

@@ -44,7 +44,7 @@ class Stream(Data):
 
     @property
     def labels(self) -> Tensor:
-        """The targets, if they are class numbers."""
+        """The targets, if they are class indices."""
         labels = getattr(self.items.dataset, "targets", None)
         if labels is None or len(labels) != len(self):
             labels = [int(self.items[i][1]) for i in range(len(self))]

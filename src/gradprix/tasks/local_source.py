@@ -24,7 +24,7 @@ def open_source(name: str, path: Path | None) -> Iterator[ArchiveFiles | IO[byte
         path: a local copy of the archive or of a file in it; None for the downloaded archive.
 
     Raises:
-        DataError: if it cannot be obtained or read.
+        DataError: if the data cannot be downloaded or read.
     """
     if path is None:
         with archive(name).files() as files:
@@ -47,7 +47,7 @@ def read_source(name: str, member: str, path: Path | None) -> bytes:
         path: a local copy of the archive or of the file; None for the downloaded archive.
 
     Raises:
-        DataError: if it cannot be obtained or read.
+        DataError: if the data cannot be downloaded or read.
     """
     try:
         with open_source(name, path) as source:

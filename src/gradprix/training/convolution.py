@@ -222,7 +222,7 @@ def _pixels(x: Tensor) -> Tensor:
 
 
 def _stack_rows(rows: int, compute_row: Callable[[int], list[Tensor]]) -> list[Tensor]:
-    """Compute a result row by row and stack it, in the memory layout of its first row."""
+    """Compute a result row by row and stack the rows, in the memory layout of the first."""
     first = compute_row(0)
     stacks = [torch.empty_strided((rows, *x.shape), (x.numel(), *x.stride()), dtype=x.dtype) for x in first]
     for i in range(rows):

@@ -17,7 +17,7 @@ from gradprix.kernels import column_sums
 
 aten = torch.ops.aten
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-"""Accumulation dtypes that differ from the dtype of the summands."""
+"""Accumulation dtypes that differ from the dtype of the input."""
 
 _library: Any = torch.library.Library("gradprix", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define("column_sums(Tensor x) -> Tensor")
@@ -40,15 +40,15 @@ def sums_of_rows(x: Tensor) -> Tensor:
 
 
 def has_fixed_order(x: Tensor, dims: Sequence[int] | None) -> bool:
-    """Return True if `torch.sum` adds up each result by itself, in an order that depends on the summed sizes alone.
+    """Return True if the order in which `torch.sum` computes each output element depends only on the reduced sizes.
 
-    It iterates over the summed dimensions first, innermost first, and over two dimensions at once, after merging
-    dimensions that are contiguous in memory (ATen, `TensorIterator`, `cascade_sum`). A block therefore contains results
-    of several rows only if there is a single summed dimension, and the innermost of the others lies within it.
+    `torch.sum` iterates over the reduced dimensions first, innermost first, and over blocks of two dimensions, after
+    merging dimensions that are contiguous in memory (ATen, `TensorIterator`, `cascade_sum`). A block therefore contains
+    several rows' outputs only if a single dimension is reduced and the innermost of the others lies within it.
 
     Args:
-        x: the summands.
-        dims: dimensions to sum over; all when None or empty.
+        x: input tensor.
+        dims: dimensions to reduce; all when None or empty.
     """
     if x.device.type != "cpu" or not (x.is_floating_point() or x.is_complex()) or x.numel() == 0:
         return True

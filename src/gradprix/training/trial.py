@@ -100,7 +100,7 @@ class Outcome:
         diverged: first step, counted from 1, with a non-finite training loss; None if there is none.
         test_parts: the metric on each of several parts of an official test set, if there is one.
         after: artifacts that the task computed from the trained model.
-        tested: True if the test metric is computed on examples that no tuning used.
+        tested: True if the test metric is computed on examples that were not used for tuning.
         error: the reason why the run could not be trained; it then counts as diverged.
         failure: kind of that error.
         start: training loss of the first step, before any update; None if unknown.

@@ -73,7 +73,7 @@ class Tuner(ABC):
         self.scores: dict[Request, Score] = {}
 
     def ask(self) -> list[Request]:
-        """Return the requests of the current phase, none when tuning is done."""
+        """Return the requests of the current phase; an empty list when tuning is done."""
         if not self.pending and not self.is_done:
             if self.replicates and self.phase == len(self.phase_sizes) - 1:
                 seeds = range(1, self.replicates + 1)

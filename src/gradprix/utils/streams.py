@@ -48,7 +48,7 @@ def _transliterated(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _plain(character: str) -> str:
-    """Return an ASCII replacement: a similar character, the base letter, a Greek letter's name, or an escape."""
+    """Return an ASCII replacement: a similar character, the base letter, a Greek letter's name, or an escape sequence."""
     if character in PLAIN:
         return PLAIN[character]
     parts = [part for part in unicodedata.normalize("NFKD", character) if part.isascii()]
@@ -84,7 +84,7 @@ class _Results(io.TextIOWrapper):
     """A text stream on its own file descriptor; if writing fails, the command exits without a traceback."""
 
     def write(self, text: str) -> int:
-        """Write a text."""
+        """Write a string to the stream."""
         with self._exit_on_error():
             return super().write(text)
         return 0

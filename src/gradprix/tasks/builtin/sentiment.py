@@ -31,7 +31,7 @@ class TransformerClassifier(nn.Module):
     """Transformer encoder with mean pooling and two classes.
 
     Args:
-        width: size of the vectors.
+        width: embedding dimension.
         heads: number of attention heads.
         layers: number of layers.
     """
@@ -53,7 +53,7 @@ class TransformerClassifier(nn.Module):
 
 
 def cross_entropy(outputs: Tensor, ratings: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the rating's sign."""
+    """Return the mean binary cross-entropy for predicting the sign of the rating."""
     return functional.cross_entropy(outputs, (ratings > 0).long())
 
 

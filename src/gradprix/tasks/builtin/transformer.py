@@ -86,7 +86,7 @@ class TokenEmbedding(nn.Module):
     Args:
         vocabulary_size: number of tokens.
         max_length: maximum length of a sequence.
-        width: size of the vectors.
+        width: embedding dimension.
     """
 
     def __init__(self, vocabulary_size: int, max_length: int, width: int) -> None:

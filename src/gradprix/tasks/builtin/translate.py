@@ -36,7 +36,7 @@ class Translator(nn.Module):
     Args:
         vocabulary_size: number of tokens of each language.
         length: maximum length of a text.
-        width: size of the vectors.
+        width: embedding dimension.
         heads: number of attention heads.
         layers: number of layers of the encoder and of the decoder.
     """

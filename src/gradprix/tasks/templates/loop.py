@@ -17,8 +17,8 @@ def train(make_optimizer: Callable[..., Any], seed: int) -> Iterator[dict[str, f
     """Train a network once.
 
     The random numbers of torch, NumPy and Python are already seeded. `make_optimizer(parameters)` returns the optimizer
-    to race, with the trial's learning rate: call it wherever you created your own. It may be called more than once, as
-    for the two networks of a GAN.
+    to race, with the trial's learning rate: call it where the code created its optimizer before. It may be called more
+    than once, as for the two networks of a GAN.
     """
     wine = load_wine()
     inputs = torch.tensor(wine.data, dtype=torch.float32)
