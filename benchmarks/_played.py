@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradprix.executors.executor import PATIENCE
-from gradprix.executors.scheduler import Schedule, TrialGroup, TrialStack
+from gradprix.executors.scheduler import Scheduler, TrialGroup, TrialStack
 from gradprix.training import MIN_STACK
 
 FAILING = 0.01
@@ -105,12 +105,12 @@ class Play:
         noise: float = NOISE,
         gone: tuple[float, int] | None = None,
         poison: Iterable[Name] = (),
-        planning: type[Schedule] = Schedule,
+        planning: type[Scheduler] = Scheduler,
         seed: int = 0,
     ) -> None:
         self.costs, self.racing, self.workers = costs, racing, workers
         self.failing, self.noise, self.poison = failing, noise, set(poison)
-        self.schedule, self.luck, self.gone = planning(workers), random.Random(seed), gone or (math.inf, 0)
+        self.scheduler, self.luck, self.gone = planning(workers), random.Random(seed), gone or (math.inf, 0)
         self.done: list[Name] = []
         self.given_up: list[Name] = []
         self.spans: list[tuple[float, float, bool]] = []  # from, to, and whether anything came of it
@@ -138,7 +138,7 @@ class Play:
                 self._end(stack, now, failed=self._ends[stack][2])
             if now > told + PATIENCE:
                 told = now
-                for each in self.schedule.running:
+                for each in self.scheduler.running:
                     each.share = (now - each.started) / self._ends[each][1]
             self._give(now)
 
@@ -146,13 +146,13 @@ class Play:
         """Have the schedule get a race's next trials done."""
         task, stages = self.racing[race].task, self.racing[race].stages
         cost, trials = self.costs[task], [(race, stage, i) for i in range(stages[stage])]
-        later = len(stages) - stage - 1
-        self.schedule.groups.append(TrialGroup(trials, task, cost.steps, cost.width, later, (race, stage)))
+        later_phases = len(stages) - stage - 1
+        self.scheduler.groups.append(TrialGroup(trials, task, cost.steps, cost.width, later_phases, (race, stage)))
 
     def _give(self, now: float) -> None:
         """Give every free worker something to do."""
         began = time.perf_counter()
-        new = list(iter(self.schedule.next, None))
+        new = list(iter(self.scheduler.next, None))
         self.planned += time.perf_counter() - began
         for stack in new:
             cost = self.costs[self.racing[stack.group.payload[0]].task]
@@ -169,21 +169,21 @@ class Play:
         self.free.append(self.slots.pop(stack))
         self.spans.append((stack.started, now, not failed))
         if failed:
-            if not self.schedule.failed(stack):
+            if not self.scheduler.failed(stack):
                 return
             self.given_up += stack.trials
         else:
-            self.schedule.finished(stack, now - stack.started)
+            self.scheduler.finished(stack, now - stack.started)
             self.done += stack.trials
-        if not self.schedule.left(stack.group):
-            self.schedule.drop(stack.group)
+        if not self.scheduler.left(stack.group):
+            self.scheduler.drop(stack.group)
             race, stage = stack.group.payload
             if stage + 1 < len(self.racing[race].stages):
                 self._want(race, stage + 1)
 
     def _lose(self, now: float, workers: int) -> None:
         """Have workers go, and what they are at fail."""
-        self.schedule.workers -= workers
+        self.scheduler.workers -= workers
         for stack in [stack for stack, slot in self.slots.items() if slot < workers]:
             self._end(stack, now, failed=True)
         self.free = [slot for slot in self.free if slot >= workers]
@@ -245,7 +245,7 @@ class Play:
             "lost": round(spent / self.occupied, 4),
             "lanes": len(self.spans),
             "failed_lanes": sum(not good for *_, good in self.spans),
-            "lost_trials": self.schedule.lost,
+            "lost_trials": self.scheduler.lost,
             "given_up": len(self.given_up),
             "planning": round(self.planned, 2),
         }

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from _played import Cost, Play, Race
-from gradprix.executors.scheduler import OVERHEAD, Schedule, TrialGroup
+from gradprix.executors.scheduler import OVERHEAD, Scheduler, TrialGroup
 from gradprix.race import Local, Plan, entries, twin
 from gradprix.race.cost_measurement import seconds_to_evaluate
 from gradprix.race.preflight import check
@@ -69,7 +69,7 @@ def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
     return [Race(list(ALL)[i % len(ALL)], shapes[entered]) for i, entered in enumerate(each)]
 
 
-class FullStacks(Schedule):
+class FullStacks(Scheduler):
     """The plainest planning: lanes as wide as pays, in the order in which they are asked for."""
 
     def _urgency(self, group: TrialGroup) -> tuple[bool, float]:
@@ -87,7 +87,7 @@ class EqualStacks(FullStacks):
         groups, running = self.groups, self.running
         self.groups, self.running = [group], [stack for stack in running if stack.group is group]
         try:
-            return Schedule._take_trials(self, group)
+            return Scheduler._take_trials(self, group)
         finally:
             self.groups, self.running = groups, running
 

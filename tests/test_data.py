@@ -165,7 +165,7 @@ class Words(Pairs):
         (lambda: Data(X[:4], Y[:4]), ValueError, "there are 4 examples"),
         (lambda: Data((), ()), ValueError, "there are 0 examples"),
         (lambda: Data(X, Y, test=torch.arange(60)), ValueError, "leave some to train on"),
-        (lambda: Data(X, X.sum(1), stratify=True).split(0), ValueError, "class numbers"),
+        (lambda: Data(X, X.sum(1), stratify=True).split(0), ValueError, "class indices"),
         (lambda: Data.from_dataset(iter([])), TypeError, "has no length"),
         (lambda: Data.from_dataset([]), ValueError, "empty"),
         (lambda: Data.from_dataset([1, 2, 3]), ValueError, "of the type int, not"),

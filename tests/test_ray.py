@@ -108,7 +108,7 @@ def test_a_machine_that_is_lost_changes_nothing(
 
     assert machine not in cluster.worker_nodes, "it was lost in the middle"
     assert kept(tmp_path) == local
-    assert engine.schedule.lost > 0
+    assert engine.scheduler.lost > 0
     assert any(said.endswith(" lost") for said in heard)
     until(lambda: engine.workers == 3)
     assert capfd.readouterr().out == "", "a result may be printed there"
@@ -307,7 +307,7 @@ def test_workers_that_are_killed_are_replaced(
             killed.append(busy[0].pid)
 
     run(make_plan("digits", **SMALL), tmp_path, engine := engines.Ray(cluster.address), watch)
-    assert engine.schedule.lost >= 2
+    assert engine.scheduler.lost >= 2
     assert kept(tmp_path) == local
 
 
@@ -456,6 +456,6 @@ def test_of_races_side_by_side_one_that_fails_ends_all(cluster: Cluster, own: Pa
     with pytest.raises(TaskError, match="nobody knows me"):
         engine.map_concurrently(lambda plan: run(plan, None, engine), plans)
     until(lambda: not under_way(), 20)
-    assert engine.schedule.groups == engine.schedule.running == []
+    assert engine.scheduler.groups == engine.scheduler.running == []
     assert engine.map_concurrently(lambda plan: plan.seeds, plans) == [6, 6], "it can be used again"
     assert run(make_plan("digits", "adam,momentum", trials=1, seeds=6, epochs=1), None, engine).record

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from gradprix.executors.scheduler import LOSSES, OVERHEAD, Schedule, TrialGroup, TrialStack
+from gradprix.executors.scheduler import LOSSES, OVERHEAD, Scheduler, TrialGroup, TrialStack
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def group(count: int, width: int = 32, steps: float = 100, kind: str = "a", later: int = 0) -> TrialGroup:
-    return TrialGroup(list(range(count)), kind, steps, width, later)
+def group(count: int, width: int = 32, steps: float = 100, kind: str = "a", later_phases: int = 0) -> TrialGroup:
+    return TrialGroup(list(range(count)), kind, steps, width, later_phases)
 
 
-def schedule(workers: int, *groups: TrialGroup) -> Schedule:
-    made = Schedule(workers)
+def schedule(workers: int, *groups: TrialGroup) -> Scheduler:
+    made = Scheduler(workers)
     made.groups += groups
     return made
 
 
-def taken(made: Schedule) -> list[TrialStack]:
+def taken(made: Scheduler) -> list[TrialStack]:
     """What workers that are free get."""
     return list(iter(made.next, None))
 
@@ -32,7 +32,7 @@ def seconds(stack: TrialStack) -> float:
     return stack.group.steps * (OVERHEAD + len(stack.trials))
 
 
-def played(made: Schedule) -> Iterator[tuple[float, TrialStack]]:
+def played(made: Scheduler) -> Iterator[tuple[float, TrialStack]]:
     """When each part ends, if every worker that is free gets another at once."""
     now, ends = 0.0, {stack: seconds(stack) for stack in taken(made)}
     while ends:
@@ -70,7 +70,7 @@ def test_trainers_hold_trials_of_one_kind() -> None:
 def test_what_takes_longest_goes_first() -> None:
     short, long = group(8, steps=10, kind="a"), group(8, steps=100, kind="b")
     assert schedule(1, short, long).next().group is long  # type: ignore[union-attr]
-    late = group(8, steps=10, kind="c", later=20)
+    late = group(8, steps=10, kind="c", later_phases=20)
     assert schedule(1, long, late).next().group is late, "its race goes on longest"  # type: ignore[union-attr]
 
 
@@ -141,8 +141,8 @@ def test_races_keep_workers_busy_while_lanes_fail_and_a_machine_goes(scale: Any)
     for play in (calm, rough):
         assert play.told()["busy"] > 0.95
         assert sorted(play.done + play.given_up) == wanted
-        assert not play.schedule.groups
-        assert not play.schedule.running
+        assert not play.scheduler.groups
+        assert not play.scheduler.running
     assert calm.given_up == []
     assert rough.given_up == [bad], "it takes no other with it"
     assert rough.told()["lost"] < 0.05

@@ -27,7 +27,7 @@ SHORT = tasks.digits.change(epochs=2)
 
 def trial(entry: object = "adam", lr: float = 1e-2, seed: int = 1, epochs: int = 2, batch_size: int = 32) -> Trial:
     entry = ENTRIES[entry] if isinstance(entry, str) else entry
-    return Trial(entry.rule, entry.values(lr), seed, batch_size, epochs, "cosine", judged=True)
+    return Trial(entry.rule, entry.values(lr), seed, batch_size, epochs, "cosine", evaluates_test=True)
 
 
 def plain(t: Trial, task: tasks.Task = SHORT) -> tuple[nn.Module, list[float]]:
@@ -138,7 +138,7 @@ def test_everything_that_matters_is_in_a_trials_key() -> None:
         trial(epochs=3),
         trial(batch_size=16),
         replace(base, schedule="linear"),
-        replace(base, judged=False),
+        replace(base, evaluates_test=False),
     ]
 
     assert trial().key == base.key
@@ -217,7 +217,7 @@ class Needy(Signs):
 
 def foreign(make: object, lr: float, **fixed: object) -> Trial:
     entry = Entry("mine", make, fixed)
-    return Trial(entry.rule, entry.values(lr), 3, 32, 2, "cosine", judged=True)
+    return Trial(entry.rule, entry.values(lr), 3, 32, 2, "cosine", evaluates_test=True)
 
 
 FOREIGN = [

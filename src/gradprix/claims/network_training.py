@@ -24,7 +24,7 @@ def seeds(quick: bool, most: int, first: int = FINAL) -> range:
     return range(first, first + (max(3, most // 4) if quick else most))
 
 
-def make_trial(task: Task, name: str, lr: float, seed: int, judged: bool = True, **fixed: Any) -> Trial:
+def make_trial(task: Task, name: str, lr: float, seed: int, evaluates_test: bool = True, **fixed: Any) -> Trial:
     """Return a trial of a race entry on a task.
 
     Args:
@@ -32,13 +32,13 @@ def make_trial(task: Task, name: str, lr: float, seed: int, judged: bool = True,
         name: name of the entry.
         lr: learning rate.
         seed: seed.
-        judged: evaluate the test examples.
+        evaluates_test: evaluate the test examples.
         **fixed: settings that differ from the entry's own.
     """
     entry = ENTRIES[name]
     values = entry.rule.values(**{**entry.fixed, **fixed, "lr": lr})
     size = task.batch_size if entry.batch_size is None else entry.batch_size
-    return Trial(entry.rule, values, seed, size, task.epochs, task.schedule, judged)
+    return Trial(entry.rule, values, seed, size, task.epochs, task.schedule, evaluates_test)
 
 
 @cache
@@ -59,7 +59,9 @@ def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **
         low, high = grid_bounds(ENTRIES[name].space["lr"])  # type: ignore[arg-type]  # these entries search a range
         grids[name] = [grid_learning_rate(point) for point in range(low, high + 1, 3 if quick else 2)]
     candidates = [(name, lr) for name in names for lr in grids[name]]
-    trials = [make_trial(task, name, lr, s, judged=False, **fixed) for name, lr in candidates for s in tuning_seeds]
+    trials = [
+        make_trial(task, name, lr, s, evaluates_test=False, **fixed) for name, lr in candidates for s in tuning_seeds
+    ]
     losses = [
         outcome.valid_loss if by == "valid" or outcome.diverged is not None else outcome.curve[-1][1]
         for outcome in train_stack(task, trials)

@@ -21,7 +21,7 @@ from gradprix.training.provenance import provenance
 from gradprix.training.trial import FailureKind, Outcome, Trial
 from gradprix.utils.devices import describe_device
 
-from .scheduler import Schedule, TrialGroup, TrialStack
+from .scheduler import Scheduler, TrialGroup, TrialStack
 
 Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
@@ -63,7 +63,7 @@ class Executor(ABC):
     """True if the death of one worker ends all others."""
 
     def __init__(self) -> None:
-        self.schedule = Schedule()
+        self.scheduler = Scheduler()
         # By task, mode and batch size: a larger batch leaves room for fewer models.
         self.layouts: dict[tuple[str, ExecutionMode, int], StackLayout] = {}
         # Entries and execution mode by kind of plan that passed preflight.
@@ -128,9 +128,9 @@ class Executor(ABC):
     def stop_fresh(self) -> None:  # noqa: B027  # nothing to stop by default
         """Stop the calls of `submit_fresh`."""
 
-    def map_concurrently(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
+    def map_concurrently(self, function: Callable[[Any], Any], plans: Sequence[Any]) -> list[Any]:
         """Call a function that runs a race on each plan; sequentially by default."""
-        return [do(plan) for plan in each]
+        return [function(plan) for plan in plans]
 
     def run(
         self,
@@ -138,8 +138,8 @@ class Executor(ABC):
         trials: Sequence[Trial],
         watch: Watch = lambda done: None,
         mode: ExecutionMode = STACKED,
-        later: int = 0,
-        good: bool = False,
+        later_phases: int = 0,
+        has_succeeded: bool = False,
     ) -> Iterator[Finished]:
         """Train trials, in stacks where possible.
 
@@ -150,8 +150,8 @@ class Executor(ABC):
             trials: the trials to train.
             watch: called with the number of completed trials, partial ones counted as fractions.
             mode: the execution mode of the race.
-            later: number of times that the race will request further trials.
-            good: True if the race has had successful trials before.
+            later_phases: number of times that the race will request further trials.
+            has_succeeded: True if the race has had successful trials before.
 
         Raises:
             TaskError: if the task's own code fails on a model that has not diverged, or if a few trials of every
@@ -159,10 +159,10 @@ class Executor(ABC):
             WorkerError: likewise, if the failures killed the workers.
             EngineError: if a machine of a cluster cannot take part.
         """
-        groups, done = self._group_trials(task, trials, mode, later), 0
+        groups, done = self._group_trials(task, trials, mode, later_phases), 0
         failures: list[tuple[TrialStack, Exception]] = []
         with self._lock:
-            self.schedule.groups += groups
+            self.scheduler.groups += groups
         try:
             while done < len(trials):
                 if self._dispatch_lock.acquire(blocking=False):
@@ -175,7 +175,7 @@ class Executor(ABC):
                         self._results_changed.wait(PATIENCE)
                 with self._lock:
                     results = [pair for group in groups for pair in self._results.pop(group, ())]
-                    shares = [len(p.trials) * p.share for p in self.schedule.running if p.group in groups]
+                    shares = [len(p.trials) * p.share for p in self.scheduler.running if p.group in groups]
                 watch(done + sum(shares))
                 for stack, outcomes in results:
                     done += len(stack.trials)
@@ -184,9 +184,9 @@ class Executor(ABC):
                     if isinstance(outcomes, Exception):
                         failures.append((stack, outcomes))
                         continue
-                    good = True
+                    has_succeeded = True
                     yield stack.trials, outcomes
-                if failures and not good and _should_give_up(trials, failures, done):
+                if failures and not has_succeeded and _should_give_up(trials, failures, done):
                     raise _total_failure(task, failures[0][1])
             for stack, error in failures:
                 kind = FailureKind.WORKER_LOST if isinstance(error, WorkerError) else FailureKind.EXCEPTION
@@ -194,17 +194,17 @@ class Executor(ABC):
                 yield stack.trials, [Outcome.from_error(t, task.baseline, message, kind) for t in stack.trials]
         finally:
             with self._lock:
-                self.cancel([stack for group in groups for stack in self.schedule.drop(group)])
+                self.cancel([stack for group in groups for stack in self.scheduler.drop(group)])
 
     def _group_trials(
-        self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later: int
+        self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later_phases: int
     ) -> list[TrialGroup]:
-        """Group the trials that can share a stack, with trials of one rule adjacent."""
+        """Group the trials that can share a stack, with those that run the same update code adjacent."""
         fingerprint = task.fingerprint  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
         alike: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in trials:
-            alike.setdefault((trial.batch_size, trial.epochs, trial.schedule, trial.judged), []).append(trial)
+            alike.setdefault(trial.stack_key, []).append(trial)
         groups = []
         for (size, epochs, *_), members in alike.items():
             kind = fingerprint, mode, size
@@ -220,7 +220,7 @@ class Executor(ABC):
                     kind,
                     count_steps(count, size, epochs),
                     self.layouts[kind].width,
-                    later,
+                    later_phases,
                     (task, mode),
                 )
             )
@@ -229,8 +229,8 @@ class Executor(ABC):
     def _dispatch(self) -> None:
         """Submit stacks to free workers and collect results, for all races that share the executor."""
         with self._lock:
-            self.schedule.workers = self.workers
-            while (stack := self.schedule.next()) is not None:
+            self.scheduler.workers = self.workers
+            while (stack := self.scheduler.next()) is not None:
                 stack.started = time.perf_counter()
                 self.submit(stack)
         completed = self.completed(PATIENCE)
@@ -238,11 +238,11 @@ class Executor(ABC):
         not_blamed = killed if self.workers_die_together and len(killed) > 1 else []
         with self._results_changed:
             for stack, result in completed:
-                if stack not in self.schedule.running:
+                if stack not in self.scheduler.running:
                     continue  # its race has ended
                 if isinstance(result, list):
-                    self.schedule.finished(stack, time.perf_counter() - stack.started)
-                elif not self.schedule.failed(stack, blamed=stack not in not_blamed):
+                    self.scheduler.finished(stack, time.perf_counter() - stack.started)
+                elif not self.scheduler.failed(stack, blamed=stack not in not_blamed):
                     continue
                 self._results[stack.group].append((stack, result))
             self._results_changed.notify_all()

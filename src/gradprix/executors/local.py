@@ -59,7 +59,7 @@ class Local(Executor):
     @property
     def workers(self) -> int:
         """The number of processes, reduced if more would not fit into memory or would slow each other down."""
-        layouts = [self.layouts[group.kind] for group in self.schedule.groups if group.kind in self.layouts]
+        layouts = [self.layouts[group.kind] for group in self.scheduler.groups if group.kind in self.layouts]
         return min((layout.processes for layout in layouts), default=self.processes)
 
     @property

@@ -76,8 +76,8 @@ class Ray(Executor):
     @property
     def state(self) -> str:
         """The numbers of workers, running models and lost models, for the user."""
-        running = sum(len(stack.trials) for stack in self.schedule.running)
-        lost = f", {self.schedule.lost:,} lost" if self.schedule.lost else ""
+        running = sum(len(stack.trials) for stack in self.scheduler.running)
+        lost = f", {self.scheduler.lost:,} lost" if self.scheduler.lost else ""
         return f" on {self.place}, {running:,} running{lost}"
 
     def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
@@ -115,13 +115,13 @@ class Ray(Executor):
                     raise cause from error
         return []
 
-    def map_concurrently(self, do: Callable[[Any], Any], each: Sequence[Any]) -> list[Any]:
+    def map_concurrently(self, function: Callable[[Any], Any], plans: Sequence[Any]) -> list[Any]:
         """Call a function that runs a race on each plan, concurrently, so that workers are busy while a race waits."""
         with self._lock:
-            self._join(*each)
+            self._join(*plans)
         try:
-            with ThreadPoolExecutor(max(1, len(each))) as threads:
-                jobs = [threads.submit(do, plan) for plan in each]
+            with ThreadPoolExecutor(max(1, len(plans))) as threads:
+                jobs = [threads.submit(function, plan) for plan in plans]
                 try:
                     for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                         job.result()
@@ -134,7 +134,7 @@ class Ray(Executor):
         return [job.result() for job in jobs]
 
     def _join(self, *args: Any) -> None:
-        self.cluster.join(args, bool(self.schedule.running))
+        self.cluster.join(args, bool(self.scheduler.running))
 
     def submit(self, stack: TrialStack) -> None:
         """Submit a stack to Ray."""

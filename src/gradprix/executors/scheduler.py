@@ -1,4 +1,4 @@
-"""Scheduler that all executors share: chooses the trials that are trained together next.
+"""Scheduler that all executors share: decides how many trials of a group form the next stack.
 
 A stack is formed when a worker becomes free for it: as large as pays while there is work for all workers, smaller
 towards the end, so that all workers finish together (guided self-scheduling, Polychronopoulos & Kuck 1987,
@@ -27,14 +27,14 @@ LOSSES = 3
 
 @dataclass(eq=False)
 class TrialGroup:
-    """Trials requested by a race, any of which can be stacked together.
+    """Trials requested by a race that can share a stack: their `stack_key` is the same.
 
     Args:
         trials: the trials, sorted so that those best stacked together are adjacent.
         kind: stacks of one kind have equal cost.
         steps: training steps of each trial.
         width: maximum number of trials in a stack.
-        later: number of times that the race will request trials after these.
+        later_phases: number of times that the race will request trials after these.
         payload: data that the executor needs to train them.
         retries: stacks of its trials that failed and are tried again.
     """
@@ -43,7 +43,7 @@ class TrialGroup:
     kind: Hashable
     steps: float
     width: int
-    later: int = 0
+    later_phases: int = 0
     payload: Any = None
     retries: list["TrialStack"] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ class TrialStack:
     suspect: bool = False
 
 
-class Schedule:
+class Scheduler:
     """All requested trials that are not finished.
 
     Args:
@@ -177,7 +177,7 @@ class Schedule:
         is_unmeasured = group.kind not in self._seconds and all(
             stack.group.kind != group.kind for stack in self.running
         )
-        return is_unmeasured, self._trial_seconds(group) * (1 + group.later)
+        return is_unmeasured, self._trial_seconds(group) * (1 + group.later_phases)
 
     def _trial_seconds(self, group: TrialGroup) -> float:
         """Estimate the seconds of one trial alone; unmeasured kinds get the median."""

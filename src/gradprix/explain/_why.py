@@ -16,7 +16,6 @@ from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
-from gradprix.training.trial import Trial
 
 from .diagnosis import average_updates, diagnose, report_divergence
 from .preconditioner import settles_below
@@ -80,19 +79,14 @@ def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) 
     seeds = range(min(SEEDS, plan.seeds))
     selected = [(plan.final_trial(e, results[e.name].tuned, seed), e.name) for seed in seeds for e in plan.entries]
     # One stack per seed is at most as wide as there are entries, which needs no more memory than the race.
-    selected.sort(key=lambda pair: (pair[0].seed, _stack_key(pair[0]), pair[0].update_key))
+    selected.sort(key=lambda pair: (pair[0].seed, pair[0].stack_key, pair[0].update_key))
     runs: dict[str, list[ReplayedRun]] = {entry.name: [] for entry in plan.entries}
-    for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, _stack_key(pair[0]))):
+    for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, pair[0].stack_key)):
         trials, names = zip(*stack, strict=True)
         share = len(trials) / len(selected)
         for name, run in zip(names, engine.call(watch, plan.task, trials, mode, seconds * share), strict=True):
             runs[name].append(run)
     return {entry.name: _explain_entry(plan, entry, results[entry.name], runs[entry.name]) for entry in plan.entries}
-
-
-def _stack_key(trial: Trial) -> tuple[int, str]:
-    """Return the properties that trials of one stack share."""
-    return trial.batch_size, trial.schedule
 
 
 def _explain_entry(plan: Plan, entry: Entry, result: EntryResult, runs: Sequence[ReplayedRun]) -> EntryDiagnosis:

@@ -55,7 +55,7 @@ def race(
         seeds: final runs per entry, on held-out seeds that all entries share; the task's number, or 16, when None.
         epochs: epochs of each run; the task's number when None.
         batch_size: batch size of entries without one of their own; the task's when None.
-        schedule: learning-rate schedule, `"cosine"`, `"linear"` or `"constant"`; the task's when None.
+        schedule: learning-rate schedule, `"cosine"`, `"linear"`, `"warmup"` or `"constant"`; the task's when None.
         margin: the smallest difference that matters, in the metric's units; the task's when None.
         direction: `"max"` if higher scores of a training loop are better, else `"min"`.
         baseline: an optimizer to compare the others with, instead of all pairs: with fewer comparisons, each can detect

@@ -53,7 +53,7 @@ def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, m
         TaskError: if the task fails.
     """
     started = time.perf_counter()
-    form = preflight(plan, engine, watch)
+    mode = preflight(plan, engine, watch)
     watch(f"Measuring how long {plan.task.name!r} takes", 0.0, 0)
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     if not isinstance(plan.task, Task):
@@ -61,7 +61,7 @@ def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, m
         seconds, is_finished = engine.call(time_loop_run, plan.task, trials[0], patience)
         cost = Cost(0.0, 0.0, 0.0, seconds, StackLayout(1, engine.workers), at_least=not is_finished)
     else:
-        cost = (_measure_stacks if form.stacked else _measure_sequential)(plan.task, trials, form, engine)
+        cost = (_measure_stacks if mode.stacked else _measure_sequential)(plan.task, trials, mode, engine)
     return replace(cost, start=time.perf_counter() - started)
 
 
@@ -71,21 +71,21 @@ def _longest_run(plan: Plan, minutes: float, workers: int) -> float:
     return available_seconds(minutes) / math.ceil(runs / workers)
 
 
-def _measure_sequential(task: Task, trials: list[Trial], form: ExecutionMode, engine: Executor) -> Cost:
-    shape = engine.choose_layout(task, trials, form)
-    each = engine.call_workers(shape.processes, measure_sequential_costs, task, trials, form)
+def _measure_sequential(task: Task, trials: list[Trial], mode: ExecutionMode, engine: Executor) -> Cost:
+    shape = engine.choose_layout(task, trials, mode)
+    each = engine.call_workers(shape.processes, measure_sequential_costs, task, trials, mode)
     model, step, evaluation = (max(costs) for costs in zip(*each, strict=True))
     return Cost(0.0, 0.0, step, evaluation, shape, model)
 
 
-def _measure_stacks(task: Task, trials: list[Trial], form: ExecutionMode, engine: Executor) -> Cost:
+def _measure_stacks(task: Task, trials: list[Trial], mode: ExecutionMode, engine: Executor) -> Cost:
     """Measure stacks of two widths, whose difference separates the cost of a stack from that of its models."""
-    shape = engine.choose_layout(task, trials, form)
+    shape = engine.choose_layout(task, trials, mode)
     wide = shape.width
     narrow = 16 if wide > 16 else MIN_STACK
 
     def slowest(measure: Callable[..., float], width: int) -> float:
-        return float(max(engine.call_workers(shape.processes, measure, task, trials, form, width)))
+        return float(max(engine.call_workers(shape.processes, measure, task, trials, mode, width)))
 
     in_narrow, in_wide = slowest(seconds_of_one, narrow), slowest(seconds_of_one, wide)
     step = max(0.0, (in_narrow - in_wide) / (1 / narrow - 1 / wide))
@@ -103,15 +103,15 @@ def time_loop_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool
     return time.perf_counter() - started, whole
 
 
-def measure_sequential_costs(task: Task, trials: list[Trial], form: ExecutionMode) -> tuple[float, float, float]:
+def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMode) -> tuple[float, float, float]:
     """Return the seconds of model initialization, of a training step, and of an evaluation on the validation set.
 
     The optimizer step is averaged over the trials' optimizers, which share the model.
     """
     rules = {trial.rule.name: trial for trial in trials}
-    with runtime_settings(form.device):
+    with runtime_settings(mode.device):
         started = time.perf_counter()
-        stack = ModelStack(task, [trials[0]], form)
+        stack = ModelStack(task, [trials[0]], mode)
         wait(stack.device)
         start = time.perf_counter() - started
         index = stack.data.train[:, : trials[0].batch_size or stack.data.train.shape[1]]
@@ -155,8 +155,8 @@ def _seconds_to_evaluate(stack: ModelStack) -> float:
     return float(elapsed * count / part)
 
 
-def seconds_to_evaluate(task: Task, trials: list[Trial], form: ExecutionMode, width: int) -> float:
+def seconds_to_evaluate(task: Task, trials: list[Trial], mode: ExecutionMode, width: int) -> float:
     """Return the seconds of an evaluation per model, in a stack of `width` models."""
     rows = sorted((trials[i % len(trials)] for i in range(width)), key=attrgetter("update_key"))
-    with runtime_settings(form.device):
-        return _seconds_to_evaluate(ModelStack(task, rows, form)) / width
+    with runtime_settings(mode.device):
+        return _seconds_to_evaluate(ModelStack(task, rows, mode)) / width

@@ -18,7 +18,7 @@ from gradprix.tasks.task import called_with
 from gradprix.training.loop_runner import changed, maker
 from gradprix.training.torch_optimizer_adapter import constructor_arguments, switch_mode
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.learning_rate_grid import STEPS
+from gradprix.tuning.learning_rate_grid import MANTISSAS
 from gradprix.utils.devices import placed, wait
 
 from .entry import Entry
@@ -128,7 +128,7 @@ def default_run(entry: Entry, runs: Sequence[TuningRun]) -> TuningRun | None:
     rate = entry.default_rate
     distances = [abs(math.log10(run.learning_rate / rate)) if rate > 0 else math.inf for run in runs]
     nearest = min(range(len(runs)), key=distances.__getitem__)
-    return runs[nearest] if distances[nearest] <= 0.5 / len(STEPS) else None
+    return runs[nearest] if distances[nearest] <= 0.5 / len(MANTISSAS) else None
 
 
 def _close(value: Any, usual: Any) -> bool:

@@ -88,9 +88,9 @@ def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> E
     if isinstance(plan.task, Task):
         first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.call(first_step, plan))
         watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
-    form: ExecutionMode = engine.call(check, plan, first, engine.memory)
-    engine.checked[key] = plan.entries, form
-    return form
+    mode: ExecutionMode = engine.call(check, plan, first, engine.memory)
+    engine.checked[key] = plan.entries, mode
+    return mode
 
 
 def first_step(plan: Plan) -> FirstStep:
@@ -144,12 +144,12 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
     device = plan.device if is_requested else accelerator_type()
     on_cpu = _select_mode(plan, task, "cpu", first, memory)
     if device is None or device == "cpu":
-        return on_cpu.form
+        return on_cpu.mode
     try:
         on_device = _select_mode(plan, task, device, _measure_step(plan, task, device), memory)
         _try(plan, partial(_require_equal, on_cpu, on_device), device)
-        if not is_requested and (slowdown := _gpu_slowdown(plan, task, on_cpu.form, on_device.form)) > SLOWER:
-            return replace(on_cpu.form, device_rejection=Rejection(RejectionCause.SLOWER, slowdown, device=device))
+        if not is_requested and (slowdown := _gpu_slowdown(plan, task, on_cpu.mode, on_device.mode)) > SLOWER:
+            return replace(on_cpu.mode, device_rejection=Rejection(RejectionCause.SLOWER, slowdown, device=device))
     except Exception as error:
         if is_requested:
             raise
@@ -157,8 +157,8 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
         if isinstance(error.__cause__, _OtherGradientsError):
             cause = RejectionCause.OTHER_GRADIENTS
         rejection = Rejection(cause, message=explain(error.__cause__ or error), device=device)
-        return replace(on_cpu.form, device_rejection=rejection)
-    return on_device.form
+        return replace(on_cpu.mode, device_rejection=rejection)
+    return on_device.mode
 
 
 class _OtherGradientsError(ValueError):
@@ -169,7 +169,7 @@ class _OtherGradientsError(ValueError):
 class _DeviceCheck:
     """Execution mode on a device, with the losses and gradients of a step there."""
 
-    form: ExecutionMode
+    mode: ExecutionMode
     losses: Tensor
     gradients: list[Tensor]
 
@@ -186,15 +186,15 @@ def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: 
     with runtime_settings(device):
         losses, gradients, sequential_step = _try(plan, partial(_probe, task, trials, sequential), device)
         try:
-            form = ExecutionMode(compiled=plan.compiled, device=device)
-            stacked_losses, stacked_gradients, stacked_step = _probe(task, trials, form)
+            mode = ExecutionMode(compiled=plan.compiled, device=device)
+            stacked_losses, stacked_gradients, stacked_step = _probe(task, trials, mode)
         except Exception as error:
-            form = replace(sequential, stack_rejection=Rejection(RejectionCause.FAILS, message=explain(error)))
+            mode = replace(sequential, stack_rejection=Rejection(RejectionCause.FAILS, message=explain(error)))
         else:
             if not (_close([losses], [stacked_losses]) and _close(gradients, stacked_gradients)):
-                form = replace(sequential, stack_rejection=Rejection(RejectionCause.OTHER_GRADIENTS))
+                mode = replace(sequential, stack_rejection=Rejection(RejectionCause.OTHER_GRADIENTS))
             elif (slowdown := _slowdown(stacked_step, sequential_step)) > SLOWER:
-                form = replace(sequential, stack_rejection=Rejection(RejectionCause.SLOWER, slowdown))
+                mode = replace(sequential, stack_rejection=Rejection(RejectionCause.SLOWER, slowdown))
             elif device == "cpu":
                 bound = free(device) / 2 if memory is None else memory
 
@@ -203,22 +203,22 @@ def _select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: 
 
                 widest = min(_widest_invariant(task, trial, fits) for trial in _trial_per_batch_size(plan))
                 if widest < MIN_STACK:
-                    form = replace(sequential, stack_rejection=Rejection(RejectionCause.ROWS_DIFFER))
+                    mode = replace(sequential, stack_rejection=Rejection(RejectionCause.ROWS_DIFFER))
                 elif widest < math.inf:
-                    form = replace(form, widest=int(widest))
+                    mode = replace(mode, widest=int(widest))
         for entry in plan.entries:
             if isinstance(entry.rule, TorchOptimizerAdapter):
                 own = [plan.careful_trial(entry, seed) for seed in range(2)]
-                _try(plan, partial(_probe, task, own, form), device, f"optimizer {entry.name!r} on ")
-    return _DeviceCheck(form, losses, gradients)
+                _try(plan, partial(_probe, task, own, mode), device, f"optimizer {entry.name!r} on ")
+    return _DeviceCheck(mode, losses, gradients)
 
 
-def _check_one_model(plan: Plan, task: Task, form: ExecutionMode) -> _DeviceCheck:
+def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> _DeviceCheck:
     """Train one model for a step, and step its weights once with every optimizer of another package."""
     others = [entry for entry in plan.entries if isinstance(entry.rule, TorchOptimizerAdapter)]
     trial = plan.careful_trial(plan.entries[0], 0)
-    with runtime_settings(form.device):
-        stack = ModelStack(task, [trial], form)
+    with runtime_settings(mode.device):
+        stack = ModelStack(task, [trial], mode)
         index = stack.data.train[:, : min(EXAMPLES, trial.batch_size or EXAMPLES)]
         with SequentialRngMode(torch.default_generator):  # same noise as in a stack
             losses, computed = stack.gradients(*stack.data.load(index))
@@ -235,9 +235,9 @@ def _check_one_model(plan: Plan, task: Task, form: ExecutionMode) -> _DeviceChec
 
         for entry in others:
             own = plan.careful_trial(entry, 0)
-            _try(plan, partial(step, own), form.device, f"optimizer {entry.name!r} on ")
-        _try(plan, partial(evaluate, stack, stack.data.valid[:, : _evaluation_size(task)]), form.device)
-    return _DeviceCheck(form, *on_cpu)
+            _try(plan, partial(step, own), mode.device, f"optimizer {entry.name!r} on ")
+        _try(plan, partial(evaluate, stack, stack.data.valid[:, : _evaluation_size(task)]), mode.device)
+    return _DeviceCheck(mode, *on_cpu)
 
 
 def _evaluation_size(task: Task) -> int:
@@ -286,13 +286,13 @@ def _slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
     return least[0] / least[1]
 
 
-def _probe(task: Task, trials: Sequence[Trial], form: ExecutionMode) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
+def _probe(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> tuple[Tensor, list[Tensor], Callable[[], None]]:
     """Return the losses and gradients of a step, and a function that repeats it; also test a step and an evaluation."""
-    stack = ModelStack(task, trials, form)
+    stack = ModelStack(task, trials, mode)
     index = stack.data.train[:, : min(EXAMPLES, trials[0].batch_size or EXAMPLES)]
     batch = stack.data.load(index)
     with (
-        contextlib.nullcontext() if form.stacked else SequentialRngMode(torch.default_generator)
+        contextlib.nullcontext() if mode.stacked else SequentialRngMode(torch.default_generator)
     ):  # same noise as in a stack
         losses, each = stack.gradients(*batch)
     every = zip(each, stack.parameters.values(), strict=True)

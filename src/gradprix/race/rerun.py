@@ -30,15 +30,15 @@ TOLERANCE = 1e-3
 NOT_THE_USERS = {"gradprix", "torch"}
 
 
-def prepare(plan: Plan, form: ExecutionMode, engine: Executor) -> None:
+def prepare(plan: Plan, mode: ExecutionMode, engine: Executor) -> None:
     """Start the process for replications while the final runs are in progress."""
-    if form.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
+    if mode.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
         engine.submit_fresh(int)
 
 
 def repeat(
     plan: Plan,
-    form: ExecutionMode,
+    mode: ExecutionMode,
     engine: Executor,
     finals: Mapping[str, Sequence[tuple[Trial, Outcome]]],
     seconds: float,
@@ -49,7 +49,7 @@ def repeat(
 
     Args:
         plan: the race.
-        form: execution mode of the race.
+        mode: execution mode of the race.
         engine: the executor.
         finals: the final runs of each entry.
         seconds: approximate time of a run on one worker.
@@ -61,9 +61,9 @@ def repeat(
         out are omitted.
     """
     # The last seed: most other runs came before it.
-    chosen = {name: finals[name][-1] for name in _choose(plan, form, seconds)}
+    chosen = {name: finals[name][-1] for name in _choose(plan, mode, seconds)}
     futures = {
-        name: engine.submit_fresh(_repeat, plan.task, trial, form)
+        name: engine.submit_fresh(_repeat, plan.task, trial, mode)
         for name, (trial, outcome) in chosen.items()
         if trial.key not in known and outcome.error is None
     }
@@ -86,14 +86,14 @@ def repeat(
     return results
 
 
-def _choose(plan: Plan, form: ExecutionMode, seconds: float) -> list[str]:
+def _choose(plan: Plan, mode: ExecutionMode, seconds: float) -> list[str]:
     """Return the user-supplied optimizers, or any one if only the task is user-supplied, within the time limit."""
-    if form.device != "cpu":  # other devices are not bitwise reproducible
+    if mode.device != "cpu":  # other devices are not bitwise reproducible
         return []
     names = _user_entries(plan)
     if not names and _is_user_task(plan.task):
         names = [plan.entries[-1].name]
-    slowdown = ALONE if form.stacked else 1.0
+    slowdown = ALONE if mode.stacked else 1.0
     return names[: max(int(SHARE * plan.runs / slowdown), int(seconds * slowdown < SHORT))]
 
 
@@ -123,8 +123,8 @@ def _score(outcome: Outcome) -> float | None:
     return outcome.test_metric if outcome.diverged is None else None
 
 
-def _repeat(task: Problem, trial: Trial, form: ExecutionMode) -> str:
-    return train(task, [trial], form, lambda share: None)[0].to_json()
+def _repeat(task: Problem, trial: Trial, mode: ExecutionMode) -> str:
+    return train(task, [trial], mode, lambda share: None)[0].to_json()
 
 
 def _equal(first: Outcome, again: Outcome, tolerance: float) -> bool:

@@ -84,7 +84,7 @@ def tolerance_decades(losses: Mapping[float, float], limit: float) -> float:
 def recommend(
     verdict: Verdict,
     near: Collection[str],
-    windows: Mapping[str, float],
+    tolerances: Mapping[str, float],
     memory: Mapping[str, int | None],
     diverged: Mapping[str, int],
     baseline: str | None = None,
@@ -102,8 +102,8 @@ def recommend(
     fewest = min(diverged[name] for name in leaders)
     leaders = [name for name in leaders if diverged[name] == fewest]
     leaders = [name for name in leaders if name in near] or leaders
-    widest = max(round(windows[name], 1) for name in leaders)
-    wide = [name for name in leaders if round(windows[name], 1) == widest]
+    widest = max(round(tolerances[name], 1) for name in leaders)
+    wide = [name for name in leaders if round(tolerances[name], 1) == widest]
     chosen = min(wide, key=lambda name: math.inf if (held := memory[name]) is None else held)
     if not widest:
         return chosen, RecommendationReason.CHEAPEST_STEP

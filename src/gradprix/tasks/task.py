@@ -58,7 +58,7 @@ class Task:
         data: loads the examples; called once per process.
         batch_size: examples per step, unless an entry has its own.
         epochs: number of epochs; a number below 1 is a part of the examples, seen once.
-        schedule: learning-rate schedule: `"cosine"`, `"linear"` or `"constant"`.
+        schedule: learning-rate schedule: `"cosine"`, `"linear"`, `"warmup"` or `"constant"`.
         about: description in one sentence.
         pretrained: networks start from the same weights for every seed, as in fine-tuning.
         entries: default entries of a race; the ten of the default bracket if empty.

@@ -33,7 +33,7 @@ class ModelStack:
 
     Args:
         task: the problem.
-        trials: trials with equal batch size, epochs and schedule; those with the same `update_key` adjacent.
+        trials: trials with equal `stack_key`; those with the same `update_key` adjacent.
         mode: the execution mode of the race.
 
     Attributes:

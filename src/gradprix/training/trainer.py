@@ -30,7 +30,7 @@ class Trainer:
 
     Args:
         task: the problem.
-        trials: trials with equal batch size, epochs, schedule and `judged`.
+        trials: trials with equal `stack_key`.
         mode: the execution mode of the race.
         callbacks: observe the training; they must not change the models.
 
@@ -43,7 +43,7 @@ class Trainer:
         diverged: for each row, the first step, from 1, with a non-finite loss; None if there is none.
 
     Raises:
-        ValueError: if the model has no trainable parameters, or cannot be stacked.
+        ValueError: if the trials cannot share a stack, or the model has no trainable parameters or cannot be stacked.
 
     Example:
         >>> from gradprix.rules import adam
@@ -60,12 +60,14 @@ class Trainer:
         mode: ExecutionMode = STACKED,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        if len({trial.stack_key for trial in trials}) != 1:
+            raise ValueError("the trials of a stack must have the same batch size, epochs, schedule and evaluation.")
         self.order = sorted(range(len(trials)), key=lambda i: trials[i].update_key)
         with runtime_settings(mode.device):
             self.stack = ModelStack(task, [trials[i] for i in self.order], mode)
         self.task, self.callbacks = task, callbacks
         epochs = trials[0].epochs
-        self.epochs, self.evaluates_test = passes(epochs), trials[0].judged
+        self.epochs, self.evaluates_test = passes(epochs), trials[0].evaluates_test
         self.examples = examples_a_pass(self.stack.data.train.shape[1], epochs)
         self.batch_size = trials[0].batch_size or self.examples
         self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
@@ -166,7 +168,7 @@ def train_stack(
 
     Args:
         task: the problem.
-        trials: trials with equal batch size, epochs, schedule and `judged`.
+        trials: trials with equal `stack_key`.
         report: called from time to time with the completed share of the training.
         mode: the execution mode of the race.
     """

@@ -26,7 +26,7 @@ class Trial:
         batch_size: examples per step; 0 for full batches.
         epochs: passes over the training examples; a number below 1 is a fraction of one.
         schedule: learning-rate schedule.
-        judged: evaluate on the test examples, once, after the last step.
+        evaluates_test: evaluate on the test examples, once, after the last step.
         entry: name of the entry that the run belongs to, which affects no number; the rule's name when empty.
     """
 
@@ -36,7 +36,7 @@ class Trial:
     batch_size: int
     epochs: float
     schedule: str
-    judged: bool
+    evaluates_test: bool
     entry: str = ""
 
     @property
@@ -47,13 +47,19 @@ class Trial:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The trial's identity as JSON, which the key is a hash of."""
-        rest = {name: getattr(self, name) for name in ("seed", "batch_size", "epochs", "schedule", "judged")}
-        return {"rule": self.rule.name, **describe_optimizer(self.rule, self.values), **rest}
+        rest = {name: getattr(self, name) for name in ("seed", "batch_size", "epochs", "schedule")}
+        optimizer = describe_optimizer(self.rule, self.values)
+        return {"rule": self.rule.name, **optimizer, **rest, "judged": self.evaluates_test}
 
     @cached_property
     def key(self) -> str:
         """A hash of the identity, the same on every machine."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def stack_key(self) -> tuple[int, float, str, bool]:
+        """A grouping key: trials of one task with equal keys can share a stack, whatever their optimizers."""
+        return self.batch_size, self.epochs, self.schedule, self.evaluates_test
 
     @cached_property
     def update_key(self) -> tuple[Any, ...]:
@@ -138,7 +144,7 @@ class Outcome:
     ) -> "Outcome":
         """Return the outcome of a trial that could not be trained: it counts as diverged in the first step."""
         curve = [(0, math.nan, math.nan, math.nan)] * passes(trial.epochs)
-        loss, metric = (math.inf, baseline) if trial.judged else (None, None)
+        loss, metric = (math.inf, baseline) if trial.evaluates_test else (None, None)
         return cls(curve, loss, metric, 1, error=error, failure=failure)
 
     @classmethod

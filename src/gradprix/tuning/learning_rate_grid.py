@@ -8,23 +8,23 @@ from gradprix.spaces import Log
 
 from .tuner import REPLICATED, SPREAD, Point, Tuner, split_trials
 
-STEPS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
+MANTISSAS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 """Six learning rates per decade, evenly spaced on a logarithmic scale and rounded to two digits."""
-APART = 2
+MIN_FINALIST_GAP = 2
 """Minimum distance, in grid steps, between the points that run on more seeds: neighbours are too similar for the choice
 between them to matter, and with three neighbours the noise of one seed would decide which region they are in."""
 
 
 def grid_learning_rate(point: int, offset: float = 0.0) -> float:
     """Return the learning rate of a grid point: 0 is 1, 6 is 10; an offset shifts the grid up, in grid steps."""
-    decade, step = divmod(point, len(STEPS))
-    base = float(f"{STEPS[step]}e{decade}")
-    return base if offset == 0 else float(f"{base * 10 ** (offset / len(STEPS)):.3g}")
+    decade, step = divmod(point, len(MANTISSAS))
+    base = float(f"{MANTISSAS[step]}e{decade}")
+    return base if offset == 0 else float(f"{base * 10 ** (offset / len(MANTISSAS)):.3g}")
 
 
 def nearest_grid_point(learning_rate: float, offset: float = 0.0) -> int:
     """Return the grid point nearest to a learning rate."""
-    return round(len(STEPS) * math.log10(learning_rate) - offset)
+    return round(len(MANTISSAS) * math.log10(learning_rate) - offset)
 
 
 def grid_bounds(space: Log) -> tuple[int, int]:
@@ -33,12 +33,12 @@ def grid_bounds(space: Log) -> tuple[int, int]:
     Raises:
         ValueError: if there is none.
     """
-    low = math.ceil(len(STEPS) * math.log10(space.low) - 0.1)
-    high = math.floor(len(STEPS) * math.log10(space.high) + 0.1)
+    low = math.ceil(len(MANTISSAS) * math.log10(space.low) - 0.1)
+    high = math.floor(len(MANTISSAS) * math.log10(space.high) + 0.1)
     if low > high:
         raise ValueError(
             f"the search space of the learning rate, {space.low:g} to {space.high:g}, contains no point of the grid "
-            f"({', '.join(map(str, STEPS))} times a power of ten): give a wider space."
+            f"({', '.join(map(str, MANTISSAS))} times a power of ten): give a wider space."
         )
     return low, high
 
@@ -89,7 +89,7 @@ def select_finalists(losses: Mapping[int, float]) -> list[int]:
     """Return the best grid points that are not neighbours, then, if those are too few, the best of the rest."""
     chosen: list[int] = []
     for point in sort_by_loss(losses):
-        if all(abs(point - other) >= APART for other in chosen):
+        if all(abs(point - other) >= MIN_FINALIST_GAP for other in chosen):
             chosen.append(point)
     rest = [point for point in sort_by_loss(losses) if point not in chosen]
     return (chosen + rest)[:REPLICATED]

@@ -48,7 +48,7 @@ def _transliterated(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _plain(character: str) -> str:
-    """Return an ASCII replacement: a similar character, the base letter, a Greek letter's name, or an escape sequence."""
+    """Return an ASCII replacement: a similar character, base letter, name of a Greek letter or escape sequence."""
     if character in PLAIN:
         return PLAIN[character]
     parts = [part for part in unicodedata.normalize("NFKD", character) if part.isascii()]
