@@ -87,12 +87,12 @@ def test_what_a_task_says_of_its_networks_is_of_the_trained_ones(tmp_path: Path)
 
 
 def test_what_it_may_say_is_numbers_pictures_and_texts() -> None:
-    found = encode_artifacts(
+    artifacts = encode_artifacts(
         {"n": np.float32(0.5), "t": torch.tensor(2), "rgb": np.zeros((4, 6, 3), np.uint8), "s": {1: "one"}}
     )
-    assert found.numbers == {"n": 0.5, "t": 2.0}
-    assert found.texts == {"s": {"1": "one"}}
-    assert Image.open(io.BytesIO(base64.b64decode(found.pictures["rgb"]))).size == (6, 4)
+    assert artifacts["numbers"] == {"n": 0.5, "t": 2.0}
+    assert artifacts["texts"] == {"s": {"1": "one"}}
+    assert Image.open(io.BytesIO(base64.b64decode(artifacts["pictures"]["rgb"]))).size == (6, 4)
     with pytest.raises(TypeError, match="after: words is a str: give a number, a picture"):
         encode_artifacts({"words": "many"})
 

@@ -301,12 +301,12 @@ def test_how_many_fit_there_is_asked_of_the_device(gpu: Gpu, monkeypatch: pytest
     monkeypatch.setenv("GRADPRIX_CACHE", "/dev/null/nowhere")
     plan = make_plan("digits", "adam,sgd", trials=10, seeds=6)
     trials = [plan.careful_trial(plan.entries[0], seed) for seed in range(40)]
-    found = autotune.shape(plan.task, trials, THERE, 4)
+    found = autotune.choose_layout(plan.task, trials, THERE, 4)
     assert found.processes == 1, "lanes would take turns there"
     each = autotune.bytes_of_one(plan.task, trials, THERE)
     room = 2 * (autotune.PROCESS + plan.task.loaded.nbytes + 5.5 * each)
     monkeypatch.setattr(torch.get_device_module("meta"), "mem_get_info", lambda name: (room, room))
-    assert autotune.shape(plan.task, trials, THERE, 4).width == 5
+    assert autotune.choose_layout(plan.task, trials, THERE, 4).width == 5
 
 
 # Which device

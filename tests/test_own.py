@@ -210,7 +210,7 @@ def test_a_loop_is_judged_by_its_last_words() -> None:
     early = gp.race(partial(learns, how="it stops when it likes"), "adam,minibatch", direction="min", **FEW)
     assert not early.record.plan.tested, "some runs ended without"
     for curve in early.record.curves.values():
-        assert {len(values) for values in curve["valid_loss"]} == {len(curve["examples"])}
+        assert {len(values) for values in curve.valid_loss} == {len(curve.examples)}
 
 
 def test_weights_that_are_no_numbers_have_diverged_whatever_the_score_says() -> None:
