@@ -226,6 +226,7 @@ def test_a_class_that_torch_lacks_steps_every_occurrence_in_turn(name: str, eage
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("maker", [twice_in_a_group, views_that_overlap, a_view_and_its_transpose, disjoint_views])
 @pytest.mark.parametrize(("name", "given"), CLASSES, ids=str)
 def test_half_precision_follows_float64(maker: Any, name: str, given: dict[str, Any]) -> None:

@@ -23,12 +23,14 @@ AT = "document.querySelector('#stage .js-plotly-plot').data.find(trace => trace.
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("there is no chromium on this machine")
     quiet = ("dev-shm-usage", "background-networking", "component-update", "sync")
-    gl = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    # Relief views, which slow tests look at, need WebGL; emulating it slows down every page.
+    slow = request.config.getoption("--slow")
+    gl = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"] if slow else ["--disable-gpu"]
     args = ["--no-sandbox", "--disable-quic", "--no-first-run", *gl, *(f"--disable-{q}" for q in quiet)]
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=args)

@@ -198,6 +198,7 @@ def test_what_is_drawn_again_and_again_goes_on_where_it_was() -> None:
 # The rules without their kernels
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_rule_without_its_kernel_is_the_same(

@@ -28,6 +28,7 @@ def test_a_training_loop_races() -> None:
     assert result.record.plan.tested
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("flags", [[], ["--loop"]], ids=["task", "loop"])
 def test_what_new_writes_races(tmp_path: Path, flags: list[str]) -> None:
     file = tmp_path / f"{'loop' if flags else 'task'}_to_change.py"

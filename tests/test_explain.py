@@ -48,6 +48,7 @@ def _double() -> Any:
         yield
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("which", ON_POINTS, ids=lambda r: r.name)
 @pytest.mark.parametrize("given", [{}, {"weight_decay": 0.01, "maximize": True}], ids=["plain", "around"])
 def test_a_trace_is_what_the_optimizer_did_on_a_landscape(which: Rule, given: dict[str, Any]) -> None:

@@ -73,11 +73,14 @@ def fingerprints(folder: Path, file: str = FILE, helpers: str = HELPERS) -> list
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(write(folder, file, helpers))
         patch.setattr(sys, "dont_write_bytecode", True)
-        patch.setattr(sys, "modules", dict(sys.modules))
         for name in ("mine", "helpers"):
-            sys.modules.pop(name, None)
-        mine = importlib.import_module("mine")
-        return [fingerprint(each) for each in (mine.train, mine.scorer, mine.closure)]
+            patch.delitem(sys.modules, name, raising=False)
+        try:
+            mine = importlib.import_module("mine")
+            return [fingerprint(each) for each in (mine.train, mine.scorer, mine.closure)]
+        finally:
+            for name in ("mine", "helpers"):
+                sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")

@@ -245,7 +245,7 @@ def compare(of: tasks.Task, ordered: bool = False) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:The PyTorch API of nested")  # torch's plain loop
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", [*MODELS, *MORE])
 def test_a_stack_trains_and_is_evaluated_in_float32_as_a_plain_loop_is(
     kind: str, capfd: pytest.CaptureFixture[str]

@@ -124,6 +124,7 @@ MULTIPLIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", MULTIPLIES)
 def test_a_loop_whose_schedule_follows_the_learning_rate_races(how: str) -> None:
     result = gp.race(partial(train, schedule=MULTIPLIES[how]), "adam,minibatch", **{**FEW, "trials": 1})

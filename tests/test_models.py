@@ -338,6 +338,7 @@ def compare(of: tasks.Task, form: ExecutionMode, ordered: bool = False) -> None:
             torch.testing.assert_close(value[row], expected[name], rtol=1e-7, atol=1e-10, msg=name)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_stack_trains_as_a_plain_loop_does(kind: str) -> None:
     compare(task(MODELS[kind]), ExecutionMode(), ordered=kind == "transformer")
@@ -423,6 +424,7 @@ ODD: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_sizes_change_no_bit_in_any_lane(kind: str) -> None:
     model, batch = ODD[kind]

@@ -184,6 +184,7 @@ class Wrapper(torch.optim.Optimizer):
     def __init__(self, optimizer: torch.optim.Optimizer, k: int = 5) -> None: ...
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("make", [Modes, NoDefault, LateRate])
 def test_another_packages_optimizer_races(make: type[torch.optim.Optimizer]) -> None:
     result = gp.race(TASK, [gp.Entry("other", make), "minibatch"], **FEW)

@@ -105,6 +105,7 @@ def test_a_stack_trains_as_a_plain_loop_does(small: Task) -> None:
     assert len({round(x, 6) for x in losses}) == 3, "rates and seeds differ"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "margin"),
     [pytest.param("segment", 0.1, marks=pytest.mark.slow), ("generate", 0.3), ("generate-vae", 1.0)],

@@ -120,6 +120,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradprix.race.runner.PATIENCE", 300.0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("what", SUBJECTS)
 def test_state_that_is_kept_between_runs_is_found_and_said(what: str) -> None:
     subject, optimizers, same = SUBJECTS[what]

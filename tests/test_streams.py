@@ -102,6 +102,7 @@ def test_whatever_takes_json_prints_it(tmp_path: Path, words: str) -> None:
     assert isinstance(json.loads(done.stdout), list)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "words", ["--help", "list", pytest.param("claims --list", marks=pytest.mark.slow), "explain adam", "new täsk.py"]
 )

@@ -165,6 +165,7 @@ def test_ten_steps_are_those_of_a_plain_loop(name: str, preset: str) -> None:
         assert scores[row] == pytest.approx(score_of(outputs, targets), rel=1e-4)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "above"), [("mnist", 0.3), ("tailed", 0.3), ("diamonds", 0.9)])
 def test_a_small_race_can_be_stacked_and_beats_the_baseline(name: str, above: float, tmp_path: Path) -> None:
     task = made(name, "small")

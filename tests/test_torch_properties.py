@@ -168,6 +168,7 @@ def test_hooks_of_state_dicts_see_the_same_in_the_same_order(cls: type) -> None:
         assert [set(a) >= set(b) for a, b in zip(ours[2], theirs[2], strict=True)] == [True] * len(theirs[2])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("way", "cls", "given"),
     [

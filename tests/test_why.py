@@ -214,6 +214,7 @@ def test_the_gain_is_the_rate_that_a_rule_has_for_each_weight(t: int) -> None:
     torch.testing.assert_close(ball, torch.ones_like(m), rtol=1e-5, atol=0.0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("rule", "given"),
     [
@@ -262,6 +263,7 @@ def test_full_batches_that_settle_are_not_said_to_go_too_far() -> None:
     assert found["steps"].finding is not Finding.STEPS_TOO_LONG
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("batch_size", "wanted"), [(1, {"noise"}), (16, set()), pytest.param(300, {"noise"}, marks=pytest.mark.slow)]
 )
