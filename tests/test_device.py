@@ -6,6 +6,8 @@ What it cannot show is what a real one does by itself: how it rounds, how long i
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 
 
 class Here(Local):
-    """An engine in this process."""
+    """An executor in this process."""
 
     def run(
         self, task: Any, trials: list[Trial], watch: Any = None, how: ExecutionMode = STACKED, *_: Any
     ) -> Iterator[Any]:
-        yield trials, train_stack(task, trials, mode=how)
+        for _, group in groupby(sorted(trials, key=attrgetter("stack_key")), key=attrgetter("stack_key")):
+            stack = list(group)
+            yield stack, train_stack(task, stack, mode=how)
 
     def call_workers(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         return [function(*args)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +144,15 @@ def test_everything_that_matters_is_in_a_trials_key() -> None:
 
     assert trial().key == base.key
     assert len({t.key for t in [base, *others]}) == 9
+
+
+@pytest.mark.parametrize(
+    "other", [{"batch_size": 16}, {"epochs": 3}, {"schedule": "linear"}, {"evaluates_test": False}], ids=str
+)
+def test_trials_that_cannot_share_a_stack_are_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the trials of a stack must have the same batch size, epochs"):
+        train_stack(SHORT, [trial(), replace(trial("momentum"), **other)])
+    assert trial().stack_key == trial("momentum", lr=0.2, seed=5).stack_key
 
 
 def test_an_outcome_survives_the_journal() -> None:
