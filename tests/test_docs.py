@@ -134,7 +134,7 @@ def test_looking_again_and_again_makes_few_wins_out_of_luck() -> None:
 
 def test_the_protocol_is_the_codes() -> None:
     # When one of these changes, docs/protocol.md and docs/how-to-choose.md do too.
-    assert (tuner.SPREAD, tuner.REFINE, 3 * tuner.REPLICATED, learning_rate_grid.APART) == (6, 4, 9, 2)
+    assert (tuner.SPREAD, tuner.REFINE, 3 * tuner.REPLICATED, learning_rate_grid.MIN_FINALIST_GAP) == (6, 4, 9, 2)
     assert learning_rate_grid.MANTISSAS == (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
     assert (race.TRIALS, race.SEEDS, permutation_test.LEVEL, permutation_test.EXHAUSTIVE) == (19, 16, 0.05, 16)
 
