@@ -392,7 +392,7 @@ def test_where_there_is_no_ray_or_no_cluster_one_sentence_says_so(
     assert "give the cluster's own address" in said("--engine", "ray", "--address", "ray://127.0.0.1:10001")
     assert "address = 127.0.0.1:1: this option is for a Ray cluster" in said("--address", "127.0.0.1:1")
     assert "gpus = 1.0: this option is for a Ray cluster" in said("--gpus", "1")
-    assert "needs more than 0 cpus" in said("--engine", "ray", "--cpus", "0")
+    assert "needs more than 0 CPUs" in said("--engine", "ray", "--cpus", "0")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert said("--engine", "ray") == "gradprix: Ray is not installed: pip install 'gradprix[ray]'.\n"
 
