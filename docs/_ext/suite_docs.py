@@ -7,7 +7,7 @@ from gradprix.show import EVIDENCE
 from gradprix.show._evidence import evidence
 from gradprix.show._page import factor
 from gradprix.show.terminal import value
-from gradprix.text.answer import format_list
+from gradprix.utils.wording import format_list
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

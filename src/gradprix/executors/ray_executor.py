@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.tasks import Task
-from gradprix.text.answer import format_count
 from gradprix.training import StackLayout, choose_layout
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Trial
 from gradprix.utils.devices import describe_device, free
+from gradprix.utils.wording import format_count
 
 from .executor import ExecutablePlan, Executor, StackResult, WorkerError, train
 from .ray_cluster import SHARE, Cluster

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import field
 
 from gradprix.training.execution_mode import ExecutionMode
+from gradprix.utils.margins import absolute_margin
 
 Value = bool | int | float | str | None
 """Value of a hyperparameter."""
@@ -18,9 +19,9 @@ class MetricDescription(msgspec.Struct, frozen=True, kw_only=True):
     relative: bool
     percent: bool
 
-    def smallest_difference(self, better: float) -> float:
+    def least(self, better: float) -> float:
         """Return the smallest difference that matters, in the metric's units, given the better of two means."""
-        return self.margin * abs(better) if self.relative else self.margin
+        return absolute_margin(self.margin, self.relative, better)
 
 
 class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):

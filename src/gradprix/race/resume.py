@@ -5,8 +5,8 @@ from typing import Any
 
 from gradprix.executors.executor import Executor
 from gradprix.stats.alpha_spending import InterimAnalysis, next_level
-from gradprix.text.answer import format_list
 from gradprix.training.execution_mode import ExecutionMode
+from gradprix.utils.wording import format_list
 
 from .journal import Journal, OtherRaceError
 from .plan import Plan

@@ -54,7 +54,8 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         tuned = runner.tune()
         finals = runner.run_finals(tuned)
         reruns = runner.repeat_finals(finals)
-        analyses = [*dict.fromkeys([*analyses, (plan.seeds, level)])]
+        if (plan.seeds, level) not in analyses:
+            analyses.append((plan.seeds, level))
         journal.write("looks", analyses)
         journal.write("compared", describe_comparisons(plan))
         record = make_record(

@@ -145,7 +145,7 @@ def _summarize_race(record: RaceRecord) -> dict[str, Any]:
     """Summarize one race."""
     metric, means = record.plan.metric, record.means
     best = record.ranking[0].name
-    margin = metric.smallest_difference(means[best])
+    margin = metric.least(means[best])
     leads = [entry.name for entry in record.entries if entry.is_leader]
     vague = too_variable(means, leads, metric.higher_is_better)
     return {
@@ -216,5 +216,5 @@ def _defaults(records: Mapping[str, RaceRecord], entry: str) -> dict[str, bool]:
         metric = record.plan.metric
         sign = 1 if metric.higher_is_better else -1
         if default is not None:
-            within_margin[name] = bool(sign * (tuned - default) <= metric.smallest_difference(tuned))
+            within_margin[name] = bool(sign * (tuned - default) <= metric.least(tuned))
     return within_margin

@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 
 from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
-from gradprix.text.answer import format_list
+from gradprix.utils.wording import format_list
 
 from . import _page
 from ._page import scale, value

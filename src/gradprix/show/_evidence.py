@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.tasks import UnknownNameError
-from gradprix.text.answer import format_list
+from gradprix.utils.wording import format_list
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
 """Output of `studies/suite.py`."""

@@ -9,8 +9,9 @@ from gradprix.race import RaceRecord
 from gradprix.race.plan_description import PlanDescription
 from gradprix.race.record import EntryResult
 from gradprix.stats.verdict import PairVerdict
-from gradprix.text.answer import answer_lines, format_failures, format_list, format_protocol
+from gradprix.text.answer import answer_lines, format_failures, format_protocol
 from gradprix.text.execution import format_execution_mode
+from gradprix.utils.wording import format_list
 
 from . import _page
 from ._page import code, count, factor, setting, value

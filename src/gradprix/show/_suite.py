@@ -6,7 +6,7 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from gradprix.text.answer import format_list
+from gradprix.utils.wording import format_list
 
 from . import _page
 from .style import COLOURS, DASHES, INK, apply_layout

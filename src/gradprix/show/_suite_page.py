@@ -3,7 +3,7 @@
 from html import escape
 
 from gradprix.race import REPORT
-from gradprix.text.answer import format_count, format_list
+from gradprix.utils.wording import format_count, format_list
 
 from . import _page, _suite
 from ._page import section

@@ -13,9 +13,7 @@ from gradprix.race import ENTRIES, REPORT, Plan, RaceRecord, Result
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
 from gradprix.text.answer import (
-    format_count,
     format_failures,
-    format_list,
     format_protocol,
     format_tuned,
     format_value,
@@ -23,6 +21,7 @@ from gradprix.text.answer import (
 from gradprix.text.diagnosis import format_finding
 from gradprix.text.execution import format_execution_mode
 from gradprix.utils.streams import results
+from gradprix.utils.wording import format_count, format_list
 
 from . import _page
 from ._evidence import evidence, first_choices

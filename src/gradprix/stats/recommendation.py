@@ -4,12 +4,16 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .verdict import Verdict
 
-if TYPE_CHECKING:
-    from gradprix.tasks import Metric
+
+class HasMargin(Protocol):
+    """A metric with a smallest difference that matters."""
+
+    def least(self, better: float) -> float:
+        """Return that difference, given the better of two means."""
 
 
 class RecommendationReason(StrEnum):
@@ -35,7 +39,7 @@ MARGINS = 2.0
 
 
 def near_optimal_limit(
-    tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: "Metric | None" = None
+    tried: Mapping[str, Mapping[float, float]], start: float | None = None, score: HasMargin | None = None
 ) -> float:
     """Return the largest near-optimal validation loss, the same for all entries.
 

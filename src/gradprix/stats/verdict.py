@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 from scipy.special import stdtrit
 
+from gradprix.utils.margins import absolute_margin
+
 from .alpha_spending import cumulative_level, remaining_analyses
 from .permutation_test import LEVEL, PartVariance, sign_flip_distribution, step_down, thresholds
 
@@ -121,7 +123,7 @@ def judge(
     by_seed = differences.var(axis=1, ddof=1)
     fixed = np.maximum(error**2 - by_seed / n, 0)
     p = step_down(statistic, largest)
-    margins = [margin * abs(means[a]) if relative else margin for a, _ in index]
+    margins = [absolute_margin(margin, relative, means[a]) for a, _ in index]
     pairs = tuple(
         _pair(
             names[a],

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gradprix.utils.margins import absolute_margin
+
 from .data import Data
 from .fingerprint import fingerprint
 from .rng import init_model
@@ -42,7 +44,7 @@ class Metric:
 
     def least(self, better: float) -> float:
         """Return the smallest difference that matters, in the metric's units, given the better of two means."""
-        return self.margin * abs(better) if self.relative else self.margin
+        return absolute_margin(self.margin, self.relative, better)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gradprix.stats.recommendation import RecommendationReason, too_variable
 from gradprix.stats.verdict import PairVerdict
+from gradprix.utils.wording import format_count, format_list
 
 if TYPE_CHECKING:
     from gradprix.race.plan_description import PlanDescription
@@ -34,18 +35,6 @@ class Unit(Protocol):
     @property
     def percent(self) -> bool:
         """True if values are shown as percentages."""
-
-
-def format_list(names: Sequence[str], most: int = 12) -> str:
-    """Format names as `a, b and c`."""
-    if len(names) > most:
-        names = [*names[:most], f"{len(names) - most} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def format_count(count: int, noun: str) -> str:
-    """Format a count with its noun: `1 task`, `2 tasks`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def format_value(metric: Unit, *values: float) -> str:

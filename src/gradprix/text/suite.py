@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .answer import format_count, format_list
+from gradprix.utils.wording import format_count, format_list
 
 
 def format_suite(summary: Mapping[str, Any]) -> list[str]:

@@ -109,7 +109,7 @@ def choose_layout(
     count = len(task.loaded.split(0).train)
     steps = sum(count_steps(count, trial.batch_size, trial.epochs) for trial in trials)
     fastest = StackLayout(UNMEASURED, processes)
-    if steps >= SHORT and mode.stacked:
+    if steps >= SHORT:
         fastest = _measure_layout(task, trials, mode, processes, max_width, call_workers)
     width = max(MIN_STACK, min(fastest.width, int(max_width), mode.widest or fastest.width))
     return StackLayout(capacities(width)[-1], min(fastest.processes, processes))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from gradprix.spaces import Log
 
@@ -61,9 +61,12 @@ def spread_points(space: Log, default: float, count: int = SPREAD) -> list[int]:
     return list(dict.fromkeys(points))
 
 
-def sort_by_loss(losses: Mapping[int, float]) -> list[int]:
-    """Sort grid points by loss, best first; the smaller one first where losses are equal."""
-    return sorted(losses, key=lambda point: (losses[point], point))
+Key = TypeVar("Key", int, Point)
+
+
+def sort_by_value(values: Mapping[Key, Any]) -> list[Key]:
+    """Sort points by their values, best first; the smaller learning rate first where values are equal."""
+    return sorted(values, key=lambda point: (values[point], point))
 
 
 def neighbours_of_best(losses: Mapping[int, float], halving: bool) -> list[int]:
@@ -71,7 +74,7 @@ def neighbours_of_best(losses: Mapping[int, float], halving: bool) -> list[int]:
 
     At an edge of the tried range there is no neighbour: the outward distance equals the inward one.
     """
-    best = sort_by_loss(losses)[0]
+    best = sort_by_value(losses)[0]
     below = max((point for point in losses if point < best), default=None)
     above = min((point for point in losses if point > best), default=None)
     gap_below = best - below if below is not None else above - best if above is not None else 2
@@ -88,10 +91,10 @@ def neighbours_of_best(losses: Mapping[int, float], halving: bool) -> list[int]:
 def select_finalists(losses: Mapping[int, float]) -> list[int]:
     """Return the best grid points that are not neighbours, then, if those are too few, the best of the rest."""
     chosen: list[int] = []
-    for point in sort_by_loss(losses):
+    for point in sort_by_value(losses):
         if all(abs(point - other) >= MIN_FINALIST_GAP for other in chosen):
             chosen.append(point)
-    rest = [point for point in sort_by_loss(losses) if point not in chosen]
+    rest = [point for point in sort_by_value(losses) if point not in chosen]
     return (chosen + rest)[:REPLICATED]
 
 
@@ -124,8 +127,7 @@ class LearningRateTuner(Tuner):
         return self._as_points(select_finalists(self._grid_losses()))
 
     def _rank(self, values: Mapping[Point, Any]) -> list[Point]:
-        """Sort points by their values, best first; the smaller learning rate first where values are equal."""
-        return sorted(values, key=lambda point: (values[point], point))
+        return sort_by_value(values)
 
     def _edges(self, point: Point) -> tuple[str, ...]:
         return ("lr",) if point in (min(self.losses), max(self.losses)) else ()

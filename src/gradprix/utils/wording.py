@@ -1,0 +1,15 @@
+"""Lists and counts in sentences, for messages and results alike."""
+
+from collections.abc import Sequence
+
+
+def format_list(names: Sequence[str], most: int = 12) -> str:
+    """Format names as `a, b and c`."""
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Format a count with its noun: `1 task`, `2 tasks`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
