@@ -12,6 +12,7 @@ import pytest
 
 import gradprix as gp
 from gradprix import tasks
+from gradprix.executors import local as local_executor
 from gradprix.executors.executor import WorkerError
 from gradprix.race import ENTRIES, Local, make_plan, run
 from gradprix.training import autotune as width
@@ -72,6 +73,29 @@ def test_a_killed_worker_is_replaced_and_changes_no_bit() -> None:
 
     assert killer.killed == 1
     assert got == expected
+
+
+def test_workers_killed_while_idle_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    todo, killed, workers = trials(4), [], local_executor.workers
+
+    def kill_at_first(processes: int) -> Any:
+        executor = workers(processes)
+        if not killed:
+            killed.append(executor)
+            for process in list(executor._processes.values()):
+                process.kill()
+            while executor._flags.broken is None:
+                time.sleep(0.01)
+        return executor
+
+    def run_all() -> dict[str, Any]:
+        stacks = engine().run(TASK, todo)
+        return {t.key: o.to_json() for stack, outcomes in stacks for t, o in zip(stack, outcomes, strict=True)}
+
+    expected = run_all()
+    monkeypatch.setattr(local_executor, "workers", kill_at_first)
+    assert run_all() == expected
+    assert killed
 
 
 def test_workers_that_are_always_killed_are_an_error_that_says_what_to_do() -> None:

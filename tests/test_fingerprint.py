@@ -16,7 +16,7 @@ from gradprix.tasks.fingerprint import fingerprint
 
 FILE = """
 import numpy as np
-import helpers
+import fingerprinted_helpers as helpers
 
 EPOCHS = 1
 TABLE = np.arange(3)
@@ -55,16 +55,20 @@ def unused(x):
 PRINT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import mine
+import fingerprinted
 from gradprix.tasks.fingerprint import fingerprint
-print(fingerprint(mine.train), fingerprint(mine.scorer), fingerprint(mine.closure))
+print(fingerprint(fingerprinted.train), fingerprint(fingerprinted.scorer), fingerprint(fingerprinted.closure))
 """
+
+
+NAMES = ("fingerprinted", "fingerprinted_helpers")
+"""No other test has modules of these names, which the test process would still know."""
 
 
 def write(folder: Path, file: str = FILE, helpers: str = HELPERS) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "mine.py").write_text(file)
-    (folder / "helpers.py").write_text(helpers)
+    (folder / "fingerprinted.py").write_text(file)
+    (folder / "fingerprinted_helpers.py").write_text(helpers)
     return folder
 
 
@@ -73,13 +77,14 @@ def fingerprints(folder: Path, file: str = FILE, helpers: str = HELPERS) -> list
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(write(folder, file, helpers))
         patch.setattr(sys, "dont_write_bytecode", True)
-        for name in ("mine", "helpers"):
+        for name in NAMES:
             patch.delitem(sys.modules, name, raising=False)
         try:
-            mine = importlib.import_module("mine")
-            return [fingerprint(each) for each in (mine.train, mine.scorer, mine.closure)]
+            module = importlib.import_module(NAMES[0])
+            assert module.__file__ == str(folder / "fingerprinted.py"), sys.meta_path
+            return [fingerprint(each) for each in (module.train, module.scorer, module.closure)]
         finally:
-            for name in ("mine", "helpers"):
+            for name in NAMES:
                 sys.modules.pop(name, None)
 
 

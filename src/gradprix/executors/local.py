@@ -102,11 +102,22 @@ class Local(Executor):
             self._shares = np.memmap(file, dtype=np.float64, mode="w+", shape=self.processes)
         slot = next(i for i in range(self.processes) if i not in self._slots.values())
         self._shares[slot] = 0
-        self._slots[stack] = slot
         task, mode = stack.group.payload
-        args = (task, stack.trials, mode, Path(str(self._shares.filename)), slot)
-        self._executor = workers(self.workers)
-        self._jobs[self._executor.submit(_call_with_local_tasks, _train_part, args)] = stack
+        self._jobs[self._start(task, stack.trials, mode, Path(str(self._shares.filename)), slot)] = stack
+        self._slots[stack] = slot
+
+    def _start(self, *args: Any) -> "Future[StackResult]":
+        """Submit a call of `_train_part`; processes that were killed while they were idle are replaced."""
+        deaths = 0
+        while True:
+            try:
+                self._executor = workers(self.workers)
+                job: Future[StackResult] = self._executor.submit(_call_with_local_tasks, _train_part, args)
+                return job
+            except TerminatedWorkerError as error:
+                deaths += 1
+                if deaths == LOSSES:
+                    raise WorkerError(KILLED) from error
 
     def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
         """Return the stacks that have completed; if a process was killed, all others have ended as well."""
@@ -130,7 +141,7 @@ class Local(Executor):
 
     def cancel(self, stacks: Sequence[TrialStack]) -> None:
         """Kill the processes if any of the stacks is running."""
-        if stacks:
+        if any(stack in self._slots for stack in stacks):
             self._executor.shutdown(kill_workers=True)
             self._jobs.clear()
             self._slots.clear()
