@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -36,6 +37,7 @@ from gradprix.tasks import Data, Metric, Task, UnknownNameError, schedule
 from gradprix.tasks.rng import stream
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Trial
+from parsed_page import HOSTILE, ParsedPage
 from torch_helpers import default_dtype_restored
 
 ON_POINTS = [r for r in rules.ALL.values() if not r.is_matrix_rule]
@@ -315,6 +317,15 @@ def test_a_page_stands_alone(tmp_path: Any) -> None:
     assert "keeps 50 %" in text
     assert "default-src 'none'" in text
     assert "In a ravine" in text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_in_the_page_are_escaped(text: str) -> None:
+    its = resolve_optimizer("minibatch")
+    explanations = [explanation.explained(replace(its, name=name, about=name), {}) for name in (text, "harmless")]
+    page, plain = (ParsedPage(explanation.page(each)) for each in explanations)
+    assert page.elements == plain.elements
+    assert page.text.count(text) >= 2, "heading and description"
 
 
 @pytest.mark.parametrize(

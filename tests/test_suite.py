@@ -13,6 +13,7 @@ from gradprix.race import Pair, RaceRecord, Verdict, summed_up
 from gradprix.race.suite_runner import TAUS, profile
 from gradprix.show import first_choices, suite_page
 from gradprix.stats.verdict import PairVerdict
+from parsed_page import HOSTILE, ParsedPage
 from records import make_record, replace_entry
 
 NOISE = np.array([0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)])
@@ -122,6 +123,15 @@ def test_the_page_says_it_all() -> None:
     page = suite_page(summed_up({name: raced(means) for name, means in MEANS.items()}))
     for part in ("a wins against b on one", 'href="one/report.html"', 'id="figure-regrets"', 'id="figure-profile"'):
         assert part in page
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_in_the_page_are_escaped(text: str) -> None:
+    page, plain = (
+        ParsedPage(suite_page(summed_up({name: raced({name: 0.9, "b": 0.8})}))) for name in (text, "harmless")
+    )
+    assert page.elements == plain.elements
+    assert page.text.count(text) > 5
 
 
 def test_a_suite_from_the_command_line_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

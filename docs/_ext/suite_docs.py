@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gradprix.show import EVIDENCE
 from gradprix.show._evidence import evidence
-from gradprix.show._page import factor
+from gradprix.show._formatting import format_factor
 from gradprix.show.terminal import value
 from gradprix.utils.wording import format_list
 
@@ -77,7 +77,7 @@ def choices(file: Path = EVIDENCE) -> str:
                 f"{single['mean']:.1f}",
                 f"{single['most']:.1f}",
                 f"{sum(defaults.values())} of {len(defaults)}" if defaults else "–",
-                factor(windows[len(windows) // 2]),
+                format_factor(windows[len(windows) // 2]),
                 str(sum(task["diverged"][entry] for task in tasks.values())),
             )
         )

@@ -1,5 +1,6 @@
 """Layout of the app: header, the four pages, and the HTML document."""
 
+from pathlib import Path
 from typing import Any
 
 from dash import Dash, dcc, html
@@ -10,25 +11,8 @@ from gradprix.show.style import CSS
 from . import claims_page, controls, landscape_page, race_page, step_page
 from .state import TABS
 
-# Set before the first paint, to prevent a white flash in dark mode.
-THEME = "document.documentElement.dataset.theme = localStorage.getItem('gradprix-theme') || 'auto';"
-DOCUMENT = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-{{%metas%}}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{%title%}}</title>
-<link rel="icon" href="data:,">
-<style>{CSS}</style>
-{{%css%}}
-<script>{THEME}</script>
-</head>
-<body>
-{{%app_entry%}}
-<footer>{{%config%}}{{%scripts%}}{{%renderer%}}</footer>
-</body>
-</html>"""
+DOCUMENT = Path(__file__).with_name("index.html")
+"""HTML document of the app, with the placeholders of Dash and one for the style sheet that reports have, too."""
 
 
 def layout() -> html.Div:
@@ -68,5 +52,5 @@ def layout() -> html.Div:
 
 def set_layout(app: Dash) -> None:
     """Set the document template and layout of the app."""
-    app.index_string = DOCUMENT
+    app.index_string = DOCUMENT.read_text("utf-8").replace("{%page_css%}", CSS)
     app.layout = layout

@@ -1,6 +1,5 @@
 """Result of a race: its record, recommended optimizer, data frames and exports."""
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,10 +106,9 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the full report in an iframe, for notebooks."""
-        from gradprix.show import report  # the only import of the display package: needed in notebooks alone
+        from gradprix.show import notebook_cell  # the only import of the display package: needed in notebooks alone
 
-        page = html.escape(report(self.record, None if self.folder is None else str(self.folder)))
-        return f'<iframe srcdoc="{page}" style="width: 100%; height: 48em; border: 0"></iframe>'
+        return notebook_cell(self.record, None if self.folder is None else str(self.folder))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `--json` prints it; later versions only add keys."""

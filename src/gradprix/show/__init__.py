@@ -8,19 +8,29 @@ _MODULES = {
     "EVIDENCE": "_evidence",
     "answer": "terminal",
     "first_choices": "_evidence",
+    "notebook_cell": "_report",
     "report": "_report",
-    "suite_page": "_suite_page",
+    "suite_page": "_suite",
     "write_picture": "_png",
     "write_report": "_report",
 }
 
-__all__ = ["EVIDENCE", "answer", "first_choices", "report", "suite_page", "write_picture", "write_report"]
+__all__ = [
+    "EVIDENCE",
+    "answer",
+    "first_choices",
+    "notebook_cell",
+    "report",
+    "suite_page",
+    "write_picture",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from ._evidence import EVIDENCE, first_choices
     from ._png import write_picture
-    from ._report import report, write_report
-    from ._suite_page import suite_page
+    from ._report import notebook_cell, report, write_report
+    from ._suite import suite_page
     from .terminal import answer
 
 

@@ -4,16 +4,14 @@ import math
 from collections.abc import Sequence
 from html import escape
 from statistics import median
-from typing import Any
 
 from plotly import graph_objects as go
 
 from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
-from gradprix.utils.wording import format_list
+from gradprix.utils.wording import format_count
 
-from . import _page
-from ._page import scale, value
+from ._formatting import format_difference, format_factor, format_value, scale
 from .style import apply_layout, padded, rounded, styles
 
 SOME = (1, 2, 3)
@@ -32,7 +30,7 @@ def budget(record: RaceRecord) -> go.Figure:
             x=list(range(1, len(expected) + 1)),
             y=rounded(expected),
             mode="lines+markers",
-            name=escape(entry.name),
+            name=look["label"],
             line={"color": look["color"], "dash": look["dash"], "width": 2},
             marker={"symbol": look["symbol"], "size": 8},
             hovertemplate="%{x} trials: %{y:.4~g}",
@@ -43,62 +41,36 @@ def budget(record: RaceRecord) -> go.Figure:
     return apply_layout(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
 
 
-def read_budget(record: RaceRecord) -> str:
-    """Return the caption of `budget`, with the best entries for few trials."""
+def best_by_trials(record: RaceRecord) -> list[str]:
+    """Return a phrase for each of a few numbers of trials: the best entry, with score and probability."""
     expected, chances = record.efficiency.expected, record.efficiency.probability_best
     turn = 1 if record.plan.metric.higher_is_better else -1
     most = min(map(len, expected.values()))
-    best = []
+    phrases = []
     for k in [k for k in SOME if k < most]:
         name = max(expected, key=lambda name: turn * expected[name][k - 1])
-        share = f"best of all in {100 * chances[name][k - 1]:.0f}&nbsp;% of draws"
-        trials = "1 trial" if k == 1 else f"{k} trials"
-        best.append(f"with {trials} {escape(name)} ({value(record, expected[name][k - 1])}, {share})")
-    what = "learning rates" if record.plan.tunes_learning_rate_only else "points"
-    return (
-        f"Expected best validation score after n trials: {what} drawn at random from the first phase of tuning, which "
-        "spreads them evenly over the range. "
-        + (f"Highest: {format_list(best)}. " if best else "")
-        + "All on one tuning seed, so the variation between seeds is included. The axis fits two trials and more."
-    )
+        share = f"best of all in {100 * chances[name][k - 1]:.0f}\u00a0% of draws"
+        score = format_value(record, expected[name][k - 1])
+        phrases.append(f"with {format_count(k, 'trial')} {name} ({score}, {share})")
+    return phrases
 
 
-def pace(record: RaceRecord) -> str:
-    """Return the table of defaults, targets and times, with a legend of its columns."""
-    efficiency, seeds = record.efficiency, record.budget.seeds
-    timed = not record.plan.loop
-    head = ["entry", "at its default", "tuned", "gained by tuning", "usable learning-rate range", "reached the target"]
-    head += ["examples until then", "a step by itself", "seconds until then"] if timed else ["epochs until then"]
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _row(record, e))}</tr>" for e in record.ranking)
-    name = escape(record.plan.metric.name.removeprefix("test "))
-    text = (
-        f"Default and tuned: validation {name} on the first tuning seed; “-” where the default rate lies outside of "
-        f"what was tried. The target is a validation {name} of {value(record, efficiency.target)}, what the median "
-        f"entry's tuning reached but for the margin: on how many of {seeds} final seeds a tuned entry reached it, and "
-        f"the median of {'examples' if timed else 'epochs'} seen by then, runs that did not reach it counted as later "
-        "than all that did. "
-        "Under a schedule that falls to zero, most progress comes late."
-    )
-    if timed:
-        text += (
-            " A step by itself: forward, backward and the optimizer, of one network in a loop of its own with all of "
-            "torch's threads on the machine that raced, as your training would run."
-        )
-    return f'<p class="note">{text}</p>{_page.table(head, f"<tbody>{rows}</tbody>")}'
+def speed(record: RaceRecord) -> dict[str, list[str]]:
+    """Return the cells of the table of defaults, targets and times, by entry."""
+    return {entry.name: _format_speed(record, entry) for entry in record.ranking}
 
 
-def _row(record: RaceRecord, entry: EntryResult) -> Sequence[Any]:
+def _format_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
     efficiency, name = record.efficiency, entry.name
     turn = 1 if record.plan.metric.higher_is_better else -1
     start, tuned = efficiency.default[name], efficiency.tuned[name]
     examples = efficiency.examples[name]
     seen = until(examples)
     cells = [
-        f"<b>{escape(name)}</b>",
-        "-" if start is None else value(record, start),
-        value(record, tuned),
-        "-" if start is None else _page.signed(record, turn * (tuned - start)),
-        _page.factor(entry.tolerance_decades),
+        "-" if start is None else format_value(record, start),
+        format_value(record, tuned),
+        "-" if start is None else format_difference(record, turn * (tuned - start)),
+        format_factor(entry.tolerance_decades),
         f"{sum(x is not None for x in examples)} of {len(examples)}",
         "-" if seen is None else f"{seen:,.0f}",
     ]

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 
-from ._page import diverged, reference, scale, signed, value, verdict_on
+from ._formatting import diverged, format_difference, format_value, reference, scale, verdict_on
 from .style import INK, MARKS, Style, apply_layout, styles
 
 
@@ -21,7 +21,7 @@ def ranking(record: RaceRecord) -> go.Figure:
     entries, looks, reference_name = record.ranking, styles(record), reference(record)
     metric = record.plan.metric
     unit = ", points" if metric.percent else ""
-    name = escape(reference_name) if record.plan.baseline else "the best mean"
+    name = looks[reference_name]["label"] if record.plan.baseline else "the best mean"
     titles = (escape(metric.name), f"minus {name}{unit}")
     fig = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
     low, high = _seed_range(record)
@@ -36,7 +36,8 @@ def ranking(record: RaceRecord) -> go.Figure:
     fig.add_vline(0, row=1, col=2, line={"color": INK, "width": 1})
     fig.update_xaxes(range=[low - pad, high + pad], ticksuffix=" %" if metric.percent else "", col=1)
     fig.update_xaxes(nticks=6)
-    names = [f"<b>{escape(e.name)}</b>" if e.is_leader else escape(e.name) for e in entries]
+    labels = [looks[entry.name]["label"] for entry in entries]
+    names = [f"<b>{label}</b>" if entry.is_leader else label for label, entry in zip(labels, entries, strict=True)]
     own_label = "baseline" if record.plan.baseline else "best mean"
     words = [own_label if name == reference_name else verdict_on(record, name, reference_name) for name in means]
     fig.update_yaxes(range=[len(entries) - 0.4, -0.6], tickvals=list(range(len(entries))), showgrid=False, ticks="")
@@ -47,7 +48,7 @@ def ranking(record: RaceRecord) -> go.Figure:
 
 def _draw_seeds(fig: go.Figure, record: RaceRecord, entry: EntryResult, row: int, look: Style, edge: float) -> None:
     """Draw an entry's values: a faint dot per seed, a cross at the worse edge for diverged runs, and the mean."""
-    final, has_diverged, name = entry.final, diverged(entry), escape(entry.name)
+    final, has_diverged, name = entry.final, diverged(entry), look["label"]
     values = [scale(record) * number for number in final.values]
     finite = [number for number, flag in zip(values, has_diverged, strict=True) if not flag]
     place: dict[str, Any] = {"row": 1, "col": 1}
@@ -62,11 +63,12 @@ def _draw_seeds(fig: go.Figure, record: RaceRecord, entry: EntryResult, row: int
     )
     if any(has_diverged):
         cross = {"color": look["color"], "size": 10, "symbol": "x"}
-        text = f"{name}: {sum(has_diverged)} diverged, scored {value(record, record.plan.chance_level)}<extra></extra>"
+        scored = format_value(record, record.plan.chance_level)
+        text = f"{name}: {sum(has_diverged)} diverged, scored {scored}<extra></extra>"
         fig.add_scatter(x=[edge], y=[row], mode="markers", marker=cross, name="diverged", hovertemplate=text, **place)
-    low, high = (value(record, bound) for bound in final.ci95)
+    low, high = (format_value(record, bound) for bound in final.ci95)
     bar = {"size": 15, "symbol": "line-ns", "line": {"color": look["color"], "width": 3}}
-    text = f"{name}: mean {value(record, final.mean)}<br>its own 95 % interval: {low} to {high}<extra></extra>"
+    text = f"{name}: mean {format_value(record, final.mean)}<br>its own 95 % interval: {low} to {high}<extra></extra>"
     mean = scale(record) * final.mean
     fig.add_scatter(x=[mean], y=[row], mode="markers", marker=bar, name="mean", hovertemplate=text, **place)
 
@@ -92,8 +94,8 @@ def _draw_difference(fig: go.Figure, record: RaceRecord, reference_name: str, na
             "width": 4,
         },
         name="difference",
-        hovertemplate=f"{escape(name)}: {signed(record, centre)}<br>"
-        f"{signed(record, low)} to {signed(record, high)}<extra></extra>",
+        hovertemplate=f"{look['label']}: {format_difference(record, centre)}<br>"
+        f"{format_difference(record, low)} to {format_difference(record, high)}<extra></extra>",
         row=1,
         col=2,
     )
@@ -109,7 +111,7 @@ def _seed_range(record: RaceRecord) -> tuple[float, float]:
 
 def pairs(record: RaceRecord) -> go.Figure:
     """Plot the matrix of comparisons: the difference of row and column, and the verdict as sign and fill."""
-    names = [entry.name for entry in record.ranking]
+    looks, names = styles(record), [entry.name for entry in record.ranking]
     words, places = list(MARKS), list(range(len(names)))
     table = [[_cell(record, row, column) for column in names] for row in names]
     fills = [fill for _, fill in MARKS.values()]
@@ -132,7 +134,7 @@ def pairs(record: RaceRecord) -> go.Figure:
             hoverongaps=False,
         )
     )
-    axis = {"tickvals": places, "ticktext": [escape(name) for name in names], "showgrid": False, "ticks": ""}
+    axis = {"tickvals": places, "ticktext": [looks[name]["label"] for name in names], "showgrid": False, "ticks": ""}
     fig.update_xaxes(side="top", tickangle=-40 if len(names) > 6 else 0, **axis)
     fig.update_yaxes(autorange="reversed", **axis)
     return apply_layout(fig, 90 + 44 * len(names))
@@ -144,8 +146,8 @@ def _cell(record: RaceRecord, row: str, column: str) -> tuple[str, str, str]:
         return "", "", ""
     pair, verdict = record.pair(row, column), verdict_on(record, row, column)
     turn = 1 if pair.a == row else -1
-    low, high = (signed(record, bound) for bound in sorted(turn * bound for bound in pair.ci95))
-    lead = signed(record, turn * pair.difference)
+    low, high = (format_difference(record, bound) for bound in sorted(turn * bound for bound in pair.ci95))
+    lead = format_difference(record, turn * pair.difference)
     hover = f"{escape(row)} against {escape(column)}: {verdict}<br>lead {lead}, simultaneous interval {low} to {high}"
     hover += f"<br>adjusted p = {pair.p:.2g}"
     if pair.more_seeds:

@@ -46,7 +46,7 @@ class LossAxis:
         metric, loop = record.plan.metric, record.plan.loop
         losses = [run.loss for runs in record.tuning_runs.values() for run in runs if run.diverged is None] or [1.0]
         limit, best, worst = record.near_optimal_limit, min(losses), max(losses)
-        name = f"validation {escape(metric.name)}" if loop else "validation loss"
+        name = f"validation {metric.name}" if loop else "validation loss"
         started = record.initial_loss is not None
         turn = -1 if loop and metric.higher_is_better else 1
         known = math.isfinite(limit)
@@ -81,7 +81,7 @@ class LossAxis:
         zone = {"fillcolor": "rgba(128,128,128,0.16)", "line_width": 0, "layer": "below"}
         fig.add_hrect(low, high, row="all", col="all", **zone)
         fig.update_yaxes(**self.axis())
-        fig.update_yaxes(title=self.name, col=1)
+        fig.update_yaxes(title=escape(self.name), col=1)
 
     def describe(self) -> str:
         """Describe the near-optimal range for a caption."""

@@ -7,7 +7,8 @@ from plotly import graph_objects as go
 
 from gradprix.race import PICTURE, Result
 
-from . import _figures, _page
+from . import _figures
+from ._formatting import format_margin
 from ._report import write_beside
 
 WIDTH, SCALE = 1000, 2
@@ -25,8 +26,8 @@ def write_picture(result: Result) -> Path:
     Raises:
         ValueError: if the race was not saved in a folder, or if kaleido or its Chrome is missing.
     """
-    task, metric = (escape(text) for text in (result.record.task, _page.margin(result.record.plan.metric)))
-    title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {metric}, which do not matter"
+    task, margin = escape(result.record.task), format_margin(result.record.plan.metric)
+    title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {margin}, which do not matter"
     return write_beside(result, PICTURE, render_png(_figures.ranking(result.record), title))
 
 

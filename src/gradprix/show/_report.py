@@ -1,42 +1,20 @@
 """Report of a race: a self-contained HTML page generated from the record."""
 
-from collections.abc import Callable
-from html import escape
 from pathlib import Path
+from typing import Any
 
 from plotly import graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from gradprix.race import REPORT, RaceRecord, Result
+from gradprix.text.answer import answer_lines, format_protocol
+from gradprix.text.execution import format_execution_mode
 from gradprix.utils.files import write_atomically
 
-from . import _efficiency, _figures, _page, _training_figures
-from ._artifacts import artifacts_section
-from ._page import section
-from ._sections import notices, protocol, settings, summary_section, usage_section
-from ._why import diagnosis_section, moves, read_moves
-
-SECTIONS = {
-    "ranking": "Ranking",
-    "pairs": "Pairs",
-    "sensitivity": "Learning rates",
-    "curves": "Curves",
-    "why": "Why",
-    "after": "Artifacts",
-    "less": "Budget and speed",
-    "settings": "Settings",
-    "protocol": "Protocol",
-    "again": "Use it, run it again",
-}
-
-CONFIG = {
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-}
-# `to_html` drops an empty server URL, and its default is a public server.
-SCRIPTS = f"{get_plotlyjs()}\nPlotly.setPlotConfig({{plotlyServerURL: '', showSendToCloud: false}});"
+from . import _efficiency, _figures, _sections, _training_figures, _why
+from ._formatting import format_margin, reference
+from ._loss_axes import LossAxis
+from ._templates import render
+from .style import MARKS
 
 
 def write_report(result: Result) -> Path:
@@ -75,64 +53,52 @@ def report(record: RaceRecord, folder: str | None = None) -> str:
         record: record of a race.
         folder: folder in which the race is saved, if any.
     """
-    name = escape(record.task)
-    candidates: list[tuple[str, str, Callable[[RaceRecord], go.Figure], Callable[[RaceRecord], str], int]] = [
-        ("ranking", "Ranking", _figures.ranking, _page.read_ranking, 640),
-        ("pairs", "All comparisons", _figures.pairs, _page.read_pairs, 130 + 62 * len(record.entries)),
-        (
-            "sensitivity",
-            "Sensitivity to the learning rate",
-            _training_figures.sensitivity,
-            _training_figures.read_sensitivity,
-            760,
-        )
-        if record.plan.tunes_learning_rate_only
-        else (
-            "sensitivity",
-            "Tuned hyperparameters",
-            _training_figures.points,
-            _training_figures.read_points,
-            300 * len(record.plan.tune),
-        ),
-        ("curves", "Learning curves", _training_figures.curves, _training_figures.read_curves, 400),
-    ]
-    # With a baseline, the ranking already shows every comparison.
-    figures = [row for row in candidates if row[0] != "pairs" or record.plan.baseline is None]
-    artifacts, has_diagnosis = artifacts_section(record), record.diagnosis is not None
-    omitted = ["pairs"] * (len(figures) < len(candidates)) + ["after"] * (not artifacts) + ["why"] * (not has_diagnosis)
-    sections = {key: text for key, text in SECTIONS.items() if key not in omitted}
-    body = [
-        f'<h1>Which optimizer for {name}?</h1><p class="about">{escape(record.about)}</p>',
-        summary_section(record),
-        notices(record),
-        *(
-            section(key, title, figure(key, draw(record), caption(record), w))
-            for key, title, draw, caption, w in figures
-        ),
-        *([section("why", "Why", diagnosis_section(record), moves_figure(record))] if has_diagnosis else []),
-        *([section("after", "Artifacts", artifacts)] if artifacts else []),
-        section("less", "Tuning budget and speed", budget_figure(record), _efficiency.pace(record)),
-        section("settings", "Tuned settings", settings(record)),
-        section("protocol", "Method and limitations", protocol(record)),
-        section("again", "Use it, run it again", usage_section(record, folder)),
-    ]
-    return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
+    return render("report.html.jinja", **report_data(record), folder=folder)
 
 
-def moves_figure(record: RaceRecord) -> str:
-    """Return the figure of update sizes and directions during training."""
-    return figure("moves", moves(record), read_moves(record), 760)
+def notebook_cell(record: RaceRecord, folder: str | None = None) -> str:
+    """Return the report in an iframe, for a notebook."""
+    return render("notebook_cell.html.jinja", page=report(record, folder))
 
 
-def budget_figure(record: RaceRecord) -> str:
-    """Return the figure of smaller tuning budgets; empty if there was only one trial."""
-    if max(map(len, record.efficiency.expected.values())) < 2:
-        return ""
-    return figure("less", _efficiency.budget(record), _efficiency.read_budget(record), 480)
+def report_data(record: RaceRecord) -> dict[str, Any]:
+    """Return what the templates of the report display besides the record: figures, sentences and tables."""
+    artifacts = record.artifacts
+    return {
+        "record": record,
+        "plan": record.plan,
+        "metric": record.plan.metric,
+        "figures": figures(record),
+        "answer": answer_lines(record),
+        "protocol": format_protocol(record),
+        "comparisons": _sections.comparisons(record),
+        "warnings": _sections.warnings(record),
+        "reference": reference(record),
+        "margin": format_margin(record.plan.metric),
+        "marks": MARKS,
+        "loss_axis": LossAxis.from_record(record),
+        "is_replicated": any(not run.first for runs in record.tuning_runs.values() for run in runs),
+        "diagnosis": _why.diagnosis(record),
+        "has_artifacts": bool(artifacts.numbers or artifacts.pictures or artifacts.texts),
+        "measures": _sections.measures(record),
+        "text_tables": _sections.text_tables(record),
+        "best_by_trials": _efficiency.best_by_trials(record),
+        "speed": _efficiency.speed(record),
+        "execution": format_execution_mode(record.plan.mode),
+        "tuning": _sections.tuning(record),
+        "command": _sections.command(record),
+    }
 
 
-def figure(name: str, fig: go.Figure, caption: str, width: int) -> str:
-    """Return a figure with its caption; it scrolls horizontally on pages narrower than `width` pixels."""
-    div = fig.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}")
-    drawing = f'<div class="wide"><div style="min-width:{width}px">{div}</div></div>'
-    return f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>"
+def figures(record: RaceRecord) -> dict[str, go.Figure | None]:
+    """Return the figures of the report; None for those that a record has no data for."""
+    sensitivity = _training_figures.sensitivity if record.plan.tunes_learning_rate_only else _training_figures.points
+    return {
+        "ranking": _figures.ranking(record),
+        # With a baseline, the ranking already shows every comparison.
+        "pairs": None if record.plan.baseline else _figures.pairs(record),
+        "sensitivity": sensitivity(record),
+        "curves": _training_figures.curves(record),
+        "moves": None if record.diagnosis is None else _why.moves(record),
+        "budget": _efficiency.budget(record) if max(map(len, record.efficiency.expected.values())) > 1 else None,
+    }

@@ -1,4 +1,4 @@
-"""Results of a suite as a table and two figures: pure functions of its summary."""
+"""Page of a suite: combined results over tasks, with links to the report of each race."""
 
 from collections.abc import Mapping
 from html import escape
@@ -6,9 +6,10 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from gradprix.utils.wording import format_list
+from gradprix.race import REPORT
+from gradprix.utils.wording import format_count, format_list
 
-from . import _page
+from ._templates import render
 from .style import COLOURS, DASHES, INK, apply_layout
 
 Summary = Mapping[str, Any]
@@ -79,27 +80,38 @@ def profile(summary: Summary) -> go.Figure:
     return apply_layout(fig, 440, legend={"x": 1.01, "xanchor": "left", "y": 1})
 
 
-def table(summary: Summary) -> str:
-    """Return the table of tasks: metric, leaders and recommendation."""
-    rows = []
-    for name, task in summary["tasks"].items():
-        metric = task["metric"]
-        best = max(task["means"].values()) if metric["higher_is_better"] else min(task["means"].values())
-        cells = [
-            f"<b>{escape(name)}</b>",
-            escape(metric["name"]),
-            _value(metric, task["trivial"]),
-            _value(metric, best),
-            _value(metric, task["margin"], sign=False),
-            escape(format_list(task["leads"])),
-            escape(task["take"]),
-            f"{task['trials']} + {task['seeds']}",
-            f"{task['seconds'] / 60:.1f}",
-        ]
-        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = ["task", "metric", "trivial", "best mean", "margin", "leaders", "recommended", "trials + seeds", "minutes"]
-    return _page.table(head, f"<tbody>{''.join(rows)}</tbody>", numeric=False)
+def suite_page(summary: Summary) -> str:
+    """Return the complete page as HTML.
+
+    Args:
+        summary: summary of a suite. Links assume that the page is saved beside the folders of the races.
+    """
+    return render(
+        "suite.html.jinja",
+        summary=summary,
+        task_count=format_count(len(summary["tasks"]), "task"),
+        rows={name: _format_task(task) for name, task in summary["tasks"].items()},
+        figures={"regrets": regrets(summary), "profile": profile(summary)},
+        bands=BANDS,
+        report_file=REPORT,
+    )
 
 
-def _value(metric: Mapping[str, Any], number: float, sign: bool = True) -> str:
+def _format_task(task: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a task: metric, leaders, recommendation and budget."""
+    metric = task["metric"]
+    best = max(task["means"].values()) if metric["higher_is_better"] else min(task["means"].values())
+    return [
+        metric["name"],
+        _format_value(metric, task["trivial"]),
+        _format_value(metric, best),
+        _format_value(metric, task["margin"], sign=False),
+        format_list(task["leads"]),
+        task["take"],
+        f"{task['trials']} + {task['seeds']}",
+        f"{task['seconds'] / 60:.1f}",
+    ]
+
+
+def _format_value(metric: Mapping[str, Any], number: float, sign: bool = True) -> str:
     return f"{100 * number:.1f}{' %' * sign}" if metric["percent"] else f"{number:.4g}"

@@ -13,9 +13,8 @@ from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 from gradprix.race.run_records import TuningRun
 
-from . import _page
+from ._formatting import format_factor, scale
 from ._loss_axes import LossAxis, late_loss_axis
-from ._page import scale
 from .style import CLEAR, GRID, Style, apply_layout, padded, powers, rounded, styles
 
 FEW = 4
@@ -27,7 +26,9 @@ def sensitivity(record: RaceRecord) -> go.Figure:
     entries, looks = record.ranking, styles(record)
     columns = min(4, len(entries))
     rows = -(-len(entries) // columns)
-    titles = [f"<b>{escape(e.name)}</b> {e.tuned['lr']:g}, {_page.factor(e.tolerance_decades)}" for e in entries]
+    titles = [
+        f"<b>{looks[e.name]['label']}</b> {e.tuned['lr']:g}, {format_factor(e.tolerance_decades)}" for e in entries
+    ]
     fig = make_subplots(
         rows,
         columns,
@@ -59,7 +60,7 @@ def _draw_tuning(
     first = sorted((run for run in converged if run.first), key=lambda run: run.learning_rate)
     diverged = {run.learning_rate: run for run in runs if run.diverged is not None}
     chosen = [run for run in first if run.learning_rate == entry.tuned["lr"]]
-    hover = f"{escape(entry.name)} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
+    hover = f"{look['label']} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>"
 
     def add(runs: Sequence[TuningRun], loss: float | None = None, **style: Any) -> None:
         y = [axis.position(run.loss if loss is None else loss) for run in runs]
@@ -72,7 +73,7 @@ def _draw_tuning(
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
     add(chosen, marker=ring, name="tuned")
     cross = {"symbol": "x", "size": 8, "color": look["color"]}
-    text = f"{escape(entry.name)} at %{{x:~g}}: diverged<extra></extra>"
+    text = f"{look['label']} at %{{x:~g}}: diverged<extra></extra>"
     add(
         [diverged[lr] for lr in sorted(diverged)],
         loss=math.inf,
@@ -103,7 +104,7 @@ def points(record: RaceRecord) -> go.Figure:
         )
     axis.draw(fig)
     for row, entry in enumerate(entries, start=1):
-        fig.update_yaxes(title=f"<b>{escape(entry.name)}</b>", row=row, col=1)
+        fig.update_yaxes(title=f"<b>{looks[entry.name]['label']}</b>", row=row, col=1)
     return apply_layout(fig, 110 + 150 * len(entries), showlegend=False)
 
 
@@ -125,7 +126,7 @@ def _draw_hyperparameter(
             y=[axis.position(run.loss if finite else math.inf) for run in selected],
             mode="markers",
             marker={"color": look["color"], "symbol": symbol, "size": 7},
-            hovertemplate=f"{escape(entry.name)} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
+            hovertemplate=f"{look['label']} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
             **place,
         )
     chosen = [run for run in runs if run.point == entry.tuned]
@@ -201,7 +202,7 @@ def _draw_band(
     fig.add_scatter(
         x=examples,
         y=rounded(middle),
-        name=escape(entry.name),
+        name=look["label"],
         mode="lines+markers" if len(examples) == 1 else "lines",
         line={"color": look["color"], "dash": look["dash"], "width": 2},
         showlegend=row == 1,
@@ -219,7 +220,11 @@ def _add_band_buttons(fig: go.Figure, record: RaceRecord) -> None:
     hues = [[int(looks[name]["color"][i : i + 2], 16) for i in (1, 3, 5)] for name in names]
     all_fills = [f"rgba({red},{green},{blue},0.15)" for red, green, blue in hues]
     chosen_fills = [fill if name == chosen else CLEAR for name, fill in zip(names, all_fills, strict=True)]
-    choices = {f"band of {escape(chosen)}": chosen_fills, "all bands": all_fills, "no bands": [CLEAR] * len(places)}
+    choices = {
+        f"band of {looks[chosen]['label']}": chosen_fills,
+        "all bands": all_fills,
+        "no bands": [CLEAR] * len(places),
+    }
     for place, fill in zip(places, all_fills if few else chosen_fills, strict=True):
         fig.data[place].fillcolor = fill
     buttons = [
@@ -230,40 +235,4 @@ def _add_band_buttons(fig: go.Figure, record: RaceRecord) -> None:
     look = {"bgcolor": CLEAR, "bordercolor": GRID, "borderwidth": 1, "font": {"size": 12}, "pad": {"t": 0, "b": 0}}
     fig.update_layout(
         updatemenus=[{**menu, **look, "buttons": buttons, "x": 0, "xanchor": "left", "y": -0.1, "yanchor": "top"}]
-    )
-
-
-def read_sensitivity(record: RaceRecord) -> str:
-    """Return the caption of `sensitivity`."""
-    axis = LossAxis.from_record(record)
-    replicated = any(not run.first for runs in record.tuning_runs.values() for run in runs)
-    return (
-        f"{axis.name.capitalize()} at the end of each tuning run, against its learning rate. "
-        "Above each panel: the tuned rate, and its usable range: the factor between the largest and the smallest "
-        "near-optimal learning rate. "
-        f"The grey zone is near-optimal: {axis.describe()}. "
-        "The wider a curve's stretch in it, the less the rate matters. The ring is the tuned rate; × at the edge is a "
-        "run that diverged. "
-        + ("The line joins runs on the first tuning seed; pale dots are runs on further seeds. " if replicated else "")
-        + "All panels are equally many decades wide."
-    )
-
-
-def read_points(record: RaceRecord) -> str:
-    """Return the caption of `points`."""
-    axis = LossAxis.from_record(record)
-    return (
-        f"{axis.name.capitalize()} at the end of each tuning run on the first tuning seed, against each value that was "
-        "tuned, the others varying too. The ring is the tuned point; × at the edge is a run that diverged; a panel is "
-        f"empty where an entry has no such value. The grey zone is near-optimal: {axis.describe()}."
-    )
-
-
-def read_curves(record: RaceRecord) -> str:
-    """Return the caption of `curves`."""
-    return (
-        f"Lines: the median over the {record.budget.seeds} final seeds at the tuned rate. Bands: 10 to 90&nbsp;% "
-        "of them. Click a name to hide or show it, double-click to see it alone. The axes fit the last three quarters; "
-        "double-click a panel to see all of it. Only the last point counts: before the schedule has ended, "
-        "the order is no guide."
     )

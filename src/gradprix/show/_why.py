@@ -1,7 +1,6 @@
-"""Diagnosis section of a report: measurements, supported conclusions, and a figure of the updates."""
+"""Diagnosis in a report: measurements, supported conclusions, and a figure of the updates."""
 
-from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
@@ -10,7 +9,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.diagnosis_record import Measurement, MeasurementKind
 from gradprix.text.diagnosis import format_finding
 
-from . import _page
+from ._sections import Estimate
 from .style import apply_layout, styles
 
 COLUMNS = {
@@ -38,48 +37,39 @@ COLUMNS = {
 PANELS = {"rate": "effective rate ‖u‖ / ‖g‖", "ratio": "update to weights ‖u‖ / ‖x‖", "cosine": "cosine of u and −g"}
 
 
-def diagnosis_section(record: RaceRecord) -> str:
-    """Return the table and conclusions of the diagnosis; empty if the race was not explained."""
+def diagnosis(record: RaceRecord) -> dict[str, Any] | None:
+    """Return the diagnosis for display, None if the race was not explained.
+
+    Returns:
+        `columns`: interpretation of each measurement by its label; `rows`: an estimate for each column, by entry;
+        `findings`: entry, sentence, label and estimate of each clear measurement.
+    """
     if record.diagnosis is None:
-        return ""
-    entries = record.diagnosis.entries
-    kinds = [kind for kind in COLUMNS if any(m.kind == kind for e in entries.values() for m in e.measurements)]
-    rows = "".join(_row(entry.name, entries[entry.name].measurements, kinds) for entry in record.ranking)
-    read = "; ".join(f"<b>{COLUMNS[kind][0]}</b>: {COLUMNS[kind][1]}" for kind in kinds)
-    text = (
-        f"Measured in {record.diagnosis.seconds:,.0f} s on {record.diagnosis.runs} final runs of each, trained once "
-        "more, over the middle half of training. In brackets: 95&nbsp;% intervals. A number is put into words, and "
-        "printed bold, only where its whole interval is past a border fixed beforehand; the rest is not clear. "
-        f"{read}."
-    )
-    table = _page.table(["entry", *(COLUMNS[kind][0] for kind in kinds)], f"<tbody>{rows}</tbody>")
-    items = "".join(
-        f"<li><b>{escape(entry.name)}</b> {escape(format_finding(m, entry.final.divergence_steps))} "
-        f"{COLUMNS[m.kind][0].capitalize()}: {_number(m)}.</li>"
-        for entry in record.ranking
-        for m in entries[entry.name].measurements
-        if m.finding
-    )
-    clear = f"<ul>{items}</ul>" if items else "<p>No clear cause found.</p>"
-    return f'{clear}<p class="note">{text}</p>{table}'
+        return None
+    entries = [(entry, record.diagnosis.entries[entry.name].measurements) for entry in record.ranking]
+    kinds = [kind for kind in COLUMNS if any(m.kind == kind for _, each in entries for m in each)]
+    by_kind = {entry.name: {m.kind: _format_estimate(m) for m in each} for entry, each in entries}
+    return {
+        "columns": dict(COLUMNS[kind] for kind in kinds),
+        "rows": {name: [each.get(kind, Estimate("-")) for kind in kinds] for name, each in by_kind.items()},
+        "findings": [
+            (entry.name, format_finding(m, entry.final.divergence_steps), COLUMNS[m.kind][0], _format_estimate(m))
+            for entry, each in entries
+            for m in each
+            if m.finding
+        ],
+    }
 
 
-def _row(name: str, measurements: Sequence[Measurement], kinds: list[MeasurementKind]) -> str:
-    by_kind = {measurement.kind: measurement for measurement in measurements}
-    cells = "".join(f"<td>{_number(by_kind[kind]) if kind in by_kind else '-'}</td>" for kind in kinds)
-    return f"<tr><td><b>{escape(name)}</b></td>{cells}</tr>"
-
-
-def _number(measurement: Measurement) -> str:
+def _format_estimate(measurement: Measurement) -> Estimate:
     """Format an estimate with its interval; None stands for an infinite or unknown value."""
     is_clear, bounds = measurement.finding is not None, (measurement.low, measurement.high)
     if measurement.kind is MeasurementKind.NOISE_SCALE and is_clear and measurement.high is None:
-        return f"<b>above {measurement.low:.2g}</b>" if measurement.low else "<b>no signal found</b>"
+        return Estimate(f"above {measurement.low:.2g}" if measurement.low else "no signal found", is_clear=True)
     if measurement.number is None or None in bounds:
-        return "not clear"
+        return Estimate("not clear")
     number, low, high = (f"{x:.2g}".replace("-", "−") for x in (measurement.number, *bounds))
-    number = f"<b>{number}</b>" if is_clear else number
-    return number if low == high else f'{number} <span class="soft">({low} to {high})</span>'
+    return Estimate(number, "" if low == high else f"{low} to {high}", is_clear)
 
 
 def moves(record: RaceRecord) -> go.Figure:
@@ -98,11 +88,11 @@ def moves(record: RaceRecord) -> go.Figure:
                 x=[round(step / last, 4) for step in own.step],
                 y=getattr(own, panel),
                 mode="lines",
-                name=escape(name),
+                name=looks[name]["label"],
                 legendgroup=name,
                 showlegend=column == 1,
                 line=line,
-                hovertemplate=f"{escape(name)}: %{{y:.3~g}} at %{{x:.0%}}<extra></extra>",
+                hovertemplate=f"{looks[name]['label']}: %{{y:.3~g}} at %{{x:.0%}}<extra></extra>",
                 row=1,
                 col=column,
             )
@@ -110,14 +100,3 @@ def moves(record: RaceRecord) -> go.Figure:
     for column in (1, 2):
         fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=column)
     return apply_layout(fig, 380, legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0})
-
-
-def read_moves(record: RaceRecord) -> str:
-    """Return the caption of `moves`."""
-    assert record.diagnosis is not None
-    return (
-        f"Over the course of training, medians of {record.diagnosis.runs} runs. Left: how long an update is for its "
-        "gradient, with the schedule in it. Middle: how long it is for the weights it moves. Right: how straight it "
-        "goes down the gradient of its batch: 1 is straight down, 0 is across, as where momentum or a rate for each "
-        "weight turns it."
-    )

@@ -1,7 +1,6 @@
 """Explanation of one optimizer: equations, measured character, and descent in a ravine."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from rich.text import Text
 
 from gradprix.explain import (
     LANDSCAPES,
-    Equation,
     ExplainedOptimizer,
     StepResponse,
     Trace,
@@ -26,9 +24,7 @@ from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Hyper, walk
 from gradprix.rules.notation import format_symbol
 
-from . import _page
-from ._page import section
-from ._report import SCRIPTS, figure
+from ._templates import render
 from .style import COLOURS, DASHES, apply_layout, powers, rounded
 
 STEPS = 100
@@ -75,13 +71,12 @@ def terminal(explanation: Mapping[str, Any]) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     for equation in explanation["equations"]:
         table.add_row(Text(equation.formula, "bold"), equation.sentence)
-    settings = ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in _used(explanation).items())
     parts: list[RenderableType] = [
         Text(f"{its.name}: {its.about}", "bold"),
         Text(f"{rule.relation}  Source: {rule.source}."),
         Text(),
         table,
-        Text(f"with {settings}", "dim"),
+        Text(_format_settings(explanation), "dim"),
     ]
     if (measured := explanation["character"]) is not None:
         parts += [Text(), Text("What to watch (measured on the rule itself):", "bold")]
@@ -96,31 +91,11 @@ def terminal(explanation: Mapping[str, Any]) -> RenderableType:
 
 def page(explanation: Mapping[str, Any]) -> str:
     """Return the explanation as a self-contained HTML page."""
-    its, rule = explanation["subject"], explanation["rule"]
-    name = escape(its.name)
-    sections = {"equations": "Equations", "watch": "What to watch", "ravine": "In a ravine"}
-    body = [
-        f"<h1>{name}</h1>",
-        f'<div class="answer"><p class="first">{escape(its.about)}</p><p>{escape(rule.relation)}</p></div>',
-        f'<p class="about">Source: {escape(rule.source)}.</p>',
-        section("equations", "Equations", _equations(explanation["equations"]), f"<p>{_settings(explanation)}</p>"),
-    ]
-    measured, descent_trace = explanation["character"], explanation["trace"]
-    if measured is None:
-        sections = {"equations": "Equations"}
-    else:
-        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in measured.sentences)
-        read = (
-            "The effective learning rate, |update| / |gradient| as a share of η, under a constant gradient. A line "
-            "that stays level neither warms up nor wears out."
-        )
-        body.append(section("watch", "What to watch", f"<ul>{items}</ul>", figure("rates", rates(measured), read, 420)))
-        read = (
-            f"{STEPS} steps in a ravine thirty times as steep across as along, at the rate that ends lowest there, "
-            f"{explanation['lr']:g}. Right: the effective rate of each coordinate."
-        )
-        body.append(section("ravine", "In a ravine", figure("way", descent(descent_trace), read, 760)))
-    return _page.page(f"gradprix: {name}", sections, SCRIPTS, "\n".join(body))
+    measured, figures = explanation["character"], {}
+    if measured is not None:
+        figures = {"rates": rates(measured), "descent": descent(explanation["trace"])}
+    settings = _format_settings(explanation)
+    return render("explanation.html.jinja", **explanation, settings=settings, figures=figures, steps=STEPS)
 
 
 def rates(measured: StepResponse) -> go.Figure:
@@ -173,15 +148,8 @@ def descent(descent_trace: Trace) -> go.Figure:
     return apply_layout(fig, 380, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.6})
 
 
-def _equations(rules: list[Equation]) -> str:
-    rows = "".join(f"<tr><td><code>{escape(e.formula)}</code></td><td>{escape(e.sentence)}</td></tr>" for e in rules)
-    return _page.table(["equation", "what it does"], f"<tbody>{rows}</tbody>", numeric=False)
-
-
-def _settings(explanation: Mapping[str, Any]) -> str:
-    return "with " + ", ".join(
-        f"{escape(format_symbol(name))} = {value:g}" for name, value in _used(explanation).items()
-    )
+def _format_settings(explanation: Mapping[str, Any]) -> str:
+    return "with " + ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in _used(explanation).items())
 
 
 def _used(explanation: Mapping[str, Any]) -> dict[str, float]:

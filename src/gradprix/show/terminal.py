@@ -23,8 +23,8 @@ from gradprix.text.execution import format_execution_mode
 from gradprix.utils.streams import results
 from gradprix.utils.wording import format_count, format_list
 
-from . import _page
 from ._evidence import evidence, first_choices
+from ._formatting import format_epochs, format_factor, format_integer, format_setting
 
 
 def console(stderr: bool = False) -> Console:
@@ -53,9 +53,9 @@ def standings(record: RaceRecord) -> Table:
             Text(entry.name, "bold" if entry.is_leader else ""),
             format_value(metric, entry.final.mean),
             f"{format_value(metric, low)} to {format_value(metric, high)}",
-            Text(_page.setting(entry.tuned)),
-            _page.factor(entry.tolerance_decades),
-            _page.count(entry.updates),
+            Text(format_setting(entry.tuned)),
+            format_factor(entry.tolerance_decades),
+            format_integer(entry.updates),
         )
     return table
 
@@ -114,7 +114,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
         batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
         tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
-        row = (entry["name"], entry["optimizer"], fixed, tuned, batch, _page.count(entry["updates"]))
+        row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
         table.add_row(*map(Text, row))
     effect = f"{race_plan.smallest_difference:.1f} standard deviations of a paired difference"
     if race_plan.task.noise:
@@ -148,7 +148,7 @@ def _describe_run(race_plan: Plan) -> str:
     if race_plan.examples is None:
         return "as long as your own loop trains"
     schedule = "schedule tuned" if "schedule" in race_plan.tuned else f"{race_plan.task.schedule} schedule"
-    return f"{race_plan.examples:,} training examples in {_page.epochs(race_plan.task.epochs)}, {schedule}"
+    return f"{race_plan.examples:,} training examples in {format_epochs(race_plan.task.epochs)}, {schedule}"
 
 
 def format_range(name: str, ends: list[Any]) -> str:
@@ -182,7 +182,7 @@ def choices(name: str) -> RenderableType:
             value(metric, row["mean"]),
             f"{row['margins']:.1f}",
             f"{row['lr']:g}",
-            _page.factor(row["window"]),
+            format_factor(row["window"]),
             str(row["diverged"]),
         )
     return Group(*map(Text, text), Text(), table, Text("In bold: the leaders, which nothing wins against."))

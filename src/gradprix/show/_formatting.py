@@ -1,0 +1,79 @@
+"""Formatting of the numbers of a record, for pages, figures and the terminal."""
+
+from collections.abc import Mapping
+
+from gradprix.race import RaceRecord
+from gradprix.race.plan_description import MetricDescription, Value
+from gradprix.race.record import EntryResult
+from gradprix.stats.verdict import PairVerdict
+
+OPPOSITE = {"wins": "loses", "slightly ahead": "slightly behind"}
+"""Verdicts from the point of view of the second entry, where they differ."""
+
+
+def reference(record: RaceRecord) -> str:
+    """Return the name of the reference entry: the baseline, or the entry with the best mean."""
+    return record.plan.baseline or record.ranking[0].name
+
+
+def verdict_on(record: RaceRecord, one: str, other: str) -> str:
+    """Return the verdict on one entry against another."""
+    pair = record.pair(one, other)
+    if pair.verdict is PairVerdict.INCONCLUSIVE:
+        return "inconclusive"
+    return pair.words if pair.a == one else OPPOSITE.get(pair.words, pair.words)
+
+
+def diverged(entry: EntryResult) -> list[bool]:
+    """Return a flag per final run, in the order of the seeds: true if it diverged."""
+    return [step is not None for step in entry.final.divergence_steps]
+
+
+def scale(record: RaceRecord) -> float:
+    """Return the factor for displayed values of the metric: 100 for percentages."""
+    return 100.0 if record.plan.metric.percent else 1.0
+
+
+def format_value(record: RaceRecord, number: float) -> str:
+    """Format a value of the metric: `97.2 %`, or four significant digits."""
+    return f"{100 * number:.1f}\u00a0%" if record.plan.metric.percent else f"{number:.4g}"
+
+
+def format_difference(record: RaceRecord, difference: float) -> str:
+    """Format a difference of displayed values, with its sign and no unit."""
+    written = f"{scale(record) * difference:{'+.2f' if record.plan.metric.percent else '+.3g'}}"
+    return written.replace("-", "−") if float(written) else written[1:]
+
+
+def format_margin(metric: MetricDescription) -> str:
+    """Format the margin, the smallest difference that matters."""
+    if metric.relative:
+        return f"{100 * metric.margin:g} % of the better mean"
+    return f"{100 * metric.margin:g} percentage points" if metric.percent else f"{metric.margin:g}"
+
+
+def format_factor(decades: float) -> str:
+    """Format a width in decades as the factor between its ends."""
+    wide = 10**decades
+    return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}" if decades else "none"
+
+
+def format_setting(tuned: Mapping[str, Value]) -> str:
+    """Format a tuned point: the learning rate, then the other tuned values."""
+    written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
+    return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])
+
+
+def format_epochs(number: float) -> str:
+    """Return a number of epochs, or a part of one, with its unit."""
+    return f"{number:,} epochs" if number >= 1 else f"{number:.2g} of an epoch"
+
+
+def format_integer(number: int | None) -> str:
+    """Format a number of updates or examples; "-" if it is unknown."""
+    return "-" if number is None else f"{number:,}"
+
+
+def format_batch_size(size: int) -> str:
+    """Format a batch size, of which 0 stands for all examples."""
+    return f"{size:,}" if size else "all"
