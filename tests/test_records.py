@@ -12,7 +12,7 @@ from gradprix.race import Journal, JournalError, RaceRecord, Result
 from gradprix.race.diagnosis_record import Finding
 from gradprix.race.record_json import RecordError, read_record, to_json
 from gradprix.race.run_records import FailedRun, Rerun
-from gradprix.show._sections import command
+from gradprix.show._sections import format_command
 from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
 from gradprix.text.answer import REASONS, format_answer
@@ -58,7 +58,7 @@ def test_a_record_of_version_1_gets_codes_in_place_of_sentences() -> None:
         name: [m.finding for m in entry.measurements if m.finding] for name, entry in record.diagnosis.entries.items()
     }
     assert findings == {"adam": [], "momentum": [Finding.STEPS_SHORT], "wild": [Finding.DIVERGED]}
-    assert "--epochs 1 --batch-size" in command(record), "a whole number stays one"
+    assert "--epochs 1 --batch-size" in format_command(record), "a whole number stays one"
     run = record.tuning_runs["adam"][0]
     assert run.point == {"lr": old["tried"]["adam"][0]["lr"]}
     assert run.loss == old["tried"]["adam"][0]["loss"]

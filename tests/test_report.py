@@ -220,7 +220,7 @@ def test_how_to_run_it_again_is_a_command_of_the_command_line(result):
 
     from gradprix.cli import app
 
-    words = _sections.command(result.record).split()
+    words = _sections.format_command(result.record).split()
     assert words[0] == "gradprix"
     ran = CliRunner().invoke(app, [*words[1:], "--plan"])
     assert ran.exit_code == 0, ran.output
@@ -354,6 +354,8 @@ def test_it_works_in_a_browser_without_a_network(page: Page, result: race.Result
         figure = page.locator(f"#figure-{name}")
         figure.locator(".main-svg").first.wait_for(state="attached")
         figure.hover()
+    labels = page.locator("#figure-ranking text").all_text_contents()
+    assert {entry.name for entry in record.entries} <= set(labels)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
     offers = """[...document.querySelectorAll('body *:not(script)')].filter(e => /share|cloud|upload/i.test(
         [e.dataset.title || '', e.title || '', e.childElementCount ? '' : e.textContent].join(' '))).length"""

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from html import escape
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +12,7 @@ from plotly import graph_objects as go
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, padded, powers
+from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, escape_label, padded, powers
 
 from .controls import aria, field, number_input, radio_buttons
 from .landscape_page import graph
@@ -82,7 +81,7 @@ def training_runs_figure(progress: Progress) -> go.Figure:
     losses = [loss for _, _, loss, _ in progress.trials if loss is not None and math.isfinite(loss) and loss > 0]
     top = max(losses, default=1.0) * 1.5
     for i, entry in enumerate(progress.entries):
-        name = entry["name"]
+        name, label = entry["name"], escape_label(entry["name"])
         colour, symbol = COLOURS[i % len(COLOURS)], SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
         for final in (False, True):
             points = [
@@ -99,9 +98,9 @@ def training_runs_figure(progress: Progress) -> go.Figure:
                         "size": 9 if final else 8,
                         "line": {"width": 2},
                     },
-                    name=escape(name) + ", final" * final,
+                    name=label + ", final" * final,
                     legendgroup=name,
-                    hovertemplate=f"{escape(name)} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>",
+                    hovertemplate=f"{label} at %{{x:~g}}: %{{y:.3~g}}<extra></extra>",
                 )
     logs = padded([math.log10(loss) for loss in losses] or [-1.0, 0.0])
     fig.update_yaxes(type="log", title="validation loss", range=[logs[0], max(logs[1], math.log10(top * 1.1))])

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from statistics import median
 
 from plotly import graph_objects as go
@@ -12,7 +11,7 @@ from gradprix.race.record import EntryResult
 from gradprix.utils.wording import format_count
 
 from ._formatting import format_difference, format_factor, format_value, scale
-from .style import apply_layout, padded, rounded, styles
+from .style import apply_layout, escape_label, padded, rounded, styles
 
 SOME = (1, 2, 3)
 """Numbers of trials for which the caption names the best entry."""
@@ -36,12 +35,12 @@ def budget(record: RaceRecord) -> go.Figure:
             hovertemplate="%{x} trials: %{y:.4~g}",
         )
     fig.update_xaxes(title="trials, drawn at random from the first phase of tuning", dtick=1)
-    fig.update_yaxes(title=f"validation {escape(metric.name.removeprefix('test '))}", range=padded(displayed))
+    fig.update_yaxes(title=f"validation {escape_label(metric.name.removeprefix('test '))}", range=padded(displayed))
     fig.update_yaxes(ticksuffix=" %" if metric.percent else "")
     return apply_layout(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
 
 
-def best_by_trials(record: RaceRecord) -> list[str]:
+def format_best_by_trials(record: RaceRecord) -> list[str]:
     """Return a phrase for each of a few numbers of trials: the best entry, with score and probability."""
     expected, chances = record.efficiency.expected, record.efficiency.probability_best
     turn = 1 if record.plan.metric.higher_is_better else -1
@@ -55,12 +54,12 @@ def best_by_trials(record: RaceRecord) -> list[str]:
     return phrases
 
 
-def speed(record: RaceRecord) -> dict[str, list[str]]:
+def format_speed(record: RaceRecord) -> dict[str, list[str]]:
     """Return the cells of the table of defaults, targets and times, by entry."""
-    return {entry.name: _format_speed(record, entry) for entry in record.ranking}
+    return {entry.name: _format_entry_speed(record, entry) for entry in record.ranking}
 
 
-def _format_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
+def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
     efficiency, name = record.efficiency, entry.name
     turn = 1 if record.plan.metric.higher_is_better else -1
     start, tuned = efficiency.default[name], efficiency.tuned[name]

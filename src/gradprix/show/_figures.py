@@ -1,6 +1,5 @@
 """Figures of the results of a race: pure functions of its record."""
 
-from html import escape
 from typing import Any
 
 from plotly import graph_objects as go
@@ -10,7 +9,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 
 from ._formatting import diverged, format_difference, format_value, reference, scale, verdict_on
-from .style import INK, MARKS, Style, apply_layout, styles
+from .style import INK, MARKS, Style, apply_layout, escape_label, styles
 
 
 def ranking(record: RaceRecord) -> go.Figure:
@@ -22,7 +21,7 @@ def ranking(record: RaceRecord) -> go.Figure:
     metric = record.plan.metric
     unit = ", points" if metric.percent else ""
     name = looks[reference_name]["label"] if record.plan.baseline else "the best mean"
-    titles = (escape(metric.name), f"minus {name}{unit}")
+    titles = (escape_label(metric.name), f"minus {name}{unit}")
     fig = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
     low, high = _seed_range(record)
     pad = 0.06 * (high - low) or 1e-6
@@ -148,7 +147,8 @@ def _cell(record: RaceRecord, row: str, column: str) -> tuple[str, str, str]:
     turn = 1 if pair.a == row else -1
     low, high = (format_difference(record, bound) for bound in sorted(turn * bound for bound in pair.ci95))
     lead = format_difference(record, turn * pair.difference)
-    hover = f"{escape(row)} against {escape(column)}: {verdict}<br>lead {lead}, simultaneous interval {low} to {high}"
+    hover = f"{escape_label(row)} against {escape_label(column)}: {verdict}"
+    hover += f"<br>lead {lead}, simultaneous interval {low} to {high}"
     hover += f"<br>adjusted p = {pair.p:.2g}"
     if pair.more_seeds:
         hover += f"<br>about {pair.more_seeds:,} more seeds would make it conclusive"

@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from plotly import graph_objects as go
 
 from gradprix.race import RaceRecord
 
-from .style import padded, ticks
+from .style import escape_label, padded, ticks
 
 TOP, FAR = 60.0, 25.0
 """Clipping limits of the axis, beyond which a loss is only "too high": a multiple of the near-optimal limit on a
@@ -81,7 +80,7 @@ class LossAxis:
         zone = {"fillcolor": "rgba(128,128,128,0.16)", "line_width": 0, "layer": "below"}
         fig.add_hrect(low, high, row="all", col="all", **zone)
         fig.update_yaxes(**self.axis())
-        fig.update_yaxes(title=escape(self.name), col=1)
+        fig.update_yaxes(title=escape_label(self.name), col=1)
 
     def describe(self) -> str:
         """Describe the near-optimal range for a caption."""

@@ -1,6 +1,5 @@
 """PNG export of figures."""
 
-from html import escape
 from pathlib import Path
 
 from plotly import graph_objects as go
@@ -10,6 +9,7 @@ from gradprix.race import PICTURE, Result
 from . import _figures
 from ._formatting import format_margin
 from ._report import write_beside
+from .style import escape_label
 
 WIDTH, SCALE = 1000, 2
 
@@ -26,7 +26,7 @@ def write_picture(result: Result) -> Path:
     Raises:
         ValueError: if the race was not saved in a folder, or if kaleido or its Chrome is missing.
     """
-    task, margin = escape(result.record.task), format_margin(result.record.plan.metric)
+    task, margin = escape_label(result.record.task), format_margin(result.record.plan.metric)
     title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {margin}, which do not matter"
     return write_beside(result, PICTURE, render_png(_figures.ranking(result.record), title))
 

@@ -68,29 +68,29 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "record": record,
         "plan": record.plan,
         "metric": record.plan.metric,
-        "figures": figures(record),
+        "figures": draw_figures(record),
         "answer": answer_lines(record),
         "protocol": format_protocol(record),
-        "comparisons": _sections.comparisons(record),
-        "warnings": _sections.warnings(record),
+        "comparisons": _sections.format_comparisons(record),
+        "warnings": _sections.format_warnings(record),
         "reference": reference(record),
         "margin": format_margin(record.plan.metric),
         "marks": MARKS,
         "loss_axis": LossAxis.from_record(record),
         "is_replicated": any(not run.first for runs in record.tuning_runs.values() for run in runs),
-        "diagnosis": _why.diagnosis(record),
+        "diagnosis": _why.format_diagnosis(record),
         "has_artifacts": bool(artifacts.numbers or artifacts.pictures or artifacts.texts),
-        "measures": _sections.measures(record),
-        "text_tables": _sections.text_tables(record),
-        "best_by_trials": _efficiency.best_by_trials(record),
-        "speed": _efficiency.speed(record),
+        "measures": _sections.format_measures(record),
+        "text_tables": _sections.make_text_tables(record),
+        "best_by_trials": _efficiency.format_best_by_trials(record),
+        "speed": _efficiency.format_speed(record),
         "execution": format_execution_mode(record.plan.mode),
-        "tuning": _sections.tuning(record),
-        "command": _sections.command(record),
+        "tuning": _sections.format_tuning(record),
+        "command": _sections.format_command(record),
     }
 
 
-def figures(record: RaceRecord) -> dict[str, go.Figure | None]:
+def draw_figures(record: RaceRecord) -> dict[str, go.Figure | None]:
     """Return the figures of the report; None for those that a record has no data for."""
     sensitivity = _training_figures.sensitivity if record.plan.tunes_learning_rate_only else _training_figures.points
     return {

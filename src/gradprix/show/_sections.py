@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     is_clear: bool = False
 
 
-def comparisons(record: RaceRecord) -> list[str]:
+def format_comparisons(record: RaceRecord) -> list[str]:
     """Count the comparisons by verdict, and estimate the seeds that inconclusive ones would need."""
     pairs, chosen = record.verdict.pairs, record.verdict.recommended
     counts = Counter(pair.verdict for pair in pairs)
@@ -43,7 +43,7 @@ def comparisons(record: RaceRecord) -> list[str]:
     return text
 
 
-def warnings(record: RaceRecord) -> list[str]:
+def format_warnings(record: RaceRecord) -> list[str]:
     """Return warnings about the validity of the results."""
     lines = []
     edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
@@ -67,7 +67,7 @@ def warnings(record: RaceRecord) -> list[str]:
     return lines
 
 
-def tuning(record: RaceRecord) -> str:
+def format_tuning(record: RaceRecord) -> str:
     """Describe the tuning trials and the criterion that selected the learning rate."""
     tried = record.tuning_runs.values()
     counts = sorted({sum(run.first for run in runs) for runs in tried})
@@ -83,7 +83,7 @@ def tuning(record: RaceRecord) -> str:
     )
 
 
-def measures(record: RaceRecord) -> dict[str, list[Estimate]]:
+def format_measures(record: RaceRecord) -> dict[str, list[Estimate]]:
     """Return the mean of each further measure by entry, over the final seeds that did not diverge."""
     each = record.artifacts.numbers.values()
     return {entry.name: [_mean(values.get(entry.name, ())) for values in each] for entry in record.ranking if each}
@@ -97,7 +97,7 @@ def _mean(values: tuple[float | None, ...]) -> Estimate:
     return Estimate(f"{np.mean(finite):.4g}", f"{low:.4g} to {high:.4g}")
 
 
-def text_tables(record: RaceRecord) -> dict[str, tuple[list[str], list[list[str]]]]:
+def make_text_tables(record: RaceRecord) -> dict[str, tuple[list[str], list[list[str]]]]:
     """Return head and rows of a table for each kind of text: one row per source, one column per entry."""
     tables = {}
     for name, outputs in record.artifacts.texts.items():
@@ -108,7 +108,7 @@ def text_tables(record: RaceRecord) -> dict[str, tuple[list[str], list[list[str]
     return tables
 
 
-def command(record: RaceRecord) -> str:
+def format_command(record: RaceRecord) -> str:
     """Return the command line that reproduces this race."""
     plan = record.plan
     words = ["gradprix", "race", plan.task, "--optimizers", ",".join(entry.name for entry in plan.entries)]

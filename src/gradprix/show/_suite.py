@@ -1,7 +1,6 @@
 """Page of a suite: combined results over tasks, with links to the report of each race."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from plotly import graph_objects as go
@@ -10,7 +9,7 @@ from gradprix.race import REPORT
 from gradprix.utils.wording import format_count, format_list
 
 from ._templates import render
-from .style import COLOURS, DASHES, INK, apply_layout
+from .style import COLOURS, DASHES, INK, apply_layout, escape_label
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
@@ -32,8 +31,8 @@ def regrets(summary: Summary) -> go.Figure:
     ]
     fig = go.Figure(
         go.Heatmap(
-            x=[escape(name) for name in names],
-            y=[escape(entry) for entry in entries],
+            x=[escape_label(name) for name in names],
+            y=[escape_label(entry) for entry in entries],
             z=[[min(value, SHOWN) for value in row] for row in values],
             text=text,
             texttemplate="%{text}",
@@ -70,9 +69,9 @@ def profile(summary: Summary) -> go.Figure:
             x=shown,
             y=[100 * y for y in curve["share"][: len(shown)]],
             mode="lines",
-            name=escape(entry),
+            name=escape_label(entry),
             line={"color": colour, "dash": DASHES[i // len(COLOURS) % len(DASHES)], "width": 2, "shape": "hv"},
-            hovertemplate=f"{escape(entry)}: at most %{{x}} margins behind on %{{y:.0f}} %<extra></extra>",
+            hovertemplate=f"{escape_label(entry)}: at most %{{x}} margins behind on %{{y:.0f}} %<extra></extra>",
             **group,
         )
     fig.update_xaxes(title="margins behind the best of a task", range=[0, SHOWN])

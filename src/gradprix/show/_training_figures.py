@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from gradprix.race.run_records import TuningRun
 
 from ._formatting import format_factor, scale
 from ._loss_axes import LossAxis, late_loss_axis
-from .style import CLEAR, GRID, Style, apply_layout, padded, powers, rounded, styles
+from .style import CLEAR, GRID, Style, apply_layout, escape_label, padded, powers, rounded, styles
 
 FEW = 4
 """Maximum number of entries for which all quantile bands are shown initially."""
@@ -98,7 +97,7 @@ def points(record: RaceRecord) -> go.Figure:
         for column, name in enumerate(names, start=1):
             _draw_hyperparameter(fig, record, entry, name, looks[entry.name], axis, {"row": row, "col": column})
     for column, name in enumerate(names, start=1):
-        fig.update_xaxes(title=escape(name), row=len(entries), col=column)
+        fig.update_xaxes(title=escape_label(name), row=len(entries), col=column)
         _axis(
             fig, [run.point[name] for runs in record.tuning_runs.values() for run in runs if name in run.point], column
         )
@@ -126,7 +125,7 @@ def _draw_hyperparameter(
             y=[axis.position(run.loss if finite else math.inf) for run in selected],
             mode="markers",
             marker={"color": look["color"], "symbol": symbol, "size": 7},
-            hovertemplate=f"{look['label']} at {escape(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
+            hovertemplate=f"{look['label']} at {escape_label(name)} %{{x}}: %{{y:.3~g}}<extra></extra>",
             **place,
         )
     chosen = [run for run in runs if run.point == entry.tuned]
@@ -157,7 +156,7 @@ def curves(record: RaceRecord) -> go.Figure:
     A custom training loop reports a score only, so it has no loss panel.
     """
     metric, looks, loop = record.plan.metric, styles(record), record.plan.loop
-    titles = ["validation loss"] * (not loop) + [f"validation {escape(metric.name.removeprefix('test '))}"]
+    titles = ["validation loss"] * (not loop) + [f"validation {escape_label(metric.name.removeprefix('test '))}"]
     fig = make_subplots(len(titles), 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.08)
     ranges: list[list[float]] = [[] for _ in titles]
     for entry in record.ranking:

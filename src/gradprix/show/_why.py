@@ -37,7 +37,7 @@ COLUMNS = {
 PANELS = {"rate": "effective rate ‖u‖ / ‖g‖", "ratio": "update to weights ‖u‖ / ‖x‖", "cosine": "cosine of u and −g"}
 
 
-def diagnosis(record: RaceRecord) -> dict[str, Any] | None:
+def format_diagnosis(record: RaceRecord) -> dict[str, Any] | None:
     """Return the diagnosis for display, None if the race was not explained.
 
     Returns:

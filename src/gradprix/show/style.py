@@ -32,14 +32,19 @@ MARKS = {
 
 
 Style = dict[str, str]
-"""Label, colour, dash and symbol of an entry. The label is escaped: plotly reads text as HTML."""
+"""Label (escaped), colour, dash and symbol of an entry."""
+
+
+def escape_label(text: str) -> str:
+    """Escape a text for plotly, which reads tags and `&lt;` in labels as HTML, but not `&quot;`."""
+    return escape(text, quote=False)
 
 
 def styles(record: RaceRecord) -> dict[str, Style]:
     """Return the style of each entry, the same in every figure."""
     return {
         entry.name: {
-            "label": escape(entry.name),
+            "label": escape_label(entry.name),
             "color": COLOURS[i % len(COLOURS)],
             "dash": DASHES[i // len(COLOURS) % len(DASHES)],
             "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
