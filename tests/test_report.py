@@ -172,6 +172,10 @@ def test_the_page_asks_nobody_for_anything(text):
     assert len(text.encode()) < 6_000_000
 
 
+def test_figures_have_the_font_of_the_page():
+    assert f"font: 16px/1.6 {style.FONT};" in style.CSS
+
+
 def test_no_figure_offers_to_upload(text):
     configs = [json.loads(found) for found in re.findall(r'\{"showSendToCloud".*?\}', own(text))]
     assert len(configs) == len(FIGURES)

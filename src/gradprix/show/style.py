@@ -17,7 +17,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 INK, GRID = "#333333", "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'  # as in templates/page.css
 
 # Half-transparent fills work under dark and light text.
 MARKS = {
