@@ -28,8 +28,6 @@ from gradprix.tasks.user_modules import base_path
 
 from .fork_server import READY, STREAMS, ReceivedFile, descendants
 
-# The server imports what workers run, so that its forks do not import it one by one: gradprix.race and, in servers of
-# workers, torch's compiler, which the constructor of every torch.optim.Optimizer imports.
 SERVE = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -37,8 +35,11 @@ import {modules}
 from gradprix.executors.fork_server import serve
 serve({parent}, {requests})
 """
-MODULES = {"workers": "gradprix.race, torch._dynamo", "fresh": "gradprix.race"}
-"""Modules that a server imports, by the group of processes that it starts."""
+MODULES = "gradprix.race, torch._dynamo"
+"""Modules that a server imports, so that its forks do not import them one by one.
+
+The constructor of every `torch.optim.Optimizer` imports torch's compiler, and tracing a model imports much of it.
+"""
 PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 """Variables that libraries do not read on import: the server survives their change, and its forks receive them."""
 
@@ -54,18 +55,17 @@ class Server:
     """The fork server of this process for one environment.
 
     Args:
-        group: the processes that it starts.
         environment: the variables that it starts with.
         settings: the server is reused as long as these are equal.
     """
 
-    def __init__(self, group: str, environment: Mapping[str, str], settings: Any) -> None:
+    def __init__(self, environment: Mapping[str, str], settings: Any) -> None:
         self.settings = settings
         self._is_ready: bool | None = None
         self._lock = threading.Lock()
         self._requests, server_socket = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with server_socket:
-            program = SERVE.format(modules=MODULES[group], parent=os.getpid(), requests=server_socket.fileno())
+            program = SERVE.format(modules=MODULES, parent=os.getpid(), requests=server_socket.fileno())
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program],
                 env=environment,
@@ -157,7 +157,7 @@ def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
                 _REPLACED.append(server)
             _REPLACED[:] = [each for each in _REPLACED if each.process.poll() is None]
             try:
-                server = _SERVERS[group] = Server(group, variables, settings)
+                server = _SERVERS[group] = Server(variables, settings)
             except OSError:
                 _SERVERS.pop(group, None)
                 return None
