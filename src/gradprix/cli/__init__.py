@@ -75,7 +75,7 @@ def new(
     """Write a working example of a task, as a template for your own."""
     from importlib.resources import files
 
-    text = files("gradprix.tasks").joinpath("templates", "loop.py" if loop else "task.py").read_text("utf-8")
+    text = files("gradprix").joinpath("tasks", "templates", "loop.py" if loop else "task.py").read_text("utf-8")
     with report_errors(ValueError, OSError):
         if file.suffix != ".py":
             raise ValueError(f"{file}: the name must end in .py.")
