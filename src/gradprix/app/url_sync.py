@@ -118,14 +118,25 @@ def callback_outputs(state: AppState) -> dict[str, Any]:
 
 
 def changed_outputs(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    """Replace unchanged outputs by `no_update`: updating a hundred controls takes the browser half a second."""
+    """Replace unchanged outputs by `no_update`: updating a hundred controls takes the browser half a second.
+
+    Args:
+        new: all outputs of the callback.
+        seen: those that the page shows, as far as they are known.
+    """
 
     def skip_unchanged(name: str, value: Any) -> Any:
         if name in REPEATED_CONTROLS or name == "boxes":
-            return [no_update if same == one else one for one, same in zip(value, seen[name], strict=True)]
-        return no_update if value == seen[name] else value
+            shown = seen.get(name, [None] * len(value))
+            return [no_update if _is_same(one, same) else one for one, same in zip(value, shown, strict=True)]
+        return no_update if value == seen.get(name) else value
 
     return {name: skip_unchanged(name, value) for name, value in new.items()}
+
+
+def _is_same(value: Any, shown: Any) -> bool:
+    """Return True if a control shows this value; a control of a new page has none, and looks empty."""
+    return value == shown or (shown is None and value in ("", []))
 
 
 REPEATED_CONTROLS = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
@@ -172,7 +183,7 @@ def connect(app: Dash) -> None:
         changed = ctx.triggered_id
         changed = changed["type"] if isinstance(changed, dict) else changed
         if last is None or changed in (None, "address"):
-            return {**callback_outputs(read(address or "")), "address": no_update}
+            return {**changed_outputs(callback_outputs(read(address or "")), given), "address": no_update}
         before = read(last)
         before = replace(before, t=frame if frame is not None and frame < before.setting.steps else None)
         if changed == "stage":
