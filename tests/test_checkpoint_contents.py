@@ -6,11 +6,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 
 from gradprix import optim
 
@@ -144,6 +139,12 @@ def test_centered_rmsprop_has_torchs_keys_and_loses_nothing() -> None:
 @pytest.mark.parametrize("name", [*NAMES, "Lion", "ScheduleFreeAdamW"])
 @pytest.mark.parametrize("flattened", [True, False])
 def test_bfloat16_goes_through_distributed_checkpoints(name: str, flattened: bool) -> None:
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
     options = StateDictOptions(flatten_optimizer_state_dict=flattened)
     sources = (optim, torch.optim) if name in NAMES else (optim,)
     for a, b in [(a, b) for a in sources for b in sources if optim in (a, b)]:

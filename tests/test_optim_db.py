@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from gradprix import optim
-
-pytest.importorskip("expecttest", reason="torch.testing needs it")
-from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
+from torch_optim_db import OptimizerErrorEnum, optim_db
 
 pytestmark = pytest.mark.usefixtures("float64")
 # Muon is its author's here: a router for all parameters, with other arguments than torch's class for matrices.

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradprix import optim
-
-pytest.importorskip("expecttest", reason="torch.testing needs it")
-from torch.testing._internal.common_optimizers import optim_db
+from torch_optim_db import optim_db
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHARED = [info.optim_cls for info in optim_db if info.optim_cls.__name__ in set(optim.__all__) - {"Muon"}]
