@@ -174,7 +174,7 @@ for kind in {kinds!r}:
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_model_has_the_same_numbers_in_every_stack(capability: str) -> None:
-    run_as(capability, ["batch norm of images", "layer and group norm", "padded embedding"], [2, 3, 7, 13], 3)
+    run_as(capability, ["batch norm of images", "layer and group norm", "padded embedding"], [2, 7, 13], 3)
 
 
 @pytest.mark.slow
