@@ -89,7 +89,7 @@ LEFT_OUT = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("kind", [kind for kind in [*MODELS, *APART] if kind not in LEFT_OUT])
 def test_every_kind_of_model_trains_there_as_here(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is mixed raises, and whatever is drawn there would give other numbers."""

@@ -288,10 +288,11 @@ def test_code_of_ones_own_reaches_the_workers(cluster: Cluster, own: Path, alone
     few: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6}
     plan = make_plan(f"{own}:task", **few)
     assert folders(plan.task) == [own.parent]
-    there = run(plan, None, engines.Ray(cluster.address))
+    engine = engines.Ray(cluster.address)  # of both races, for its workers import torch
+    there = run(plan, None, engine)
     here = run(plan, None, Local(1))
     assert there.record.curves == here.record.curves
-    loop = gp.race(f"{own}:train", direction="max", engine=engines.Ray(cluster.address), **few)
+    loop = gp.race(f"{own}:train", direction="max", engine=engine, **few)
     assert loop.record.plan.loop
 
 
