@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from gradprix.race import REPORT, JournalError, load
 from gradprix.race.journal import FILE, Journal
-from gradprix.race.record_json import RecordError, read_record
+from gradprix.race.record_json import RecordError
 from gradprix.show import write_report
 from gradprix.text.answer import format_answer
 
@@ -170,35 +170,36 @@ def _read_progress(name: str, folder: Path) -> dict[str, Any]:
     """Read the progress from a journal; empty if there is no journal or no plan yet."""
     try:
         with Journal(folder, to_read=True) as journal:
-            plan, record, mode = journal.read("plan"), journal.read("record"), journal.read("form")
+            plan, (is_finished, text) = journal.plan, _format_result(journal)
             rows = journal.database.execute("SELECT trial, outcome FROM trials").fetchall()
     except (JournalError, sqlite3.Error):
         return {}
     if plan is None:
         return {}
-    entries = plan["entries"]
+    entries = plan.entries
     trials = [
         trial
         for trial in (_trial(json.loads(identity), json.loads(outcome), entries) for identity, outcome in rows)
         if trial
     ]
     return {
-        "task": plan["task"],
+        "task": plan.task,
         "entries": tuple(entries),
         "finished_runs": len(trials),
-        "total_runs": len(entries) * (plan["trials"] + plan["seeds"]),
+        "total_runs": len(entries) * (plan.trials + plan.seeds),
         "trials": tuple(trials),
-        "finished": record is not None,
-        "text": "" if record is None else _format_result(record, mode),
+        "finished": is_finished,
+        "text": text,
     }
 
 
-def _format_result(record: dict[str, Any], mode: dict[str, Any]) -> str:
-    """Return the answer of a finished race, or the reason why its record cannot be read."""
+def _format_result(journal: Journal) -> tuple[bool, str]:
+    """Return whether a race is finished, and its answer or the reason why its record cannot be read."""
     try:
-        return format_answer(read_record(record, mode))
+        record = journal.record
     except RecordError as error:
-        return f"The race is finished, but {error}"
+        return True, f"The race is finished, but {error}"
+    return record is not None, "" if record is None else format_answer(record)
 
 
 def _trial(

@@ -11,7 +11,6 @@ from gradprix.race import Entry, Executor, Plan, Result
 from gradprix.race.diagnosis_record import Diagnosis, EntryDiagnosis
 from gradprix.race.journal import Journal
 from gradprix.race.record import EntryResult
-from gradprix.race.record_json import to_json
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.execution_mode import ExecutionMode
@@ -62,8 +61,7 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
     record = replace(result.record, diagnosis=diagnosis)
     if result.folder is not None:
         with Journal(result.folder, made=provenance()) as journal:
-            journal.write("why", to_json(diagnosis))
-            journal.write("record", to_json(record))
+            journal.diagnosis, journal.record = diagnosis, record
     return Result(record, result.folder, result.reused)
 
 

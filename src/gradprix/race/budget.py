@@ -12,7 +12,7 @@ from gradprix.tasks import Task
 
 from .cost import SAFE, Cost, available_seconds, estimate
 from .cost_measurement import measure_cost
-from .journal import Journal
+from .journal import FittedPlan, Journal
 from .plan import MOST, Plan
 from .progress_display import Watch
 from .reduced_plans import note_omissions, reduced_plans
@@ -88,16 +88,15 @@ def fit_to_budget(
     available_seconds(minutes)  # raises before a folder is created
     key = f"{plan.key} {minutes:g}"
     with Journal(out) as journal:
-        known = (journal.read("fitted") or {}).get(key)
-    if known is None:
+        fitted = journal.fitted.get(key)
+    if fitted is None:
         cost = measure_cost(plan, engine, watch, minutes)
-        fitting = fit(plan, minutes, cost)
-        names = [entry.name for entry in fitting.entries]
-        known = {"entries": names, "trials": fitting.trials, "seeds": fitting.seeds, "epochs": fitting.task.epochs}
-        known["seconds"] = estimate(fitting, cost)
+        chosen = fit(plan, minutes, cost)
+        names = [entry.name for entry in chosen.entries]
+        fitted = FittedPlan(names, chosen.trials, chosen.seeds, chosen.task.epochs, estimate(chosen, cost))
         with Journal(out) as journal:
-            journal.write("fitted", {**(journal.read("fitted") or {}), key: known})
-    task = plan.task.change(epochs=known["epochs"]) if isinstance(plan.task, Task) else plan.task
-    retained = tuple(entry for entry in plan.entries if entry.name in known["entries"])
-    fitting = replace(plan, task=task, entries=retained, trials=known["trials"], seeds=known["seeds"])
-    return note_omissions(plan, fitting), known["seconds"]
+            journal.fitted = {**journal.fitted, key: fitted}
+    task = plan.task.change(epochs=fitted.epochs) if isinstance(plan.task, Task) else plan.task
+    entries = tuple(entry for entry in plan.entries if entry.name in fitted.entries)
+    reduced = replace(plan, task=task, entries=entries, trials=fitted.trials, seeds=fitted.seeds)
+    return note_omissions(plan, reduced), fitted.seconds

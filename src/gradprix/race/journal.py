@@ -4,13 +4,21 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import filelock
+import msgspec
 
+from gradprix.stats.alpha_spending import InterimAnalysis
+from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
+
+from .diagnosis_record import Diagnosis
+from .record import RaceRecord
+from .record_json import read_diagnosis, read_mode, read_record, to_json
+from .run_records import Rerun
 
 FILE, LOCK = "race.db", "race.lock"
 SCHEMA = """
@@ -35,8 +43,82 @@ class BusyError(JournalError):
     """Another race is running in the folder."""
 
 
+class SavedPlan(msgspec.Struct, frozen=True):
+    """Parts of a saved plan (`Plan.description`) that are compared or shown; None where an old plan lacks them."""
+
+    task: str
+    entries: list[dict[str, Any]]
+    trials: int
+    seeds: int
+    fingerprint: str | None = None
+    compiled: bool | None = None
+
+
+class Comparisons(msgspec.Struct, frozen=True):
+    """Comparisons that an interim analysis makes: entries, smallest difference that matters, and baseline."""
+
+    entries: list[str]
+    margin: float
+    relative: bool
+    baseline: str | None
+
+
+class FittedPlan(msgspec.Struct, frozen=True):
+    """Reductions of a plan that made it fit a time budget, and its approximate duration in seconds."""
+
+    entries: list[str]
+    trials: int
+    seeds: int
+    epochs: int | float
+    seconds: float
+
+
+T = TypeVar("T")
+
+
+class Saved(Generic[T]):
+    """A value in the journal's table `about`: read from disk on access, written to disk on assignment.
+
+    Args:
+        name: name of its row.
+        kind: its type.
+        default: its JSON form before it is written.
+        upgrade: conversion of what earlier versions wrote.
+    """
+
+    def __init__(
+        self, name: str, kind: Any, default: Any = None, upgrade: Callable[[Any], Any] = lambda data: data
+    ) -> None:
+        self.name, self.kind, self.default, self.upgrade = name, kind, default, upgrade
+
+    def __get__(self, journal: "Journal", owner: type) -> T:
+        data = journal.read(self.name)
+        try:
+            value: T = msgspec.convert(self.default if data is None else self.upgrade(data), self.kind)
+        except msgspec.ValidationError as error:
+            raise JournalError(
+                f"{journal.folder} holds a damaged race ({self.name}: {error}). Choose another folder (--out)."
+            ) from error
+        return value
+
+    def __set__(self, journal: "Journal", value: Any) -> None:
+        journal.write(self.name, to_json(value))
+
+
 class Journal:
     """Persistent store of finished trials, written as they finish.
+
+    Attributes:
+        process: id of the process that writes the journal.
+        plan: the plan of the race.
+        mode: execution mode of the models.
+        interim_analyses: the interim analyses so far.
+        comparisons: comparisons of the first interim analysis and all later ones.
+        seconds: training time without interruptions.
+        step_seconds: seconds of a step of each tuned optimizer, by the key of its trial.
+        reruns: replications of final runs, by the key of their trial.
+        diagnosis: diagnosis of the final runs.
+        fitted: plans that fit a time budget, by the key of the requested plan and the budget in minutes.
 
     Args:
         folder: folder of `race.db`, created if needed; None keeps the journal in memory.
@@ -48,6 +130,17 @@ class Journal:
         JournalError: if the folder is not writable, or its file is not a journal.
         BusyError: if another race is running in the folder.
     """
+
+    process: Saved[int | None] = Saved("process", int | None)
+    plan: Saved[SavedPlan | None] = Saved("plan", SavedPlan | None)
+    mode: Saved[ExecutionMode | None] = Saved("form", ExecutionMode | None, upgrade=read_mode)
+    interim_analyses: Saved[list[InterimAnalysis]] = Saved("looks", list[InterimAnalysis], default=[])
+    comparisons: Saved[Comparisons | None] = Saved("compared", Comparisons | None)
+    seconds: Saved[float] = Saved("seconds", float, default=0.0)
+    step_seconds: Saved[dict[str, float]] = Saved("step_seconds", dict[str, float], default={})
+    reruns: Saved[dict[str, Rerun]] = Saved("reruns", dict[str, Rerun], default={})
+    diagnosis: Saved[Diagnosis | None] = Saved("why", Diagnosis | None, upgrade=read_diagnosis)
+    fitted: Saved[dict[str, FittedPlan]] = Saved("fitted", dict[str, FittedPlan], default={})
 
     def __init__(self, folder: Path | None, to_read: bool = False, made: str = "") -> None:
         self.folder, self.provenance = folder, made
@@ -68,7 +161,7 @@ class Journal:
                 self.database.execute("PRAGMA journal_mode=WAL")
                 self.database.executescript(SCHEMA)
                 self.database.execute(f"PRAGMA user_version={FORMAT}")
-                self.write("process", os.getpid())
+                self.process = os.getpid()
             self.database.execute("SELECT name FROM about LIMIT 1")
 
     def __enter__(self) -> "Journal":
@@ -100,6 +193,20 @@ class Journal:
         with self._wrap_errors("cannot be written"), self.database:
             self.database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
+    @property
+    def record(self) -> RaceRecord | None:
+        """Record of the race, once it is finished.
+
+        Raises:
+            RecordError: if it cannot be read by this version of gradprix.
+        """
+        data = self.read("record")
+        return None if data is None else read_record(data, self.read("form"))
+
+    @record.setter
+    def record(self, record: RaceRecord) -> None:
+        self.write("record", to_json(record))
+
     def finished(self) -> dict[str, Outcome]:
         """Return the outcomes of all finished trials, by key."""
         rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.provenance,))
@@ -122,7 +229,7 @@ class Journal:
         except filelock.Timeout:
             process = None
             with contextlib.suppress(JournalError, sqlite3.Error), Journal(folder, to_read=True) as other:
-                process = other.read("process")
+                process = other.process
             raise BusyError(
                 f"another race is running in {folder} (process {process}). Wait for it, stop it, or choose another "
                 "folder with --out."

@@ -10,7 +10,7 @@ from gradprix.text.diagnosis import format_finding
 from .best import Best
 from .journal import FILE, Journal, JournalError
 from .record import RaceRecord
-from .record_json import PHRASES, RecordError, read_record, to_json
+from .record_json import PHRASES, RecordError, to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -141,11 +141,11 @@ def load(folder: str | Path) -> Result:
     """
     if not (Path(folder) / FILE).exists():
         raise FileNotFoundError(f"{folder} holds no race: there is no {FILE} in it. `gradprix race` makes one.")
-    with Journal(Path(folder), to_read=True) as journal:
-        record, mode = journal.read("record"), journal.read("form")
-    if record is None:
-        raise JournalError(f"the race in {folder} is not finished. The command that began it will finish it.")
     try:
-        return Result(read_record(record, mode), Path(folder))
+        with Journal(Path(folder), to_read=True) as journal:
+            record = journal.record
     except RecordError as error:
         raise JournalError(f"the race in {folder} cannot be opened: {error}") from error
+    if record is None:
+        raise JournalError(f"the race in {folder} is not finished. The command that began it will finish it.")
+    return Result(record, Path(folder))

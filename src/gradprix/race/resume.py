@@ -8,11 +8,10 @@ from gradprix.stats.alpha_spending import InterimAnalysis, next_level
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.utils.wording import format_list
 
-from .journal import Journal, OtherRaceError
+from .journal import Comparisons, Journal, OtherRaceError
 from .plan import Plan
 from .preflight import preflight
 from .progress_display import Watch
-from .record_json import read_mode
 
 
 def check_resume(plan: Plan, description: Mapping[str, Any], journal: Journal) -> tuple[list[InterimAnalysis], float]:
@@ -22,16 +21,15 @@ def check_resume(plan: Plan, description: Mapping[str, Any], journal: Journal) -
         OtherRaceError: if the folder holds another race.
         NoAnalysisLeftError: if the error rate of 5 % is used up by earlier interim analyses.
     """
-    folder, before, seen = journal.folder, journal.read("plan"), journal.read("compared")
-    analyses: list[InterimAnalysis] = [(seeds, level) for seeds, level in journal.read("looks") or ()]
+    folder, saved, seen, analyses = journal.folder, journal.plan, journal.comparisons, journal.interim_analyses
     elsewhere = f"Save this race in another folder, such as {folder}-2 (--out)"
-    for key, what in (("fingerprint", "on another task"), ("compiled", "in another execution mode")):
-        if before is not None and before.get(key) != description[key]:
-            raise OtherRaceError(f"{folder} holds a race {what} ({before['task']}). {elsewhere}, or delete that one.")
+    if saved is not None and (saved.fingerprint, saved.compiled) != (plan.task.fingerprint, plan.compiled):
+        what = "on another task" if saved.fingerprint != plan.task.fingerprint else "in another execution mode"
+        raise OtherRaceError(f"{folder} holds a race {what} ({saved.task}). {elsewhere}, or delete that one.")
     if analyses and seen is not None:
-        mine = describe_comparisons(plan)
-        was = [key for key in ("baseline", "margin", "relative") if seen[key] != mine[key]]
-        was += ["optimizers"] * (not set(seen["entries"]) <= set(mine["entries"]))
+        mine = make_comparisons(plan)
+        was = [name for name in ("baseline", "margin", "relative") if getattr(seen, name) != getattr(mine, name)]
+        was += ["optimizers"] * (not set(seen.entries) <= set(mine.entries))
         if was:
             # Comparisons chosen after an interim analysis would depend on its result.
             raise OtherRaceError(
@@ -42,16 +40,15 @@ def check_resume(plan: Plan, description: Mapping[str, Any], journal: Journal) -
     return analyses, next_level(analyses, plan.seeds)
 
 
-def describe_comparisons(plan: Plan) -> dict[str, Any]:
+def make_comparisons(plan: Plan) -> Comparisons:
     """Return the comparisons that an interim analysis makes."""
     metric = plan.task.metric
-    names = [entry.name for entry in plan.entries]
-    return {"entries": names, "margin": metric.margin, "relative": metric.relative, "baseline": plan.baseline}
+    return Comparisons([entry.name for entry in plan.entries], metric.margin, metric.relative, plan.baseline)
 
 
-def _format_comparisons(seen: dict[str, Any]) -> str:
-    who = format_list(seen["entries"])
-    return f"{who}, margin {seen['margin']:g}, " + (f"baseline {seen['baseline']}" if seen["baseline"] else "all pairs")
+def _format_comparisons(seen: Comparisons) -> str:
+    versus = f"baseline {seen.baseline}" if seen.baseline else "all pairs"
+    return f"{format_list(seen.entries)}, margin {seen.margin:g}, {versus}"
 
 
 def choose_execution_mode(
@@ -65,9 +62,8 @@ def choose_execution_mode(
         OtherRaceError: if the saved race runs on another device than the requested one.
         TaskError: if the task, or an optimizer on it, fails.
     """
-    before, saved = journal.read("plan"), journal.read("form")
-    mode = None if saved is None else read_mode(saved)
-    if mode is None or before is None or before["entries"] != description["entries"]:
+    saved, mode = journal.plan, journal.mode
+    if mode is None or saved is None or saved.entries != description["entries"]:
         selected = preflight(plan, engine, watch)
         mode = mode or selected
     if plan.device not in ("auto", mode.device):

@@ -5,7 +5,6 @@ import time
 from itertools import chain
 from pathlib import Path
 
-from msgspec import convert
 from msgspec.structs import replace
 
 from gradprix.executors.executor import Executor
@@ -19,10 +18,9 @@ from .journal import Journal
 from .plan import Plan
 from .progress_display import Watch
 from .record_builder import Finals, make_record
-from .record_json import read_diagnosis, to_json
 from .rerun import PATIENCE, SHARE, prepare, repeat
 from .result import Result
-from .resume import check_resume, choose_execution_mode, describe_comparisons
+from .resume import check_resume, choose_execution_mode, make_comparisons
 from .run_records import Rerun, TuningRun
 
 
@@ -48,16 +46,14 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         analyses, level = check_resume(plan, description, journal)
         mode = choose_execution_mode(plan, description, journal, engine, watch)
         journal.provenance = engine.describe_provenance(plan, mode.device)
-        journal.write("plan", description)
-        journal.write("form", to_json(mode))
+        journal.plan, journal.mode = description, mode
         runner = Runner(plan, mode, journal, engine, watch)
         tuned = runner.tune()
         finals = runner.run_finals(tuned)
         reruns = runner.repeat_finals(finals)
         if (plan.seeds, level) not in analyses:
             analyses.append((plan.seeds, level))
-        journal.write("looks", analyses)
-        journal.write("compared", describe_comparisons(plan))
+        journal.interim_analyses, journal.comparisons = analyses, make_comparisons(plan)
         record = make_record(
             plan,
             mode,
@@ -69,10 +65,10 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
             interim_analyses=analyses,
             reruns=list(reruns.values()),
         )
-        explained = journal.read("why")
-        if explained is not None and explained["of"][0] == plan.key:
-            record = replace(record, diagnosis=read_diagnosis(explained))
-        journal.write("record", to_json(record))
+        diagnosis = journal.diagnosis
+        if diagnosis is not None and diagnosis.identity[0] == plan.key:
+            record = replace(record, diagnosis=diagnosis)
+        journal.record = record
     return Result(record, out, len(runner.reused))
 
 
@@ -92,7 +88,7 @@ class Runner:
         self.saved = set(self.finished)
         self.reused: set[str] = set()
         self.tuning_runs: dict[str, list[TuningRun]] = {entry.name: [] for entry in plan.entries}
-        self.seconds: float = journal.read("seconds") or 0.0
+        self.seconds = journal.seconds
         self.seconds_per_final = 0.0
 
     def tune(self) -> dict[str, TuningResult]:
@@ -131,10 +127,9 @@ class Runner:
 
     def repeat_finals(self, finals: Finals) -> dict[str, Rerun]:
         """Repeat some final runs of user-supplied code in new processes, to detect state that leaks between runs."""
-        known = {key: convert(rerun, Rerun) for key, rerun in (self.journal.read("reruns") or {}).items()}
         seconds, patience = self.seconds_per_final * self.engine.workers, max(PATIENCE, SHARE * self.seconds)
-        reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, known)
-        self.journal.write("reruns", to_json(reruns))
+        reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, self.journal.reruns)
+        self.journal.reruns = reruns
         return reruns
 
     def run_trials(self, phase: str, trials: list[Trial], phases_left: int) -> None:
@@ -155,7 +150,7 @@ class Runner:
             if outcomes[0].error is None:  # failed trials run again when the race is resumed
                 self.journal.finish(stack, outcomes)
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
-            self.journal.write("seconds", self.seconds)
+            self.journal.seconds = self.seconds
             self.finished |= {trial.key: outcome for trial, outcome in zip(stack, outcomes, strict=True)}
 
     @property
@@ -179,7 +174,7 @@ class Runner:
             return dict.fromkeys(finals)
         whole = {name: runs for name, runs in finals.items() if all(outcome.error is None for _, outcome in runs)}
         trials = {name: runs[0][0] for name, runs in whole.items()}
-        known = self.journal.read("step_seconds") or {}
+        known = self.journal.step_seconds
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
             try:
@@ -187,7 +182,7 @@ class Runner:
             except Exception:  # the race is finished: a failed timing must not discard its result
                 return dict.fromkeys(finals)
             known |= {trial.key: seconds for trial, seconds in zip(missing, measured, strict=True)}
-            self.journal.write("step_seconds", known)
+            self.journal.step_seconds = known
         return {name: known[trials[name].key] if name in trials else None for name in finals}
 
 
