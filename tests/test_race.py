@@ -17,7 +17,13 @@ from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, RaceConfig, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race.efficiency import examples_to_target, expected_best, probability_best
 from gradprix.race.record_json import to_json
-from gradprix.stats.recommendation import RecommendationReason, near_optimal_limit, recommend, tolerance_decades
+from gradprix.stats.recommendation import (
+    Candidate,
+    RecommendationReason,
+    near_optimal_limit,
+    recommend,
+    tolerance_decades,
+)
 from gradprix.tasks import Metric
 from gradprix.text.answer import answer_lines, format_answer
 from records import make_record
@@ -322,6 +328,9 @@ def test_a_race_notes_the_loss_at_the_start() -> None:
     assert record.near_optimal_limit == pytest.approx(best + 0.05 * (start - best))
 
 
+METRIC = Metric("accuracy", lambda *_: 0.0, higher_is_better=True, margin=0.005)
+
+
 def judged(values: dict[str, list[float]]) -> Any:
     return judge(values, higher_is_better=True, margin=0.005)
 
@@ -336,10 +345,9 @@ def test_an_erratic_entry_in_the_leading_group_is_named_and_not_taken() -> None:
     verdict = judged(values)
     assert "adagrad" in verdict.leaders, "nothing can win against so much noise"
     diverged = {"adam": 0, "momentum": 0, "adagrad": 4}
-    near = {"adam", "momentum"}
-    chosen, reason = recommend(
-        verdict, near, {"adam": 1.0, "momentum": 0.5, "adagrad": 3.0}, dict.fromkeys(values, 1), diverged
-    )
+    widths = {"adam": 1.0, "momentum": 0.5, "adagrad": 3.0}
+    candidates = {name: Candidate(np.mean(values[name]), diverged[name], widths[name], 1) for name in values}
+    chosen, reason = recommend(verdict, candidates, METRIC)
 
     assert (chosen, reason) == ("adam", RecommendationReason.WIDEST_TOLERANCE)
     text = format_answer(
@@ -353,10 +361,11 @@ def test_an_erratic_entry_in_the_leading_group_is_named_and_not_taken() -> None:
 
 def test_the_one_to_take_is_near_the_best_then_wide_then_cheap() -> None:
     verdict = judged(STEADY)
-    wide, none = {"adam": 1.0, "momentum": 1.04}, {"adam": 0, "momentum": 0}
+    adam, momentum = Candidate(0.972, 0, 1.0, memory=2), Candidate(0.97, 0, 1.04, memory=1)
 
-    assert recommend(verdict, {"adam", "momentum"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "momentum"
-    assert recommend(verdict, {"adam"}, wide, {"adam": 2, "momentum": 1}, none)[0] == "adam"
+    assert recommend(verdict, {"adam": adam, "momentum": momentum}, METRIC)[0] == "momentum"
+    behind = replace(momentum, mean=0.966)
+    assert recommend(verdict, {"adam": adam, "momentum": behind}, METRIC)[0] == "adam"
 
 
 def test_leaders_that_differ_by_little_are_not_called_alike() -> None:
@@ -435,9 +444,8 @@ def against(values: dict[str, list[float]], margin: float = 0.5) -> tuple[str, t
     """Return the first line of the answer of a race against adam, and the recommendation."""
     verdict = judge(values, higher_is_better=True, margin=margin, baseline="adam")
     none = dict.fromkeys(values, 0)
-    taken = recommend(
-        verdict, verdict.leaders, {"momentum": 1, "adam": 1, "nadam": 2, "adagrad": 1}, none, none, "adam"
-    )
+    candidates = {name: Candidate(0.0, 0, 2.0 if name == "nadam" else 1.0, 0) for name in values}
+    taken = recommend(verdict, candidates, METRIC, "adam")
     record = make_record(
         values, verdict=verdict, recommended=taken, diverged=none, baseline="adam", margin=margin, task="digits"
     )
@@ -557,12 +565,8 @@ def test_losses_of_any_sign_have_windows_and_figures() -> None:
     assert -2.5 < limit < -1.0
     assert tolerance_decades(tried["a"], limit) > 1.0
     assert tolerance_decades(tried["a"], -3.5) == 0
-    assert recommend(
-        judged(STEADY), STEADY, dict.fromkeys(STEADY, 0.0), {"adam": 2, "momentum": 1}, dict.fromkeys(STEADY, 0)
-    ) == (
-        "momentum",
-        RecommendationReason.CHEAPEST_STEP,
-    )
+    candidates = {"adam": Candidate(0.97, 0, 0.0, memory=2), "momentum": Candidate(0.97, 0, 0.0, memory=1)}
+    assert recommend(judged(STEADY), candidates, METRIC) == ("momentum", RecommendationReason.CHEAPEST_STEP)
 
 
 def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> None:

@@ -1,16 +1,14 @@
 """Assembly of a race's record from its runs."""
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from gradprix.stats.alpha_spending import InterimAnalysis
-from gradprix.stats.recommendation import near_optimal_limit, recommend, tolerance_decades
+from gradprix.stats.recommendation import Candidate, initial_loss, near_optimal_limit, recommend, tolerance_decades
 from gradprix.stats.verdict import Verdict, judge, own_interval
 from gradprix.tasks.loop import Loop
 from gradprix.training.execution_mode import ExecutionMode
@@ -23,7 +21,7 @@ from .entry import Entry
 from .plan import Plan
 from .plan_description import PlanDescription
 from .record import Budget, Cost, EntryResult, FinalRuns, RaceRecord, RaceVerdict, TuningSummary
-from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun
+from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun, losses_by_learning_rate
 
 FEWEST_PARTS = 10
 """Minimum number of parts of a test set for estimating their variance."""
@@ -63,7 +61,9 @@ def make_record(
     values = {name: tuple(_metric(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
     parts = _parts(outcomes, chance_level)
     verdict = _judge(plan, values, parts, interim_analyses)
-    limit, start = _near_optimal_limit(plan, tuning_runs)
+    losses = {name: losses_by_learning_rate(runs) for name, runs in tuning_runs.items()}
+    start = initial_loss(run.start for runs in tuning_runs.values() for run in runs if run.first)
+    limit = near_optimal_limit(losses, start, plan.task.metric if isinstance(plan.task, Loop) else None)
     points = {name: dict(result.point) for name, result in tuned.items()}
     entries = tuple(
         _entry_result(
@@ -73,13 +73,18 @@ def make_record(
             tuned[entry.name],
             outcomes[entry.name],
             scores=values[entry.name],
-            limit=limit,
+            # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
+            tolerance=tolerance_decades(losses[entry.name], limit) if list(entry.space) == ["lr"] else 0.0,
             is_leader=entry.name in verdict.leaders,
         )
         for entry in plan.entries
     )
-    race_verdict = _recommend(plan, verdict, entries, interim_analyses)
-    best = next(entry for entry in plan.entries if entry.name == race_verdict.recommended)
+    candidates = {
+        entry.name: Candidate(entry.final.mean, entry.final.diverged, entry.tolerance_decades, entry.memory)
+        for entry in entries
+    }
+    recommended, reason = recommend(verdict, candidates, plan.task.metric, plan.baseline)
+    best = next(entry for entry in plan.entries if entry.name == recommended)
     described = plan.describe()
     tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
     rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
@@ -88,7 +93,13 @@ def make_record(
         about=plan.task.about,
         budget=Budget(trials=plan.trials, seeds=plan.seeds, examples=plan.examples),
         entries=entries,
-        verdict=race_verdict,
+        verdict=RaceVerdict(
+            leaders=verdict.leaders,
+            recommended=recommended,
+            reason=reason,
+            interim_analyses=tuple(interim_analyses),
+            pairs=verdict.pairs,
+        ),
         cost=Cost(
             trials=plan.runs,
             examples=None if plan.examples is None else plan.runs * plan.examples,
@@ -153,24 +164,6 @@ def _judge(
     )
 
 
-def _near_optimal_limit(plan: Plan, tuning_runs: TuningRuns) -> tuple[float, float | None]:
-    """Return the largest near-optimal validation loss, and the median loss before training (None if unknown)."""
-    losses = {name: _loss_by_learning_rate(runs) for name, runs in tuning_runs.items()}
-    starts = [run.start for runs in tuning_runs.values() for run in runs if run.first and run.start is not None]
-    finite = [start for start in starts if math.isfinite(start)]
-    start = median(finite) if finite else None
-    return near_optimal_limit(losses, start, plan.task.metric if isinstance(plan.task, Loop) else None), start
-
-
-def _loss_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
-    """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
-    losses: dict[float, float] = {}
-    for run in runs:
-        if run.first:
-            losses[run.learning_rate] = min(run.loss, losses.get(run.learning_rate, math.inf))
-    return losses
-
-
 def _entry_result(
     plan: Plan,
     entry: Entry,
@@ -179,14 +172,12 @@ def _entry_result(
     outcomes: Sequence[Outcome],
     *,
     scores: tuple[float, ...],
-    limit: float,
+    tolerance: float,
     is_leader: bool,
 ) -> EntryResult:
     point = dict(result.point)
     batch_size = point.get("batch_size", plan.batch_size(entry))
     divergence_steps = tuple(outcome.diverged for outcome in outcomes)
-    # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
-    is_comparable = list(entry.space) == ["lr"]
     return EntryResult(
         name=entry.name,
         optimizer=entry.optimizer,
@@ -208,34 +199,10 @@ def _entry_result(
         ),
         losses=tuple(None if outcome.diverged else outcome.test_loss for outcome in outcomes),
         is_leader=is_leader,
-        tolerance_decades=tolerance_decades(_loss_by_learning_rate(runs), limit) if is_comparable else 0.0,
+        tolerance_decades=tolerance,
         memory=entry.rule.memory(entry.values(**point)),
         updates=plan.updates(entry, batch_size),
         code=entry.code(**point),
-    )
-
-
-def _recommend(
-    plan: Plan, verdict: Verdict, entries: Sequence[EntryResult], interim_analyses: Sequence[InterimAnalysis]
-) -> RaceVerdict:
-    """Return the verdict with the recommended leader and the reason."""
-    means = {entry.name: entry.final.mean for entry in entries}
-    top = means[verdict.leaders[0]]
-    near = [name for name in verdict.leaders if abs(means[name] - top) <= plan.task.metric.least(top)]
-    recommended, reason = recommend(
-        verdict,
-        near,
-        {entry.name: entry.tolerance_decades for entry in entries},
-        {entry.name: entry.memory for entry in entries},
-        {entry.name: entry.final.diverged for entry in entries},
-        plan.baseline,
-    )
-    return RaceVerdict(
-        leaders=verdict.leaders,
-        recommended=recommended,
-        reason=reason,
-        interim_analyses=tuple(interim_analyses),
-        pairs=verdict.pairs,
     )
 
 

@@ -1,5 +1,8 @@
 """Training runs in the record of a race: tuning runs, failures, replications, learning curves and artifacts."""
 
+import math
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import field
 
@@ -39,6 +42,15 @@ class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
     def learning_rate(self) -> float:
         """Learning rate of the run."""
         return float(self.point["lr"])  # type: ignore[arg-type]
+
+
+def losses_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
+    """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
+    losses: dict[float, float] = {}
+    for run in runs:
+        if run.first:
+            losses[run.learning_rate] = min(run.loss, losses.get(run.learning_rate, math.inf))
+    return losses
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Recommendation among the leaders of a race, and the quantities that it rests on."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 from typing import Protocol
@@ -27,15 +28,38 @@ class RecommendationReason(StrEnum):
     CHEAPEST_STEP = "cheapest_step"
 
 
-PART = 0.05
+@dataclass(frozen=True)
+class Candidate:
+    """Properties of an entry that a recommendation rests on.
+
+    Args:
+        mean: mean of the final scores.
+        diverged: number of diverged final runs.
+        tolerance_decades: learning-rate tolerance; 0 if unknown.
+        memory: state elements per weight; None if unknown.
+    """
+
+    mean: float
+    diverged: int
+    tolerance_decades: float
+    memory: int | None
+
+
+NEAR_OPTIMAL = 0.05
 """A learning rate is near-optimal if its validation loss exceeds the median entry's best loss by at most this fraction
 of the decrease from the initial loss.
 
 The median, because the lowest loss of one seed is noisy. The initial loss, because many losses have a floor far above
 zero, relative to which all differences are small.
 """
-MARGINS = 2.0
+NEAR_OPTIMAL_MARGINS = 2.0
 """Number of margins within which a score is near-optimal: scores have no informative initial value."""
+
+
+def initial_loss(starts: Iterable[float | None]) -> float | None:
+    """Return the median of the finite losses before training; None if there are none."""
+    finite = [start for start in starts if start is not None and math.isfinite(start)]
+    return median(finite) if finite else None
 
 
 def near_optimal_limit(
@@ -50,11 +74,11 @@ def near_optimal_limit(
     """
     best = median(min(losses.values()) for losses in tried.values())
     if score is not None:
-        return best + MARGINS * score.least(best)
+        return best + NEAR_OPTIMAL_MARGINS * score.least(best)
     if start is None:
         finite = (loss for losses in tried.values() for loss in losses.values() if math.isfinite(loss))
         start = max(finite, default=best)
-    return best + PART * max(0.0, start - best)
+    return best + NEAR_OPTIMAL * max(0.0, start - best)
 
 
 def tolerance_decades(losses: Mapping[float, float], limit: float) -> float:
@@ -86,29 +110,32 @@ def tolerance_decades(losses: Mapping[float, float], limit: float) -> float:
 
 
 def recommend(
-    verdict: Verdict,
-    near: Collection[str],
-    tolerances: Mapping[str, float],
-    memory: Mapping[str, int | None],
-    diverged: Mapping[str, int],
-    baseline: str | None = None,
+    verdict: Verdict, candidates: Mapping[str, Candidate], metric: HasMargin, baseline: str | None = None
 ) -> tuple[str, RecommendationReason]:
     """Return the recommended leader and the reason: the widest learning-rate tolerance, then the cheapest step.
 
-    Candidates are the leaders with the fewest diverged runs, and of these the ones near the best mean, if any: some
-    leaders are merely too variable to rank.
+    Of the leaders, those with the fewest diverged runs are considered, and of these the ones within a margin of the
+    best leader's mean, if any: some leaders are merely too variable to rank.
+
+    Args:
+        verdict: comparisons of the entries.
+        candidates: properties of each entry.
+        metric: the metric, whose margin decides which means are near the best.
+        baseline: entry that the others were compared with, instead of all pairs.
     """
-    leaders = list(verdict.leaders)
+    leaders = {name: candidates[name] for name in verdict.leaders}
     if baseline in leaders:
         return str(baseline), RecommendationReason.BASELINE_UNBEATEN
+    best = verdict.leaders[0]
     if len(leaders) == 1:
-        return leaders[0], RecommendationReason.ONLY_LEADER if baseline is None else RecommendationReason.ONLY_WINNER
-    fewest = min(diverged[name] for name in leaders)
-    leaders = [name for name in leaders if diverged[name] == fewest]
-    leaders = [name for name in leaders if name in near] or leaders
-    widest = max(round(tolerances[name], 1) for name in leaders)
-    wide = [name for name in leaders if round(tolerances[name], 1) == widest]
-    chosen = min(wide, key=lambda name: math.inf if (held := memory[name]) is None else held)
+        return best, RecommendationReason.ONLY_LEADER if baseline is None else RecommendationReason.ONLY_WINNER
+    top = candidates[best].mean
+    fewest = min(each.diverged for each in leaders.values())
+    stable = {name: each for name, each in leaders.items() if each.diverged == fewest}
+    near = {name: each for name, each in stable.items() if abs(each.mean - top) <= metric.least(top)} or stable
+    widest = max(round(each.tolerance_decades, 1) for each in near.values())
+    wide = {name: each for name, each in near.items() if round(each.tolerance_decades, 1) == widest}
+    chosen = min(wide, key=lambda name: math.inf if (memory := wide[name].memory) is None else memory)
     if not widest:
         return chosen, RecommendationReason.CHEAPEST_STEP
     if len(wide) == 1:
