@@ -12,7 +12,7 @@ from gradprix.stats.recommendation import Candidate, initial_loss, near_optimal_
 from gradprix.stats.verdict import Verdict, judge, own_interval
 from gradprix.tasks.loop import Loop
 from gradprix.training.execution_mode import ExecutionMode
-from gradprix.training.trial import FailureKind, Outcome, Trial
+from gradprix.training.trial import Outcome
 from gradprix.tuning.tuner import TuningResult
 
 from .best import Best
@@ -21,13 +21,20 @@ from .entry import Entry
 from .plan import Plan
 from .plan_description import PlanDescription
 from .record import Budget, Cost, EntryResult, FinalRuns, RaceRecord, RaceVerdict, TuningSummary
-from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun, losses_by_learning_rate
+from .run_records import (
+    Artifacts,
+    Curves,
+    Finals,
+    Outcomes,
+    Rerun,
+    TuningRun,
+    TuningRuns,
+    failed_runs,
+    losses_by_learning_rate,
+)
 
 FEWEST_PARTS = 10
 """Minimum number of parts of a test set for estimating their variance."""
-TuningRuns = Mapping[str, Sequence[TuningRun]]
-Finals = dict[str, list[tuple[Trial, Outcome]]]
-Outcomes = Mapping[str, Sequence[Outcome]]
 Parts = dict[str, tuple[tuple[float, ...], ...]]
 
 
@@ -110,13 +117,13 @@ def make_record(
         key=plan.key,
         plan=msgspec.convert({**described, **rest}, PlanDescription),
         tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
-        failed=_failed_runs(tuning_runs, finals),
+        failed=failed_runs(tuning_runs, finals),
         near_optimal_limit=limit,
         initial_loss=start,
-        artifacts=_artifacts(outcomes),
+        artifacts=Artifacts.from_outcomes(outcomes),
         parts=parts,
         efficiency=measure_efficiency(plan.entries, points, tuning_runs, outcomes, plan.task.metric, chance_level),
-        curves={name: _curves(runs) for name, runs in outcomes.items()},
+        curves={name: Curves.from_outcomes(runs) for name, runs in outcomes.items()},
         versions={**described["versions"], "python": platform.python_version()},
         reruns=tuple(reruns),
     )
@@ -213,51 +220,4 @@ def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
         arguments=entry.arguments(**point),
         code=entry.code(**point),
         schedule=point.get("schedule", plan.task.schedule),
-    )
-
-
-def _failed_runs(tuning_runs: TuningRuns, finals: Finals) -> tuple[FailedRun, ...]:
-    """Return the training runs that failed, tuning runs first."""
-    runs = [
-        (name, run.learning_rate, run.seed, run.error, run.failure)
-        for name, each in tuning_runs.items()
-        for run in each
-    ]
-    runs += [(name, t.values["lr"], t.seed, o.error, o.failure) for name, pairs in finals.items() for t, o in pairs]
-    return tuple(
-        FailedRun(entry=name, learning_rate=lr, seed=seed, error=error, kind=kind or FailureKind.EXCEPTION)
-        for name, lr, seed, error, kind in runs
-        if error is not None
-    )
-
-
-def _artifacts(outcomes: Outcomes) -> Artifacts:
-    """Return the artifacts of the final runs: numbers of each seed, None if diverged; pictures and texts of one run."""
-    artifacts: dict[str, dict[str, Any]] = {"numbers": {}, "pictures": {}, "texts": {}}
-    for name, runs in outcomes.items():
-        numbers = [None if outcome.after is None else outcome.after["numbers"] for outcome in runs]
-        for key in dict.fromkeys(key for row in numbers if row for key in row):
-            values = tuple(None if row is None else row.get(key) for row in numbers)
-            artifacts["numbers"].setdefault(key, {})[name] = values
-        first = next((outcome.after for outcome in runs if outcome.after is not None), None)
-        for kind in ("pictures", "texts"):
-            for key, value in (first or {}).get(kind, {}).items():
-                artifacts[kind].setdefault(key, {})[name] = value
-    return Artifacts(**artifacts)
-
-
-def _curves(outcomes: Sequence[Outcome]) -> Curves:
-    """Return the learning curves of an entry."""
-    longest = max(len(outcome.curve) for outcome in outcomes)
-    steps = max((outcome.curve for outcome in outcomes), key=len)
-    table = np.array([[*o.curve, *([o.curve[-1]] * (longest - len(o.curve)))] for o in outcomes])
-    table[:, :, 0] = [point[0] for point in steps]
-    train_loss, valid_loss, valid_metric = (
-        tuple(tuple(row) for row in table[:, :, column].tolist()) for column in (1, 2, 3)
-    )
-    return Curves(
-        examples=tuple(table[0, :, 0].tolist()),
-        train_loss=train_loss,
-        valid_loss=valid_loss,
-        valid_metric=valid_metric,
     )

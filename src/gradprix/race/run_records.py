@@ -1,14 +1,21 @@
 """Training runs in the record of a race: tuning runs, failures, replications, learning curves and artifacts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import field
 
-from gradprix.training.trial import FailureKind
+from gradprix.training.trial import FailureKind, Outcome, Trial
 
 from .plan_description import Value
+
+Finals = dict[str, list[tuple[Trial, Outcome]]]
+"""Final runs of each entry, in the order of the seeds."""
+Outcomes = Mapping[str, Sequence[Outcome]]
+"""Outcomes of the final runs of each entry, in the order of the seeds."""
 
 
 class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +51,10 @@ class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
         return float(self.point["lr"])  # type: ignore[arg-type]
 
 
+TuningRuns = Mapping[str, Sequence[TuningRun]]
+"""Tuning runs of each entry, in the order of the tuner's requests."""
+
+
 def losses_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
     """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
     losses: dict[float, float] = {}
@@ -61,6 +72,21 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     error: str
     kind: FailureKind
+
+
+def failed_runs(tuning_runs: TuningRuns, finals: Finals) -> tuple[FailedRun, ...]:
+    """Return the training runs that failed, tuning runs first."""
+    runs = [
+        (name, run.learning_rate, run.seed, run.error, run.failure)
+        for name, each in tuning_runs.items()
+        for run in each
+    ]
+    runs += [(name, t.values["lr"], t.seed, o.error, o.failure) for name, pairs in finals.items() for t, o in pairs]
+    return tuple(
+        FailedRun(entry=name, learning_rate=lr, seed=seed, error=error, kind=kind or FailureKind.EXCEPTION)
+        for name, lr, seed, error, kind in runs
+        if error is not None
+    )
 
 
 class Rerun(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +107,21 @@ class Curves(msgspec.Struct, frozen=True, kw_only=True):
     valid_loss: tuple[tuple[float, ...], ...]
     valid_metric: tuple[tuple[float, ...], ...]
 
+    @classmethod
+    def from_outcomes(cls, outcomes: Sequence[Outcome]) -> "Curves":
+        """Return the learning curves of the final runs of one entry."""
+        longest = max((outcome.curve for outcome in outcomes), key=len)
+        table = np.array([[*o.curve, *([o.curve[-1]] * (len(longest) - len(o.curve)))] for o in outcomes])
+        train_loss, valid_loss, valid_metric = (
+            tuple(tuple(row) for row in table[:, :, column].tolist()) for column in (1, 2, 3)
+        )
+        return cls(
+            examples=tuple(float(point[0]) for point in longest),
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            valid_metric=valid_metric,
+        )
+
 
 class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
     """Artifacts by name and entry: numbers of every final run, and pictures (base64 PNG) and texts of one of them."""
@@ -88,3 +129,18 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[str, dict[str, tuple[float | None, ...]]]
     pictures: dict[str, dict[str, str]]
     texts: dict[str, dict[str, dict[str, str]]]
+
+    @classmethod
+    def from_outcomes(cls, outcomes: Outcomes) -> "Artifacts":
+        """Return the artifacts of final runs: numbers of all, None if diverged; pictures and texts of one per entry."""
+        artifacts: dict[str, dict[str, Any]] = {"numbers": {}, "pictures": {}, "texts": {}}
+        for name, runs in outcomes.items():
+            numbers = [None if outcome.after is None else outcome.after["numbers"] for outcome in runs]
+            for key in dict.fromkeys(key for row in numbers if row for key in row):
+                values = tuple(None if row is None else row.get(key) for row in numbers)
+                artifacts["numbers"].setdefault(key, {})[name] = values
+            first = next((outcome.after for outcome in runs if outcome.after is not None), None)
+            for kind in ("pictures", "texts"):
+                for key, value in (first or {}).get(kind, {}).items():
+                    artifacts[kind].setdefault(key, {})[name] = value
+        return cls(**artifacts)

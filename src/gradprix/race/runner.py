@@ -17,11 +17,11 @@ from .efficiency import seconds_of_steps
 from .journal import Journal
 from .plan import Plan
 from .progress_display import Watch
-from .record_builder import Finals, make_record
+from .record_builder import make_record
 from .rerun import PATIENCE, SHARE, prepare, repeat
 from .result import Result
 from .resume import check_resume, choose_execution_mode, make_comparisons
-from .run_records import Rerun, TuningRun
+from .run_records import Finals, Rerun, TuningRun
 
 
 def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
