@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from gradprix import tasks
-from gradprix.race import ENTRIES, preflight
+from gradprix.race import ENTRIES, row_invariance, stack_checks
 from gradprix.race.plan import Plan
 from gradprix.race.preflight import check
 from gradprix.tasks.rng import RngState, init_model, stream
@@ -444,9 +444,9 @@ def test_odd_sizes_change_no_bit_in_any_lane(kind: str) -> None:
 
 def test_where_a_row_would_change_a_bit_networks_go_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     of = plan(tasks.digits.change(model=layers(3, nn.Mish), batch_size=1))  # does so on some processors
-    alike = preflight._is_row_invariant(of.task, of.careful_trial(of.entries[0], 0), (2, 7))
+    alike = row_invariance.is_row_invariant(of.task, of.careful_trial(of.entries[0], 0), (2, 7))
     assert check(of).stacked is alike
-    monkeypatch.setattr(preflight, "_is_row_invariant", lambda *_: False)
+    monkeypatch.setattr(row_invariance, "is_row_invariant", lambda *_: False)
     form = check(of)
     assert not form.stacked
     assert form.stack_rejection == Rejection(RejectionCause.ROWS_DIFFER)
@@ -474,8 +474,8 @@ def test_a_stack_is_given_up_if_it_stays_slower(
 
         return run
 
-    monkeypatch.setattr(preflight.time, "perf_counter", lambda: clock)
-    assert preflight._slowdown(runs(stack), runs(apart)) == pytest.approx(longer)
+    monkeypatch.setattr(stack_checks.time, "perf_counter", lambda: clock)
+    assert stack_checks.slowdown(runs(stack), runs(apart)) == pytest.approx(longer)
     assert len(taken) == 2 * turns
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import gradprix as gp
 from gradprix import tasks
-from gradprix.race import ENTRIES, preflight
+from gradprix.race import ENTRIES, preflight, row_invariance
 from gradprix.race.plan import Plan
 from gradprix.tasks import registry
 from gradprix.training import ModelStack, Trainer, train_stack
@@ -281,14 +281,14 @@ def test_where_an_operation_is_not_known_every_size_is_checked_and_none_is_wider
 
     of = tasks.digits.change(model=model)
     seen: list[int] = []
-    theirs = preflight._results
+    theirs = row_invariance.stack_results
 
     def results(task: tasks.Task, trial: Trial, width: int) -> list[torch.Tensor]:
         seen.append(width)
         return theirs(task, trial, width)
 
-    monkeypatch.setattr(preflight, "_results", results)
-    monkeypatch.setattr(preflight, "CHECKED", 600.0)
+    monkeypatch.setattr(row_invariance, "stack_results", results)
+    monkeypatch.setattr(row_invariance, "TEST_SECONDS", 600.0)
     plan = Plan(of, (ENTRIES["adam"], ENTRIES["momentum"]), seeds=6)
     form = preflight.check(plan)
     assert (form.stacked, form.widest) == (True, 32)
@@ -296,7 +296,7 @@ def test_where_an_operation_is_not_known_every_size_is_checked_and_none_is_wider
     seen.clear()
     form = preflight.check(Plan(tasks.digits, plan.entries, seeds=6))
     assert (form.stacked, form.widest) == (True, None)
-    assert set(seen) == set(preflight.WIDTHS)
+    assert set(seen) == set(row_invariance.REVIEWED_WIDTHS)
 
 
 class Cumulative(nn.Module):

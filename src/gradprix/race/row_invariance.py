@@ -1,0 +1,69 @@
+"""Test of bitwise row invariance: a model's numbers must not depend on the stack's width or on its row."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from gradprix.tasks import Task
+from gradprix.training import MIN_STACK, ModelStack, Trial, capacities
+from gradprix.training.evaluation import BATCH_FACTOR
+
+REVIEWED_WIDTHS = (2, 7)
+"""Stack widths that are tested if all operations are known to be row-invariant."""
+MAX_UNREVIEWED_WIDTH = 32
+"""Maximum width of a stack with an operation that is not known to be row-invariant."""
+TEST_SECONDS = 20.0
+"""Approximate limit in seconds for testing all widths up to it."""
+
+
+def widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> float:
+    """Return the largest stack width with bitwise row invariance; infinity if there is no limit, 0 if there is none.
+
+    Args:
+        task: the problem.
+        trial: the trial to train.
+        fits: predicate of a width: memory suffices for such a stack.
+    """
+    narrowest = REVIEWED_WIDTHS[0]
+    stack = ModelStack(task, [trial] * narrowest)
+    batch = stack.data.load(stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]])
+    if not any(stack.traced_step(kind, *batch).unreviewed for kind in ("train", "score")):
+        return math.inf if is_row_invariant(task, trial, REVIEWED_WIDTHS) else 0
+    started_at, widest = time.perf_counter(), 0
+    for width in capacities(MAX_UNREVIEWED_WIDTH):
+        if not is_row_invariant(task, trial, dict.fromkeys((narrowest, width))):
+            return 0
+        widest = width
+        if width >= MIN_STACK and (time.perf_counter() - started_at > TEST_SECONDS or not fits(2 * width + 1)):
+            break
+    return widest
+
+
+def is_row_invariant(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
+    """Test bitwise row invariance of stacks of one model, in batches of every size of the race."""
+    reference: list[Tensor] = []
+    for width in widths:
+        results = stack_results(task, trial, width)
+        reference = reference or [x[0] for x in results]
+        pairs = zip(results, reference, strict=True)
+        if not all(torch.equal(x[row], own) or own.isnan().any() for x, own in pairs for row in range(width)):
+            return False
+    return True
+
+
+def stack_results(task: Task, trial: Trial, width: int) -> list[Tensor]:
+    """Return losses, gradients, evaluation losses and buffers of a stack of one model, in batches of every size."""
+    stack = ModelStack(task, [trial] * width)
+    count, valid = stack.data.train.shape[1], stack.data.valid.shape[1]
+    batch = trial.batch_size or count
+    many = batch * BATCH_FACTOR
+    results = []
+    for size in dict.fromkeys((batch, count % batch or batch)):
+        losses, gradients = stack.gradients(*stack.data.load(stack.data.train[:, :size]))
+        results += [losses, *(g for g in gradients if g is not None)]
+    for size in dict.fromkeys((min(many, valid), valid % many or many)):
+        results += stack.outputs(*stack.data.load(stack.data.valid[:, :size]))[1:]
+    return [*results, *stack.buffers.values()]
