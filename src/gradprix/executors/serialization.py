@@ -16,7 +16,8 @@ from cloudpickle import CloudPickler
 
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, Problem, cache_key, cache_problem, get_cached_problem
-from gradprix.tasks.user_modules import Source, install, sources
+from gradprix.tasks.module_finders import Source
+from gradprix.tasks.user_modules import install, sources
 from gradprix.training.provenance import versions
 
 from .executor import call_with_picklable_errors

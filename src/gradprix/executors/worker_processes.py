@@ -17,7 +17,8 @@ import torch
 from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
-from gradprix.tasks.user_modules import Source, install, sources
+from gradprix.tasks.module_finders import Source
+from gradprix.tasks.user_modules import install, sources
 
 from . import forked_process
 from .executor import WorkerError

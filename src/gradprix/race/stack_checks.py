@@ -1,7 +1,7 @@
 """Checks before a race that decide whether models can be trained in stacks on a device.
 
-`STACK_CHECKS` lists the checks of a stack that runs. Each returns None or a `Rejection`, which `gradprix.text.execution`
-puts in words; the first rejection decides.
+`STACK_CHECKS` lists the checks of a stack that runs. Each returns None or a `Rejection`, which `text/execution.py` puts
+in words; the first rejection decides.
 """
 
 import contextlib

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .user_modules import is_in, is_users_path
+from .module_finders import is_in, is_users_path
 
 TORCH, GRADPRIX = Path(torch.__file__).parent, Path(__file__).parents[1]
 

@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import importlib.util
-import linecache
 import os
 import re
 import sys
@@ -11,91 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 import psutil
 
-
-@dataclass(frozen=True)
-class Source:
-    """Source code of a module as it was loaded.
-
-    Args:
-        name: module name.
-        path: path of its file.
-        text: content of the file.
-        is_package: True for the `__init__.py` of a package.
-    """
-
-    name: str
-    path: str
-    text: bytes
-    is_package: bool
-
-
-class _Loader(SourceFileLoader):
-    """Load a module from its source text, bypassing Python's bytecode cache, which compares whole seconds and sizes."""
-
-    def __init__(self, name: str, path: str, text: bytes | None = None) -> None:
-        super().__init__(name, path)
-        self.text = text
-
-    def get_data(self, path: str) -> bytes:
-        """Return the source text, read once."""
-        if path != self.path:
-            return super().get_data(path)
-        if self.text is None:
-            self.text = super().get_data(path)
-        return self.text
-
-    def get_code(self, fullname: str) -> Any:
-        """Compile the source text."""
-        text = self.get_data(self.path)
-        code = self.source_to_code(text, self.path)
-        # Tracebacks and `inspect` must show the loaded lines, even if the file has changed since.
-        lines = importlib.util.decode_source(text).splitlines(keepends=True)
-        linecache.cache[self.path] = (len(text), None, lines, self.path)
-        return code
-
-
-class _FolderFinder:
-    """Import finder that searches the folders of a user's file first, as Python does for a script."""
-
-    def __init__(self, folders: Sequence[str]) -> None:
-        self.folders = folders
-
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module in the folders, or in a package inside them."""
-        if path is None and name in sys.stdlib_module_names:
-            return None
-        where = list(self.folders) if path is None else [each for each in path if is_in(each, self.folders)]
-        spec = PathFinder.find_spec(name, where) if where else None
-        if spec is None or spec.loader is None:  # a namespace package: a regular package elsewhere has precedence
-            return None
-        if type(spec.loader) is SourceFileLoader:
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
-        return spec
-
-
-class _SentModuleFinder:
-    """Import finder for modules that another process has loaded."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, Source] = {}
-
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module among the received sources."""
-        source = self.sources.get(name)
-        if source is None:
-            return None
-        loader = _Loader(name, source.path, source.text)
-        places = [str(Path(source.path).parent)] if source.is_package else None
-        return importlib.util.spec_from_file_location(
-            name, source.path, loader=loader, submodule_search_locations=places
-        )
+from .module_finders import FolderFinder, SentModuleFinder, Source, SourceLoader, is_in, is_users_path, read_file
 
 
 @dataclass(frozen=True)
@@ -111,14 +32,14 @@ class _LoadedModule:
     def is_current(self) -> bool:
         """True if the modules are still imported and their files are unchanged."""
         is_imported = all(sys.modules.get(name) is module for name, module in self.modules.items())
-        return is_imported and all(_text(source.path) == source.text for source in self.sources)
+        return is_imported and all(read_file(source.path) == source.text for source in self.sources)
 
 
 _LOADED: dict[str, _LoadedModule] = {}
 _ADDED: list[str] = []
 """Folders appended to `sys.path`, the latest first."""
 _LOCK = threading.RLock()
-_SENT = _SentModuleFinder()
+_SENT = SentModuleFinder()
 _STARTED: float = psutil.Process().create_time()
 
 
@@ -136,7 +57,7 @@ def load_file(file: Path) -> ModuleType:
         existing = sys.modules.get(name)
         if existing is not None and os.path.realpath(str(existing.__file__)) == os.path.realpath(path):
             return existing  # imported by the user
-        spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
+        spec = importlib.util.spec_from_file_location(name, path, loader=SourceLoader(name, str(path)))
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -191,7 +112,7 @@ def title(module: str) -> str:
     """Return the last component of a module name, or the file name if the module was loaded under a substitute name."""
     loaded = sys.modules.get(module)
     loader = getattr(getattr(loaded, "__spec__", None), "loader", None)
-    if isinstance(loader, _Loader) and "." not in module and not hasattr(loaded, "__path__"):
+    if isinstance(loader, SourceLoader) and "." not in module and not hasattr(loaded, "__path__"):
         return os.fsencode(Path(loader.path).stem).decode(errors="replace")
     return module.rpartition(".")[2]
 
@@ -201,16 +122,9 @@ def text_of(kind: type) -> str | None:
     for value in vars(kind).values():
         if isinstance(value, FunctionType):
             loader = getattr(value.__globals__.get("__spec__"), "loader", None)
-            if isinstance(loader, _Loader):
+            if isinstance(loader, SourceLoader):
                 return loader.get_data(loader.path).decode(errors="replace")
     return None
-
-
-def is_users_path(path: str) -> bool:
-    """Return True if a path belongs neither to the standard library, nor to an installed package, nor to gradprix."""
-    libraries = (os.path.dirname(os.__file__), str(Path(__file__).parents[1]))
-    is_installed = bool({"site-packages", "dist-packages"} & set(Path(path).parts)) or is_in(path, libraries)
-    return path not in ("built-in", "frozen") and not is_installed
 
 
 def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> ModuleType:
@@ -228,7 +142,7 @@ def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> Modul
         importlib.invalidate_caches()
         _append_folders(folders)
         try:
-            with _import_finder(_FolderFinder(folders)):
+            with _import_finder(FolderFinder(folders)):
                 module = load()
         except BaseException:
             for name in _modules_of(folders).keys() - before.keys():
@@ -237,12 +151,9 @@ def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> Modul
                 each.__name__, sys.modules[name] = name, each
             raise
         modules = {**_modules_of(folders), module.__name__: module}
-        files = {name: str(each.__file__) for name, each in modules.items() if getattr(each, "__file__", None)}
-        texts = tuple(
-            Source(name, file, _loaded_text(modules[name]), hasattr(modules[name], "__path__"))
-            for name, file in files.items()
-        )
-        _LOADED[key] = _LoadedModule(module.__name__, module, {name: modules[name] for name in files}, texts)
+        modules = {name: each for name, each in modules.items() if getattr(each, "__file__", None)}
+        texts = tuple(Source.from_module(name, each) for name, each in modules.items())
+        _LOADED[key] = _LoadedModule(module.__name__, module, modules, texts)
         return module
 
 
@@ -321,28 +232,9 @@ def _module_name(path: Path) -> str:
     return f"{plain}_{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
-def _loaded_text(module: ModuleType) -> bytes:
-    loader = getattr(module.__spec__, "loader", None)
-    text = loader.text if isinstance(loader, _Loader) else None
-    return _text(str(module.__file__)) or b"" if text is None else text
-
-
-def _text(path: str) -> bytes | None:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return None
-
-
 def _is_newer(path: str) -> bool:
     """Return True if a file was changed after this process started."""
     try:
         return os.stat(path).st_mtime > _STARTED - 2
     except OSError:
         return True
-
-
-def is_in(path: str, folders: Iterable[str | Path]) -> bool:
-    """Return True if a path is one of some folders, or inside one."""
-    path = str(path)
-    return any(path == each or path.startswith(each.rstrip(os.sep) + os.sep) for each in map(str, folders))
