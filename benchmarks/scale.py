@@ -65,7 +65,7 @@ def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
     for entered in set(each):
         racing = [twin(family[i % len(family)], i) for i in range(entered)]
         plan = Plan(task_plans[0].task, tuple(racing))
-        shapes[entered] = tuple(sum(phase.values()) for phase in plan.phases)
+        shapes[entered] = tuple(sum(phase.runs.values()) for phase in plan.phases)
     return [Race(list(ALL)[i % len(ALL)], shapes[entered]) for i, entered in enumerate(each)]
 
 

@@ -18,7 +18,7 @@ PLAN = make_plan("digits")
 
 
 def test_stages_are_those_of_the_protocol() -> None:
-    assert [sum(phase.values()) for phase in PLAN.phases] == [60, 20, 20, 90, 160]
+    assert [sum(phase.runs.values()) for phase in PLAN.phases] == [60, 20, 20, 90, 160]
 
 
 def test_a_stage_costs_its_lanes_one_after_the_other() -> None:

@@ -50,10 +50,9 @@ class Cost:
 def estimate(plan: Plan, cost: Cost) -> float:
     """Return the approximate duration of a plan in seconds."""
     total, tests = cost.start, _test_evaluations(plan)
-    phases = plan.phases
-    for phase in phases:
-        evaluations = passes(plan.task.epochs) + tests * (phase is phases[-1])
-        for size, rows in _rows_by_batch_size(plan, phase).items():
+    for phase in plan.phases:
+        evaluations = passes(plan.task.epochs) + tests * (phase.name == "final")
+        for size, rows in _rows_by_batch_size(plan, phase.runs).items():
             total += cost.phase_seconds(rows, _steps(plan, size), evaluations)
     return total
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +60,13 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
         raise ValueError(f"margin = {margin}: the smallest difference that matters must be 0 or more.")
     if device is not None:
         check_name(device)
+
+
+class RacePhase(NamedTuple):
+    """Phase of a race, `tuning` or `final`: the number of runs of each entry."""
+
+    name: str
+    runs: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -156,14 +163,14 @@ class Plan:
         return list(dict.fromkeys(name for entry in self.entries for name in ("lr", *entry.space)))
 
     @property
-    def phases(self) -> list[dict[str, int]]:
-        """Number of runs of each entry, by its name, in each phase: those of tuning, then the final runs."""
-        sizes = {entry.name: self.tuner(entry).phase_sizes for entry in self.entries}
+    def phases(self) -> list[RacePhase]:
+        """Phases of the race: those of tuning, then the final runs."""
+        sizes = {entry.name: [phase.trials for phase in self.tuner(entry).phases] for entry in self.entries}
         tuning = [
-            {name: sizes[name][phase] for name in sizes if phase < len(sizes[name])}
-            for phase in range(max(map(len, sizes.values())))
+            RacePhase("tuning", {name: each[i] for name, each in sizes.items() if i < len(each)})
+            for i in range(max(map(len, sizes.values())))
         ]
-        return [*tuning, dict.fromkeys(sizes, self.seeds)]
+        return [*tuning, RacePhase("final", dict.fromkeys(sizes, self.seeds))]
 
     @property
     def runs(self) -> int:

@@ -11,7 +11,7 @@ from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
-from gradprix.tuning.tuner import Request, Score, TuningResult
+from gradprix.tuning.tuner import PhaseKind, Request, Score, TuningResult
 
 from .efficiency import seconds_of_steps
 from .journal import Journal
@@ -48,16 +48,16 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.plan, journal.mode = description, mode
         runner = Runner(plan, mode, journal, engine, watch)
-        tuned = runner.tune()
-        finals = runner.run_finals(tuned)
-        reruns = runner.repeat_finals(finals)
+        tuned, tuning_runs = runner.tune()
+        finals, seconds_per_run = runner.run_finals(tuned)
+        reruns = runner.repeat_finals(finals, seconds_per_run)
         if (plan.seeds, level) not in analyses:
             analyses.append((plan.seeds, level))
         journal.interim_analyses, journal.comparisons = analyses, make_comparisons(plan)
         record = make_record(
             plan,
             mode,
-            runner.tuning_runs,
+            tuning_runs,
             tuned,
             finals,
             seconds=round(runner.seconds, 2),
@@ -78,7 +78,6 @@ class Runner:
     Attributes:
         finished: outcome of each finished trial, by its key.
         reused: keys of the trials that were finished before.
-        tuning_runs: finished tuning runs of each entry.
         seconds: training time of the race, earlier calls included.
     """
 
@@ -87,31 +86,38 @@ class Runner:
         self.finished = journal.finished()
         self.saved = set(self.finished)
         self.reused: set[str] = set()
-        self.tuning_runs: dict[str, list[TuningRun]] = {entry.name: [] for entry in plan.entries}
         self.seconds = journal.seconds
-        self.seconds_per_final = 0.0
 
-    def tune(self) -> dict[str, TuningResult]:
-        """Tune all entries concurrently: each phase runs the requests of all tuners together."""
+    def tune(self) -> tuple[dict[str, TuningResult], dict[str, list[TuningRun]]]:
+        """Tune all entries concurrently: each phase runs the requests of all tuners together.
+
+        Returns:
+            The result and the tuning runs of each entry.
+        """
         entries = {entry.name: entry for entry in self.plan.entries}
         tuners = {name: self.plan.tuner(entry) for name, entry in entries.items()}
-        phases = self.plan.phases[:-1]
-        for phase, names in enumerate(phases):
-            requests = {name: tuners[name].ask() for name in names}
+        runs: dict[str, list[TuningRun]] = {name: [] for name in entries}
+        while active := {name: tuner for name, tuner in tuners.items() if not tuner.is_done}:
             trials = {
-                name: [self.plan.tuning_trial(entries[name], dict(point), seed) for point, seed in requested]
-                for name, requested in requests.items()
+                name: [self.plan.tuning_trial(entries[name], dict(point), seed) for point, seed in tuner.ask()]
+                for name, tuner in active.items()
             }
-            self.run_trials("tuning", list(chain(*trials.values())), phases_left=len(phases) - phase)
-            for name in names:
+            phases_left = max(len(tuner.phases) - tuner.finished_phases for tuner in active.values())
+            self.run_trials("tuning", list(chain(*trials.values())), sum(map(len, runs.values())), phases_left)
+            for name, tuner in active.items():
                 outcomes = [self.finished[trial.key] for trial in trials[name]]
-                runs = zip(requests[name], trials[name], outcomes, strict=True)
-                self.tuning_runs[name] += [_tuning_run(*run, phase) for run in runs]
-                tuners[name].tell([self.score(outcome) for outcome in outcomes])
-        return {name: tuner.result for name, tuner in tuners.items()}
+                spread = tuner.phase.kind is PhaseKind.SPREAD
+                each = zip(tuner.ask(), trials[name], outcomes, strict=True)
+                runs[name] += [_tuning_run(*run, spread) for run in each]
+                tuner.tell([self.score(outcome) for outcome in outcomes])
+        return {name: tuner.result for name, tuner in tuners.items()}, runs
 
-    def run_finals(self, tuned: dict[str, TuningResult]) -> Finals:
-        """Run every entry at its tuned point on the held-out final seeds."""
+    def run_finals(self, tuned: dict[str, TuningResult]) -> tuple[Finals, float]:
+        """Run every entry at its tuned point on the held-out final seeds.
+
+        Returns:
+            The final runs, and the approximate seconds of one of them.
+        """
         trials = {
             entry.name: [
                 self.plan.final_trial(entry, dict(tuned[entry.name].point), seed) for seed in range(self.plan.seeds)
@@ -119,32 +125,40 @@ class Runner:
             for entry in self.plan.entries
         }
         prepare(self.plan, self.mode, self.engine)
-        runs = list(chain(*trials.values()))
-        new, before = sum(trial.key not in self.finished for trial in runs), self.seconds
-        self.run_trials("final", runs, phases_left=0)
-        self.seconds_per_final = (self.seconds - before) / new if new else self.seconds / max(1, self.tuning_count)
-        return {name: [(trial, self.finished[trial.key]) for trial in final] for name, final in trials.items()}
+        tuning_count = self.plan.trials * len(trials)
+        seconds = self.run_trials("final", list(chain(*trials.values())), tuning_count, phases_left=0)
+        finals = {name: [(trial, self.finished[trial.key]) for trial in final] for name, final in trials.items()}
+        return finals, self.seconds / tuning_count if seconds is None else seconds
 
-    def repeat_finals(self, finals: Finals) -> dict[str, Rerun]:
+    def repeat_finals(self, finals: Finals, seconds_per_run: float) -> dict[str, Rerun]:
         """Repeat some final runs of user-supplied code in new processes, to detect state that leaks between runs."""
-        seconds, patience = self.seconds_per_final * self.engine.workers, max(PATIENCE, SHARE * self.seconds)
+        seconds, patience = seconds_per_run * self.engine.workers, max(PATIENCE, SHARE * self.seconds)
         reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, self.journal.reruns)
         self.journal.reruns = reruns
         return reruns
 
-    def run_trials(self, phase: str, trials: list[Trial], phases_left: int) -> None:
-        """Run the trials that are not finished, and save their outcomes as they come."""
+    def run_trials(self, phase: str, trials: list[Trial], runs_before: int, phases_left: int) -> float | None:
+        """Run the trials that are not finished, and save their outcomes as they come.
+
+        Args:
+            phase: name of the phase, for the progress display.
+            trials: all trials of the phase.
+            runs_before: number of training runs of earlier phases.
+            phases_left: number of tuning phases from this one on.
+
+        Returns:
+            Seconds per trial; None if all were finished.
+        """
         self.reused |= {trial.key for trial in trials} & self.saved
         todo = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
-        before = self.tuning_count
 
         def watch(share: float) -> None:
-            self.watch(f"{phase}{self.engine.state}", before + share, self.plan.runs)
+            self.watch(f"{phase}{self.engine.state}", runs_before + share, self.plan.runs)
 
         watch(0.0)
         if not todo:
-            return
-        started = time.perf_counter()
+            return None
+        seconds_before, started = self.seconds, time.perf_counter()
         runs = self.engine.run(self.plan.task, todo, watch, self.mode, phases_left, bool(self.finished))
         for stack, outcomes in runs:
             if outcomes[0].error is None:  # failed trials run again when the race is resumed
@@ -152,11 +166,7 @@ class Runner:
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.seconds = self.seconds
             self.finished |= {trial.key: outcome for trial, outcome in zip(stack, outcomes, strict=True)}
-
-    @property
-    def tuning_count(self) -> int:
-        """Number of finished tuning runs."""
-        return sum(map(len, self.tuning_runs.values()))
+        return (self.seconds - seconds_before) / len(todo)
 
     def score(self, outcome: Outcome) -> Score:
         """Return the score of a tuning run; smaller is better, and infinity if it diverged."""
@@ -186,12 +196,12 @@ class Runner:
         return {name: known[trials[name].key] if name in trials else None for name in finals}
 
 
-def _tuning_run(request: Request, trial: Trial, outcome: Outcome, phase: int) -> TuningRun:
+def _tuning_run(request: Request, trial: Trial, outcome: Outcome, spread: bool) -> TuningRun:
     return TuningRun(
         point=dict(request.point),
         seed=trial.seed,
         first=request.seed == 0,
-        spread=phase == 0,  # chosen before any score was known
+        spread=spread,
         start=outcome.start,
         loss=outcome.valid_loss,
         metric=outcome.valid_metric,

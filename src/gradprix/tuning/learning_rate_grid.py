@@ -121,7 +121,7 @@ class LearningRateTuner(Tuner):
         return self._as_points(self.initial)
 
     def _points_near_best(self, count: int) -> list[Point]:
-        return self._as_points(neighbours_of_best(self._grid_losses(), halving=self.phase == 1)[:count])
+        return self._as_points(neighbours_of_best(self._grid_losses(), halving=self.finished_phases == 1)[:count])
 
     def _finalists(self) -> list[Point]:
         return self._as_points(select_finalists(self._grid_losses()))

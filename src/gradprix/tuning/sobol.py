@@ -53,11 +53,11 @@ class SobolTuner(Tuner):
 
     def _spread_points(self) -> list[Point]:
         first = self._from_unit([axis.to_unit(self.default[name]) for name, axis in self.space.items()])
-        return [first, *self._draw_new(self.phase_sizes[0] - 1, {first})]
+        return [first, *self._draw_new(self.phase.trials - 1, {first})]
 
     def _points_near_best(self, count: int) -> list[Point]:
         losses = self.losses
-        half = self.half_distance / 2 ** (self.phase - 1)
+        half = self.half_distance / 2 ** (self.finished_phases - 1)
         return self._draw_new(count, set(losses), self._to_unit(self._rank(losses)[0]), half)
 
     def _finalists(self) -> list[Point]:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,21 @@ SPREAD, REFINE, REPLICATED = 6, 4, 3
 
 Point = tuple[tuple[str, Any], ...]
 """Hyperparameter values by name, in the order of the space."""
+
+
+class PhaseKind(StrEnum):
+    """Kind of trials that a tuner requests in a phase."""
+
+    SPREAD = "spread"
+    NEAR_BEST = "near_best"
+    REPLICATION = "replication"
+
+
+class Phase(NamedTuple):
+    """Phase of tuning: the kind of its trials, and their number."""
+
+    kind: PhaseKind
+    trials: int
 
 
 class Request(NamedTuple):
@@ -43,7 +59,7 @@ class TuningResult:
 
 
 class Tuner(ABC):
-    """Search of a space in phases, whose sizes are known beforehand because they do not depend on any score.
+    """Search of a space in phases, which are known beforehand because their sizes do not depend on any score.
 
     The first phase spreads points over the space; the next ones try up to two points each near the best. These phases
     use one seed and compare the validation loss, which is smooth. If trials remain, the last phase runs the best points
@@ -59,27 +75,33 @@ class Tuner(ABC):
         replicates: number of additional seeds of the best points.
 
     Attributes:
-        phase: number of finished phases.
+        phases: all phases.
+        finished_phases: number of finished phases.
         pending: requests of the current phase, empty before `ask`.
         scores: score of each finished trial.
     """
 
     def __init__(self, spread: int, points: int, replicates: int) -> None:
         pairs, rest = divmod(points - spread, 2)
-        self.phase_sizes = [spread] + [2] * pairs + [1] * rest + [REPLICATED * replicates] * (replicates > 0)
+        self.phases = [Phase(PhaseKind.SPREAD, spread)]
+        self.phases += [Phase(PhaseKind.NEAR_BEST, trials) for trials in [2] * pairs + [1] * rest]
+        if replicates:
+            self.phases.append(Phase(PhaseKind.REPLICATION, REPLICATED * replicates))
         self.replicates = replicates
-        self.phase = 0
+        self.finished_phases = 0
         self.pending: list[Request] = []
         self.scores: dict[Request, Score] = {}
 
     def ask(self) -> list[Request]:
         """Return the requests of the current phase; an empty list when tuning is done."""
         if not self.pending and not self.is_done:
-            if self.replicates and self.phase == len(self.phase_sizes) - 1:
+            kind, trials = self.phase
+            if kind is PhaseKind.REPLICATION:
                 seeds = range(1, self.replicates + 1)
                 self.pending = [Request(point, seed) for point in self._finalists() for seed in seeds]
             else:
-                points = self._points_near_best(self.phase_sizes[self.phase]) if self.phase else self._spread_points()
+                spread = kind is PhaseKind.SPREAD
+                points = self._spread_points() if spread else self._points_near_best(trials)
                 self.pending = [Request(point, 0) for point in points]
         return self.pending
 
@@ -87,12 +109,17 @@ class Tuner(ABC):
         """Record the scores of the current phase, in the order of its requests, and end the phase."""
         self.scores.update(zip(self.ask(), scores, strict=True))
         self.pending = []
-        self.phase += 1
+        self.finished_phases += 1
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase."""
+        return self.phases[self.finished_phases]
 
     @property
     def is_done(self) -> bool:
         """True after the last phase."""
-        return self.phase == len(self.phase_sizes)
+        return self.finished_phases == len(self.phases)
 
     @property
     def losses(self) -> dict[Point, float]:
