@@ -324,7 +324,7 @@ def small(**given: Any) -> Any:
 def test_without_a_gpu_all_is_as_it_was() -> None:
     form = check(small())
     assert form == check(small(device="cpu")) == ExecutionMode()
-    assert make_plan("digits").describe()["device"] == "auto"
+    assert make_plan("digits").description["device"] == "auto"
     assert len(provenance().split(", ")) == 4
 
 

@@ -42,7 +42,7 @@ def show_plan(plan: Plan, minutes: float | None, engine: Executor, as_json: bool
             cost = measure_cost(plan, engine, watch)
             seconds, at_least = estimate(plan, cost), cost.at_least
     if as_json:
-        echo_json(plan.describe())
+        echo_json(plan.description)
     else:
         terminal.console().print(terminal.plan(plan, seconds, engine.place, at_least))
 

@@ -72,7 +72,7 @@ def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> N
     with report_errors(ValueError, WorkerError), progress(PATIENCE) as watch:
         seconds = {plan.task.name: estimate(plan, measure_cost(plan, engine, watch)) for plan in plans}
     if as_json:
-        echo_json([{**plan.describe(), "seconds": seconds[plan.task.name]} for plan in plans])
+        echo_json([{**plan.description, "seconds": seconds[plan.task.name]} for plan in plans])
     else:
         terminal.console().print(terminal.suite_plan(plans, seconds, engine.place))
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,8 +183,9 @@ class Plan:
         """Minimum detectable difference (80 % power), in standard deviations of a paired difference."""
         return detectable_difference(len(self.entries), self.seeds, self.baseline is not None)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the plan as JSON, including everything that the race's numbers depend on."""
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The plan as JSON, including everything that the race's numbers depend on."""
         task = self.task
         return {
             "task": task.name,
@@ -233,7 +235,7 @@ class Plan:
     @property
     def key(self) -> str:
         """Hash of the plan."""
-        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

@@ -92,7 +92,6 @@ def make_record(
     }
     recommended, reason = recommend(verdict, candidates, plan.task.metric, plan.baseline)
     best = next(entry for entry in plan.entries if entry.name == recommended)
-    described = plan.describe()
     tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
     rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
     return RaceRecord(
@@ -115,7 +114,7 @@ def make_record(
         ),
         best=_best(plan, best, points[best.name]),
         key=plan.key,
-        plan=msgspec.convert({**described, **rest}, PlanDescription),
+        plan=msgspec.convert({**plan.description, **rest}, PlanDescription),
         tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
         failed=failed_runs(tuning_runs, finals),
         near_optimal_limit=limit,
@@ -124,7 +123,7 @@ def make_record(
         parts=parts,
         efficiency=measure_efficiency(plan.entries, points, tuning_runs, outcomes, plan.task.metric, chance_level),
         curves={name: Curves.from_outcomes(runs) for name, runs in outcomes.items()},
-        versions={**described["versions"], "python": platform.python_version()},
+        versions={**plan.description["versions"], "python": platform.python_version()},
         reruns=tuple(reruns),
     )
 

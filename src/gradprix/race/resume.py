@@ -1,8 +1,5 @@
 """Resumption of a saved race: checks that a plan belongs to it, and its execution mode."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from gradprix.executors.executor import Executor
 from gradprix.stats.alpha_spending import InterimAnalysis, next_level
 from gradprix.training.execution_mode import ExecutionMode
@@ -14,7 +11,7 @@ from .preflight import preflight
 from .progress_display import Watch
 
 
-def check_resume(plan: Plan, description: Mapping[str, Any], journal: Journal) -> tuple[list[InterimAnalysis], float]:
+def check_resume(plan: Plan, journal: Journal) -> tuple[list[InterimAnalysis], float]:
     """Check that a plan may resume the race in a folder; return the past interim analyses and the level of this one.
 
     Raises:
@@ -51,9 +48,7 @@ def _format_comparisons(seen: Comparisons) -> str:
     return f"{format_list(seen.entries)}, margin {seen.margin:g}, {versus}"
 
 
-def choose_execution_mode(
-    plan: Plan, description: Mapping[str, Any], journal: Journal, engine: Executor, watch: Watch
-) -> ExecutionMode:
+def choose_execution_mode(plan: Plan, journal: Journal, engine: Executor, watch: Watch) -> ExecutionMode:
     """Return the execution mode of a saved race, or else of the preflight, which also checks entries that are new.
 
     A race keeps its mode, because the preflight chooses by timings, which vary between calls.
@@ -63,7 +58,7 @@ def choose_execution_mode(
         TaskError: if the task, or an optimizer on it, fails.
     """
     saved, mode = journal.plan, journal.mode
-    if mode is None or saved is None or saved.entries != description["entries"]:
+    if mode is None or saved is None or saved.entries != plan.description["entries"]:
         selected = preflight(plan, engine, watch)
         mode = mode or selected
     if plan.device not in ("auto", mode.device):

@@ -42,11 +42,10 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         EngineError: if a machine of a cluster cannot take part.
     """
     with Journal(out) as journal:
-        description = plan.describe()
-        analyses, level = check_resume(plan, description, journal)
-        mode = choose_execution_mode(plan, description, journal, engine, watch)
+        analyses, level = check_resume(plan, journal)
+        mode = choose_execution_mode(plan, journal, engine, watch)
         journal.provenance = engine.describe_provenance(plan, mode.device)
-        journal.plan, journal.mode = description, mode
+        journal.plan, journal.mode = plan.description, mode
         runner = Runner(plan, mode, journal, engine, watch)
         tuned, tuning_runs = runner.tune()
         finals, seconds_per_run = runner.run_finals(tuned)

@@ -108,7 +108,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         where: description of the machine.
         at_least: the estimate is a lower bound.
     """
-    described, metric = race_plan.describe(), race_plan.task.metric
+    described, metric = race_plan.description, race_plan.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
     for entry in described["entries"]:
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
