@@ -101,7 +101,7 @@ class Saved(Generic[T]):
             ) from error
         return value
 
-    def __set__(self, journal: "Journal", value: Any) -> None:
+    def __set__(self, journal: "Journal", value: T) -> None:
         journal.write(self.name, to_json(value))
 
 

@@ -45,7 +45,8 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         analyses, level = check_resume(plan, journal)
         mode = choose_execution_mode(plan, journal, engine, watch)
         journal.provenance = engine.describe_provenance(plan, mode.device)
-        journal.plan, journal.mode = plan.description, mode
+        journal.write("plan", plan.description)
+        journal.mode = mode
         runner = Runner(plan, mode, journal, engine, watch)
         tuned, tuning_runs = runner.tune()
         finals, seconds_per_run = runner.run_finals(tuned)
