@@ -49,7 +49,7 @@ def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
     lr_max = maximum(lr_max, rate)
     weight = t**h.r * lr_max**h.weight_lr_power
     weight_sum = weight_sum + weight
-    c = weight / maximum(weight_sum, 1e-300)  # a rate of zero has no weight
+    c = weight / maximum(weight_sum, 1e-300)  # a learning rate of zero has no weight
     d = g + h.weight_decay * x
     x = x + c * (z - x) - rate * (1 - h.momentum * (1 - c)) * d
     z = z - rate * d
@@ -57,7 +57,7 @@ def schedule_free_sgd(h, t, x, g, z, lr_max, weight_sum):
 
 
 @rule(
-    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the rate; "
+    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the learning rate; "
     "correct_second_moment: their code since version 1.3",
     relation="Adam with β₁ = 0 evaluated at an average of its iterates; gradients are taken near that average.",
     space={"lr": log(1e-4, 1e-1)},
@@ -82,7 +82,7 @@ def schedule_free_adamw(h, t, x, g, v, z, lr_max, weight_sum):
     lr_max = maximum(lr_max, rate)
     weight = t**h.r * lr_max**h.weight_lr_power
     weight_sum = weight_sum + weight
-    c = weight / maximum(weight_sum, 1e-300)  # a rate of zero has no weight
+    c = weight / maximum(weight_sum, 1e-300)  # a learning rate of zero has no weight
     v_hat = v / (1 - h.beta2**t) if h.correct_second_moment else v
     d = g / (sqrt(v_hat) + h.eps) + h.weight_decay * x
     x = x + c * (z - x) - rate * (1 - h.beta1 * (1 - c)) * d
