@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gradprix.race import judge
-from gradprix.stats.alpha_spending import LOOKS, InterimAnalysis, next_level
+from gradprix.stats.alpha_spending import SPENDING_SCHEDULE, InterimAnalysis, next_level
 
 ENTRIES = 4
 FILE = Path(__file__).with_suffix(".json")
@@ -27,11 +27,11 @@ FILE = Path(__file__).with_suffix(".json")
 def simulate_race(seed: int) -> tuple[bool, bool]:
     """Return whether a race of equal entries makes a false claim, with error spending and with 5 % at each analysis."""
     generator = np.random.default_rng(seed)
-    seeds = LOOKS[-1][0]
+    seeds = SPENDING_SCHEDULE[-1][0]
     values = generator.standard_normal(seeds) + generator.standard_normal((ENTRIES, seeds))
     analyses: list[InterimAnalysis] = []
     false_claim = [False, False]
-    for count, _ in LOOKS:
+    for count, _ in SPENDING_SCHEDULE:
         analyses.append((count, next_level(analyses, count)))
         table = {str(name): row[:count].tolist() for name, row in enumerate(values)}
         for i, level in enumerate((analyses[-1][1], 0.05)):
@@ -49,7 +49,9 @@ def main() -> None:
         false_claims = np.array(list(pool.map(simulate_race, range(races), chunksize=20)))
     spent, each = false_claims.mean(0)
     bound = 0.05 + 2 * (0.05 * 0.95 / races) ** 0.5
-    print(f"{races} races of {ENTRIES} equal entries, analysed with {', '.join(str(n) for n, _ in LOOKS)} seeds")
+    print(
+        f"{races} races of {ENTRIES} equal entries, analysed with {', '.join(str(n) for n, _ in SPENDING_SCHEDULE)} seeds"
+    )
     print(f"family-wise error rate: {spent:.1%} with error spending (5 % plus two standard errors: {bound:.1%})")
     print(f"                        {each:.1%} with 5 % at each analysis")
     settings = {"command": "python studies/interim_analyses.py", "races": races, "entries": ENTRIES}

@@ -33,7 +33,7 @@ from gradprix.race import (
     run,
 )
 from gradprix.race.record_json import to_json
-from gradprix.stats.alpha_spending import LOOKS, cumulative_level, next_level
+from gradprix.stats.alpha_spending import SPENDING_SCHEDULE, cumulative_level, next_level
 from gradprix.training.provenance import provenance
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 1}
@@ -143,29 +143,29 @@ def test_looks_share_the_chance_of_a_false_word() -> None:
     assert [cumulative_level(n) for n in (6, 16, 17, 32, 64, 300)] == [0.035, 0.035, 0.045, 0.045, 0.05, 0.05]
     assert cumulative_level(6) >= 2**-5, "six seeds can tell something"
     taken: list[tuple[int, float]] = []
-    for most, _ in LOOKS:
+    for most, _ in SPENDING_SCHEDULE:
         taken.append((most, next_level(taken, most)))
     assert sum(given for _, given in taken) == pytest.approx(0.05)
-    assert next_level(taken, 32) == taken[1][1], "the same look again is no new one"
-    assert next_level([], 64) == 0.05, "who looks once spends all at once"
+    assert next_level(taken, 32) == taken[1][1], "the same analysis again is no new one"
+    assert next_level([], 64) == 0.05, "a single analysis spends all at once"
     with pytest.raises(
-        NoAnalysisLeftError, match=r"looked at with 16 seeds.* next look is with 32 seeds \(--seeds 32\)"
+        NoAnalysisLeftError, match=r"analysed with 16 seeds.* next interim analysis is with 32 seeds \(--seeds 32\)"
     ):
         next_level(taken[:1], 12)
     with pytest.raises(NoAnalysisLeftError, match="There is none after that"):
         next_level(taken, 100)
 
 
-def test_more_seeds_are_a_look_that_is_journaled(raced: Path) -> None:
+def test_more_seeds_are_an_interim_analysis_that_is_saved(raced: Path) -> None:
     assert gp.load(raced).record.verdict.interim_analyses == ((6, 0.035),)
-    with pytest.raises(NoAnalysisLeftError, match="looked at with 6 seeds"):
+    with pytest.raises(NoAnalysisLeftError, match="analysed with 6 seeds"):
         run(make_plan("digits", **{**SMALL, "seeds": 8}), raced, Counting())
     more = run(make_plan("digits", **{**SMALL, "seeds": 17}), raced, Counting())
     assert more.record.verdict.interim_analyses == ((6, 0.035), (17, pytest.approx(0.01)))
     assert more.reused == 16
     refused = CliRunner().invoke(app, ["race", "digits", "--out", str(raced), *flags({**SMALL, "seeds": 9})])
     assert refused.exit_code == 2
-    assert "gradprix: this race was looked at with 6, 17 seeds" in refused.output
+    assert "gradprix: this race was analysed with 6, 17 seeds" in refused.output
 
 
 # Two races, a full disk, a kill

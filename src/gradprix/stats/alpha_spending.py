@@ -1,6 +1,6 @@
 """Error spending over interim analyses.
 
-Looking at a verdict, adding seeds and looking again inflates the error rate. A race therefore spends its family-wise
+Analysing a race, adding seeds and analysing it again inflates the error rate. A race therefore spends its family-wise
 error rate of 5 % over a few planned interim analyses (Pocock 1977, doi:10.1093/biomet/64.2.191; Lan & DeMets 1983,
 doi:10.1093/biomet/70.3.659). The levels add up, which is valid whatever the correlation between analyses, and the
 intervals of all analyses hold simultaneously.
@@ -9,7 +9,7 @@ intervals of all analyses hold simultaneously.
 from collections.abc import Sequence
 from itertools import pairwise
 
-LOOKS = ((16, 0.035), (32, 0.045), (64, 0.05))
+SPENDING_SCHEDULE = ((16, 0.035), (32, 0.045), (64, 0.05))
 """Pairs of (maximum number of seeds, error that may have been spent by then). The first error is above 2^-5, the
 smallest p-value of six seeds."""
 
@@ -23,36 +23,35 @@ class NoAnalysisLeftError(ValueError):
 
 def cumulative_level(seeds: int) -> float:
     """Return the error that analyses with at most `seeds` seeds may spend in total."""
-    return next((share for most, share in LOOKS if seeds <= most), LOOKS[-1][1])
+    return next((share for most, share in SPENDING_SCHEDULE if seeds <= most), SPENDING_SCHEDULE[-1][1])
 
 
-def next_level(looks: Sequence[InterimAnalysis], seeds: int) -> float:
+def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
     """Return the level of an interim analysis, given the past ones. Repeating an analysis returns its level.
 
     Args:
-        looks: past interim analyses.
+        past: past interim analyses.
         seeds: number of seeds of this analysis.
 
     Raises:
         NoAnalysisLeftError: if no error is left for this number of seeds.
     """
-    for taken, given in looks:
-        if taken == seeds:
-            return given
-    left = cumulative_level(seeds) - sum(given for _, given in looks)
-    if left < 1e-6:
-        before = ", ".join(str(taken) for taken, _ in looks)
-        affordable = [most for most, share in LOOKS if share > sum(given for _, given in looks) + 1e-6]
-        hint = (
-            f"The next look is with {affordable[0]} seeds (--seeds {affordable[0]})"
-            if affordable
-            else "There is none after that"
-        )
-        raise NoAnalysisLeftError(
-            f"this race was looked at with {before} seeds: another look with {seeds} would give chance one try too "
-            f"many. {hint}; or race anew in another folder (--out, --seed)."
-        )
-    return left
+    if seeds in (levels := dict(past)):
+        return levels[seeds]
+    spent = sum(level for _, level in past)
+    if (left := cumulative_level(seeds) - spent) >= 1e-6:
+        return left
+    before = ", ".join(str(count) for count, _ in past)
+    affordable = [most for most, share in SPENDING_SCHEDULE if share > spent + 1e-6]
+    hint = (
+        f"The next interim analysis is with {affordable[0]} seeds (--seeds {affordable[0]})"
+        if affordable
+        else "There is none after that"
+    )
+    raise NoAnalysisLeftError(
+        f"this race was analysed with {before} seeds: another interim analysis with {seeds} would exceed its error "
+        f"rate of 5 %. {hint}; or race anew in another folder (--out, --seed)."
+    )
 
 
 def remaining_analyses(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
@@ -63,7 +62,7 @@ def remaining_analyses(seeds: int, spent: float, most: int) -> list[tuple[int, i
         spent: error spent so far.
         most: maximum number of seeds.
     """
-    ends = [count for count, _ in LOOKS]
+    ends = [count for count, _ in SPENDING_SCHEDULE]
     edges = [seeds, *(end for end in ends if end > seeds)]
     spans = [(low + 1, high) for low, high in pairwise(edges)] + [(max(edges[-1], ends[-1]) + 1, most)]
     return [(low, high, left) for low, high in spans if (left := cumulative_level(high) - spent) > 1e-6]

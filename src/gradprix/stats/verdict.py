@@ -116,8 +116,8 @@ def judge(
         crossed = PartVariance.from_differences(np.array([sign * (each[a] - each[b]) for a, b in index]))
     centre, error, statistic, largest = sign_flip_distribution(differences, crossed)
     n = table.shape[1]
-    looks = remaining_analyses(n, level if spent is None else spent, MOST_SEEDS)
-    reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in looks)], crossed)
+    analyses = remaining_analyses(n, level if spent is None else spent, MOST_SEEDS)
+    reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in analyses)], crossed)
     half = reach * error
     # The part of the variance that more seeds reduce, and the part from the test examples that they do not.
     by_seed = differences.var(axis=1, ddof=1)
@@ -133,7 +133,7 @@ def judge(
             p[k],
             margins[k],
             bool(differences[k].any()),
-            partial(_additional_seeds, by_seed=by_seed[k], fixed=fixed[k], n=n, looks=looks, reaches=reaches),
+            partial(_additional_seeds, by_seed=by_seed[k], fixed=fixed[k], n=n, analyses=analyses, reaches=reaches),
         )
         for k, (a, b) in enumerate(index)
     )
@@ -172,7 +172,7 @@ def _additional_seeds(
     by_seed: float,
     fixed: float,
     n: int,
-    looks: Sequence[tuple[int, int, float]],
+    analyses: Sequence[tuple[int, int, float]],
     reaches: Sequence[float],
 ) -> int | None:
     """Return the number of additional seeds that reduce an interval's half-width to `need`, or None.
@@ -182,10 +182,10 @@ def _additional_seeds(
         by_seed: variance of a difference over seeds.
         fixed: part of the squared standard error that does not decrease with more seeds.
         n: current number of seeds.
-        looks: remaining interim analyses as (fewest seeds, most seeds, level).
+        analyses: remaining interim analyses as (fewest seeds, most seeds, level).
         reaches: threshold of each analysis, in standard errors.
     """
-    for (low, high, _), reach in zip(looks, reaches, strict=True):
+    for (low, high, _), reach in zip(analyses, reaches, strict=True):
         room = (need / reach) ** 2 - fixed
         required = max(low, math.ceil(by_seed / room)) if room > 0 else math.inf
         if required <= high:
