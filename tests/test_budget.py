@@ -11,6 +11,7 @@ from gradprix.race import Local, make_plan
 from gradprix.race.budget import fit, fit_to_budget
 from gradprix.race.cost import Cost, estimate
 from gradprix.race.reduced_plans import reduced_plans
+from gradprix.text.plan import format_omission
 from gradprix.training.autotune import StackLayout
 
 COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=StackLayout(64, 2))
@@ -36,8 +37,16 @@ def test_entries_are_dropped_before_protocol_and_protocol_before_epochs() -> Non
     assert shapes[8] == (3, 19, 12, 20)
     assert shapes[-1] == (3, 10, 6, 2)
     assert [entry.name for entry in made[7].entries] == ["nesterov", "adamw", "nadam"], "in the order of the race"
-    assert made[7].left_out[0].startswith("7 of 10 optimizers (momentum, adagrad")
-    assert "18 of 20 epochs" in made[-1].left_out
+    (dropped,) = made[7].left_out
+    assert dropped[:3] == ("optimizers", 7, 10)
+    assert dropped.names[:2] == ("momentum", "adagrad")
+    assert format_omission(dropped).startswith("7 of 10 optimizers (momentum, adagrad")
+    assert made[7].description["left_out"] == [format_omission(dropped)]
+    assert [format_omission(omission) for omission in made[-1].left_out[1:]] == [
+        "9 of 19 tuning trials each",
+        "10 of 16 final seeds each",
+        "18 of 20 epochs",
+    ]
 
 
 @pytest.mark.parametrize("minutes", [0.3, 0.5, 1, 2, 10])

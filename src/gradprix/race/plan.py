@@ -16,6 +16,7 @@ from gradprix.stats.verdict import MOST_SEEDS, detectable_difference
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
+from gradprix.text.plan import format_omission
 from gradprix.training.trial import Trial
 from gradprix.tuning import make_tuner
 from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
@@ -63,6 +64,22 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
         check_name(device)
 
 
+class Omission(NamedTuple):
+    """Part of the requested protocol that a race omits to fit a time budget.
+
+    Args:
+        part: `optimizers`, `trials`, `seeds` or `epochs`.
+        omitted: omitted number of these.
+        requested: requested number.
+        names: names of omitted optimizers.
+    """
+
+    part: str
+    omitted: float
+    requested: float
+    names: tuple[str, ...] = ()
+
+
 class RacePhase(NamedTuple):
     """Phase of a race, `tuning` or `final`: the number of runs of each entry."""
 
@@ -81,7 +98,7 @@ class Plan:
         seeds: number of final seeds, which all entries share.
         seed: base random seed; races with different base seeds share no seed.
         compiled: compile the stacked models.
-        left_out: omissions that made the race fit a time budget, in words.
+        left_out: omissions that made the race fit a time budget.
         baseline: name of the entry that the others are compared with, instead of all pairs.
         device: device of the models, as a torch device string; `"auto"` selects a GPU if it is faster.
     """
@@ -92,7 +109,7 @@ class Plan:
     seeds: int = SEEDS
     seed: int = 0
     compiled: bool = False
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Omission, ...] = ()
     baseline: str | None = None
     device: str = "auto"
 
@@ -179,7 +196,7 @@ class Plan:
         return len(self.entries) * (self.trials + self.seeds)
 
     @property
-    def smallest_difference(self) -> float:
+    def minimum_detectable_difference(self) -> float:
         """Minimum detectable difference (80 % power), in standard deviations of a paired difference."""
         return detectable_difference(len(self.entries), self.seeds, self.baseline is not None)
 
@@ -204,7 +221,7 @@ class Plan:
             "seed": self.seed,
             "compiled": self.compiled,
             "device": self.device,
-            "left_out": list(self.left_out),
+            "left_out": [format_omission(omission) for omission in self.left_out],
             "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             "entries": [self._describe(entry) for entry in self.entries],
         }

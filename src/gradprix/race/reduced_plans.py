@@ -8,7 +8,7 @@ from gradprix.tasks import Task
 
 from .entry import Entry
 from .entry_registry import ENTRIES
-from .plan import FEWEST_SEEDS, Plan
+from .plan import FEWEST_SEEDS, Omission, Plan
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Entries in order of retention when time is short: distinct algorithms first, and the best on the tuned targets of
@@ -70,13 +70,16 @@ def _part(count: int, batch_size: int, epochs: float) -> float:
 
 def note_omissions(requested: Plan, reduced: Plan) -> Plan:
     """Return the reduced plan with a list of its omissions in `left_out`."""
-    dropped = [entry.name for entry in requested.entries if entry not in reduced.entries]
-    omissions = [f"{len(dropped)} of {len(requested.entries)} optimizers ({', '.join(dropped)})"] if dropped else []
-    for name in ("trials", "seeds"):
-        if (now := getattr(reduced, name)) < (before := getattr(requested, name)):
-            noun = "tuning trials" if name == "trials" else "final seeds"
-            omissions.append(f"{before - now} of {before} {noun} each")
-    if reduced.task.epochs < requested.task.epochs:
-        epochs = requested.task.epochs
-        omissions.append(f"{epochs - reduced.task.epochs:.3g} of {epochs} epochs")
+    dropped = tuple(entry.name for entry in requested.entries if entry not in reduced.entries)
+    numbers = {
+        "optimizers": (len(requested.entries), len(reduced.entries)),
+        "trials": (requested.trials, reduced.trials),
+        "seeds": (requested.seeds, reduced.seeds),
+        "epochs": (requested.task.epochs, reduced.task.epochs),
+    }
+    omissions = [
+        Omission(part, before - now, before, dropped if part == "optimizers" else ())
+        for part, (before, now) in numbers.items()
+        if now < before
+    ]
     return replace(reduced, left_out=tuple(omissions))

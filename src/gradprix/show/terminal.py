@@ -116,9 +116,10 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
         row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
         table.add_row(*map(Text, row))
-    effect = f"{race_plan.smallest_difference:.1f} standard deviations of a paired difference"
+    deviations = race_plan.minimum_detectable_difference
+    effect = f"{deviations:.1f} standard deviations of a paired difference"
     if race_plan.task.noise:
-        effect = f"about {format_value(metric, race_plan.smallest_difference * race_plan.task.noise)} ({effect})"
+        effect = f"about {format_value(metric, deviations * race_plan.task.noise)} ({effect})"
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)
     lines = [
         f"{race_plan.task.name}: {race_plan.task.about}",
@@ -134,7 +135,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         f"Detectable difference (80 % power): {effect}. Differences below {margin} do not matter here.",
     ]
     if race_plan.left_out:
-        lines.append(f"To fit the time it does without {format_list(race_plan.left_out)}.")
+        lines.append(f"To fit the time it does without {format_list(described['left_out'])}.")
     if seconds is not None:
         lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
     return Group(*(Text(line) for line in lines), Text(), table)
