@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.executors.executor import PATIENCE
+from gradprix.executors.executor import REPORT_INTERVAL
 from gradprix.executors.scheduler import Scheduler, TrialGroup, TrialStack
 from gradprix.training import MIN_STACK
 
@@ -136,7 +136,7 @@ class Play:
                 self._lose(now, self.gone[1])
             elif stack in self._ends:
                 self._end(stack, now, failed=self._ends[stack][2])
-            if now > told + PATIENCE:
+            if now > told + REPORT_INTERVAL:
                 told = now
                 for each in self.scheduler.running:
                     each.share = (now - each.started) / self._ends[each][1]

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from gradprix import tasks
 from gradprix.race import race
-from gradprix.race.plan import MOST
+from gradprix.stats.verdict import MOST_SEEDS
 
 ENTRIES = ["minibatch", "momentum", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
 CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -125,7 +125,7 @@ def plain_ways(name: str, each: int) -> dict[str, float]:
 def raced(name: str, networks: int, **given: Any) -> dict[str, float]:
     """Seconds of a whole race of so many networks."""
     an_entry = networks // len(ENTRIES)
-    seeds = min(MOST, max(6, an_entry // 2))
+    seeds = min(MOST_SEEDS, max(6, an_entry // 2))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         result = race(task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, out=folder, **given)

@@ -49,9 +49,8 @@ def main() -> None:
         false_claims = np.array(list(pool.map(simulate_race, range(races), chunksize=20)))
     spent, each = false_claims.mean(0)
     bound = 0.05 + 2 * (0.05 * 0.95 / races) ** 0.5
-    print(
-        f"{races} races of {ENTRIES} equal entries, analysed with {', '.join(str(n) for n, _ in SPENDING_SCHEDULE)} seeds"
-    )
+    seeds = ", ".join(str(count) for count, _ in SPENDING_SCHEDULE)
+    print(f"{races} races of {ENTRIES} equal entries, analysed with {seeds} seeds")
     print(f"family-wise error rate: {spent:.1%} with error spending (5 % plus two standard errors: {bound:.1%})")
     print(f"                        {each:.1%} with 5 % at each analysis")
     settings = {"command": "python studies/interim_analyses.py", "races": races, "entries": ENTRIES}

@@ -182,7 +182,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_mistake_is_one_message_and_leaves_nothing(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradprix.race.progress_display.PATIENCE", 3600.0)  # a slow machine says what it is at, too
+    monkeypatch.setattr("gradprix.race.progress_display.REPORT_AFTER", 3600.0)  # a slow machine says what it is at, too
     before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
     done = CliRunner().invoke(app, shlex.split(command))
 

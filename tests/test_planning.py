@@ -141,7 +141,7 @@ def test_examples_are_loaded_once_whatever_is_tried() -> None:
 
 
 def test_a_slow_loop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_check, "PATIENCE", 0.3)
+    monkeypatch.setattr(loop_check, "MAX_EPOCH_SECONDS", 0.3)
     steps: list[int] = []
 
     def train(make_optimizer: Any, seed: int) -> Iterator[dict[str, float]]:
@@ -161,7 +161,7 @@ def test_a_slow_loop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slow_loop_that_does_the_same_under_two_seeds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_check, "PATIENCE", 0.2)
+    monkeypatch.setattr(loop_check, "MAX_EPOCH_SECONDS", 0.2)
 
     def train(make_optimizer: Any, seed: int) -> Iterator[dict[str, float]]:
         torch.manual_seed(0)

@@ -15,7 +15,7 @@ from gradprix.race.run_records import FailedRun, Rerun
 from gradprix.show._sections import format_command
 from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
-from gradprix.text.answer import REASONS, format_answer
+from gradprix.text.answer import RECOMMENDATION_REASONS, format_answer
 from gradprix.text.diagnosis import SENTENCES
 from gradprix.text.execution import format_execution_mode
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
@@ -100,7 +100,7 @@ def test_a_saved_race_of_a_newer_version_says_what_to_do(tmp_path: Path) -> None
 
 
 def test_every_code_has_a_sentence() -> None:
-    assert REASONS.keys() == set(RecommendationReason)
+    assert RECOMMENDATION_REASONS.keys() == set(RecommendationReason)
     assert SENTENCES.keys() == set(Finding)
     for cause in RejectionCause:
         for device in ("", "cuda"):

@@ -116,8 +116,8 @@ SUBJECTS: dict[str, tuple[Any, Any, bool]] = {
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded machine repeats what an idle one does."""
-    monkeypatch.setattr("gradprix.race.rerun.SHORT", 60.0)
-    monkeypatch.setattr("gradprix.race.runner.PATIENCE", 300.0)
+    monkeypatch.setattr("gradprix.race.rerun.SHORT_RUN", 60.0)
+    monkeypatch.setattr("gradprix.race.runner.MIN_TIMEOUT", 300.0)
 
 
 @pytest.mark.sample(2)
@@ -148,7 +148,7 @@ def test_a_race_that_goes_on_repeats_nothing_again(tmp_path: Path) -> None:
 
 
 def test_it_is_left_out_where_it_would_take_too_large_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradprix.race.rerun.SHORT", 0.0)
+    monkeypatch.setattr("gradprix.race.rerun.SHORT_RUN", 0.0)
     result = gp.race(train, "adam,momentum", direction="min", **FEW)
     assert "reruns" not in result.to_dict()
     more = gp.race(train, "adam,momentum", direction="min", **{**FEW, "trials": 4})

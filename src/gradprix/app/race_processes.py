@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gradprix.race import REPORT, JournalError, load
-from gradprix.race.journal import FILE, Journal
+from gradprix.race.journal import DATABASE, Journal
 from gradprix.race.record_json import RecordError
 from gradprix.show import write_report
 from gradprix.text.answer import format_answer
@@ -63,7 +63,7 @@ class Races:
 
     def names(self) -> list[str]:
         """Return the names of all saved races, including those of suites, most recent first."""
-        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{FILE}")]
+        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{DATABASE}")]
         journals.sort(key=lambda path: -path.stat().st_mtime)
         return [path.parent.relative_to(self.home).as_posix() for path in journals]
 

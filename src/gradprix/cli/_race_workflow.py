@@ -24,7 +24,7 @@ from gradprix.race import (
     progress,
     run,
 )
-from gradprix.race.progress_display import PATIENCE
+from gradprix.race.progress_display import REPORT_AFTER
 from gradprix.show import terminal
 from gradprix.utils.streams import echo_json
 
@@ -34,7 +34,7 @@ from ._errors import report_errors
 def show_plan(plan: Plan, minutes: float | None, engine: Executor, as_json: bool) -> None:
     """Print the plan that fits the time budget; unless the output is JSON, with its estimated duration."""
     seconds, at_least = None, False
-    with report_errors(ValueError, WorkerError), progress(PATIENCE) as watch:
+    with report_errors(ValueError, WorkerError), progress(REPORT_AFTER) as watch:
         _load_examples(plan, watch)
         if minutes is not None:
             plan, seconds = fit_to_budget(plan, minutes, engine, None, watch)
@@ -54,7 +54,7 @@ def run_race(
     # A name that the file system's encoding can represent.
     folder = out or Path("runs") / os.fsdecode(plan.task.name.encode())
     seconds = None
-    with report_errors(ValueError, WorkerError), progress(None if minutes is None else PATIENCE) as watch:
+    with report_errors(ValueError, WorkerError), progress(None if minutes is None else REPORT_AFTER) as watch:
         _load_examples(plan, watch)
         if minutes is not None:
             plan, seconds = fit_to_budget(plan, minutes, engine, folder, watch)

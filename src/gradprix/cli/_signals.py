@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-PATIENCE = 15.0
+EXIT_TIMEOUT = 15.0
 """Maximum time in seconds for threads and exit handlers at the end of the process."""
 
 
@@ -42,12 +42,12 @@ def listen() -> None:
 
 
 def end_soon(code: int) -> None:
-    """Exit with a code, at most `PATIENCE` seconds after the interpreter starts to shut down."""
+    """Exit with a code, at most `EXIT_TIMEOUT` seconds after the interpreter starts to shut down."""
     over = threading.Event()
 
     def wait() -> None:
         over.wait()
-        threading.Event().wait(PATIENCE)
+        threading.Event().wait(EXIT_TIMEOUT)
         os._exit(code)
 
     register = getattr(threading, "_register_atexit", None)

@@ -66,10 +66,10 @@ def suite(
 def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> None:
     """Print the plans of a suite with their estimated durations."""
     from gradprix.race import WorkerError, estimate, measure_cost, progress
-    from gradprix.race.progress_display import PATIENCE
+    from gradprix.race.progress_display import REPORT_AFTER
     from gradprix.show import terminal
 
-    with report_errors(ValueError, WorkerError), progress(PATIENCE) as watch:
+    with report_errors(ValueError, WorkerError), progress(REPORT_AFTER) as watch:
         seconds = {plan.task.name: estimate(plan, measure_cost(plan, engine, watch)) for plan in plans}
     if as_json:
         echo_json([{**plan.description, "seconds": seconds[plan.task.name]} for plan in plans])

@@ -26,9 +26,9 @@ from .scheduler import Scheduler, TrialGroup, TrialStack
 Watch = Callable[[float], None]
 Finished = tuple[list[Trial], list[Outcome]]
 StackResult = list[Outcome] | Exception
-FEW = 3
+MAX_FAILED_FIRST = 3
 """Number of failed trials, with none successful, after which a race is given up if every entry is among them."""
-PATIENCE = 0.2
+REPORT_INTERVAL = 0.2
 """Seconds to wait for a result before progress is reported."""
 
 
@@ -172,7 +172,7 @@ class Executor(ABC):
                         self._dispatch_lock.release()
                 else:  # another race's thread dispatches
                     with self._results_changed:
-                        self._results_changed.wait(PATIENCE)
+                        self._results_changed.wait(REPORT_INTERVAL)
                 with self._lock:
                     results = [pair for group in groups for pair in self._results.pop(group, ())]
                     shares = [len(p.trials) * p.share for p in self.scheduler.running if p.group in groups]
@@ -233,7 +233,7 @@ class Executor(ABC):
             while (stack := self.scheduler.next()) is not None:
                 stack.started = time.perf_counter()
                 self.submit(stack)
-        completed = self.completed(PATIENCE)
+        completed = self.completed(REPORT_INTERVAL)
         killed = [stack for stack, result in completed if isinstance(result, WorkerError)]
         not_blamed = killed if self.workers_die_together and len(killed) > 1 else []
         with self._results_changed:
@@ -253,7 +253,7 @@ def _should_give_up(trials: Sequence[Trial], failures: Sequence[tuple[TrialStack
     if done == len(trials) or isinstance(failures[0][1], WorkerError):  # retried alone, after all others
         return True
     failed = {trial.entry_name for stack, _ in failures for trial in stack.trials}
-    return len(failures) >= FEW and failed == {trial.entry_name for trial in trials}
+    return len(failures) >= MAX_FAILED_FIRST and failed == {trial.entry_name for trial in trials}
 
 
 def _format_error(error: Exception) -> str:

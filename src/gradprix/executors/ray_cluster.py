@@ -15,11 +15,11 @@ from .ray_init import EngineError, connect, find_cluster, has_joined_here, job_i
 from .serialization import Places, call, folders, packed, project, with_examples
 from .worker_processes import environment
 
-FRESH = 2.0
+MACHINES_CACHED = 2.0
 """Seconds for which the list of machines is cached."""
 EMPTY = 300.0
 """Seconds that a race waits if there is no worker: machines may be starting."""
-SHARE = 0.5
+MEMORY_SHARE = 0.5
 """Share of a machine's memory that a race may take, unless a limit per stack is given."""
 LOST = (
     "the workers of the cluster were lost again and again, with their machines, or because memory ran out ({why}). "
@@ -99,10 +99,10 @@ class Cluster:
     def smallest(self) -> tuple[int, float]:
         """Number of stacks that fit on the machine with the least memory per stack, and their memory in bytes."""
         while not (nodes := [node for node in self._nodes if self.needs.room(node)]):
-            time.sleep(FRESH)  # machines may be starting
+            time.sleep(MACHINES_CACHED)  # machines may be starting
             self.refresh()
         node = min(nodes, key=lambda node: node["memory"] / self.needs.room(node))
-        return self.needs.room(node), SHARE * node["memory"]
+        return self.needs.room(node), MEMORY_SHARE * node["memory"]
 
     def refresh(self, first: bool = False) -> None:
         """Update the list of machines unless it is recent.
@@ -114,7 +114,7 @@ class Cluster:
         import ray
 
         now = time.monotonic()
-        if not ray.is_initialized() or now < self._refreshed + FRESH:
+        if not ray.is_initialized() or now < self._refreshed + MACHINES_CACHED:
             return
         self._refreshed = now
         self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -27,9 +27,9 @@ from .forked_process import ForkContext, ForkedProcess, get_server
 
 IDLE = 60.0
 """Seconds after which an idle worker ends."""
-SAFE = {"PYTHONSAFEPATH": "1"}
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Keeps Python from importing a user's torch.py or random.py in the working directory in place of the real module."""
-CONTEXT = ForkContext()
+FORK_CONTEXT = ForkContext()
 DAEMONIC = (
     "a race trains in processes of its own, which a daemonic process, such as a worker of multiprocessing.Pool, cannot "
     "start. Run it from a process with daemon=False, or in a concurrent.futures.ProcessPoolExecutor or a thread."
@@ -51,7 +51,7 @@ def workers(processes: int) -> Any:
     with _ignore_interrupts():
         _start_trackers()
         executor = get_reusable_executor(
-            processes, CONTEXT, timeout=IDLE, env=environment, initializer=_initialize_worker, initargs=settings
+            processes, FORK_CONTEXT, timeout=IDLE, env=environment, initializer=_initialize_worker, initargs=settings
         )
         executor.submit(int)  # starts the processes
     _end_at_exit()
@@ -60,12 +60,12 @@ def workers(processes: int) -> Any:
 
 def start_environment() -> dict[str, str]:
     """Return the variables that a worker starts with, in addition to those of this process."""
-    return {**environment(), **SAFE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return {**environment(), **SAFE_PATH, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def own_settings() -> tuple[Any, ...]:
     """Return this process's start method, the variables that a worker's start changes, and the user's modules."""
-    variables = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE)}
+    variables = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE_PATH)}
     return multiprocessing.get_start_method(allow_none=True), variables, sources()
 
 
@@ -101,7 +101,7 @@ def _ignore_interrupts() -> Iterator[None]:
 
 def _start_trackers() -> None:
     """Start the processes that remove the semaphores of killed processes, with their warnings disabled."""
-    variables = {**SAFE, "PYTHONWARNINGS": "ignore"}
+    variables = {**SAFE_PATH, "PYTHONWARNINGS": "ignore"}
     with forked_process.ENVIRONMENT:
         previous = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)

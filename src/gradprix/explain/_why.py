@@ -20,7 +20,7 @@ from .diagnosis import average_updates, diagnose, report_divergence
 from .preconditioner import settles_below
 from .replay import ReplayedRun, watch
 
-SEEDS = 5
+MEASURED_SEEDS = 5
 """Number of final runs per entry that are measured; confidence intervals are over runs."""
 SECONDS = 60.0
 """Time limit for all measurements; the replayed training comes on top."""
@@ -54,7 +54,7 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
     diagnosis = Diagnosis(
         identity=(plan.key, MEASURES),
         budget=seconds,
-        runs=min(SEEDS, plan.seeds),
+        runs=min(MEASURED_SEEDS, plan.seeds),
         seconds=elapsed,
         entries=entries,
     )
@@ -74,7 +74,7 @@ def check_explainable(plan: Plan) -> None:
 def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -> dict[str, EntryDiagnosis]:
     mode = result.record.plan.mode if result.folder is not None else ExecutionMode()
     results = {entry.name: entry for entry in result.record.entries}
-    seeds = range(min(SEEDS, plan.seeds))
+    seeds = range(min(MEASURED_SEEDS, plan.seeds))
     selected = [(plan.final_trial(e, results[e.name].tuned, seed), e.name) for seed in seeds for e in plan.entries]
     # One stack per seed is at most as wide as there are entries, which needs no more memory than the race.
     selected.sort(key=lambda pair: (pair[0].seed, pair[0].stack_key, pair[0].update_key))

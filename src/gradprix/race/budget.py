@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradprix.executors.executor import Executor
+from gradprix.stats.verdict import MOST_SEEDS
 from gradprix.tasks import Task
 
-from .cost import SAFE, Cost, available_seconds, estimate
+from .cost import USABLE_SHARE, Cost, available_seconds, estimate
 from .cost_measurement import measure_cost
 from .journal import FittedPlan, Journal
-from .plan import MOST, Plan
+from .plan import Plan
 from .progress_display import Watch
 from .reduced_plans import note_omissions, reduced_plans
 
@@ -34,12 +35,12 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
     if fitting is None:
         raise _too_little_time(minutes, candidates[-1], cost)
     fitting = _add_epochs(fitting, plan.task.epochs, fits)
-    seeds = _largest(lambda seeds: fits(replace(fitting, seeds=seeds)), fitting.seeds, MOST)
+    seeds = _largest(lambda seeds: fits(replace(fitting, seeds=seeds)), fitting.seeds, MOST_SEEDS)
     return note_omissions(plan, replace(fitting, seeds=seeds))
 
 
 def _too_little_time(minutes: float, smallest: Plan, cost: Cost) -> ValueError:
-    least, needed = "more than" if cost.at_least else "about", estimate(smallest, cost) / SAFE / 60
+    least, needed = "more than" if cost.at_least else "about", estimate(smallest, cost) / USABLE_SHARE / 60
     needs = f"{needed:.2g}" if needed < 10 else f"{needed:.0f}"
     remedy = "a faster loop" if cost.at_least else "fewer epochs" if smallest.task.epochs >= 1 else "a smaller model"
     return ValueError(

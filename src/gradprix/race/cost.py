@@ -12,7 +12,7 @@ from gradprix.training.autotune import StackLayout
 
 from .plan import Plan
 
-SAFE = 0.9
+USABLE_SHARE = 0.9
 """Fraction of the time budget that a plan may use: machines are shared, and the verdict and report take time too."""
 
 
@@ -92,4 +92,4 @@ def available_seconds(minutes: float) -> float:
     """
     if not minutes > 0:
         raise ValueError(f"minutes = {minutes}: a time budget must be more than 0.")
-    return 60 * minutes * SAFE
+    return 60 * minutes * USABLE_SHARE

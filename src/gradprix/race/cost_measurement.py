@@ -33,7 +33,7 @@ from .preflight import preflight
 from .progress_display import Watch
 from .reduced_plans import reduced_plans
 
-LONG, SLOW = 0.5, 5.0
+SUFFICIENT_SECONDS, SLOW_CALL = 0.5, 5.0
 """Seconds of evaluation sufficient to extrapolate from; duration of a first call, in seconds, above which it is not
 repeated."""
 ONE_RUN = 60.0
@@ -138,7 +138,7 @@ def _seconds(run: Callable[[], object], stack: ModelStack) -> float:
         started = time.perf_counter()
         run()
         wait(stack.device)
-        if (elapsed := time.perf_counter() - started) > SLOW:
+        if (elapsed := time.perf_counter() - started) > SLOW_CALL:
             break
     return float(elapsed)
 
@@ -149,7 +149,8 @@ def _seconds_to_evaluate(stack: ModelStack) -> float:
     # A sequential model takes as long per example in a small batch; a stack runs the traced program of full batches.
     part = min(count, (stack.trials[0].batch_size or count) * (BATCH_FACTOR if stack.mode.stacked else 1))
     elapsed = _seconds(lambda: evaluate(stack, stack.data.valid[:, :part]), stack)
-    more = part * min(count // part, int(LONG / max(elapsed, 1e-6)))  # full parts run the same traced program
+    # Full parts run the same traced program.
+    more = part * min(count // part, int(SUFFICIENT_SECONDS / max(elapsed, 1e-6)))
     if more > part:
         part, elapsed = more, _seconds(lambda: evaluate(stack, stack.data.valid[:, :more]), stack)
     return float(elapsed * count / part)

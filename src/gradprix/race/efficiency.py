@@ -25,9 +25,9 @@ from .entry import Entry
 from .record import Efficiency
 from .run_records import TuningRun
 
-DRAWS = 4_000
+BUDGET_DRAWS = 4_000
 """Number of draws that estimate the probability of being best."""
-STEADY, LONG, ENOUGH = 5, 0.05, 1.0
+MIN_TIMINGS, MIN_TIMING_SECONDS, MAX_TIMING_SECONDS = 5, 0.05, 1.0
 """Timing of a step: minimum repetitions, minimum total seconds, and total seconds after which to stop in any case."""
 
 
@@ -112,7 +112,7 @@ def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: 
 
 def _best_of_first(points: list[tuple[float, float]], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the metric of the best by loss among the first 1, 2, ... points in random order, `[most, draws]`."""
-    order = rng.permuted(np.tile(np.arange(len(points)), (DRAWS, 1)), axis=1)[:, :most]
+    order = rng.permuted(np.tile(np.arange(len(points)), (BUDGET_DRAWS, 1)), axis=1)[:, :most]
     place = np.argsort(np.argsort([loss for loss, _ in points], kind="stable"))  # 0 is the smallest loss
     metrics = np.array([metric for _, metric in sorted(points, key=lambda pair: pair[0])])
     return np.asarray(metrics[np.minimum.accumulate(place[order], axis=1)].T, np.float64)
@@ -195,7 +195,7 @@ def _seconds(run: Callable[[], object], on: torch.device) -> float:
     run()
     wait(on)
     times: list[float] = []
-    while (len(times) < STEADY or sum(times) < LONG) and sum(times) < ENOUGH:
+    while (len(times) < MIN_TIMINGS or sum(times) < MIN_TIMING_SECONDS) and sum(times) < MAX_TIMING_SECONDS:
         started = time.perf_counter()
         run()
         wait(on)

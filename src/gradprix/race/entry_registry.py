@@ -9,16 +9,16 @@ from gradprix.tasks.registry import import_object
 
 from .entry import ALL_EXAMPLES, Entry
 
-SLOW = {"lr": log(1e-3, 1)}
+LR_SPACE = {"lr": log(1e-3, 1)}
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("momentum", rules.sgd, {"momentum": 0.9}, SLOW, about="Gradient descent with momentum (heavy ball)."),
+        Entry("momentum", rules.sgd, {"momentum": 0.9}, LR_SPACE, about="Gradient descent with momentum (heavy ball)."),
         Entry(
             "nesterov",
             rules.sgd,
             {"momentum": 0.9, "nesterov": True},
-            SLOW,
+            LR_SPACE,
             about="Momentum with Nesterov's look-ahead.",
         ),
         Entry("adagrad", rules.adagrad),
@@ -36,7 +36,7 @@ ENTRIES = {
         ),
         Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="Gradient descent on all examples."),
         # The gradient of one example is noisier than that of 32 and needs a smaller learning rate.
-        Entry("sgd", rules.sgd, space=SLOW, batch_size=1, about="Gradient descent on one example at a time."),
+        Entry("sgd", rules.sgd, space=LR_SPACE, batch_size=1, about="Gradient descent on one example at a time."),
         Entry("lion", rules.lion),
         Entry("adan", rules.adan),
         Entry("ademamix", rules.ademamix),

@@ -20,8 +20,8 @@ from .record import RaceRecord
 from .record_json import read_diagnosis, read_mode, read_record, to_json
 from .run_records import Rerun
 
-FILE, LOCK = "race.db", "race.lock"
-SCHEMA = """
+DATABASE, LOCK_FILE = "race.db", "race.lock"
+TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (
     key TEXT PRIMARY KEY, trial TEXT NOT NULL, outcome TEXT NOT NULL, made TEXT NOT NULL
@@ -151,7 +151,7 @@ class Journal:
                 self.created = [each for each in (folder, *folder.parents) if not each.exists()]
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock(folder)
-            place = ":memory:" if folder is None else f"{(folder / FILE).resolve().as_uri()}{'?mode=ro' * to_read}"
+            place = ":memory:" if folder is None else f"{(folder / DATABASE).resolve().as_uri()}{'?mode=ro' * to_read}"
             self.database = sqlite3.connect(place, uri=True)
             written = self.database.execute("PRAGMA user_version").fetchone()[0]
             empty = not self.database.execute("SELECT 1 FROM sqlite_master").fetchall()
@@ -159,7 +159,7 @@ class Journal:
                 raise JournalError(f"{folder} holds a race of another gradprix version. Choose another folder (--out).")
             if not to_read:
                 self.database.execute("PRAGMA journal_mode=WAL")
-                self.database.executescript(SCHEMA)
+                self.database.executescript(TABLES)
                 self.database.execute(f"PRAGMA user_version={FORMAT}")
                 self.process = os.getpid()
             self.database.execute("SELECT name FROM about LIMIT 1")
@@ -177,7 +177,7 @@ class Journal:
 
     def _remove_files(self, folder: Path) -> None:
         """Delete the files of a race without finished trials, and the folders that were created for it."""
-        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", LOCK):
+        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK_FILE):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             for created in self.created:
@@ -223,7 +223,7 @@ class Journal:
 
     def _lock(self, folder: Path) -> None:
         """Lock the folder against other races while this process lives."""
-        self.lock = filelock.FileLock(folder / LOCK, blocking=False)
+        self.lock = filelock.FileLock(folder / LOCK_FILE, blocking=False)
         try:
             self.lock.acquire()
         except filelock.Timeout:

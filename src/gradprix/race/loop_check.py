@@ -16,11 +16,11 @@ from .entry import Entry
 from .overrides import GroupHistory, find_overridden
 from .plan import Plan
 
-PATIENCE = 20.0
+MAX_EPOCH_SECONDS = 20.0
 """Seconds after which an epoch is cut off: the comparison then uses its first steps."""
-LONG_ENOUGH = 2.0
+MIN_SECONDS = 2.0
 """Seconds after which no further epoch starts: a loop may set the learning rate in later epochs alone."""
-FEWEST = 2
+MIN_STEPS = 2
 """Minimum number of steps, whatever they take: without any there is nothing to compare."""
 
 
@@ -90,14 +90,14 @@ def _probe(
 
     def stop(steps: int) -> bool:
         nonlocal stopped
-        timed_out = after is None and steps >= FEWEST and time.perf_counter() - started > PATIENCE
+        timed_out = after is None and steps >= MIN_STEPS and time.perf_counter() - started > MAX_EPOCH_SECONDS
         if steps == after or timed_out:
             stopped = steps
         return stopped is not None
 
     points: list[Mapping[str, Any]] = []
     history = GroupHistory(list(point))
-    until = started + LONG_ENOUGH if first is None else math.inf
+    until = started + MIN_SECONDS if first is None else math.inf
     recorded = loop.change(train=partial(_train_recorded, loop, points, history, until))
     try:
         diverged = run_loop(recorded, plan.tuning_trial(entry, point, seed), most, stop).diverged is not None

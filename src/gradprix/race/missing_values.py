@@ -13,7 +13,7 @@ from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import RngState
 from gradprix.tasks.task import first_line
 
-READ, LONG = 256, 2.0
+READ, SEARCH_SECONDS = 256, 2.0
 """Maximum number of examples of a lazy dataset to check, and time limit in seconds."""
 
 
@@ -47,7 +47,7 @@ def missing(data: Data) -> Missing | None:
             raise ValueError(f"row {number}: {first_line(error)}") from error
         if non_finite := _non_finite(index, inputs, targets, data, 0):
             return non_finite
-        if time.perf_counter() - started_at > LONG:
+        if time.perf_counter() - started_at > SEARCH_SECONDS:
             break
     return None
 

@@ -29,8 +29,6 @@ TRIALS = 19
 """Default number of tuning trials per entry."""
 SEEDS = 16
 """Default number of final seeds."""
-MOST = MOST_SEEDS
-"""Maximum number of trials or seeds per entry."""
 MAX_SEED = 99_999
 """Maximum base seed."""
 FEWEST_SEEDS = 6
@@ -54,8 +52,8 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
             f"the smallest p-value is 2^(1 - seeds). Give {FEWEST_SEEDS} or more; the default is {SEEDS}."
         )
     for name, value in (("trials", trials), ("seeds", seeds)):
-        if value is not None and value > MOST:
-            raise ValueError(f"{name} = {value}: a race has at most {MOST} {name} per optimizer. Give fewer.")
+        if value is not None and value > MOST_SEEDS:
+            raise ValueError(f"{name} = {value}: a race has at most {MOST_SEEDS} {name} per optimizer. Give fewer.")
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed = {seed}: the base seed must be from 0 to {MAX_SEED}.")
     if margin is not None and not margin >= 0:
@@ -138,7 +136,7 @@ class Plan:
 
     def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
         """Return a tuning trial of an entry, on a tuning seed: never one of the final seeds."""
-        number = 10_000 * self.seed + 1_000 + MOST // REPLICATED * entry.replicate + seed
+        number = 10_000 * self.seed + 1_000 + MOST_SEEDS // REPLICATED * entry.replicate + seed
         return self._trial(entry, point, number, False)
 
     def careful_trial(self, entry: Entry, seed: int) -> Trial:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Watch = Callable[[str, float, int], None]
 """Progress callback `(description, finished runs, total runs)`; in preparations the total is 0, or -1 if the step is
 known to be slow."""
-PATIENCE = 15.0
+REPORT_AFTER = 15.0
 """Duration in seconds after which a preparation step is reported without a terminal."""
 
 

@@ -15,7 +15,7 @@ from .diagnosis_record import Diagnosis
 from .plan_description import PlanDescription, Value
 from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun
 
-SCHEMA = 2
+SCHEMA_VERSION = 2
 """Version of the record's JSON form. Version 1 had sentences in place of codes, and no version number."""
 
 
@@ -117,7 +117,7 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
         diagnosis: diagnosis of the final runs, if the race was explained.
     """
 
-    schema: int = SCHEMA
+    schema: int = SCHEMA_VERSION
     task: str
     about: str
     budget: Budget

@@ -10,7 +10,7 @@ from gradprix.training.execution_mode import ExecutionMode, RejectionCause
 from gradprix.training.trial import FailureKind
 
 from .diagnosis_record import Diagnosis, Finding, MeasurementKind
-from .record import SCHEMA, RaceRecord
+from .record import SCHEMA_VERSION, RaceRecord
 
 PHRASES = {
     RecommendationReason.BASELINE_UNBEATEN: "nothing wins against it",
@@ -49,10 +49,10 @@ def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) 
         RecordError: if the record has another version, or is damaged.
     """
     schema = data.get("schema", 1)
-    if schema not in (1, SCHEMA):
+    if schema not in (1, SCHEMA_VERSION):
         raise RecordError(
-            f"its record has version {schema}, and this version of gradprix reads versions 1 to {SCHEMA}: it was saved "
-            "by a newer gradprix. Update gradprix to open it."
+            f"its record has version {schema}, and this version of gradprix reads versions 1 to {SCHEMA_VERSION}: it "
+            "was saved by a newer gradprix. Update gradprix to open it."
         )
     try:
         return msgspec.convert(_upgrade(data, mode) if schema == 1 else data, RaceRecord)
@@ -87,7 +87,7 @@ def _upgrade(data: Mapping[str, Any], mode: Mapping[str, Any] | None) -> dict[st
     verdict = {**data["verdict"], "reason": reasons[data["verdict"]["why"]]}
     upgraded = {
         **data,
-        "schema": SCHEMA,
+        "schema": SCHEMA_VERSION,
         "verdict": verdict,
         "plan": {**data["plan"], "mode": read_mode(mode or {})},
         "tried": {name: [_upgrade_run(run) for run in runs] for name, runs in data["tried"].items()},

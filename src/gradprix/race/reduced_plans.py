@@ -13,12 +13,12 @@ from .plan import FEWEST_SEEDS, Omission, Plan
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Entries in order of retention when time is short: distinct algorithms first, and the best on the tuned targets of
 Dahl et al. 2023, arXiv:2306.07179."""
-FEW = 3
+MIN_ENTRIES = 3
 """Number of entries below which trials and seeds are reduced instead of entries."""
 PROTOCOL = ((19, 16), (19, 12), (13, 12), (13, 8), (10, 8), (10, FEWEST_SEEDS))
 """(trials, seeds), from the full protocol to the smallest one that can still detect a difference."""
 EPOCHS = (0.5, 0.25, 0.125)
-LEAST = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
+SMALLEST_PROTOCOLS = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
 """(entries, trials, seeds) where even a fraction of an epoch takes long: trials cover the learning-rate grid only."""
 FEWEST_STEPS = 8
 """Minimum number of steps of a run: with fewer, training makes no measurable progress."""
@@ -34,7 +34,7 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
         return SHORTLIST.index(entry.name) if entry.name in SHORTLIST else len(SHORTLIST)
 
     order = sorted(plan.entries, key=priority)
-    counts = range(len(order), min(FEW, len(order)) - 1, -1)
+    counts = range(len(order), min(MIN_ENTRIES, len(order)) - 1, -1)
 
     def reduce_plan(task: Any, number: int, trials: int, seeds: int) -> Plan:
         retained = tuple(entry for entry in plan.entries if entry in order[:number])
@@ -47,7 +47,7 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
             for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
                 yield reduce_plan(task, number, trials, seeds)
     if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # a model whose step takes long
-        for number, trials, seeds in LEAST:
+        for number, trials, seeds in SMALLEST_PROTOCOLS:
             yield reduce_plan(tasks[-1], min(number, len(order)), trials, seeds)
 
 

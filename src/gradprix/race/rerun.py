@@ -17,15 +17,15 @@ from gradprix.training.trial import Outcome, Trial
 from .plan import Plan
 from .run_records import Rerun
 
-SHARE = 0.05
+REPEATED_SHARE = 0.05
 """Fraction of a race's training that may be repeated."""
-ALONE = 6.0
+SEQUENTIAL_SLOWDOWN = 6.0
 """Approximate slowdown of a model outside a stack."""
-SHORT = 2.0
+SHORT_RUN = 2.0
 """Seconds of training that one replication may take in any race: small races have fewer than twenty runs."""
-PATIENCE = 20.0
+MIN_TIMEOUT = 20.0
 """Minimum timeout of a replication in seconds: its data must be loaded again."""
-TOLERANCE = 1e-3
+LOOP_TOLERANCE = 1e-3
 """Relative tolerance for training loops, which need not be deterministic."""
 NOT_THE_USERS = {"gradprix", "torch"}
 
@@ -79,7 +79,7 @@ def repeat(
         except Exception:  # a failed replication is no difference in the numbers
             continue
         else:
-            same = _equal(first, again, TOLERANCE if isinstance(plan.task, Loop) else 0.0)
+            same = _equal(first, again, LOOP_TOLERANCE if isinstance(plan.task, Loop) else 0.0)
             results[trial.key] = Rerun(
                 entry=name, seed=trial.seed, same=same, metric=_score(first), again=_score(again)
             )
@@ -93,8 +93,8 @@ def _choose(plan: Plan, mode: ExecutionMode, seconds: float) -> list[str]:
     names = _user_entries(plan)
     if not names and _is_user_task(plan.task):
         names = [plan.entries[-1].name]
-    slowdown = ALONE if mode.stacked else 1.0
-    return names[: max(int(SHARE * plan.runs / slowdown), int(seconds * slowdown < SHORT))]
+    slowdown = SEQUENTIAL_SLOWDOWN if mode.stacked else 1.0
+    return names[: max(int(REPEATED_SHARE * plan.runs / slowdown), int(seconds * slowdown < SHORT_RUN))]
 
 
 def _user_entries(plan: Plan) -> list[str]:

@@ -8,7 +8,7 @@ from gradprix.text.answer import format_answer, format_protocol
 from gradprix.text.diagnosis import format_finding
 
 from .best import Best
-from .journal import FILE, Journal, JournalError
+from .journal import DATABASE, Journal, JournalError
 from .record import RaceRecord
 from .record_json import PHRASES, RecordError, to_json
 
@@ -139,8 +139,8 @@ def load(folder: str | Path) -> Result:
         FileNotFoundError: if there is no race in the folder.
         JournalError: if the race is not finished, or cannot be read by this version of gradprix.
     """
-    if not (Path(folder) / FILE).exists():
-        raise FileNotFoundError(f"{folder} holds no race: there is no {FILE} in it. `gradprix race` makes one.")
+    if not (Path(folder) / DATABASE).exists():
+        raise FileNotFoundError(f"{folder} holds no race: there is no {DATABASE} in it. `gradprix race` makes one.")
     try:
         with Journal(Path(folder), to_read=True) as journal:
             record = journal.record

@@ -18,7 +18,7 @@ from .journal import Journal
 from .plan import Plan
 from .progress_display import Watch
 from .record_builder import make_record
-from .rerun import PATIENCE, SHARE, prepare, repeat
+from .rerun import MIN_TIMEOUT, REPEATED_SHARE, prepare, repeat
 from .result import Result
 from .resume import check_resume, choose_execution_mode, make_comparisons
 from .run_records import Finals, Rerun, TuningRun
@@ -132,7 +132,7 @@ class Runner:
 
     def repeat_finals(self, finals: Finals, seconds_per_run: float) -> dict[str, Rerun]:
         """Repeat some final runs of user-supplied code in new processes, to detect state that leaks between runs."""
-        seconds, patience = seconds_per_run * self.engine.workers, max(PATIENCE, SHARE * self.seconds)
+        seconds, patience = seconds_per_run * self.engine.workers, max(MIN_TIMEOUT, REPEATED_SHARE * self.seconds)
         reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, self.journal.reruns)
         self.journal.reruns = reruns
         return reruns

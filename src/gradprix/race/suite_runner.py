@@ -34,7 +34,7 @@ ENTRIES_OF_A_SUITE = (
     "nadam",
 )
 """Default entries: the textbook's family at one batch size."""
-DRAWS = 2_000
+BOOTSTRAP_SAMPLES = 2_000
 """Bootstrap samples of tasks."""
 TAUS = tuple(round(0.1 * i, 1) for i in range(101))
 """Regrets, in margins, at which a profile is evaluated."""
@@ -177,7 +177,7 @@ def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, 
         regrets: `[entries, tasks]`.
     """
     within = regrets[:, :, None] <= np.array(TAUS)  # [entries, tasks, taus]
-    drawn = np.random.default_rng(0).integers(regrets.shape[1], size=(DRAWS, regrets.shape[1]))
+    drawn = np.random.default_rng(0).integers(regrets.shape[1], size=(BOOTSTRAP_SAMPLES, regrets.shape[1]))
     bands = np.quantile(within[:, drawn].mean(2), (0.025, 0.975), axis=1)  # [2, entries, taus]
     each = zip(entries, within.mean(1).tolist(), *bands.tolist(), strict=True)
     shares = {entry: {"share": share, "low": low, "high": high} for entry, share, low, high in each}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gradprix.race.record import RaceRecord
     from gradprix.race.run_records import FailedRun, Rerun
 
-REASONS = {
+RECOMMENDATION_REASONS = {
     RecommendationReason.BASELINE_UNBEATEN: "nothing wins against it",
     RecommendationReason.ONLY_LEADER: "the only leader",
     RecommendationReason.ONLY_WINNER: "the only one that wins",
@@ -64,7 +64,7 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         lead, behind = format_leaders(record), format_behind(record)
         if record.plan.baseline is not None:
             lead, behind = format_baseline_comparison(record, record.plan.baseline), ""
-        recommended = f"Recommended: {record.best.name} ({REASONS[record.verdict.reason]}){code}"
+        recommended = f"Recommended: {record.best.name} ({RECOMMENDATION_REASONS[record.verdict.reason]}){code}"
         second = "  ".join(filter(None, (behind, recommended)))
         lines = [f"{record.task}: {lead}", second, *format_unequal_updates(record)]
     return [*lines, *format_unreproduced(record.reruns)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradprix.race.diagnosis_record import Measurement
 
-GROUPS = {"hard": "the hardest tenth", "rare": "rare classes"}
+GROUP_NAMES = {"hard": "the hardest tenth", "rare": "rare classes"}
 """Groups of examples by kind of measurement."""
 SENTENCES = {
     "steps_too_long": "Its steps overshoot: the loss at their end would be above that at their start.",
@@ -38,5 +38,5 @@ def format_finding(measurement: "Measurement", divergence_steps: Sequence[int | 
     if measurement.finding is None:
         return ""
     steps = [step for step in divergence_steps if step is not None]
-    runs, group = len(divergence_steps), GROUPS.get(measurement.kind, "")
+    runs, group = len(divergence_steps), GROUP_NAMES.get(measurement.kind, "")
     return SENTENCES[measurement.finding].format(group=group, count=len(steps), runs=runs, first=min(steps, default=0))

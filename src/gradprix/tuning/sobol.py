@@ -11,11 +11,11 @@ from gradprix.spaces import Axis, Choice
 
 from .tuner import REFINE, REPLICATED, Point, Tuner, split_trials
 
-EDGE = 0.03
+EDGE_BAND = 0.03
 """Outermost fraction of a range that counts as its edge."""
 MAX_REPLICATES = 3
 """Maximum number of additional seeds for the best points; further trials go to more points."""
-DRAWS = 100
+MAX_DRAWS = 100
 """Maximum number of draws per new point; in small discrete spaces most draws repeat a known point."""
 
 
@@ -65,7 +65,7 @@ class SobolTuner(Tuner):
 
     def _edges(self, point: Point) -> tuple[str, ...]:
         axes = zip(self.space.items(), self._to_unit(point), strict=True)
-        return tuple(n for (n, axis), u in axes if not isinstance(axis, Choice) and not EDGE <= u <= 1 - EDGE)
+        return tuple(n for (n, axis), u in axes if not isinstance(axis, Choice) and not EDGE_BAND <= u <= 1 - EDGE_BAND)
 
     def _from_unit(self, coordinates: Any) -> Point:
         axes = zip(self.space.items(), coordinates, strict=True)
@@ -82,7 +82,7 @@ class SobolTuner(Tuner):
         """
         points: list[Point] = []
         for middle, width in ((centre, half), (0.5, 0.5)):
-            for _ in range(DRAWS * count):
+            for _ in range(MAX_DRAWS * count):
                 if len(points) == count:
                     break
                 point = self._from_unit(middle + width * (2 * self.sequence.random(1)[0] - 1))
