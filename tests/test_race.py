@@ -559,6 +559,13 @@ def test_a_metric_without_a_value_on_a_part_leaves_intervals_to_seeds() -> None:
     assert not record.plan.crossed
 
 
+def test_numbers_of_a_task_may_be_numpys(tmp_path: Path) -> None:
+    metric = replace(tasks.digits.metric, margin=np.float64(0.01))
+    task = tasks.digits.change(metric=metric, baseline=np.float64(0.1))
+    result = gp.race(task, "adam,momentum", trials=1, seeds=6, epochs=1, processes=1, out=tmp_path)
+    assert gp.load(tmp_path).to_dict() == result.to_dict()
+
+
 def test_losses_of_any_sign_have_windows_and_figures() -> None:
     tried = {"a": {0.01: -1.0, 0.1: -3.0, 1.0: -2.9}, "b": {0.01: -0.5, 0.1: -2.0, 1.0: 4.0}}
     limit = near_optimal_limit(tried)

@@ -21,6 +21,7 @@ from .entry import Entry
 from .plan import Plan
 from .plan_description import PlanDescription
 from .record import Budget, Cost, EntryResult, FinalRuns, RaceRecord, RaceVerdict, TuningSummary
+from .record_json import to_json
 from .run_records import (
     Artifacts,
     Curves,
@@ -114,7 +115,7 @@ def make_record(
         ),
         best=_best(plan, best, points[best.name]),
         key=plan.key,
-        plan=msgspec.convert({**plan.description, **rest}, PlanDescription),
+        plan=msgspec.convert(to_json({**plan.description, **rest}), PlanDescription),
         tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
         failed=failed_runs(tuning_runs, finals),
         near_optimal_limit=limit,

@@ -1,6 +1,7 @@
 """JSON form of records, and reading of records that earlier versions saved."""
 
 from collections.abc import Mapping
+from operator import methodcaller
 from typing import Any
 
 import msgspec
@@ -28,8 +29,11 @@ class RecordError(ValueError):
 
 
 def to_json(value: Any) -> Any:
-    """Return the JSON form of a record or of a part of one, with infinities and NaN as Python writes them."""
-    return _tuples_to_lists(msgspec.to_builtins(value))
+    """Return the JSON form of a record or of a part of one, with infinities and NaN as Python writes them.
+
+    NumPy's numbers, which users give as margins and chance levels, become Python's.
+    """
+    return _tuples_to_lists(msgspec.to_builtins(value, enc_hook=methodcaller("item")))
 
 
 def _tuples_to_lists(value: Any) -> Any:
