@@ -1,7 +1,9 @@
 """The same optimizers on several tasks: what their races say together."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from typer.testing import CliRunner
 
 from gradprix.cli import app
 from gradprix.race import Pair, RaceRecord, Verdict, summed_up
+from gradprix.race.record_json import to_json
 from gradprix.race.suite_runner import TAUS, profile
 from gradprix.show import first_choices, suite_page
 from gradprix.stats.verdict import PairVerdict
+from gradprix.text.suite import format_suite
 from parsed_page import HOSTILE, ParsedPage
 from records import make_record, replace_entry
 
@@ -41,6 +45,12 @@ def raced(means: dict[str, float], *, margin: float = 0.01, higher: bool = True,
     )
 
 
+def summarize(records: Mapping[str, RaceRecord]) -> dict[str, Any]:
+    """Return the summary as the command line writes it."""
+    summary = summed_up(records)
+    return {"text": format_suite(summary), **to_json(summary)}
+
+
 MEANS = {"one": {"a": 0.9, "b": 0.8, "c": 0.9}, "two": {"a": 0.5, "b": 0.55, "c": 0.545}}
 
 
@@ -49,14 +59,14 @@ def test_who_only_varies_too_much_does_not_lead() -> None:
     record = replace_entry(
         record, "wild", is_leader=True
     )  # nothing wins against it, but it is behind b, which a wins against
-    found = summed_up({"one": record})["tasks"]["one"]
+    found = summarize({"one": record})["tasks"]["one"]
 
     assert found["leads"] == ["a"]
     assert found["vague"] == ["wild"]
 
 
 def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:
-    found = summed_up({name: raced(means) for name, means in MEANS.items()})
+    found = summarize({name: raced(means) for name, means in MEANS.items()})
     assert found["tasks"]["one"]["regrets"] == pytest.approx({"a": 0, "b": 10, "c": 0})
     assert found["tasks"]["two"]["regrets"] == pytest.approx({"a": 5, "b": 0, "c": 0.5})
     assert found["single"]["a"] == pytest.approx({"mean": 2.5, "most": 5})
@@ -64,38 +74,38 @@ def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:
     assert found["tasks"]["one"]["pairs"] == [
         {"a": "a", "b": "b", "difference": 0.1, "ci95": [0.05, 0.15], "words": "wins"}
     ]
-    loss = summed_up({"loss": raced({"a": 2.0, "b": 2.6}, higher=False, margin=0.1, relative=True)})
+    loss = summarize({"loss": raced({"a": 2.0, "b": 2.6}, higher=False, margin=0.1, relative=True)})
     assert loss["tasks"]["loss"]["regrets"] == pytest.approx({"a": 0, "b": 3}), "a tenth of 2.0 is 0.2"
 
 
 @pytest.mark.slow
 def test_a_crossing_is_a_win_on_either_side_at_its_part_of_the_level() -> None:
-    found = summed_up({name: raced(means) for name, means in MEANS.items()})
+    found = summarize({name: raced(means) for name, means in MEANS.items()})
     crossed = {(pair["a"], pair["b"]): (pair["a_wins"], pair["b_wins"]) for pair in found["crossings"]}
     assert crossed == {("a", "b"): (["one"], ["two"])}, "c is never behind a by more than the margin where a leads"
     assert "a wins against b on one, b against a on two." in found["text"]
-    alone = summed_up({"one": raced(MEANS["one"])})
+    alone = summarize({"one": raced(MEANS["one"])})
     assert alone["crossings"] == []
     assert any(text.startswith("No rank reversals") for text in alone["text"])
     many = {f"one {i}": raced(MEANS["one"]) for i in range(2000)}
     few = {"one": raced(MEANS["one"]), "two": raced({"a": 0.5, "b": 0.5 + 0.011, "c": 0.5})}
-    assert summed_up(few)["crossings"], "a small difference, sure enough for two tasks"
-    assert not summed_up({**many, "two": few["two"]})["crossings"], "but not among two thousand"
+    assert summarize(few)["crossings"], "a small difference, sure enough for two tasks"
+    assert not summarize({**many, "two": few["two"]})["crossings"], "but not among two thousand"
 
 
 def test_profiles_count_tasks_and_their_bands_hold_them() -> None:
     found = profile(["a", "b"], np.array([[0.0, 0.5, 3.0], [1.0, 0.0, 0.0]]))
-    share = dict(zip(TAUS, found["entries"]["a"]["share"], strict=True))
+    share = dict(zip(TAUS, found.entries["a"].share, strict=True))
     assert [share[tau] for tau in (0.0, 0.4, 0.5, 2.9, 3.0)] == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
-    for each in found["entries"].values():
-        assert (np.array(each["low"]) <= each["share"]).all()
-        assert (np.array(each["share"]) <= each["high"]).all()
-    assert found["entries"]["a"]["low"][0] == 0
-    assert found["entries"]["a"]["high"][0] == 1
+    for each in found.entries.values():
+        assert (np.array(each.low) <= each.share).all()
+        assert (np.array(each.share) <= each.high).all()
+    assert found.entries["a"].low[0] == 0
+    assert found.entries["a"].high[0] == 1
 
 
 def test_defaults_count_where_they_were_tried() -> None:
-    found = summed_up({"one": raced(MEANS["one"]), "two": raced(MEANS["two"], margin=0.001)})
+    found = summarize({"one": raced(MEANS["one"]), "two": raced(MEANS["two"], margin=0.001)})
     assert found["defaults"] == {"a": {"one": True, "two": False}, "b": {"one": True, "two": False}, "c": {}}
     (text,) = [text for text in found["text"] if "within the margin of the tuned one" in text]
     assert "a 1 of 2" in text
@@ -104,23 +114,23 @@ def test_defaults_count_where_they_were_tried() -> None:
 
 
 def test_who_was_best_at_the_end_of_what_was_tried_is_told() -> None:
-    found = summed_up({"one": raced(MEANS["one"]), "two": raced({"a": 0.5, "b": 0.9, "c": 0.1})})
+    found = summarize({"one": raced(MEANS["one"]), "two": raced({"a": 0.5, "b": 0.9, "c": 0.1})})
     assert any("edge of the grid" in text and text.endswith(": c on one and two.") for text in found["text"])
     assert [task["ends"] for task in found["tasks"].values()] == [["c"], ["c"]]
-    assert not any("at the edge" in text for text in summed_up({"one": raced({"a": 1.0, "b": 2.0})})["text"])
+    assert not any("at the edge" in text for text in summarize({"one": raced({"a": 1.0, "b": 2.0})})["text"])
 
 
 def test_one_task_is_not_called_tasks() -> None:
-    assert "on 1 of 1 task." in summed_up({"one": raced({"a": 1.0, "b": 2.0})})["text"][0]
+    assert "on 1 of 1 task." in summarize({"one": raced({"a": 1.0, "b": 2.0})})["text"][0]
 
 
 def test_races_with_other_entries_are_no_suite() -> None:
     with pytest.raises(ValueError, match="the race on two has other entries"):
-        summed_up({"one": raced({"a": 1, "b": 2}), "two": raced({"a": 1, "c": 2})})
+        summarize({"one": raced({"a": 1, "b": 2}), "two": raced({"a": 1, "c": 2})})
 
 
 def test_the_page_says_it_all() -> None:
-    page = suite_page(summed_up({name: raced(means) for name, means in MEANS.items()}))
+    page = suite_page(summarize({name: raced(means) for name, means in MEANS.items()}))
     for part in ("a wins against b on one", 'href="one/report.html"', 'id="figure-regrets"', 'id="figure-profile"'):
         assert part in page
 
@@ -153,7 +163,7 @@ def test_a_suite_from_the_command_line_repeats_nothing(tmp_path: Path, monkeypat
 
 def test_what_to_try_first_is_what_the_suite_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "evidence.json"
-    found = summed_up({name: raced(means) for name, means in MEANS.items()})
+    found = summarize({name: raced(means) for name, means in MEANS.items()})
     made = {"command": "a command", "machine": {"cpu": "a processor"}, "versions": {"torch": "2"}, "seconds": 120.0}
     file.write_text(json.dumps({**made, **found}))
     text, rows = first_choices("two", file)

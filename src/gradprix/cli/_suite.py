@@ -81,12 +81,15 @@ def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: 
     """Run the races of a suite, write their reports and a summary, and print the summary."""
     from gradprix.race import WorkerError, load, progress
     from gradprix.race import suite as run_suite
+    from gradprix.race.record_json import to_json
     from gradprix.show import suite_page, terminal, write_report
+    from gradprix.text.suite import format_suite
     from gradprix.utils.files import write_atomically
 
     with report_errors(ValueError, WorkerError, OSError), progress() as watch:
-        summary = run_suite(plans, out, engine, watch)
-        for name in summary["tasks"]:
+        result = run_suite(plans, out, engine, watch)
+        summary = {"text": format_suite(result), **to_json(result)}
+        for name in result.tasks:
             write_report(load(out / name))
         write_atomically(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode(), 0o644)
         write_atomically(out / PAGE, suite_page(summary).encode(errors="replace"), 0o644)

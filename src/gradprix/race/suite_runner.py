@@ -11,15 +11,14 @@ from gradprix.executors.executor import Executor
 from gradprix.stats.recommendation import too_variable
 from gradprix.stats.verdict import PairVerdict, judge
 from gradprix.tasks import ALL, UnknownNameError
-from gradprix.text.suite import format_suite
 
 from .config import make_plan
 from .entry import Entry
 from .plan import Plan
 from .progress_display import Watch
 from .record import RaceRecord
-from .record_json import to_json
 from .runner import run
+from .suite_record import PairSummary, Profile, ProfileCurve, RankReversal, Regret, SuiteSummary, TaskSummary
 
 ENTRIES_OF_A_SUITE = (
     "minibatch",
@@ -38,8 +37,6 @@ BOOTSTRAP_SAMPLES = 2_000
 """Bootstrap samples of tasks."""
 TAUS = tuple(round(0.1 * i, 1) for i in range(101))
 """Regrets, in margins, at which a profile is evaluated."""
-PAIR = ("a", "b", "difference", "ci95", "words")
-"""Keys of a pairwise comparison that the summary of a suite includes."""
 
 
 def suite_plans(
@@ -63,7 +60,7 @@ def suite_plans(
     return [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
 
 
-def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lambda *_: None) -> dict[str, Any]:
+def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lambda *_: None) -> SuiteSummary:
     """Race on several tasks, each saved in its own folder, and summarize the results. Finished runs are reused.
 
     Tasks run one after the other; on a cluster they run concurrently, so that no worker idles at the end of a race.
@@ -73,9 +70,6 @@ def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lam
         out: the parent folder of the races' folders.
         engine: the executor.
         watch: progress callback.
-
-    Returns:
-        The summary, see `summed_up`.
 
     Raises:
         ValueError: see `run`.
@@ -96,24 +90,14 @@ def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lam
     return summed_up(dict(zip(finished, engine.map_concurrently(race, plans), strict=True)))
 
 
-def summed_up(records: Mapping[str, RaceRecord]) -> dict[str, Any]:
-    """Summarize races with the same entries on several tasks, as JSON.
+def summed_up(records: Mapping[str, RaceRecord]) -> SuiteSummary:
+    """Summarize races with the same entries on several tasks.
 
     The *regret* of an entry is the difference of its mean from the best mean, in units of the task's margin (the
     smallest difference that matters there): one scale for all metrics.
 
     Args:
         records: the record of each task, by name.
-
-    Returns:
-        `text`: sentences. `entries`: sorted by mean regret. `tasks`: metric, margin, means, leaders, `vague` (entries
-        too variable to rank), regrets, diverged runs, and `ends` (entries whose best learning rate is at the edge of
-        the grid, so that a wider grid may improve them). `profile`: for each entry the share of tasks on which its
-        regret is at most each number of margins (performance profile, Dolan & Moré 2002, doi:10.1007/s101070100263,
-        with differences instead of ratios), with a 95 % bootstrap band over tasks. `single`: mean and largest regret of
-        each entry. `crossings`: rank reversals, pairs in which each wins on some tasks, at a family-wise error rate of
-        5 % over all pairs and tasks. `defaults`: for each entry and task, whether its default settings were within the
-        margin of its tuned ones.
 
     Raises:
         ValueError: if the races have different entries.
@@ -125,51 +109,50 @@ def summed_up(records: Mapping[str, RaceRecord]) -> dict[str, Any]:
                 f"the race on {name} has other entries than the first. Race the same entries on all tasks."
             )
     tasks = {name: _summarize_race(record) for name, record in records.items()}
-    regrets = np.array([[task["regrets"][entry] for task in tasks.values()] for entry in entries])
-    single = {
-        entry: {"mean": float(row.mean()), "most": float(row.max())}
-        for entry, row in zip(entries, regrets, strict=True)
-    }
-    summary = {
-        "entries": sorted(entries, key=lambda entry: single[entry]["mean"]),
-        "tasks": tasks,
-        "profile": profile(entries, regrets),
-        "single": single,
-        "crossings": crossings(records),
-        "defaults": {entry: _defaults(records, entry) for entry in entries},
-    }
-    return {"text": format_suite(summary), **summary}
+    table = np.array([[task.regrets[entry] for task in tasks.values()] for entry in entries])
+    regrets = {entry: Regret(float(row.mean()), float(row.max())) for entry, row in zip(entries, table, strict=True)}
+    return SuiteSummary(
+        entries=tuple(sorted(entries, key=lambda entry: regrets[entry].mean)),
+        tasks=tasks,
+        profile=profile(entries, table),
+        regrets=regrets,
+        reversals=rank_reversals(records),
+        defaults={entry: _defaults(records, entry) for entry in entries},
+    )
 
 
-def _summarize_race(record: RaceRecord) -> dict[str, Any]:
+def _summarize_race(record: RaceRecord) -> TaskSummary:
     """Summarize one race."""
     metric, means = record.plan.metric, record.means
     best = record.ranking[0].name
     margin = metric.least(means[best])
-    leads = [entry.name for entry in record.entries if entry.is_leader]
-    vague = too_variable(means, leads, metric.higher_is_better)
-    return {
-        "metric": to_json(metric),
-        "trivial": record.plan.chance_level,
-        "about": record.about,
-        "margin": margin,
-        "means": means,
-        "leads": [name for name in leads if name not in vague],
-        "vague": vague,
-        "take": record.verdict.recommended,
-        "pairs": [{key: value for key, value in to_json(p).items() if key in PAIR} for p in record.verdict.pairs],
-        "regrets": {name: abs(means[best] - mean) / margin for name, mean in means.items()},
-        "rates": {entry.name: entry.tuned["lr"] for entry in record.entries},
-        "windows": {entry.name: entry.tolerance_decades for entry in record.entries},
-        "ends": [entry.name for entry in record.entries if "lr" in entry.tuning.edges],
-        "diverged": {entry.name: entry.final.diverged for entry in record.entries},
-        "trials": record.budget.trials,
-        "seeds": record.budget.seeds,
-        "seconds": record.cost.seconds,
-    }
+    leaders = [entry.name for entry in record.entries if entry.is_leader]
+    variable = too_variable(means, leaders, metric.higher_is_better)
+    return TaskSummary(
+        metric=metric,
+        chance_level=record.plan.chance_level,
+        about=record.about,
+        margin=margin,
+        means=means,
+        leaders=tuple(name for name in leaders if name not in variable),
+        too_variable=tuple(variable),
+        recommended=record.verdict.recommended,
+        pairs=tuple(
+            PairSummary(a=pair.a, b=pair.b, difference=pair.difference, ci95=pair.ci95, verdict=pair.verdict)
+            for pair in record.verdict.pairs
+        ),
+        regrets={name: abs(means[best] - mean) / margin for name, mean in means.items()},
+        learning_rates={entry.name: entry.tuned["lr"] for entry in record.entries},
+        tolerances={entry.name: entry.tolerance_decades for entry in record.entries},
+        at_edge=tuple(entry.name for entry in record.entries if "lr" in entry.tuning.edges),
+        diverged={entry.name: entry.final.diverged for entry in record.entries},
+        trials=record.budget.trials,
+        seeds=record.budget.seeds,
+        seconds=record.cost.seconds,
+    )
 
 
-def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, Any]:
+def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> Profile:
     """Return the performance profile: shares of tasks per regret, with a bootstrap band over tasks.
 
     Args:
@@ -180,11 +163,10 @@ def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> dict[str, 
     drawn = np.random.default_rng(0).integers(regrets.shape[1], size=(BOOTSTRAP_SAMPLES, regrets.shape[1]))
     bands = np.quantile(within[:, drawn].mean(2), (0.025, 0.975), axis=1)  # [2, entries, taus]
     each = zip(entries, within.mean(1).tolist(), *bands.tolist(), strict=True)
-    shares = {entry: {"share": share, "low": low, "high": high} for entry, share, low, high in each}
-    return {"margins": list(TAUS), "entries": shares}
+    return Profile(TAUS, {entry: ProfileCurve(*map(tuple, curve)) for entry, *curve in each})
 
 
-def crossings(records: Mapping[str, RaceRecord]) -> list[dict[str, Any]]:
+def rank_reversals(records: Mapping[str, RaceRecord]) -> tuple[RankReversal, ...]:
     """Return the rank reversals: pairs in which each wins on some tasks; the 5 % are divided among the races."""
     won: dict[tuple[str, str], list[str]] = {}
     for name, record in records.items():
@@ -201,11 +183,11 @@ def crossings(records: Mapping[str, RaceRecord]) -> list[dict[str, Any]]:
             if pair.verdict is PairVerdict.WINS:
                 won.setdefault((pair.a, pair.b), []).append(name)
     names = dict.fromkeys(name for pair in won for name in pair)
-    return [
-        {"a": a, "b": b, "a_wins": won[a, b], "b_wins": won[b, a]}
+    return tuple(
+        RankReversal(a, b, tuple(won[a, b]), tuple(won[b, a]))
         for a, b in combinations(names, 2)
         if (a, b) in won and (b, a) in won
-    ]
+    )
 
 
 def _defaults(records: Mapping[str, RaceRecord], entry: str) -> dict[str, bool]:
