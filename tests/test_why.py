@@ -522,7 +522,7 @@ def test_a_race_is_explained_once_and_kept(tmp_path: Any) -> None:
 
 
 def test_other_optimizers_and_networks_one_at_a_time_are_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradprix.explain._why.SEEDS", 2)
+    monkeypatch.setattr("gradprix.explain._why.MEASURED_SEEDS", 2)
     plan = make_plan("digits", [ENTRIES["adam"], "muon"], trials=1, seeds=6, epochs=1)
     told = why(plan, run(plan, None, Local(1)), Local(1), seconds=600).record.diagnosis
 

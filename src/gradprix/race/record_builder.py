@@ -87,12 +87,8 @@ def make_record(
         )
         for entry in plan.entries
     )
-    candidates = {
-        entry.name: Candidate(entry.final.mean, entry.final.diverged, entry.tolerance_decades, entry.memory)
-        for entry in entries
-    }
-    recommended, reason = recommend(verdict, candidates, plan.task.metric, plan.baseline)
-    best = next(entry for entry in plan.entries if entry.name == recommended)
+    race_verdict = _race_verdict(plan, verdict, entries, interim_analyses)
+    best = next(entry for entry in plan.entries if entry.name == race_verdict.recommended)
     tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
     rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
     return RaceRecord(
@@ -100,13 +96,7 @@ def make_record(
         about=plan.task.about,
         budget=Budget(trials=plan.trials, seeds=plan.seeds, examples=plan.examples),
         entries=entries,
-        verdict=RaceVerdict(
-            leaders=verdict.leaders,
-            recommended=recommended,
-            reason=reason,
-            interim_analyses=tuple(interim_analyses),
-            pairs=verdict.pairs,
-        ),
+        verdict=race_verdict,
         cost=Cost(
             trials=plan.runs,
             examples=None if plan.examples is None else plan.runs * plan.examples,
@@ -210,6 +200,23 @@ def _entry_result(
         memory=entry.rule.memory(entry.values(**point)),
         updates=plan.updates(entry, batch_size),
         code=entry.code(**point),
+    )
+
+
+def _race_verdict(
+    plan: Plan, verdict: Verdict, entries: Sequence[EntryResult], interim_analyses: Sequence[InterimAnalysis]
+) -> RaceVerdict:
+    candidates = {
+        entry.name: Candidate(entry.final.mean, entry.final.diverged, entry.tolerance_decades, entry.memory)
+        for entry in entries
+    }
+    recommended, reason = recommend(verdict, candidates, plan.task.metric, plan.baseline)
+    return RaceVerdict(
+        leaders=verdict.leaders,
+        recommended=recommended,
+        reason=reason,
+        interim_analyses=tuple(interim_analyses),
+        pairs=verdict.pairs,
     )
 
 
