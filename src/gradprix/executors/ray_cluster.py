@@ -19,7 +19,7 @@ MACHINES_CACHED = 2.0
 """Seconds for which the list of machines is cached."""
 EMPTY = 300.0
 """Seconds that a race waits if there is no worker: machines may be starting."""
-MEMORY_SHARE = 0.5
+MACHINE_SHARE = 0.5
 """Share of a machine's memory that a race may take, unless a limit per stack is given."""
 LOST = (
     "the workers of the cluster were lost again and again, with their machines, or because memory ran out ({why}). "
@@ -102,7 +102,7 @@ class Cluster:
             time.sleep(MACHINES_CACHED)  # machines may be starting
             self.refresh()
         node = min(nodes, key=lambda node: node["memory"] / self.needs.room(node))
-        return self.needs.room(node), MEMORY_SHARE * node["memory"]
+        return self.needs.room(node), MACHINE_SHARE * node["memory"]
 
     def refresh(self, first: bool = False) -> None:
         """Update the list of machines unless it is recent.

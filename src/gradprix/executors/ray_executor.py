@@ -19,7 +19,7 @@ from gradprix.utils.devices import describe_device, free
 from gradprix.utils.wording import format_count
 
 from .executor import ExecutablePlan, Executor, StackResult, WorkerError, train
-from .ray_cluster import MEMORY_SHARE, Cluster
+from .ray_cluster import MACHINE_SHARE, Cluster
 from .ray_init import EngineError
 from .scheduler import LOSSES, TrialStack
 from .serialization import call, run_stack
@@ -88,7 +88,7 @@ class Ray(Executor):
         if mode.device == "cpu":
             stacks, max_memory = self.cluster.smallest
         else:
-            stacks, max_memory = 1, MEMORY_SHARE * min(1.0, needs.gpus or 1.0) * self.call(free, mode.device)
+            stacks, max_memory = 1, MACHINE_SHARE * min(1.0, needs.gpus or 1.0) * self.call(free, mode.device)
         memory = max_memory if needs.memory is None else needs.memory * 1e9 * stacks
         return choose_layout(task, trials, mode, stacks, memory, self.call_workers)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradprix.race.plan import Omission
 
-PARTS = {
+OMITTED_PARTS = {
     "optimizers": "optimizers ({names})",
     "trials": "tuning trials each",
     "seeds": "final seeds each",
@@ -16,5 +16,5 @@ PARTS = {
 
 def format_omission(omission: "Omission") -> str:
     """Format what a plan omits: `18 of 20 epochs`."""
-    part = PARTS[omission.part].format(names=", ".join(omission.names))
+    part = OMITTED_PARTS[omission.part].format(names=", ".join(omission.names))
     return f"{omission.omitted:.3g} of {omission.requested} {part}"
