@@ -158,6 +158,7 @@ def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck
     with runtime_settings(mode.device):
         stack = ModelStack(task, [trial], mode)
         step = _train_step(stack, _first_examples(stack, trial), mode, count=1)
+        results = step.on_cpu().results
 
         def update(own: Trial) -> None:
             with torch.no_grad():
@@ -173,7 +174,7 @@ def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck
         # Fewer examples where reading them may take long.
         many = min(PROBED_EXAMPLES, task.batch_size) if isinstance(task.loaded, Stream) else PROBED_EXAMPLES
         attempt(plan, partial(evaluate, stack, stack.data.valid[:, :many]), mode.device)
-    return DeviceCheck(mode, step.on_cpu().results)
+    return DeviceCheck(mode, results)
 
 
 def _probe(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> Step:
