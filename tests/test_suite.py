@@ -138,7 +138,7 @@ def test_the_page_says_it_all() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_in_the_page_are_escaped(text: str) -> None:
     page, plain = (
-        ParsedPage(suite_page(summed_up({name: raced({name: 0.9, "b": 0.8})}))) for name in (text, "harmless")
+        ParsedPage(suite_page(summarize({name: raced({name: 0.9, "b": 0.8})}))) for name in (text, "harmless")
     )
     assert page.elements == plain.elements
     assert page.text.count(text) > 5
