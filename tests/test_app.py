@@ -365,14 +365,14 @@ def test_claims_are_a_table_and_the_command_that_makes_it():
         "decides": "d",
         "measured": [{"what": "w", "effect": 1.0, "ci95": [1.0, 1.0], "n": 1}],
     }
-    page = str(claims_page.layout([claim, {**claim, "id": "y", "verdict": "holds", "measured": []}]))
+    page = str(claims_page.content([claim, {**claim, "id": "y", "verdict": "holds", "measured": []}]))
     assert "gradprix claims" in page
     for text in ("It <helps>", "◐ holds only if it rains", "0.25 to 0.75", "✓ 1 holds", "◐ 1 holds only if"):
         assert text in page
     unknown = {**claim, "id": "z", "verdict": "not settled", "effect": None, "ci95": [None, None]}
-    assert "? 1 not settled" in str(claims_page.layout([unknown]))
+    assert "? 1 not settled" in str(claims_page.content([unknown]))
     every = claims.committed()["claims"]
-    assert all(each["statement"] in str(claims_page.layout(every)) for each in every)
+    assert all(each["statement"] in str(claims_page.content(every)) for each in every)
 
 
 def test_a_race_is_drawn_from_what_is_finished():

@@ -253,11 +253,6 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(page: Page, a
     assert {"surface", "noise", "start-x", "play", "copy", "theme"} <= seen
 
 
-def test_claims(page: Page, address: str):
-    go_to(page, f"{address}?tab=claims")
-    expect(page.locator(".for-claims")).to_contain_text("gradprix claims")
-
-
 def test_a_small_race_is_watched_to_its_end(page: Page, address: str):
     go_to(page, address + SMALL)
     page.get_by_role("button", name="Start the race").click()
@@ -271,3 +266,8 @@ def test_a_small_race_is_watched_to_its_end(page: Page, address: str):
     expect(page.locator("#kept a")).to_have_text("digits-small")
     go_to(page, f"{address}?tab=race&race=../../etc")
     expect(page.locator("#watched")).to_contain_text("There is no race")
+
+
+def test_claims(page: Page, address: str):
+    go_to(page, f"{address}?tab=claims")
+    expect(page.locator(".for-claims")).to_contain_text("gradprix claims")

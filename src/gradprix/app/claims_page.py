@@ -2,15 +2,34 @@
 
 from typing import Any
 
-from dash import html
+from dash import Dash, Input, Output, html
+from dash.exceptions import PreventUpdate
 
+from gradprix.claims import committed
 from gradprix.explain import number
+
+from .url_query import read
 
 MARKS = {"holds only if": "◐", "holds": "✓", "does not hold": "✗", "not settled": "?"}
 
 
-def layout(claims: list[dict[str, Any]]) -> html.Section:
-    """Return the page.
+def layout() -> html.Section:
+    """Return the empty page: the table has more components than all other pages and would double their loading time."""
+    return html.Section(id="claims", className="for-claims")
+
+
+def connect(app: Dash) -> None:
+    """Register the callback that fills the page when it is opened."""
+
+    @app.callback(Output("claims", "children"), Input("state", "data"))
+    def fill(address: str | None) -> list[Any]:
+        if address is None or read(address).tab != "claims":
+            raise PreventUpdate
+        return content(committed()["claims"])
+
+
+def content(claims: list[dict[str, Any]]) -> list[Any]:
+    """Return the content of the page.
 
     Args:
         claims: output of `gradprix claims --json`.
@@ -24,8 +43,7 @@ def layout(claims: list[dict[str, Any]]) -> html.Section:
         ],
         className="note",
     )
-    body = [intro, _counts(claims), html.Div(_table(claims), className="wide")]
-    return html.Section([html.H2("Textbook claims, tested"), *body], className="for-claims")
+    return [html.H2("Textbook claims, tested"), intro, _counts(claims), html.Div(_table(claims), className="wide")]
 
 
 def _counts(claims: list[dict[str, Any]]) -> html.P:

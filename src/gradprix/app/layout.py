@@ -5,7 +5,6 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from gradprix import claims
 from gradprix.show.style import CSS
 
 from . import claims_page, controls, landscape_page, race_page, step_page
@@ -45,7 +44,7 @@ def layout() -> html.Div:
         dcc.Store(id="state"),
         dcc.Download(id="download"),
         head,
-        html.Main([surface, race_page.layout(), claims_page.layout(claims.committed()["claims"])]),
+        html.Main([surface, race_page.layout(), claims_page.layout()]),
     ]
     return html.Div(parts, id="seen", className="app")
 

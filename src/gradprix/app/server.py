@@ -11,7 +11,7 @@ import flask
 from dash import Dash
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from . import export, landscape_page, layout, race_page, step_page, url_sync
+from . import claims_page, export, landscape_page, layout, race_page, step_page, url_sync
 from .race_processes import Races
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -49,6 +49,7 @@ def make(races: Races, host: str = "127.0.0.1") -> Dash:
     landscape_page.connect(app)
     step_page.connect(app)
     race_page.connect(app, races)
+    claims_page.connect(app)
     export.connect(app, races)
     server: flask.Flask = app.server
     server.before_request(lambda: guard(host))
