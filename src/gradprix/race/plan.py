@@ -24,6 +24,7 @@ from gradprix.tuning.tuner import REPLICATED, Tuner
 from gradprix.utils.devices import check_name
 
 from .entry import Entry
+from .plan_description import Omission
 
 TRIALS = 19
 """Default number of tuning trials per entry."""
@@ -60,22 +61,6 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
         raise ValueError(f"margin = {margin}: the smallest difference that matters must be 0 or more.")
     if device is not None:
         check_name(device)
-
-
-class Omission(NamedTuple):
-    """Part of the requested protocol that a race omits to fit a time budget.
-
-    Args:
-        part: `optimizers`, `trials`, `seeds` or `epochs`.
-        omitted: omitted number of these.
-        requested: requested number.
-        names: names of omitted optimizers.
-    """
-
-    part: str
-    omitted: float
-    requested: float
-    names: tuple[str, ...] = ()
 
 
 class RacePhase(NamedTuple):

@@ -1,5 +1,7 @@
 """Description of a plan in the record of its race."""
 
+from typing import NamedTuple
+
 import msgspec
 from msgspec import field
 
@@ -22,6 +24,22 @@ class MetricDescription(msgspec.Struct, frozen=True, kw_only=True):
     def least(self, better: float) -> float:
         """Return the smallest difference that matters, in the metric's units, given the better of two means."""
         return absolute_margin(self.margin, self.relative, better)
+
+
+class Omission(NamedTuple):
+    """Part of the requested protocol that a race omits to fit a time budget.
+
+    Args:
+        part: `optimizers`, `trials`, `seeds` or `epochs`.
+        omitted: omitted number of these.
+        requested: requested number.
+        names: names of omitted optimizers.
+    """
+
+    part: str
+    omitted: float
+    requested: float
+    names: tuple[str, ...] = ()
 
 
 class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from gradprix.tasks import Task
 
 from .entry import Entry
 from .entry_registry import ENTRIES
-from .plan import FEWEST_SEEDS, Omission, Plan
+from .plan import FEWEST_SEEDS, Plan
+from .plan_description import Omission
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Entries in order of retention when time is short: distinct algorithms first, and the best on the tuned targets of

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gradprix.race.plan import Omission
+    from gradprix.race.plan_description import Omission
 
 OMITTED_PARTS = {
     "optimizers": "optimizers ({names})",
