@@ -1,7 +1,7 @@
 """Execution of rules: eagerly, as compiled kernels, stacked, or with all terms recorded, with equal results."""
 
 from ._column_sums import column_sums
-from ._compile import Kernel, compile_kernel
+from ._compile import Kernel, compile_kernel, load_module, vector_width
 from ._eager import compute_evaluation_point, eager_step, init_state
 from ._hoisting import SplitRule, hoist_scalars
 from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
@@ -23,4 +23,6 @@ __all__ = [
     "eager_step",
     "hoist_scalars",
     "init_state",
+    "load_module",
+    "vector_width",
 ]

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gradprix.utils.files import cache_folder, write_atomically
 
 from ._hoisting import SplitRule
@@ -55,22 +57,41 @@ def load_kernel(name: str, text: str) -> Kernel:
         name: prefix of the cache file.
         text: source of a Python module that defines `kernel`, as returned by `kernel_source`.
     """
-    return _load(_machine_code(name, text))
+    return _load(_machine_code(name, text, lambda: _compile(text)))
 
 
-def _machine_code(name: str, text: str) -> bytes:
+def load_module(name: str, key: str, write: Callable[[], str]) -> Kernel:
+    """Return a kernel from LLVM code that defines it as `gradprix_kernel`, compiled or loaded from the cache.
+
+    Args:
+        name: prefix of the cache file.
+        key: determines the code.
+        write: returns the code; called only if the kernel is not in the cache.
+    """
+    return _load(_machine_code(name, key, lambda: _compile_llvm(write())))
+
+
+def vector_width() -> int:
+    """Return the number of float32 in a vector, which determines the order of sums.
+
+    A processor with shorter registers uses several for a vector.
+    """
+    return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+
+
+def _machine_code(name: str, key: str, compile_code: Callable[[], bytes]) -> bytes:
     """Return the object code of a kernel, from the cache if possible."""
     import llvmlite.binding as llvm
 
     host = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     compilers = [version(package) for package in ("numba", "llvmlite")]
-    digest = hashlib.sha256("\n".join([*host, *compilers, text]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*host, *compilers, key]).encode()).hexdigest()
     folder = cache_folder()
     file = None if folder is None else folder / f"{name}_{digest[:24]}.o"
     cached = None if file is None else _read_cached(file)
     if cached is not None:
         return cached
-    code = _compile(text)
+    code = compile_code()
     if file is not None:
         with suppress(OSError):  # full disk: compile for this process only
             write_atomically(file, hashlib.sha256(code).digest() + code)
@@ -102,6 +123,27 @@ define void @{ENTRY}(i64 %job) {{
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(code, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    return _object_code(code, machine)
+
+
+def _compile_llvm(text: str) -> bytes:
+    """Compile LLVM code to object code."""
+    import llvmlite.binding as llvm
+
+    code, machine = llvm.parse_assembly(text), _target_machine(llvm)
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(code, builder)
+    return _object_code(code, machine)
+
+
+def _object_code(code: Any, machine: Any) -> bytes:
+    """Return the object code of a module.
+
+    Raises:
+        RuntimeError: if it calls functions that would be missing.
+    """
     called = {f.name for f in code.functions if f.is_declaration and not f.name.startswith("llvm.")}
     if called - CALLED:
         raise RuntimeError(f"the kernel calls {', '.join(sorted(called - CALLED))}")

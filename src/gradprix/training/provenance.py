@@ -7,7 +7,7 @@ import torch
 
 from gradprix import __version__
 
-ARITHMETIC = 4
+ARITHMETIC = 5
 """Incremented when the same plan trains to other numbers; results of another version are not mixed in."""
 
 

@@ -5,11 +5,12 @@ plain operations on stacked tensors is then executed in every step.
 """
 
 import contextlib
+import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.func import functional_call, vmap
 from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from gradprix.compiler import RowFunction
 from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
@@ -31,6 +33,7 @@ from .rng import StackedRng
 from .row_independence import unreviewed
 from .torchscript import to_torchscript
 
+logger = logging.getLogger(__name__)
 Layouts = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
 TENSOR = object()
 """Placeholder for a tensor among the leaves of an output."""
@@ -138,9 +141,61 @@ def trace_step(
     run: Callable[..., Sequence[Any]] = module_of_graph
     if compiled:
         run = torch.compile(module_of_graph, dynamic=False)
+    elif all(x.device.type == "cpu" for x in arguments) and (
+        rows := _compile_rows(
+            task, kind, names, parameters, tuple((shape[1:], kind) for shape, kind, _ in layouts), spec
+        )
+    ):
+        peak_bytes = rows.function.peak(len(arguments[0]))
+        return TracedStep(partial(_run_rows, rows.function, run), False, peak_bytes, rows.outputs)
     elif not noise and all(x.device.type == "cpu" for x in arguments):  # on a GPU, TorchScript fuses operations
         run = to_torchscript(module_of_graph, arguments)
     return TracedStep(run, noise, peak(graph), step.outputs, unreviewed(graph))
+
+
+@dataclass(frozen=True)
+class _CompiledStep:
+    """A step of one model in machine code, with the output of the model as in `TracedStep`."""
+
+    function: RowFunction
+    outputs: Output | None
+
+
+@lru_cache(maxsize=64)
+def _compile_rows(
+    task: Task,
+    kind: str,
+    names: tuple[str, ...],
+    parameters: int,
+    layouts: tuple[tuple[tuple[int, ...], torch.dtype], ...],
+    spec: TreeSpec,
+) -> _CompiledStep | None:
+    """Compile a step of one model, given shapes and dtypes of its tensors; see `trace_step` for the arguments.
+
+    Returns:
+        None if it has operations that programs do not have; torch's operations on stacked tensors run then.
+    """
+    model = init_model(task.model, 0)
+    model.train(kind == "train")
+    step = _Step(model, task.loss, names, parameters, spec)
+    arguments = [torch.zeros(shape, dtype=dtype) for shape, dtype in layouts]
+    for x in arguments[:parameters]:
+        x.requires_grad_(kind == "train")
+    with RngState(torch.Generator()), _without_dynamo():
+        try:
+            function = RowFunction(step.train_one if kind == "train" else step.score_one, arguments)
+        except Exception as error:  # whatever it is, the other way remains
+            logger.debug("a step of %s is not compiled: %s: %s", task.name, type(error).__name__, error)
+            return None
+    return _CompiledStep(function, step.outputs)
+
+
+def _run_rows(function: RowFunction, fallback: Callable[..., Sequence[Any]], *args: Tensor) -> Sequence[Any]:
+    """Run a compiled step; if an index is out of range, run torch's operation, whose error explains it."""
+    try:
+        return function(*args)
+    except IndexError:
+        return fallback(*args)
 
 
 @dataclass
@@ -170,6 +225,17 @@ class _Step:
         with torch.no_grad():
             stacks, losses = vmap(self._score, randomness="different")(*self._unflatten(args))
         return [*stacks, losses]
+
+    def train_one(self, *args: Tensor) -> Any:
+        """Return the loss of one model and the gradient of each parameter."""
+        loss = self._losses(*self._unflatten(args))
+        return [loss, *torch.autograd.grad(loss, args[: self.parameters], allow_unused=True)]
+
+    def score_one(self, *args: Tensor) -> Any:
+        """Return the tensors of one model's output, and its loss."""
+        with torch.no_grad():
+            tensors, loss = self._score(*self._unflatten(args))
+        return [*tensors, loss]
 
     def _unflatten(self, args: Sequence[Tensor]) -> tuple[dict[str, Tensor], Any, Any]:
         count = len(self.names)

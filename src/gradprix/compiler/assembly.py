@@ -1,0 +1,187 @@
+"""Machine code of row programs: a function for each distinct instruction, and one that calls them for each row."""
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from gradprix.kernels import load_module, vector_width
+
+from .elements import Places
+from .emitter import LONG, POINTER, SIZES, TYPES, Emitter
+from .ir import Buffer, CheckIndex, Instruction, Multiply, Node, Program, Reduce, ScatterAdd, Store, View, reads, writes
+from .loops import emit_check, emit_scatter_add, emit_store
+from .matmul import Product
+from .memory import ALIGN, allocate
+from .normalization import normalize
+from .reduction_loops import emit_reduce
+
+TORCH_DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
+HEADER = 5
+"""Words of a job before its table of buffers: first row, end of the rows, scratch memory, status, cycles."""
+
+
+class CompiledProgram:
+    """A program in machine code; threads may run it at the same time.
+
+    Args:
+        program: the instructions.
+        timed: count the processor cycles of each instruction in `cycles`.
+
+    Attributes:
+        scratch_bytes: memory of a row besides arguments and results, used again for each row.
+
+    Raises:
+        RuntimeError: if this processor lacks an instruction that the program needs.
+    """
+
+    def __init__(self, program: Program, timed: bool = False) -> None:
+        self.program, self.width = program, vector_width()
+        self.cycles = torch.zeros(len(program.instructions) * timed, dtype=torch.int64)
+        self._offsets, self.scratch_bytes = allocate(program)
+        self._tables = [*program.inputs, *program.outputs, *(buffer for buffer, _ in program.constants)]
+        self._constants = [x for _, x in program.constants]
+        self._calls = [_Call(normalize(instruction)) for instruction in program.instructions]
+        self._kernel = load_module("row_program", self._key(), self._module)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the results of a row."""
+        return sum(buffer.size * SIZES[buffer.dtype] for buffer in self.program.outputs)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Run the program for each row of stacked, contiguous tensors and return the stacked results.
+
+        Raises:
+            IndexError: if an index is out of range; results of other rows and changed arguments are valid then.
+        """
+        rows = len(inputs[0])
+        outputs = [
+            torch.empty((rows, *shape), dtype=TORCH_DTYPES[buffer.dtype])
+            for buffer, shape in zip(self.program.outputs, self.program.output_shapes, strict=True)
+        ]
+        memory = torch.empty(self.scratch_bytes + ALIGN, dtype=torch.uint8)
+        status = ctypes.c_int64(0)
+        scratch = -(-memory.data_ptr() // ALIGN) * ALIGN
+        words = [0, rows, scratch, ctypes.addressof(status), self.cycles.data_ptr()]
+        for buffer, x in zip(self._tables, [*inputs, *outputs, *self._constants], strict=True):
+            words += [x.data_ptr(), 0 if buffer.role == "constant" else buffer.size * SIZES[buffer.dtype]]
+        job = (ctypes.c_int64 * len(words))(*words)
+        self._kernel(ctypes.addressof(job))
+        if status.value:
+            raise IndexError("an index is out of range")
+        return outputs
+
+    def _key(self) -> str:
+        """Return what determines the code: the instructions, the places of buffers, and how code is written."""
+        place: dict[Buffer, tuple[str, int]] = {buffer: ("table", i) for i, buffer in enumerate(self._tables)}
+        place |= {buffer: ("scratch", offset) for buffer, offset in self._offsets.items()}
+        calls = [(call.key, [(place[buffer], start) for buffer, start in call.starts.items()]) for call in self._calls]
+        return "\n".join(
+            [_sources(), str(self.width), str(len(self._tables)), str(len(self.cycles)), *map(repr, calls)]
+        )
+
+    def _module(self) -> str:
+        module = ir.Module("row_program")
+        module.triple = ""
+        kernels: dict[Any, ir.Function] = {}
+        main = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG]), "gradprix_kernel")
+        e = Emitter(main, self.width)
+        job = e.b.inttoptr(main.args[0], POINTER)
+        words = [e.load(job, i, LONG) for i in range(HEADER + 2 * len(self._tables))]
+        scratch, status, cycles = (e.b.inttoptr(word, POINTER) for word in words[2:HEADER])
+        bases = [*zip(words[HEADER::2], words[HEADER + 1 :: 2], strict=True)]
+        with e.loop(words[0], words[1]) as row:
+            address: dict[Buffer, Any] = {}
+            for buffer, (start, step) in zip(self._tables, bases, strict=True):
+                address[buffer] = e.b.inttoptr(e.b.add(start, e.b.mul(row, step)), POINTER)
+            for buffer, offset in self._offsets.items():
+                address[buffer] = e.address(scratch, offset, ir.IntType(8))
+            for i, call in enumerate(self._calls):
+                if call.key not in kernels:
+                    kernels[call.key] = call.emit(module, f"kernel{len(kernels)}", self.width)
+                args = [
+                    e.address(address[buffer], start, TYPES[buffer.dtype]) if start else address[buffer]
+                    for buffer, start in call.starts.items()
+                ]
+                before = e.cycles() if len(self.cycles) else None
+                e.b.call(kernels[call.key], [*args, status])
+                if before is not None:
+                    spent = e.b.sub(e.cycles(), before)
+                    e.store(e.b.add(e.load(cycles, i, LONG), spent), cycles, i, LONG)
+        e.close()
+        return str(module)
+
+
+@cache
+def _sources() -> str:
+    """Return a digest of the modules that write code."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class _Call:
+    """An instruction as a call of a function, which other instructions of the same form share."""
+
+    def __init__(self, instruction: Instruction) -> None:
+        self.instruction = instruction
+        self.views = list(dict.fromkeys([*writes(instruction), *reads(instruction)]))
+        self.starts: dict[Buffer, int] = {}
+        for view in self.views:
+            if view.buffer is not None:
+                self.starts.setdefault(view.buffer, view.offset)
+        self.numbers = {buffer: i for i, buffer in enumerate(self.starts)}
+        self.key = self._key(instruction)
+
+    def _key(self, x: Any) -> Any:
+        match x:
+            case View(buffer, shape, strides, offset):
+                if buffer is None:
+                    return "positions", shape, strides, offset
+                return self.numbers[buffer], buffer.dtype, shape, strides, offset - self.starts[buffer]
+            case Node():
+                return x.op, x.dtype, repr(x.number), self._key(x.view), *map(self._key, x.args)
+            case Store() | Reduce() | Multiply() | ScatterAdd() | CheckIndex():
+                return type(x).__name__, *map(self._key, vars(x).values())
+        return x
+
+    def emit(self, module: ir.Module, name: str, width: int) -> ir.Function:
+        """Emit the function."""
+        kind = ir.FunctionType(ir.VoidType(), [POINTER] * (len(self.starts) + 1))
+        function = ir.Function(module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        for arg in function.args:
+            arg.add_attribute("noalias")
+        e = Emitter(function, width)
+        places: Places = {
+            view: (function.args[self.numbers[view.buffer]], view.offset - self.starts[view.buffer])
+            for view in self.views
+            if view.buffer is not None
+        }
+        x = self.instruction
+        match x:
+            case Store():
+                emit_store(e, x, places)
+            case Reduce():
+                emit_reduce(e, x, places)
+            case ScatterAdd():
+                emit_scatter_add(e, x, places)
+            case CheckIndex():
+                emit_check(e, x, places, function.args[-1])
+            case Multiply(out, left, right):
+                *batch, m, n = out.shape
+                product = Product(tuple(batch), m, n, left.shape[-1], left.strides, right.strides, out.strides)
+                a, b, c = (
+                    e.address(base, start, TYPES["float32"])
+                    for base, start in (places[view] for view in (left, right, out))
+                )
+                product.emit(e, a, b, c)
+        e.close()
+        return function

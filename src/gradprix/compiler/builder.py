@@ -1,0 +1,237 @@
+"""Construction of row programs: values are expressions until an instruction needs them in memory."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+
+from .ir import (
+    Buffer,
+    CheckIndex,
+    Multiply,
+    Node,
+    Program,
+    Reduce,
+    ScatterAdd,
+    Store,
+    UnsupportedError,
+    Value,
+    View,
+    contiguous,
+)
+
+DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
+
+
+def dtype_name(kind: torch.dtype) -> str:
+    """Return the name of a supported dtype."""
+    if kind not in DTYPES:
+        raise UnsupportedError(str(kind))
+    return DTYPES[kind]
+
+
+class Builder:
+    """Writer of a program, value by value.
+
+    Attributes:
+        program: the program so far.
+        computed: values that lowerings want to find again, by what they were computed from.
+    """
+
+    def __init__(self) -> None:
+        self.program = Program()
+        self.computed: dict[Any, Value] = {}
+
+    def input(self, shape: Sequence[int], kind: torch.dtype) -> Value:
+        """Add an argument: a contiguous tensor."""
+        buffer = Buffer(prod(shape), dtype_name(kind), "input", len(self.program.inputs))
+        self.program.inputs.append(buffer)
+        return self._value(buffer, tuple(shape))
+
+    def constant(self, x: torch.Tensor) -> Value:
+        """Add a tensor that all rows share."""
+        if x.numel() == 1:
+            return self.number(x.item(), dtype_name(x.dtype), tuple(x.shape))
+        for buffer, known in self.program.constants:
+            if known is x:
+                return self._value(buffer, tuple(x.shape))
+        buffer = Buffer(x.numel(), dtype_name(x.dtype), "constant", len(self.program.constants))
+        self.program.constants.append((buffer, x.detach().contiguous()))
+        return self._value(buffer, tuple(x.shape))
+
+    def number(self, number: Any, dtype: str, shape: Sequence[int] = ()) -> Value:
+        """Return a constant."""
+        return Value(tuple(shape), Node("number", dtype, number=number))
+
+    def positions(self, shape: Sequence[int], dim: int, start: int = 0, step: int = 1) -> Value:
+        """Return the integers `start + i · step` for index i of a dimension."""
+        strides = tuple(step if d == dim % len(shape) else 0 for d in range(len(shape)))
+        return Value(tuple(shape), Node("view", "int64", view=View(None, tuple(shape), strides, start)))
+
+    def _value(self, buffer: Buffer, shape: tuple[int, ...]) -> Value:
+        return Value(shape, Node("view", buffer.dtype, view=View(buffer, shape, contiguous(shape))))
+
+    # Views
+
+    def reshaped(self, x: Value, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Value]:
+        """Apply a view operation of torch."""
+        views = [*x.node.views()]
+        if not views:
+            shapes = View(None, x.shape, contiguous(x.shape)).apply(function, *args, **kwargs)
+            return [Value(each.shape, x.node) for each in shapes]
+        try:
+            results = {view: view.apply(function, *args, **kwargs) for view in views}
+        except RuntimeError:
+            if x.view is not None and x.view.is_contiguous:
+                raise
+            self.compute(x, in_order=True)
+            return self.reshaped(x, function, *args, **kwargs)
+        count = len(results[views[0]])
+        return [
+            Value(results[views[0]][i].shape, x.node.map(lambda view, i=i: results[view][i]))  # type: ignore[misc]
+            for i in range(count)
+        ]
+
+    def expand(self, x: Value, shape: Sequence[int]) -> Value:
+        """Broadcast a value."""
+        if tuple(shape) == x.shape:
+            return x
+        return self.reshaped(x, torch.Tensor.expand, tuple(shape))[0]
+
+    # Arithmetic
+
+    def pointwise(self, op: str, dtype: str, *args: Value, operands: str | None = None) -> Value:
+        """Apply an operation to each element of values, which are broadcast.
+
+        Args:
+            op: the operation.
+            dtype: the type of the result.
+            args: the operands.
+            operands: the type that operands are converted to; their own when None.
+        """
+        shape = tuple(torch.broadcast_shapes(*(x.shape for x in args)))  # type: ignore[no-untyped-call]
+        nodes = [self.expand(x if operands is None else self.convert(x, operands), shape).node for x in args]
+        return Value(shape, Node(op, dtype, tuple(nodes)))
+
+    def convert(self, x: Value, dtype: str) -> Value:
+        """Convert the elements to another type."""
+        if x.dtype == dtype:
+            return x
+        if x.node.op == "number":
+            number = {"float32": float, "int64": int, "bool": bool}[dtype](x.node.number)
+            return Value(x.shape, Node("number", dtype, number=number))
+        return Value(x.shape, Node("convert", dtype, (x.node,)))
+
+    # Instructions
+
+    def compute(self, x: Value, in_order: bool = False) -> View:
+        """Store a value, unless it is in memory, and return where.
+
+        Args:
+            x: the value, which is a view of that memory from now on.
+            in_order: store the elements in order, in a buffer of their own.
+        """
+        if x.view is not None and not (in_order and not x.view.is_contiguous):
+            return x.view
+        order = [*range(len(x.shape))] if in_order else _memory_order(x)
+        strides = [0] * len(x.shape)
+        for dim, stride in zip(order, contiguous([x.shape[dim] for dim in order]), strict=True):
+            strides[dim] = stride
+        view = View(Buffer(prod(x.shape), x.dtype), x.shape, tuple(strides))
+        self.store(view, x)
+        x.node = Node("view", x.dtype, view=view)
+        return view
+
+    def new(self, shape: Sequence[int], dtype: str = "float32") -> View:
+        """Return new memory."""
+        return View(Buffer(prod(shape), dtype), tuple(shape), contiguous(shape))
+
+    def loaded(self, view: View) -> Value:
+        """Return the value of what is in memory."""
+        assert view.buffer is not None
+        return Value(view.shape, Node("view", view.buffer.dtype, view=view))
+
+    def store(self, out: View, x: Value) -> None:
+        """Store a value in some memory."""
+        if prod(out.shape):
+            self.program.instructions.append(Store(out, self.expand(x, out.shape).node))
+
+    def reduce(self, op: str, x: Value, dims: Sequence[int], keepdim: bool = False) -> Value:
+        """Reduce a value over some dimensions, all when there are none."""
+        chosen = sorted({dim % len(x.shape) for dim in dims} if dims else range(len(x.shape)))
+        kept = tuple(1 if dim in chosen else size for dim, size in enumerate(x.shape))
+        if prod(x.shape) == 0 or x.dtype != "float32":
+            raise UnsupportedError(f"a reduction of {x.dtype} {x.shape}")
+        if all(x.shape[dim] == 1 for dim in chosen):
+            result = x
+        else:
+            out = self.new(kept, x.dtype)
+            wide = out.apply(torch.Tensor.expand, x.shape)[0]
+            self.program.instructions.append(Reduce(wide, x.node, op, tuple(chosen)))
+            result = self.loaded(out)
+        return result if keepdim else self.reshaped(result, torch.Tensor.squeeze, tuple(chosen))[0]
+
+    def matmul(self, left: Value, right: Value) -> Value:
+        """Multiply matrices with equal leading dimensions."""
+        if (left.dtype, right.dtype) != ("float32", "float32"):
+            raise UnsupportedError("a product of whole numbers")
+        a, b = self.compute(left), self.compute(right)
+        shape = (*a.shape[:-1], b.shape[-1])
+        if a.shape[-1] == 0:
+            return self.number(0.0, "float32", shape)
+        out = self.new(shape)
+        if prod(shape):
+            self.program.instructions.append(Multiply(out, a, b))
+        return self.loaded(out)
+
+    def gather(self, table: Value, dim: int, index: Value, shape: Sequence[int]) -> Value:
+        """Return elements of a table at indices along a dimension.
+
+        Args:
+            table: the values; its other dimensions are broadcast to `shape`.
+            dim: the dimension.
+            index: the indices, broadcast to `shape`, and checked.
+            shape: the shape of the result.
+        """
+        view = self.compute(table)
+        size = view.shape[dim]
+        self.compute(index)
+        self.program.instructions.append(CheckIndex(index.node, index.shape, size))
+        bounded = self.pointwise("bound", "int64", index, self.number(size - 1, "int64"))
+        column = view.apply(torch.Tensor.narrow, dim, 0, 1)[0].apply(torch.Tensor.expand, tuple(shape))[0]
+        node = Node("gather", table.dtype, (self.expand(bounded, shape).node,), column, view.strides[dim])
+        return Value(tuple(shape), node)
+
+    def scatter_add(self, entries: int, index: Value, x: Value) -> Value:
+        """Return a table of zeros to whose entries the rows of `x [i, features]` are added."""
+        self.compute(index)
+        self.program.instructions.append(CheckIndex(index.node, index.shape, entries))
+        bounded = self.pointwise("bound", "int64", index, self.number(entries - 1, "int64"))
+        wide = self.expand(self.reshaped(bounded, torch.Tensor.unsqueeze, -1)[0], x.shape)
+        out = self.new((entries, x.shape[1]))
+        assert len(x.shape) == 2
+        self.program.instructions.append(ScatterAdd(out, wide.node, x.node, (x.shape[0], x.shape[1])))
+        return self.loaded(out)
+
+    def output(self, x: Value) -> None:
+        """Add a result."""
+        view = x.view
+        if view is None or not view.is_contiguous or view.buffer is None or view.buffer.role != "scratch":
+            view = self.new(x.shape, x.dtype)
+            self.store(view, x)
+        assert view.buffer is not None
+        view.buffer.role, view.buffer.number = "output", len(self.program.outputs)
+        self.program.outputs.append(view.buffer)
+        self.program.output_shapes.append(x.shape)
+
+
+def _memory_order(x: Value) -> list[int]:
+    """Return the dimensions in the order of the memory of the largest operand, outermost first."""
+    views = [view for view in x.node.views() if view.buffer is not None]
+    if not views:
+        return [*range(len(x.shape))]
+    widest = max(
+        views, key=lambda view: sum(bool(stride) for n, stride in zip(view.shape, view.strides, strict=True) if n > 1)
+    )
+    return sorted(range(len(x.shape)), key=lambda dim: -widest.strides[dim] if widest.strides[dim] else 0)

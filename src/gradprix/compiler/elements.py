@@ -1,0 +1,171 @@
+"""Emission of the elements of expressions, a vector at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from . import vector_math
+from .emitter import BIT, FLOAT, LONG, TYPES, Emitter
+from .ir import Node, View
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(vector_math, name) for name in ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf")
+}
+ORDERED = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+Places = dict[View, tuple[Any, int]]
+"""Address and offset in elements of each view."""
+
+
+class Elements:
+    """Emission of the elements of expressions.
+
+    Args:
+        e: the emitter.
+        places: where the views are.
+        inner: the vectorized dimension.
+    """
+
+    def __init__(self, e: Emitter, places: Places, inner: int) -> None:
+        self.e, self.places, self.inner = e, places, inner
+
+    def compute(self, node: Node, indices: Sequence[Any], count: int) -> Any:
+        """Return a vector of `count` elements along the inner dimension, the first one at some indices."""
+        e, b = self.e, self.e.b
+        if node.op == "number":
+            kind = e.vector(BIT if node.dtype == "bool" else TYPES[node.dtype])
+            value = float(node.number) if node.dtype == "float32" else int(node.number)
+            return ir.Constant(kind, [ir.Constant(kind.element, value)] * e.width)
+        if node.op == "view":
+            assert node.view is not None
+            return self.load(node.view, indices, count, node.dtype)
+        if node.op == "gather":
+            return self._gather(node, indices, count)
+        args = [self.compute(each, indices, count) for each in node.args]
+        kind = node.args[0].dtype
+        if node.op == "convert":
+            return self._convert(args[0], kind, node.dtype)
+        if node.op == "where":
+            return b.select(*args)
+        if node.op in ("and", "or", "xor"):
+            return {"and": b.and_, "or": b.or_, "xor": b.xor}[node.op](*args)
+        if node.op == "bound":
+            below = b.icmp_unsigned("<", *args)
+            return b.select(below, *args)
+        if node.op in ORDERED or node.op == "ne":
+            if kind == "float32":
+                return b.fcmp_unordered("!=", *args) if node.op == "ne" else b.fcmp_ordered(ORDERED[node.op], *args)
+            return b.icmp_signed(ORDERED.get(node.op, "!="), *args)
+        if kind == "int64":
+            return {"add": b.add, "sub": b.sub, "mul": b.mul}[node.op](*args)
+        return self.arithmetic(node.op, *args)
+
+    def arithmetic(self, op: str, *args: Any) -> Any:
+        """Return the result of an operation on vectors of float32."""
+        e, b = self.e, self.e.b
+        one = vector_math.number(e, 1.0)
+        match op:
+            case "add":
+                return b.fadd(*args)
+            case "sub":
+                return b.fsub(*args)
+            case "mul":
+                return b.fmul(*args)
+            case "div":
+                return b.fdiv(*args)
+            case "square":
+                return b.fmul(args[0], args[0])
+            case "maximum" | "minimum":  # propagates NaN, as torch does
+                keep = b.fcmp_ordered(">" if op == "maximum" else "<", *args)
+                is_nan = b.fcmp_unordered("uno", args[0], args[0])
+                return b.select(b.or_(keep, is_nan), *args)
+            case "relu":
+                zero = vector_math.number(e, 0.0)
+                return b.select(b.fcmp_ordered("<=", args[0], zero), zero, args[0])
+            case "neg":
+                return b.fneg(args[0])
+            case "abs":
+                return e.intrinsic("fabs", args[0])
+            case "sqrt" | "floor" | "ceil":
+                return e.intrinsic(op, args[0])
+            case "rsqrt":
+                return b.fdiv(one, e.intrinsic("sqrt", args[0]))
+            case "reciprocal":
+                return b.fdiv(one, args[0])
+            case "sign":
+                zero = vector_math.number(e, 0.0)
+                up = b.select(b.fcmp_ordered(">", args[0], zero), one, zero)
+                return b.fsub(up, b.select(b.fcmp_ordered("<", args[0], zero), one, zero))
+        return FUNCTIONS[op](e, *args)
+
+    def _convert(self, x: Any, kind: str, wanted: str) -> Any:
+        e, b = self.e, self.e.b
+        match kind, wanted:
+            case "bool", "float32":
+                return b.uitofp(x, e.vector(FLOAT))
+            case "bool", "int64":
+                return b.zext(x, e.vector(LONG))
+            case "int64", "float32":
+                return b.sitofp(x, e.vector(FLOAT))
+            case "float32", "int64":
+                return b.fptosi(x, e.vector(LONG))
+            case "float32", "bool":
+                return b.fcmp_unordered("!=", x, vector_math.number(e, 0.0))
+        return b.icmp_signed("!=", x, ir.Constant(e.vector(LONG), None))
+
+    def load(self, view: View, indices: Sequence[Any], count: int, dtype: str) -> Any:
+        """Load a vector of a view's elements."""
+        e, kind, stride = self.e, TYPES[dtype], view.strides[self.inner]
+        if view.buffer is None:
+            first = e.broadcast(e.offset(indices, view.strides, view.offset))
+            return e.b.add(first, ir.Constant(e.vector(LONG), [LONG(i * stride) for i in range(e.width)]))
+        base, start = self.places[view]
+        offset = e.offset(indices, view.strides, start)
+        if stride == 1:
+            vector = e.load_vector(base, offset, kind, count)
+        elif stride == 0:
+            vector = e.broadcast(e.load(base, offset, kind))
+        else:
+            vector = ir.Constant(e.vector(kind), None)
+            for lane in range(count):
+                element = e.load(base, e.b.add(offset, LONG(lane * stride)), kind)
+                vector = e.insert(vector, element, lane)
+        return self._truth(vector) if dtype == "bool" else vector
+
+    def _truth(self, vector: Any) -> Any:
+        return self.e.b.icmp_signed("!=", vector, ir.Constant(vector.type, None))
+
+    def _gather(self, node: Node, indices: Sequence[Any], count: int) -> Any:
+        e, (index,), view = self.e, node.args, node.view
+        assert view is not None
+        kind, stride = TYPES[node.dtype], view.strides[self.inner]
+        base, start = self.places[view]
+        offset = e.offset(indices, view.strides, start)
+        entries = self.compute(index, indices, count)
+        if all(each.strides[self.inner] == 0 for each in index.views()) and stride in (0, 1):
+            entry = e.b.mul(e.extract(entries, 0), LONG(int(node.number)))
+            offset = e.b.add(offset, entry)
+            vector = e.load_vector(base, offset, kind, count) if stride else e.broadcast(e.load(base, offset, kind))
+        else:
+            vector = ir.Constant(e.vector(kind), None)
+            for lane in range(count):
+                entry = e.b.mul(e.extract(entries, lane), LONG(int(node.number)))
+                element = e.load(base, e.b.add(e.b.add(offset, entry), LONG(lane * stride)), kind)
+                vector = e.insert(vector, element, lane)
+        return self._truth(vector) if node.dtype == "bool" else vector
+
+    def store(self, value: Any, out: View, indices: Sequence[Any], count: int) -> None:
+        """Store the first `count` elements of a vector."""
+        e = self.e
+        assert out.buffer is not None
+        kind = TYPES[out.buffer.dtype]
+        if out.buffer.dtype == "bool":
+            value = e.b.zext(value, e.vector(kind))
+        base, start = self.places[out]
+        offset = e.offset(indices, out.strides, start)
+        if out.strides[self.inner] == 1 or count == 1:
+            e.store_vector(value, base, offset, kind, count)
+            return
+        for lane in range(count):
+            where = e.b.add(offset, LONG(lane * out.strides[self.inner]))
+            e.store(e.extract(value, lane), base, where, kind)

@@ -1,0 +1,80 @@
+"""Emission of loops over the elements of expressions that are stored, added into a table, or checked."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from . import vector_math
+from .elements import Elements, Places
+from .emitter import LONG, Emitter
+from .ir import CheckIndex, ScatterAdd, Store
+
+
+def nest(e: Emitter, shape: Sequence[int], body: Callable[[list[Any]], None]) -> None:
+    """Emit nested loops."""
+
+    def emit(indices: list[Any]) -> None:
+        if len(indices) == len(shape):
+            body(indices)
+            return
+        with e.loop(0, shape[len(indices)]) as i:
+            emit([*indices, i])
+
+    emit([])
+
+
+def each_vector(e: Emitter, size: int, body: Callable[[Any, int], None]) -> None:
+    """Emit a loop over whole vectors, and the elements that do not fill one."""
+    full = size // e.width * e.width
+    if full:
+        with e.loop(0, full, e.width) as i:
+            body(i, e.width)
+    if full < size:
+        body(e.index(full), size - full)
+
+
+def emit_store(e: Emitter, store: Store, places: Places) -> None:
+    """Emit the loops of a stored expression; the last dimension is vectorized."""
+    shape = store.out.shape
+    elements = Elements(e, places, len(shape) - 1)
+
+    def body(indices: list[Any], count: int) -> None:
+        elements.store(elements.compute(store.node, indices, count), store.out, indices, count)
+
+    nest(e, shape[:-1], lambda outer: each_vector(e, shape[-1], lambda i, count: body([*outer, i], count)))
+
+
+def emit_scatter_add(e: Emitter, scatter: ScatterAdd, places: Places) -> None:
+    """Emit the sums of rows that have equal indices, in order."""
+    count, features = scatter.shape
+    entries = scatter.out.shape[0]
+    elements = Elements(e, places, 1)
+    zero = vector_math.number(e, 0.0)
+    with e.loop(0, entries) as i:
+        each_vector(e, features, lambda j, n: elements.store(zero, scatter.out, [i, j], n))
+    with e.loop(0, count) as i:
+        entry = e.extract(elements.compute(scatter.index, [i, e.index(0)], 1), 0)
+
+        def add(j: Any, n: int) -> None:
+            before = elements.load(scatter.out, [entry, j], n, "float32")
+            value = elements.compute(scatter.node, [i, j], n)
+            elements.store(e.b.fadd(before, value), scatter.out, [entry, j], n)
+
+        each_vector(e, features, add)
+
+
+def emit_check(e: Emitter, check: CheckIndex, places: Places, status: Any) -> None:
+    """Emit a check that indices are in range, which sets `status` otherwise."""
+    shape = check.shape or (1,)
+    elements = Elements(e, places, len(shape) - 1)
+    size = ir.Constant(e.vector(LONG), [LONG(check.size)] * e.width)
+
+    def body(indices: list[Any], count: int) -> None:
+        values = elements.compute(check.index, indices, count)
+        wrong = e.b.icmp_unsigned(">=", values, size)
+        wrong = e.b.and_(wrong, e.mask(count))
+        whole = e.b.zext(e.b.bitcast(wrong, ir.IntType(e.width)), LONG)
+        e.b.store(e.b.or_(e.b.load(status, typ=LONG), whole), status)
+
+    nest(e, shape[:-1], lambda outer: each_vector(e, shape[-1], lambda i, count: body([*outer, i], count)))

@@ -1,0 +1,58 @@
+"""Lowering of torch's operations to values and instructions of a row program."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch._decomp import decomposition_table
+
+from .builder import Builder, dtype_name
+from .ir import UnsupportedError, Value
+
+Lowering = Callable[..., Any]
+Function = TypeVar("Function", bound=Lowering)
+LOWERINGS: dict[Any, Lowering] = {}
+"""Lowerings by operation: each takes the builder and the operation's arguments, with values in place of tensors."""
+
+
+def register(*targets: Any) -> Callable[[Function], Function]:
+    """Register a lowering for some operations."""
+
+    def add(function: Function) -> Function:
+        for target in targets:
+            LOWERINGS[target] = function
+        return function
+
+    return add
+
+
+def decomposition(function: Any) -> Callable[..., Any] | None:
+    """Return torch's decomposition of an operation that has no lowering."""
+    if function in LOWERINGS:
+        return None
+    if function.namespace == "prims":
+        return getattr(function, "impl_aten", None)
+    table: Any = decomposition_table
+    simpler: Callable[..., Any] | None = table.get(function)
+    return function.decompose if simpler is None and function._can_decompose() else simpler
+
+
+def lower(builder: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype | None) -> Any:
+    """Return the value of an operation.
+
+    Args:
+        builder: the program.
+        target: the operation.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        dtype: the type of torch's result.
+
+    Raises:
+        UnsupportedError: for an operation that row programs do not have.
+    """
+    if target not in LOWERINGS:
+        raise UnsupportedError(str(target))
+    result = LOWERINGS[target](builder, *args, **kwargs)
+    if isinstance(result, Value) and dtype is not None:
+        result = builder.convert(result, dtype_name(dtype))
+    return result
