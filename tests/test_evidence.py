@@ -1,8 +1,10 @@
 """The committed suite: what the project itself has raced, and what it is told from."""
 
+import msgspec
 import pytest
 
 from gradprix import tasks
+from gradprix.race.suite_record import SuiteSummary
 from gradprix.race.suite_runner import ENTRIES_OF_A_SUITE
 from gradprix.show import EVIDENCE, first_choices
 from gradprix.show._evidence import evidence
@@ -36,7 +38,7 @@ def test_every_optimizer_beats_the_trivial_answer(name: str) -> None:
 
 
 def test_what_it_says_follows_from_its_numbers() -> None:
-    assert found["text"] == format_suite(found)
+    assert found["text"] == format_suite(msgspec.convert(found, SuiteSummary))
     best = {name: max(task["regrets"], key=lambda e, t=task: -t["regrets"][e]) for name, task in found["tasks"].items()}
     for name, task in found["tasks"].items():
         assert task["regrets"][best[name]] == 0.0

@@ -280,11 +280,18 @@ def test_an_index_out_of_range_is_an_error() -> None:
         (lambda x: [torch.linalg.inv(x)], "linalg"),
         (lambda x: [x.double()], "float64"),
         (lambda x: [_changed_through_a_view(x)], "view"),
+        (lambda x: [x * float(x.sum())], "depends on numbers"),
+        (lambda x: [x * KEPT.add_(1)], "outside"),
+        (lambda x: [x * ((x > 0).long() & 3)], "bitwise"),
     ],
 )
 def test_what_programs_do_not_have_is_refused(function: Callable[[Tensor], list[Tensor | None]], says: str) -> None:
     with pytest.raises(UnsupportedError, match=says):
         RowFunction(function, [torch.eye(3)])
+
+
+KEPT = torch.zeros(3)
+"""A tensor that a function changes, though it is not its argument."""
 
 
 def _changed_through_a_view(x: Tensor) -> Tensor:
@@ -317,3 +324,86 @@ def test_functions_that_differ_in_an_unused_argument_have_code_of_their_own() ->
     for (product,) in (without, after, before):
         assert product is not None
         assert torch.equal(product, x * y)
+
+
+def test_arguments_that_trade_places() -> None:
+    def run(x: Tensor, y: Tensor) -> list[Tensor | None]:
+        before = x.clone()
+        x.copy_(y)
+        y.copy_(before)
+        return [x - y]
+
+    x, y = torch.randn(2, 4), torch.randn(2, 4)
+    given = x.clone(), y.clone()
+    (difference,) = RowFunction(run, [x[0].clone(), y[0].clone()])(*given)
+    assert difference is not None
+    assert torch.equal(difference, y - x)
+    assert torch.equal(given[0], y)
+    assert torch.equal(given[1], x)
+
+
+def test_attention_to_nothing_is_zero() -> None:
+    q, k, v = torch.randn(3, 2, 1, 4, 8)
+    mask = torch.tensor([[True, False, True, True], [False] * 4, [True] * 4, [False, True, False, False]])
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor | None]:
+        return [functional.scaled_dot_product_attention(q, k, v, mask)]
+
+    (result,) = RowFunction(attend, [q[0], k[0], v[0]])(q, k, v)
+    assert result is not None
+    assert (result[:, :, 1] == 0).all()
+    assert torch.allclose(result, functional.scaled_dot_product_attention(q, k, v, mask), 1e-5, 1e-6)
+
+
+def test_comparisons_and_logic_of_truth_values() -> None:
+    def compare(x: Tensor, y: Tensor) -> list[Tensor | None]:
+        a, b = x > 0, y > 0
+        results = [a < b, a <= b, a > b, a >= b, a == b, a & b, a | ~b, a ^ b, a > False, torch.logical_and(x, y)]
+        return [result.float() for result in results]
+
+    x, y = torch.tensor([[1.0, 1, -1, -1, 0]]), torch.tensor([[1.0, -1, 1, -1, 0]])
+    for result, expected in zip(RowFunction(compare, [x[0], y[0]])(x, y), compare(x[0], y[0]), strict=True):
+        assert result is not None
+        assert expected is not None
+        assert torch.equal(result[0], expected)
+
+
+def test_scattered_sources_and_their_indices() -> None:
+    x, source, index = torch.randn(2, 3, 5), torch.randn(2, 3, 4), torch.randint(0, 5, (2, 3, 1))
+    scatter = RowFunction(lambda x, s, i: [x.scatter(1, i, s), x.scatter(1, i, 2.0)], [x[0], source[0], index[0]])
+    from_source, from_number = scatter(x, source, index)
+    assert from_source is not None
+    assert from_number is not None
+    for row in range(2):
+        assert torch.equal(from_source[row], x[row].scatter(1, index[row], source[row]))
+        assert torch.equal(from_number[row], x[row].scatter(1, index[row], 2.0))
+    with pytest.raises(IndexError):
+        scatter(x, source, index + 5)
+
+
+def test_constants_are_those_at_the_first_call() -> None:
+    def scale(x: Tensor) -> list[Tensor | None]:
+        factor = torch.tensor([1.0, 2.0, 3.0]).mul_(2)
+        return [x * factor * torch.empty_strided((3,), (1,)).fill_(2.0)]
+
+    x = torch.ones(2, 3)
+    (result,) = RowFunction(scale, [x[0]])(x)
+    assert result is not None
+    assert torch.equal(result, torch.tensor([[4.0, 8, 12]] * 2))
+
+
+def test_arguments_are_checked() -> None:
+    double = RowFunction(lambda x: [x * 2], [torch.ones(3)])
+    for wrong in (torch.ones(2, 4), torch.ones(2, 3, dtype=torch.float64), torch.ones(3)):
+        with pytest.raises(ValueError, match="an argument is"):
+            double(wrong)
+    (nothing,) = double(torch.ones(0, 3))
+    assert nothing is not None
+    assert nothing.shape == (0, 3)
+
+
+def test_long_sums_are_exact_enough() -> None:
+    x = torch.rand(1, 2_000_000)
+    (total,) = RowFunction(lambda x: [x.sum()], [x[0]])(x)
+    assert total is not None
+    assert error(total[0], x[0].double().sum()) < 5e-7

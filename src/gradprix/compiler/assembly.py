@@ -66,6 +66,8 @@ class CompiledProgram:
             torch.empty((rows, *shape), dtype=TORCH_DTYPES[buffer.dtype])
             for buffer, shape in zip(self.program.outputs, self.program.output_shapes, strict=True)
         ]
+        if rows == 0:
+            return outputs
         memory = torch.empty(self.scratch_bytes + ALIGN, dtype=torch.uint8)
         status = ctypes.c_int64(0)
         scratch = -(-memory.data_ptr() // ALIGN) * ALIGN

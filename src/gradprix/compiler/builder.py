@@ -143,6 +143,12 @@ class Builder:
         x.node = Node("view", x.dtype, view=view)
         return view
 
+    def copy(self, x: Value) -> Value:
+        """Return a value in memory of its own."""
+        view = self.new(x.shape, x.dtype)
+        self.store(view, x)
+        return self.loaded(view)
+
     def new(self, shape: Sequence[int], dtype: str = "float32") -> View:
         """Return new memory."""
         return View(Buffer(prod(shape), dtype), tuple(shape), contiguous(shape))
@@ -196,17 +202,20 @@ class Builder:
         """
         view = self.compute(table)
         size = view.shape[dim]
-        self.compute(index)
-        self.program.instructions.append(CheckIndex(index.node, index.shape, size))
+        self.check_index(index, size)
         bounded = self.pointwise("bound", "int64", index, self.number(size - 1, "int64"))
         column = view.apply(torch.Tensor.narrow, dim, 0, 1)[0].apply(torch.Tensor.expand, tuple(shape))[0]
         node = Node("gather", table.dtype, (self.expand(bounded, shape).node,), column, view.strides[dim])
         return Value(tuple(shape), node)
 
+    def check_index(self, index: Value, size: int) -> None:
+        """Store indices, and check that they are in `[0, size)`."""
+        self.compute(index)
+        self.program.instructions.append(CheckIndex(index.node, index.shape, size))
+
     def scatter_add(self, entries: int, index: Value, x: Value) -> Value:
         """Return a table of zeros to whose entries the rows of `x [i, features]` are added."""
-        self.compute(index)
-        self.program.instructions.append(CheckIndex(index.node, index.shape, entries))
+        self.check_index(index, entries)
         bounded = self.pointwise("bound", "int64", index, self.number(entries - 1, "int64"))
         wide = self.expand(self.reshaped(bounded, torch.Tensor.unsqueeze, -1)[0], x.shape)
         out = self.new((entries, x.shape[1]))

@@ -12,6 +12,8 @@ from .ir import UnsupportedError, Value, View, contiguous
 from .lowering import register
 
 aten = torch.ops.aten
+LARGEST = 2**24
+"""Most elements of patches: larger ones neither fit into a cache, nor many of them into memory."""
 
 
 class _Convolution:
@@ -32,6 +34,8 @@ class _Convolution:
         ]
         self.pixels = self.batch * prod(self.size)
         self.depth = self.channels * prod(self.kernel)
+        if self.pixels * self.depth > LARGEST:
+            raise UnsupportedError("a convolution of large images")
 
     def patches(self) -> Value:
         """Return the pixels under the kernel for each pixel of the result, `[pixels, depth]`; computed once."""

@@ -55,7 +55,8 @@ class Elements:
         if node.op in ORDERED or node.op == "ne":
             if kind == "float32":
                 return b.fcmp_unordered("!=", *args) if node.op == "ne" else b.fcmp_ordered(ORDERED[node.op], *args)
-            return b.icmp_signed(ORDERED.get(node.op, "!="), *args)
+            compare = b.icmp_unsigned if kind == "bool" else b.icmp_signed  # a true bit is -1 as a signed number
+            return compare(ORDERED.get(node.op, "!="), *args)
         if kind == "int64":
             return {"add": b.add, "sub": b.sub, "mul": b.mul}[node.op](*args)
         return self.arithmetic(node.op, *args)

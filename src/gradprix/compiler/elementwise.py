@@ -137,18 +137,28 @@ register(aten.clamp_min.default)(lambda b, x, low: _clamp(b, x, low))
 register(aten.clamp_max.default)(lambda b, x, high: _clamp(b, x, None, high))
 
 
+def _logical(op: str, is_bitwise: bool) -> Operation:
+    def run(b: Builder, x: Value, y: Value) -> Value:
+        if is_bitwise and (x.dtype, y.dtype) != ("bool", "bool"):
+            raise UnsupportedError(f"bitwise {op} of numbers")
+        return b.pointwise(op, "bool", x, y, operands="bool")
+
+    return run
+
+
 for _name in ("and", "or", "xor"):
-    for _target in (getattr(aten, f"bitwise_{_name}").Tensor, getattr(aten, f"logical_{_name}").default):
-
-        def _bits(b: Builder, x: Value, y: Value, op: str = _name) -> Value:
-            return b.pointwise(op, "bool", x, y, operands="bool")
-
-        register(_target)(_bits)
+    register(getattr(aten, f"bitwise_{_name}").Tensor)(_logical(_name, is_bitwise=True))
+    register(getattr(aten, f"logical_{_name}").default)(_logical(_name, is_bitwise=False))
 
 
-@register(aten.bitwise_not.default, aten.logical_not.default)
-def _not(b: Builder, x: Value) -> Value:
-    return b.pointwise("xor", "bool", x, b.number(True, "bool"), operands="bool")
+@register(aten.bitwise_not.default)
+def _bitwise_not(b: Builder, x: Value) -> Value:
+    return _logical("xor", is_bitwise=True)(b, x, b.number(True, "bool"))
+
+
+@register(aten.logical_not.default)
+def _logical_not(b: Builder, x: Value) -> Value:
+    return _logical("xor", is_bitwise=False)(b, x, b.number(True, "bool"))
 
 
 @register(aten._to_copy.default, *(getattr(aten.to, each) for each in ("dtype", "device", "dtype_layout", "other")))

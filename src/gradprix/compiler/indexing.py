@@ -113,5 +113,10 @@ def _scatter(b: Builder, x: Value, dim: int, index: Value, value: Any) -> Value:
         n != m for i, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if i != dim
     ):
         raise UnsupportedError("scatter")
+    b.check_index(index, x.shape[dim])
+    source = b.convert(to_value(b, value, x.dtype), x.dtype)
+    if source.shape and source.shape != index.shape:
+        for i, size in enumerate(index.shape):
+            source = b.reshaped(source, torch.Tensor.narrow, i, 0, size)[0]
     here = comparison("eq")(b, b.positions(x.shape, dim), index)
-    return where(b, here, b.convert(to_value(b, value, x.dtype), x.dtype), x)
+    return where(b, here, source, x)

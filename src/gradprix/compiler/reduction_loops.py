@@ -1,6 +1,7 @@
 """Emission of reductions, in an order that depends on their size alone."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from . import vector_math
@@ -138,19 +139,26 @@ class _Reduction:
         step = several * e.width
 
         def body(sums: list[Any], at: list[Any]) -> None:
-            def add(i: Any, k: int, count: int) -> None:
+            def add(totals: list[Any], i: Any, k: int, count: int) -> None:
                 value = self.elements.compute(self.reduce.node, [*at[: self.last], i], count)
                 if count < e.width:
                     value = e.b.select(e.mask(count), value, self.identity)
-                self._add(sums[k], value)
+                self._add(totals[k], value)
 
-            full = size // step * step
-            if full:
-                with e.loop(0, full, step) as i:
+            def run(totals: list[Any], start: Any, stop: Any) -> None:
+                with e.loop(start, stop, step) as i:
                     for k in range(several):
-                        add(e.b.add(i, LONG(k * e.width)), k, e.width)
+                        add(totals, e.b.add(i, LONG(k * e.width)), k, e.width)
+
+            full, long = size // step * step, CHUNK * step
+            chunked = full // long * long if self.reduce.op == "add" and full > 2 * long else 0
+            if chunked:
+                with e.loop(0, chunked, long) as start:
+                    self._partial(sums, partial(run, start=start, stop=e.b.add(start, LONG(long))))
+            if chunked < full:
+                run(sums, chunked, full)
             for start in range(full, size, e.width):
-                add(e.index(start), (start - full) // e.width % several, min(e.width, size - start))
+                add(sums, e.index(start), (start - full) // e.width % several, min(e.width, size - start))
 
         sums = self._variables(several)
         self._outer_or_body(sums, indices, dims, body)

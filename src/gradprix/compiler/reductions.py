@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from .builder import Builder
-from .elementwise import arithmetic
+from .builder import Builder, dtype_name
+from .elementwise import arithmetic, comparison, where
 from .ir import UnsupportedError, Value
 from .lowering import register
 
@@ -16,7 +16,11 @@ aten = torch.ops.aten
 
 @register(aten.sum.dim_IntList, aten.sum.default)
 def _sum(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
-    return b.reduce("add", b.convert(x, "float32") if x.dtype == "bool" else x, dims or (), keepdim)
+    if dtype is not None:
+        x = b.convert(x, dtype_name(dtype))
+    if x.dtype == "bool" and prod(x.shape) <= 2**24:  # counted exactly in float32
+        x = b.convert(x, "float32")
+    return b.reduce("add", x, dims or (), keepdim)
 
 
 @register(aten.mean.dim, aten.mean.default)
@@ -44,8 +48,11 @@ def _var_mean(
     b.compute(mean)
     difference = arithmetic("sub")(b, x, mean)
     count = prod(x.shape) / max(1, prod(mean.shape))
+    degrees = count - (1 if correction is None else correction)
+    if degrees <= 0:
+        raise UnsupportedError("a variance of too few numbers")
     total = b.reduce("add", arithmetic("mul")(b, difference, difference), chosen, True)
-    var = arithmetic("mul")(b, total, 1 / (count - (1 if correction is None else correction)))
+    var = arithmetic("mul")(b, total, 1 / degrees)
     if keepdim:
         return var, mean
     squeezed = [
@@ -73,12 +80,19 @@ def _layer_norm(
     return result if bias is None else arithmetic("add")(b, result, bias), mean, scale
 
 
-@register(aten._softmax.default, aten._safe_softmax.default)
-def _softmax(b: Builder, x: Value, dim: int, *_: Any, dtype: Any = None) -> Value:
+@register(aten._softmax.default)
+def _softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
     shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True))
     e = arithmetic("exp")(b, shifted)
     b.compute(e)
     return arithmetic("mul")(b, e, arithmetic("reciprocal")(b, b.reduce("add", e, [dim], True)))
+
+
+@register(aten._safe_softmax.default)
+def _safe_softmax(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
+    """Zero where all elements are masked."""
+    is_masked = comparison("eq")(b, b.reduce("maximum", x, [dim], True), float("-inf"))
+    return where(b, is_masked, 0.0, _softmax(b, x, dim))
 
 
 @register(aten._log_softmax.default)

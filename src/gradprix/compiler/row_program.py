@@ -33,7 +33,9 @@ VIEWS_IN_PLACE = {
     aten.transpose_.default: aten.transpose.int,
     aten.t_.default: aten.t.default,
     aten.unsqueeze_.default: aten.unsqueeze.default,
+    aten.squeeze_.default: aten.squeeze.default,
     aten.squeeze_.dim: aten.squeeze.dim,
+    aten.squeeze_.dims: aten.squeeze.dims,
 }
 """Operations that change the shape of a tensor, not its elements, with those that return a view."""
 RANDOM = torch.Tag.nondeterministic_seeded
@@ -60,7 +62,9 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if RANDOM in function.tags:
             raise UnsupportedError(f"random numbers ({function})")
-        if function in VIEWS_IN_PLACE:
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags):
+            raise UnsupportedError(f"what depends on numbers of a tensor ({function})")
+        if function in VIEWS_IN_PLACE and self._node(args[0]).op == "call_function":
             node = self.graph.call_function(VIEWS_IN_PLACE[function], (self._node(args[0]), *args[1:]), kwargs)
             result = function(*args, **kwargs)
             self.nodes[result], node.meta["dtype"] = node, result.dtype
@@ -105,8 +109,15 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name: str = function._schema.name.partition("::")[2]
         x: Tensor = args[0]
         packet = getattr(aten, name.removesuffix("_"), None)
-        if not name.endswith("_") or packet is None or not hasattr(packet, function._overloadname):
+        if (
+            not name.endswith("_")
+            or function.namespace != "aten"
+            or packet is None
+            or not hasattr(packet, function._overloadname)
+        ):
             raise UnsupportedError(str(function))
+        if self._node(x).op == "get_attr":
+            raise UnsupportedError("a tensor outside the function that is changed")
         with self:
             result = getattr(packet, function._overloadname)(*args, **kwargs).to(x.dtype)
         node = self._node(result)
@@ -130,7 +141,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if x not in self.nodes:
             self._set_node(x, self.graph.get_attr(f"constant{len(self.constants)}"))
-            self.constants.append(x)
+            self.constants.append(x.clone())
         node: Node | None = self.nodes[x]
         if node is None:
             raise UnsupportedError("a tensor that was changed through a view")
@@ -183,7 +194,10 @@ class RowFunction:
         with _without_onednn(), sdpa_kernel(SDPBackend.MATH), mode:
             results = function(*given)
         self._present = [x is not None for x in results]
-        mode.graph.output(([None if x is None else mode._node(x) for x in results], [mode._node(x) for x in given]))
+        self._layouts = [(x.shape, x.dtype) for x in given]
+        after = [mode._node(x) for x in given]
+        self._changed = [node.op != "placeholder" for node in after]
+        mode.graph.output(([None if x is None else mode._node(x) for x in results], after))
         mode.graph.eliminate_dead_code()
         _share_equal_nodes(mode.graph)
         self.program = CompiledProgram(_lowered(mode, given), timed)
@@ -193,11 +207,16 @@ class RowFunction:
 
         Raises:
             IndexError: if an index is out of range.
+            ValueError: if the arguments are not stacks of tensors like those that were recorded.
         """
+        rows = len(args[0])
+        for x, (shape, dtype) in zip(args, self._layouts, strict=True):
+            if x.shape != (rows, *shape) or x.dtype is not dtype:
+                raise ValueError(f"an argument is {x.dtype} {list(x.shape)}, not {dtype} {[rows, *shape]}.")
         contiguous = [x.contiguous() for x in args]
         results = iter(self.program(contiguous))
-        for x, copy in zip(args, contiguous, strict=True):
-            if copy is not x:
+        for x, copy, changed in zip(args, contiguous, self._changed, strict=True):
+            if changed and copy is not x:
                 x.copy_(copy)
         return [next(results) if present else None for present in self._present]
 
@@ -220,13 +239,12 @@ def _lowered(mode: _Recording, given: Sequence[Tensor]) -> Program:
         elif node.op == "output":
             results, after = node.args[0]
             changed = [(values[x], values[y]) for x, y in zip(arguments, after, strict=True) if x is not y]
-            for _, y in changed:
-                builder.compute(y)
+            copies = [(x.view, builder.copy(y)) for x, y in changed]  # they may be other arguments that change
             for x in results:
                 if x is not None:
                     builder.output(values[x])
-            for x, y in changed:
-                builder.store(x.view, y)
+            for view, copy in copies:
+                builder.store(view, copy)
         else:
             args, kwargs = tree_map_only(Node, values.__getitem__, (node.args, node.kwargs))
             result = lower(builder, node.target, args, kwargs, node.meta.get("dtype"))

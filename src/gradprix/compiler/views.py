@@ -69,8 +69,18 @@ def _filled(number: float) -> Lowering:
 
 register(aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default, aten.zero.default)(_filled(0.0))
 register(aten.ones.default, aten.ones_like.default, aten.new_ones.default)(_filled(1.0))
-for _target in (aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default):
+for _target in (aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default):
     register(_target)(_filled(0.0))
+
+
+@register(aten.empty_strided.default)
+def _empty_strided(b: Builder, size: Sequence[int], strides: Any, **kwargs: Any) -> Value:
+    return _filled(0.0)(b, size, **kwargs)  # type: ignore[no-any-return]
+
+
+@register(aten.new_empty_strided.default)
+def _new_empty_strided(b: Builder, x: Value, size: Sequence[int], strides: Any, **kwargs: Any) -> Value:
+    return _filled(0.0)(b, x, size, **kwargs)  # type: ignore[no-any-return]
 
 
 @register(aten.scalar_tensor.default)

@@ -191,11 +191,12 @@ def _compile_rows(
 
 
 def _run_rows(function: RowFunction, fallback: Callable[..., Sequence[Any]], *args: Tensor) -> Sequence[Any]:
-    """Run a compiled step; if an index is out of range, run torch's operation, whose error explains it."""
+    """Run a compiled step; if an index is out of range, torch's operation may explain it better."""
     try:
         return function(*args)
     except IndexError:
-        return fallback(*args)
+        fallback(*(x.clone() for x in args))
+        raise
 
 
 @dataclass
