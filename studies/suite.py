@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 
 from gradprix.race import Local, progress, suite, suite_plans
+from gradprix.race.record_json import to_json
 from gradprix.show import EVIDENCE
 from gradprix.show._png import render_png
 from gradprix.show._suite import profile, regrets
+from gradprix.text.suite import format_suite
 from gradprix.utils.run_info import describe_run
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"
@@ -27,7 +29,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="folder of the races")
     out = parser.parse_args().out
     with progress() as watch:
-        summary = suite(suite_plans(), out, Local(), watch)
+        result = suite(suite_plans(), out, Local(), watch)
+    summary = {"text": format_suite(result), **to_json(result)}
     header = describe_run("python studies/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
     EVIDENCE.write_text(json.dumps({**header, **summary}, indent=1) + "\n")
     for name, (draw, title) in FIGURES.items():
