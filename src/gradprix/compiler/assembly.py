@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradprix.kernels import load_module, vector_width
 
+from .builder import DTYPES
 from .elements import Places
 from .emitter import LONG, POINTER, SIZES, TYPES, Emitter
 from .ir import Buffer, CheckIndex, Instruction, Multiply, Node, Program, Reduce, ScatterAdd, Store, View, reads, writes
@@ -22,7 +23,7 @@ from .memory import ALIGN, allocate
 from .normalization import normalize
 from .reduction_loops import emit_reduce
 
-TORCH_DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 HEADER = 5
 """Words of a job before its table of buffers: first row, end of the rows, scratch memory, status, cycles."""
 

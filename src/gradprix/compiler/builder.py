@@ -19,6 +19,7 @@ from .ir import (
     Value,
     View,
     contiguous,
+    strides_in_order,
 )
 
 DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
@@ -53,9 +54,6 @@ class Builder:
         """Add a tensor that all rows share."""
         if x.numel() == 1:
             return self.number(x.item(), dtype_name(x.dtype), tuple(x.shape))
-        for buffer, known in self.program.constants:
-            if known is x:
-                return self._value(buffer, tuple(x.shape))
         buffer = Buffer(x.numel(), dtype_name(x.dtype), "constant", len(self.program.constants))
         self.program.constants.append((buffer, x.detach().contiguous()))
         return self._value(buffer, tuple(x.shape))
@@ -135,10 +133,7 @@ class Builder:
         if x.view is not None and not (in_order and not x.view.is_contiguous):
             return x.view
         order = [*range(len(x.shape))] if in_order else _memory_order(x)
-        strides = [0] * len(x.shape)
-        for dim, stride in zip(order, contiguous([x.shape[dim] for dim in order]), strict=True):
-            strides[dim] = stride
-        view = View(Buffer(prod(x.shape), x.dtype), x.shape, tuple(strides))
+        view = View(Buffer(prod(x.shape), x.dtype), x.shape, strides_in_order(x.shape, order))
         self.store(view, x)
         x.node = Node("view", x.dtype, view=view)
         return view

@@ -56,9 +56,7 @@ class _Convolution:
         under = self._under(view)
         value = b.loaded(under)
         if not _is_matrix(under, 3):
-            copy = b.new(under.shape)
-            b.store(copy, value)
-            value = b.loaded(copy)
+            value = b.copy(value)
         return b.reshaped(value, torch.Tensor.view, (self.pixels, self.depth))[0]
 
     def weights(self) -> Value:

@@ -209,6 +209,12 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def strides_in_order(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of a dense tensor whose dimensions lie in memory in some order, outermost first."""
+    strides = dict(zip(order, contiguous([shape[dim] for dim in order]), strict=True))
+    return tuple(strides[dim] for dim in range(len(shape)))
+
+
 @dataclass
 class Program:
     """Instructions of one row.

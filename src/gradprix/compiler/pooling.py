@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .builder import Builder
 from .elementwise import arithmetic, comparison, where
-from .ir import Node, UnsupportedError, Value, View, contiguous
+from .ir import Node, UnsupportedError, Value, View, strides_in_order
 from .lowering import register
 
 aten = torch.ops.aten
@@ -61,10 +61,7 @@ class _Windows:
     def scatter(self, b: Builder, like: View, parts: Sequence[Value]) -> Value:
         """Return images in the memory order of others, made of a value for each pixel of the windows."""
         order = sorted(range(4), key=lambda dim: -like.strides[dim])
-        strides = [0] * 4
-        for dim, step in zip(order, contiguous([like.shape[dim] for dim in order]), strict=True):
-            strides[dim] = step
-        out = View(b.new(like.shape).buffer, like.shape, tuple(strides))
+        out = View(b.new(like.shape).buffer, like.shape, strides_in_order(like.shape, order))
         if not self.covers:
             b.store(out, b.number(0.0, "float32"))
         for (select, _), part in zip(self.pixels(), parts, strict=True):

@@ -161,7 +161,7 @@ class _Reduction:
                 add(sums, e.index(start), (start - full) // e.width % several, min(e.width, size - start))
 
         sums = self._variables(several)
-        self._outer_or_body(sums, indices, dims, body)
+        self._accumulate(sums, indices, dims, body)
         values = [self._read(each) for each in sums]
         while len(values) > 1:
             values = [
@@ -174,9 +174,3 @@ class _Reduction:
             moved = e.shuffle(value, value, [(k + n) % e.width if k < n else k for k in range(e.width)])
             value = self._combine(value, moved)
         self.elements.store(value, self.reduce.out, indices, 1)
-
-    def _outer_or_body(self, sums: list[Any], indices: list[Any], dims: list[int], body: Callable[..., None]) -> None:
-        if dims:
-            self._accumulate(sums, indices, dims, body)
-        else:
-            body(sums, indices)

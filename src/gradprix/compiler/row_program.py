@@ -198,7 +198,6 @@ class RowFunction:
         after = [mode._node(x) for x in given]
         self._changed = [node.op != "placeholder" for node in after]
         mode.graph.output(([None if x is None else mode._node(x) for x in results], after))
-        mode.graph.eliminate_dead_code()
         _share_equal_nodes(mode.graph)
         self.program = CompiledProgram(_lowered(mode, given), timed)
 
@@ -262,7 +261,7 @@ def _is_worth_storing(x: Value, users: int) -> bool:
 
 
 def _share_equal_nodes(graph: Graph) -> None:
-    """Let equal operations on equal arguments be computed once: all are without side effects."""
+    """Let equal operations on equal arguments be computed once, and remove unused ones: none has side effects."""
     known: dict[str, Node] = {}
     for node in graph.nodes:
         if node.op == "call_function":

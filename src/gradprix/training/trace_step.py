@@ -143,7 +143,7 @@ def trace_step(
         run = torch.compile(module_of_graph, dynamic=False)
     elif all(x.device.type == "cpu" for x in arguments) and (
         rows := _compile_rows(
-            task, kind, names, parameters, tuple((shape[1:], kind) for shape, kind, _ in layouts), spec
+            task, kind, names, parameters, tuple((shape[1:], dtype) for shape, dtype, _ in layouts), spec
         )
     ):
         peak_bytes = rows.function.peak(len(arguments[0]))
