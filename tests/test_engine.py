@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -193,3 +195,54 @@ def test_a_race_in_which_a_worker_is_killed_ends_as_any_other(tmp_path: Path) ->
 
     assert killer.killed == 1
     assert got == expected
+
+
+KILLED_AT_ANY_MOMENT = """
+import os, psutil, random, threading, time
+from gradprix.executors.executor import WorkerError
+from gradprix.race import Local
+
+class Killer(threading.Thread):
+    def __init__(self, known):
+        super().__init__(daemon=True)
+        self.known, self.over = known, False
+
+    def run(self):
+        left = 2
+        while left and not self.over:
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    if child.pid not in self.known and child.ppid() != os.getpid() and random.random() < 0.5:
+                        time.sleep(random.random() * 0.02)
+                        child.kill()
+                        self.known.add(child.pid)
+                        left -= 1
+                        break
+                except psutil.Error:
+                    pass
+            time.sleep(0.001)
+
+random.seed(1)
+executors = {processes: Local(processes) for processes in (1, 2)}
+executors[2].call_workers(2, os.getpid)
+ended = 0
+for _ in range(20):
+    processes = random.choice((1, 2))
+    known = {child.pid for child in psutil.Process().children(recursive=True)} if random.random() < 0.7 else set()
+    killer = Killer(known)
+    killer.start()
+    try:
+        assert len(executors[processes].call_workers(processes, os.getpid)) == processes
+    except WorkerError as error:
+        assert "killed again and again" in str(error)
+    ended += 1
+    killer.over = True
+    killer.join()
+print(ended)
+"""
+
+
+def test_workers_may_be_killed_at_any_moment() -> None:
+    """Also while they start, while their number changes, and just before the program ends."""
+    command = [sys.executable, "-c", KILLED_AT_ANY_MOMENT]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout == "20\n"

@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from typing import Any
 
 import psutil
 import torch
-from joblib.externals.loky import get_reusable_executor, process_executor
+from joblib.externals.loky import get_reusable_executor, process_executor, reusable_executor
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from gradprix.tasks.module_finders import Source
@@ -44,18 +45,32 @@ def workers(processes: int) -> Any:
     """
     if multiprocessing.current_process().daemon:
         raise WorkerError(DAEMONIC)
-    # The import path is part of this: another environment gets new processes, which find new modules.
-    settings = os.getpid(), *own_settings()
+    # The import path is part of this: another environment gets new processes, which find new modules. So is the number
+    # of processes: while loky resizes an executor, it waits forever for a process that was killed meanwhile.
+    settings = os.getpid(), processes, *own_settings()
     environment = start_environment()
     get_server(ForkedProcess.group, environment)  # outside the block below, since Ctrl-C must work while it starts
     with _ignore_interrupts():
         _start_trackers()
         executor = get_reusable_executor(
-            processes, FORK_CONTEXT, timeout=IDLE, env=environment, initializer=_initialize_worker, initargs=settings
+            processes,
+            FORK_CONTEXT,
+            timeout=IDLE,
+            kill_workers=_is_idle(),  # which takes milliseconds, a regular shutdown half a second
+            env=environment,
+            initializer=_initialize_worker,
+            initargs=settings,
         )
         executor.submit(int)  # starts the processes
-    _end_at_exit()
+        executor.submit(int)  # has them watched: until it is woken, loky does not notice that a new process was killed
+    _end_at_exit(executor)
     return executor
+
+
+def _is_idle() -> bool:
+    """Return True if the executor, which another race of this process may use, has no unfinished job."""
+    executor = reusable_executor._executor
+    return executor is None or not executor._pending_work_items
 
 
 def start_environment() -> dict[str, str]:
@@ -113,12 +128,13 @@ def _start_trackers() -> None:
 
 
 def _initialize_worker(
-    parent: int, start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]
+    parent: int, processes: int, start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]
 ) -> None:
     """Import in all workers what the first job needs; unpickling this function has already imported it.
 
     Args:
         parent: number of the process that the worker works for, which may not be its parent process.
+        processes: number of workers, so that another number gets new processes.
         start_method: the user's start method of multiprocessing; None for the default.
         own: variables of the user's environment that were changed only for the start.
         modules: the user's modules; other modules get new processes, so that no old version remains loaded.
@@ -179,22 +195,25 @@ class _AboveProgress:
         return getattr(self._stream, name)
 
 
-_SHUTDOWN_REGISTRATION = threading.Lock()
-"""Acquired by the first thread that registers the shutdown of the workers."""
+_REGISTERED: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""Executors whose shutdown at exit is registered."""
 
 
-def _end_at_exit() -> None:
-    """Kill the workers at exit of this process: they hold no data, and a regular shutdown takes seconds."""
-    # Must run before threads are joined, one of which waits for the workers; atexit handlers run later.
+def _end_at_exit(executor: Any) -> None:
+    """Kill the workers at exit of this process: they hold no data, and a regular shutdown takes seconds.
+
+    The regular shutdown can also hang, if a worker was killed while it read from the queue that the others read from.
+    """
+    # Must run before threads are joined, one of which waits for the workers; atexit handlers run later. The last
+    # registered function runs first, and each executor of loky registers its regular shutdown.
     register = getattr(threading, "_register_atexit", None)
-    if register is not None and _SHUTDOWN_REGISTRATION.acquire(blocking=False):
+    if register is not None and executor not in _REGISTERED:
+        _REGISTERED.add(executor)
         register(_end_workers)
 
 
 def _end_workers() -> None:
     with contextlib.suppress(Exception):
-        from joblib.externals.loky import reusable_executor
-
         executor = reusable_executor._executor
         if executor is not None:
             executor.shutdown(wait=True, kill_workers=True)
