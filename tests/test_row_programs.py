@@ -8,9 +8,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from gradprix.compiler import RowFunction, UnsupportedError
+from gradprix.compiler import IndexedRows, Recording, RowFunction, UnsupportedError
+from gradprix.training.rng import FILLS
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def row_function(function: Callable[..., list[Tensor | None]], given: list[Tensor]) -> RowFunction:
+    """Compile a function of one model's tensors."""
+    return RowFunction(Recording(function, given, FILLS))
 
 
 class Transformer(nn.Module):
@@ -172,7 +178,7 @@ def error(x: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("name", CASES)
 def test_a_compiled_step_equals_plain_pytorch(name: str) -> None:
     case = Case(name, 3)
-    compiled = RowFunction(case.step, case.given())
+    compiled = row_function(case.step, case.given())
     given = [x.clone() for x in case.args]
     results = compiled(*given)
     for row in range(3):
@@ -198,7 +204,7 @@ def test_a_compiled_step_equals_plain_pytorch(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_row_has_the_same_bits_in_any_stack(name: str) -> None:
     case = Case(name, 6)
-    compiled = RowFunction(case.step, case.given())
+    compiled = row_function(case.step, case.given())
     together = compiled(*[x.clone() for x in case.args])
     for rows in ([5], [3, 1], [4, 4, 0, 2, 5]):
         some = compiled(*[x[rows] for x in case.args])
@@ -216,7 +222,7 @@ def test_elementary_functions_are_within_two_units_in_the_last_place(function: C
     positive = positive[positive >= torch.finfo(torch.float32).tiny]  # workers flush smaller numbers to zero
     x = torch.cat([positive, -positive, torch.tensor([0.0, -0.0, 1.0, -1.0])])
     special = torch.tensor([float("inf"), float("-inf"), float("nan")])
-    (result,) = RowFunction(lambda x: [function(x)], [x])(x.unsqueeze(0))
+    (result,) = row_function(lambda x: [function(x)], [x])(x.unsqueeze(0))
     assert result is not None
     exact = function(x.double())
     rounded = exact.float()
@@ -226,7 +232,7 @@ def test_elementary_functions_are_within_two_units_in_the_last_place(function: C
     assert errors.max() <= 2
     is_large = ~rounded.isfinite()
     assert torch.equal(result[0][is_large].nan_to_num(7.0), rounded[is_large].nan_to_num(7.0))
-    (at_special,) = RowFunction(lambda x: [function(x)], [special])(special.unsqueeze(0))
+    (at_special,) = row_function(lambda x: [function(x)], [special])(special.unsqueeze(0))
     assert at_special is not None
     assert torch.equal(at_special[0].nan_to_num(7.0), function(special).nan_to_num(7.0))
 
@@ -241,7 +247,7 @@ def test_products_of_matrices_of_any_size_and_order(shape: tuple[int, int, int],
     def product(a: Tensor, b: Tensor) -> list[Tensor | None]:
         return [(a.T if "A" in orders else a) @ (b.T if "B" in orders else b)]
 
-    (result,) = RowFunction(product, [a[0], b[0]])(a, b)
+    (result,) = row_function(product, [a[0], b[0]])(a, b)
     assert result is not None
     for row in range(2):
         (exact,) = product(a[row].double(), b[row].double())
@@ -254,7 +260,7 @@ def test_products_of_matrices_of_any_size_and_order(shape: tuple[int, int, int],
 def test_sums_and_maxima_over_any_dimensions(shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
     x = torch.randn(2, *shape)
     x[1].view(-1)[0] = float("nan")
-    sums, largest = RowFunction(lambda x: [x.sum(dims), (x + 1).amax(dims)], [x[0]])(x)
+    sums, largest = row_function(lambda x: [x.sum(dims), (x + 1).amax(dims)], [x[0]])(x)
     assert sums is not None
     assert largest is not None
     assert ((sums[0] - x[0].double().sum(dims)).abs() <= 2e-7 * x[0].double().abs().sum(dims)).all()
@@ -265,7 +271,7 @@ def test_sums_and_maxima_over_any_dimensions(shape: tuple[int, ...], dims: tuple
 
 def test_an_index_out_of_range_is_an_error() -> None:
     table, index = torch.randn(2, 5, 3), torch.tensor([[0, 4], [1, 5]])
-    look_up = RowFunction(lambda table, index: [functional.embedding(index, table)], [table[0], index[0]])
+    look_up = row_function(lambda table, index: [functional.embedding(index, table)], [table[0], index[0]])
     with pytest.raises(IndexError):
         look_up(table, index)
     (rows,) = look_up(table, index.clamp(max=4))
@@ -276,7 +282,7 @@ def test_an_index_out_of_range_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda x: [functional.dropout(x, 0.5)], "random"),
+        (lambda x: [torch.bernoulli(x)], "random"),
         (lambda x: [torch.linalg.inv(x)], "linalg"),
         (lambda x: [x.double()], "float64"),
         (lambda x: [_changed_through_a_view(x)], "view"),
@@ -287,7 +293,7 @@ def test_an_index_out_of_range_is_an_error() -> None:
 )
 def test_what_programs_do_not_have_is_refused(function: Callable[[Tensor], list[Tensor | None]], says: str) -> None:
     with pytest.raises(UnsupportedError, match=says):
-        RowFunction(function, [torch.eye(3)])
+        row_function(function, [torch.eye(3)])
 
 
 KEPT = torch.zeros(3)
@@ -308,7 +314,7 @@ def test_arguments_that_are_changed_in_place_keep_their_earlier_value_where_it_w
 
     x, y = torch.randn(2, 4), torch.randn(2, 4)
     expected_x = x + y
-    before, product = RowFunction(run, [x[0].clone(), y[0].clone()])(given := x.clone(), y)
+    before, product = row_function(run, [x[0].clone(), y[0].clone()])(given := x.clone(), y)
     assert before is not None
     assert product is not None
     assert torch.equal(before, x * 3)
@@ -318,9 +324,9 @@ def test_arguments_that_are_changed_in_place_keep_their_earlier_value_where_it_w
 
 def test_functions_that_differ_in_an_unused_argument_have_code_of_their_own() -> None:
     x, y, unused = torch.randn(3, 5), torch.randn(3, 5), torch.randn(3, 2)
-    without = RowFunction(lambda x, y: [x * y], [x[0], y[0]])(x, y)
-    after = RowFunction(lambda x, y, _: [x * y], [x[0], y[0], unused[0]])(x, y, unused)
-    before = RowFunction(lambda _, x, y: [x * y], [unused[0], x[0], y[0]])(unused, x, y)
+    without = row_function(lambda x, y: [x * y], [x[0], y[0]])(x, y)
+    after = row_function(lambda x, y, _: [x * y], [x[0], y[0], unused[0]])(x, y, unused)
+    before = row_function(lambda _, x, y: [x * y], [unused[0], x[0], y[0]])(unused, x, y)
     for (product,) in (without, after, before):
         assert product is not None
         assert torch.equal(product, x * y)
@@ -335,7 +341,7 @@ def test_arguments_that_trade_places() -> None:
 
     x, y = torch.randn(2, 4), torch.randn(2, 4)
     given = x.clone(), y.clone()
-    (difference,) = RowFunction(run, [x[0].clone(), y[0].clone()])(*given)
+    (difference,) = row_function(run, [x[0].clone(), y[0].clone()])(*given)
     assert difference is not None
     assert torch.equal(difference, y - x)
     assert torch.equal(given[0], y)
@@ -349,7 +355,7 @@ def test_attention_to_nothing_is_zero() -> None:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor | None]:
         return [functional.scaled_dot_product_attention(q, k, v, mask)]
 
-    (result,) = RowFunction(attend, [q[0], k[0], v[0]])(q, k, v)
+    (result,) = row_function(attend, [q[0], k[0], v[0]])(q, k, v)
     assert result is not None
     assert (result[:, :, 1] == 0).all()
     assert torch.allclose(result, functional.scaled_dot_product_attention(q, k, v, mask), 1e-5, 1e-6)
@@ -362,7 +368,7 @@ def test_comparisons_and_logic_of_truth_values() -> None:
         return [result.float() for result in results]
 
     x, y = torch.tensor([[1.0, 1, -1, -1, 0]]), torch.tensor([[1.0, -1, 1, -1, 0]])
-    for result, expected in zip(RowFunction(compare, [x[0], y[0]])(x, y), compare(x[0], y[0]), strict=True):
+    for result, expected in zip(row_function(compare, [x[0], y[0]])(x, y), compare(x[0], y[0]), strict=True):
         assert result is not None
         assert expected is not None
         assert torch.equal(result[0], expected)
@@ -370,7 +376,7 @@ def test_comparisons_and_logic_of_truth_values() -> None:
 
 def test_scattered_sources_and_their_indices() -> None:
     x, source, index = torch.randn(2, 3, 5), torch.randn(2, 3, 4), torch.randint(0, 5, (2, 3, 1))
-    scatter = RowFunction(lambda x, s, i: [x.scatter(1, i, s), x.scatter(1, i, 2.0)], [x[0], source[0], index[0]])
+    scatter = row_function(lambda x, s, i: [x.scatter(1, i, s), x.scatter(1, i, 2.0)], [x[0], source[0], index[0]])
     from_source, from_number = scatter(x, source, index)
     assert from_source is not None
     assert from_number is not None
@@ -387,13 +393,13 @@ def test_constants_are_those_at_the_first_call() -> None:
         return [x * factor * torch.empty_strided((3,), (1,)).fill_(2.0)]
 
     x = torch.ones(2, 3)
-    (result,) = RowFunction(scale, [x[0]])(x)
+    (result,) = row_function(scale, [x[0]])(x)
     assert result is not None
     assert torch.equal(result, torch.tensor([[4.0, 8, 12]] * 2))
 
 
 def test_arguments_are_checked() -> None:
-    double = RowFunction(lambda x: [x * 2], [torch.ones(3)])
+    double = row_function(lambda x: [x * 2], [torch.ones(3)])
     for wrong in (torch.ones(2, 4), torch.ones(2, 3, dtype=torch.float64), torch.ones(3)):
         with pytest.raises(ValueError, match="an argument is"):
             double(wrong)
@@ -404,6 +410,44 @@ def test_arguments_are_checked() -> None:
 
 def test_long_sums_are_exact_enough() -> None:
     x = torch.rand(1, 2_000_000)
-    (total,) = RowFunction(lambda x: [x.sum()], [x[0]])(x)
+    (total,) = row_function(lambda x: [x.sum()], [x[0]])(x)
     assert total is not None
     assert error(total[0], x[0].double().sum()) < 5e-7
+
+
+def test_rows_may_share_arguments() -> None:
+    x, y, index = torch.randn(2, 3, 4), torch.randn(5, 4), torch.tensor([1, 0, 0, 1, 1])
+    shared = IndexedRows(x, index)
+
+    def run(x: Tensor, y: Tensor) -> list[Tensor | None]:
+        return [x @ y, x.add_(1)]
+
+    for given in ([x[0].clone(), y[0]], [x.transpose(1, 2)[0].clone(), y[0][:3]]):
+        function = row_function(run, given)
+        stack = x if given[0].shape == (3, 4) else x.transpose(1, 2)
+        shared, own = IndexedRows(stack, index), y[:, : len(given[1])]
+        expected, before = function(stack[index], own), stack.clone()
+        for result, other in zip(function(shared, own), expected, strict=True):
+            assert torch.equal(result, other)
+        assert torch.equal(stack, before)
+
+
+def test_random_numbers_are_arguments() -> None:
+    x = torch.randn(4, 5)
+
+    def run(x: Tensor) -> list[Tensor | None]:
+        kept = functional.dropout(x, 0.25)
+        noise = torch.empty(3).normal_()
+        return [kept, x + torch.randn_like(x), noise * torch.rand(3), torch.randint(3, (2,)) * 2]
+
+    function = row_function(run, [x[0]])
+    names = [draw.function.__name__ for draw in function.draws]
+    assert names == ["bernoulli_.float", "normal_.default", "randn_like.default", "rand.default", "randint.default"]
+    mask, normal, other, uniform = torch.ones(4, 5), torch.randn(4, 3), torch.randn(4, 5), torch.rand(4, 3)
+    mask[:, ::2] = 0
+    classes = torch.tensor([[0, 1], [2, 0], [1, 1], [2, 2]])
+    kept, added, product, doubled = function(x, mask, normal, other, uniform, classes)
+    assert torch.allclose(kept, x * mask / 0.75)
+    assert torch.equal(added, x + other)
+    assert torch.equal(product, normal * uniform)
+    assert torch.equal(doubled, classes * 2)

@@ -118,7 +118,7 @@ class Training:
         """
         with runtime_settings():
             evaluation = compute_outputs(self.stack, part)
-        targets = evaluation.targets
+        targets = evaluation.targets.expanded()
         stacked = torch.stack([output.whole for output in evaluation.outputs])
         losses = functional.cross_entropy(stacked.flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view(targets.shape)[: self.count].double()
@@ -128,7 +128,7 @@ class Training:
         with runtime_settings():
             evaluation = compute_outputs(self.stack, part)
         predictions = torch.stack([output.whole.argmax(-1) for output in evaluation.outputs])
-        is_correct: Tensor = predictions == evaluation.targets
+        is_correct: Tensor = predictions == evaluation.targets.expanded()
         return is_correct[: self.count]
 
     def metrics(self, part: Tensor) -> list[float]:

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 from collections.abc import Sequence
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .reduction_loops import emit_reduce
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 HEADER = 5
 """Words of a job before its table of buffers: first row, end of the rows, scratch memory, status, cycles."""
+ENTRY = 3
+"""Words of a buffer in the table: its start, the bytes of a row, and the index of each row in it."""
 
 
 class CompiledProgram:
@@ -56,13 +59,17 @@ class CompiledProgram:
         """Bytes of the results of a row."""
         return sum(buffer.size * SIZES[buffer.dtype] for buffer in self.program.outputs)
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, inputs: Sequence[Tensor], places: Sequence[Tensor | None], rows: int) -> list[Tensor]:
         """Run the program for each row of stacked, contiguous tensors and return the stacked results.
+
+        Args:
+            inputs: the arguments.
+            places: for each argument, where the tensor of each row is in it; None if row i is at i.
+            rows: number of rows.
 
         Raises:
             IndexError: if an index is out of range; results of other rows and changed arguments are valid then.
         """
-        rows = len(inputs[0])
         outputs = [
             torch.empty((rows, *shape), dtype=TORCH_DTYPES[buffer.dtype])
             for buffer, shape in zip(self.program.outputs, self.program.output_shapes, strict=True)
@@ -73,8 +80,11 @@ class CompiledProgram:
         status = ctypes.c_int64(0)
         scratch = -(-memory.data_ptr() // ALIGN) * ALIGN
         words = [0, rows, scratch, ctypes.addressof(status), self.cycles.data_ptr()]
-        for buffer, x in zip(self._tables, [*inputs, *outputs, *self._constants], strict=True):
-            words += [x.data_ptr(), 0 if buffer.role == "constant" else buffer.size * SIZES[buffer.dtype]]
+        in_order = torch.arange(rows)
+        indices = [in_order if place is None else place for place in places]
+        for buffer, x, index in zip_longest(self._tables, [*inputs, *outputs, *self._constants], indices):
+            step = 0 if buffer.role == "constant" else buffer.size * SIZES[buffer.dtype]
+            words += [x.data_ptr(), step, (in_order if index is None else index).data_ptr()]
         job = (ctypes.c_int64 * len(words))(*words)
         self._kernel(ctypes.addressof(job))
         if status.value:
@@ -97,13 +107,14 @@ class CompiledProgram:
         main = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG]), "gradprix_kernel")
         e = Emitter(main, self.width)
         job = e.b.inttoptr(main.args[0], POINTER)
-        words = [e.load(job, i, LONG) for i in range(HEADER + 2 * len(self._tables))]
+        words = [e.load(job, i, LONG) for i in range(HEADER + ENTRY * len(self._tables))]
         scratch, status, cycles = (e.b.inttoptr(word, POINTER) for word in words[2:HEADER])
-        bases = [*zip(words[HEADER::2], words[HEADER + 1 :: 2], strict=True)]
+        table = [words[i : i + ENTRY] for i in range(HEADER, len(words), ENTRY)]
         with e.loop(words[0], words[1]) as row:
             address: dict[Buffer, Any] = {}
-            for buffer, (start, step) in zip(self._tables, bases, strict=True):
-                address[buffer] = e.b.inttoptr(e.b.add(start, e.b.mul(row, step)), POINTER)
+            for buffer, (start, step, index) in zip(self._tables, table, strict=True):
+                place = e.load(e.b.inttoptr(index, POINTER), row, LONG)
+                address[buffer] = e.b.inttoptr(e.b.add(start, e.b.mul(place, step)), POINTER)
             for buffer, offset in self._offsets.items():
                 address[buffer] = e.address(scratch, offset, ir.IntType(8))
             for i, call in enumerate(self._calls):

@@ -118,7 +118,7 @@ def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMod
         gradients = [torch.zeros_like(x) for x in stack.parameters.values()]
 
         def step() -> None:
-            computed = stack.gradients(*stack.data.load(index))[1]
+            computed = stack.gradients(*stack.data.read(index))[1]
             for into, g in zip(gradients, computed, strict=True):
                 if g is not None:
                     into.copy_(g)

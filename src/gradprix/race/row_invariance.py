@@ -29,7 +29,7 @@ def widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> f
     """
     narrowest = REVIEWED_WIDTHS[0]
     stack = ModelStack(task, [trial] * narrowest)
-    batch = stack.data.load(stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]])
+    batch = stack.data.read(stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]])
     if not any(stack.traced_step(kind, *batch).unreviewed for kind in ("train", "score")):
         return math.inf if is_row_invariant(task, trial, REVIEWED_WIDTHS) else 0
     started_at, widest = time.perf_counter(), 0
@@ -62,8 +62,8 @@ def stack_results(task: Task, trial: Trial, width: int) -> list[Tensor]:
     many = batch * BATCH_FACTOR
     results = []
     for size in dict.fromkeys((batch, count % batch or batch)):
-        losses, gradients = stack.gradients(*stack.data.load(stack.data.train[:, :size]))
+        losses, gradients = stack.gradients(*stack.data.read(stack.data.train[:, :size]))
         results += [losses, *(g for g in gradients if g is not None)]
     for size in dict.fromkeys((min(many, valid), valid % many or many)):
-        results += stack.outputs(*stack.data.load(stack.data.valid[:, :size]))[1:]
+        results += stack.outputs(*stack.data.read(stack.data.valid[:, :size]))[1:]
     return [*results, *stack.buffers.values()]

@@ -194,7 +194,7 @@ def _first_examples(stack: ModelStack, trial: Trial) -> Tensor:
 
 def _train_step(stack: ModelStack, index: Tensor, mode: ExecutionMode, count: int) -> Step:
     """Compute the losses and gradients of a step of the first models of a stack, without the rows that pad it."""
-    batch = stack.data.load(index)
+    batch = stack.data.read(index)
     same_noise = contextlib.nullcontext() if mode.stacked else SequentialRngMode(torch.default_generator)
     with same_noise:  # as in a stack
         losses, computed = stack.gradients(*batch)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from gradprix.compiler import IndexedRows
 from gradprix.utils.devices import CPU, placed
 
 from .faults import has_nan, task_error
@@ -29,7 +30,7 @@ class Evaluation:
     Args:
         losses: mean loss of each row.
         outputs: output of each row.
-        targets: targets, `[rows, examples, ...]` each.
+        targets: targets, `IndexedRows` of the shape `[rows, examples, ...]` each.
     """
 
     losses: list[float]
@@ -66,7 +67,7 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
     outputs, targets, losses, sizes = [], [], [], []
     failed: list[Output] = []
     for batch in torch.split(index, batch_size, dim=1):
-        inputs, batch_targets = stack.data.load(batch)
+        inputs, batch_targets = stack.data.read(batch)
         run = partial(stack.outputs, inputs, batch_targets)
         try:
             output, loss = run()
@@ -75,7 +76,7 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
             loss = torch.full((len(stack.rows),), float("nan"))
             output = failed = [Output.from_value(x) for x in loss]
         outputs.append(output)
-        targets.append(placed(batch_targets, CPU))
+        targets.append(batch_targets)
         sizes.append(batch.shape[1])
         losses.append(placed(loss, CPU).double() * sizes[-1])
     if stack.optimizers is not None:
@@ -83,7 +84,12 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
     loss = torch.stack(losses).sum(0) / index.shape[1]
     rows = [[each] for each in failed] if failed else zip(*outputs, strict=True)
     combined = [combine(batches, sizes[: len(batches)]) for batches in rows]
-    return Evaluation(loss.tolist(), combined, tree_map(lambda *parts: torch.cat(parts, dim=1), *targets))
+    return Evaluation(loss.tolist(), combined, tree_map(_concatenate, *targets))
+
+
+def _concatenate(*batches: IndexedRows) -> IndexedRows:
+    examples = torch.cat([placed(batch.distinct, CPU) for batch in batches], dim=1)
+    return IndexedRows(examples, placed(batches[0].index, CPU))
 
 
 def compute_metrics(stack: ModelStack, evaluation: Evaluation, examples: slice | None = None) -> list[float]:
@@ -92,7 +98,7 @@ def compute_metrics(stack: ModelStack, evaluation: Evaluation, examples: slice |
     for row, output in enumerate(evaluation.outputs):
         predictions = output.whole if examples is None else output.part(examples)
         chosen = slice(None) if examples is None else examples
-        expected = tree_map(lambda x, row=row, chosen=chosen: x[row, chosen], evaluation.targets)
+        expected = tree_map(lambda x, row=row, chosen=chosen: x[row][chosen], evaluation.targets)
         try:
             metrics.append(float(stack.task.metric.score(predictions, expected)))
         except Exception as error:

@@ -90,7 +90,7 @@ def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstSt
             seconds, cpu_seconds = min(seconds, seconds_again), min(cpu_seconds, cpu_again)
             if seconds_again > TWICE:
                 break
-        outputs, _ = stack.outputs(*stack.data.load(stack.data.valid[:, :2]))
+        outputs, _ = stack.outputs(*stack.data.read(stack.data.valid[:, :2]))
     weights = [x[0].nbytes for x in (*stack.parameters.values(), *stack.buffers.values())]
     # All outputs are stored for the metric, in batches and concatenated, and the metric allocates about as much again.
     examples = max(stack.data.valid.shape[1], stack.data.test.shape[1])
@@ -124,7 +124,7 @@ def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[]
 def _time_step(stack: ModelStack, indices: Tensor) -> tuple[float, float]:
     """Compute the gradients of a step and return wall-clock and CPU seconds."""
     start, cpu_start = time.perf_counter(), time.thread_time()
-    stack.gradients(*stack.data.load(indices))
+    stack.gradients(*stack.data.read(indices))
     wait(stack.device)
     return time.perf_counter() - start, time.thread_time() - cpu_start
 

@@ -110,7 +110,7 @@ class ModelStack:
         Raises:
             TaskError: if the task's code fails for another reason.
         """
-        batch = self.data.load(index)
+        batch = self.data.read(index)
         try:
             losses, gradients = self.gradients(*batch)
         except Exception as error:

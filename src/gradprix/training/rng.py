@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gradprix.compiler import Draw, IndexedRows
 from gradprix.tasks.rng import RngState
 from gradprix.utils.devices import CPU, placed
 
@@ -135,6 +136,17 @@ class StackedRng:
             drawn = self._fill(args[0], lambda empty, g: FILLS[function](empty, g, *args[1:]))
             return args[0].copy_(drawn) if function._schema.is_mutable else drawn
         return self._row_by_row(function, args, kwargs)
+
+    def draw_for_each(self, draw: Draw) -> IndexedRows:
+        """Return random numbers of a model for each row."""
+
+        def numbers(generator: torch.Generator) -> Tensor:
+            filled = [torch.empty(draw.shape, dtype=draw.dtype)] if draw.function in FILLS else []
+            with SequentialRngMode(generator):
+                result: Tensor = draw.function(*filled, *draw.args, **draw.kwargs)
+            return result
+
+        return IndexedRows(torch.stack([numbers(self.generators[seed]) for seed in self.used]), self.generator_index)
 
     def _is_stacked(self, value: Any) -> bool:
         return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(self.seeds)

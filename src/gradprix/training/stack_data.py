@@ -1,13 +1,14 @@
 """Training, validation and test examples of the models of a stack."""
 
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from gradprix.compiler import IndexedRows
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import RngState, stream
@@ -39,7 +40,7 @@ class StackData:
         self.data = to_device(task.loaded, device)
         index_device = CPU if self.data is task.loaded else device
         self.seeds = list(dict.fromkeys(trial.seed for trial in trials))
-        self.seed_index = placed(torch.tensor([self.seeds.index(trial.seed) for trial in trials]), index_device)
+        self._set_seeds(placed(torch.tensor([self.seeds.index(trial.seed) for trial in trials]), index_device))
         splits = [task.loaded.split(seed) for seed in self.seeds]
         self.train, self.valid, self.test = (
             placed(torch.stack([getattr(split, part) for split in splits]), index_device)
@@ -61,21 +62,30 @@ class StackData:
         shuffled = self.train.gather(1, placed(order[:, :examples], self.train.device))
         yield from shuffled.split(batch_size, dim=1)
 
-    def load(self, index: Tensor) -> tuple[Any, Any]:
-        """Return inputs and targets of each row for indices `[seeds, batch]`; rows with equal seeds share one read.
+    def read(self, index: Tensor) -> tuple[Any, Any]:
+        """Return inputs and targets for indices `[seeds, batch]`, as `IndexedRows`: rows of a seed share one read.
 
         Raises:
             TaskError: if reading the examples fails.
         """
+        rng_states = [self._rng_states[seed] for seed in self._used_seeds.tolist() if self._rng_states]
         try:
-            if 2 * len(self.seeds) > len(self.seed_index) and not isinstance(self.data, Stream):
-                inputs, targets = self.data.take(index[self.seed_index])
-            else:
-                inputs, targets = tree_map(itemgetter(self.seed_index), self.data.take(index, self._rng_states))
+            examples = self.data.take(index[self._used_seeds], rng_states)
         except Exception as error:
             raise task_error(self.task, "reading its examples", self.trials, error) from error
-        return placed(inputs, self.device), placed(targets, self.device)
+        inputs, targets = tree_map(partial(IndexedRows, index=self._place), placed(examples, self.device))
+        return inputs, targets
+
+    def load(self, index: Tensor) -> tuple[Any, Any]:
+        """Return inputs and targets of each row, `[rows, batch, ...]` each; see `read`."""
+        inputs, targets = tree_map(IndexedRows.expanded, self.read(index))
+        return inputs, targets
 
     def select_rows(self, index: Tensor) -> None:
         """Continue with a subset of the rows."""
-        self.seed_index = self.seed_index[index]
+        self._set_seeds(self.seed_index[index])
+
+    def _set_seeds(self, seed_index: Tensor) -> None:
+        self.seed_index = seed_index
+        self._used_seeds, place = torch.unique(seed_index, return_inverse=True)
+        self._place = placed(place, self.device)

@@ -11,7 +11,7 @@ from gradprix.tasks.rng import stream
 
 from .outputs import Output
 from .rng import StackedRng
-from .trace_step import TracedStep, trace_step
+from .trace_step import Rows, StepSpec, TracedStep, trace_step
 
 Tensors = Mapping[str, Tensor]
 
@@ -54,19 +54,17 @@ class StackedModels:
         return self._traced_step(kind, parameters, buffers, *tree_flatten((inputs, targets)))
 
     def _traced_step(
-        self, kind: str, parameters: Tensors, buffers: Tensors, examples: list[Tensor], spec: TreeSpec
+        self, kind: str, parameters: Tensors, buffers: Tensors, examples: list[Rows], structure: TreeSpec
     ) -> TracedStep:
         key = (kind, len(parameters), *(x.shape for x in examples))
         if key not in self.traced_steps:
-            layouts = tuple(
-                (tuple(x.shape), x.dtype, x.device) for x in (*parameters.values(), *buffers.values(), *examples)
-            )
-            self.traced_steps[key] = trace_step(
-                self.task, kind, (*parameters, *buffers), len(parameters), layouts, spec, self.compiled
-            )
+            tensors = *parameters.values(), *buffers.values(), *examples
+            layouts = tuple((tuple(x.shape[1:]), x.dtype, x.device) for x in tensors)
+            step = StepSpec(self.task, kind, (*parameters, *buffers), len(parameters), layouts, structure)
+            self.traced_steps[key] = trace_step(step, len(tensors[0]), self.compiled)
         return self.traced_steps[key]
 
     def _run(self, kind: str, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> Any:
-        examples, spec = tree_flatten((inputs, targets))
-        run = self._traced_step(kind, parameters, buffers, examples, spec)
+        examples, structure = tree_flatten((inputs, targets))
+        run = self._traced_step(kind, parameters, buffers, examples, structure)
         return run(self.noise, *parameters.values(), *buffers.values(), *examples)

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.func import functional_call, vmap
 from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from gradprix.compiler import RowFunction
+from gradprix.compiler import IndexedRows, Recording, RowFunction
 from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
@@ -29,12 +29,14 @@ from .batched_ops import StackedOperations
 from .functions import without_setup_context
 from .outputs import Output
 from .recorder import Recorder, peak, simplify
-from .rng import StackedRng
+from .rng import FILLS, StackedRng
 from .row_independence import unreviewed
 from .torchscript import to_torchscript
 
 logger = logging.getLogger(__name__)
 Layouts = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
+Rows = Tensor | IndexedRows
+Recorded = TypeVar("Recorded", Recorder, Recording)
 TENSOR = object()
 """Placeholder for a tensor among the leaves of an output."""
 REPEATABLE: set[tuple[Task, str]] = set()
@@ -46,24 +48,22 @@ class TracedStep:
     """A traced step.
 
     Args:
-        graph: the operations, on a list of tensors.
-        noise: True if they draw random numbers.
+        run: the operations, on a list of tensors, with the source of random numbers.
         peak: estimated peak memory in bytes while it runs, without its arguments.
-        outputs: the output of a model, with `TENSOR` for each tensor that the graph computes; None for a graph of
+        outputs: the output of a model, with `TENSOR` for each tensor that the step computes; None for a step of
             gradients.
         unreviewed: names of operations that are not known to be row-invariant.
     """
 
-    graph: Callable[..., Sequence[Any]]
-    noise: bool
+    run: Callable[[StackedRng, Sequence[Rows]], Sequence[Any]]
     peak: int
     outputs: Output | None
     unreviewed: frozenset[str] = frozenset()
 
-    def __call__(self, noise: StackedRng | None, *args: Tensor) -> Any:
+    def __call__(self, noise: StackedRng, *args: Rows) -> Any:
         """Run the step, with random numbers from `noise`."""
         with torch.no_grad():
-            results = self.graph(*args, *[noise] * self.noise)
+            results = self.run(noise, args)
         if self.outputs is None:
             return results
         *stacks, losses = results
@@ -75,17 +75,9 @@ class TracedStep:
         return Output([next(tensors) if leaf is TENSOR else leaf for leaf in template.leaves], template.build)
 
 
-@lru_cache(maxsize=64)
-def trace_step(
-    task: Task,
-    kind: str,
-    names: tuple[str, ...],
-    parameters: int,
-    layouts: Layouts,
-    spec: TreeSpec,
-    compiled: bool = False,
-) -> TracedStep:
-    """Trace a step of stacked models.
+@dataclass(frozen=True)
+class StepSpec:
+    """A step to trace.
 
     Args:
         task: the problem.
@@ -93,64 +85,56 @@ def trace_step(
             `(output of each row, losses)`.
         names: names of the parameters to differentiate by, then of the other parameters and the buffers.
         parameters: number of parameters to differentiate by.
-        layouts: stacked shape, dtype and device of each of these, then of inputs and targets.
-        spec: the structure of inputs and targets.
-        compiled: compile the operations, which takes many seconds and changes rounding.
+        layouts: shape for one model, dtype and device of each of these, then of inputs and targets.
+        structure: the structure of inputs and targets.
+    """
+
+    task: Task
+    kind: str
+    names: tuple[str, ...]
+    parameters: int
+    layouts: Layouts
+    structure: TreeSpec
+
+
+@lru_cache(maxsize=64)
+def trace_step(spec: StepSpec, rows: int, compiled: bool = False) -> TracedStep:
+    """Trace a step of stacked models.
+
+    Args:
+        spec: the step.
+        rows: number of models.
+        compiled: compile the operations with torch, which takes many seconds and changes rounding.
 
     Raises:
         ValueError: for a loss that is not a scalar, or a model that changes its own attributes in a step.
     """
-    model = init_model(task.model, 0)
-    model.train(kind == "train")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError("The stateless API can't be used with Jitted modules")
-    if any(x._backward_hooks or x._post_accumulate_grad_hooks for x in model.parameters()):
-        raise ValueError("it has hooks on its parameters, which are not those of a stack")
-    step = _Step(model, task.loss, names, parameters, spec)
-    attributes_before = _attributes(model)
-    arguments = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in layouts]
-    record = step.train if kind == "train" else step.score
-    with RngState(torch.Generator()) as rng_state, _without_dynamo():
-        recorders = [_record_step(arguments, record, step)]
-        changed = _changed_attributes(attributes_before, model)
-        if (task, kind) not in REPEATABLE:
-            # One repetition shows that a step is repeatable, and costs as much as the first recording.
-            rewritten = [place for place, value in changed.items() if isinstance(value, Tensor)]
-            for place in rewritten:  # harmless if the model always writes the attribute before it reads it
-                module, _, name = place.rpartition(".")
-                setattr(model.get_submodule(module), name, _Unreadable())
-            try:
-                recorders.append(_record_step(arguments, record, step))
-            except Exception as error:
-                if rewritten:
-                    raise ValueError(_format_changes(rewritten)) from error
-                raise
-        other_states = get_rng_state()[1:]
-    if any(repr(now) != repr(then) for now, then in zip(other_states, rng_state[1:], strict=True)):
-        raise ValueError("it draws random numbers of Python or NumPy, which networks in a stack would share")
-    if attributes := [
-        place for place, value in _changed_attributes(attributes_before, model).items() if not isinstance(value, Tensor)
-    ]:
-        raise ValueError(_format_changes(attributes))
-    if not all(recorder.equals(recorders[0]) for recorder in recorders):
-        raise ValueError(_format_changes(list(changed)) if changed else "it does something else each time it runs")
-    REPEATABLE.add((task, kind))
-    graph = recorders[0].graph
+    if not compiled and (step := _compile_rows(spec)):
+        return TracedStep(partial(_run_rows, spec, step.function), step.function.peak(rows), step.outputs)
+    return _trace_stack(spec, rows, compiled)
+
+
+@lru_cache(maxsize=64)
+def _trace_stack(spec: StepSpec, rows: int, compiled: bool = False) -> TracedStep:
+    """Trace a step as operations of torch on stacked tensors."""
+    model = _model(spec)
+    step = _Step(model, spec.task.loss, spec.names, spec.parameters, spec.structure)
+    arguments = [torch.zeros((rows, *shape), dtype=dtype, device=device) for shape, dtype, device in spec.layouts]
+    record = step.train if spec.kind == "train" else step.score
+    recorder = _record_repeatedly(spec, model, lambda: _record_step(arguments, record, step))
+    graph = recorder.graph
     noise = simplify(graph)
-    module_of_graph = GraphModule(recorders[0].constants, graph)
-    run: Callable[..., Sequence[Any]] = module_of_graph
+    module_of_graph = GraphModule(recorder.constants, graph)
+    operations: Callable[..., Sequence[Any]] = module_of_graph
     if compiled:
-        run = torch.compile(module_of_graph, dynamic=False)
-    elif all(x.device.type == "cpu" for x in arguments) and (
-        rows := _compile_rows(
-            task, kind, names, parameters, tuple((shape[1:], dtype) for shape, dtype, _ in layouts), spec
-        )
-    ):
-        peak_bytes = rows.function.peak(len(arguments[0]))
-        return TracedStep(partial(_run_rows, rows.function, run), False, peak_bytes, rows.outputs)
-    elif not noise and all(x.device.type == "cpu" for x in arguments):  # on a GPU, TorchScript fuses operations
-        run = to_torchscript(module_of_graph, arguments)
-    return TracedStep(run, noise, peak(graph), step.outputs, unreviewed(graph))
+        operations = torch.compile(module_of_graph, dynamic=False)
+    elif not noise and _on_cpu(spec):  # on a GPU, TorchScript fuses operations
+        operations = to_torchscript(module_of_graph, arguments)
+
+    def run(source: StackedRng, args: Sequence[Rows]) -> Sequence[Any]:
+        return operations(*map(expanded, args), *[source] * noise)
+
+    return TracedStep(run, peak(graph), step.outputs, unreviewed(graph))
 
 
 @dataclass(frozen=True)
@@ -162,41 +146,94 @@ class _CompiledStep:
 
 
 @lru_cache(maxsize=64)
-def _compile_rows(
-    task: Task,
-    kind: str,
-    names: tuple[str, ...],
-    parameters: int,
-    layouts: tuple[tuple[tuple[int, ...], torch.dtype], ...],
-    spec: TreeSpec,
-) -> _CompiledStep | None:
-    """Compile a step of one model, given shapes and dtypes of its tensors; see `trace_step` for the arguments.
+def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
+    """Compile a step of one model.
 
     Returns:
-        None if it has operations that programs do not have; torch's operations on stacked tensors run then.
+        None if it has operations that programs do not have, or fails; torch's operations on stacked tensors run then,
+        or explain why.
     """
-    model = init_model(task.model, 0)
-    model.train(kind == "train")
-    step = _Step(model, task.loss, names, parameters, spec)
-    arguments = [torch.zeros(shape, dtype=dtype) for shape, dtype in layouts]
-    for x in arguments[:parameters]:
-        x.requires_grad_(kind == "train")
-    with RngState(torch.Generator()), _without_dynamo():
-        try:
-            function = RowFunction(step.train_one if kind == "train" else step.score_one, arguments)
-        except Exception as error:  # whatever it is, the other way remains
-            logger.debug("a step of %s is not compiled: %s: %s", task.name, type(error).__name__, error)
-            return None
-    return _CompiledStep(function, step.outputs)
-
-
-def _run_rows(function: RowFunction, fallback: Callable[..., Sequence[Any]], *args: Tensor) -> Sequence[Any]:
-    """Run a compiled step; if an index is out of range, torch's operation may explain it better."""
+    if not _on_cpu(spec):
+        return None
     try:
-        return function(*args)
+        model = _model(spec)
+        step = _Step(model, spec.task.loss, spec.names, spec.parameters, spec.structure)
+        function = step.train_one if spec.kind == "train" else step.score_one
+
+        def record() -> Recording:
+            arguments = [torch.zeros(shape, dtype=dtype) for shape, dtype, _ in spec.layouts]
+            for x in arguments[: spec.parameters]:
+                x.requires_grad_(spec.kind == "train")
+            return Recording(function, arguments, FILLS)
+
+        return _CompiledStep(RowFunction(_record_repeatedly(spec, model, record)), step.outputs)
+    except Exception as error:  # whatever it is, the other way remains
+        logger.debug("a step of %s is not compiled: %s: %s", spec.task.name, type(error).__name__, error)
+        return None
+
+
+def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Sequence[Rows]) -> Sequence[Any]:
+    """Run a compiled step; if an index is out of range, torch's operation may explain it better."""
+    draws = [noise.draw_for_each(draw) for draw in function.draws]
+    try:
+        return function(*args, *draws)
     except IndexError:
-        fallback(*(x.clone() for x in args))
+        _trace_stack(spec, len(args[0])).run(noise, [expanded(x).clone() for x in args])
         raise
+
+
+def _on_cpu(spec: StepSpec) -> bool:
+    return all(device.type == "cpu" for _, _, device in spec.layouts)
+
+
+def _model(spec: StepSpec) -> nn.Module:
+    """Return the task's model in the mode of the step.
+
+    Raises:
+        ValueError: if it cannot be stacked.
+    """
+    model = init_model(spec.task.model, 0)
+    model.train(spec.kind == "train")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("The stateless API can't be used with Jitted modules")
+    if any(x._backward_hooks or x._post_accumulate_grad_hooks for x in model.parameters()):
+        raise ValueError("it has hooks on its parameters, which are not those of a stack")
+    return model
+
+
+def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Recorded]) -> Recorded:
+    """Record a step twice, unless its task is known to repeat the same operations.
+
+    Raises:
+        ValueError: if the model changes its own attributes, or does something else each time.
+    """
+    attributes_before = _attributes(model)
+    with RngState(torch.Generator()) as rng_state, _without_dynamo():
+        recordings = [record()]
+        changed = _changed_attributes(attributes_before, model)
+        if (spec.task, spec.kind) not in REPEATABLE:
+            # One repetition shows that a step is repeatable, and costs as much as the first recording.
+            rewritten = [place for place, value in changed.items() if isinstance(value, Tensor)]
+            for place in rewritten:  # harmless if the model always writes the attribute before it reads it
+                module, _, name = place.rpartition(".")
+                setattr(model.get_submodule(module), name, _Unreadable())
+            try:
+                recordings.append(record())
+            except Exception as error:
+                if rewritten:
+                    raise ValueError(_format_changes(rewritten)) from error
+                raise
+        other_states = get_rng_state()[1:]
+    if any(repr(now) != repr(then) for now, then in zip(other_states, rng_state[1:], strict=True)):
+        raise ValueError("it draws random numbers of Python or NumPy, which networks in a stack would share")
+    if attributes := [
+        place for place, value in _changed_attributes(attributes_before, model).items() if not isinstance(value, Tensor)
+    ]:
+        raise ValueError(_format_changes(attributes))
+    if not all(recording.equals(recordings[0]) for recording in recordings):
+        raise ValueError(_format_changes(list(changed)) if changed else "it does something else each time it runs")
+    REPEATABLE.add((spec.task, spec.kind))
+    return recordings[0]
 
 
 @dataclass
@@ -263,6 +300,11 @@ class _Step:
         with self.model.register_forward_hook(check_buffers):
             output = functional_call(self.model, tensors, *called_with(inputs))
         return output, self.loss(output, targets)
+
+
+def expanded(x: Rows) -> Tensor:
+    """Return a stack as a tensor."""
+    return x.expanded() if isinstance(x, IndexedRows) else x
 
 
 class _Unreadable:

@@ -1,0 +1,242 @@
+"""Recording of a function of one model's tensors as a graph of simple operations."""
+
+import contextlib
+import operator
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .ir import UnsupportedError
+from .lowering import decomposition
+
+aten = torch.ops.aten
+VIEWS_IN_PLACE = {
+    aten.transpose_.default: aten.transpose.int,
+    aten.t_.default: aten.t.default,
+    aten.unsqueeze_.default: aten.unsqueeze.default,
+    aten.squeeze_.default: aten.squeeze.default,
+    aten.squeeze_.dim: aten.squeeze.dim,
+    aten.squeeze_.dims: aten.squeeze.dims,
+}
+"""Operations that change the shape of a tensor, not its elements, with those that return a view."""
+RANDOM = torch.Tag.nondeterministic_seeded
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers that a function draws.
+
+    Args:
+        function: torch's operation.
+        shape: shape of the result, for one model.
+        dtype: type of the result.
+        args: the arguments of the operation, without the tensor that it fills.
+        kwargs: its keyword arguments.
+    """
+
+    function: Any
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Recording of a function's operations, decomposed as far as they have no lowering.
+
+    Args:
+        function: takes the tensors of one model, and returns a list of tensors and Nones.
+        given: these tensors; the function may differentiate by those that require gradients.
+        fills: operations that fill a tensor with random numbers, which depend only on its shape.
+
+    Attributes:
+        graph: the operations; its output is the list of results, and the list of what the arguments are at the end.
+        given: the arguments.
+        constants: tensors that the function uses, by number.
+        draws: the random numbers that it draws, in order; each is a placeholder of the graph.
+        present: for each result, True if it is a tensor, and not None.
+
+    Raises:
+        UnsupportedError: if the function uses an operation that row programs do not have.
+    """
+
+    def __init__(
+        self, function: Callable[..., Sequence[Tensor | None]], given: Sequence[Tensor], fills: Collection[Any] = ()
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph, self.given = Graph(), list(given)
+        self.constants: list[Tensor] = []
+        self.draws: list[Draw] = []
+        self._fills, self._nodes = fills, WeakTensorKeyDictionary()
+        self._tensors: defaultdict[int, list[weakref.ref[Tensor]]] = defaultdict(list)
+        self._decomposing: list[Any] = []
+        for i, x in enumerate(given):
+            self._set_node(x, self.graph.placeholder(f"given{i}"))
+        # Attention as plain operations: torch's fused kernels are opaque.
+        with _without_onednn(), sdpa_kernel(SDPBackend.MATH), self:
+            results = function(*given)
+        self.present = [x is not None for x in results]
+        self.graph.output(([None if x is None else self._node(x) for x in results], [self._node(x) for x in given]))
+
+    @property
+    def layouts(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each argument, random numbers last."""
+        return [
+            *((tuple(x.shape), x.dtype) for x in self.given),
+            *((draw.shape, draw.dtype) for draw in self.draws),
+        ]
+
+    def equals(self, other: "Recording") -> bool:
+        """Return True if another recording has the same operations, on the same constants."""
+        constants = zip(self.constants, other.constants, strict=False)
+        return (
+            str(self.graph) == str(other.graph)
+            and self.draws == other.draws
+            and all(x.dtype is y.dtype and torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in constants)
+        )
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run and record an operation, or the simpler ones that it consists of."""
+        kwargs = kwargs or {}
+        if RANDOM in function.tags:
+            return self._draw(function, args, kwargs)
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags):
+            raise UnsupportedError(f"what depends on numbers of a tensor ({function})")
+        if function in VIEWS_IN_PLACE and self._node(args[0]).op == "call_function":
+            node = self.graph.call_function(VIEWS_IN_PLACE[function], (self._node(args[0]), *args[1:]), kwargs)
+            result = function(*args, **kwargs)
+            self._nodes[result], node.meta["dtype"] = node, result.dtype
+            return result
+        if function._schema.is_mutable:
+            return self._run_in_place(function, args, kwargs)
+        if (simpler := decomposition(function)) is not None:
+            result = self._decompose(function, simpler, args, kwargs)
+            if result is not NotImplemented:
+                return result
+        result = function(*args, **kwargs)
+        node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs))))
+        if isinstance(result, Tensor):
+            self._set_node(result, node)
+            node.meta["dtype"] = result.dtype
+        elif isinstance(result, list | tuple):
+            for i, part in enumerate(result):
+                if isinstance(part, Tensor):
+                    self._set_node(part, self.graph.call_function(operator.getitem, (node, i)))
+        return result
+
+    def _draw(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        """Run an operation that draws random numbers, and record its result as an argument."""
+        others = args[1:] if function in self._fills else args
+        if any(isinstance(x, Tensor | torch.Generator) for x in tree_leaves((others, kwargs))):
+            raise UnsupportedError(f"random numbers that depend on others ({function})")
+        node = self.graph.placeholder(f"draw{len(self.draws)}")
+        result: Tensor = function(*args, **kwargs)
+        self.draws.append(Draw(function, tuple(result.shape), result.dtype, tuple(others), kwargs))
+        if function._schema.is_mutable:
+            self._replace_node(result, node)
+        else:
+            self._set_node(result, node)
+        return result
+
+    def _decompose(
+        self, function: Any, simpler: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run and record simpler operations; NotImplemented if they cannot be recorded: the result may be unused."""
+        if function in self._decomposing:
+            raise UnsupportedError(str(function))
+        self._decomposing.append(function)
+        try:
+            with self:
+                return simpler(*args, **kwargs)
+        except UnsupportedError:
+            return NotImplemented
+        finally:
+            self._decomposing.pop()
+
+    def _run_in_place(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        """Run an operation in place, recorded as one that returns a new tensor, which takes the tensor's place.
+
+        Other tensors that share memory with it have no node from now on, for their values change too.
+        """
+        name: str = function._schema.name.partition("::")[2]
+        x: Tensor = args[0]
+        packet = getattr(aten, name.removesuffix("_"), None)
+        if (
+            not name.endswith("_")
+            or function.namespace != "aten"
+            or packet is None
+            or not hasattr(packet, function._overloadname)
+        ):
+            raise UnsupportedError(str(function))
+        if self._node(x).op == "get_attr":
+            raise UnsupportedError("a tensor outside the function that is changed")
+        with self:
+            result = getattr(packet, function._overloadname)(*args, **kwargs).to(x.dtype)
+        self._replace_node(x, self._node(result))
+        x.copy_(result)
+        return x
+
+    def _replace_node(self, x: Tensor, node: Node) -> None:
+        """Set the node of a tensor that an operation has changed in place."""
+        for reference in self._tensors[x.untyped_storage().data_ptr()]:
+            other = reference()
+            if other is not None and _overlap(x, other):
+                self._nodes[other] = node if _layout(other) == _layout(x) else None
+
+    def _set_node(self, x: Tensor, node: Node) -> None:
+        self._nodes[x] = node
+        self._tensors[x.untyped_storage().data_ptr()].append(weakref.ref(x))
+
+    def _node(self, x: Tensor) -> Node:
+        """Return the node of a tensor.
+
+        Raises:
+            UnsupportedError: if an operation in place on a part of it, or on what it is a part of, has changed it.
+        """
+        if x not in self._nodes:
+            self._set_node(x, self.graph.get_attr(f"constant{len(self.constants)}"))
+            self.constants.append(x.clone())
+        node: Node | None = self._nodes[x]
+        if node is None:
+            raise UnsupportedError("a tensor that was changed through a view")
+        return node
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Let torch compute recurrent layers step by step, so that they are recorded so, and not as a whole."""
+    # `torch.backends.mkldnn.flags` also sets options of GPUs, and warns where there is none.
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
+def _layout(x: Tensor) -> tuple[Any, ...]:
+    return x.shape, x.stride(), x.storage_offset()
+
+
+def _overlap(x: Tensor, y: Tensor) -> bool:
+    """Return True if two tensors on one storage share elements."""
+    if _layout(x) == _layout(y):
+        return True
+    size = x.untyped_storage().nbytes() // min(x.element_size(), y.element_size())
+    taken = torch.zeros(size, dtype=torch.bool)
+    taken.as_strided(*_layout(x)).fill_(True)
+    return bool(taken.as_strided(*_layout(y)).any())
