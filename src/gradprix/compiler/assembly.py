@@ -18,10 +18,10 @@ from .builder import DTYPES
 from .elements import Places
 from .emitter import LONG, POINTER, SIZES, TYPES, Emitter
 from .ir import Buffer, CheckIndex, Instruction, Multiply, Node, Program, Reduce, ScatterAdd, Store, View, reads, writes
+from .loop_order import normalize
 from .loops import emit_check, emit_scatter_add, emit_store
 from .matmul import Product
 from .memory import ALIGN, allocate
-from .normalization import normalize
 from .reduction_loops import emit_reduce
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}

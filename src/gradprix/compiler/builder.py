@@ -22,7 +22,16 @@ from .ir import (
     strides_in_order,
 )
 
-DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
+DTYPES = {
+    torch.float32: "float32",
+    torch.int64: "int64",
+    torch.int32: "int32",
+    torch.uint8: "uint8",
+    torch.bool: "bool",
+}
+"""Types of elements in memory; narrow whole numbers are computed as int64."""
+
+PYTHON_TYPES = {"float32": float, "int64": int, "bool": bool}
 
 
 def dtype_name(kind: torch.dtype) -> str:
@@ -116,8 +125,8 @@ class Builder:
         """Convert the elements to another type."""
         if x.dtype == dtype:
             return x
-        if x.node.op == "number":
-            number = {"float32": float, "int64": int, "bool": bool}[dtype](x.node.number)
+        if x.node.op == "number" and dtype in PYTHON_TYPES:
+            number = PYTHON_TYPES[dtype](x.node.number)
             return Value(x.shape, Node("number", dtype, number=number))
         return Value(x.shape, Node("convert", dtype, (x.node,)))
 
@@ -195,7 +204,7 @@ class Builder:
             index: the indices, broadcast to `shape`, and checked.
             shape: the shape of the result.
         """
-        view = self.compute(table)
+        view, index = self.compute(table), self.convert(index, "int64")
         size = view.shape[dim]
         self.check_index(index, size)
         bounded = self.pointwise("bound", "int64", index, self.number(size - 1, "int64"))
@@ -210,6 +219,7 @@ class Builder:
 
     def scatter_add(self, entries: int, index: Value, x: Value) -> Value:
         """Return a table of zeros to whose entries the rows of `x [i, features]` are added."""
+        index = self.convert(index, "int64")
         self.check_index(index, entries)
         bounded = self.pointwise("bound", "int64", index, self.number(entries - 1, "int64"))
         wide = self.expand(self.reshaped(bounded, torch.Tensor.unsqueeze, -1)[0], x.shape)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .builder import Builder
+from .concatenation import concatenate
 from .elementwise import arithmetic
 from .ir import UnsupportedError, Value, View, contiguous
 from .lowering import register
@@ -17,15 +18,19 @@ LARGEST = 2**24
 
 
 class _Convolution:
-    """A two-dimensional convolution of `x [batch, channels, height, width]`, with pixels as rows of matrices."""
+    """A two-dimensional convolution of images `[batch, channels, height, width]`, with pixels as rows of matrices.
 
-    def __init__(self, b: Builder, x: Value, weight: Value, args: Sequence[Any]) -> None:
-        *geometry, transposed, _, groups = args
-        if len(x.shape) != 4 or transposed or groups != 1:
-            raise UnsupportedError("this convolution")
-        self.b, self.x, self.weight = b, x, weight
-        self.stride, self.padding, self.dilation = (list(each) * (2 if len(each) == 1 else 1) for each in geometry)
-        self.batch, self.channels, *size = x.shape
+    Args:
+        b: the program.
+        shape: the shape of the images.
+        weight: `[channels of the result, channels, height, width]`.
+        geometry: stride, padding and dilation, for each dimension.
+    """
+
+    def __init__(self, b: Builder, shape: Sequence[int], weight: Value, geometry: Sequence[Sequence[int]]) -> None:
+        self.b, self.weight = b, weight
+        self.stride, self.padding, self.dilation = geometry
+        self.batch, self.channels, *size = shape
         self.out, _, *self.kernel = weight.shape
         self.padded = [n + 2 * p for n, p in zip(size, self.padding, strict=True)]
         self.size = [
@@ -37,16 +42,16 @@ class _Convolution:
         if self.pixels * self.depth > LARGEST:
             raise UnsupportedError("a convolution of large images")
 
-    def patches(self) -> Value:
+    def patches(self, x: Value) -> Value:
         """Return the pixels under the kernel for each pixel of the result, `[pixels, depth]`; computed once."""
-        key = "patches", self.x, *self.kernel, *self.stride, *self.padding, *self.dilation
+        key = "patches", x, *self.kernel, *self.stride, *self.padding, *self.dilation
         if key not in self.b.computed:
-            self.b.computed[key] = self._patches()
+            self.b.computed[key] = self._patches(x)
         return self.b.computed[key]
 
-    def _patches(self) -> Value:
+    def _patches(self, x: Value) -> Value:
         b = self.b
-        image = b.reshaped(self.x, torch.Tensor.permute, (0, 2, 3, 1))[0]
+        image = b.reshaped(x, torch.Tensor.permute, (0, 2, 3, 1))[0]
         if any(self.padding):
             view = b.new((self.batch, *self.padded, self.channels))
             b.store(view, b.number(0.0, "float32"))
@@ -58,6 +63,23 @@ class _Convolution:
         if not _is_matrix(under, 3):
             value = b.copy(value)
         return b.reshaped(value, torch.Tensor.view, (self.pixels, self.depth))[0]
+
+    def apply(self, x: Value) -> Value:
+        """Return the result for images."""
+        return self.image(self.b.matmul(self.patches(x), self.weights()))
+
+    def rows(self, image: Value) -> Value:
+        """Return a result as rows of pixels."""
+        b = self.b
+        rows = b.loaded(b.compute(b.reshaped(image, torch.Tensor.permute, (0, 2, 3, 1))[0], in_order=True))
+        return b.reshaped(rows, torch.Tensor.view, (self.pixels, self.out))[0]
+
+    def gradient_of_weight(self, rows: Value, x: Value) -> Value:
+        """Return the gradient of the weights, given that of the result as rows of pixels."""
+        b = self.b
+        flat = b.matmul(b.reshaped(rows, torch.Tensor.t)[0], self.patches(x))
+        shaped = b.reshaped(flat, torch.Tensor.view, (self.out, *self.kernel, self.channels))[0]
+        return b.reshaped(shaped, torch.Tensor.permute, (0, 3, 1, 2))[0]
 
     def weights(self) -> Value:
         """Return the weights as `[depth, channels of the result]`."""
@@ -113,28 +135,79 @@ def _select(view: View, dim: int, i: int) -> View:
     return view.apply(torch.Tensor.select, dim, i)[0]
 
 
+def _flat(b: Builder, *images: Value) -> list[Value]:
+    """Return sequences as images of height one."""
+    return [b.reshaped(x, torch.Tensor.unsqueeze, 2)[0] if len(x.shape) == 3 else x for x in images]
+
+
+def _geometry(x: Value, args: Sequence[Any]) -> tuple[list[list[int]], bool, list[int], int]:
+    """Return stride, padding and dilation of images, whether it is transposed, the output padding, and the groups."""
+    *geometry, transposed, beyond, groups = args
+    if len(x.shape) not in (3, 4):
+        raise UnsupportedError("a convolution of volumes")
+    count = len(x.shape) - 2
+    wide = [list(each) * (count if len(each) == 1 else 1) for each in (*geometry, beyond)]
+    if count == 1:
+        wide = [[neutral, *each] for neutral, each in zip((1, 0, 1, 0), wide, strict=True)]
+    *geometry, beyond = wide
+    return geometry, transposed, beyond, groups
+
+
+def _parts(b: Builder, x: Value, groups: int, dim: int) -> list[Value]:
+    return b.reshaped(x, torch.Tensor.chunk, groups, dim) if groups > 1 else [x]
+
+
+def _joined(b: Builder, parts: Sequence[Value], dim: int) -> Value:
+    return concatenate(b, parts, dim) if len(parts) > 1 else parts[0]
+
+
+def _opposite_shape(x: Value, weight: Value, geometry: Sequence[Sequence[int]], beyond: Sequence[int]) -> list[int]:
+    """Return the shape of the result of a transposed convolution."""
+    sizes = zip(x.shape[2:], weight.shape[2:], *geometry, beyond, strict=True)
+    size = [(n - 1) * stride - 2 * padding + d * (k - 1) + more + 1 for n, k, stride, padding, d, more in sizes]
+    return [x.shape[0], weight.shape[1], *size]
+
+
 @register(aten.convolution.default)
 def _convolution(b: Builder, x: Value, weight: Value, bias: Value | None, *args: Any) -> Value:
-    convolution = _Convolution(b, x, weight, args)
-    result = b.matmul(convolution.patches(), convolution.weights())
-    return convolution.image(result if bias is None else arithmetic("add")(b, result, bias))
+    geometry, transposed, beyond, groups = _geometry(x, args)
+    dims = len(x.shape)
+    x, weight = _flat(b, x, weight)
+    results = []
+    for part, kernel in zip(_parts(b, x, groups, 1), _parts(b, weight, groups, 0), strict=True):
+        if transposed:
+            opposite = _Convolution(b, _opposite_shape(part, kernel, geometry, beyond), kernel, geometry)
+            results.append(opposite.gradient_of_input(opposite.rows(part)))
+        else:
+            results.append(_Convolution(b, part.shape, kernel, geometry).apply(part))
+    result = _joined(b, results, 1)
+    if bias is not None:
+        result = arithmetic("add")(b, result, b.reshaped(bias, torch.Tensor.view, (-1, 1, 1))[0])
+    return b.reshaped(result, torch.Tensor.squeeze, 2)[0] if dims == 3 else result
 
 
 @register(aten.convolution_backward.default)
 def _convolution_backward(b: Builder, g: Value, x: Value, weight: Value, _: Any, *args: Any) -> list[Value | None]:
     *given, mask = args
-    convolution = _Convolution(b, x, weight, given)
-    pixels = b.reshaped(g, torch.Tensor.permute, (0, 2, 3, 1))[0]
-    rows = b.loaded(b.compute(pixels, in_order=True))
-    rows = b.reshaped(rows, torch.Tensor.view, (convolution.pixels, convolution.out))[0]
-    results: list[Value | None] = [None, None, None]
-    if mask[0]:
-        results[0] = convolution.gradient_of_input(rows)
-    if mask[1]:
-        flat = b.matmul(b.reshaped(rows, torch.Tensor.t)[0], convolution.patches())
-        sizes = (convolution.out, *convolution.kernel, convolution.channels)
-        shaped = b.reshaped(flat, torch.Tensor.view, sizes)[0]
-        results[1] = b.reshaped(shaped, torch.Tensor.permute, (0, 3, 1, 2))[0]
-    if mask[2]:
-        results[2] = b.reduce("add", rows, [0])
-    return results
+    geometry, transposed, _, groups = _geometry(x, given)
+    dims = len(x.shape)
+    g, x, weight = _flat(b, g, x, weight)
+    of_input, of_weight = [], []
+    for change, part, kernel in zip(
+        _parts(b, g, groups, 1), _parts(b, x, groups, 1), _parts(b, weight, groups, 0), strict=True
+    ):
+        # A transposed convolution is the gradient of one: the roles of its input and its result are exchanged.
+        image, result = (change, part) if transposed else (part, change)
+        convolution = _Convolution(b, image.shape, kernel, geometry)
+        rows = convolution.rows(result)
+        if mask[0]:
+            of_input.append(convolution.apply(change) if transposed else convolution.gradient_of_input(rows))
+        if mask[1]:
+            of_weight.append(convolution.gradient_of_weight(rows, image))
+    results: list[Value | None] = [
+        _joined(b, of_input, 1) if mask[0] else None,
+        _joined(b, of_weight, 0) if mask[1] else None,
+    ]
+    if dims == 3:
+        results = [None if y is None else b.reshaped(y, torch.Tensor.squeeze, 2)[0] for y in results]
+    return [*results, b.reduce("add", g, [0, 2, 3]) if mask[2] else None]

@@ -6,11 +6,12 @@ from typing import Any
 from llvmlite import ir
 
 from . import vector_math
-from .emitter import BIT, FLOAT, LONG, TYPES, Emitter
+from .emitter import BIT, FLOAT, LONG, SIZES, TYPES, Emitter
 from .ir import Node, View
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    name: getattr(vector_math, name) for name in ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf")
+    name: getattr(vector_math, name)
+    for name in ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf", "sin", "cos")
 }
 ORDERED = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 Places = dict[View, tuple[Any, int]]
@@ -58,8 +59,26 @@ class Elements:
             compare = b.icmp_unsigned if kind == "bool" else b.icmp_signed  # a true bit is -1 as a signed number
             return compare(ORDERED.get(node.op, "!="), *args)
         if kind == "int64":
-            return {"add": b.add, "sub": b.sub, "mul": b.mul}[node.op](*args)
+            return self._whole(node.op, *args)
         return self.arithmetic(node.op, *args)
+
+    def _whole(self, op: str, *args: Any) -> Any:
+        """Return the result of an operation on vectors of int64."""
+        b = self.e.b
+        match op:
+            case "maximum" | "minimum":
+                return b.select(b.icmp_signed(">" if op == "maximum" else "<", *args), *args)
+            case "neg" | "abs":
+                opposite = b.neg(args[0])
+                is_negative = b.icmp_signed("<", args[0], ir.Constant(args[0].type, None))
+                return opposite if op == "neg" else b.select(is_negative, opposite, args[0])
+            case "remainder":  # has the sign of the divisor, as in torch
+                rest = b.srem(*args)
+                zero = ir.Constant(rest.type, None)
+                differs = b.icmp_signed("<", b.xor(rest, args[1]), zero)
+                is_other = b.and_(b.icmp_signed("!=", rest, zero), differs)
+                return b.add(rest, b.select(is_other, args[1], zero))
+        return {"add": b.add, "sub": b.sub, "mul": b.mul}[op](*args)
 
     def arithmetic(self, op: str, *args: Any) -> Any:
         """Return the result of an operation on vectors of float32."""
@@ -87,8 +106,10 @@ class Elements:
                 return b.fneg(args[0])
             case "abs":
                 return e.intrinsic("fabs", args[0])
-            case "sqrt" | "floor" | "ceil":
+            case "sqrt" | "floor" | "ceil" | "trunc":
                 return e.intrinsic(op, args[0])
+            case "round":
+                return e.intrinsic("rint", args[0])  # half to even, as in torch
             case "rsqrt":
                 return b.fdiv(one, e.intrinsic("sqrt", args[0]))
             case "reciprocal":
@@ -102,17 +123,22 @@ class Elements:
     def _convert(self, x: Any, kind: str, wanted: str) -> Any:
         e, b = self.e, self.e.b
         match kind, wanted:
-            case "bool", "float32":
+            case "float32", "bool":
+                return b.fcmp_unordered("!=", x, vector_math.number(e, 0.0))
+            case _, "bool":
+                return b.icmp_signed("!=", x, ir.Constant(x.type, None))
+            case "bool" | "uint8", "float32":
                 return b.uitofp(x, e.vector(FLOAT))
-            case "bool", "int64":
-                return b.zext(x, e.vector(LONG))
-            case "int64", "float32":
+            case _, "float32":
                 return b.sitofp(x, e.vector(FLOAT))
             case "float32", "int64":
                 return b.fptosi(x, e.vector(LONG))
-            case "float32", "bool":
-                return b.fcmp_unordered("!=", x, vector_math.number(e, 0.0))
-        return b.icmp_signed("!=", x, ir.Constant(e.vector(LONG), None))
+            case "float32", _:
+                return b.trunc(b.fptosi(x, e.vector(LONG)), e.vector(TYPES[wanted]))
+        before, after = (1 if each == "bool" else SIZES[each] * 8 for each in (kind, wanted))
+        if before > after:
+            return b.trunc(x, e.vector(TYPES[wanted]))
+        return (b.zext if kind in ("bool", "uint8") else b.sext)(x, e.vector(TYPES[wanted]))
 
     def load(self, view: View, indices: Sequence[Any], count: int, dtype: str) -> Any:
         """Load a vector of a view's elements."""

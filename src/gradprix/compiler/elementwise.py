@@ -13,12 +13,14 @@ aten = torch.ops.aten
 Operation = Callable[..., Value]
 UNARY = [
     "neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "relu", "sign", "floor",
-    "ceil", "log1p", "expm1", "square",
+    "ceil", "log1p", "expm1", "square", "sin", "cos", "round", "trunc",
 ]  # fmt: skip
 COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
-FRACTIONAL = {"div", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "log1p", "expm1"}
+FRACTIONAL = {
+    "div", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "log1p", "expm1", "sin", "cos",
+}  # fmt: skip
 """Operations whose results are fractions for whole numbers, too."""
-WHOLE = {"add", "sub", "mul"}
+WHOLE = {"add", "sub", "mul", "maximum", "minimum", "neg", "abs", "remainder"}
 """Operations on whole numbers."""
 
 
@@ -30,6 +32,8 @@ def to_value(b: Builder, x: Any, dtype: str = "float32") -> Value:
 def common_dtype(*args: Any) -> str:
     """Return the type that torch computes an operation on values and numbers in."""
     kinds = {x.dtype for x in args if isinstance(x, Value)}
+    if kinds & {"uint8", "int32"}:  # computed as int64, and converted to torch's type, which cuts off the same bits
+        kinds.add("int64")
     for kind in ("float32", "int64", "bool"):
         if kind in kinds:
             if kind != "float32" and any(isinstance(x, float) for x in args):
@@ -114,16 +118,32 @@ def _threshold_backward(b: Builder, g: Value, x: Value, threshold: float) -> Val
     return where(b, comparison("le")(b, x, float(threshold)), b.number(0.0, "float32"), g)
 
 
+ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+
+
 @register(aten.pow.Tensor_Scalar)
 def _power(b: Builder, x: Value, exponent: float) -> Value:
-    if exponent in (2, 3):
-        square = arithmetic("mul")(b, x, x)
-        return square if exponent == 2 else arithmetic("mul")(b, square, x)
-    simple = {1: None, 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
-    if exponent not in simple:
+    times = arithmetic("mul")
+    if exponent in ROOTS:
+        return arithmetic(ROOTS[exponent])(b, x)
+    if exponent == 1.5:
+        return times(b, x, arithmetic("sqrt")(b, x))
+    if exponent not in range(9):
         raise UnsupportedError(f"pow {exponent}")
-    op = simple[exponent]
-    return x if op is None else arithmetic(op)(b, x)
+    if exponent < 2:
+        return x if exponent else b.number(1.0, x.dtype, x.shape)
+    half = _power(b, x, exponent // 2)
+    if exponent > 3:
+        b.compute(half)
+    square = times(b, half, half)
+    return times(b, square, x) if exponent % 2 else square
+
+
+@register(aten.remainder.Scalar, aten.remainder.Tensor)
+def _remainder(b: Builder, x: Value, y: Any) -> Value:
+    if common_dtype(x, y) == "float32" or not isinstance(y, int) or y == 0:
+        raise UnsupportedError("this remainder")
+    return arithmetic("remainder")(b, x, y)
 
 
 @register(aten.clamp.default)

@@ -7,10 +7,11 @@ from typing import Any
 from llvmlite import ir
 
 FLOAT, BYTE, LONG, INT, BIT = ir.FloatType(), ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.IntType(1)
+DOUBLE = ir.DoubleType()
 POINTER = ir.PointerType()
-TYPES = {"float32": FLOAT, "bool": BYTE, "int64": LONG}
+TYPES = {"float32": FLOAT, "bool": BYTE, "uint8": BYTE, "int32": INT, "int64": LONG}
 """Types of elements in memory; a truth value takes a byte."""
-SIZES = {"float32": 4, "bool": 1, "int64": 8}
+SIZES = {"float32": 4, "bool": 1, "uint8": 1, "int32": 4, "int64": 8}
 """Bytes of an element in memory."""
 
 
@@ -171,7 +172,7 @@ class Emitter:
 
 
 def _short(kind: ir.Type) -> str:
-    return "f32" if kind is FLOAT or kind == FLOAT else f"i{kind.width}"
+    return {FLOAT: "f32", DOUBLE: "f64"}.get(kind) or f"i{kind.width}"
 
 
 def _align(kind: ir.Type) -> int:

@@ -1,46 +1,106 @@
-"""Order and merging of the dimensions of an instruction's loops."""
+"""Lowerings of variances, normalizations and softmax."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
+from typing import Any
 
-from .ir import Instruction, Reduce, Store, View
+import torch
 
+from .builder import Builder
+from .elementwise import arithmetic, comparison, where
+from .ir import UnsupportedError, Value
+from .lowering import register
+from .reductions import mean as average
 
-def normalize(instruction: Instruction) -> Instruction:
-    """Order the dimensions as in memory and merge those that are adjacent, so that loops are few and long."""
-    if not isinstance(instruction, Store | Reduce):
-        return instruction
-    shape = instruction.out.shape
-    reduced = set(instruction.dims) if isinstance(instruction, Reduce) else set()
-    views = list(dict.fromkeys([instruction.out, *instruction.node.views()]))
-    main = _main_view(instruction, views)
-    dims = [dim for dim in range(len(shape)) if shape[dim] > 1]
-    dims.sort(key=lambda dim: -main.strides[dim] if main.strides[dim] else float("-inf"))
-    groups: list[list[int]] = []
-    for dim in dims:
-        if groups and (groups[-1][-1] in reduced) == (dim in reduced) and _mergeable(views, groups[-1][-1], dim, shape):
-            groups[-1].append(dim)
-        else:
-            groups.append([dim])
-    sizes = tuple(prod(shape[dim] for dim in group) for group in groups) or (1,)
-
-    def merged(view: View) -> View:
-        return replace(view, shape=sizes, strides=tuple(view.strides[group[-1]] for group in groups) or (0,))
-
-    out, node = merged(instruction.out), instruction.node.map(merged)
-    if isinstance(instruction, Store):
-        return Store(out, node)
-    return Reduce(out, node, instruction.op, tuple(i for i, group in enumerate(groups) if group[0] in reduced))
+aten = torch.ops.aten
 
 
-def _main_view(instruction: Store | Reduce, views: Sequence[View]) -> View:
-    """Return the view whose order in memory the loops follow: for a reduction the largest operand."""
-    if isinstance(instruction, Store):
-        return instruction.out
-    operands = [view for view in views[1:] if view.buffer is not None] or [instruction.out]
-    return max(operands, key=lambda view: prod(n for n, s in zip(view.shape, view.strides, strict=True) if s))
+@register(aten.var_mean.correction)
+def _var_mean(
+    b: Builder, x: Value, dims: Any = None, *, correction: Any = 1, keepdim: bool = False
+) -> tuple[Value, Value]:
+    chosen = dims or [*range(len(x.shape))]
+    mean = average(b, x, chosen, True)
+    b.compute(mean)
+    difference = arithmetic("sub")(b, x, mean)
+    count = prod(x.shape) / max(1, prod(mean.shape))
+    degrees = count - (1 if correction is None else correction)
+    if degrees <= 0:
+        raise UnsupportedError("a variance of too few numbers")
+    total = b.reduce("add", arithmetic("mul")(b, difference, difference), chosen, True)
+    var = arithmetic("mul")(b, total, 1 / degrees)
+    if keepdim:
+        return var, mean
+    squeezed = [
+        b.reshaped(each, torch.Tensor.squeeze, tuple(d % len(x.shape) for d in chosen))[0] for each in (var, mean)
+    ]
+    return squeezed[0], squeezed[1]
 
 
-def _mergeable(views: Sequence[View], outer: int, inner: int, shape: Sequence[int]) -> bool:
-    return all(view.strides[outer] == view.strides[inner] * shape[inner] for view in views)
+@register(aten.var.correction)
+def _var(b: Builder, x: Value, dims: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Value:
+    return _var_mean(b, x, dims, correction=correction, keepdim=keepdim)[0]
+
+
+@register(aten.native_layer_norm.default)
+def _layer_norm(
+    b: Builder, x: Value, shape: Sequence[int], weight: Any, bias: Any, eps: float
+) -> tuple[Value, Value, Value]:
+    dims = [*range(len(x.shape) - len(shape), len(x.shape))]
+    var, mean = _var_mean(b, x, dims, correction=0, keepdim=True)
+    scale = arithmetic("rsqrt")(b, arithmetic("add")(b, var, eps))
+    b.compute(scale)
+    result = arithmetic("mul")(b, arithmetic("sub")(b, x, mean), scale)
+    if weight is not None:
+        result = arithmetic("mul")(b, result, weight)
+    return result if bias is None else arithmetic("add")(b, result, bias), mean, scale
+
+
+@register(aten._softmax.default)
+def _softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
+    shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True))
+    e = arithmetic("exp")(b, shifted)
+    b.compute(e)
+    return arithmetic("mul")(b, e, arithmetic("reciprocal")(b, b.reduce("add", e, [dim], True)))
+
+
+@register(aten._safe_softmax.default)
+def _safe_softmax(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
+    """Zero where all elements are masked."""
+    is_masked = comparison("eq")(b, b.reduce("maximum", x, [dim], True), float("-inf"))
+    return where(b, is_masked, 0.0, _softmax(b, x, dim))
+
+
+@register(aten._log_softmax.default)
+def _log_softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
+    shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True))
+    total = b.reduce("add", arithmetic("exp")(b, shifted), [dim], True)
+    return arithmetic("sub")(b, shifted, arithmetic("log")(b, total))
+
+
+@register(aten.native_group_norm.default)
+def _group_norm(
+    b: Builder, x: Value, weight: Any, bias: Any, batch: int, channels: int, pixels: int, groups: int, eps: float
+) -> tuple[Value, Value, Value]:
+    grouped = b.reshaped(x, torch.Tensor.reshape, (batch, groups, channels // groups * pixels))[0]
+    result, mean, scale = _layer_norm(b, grouped, grouped.shape[2:], None, None, eps)
+    result = b.reshaped(result, torch.Tensor.reshape, x.shape)[0]
+    wide = 1, channels, *[1] * (len(x.shape) - 2)
+    if weight is not None:
+        result = arithmetic("mul")(b, result, b.reshaped(weight, torch.Tensor.reshape, wide)[0])
+    if bias is not None:
+        result = arithmetic("add")(b, result, b.reshaped(bias, torch.Tensor.reshape, wide)[0])
+    return result, *(b.reshaped(each, torch.Tensor.reshape, (batch, groups))[0] for each in (mean, scale))  # type: ignore[return-value]
+
+
+@register(aten._weight_norm_interface_backward.default)
+def _weight_norm_backward(
+    b: Builder, change: Value, v: Value, g: Value, norms: Value, dim: int = 0
+) -> tuple[Value, Value]:
+    """Return the gradients of v and g of w = g · v / norm(v)."""
+    times, divided = arithmetic("mul"), arithmetic("div")
+    others = [d for d in range(len(v.shape)) if d != dim % len(v.shape)]
+    along = divided(b, b.reduce("add", times(b, change, v), others, True), norms)
+    b.compute(along)
+    across = arithmetic("sub")(b, change, times(b, v, divided(b, along, norms)))
+    return times(b, divided(b, g, norms), across), along

@@ -1,10 +1,12 @@
-"""Lowerings of pooling of windows that do not overlap."""
+"""Lowerings of pooling."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .builder import Builder
 from .elementwise import arithmetic, comparison, where
@@ -24,46 +26,78 @@ class _Windows:
         padding: number of pixels around the images.
         dilation: distance of the pixels of a window.
         ceil: True if windows may extend beyond the images.
-
-    Raises:
-        UnsupportedError: if windows overlap, leave gaps, or extend beyond the images.
     """
 
     def __init__(
         self, x: Value, kernel: Sequence[int], stride: Sequence[int], padding: Any, dilation: Any, ceil: bool
     ) -> None:
-        self.height, self.width = kernel[0], kernel[-1]
-        steps = (stride[0], stride[-1]) if stride else (self.height, self.width)
-        regular = steps == (self.height, self.width) and not any(padding) and all(each == 1 for each in dilation)
-        if len(x.shape) != 4 or not regular:
-            raise UnsupportedError("pooling of windows that overlap")
-        self.size = x.shape[2] // self.height, x.shape[3] // self.width
-        self.covers = (self.size[0] * self.height, self.size[1] * self.width) == x.shape[2:]
-        if ceil and not self.covers:
-            raise UnsupportedError("pooling beyond the images")
-        self.shape, self.row = (*x.shape[:2], *self.size), x.shape[3]
+        if len(x.shape) != 4:
+            raise UnsupportedError("pooling of images without a batch")
+        kernel, padding, dilation = ((each[0], each[-1]) for each in (kernel, padding, dilation))
+        stride = (stride[0], stride[-1]) if stride else kernel
+        self.kernel, self.stride, self.padding, self.dilation = kernel, stride, padding, dilation
+        image = torch.empty((1, 1, *x.shape[2:]), device="meta")
+        pooled = functional.max_pool2d(image, kernel, stride, padding, dilation, ceil)
+        self.images, self.size = x.shape[2:], (pooled.shape[2], pooled.shape[3])
+        self.shape = (*x.shape[:2], *self.size)
+        # The last pixel that a window covers may lie beyond the image, and the first one before it.
+        ends = [(n - 1) * s + (k - 1) * d + 1 - p for n, s, k, d, p in self._sizes()]
+        self.beyond = [max(0, end - n) for end, n in zip(ends, self.images, strict=True)]
+        self.is_partition = (
+            stride == kernel and not any((*padding, *self.beyond)) and dilation == (1, 1) and tuple(ends) == self.images
+        )
+
+    def _sizes(self) -> Any:
+        return zip(self.size, self.stride, self.kernel, self.dilation, self.padding, strict=True)
+
+    def padded(self, b: Builder, x: Value, number: float) -> Value:
+        """Return the images with a number wherever windows extend beyond them."""
+        if not any((*self.padding, *self.beyond)):
+            b.compute(x)
+            return x
+        view = b.new(self._padded_shape())
+        b.store(view, b.number(number, "float32"))
+        b.store(self._inside(view), x)
+        return b.loaded(view)
+
+    def _padded_shape(self) -> tuple[int, ...]:
+        sizes = zip(self.images, self.padding, self.beyond, strict=True)
+        return (*self.shape[:2], *(n + p + more for n, p, more in sizes))
+
+    def _inside(self, view: View) -> View:
+        for dim, (padding, size) in enumerate(zip(self.padding, self.images, strict=True), start=2):
+            (view,) = view.apply(torch.Tensor.narrow, dim, padding, size)
+        return view
 
     def pixels(self) -> list[tuple[Callable[[Tensor], Tensor], Value]]:
-        """Return for each pixel of a window the view of it in all windows, and its index in the image."""
-        return [
-            (self._select(i, j), self._index(i * self.row + j)) for i in range(self.height) for j in range(self.width)
-        ]
+        """Return for each pixel of a window the view of it in all windows, of the padded images, and its index."""
+        return [(self._select(i, j), self._index(i, j)) for i, j in product(*map(range, self.kernel))]
 
     def _select(self, i: int, j: int) -> Callable[[Tensor], Tensor]:
-        rows = slice(i, i + self.size[0] * self.height, self.height)
-        columns = slice(j, j + self.size[1] * self.width, self.width)
+        starts = i * self.dilation[0], j * self.dilation[1]
+        rows, columns = (
+            slice(start, start + (n - 1) * step + 1, step)
+            for start, n, step in zip(starts, self.size, self.stride, strict=True)
+        )
         return lambda x: x[:, :, rows, columns]
 
-    def _index(self, start: int) -> Value:
-        strides = 0, 0, self.height * self.row, self.width
+    def _index(self, i: int, j: int) -> Value:
+        row = self.images[1]
+        start = (i * self.dilation[0] - self.padding[0]) * row + j * self.dilation[1] - self.padding[1]
+        strides = 0, 0, self.stride[0] * row, self.stride[1]
         return Value(self.shape, Node("view", "int64", view=View(None, self.shape, strides, start)))
 
     def scatter(self, b: Builder, like: View, parts: Sequence[Value]) -> Value:
-        """Return images in the memory order of others, made of a value for each pixel of the windows."""
+        """Return images in the memory order of others, the sum of a value for each pixel of the windows."""
+        if not self.is_partition:
+            total = b.new(self._padded_shape())
+            b.store(total, b.number(0.0, "float32"))
+            for (select, _), part in zip(self.pixels(), parts, strict=True):
+                target = total.apply(select)[0]
+                b.store(target, arithmetic("add")(b, b.loaded(target), part))
+            return b.loaded(self._inside(total))
         order = sorted(range(4), key=lambda dim: -like.strides[dim])
         out = View(b.new(like.shape).buffer, like.shape, strides_in_order(like.shape, order))
-        if not self.covers:
-            b.store(out, b.number(0.0, "float32"))
         for (select, _), part in zip(self.pixels(), parts, strict=True):
             b.store(out.apply(select)[0], part)
         return b.loaded(out)
@@ -74,11 +108,11 @@ def _max_pool(
     b: Builder, x: Value, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil: bool = False
 ) -> tuple[Value, Value]:
     windows = _Windows(x, kernel, stride, padding, dilation, ceil)
-    b.compute(x)
+    padded = windows.padded(b, x, float("-inf"))
     (select, index), *others = windows.pixels()
-    largest = b.reshaped(x, select)[0]
+    largest = b.reshaped(padded, select)[0]
     for select, each in others:
-        part = b.reshaped(x, select)[0]
+        part = b.reshaped(padded, select)[0]
         is_nan = comparison("ne")(b, part, part)
         chosen = b.pointwise("or", "bool", comparison("gt")(b, part, largest), is_nan)
         index, largest = where(b, chosen, each, index), where(b, chosen, part, largest)
@@ -97,24 +131,40 @@ def _max_pool_backward(b: Builder, g: Value, x: Value, *args: Any) -> Value:
 
 
 @register(aten.avg_pool2d.default)
-def _average_pool(
-    b: Builder, x: Value, kernel: Any, stride: Any = (), padding: Any = (0,), ceil: bool = False, *_: Any
-) -> Value:
-    if _ and _[-1] is not None:
-        raise UnsupportedError("average pooling with a divisor")
-    windows = _Windows(x, kernel, stride, padding, (1,), ceil)
-    b.compute(x)
-    first, *others = [b.reshaped(x, select)[0] for select, _ in windows.pixels()]
+def _average_pool(b: Builder, x: Value, kernel: Any, stride: Any = (), *options: Any) -> Value:
+    windows, scale = _average(b, x, kernel, stride, *options)
+    padded = windows.padded(b, x, 0.0)
+    first, *others = [b.reshaped(padded, select)[0] for select, _ in windows.pixels()]
     for part in others:
         first = arithmetic("add")(b, first, part)
-    return arithmetic("mul")(b, first, 1 / (windows.height * windows.width))
+    return arithmetic("mul")(b, first, scale)
 
 
 @register(aten.avg_pool2d_backward.default)
-def _average_pool_backward(
-    b: Builder, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, ceil: bool, *_: Any
-) -> Value:
-    windows = _Windows(x, kernel, stride, padding, (1,), ceil)
-    part = arithmetic("mul")(b, g, 1 / (windows.height * windows.width))
+def _average_pool_backward(b: Builder, g: Value, x: Value, kernel: Any, stride: Any, *options: Any) -> Value:
+    windows, scale = _average(b, x, kernel, stride, *options)
+    part = arithmetic("mul")(b, g, scale)
     b.compute(part)
     return windows.scatter(b, b.compute(x), [part] * len(windows.pixels()))
+
+
+def _average(
+    b: Builder,
+    x: Value,
+    kernel: Any,
+    stride: Any,
+    padding: Any = (0,),
+    ceil: bool = False,
+    includes_padding: bool = True,
+    divisor: int | None = None,
+) -> tuple[_Windows, float | Value]:
+    """Return windows, and what their sums are multiplied by."""
+    windows = _Windows(x, kernel, stride, padding, (1,), ceil)
+    if divisor is not None or windows.is_partition:
+        return windows, 1 / (divisor or windows.kernel[0] * windows.kernel[1])
+    ones = torch.ones((1, 1, *x.shape[2:]))
+    given = windows.kernel, windows.stride, windows.padding, ceil
+    # Of ones, the mean over the pixels of the images alone is 1; torch's mean with padding is a share of them.
+    shares = functional.avg_pool2d(ones, *given, includes_padding)
+    counts = functional.avg_pool2d(ones, *given, True, 1)
+    return windows, b.constant(shares / counts)

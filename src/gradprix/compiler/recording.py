@@ -114,7 +114,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if RANDOM in function.tags:
             return self._draw(function, args, kwargs)
-        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags):
+        if torch.Tag.data_dependent_output in function.tags or _has_dynamic_shape(function, args):
             raise UnsupportedError(f"what depends on numbers of a tensor ({function})")
         if function in VIEWS_IN_PLACE and self._node(args[0]).op == "call_function":
             node = self.graph.call_function(VIEWS_IN_PLACE[function], (self._node(args[0]), *args[1:]), kwargs)
@@ -226,6 +226,13 @@ def _without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+
+
+def _has_dynamic_shape(function: Any, args: Sequence[Any]) -> bool:
+    """Return True if the shape of the result depends on the numbers: for access by index, only if it is a mask."""
+    if function in (aten.index.Tensor, aten._unsafe_index.Tensor):
+        return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+    return torch.Tag.dynamic_output_shape in function.tags
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:

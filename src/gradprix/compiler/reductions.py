@@ -1,6 +1,5 @@
-"""Lowerings of reductions, normalizations and products."""
+"""Lowerings of reductions and products."""
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -24,7 +23,8 @@ def _sum(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, *, dtype
 
 
 @register(aten.mean.dim, aten.mean.default)
-def _mean(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
+def mean(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
+    """Return the mean over some dimensions, all if there are none."""
     total = b.reduce("add", x, dims or (), keepdim)
     return arithmetic("mul")(b, total, prod(total.shape) / prod(x.shape))
 
@@ -39,70 +39,34 @@ def _amin(b: Builder, x: Value, dims: Any = (), keepdim: bool = False) -> Value:
     return b.reduce("minimum", x, dims, keepdim)
 
 
-@register(aten.var_mean.correction)
-def _var_mean(
-    b: Builder, x: Value, dims: Any = None, *, correction: Any = 1, keepdim: bool = False
-) -> tuple[Value, Value]:
-    chosen = dims or [*range(len(x.shape))]
-    mean = _mean(b, x, chosen, True)
-    b.compute(mean)
-    difference = arithmetic("sub")(b, x, mean)
-    count = prod(x.shape) / max(1, prod(mean.shape))
-    degrees = count - (1 if correction is None else correction)
-    if degrees <= 0:
-        raise UnsupportedError("a variance of too few numbers")
-    total = b.reduce("add", arithmetic("mul")(b, difference, difference), chosen, True)
-    var = arithmetic("mul")(b, total, 1 / degrees)
-    if keepdim:
-        return var, mean
-    squeezed = [
-        b.reshaped(each, torch.Tensor.squeeze, tuple(d % len(x.shape) for d in chosen))[0] for each in (var, mean)
-    ]
-    return squeezed[0], squeezed[1]
+@register(aten.argmax.default)
+def _argmax(b: Builder, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    return _first_of(b, "maximum", x, dim, keepdim)
 
 
-@register(aten.var.correction)
-def _var(b: Builder, x: Value, dims: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Value:
-    return _var_mean(b, x, dims, correction=correction, keepdim=keepdim)[0]
+@register(aten.argmin.default)
+def _argmin(b: Builder, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    return _first_of(b, "minimum", x, dim, keepdim)
 
 
-@register(aten.native_layer_norm.default)
-def _layer_norm(
-    b: Builder, x: Value, shape: Sequence[int], weight: Any, bias: Any, eps: float
-) -> tuple[Value, Value, Value]:
-    dims = [*range(len(x.shape) - len(shape), len(x.shape))]
-    var, mean = _var_mean(b, x, dims, correction=0, keepdim=True)
-    scale = arithmetic("rsqrt")(b, arithmetic("add")(b, var, eps))
-    b.compute(scale)
-    result = arithmetic("mul")(b, arithmetic("sub")(b, x, mean), scale)
-    if weight is not None:
-        result = arithmetic("mul")(b, result, weight)
-    return result if bias is None else arithmetic("add")(b, result, bias), mean, scale
+def _first_of(b: Builder, op: str, x: Value, dim: int | None, keepdim: bool) -> Value:
+    """Return the index of the first extreme value, or the first NaN; float32 counts them exactly."""
+    if dim is None or (size := x.shape[dim]) > 2**24:
+        raise UnsupportedError("an index in all dimensions")
+    extreme = b.reduce(op, x, [dim], True)
+    is_first = b.pointwise("or", "bool", comparison("eq")(b, x, extreme), comparison("ne")(b, x, x))
+    place = where(b, is_first, b.convert(b.positions(x.shape, dim), "float32"), float(size))
+    return b.convert(b.reduce("minimum", place, [dim], keepdim), "int64")
 
 
-@register(aten._softmax.default)
-def _softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
-    shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True))
-    e = arithmetic("exp")(b, shifted)
-    b.compute(e)
-    return arithmetic("mul")(b, e, arithmetic("reciprocal")(b, b.reduce("add", e, [dim], True)))
+@register(aten.max.dim)
+def _max(b: Builder, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
+    return b.reduce("maximum", x, [dim], keepdim), _argmax(b, x, dim, keepdim)
 
 
-@register(aten._safe_softmax.default)
-def _safe_softmax(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
-    """Zero where all elements are masked."""
-    is_masked = comparison("eq")(b, b.reduce("maximum", x, [dim], True), float("-inf"))
-    return where(b, is_masked, 0.0, _softmax(b, x, dim))
-
-
-@register(aten._log_softmax.default)
-def _log_softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
-    shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True))
-    total = b.reduce("add", arithmetic("exp")(b, shifted), [dim], True)
-    return arithmetic("sub")(b, shifted, arithmetic("log")(b, total))
-
-
-# Products
+@register(aten.min.dim)
+def _min(b: Builder, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
+    return b.reduce("minimum", x, [dim], keepdim), _argmin(b, x, dim, keepdim)
 
 
 @register(aten.mm.default, aten.bmm.default)

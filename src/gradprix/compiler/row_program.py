@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map_only
 
-from . import convolution, elementwise, indexing, pooling, reductions, views
+from . import concatenation, convolution, elementwise, lookup, normalization, pooling, reductions, resampling, views
 from .assembly import CompiledProgram
 from .builder import Builder
 from .elements import FUNCTIONS
@@ -17,7 +17,7 @@ from .ir import Program, UnsupportedError, Value
 from .lowering import lower
 from .recording import Recording
 
-LOWERINGS = convolution, elementwise, indexing, pooling, reductions, views
+LOWERINGS = concatenation, convolution, elementwise, lookup, normalization, pooling, reductions, resampling, views
 """Modules that register their lowerings when they are imported."""
 LONGEST = 2_000
 """Most instructions of a program, since code for more takes too long to make."""

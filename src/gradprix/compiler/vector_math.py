@@ -5,7 +5,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .emitter import FLOAT, INT, Emitter
+from .emitter import DOUBLE, FLOAT, INT, LONG, Emitter
 
 LOG2E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # Cephes: the high part times any exponent is exact
@@ -123,6 +123,48 @@ def tanh(e: Emitter, x: Any) -> Any:
 def sigmoid(e: Emitter, x: Any) -> Any:
     """Return 1 / (1 + e^-x)."""
     return e.b.fdiv(number(e, 1.0), e.b.fadd(number(e, 1.0), exp(e, e.b.fneg(x))))
+
+
+def sin(e: Emitter, x: Any) -> Any:
+    """Return the sine, for |x| below 2^40; see `_rotated`."""
+    return _rotated(e, x, 0)
+
+
+def cos(e: Emitter, x: Any) -> Any:
+    """Return the cosine, for |x| below 2^40; see `_rotated`."""
+    return _rotated(e, x, 1)
+
+
+def _rotated(e: Emitter, x: Any, quarters: int) -> Any:
+    """Return the sine of x plus some quarter turns, by polynomials (Cephes, sinf and cosf).
+
+    x is reduced to |r| ≤ π/4 in double precision: π/2 as the sum of two doubles has more than 100 bits.
+    """
+    b, double, long = e.b, e.vector(DOUBLE), e.vector(LONG)
+    wide = b.fpext(x, double)
+
+    def constant(value: float) -> Any:
+        return ir.Constant(double, [ir.Constant(DOUBLE, value)] * e.width)
+
+    turns = e.intrinsic("rint", b.fmul(wide, constant(0.63661977236758134308)))
+    r = e.fma(turns, constant(-1.57079632679489655800), wide)
+    r = b.fptrunc(e.fma(turns, constant(-6.12323399573676603587e-17), r), e.vector(FLOAT))
+    is_finite = b.fcmp_ordered("<", e.intrinsic("fabs", wide), constant(2.0**40))
+    bounded = b.select(is_finite, turns, constant(0.0))
+    quadrant = b.add(b.fptosi(bounded, long), ir.Constant(long, [LONG(quarters)] * e.width))
+    square = b.fmul(r, r)
+    sine = polynomial(e, square, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1])
+    sine = e.fma(b.fmul(sine, square), r, r)
+    cosine = polynomial(e, square, [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2])
+    cosine = e.fma(b.fmul(cosine, square), square, e.fma(number(e, -0.5), square, number(e, 1.0)))
+
+    def bit(mask: int) -> Any:
+        return b.icmp_signed("!=", b.and_(quadrant, ir.Constant(long, [LONG(mask)] * e.width)), ir.Constant(long, None))
+
+    value = b.select(bit(1), cosine, sine)
+    value = b.select(bit(2), b.fneg(value), value)
+    is_number = b.fcmp_ordered("<", e.intrinsic("fabs", x), number(e, float("inf")))
+    return b.select(is_number, value, number(e, float("nan")))
 
 
 def erf(e: Emitter, x: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 
 from .builder import Builder, dtype_name
 from .elementwise import to_value
-from .ir import UnsupportedError, Value
+from .ir import Value, View
 from .lowering import Lowering, register
 
 aten = torch.ops.aten
@@ -42,6 +42,16 @@ for _target in MANY_VIEWS:
 @register(operator.getitem)
 def _getitem(b: Builder, parts: Sequence[Any], i: int) -> Any:
     return parts[i]
+
+
+@register(aten.flip.default)
+def _flip(b: Builder, x: Value, dims: Sequence[int]) -> Value:
+    view = b.compute(x)
+    strides, offset = list(view.strides), view.offset
+    for dim in dims:
+        offset += (x.shape[dim] - 1) * strides[dim]
+        strides[dim] *= -1
+    return b.copy(b.loaded(View(view.buffer, x.shape, tuple(strides), offset)))
 
 
 # Constants
@@ -93,7 +103,7 @@ def _arange(b: Builder, *args: Any, dtype: torch.dtype | None = None, **_: Any) 
     start, end, step = {1: (0, *args, 1), 2: (*args, 1), 3: args}[len(args)]
     values = torch.arange(start, end, step, dtype=dtype)
     if values.dtype is not torch.int64:
-        raise UnsupportedError("arange")
+        return b.constant(values)
     return b.positions(values.shape, 0, start, step)
 
 
