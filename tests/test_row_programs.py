@@ -212,7 +212,7 @@ def test_a_row_has_the_same_bits_in_any_stack(name: str) -> None:
             assert x is y is None or torch.equal(x[rows], y)
 
 
-FUNCTIONS = [torch.exp, torch.log, torch.tanh, torch.sigmoid, torch.erf, torch.log1p, torch.expm1]
+FUNCTIONS = [torch.exp, torch.log, torch.tanh, torch.sigmoid, torch.erf, torch.log1p, torch.expm1, torch.sin, torch.cos]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
@@ -220,6 +220,8 @@ def test_elementary_functions_are_within_two_units_in_the_last_place(function: C
     bits = torch.arange(0, 2**31 - 2**23, 4099, dtype=torch.int64).to(torch.int32)
     positive = bits.view(torch.float32)
     positive = positive[positive >= torch.finfo(torch.float32).tiny]  # workers flush smaller numbers to zero
+    if function in (torch.sin, torch.cos):
+        positive = positive[positive < 2**40]
     x = torch.cat([positive, -positive, torch.tensor([0.0, -0.0, 1.0, -1.0])])
     special = torch.tensor([float("inf"), float("-inf"), float("nan")])
     (result,) = row_function(lambda x: [function(x)], [x])(x.unsqueeze(0))

@@ -6,8 +6,9 @@ instructions (`row_program`, `lowering`, `builder`, `ir`), and written as loops 
 the processor's cache; so a row's results do not depend on the other rows, nor on their number.
 """
 
+from .builder import DTYPES
 from .ir import UnsupportedError
 from .recording import Draw, Recording
 from .row_program import IndexedRows, RowFunction
 
-__all__ = ["Draw", "IndexedRows", "Recording", "RowFunction", "UnsupportedError"]
+__all__ = ["DTYPES", "Draw", "IndexedRows", "Recording", "RowFunction", "UnsupportedError"]

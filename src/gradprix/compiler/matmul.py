@@ -50,34 +50,48 @@ class Product:
     def _columns(self, e: Emitter, a: Any, b: Any, c: Any) -> None:
         block = e.width * min(2, -(-self.n // e.width))
         panel = e.variable(e.vector(FLOAT), min(self.k, DEPTH) * block // e.width)
-        full = self.n // block * block
-        for start in range(0, self.k, DEPTH):
-            depth = min(DEPTH, self.k - start)
+        full, whole = self.n // block * block, self.k // DEPTH * DEPTH
+
+        def panels(start: Any, depth: int) -> None:
             if full:
                 with e.loop(0, full, block) as j:
                     self._panel(e, a, b, c, panel, j, block, start, depth)
             if full < self.n:
                 self._panel(e, a, b, c, panel, e.index(full), self.n - full, start, depth)
 
+        if self.k > DEPTH:
+            self._clear(e, c)
+        if whole:
+            with e.loop(0, whole, DEPTH) as start:
+                panels(start, DEPTH)
+        if whole < self.k:
+            panels(e.index(whole), self.k - whole)
+
+    def _clear(self, e: Emitter, c: Any) -> None:
+        zero = e.broadcast(FLOAT(0.0))
+        with e.loop(0, self.m) as i:
+            for j in range(0, self.n, e.width):
+                e.store_vector(zero, c, e.offset([i], [self.c[-2]], j), FLOAT, min(e.width, self.n - j))
+
     def _panel(
-        self, e: Emitter, a: Any, b: Any, c: Any, panel: Any, j: Any, columns: int, start: int, depth: int
+        self, e: Emitter, a: Any, b: Any, c: Any, panel: Any, j: Any, columns: int, start: Any, depth: int
     ) -> None:
         row, column = self.b[-2:]
-        b = e.address(b, e.offset([j, e.index(start)], [column, row]), FLOAT)
+        b = e.address(b, e.offset([j, start], [column, row]), FLOAT)
         if column == 1:
             panel_row = self._pack(e, b, panel, columns, depth)
         else:
             panel_row = self._pack_transposed(e, b, panel, columns, depth)
-        a = e.address(a, start * self.a[-1], FLOAT)
+        a = e.address(a, e.offset([start], [self.a[-1]]), FLOAT)
         c = e.address(c, j, FLOAT)
         blocks = -(-self.m // ROWS)
         small, more = divmod(self.m, blocks)
         if more:
             with e.loop(0, more * (small + 1), small + 1) as i:
-                self._block(e, a, panel, panel_row, c, i, small + 1, columns, depth, start > 0)
+                self._block(e, a, panel, panel_row, c, i, small + 1, columns, depth)
         if more < blocks:
             with e.loop(more * (small + 1), self.m, small) as i:
-                self._block(e, a, panel, panel_row, c, i, small, columns, depth, start > 0)
+                self._block(e, a, panel, panel_row, c, i, small, columns, depth)
 
     def _pack(self, e: Emitter, b: Any, panel: Any, columns: int, depth: int) -> int:
         vectors = -(-columns // e.width)
@@ -110,7 +124,7 @@ class Product:
         return step
 
     def _block(
-        self, e: Emitter, a: Any, panel: Any, step: int, c: Any, i: Any, rows: int, columns: int, depth: int, more: bool
+        self, e: Emitter, a: Any, panel: Any, step: int, c: Any, i: Any, rows: int, columns: int, depth: int
     ) -> None:
         vectors = -(-columns // e.width)
         c = e.address(c, e.offset([i], [self.c[-2]]), FLOAT)
@@ -130,6 +144,6 @@ class Product:
         for r in range(rows):
             for v in range(vectors):
                 total = e.b.load(sums[r][v], typ=e.vector(FLOAT))
-                if more:
+                if self.k > DEPTH:
                     total = e.b.fadd(e.load_vector(c, r * self.c[-2] + v * e.width, FLOAT, counts[v]), total)
                 e.store_vector(total, c, r * self.c[-2] + v * e.width, FLOAT, counts[v])

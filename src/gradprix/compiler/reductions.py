@@ -51,8 +51,11 @@ def _argmin(b: Builder, x: Value, dim: int | None = None, keepdim: bool = False)
 
 def _first_of(b: Builder, op: str, x: Value, dim: int | None, keepdim: bool) -> Value:
     """Return the index of the first extreme value, or the first NaN; float32 counts them exactly."""
-    if dim is None or (size := x.shape[dim]) > 2**24:
-        raise UnsupportedError("an index in all dimensions")
+    if dim is None:
+        flat = _first_of(b, op, b.reshaped(x, torch.Tensor.reshape, [prod(x.shape)])[0], 0, False)
+        return b.reshaped(flat, torch.Tensor.reshape, [1] * len(x.shape))[0] if keepdim else flat
+    if (size := x.shape[dim]) > 2**24:
+        raise UnsupportedError("an index above 2^24")
     extreme = b.reduce(op, x, [dim], True)
     is_first = b.pointwise("or", "bool", comparison("eq")(b, x, extreme), comparison("ne")(b, x, x))
     place = where(b, is_first, b.convert(b.positions(x.shape, dim), "float32"), float(size))

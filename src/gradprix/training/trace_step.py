@@ -19,7 +19,7 @@ from torch.func import functional_call, vmap
 from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from gradprix.compiler import IndexedRows, Recording, RowFunction
+from gradprix.compiler import DTYPES, IndexedRows, Recording, RowFunction, UnsupportedError
 from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
@@ -166,20 +166,33 @@ def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
                 x.requires_grad_(spec.kind == "train")
             return Recording(function, arguments, FILLS)
 
-        return _CompiledStep(RowFunction(_record_repeatedly(spec, model, record)), step.outputs)
+        recording = _record_repeatedly(spec, model, record)
+        if spec.kind == "score" and recording.draws and not all(recording.present):
+            raise UnsupportedError("random numbers, and outputs that programs do not have")
+        return _CompiledStep(RowFunction(recording), step.outputs)
     except Exception as error:  # whatever it is, the other way remains
         logger.debug("a step of %s is not compiled: %s: %s", spec.task.name, type(error).__name__, error)
         return None
 
 
 def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Sequence[Rows]) -> Sequence[Any]:
-    """Run a compiled step; if an index is out of range, torch's operation may explain it better."""
+    """Run a compiled step.
+
+    Torch's operations compute outputs that programs cannot, and may explain better why an index is out of range.
+    """
+
+    def run_stack() -> Sequence[Any]:
+        return _trace_stack(spec, len(args[0])).run(noise, [expanded(x).clone() for x in args])
+
     draws = [noise.draw_for_each(draw) for draw in function.draws]
     try:
-        return function(*args, *draws)
+        results = function(*args, *draws)
     except IndexError:
-        _trace_stack(spec, len(args[0])).run(noise, [expanded(x).clone() for x in args])
+        run_stack()
         raise
+    if spec.kind == "score" and any(x is None for x in results):
+        return [y if x is None else x for x, y in zip(results, run_stack(), strict=True)]
+    return results
 
 
 def _on_cpu(spec: StepSpec) -> bool:
@@ -270,10 +283,10 @@ class _Step:
         return [loss, *torch.autograd.grad(loss, args[: self.parameters], allow_unused=True)]
 
     def score_one(self, *args: Tensor) -> Any:
-        """Return the tensors of one model's output, and its loss."""
+        """Return the tensors of one model's output, None for those of types that programs lack, and its loss."""
         with torch.no_grad():
             tensors, loss = self._score(*self._unflatten(args))
-        return [*tensors, loss]
+        return [*(x if x.dtype in DTYPES else None for x in tensors), loss]
 
     def _unflatten(self, args: Sequence[Tensor]) -> tuple[dict[str, Tensor], Any, Any]:
         count = len(self.names)
