@@ -346,3 +346,23 @@ def test_progress_is_reported_at_least_once_an_epoch_up_to_the_end() -> None:
     shares: list[float] = []
     train_stack(SHORT, [trial("adam", 0.01, 1, batch_size=0, epochs=2)], shares.append)
     assert shares == pytest.approx([1 / 2, 1])
+
+
+class Gradients(Callback):
+    """Has all gradients kept until every model has been stepped."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, gradients: Mapping[str, Tensor], factor: float) -> None:
+        pass
+
+
+def test_steps_row_by_row_are_those_of_the_whole_stack() -> None:
+    def model() -> nn.Module:
+        normed = nn.Linear(64, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(0.2)
+        return nn.Sequential(*normed, nn.Linear(20, 10))
+
+    task = SHORT.change(model=model)
+    todo = [trial(name, 1e-2, seed) for name in ENTRIES for seed in (1, 2)]
+    todo += [trial("adam", 1e9, 3), trial("adam", 1e-4, 4)]
+    assert [o.to_json() for o in Trainer(task, todo).run()] == [
+        o.to_json() for o in Trainer(task, todo, callbacks=[Gradients()]).run()
+    ]

@@ -9,6 +9,6 @@ the processor's cache; so a row's results do not depend on the other rows, nor o
 from .builder import DTYPES
 from .ir import UnsupportedError
 from .recording import Draw, Recording
-from .row_program import IndexedRows, RowFunction
+from .row_program import IndexedRows, RowCall, RowFunction
 
-__all__ = ["DTYPES", "Draw", "IndexedRows", "Recording", "RowFunction", "UnsupportedError"]
+__all__ = ["DTYPES", "Draw", "IndexedRows", "Recording", "RowCall", "RowFunction", "UnsupportedError"]

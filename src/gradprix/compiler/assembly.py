@@ -2,7 +2,7 @@
 
 import ctypes
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -39,7 +39,9 @@ class CompiledProgram:
         timed: count the processor cycles of each instruction in `cycles`.
 
     Attributes:
+        tables: the buffers whose addresses a job lists.
         scratch_bytes: memory of a row besides arguments and results, used again for each row.
+        kernel: runs a job.
 
     Raises:
         RuntimeError: if this processor lacks an instruction that the program needs.
@@ -49,10 +51,9 @@ class CompiledProgram:
         self.program, self.width = program, vector_width()
         self.cycles = torch.zeros(len(program.instructions) * timed, dtype=torch.int64)
         self._offsets, self.scratch_bytes = allocate(program)
-        self._tables = [*program.inputs, *program.outputs, *(buffer for buffer, _ in program.constants)]
-        self._constants = [x for _, x in program.constants]
+        self.tables = [*program.inputs, *program.outputs, *(buffer for buffer, _ in program.constants)]
         self._calls = [_Call(normalize(instruction)) for instruction in program.instructions]
-        self._kernel = load_module("row_program", self._key(), self._module)
+        self.kernel = load_module("row_program", self._key(), self._module)
 
     @property
     def result_bytes(self) -> int:
@@ -70,35 +71,18 @@ class CompiledProgram:
         Raises:
             IndexError: if an index is out of range; results of other rows and changed arguments are valid then.
         """
-        outputs = [
-            torch.empty((rows, *shape), dtype=TORCH_DTYPES[buffer.dtype])
-            for buffer, shape in zip(self.program.outputs, self.program.output_shapes, strict=True)
-        ]
-        if rows == 0:
-            return outputs
-        memory = torch.empty(self.scratch_bytes + ALIGN, dtype=torch.uint8)
-        status = ctypes.c_int64(0)
-        scratch = -(-memory.data_ptr() // ALIGN) * ALIGN
-        words = [0, rows, scratch, ctypes.addressof(status), self.cycles.data_ptr()]
-        in_order = torch.arange(rows)
-        indices = [in_order if place is None else place for place in places]
-        for buffer, x, index in zip_longest(self._tables, [*inputs, *outputs, *self._constants], indices):
-            step = 0 if buffer.role == "constant" else buffer.size * SIZES[buffer.dtype]
-            words += [x.data_ptr(), step, (in_order if index is None else index).data_ptr()]
-        job = (ctypes.c_int64 * len(words))(*words)
-        self._kernel(ctypes.addressof(job))
-        if status.value:
-            raise IndexError("an index is out of range")
-        return outputs
+        job = Job(self, inputs, places, rows)
+        if rows:
+            self.kernel(job.address)
+        job.raise_error()
+        return job.outputs
 
     def _key(self) -> str:
         """Return what determines the code: the instructions, the places of buffers, and how code is written."""
-        place: dict[Buffer, tuple[str, int]] = {buffer: ("table", i) for i, buffer in enumerate(self._tables)}
+        place: dict[Buffer, tuple[str, int]] = {buffer: ("table", i) for i, buffer in enumerate(self.tables)}
         place |= {buffer: ("scratch", offset) for buffer, offset in self._offsets.items()}
         calls = [(call.key, [(place[buffer], start) for buffer, start in call.starts.items()]) for call in self._calls]
-        return "\n".join(
-            [_sources(), str(self.width), str(len(self._tables)), str(len(self.cycles)), *map(repr, calls)]
-        )
+        return "\n".join([_sources(), str(self.width), str(len(self.tables)), str(len(self.cycles)), *map(repr, calls)])
 
     def _module(self) -> str:
         module = ir.Module("row_program")
@@ -107,12 +91,12 @@ class CompiledProgram:
         main = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG]), "gradprix_kernel")
         e = Emitter(main, self.width)
         job = e.b.inttoptr(main.args[0], POINTER)
-        words = [e.load(job, i, LONG) for i in range(HEADER + ENTRY * len(self._tables))]
+        words = [e.load(job, i, LONG) for i in range(HEADER + ENTRY * len(self.tables))]
         scratch, status, cycles = (e.b.inttoptr(word, POINTER) for word in words[2:HEADER])
         table = [words[i : i + ENTRY] for i in range(HEADER, len(words), ENTRY)]
         with e.loop(words[0], words[1]) as row:
             address: dict[Buffer, Any] = {}
-            for buffer, (start, step, index) in zip(self._tables, table, strict=True):
+            for buffer, (start, step, index) in zip(self.tables, table, strict=True):
                 place = e.load(e.b.inttoptr(index, POINTER), row, LONG)
                 address[buffer] = e.b.inttoptr(e.b.add(start, e.b.mul(place, step)), POINTER)
             for buffer, offset in self._offsets.items():
@@ -131,6 +115,52 @@ class CompiledProgram:
                     e.store(e.b.add(e.load(cycles, i, LONG), spent), cycles, i, LONG)
         e.close()
         return str(module)
+
+
+class Job:
+    """A call of a program, with the memory that it uses.
+
+    Args:
+        program: the program.
+        inputs: stacked, contiguous arguments.
+        places: for each argument, where the tensor of each row is in it; None if row i is at i.
+        rows: number of rows.
+        transient: indices of results that are needed only until the next row: all rows use the same memory for them.
+
+    Attributes:
+        outputs: the results, stacked except for transient ones, which have one row.
+        address: address of the job's words, of which the first two are the first row and the end of the rows.
+    """
+
+    def __init__(
+        self,
+        program: CompiledProgram,
+        inputs: Sequence[Tensor],
+        places: Sequence[Tensor | None],
+        rows: int,
+        transient: Collection[int] = (),
+    ) -> None:
+        buffers, constants = program.program.outputs, [x for _, x in program.program.constants]
+        self.outputs = [
+            torch.empty((1 if i in transient else rows, *shape), dtype=TORCH_DTYPES[buffer.dtype])
+            for i, (buffer, shape) in enumerate(zip(buffers, program.program.output_shapes, strict=True))
+        ]
+        self._status = ctypes.c_int64(0)
+        in_order, scratch = torch.arange(rows), torch.empty(program.scratch_bytes + ALIGN, dtype=torch.uint8)
+        start = -(-scratch.data_ptr() // ALIGN) * ALIGN
+        words = [0, rows, start, ctypes.addressof(self._status), program.cycles.data_ptr()]
+        shared = {*constants, *(x for i, x in enumerate(self.outputs) if i in transient)}
+        for buffer, x, index in zip_longest(program.tables, [*inputs, *self.outputs, *constants], places):
+            step = 0 if x in shared else buffer.size * SIZES[buffer.dtype]
+            words += [x.data_ptr(), step, (in_order if index is None else index).data_ptr()]
+        self._words = (ctypes.c_int64 * len(words))(*words)
+        self._used = [*inputs, *places, *constants, in_order, scratch]
+        self.address = ctypes.addressof(self._words)
+
+    def raise_error(self) -> None:
+        """Raise `IndexError` if an index was out of range."""
+        if self._status.value:
+            raise IndexError("an index is out of range")
 
 
 @cache

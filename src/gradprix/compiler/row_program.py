@@ -1,5 +1,6 @@
 """Compilation of a recorded function of one model's tensors as a row program."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,8 +10,10 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map_only
 
+from gradprix.kernels import kernel_address
+
 from . import concatenation, convolution, elementwise, lookup, normalization, pooling, reductions, resampling, views
-from .assembly import CompiledProgram
+from .assembly import CompiledProgram, Job
 from .builder import Builder
 from .elements import FUNCTIONS
 from .ir import Program, UnsupportedError, Value
@@ -72,6 +75,9 @@ class RowFunction:
 
     Attributes:
         draws: random numbers of a row, which are its last arguments.
+        layouts: shape and type of each argument of a row.
+        changed: for each argument, True if the function changes it in place.
+        present: for each result, True if it is a tensor, and not None.
 
     Raises:
         UnsupportedError: if the function uses an operation that row programs do not have.
@@ -79,10 +85,10 @@ class RowFunction:
 
     def __init__(self, recording: Recording, timed: bool = False) -> None:
         self.draws = recording.draws
-        self._present = recording.present
-        self._layouts = recording.layouts
+        self.present = recording.present
+        self.layouts = recording.layouts
         arguments, (_, after) = _arguments(recording.graph), _output(recording.graph)
-        self._changed = [x is not y for x, y in zip(arguments, after, strict=False)] + [False] * len(self.draws)
+        self.changed = [x is not y for x, y in zip(arguments, after, strict=False)] + [False] * len(self.draws)
         _share_equal_nodes(recording.graph)
         self.program = CompiledProgram(_lowered(recording), timed)
 
@@ -93,26 +99,68 @@ class RowFunction:
             IndexError: if an index is out of range.
             ValueError: if the arguments are not stacks of tensors like those that were recorded.
         """
-        rows = len(args[0])
-        contiguous: list[Tensor] = []
-        places: list[Tensor | None] = []
-        for x, (shape, dtype), changed in zip(args, self._layouts, self._changed, strict=True):
-            if x.shape != (rows, *shape) or x.dtype is not dtype:
-                raise ValueError(f"an argument is {x.dtype} {list(x.shape)}, not {dtype} {[rows, *shape]}.")
-            if isinstance(x, IndexedRows) and changed:  # a row must not change those of others
-                x = x.expanded()
-            places.append(x.index if isinstance(x, IndexedRows) else None)
-            contiguous.append((x.distinct if isinstance(x, IndexedRows) else x).contiguous())
-        results = iter(self.program(contiguous, places, rows))
-        for x, copy, changed in zip(args, contiguous, self._changed, strict=True):
-            if changed and isinstance(x, Tensor) and copy is not x:
-                x.copy_(copy)
-        return [next(results) if present else None for present in self._present]
+        call = RowCall(self, args)
+        if call.rows:
+            self.program.kernel(call.job.address)
+        return call.finish()
 
     def peak(self, rows: int) -> int:
         """Return the bytes that a call takes besides its arguments, random numbers included."""
         draws = sum(prod(draw.shape) * draw.dtype.itemsize for draw in self.draws)
         return self.program.scratch_bytes + rows * (self.program.result_bytes + draws)
+
+
+class RowCall:
+    """A call of a row function that is prepared: its kernel may run row by row, between other work.
+
+    Args:
+        function: the function.
+        args: its arguments.
+        transient: indices of results that are needed only until the next row: all rows use the same memory for them.
+
+    Attributes:
+        rows: number of rows.
+        kernel_address: address of the kernel that runs rows of the job.
+        job: the call of the program.
+        results: the results.
+    """
+
+    def __init__(
+        self, function: RowFunction, args: Sequence[Tensor | IndexedRows], transient: Collection[int] = ()
+    ) -> None:
+        self.rows = len(args[0])
+        inputs: list[Tensor] = []
+        places: list[Tensor | None] = []
+        self._copies: list[tuple[Tensor, Tensor]] = []
+        for x, (shape, dtype), changed in zip(args, function.layouts, function.changed, strict=True):
+            if x.shape != (self.rows, *shape) or x.dtype is not dtype:
+                raise ValueError(f"an argument is {x.dtype} {list(x.shape)}, not {dtype} {[self.rows, *shape]}.")
+            if isinstance(x, IndexedRows) and not changed:
+                inputs.append(x.distinct.contiguous())
+                places.append(x.index)
+                continue
+            stacked = x.expanded() if isinstance(x, IndexedRows) else x  # a row must not change those of others
+            inputs.append(stacked.contiguous())
+            places.append(None)
+            if changed and inputs[-1] is not stacked:
+                self._copies.append((stacked, inputs[-1]))
+        present = [i for i, is_present in enumerate(function.present) if is_present]
+        reused = [number for number, i in enumerate(present) if i in transient]
+        self.job = Job(function.program, inputs, places, self.rows, reused)
+        self.kernel_address = kernel_address(function.program.kernel)
+        outputs = iter(self.job.outputs)
+        self.results = [next(outputs) if present else None for present in function.present]
+
+    def finish(self) -> list[Tensor | None]:
+        """Return the results after all rows have run.
+
+        Raises:
+            IndexError: if an index was out of range.
+        """
+        self.job.raise_error()
+        for x, copy in self._copies:
+            x.copy_(copy)
+        return self.results
 
 
 def _arguments(graph: Graph) -> list[Node]:

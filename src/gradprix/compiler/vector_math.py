@@ -126,19 +126,20 @@ def sigmoid(e: Emitter, x: Any) -> Any:
 
 
 def sin(e: Emitter, x: Any) -> Any:
-    """Return the sine, for |x| below 2^40; see `_rotated`."""
+    """Return the sine; see `_rotated`."""
     return _rotated(e, x, 0)
 
 
 def cos(e: Emitter, x: Any) -> Any:
-    """Return the cosine, for |x| below 2^40; see `_rotated`."""
+    """Return the cosine; see `_rotated`."""
     return _rotated(e, x, 1)
 
 
 def _rotated(e: Emitter, x: Any, quarters: int) -> Any:
     """Return the sine of x plus some quarter turns, by polynomials (Cephes, sinf and cosf).
 
-    x is reduced to |r| ≤ π/4 in double precision: π/2 as the sum of two doubles has more than 100 bits.
+    x is reduced to |r| ≤ π/4 in double precision: π/2 as the sum of two doubles has more than 100 bits. From 2^40 on,
+    where neighbours are 10,000 turns apart, the result is NaN.
     """
     b, double, long = e.b, e.vector(DOUBLE), e.vector(LONG)
     wide = b.fpext(x, double)
@@ -149,8 +150,8 @@ def _rotated(e: Emitter, x: Any, quarters: int) -> Any:
     turns = e.intrinsic("rint", b.fmul(wide, constant(0.63661977236758134308)))
     r = e.fma(turns, constant(-1.57079632679489655800), wide)
     r = b.fptrunc(e.fma(turns, constant(-6.12323399573676603587e-17), r), e.vector(FLOAT))
-    is_finite = b.fcmp_ordered("<", e.intrinsic("fabs", wide), constant(2.0**40))
-    bounded = b.select(is_finite, turns, constant(0.0))
+    is_small = b.fcmp_ordered("<", e.intrinsic("fabs", wide), constant(2.0**40))
+    bounded = b.select(is_small, turns, constant(0.0))
     quadrant = b.add(b.fptosi(bounded, long), ir.Constant(long, [LONG(quarters)] * e.width))
     square = b.fmul(r, r)
     sine = polynomial(e, square, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1])
@@ -163,8 +164,7 @@ def _rotated(e: Emitter, x: Any, quarters: int) -> Any:
 
     value = b.select(bit(1), cosine, sine)
     value = b.select(bit(2), b.fneg(value), value)
-    is_number = b.fcmp_ordered("<", e.intrinsic("fabs", x), number(e, float("inf")))
-    return b.select(is_number, value, number(e, float("nan")))
+    return b.select(is_small, value, number(e, float("nan")))
 
 
 def erf(e: Emitter, x: Any) -> Any:

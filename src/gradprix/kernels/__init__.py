@@ -1,5 +1,6 @@
 """Execution of rules: eagerly, as compiled kernels, stacked, or with all terms recorded, with equal results."""
 
+from ._calls import kernel_address, run_calls
 from ._column_sums import column_sums
 from ._compile import Kernel, compile_kernel, load_module, vector_width
 from ._eager import compute_evaluation_point, eager_step, init_state
@@ -23,6 +24,8 @@ __all__ = [
     "eager_step",
     "hoist_scalars",
     "init_state",
+    "kernel_address",
     "load_module",
+    "run_calls",
     "vector_width",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ._calls import kernel_address
 from ._compile import Kernel
 
 CHUNK = 16_384
@@ -53,10 +54,11 @@ class KernelCall:
         addresses = [array.ctypes.data for array in (self.chunks, pointers, constants)]
         self.job = np.array([0, len(chunks), *addresses], dtype=np.int64)
         self.address = self.job.ctypes.data
+        self._calls: Integers | None = None
 
     def run(self, kernel: Kernel) -> None:
         """Step every tensor once."""
-        self.job[0] = 0
+        self.job[:2] = 0, len(self.chunks)
         threads = min(torch.get_num_threads(), self.max_threads)
         if threads == 1:
             kernel(self.address)
@@ -67,6 +69,14 @@ class KernelCall:
             kernel(self.address)
             for other in others:
                 other.result()
+
+    def calls_by_row(self, kernel: Kernel) -> Integers:
+        """Return the call that steps the tensors of a row, for each row (see `run_calls`); they must be adjacent."""
+        if self._calls is None:
+            bounds = np.searchsorted(self.chunks[:, 3], np.arange(len(self.constants) + 1))
+            addresses = np.tile([kernel_address(kernel), self.address], (len(self.constants), 1))
+            self._calls = np.column_stack([addresses, bounds[:-1], bounds[1:]])
+        return self._calls
 
 
 @cache

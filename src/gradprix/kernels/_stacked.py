@@ -63,18 +63,41 @@ class StackedRule:
         """
         if self.t == 0:
             self._start(gradients)
-        self.t += 1
-        constants = []
-        for i, (h, rate) in enumerate(zip(self.rows, self.rates, strict=True)):
-            h.lr = rate * factor
-            row, self.numbers[i] = self.split.scalars(h, self.t, *self.numbers[i])
-            constants.append(row)
+        constants = self._next_constants(factor)
         if self.kernel is None:
             self._step_eagerly(gradients, torch.tensor(constants, dtype=torch.float64))
         else:
             self.kernel_call.constants[:] = constants
             self.kernel_call.pointers[:, 1] = self._addresses(gradients, self.offsets)
             self.kernel_call.run(self.kernel)
+
+    def prepare_step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> NDArray[np.int64]:
+        """Prepare a step in which every row finds its gradients in the same memory when its turn comes.
+
+        Only for a rule that has a kernel, and after the first step.
+
+        Args:
+            gradients: memory of the gradients of one row, in the order of the parameters.
+            factor: learning-rate multiplier of the schedule.
+
+        Returns:
+            The call that steps a row, for each row; see `run_calls`.
+        """
+        assert self.kernel is not None
+        self.kernel_call.constants[:] = self._next_constants(factor)
+        addresses = np.array([x.data_ptr() for x in gradients], dtype=np.int64)
+        self.kernel_call.pointers[:, 1] = np.tile(addresses, len(self.rows))
+        return self.kernel_call.calls_by_row(self.kernel)
+
+    def _next_constants(self, factor: float) -> list[tuple[float, ...]]:
+        """Advance the scalar state by a step and return the constants of each row."""
+        self.t += 1
+        constants = []
+        for i, (h, rate) in enumerate(zip(self.rows, self.rates, strict=True)):
+            h.lr = rate * factor
+            row, self.numbers[i] = self.split.scalars(h, self.t, *self.numbers[i])
+            constants.append(row)
+        return constants
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
         """Keep only the rows at `index`; they are now in `params`, from row `first` on."""
@@ -131,8 +154,8 @@ class StackedRule:
         arrays = [self._addresses(self.params, self.offsets)] * 2  # gradient addresses are replaced at each step
         arrays += [self._addresses(column, self._offsets(column, 0)) for column in self.state]
         constants = np.empty((count, len(self.split.constants)))
-        all_sizes = [size for size in sizes for _ in range(count)]
-        self.kernel_call = KernelCall(all_sizes, [*range(count)] * len(sizes), np.stack(arrays, axis=1), constants)
+        rows = [row for row in range(count) for _ in sizes]
+        self.kernel_call = KernelCall(sizes * count, rows, np.stack(arrays, axis=1), constants)
 
     def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
         """Return the offset of each row of each tensor in bytes, `[tensors, rows]`."""
@@ -140,9 +163,9 @@ class StackedRule:
         return sizes[:, None] * np.arange(first, first + len(self.rows))
 
     def _addresses(self, tensors: Sequence[Tensor], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the address of each row of each tensor."""
+        """Return the address of each row of each tensor, the tensors of a row adjacent."""
         starts = np.array([x.data_ptr() for x in tensors], dtype=np.int64)
-        return (starts[:, None] + offsets).ravel()
+        return (starts[:, None] + offsets).T.ravel()
 
     def _concatenate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Concatenate own rows to `[rows, elements]`: on a GPU, launch overhead dominates small tensors."""

@@ -28,6 +28,11 @@ class Callback:
         """Observe the models after an epoch and its validation."""
 
 
+def observes_gradients(callback: Callback) -> bool:
+    """Return True if a callback observes gradients, which are otherwise not kept for all models at once."""
+    return type(callback).on_before_optimizer_step is not Callback.on_before_optimizer_step
+
+
 class Progress(Callback):
     """Reports the completed share of the training from time to time.
 

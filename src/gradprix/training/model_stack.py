@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state
 
+from gradprix.kernels import run_calls
 from gradprix.tasks import Task
 from gradprix.tasks.rng import init_model
 from gradprix.utils.devices import placed
@@ -110,11 +112,13 @@ class ModelStack:
         Raises:
             TaskError: if the task's code fails for another reason.
         """
-        batch = self.data.read(index)
+        return self._compute_gradients(*self.data.read(index))
+
+    def _compute_gradients(self, inputs: Any, targets: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
         try:
-            losses, gradients = self.gradients(*batch)
+            losses, gradients = self.gradients(inputs, targets)
         except Exception as error:
-            self.raise_unless_diverged("its model or loss", error, partial(self.gradients, *batch))
+            self.raise_unless_diverged("its model or loss", error, partial(self.gradients, inputs, targets))
             return torch.full((len(self.rows),), float("nan"), device=self.device), None
         pairs = dict(zip(self.parameters, gradients, strict=True))
         if self.optimizers is None:
@@ -133,9 +137,38 @@ class ModelStack:
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """Step every model once on its batch, indices `[seeds, batch]`; return the losses before it, `[rows]`."""
-        losses, gradients = self.compute_gradients(index)
+        batch = self.data.read(index)
+        if (losses := self._step_row_by_row(batch, factor)) is not None:
+            return losses
+        losses, gradients = self._compute_gradients(*batch)
         if gradients is not None:
             self.apply_gradients(gradients, factor)
+        return losses
+
+    def _step_row_by_row(self, batch: tuple[Any, Any], factor: float) -> Tensor | None:
+        """Step each row as soon as its gradients are computed, while they are in the processor's cache.
+
+        Returns:
+            None if the step or an optimizer is not machine code, and in the first step, which creates the optimizers.
+        """
+        if self.optimizers is None or not self.optimizers.have_kernels or not isinstance(self.models, StackedModels):
+            return None
+        try:
+            call = self.models.row_call(self.parameters, self.buffers, *batch)
+        except Exception:  # the usual way explains it
+            return None
+        if call is None:
+            return None
+        losses, *gradients = [x for x in call.results if x is not None]
+        steps = self.optimizers.prepare_step(gradients, factor)
+        rows = np.arange(call.rows)
+        passes = np.column_stack([np.tile([call.kernel_address, call.job.address], (call.rows, 1)), rows, rows + 1])
+        run_calls(np.stack([passes, steps], axis=1).reshape(-1, 4))
+        try:
+            call.finish()
+        except IndexError as error:
+            self.raise_unless_diverged("its model or loss", error, partial(self.gradients, *batch))
+            return torch.full_like(losses, float("nan"))
         return losses
 
     def rule_state(self, place: int) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradprix.kernels import StackedRule
@@ -91,6 +93,7 @@ class StackedOptimizers:
     """
 
     def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor], compiled: bool = False) -> None:
+        self.count = len(params)
         self.blocks: list[tuple[slice, list[int], StackedRule | PerRowOptimizers]] = []
         for _, group in groupby(range(len(trials)), key=lambda row: trials[row].update_key):
             rows = list(group)
@@ -111,6 +114,19 @@ class StackedOptimizers:
         """Step every row once, with its learning rate times `factor`."""
         for _, chosen, stepper in self.blocks:
             stepper.step([gradients[k] for k in chosen], factor)
+
+    @property
+    def have_kernels(self) -> bool:
+        """True if every row is stepped by a kernel, for all parameters at once."""
+        return all(
+            isinstance(stepper, StackedRule) and stepper.kernel is not None and len(chosen) == self.count
+            for _, chosen, stepper in self.blocks
+        )
+
+    def prepare_step(self, gradients: Sequence[Tensor], factor: float) -> NDArray[np.int64]:
+        """Prepare a step row by row; see `StackedRule.prepare_step`. Only if `have_kernels`, after the first step."""
+        steppers = [stepper for _, _, stepper in self.blocks if isinstance(stepper, StackedRule)]
+        return np.concatenate([stepper.prepare_step(gradients, factor) for stepper in steppers])
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Continue with a subset of the rows, in order, whose parameters are now `params`."""

@@ -137,8 +137,11 @@ class StackedRng:
             return args[0].copy_(drawn) if function._schema.is_mutable else drawn
         return self._row_by_row(function, args, kwargs)
 
-    def draw_for_each(self, draw: Draw) -> IndexedRows:
-        """Return random numbers of a model for each row."""
+    def draw_all(self, draws: Sequence[Draw]) -> list[IndexedRows]:
+        """Return the random numbers of a step for each row."""
+        return [self._draw_for_each(draw) for draw in draws]
+
+    def _draw_for_each(self, draw: Draw) -> IndexedRows:
 
         def numbers(generator: torch.Generator) -> Tensor:
             filled = [torch.empty(draw.shape, dtype=draw.dtype)] if draw.function in FILLS else []

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from gradprix.compiler import RowCall
 from gradprix.tasks import Task
 from gradprix.tasks.rng import stream
 
@@ -44,6 +45,18 @@ class StackedModels:
         """Return the output of each row, on the CPU, and the losses, `[rows]`."""
         result: tuple[list[Output], Tensor] = self._run("score", parameters, buffers, inputs, targets)
         return result
+
+    def row_call(self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> RowCall | None:
+        """Prepare a step of gradients, each of which is overwritten by that of the next row; None if it is impossible.
+
+        Its results are the losses, `[rows]`, and the gradient of each parameter, `[1, ...]`.
+        """
+        examples, structure = tree_flatten((inputs, targets))
+        function = self._traced_step("train", parameters, buffers, examples, structure).function
+        if function is None or not all(function.present):
+            return None
+        args = *parameters.values(), *buffers.values(), *examples, *self.noise.draw_all(function.draws)
+        return RowCall(function, args, range(1, len(function.present)))
 
     def select_rows(self, index: Tensor) -> None:
         """Continue with a subset of the rows."""

@@ -53,12 +53,14 @@ class TracedStep:
         outputs: the output of a model, with `TENSOR` for each tensor that the step computes; None for a step of
             gradients.
         unreviewed: names of operations that are not known to be row-invariant.
+        function: the step in machine code; None for operations of torch.
     """
 
     run: Callable[[StackedRng, Sequence[Rows]], Sequence[Any]]
     peak: int
     outputs: Output | None
     unreviewed: frozenset[str] = frozenset()
+    function: RowFunction | None = None
 
     def __call__(self, noise: StackedRng, *args: Rows) -> Any:
         """Run the step, with random numbers from `noise`."""
@@ -110,7 +112,8 @@ def trace_step(spec: StepSpec, rows: int, compiled: bool = False) -> TracedStep:
         ValueError: for a loss that is not a scalar, or a model that changes its own attributes in a step.
     """
     if not compiled and (step := _compile_rows(spec)):
-        return TracedStep(partial(_run_rows, spec, step.function), step.function.peak(rows), step.outputs)
+        run = partial(_run_rows, spec, step.function)
+        return TracedStep(run, step.function.peak(rows), step.outputs, function=step.function)
     return _trace_stack(spec, rows, compiled)
 
 
@@ -184,9 +187,8 @@ def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Se
     def run_stack() -> Sequence[Any]:
         return _trace_stack(spec, len(args[0])).run(noise, [expanded(x).clone() for x in args])
 
-    draws = [noise.draw_for_each(draw) for draw in function.draws]
     try:
-        results = function(*args, *draws)
+        results = function(*args, *noise.draw_all(function.draws))
     except IndexError:
         run_stack()
         raise

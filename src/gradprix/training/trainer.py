@@ -11,7 +11,7 @@ from gradprix.tasks.schedules import examples_a_pass, passes
 from gradprix.utils.devices import CPU, placed
 
 from .artifacts import compute_artifacts
-from .callbacks import Callback, Progress
+from .callbacks import Callback, Progress, observes_gradients
 from .compaction import choose_rows
 from .evaluation import TestScore, evaluate, evaluate_test
 from .execution_mode import STACKED, ExecutionMode
@@ -94,14 +94,18 @@ class Trainer:
     def _train_epoch(self) -> Tensor:
         """Train for an epoch and return the losses, `[steps, rows]`."""
         losses = []
+        observers = [callback for callback in self.callbacks if observes_gradients(callback)]
         for index in self.stack.data.shuffled_batches(self.batch_size, self.examples):
             factor = self.schedule(self.step)
             self.step += 1
-            batch_losses, gradients = self.stack.compute_gradients(index)
-            if gradients is not None:
-                for callback in self.callbacks:
-                    callback.on_before_optimizer_step(self, gradients, factor)
-                self.stack.apply_gradients(gradients, factor)
+            if observers:
+                batch_losses, gradients = self.stack.compute_gradients(index)
+                if gradients is not None:
+                    for callback in observers:
+                        callback.on_before_optimizer_step(self, gradients, factor)
+                    self.stack.apply_gradients(gradients, factor)
+            else:
+                batch_losses = self.stack.step(index, factor)
             for callback in self.callbacks:
                 callback.on_step_end(self, batch_losses)
             losses.append(batch_losses)
