@@ -6,15 +6,19 @@ from typing import Any
 
 import torch
 
+from gradprix.kernels import vector_width
+
 from .builder import Builder
 from .concatenation import concatenate
 from .elementwise import arithmetic
-from .ir import UnsupportedError, Value, View, contiguous
+from .ir import Buffer, UnsupportedError, Value, View, contiguous, strides_in_order
 from .lowering import register
 
 aten = torch.ops.aten
 LARGEST = 2**24
 """Most elements of patches: larger ones neither fit into a cache, nor many of them into memory."""
+PIXELS_LAST = 3, 4, 5, 0, 1, 2
+"""Order in memory of the dimensions batch, height, width, kernel height, kernel width and channels of patches."""
 
 
 class _Convolution:
@@ -60,7 +64,12 @@ class _Convolution:
             view = b.compute(image, in_order=True)
         under = self._under(view)
         value = b.loaded(under)
-        if not _is_matrix(under, 3):
+        if self.channels < vector_width():  # long rows of pixels are copied faster than short ones of channels
+            order = strides_in_order(under.shape, PIXELS_LAST)
+            pixels_last = View(Buffer(prod(under.shape), "float32"), under.shape, order)
+            b.store(pixels_last, value)
+            value = b.loaded(pixels_last)
+        elif not _is_matrix(under, 3):
             value = b.copy(value)
         return b.reshaped(value, torch.Tensor.view, (self.pixels, self.depth))[0]
 
