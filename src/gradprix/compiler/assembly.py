@@ -2,7 +2,7 @@
 
 import ctypes
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +17,21 @@ from gradprix.kernels import load_module, vector_width
 from .builder import DTYPES
 from .elements import Places
 from .emitter import LONG, POINTER, SIZES, TYPES, Emitter
-from .ir import Buffer, CheckIndex, Instruction, Multiply, Node, Program, Reduce, ScatterAdd, Store, View, reads, writes
+from .ir import (
+    Buffer,
+    CheckIndex,
+    Instruction,
+    Multiply,
+    Node,
+    Program,
+    Reduce,
+    Repeat,
+    ScatterAdd,
+    Store,
+    View,
+    reads,
+    writes,
+)
 from .loop_order import normalize
 from .loops import emit_check, emit_scatter_add, emit_store
 from .matmul import Product
@@ -27,6 +41,8 @@ from .reduction_loops import emit_reduce
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 HEADER = 5
 """Words of a job before its table of buffers: first row, end of the rows, scratch memory, status, cycles."""
+Kernels = dict[Any, ir.Function]
+"""Functions by the form of the instruction."""
 ENTRY = 3
 """Words of a buffer in the table: its start, the bytes of a row, and the index of each row in it."""
 
@@ -52,7 +68,7 @@ class CompiledProgram:
         self.cycles = torch.zeros(len(program.instructions) * timed, dtype=torch.int64)
         self._offsets, self.scratch_bytes = allocate(program)
         self.tables = [*program.inputs, *program.outputs, *(buffer for buffer, _ in program.constants)]
-        self._calls = [_Call(normalize(instruction)) for instruction in program.instructions]
+        self._calls = [_call(instruction) for instruction in program.instructions]
         self.kernel = load_module("row_program", self._key(), self._module)
 
     @property
@@ -81,13 +97,13 @@ class CompiledProgram:
         """Return what determines the code: the instructions, the places of buffers, and how code is written."""
         place: dict[Buffer, tuple[str, int]] = {buffer: ("table", i) for i, buffer in enumerate(self.tables)}
         place |= {buffer: ("scratch", offset) for buffer, offset in self._offsets.items()}
-        calls = [(call.key, [(place[buffer], start) for buffer, start in call.starts.items()]) for call in self._calls]
+        calls = [call.place(place) for call in self._calls]
         return "\n".join([_sources(), str(self.width), str(len(self.tables)), str(len(self.cycles)), *map(repr, calls)])
 
     def _module(self) -> str:
         module = ir.Module("row_program")
         module.triple = ""
-        kernels: dict[Any, ir.Function] = {}
+        kernels: Kernels = {}
         main = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG]), "gradprix_kernel")
         e = Emitter(main, self.width)
         job = e.b.inttoptr(main.args[0], POINTER)
@@ -102,14 +118,8 @@ class CompiledProgram:
             for buffer, offset in self._offsets.items():
                 address[buffer] = e.address(scratch, offset, ir.IntType(8))
             for i, call in enumerate(self._calls):
-                if call.key not in kernels:
-                    kernels[call.key] = call.emit(module, f"kernel{len(kernels)}", self.width)
-                args = [
-                    e.address(address[buffer], start, TYPES[buffer.dtype]) if start else address[buffer]
-                    for buffer, start in call.starts.items()
-                ]
                 before = e.cycles() if len(self.cycles) else None
-                e.b.call(kernels[call.key], [*args, status])
+                call.emit_call(e, kernels, address, status)
                 if before is not None:
                     spent = e.b.sub(e.cycles(), before)
                     e.store(e.b.add(e.load(cycles, i, LONG), spent), cycles, i, LONG)
@@ -195,8 +205,21 @@ class _Call:
                 return type(x).__name__, *map(self._key, vars(x).values())
         return x
 
-    def emit(self, module: ir.Module, name: str, width: int) -> ir.Function:
-        """Emit the function."""
+    def place(self, places: Mapping[Buffer, Any]) -> Any:
+        """Return what determines the call: the form of the instruction, and where its buffers are."""
+        return self.key, [(places[buffer], start) for buffer, start in self.starts.items()]
+
+    def emit_call(self, e: Emitter, kernels: Kernels, address: Mapping[Buffer, Any], status: Any) -> None:
+        """Emit the call, and the function unless there is one of the same form."""
+        if self.key not in kernels:
+            kernels[self.key] = self._emit_function(e.function.module, f"kernel{len(kernels)}", e.width)
+        args = [
+            e.address(address[buffer], start, TYPES[buffer.dtype]) if start else address[buffer]
+            for buffer, start in self.starts.items()
+        ]
+        e.b.call(kernels[self.key], [*args, status])
+
+    def _emit_function(self, module: ir.Module, name: str, width: int) -> ir.Function:
         kind = ir.FunctionType(ir.VoidType(), [POINTER] * (len(self.starts) + 1))
         function = ir.Function(module, kind, name)
         function.linkage = "internal"
@@ -219,9 +242,10 @@ class _Call:
                 emit_scatter_add(e, x, places)
             case CheckIndex():
                 emit_check(e, x, places, function.args[-1])
-            case Multiply(out, left, right):
+            case Multiply(out, left, right, accumulate):
                 *batch, m, n = out.shape
-                product = Product(tuple(batch), m, n, left.shape[-1], left.strides, right.strides, out.strides)
+                strides = left.strides, right.strides, out.strides
+                product = Product(tuple(batch), m, n, left.shape[-1], *strides, accumulate)
                 a, b, c = (
                     e.address(base, start, TYPES["float32"])
                     for base, start in (places[view] for view in (left, right, out))
@@ -229,3 +253,29 @@ class _Call:
                 product.emit(e, a, b, c)
         e.close()
         return function
+
+
+class _Repetition:
+    """Instructions as calls in a loop."""
+
+    def __init__(self, repeat: Repeat) -> None:
+        self.repeat, self.calls = repeat, [_Call(normalize(instruction)) for instruction in repeat.body]
+
+    def place(self, places: Mapping[Buffer, Any]) -> Any:
+        """Return what determines the loop."""
+        steps = [(places[buffer], step) for buffer, step in self.repeat.steps.items()]
+        return self.repeat.count, steps, [call.place(places) for call in self.calls]
+
+    def emit_call(self, e: Emitter, kernels: Kernels, address: Mapping[Buffer, Any], status: Any) -> None:
+        """Emit the loop."""
+        with e.loop(0, self.repeat.count) as i:
+            moved = {
+                buffer: e.address(address[buffer], e.offset([i], [step]), TYPES[buffer.dtype])
+                for buffer, step in self.repeat.steps.items()
+            }
+            for call in self.calls:
+                call.emit_call(e, kernels, {**address, **moved}, status)
+
+
+def _call(instruction: Instruction) -> _Call | _Repetition:
+    return _Repetition(instruction) if isinstance(instruction, Repeat) else _Call(normalize(instruction))

@@ -1,6 +1,7 @@
 """Construction of row programs: values are expressions until an instruction needs them in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -13,6 +14,7 @@ from .ir import (
     Node,
     Program,
     Reduce,
+    Repeat,
     ScatterAdd,
     Store,
     UnsupportedError,
@@ -191,9 +193,29 @@ class Builder:
         if a.shape[-1] == 0:
             return self.number(0.0, "float32", shape)
         out = self.new(shape)
-        if prod(shape):
-            self.program.instructions.append(Multiply(out, a, b))
+        self.multiply(out, a, b)
         return self.loaded(out)
+
+    def multiply(self, out: View, left: View, right: View, accumulate: bool = False) -> None:
+        """Store products of matrices, or add them to what is there."""
+        if prod(out.shape):
+            self.program.instructions.append(Multiply(out, left, right, accumulate))
+
+    @contextmanager
+    def repeat(self, count: int, steps: Mapping[View, int]) -> Iterator[None]:
+        """Repeat the instructions that are added in this context.
+
+        Args:
+            count: number of repetitions.
+            steps: elements by which the buffers of some views advance from one repetition to the next.
+        """
+        before, self.program.instructions = self.program.instructions, []
+        try:
+            yield
+        finally:
+            body, self.program.instructions = self.program.instructions, before
+        buffers = {view.buffer: step for view, step in steps.items() if view.buffer is not None}
+        self.program.instructions.append(Repeat(count, tuple(body), buffers))  # type: ignore[arg-type]
 
     def gather(self, table: Value, dim: int, index: Value, shape: Sequence[int]) -> Value:
         """Return elements of a table at indices along a dimension.

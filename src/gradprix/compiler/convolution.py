@@ -17,6 +17,8 @@ from .lowering import register
 aten = torch.ops.aten
 LARGEST = 2**24
 """Most elements of patches: larger ones neither fit into a cache, nor many of them into memory."""
+TILE = 2**17
+"""Elements of patches that fit into a second-level cache: more are computed for some images at a time."""
 PIXELS_LAST = 3, 4, 5, 0, 1, 2
 """Order in memory of the dimensions batch, height, width, kernel height, kernel width and channels of patches."""
 
@@ -43,39 +45,54 @@ class _Convolution:
         ]
         self.pixels = self.batch * prod(self.size)
         self.depth = self.channels * prod(self.kernel)
-        if self.pixels * self.depth > LARGEST:
+        self.images = _tile(self.batch, self.pixels * self.depth // self.batch)
+        self.tiles, self.tile = self.batch // self.images, self.images * prod(self.size)
+        if self.tile * self.depth > LARGEST:
             raise UnsupportedError("a convolution of large images")
 
     def patches(self, x: Value) -> Value:
         """Return the pixels under the kernel for each pixel of the result, `[pixels, depth]`; computed once."""
         key = "patches", x, *self.kernel, *self.stride, *self.padding, *self.dilation
         if key not in self.b.computed:
-            self.b.computed[key] = self._patches(x)
+            self.b.computed[key] = self.b.loaded(self._tile_patches(self._padded_image(x)))
         return self.b.computed[key]
 
-    def _patches(self, x: Value) -> Value:
+    def _padded_image(self, x: Value) -> View:
+        """Store images with their padding, channels last."""
         b = self.b
         image = b.reshaped(x, torch.Tensor.permute, (0, 2, 3, 1))[0]
-        if any(self.padding):
-            view = b.new((self.batch, *self.padded, self.channels))
-            b.store(view, b.number(0.0, "float32"))
-            b.store(self._inside(view), image)
-        else:
-            view = b.compute(image, in_order=True)
-        under = self._under(view)
-        value = b.loaded(under)
+        if not any(self.padding):
+            return b.compute(image, in_order=True)
+        view = b.new((self.batch, *self.padded, self.channels))
+        b.store(view, b.number(0.0, "float32"))
+        b.store(self._inside(view), image)
+        return view
+
+    def _tile_patches(self, image: View) -> View:
+        """Store the patches of the first tile of images, `[pixels, depth]`."""
+        b = self.b
+        under = self._under(image)
         if self.channels < vector_width():  # long rows of pixels are copied faster than short ones of channels
             order = strides_in_order(under.shape, PIXELS_LAST)
-            pixels_last = View(Buffer(prod(under.shape), "float32"), under.shape, order)
-            b.store(pixels_last, value)
-            value = b.loaded(pixels_last)
-        elif not _is_matrix(under, 3):
-            value = b.copy(value)
-        return b.reshaped(value, torch.Tensor.view, (self.pixels, self.depth))[0]
+            patches = View(Buffer(prod(under.shape), "float32"), under.shape, order)
+            b.store(patches, b.loaded(under))
+        else:
+            patches = under if _is_matrix(under, 3) else b.compute(b.copy(b.loaded(under)))
+        return patches.apply(torch.Tensor.view, (self.tile, self.depth))[0]
 
     def apply(self, x: Value) -> Value:
         """Return the result for images."""
-        return self.image(self.b.matmul(self.patches(x), self.weights()))
+        b = self.b
+        if self.tiles == 1:
+            return self.image(b.matmul(self.patches(x), self.weights()))
+        image, weights, out = self._padded_image(x), b.compute(self.weights()), b.new((self.pixels, self.out))
+        with b.repeat(self.tiles, {image: self.images * image.strides[0], out: self.tile * self.out}):
+            b.multiply(self._first(out), self._tile_patches(image), weights)
+        return self.image(b.loaded(out))
+
+    def _first(self, rows: View) -> View:
+        """Return the rows of the first tile."""
+        return rows.apply(torch.Tensor.narrow, 0, 0, self.tile)[0]
 
     def rows(self, image: Value) -> Value:
         """Return a result as rows of pixels."""
@@ -86,7 +103,15 @@ class _Convolution:
     def gradient_of_weight(self, rows: Value, x: Value) -> Value:
         """Return the gradient of the weights, given that of the result as rows of pixels."""
         b = self.b
-        flat = b.matmul(b.reshaped(rows, torch.Tensor.t)[0], self.patches(x))
+        if self.tiles == 1:
+            flat = b.matmul(b.reshaped(rows, torch.Tensor.t)[0], self.patches(x))
+        else:
+            view, image, total = b.compute(rows), self._padded_image(x), b.new((self.out, self.depth))
+            b.store(total, b.number(0.0, "float32"))
+            left = self._first(view).apply(torch.Tensor.t)[0]
+            with b.repeat(self.tiles, {view: self.tile * self.out, image: self.images * image.strides[0]}):
+                b.multiply(total, left, self._tile_patches(image), accumulate=True)
+            flat = b.loaded(total)
         shaped = b.reshaped(flat, torch.Tensor.view, (self.out, *self.kernel, self.channels))[0]
         return b.reshaped(shaped, torch.Tensor.permute, (0, 3, 1, 2))[0]
 
@@ -103,17 +128,17 @@ class _Convolution:
     def gradient_of_input(self, rows: Value) -> Value:
         """Return the gradient of the input, given that of the result as rows of pixels."""
         b = self.b
-        weights = b.reshaped(self.weights(), torch.Tensor.t)[0]
-        parts = b.compute(b.matmul(rows, weights))
-        shape = (self.batch, *self.size, *self.kernel, self.channels)
-        under = View(parts.buffer, shape, contiguous(shape), parts.offset)
-        total = b.new((self.batch, *self.padded, self.channels))
+        weights = b.compute(b.reshaped(self.weights(), torch.Tensor.t)[0])
+        view, total = b.compute(rows), b.new((self.batch, *self.padded, self.channels))
         b.store(total, b.number(0.0, "float32"))
-        targets = self._under(total)
-        for i in range(self.kernel[0]):
-            for j in range(self.kernel[1]):
-                target, part = (_select(_select(view, 3, i), 3, j) for view in (targets, under))
-                b.store(target, arithmetic("add")(b, b.loaded(target), b.loaded(part)))
+        parts, targets = b.new((self.tile, self.depth)), self._under(total)
+        under = View(parts.buffer, targets.shape, contiguous(targets.shape), parts.offset)
+        with b.repeat(self.tiles, {view: self.tile * self.out, total: self.images * total.strides[0]}):
+            b.multiply(parts, self._first(view), weights)
+            for i in range(self.kernel[0]):
+                for j in range(self.kernel[1]):
+                    target, part = (_select(_select(each, 3, i), 3, j) for each in (targets, under))
+                    b.store(target, arithmetic("add")(b, b.loaded(target), b.loaded(part)))
         return b.reshaped(b.loaded(self._inside(total)), torch.Tensor.permute, (0, 3, 1, 2))[0]
 
     def _inside(self, view: View) -> View:
@@ -122,12 +147,17 @@ class _Convolution:
         return view
 
     def _under(self, view: View) -> View:
-        """Return the view `[batch, height, width, kernel height, kernel width, channels]` of a padded image."""
+        """Return the view `[images, height, width, kernel height, kernel width, channels]` of padded images."""
         steps = view.strides[1:3]
         strides = [step * stride for step, stride in zip(steps, self.stride, strict=True)]
         taps = [step * dilation for step, dilation in zip(steps, self.dilation, strict=True)]
-        shape = (self.batch, *self.size, *self.kernel, self.channels)
+        shape = (self.images, *self.size, *self.kernel, self.channels)
         return View(view.buffer, shape, (view.strides[0], *strides, *taps, 1), view.offset)
+
+
+def _tile(batch: int, elements: int) -> int:
+    """Return how many images, a divisor of the batch, have at most `TILE` elements of patches."""
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * elements <= TILE))
 
 
 def _is_matrix(view: View, first: int) -> bool:

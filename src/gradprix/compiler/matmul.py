@@ -22,6 +22,7 @@ class Product:
         batch: sizes of the leading dimensions.
         m, n, k: sizes of the matrices.
         a, b, c: strides in elements, the leading dimensions first; columns of `c` are neighbours.
+        accumulate: add to what is in `c`.
     """
 
     batch: tuple[int, ...]
@@ -31,6 +32,12 @@ class Product:
     a: tuple[int, ...]
     b: tuple[int, ...]
     c: tuple[int, ...]
+    accumulate: bool = False
+
+    @property
+    def _adds(self) -> bool:
+        """True if a block is added to what is in `c`."""
+        return self.accumulate or self.k > DEPTH
 
     def emit(self, e: Emitter, a: Any, b: Any, c: Any) -> None:
         """Emit the loops; `a`, `b` and `c` are addresses."""
@@ -59,7 +66,7 @@ class Product:
             if full < self.n:
                 self._panel(e, a, b, c, panel, e.index(full), self.n - full, start, depth)
 
-        if self.k > DEPTH:
+        if self._adds and not self.accumulate:
             self._clear(e, c)
         if whole:
             with e.loop(0, whole, DEPTH) as start:
@@ -144,6 +151,6 @@ class Product:
         for r in range(rows):
             for v in range(vectors):
                 total = e.b.load(sums[r][v], typ=e.vector(FLOAT))
-                if self.k > DEPTH:
+                if self._adds:
                     total = e.b.fadd(e.load_vector(c, r * self.c[-2] + v * e.width, FLOAT, counts[v]), total)
                 e.store_vector(total, c, r * self.c[-2] + v * e.width, FLOAT, counts[v])
