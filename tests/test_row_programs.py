@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -289,6 +290,9 @@ def test_an_index_out_of_range_is_an_error() -> None:
         (lambda x: [x.double()], "float64"),
         (lambda x: [_changed_through_a_view(x)], "view"),
         (lambda x: [x * float(x.sum())], "depends on numbers"),
+        (lambda x: [x * float(x.numpy().max())], "numpy"),
+        (lambda x: [x * x.tolist()[0][0]], "tolist"),
+        (lambda x: [x * float(np.asarray(x).max())], "__array__|numpy"),
         (lambda x: [x * KEPT.add_(1)], "outside"),
         (lambda x: [x * ((x > 0).long() & 3)], "bitwise"),
     ],

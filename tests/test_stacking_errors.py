@@ -73,7 +73,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "scripted": (scripted, "unscripted"),
     "traced": (traced, "unscripted"),
     "data parallel": (lambda: nn.DataParallel(network()), "return the module inside"),
-    "function kept under a name": (lambda: Of(lambda m, x: square(m.a(x)), a=nn.Linear(64, 10)), "F.apply(x)"),
+    "function kept under a name": (lambda: Of(lambda m, x: square(m.a(x)).atan(), a=nn.Linear(64, 10)), "F.apply(x)"),
     "function that reads": (lambda: Of(lambda m, x: Reads.apply(m.a(x)), a=nn.Linear(64, 10)), "reads numbers"),
     "average of all batches": (lambda: nn.Sequential(nn.BatchNorm1d(64, momentum=None), nn.Linear(64, 10)), "momentum"),
     "unknown operation": (lambda: nn.Sequential(nn.Linear(64, 10), nn.RReLU()), "aten::rrelu"),

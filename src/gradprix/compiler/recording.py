@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -29,6 +30,8 @@ VIEWS_IN_PLACE = {
     aten.squeeze_.dims: aten.squeeze.dims,
 }
 """Operations that change the shape of a tensor, not its elements, with those that return a view."""
+READING = {Tensor.numpy, Tensor.tolist, Tensor.data_ptr, Tensor.__array__, Tensor.__dlpack__}
+"""Methods that give access to a tensor's memory."""
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -83,7 +86,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for i, x in enumerate(given):
             self._set_node(x, self.graph.placeholder(f"given{i}"))
         # Attention as plain operations: torch's fused kernels are opaque.
-        with _without_onednn(), sdpa_kernel(SDPBackend.MATH), self:
+        with _without_onednn(), sdpa_kernel(SDPBackend.MATH), _WithoutReading(), self:
             results = function(*given)
         self.present = [x is not None for x in results]
         self.graph.output(([None if x is None else self._node(x) for x in results], [self._node(x) for x in given]))
@@ -214,6 +217,16 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if node is None:
             raise UnsupportedError("a tensor that was changed through a view")
         return node
+
+
+class _WithoutReading(TorchFunctionMode):
+    """Mode that refuses what reads numbers of tensors without an operation, so that a recording would not have it."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        if function in READING:
+            raise UnsupportedError(f"what depends on numbers of a tensor ({function.__name__})")
+        return function(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

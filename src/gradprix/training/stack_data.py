@@ -68,7 +68,7 @@ class StackData:
         Raises:
             TaskError: if reading the examples fails.
         """
-        rng_states = [self._rng_states[seed] for seed in self._used_seeds.tolist() if self._rng_states]
+        rng_states = [self._rng_states[seed] for seed in self._used_seeds.tolist()] if self._rng_states else []
         try:
             examples = self.data.take(index[self._used_seeds], rng_states)
         except Exception as error:
