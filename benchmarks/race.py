@@ -1,11 +1,11 @@
 """What a race costs: the same trials as plain PyTorch loops, and as a gradprix race, in one run.
 
-Eight optimizers on digits, batch 32, about 1,500 steps a trial, for an MLP, a two-layer CNN and a one-block
-transformer. Plain loops run in one process with all threads, and in one process a core with one thread each; the race
-is compared with the faster of them. A race is a whole one: tuning, finals, evaluation, journal, verdict. Plain loops
-train a few of the same trials (they take as long for each), and are given the same evaluations.
+Eight optimizers, for the models of `race_models`: an MLP, a CNN and a transformer of one block on the digits, of about
+1,500 steps a trial, and larger ones. Plain loops run in one process with all threads, and in one process a core with one
+thread each; the race is compared with the faster of them. A race is a whole one: tuning, finals, evaluation, journal,
+verdict. Plain loops train a few of the same trials (they take as long for each), and are given the same evaluations.
 
-    python benchmarks/race.py                  # half an hour on two cores; writes benchmarks/race.json
+    python benchmarks/race.py                  # hours on two cores; writes benchmarks/race.json
     python benchmarks/race.py mlp --networks 280 --compile
     python benchmarks/race.py --scale          # time and memory against the number of trials
 """
@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
 
 from gradprix import tasks
 from gradprix.race import race
 from gradprix.stats.verdict import MOST_SEEDS
+from race_models import CASES
 
 ENTRIES = ["minibatch", "momentum", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
 CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -41,67 +40,36 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "adamax": (torch.optim.Adamax, {"lr": 2e-3}),
     "nadam": (torch.optim.NAdam, {"lr": 2e-3}),
 }
-EPOCHS = 44  # of 34 steps: 1,496
-
-
-class Rows(nn.Module):
-    """One transformer block over the eight rows of a digit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(8, 32)
-        self.place = nn.Parameter(torch.randn(8, 32) * 0.1)
-        self.block = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
-        self.out = nn.Linear(32, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Ten logits for each digit of 64 pixels."""
-        return self.out(self.block(self.embed(x.unflatten(-1, (8, 8))) + self.place).mean(1))
-
-
-def cnn() -> nn.Module:
-    """Two convolutions, each with a rectifier and a pool, and a linear layer."""
-    return nn.Sequential(
-        nn.Unflatten(-1, (1, 8, 8)),
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(32 * 2 * 2, 10)),
-    )
-
-
-MODELS = {"mlp": tasks.digits.model, "cnn": cnn, "transformer": Rows}
-
-
-def task(name: str) -> tasks.Task:
-    """The digits, with another network."""
-    return tasks.digits.change(name=f"digits-{name}", model=MODELS[name], epochs=EPOCHS)
 
 
 def plain(name: str, entry: str, seed: int, threads: int) -> float:
     """Train one network as anyone would, evaluate it as often as a race does, and say how long it took."""
     torch.set_num_threads(threads)
-    data = tasks.digits.loaded
+    case = CASES[name]
+    task = case.task(name)
+    data, score, size = task.loaded, task.metric.score, case.batch_size
     split = data.split(seed)
     started = time.perf_counter()
     torch.manual_seed(seed)
-    model = MODELS[name]()
+    model = case.model()
     make, given = CLASSES[entry]
     optimizer = make(model.parameters(), **given)
-    steps = EPOCHS * -(-len(split.train) // 32)
+    steps = case.epochs * -(-len(split.train) // size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, tasks.schedule("cosine", steps))
-    for _ in range(EPOCHS):
+    for _ in range(case.epochs):
         model.train()
-        for index in split.train[torch.randperm(len(split.train))].split(32):
-            loss = functional.cross_entropy(model(data.inputs[index]), data.targets[index])
+        for index in split.train[torch.randperm(len(split.train))].split(size):
+            loss = task.loss(model(data.inputs[index]), data.targets[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             scheduler.step()
         model.eval()
         with torch.no_grad():
-            output = model(data.inputs[split.valid])
-            functional.cross_entropy(output, data.targets[split.valid])
-            tasks.accuracy(output, data.targets[split.valid]).item()
+            for index in split.valid.split(8 * size):
+                output = model(data.inputs[index])
+                task.loss(output, data.targets[index])
+                float(score(output, data.targets[index]))
     return time.perf_counter() - started
 
 
@@ -128,7 +96,7 @@ def raced(name: str, networks: int, **given: Any) -> dict[str, float]:
     seeds = min(MOST_SEEDS, max(6, an_entry // 2))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        result = race(task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, out=folder, **given)
+        result = race(CASES[name].task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, out=folder, **given)
         seconds = time.perf_counter() - started
     runs = result.record.cost.trials
     return {"networks": runs, "seconds": seconds, "a trial": seconds / runs}
@@ -147,14 +115,16 @@ def peak() -> float:
 
 
 def flops(name: str) -> float:
-    """Floating-point operations of one training step of one network, as torch counts them."""
+    """Floating-point operations of the training steps of one network, as torch counts them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = MODELS[name]()
+    case, task = CASES[name], CASES[name].task(name)
+    train = task.loaded.split(0).train
+    index = train[: case.batch_size]
     counter = FlopCounterMode(display=False)
     with counter:
-        functional.cross_entropy(model(torch.rand(32, 64)), torch.zeros(32, dtype=torch.int64)).backward()
-    return float(counter.get_total_flops())
+        task.loss(case.model()(task.loaded.inputs[index]), task.loaded.targets[index]).backward()
+    return float(counter.get_total_flops()) * case.epochs * len(train) / case.batch_size
 
 
 def scale(name: str, counts: list[int]) -> list[dict[str, float]]:
@@ -179,9 +149,9 @@ if __name__ == "__main__":
 def main() -> None:
     """Measure, print, and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(MODELS), help="networks; all when left out")
-    parser.add_argument("--networks", type=int, default=1_000, help="how many a race trains")
-    parser.add_argument("--each", type=int, default=2, help="plain trials of every optimizer")
+    parser.add_argument("names", nargs="*", default=list(CASES), help="networks; all when left out")
+    parser.add_argument("--networks", type=int, help="how many a race trains; those of the table when left out")
+    parser.add_argument("--each", type=int, help="plain trials of every optimizer; those of the table when left out")
     parser.add_argument("--compile", action="store_true", help="compiled lanes")
     parser.add_argument("--scale", action="store_true", help="time and memory for more and more networks")
     given = parser.parse_args()
@@ -190,10 +160,10 @@ def main() -> None:
         return
     top = peak()
     for name in given.names:
-        ways = plain_ways(name, given.each)
-        found = raced(name, given.networks, **({"compile": True} if given.compile else {}))
+        ways = plain_ways(name, given.each or CASES[name].runs)
+        found = raced(name, given.networks or CASES[name].networks, **({"compile": True} if given.compile else {}))
         ratio = min(ways.values()) / found["a trial"]
-        rate = flops(name) * EPOCHS * 34 / found["a trial"] / 1e9
+        rate = flops(name) / found["a trial"] / 1e9
         shown = ", ".join(f"{way} {seconds:.3f} s" for way, seconds in ways.items())
         print(f"{name}: plain {shown} a trial; race {found['a trial']:.4f} s: {ratio:.1f}×")
         print(f"{' ' * len(name)}  {rate:.1f} GFLOP/s; a large matrix product does {top:.0f}", flush=True)

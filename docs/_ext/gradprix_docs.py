@@ -386,12 +386,15 @@ def price(file: Path = RACE) -> str:
         if isinstance(row, dict) and "plain" in row:
             plain = [f"{1e3 * row['plain'][way]:.0f} ms" for way in ("one process", "a process a core")]
             race = row["race"]
-            lines.append(
-                (name, *plain, f"{1e3 * race['a trial']:.0f} ms", f"{race['networks']:,}", f"{row['ratio']:.1f}×")
-            )
-    head = ["model", "plain, one process", "plain, one process per core", "in a race", "runs in the race", "speedup"]
+            rate = f"{row['GFLOP/s']:.0f} of {row['of']:.0f}"
+            seconds, runs = race["a trial"], race["networks"]
+            lines.append((name, *plain, f"{1e3 * seconds:.0f} ms", f"{runs:,}", f"{row['ratio']:.1f}×", rate))
+    head = ["model", "one process", "one process per core", "in a race", "runs in the race", "speedup", "GFLOP/s"]
     about = f"`{record['command']}`, {record['cores']} cores, torch {record['torch']}"
-    note = "Times are per training run. Speedup is relative to the faster of the plain loops."
+    note = (
+        "Times are per training run, first those of plain PyTorch loops. Speedup is relative to the faster of them. "
+        "GFLOP/s counts the products of training steps, beside those of a large matrix product in the same run."
+    )
     return f"{table(head, lines)}\n\n{about}. {note}"
 
 
