@@ -457,3 +457,8 @@ def test_random_numbers_are_arguments() -> None:
     assert torch.equal(added, x + other)
     assert torch.equal(product, normal * uniform)
     assert torch.equal(doubled, classes * 2)
+
+
+def test_an_operation_without_effect_does_not_change_an_argument() -> None:
+    function = row_function(lambda x: [x.float().contiguous() * 2], [torch.ones(3)])
+    assert function.changed == [False]

@@ -33,6 +33,8 @@ DTYPES = {
 }
 """Types of elements in memory; narrow whole numbers are computed as int64."""
 
+SPREAD = 256
+"""Elements between rows of a small matrix from which it is copied before products."""
 PYTHON_TYPES = {"float32": float, "int64": int, "bool": bool}
 
 
@@ -143,7 +145,10 @@ class Builder:
         """
         if x.view is not None and not (in_order and not x.view.is_contiguous):
             return x.view
-        order = [*range(len(x.shape))] if in_order else _memory_order(x)
+        return self._store_in([*range(len(x.shape))] if in_order else _memory_order(x), x)
+
+    def _store_in(self, order: Sequence[int], x: Value) -> View:
+        """Store a value with its dimensions in some order in memory; it is a view of that memory from now on."""
         view = View(Buffer(prod(x.shape), x.dtype), x.shape, strides_in_order(x.shape, order))
         self.store(view, x)
         x.node = Node("view", x.dtype, view=view)
@@ -188,13 +193,31 @@ class Builder:
         """Multiply matrices with equal leading dimensions."""
         if (left.dtype, right.dtype) != ("float32", "float32"):
             raise UnsupportedError("a product of whole numbers")
-        a, b = self.compute(left), self.compute(right)
+        a, b = self._factor(left), self._factor(right)
         shape = (*a.shape[:-1], b.shape[-1])
         if a.shape[-1] == 0:
             return self.number(0.0, "float32", shape)
         out = self.new(shape)
         self.multiply(out, a, b)
         return self.loaded(out)
+
+    def _factor(self, x: Value) -> View:
+        """Store a factor of products, unless it is in memory; copy matrices whose rows are spread over memory.
+
+        Rows that are a large power of two apart compete for a few lines of the cache.
+        """
+        if len(x.shape) < 3:
+            return self.compute(x)
+        order = _memory_order(x)
+        compact = [*range(len(x.shape) - 2), *(dim for dim in order if dim >= len(x.shape) - 2)]
+        if x.view is None:
+            return self._store_in(compact, x)
+        if max(x.view.strides[-2:]) < SPREAD or min(x.shape[-2:]) >= SPREAD:
+            return x.view
+        key = "compact", x.view
+        if key not in self.computed:
+            self.computed[key] = self.loaded(self._store_in(compact, Value(x.shape, x.node)))
+        return self.compute(self.computed[key])
 
     def multiply(self, out: View, left: View, right: View, accumulate: bool = False) -> None:
         """Store products of matrices, or add them to what is there."""

@@ -131,6 +131,9 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if result is not NotImplemented:
                 return result
         result = function(*args, **kwargs)
+        is_new = function is aten.lift_fresh.default  # of a tensor that was made from numbers, and may be changed
+        if not is_new and any(result is x for x in args):  # such as a conversion to the type that it has
+            return result
         node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs))))
         if isinstance(result, Tensor):
             self._set_node(result, node)
