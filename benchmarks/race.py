@@ -1,9 +1,9 @@
 """What a race costs: the same trials as plain PyTorch loops, and as a gradprix race, in one run.
 
 Eight optimizers, for the models of `race_models`: an MLP, a CNN and a transformer of one block on the digits, of about
-1,500 steps a trial, and larger ones. Plain loops run in one process with all threads, and in one process a core with one
-thread each; the race is compared with the faster of them. A race is a whole one: tuning, finals, evaluation, journal,
-verdict. Plain loops train a few of the same trials (they take as long for each), and are given the same evaluations.
+1,500 steps a trial, and larger ones. Plain loops run in one process with all threads, and in one process per core with
+one thread each; the race is compared with the faster of them. A race is a whole one: tuning, finals, evaluation,
+journal, verdict. Plain loops train a few of the same trials (they take as long for each), with the same evaluations.
 
     python benchmarks/race.py                  # hours on two cores; writes benchmarks/race.json
     python benchmarks/race.py mlp --networks 280 --compile
