@@ -116,8 +116,8 @@ def _index(b: Builder, x: Value, indices: Sequence[Value | None]) -> Value:
         raise UnsupportedError("a single index")
     table = b.reshaped(chosen.table(b, x), torch.Tensor.view, (prod(chosen.sizes), *[1] * (count - 1), *rest))[0]
     place = b.reshaped(chosen.place, torch.Tensor.reshape, (*chosen.place.shape, *[1] * len(rest)))[0]
-    found = b.gather(table, 0, place, (*chosen.place.shape, *rest))
-    return b.reshaped(found, torch.Tensor.permute, chosen.order())[0]
+    elements = b.gather(table, 0, place, (*chosen.place.shape, *rest))
+    return b.reshaped(elements, torch.Tensor.permute, chosen.order())[0]
 
 
 @register(aten.index_select.default)
