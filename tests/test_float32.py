@@ -18,8 +18,8 @@ from torch.nn.utils import parametrizations, prune
 from gradprix import tasks
 from gradprix.tasks.rng import init_model
 from gradprix.training import ModelStack, evaluate
+from gradprix.training.record_step import REPEATABLE
 from gradprix.training.runtime_settings import runtime_settings
-from gradprix.training.trace_step import REPEATABLE
 from test_models import MODELS, STEPS, TRIALS, Of, conv, image, loss, made, mean_out, plain, rows, score
 from torch_helpers import Square
 

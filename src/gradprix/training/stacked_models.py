@@ -11,8 +11,9 @@ from gradprix.tasks import Task
 from gradprix.tasks.rng import stream
 
 from .outputs import Output
+from .record_step import StepSpec
 from .rng import StackedRng
-from .trace_step import Rows, StepSpec, TracedStep, trace_step
+from .trace_step import Rows, TracedStep, trace_step
 
 Tensors = Mapping[str, Tensor]
 
