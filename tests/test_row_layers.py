@@ -96,6 +96,10 @@ OF_IMAGES: dict[str, Callable[[], nn.Module]] = {
     "bilinear with corners": lambda: Scaled(
         lambda x: functional.interpolate(x, size=(7, 20), mode="bilinear", align_corners=True)
     ),
+    "nearest pixels of a mask": lambda: Scaled(
+        lambda x: functional.interpolate(torch.where(x > 1, float("-inf"), x), scale_factor=2).exp()
+    ),
+    "an image convolved with a part of it": lambda: Scaled(lambda x: functional.conv2d(x, x[:2, :, :3, :3])),
     "reflection": lambda: Scaled(lambda x: functional.pad(x, (1, 2, 2, 1), mode="reflect")),
     "subpixels": lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.PixelShuffle(2)),
 }
@@ -159,7 +163,7 @@ def test_a_layer_of_images_equals_torch(name: str) -> None:
     check(OF_IMAGES[name](), images(), weighted)
 
 
-@pytest.mark.parametrize("name", [name for name in OF_IMAGES if "convolution" in name])
+@pytest.mark.parametrize("name", [name for name in OF_IMAGES if "convol" in name])
 def test_images_are_convolved_by_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "TILE", 1_500)
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from gradprix.compiler import IndexedRows, Recording, RowFunction, UnsupportedError
 from gradprix.training.rng import FILLS
@@ -290,6 +291,11 @@ def test_an_index_out_of_range_is_an_error() -> None:
         (lambda x: [x.double()], "float64"),
         (lambda x: [_changed_through_a_view(x)], "view"),
         (lambda x: [x * float(x.sum())], "depends on numbers"),
+        (lambda x: [x * KEPT[:2].add_(1).sum()], "outside"),
+        (lambda x: [x * KEPT.data.copy_(x[0])], "outside"),
+        (lambda x: [_with_other_data(x)], "access"),
+        (lambda x: [_with_seed(x)], "state of the random number generator"),
+        (lambda x: [_dropped_again(x)], "state of the random number generator"),
         (lambda x: [x * float(x.numpy().max())], "numpy"),
         (lambda x: [x * x.tolist()[0][0]], "tolist"),
         (lambda x: [x * float(np.asarray(x).max())], "__array__|numpy"),
@@ -304,6 +310,26 @@ def test_what_programs_do_not_have_is_refused(function: Callable[[Tensor], list[
 
 KEPT = torch.zeros(3)
 """A tensor that a function changes, though it is not its argument."""
+
+
+def _with_other_data(x: Tensor) -> Tensor:
+    y = x * 2
+    y.data = x * 3
+    return y
+
+
+def _with_seed(x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return x + torch.randn_like(x)
+
+
+def _dropped_again(x: Tensor) -> Tensor:
+    x.requires_grad_()
+
+    def drop(x: Tensor) -> Tensor:
+        return functional.dropout(x.tanh(), 0.5)
+
+    return torch.autograd.grad(checkpoint(drop, x, use_reentrant=False).sum(), x)[0]
 
 
 def _changed_through_a_view(x: Tensor) -> Tensor:

@@ -8,16 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gradprix import optim, rules, tasks
 from gradprix.explain.resolve import resolve_optimizer
 from gradprix.race import ENTRIES, Entry, Local, entries
 from gradprix.rules import Log
 from gradprix.tasks.rng import init_model, stream
+from gradprix.tasks.task import TaskError
 from gradprix.training import Callback, Trainer
+from gradprix.training.execution_mode import STACKED, ExecutionMode
 from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome, Trial
 
@@ -366,3 +370,69 @@ def test_steps_row_by_row_are_those_of_the_whole_stack() -> None:
     assert [o.to_json() for o in Trainer(task, todo).run()] == [
         o.to_json() for o in Trainer(task, todo, callbacks=[Gradients()]).run()
     ]
+
+
+class Hazards(nn.Module):
+    """A network with something that a stack must not get wrong without a word."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.layer, self.out = kind, nn.Linear(64, 10), nn.Linear(10, 10)
+        self.cache = torch.zeros(10)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ten logits."""
+        h = self.layer(x)
+        match self.kind:
+            case "numbers of a tensor":
+                h = h * torch.tensor([h[0, 0], h[0, 1]]).sum()
+            case "other data":
+                self.layer.weight.data = self.layer.weight.data.clamp(-0.1, 0.1)
+            case "kept part":
+                h = h + self.cache
+                self.cache[:4] = h.detach().mean(0)[:4]
+            case "input in place":
+                h = self.layer(x.mul_(1.5))
+            case "counter":
+                self.calls += 1
+                h = h * self.calls
+        return self.out(h.tanh())
+
+
+@pytest.mark.parametrize("kind", ["numbers of a tensor", "other data", "kept part", "input in place", "counter"])
+def test_a_stack_is_right_or_refused(kind: str) -> None:
+    task, todo = SHORT.change(model=lambda: Hazards(kind)), [trial("adam", 1e-3), trial("adam", 3e-3)]
+    alone = train_stack(task, todo, mode=ExecutionMode(stacked=False))
+    try:
+        stacked = train_stack(task, todo)
+    except TaskError:
+        return
+    for one, other in zip(alone, stacked, strict=True):
+        assert np.array(one.curve) == pytest.approx(np.array(other.curve), rel=1e-3)
+
+
+def test_an_evaluation_that_counts_its_calls_has_outputs_of_one_call() -> None:
+    class Counting(Hazards):
+        def forward(self, x: Tensor) -> Any:
+            h = super().forward(x)
+            return h, h.double() * self.calls
+
+    task = SHORT.change(
+        model=lambda: Counting("counter"),
+        loss=lambda output, target: functional.cross_entropy(output[0], target),
+        metric=tasks.Metric("size", lambda output, target: float(output[1].abs().mean()), True, 0.01),
+    )
+    (stacked,), (alone,) = (train_stack(task, [trial()], mode=mode) for mode in (STACKED, ExecutionMode(stacked=False)))
+    assert stacked.test_metric == pytest.approx(alone.test_metric, rel=1e-4)
+
+
+def test_a_loss_must_be_one_number() -> None:
+    task = SHORT.change(loss=lambda output, target: functional.cross_entropy(output, target).view(1))
+    with pytest.raises(Exception, match=r"the loss of a batch has the shape \(1,\)"):
+        train_stack(task, [trial(), trial(lr=1e-3)])
+
+
+def test_idle_rows_may_leave_a_stack() -> None:
+    todo = [trial("minibatch", 1e9, seed) for seed in range(10)] + [trial("minibatch", 0.01, 11)]
+    assert [outcome.diverged is None for outcome in train_stack(SHORT.change(epochs=4), todo)] == [False] * 10 + [True]

@@ -238,6 +238,8 @@ class Builder:
         finally:
             body, self.program.instructions = self.program.instructions, before
         buffers = {view.buffer: step for view, step in steps.items() if view.buffer is not None}
+        if len(buffers) < len(steps):
+            raise UnsupportedError("a loop over two parts of the same memory")
         self.program.instructions.append(Repeat(count, tuple(body), buffers))  # type: ignore[arg-type]
 
     def gather(self, table: Value, dim: int, index: Value, shape: Sequence[int]) -> Value:

@@ -86,6 +86,8 @@ class _Convolution:
         if self.tiles == 1:
             return self.image(b.matmul(self.patches(x), self.weights()))
         image, weights, out = self._padded_image(x), b.compute(self.weights()), b.new((self.pixels, self.out))
+        if weights.buffer is image.buffer:
+            weights = b.compute(b.copy(b.loaded(weights)))
         with b.repeat(self.tiles, {image: self.images * image.strides[0], out: self.tile * self.out}):
             b.multiply(self._first(out), self._tile_patches(image), weights)
         return self.image(b.loaded(out))
@@ -130,6 +132,8 @@ class _Convolution:
         b = self.b
         weights = b.compute(b.reshaped(self.weights(), torch.Tensor.t)[0])
         view, total = b.compute(rows), b.new((self.batch, *self.padded, self.channels))
+        if weights.buffer is view.buffer:
+            weights = b.compute(b.copy(b.loaded(weights)))
         b.store(total, b.number(0.0, "float32"))
         parts, targets = b.new((self.tile, self.depth)), self._under(total)
         under = View(parts.buffer, targets.shape, contiguous(targets.shape), parts.offset)

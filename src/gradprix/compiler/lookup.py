@@ -82,16 +82,19 @@ def _scatter_add(b: Builder, x: Value, dim: int, index: Value, source: Value) ->
 class _Indices:
     """Tensors of indices for some dimensions of a tensor, as one index of these dimensions together."""
 
-    def __init__(self, b: Builder, shape: Sequence[int], indices: Sequence[Value | None]) -> None:
+    def __init__(
+        self, b: Builder, shape: Sequence[int], indices: Sequence[Value | None], from_end: bool = True
+    ) -> None:
         self.dims = [dim for dim, index in enumerate(indices) if index is not None]
         self.others = [dim for dim in range(len(shape)) if dim not in self.dims]
         self.sizes, self.rest = [shape[dim] for dim in self.dims], [shape[dim] for dim in self.others]
         given = [b.convert(index, "int64") for index in indices if index is not None]
         self.place = b.number(0, "int64")
         for index, size, stride in zip(given, self.sizes, contiguous(self.sizes), strict=True):
-            positive = where(b, comparison("lt")(b, index, 0), arithmetic("add")(b, index, size), index)
-            b.check_index(positive, size)
-            self.place = arithmetic("add")(b, self.place, arithmetic("mul")(b, positive, stride))
+            if from_end:
+                index = where(b, comparison("lt")(b, index, 0), arithmetic("add")(b, index, size), index)
+            b.check_index(index, size)
+            self.place = arithmetic("add")(b, self.place, arithmetic("mul")(b, index, stride))
         # The dimensions of the indices take the place of those that they index, or the first if these are apart.
         is_adjacent = self.dims == [*range(self.dims[0], self.dims[-1] + 1)]
         self.first = self.dims[0] if is_adjacent else 0
@@ -109,8 +112,8 @@ class _Indices:
 
 
 @register(aten.index.Tensor, aten._unsafe_index.Tensor)
-def _index(b: Builder, x: Value, indices: Sequence[Value | None]) -> Value:
-    chosen = _Indices(b, x.shape, indices)
+def _index(b: Builder, x: Value, indices: Sequence[Value | None], from_end: bool = True) -> Value:
+    chosen = _Indices(b, x.shape, indices, from_end)
     count, rest = len(chosen.place.shape), chosen.rest
     if not count:
         raise UnsupportedError("a single index")
@@ -122,7 +125,7 @@ def _index(b: Builder, x: Value, indices: Sequence[Value | None]) -> Value:
 
 @register(aten.index_select.default)
 def _index_select(b: Builder, x: Value, dim: int, index: Value) -> Value:
-    return _index(b, x, [*[None] * (dim % len(x.shape)), index])
+    return _index(b, x, [*[None] * (dim % len(x.shape)), index], from_end=False)
 
 
 @register(aten.index_put.default, aten._unsafe_index_put.default, aten._index_put_impl.default)

@@ -30,8 +30,11 @@ VIEWS_IN_PLACE = {
     aten.squeeze_.dims: aten.squeeze.dims,
 }
 """Operations that change the shape of a tensor, not its elements, with those that return a view."""
-READING = {Tensor.numpy, Tensor.tolist, Tensor.data_ptr, Tensor.__array__, Tensor.__dlpack__}
-"""Methods that give access to a tensor's memory."""
+UNSEEN = {
+    *(Tensor.numpy, Tensor.tolist, Tensor.data_ptr, Tensor.__array__, Tensor.__dlpack__),
+    Tensor.data.__set__,  # type: ignore[attr-defined]
+}
+"""Methods that read or replace a tensor's memory without an operation."""
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -81,13 +84,16 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: list[Tensor] = []
         self.draws: list[Draw] = []
         self._fills, self._nodes = fills, WeakTensorKeyDictionary()
+        self._outside: dict[int, Tensor] = {}  # constants by the place of their memory, which they keep
+        self._rng_state = torch.get_rng_state()
         self._tensors: defaultdict[int, list[weakref.ref[Tensor]]] = defaultdict(list)
         self._decomposing: list[Any] = []
         for i, x in enumerate(given):
             self._set_node(x, self.graph.placeholder(f"given{i}"))
         # Attention as plain operations: torch's fused kernels are opaque.
-        with _without_onednn(), sdpa_kernel(SDPBackend.MATH), _WithoutReading(), self:
+        with _without_onednn(), sdpa_kernel(SDPBackend.MATH), _WithoutUnseen(), self:
             results = function(*given)
+        self._require_known_rng_state()
         self.present = [x is not None for x in results]
         self.graph.output(([None if x is None else self._node(x) for x in results], [self._node(x) for x in given]))
 
@@ -135,6 +141,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not is_new and any(result is x for x in args):  # such as a conversion to the type that it has
             return result
         node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs))))
+        if is_new:
+            self._outside.pop(result.untyped_storage().data_ptr(), None)
         if isinstance(result, Tensor):
             self._set_node(result, node)
             node.meta["dtype"] = result.dtype
@@ -149,14 +157,21 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         others = args[1:] if function in self._fills else args
         if any(isinstance(x, Tensor | torch.Generator) for x in tree_leaves((others, kwargs))):
             raise UnsupportedError(f"random numbers that depend on others ({function})")
+        self._require_known_rng_state()
         node = self.graph.placeholder(f"draw{len(self.draws)}")
         result: Tensor = function(*args, **kwargs)
+        self._rng_state = torch.get_rng_state()
         self.draws.append(Draw(function, tuple(result.shape), result.dtype, tuple(others), kwargs))
         if function._schema.is_mutable:
             self._replace_node(result, node)
         else:
             self._set_node(result, node)
         return result
+
+    def _require_known_rng_state(self) -> None:
+        """Refuse a function that seeds torch's generator, or restores its state to draw the same numbers again."""
+        if not torch.equal(torch.get_rng_state(), self._rng_state):
+            raise UnsupportedError("a state of the random number generator that is set")
 
     def _decompose(
         self, function: Any, simpler: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
@@ -188,7 +203,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             or not hasattr(packet, function._overloadname)
         ):
             raise UnsupportedError(str(function))
-        if self._node(x).op == "get_attr":
+        self._node(x)  # which makes a tensor that is new here a constant
+        if x.untyped_storage().data_ptr() in self._outside:
             raise UnsupportedError("a tensor outside the function that is changed")
         with self:
             result = getattr(packet, function._overloadname)(*args, **kwargs).to(x.dtype)
@@ -216,19 +232,20 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if x not in self._nodes:
             self._set_node(x, self.graph.get_attr(f"constant{len(self.constants)}"))
             self.constants.append(x.clone())
+            self._outside[x.untyped_storage().data_ptr()] = x
         node: Node | None = self._nodes[x]
         if node is None:
             raise UnsupportedError("a tensor that was changed through a view")
         return node
 
 
-class _WithoutReading(TorchFunctionMode):
-    """Mode that refuses what reads numbers of tensors without an operation, so that a recording would not have it."""
+class _WithoutUnseen(TorchFunctionMode):
+    """Mode that refuses what a recording would not have, because it is no operation."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch."""
-        if function in READING:
-            raise UnsupportedError(f"what depends on numbers of a tensor ({function.__name__})")
+        if function in UNSEEN:
+            raise UnsupportedError(f"access to the memory of a tensor ({function.__name__})")
         return function(*args, **(kwargs or {}))
 
 

@@ -50,12 +50,16 @@ def _adaptive_average_backward(b: Builder, g: Value, x: Value) -> Value:
     return _resized(b, g, x.shape[2:], resize, is_backward=True)
 
 
-def _register(forward: Any, backward: Any) -> None:
-    """Register an operation with the arguments `(x, new size, *options)`, and its gradient."""
+def _register(forward: Any) -> None:
+    """Register an operation with the arguments `(x, new size, *options)`."""
 
     @register(forward)
     def resize(b: Builder, x: Value, size: Sequence[int], *options: Any) -> Value:
         return _resized(b, x, x.shape[2:], lambda image: forward(image, size, *options))
+
+
+def _register_gradient(forward: Any, backward: Any) -> None:
+    """Register the gradient of such an operation."""
 
     @register(backward)
     def gradient(b: Builder, g: Value, size: Sequence[int], old: Sequence[int], *options: Any) -> Value:
@@ -65,5 +69,8 @@ def _register(forward: Any, backward: Any) -> None:
         return _resized(b, g, old[2:], apply, is_backward=True)
 
 
+for _name in ("upsample_bilinear2d", "upsample_bicubic2d"):
+    _register(getattr(aten, _name).default)
 for _name in ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"):
-    _register(getattr(aten, _name).default, getattr(aten, f"{_name}_backward").default)
+    # In a product, an infinite pixel would spread; the nearest pixels are looked up, and only their gradients added up.
+    _register_gradient(getattr(aten, _name).default, getattr(aten, f"{_name}_backward").default)

@@ -59,7 +59,8 @@ class IndexedRows:
         return len(self.index)
 
     def __getitem__(self, row: int) -> Tensor:
-        return self.distinct[self.index[row]]
+        """Return a copy of a row, which may be changed without changing equal ones."""
+        return self.distinct[int(self.index[row])].clone()
 
     def expanded(self) -> Tensor:
         """Return the stack as a tensor, with a copy for each row."""

@@ -4,6 +4,7 @@ A recording is rejected if the step does not repeat the same operations, or chan
 """
 
 import contextlib
+import itertools
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from gradprix.compiler import DTYPES, Recording, UnsupportedError
+from gradprix.compiler import DTYPES, Recording
 from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
@@ -72,16 +73,17 @@ def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
     step = _Step(model, spec)
     function = step.train_one if spec.kind == "train" else step.score_one
 
+    fill = itertools.chain([torch.zeros], itertools.repeat(torch.ones))
+
     def record() -> Recording:
-        arguments = [torch.zeros(shape, dtype=dtype) for shape, dtype, _ in spec.layouts]
+        # A constant that depends on the arguments differs between two recordings; ones are valid indices.
+        make = next(fill)
+        arguments = [make(shape, dtype=dtype) for shape, dtype, _ in spec.layouts]
         for x in arguments[: spec.parameters]:
             x.requires_grad_(spec.kind == "train")
         return Recording(function, arguments, FILLS)
 
-    recording = _record_repeatedly(spec, model, record)
-    if spec.kind == "score" and recording.draws and not all(recording.present):
-        raise UnsupportedError("random numbers, and outputs that programs do not have")
-    return recording, step.outputs
+    return _record_repeatedly(spec, model, record), step.outputs
 
 
 def record_stack(spec: StepSpec, rows: int) -> tuple[Recorder, Output | None]:
@@ -173,6 +175,8 @@ class _Step:
     def train_one(self, *args: Tensor) -> Any:
         """Return the loss of one model and the gradient of each parameter."""
         loss = self._losses(*self._unflatten(args))
+        if loss.dim():
+            raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
         return [loss, *torch.autograd.grad(loss, args[: self.spec.parameters], allow_unused=True)]
 
     def score_one(self, *args: Tensor) -> Any:

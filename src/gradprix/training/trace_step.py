@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from gradprix.compiler import IndexedRows, RowFunction
+from gradprix.compiler import IndexedRows, RowFunction, UnsupportedError
 from gradprix.utils.devices import CPU, placed
 
 from .outputs import Output
@@ -119,7 +119,10 @@ def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
         return None
     try:
         recording, outputs = record_model(spec)
-        return _CompiledStep(RowFunction(recording), outputs)
+        function = RowFunction(recording)
+        if spec.kind == "score" and not all(function.present) and (function.draws or any(function.changed)):
+            raise UnsupportedError("outputs that programs do not have, of a step that cannot be repeated")
+        return _CompiledStep(function, outputs)
     except Exception as error:  # whatever it is, the other way remains
         logger.debug("a step of %s is not compiled: %s: %s", spec.task.name, type(error).__name__, error)
         return None
@@ -132,7 +135,9 @@ def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Se
     """
 
     def run_stack() -> Sequence[Any]:
-        return _trace_stack(spec, len(args[0])).run(noise, [expanded(x).clone() for x in args])
+        with torch.enable_grad():
+            step = _trace_stack(spec, len(args[0]))
+        return step.run(noise, [expanded(x).clone() for x in args])
 
     try:
         results = function(*args, *noise.draw_all(function.draws))

@@ -76,7 +76,7 @@ class Trainer:
         rows = len(self.stack.trials)
         self.diverged: list[int | None] = [None] * rows
         self.initial_losses = [NAN] * rows
-        self.curves: list[list[tuple[int, float, float, float]]] = [[] for _ in range(rows)]
+        self.curves: list[list[tuple[int, float, float, float]]] = [[] for _ in trials]
 
     def run(self) -> list[Outcome]:
         """Train to the end and return one outcome per trial, in the given order."""
