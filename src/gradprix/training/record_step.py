@@ -4,7 +4,6 @@ A recording is rejected if the step does not repeat the same operations, or chan
 """
 
 import contextlib
-import itertools
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -72,12 +71,11 @@ def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
     model = _model(spec)
     step = _Step(model, spec)
     function = step.train_one if spec.kind == "train" else step.score_one
-
-    fill = itertools.chain([torch.zeros], itertools.repeat(torch.ones))
+    # A constant that depends on the arguments differs between the two recordings; ones are valid indices.
+    fills = iter((torch.zeros, torch.ones))
 
     def record() -> Recording:
-        # A constant that depends on the arguments differs between two recordings; ones are valid indices.
-        make = next(fill)
+        make = next(fills)
         arguments = [make(shape, dtype=dtype) for shape, dtype, _ in spec.layouts]
         for x in arguments[: spec.parameters]:
             x.requires_grad_(spec.kind == "train")
