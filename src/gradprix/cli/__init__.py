@@ -9,7 +9,7 @@ import typer
 from gradprix.utils import streams
 from gradprix.utils.streams import Command, echo
 
-from . import _app, _data, _signals
+from . import _app, _data, _signals, _workers
 from ._claims import claims
 from ._errors import report_errors
 from ._explain import explain
@@ -134,6 +134,7 @@ def main() -> None:
     """Run the command line."""
     streams.prepare()
     _signals.listen()
+    _workers.allow_fork()
     try:
         app()
         code: int | str | None = 0

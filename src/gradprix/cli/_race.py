@@ -7,6 +7,7 @@ import typer
 
 from ._errors import report_errors
 from ._options import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._workers import prepare_workers
 
 OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 
@@ -150,6 +151,7 @@ def race(
 
     Run the same command to resume an interrupted race; finished runs are not repeated.
     """
+    prepare_workers()
     from gradprix.engines import make_engine
     from gradprix.race import RaceConfig, make_plan
 

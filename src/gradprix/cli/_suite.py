@@ -11,6 +11,7 @@ from gradprix.utils.streams import echo_json
 
 from ._errors import report_errors
 from ._options import Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._workers import prepare_workers
 
 if TYPE_CHECKING:
     from gradprix.race import Executor, Plan
@@ -51,6 +52,7 @@ def suite(
 
     Run the same command to resume an interrupted suite; finished runs are not repeated.
     """
+    prepare_workers()
     from gradprix.engines import make_engine
     from gradprix.race import suite_plans
 

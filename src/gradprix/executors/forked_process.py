@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing import context as multiprocessing_context
 from multiprocessing import process, resource_tracker
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from joblib.externals.loky.backend.process import LokyProcess
 from gradprix.tasks.user_modules import base_path
 
 from .fork_server import READY, STREAMS, ReceivedFile, descendants
+from .process_fork import ProcessFork
 
 SERVE = """
 import signal
@@ -35,10 +37,11 @@ import {modules}
 from gradprix.executors.fork_server import serve
 serve({parent}, {requests})
 """
-MODULES = "gradprix.race, torch._dynamo"
+MODULES = "gradprix.race, torch.fx.experimental.symbolic_shapes"
 """Modules that a server imports, so that its forks do not import them one by one.
 
-The constructor of every `torch.optim.Optimizer` imports torch's compiler, and tracing a model imports much of it.
+The second one is imported by `torch._check`, in the decomposition of operations. Torch's compiler takes longer to
+import than all of these; only the constructors of `torch.optim` and the tracing of stacked operations need it.
 """
 PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 """Variables that libraries do not read on import: the server survives their change, and its forks receive them."""
@@ -55,26 +58,17 @@ class Server:
     """The fork server of this process for one environment.
 
     Args:
-        environment: the variables that it starts with.
+        start: start the process, given the number of the socket that requests are read from.
         settings: the server is reused as long as these are equal.
     """
 
-    def __init__(self, environment: Mapping[str, str], settings: Any) -> None:
+    def __init__(self, start: "Callable[[int], subprocess.Popen[bytes] | ProcessFork]", settings: Any) -> None:
         self.settings = settings
         self._is_ready: bool | None = None
         self._lock = threading.Lock()
         self._requests, server_socket = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with server_socket:
-            program = SERVE.format(modules=MODULES, parent=os.getpid(), requests=server_socket.fileno())
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                env=environment,
-                pass_fds=[server_socket.fileno()],
-                # It must not hold the streams open; its forks receive those of the requesting process.
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            self.process = start(server_socket.fileno())
 
     def wait(self) -> bool:
         """Wait until the server has imported everything; return True if it can be forked."""
@@ -144,11 +138,9 @@ def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
         group: processes of different groups never share a server.
         environment: variables to set in addition to those of this process.
     """
-    # Unlike is_available(), device_count() first asks the driver's management library and initializes nothing.
-    if sys.platform != "linux" or torch.cuda.device_count():
+    if not _has_servers():
         return None
-    variables = {**_variables(environment), "PYTHONPATH": os.pathsep.join(filter(None, base_path()))}
-    settings = {name: value for name, value in variables.items() if name not in PASSED_ON}, _inherited_settings()
+    variables, settings = _server_settings(environment)
     with _LOCK:
         server = _SERVERS.get(group)
         if server is None or server.settings != settings or not server.is_usable():
@@ -157,11 +149,52 @@ def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
                 _REPLACED.append(server)
             _REPLACED[:] = [each for each in _REPLACED if each.process.poll() is None]
             try:
-                server = _SERVERS[group] = Server(variables, settings)
+                server = _SERVERS[group] = Server(partial(_start_interpreter, variables), settings)
             except OSError:
                 _SERVERS.pop(group, None)
                 return None
     return server if server.wait() else None
+
+
+def fork_server_from_here(group: str, environment: Mapping[str, str]) -> None:
+    """Make a fork of this process the server of a group; see `process_fork` for when that is safe.
+
+    Args:
+        group: the group.
+        environment: variables to set in addition to those of this process.
+    """
+    if not _has_servers() or None in (sys.__stdout__, sys.__stderr__):
+        return
+    variables, settings = _server_settings(environment)
+    with _LOCK, contextlib.suppress(OSError):
+        if group not in _SERVERS:
+            _SERVERS[group] = Server(partial(ProcessFork, variables, MODULES.split(", ")), settings)
+
+
+def _has_servers() -> bool:
+    # Unlike is_available(), device_count() first asks the driver's management library and initializes nothing.
+    return sys.platform == "linux" and not torch.cuda.device_count()
+
+
+def _server_settings(environment: Mapping[str, str]) -> tuple[dict[str, str], Any]:
+    """Return the variables that a server starts with, and what must be equal for it to be reused."""
+    variables = {**_variables(environment), "PYTHONPATH": os.pathsep.join(filter(None, base_path()))}
+    return variables, (
+        {name: value for name, value in variables.items() if name not in PASSED_ON},
+        _inherited_settings(),
+    )
+
+
+def _start_interpreter(variables: Mapping[str, str], requests: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVE.format(modules=MODULES, parent=os.getpid(), requests=requests)],
+        env=variables,
+        pass_fds=[requests],
+        # It must not hold the streams open; its forks receive those of the requesting process.
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:

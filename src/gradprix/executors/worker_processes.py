@@ -24,7 +24,7 @@ from gradprix.tasks.user_modules import install, sources
 from . import forked_process
 from .executor import WorkerError
 from .fork_server import INTERVAL, end_children, set_environment
-from .forked_process import ForkContext, ForkedProcess, get_server
+from .forked_process import ForkContext, ForkedProcess, fork_server_from_here, get_server
 
 IDLE = 60.0
 """Seconds after which an idle worker ends."""
@@ -65,6 +65,12 @@ def workers(processes: int) -> Any:
         executor.submit(int)  # has them watched: until it is woken, loky does not notice that a new process was killed
     _end_at_exit(executor)
     return executor
+
+
+def fork_server_early() -> None:
+    """Let a fork of this process, which has done nothing but import modules, be the server of worker processes."""
+    if not multiprocessing.current_process().daemon:
+        fork_server_from_here(ForkedProcess.group, start_environment())
 
 
 def _is_idle() -> bool:

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ from ._scalars import make_contiguous
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 """Arguments that select torch's implementations. Here `fused=False` forces the eager rule, on any device; otherwise the
 fastest implementation for each tensor is used."""
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+"""Torch's method without its wrapper, which imports torch's compiler: that takes longer than to import torch."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -103,7 +106,8 @@ class RuleOptimizer(torch.optim.Optimizer):
                 raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {matches[0]!r}?")
         if "lr" in param_group and self.defaults.get("full_lr") == self.defaults["lr"]:
             param_group.setdefault("full_lr", float(param_group["lr"]))  # initial learning rate of the group
-        super().add_param_group(param_group)
+        add = super().add_param_group if torch.compiler.is_compiling() else partial(_add_param_group, self)
+        add(param_group)
         try:
             for name, value in self.values(self.param_groups[-1]).items():
                 self.rule_of(self.param_groups[-1]).check(name, value)
