@@ -199,7 +199,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path, finished: Pa
 
 RACE = (
     "import sys; from gradprix.cli import main; sys.argv = 'gradprix race digits --optimizers adam,momentum,adagrad "
-    "--trials {trials} --seeds 6 --epochs {epochs} --out {out}'.split(); main()"
+    "--trials {trials} --seeds 6 --epochs {epochs} --out {out} --processes {processes}'.split(); main()"
 )
 
 
@@ -211,13 +211,20 @@ def count_trials(folder: Path) -> int:
     return 0
 
 
+def outcomes(folder: Path) -> dict[str, str]:
+    """Return the outcomes in a journal by the keys of their trials, as they are written."""
+    with contextlib.closing(sqlite3.connect(folder / "race.db")) as database:
+        return dict(database.execute("SELECT key, outcome FROM trials"))
+
+
 def kill_again_and_again(tmp_path: Path, times: int, trials: int, epochs: int, longest: float) -> None:
     plan = make_plan("digits", "adam,momentum,adagrad", trials=trials, seeds=6, epochs=epochs)
     run(plan, tmp_path / "whole", Local(2))
     folder, luck, killed = tmp_path / "killed", random.Random(0), 0
     folder.mkdir()
-    command = [sys.executable, "-c", RACE.format(trials=trials, epochs=epochs, out=folder)]
-    for _ in range(times):
+    for turn in range(times):
+        given = {"trials": trials, "epochs": epochs, "out": folder, "processes": 1 + turn % 3}
+        command = [sys.executable, "-c", RACE.format(**given)]
         before, devnull = count_trials(folder), subprocess.DEVNULL
         race = subprocess.Popen(command, stdout=devnull, stderr=devnull, start_new_session=True)
         while race.poll() is None and count_trials(folder) == before:
@@ -230,8 +237,9 @@ def kill_again_and_again(tmp_path: Path, times: int, trials: int, epochs: int, l
         with contextlib.closing(sqlite3.connect(folder / "race.db")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert killed > times // 4
-    run(plan, folder, Local(2))
+    run(plan, folder, Local(3))
     assert content(folder) == content(tmp_path / "whole")
+    assert outcomes(folder) == outcomes(tmp_path / "whole"), "to the bit, with any number of processes"
 
 
 def test_a_race_that_is_killed_again_and_again_ends_as_one_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import typer
@@ -60,6 +61,7 @@ def run_race(
             plan, seconds = fit_to_budget(plan, minutes, engine, folder, watch)
     if not as_json and (sys.stderr.isatty() or minutes is not None):
         terminal.console(stderr=True).print(terminal.plan(plan, seconds, engine.place))
+    threading.Thread(target=lambda: show.write_report, daemon=True).start()  # imports plotly while workers start
     with (
         report_errors(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),
         progress() as watch,
@@ -75,7 +77,7 @@ def run_race(
 def show_result(result: Result, as_json: bool) -> None:
     """Write the report, then print the answer."""
     with report_errors(OSError):
-        show.write_report(result)  # imports plotly
+        show.write_report(result)
     if as_json:
         echo_json(result.to_dict())
     else:

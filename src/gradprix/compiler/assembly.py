@@ -164,8 +164,15 @@ class Job:
             step = 0 if x in shared else buffer.size * SIZES[buffer.dtype]
             words += [x.data_ptr(), step, (in_order if index is None else index).data_ptr()]
         self._words = (ctypes.c_int64 * len(words))(*words)
-        self._used = [*inputs, *places, *constants, in_order, scratch]
+        self._used, self._count = [*inputs, *places, *constants, in_order, scratch], len(inputs)
         self.address = ctypes.addressof(self._words)
+
+    def replace_input(self, i: int, x: Tensor, place: Tensor | None) -> None:
+        """Replace an argument by another of the same shape."""
+        word = HEADER + ENTRY * i
+        self._words[word], self._used[i] = x.data_ptr(), x
+        if place is not None:
+            self._words[word + 2], self._used[self._count + i] = place.data_ptr(), place
 
     def raise_error(self) -> None:
         """Raise `IndexError` if an index was out of range."""

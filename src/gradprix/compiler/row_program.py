@@ -120,6 +120,7 @@ class RowCall:
         transient: indices of results that are needed only until the next row: all rows use the same memory for them.
 
     Attributes:
+        function: the function.
         rows: number of rows.
         kernel_address: address of the kernel that runs rows of the job.
         job: the call of the program.
@@ -129,7 +130,7 @@ class RowCall:
     def __init__(
         self, function: RowFunction, args: Sequence[Tensor | IndexedRows], transient: Collection[int] = ()
     ) -> None:
-        self.rows = len(args[0])
+        self.function, self.rows = function, len(args[0])
         inputs: list[Tensor] = []
         places: list[Tensor | None] = []
         self._copies: list[tuple[Tensor, Tensor]] = []
@@ -151,6 +152,12 @@ class RowCall:
         self.kernel_address = kernel_address(function.program.kernel)
         outputs = iter(self.job.outputs)
         self.results = [next(outputs) if present else None for present in function.present]
+
+    def replace_last(self, args: Sequence[IndexedRows]) -> None:
+        """Replace the last arguments by others of the same shapes, which the function must not change."""
+        first = len(self.function.layouts) - len(args)
+        for i, x in enumerate(args, start=first):
+            self.job.replace_input(i, x.distinct.contiguous(), x.index)
 
     def finish(self) -> list[Tensor | None]:
         """Return the results after all rows have run.

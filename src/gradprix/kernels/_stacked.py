@@ -47,6 +47,7 @@ class StackedRule:
         self.rates = [row["lr"] for row in rows]
         self.numbers: list[tuple[float, ...]] = []
         self.state: list[list[Tensor]] = []  # per array of the kernel, after parameters and gradients
+        self._gradients: list[int] | None = None  # addresses of gradients that all rows share
         self.dtype, self.device = self.params[0].dtype, self.params[0].device
         fused = self.dtype in STORAGE_DTYPES and self.device.type == "cpu"
         self.kernel = compile_kernel(self.split, STORAGE_DTYPES[self.dtype]) if fused else None
@@ -68,25 +69,26 @@ class StackedRule:
             self._step_eagerly(gradients, torch.tensor(constants, dtype=torch.float64))
         else:
             self.kernel_call.constants[:] = constants
-            self.kernel_call.pointers[:, 1] = self._addresses(gradients, self.offsets)
+            self.kernel_call.pointers[:, 1], self._gradients = self._addresses(gradients, self.offsets), None
             self.kernel_call.run(self.kernel)
 
-    def prepare_step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> NDArray[np.int64]:
+    def prepare_step(self, addresses: list[int], factor: float = 1.0) -> None:
         """Prepare a step in which every row finds its gradients in the same memory when its turn comes.
 
         Only for a rule that has a kernel, and after the first step.
 
         Args:
-            gradients: memory of the gradients of one row, in the order of the parameters.
+            addresses: addresses of the gradients of one row, in the order of the parameters.
             factor: learning-rate multiplier of the schedule.
-
-        Returns:
-            The call that steps a row, for each row; see `run_calls`.
         """
-        assert self.kernel is not None
         self.kernel_call.constants[:] = self._next_constants(factor)
-        addresses = np.array([x.data_ptr() for x in gradients], dtype=np.int64)
-        self.kernel_call.pointers[:, 1] = np.tile(addresses, len(self.rows))
+        if addresses != self._gradients:
+            self.kernel_call.pointers[:, 1] = np.tile(np.array(addresses, dtype=np.int64), len(self.rows))
+            self._gradients = addresses
+
+    def calls_by_row(self) -> NDArray[np.int64]:
+        """Return the call that steps a row once it is prepared, for each row; see `run_calls`."""
+        assert self.kernel is not None
         return self.kernel_call.calls_by_row(self.kernel)
 
     def _next_constants(self, factor: float) -> list[tuple[float, ...]]:
@@ -156,6 +158,7 @@ class StackedRule:
         constants = np.empty((count, len(self.split.constants)))
         rows = [row for row in range(count) for _ in sizes]
         self.kernel_call = KernelCall(sizes * count, rows, np.stack(arrays, axis=1), constants)
+        self._gradients = None
 
     def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
         """Return the offset of each row of each tensor in bytes, `[tensors, rows]`."""

@@ -27,7 +27,7 @@ from .run_records import TuningRun
 
 BUDGET_DRAWS = 4_000
 """Number of draws that estimate the probability of being best."""
-MIN_TIMINGS, MIN_TIMING_SECONDS, MAX_TIMING_SECONDS = 5, 0.05, 1.0
+MIN_TIMINGS, MIN_TIMING_SECONDS, MAX_TIMING_SECONDS = 5, 0.02, 1.0
 """Timing of a step: minimum repetitions, minimum total seconds, and total seconds after which to stop in any case."""
 
 

@@ -77,8 +77,12 @@ class LossAxis:
     def draw(self, fig: go.Figure) -> None:
         """Apply the axis to all panels, with its title and the near-optimal range."""
         low, high = self.near_optimal_range()
-        zone = {"fillcolor": "rgba(128,128,128,0.16)", "line_width": 0, "layer": "below"}
-        fig.add_hrect(low, high, row="all", col="all", **zone)
+        look = {"type": "rect", "fillcolor": "rgba(128,128,128,0.16)", "line": {"width": 0}, "layer": "below"}
+        panels = dict.fromkeys((trace.xaxis or "x", trace.yaxis or "y") for trace in fig.data)
+        zones = [
+            {**look, "xref": f"{x} domain", "x0": 0, "x1": 1, "yref": y, "y0": low, "y1": high} for x, y in panels
+        ]
+        fig.update_layout(shapes=zones)  # in one call: add_hrect takes a tenth of a second for each panel
         fig.update_yaxes(**self.axis())
         fig.update_yaxes(title=escape_label(self.name), col=1)
 

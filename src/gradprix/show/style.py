@@ -91,8 +91,10 @@ CSS = Path(__file__).with_name("templates").joinpath("page.css").read_text("utf-
 
 def apply_layout(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
     """Apply the common layout: transparent background, grey grid, and the fonts of the page."""
+    axis = {"automargin": True, "gridcolor": GRID, "zeroline": False, "linecolor": GRID}
+    axis |= {"tickfont": {"size": 12}, "title": {"font": {"size": 13}}}
     fig.update_layout(
-        template="none",
+        template={"layout": {"xaxis": axis, "yaxis": axis}},  # updates of each axis take much longer
         height=height,
         margin={"l": 10, "r": 25, "t": 40, "b": 15},
         paper_bgcolor=CLEAR,
@@ -103,7 +105,4 @@ def apply_layout(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
         **layout,
     )
     fig.update_annotations(font={"size": 13, "color": INK})
-    axis = {"automargin": True, "gridcolor": GRID, "zeroline": False, "linecolor": GRID}
-    for update in (fig.update_xaxes, fig.update_yaxes):
-        update(tickfont={"size": 12}, title={"font": {"size": 13}}, **axis)
     return fig

@@ -110,7 +110,7 @@ class Data:
         Returns:
             `[seeds, batch, ...]` each.
         """
-        return tree_map(itemgetter(index), self.inputs), tree_map(itemgetter(index), self.targets)
+        return _chosen(self.inputs, index), _chosen(self.targets, index)
 
     @property
     def labels(self) -> Tensor:
@@ -178,3 +178,7 @@ def _is_proper_subset(indices: Tensor, count: int) -> bool:
     if indices.dtype != torch.int64 or indices.dim() != 1 or not 0 < len(indices) < count:
         return False
     return bool((indices >= 0).all() and (indices < count).all()) and len(set(indices.tolist())) == len(indices)
+
+
+def _chosen(examples: Any, index: Tensor) -> Any:
+    return examples[index] if isinstance(examples, Tensor) else tree_map(itemgetter(index), examples)

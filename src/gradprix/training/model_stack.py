@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state
 
-from gradprix.kernels import run_calls
 from gradprix.tasks import Task
 from gradprix.tasks.rng import init_model
 from gradprix.utils.devices import placed
@@ -19,6 +17,7 @@ from .execution_mode import STACKED, ExecutionMode
 from .faults import failed_on_nan, task_error
 from .optimizers import StackedOptimizers
 from .outputs import Output
+from .row_step import RowStep, leaves
 from .sequential_models import SequentialModels
 from .stack_data import StackData
 from .stack_sizes import stack_size
@@ -62,6 +61,7 @@ class ModelStack:
         models = {seed: init_model(task.model, seed) for seed in self.data.seeds}
         self.parameters, self.buffers = self._stack_tensors(models, seeds)
         self.optimizers: StackedOptimizers | None = None
+        self._row_steps: dict[Any, RowStep | None] = {}
         self.models = (
             StackedModels(task, seeds, mode.compiled)
             if mode.stacked
@@ -146,29 +146,41 @@ class ModelStack:
         return losses
 
     def _step_row_by_row(self, batch: tuple[Any, Any], factor: float) -> Tensor | None:
-        """Step each row as soon as its gradients are computed, while they are in the processor's cache.
+        """Step each row as soon as its gradients are computed; the idle rows, which nothing depends on, are not.
 
         Returns:
             None if the step or an optimizer is not machine code, and in the first step, which creates the optimizers.
         """
-        if self.optimizers is None or not self.optimizers.have_kernels or not isinstance(self.models, StackedModels):
+        if self.optimizers is None or not isinstance(self.models, StackedModels):
             return None
+        shapes = tuple(x.shape for part in batch for x in leaves(part))
         try:
-            call = self.models.row_call(self.parameters, self.buffers, *batch)
+            step = self._row_steps.get(shapes)
+            if shapes in self._row_steps and (step is None or step.uses(self.parameters, self.buffers)):
+                if step is not None:
+                    step.replace_batch(batch)
+            else:
+                step = self._row_steps[shapes] = self._prepare_row_step(self.models, self.optimizers, batch)
         except Exception:  # the usual way explains it
             return None
-        if call is None:
+        if step is None:
             return None
-        losses, *gradients = [x for x in call.results if x is not None]
-        steps = self.optimizers.prepare_step(gradients, factor)
-        rows = np.arange(call.rows)
-        passes = np.column_stack([np.tile([call.kernel_address, call.job.address], (call.rows, 1)), rows, rows + 1])
-        run_calls(np.stack([passes, steps], axis=1).reshape(-1, 4))
         try:
-            call.finish()
+            losses = step.run(factor)
         except IndexError:
+            self._row_steps.clear()
             return self._compute_gradients(*batch)[0]  # explains it, unless a model has diverged
+        if not step.is_reusable:
+            del self._row_steps[shapes]
         return losses
+
+    def _prepare_row_step(
+        self, models: StackedModels, optimizers: StackedOptimizers, batch: tuple[Any, Any]
+    ) -> RowStep | None:
+        if not optimizers.have_kernels or (call := models.row_call(self.parameters, self.buffers, *batch)) is None:
+            return None
+        active = int((self.rows < self.count).sum())
+        return RowStep(models, optimizers, self.parameters, self.buffers, call, active)
 
     def rule_state(self, place: int) -> dict[str, dict[str, Any]]:
         """Return the optimizer state of the row at a place by parameter; empty if its optimizer is not a rule."""
@@ -180,6 +192,7 @@ class ModelStack:
         """Continue with the rows at some places, in ascending order."""
         self.rows = self.rows[index]
         self.data.select_rows(index)
+        self._row_steps.clear()
         self.parameters = {name: x[index] for name, x in self.parameters.items()}
         self.buffers = {name: x[index] for name, x in self.buffers.items()}
         self.models.select_rows(index)

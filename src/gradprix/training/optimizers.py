@@ -123,10 +123,19 @@ class StackedOptimizers:
             for _, chosen, stepper in self.blocks
         )
 
-    def prepare_step(self, gradients: Sequence[Tensor], factor: float) -> NDArray[np.int64]:
+    def prepare_step(self, gradients: Sequence[Tensor], factor: float) -> None:
         """Prepare a step row by row; see `StackedRule.prepare_step`. Only if `have_kernels`, after the first step."""
-        steppers = [stepper for _, _, stepper in self.blocks if isinstance(stepper, StackedRule)]
-        return np.concatenate([stepper.prepare_step(gradients, factor) for stepper in steppers])
+        addresses = [x.data_ptr() for x in gradients]
+        for stepper in self._rules:
+            stepper.prepare_step(addresses, factor)
+
+    def calls_by_row(self) -> NDArray[np.int64]:
+        """Return the call that steps a row once it is prepared, for each row; see `run_calls`."""
+        return np.concatenate([stepper.calls_by_row() for stepper in self._rules])
+
+    @property
+    def _rules(self) -> list[StackedRule]:
+        return [stepper for _, _, stepper in self.blocks if isinstance(stepper, StackedRule)]
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Continue with a subset of the rows, in order, whose parameters are now `params`."""

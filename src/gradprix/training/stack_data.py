@@ -73,8 +73,15 @@ class StackData:
             examples = self.data.take(index[self._used_seeds], rng_states)
         except Exception as error:
             raise task_error(self.task, "reading its examples", self.trials, error) from error
-        inputs, targets = tree_map(partial(IndexedRows, index=self._place), placed(examples, self.device))
+        inputs, targets = map(self._index_rows, examples)
         return inputs, targets
+
+    def _index_rows(self, examples: Any) -> Any:
+        """Return inputs or targets as `IndexedRows` on the device; a single tensor, as it mostly is, without delay."""
+        there = placed(examples, self.device)
+        if isinstance(there, Tensor):
+            return IndexedRows(there, self._place)
+        return tree_map(partial(IndexedRows, index=self._place), there)
 
     def load(self, index: Tensor) -> tuple[Any, Any]:
         """Return inputs and targets of each row, `[rows, batch, ...]` each; see `read`."""

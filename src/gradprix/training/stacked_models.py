@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from gradprix.compiler import RowCall
+from gradprix.compiler import IndexedRows, RowCall, RowFunction
 from gradprix.tasks import Task
 from gradprix.tasks.rng import stream
 
@@ -56,8 +56,12 @@ class StackedModels:
         function = self._traced_step("train", parameters, buffers, examples, structure).function
         if function is None or not all(function.present):
             return None
-        args = *parameters.values(), *buffers.values(), *examples, *self.noise.draw_all(function.draws)
+        args = *parameters.values(), *buffers.values(), *examples, *self.draw(function)
         return RowCall(function, args, range(1, len(function.present)))
+
+    def draw(self, function: RowFunction) -> list[IndexedRows]:
+        """Return the random numbers of a step."""
+        return self.noise.draw_all(function.draws)
 
     def select_rows(self, index: Tensor) -> None:
         """Continue with a subset of the rows."""

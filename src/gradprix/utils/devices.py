@@ -66,6 +66,8 @@ def placed(value: Any, device: torch.device) -> Any:
     """Move a tensor or a nested structure of tensors to a device; what is there already is not copied."""
     # CUDA reads the source before the call returns, so the copy may be asynchronous in this direction only.
     is_async = device.type == "cuda"
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=is_async)
     return tree_map_only(Tensor, lambda x: x.to(device, non_blocking=is_async), value)
 
 
