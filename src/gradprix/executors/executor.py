@@ -121,6 +121,9 @@ class Executor(ABC):
         """Call a function in one worker, whose arithmetic rounds as training does."""
         return self.call_workers(1, function, *args)[0]
 
+    def warm_up(self, function: Callable[..., Any], *args: Any) -> None:  # noqa: B027  # optional
+        """Call a function in the workers that the next call leaves idle, to fill their caches; ignore its failures."""
+
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
         """Call a function in a new process; return None if that is impossible."""
         return None

@@ -1,5 +1,6 @@
 """Executor for worker processes on this machine."""
 
+import contextlib
 import os
 import tempfile
 import weakref
@@ -84,6 +85,13 @@ class Local(Executor):
             except BrokenProcessPool as error:
                 raise _serialization_error(error) from error
         return []
+
+    def warm_up(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function in all worker processes but one, without waiting for it; ignore its failures."""
+        with contextlib.suppress(TerminatedWorkerError, BrokenProcessPool):
+            executor = workers(self.processes)
+            for _ in range(self.processes - 1):
+                executor.submit(_call_with_local_tasks, function, args)
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
         """Call a function in a new process."""

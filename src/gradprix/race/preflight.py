@@ -14,10 +14,11 @@ from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop, cache_problem
 from gradprix.training import FirstStep, Trial, known_first_step, measure_first_step, runtime_settings, seconds_of_one
+from gradprix.training.autotune import bytes_of_one
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.first_step import ARITHMETIC_BOUND
 from gradprix.training.stacking_errors import explain
-from gradprix.utils.devices import accelerator_type, require
+from gradprix.utils.devices import accelerator_type, free, require
 
 from .last_batch import check_last_batches
 from .loop_check import check_loop
@@ -54,6 +55,7 @@ def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> E
     if isinstance(plan.task, Task):
         first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.call(first_step, plan))
         watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
+        _warm_up(plan, first, engine)
     mode: ExecutionMode = engine.call(check, plan, first, engine.memory)
     engine.checked[key] = plan.entries, mode
     return mode
@@ -73,6 +75,14 @@ def first_step(plan: Plan) -> FirstStep:
         validate_task(task)
         check_last_batches(task, plan)
     return _measure_step(plan, task, "cpu")
+
+
+def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
+    """Have the workers that do not check the plan trace and compile its steps meanwhile, if it can be stacked."""
+    assert isinstance(plan.task, Task)
+    limit = free("cpu") / 2 if engine.memory is None else engine.memory
+    if not plan.compiled and first.reject_stack(PROBED_MODELS + 1, limit / engine.workers) is None:
+        engine.warm_up(bytes_of_one, plan.task, [_first_trial(plan)], ExecutionMode())
 
 
 def _first_trial(plan: Plan) -> Trial:

@@ -29,8 +29,10 @@ def widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> f
     """
     narrowest = REVIEWED_WIDTHS[0]
     stack = ModelStack(task, [trial] * narrowest)
-    batch = stack.data.read(stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]])
-    if not any(stack.traced_step(kind, *batch).unreviewed for kind in ("train", "score")):
+    size = trial.batch_size or stack.data.train.shape[1]
+    # Batches of the race, since a step is compiled for each size.
+    batches = {"train": stack.data.train[:, :size], "score": stack.data.valid[:, : size * BATCH_FACTOR]}
+    if not any(stack.traced_step(kind, *stack.data.read(index)).unreviewed for kind, index in batches.items()):
         return math.inf if is_row_invariant(task, trial, REVIEWED_WIDTHS) else 0
     started_at, widest = time.perf_counter(), 0
     for width in capacities(MAX_UNREVIEWED_WIDTH):

@@ -19,6 +19,7 @@ from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.task import TaskError
 from gradprix.training import MIN_STACK, FirstStep, ModelStack, StackedOptimizers, Trial, evaluate, runtime_settings
+from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.faults import describe_error
 from gradprix.training.optimizer_errors import explain_optimizer_error
@@ -32,6 +33,8 @@ from .row_invariance import widest_invariant
 
 PROBED_EXAMPLES = 64
 """Maximum number of examples of a step or an evaluation that only tests whether it works."""
+SMALL_EVALUATION = 256
+"""Number of examples up to which a whole evaluation batch is tested."""
 PROBED_MODELS = 8
 """Models in a trial stack: enough for stacking to be faster."""
 MAX_SLOWDOWN = 1.25
@@ -183,7 +186,8 @@ def _probe(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> Step:
     index = _first_examples(stack, trials[0])
     step = _train_step(stack, index, mode, len(trials))
     stack.step(index, 1.0)
-    evaluate(stack, stack.data.valid[:, :PROBED_EXAMPLES])
+    size = index.shape[1] * BATCH_FACTOR  # a batch of the race if it is small, since a step is compiled for each size
+    evaluate(stack, stack.data.valid[:, : size if size <= SMALL_EVALUATION else PROBED_EXAMPLES])
     return step.on_cpu()
 
 

@@ -79,9 +79,7 @@ class LossAxis:
         low, high = self.near_optimal_range()
         look = {"type": "rect", "fillcolor": "rgba(128,128,128,0.16)", "line": {"width": 0}, "layer": "below"}
         panels = dict.fromkeys((trace.xaxis or "x", trace.yaxis or "y") for trace in fig.data)
-        zones = [
-            {**look, "xref": f"{x} domain", "x0": 0, "x1": 1, "yref": y, "y0": low, "y1": high} for x, y in panels
-        ]
+        zones = [{**look, "xref": f"{x} domain", "x0": 0, "x1": 1, "yref": y, "y0": low, "y1": high} for x, y in panels]
         fig.update_layout(shapes=zones)  # in one call: add_hrect takes a tenth of a second for each panel
         fig.update_yaxes(**self.axis())
         fig.update_yaxes(title=escape_label(self.name), col=1)

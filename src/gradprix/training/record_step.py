@@ -4,10 +4,12 @@ A recording is rejected if the step does not repeat the same operations, or chan
 """
 
 import contextlib
+import hashlib
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,10 +21,12 @@ from gradprix.compiler import DTYPES, Recording
 from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
+from gradprix.utils.files import cache_folder
 
 from .batched_ops import StackedOperations
 from .functions import without_setup_context
 from .outputs import Output
+from .provenance import versions
 from .recorder import Recorder
 from .rng import FILLS
 
@@ -31,7 +35,7 @@ Recorded = TypeVar("Recorded", Recorder, Recording)
 TENSOR = object()
 """Placeholder for a tensor among the leaves of an output."""
 REPEATABLE: set[tuple[Task, str]] = set()
-"""Tasks whose steps are known to repeat the same operations every time."""
+"""Tasks whose steps are known to repeat the same operations every time; the cache folder has those of earlier races."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Re
     with RngState(torch.Generator()) as rng_state, _without_dynamo():
         recordings = [record()]
         changed = _changed_attributes(attributes_before, model)
-        if (spec.task, spec.kind) not in REPEATABLE:
+        if not _is_repeatable(spec):
             # One repetition shows that a step is repeatable, and costs as much as the first recording.
             rewritten = [place for place, value in changed.items() if isinstance(value, Tensor)]
             for place in rewritten:  # harmless if the model always writes the attribute before it reads it
@@ -137,10 +141,32 @@ def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Re
         place for place, value in _changed_attributes(attributes_before, model).items() if not isinstance(value, Tensor)
     ]:
         raise ValueError(_format_changes(attributes))
-    if not all(recording.equals(recordings[0]) for recording in recordings):
+    if not all(recording.equals(recordings[0]) for recording in recordings[1:]):
         raise ValueError(_format_changes(list(changed)) if changed else "it does something else each time it runs")
-    REPEATABLE.add((spec.task, spec.kind))
+    if len(recordings) > 1:
+        _note_repeatable(spec)
     return recordings[0]
+
+
+def _is_repeatable(spec: StepSpec) -> bool:
+    """Return True if a step of the task was found to repeat the same operations, in any process of this machine."""
+    key = spec.task, spec.kind
+    if key not in REPEATABLE and (file := _note_file(spec)) is not None and file.exists():
+        REPEATABLE.add(key)
+    return key in REPEATABLE
+
+
+def _note_repeatable(spec: StepSpec) -> None:
+    REPEATABLE.add((spec.task, spec.kind))
+    if (file := _note_file(spec)) is not None:
+        with contextlib.suppress(OSError):
+            file.touch(0o600)
+
+
+def _note_file(spec: StepSpec) -> Path | None:
+    folder = cache_folder("repeatable")
+    key = repr((spec.task.fingerprint, spec.kind, versions(), sys.version))
+    return None if folder is None else folder / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
 @dataclass

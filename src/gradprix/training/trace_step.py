@@ -4,6 +4,7 @@ For small models, `vmap` and autograd cost far more time than the arithmetic. Th
 plain operations on stacked tensors is then executed in every step.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
     """
     if not spec.on_cpu:
         return None
+    collects_garbage = gc.isenabled()
+    gc.disable()  # it would take a third of the time, since a recording has many objects and little garbage
     try:
         recording, outputs = record_model(spec)
         function = RowFunction(recording)
@@ -126,6 +129,9 @@ def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
     except Exception as error:  # whatever it is, the other way remains
         logger.debug("a step of %s is not compiled: %s: %s", spec.task.name, type(error).__name__, error)
         return None
+    finally:
+        if collects_garbage:
+            gc.enable()
 
 
 def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Sequence[Rows]) -> Sequence[Any]:
