@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from gradprix.compiler import Recording, RowFunction, convolution
+from gradprix.compiler import Recording, RowFunction
 from gradprix.training.rng import FILLS
 
 ROWS = 2
@@ -164,8 +164,7 @@ def test_a_layer_of_images_equals_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OF_IMAGES if "convol" in name])
-def test_images_are_convolved_by_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "TILE", 1_500)
+def test_larger_images_are_convolved(name: str) -> None:
     torch.manual_seed(0)
     check(OF_IMAGES[name](), torch.randn(6, 4, 12, 12), weighted)
     check(nn.Conv2d(4, 5, 3, padding=1, padding_mode="reflect"), torch.randn(6, 4, 12, 12), weighted)

@@ -25,7 +25,6 @@ from .ir import (
     Node,
     Program,
     Reduce,
-    Repeat,
     ScatterAdd,
     Store,
     View,
@@ -68,7 +67,7 @@ class CompiledProgram:
         self.cycles = torch.zeros(len(program.instructions) * timed, dtype=torch.int64)
         self._offsets, self.scratch_bytes = allocate(program)
         self.tables = [*program.inputs, *program.outputs, *(buffer for buffer, _ in program.constants)]
-        self._calls = [_call(instruction) for instruction in program.instructions]
+        self._calls = [_Call(normalize(instruction)) for instruction in program.instructions]
         self.kernel = load_module("row_program", self._key(), self._module)
 
     @property
@@ -249,40 +248,11 @@ class _Call:
                 emit_scatter_add(e, x, places)
             case CheckIndex():
                 emit_check(e, x, places, function.args[-1])
-            case Multiply(out, left, right, accumulate):
-                *batch, m, n = out.shape
-                strides = left.strides, right.strides, out.strides
-                product = Product(tuple(batch), m, n, left.shape[-1], *strides, accumulate)
+            case Multiply(out, left, right):
                 a, b, c = (
                     e.address(base, start, TYPES["float32"])
                     for base, start in (places[view] for view in (left, right, out))
                 )
-                product.emit(e, a, b, c)
+                Product.from_instruction(x).emit(e, a, b, c)
         e.close()
         return function
-
-
-class _Repetition:
-    """Instructions as calls in a loop."""
-
-    def __init__(self, repeat: Repeat) -> None:
-        self.repeat, self.calls = repeat, [_Call(normalize(instruction)) for instruction in repeat.body]
-
-    def place(self, places: Mapping[Buffer, Any]) -> Any:
-        """Return what determines the loop."""
-        steps = [(places[buffer], step) for buffer, step in self.repeat.steps.items()]
-        return self.repeat.count, steps, [call.place(places) for call in self.calls]
-
-    def emit_call(self, e: Emitter, kernels: Kernels, address: Mapping[Buffer, Any], status: Any) -> None:
-        """Emit the loop."""
-        with e.loop(0, self.repeat.count) as i:
-            moved = {
-                buffer: e.address(address[buffer], e.offset([i], [step]), TYPES[buffer.dtype])
-                for buffer, step in self.repeat.steps.items()
-            }
-            for call in self.calls:
-                call.emit_call(e, kernels, {**address, **moved}, status)
-
-
-def _call(instruction: Instruction) -> _Call | _Repetition:
-    return _Repetition(instruction) if isinstance(instruction, Repeat) else _Call(normalize(instruction))

@@ -1,7 +1,6 @@
 """Construction of row programs: values are expressions until an instruction needs them in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -14,7 +13,6 @@ from .ir import (
     Node,
     Program,
     Reduce,
-    Repeat,
     ScatterAdd,
     Store,
     UnsupportedError,
@@ -219,28 +217,10 @@ class Builder:
             self.computed[key] = self.loaded(self._store_in(compact, Value(x.shape, x.node)))
         return self.compute(self.computed[key])
 
-    def multiply(self, out: View, left: View, right: View, accumulate: bool = False) -> None:
-        """Store products of matrices, or add them to what is there."""
+    def multiply(self, out: View, left: View, right: View, rows: int = 1, terms: int = 1) -> None:
+        """Store products of matrices whose rows are several dimensions, and that are summed over several ones."""
         if prod(out.shape):
-            self.program.instructions.append(Multiply(out, left, right, accumulate))
-
-    @contextmanager
-    def repeat(self, count: int, steps: Mapping[View, int]) -> Iterator[None]:
-        """Repeat the instructions that are added in this context.
-
-        Args:
-            count: number of repetitions.
-            steps: elements by which the buffers of some views advance from one repetition to the next.
-        """
-        before, self.program.instructions = self.program.instructions, []
-        try:
-            yield
-        finally:
-            body, self.program.instructions = self.program.instructions, before
-        buffers = {view.buffer: step for view, step in steps.items() if view.buffer is not None}
-        if len(buffers) < len(steps):
-            raise UnsupportedError("a loop over two parts of the same memory")
-        self.program.instructions.append(Repeat(count, tuple(body), buffers))  # type: ignore[arg-type]
+            self.program.instructions.append(Multiply(out, left, right, rows, terms))
 
     def gather(self, table: Value, dim: int, index: Value, shape: Sequence[int]) -> Value:
         """Return elements of a table at indices along a dimension.

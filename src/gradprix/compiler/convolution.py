@@ -1,30 +1,27 @@
-"""Lowerings of convolutions, as products of matrices of patches."""
+"""Lowerings of convolutions, as products of matrices that are views of images."""
 
 from collections.abc import Sequence
-from math import prod
+from itertools import product
+from math import gcd, prod
 from typing import Any
 
 import torch
 
-from gradprix.kernels import vector_width
-
 from .builder import Builder
 from .concatenation import concatenate
 from .elementwise import arithmetic
-from .ir import Buffer, UnsupportedError, Value, View, contiguous, strides_in_order
+from .ir import UnsupportedError, Value, View
 from .lowering import register
 
 aten = torch.ops.aten
 LARGEST = 2**24
-"""Most elements of patches: larger ones neither fit into a cache, nor many of them into memory."""
-TILE = 2**17
-"""Elements of patches that fit into a second-level cache: more are computed for some images at a time."""
-PIXELS_LAST = 3, 4, 5, 0, 1, 2
-"""Order in memory of the dimensions batch, height, width, kernel height, kernel width and channels of patches."""
+"""Most products of a pixel and a weight for one image and one channel of the result: larger images stay with torch."""
 
 
 class _Convolution:
-    """A two-dimensional convolution of images `[batch, channels, height, width]`, with pixels as rows of matrices.
+    """A two-dimensional convolution of images `[batch, channels, height, width]`.
+
+    Images lie in memory with the channels last and with their padding, so that the pixels under the kernel are a view.
 
     Args:
         b: the program.
@@ -36,146 +33,115 @@ class _Convolution:
     def __init__(self, b: Builder, shape: Sequence[int], weight: Value, geometry: Sequence[Sequence[int]]) -> None:
         self.b, self.weight = b, weight
         self.stride, self.padding, self.dilation = geometry
-        self.batch, self.channels, *size = shape
+        self.batch, self.channels, *self.image = shape
         self.out, _, *self.kernel = weight.shape
-        self.padded = [n + 2 * p for n, p in zip(size, self.padding, strict=True)]
-        self.size = [
-            (n - d * (k - 1) - 1) // s + 1
-            for n, d, k, s in zip(self.padded, self.dilation, self.kernel, self.stride, strict=True)
-        ]
-        self.pixels = self.batch * prod(self.size)
-        self.depth = self.channels * prod(self.kernel)
-        self.images = _tile(self.batch, self.pixels * self.depth // self.batch)
-        self.tiles, self.tile = self.batch // self.images, self.images * prod(self.size)
-        if self.tile * self.depth > LARGEST:
+        sizes = zip(self.image, self.kernel, *geometry, strict=True)
+        self.size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
+        if prod(self.size) * self.channels * prod(self.kernel) > LARGEST:
             raise UnsupportedError("a convolution of large images")
-
-    def patches(self, x: Value) -> Value:
-        """Return the pixels under the kernel for each pixel of the result, `[pixels, depth]`; computed once."""
-        key = "patches", x, *self.kernel, *self.stride, *self.padding, *self.dilation
-        if key not in self.b.computed:
-            self.b.computed[key] = self.b.loaded(self._tile_patches(self._padded_image(x)))
-        return self.b.computed[key]
-
-    def _padded_image(self, x: Value) -> View:
-        """Store images with their padding, channels last."""
-        b = self.b
-        image = b.reshaped(x, torch.Tensor.permute, (0, 2, 3, 1))[0]
-        if not any(self.padding):
-            return b.compute(image, in_order=True)
-        view = b.new((self.batch, *self.padded, self.channels))
-        b.store(view, b.number(0.0, "float32"))
-        b.store(self._inside(view), image)
-        return view
-
-    def _tile_patches(self, image: View) -> View:
-        """Store the patches of the first tile of images, `[pixels, depth]`."""
-        b = self.b
-        under = self._under(image)
-        if self.channels < vector_width():  # long rows of pixels are copied faster than short ones of channels
-            order = strides_in_order(under.shape, PIXELS_LAST)
-            patches = View(Buffer(prod(under.shape), "float32"), under.shape, order)
-            b.store(patches, b.loaded(under))
-        else:
-            patches = under if _is_matrix(under, 3) else b.compute(b.copy(b.loaded(under)))
-        return patches.apply(torch.Tensor.view, (self.tile, self.depth))[0]
 
     def apply(self, x: Value) -> Value:
         """Return the result for images."""
-        b = self.b
-        if self.tiles == 1:
-            return self.image(b.matmul(self.patches(x), self.weights()))
-        image, weights, out = self._padded_image(x), b.compute(self.weights()), b.new((self.pixels, self.out))
-        if weights.buffer is image.buffer:
-            weights = b.compute(b.copy(b.loaded(weights)))
-        with b.repeat(self.tiles, {image: self.images * image.strides[0], out: self.tile * self.out}):
-            b.multiply(self._first(out), self._tile_patches(image), weights)
-        return self.image(b.loaded(out))
+        out = self.b.new((self.batch, *self.size, self.out))
+        self.b.multiply(out, self._under_kernel(x), self._weights(2, 3, 1, 0), rows=3, terms=3)
+        return self._channels_first(out)
 
-    def _first(self, rows: View) -> View:
-        """Return the rows of the first tile."""
-        return rows.apply(torch.Tensor.narrow, 0, 0, self.tile)[0]
+    def gradient_of_weight(self, change: Value, x: Value) -> Value:
+        """Return the gradient of the weights, given that of the result."""
+        out = self.b.new((*self.kernel, self.channels, self.out))
+        left = self._under_kernel(x).apply(torch.Tensor.permute, (3, 4, 5, 0, 1, 2))[0]
+        self.b.multiply(out, left, self._inside(self._result(change), self._margins(), self.size), rows=3, terms=3)
+        return self.b.reshaped(self.b.loaded(out), torch.Tensor.permute, (3, 2, 0, 1))[0]
 
-    def rows(self, image: Value) -> Value:
-        """Return a result as rows of pixels."""
-        b = self.b
-        rows = b.loaded(b.compute(b.reshaped(image, torch.Tensor.permute, (0, 2, 3, 1))[0], in_order=True))
-        return b.reshaped(rows, torch.Tensor.view, (self.pixels, self.out))[0]
+    def gradient_of_input(self, change: Value) -> Value:
+        """Return the gradient of the images, given that of the result.
 
-    def gradient_of_weight(self, rows: Value, x: Value) -> Value:
-        """Return the gradient of the weights, given that of the result as rows of pixels."""
-        b = self.b
-        if self.tiles == 1:
-            flat = b.matmul(b.reshaped(rows, torch.Tensor.t)[0], self.patches(x))
-        else:
-            view, image, total = b.compute(rows), self._padded_image(x), b.new((self.out, self.depth))
-            b.store(total, b.number(0.0, "float32"))
-            left = self._first(view).apply(torch.Tensor.t)[0]
-            with b.repeat(self.tiles, {view: self.tile * self.out, image: self.images * image.strides[0]}):
-                b.multiply(total, left, self._tile_patches(image), accumulate=True)
-            flat = b.loaded(total)
-        shaped = b.reshaped(flat, torch.Tensor.view, (self.out, *self.kernel, self.channels))[0]
-        return b.reshaped(shaped, torch.Tensor.permute, (0, 3, 1, 2))[0]
+        Pixels whose positions have the same remainder by the stride are under the same weights.
+        """
+        b, result, weights = self.b, self._result(change), self._weights(2, 3, 0, 1)
+        out = b.new((self.batch, *self.image, self.channels))
+        starts = [[*range(min(stride, n))] for stride, n in zip(self.stride, self.image, strict=True)]
+        taps = [[self._taps(dim, start) for start in each] for dim, each in enumerate(starts)]
+        if not all(each for dim in taps for each in dim):
+            b.store(out, b.number(0.0, "float32"))
+        for (y, rows), (x, columns) in product(*(zip(*each, strict=True) for each in zip(starts, taps, strict=True))):
+            if rows and columns:
+                target = out.apply(lambda t, y=y, x=x: t[:, y :: self.stride[0], x :: self.stride[1]])[0]
+                under = weights.apply(lambda t, i=rows, j=columns: t[i.start :: i.step, j.start :: j.step])[0]
+                left = self._results_of(result, (y, x), (rows, columns), target.shape)
+                b.multiply(target, left, under, rows=3, terms=3)
+        return self._channels_first(out)
 
-    def weights(self) -> Value:
-        """Return the weights as `[depth, channels of the result]`."""
-        order = self.b.reshaped(self.weight, torch.Tensor.permute, (2, 3, 1, 0))[0]
-        return self.b.reshaped(order, torch.Tensor.view, (self.depth, self.out))[0]
+    def _taps(self, dim: int, start: int) -> range:
+        """Return the indices of weights that the pixel at `start` is under."""
+        stride, dilation, position = self.stride[dim], self.dilation[dim], start + self.padding[dim]
+        first = next((i for i in range(self.kernel[dim]) if (position - dilation * i) % stride == 0), self.kernel[dim])
+        return range(first, self.kernel[dim], stride // gcd(stride, dilation))
 
-    def image(self, rows: Value) -> Value:
-        """Return rows of pixels as an image."""
-        shaped = self.b.reshaped(rows, torch.Tensor.view, (self.batch, *self.size, rows.shape[1]))[0]
-        return self.b.reshaped(shaped, torch.Tensor.permute, (0, 3, 1, 2))[0]
+    def _results_of(self, result: View, start: Sequence[int], taps: Sequence[range], shape: Sequence[int]) -> View:
+        """Return the results that pixels contribute to, `[batch, height, width, taps, taps, channels of the result]`.
 
-    def gradient_of_input(self, rows: Value) -> Value:
-        """Return the gradient of the input, given that of the result as rows of pixels."""
-        b = self.b
-        weights = b.compute(b.reshaped(self.weights(), torch.Tensor.t)[0])
-        view, total = b.compute(rows), b.new((self.batch, *self.padded, self.channels))
-        if weights.buffer is view.buffer:
-            weights = b.compute(b.copy(b.loaded(weights)))
-        b.store(total, b.number(0.0, "float32"))
-        parts, targets = b.new((self.tile, self.depth)), self._under(total)
-        under = View(parts.buffer, targets.shape, contiguous(targets.shape), parts.offset)
-        with b.repeat(self.tiles, {view: self.tile * self.out, total: self.images * total.strides[0]}):
-            b.multiply(parts, self._first(view), weights)
-            for i in range(self.kernel[0]):
-                for j in range(self.kernel[1]):
-                    target, part = (_select(_select(each, 3, i), 3, j) for each in (targets, under))
-                    b.store(target, arithmetic("add")(b, b.loaded(target), b.loaded(part)))
-        return b.reshaped(b.loaded(self._inside(total)), torch.Tensor.permute, (0, 3, 1, 2))[0]
+        Args:
+            result: results with margins.
+            start: the first pixel.
+            taps: the indices of weights.
+            shape: of the pixels.
+        """
+        offset, steps = result.offset, []
+        for dim, (low, _) in enumerate(self._margins()):
+            stride, along = self.stride[dim], result.strides[1 + dim]
+            first = (start[dim] + self.padding[dim] - self.dilation[dim] * taps[dim].start) // stride
+            offset += (first + low) * along
+            steps.append(-self.dilation[dim] * taps[dim].step // stride * along)
+        sizes = (*shape[:3], *map(len, taps), self.out)
+        return View(result.buffer, sizes, (*result.strides[:3], *steps, 1), offset)
 
-    def _inside(self, view: View) -> View:
-        for dim, (padding, size) in enumerate(zip(self.padding, self.padded, strict=True), start=1):
-            (view,) = view.apply(torch.Tensor.narrow, dim, padding, size - 2 * padding)
+    def _margins(self) -> list[tuple[int, int]]:
+        """Return how far pixels are under weights of results that do not exist, before and after those that do."""
+        sizes = zip(self.image, self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return [
+            (max(0, (d * (k - 1) - p) // s), max(0, (n - 1 + p) // s - (size - 1))) for n, size, k, s, p, d in sizes
+        ]
+
+    def _result(self, x: Value) -> View:
+        return self._padded(x, self.size, self._margins())
+
+    def _padded(self, x: Value, size: Sequence[int], margins: Sequence[tuple[int, int]]) -> View:
+        """Store images with margins of zeros, channels last."""
+        b, key = self.b, ("padded", x, *margins)
+        if key not in b.computed:
+            image = b.reshaped(x, torch.Tensor.permute, (0, 2, 3, 1))[0]
+            if any(map(any, margins)):
+                view = b.new((x.shape[0], *(n + sum(each) for n, each in zip(size, margins, strict=True)), x.shape[1]))
+                for dim, (low, high) in enumerate(margins, start=1):
+                    for start, count in ((0, low), (view.shape[dim] - high, high)):
+                        b.store(view.apply(torch.Tensor.narrow, dim, start, count)[0], b.number(0.0, "float32"))
+                b.store(self._inside(view, margins, size), image)
+            else:
+                view = b.compute(image, in_order=True)
+            b.computed[key] = b.loaded(view)
+        return b.compute(b.computed[key])
+
+    def _inside(self, view: View, margins: Sequence[tuple[int, int]], size: Sequence[int]) -> View:
+        for dim, ((low, _), count) in enumerate(zip(margins, size, strict=True), start=1):
+            (view,) = view.apply(torch.Tensor.narrow, dim, low, count)
         return view
 
-    def _under(self, view: View) -> View:
-        """Return the view `[images, height, width, kernel height, kernel width, channels]` of padded images."""
-        steps = view.strides[1:3]
+    def _under_kernel(self, x: Value) -> View:
+        """Return the pixels under the kernel, `[batch, height, width, kernel height, kernel width, channels]`."""
+        image = self._padded(x, self.image, [(p, p) for p in self.padding])
+        steps = image.strides[1:3]
         strides = [step * stride for step, stride in zip(steps, self.stride, strict=True)]
         taps = [step * dilation for step, dilation in zip(steps, self.dilation, strict=True)]
-        shape = (self.images, *self.size, *self.kernel, self.channels)
-        return View(view.buffer, shape, (view.strides[0], *strides, *taps, 1), view.offset)
+        shape = (self.batch, *self.size, *self.kernel, self.channels)
+        return View(image.buffer, shape, (image.strides[0], *strides, *taps, 1), image.offset)
 
+    def _weights(self, *order: int) -> View:
+        """Store the weights with their dimensions in some order."""
+        return self.b.compute(self.b.reshaped(self.weight, torch.Tensor.permute, order)[0], in_order=True)
 
-def _tile(batch: int, elements: int) -> int:
-    """Return how many images, a divisor of the batch, have at most `TILE` elements of patches."""
-    return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * elements <= TILE))
-
-
-def _is_matrix(view: View, first: int) -> bool:
-    """Return True if the dimensions up to `first`, and those from there on, merge."""
-    try:
-        rows = prod(view.shape[:first])
-        view.apply(torch.Tensor.view, (rows, prod(view.shape) // rows))
-    except RuntimeError:
-        return False
-    return True
-
-
-def _select(view: View, dim: int, i: int) -> View:
-    return view.apply(torch.Tensor.select, dim, i)[0]
+    def _channels_first(self, image: View) -> Value:
+        return self.b.reshaped(self.b.loaded(image), torch.Tensor.permute, (0, 3, 1, 2))[0]
 
 
 def _flat(b: Builder, *images: Value) -> list[Value]:
@@ -220,7 +186,7 @@ def _convolution(b: Builder, x: Value, weight: Value, bias: Value | None, *args:
     for part, kernel in zip(_parts(b, x, groups, 1), _parts(b, weight, groups, 0), strict=True):
         if transposed:
             opposite = _Convolution(b, _opposite_shape(part, kernel, geometry, beyond), kernel, geometry)
-            results.append(opposite.gradient_of_input(opposite.rows(part)))
+            results.append(opposite.gradient_of_input(part))
         else:
             results.append(_Convolution(b, part.shape, kernel, geometry).apply(part))
     result = _joined(b, results, 1)
@@ -242,11 +208,10 @@ def _convolution_backward(b: Builder, g: Value, x: Value, weight: Value, _: Any,
         # A transposed convolution is the gradient of one: the roles of its input and its result are exchanged.
         image, result = (change, part) if transposed else (part, change)
         convolution = _Convolution(b, image.shape, kernel, geometry)
-        rows = convolution.rows(result)
         if mask[0]:
-            of_input.append(convolution.apply(change) if transposed else convolution.gradient_of_input(rows))
+            of_input.append(convolution.apply(change) if transposed else convolution.gradient_of_input(change))
         if mask[1]:
-            of_weight.append(convolution.gradient_of_weight(rows, image))
+            of_weight.append(convolution.gradient_of_weight(result, image))
     results: list[Value | None] = [
         _joined(b, of_input, 1) if mask[0] else None,
         _joined(b, of_weight, 0) if mask[1] else None,

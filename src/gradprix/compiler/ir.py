@@ -152,13 +152,15 @@ class Multiply:
         out: the results.
         left: the first factors.
         right: the second factors.
-        accumulate: add the products to `out`.
+        rows: number of dimensions that are rows of matrices, m.
+        terms: number of dimensions that are summed over, k.
     """
 
     out: View
     left: View
     right: View
-    accumulate: bool = False
+    rows: int = 1
+    terms: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,43 +189,24 @@ class CheckIndex:
     size: int
 
 
-@dataclass(frozen=True, eq=False)
-class Repeat:
-    """Instruction: run instructions several times, each time with some buffers further on.
-
-    Args:
-        count: number of repetitions.
-        body: the instructions, as of the first repetition.
-        steps: elements that a buffer is advanced by from one repetition to the next; other buffers stay.
-    """
-
-    count: int
-    body: "tuple[Store | Multiply, ...]"
-    steps: dict[Buffer, int]
-
-
-Instruction = Store | Reduce | Multiply | ScatterAdd | CheckIndex | Repeat
+Instruction = Store | Reduce | Multiply | ScatterAdd | CheckIndex
 
 
 def reads(instruction: Instruction) -> list[View]:
     """Return the views that an instruction loads from."""
     match instruction:
-        case Multiply(_, left, right, _):
+        case Multiply(_, left, right):
             return [left, right]
         case ScatterAdd(_, index, node):
             return [*index.views(), *node.views()]
         case CheckIndex(index):
             return [*index.views()]
-        case Repeat(_, body):
-            return [view for each in body for view in reads(each)]
         case _:
             return [*instruction.node.views()]
 
 
 def writes(instruction: Instruction) -> list[View]:
     """Return the views that an instruction stores to."""
-    if isinstance(instruction, Repeat):
-        return [view for each in instruction.body for view in writes(each)]
     return [] if isinstance(instruction, CheckIndex) else [instruction.out]
 
 

@@ -24,14 +24,19 @@ def nest(e: Emitter, shape: Sequence[int], body: Callable[[list[Any]], None]) ->
     emit([])
 
 
-def each_vector(e: Emitter, size: int, body: Callable[[Any, int], None]) -> None:
-    """Emit a loop over whole vectors, and the elements that do not fill one."""
-    full = size // e.width * e.width
+def each_piece(e: Emitter, size: int, step: int, body: Callable[[Any, int], None]) -> None:
+    """Emit a loop over whole pieces of `step` elements, and the elements that do not fill one."""
+    full = size // step * step
     if full:
-        with e.loop(0, full, e.width) as i:
-            body(i, e.width)
+        with e.loop(0, full, step) as i:
+            body(i, step)
     if full < size:
         body(e.index(full), size - full)
+
+
+def each_vector(e: Emitter, size: int, body: Callable[[Any, int], None]) -> None:
+    """Emit a loop over whole vectors, and the elements that do not fill one."""
+    each_piece(e, size, e.width, body)
 
 
 def emit_store(e: Emitter, store: Store, places: Places) -> None:

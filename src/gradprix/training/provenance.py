@@ -7,7 +7,7 @@ import torch
 
 from gradprix import __version__
 
-ARITHMETIC = 6
+ARITHMETIC = 7
 """Incremented when the same plan trains to other numbers; results of another version are not mixed in."""
 
 
