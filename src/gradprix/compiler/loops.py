@@ -1,6 +1,7 @@
 """Emission of loops over the elements of expressions that are stored, added into a table, or checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -11,17 +12,11 @@ from .emitter import LONG, Emitter
 from .ir import CheckIndex, ScatterAdd, Store
 
 
-def nest(e: Emitter, shape: Sequence[int], body: Callable[[list[Any]], None]) -> None:
-    """Emit nested loops."""
-
-    def emit(indices: list[Any]) -> None:
-        if len(indices) == len(shape):
-            body(indices)
-            return
-        with e.loop(0, shape[len(indices)]) as i:
-            emit([*indices, i])
-
-    emit([])
+@contextmanager
+def nested(e: Emitter, shape: Sequence[int]) -> Iterator[list[Any]]:
+    """Emit nested loops with their counters as the value of the context."""
+    with ExitStack() as loops:
+        yield [loops.enter_context(e.loop(0, size)) for size in shape]
 
 
 def each_piece(e: Emitter, size: int, step: int, body: Callable[[Any, int], None]) -> None:
@@ -47,7 +42,8 @@ def emit_store(e: Emitter, store: Store, places: Places) -> None:
     def body(indices: list[Any], count: int) -> None:
         elements.store(elements.compute(store.node, indices, count), store.out, indices, count)
 
-    nest(e, shape[:-1], lambda outer: each_vector(e, shape[-1], lambda i, count: body([*outer, i], count)))
+    with nested(e, shape[:-1]) as outer:
+        each_vector(e, shape[-1], lambda i, count: body([*outer, i], count))
 
 
 def emit_scatter_add(e: Emitter, scatter: ScatterAdd, places: Places) -> None:
@@ -82,4 +78,5 @@ def emit_check(e: Emitter, check: CheckIndex, places: Places, status: Any) -> No
         whole = e.b.zext(e.b.bitcast(wrong, ir.IntType(e.width)), LONG)
         e.b.store(e.b.or_(e.b.load(status, typ=LONG), whole), status)
 
-    nest(e, shape[:-1], lambda outer: each_vector(e, shape[-1], lambda i, count: body([*outer, i], count)))
+    with nested(e, shape[:-1]) as outer:
+        each_vector(e, shape[-1], lambda i, count: body([*outer, i], count))

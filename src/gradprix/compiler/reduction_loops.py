@@ -8,7 +8,7 @@ from . import vector_math
 from .elements import Elements, Places
 from .emitter import FLOAT, LONG, Emitter
 from .ir import Reduce
-from .loops import nest
+from .loops import nested
 
 CHUNK = 64
 """Terms of a partial sum: the error of a sum grows with the number of terms that are added one after the other."""
@@ -35,7 +35,7 @@ class _Reduction:
         """Emit the loops."""
         outer = [dim for dim in self.kept if dim != self.last]
 
-        def reduce_at(kept: list[Any]) -> None:
+        with nested(self.e, [self.shape[dim] for dim in outer]) as kept:
             indices: list[Any] = [self.e.index(0)] * len(self.shape)
             for dim, i in zip(outer, kept, strict=True):
                 indices[dim] = i
@@ -43,8 +43,6 @@ class _Reduction:
                 self._row(indices)
             else:
                 self._columns(indices)
-
-        nest(self.e, [self.shape[dim] for dim in outer], reduce_at)
 
     def _combine(self, total: Any, value: Any) -> Any:
         return self.elements.arithmetic(self.reduce.op, total, value)
