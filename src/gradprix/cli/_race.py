@@ -129,7 +129,8 @@ def race(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the models with torch.compile. Takes half a minute or more, for races of many minutes.",
+            help="Compile the models with torch.compile instead of gradprix's own compiler, for long races of models "
+            "that the latter does not cover. Takes half a minute or more.",
             rich_help_panel=WHERE,
         ),
     ] = False,

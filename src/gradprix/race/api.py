@@ -65,8 +65,8 @@ def race(
         seed: base random seed. Races with different base seeds share no seed.
         minutes: time budget: optimizers, trials, seeds and epochs are reduced to fit, and the result lists what is left
             out.
-        compile: compile the stacked models with `torch.compile`, which needs a C++ compiler. Compilation takes half a
-            minute or more, and pays off in races that take many.
+        compile: compile the stacked models with `torch.compile` instead of gradprix's own compiler, for long races of
+            models that the latter does not cover. It needs a C++ compiler and takes half a minute or more.
         device: device of the models, as a torch device string such as `"cuda"`; a GPU if there is one and it is faster
             when None.
         out: folder to save the race in, so that it can be resumed; nothing is saved when None.
