@@ -57,8 +57,8 @@ def _layer_norm(
 
 
 @register(aten._softmax.default)
-def _softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
-    shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True))
+def _softmax(b: Builder, x: Value, dim: int, *_: Any, largest: Value | None = None) -> Value:
+    shifted = arithmetic("sub")(b, x, b.reduce("maximum", x, [dim], True) if largest is None else largest)
     e = arithmetic("exp")(b, shifted)
     b.compute(e)
     return arithmetic("mul")(b, e, arithmetic("reciprocal")(b, b.reduce("add", e, [dim], True)))
@@ -67,8 +67,9 @@ def _softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
 @register(aten._safe_softmax.default)
 def _safe_softmax(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
     """Zero where all elements are masked."""
-    is_masked = comparison("eq")(b, b.reduce("maximum", x, [dim], True), float("-inf"))
-    return where(b, is_masked, 0.0, _softmax(b, x, dim))
+    largest = b.reduce("maximum", x, [dim], True)
+    is_masked = comparison("eq")(b, largest, float("-inf"))
+    return where(b, is_masked, 0.0, _softmax(b, x, dim, largest=largest))
 
 
 @register(aten._log_softmax.default)
