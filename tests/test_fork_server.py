@@ -228,6 +228,48 @@ def test_servers_and_workers_end_with_their_program(seconds: int) -> None:
     wait_for_end(family)
 
 
+FORKING = """
+import os, signal, sys, threading, time
+from gradprix.executors import forked_process
+from gradprix.executors.worker_processes import fork_server_early, workers
+
+STATE = '''(lambda os, signal, name: (
+    os.getppid(),
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+    os.environ["MKL_CBWR"],
+    name in {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")},
+))(__import__("os"), __import__("signal"), %r)'''
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    own = open(sys.argv[1], "w")
+    os.set_inheritable(own.fileno(), True)
+    if sys.argv[2] == "threads":
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    fork_server_early()
+    server = forked_process._SERVERS.get("workers")
+    executor = workers(1)
+    executor.submit(print, "from a worker").result()
+    found = executor.submit(eval, STATE % sys.argv[1]).result()
+    print(None if server is None else server.process.pid, *found, flush=True)
+"""
+
+
+@pytest.mark.parametrize("what", ["alone", "threads"])
+def test_a_process_without_threads_is_forked_to_be_the_server(what: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(FORKING)
+    command = [sys.executable, str(program), str(tmp_path / "a file"), what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    first, last = done.stdout.splitlines()
+    server, parent, ignores, mode, holds_file = last.split()
+    assert first == "from a worker"
+    assert (server == parent) == (what == "alone")
+    assert (server == "None") == (what == "threads")
+    assert (ignores, mode, holds_file) == ("True", os.environ["MKL_CBWR"], "False")
+    wait_for_end([int(parent)])
+
+
 @pytest.mark.usefixtures("light")
 def test_pools_of_several_threads_have_one_server() -> None:
     found: list[Any] = []

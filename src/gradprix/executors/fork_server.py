@@ -58,7 +58,7 @@ def serve(parent: int, requests: int) -> None:
         requests: number of the socket that requests are read from.
     """
     with socket.socket(fileno=requests) as requests_socket:
-        if not _can_fork():
+        if not can_fork():
             return
         try:
             requests_socket.send(READY)
@@ -71,7 +71,7 @@ def serve(parent: int, requests: int) -> None:
         sys.exit(_run(files))
 
 
-def _can_fork() -> bool:
+def can_fork() -> bool:
     """Return True if a fork of this process is complete: it has one thread and no accelerator."""
     if torch.accelerator.is_available():
         return False

@@ -27,7 +27,7 @@ from joblib.externals.loky.backend.process import LokyProcess
 
 from gradprix.tasks.user_modules import base_path
 
-from .fork_server import READY, STREAMS, ReceivedFile, descendants
+from .fork_server import READY, STREAMS, ReceivedFile, can_fork, descendants
 from .process_fork import ProcessFork
 
 SERVE = """
@@ -163,10 +163,10 @@ def fork_server_from_here(group: str, environment: Mapping[str, str]) -> None:
         group: the group.
         environment: variables to set in addition to those of this process.
     """
-    if not _has_servers() or None in (sys.__stdout__, sys.__stderr__):
+    if not _has_servers() or None in (sys.__stdout__, sys.__stderr__) or not can_fork():
         return
     variables, settings = _server_settings(environment)
-    with _LOCK, contextlib.suppress(OSError):
+    with _LOCK, contextlib.suppress(OSError, ValueError):  # too many processes, or a stream is closed
         if group not in _SERVERS:
             _SERVERS[group] = Server(partial(ProcessFork, variables, MODULES.split(", ")), settings)
 
