@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from statistics import median
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
+from gradprix.stats.response_curve import ResponseCurve
 from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import init_model
 from gradprix.tasks.task import called_with
@@ -38,6 +39,7 @@ def measure_efficiency(
     finals: Mapping[str, Sequence[Outcome]],
     metric: Metric,
     chance_level: float,
+    curves: Mapping[str, ResponseCurve | None],
 ) -> Efficiency:
     """Return the scores at smaller budgets.
 
@@ -48,11 +50,12 @@ def measure_efficiency(
         finals: outcomes of the final runs of each entry.
         metric: the metric of the task.
         chance_level: score of a diverged run.
+        curves: response curve of each entry.
 
     Returns:
         `expected`: expected best validation metric of each entry after 1, 2, ... trials, drawn at random from its
-        spread points. `probability_best`: probability of being the best entry then. `default` and `tuned`: metric on
-        the first tuning seed at the default and at the tuned settings. `target`: median over entries of the validation
+        spread points. `probability_best`: probability of being the best entry then. `default` and `tuned`:
+        validation metric at the default and at the tuned settings; None where the default was not tried. `target`: median over entries of the validation
         metric at the tuned settings, less the margin. `examples`: for each final run the number of examples until it
         reached the target, or None.
     """
@@ -62,17 +65,23 @@ def measure_efficiency(
         return chance_level if run.diverged is not None else run.metric
 
     spread = {name: [(run.loss, scored(run)) for run in runs if run.spread] for name, runs in tuning_runs.items()}
-    reached = {
-        name: float(np.mean([scored(run) for run in runs_at(points[name], runs)])) for name, runs in tuning_runs.items()
-    }
-    usual = median(reached.values())
+
+    def score_at(name: str, point: Mapping[str, Any]) -> float:
+        """Return the response curve at a learning rate, or the mean score of the runs at a point of several values."""
+        curve = curves[name]
+        if list(point) == ["lr"]:
+            return chance_level if curve is None else -sign * curve(point["lr"])
+        return float(np.mean([scored(run) for run in tuning_runs[name] if run.point == point]))
+
+    tuned = {name: score_at(name, points[name]) for name in tuning_runs}
+    usual = median(tuned.values())
     target = usual - sign * metric.least(usual)
     default_runs = {entry.name: default_run(entry, tuning_runs[entry.name]) for entry in entries}
     return Efficiency(
         expected={name: tuple(expected_best(scores)) for name, scores in spread.items()},
         probability_best=probability_best(spread, sign),
-        default={name: None if run is None else scored(run) for name, run in default_runs.items()},
-        tuned={name: scored(next(runs_at(points[name], runs))) for name, runs in tuning_runs.items()},
+        default={name: None if run is None else score_at(name, run.point) for name, run in default_runs.items()},
+        tuned=tuned,
         target=target,
         examples={
             name: tuple(
@@ -135,11 +144,6 @@ def _close(value: Any, usual: Any) -> bool:
     if isinstance(value, float) and isinstance(usual, int | float):
         return math.isclose(value, usual, rel_tol=0.02)
     return bool(value == usual)
-
-
-def runs_at(point: Mapping[str, Any], runs: Sequence[TuningRun]) -> Iterator[TuningRun]:
-    """Return an iterator over the runs at a point, starting with the first seed."""
-    return (run for run in runs if run.point == point)
 
 
 def examples_to_target(curve: Sequence[Sequence[float]], target: float, sign: int) -> float | None:

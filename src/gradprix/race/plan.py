@@ -12,13 +12,14 @@ import torch
 
 from gradprix import __version__
 from gradprix.rules import Axis, Choice, Log
+from gradprix.stats.alpha_spending import SPENDING_SCHEDULE
 from gradprix.stats.verdict import MOST_SEEDS, detectable_difference
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
 from gradprix.text.plan import format_omission
 from gradprix.training.trial import Trial
-from gradprix.tuning import make_tuner
+from gradprix.tuning import FEWEST_TWOFOLD, make_tuner
 from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
 from gradprix.tuning.tuner import REPLICATED, Tuner
 from gradprix.utils.devices import check_name
@@ -26,14 +27,14 @@ from gradprix.utils.devices import check_name
 from .entry import Entry
 from .plan_description import Omission
 
-TRIALS = 19
+TRIALS = FEWEST_TWOFOLD
 """Default number of tuning trials per entry."""
-SEEDS = 16
-"""Default number of final seeds."""
+SEEDS = 32
+"""Default maximum number of final seeds."""
 MAX_SEED = 99_999
 """Maximum base seed."""
-FEWEST_SEEDS = 6
-"""With n seeds no p-value is below 2^(1-n), so fewer than six can never give a significant difference at 5 %."""
+FEWEST_SEEDS = SPENDING_SCHEDULE[0][0]
+"""Number of seeds of the first interim analysis. With fewer, no p-value is below its level."""
 
 
 def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float | None, device: str | None) -> None:
@@ -49,8 +50,8 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
         )
     if seeds is not None and seeds < FEWEST_SEEDS:
         raise ValueError(
-            f"seeds = {seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can be significant at 5 %, because "
-            f"the smallest p-value is 2^(1 - seeds). Give {FEWEST_SEEDS} or more; the default is {SEEDS}."
+            f"seeds = {seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can be significant. Give "
+            f"{FEWEST_SEEDS} or more; the default is {SEEDS}."
         )
     for name, value in (("trials", trials), ("seeds", seeds)):
         if value is not None and value > MOST_SEEDS:
@@ -78,7 +79,7 @@ class Plan:
         task: the problem, with the budget, batch size, schedule and margin of this race.
         entries: the optimizers that race.
         trials: tuning trials per entry.
-        seeds: number of final seeds, which all entries share.
+        seeds: maximum number of final seeds, which all entries share; see `analysis_seeds`.
         seed: base random seed; races with different base seeds share no seed.
         compiled: compile the stacked models.
         left_out: omissions that made the race fit a time budget.
@@ -117,7 +118,8 @@ class Plan:
         """Return a new tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
-        return make_tuner(entry.space, default, self.trials, entry.offset, 1_000 * self.seed + entry.replicate)
+        stream = hashlib.sha256(f"{self.seed} {entry.name} {entry.replicate}".encode()).digest()
+        return make_tuner(entry.space, default, self.trials, entry.offset, int.from_bytes(stream[:8]))
 
     def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
         """Return a tuning trial of an entry, on a tuning seed: never one of the final seeds."""
@@ -174,8 +176,13 @@ class Plan:
         return [*tuning, RacePhase("final", dict.fromkeys(sizes, self.seeds))]
 
     @property
+    def analysis_seeds(self) -> list[int]:
+        """Numbers of final seeds after which the race is analysed: it ends at the first conclusive analysis."""
+        return [seeds for seeds, _ in SPENDING_SCHEDULE if seeds < self.seeds] + [self.seeds]
+
+    @property
     def runs(self) -> int:
-        """Total number of training runs."""
+        """Maximum number of training runs."""
         return len(self.entries) * (self.trials + self.seeds)
 
     @property

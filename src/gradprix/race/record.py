@@ -53,7 +53,9 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         losses: test loss of each final run; None if the run diverged.
         is_leader: no entry wins against it.
-        tolerance_decades: width of the near-optimal range of learning rates, in decades.
+        bound: upper bound of the entry's regret; None in earlier records.
+        tolerance: smallest and largest learning rate within a margin of the best; None if unknown.
+        tolerance_decades: width of the tolerance, in decades.
         memory: state elements per weight; None if unknown.
         updates: steps per run; None for a training loop.
         code: the constructor call as source code.
@@ -67,6 +69,8 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
     final: FinalRuns
     losses: tuple[float | None, ...]
     is_leader: bool = field(name="leads")
+    bound: float | None = None
+    tolerance: tuple[float, float] | None = None
     tolerance_decades: float = field(name="window")
     memory: int | None
     updates: int | None
@@ -74,13 +78,31 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RaceVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Leaders, recommended entry with the reason, interim analyses as (seeds, level), and pairwise comparisons."""
+    """Verdict of a race.
+
+    Args:
+        leaders: entries that no entry wins against.
+        recommended: the recommended entry.
+        reason: what decided for it.
+        interim_analyses: interim analyses as (seeds, level).
+        pairs: pairwise comparisons.
+        seeds: number of final seeds of each entry; None in earlier records, as what follows.
+        bound: upper bound of the recommended entry's regret: what could be lost against the best of the others.
+        level: probability over repetitions of the race that the regret is at most the bound.
+        margin: the smallest difference that matters, in the metric's units.
+        tuning_deviation: standard deviation of an entry's mean from tuning, which bound and comparisons allow for.
+    """
 
     leaders: tuple[str, ...] = field(name="best")
     recommended: str = field(name="take")
     reason: RecommendationReason
     interim_analyses: tuple[InterimAnalysis, ...] = field(name="looks")
     pairs: tuple[Pair, ...]
+    seeds: int | None = None
+    bound: float | None = None
+    level: float | None = None
+    margin: float | None = None
+    tuning_deviation: float | None = None
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +132,6 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
         best: the recommended optimizer.
         key: hash of the plan.
         tuning_runs: tuning runs of each entry, in the order of the tuners' requests.
-        near_optimal_limit: largest near-optimal validation loss.
         initial_loss: median loss before training; None if unknown.
         parts: metric on parts of an official test set, for each entry `[seeds][parts]`; None if there is none.
         reruns: final runs that were repeated in a new process.
@@ -129,7 +150,6 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     plan: PlanDescription
     tuning_runs: dict[str, tuple[TuningRun, ...]] = field(name="tried")
     failed: tuple[FailedRun, ...]
-    near_optimal_limit: float = field(name="near_limit")
     initial_loss: float | None = field(name="start")
     artifacts: Artifacts = field(name="after")
     parts: dict[str, tuple[tuple[float, ...], ...]] | None

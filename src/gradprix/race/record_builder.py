@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 
 from gradprix.stats.alpha_spending import InterimAnalysis
-from gradprix.stats.recommendation import Candidate, initial_loss, near_optimal_limit, recommend, tolerance_decades
-from gradprix.stats.verdict import Verdict, judge, own_interval
-from gradprix.tasks.loop import Loop
+from gradprix.stats.permutation_test import LEVEL
+from gradprix.stats.recommendation import initial_loss
+from gradprix.stats.verdict import own_interval
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome
 from gradprix.tuning.tuner import TuningResult
 
+from .analysis import Analysis, decades
 from .best import Best
 from .efficiency import measure_efficiency
 from .entry import Entry
@@ -26,17 +27,11 @@ from .run_records import (
     Artifacts,
     Curves,
     Finals,
-    Outcomes,
     Rerun,
     TuningRun,
     TuningRuns,
     failed_runs,
-    losses_by_learning_rate,
 )
-
-FEWEST_PARTS = 10
-"""Minimum number of parts of a test set for estimating their variance."""
-Parts = dict[str, tuple[tuple[float, ...], ...]]
 
 
 def make_record(
@@ -45,6 +40,7 @@ def make_record(
     tuning_runs: TuningRuns,
     tuned: Mapping[str, TuningResult],
     finals: Finals,
+    analysis: Analysis,
     *,
     seconds: float,
     step_seconds: dict[str, float | None],
@@ -59,47 +55,43 @@ def make_record(
         tuning_runs: the tuning runs of each entry, in order.
         tuned: the tuning result of each entry.
         finals: the final runs of each entry, in the order of the seeds.
+        analysis: the last interim analysis.
         seconds: training time without interruptions.
         step_seconds: seconds of a step of each tuned optimizer without stacking; None where unknown.
-        interim_analyses: the interim analyses of the race, this one included.
+        interim_analyses: all interim analyses of the race.
         reruns: final runs that were repeated in a new process.
     """
     outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
-    chance_level = _diverged_score(plan, outcomes)
-    values = {name: tuple(_metric(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
-    parts = _parts(outcomes, chance_level)
-    verdict = _judge(plan, values, parts, interim_analyses)
-    losses = {name: losses_by_learning_rate(runs) for name, runs in tuning_runs.items()}
-    start = initial_loss(run.start for runs in tuning_runs.values() for run in runs if run.first)
-    limit = near_optimal_limit(losses, start, plan.task.metric if isinstance(plan.task, Loop) else None)
+    seeds = len(next(iter(finals.values())))
+    runs = len(finals) * (plan.trials + seeds)
     points = {name: dict(result.point) for name, result in tuned.items()}
     entries = tuple(
-        _entry_result(
-            plan,
-            entry,
-            tuning_runs[entry.name],
-            tuned[entry.name],
-            outcomes[entry.name],
-            scores=values[entry.name],
-            # With other hyperparameters varying too, losses at neighbouring learning rates are not comparable.
-            tolerance=tolerance_decades(losses[entry.name], limit) if list(entry.space) == ["lr"] else 0.0,
-            is_leader=entry.name in verdict.leaders,
-        )
+        _entry_result(plan, entry, tuning_runs[entry.name], tuned[entry.name], outcomes[entry.name], analysis)
         for entry in plan.entries
     )
-    race_verdict = _race_verdict(plan, verdict, entries, interim_analyses)
-    best = next(entry for entry in plan.entries if entry.name == race_verdict.recommended)
+    best = next(entry for entry in plan.entries if entry.name == analysis.recommended)
     tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
-    rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
+    rest = {"trivial": analysis.chance_level, "crossed": analysis.parts is not None, "tested": tested, "mode": mode}
     return RaceRecord(
         task=plan.task.name,
         about=plan.task.about,
-        budget=Budget(trials=plan.trials, seeds=plan.seeds, examples=plan.examples),
+        budget=Budget(trials=plan.trials, seeds=seeds, examples=plan.examples),
         entries=entries,
-        verdict=race_verdict,
+        verdict=RaceVerdict(
+            leaders=analysis.verdict.leaders,
+            recommended=analysis.recommended,
+            reason=analysis.reason,
+            interim_analyses=tuple(interim_analyses),
+            pairs=analysis.verdict.pairs,
+            seeds=seeds,
+            bound=analysis.bounds[analysis.recommended],
+            level=1 - LEVEL,
+            margin=analysis.margin,
+            tuning_deviation=analysis.tuning_deviation,
+        ),
         cost=Cost(
-            trials=plan.runs,
-            examples=None if plan.examples is None else plan.runs * plan.examples,
+            trials=runs,
+            examples=None if plan.examples is None else runs * plan.examples,
             seconds=seconds,
             step_seconds=step_seconds,
         ),
@@ -108,56 +100,15 @@ def make_record(
         plan=msgspec.convert(to_json({**plan.description, **rest}), PlanDescription),
         tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
         failed=failed_runs(tuning_runs, finals),
-        near_optimal_limit=limit,
-        initial_loss=start,
+        initial_loss=initial_loss(run.start for runs in tuning_runs.values() for run in runs if run.first),
         artifacts=Artifacts.from_outcomes(outcomes),
-        parts=parts,
-        efficiency=measure_efficiency(plan.entries, points, tuning_runs, outcomes, plan.task.metric, chance_level),
+        parts=analysis.parts,
+        efficiency=measure_efficiency(
+            plan.entries, points, tuning_runs, outcomes, plan.task.metric, analysis.chance_level, analysis.curves
+        ),
         curves={name: Curves.from_outcomes(runs) for name, runs in outcomes.items()},
         versions={**plan.description["versions"], "python": platform.python_version()},
         reruns=tuple(reruns),
-    )
-
-
-def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
-    """Return the score of a diverged run: the task's chance level, or else the worst score of the other runs."""
-    if plan.task.baseline is not None:
-        return plan.task.baseline
-    scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]
-    return (min if plan.task.metric.higher_is_better else max)(scored, default=0.0)
-
-
-def _metric(outcome: Outcome, chance_level: float) -> float:
-    return chance_level if outcome.test_metric is None else outcome.test_metric
-
-
-def _parts(outcomes: Outcomes, chance_level: float) -> Parts | None:
-    """Return the metric on parts of an official test set, if there is one and every part has a finite metric."""
-    every = [outcome for runs in outcomes.values() for outcome in runs]
-    counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
-    if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:
-        return None
-    diverged = [chance_level] * count
-    parts = {name: tuple(tuple(o.test_parts or diverged) for o in runs) for name, runs in outcomes.items()}
-    return parts if np.isfinite(list(parts.values())).all() else None
-
-
-def _judge(
-    plan: Plan,
-    values: Mapping[str, Sequence[float]],
-    parts: Parts | None,
-    interim_analyses: Sequence[InterimAnalysis],
-) -> Verdict:
-    metric = plan.task.metric
-    return judge(
-        values,
-        higher_is_better=metric.higher_is_better,
-        margin=metric.margin,
-        relative=metric.relative,
-        level=dict(interim_analyses)[plan.seeds],
-        spent=sum(level for _, level in interim_analyses),
-        baseline=plan.baseline,
-        parts=parts,
     )
 
 
@@ -167,12 +118,9 @@ def _entry_result(
     runs: Sequence[TuningRun],
     result: TuningResult,
     outcomes: Sequence[Outcome],
-    *,
-    scores: tuple[float, ...],
-    tolerance: float,
-    is_leader: bool,
+    analysis: Analysis,
 ) -> EntryResult:
-    point = dict(result.point)
+    point, scores = dict(result.point), analysis.values[entry.name]
     batch_size = point.get("batch_size", plan.batch_size(entry))
     divergence_steps = tuple(outcome.diverged for outcome in outcomes)
     return EntryResult(
@@ -195,28 +143,13 @@ def _entry_result(
             divergence_steps=divergence_steps,
         ),
         losses=tuple(None if outcome.diverged else outcome.test_loss for outcome in outcomes),
-        is_leader=is_leader,
-        tolerance_decades=tolerance,
+        is_leader=entry.name in analysis.verdict.leaders,
+        bound=analysis.bounds[entry.name],
+        tolerance=analysis.tolerances[entry.name],
+        tolerance_decades=decades(analysis.tolerances[entry.name]),
         memory=entry.rule.memory(entry.values(**point)),
         updates=plan.updates(entry, batch_size),
         code=entry.code(**point),
-    )
-
-
-def _race_verdict(
-    plan: Plan, verdict: Verdict, entries: Sequence[EntryResult], interim_analyses: Sequence[InterimAnalysis]
-) -> RaceVerdict:
-    candidates = {
-        entry.name: Candidate(entry.final.mean, entry.final.diverged, entry.tolerance_decades, entry.memory)
-        for entry in entries
-    }
-    recommended, reason = recommend(verdict, candidates, plan.task.metric, plan.baseline)
-    return RaceVerdict(
-        leaders=verdict.leaders,
-        recommended=recommended,
-        reason=reason,
-        interim_analyses=tuple(interim_analyses),
-        pairs=verdict.pairs,
     )
 
 

@@ -20,6 +20,9 @@ PHRASES = {
     RecommendationReason.WIDEST_TOLERANCE: "widest learning-rate window",
     RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide learning-rate window, cheapest step",
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
+    RecommendationReason.ONLY_CANDIDATE: "the only one near the best",
+    RecommendationReason.FASTEST_STEP: "fastest step",
+    RecommendationReason.BEST_MEAN: "best mean",
 }
 """Reasons of a recommendation in records of version 1 and under the key `why` of `--json`."""
 

@@ -1,7 +1,7 @@
 """Resumption of a saved race: checks that a plan belongs to it, and its execution mode."""
 
 from gradprix.executors.executor import Executor
-from gradprix.stats.alpha_spending import InterimAnalysis, next_level
+from gradprix.stats.alpha_spending import InterimAnalysis, NoAnalysisLeftError, next_level
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.utils.wording import format_list
 
@@ -11,8 +11,8 @@ from .preflight import preflight
 from .progress_display import Watch
 
 
-def check_resume(plan: Plan, journal: Journal) -> tuple[list[InterimAnalysis], float]:
-    """Check that a plan may resume the race in a folder; return the past interim analyses and the level of this one.
+def check_resume(plan: Plan, journal: Journal) -> list[InterimAnalysis]:
+    """Check that a plan may resume the race in a folder; return the past interim analyses.
 
     Raises:
         OtherRaceError: if the folder holds another race.
@@ -34,7 +34,27 @@ def check_resume(plan: Plan, journal: Journal) -> tuple[list[InterimAnalysis], f
                 "comparisons must not depend on results, so they are fixed before the first analysis; only optimizers "
                 f"may be added. {elsewhere}, with other seeds (--seed)."
             )
-    return analyses, next_level(analyses, plan.seeds)
+    next_level(analyses, plan.seeds)
+    return analyses
+
+
+def available_level(past: list[InterimAnalysis], seeds: int, most: int) -> float | None:
+    """Return the level of an interim analysis before the last one, or of the last; None if no error is left for it.
+
+    Args:
+        past: past interim analyses.
+        seeds: number of seeds of this analysis.
+        most: number of seeds of the last analysis.
+
+    Raises:
+        NoAnalysisLeftError: if no error is left for the last one.
+    """
+    try:
+        return next_level(past, seeds)
+    except NoAnalysisLeftError:
+        if seeds == most:
+            raise
+        return None
 
 
 def make_comparisons(plan: Plan) -> Comparisons:

@@ -13,6 +13,7 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.tuner import PhaseKind, Request, Score, TuningResult
 
+from .analysis import analyse
 from .efficiency import seconds_of_steps
 from .journal import Journal
 from .plan import Plan
@@ -20,7 +21,7 @@ from .progress_display import Watch
 from .record_builder import make_record
 from .rerun import MIN_TIMEOUT, REPEATED_SHARE, prepare, repeat
 from .result import Result
-from .resume import check_resume, choose_execution_mode, make_comparisons
+from .resume import available_level, check_resume, choose_execution_mode, make_comparisons
 from .run_records import Finals, Rerun, TuningRun
 
 
@@ -42,26 +43,37 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         EngineError: if a machine of a cluster cannot take part.
     """
     with Journal(out) as journal:
-        analyses, level = check_resume(plan, journal)
+        analyses = check_resume(plan, journal)
         mode = choose_execution_mode(plan, journal, engine, watch)
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.write("plan", plan.description)
         journal.mode = mode
         runner = Runner(plan, mode, journal, engine, watch)
         tuned, tuning_runs = runner.tune()
-        finals, seconds_per_run = runner.run_finals(tuned)
+        step_seconds: dict[str, float | None] = {}
+        for seeds in plan.analysis_seeds:
+            level = available_level(analyses, seeds, plan.seeds)
+            if level is None:
+                continue
+            finals, seconds_per_run = runner.run_finals(tuned, seeds)
+            step_seconds = step_seconds or runner.time_steps(finals)
+            if (seeds, level) not in analyses:
+                analyses.append((seeds, level))
+            journal.interim_analyses, journal.comparisons = analyses, make_comparisons(plan)
+            seen = analyses[: analyses.index((seeds, level)) + 1]
+            analysis = analyse(plan, tuning_runs, tuned, finals, step_seconds, seen)
+            if analysis.is_conclusive:
+                break
         reruns = runner.repeat_finals(finals, seconds_per_run)
-        if (plan.seeds, level) not in analyses:
-            analyses.append((plan.seeds, level))
-        journal.interim_analyses, journal.comparisons = analyses, make_comparisons(plan)
         record = make_record(
             plan,
             mode,
             tuning_runs,
             tuned,
             finals,
+            analysis,
             seconds=round(runner.seconds, 2),
-            step_seconds=runner.time_steps(finals),
+            step_seconds=step_seconds,
             interim_analyses=analyses,
             reruns=list(reruns.values()),
         )
@@ -112,16 +124,14 @@ class Runner:
                 tuner.tell([self.score(outcome) for outcome in outcomes])
         return {name: tuner.result for name, tuner in tuners.items()}, runs
 
-    def run_finals(self, tuned: dict[str, TuningResult]) -> tuple[Finals, float]:
-        """Run every entry at its tuned point on the held-out final seeds.
+    def run_finals(self, tuned: dict[str, TuningResult], seeds: int) -> tuple[Finals, float]:
+        """Run every entry at its tuned point on the first `seeds` of the held-out final seeds.
 
         Returns:
             The final runs, and the approximate seconds of one of them.
         """
         trials = {
-            entry.name: [
-                self.plan.final_trial(entry, dict(tuned[entry.name].point), seed) for seed in range(self.plan.seeds)
-            ]
+            entry.name: [self.plan.final_trial(entry, dict(tuned[entry.name].point), seed) for seed in range(seeds)]
             for entry in self.plan.entries
         }
         prepare(self.plan, self.mode, self.engine)

@@ -44,7 +44,7 @@ class LossAxis:
         """Return the axis that fits the tuning runs of a record."""
         metric, loop = record.plan.metric, record.plan.loop
         losses = [run.loss for runs in record.tuning_runs.values() for run in runs if run.diverged is None] or [1.0]
-        limit, best, worst = record.near_optimal_limit, min(losses), max(losses)
+        limit, best, worst = math.inf, min(losses), max(losses)
         name = f"validation {metric.name}" if loop else "validation loss"
         started = record.initial_loss is not None
         turn = -1 if loop and metric.higher_is_better else 1

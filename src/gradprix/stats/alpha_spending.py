@@ -9,9 +9,9 @@ intervals of all analyses hold simultaneously.
 from collections.abc import Sequence
 from itertools import pairwise
 
-SPENDING_SCHEDULE = ((16, 0.035), (32, 0.045), (64, 0.05))
-"""Pairs of (maximum number of seeds, error that may have been spent by then). The first error is above 2^-5, the
-smallest p-value of six seeds."""
+SPENDING_SCHEDULE = ((8, 0.01), (16, 0.025), (32, 0.04), (64, 0.05))
+"""Pairs of (maximum number of seeds, error that may have been spent by then). The first error is above 2^-7, the
+smallest p-value of eight seeds."""
 
 InterimAnalysis = tuple[int, float]
 """An interim analysis: (number of seeds, its level)."""

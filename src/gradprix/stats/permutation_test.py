@@ -5,13 +5,18 @@ Romano & Wolf 2005, doi:10.1198/016214504000000539): under the null hypothesis t
 of a seed and their negatives are equally likely, jointly for all pairs, so flipping signs seed by seed gives the
 distribution of the largest statistic.
 
-An official test set is a sample too. Seeds and parts of the test set are crossed factors: the variance of a mean
-difference is the sum of the variances from seeds and from parts, less their shared term (two-way random effects,
-Searle, Casella & McCulloch 1992, section 4.2), and signs are flipped by seed and, independently, by part.
+Seeds are not the only source of variation. The variance of a mean difference is the sum of those from
+
+* seeds;
+* the parts of an official test set, which is a sample too. Seeds and parts are crossed factors (two-way random effects,
+  Searle, Casella & McCulloch 1992, section 4.2): their shared term is subtracted once, and signs are flipped by seed
+  and, independently, by part;
+* tuning, which would have chosen other settings under other seeds: a normal deviation of each entry.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,21 +56,45 @@ class PartVariance:
 
 
 def sign_flip_distribution(
-    differences: Floats, parts: PartVariance | None = None
+    differences: Floats, parts: PartVariance | None = None, tuning: Floats | None = None
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Return means, standard errors and statistics of paired differences, and the null distribution of the statistics.
 
     Args:
         differences: `[pairs, seeds]`.
         parts: contribution of the parts of an official test set.
+        tuning: standard deviation from tuning of each entry in a pair, negative for the second of them and zero for
+            the others, `[pairs, entries]`.
 
     Returns:
         means, errors and absolute studentised statistics, `[pairs]`; and `[pairs, flips]`, whose row k holds the
         largest statistic among the pairs that rank k-th or lower in the data. The first column is the data itself.
     """
+    means, errors = flipped_means(differences, parts, sampled=tuning is not None)
+    if tuning is not None:
+        means = means + tuning @ normal_deviates(tuning.shape[1])
+        errors = errors + (tuning**2).sum(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistics = np.abs(means) / np.sqrt(errors)
+    statistics[~differences.any(axis=1)] = 0
+    rank = np.argsort(-statistics[:, 0], kind="stable")
+    largest = np.maximum.accumulate(statistics[rank[::-1]], axis=0)[::-1]
+    return np.asarray(means[:, 0], np.float64), np.sqrt(errors[:, 0]), statistics[:, 0], largest
+
+
+def flipped_means(
+    differences: Floats, parts: PartVariance | None = None, *, sampled: bool = False
+) -> tuple[Floats, Floats]:
+    """Return the mean of each pair's differences under each vector of sign flips, and its variance: `[pairs, flips]`.
+
+    Args:
+        differences: `[pairs, seeds]`.
+        parts: contribution of the parts of an official test set.
+        sampled: draw `SAMPLED` vectors, although there are few enough seeds to enumerate all of them.
+    """
     n = differences.shape[1]
     squares = (differences**2).sum(1, keepdims=True)
-    flips = sign_vectors(n) if parts is None else _drawn(SAMPLED, n, 0)
+    flips = _draw_signs(SAMPLED, n, 0) if sampled or parts is not None else sign_vectors(n)
     means = differences @ flips.T / n
     # Flipping signs does not change the squares, so the variance follows from the mean alone.
     variance = np.maximum(squares / n - means**2, 0) * n / (n - 1)
@@ -73,17 +102,12 @@ def sign_flip_distribution(
     errors = variance / n
     if parts is not None:
         k = parts.effects.shape[1]
-        flipped = parts.effects @ _drawn(SAMPLED, k, 1).T / k
+        flipped = parts.effects @ _draw_signs(SAMPLED, k, 1).T / k
         more = np.maximum((parts.effects**2).mean(1, keepdims=True) - flipped**2, 0) / (k - 1)
         # Never smaller than the variance from seeds alone.
         errors = np.maximum(errors, errors + more - parts.shared[:, None])
         means = means + flipped
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistics = np.abs(means) / np.sqrt(errors)
-    statistics[np.broadcast_to(squares == 0, statistics.shape)] = 0
-    rank = np.argsort(-statistics[:, 0], kind="stable")
-    largest = np.maximum.accumulate(statistics[rank[::-1]], axis=0)[::-1]
-    return np.asarray(means[:, 0], np.float64), np.sqrt(errors[:, 0]), statistics[:, 0], largest
+    return means, errors
 
 
 def sign_vectors(n: int) -> Floats:
@@ -91,24 +115,36 @@ def sign_vectors(n: int) -> Floats:
     if n <= EXHAUSTIVE:
         bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
         return np.asarray(1.0 - 2.0 * bits, np.float64)
-    return _drawn(SAMPLED, n, 0)
+    return _draw_signs(SAMPLED, n, 0)
 
 
-def _drawn(count: int, n: int, seed: int) -> Floats:
+def _draw_signs(count: int, n: int, seed: int) -> Floats:
     drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(count, n))
     drawn[0] = 1
     return np.asarray(drawn, np.float64)
 
 
+@cache
+def normal_deviates(entries: int) -> Floats:
+    """Return a fixed sample of standard normal deviates `[entries, flips]`; the first column, the data, is zero."""
+    drawn = np.random.default_rng(2).standard_normal((SAMPLED, entries)).T
+    drawn[:, 0] = 0
+    return drawn
+
+
 def thresholds(
-    differences: Floats, largest: Floats, levels: Sequence[float] = (LEVEL,), parts: PartVariance | None = None
+    differences: Floats,
+    largest: Floats,
+    levels: Sequence[float] = (LEVEL,),
+    parts: PartVariance | None = None,
+    tuning: Floats | None = None,
 ) -> list[float]:
     """Return the half-width of simultaneous intervals in standard errors, at each level.
 
     If entries differ, a flipped difference is dominated by its signed mean, similarly for all pairs, and the largest
     statistic is too small to cover them all: then the deviations from the means must be flipped.
     """
-    deviations = sign_flip_distribution(differences - differences.mean(1, keepdims=True), parts)[3]
+    deviations = sign_flip_distribution(differences - differences.mean(1, keepdims=True), parts, tuning)[3]
     probabilities = [1 - level for level in levels]
     quantiles = [np.quantile(null[0], probabilities, method="higher") for null in (largest, deviations)]
     return [float(reach) for reach in np.minimum(np.maximum(*quantiles), FARTHEST)]

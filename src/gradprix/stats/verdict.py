@@ -83,6 +83,7 @@ def judge(
     spent: float | None = None,
     baseline: str | None = None,
     parts: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, float] | None = None,
 ) -> Verdict:
     """Compare every entry with every other, or with a baseline alone.
 
@@ -96,6 +97,8 @@ def judge(
         baseline: entry that the others are compared with, chosen before any result was seen.
         parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`: the intervals then
             generalize to other seeds *and* other test examples.
+        tuning: standard deviation of each entry's mean from tuning, see `tuning_deviations`: the comparisons are then
+            of optimizers as they are tuned on average, not of the settings that this race happened to choose.
 
     Raises:
         ValueError: unless there are two entries or more, with two finite values or more each, the same number for all.
@@ -114,12 +117,17 @@ def judge(
     if parts is not None:
         each = np.array([parts[name] for name in names], dtype=np.float64)
         crossed = PartVariance.from_differences(np.array([sign * (each[a] - each[b]) for a, b in index]))
-    centre, error, statistic, largest = sign_flip_distribution(differences, crossed)
+    tuned = None
+    if tuning is not None:
+        tuned = np.zeros((len(index), len(names)))
+        for k, (a, b) in enumerate(index):
+            tuned[k, a], tuned[k, b] = tuning[names[a]], -tuning[names[b]]
+    centre, error, statistic, largest = sign_flip_distribution(differences, crossed, tuned)
     n = table.shape[1]
     analyses = remaining_analyses(n, level if spent is None else spent, MOST_SEEDS)
-    reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in analyses)], crossed)
+    reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in analyses)], crossed, tuned)
     half = reach * error
-    # The part of the variance that more seeds reduce, and the part from the test examples that they do not.
+    # The part of the variance that more seeds reduce, and the part from test examples and tuning that they do not.
     by_seed = differences.var(axis=1, ddof=1)
     fixed = np.maximum(error**2 - by_seed / n, 0)
     p = step_down(statistic, largest)

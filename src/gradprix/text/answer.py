@@ -19,6 +19,9 @@ RECOMMENDATION_REASONS = {
     RecommendationReason.WIDEST_TOLERANCE: "widest usable learning-rate range",
     RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide usable learning-rate range, cheapest step",
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
+    RecommendationReason.ONLY_CANDIDATE: "the only one near the best",
+    RecommendationReason.FASTEST_STEP: "fastest step",
+    RecommendationReason.BEST_MEAN: "best mean",
 }
 """Reason of a recommendation as a phrase."""
 SCHEDULES = {

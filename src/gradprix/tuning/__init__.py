@@ -5,15 +5,21 @@ from typing import Any
 
 from gradprix.spaces import Axis, Log
 
-from .learning_rate_grid import LearningRateTuner
-from .sobol import SobolTuner
+from .learning_rate_grid import LearningRateSearch
+from .sobol import SobolSearch
 from .tuner import Tuner
+from .twofold import TwofoldTuner
+
+FEWEST_TWOFOLD = 26
+"""Minimum number of trials for two searches: each needs 13 to run its finalists on a second seed."""
 
 
 def make_tuner(
     space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, offset: float, rng_seed: int
 ) -> Tuner:
-    """Return the tuner of a search space: a grid for the learning rate alone, Sobol points for several dimensions.
+    """Return the tuner of a search space: Sobol points for several dimensions, a grid for the learning rate alone.
+
+    With enough trials the grid is searched twice, independently.
 
     Args:
         space: search range of each hyperparameter.
@@ -25,6 +31,10 @@ def make_tuner(
     Raises:
         ValueError: if the space has too few points.
     """
-    if list(space) == ["lr"] and isinstance(space["lr"], Log):
-        return LearningRateTuner(space["lr"], default["lr"], trials, offset)
-    return SobolTuner(space, default, trials, rng_seed)
+    lr = space["lr"]
+    if list(space) != ["lr"] or not isinstance(lr, Log):
+        return SobolSearch(space, default, trials, rng_seed)
+    if trials < FEWEST_TWOFOLD:
+        return LearningRateSearch(lr, default["lr"], trials, offset)
+    halves = (trials - trials // 2, trials // 2)
+    return TwofoldTuner(*(LearningRateSearch(lr, default["lr"], half, offset) for half in halves))

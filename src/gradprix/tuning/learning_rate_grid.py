@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gradprix.spaces import Log
 
-from .tuner import REPLICATED, SPREAD, Point, Tuner, split_trials
+from .tuner import REPLICATED, SPREAD, Floats, Point, Search, split_trials
 
 MANTISSAS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 """Six learning rates per decade, evenly spaced on a logarithmic scale and rounded to two digits."""
@@ -61,6 +63,27 @@ def spread_points(space: Log, default: float, count: int = SPREAD) -> list[int]:
     return list(dict.fromkeys(points))
 
 
+def _standardize(table: Floats) -> Floats:
+    """Return each finalist's mean, less that of all, in standard errors.
+
+    Args:
+        table: `[finalists, seeds, scores]`.
+
+    Returns:
+        `[finalists, scores]`.
+    """
+    finalists, seeds, _ = table.shape
+    means = table.mean(1) - table.mean((0, 1))
+    rest = table - table.mean(0) - means[:, None]  # without the additive effects of finalist and seed
+    variance = (rest**2).sum((0, 1)) / max(1, (finalists - 1) * (seeds - 1)) / seeds
+    return np.asarray(means / np.sqrt(np.maximum(variance, 1e-12 * (table**2).mean((0, 1)) + 1e-300)), np.float64)
+
+
+def round_learning_rate(learning_rate: float) -> float:
+    """Round to two significant digits."""
+    return float(f"{learning_rate:.1e}")
+
+
 Key = TypeVar("Key", int, Point)
 
 
@@ -98,7 +121,7 @@ def select_finalists(losses: Mapping[int, float]) -> list[int]:
     return (chosen + rest)[:REPLICATED]
 
 
-class LearningRateTuner(Tuner):
+class LearningRateSearch(Search):
     """Search of the learning-rate grid: first midway between the best point and its neighbours, then adjacent to it.
 
     Args:
@@ -129,8 +152,24 @@ class LearningRateTuner(Tuner):
     def _rank(self, values: Mapping[Point, Any]) -> list[Point]:
         return sort_by_value(values)
 
+    def _choose(self, scores: Mapping[Point, Floats]) -> Point:
+        """Return the weighted mean of the finalists' learning rates, on the logarithmic scale.
+
+        The weights are the softmax of the z-scores of metric and loss: among finalists that the seeds do not separate,
+        a mean is a steadier choice than the best of them, and the loss, which is less noisy, helps to separate them.
+        """
+        finite = {point: each for point, each in scores.items() if np.isfinite(each).all()}
+        if not finite:
+            return super()._choose(scores)
+        table = np.array(list(finite.values()))  # [finalists, seeds, 2]
+        logits = -_standardize(table).sum(-1)
+        weights = np.exp(logits - logits.max())
+        rates = np.log10([dict(point)["lr"] for point in finite])
+        return (("lr", round_learning_rate(10 ** float(weights @ rates / weights.sum()))),)
+
     def _edges(self, point: Point) -> tuple[str, ...]:
-        return ("lr",) if point in (min(self.losses), max(self.losses)) else ()
+        tried = [dict(each)["lr"] for each in self.losses]
+        return () if min(tried) < dict(point)["lr"] < max(tried) else ("lr",)
 
     def _as_points(self, grid_points: list[int]) -> list[Point]:
         return [(("lr", grid_learning_rate(point, self.offset)),) for point in grid_points]

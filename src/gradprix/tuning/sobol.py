@@ -1,4 +1,4 @@
-"""Tuner of several hyperparameters: scrambled Sobol points."""
+"""Search of several hyperparameters: scrambled Sobol points."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 from gradprix.spaces import Axis, Choice
 
-from .tuner import REFINE, REPLICATED, Point, Tuner, split_trials
+from .tuner import REFINE, REPLICATED, Point, Search, split_trials
 
 EDGE_BAND = 0.03
 """Outermost fraction of a range that counts as its edge."""
@@ -19,7 +19,7 @@ MAX_DRAWS = 100
 """Maximum number of draws per new point; in small discrete spaces most draws repeat a known point."""
 
 
-class SobolTuner(Tuner):
+class SobolSearch(Search):
     """Search of several dimensions: the default and Sobol points, then points in a shrinking box around the best.
 
     Sobol 1967, doi:10.1016/0041-5553(67)90144-9; scrambled as in Owen 1995, doi:10.1007/978-1-4612-2552-2_19.

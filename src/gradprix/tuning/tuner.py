@@ -7,10 +7,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 SPREAD, REFINE, REPLICATED = 6, 4, 3
 """Number of points spread over the space, of points tried near the best, and of best points run on more seeds."""
 
+Floats = NDArray[np.float64]
 Point = tuple[tuple[str, Any], ...]
 """Hyperparameter values by name, in the order of the space."""
 
@@ -52,22 +54,60 @@ class TuningResult:
         point: the best point.
         edges: names of its hyperparameters that lie at an edge of the tried range, so that the optimum may lie further
             out.
+        choices: the results of independent searches that the point combines; the point alone if there was one search.
     """
 
     point: Point
     edges: tuple[str, ...]
+    choices: tuple[Point, ...]
 
 
 class Tuner(ABC):
-    """Search of a space in phases, which are known beforehand because their sizes do not depend on any score.
-
-    The first phase spreads points over the space; the next ones try up to two points each near the best. These phases
-    use one seed and compare the validation loss, which is smooth. If trials remain, the last phase runs the best points
-    on more seeds, and the mean of the race's metric over all their seeds selects one.
+    """Choice of hyperparameters in phases, which are known beforehand because their sizes do not depend on any score.
 
         while not tuner.is_done:
             tuner.tell([train(point, seed) for point, seed in tuner.ask()])
         tuner.result
+
+    Attributes:
+        phases: all phases.
+        finished_phases: number of finished phases.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        self.phases = list(phases)
+        self.finished_phases = 0
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase."""
+        return self.phases[self.finished_phases]
+
+    @property
+    def is_done(self) -> bool:
+        """True after the last phase."""
+        return self.finished_phases == len(self.phases)
+
+    @abstractmethod
+    def ask(self) -> list[Request]:
+        """Return the requests of the current phase; an empty list when tuning is done."""
+
+    @abstractmethod
+    def tell(self, scores: Sequence[Score]) -> None:
+        """Record the scores of the current phase, in the order of its requests, and end the phase."""
+
+    @property
+    @abstractmethod
+    def result(self) -> TuningResult:
+        """The best point so far."""
+
+
+class Search(Tuner):
+    """Search of a space.
+
+    The first phase spreads points over the space; the next ones try up to two points each near the best. These phases
+    use one seed and compare the validation loss, which is smooth. If trials remain, the last phase runs the best points
+    on more seeds, and their scores on all seeds decide.
 
     Args:
         spread: number of points of the first phase.
@@ -75,25 +115,23 @@ class Tuner(ABC):
         replicates: number of additional seeds of the best points.
 
     Attributes:
-        phases: all phases.
-        finished_phases: number of finished phases.
         pending: requests of the current phase, empty before `ask`.
         scores: score of each finished trial.
     """
 
     def __init__(self, spread: int, points: int, replicates: int) -> None:
         pairs, rest = divmod(points - spread, 2)
-        self.phases = [Phase(PhaseKind.SPREAD, spread)]
-        self.phases += [Phase(PhaseKind.NEAR_BEST, trials) for trials in [2] * pairs + [1] * rest]
+        phases = [Phase(PhaseKind.SPREAD, spread)]
+        phases += [Phase(PhaseKind.NEAR_BEST, trials) for trials in [2] * pairs + [1] * rest]
         if replicates:
-            self.phases.append(Phase(PhaseKind.REPLICATION, REPLICATED * replicates))
+            phases.append(Phase(PhaseKind.REPLICATION, REPLICATED * replicates))
+        super().__init__(phases)
         self.replicates = replicates
-        self.finished_phases = 0
         self.pending: list[Request] = []
         self.scores: dict[Request, Score] = {}
 
     def ask(self) -> list[Request]:
-        """Return the requests of the current phase; an empty list when tuning is done."""
+        """Return the requests of the current phase: points of the search on its seeds."""
         if not self.pending and not self.is_done:
             kind, trials = self.phase
             if kind is PhaseKind.REPLICATION:
@@ -106,20 +144,10 @@ class Tuner(ABC):
         return self.pending
 
     def tell(self, scores: Sequence[Score]) -> None:
-        """Record the scores of the current phase, in the order of its requests, and end the phase."""
+        """Record the scores of the current phase, which decide on the points of the next one."""
         self.scores.update(zip(self.ask(), scores, strict=True))
         self.pending = []
         self.finished_phases += 1
-
-    @property
-    def phase(self) -> Phase:
-        """The current phase."""
-        return self.phases[self.finished_phases]
-
-    @property
-    def is_done(self) -> bool:
-        """True after the last phase."""
-        return self.finished_phases == len(self.phases)
 
     @property
     def losses(self) -> dict[Point, float]:
@@ -128,14 +156,22 @@ class Tuner(ABC):
 
     @property
     def result(self) -> TuningResult:
-        """The best point so far: by the mean metric over all seeds if points ran on several, else by the loss."""
+        """The best point so far: from the finalists if they ran on several seeds, else by the loss."""
         if self.replicates and self.is_done:
-            seeds = range(self.replicates + 1)
-            means = {p: np.mean([self.scores[Request(p, seed)] for seed in seeds], axis=0) for p in self._finalists()}
-            best = self._rank({point: (metric, loss) for point, (loss, metric) in means.items()})[0]
+            finalists, seeds = self._finalists(), range(self.replicates + 1)
+            point = self._choose({p: np.array([self.scores[Request(p, seed)] for seed in seeds]) for p in finalists})
         else:
-            best = self._rank(self.losses)[0]
-        return TuningResult(best, self._edges(best))
+            point = self._rank(self.losses)[0]
+        return TuningResult(point, self._edges(point), (point,))
+
+    def _choose(self, scores: Mapping[Point, Floats]) -> Point:
+        """Return the finalist with the best mean metric; the better loss decides between equal ones.
+
+        Args:
+            scores: losses and metrics of each finalist, `[seeds, 2]`.
+        """
+        means = {point: each.mean(0) for point, each in scores.items()}
+        return self._rank({point: (metric, loss) for point, (loss, metric) in means.items()})[0]
 
     def _rank(self, values: Mapping[Point, Any]) -> list[Point]:
         """Sort points by their values, best first; equal ones stay in their order."""

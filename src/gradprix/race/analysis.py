@@ -1,0 +1,160 @@
+"""Interim analysis of a race: comparisons, regret bounds, tolerances and the recommendation, given its runs so far."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradprix.stats.alpha_spending import InterimAnalysis
+from gradprix.stats.comparison_with_best import regret_bounds
+from gradprix.stats.recommendation import Candidate, RecommendationReason, recommend
+from gradprix.stats.response_curve import ResponseCurve, learning_rate_tolerance
+from gradprix.stats.tuning_variance import tuning_deviation
+from gradprix.stats.verdict import Verdict, judge
+from gradprix.training.trial import Outcome
+from gradprix.tuning.tuner import TuningResult
+from gradprix.utils.margins import absolute_margin
+
+from .plan import Plan
+from .response_curves import response_curves, tuned_scores
+from .run_records import Finals, Outcomes, TuningRuns
+
+FEWEST_PARTS = 10
+"""Minimum number of parts of a test set for estimating their variance."""
+Parts = dict[str, tuple[tuple[float, ...], ...]]
+Tolerance = tuple[float, float] | None
+"""Smallest and largest learning rate within a margin of the best; None if unknown."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Interim analysis of a race.
+
+    Args:
+        chance_level: score of a diverged run.
+        values: metric of each final run of each entry.
+        parts: metric on parts of an official test set, for each entry `[seeds][parts]`; None if there is none.
+        margin: the smallest difference that matters, in the metric's units.
+        tuning_deviation: standard deviation of an entry's mean from tuning.
+        verdict: comparisons of the entries.
+        bounds: upper bound of the regret of each entry.
+        curves: response curve of each entry; None if all of its tuning runs diverged.
+        tolerances: learning-rate tolerance of each entry.
+        recommended: name of the recommended entry.
+        reason: what decided for it.
+    """
+
+    chance_level: float
+    values: dict[str, tuple[float, ...]]
+    parts: Parts | None
+    margin: float
+    tuning_deviation: float
+    verdict: Verdict
+    bounds: dict[str, float]
+    curves: Mapping[str, ResponseCurve | None]
+    tolerances: dict[str, Tolerance]
+    recommended: str
+    reason: RecommendationReason
+
+    @property
+    def is_conclusive(self) -> bool:
+        """True if the recommended entry is at most a margin behind the best of the others, with confidence."""
+        return self.bounds[self.recommended] <= self.margin
+
+
+def analyse(
+    plan: Plan,
+    tuning_runs: TuningRuns,
+    tuned: Mapping[str, TuningResult],
+    finals: Finals,
+    step_seconds: Mapping[str, float | None],
+    interim_analyses: Sequence[InterimAnalysis],
+) -> Analysis:
+    """Analyse the runs of a race.
+
+    Args:
+        plan: the plan.
+        tuning_runs: the tuning runs of each entry, in order.
+        tuned: the tuning result of each entry.
+        finals: the final runs of each entry, in the order of the seeds.
+        step_seconds: seconds of a step of each tuned optimizer without stacking; None where unknown.
+        interim_analyses: the interim analyses of the race, this one last.
+    """
+    metric, outcomes = plan.task.metric, {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
+    chance_level = _diverged_score(plan, outcomes)
+    values = {name: tuple(_score(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
+    parts = _parts(outcomes, chance_level)
+    means = {name: float(np.mean(each)) for name, each in values.items()}
+    best = (max if metric.higher_is_better else min)(means.values())
+    margin = absolute_margin(metric.margin, metric.relative, best)
+
+    curves = response_curves(tuning_runs, metric.higher_is_better, margin)
+    tolerances: dict[str, Tolerance] = dict.fromkeys(curves)
+    differences = []
+    for name, curve in curves.items():
+        if curve is None:
+            continue
+        scores = tuned_scores(tuning_runs[name], metric.higher_is_better)
+        tolerances[name] = learning_rate_tolerance(curve, scores, margin, dict(tuned[name].point)["lr"])
+        rates = [dict(choice)["lr"] for choice in tuned[name].choices]
+        if len(rates) == 2:
+            differences.append(curve(rates[0]) - curve(rates[1]))
+    from_tuning = tuning_deviation(differences, margin)
+    settings: dict[str, Any] = {
+        "higher_is_better": metric.higher_is_better,
+        "level": interim_analyses[-1][1],
+        "parts": parts,
+        "tuning": dict.fromkeys(values, from_tuning),
+    }
+    spent = sum(level for _, level in interim_analyses)
+    verdict = judge(
+        values, margin=metric.margin, relative=metric.relative, spent=spent, baseline=plan.baseline, **settings
+    )
+    bounds = regret_bounds(values, **settings)
+    candidates = {
+        name: Candidate(
+            shortfall=abs(best - means[name]),
+            bound=bounds[name],
+            diverged=sum(outcome.diverged is not None for outcome in outcomes[name]),
+            tolerance_decades=decades(tolerances[name]),
+            step_seconds=step_seconds[name],
+        )
+        for name in values
+    }
+    winners = None if plan.baseline is None else [name for name in verdict.leaders if name != plan.baseline]
+    if plan.baseline in verdict.leaders:
+        winners = []
+    recommended, reason = recommend(candidates, margin, winners, plan.baseline)
+    return Analysis(
+        chance_level, values, parts, margin, from_tuning, verdict, bounds, curves, tolerances, recommended, reason
+    )
+
+
+def decades(tolerance: Tolerance) -> float:
+    """Return the width of a tolerance in decades; 0 if it is unknown."""
+    return 0.0 if tolerance is None else math.log10(tolerance[1] / tolerance[0])
+
+
+def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
+    """Return the score of a diverged run: the task's chance level, or else the worst score of the other runs."""
+    if plan.task.baseline is not None:
+        return plan.task.baseline
+    scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]
+    return (min if plan.task.metric.higher_is_better else max)(scored, default=0.0)
+
+
+def _score(outcome: Outcome, chance_level: float) -> float:
+    return chance_level if outcome.test_metric is None else outcome.test_metric
+
+
+def _parts(outcomes: Outcomes, chance_level: float) -> Parts | None:
+    """Return the metric on parts of an official test set, if there is one and every part has a finite metric."""
+    every = [outcome for runs in outcomes.values() for outcome in runs]
+    counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
+    if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:
+        return None
+    diverged = [chance_level] * count
+    parts = {name: tuple(tuple(o.test_parts or diverged) for o in runs) for name, runs in outcomes.items()}
+    return parts if np.isfinite(list(parts.values())).all() else None

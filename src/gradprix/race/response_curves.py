@@ -1,0 +1,30 @@
+"""Response curves of a race's entries, from their tuning runs."""
+
+import math
+from collections.abc import Sequence
+
+from gradprix.stats.response_curve import ResponseCurve, TunedScore, noise_deviation
+
+from .run_records import TuningRun, TuningRuns
+
+
+def tuned_scores(runs: Sequence[TuningRun], higher_is_better: bool) -> list[TunedScore]:
+    """Return the scores of tuning runs; smaller is better, and infinity for a run that diverged."""
+    sign = -1 if higher_is_better else 1
+    return [
+        TunedScore(run.learning_rate, run.seed, math.inf if run.diverged is not None else sign * run.metric)
+        for run in runs
+    ]
+
+
+def response_curves(tuning_runs: TuningRuns, higher_is_better: bool, margin: float) -> dict[str, ResponseCurve | None]:
+    """Return the response curve of each entry; None if all of its runs diverged.
+
+    Args:
+        tuning_runs: the tuning runs of each entry.
+        higher_is_better: direction of the metric.
+        margin: the smallest difference that matters, in the metric's units.
+    """
+    scores = {name: tuned_scores(runs, higher_is_better) for name, runs in tuning_runs.items()}
+    noise = noise_deviation(list(scores.values()), margin) or margin
+    return {name: ResponseCurve.fit(each, noise, margin) for name, each in scores.items()}

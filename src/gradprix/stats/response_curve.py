@@ -1,0 +1,140 @@
+"""Response curve of an entry: the validation metric as a smooth function of the learning rate.
+
+Gaussian-process regression (Rasmussen & Williams 2006, algorithm 2.1, ISBN 026218253X) on the logarithm of the learning
+rate, with a random effect of each tuning seed. All tuning trials of an entry contribute, whatever their seeds, so that
+the curve is less noisy than any of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from .permutation_test import Floats
+
+LENGTH = 0.5
+"""Length scale in decades: learning rates much nearer to each other perform alike."""
+SMALLEST_CLIP = 8.0
+"""Scores are clipped at this number of noise standard deviations from the best, and of margins: how bad a learning rate
+is far from the optimum must not shape the curve at the optimum."""
+CLIPPED_MARGINS = 3.0
+NEAR = 2.0
+"""Number of margins within which a learning rate is near the optimum, for the estimate of noise."""
+RESOLUTION = 60
+"""Points per decade at which the curve is evaluated."""
+
+
+class TunedScore(NamedTuple):
+    """Score of a tuning run: its learning rate, its seed, and its metric, which is infinite if the run diverged.
+
+    The metric has the sign such that smaller is better.
+    """
+
+    learning_rate: float
+    seed: int
+    metric: float
+
+
+def noise_deviation(entries: Sequence[Sequence[TunedScore]], margin: float) -> float | None:
+    """Return the standard deviation of a run's metric near the optimum; None if unknown.
+
+    From learning rates that ran on the same seeds and are within `NEAR` margins of their entry's best, without the
+    additive effects of rate and seed; the median over entries.
+    """
+    deviations = [each for scores in entries if (each := _interaction_deviation(scores, margin)) is not None]
+    return median(deviations) if deviations else None
+
+
+def _interaction_deviation(scores: Sequence[TunedScore], margin: float) -> float | None:
+    by_rate: dict[float, dict[int, float]] = {}
+    for score in scores:
+        by_rate.setdefault(score.learning_rate, {})[score.seed] = score.metric
+    replicated = {rate: by_seed for rate, by_seed in by_rate.items() if len(by_seed) > 1}
+    best = min((np.mean(list(by_seed.values())) for by_seed in replicated.values()), default=math.inf)
+    tables: dict[tuple[int, ...], list[list[float]]] = {}
+    for by_seed in replicated.values():
+        if np.mean(list(by_seed.values())) <= best + NEAR * margin:
+            tables.setdefault(tuple(sorted(by_seed)), []).append([by_seed[seed] for seed in sorted(by_seed)])
+    squares, freedom = 0.0, 0
+    for rows in map(np.array, tables.values()):
+        rest = rows - rows.mean(0) - rows.mean(1, keepdims=True) + rows.mean()
+        squares, freedom = squares + float((rest**2).sum()), freedom + (rows.shape[0] - 1) * (rows.shape[1] - 1)
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+@dataclass(frozen=True)
+class ResponseCurve:
+    """Smoothed validation metric over the tried range of learning rates; smaller is better.
+
+    Args:
+        positions: decimal logarithms of learning rates, ascending.
+        metrics: smoothed metric at each position.
+    """
+
+    positions: Floats
+    metrics: Floats
+
+    @classmethod
+    def fit(cls, scores: Sequence[TunedScore], noise: float, margin: float) -> "ResponseCurve | None":
+        """Fit the curve to the tuning runs of an entry; None if all of them diverged.
+
+        Args:
+            scores: the tuning runs.
+            noise: standard deviation of a run's metric at the optimum.
+            margin: the smallest difference that matters.
+        """
+        x = np.log10([score.learning_rate for score in scores])
+        y = np.array([score.metric for score in scores])
+        seeds = np.array([score.seed for score in scores])
+        if not np.isfinite(y).any():
+            return None
+        clip = max(SMALLEST_CLIP * noise, CLIPPED_MARGINS * margin) or 1.0
+        y = np.minimum(y, y[np.isfinite(y)].min() + clip)
+        noise = max(noise, 1e-3 * clip)
+        same_seed = seeds[:, None] == seeds
+        covariance = _kernel(x, x, clip) + noise**2 * (4 * same_seed + np.eye(len(y)))
+        level = float(y.mean())
+        weights = cho_solve(cho_factor(covariance), y - level)
+        positions = np.linspace(x.min(), x.max(), max(2, 1 + round(RESOLUTION * float(np.ptp(x)))))
+        return cls(positions, np.asarray(level + _kernel(positions, x, clip) @ weights, np.float64))
+
+    def __call__(self, learning_rate: float) -> float:
+        """Return the metric at a learning rate; that of the nearest tried one outside the tried range."""
+        return float(np.interp(math.log10(learning_rate), self.positions, self.metrics))
+
+
+def learning_rate_tolerance(
+    curve: ResponseCurve, scores: Sequence[TunedScore], margin: float, tuned: float
+) -> tuple[float, float]:
+    """Return the learning-rate tolerance: the contiguous range around the tuned rate that is within a margin of the best.
+
+    A learning rate is within the margin if both the curve and the mean of its own runs are: the curve is less noisy,
+    but it smooths the edge of stability, where one learning rate trains and the next does not. For the same reason the
+    range ends at learning rates that were tried, or at the tuned one.
+
+    Args:
+        curve: the response curve of an entry.
+        scores: its tuning runs.
+        margin: the smallest difference that matters.
+        tuned: the tuned learning rate.
+    """
+    runs: dict[float, list[float]] = {}
+    for score in scores:
+        runs.setdefault(score.learning_rate, []).append(score.metric)
+    limit = float(curve.metrics.min()) + margin
+
+    def is_within(rate: float) -> bool:
+        return curve(rate) <= limit and float(np.mean(runs[rate])) <= limit
+
+    below = takewhile(is_within, sorted((rate for rate in runs if rate <= tuned), reverse=True))
+    above = takewhile(is_within, sorted(rate for rate in runs if rate >= tuned))
+    return min(below, default=tuned), max(above, default=tuned)
+
+
+def _kernel(a: Floats, b: Floats, clip: float) -> Floats:
+    return np.asarray((clip / 2) ** 2 * np.exp(-0.5 * ((a[:, None] - b) / LENGTH) ** 2), np.float64)

@@ -1,0 +1,34 @@
+"""Tuning variance: how much the mean of a tuned entry would vary if the whole race were repeated.
+
+Another base seed gives other tuning runs, hence another choice of hyperparameters, which no number of final seeds
+averages out. Two independent searches in the same race show this variance; it is pooled over the entries, because one
+difference says little, and shrunk to that of the built-in tasks, because a few entries do not say much more.
+"""
+
+import math
+from collections.abc import Sequence
+
+PRIOR_TWOFOLD = 0.2
+"""Standard deviation from tuning on the built-in tasks, in margins: root mean square over entries and tasks, from
+studies/tuning_variance.py, rounded up."""
+PRIOR_ONE_SEARCH = 0.35
+"""The same with a single search."""
+PRIOR_WEIGHT = 4
+"""Number of entries that the built-in tasks count for."""
+
+
+def tuning_deviation(differences: Sequence[float], margin: float) -> float:
+    """Return the standard deviation of an entry's mean from tuning, in the metric's units.
+
+    With d the difference of the metric between the choices of two independent searches, d² / 2 estimates the variance
+    from one search without bias, and half of that the variance at the mean of both choices.
+
+    Args:
+        differences: for each entry that was searched twice, the smoothed metric at one choice less that at the other.
+        margin: the smallest difference that matters.
+    """
+    if not differences:
+        return PRIOR_ONE_SEARCH * margin
+    prior = (PRIOR_TWOFOLD * margin) ** 2
+    pooled = sum(difference**2 / 4 for difference in differences)
+    return math.sqrt((PRIOR_WEIGHT * prior + pooled) / (PRIOR_WEIGHT + len(differences)))
