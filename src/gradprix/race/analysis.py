@@ -10,10 +10,10 @@ import numpy as np
 from gradprix.stats.alpha_spending import InterimAnalysis
 from gradprix.stats.comparison_with_best import regret_bounds
 from gradprix.stats.recommendation import Candidate, RecommendationReason, recommend
-from gradprix.stats.response_curve import ResponseCurve, learning_rate_tolerance
 from gradprix.stats.tuning_variance import tuning_deviation
 from gradprix.stats.verdict import Verdict, judge
 from gradprix.training.trial import Outcome
+from gradprix.tuning.response_curve import ResponseCurve, learning_rate_tolerance
 from gradprix.tuning.tuner import TuningResult
 from gradprix.utils.margins import absolute_margin
 

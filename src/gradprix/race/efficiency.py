@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
-from gradprix.stats.response_curve import ResponseCurve
 from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import init_model
 from gradprix.tasks.task import called_with
@@ -20,6 +19,7 @@ from gradprix.training.loop_runner import changed, maker
 from gradprix.training.torch_optimizer_adapter import constructor_arguments, switch_mode
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate_grid import MANTISSAS
+from gradprix.tuning.response_curve import ResponseCurve
 from gradprix.utils.devices import placed, wait
 
 from .entry import Entry
@@ -54,10 +54,10 @@ def measure_efficiency(
 
     Returns:
         `expected`: expected best validation metric of each entry after 1, 2, ... trials, drawn at random from its
-        spread points. `probability_best`: probability of being the best entry then. `default` and `tuned`:
-        validation metric at the default and at the tuned settings; None where the default was not tried. `target`: median over entries of the validation
-        metric at the tuned settings, less the margin. `examples`: for each final run the number of examples until it
-        reached the target, or None.
+        spread points. `probability_best`: probability of being the best entry then. `default` and `tuned`: validation
+        metric at the default and at the tuned settings; None where the default was not tried. `target`: median over
+        entries of the validation metric at the tuned settings, less the margin. `examples`: for each final run the
+        number of examples until it reached the target, or None.
     """
     sign = 1 if metric.higher_is_better else -1
 

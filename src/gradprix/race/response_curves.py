@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from gradprix.stats.response_curve import ResponseCurve, TunedScore, noise_deviation
+from gradprix.tuning.response_curve import ResponseCurve, TunedScore, noise_deviation
 
 from .run_records import TuningRun, TuningRuns
 
@@ -26,5 +26,5 @@ def response_curves(tuning_runs: TuningRuns, higher_is_better: bool, margin: flo
         margin: the smallest difference that matters, in the metric's units.
     """
     scores = {name: tuned_scores(runs, higher_is_better) for name, runs in tuning_runs.items()}
-    noise = noise_deviation(list(scores.values()), margin) or margin
+    noise = noise_deviation(list(scores.values())) or margin
     return {name: ResponseCurve.fit(each, noise, margin) for name, each in scores.items()}

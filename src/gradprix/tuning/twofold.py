@@ -1,18 +1,20 @@
 """Tuner that searches twice, to know how much its choice depends on the seeds."""
 
-import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from statistics import fmean
+
+import numpy as np
+from scipy.special import softmax
 
 from .learning_rate_grid import round_learning_rate
-from .tuner import Phase, Request, Score, Search, Tuner, TuningResult
+from .response_curve import ResponseCurve, TunedScore, noise_deviation
+from .tuner import Floats, Phase, Request, Score, Search, Tuner, TuningResult
 
 
 class TwofoldTuner(Tuner):
     """Two independent searches for a learning rate, on separate seeds.
 
-    The result is the geometric mean of their choices, which varies less than the choice of one search with all trials.
+    The mean of their choices varies less than the choice of one search with all trials.
     Their disagreement tells by how much the choice would vary if the whole race were repeated.
 
     Args:
@@ -43,15 +45,28 @@ class TwofoldTuner(Tuner):
 
     @property
     def result(self) -> TuningResult:
-        """The geometric mean of the choices, without a search whose trials all diverged."""
+        """The geometric mean of the choices, weighted by how good both are on the response curve of all trials."""
         results = [search.result for search in self.searches]
-        trained = [any(map(math.isfinite, search.losses.values())) for search in self.searches]
-        rates = [
-            dict(result.point)["lr"] for result, each in zip(results, trained, strict=True) if each or not any(trained)
-        ]
-        mean = round_learning_rate(10 ** fmean(map(math.log10, rates)))
+        rates = [dict(result.point)["lr"] for result in results]
+        mean = round_learning_rate(10 ** float(self._weights(rates) @ np.log10(rates)))
         edges = tuple(dict.fromkeys(edge for result in results for edge in result.edges))
         return TuningResult((("lr", mean),), edges, tuple(result.point for result in results))
+
+    def _weights(self, rates: Sequence[float]) -> Floats:
+        """Return the weights of two learning rates: equal, unless one is worse by more than the noise of a run.
+
+        A search whose first seed trains badly at every learning rate ends anywhere.
+        """
+        scores = [
+            TunedScore(dict(point)["lr"], number * self.second_seed + seed, score.metric)
+            for number, search in enumerate(self.searches)
+            for (point, seed), score in search.scores.items()
+        ]
+        noise = noise_deviation([scores])
+        curve = ResponseCurve.fit(scores, noise, margin=0.0) if noise else None
+        if noise is None or curve is None:
+            return np.array([0.5, 0.5])
+        return np.asarray(softmax([-curve(rate) / noise for rate in rates]))
 
 
 def _merge(phases: Sequence[Phase]) -> Phase:

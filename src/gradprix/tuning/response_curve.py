@@ -9,13 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from statistics import median
+from statistics import fmean, median
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from .permutation_test import Floats
+from .tuner import Floats
 
 LENGTH = 0.5
 """Length scale in decades: learning rates much nearer to each other perform alike."""
@@ -23,8 +23,6 @@ SMALLEST_CLIP = 8.0
 """Scores are clipped at this number of noise standard deviations from the best, and of margins: how bad a learning rate
 is far from the optimum must not shape the curve at the optimum."""
 CLIPPED_MARGINS = 3.0
-NEAR = 2.0
-"""Number of margins within which a learning rate is near the optimum, for the estimate of noise."""
 RESOLUTION = 60
 """Points per decade at which the curve is evaluated."""
 
@@ -40,30 +38,30 @@ class TunedScore(NamedTuple):
     metric: float
 
 
-def noise_deviation(entries: Sequence[Sequence[TunedScore]], margin: float) -> float | None:
-    """Return the standard deviation of a run's metric near the optimum; None if unknown.
+def noise_deviation(entries: Sequence[Sequence[TunedScore]]) -> float | None:
+    """Return the standard deviation of a run's metric near the optimum: the median over entries; None if unknown.
 
-    From learning rates that ran on the same seeds and are within `NEAR` margins of their entry's best, without the
-    additive effects of rate and seed; the median over entries.
+    From the two best learning rates that ran on the same seeds, without the additive effects of rate and seed. Worse
+    ones may be at the edge of stability, where the deviation is much larger.
     """
-    deviations = [each for scores in entries if (each := _interaction_deviation(scores, margin)) is not None]
+    deviations = [each for scores in entries if (each := _interaction_deviation(scores)) is not None]
     return median(deviations) if deviations else None
 
 
-def _interaction_deviation(scores: Sequence[TunedScore], margin: float) -> float | None:
+def _interaction_deviation(scores: Sequence[TunedScore]) -> float | None:
     by_rate: dict[float, dict[int, float]] = {}
     for score in scores:
-        by_rate.setdefault(score.learning_rate, {})[score.seed] = score.metric
-    replicated = {rate: by_seed for rate, by_seed in by_rate.items() if len(by_seed) > 1}
-    best = min((np.mean(list(by_seed.values())) for by_seed in replicated.values()), default=math.inf)
+        if math.isfinite(score.metric):
+            by_rate.setdefault(score.learning_rate, {})[score.seed] = score.metric
     tables: dict[tuple[int, ...], list[list[float]]] = {}
-    for by_seed in replicated.values():
-        if np.mean(list(by_seed.values())) <= best + NEAR * margin:
+    for by_seed in by_rate.values():
+        if len(by_seed) > 1:
             tables.setdefault(tuple(sorted(by_seed)), []).append([by_seed[seed] for seed in sorted(by_seed)])
     squares, freedom = 0.0, 0
-    for rows in map(np.array, tables.values()):
-        rest = rows - rows.mean(0) - rows.mean(1, keepdims=True) + rows.mean()
-        squares, freedom = squares + float((rest**2).sum()), freedom + (rows.shape[0] - 1) * (rows.shape[1] - 1)
+    for rows in tables.values():
+        table = np.array(sorted(rows, key=fmean)[:2])
+        rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+        squares, freedom = squares + float((rest**2).sum()), freedom + (table.shape[0] - 1) * (table.shape[1] - 1)
     return math.sqrt(squares / freedom) if freedom else None
 
 
@@ -111,7 +109,7 @@ class ResponseCurve:
 def learning_rate_tolerance(
     curve: ResponseCurve, scores: Sequence[TunedScore], margin: float, tuned: float
 ) -> tuple[float, float]:
-    """Return the learning-rate tolerance: the contiguous range around the tuned rate that is within a margin of the best.
+    """Return the learning-rate tolerance: the range around the tuned rate that is within a margin of the best.
 
     A learning rate is within the margin if both the curve and the mean of its own runs are: the curve is less noisy,
     but it smooths the edge of stability, where one learning rate trains and the next does not. For the same reason the
