@@ -10,7 +10,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 from gradprix.utils.wording import format_count
 
-from ._formatting import format_difference, format_factor, format_value, scale
+from ._formatting import format_difference, format_value, scale
 from .style import apply_layout, escape_label, padded, rounded, styles
 
 SOME = (1, 2, 3)
@@ -69,7 +69,6 @@ def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
         "-" if start is None else format_value(record, start),
         format_value(record, tuned),
         "-" if start is None else format_difference(record, turn * (tuned - start)),
-        format_factor(entry.tolerance_decades),
         f"{sum(x is not None for x in examples)} of {len(examples)}",
         "-" if seen is None else f"{seen:,.0f}",
     ]

@@ -34,6 +34,12 @@ def scale(record: RaceRecord) -> float:
     return 100.0 if record.plan.metric.percent else 1.0
 
 
+def margin(record: RaceRecord) -> float:
+    """Return the margin, the smallest difference that matters, in the metric's units."""
+    recorded = record.verdict.margin  # None in earlier records
+    return record.plan.metric.least(record.ranking[0].final.mean) if recorded is None else recorded
+
+
 def format_value(record: RaceRecord, number: float) -> str:
     """Format a value of the metric: `97.2 %`, or four significant digits."""
     return f"{100 * number:.1f}\u00a0%" if record.plan.metric.percent else f"{number:.4g}"
@@ -43,6 +49,27 @@ def format_difference(record: RaceRecord, difference: float) -> str:
     """Format a difference of displayed values, with its sign and no unit."""
     written = f"{scale(record) * difference:{'+.2f' if record.plan.metric.percent else '+.3g'}}"
     return written.replace("-", "−") if float(written) else written[1:]
+
+
+def format_mean(record: RaceRecord, entry: EntryResult) -> str:
+    """Format the mean of an entry and half of its 95 % interval: `97.5 ± 0.3 %`."""
+    mean, half = entry.final.mean, (entry.final.ci95[1] - entry.final.ci95[0]) / 2
+    return f"{100 * mean:.1f} ± {100 * half:.1f}\u00a0%" if record.plan.metric.percent else f"{mean:.4g} ± {half:.2g}"
+
+
+def format_distance(record: RaceRecord, distance: float | None) -> str:
+    """Format a distance between values of the metric, with its unit; "-" if it is unknown."""
+    if distance is None:
+        return "-"
+    return f"{100 * distance:.2f}\u00a0points" if record.plan.metric.percent else f"{distance:.3g}"
+
+
+def format_tolerance(entry: EntryResult) -> str:
+    """Format the learning-rate tolerance: `0.0068–0.015, ×2.2`; as a factor alone for earlier records."""
+    if entry.tolerance is None or not entry.tolerance_decades:
+        return format_factor(entry.tolerance_decades)
+    low, high = entry.tolerance
+    return f"{low:g}–{high:g}, {format_factor(entry.tolerance_decades)}"
 
 
 def format_margin(metric: MetricDescription) -> str:

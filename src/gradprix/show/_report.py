@@ -10,9 +10,8 @@ from gradprix.text.answer import answer_lines, format_protocol
 from gradprix.text.execution import format_execution_mode
 from gradprix.utils.files import write_atomically
 
-from . import _efficiency, _figures, _sections, _training_figures, _why
+from . import _efficiency, _figures, _sections, _training_figures, _tuning_figures, _why
 from ._formatting import format_margin, reference
-from ._loss_axes import LossAxis
 from ._templates import render
 from .style import MARKS
 
@@ -76,8 +75,7 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "reference": reference(record),
         "margin": format_margin(record.plan.metric),
         "marks": MARKS,
-        "loss_axis": LossAxis.from_record(record),
-        "is_replicated": any(not run.first for runs in record.tuning_runs.values() for run in runs),
+        "tuning_variance": _sections.format_tuning_variance(record),
         "diagnosis": _why.format_diagnosis(record),
         "has_artifacts": bool(artifacts.numbers or artifacts.pictures or artifacts.texts),
         "measures": _sections.format_measures(record),
@@ -92,7 +90,7 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
 
 def draw_figures(record: RaceRecord) -> dict[str, go.Figure | None]:
     """Return the figures of the report; None for those that a record has no data for."""
-    sensitivity = _training_figures.sensitivity if record.plan.tunes_learning_rate_only else _training_figures.points
+    sensitivity = _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _tuning_figures.points
     return {
         "ranking": _figures.ranking(record),
         # With a baseline, the ranking already shows every comparison.

@@ -11,7 +11,7 @@ from gradprix.stats.verdict import PairVerdict, own_interval
 from gradprix.text.answer import format_failures
 from gradprix.utils.wording import format_list
 
-from ._formatting import format_value
+from ._formatting import format_distance, format_value
 
 COUNTED = {
     PairVerdict.WINS: "won",
@@ -68,18 +68,42 @@ def format_warnings(record: RaceRecord) -> list[str]:
 
 
 def format_tuning(record: RaceRecord) -> str:
-    """Describe the tuning trials and the criterion that selected the learning rate."""
-    tried = record.tuning_runs.values()
-    counts = sorted({sum(run.first for run in runs) for runs in tried})
-    what = "rates" if record.plan.tunes_learning_rate_only else "points"
-    text = f"{' to '.join(dict.fromkeys(str(n) for n in (counts[0], counts[-1])))} {what} ran on one tuning seed."
-    seeds = max(len({run.seed for run in runs}) for runs in tried) - 1
-    if not seeds:
-        return f"{text} The lowest validation loss after the last step was taken."
-    repeats = max(sum(not run.first for run in runs) for runs in tried) // seeds
+    """Describe the tuning trials and the criterion that selected the tuned values."""
+    tried, what = record.tuning_runs.values(), "points"
+    if record.plan.tunes_learning_rate_only:
+        what = "rates"
+    searches, counts, replicated, further = 1, set(), 0, 0
+    for runs in tried:
+        starts = {run.seed for run in runs if run.spread}  # the first seed of each search
+        searches, first = max(searches, len(starts)), sum(run.seed in starts for run in runs)
+        counts.add(first // max(1, len(starts)))
+        replicated = max(replicated, (len(runs) - first) // max(1, len(starts)))
+        further = max(further, len({run.seed for run in runs} - starts) // max(1, len(starts)))
+    ran = " to ".join(dict.fromkeys(str(n) for n in (min(counts), max(counts))))
+    text = f"{ran} {what} ran on one tuning seed"
+    if searches > 1:
+        text = f"In each of {searches} independent searches, {text}"
+    if not further:
+        return f"{text}. The lowest validation loss after the last step was taken."
+    text += f", and the best {replicated // further} of them on {further} more."
     name = record.plan.metric.name.removeprefix("test ")
+    if what == "points" or record.verdict.bound is None:  # earlier versions chose one of the learning rates, too
+        return f"{text} The best mean validation {name} over all seeds was taken."
+    equally = "; the searches count equally" if searches > 1 else ""
     return (
-        f"{text} {repeats} of the best ran on {seeds} more; the best mean validation {name} over all seeds was taken."
+        f"{text} The tuned rate is the mean of these, on a logarithmic scale and weighted by their validation loss and "
+        f"{name} over all seeds{equally}."
+    )
+
+
+def format_tuning_variance(record: RaceRecord) -> str:
+    """Describe the variation from tuning that the comparisons allow for; empty for earlier records."""
+    deviation = record.verdict.tuning_deviation
+    if deviation is None:
+        return ""
+    return (
+        "Comparisons and bounds allow for the variation from tuning: "
+        f"±{format_distance(record, deviation)} (standard deviation of each mean)."
     )
 
 

@@ -9,7 +9,7 @@ from gradprix.race import REPORT
 from gradprix.utils.wording import format_count, format_list
 
 from ._templates import render
-from .style import COLOURS, DASHES, INK, apply_layout, escape_label
+from .style import COLOURS, DASHES, INK, apply_layout, escape_label, translucent
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
@@ -59,11 +59,10 @@ def profile(summary: Summary) -> go.Figure:
         curve = summary["profile"]["entries"][entry]
         colour, group = COLOURS[i % len(COLOURS)], {"legendgroup": entry}
         if i < BANDS:
-            red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
             clear = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
             fig.add_scatter(x=shown, y=[100 * y for y in curve["high"][: len(shown)]], **clear, **group)
             low = [100 * y for y in curve["low"][: len(shown)]]
-            fill = f"rgba({red},{green},{blue},0.12)"
+            fill = translucent(colour, 0.12)
             fig.add_scatter(x=shown, y=low, fill="tonexty", fillcolor=fill, **clear, **group)
         fig.add_scatter(
             x=shown,

@@ -47,9 +47,11 @@ ENVIRONMENT.globals |= {
     "plotly_js": get_plotlyjs,
     "format_batch_size": _formatting.format_batch_size,
     "format_epochs": _formatting.format_epochs,
-    "format_factor": _formatting.format_factor,
+    "format_distance": _formatting.format_distance,
     "format_integer": _formatting.format_integer,
     "format_list": format_list,
+    "format_mean": _formatting.format_mean,
     "format_setting": _formatting.format_setting,
+    "format_tolerance": _formatting.format_tolerance,
     "format_value": _formatting.format_value,
 }

@@ -73,6 +73,12 @@ def ticks(low: float, high: float) -> dict[str, list[Any]]:
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
+def translucent(colour: str, opacity: float) -> str:
+    """Return a colour, `#rrggbb`, with an opacity."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
 def padded(values: Sequence[float]) -> list[float]:
     """Return a range that includes all finite values, with padding."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]

@@ -24,7 +24,17 @@ from gradprix.utils.streams import results
 from gradprix.utils.wording import format_count, format_list
 
 from ._evidence import evidence, first_choices
-from ._formatting import format_epochs, format_factor, format_integer, format_setting
+from ._formatting import (
+    format_distance,
+    format_epochs,
+    format_factor,
+    format_integer,
+    format_margin,
+    format_mean,
+    format_setting,
+    format_tolerance,
+)
+from ._sections import format_tuning_variance
 
 
 def console(stderr: bool = False) -> Console:
@@ -44,27 +54,27 @@ def answer(result: Result) -> RenderableType:
 
 def standings(record: RaceRecord) -> Table:
     """Return the table of results, one row per entry, best mean first."""
-    metric = record.plan.metric
-    tuned = "learning rate" if record.plan.tunes_learning_rate_only else "tuned"
-    table = _table("", metric.name, "95 %", tuned, "usable range", "updates", right=(1, 2, 3, 4, 5))
+    tuned = "learning\nrate" if record.plan.tunes_learning_rate_only else "tuned"
+    table = _table("", record.plan.metric.name, "at most\nbehind", tuned, "tolerance", right=(1, 2, 3, 4))
     for entry in record.ranking:
-        low, high = entry.final.ci95
         table.add_row(
             Text(entry.name, "bold" if entry.is_leader else ""),
-            format_value(metric, entry.final.mean),
-            f"{format_value(metric, low)} to {format_value(metric, high)}",
+            format_mean(record, entry),
+            format_distance(record, entry.bound),
             Text(format_setting(entry.tuned)),
-            format_factor(entry.tolerance_decades),
-            format_integer(entry.updates),
+            format_tolerance(entry),
         )
     return table
 
 
 def notes(record: RaceRecord) -> list[Text]:
     """Return the notes below the table of results."""
+    name, margin = record.plan.metric.name.removeprefix("test "), format_margin(record.plan.metric)
     lines = [
-        "In bold: the leaders. Usable range: factor between the largest and the smallest near-optimal learning rate."
+        "In bold: the leaders. At most behind: 95 % upper bound of the distance from the best of the others.",
+        f"Tolerance: learning rates whose validation {name} is within the margin, {margin}, of the entry's best.",
     ]
+    lines += filter(None, [format_tuning_variance(record)])
     edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
     if edge:
         lines.append(f"Best value at the edge of the search range, so widen it: {', '.join(edge)}.")
@@ -125,8 +135,8 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
         f"{race_plan.task.name}: {race_plan.task.about}",
         f"Every run: {_describe_run(race_plan)}.",
         f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan.tuned)}), "
-        f"then {race_plan.seeds} held-out seeds, the same for all.",
-        f"{race_plan.runs:,} training runs in total"
+        f"then {_describe_seeds(race_plan.analysis_seeds)}, the same for all.",
+        f"{'Up to ' * (len(race_plan.analysis_seeds) > 1)}{race_plan.runs:,} training runs in total"
         + (
             "."
             if race_plan.examples is None
@@ -139,6 +149,13 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
     if seconds is not None:
         lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
     return Group(*(Text(line) for line in lines), Text(), table)
+
+
+def _describe_seeds(analysis_seeds: Sequence[int]) -> str:
+    *earlier, most = analysis_seeds
+    if not earlier:
+        return f"{most} held-out seeds"
+    return f"up to {most} held-out seeds, analysed after {', '.join(map(str, analysis_seeds))}"
 
 
 def _format_duration(seconds: float) -> str:
@@ -175,7 +192,7 @@ def choices(name: str) -> RenderableType:
     """Return the optimizers to try first on a problem, with the evidence."""
     text, rows = first_choices(name)
     metric = evidence()["tasks"][name]["metric"]
-    head = ("", metric["name"], "margins behind", "learning rate", "usable range", "diverged")
+    head = ("", metric["name"], "margins behind", "learning rate", "tolerance", "diverged")
     table = _table(*head, right=tuple(range(1, len(head))))
     for row in rows:
         table.add_row(
