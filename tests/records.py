@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from gradprix.race.record import (
 from gradprix.race.run_records import Artifacts, Curves, TuningRun
 from gradprix.stats.recommendation import RecommendationReason
 from gradprix.training.execution_mode import ExecutionMode
+from gradprix.utils.margins import absolute_margin
 
 CHANCE_LEVEL = 0.1
 CODE = "gradprix.optim.SGD(params, lr=0.1)"
@@ -59,7 +61,7 @@ def make_record(
     if verdict is None:
         settings: dict[str, Any] = {"margin": margin, "relative": relative, "baseline": baseline, "level": 0.035}
         verdict = race.judge(values, higher_is_better=higher_is_better, **settings)
-    seeds = len(next(iter(values.values())))
+    seeds, best = len(next(iter(values.values()))), (max if higher_is_better else min)(map(fmean, values.values()))
     chosen, reason = recommended or (verdict.leaders[0], RecommendationReason.CHEAPEST_STEP)
     return RaceRecord(
         task=task,
@@ -75,6 +77,11 @@ def make_record(
             reason=reason,
             interim_analyses=((seeds, 0.035),),
             pairs=verdict.pairs,
+            seeds=seeds,
+            bound=0.004,
+            level=0.95,
+            margin=absolute_margin(margin, relative, best),
+            tuning_deviation=0.001,
         ),
         cost=Cost(trials=56, examples=16800, seconds=60.0, step_seconds=dict.fromkeys(values, 0.002)),
         best=Best(name=chosen, optimizer="SGD", arguments={"lr": 0.1}, schedule="cosine", code=CODE),
@@ -110,7 +117,6 @@ def make_record(
         ),
         tuning_runs=dict.fromkeys(values, TUNING_RUNS),
         failed=(),
-        near_optimal_limit=0.2,
         initial_loss=2.3,
         artifacts=Artifacts(numbers={}, pictures={}, texts={}),
         parts=None,
@@ -153,7 +159,9 @@ def _entry(
         ),
         losses=tuple(0.2 if step is None else None for step in steps),
         is_leader=is_leader,
-        tolerance_decades=1.5,
+        bound=0.004,
+        tolerance=(0.05, 0.5),
+        tolerance_decades=1.0,
         memory=1,
         updates=100,
         code=f"{CODE}  # {name}",
@@ -166,7 +174,7 @@ def _planned(name: str) -> PlannedEntry:
     )
 
 
-def _run(lr: float, loss: float, *, seed: int = 1000, diverged: int | None = None) -> TuningRun:
+def _run(lr: float, metric: float, loss: float, *, seed: int = 1000, diverged: int | None = None) -> TuningRun:
     is_first = seed == 1000
     return TuningRun(
         point={"lr": lr},
@@ -175,15 +183,18 @@ def _run(lr: float, loss: float, *, seed: int = 1000, diverged: int | None = Non
         spread=is_first,
         start=2.3,
         loss=loss,
-        metric=0.9,
+        metric=metric,
         diverged=diverged,
     )
 
 
 TUNING_RUNS = (
-    *(_run(lr, loss) for lr, loss in ((0.001, 2.0), (0.01, 0.4), (0.1, 0.1), (1.0, 0.5))),
-    _run(0.1, 0.12, seed=1001),
-    _run(10.0, math.inf, diverged=3),
+    _run(0.001, 0.5, 2.0),
+    _run(0.01, 0.95, 0.4),
+    _run(0.1, 0.97, 0.1),
+    _run(1.0, 0.94, 0.5),
+    _run(0.1, 0.96, 0.12, seed=1001),
+    _run(10.0, 0.1, math.inf, diverged=3),
 )
 
 

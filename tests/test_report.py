@@ -12,8 +12,9 @@ from plotly.offline import get_plotlyjs
 
 from gradprix import race
 from gradprix.race import RaceRecord
+from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import Artifacts, FailedRun
-from gradprix.show import _efficiency, _figures, _sections, _training_figures, style, write_picture
+from gradprix.show import _efficiency, _figures, _sections, _training_figures, _tuning_figures, style, write_picture
 from gradprix.show._report import report, write_report
 from gradprix.text.answer import answer_lines, format_protocol
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
@@ -42,7 +43,7 @@ def made_up(values: dict[str, list[float]] = VALUES, **settings: Any) -> RaceRec
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> race.Result:
     out = tmp_path_factory.mktemp("race")
-    return race.race("digits", "adam,momentum", trials=2, seeds=6, epochs=1, processes=1, out=out)
+    return race.race("digits", "adam,momentum", trials=2, seeds=8, epochs=1, processes=1, out=out)
 
 
 @pytest.fixture(scope="module")
@@ -118,23 +119,78 @@ def test_pairs_say_the_same_from_both_sides():
     assert "more seeds would make it conclusive" in matrix["customdata"][0][3]
 
 
-def test_sensitivity_has_a_line_a_ring_and_crosses_at_the_top():
-    figure = _training_figures.sensitivity(made_up())
-    lines = traces(figure, mode="lines+markers")
-    assert [list(t["x"]) for t in lines] == [[0.001, 0.01, 0.1, 1.0]] * 4
-    assert [(t["x"][0], t["y"][0]) for t in traces(figure, name="tuned")] == [(0.1, 0.1)] * 4
-    crosses = traces(figure, name="diverged")
-    assert [t["x"][0] for t in crosses] == [10.0] * 4
-    assert crosses[0]["y"][0] >= max(lines[0]["y"])
-    limits = {shape["y1"] for shape in figure.to_dict()["layout"]["shapes"]}
-    assert limits == {0.2}
+def test_sensitivity_shows_the_metric_of_all_tuning_runs_and_their_response_curve():
+    record = made_up()
+    figure = _tuning_figures.sensitivity(record)
+    low, high = figure.layout.yaxis.range
+    dots = traces(figure, name="runs")[0]
+    assert list(dots["x"]) == [0.001, 0.01, 0.1, 1.0, 0.1], "runs on both seeds"
+    assert list(dots["y"][1:]) == pytest.approx([95.0, 97.0, 94.0, 96.0])
+    assert list(dots["marker"]["symbol"]) == ["triangle-down", *["circle"] * 4]
+    assert 85 < low < dots["y"][0] < 94, "a run far from the optimum does not stretch the axis"
+    assert 97 < high < 99
+    assert dots["customdata"][0][0] == 50.0
+    (cross,) = {(t["x"][0], t["y"][0]) for t in traces(figure, name="diverged")}
+    assert cross == (10.0, dots["y"][0])
+
+    curve = response_curves(record.tuning_runs, True, 0.005)["good"]
+    assert curve is not None
+    tuned = traces(figure, name="tuned")
+    assert [(t["x"][0], t["y"][0]) for t in tuned] == [(0.1, pytest.approx(-100 * curve(0.1)))] * 4
+    line = traces(figure, name="curve")[0]
+    assert min(line["x"]) <= 0.1 <= max(line["x"])
+    assert list(line["y"]) == pytest.approx([-100 * curve(rate) for rate in line["x"]], rel=1e-4)
+    means = traces(figure, name="means")[0]
+    assert means["y"][0] == 50.0, "further out, a line through the runs"
+    shapes = figure.to_dict()["layout"]["shapes"]
+    bands = [(s["x0"], s["x1"]) for s in shapes if s["yref"].endswith("domain")]
+    assert bands == [(0.05, 0.5)] * 4
+    zones = [s["y0"] for s in shapes if s["xref"].endswith("domain")]
+    assert zones == pytest.approx([-100 * (curve.metrics.min() + 0.005)] * 4)
+
+
+def test_sensitivity_of_a_loss_has_its_worse_edge_at_the_top():
+    record = made_up(higher_is_better=False, percent=False)
+    runs = tuple(replace(run, metric=10 * (1 - run.metric)) for run in record.tuning_runs["good"])
+    figure = _tuning_figures.sensitivity(replace(record, tuning_runs=dict.fromkeys(VALUES, runs)))
+    dots, cross = traces(figure, name="runs")[0], traces(figure, name="diverged")[0]
+    assert dots["marker"]["symbol"][0] == "triangle-up"
+    assert dots["y"][0] == cross["y"][0] == max(dots["y"]) < 5
+
+
+def test_an_entry_whose_tuning_runs_all_diverged_has_crosses_alone():
+    record = made_up()
+    lost = tuple(replace(run, diverged=3, metric=0.1) for run in record.tuning_runs["good"])
+    record = replace_entry(record, "good", tolerance=None, tolerance_decades=0.0)
+    figure = _tuning_figures.sensitivity(replace(record, tuning_runs={**record.tuning_runs, "good": lost}))
+    assert [len(traces(figure, name=name)) for name in ("runs", "curve", "tuned", "diverged")] == [3, 3, 3, 4]
+
+
+def test_an_earlier_record_has_a_report_without_bounds():
+    record = made_up()
+    verdict = replace(record.verdict, seeds=None, bound=None, level=None, margin=None, tuning_deviation=None)
+    entries = tuple(replace(entry, bound=None, tolerance=None) for entry in record.entries)
+    page = own(report(replace(record, verdict=verdict, entries=entries)))
+    assert "<td>-</td> <td>0.1</td> <td>×10</td>" in page
+    assert "saved by an earlier version" in page
+    assert "Bounds" not in page
+
+
+def test_the_ranking_has_bounds_rates_and_tolerances():
+    record = made_up()
+    cells = '<td>95.7 ± 5.0\xa0%</td> <td>0.40\xa0points</td> <td>0.1 <span class="flag">edge</span></td>'
+    page = own(report(replace_entry(record, "near", final=replace(record.entry("near").final, mean=0.957))))
+    assert f"<td>near</td> {cells} <td>0.05–0.5, ×10</td>" in page
+    assert "±0.10\xa0points" in page
+    stopped = replace(record, plan=replace(record.plan, seeds=32))
+    assert "8 final runs, of up to 32" in own(report(stopped))
 
 
 def test_all_panels_of_sensitivity_are_equally_many_decades_wide():
     record = made_up()
     runs = record.tuning_runs
     record = replace(record, tuning_runs={**runs, "near": runs["near"][1:3]})
-    layout = _training_figures.sensitivity(record).to_dict()["layout"]
+    layout = _tuning_figures.sensitivity(record).to_dict()["layout"]
     widths = [layout[axis]["range"][1] - layout[axis]["range"][0] for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
     assert widths == pytest.approx([4.3] * 4)
 
@@ -286,11 +342,12 @@ def test_several_tuned_values_have_a_column_each():
         for name, each in record.tuning_runs.items()
     }
     record = replace(record, plan=replace(record.plan, tune=("lr", "momentum", "schedule")), tuning_runs=runs)
-    fig = _training_figures.points(record)
+    fig = _tuning_figures.points(record)
     kinds = [fig.layout[f"xaxis{i}"].type for i in (10, 12)]
     assert kinds == ["log", "category"]
-    (momentum,) = [t for t in traces(fig, xaxis="x2", mode="markers") if t["marker"]["symbol"] == "circle"]
-    assert list(momentum["x"]) == [0.5, 0.6, 0.7, 0.8], "runs on the first seed that did not diverge"
+    (momentum,) = traces(fig, xaxis="x2", name="runs")
+    assert list(momentum["x"]) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9]), "runs on all seeds that did not diverge"
+    assert list(momentum["y"][1:]) == pytest.approx([95.0, 97.0, 94.0, 96.0])
     assert "against each value that was tuned" in own(report(record))
 
 
