@@ -89,10 +89,10 @@ def format_tuning(record: RaceRecord) -> str:
     name = record.plan.metric.name.removeprefix("test ")
     if what == "points" or record.verdict.bound is None:  # earlier versions chose one of the learning rates, too
         return f"{text} The best mean validation {name} over all seeds was taken."
-    equally = "; the searches count equally" if searches > 1 else ""
+    combined = "; the choices of the searches are weighted by the response curve" if searches > 1 else ""
     return (
         f"{text} The tuned rate is the mean of these, on a logarithmic scale and weighted by their validation loss and "
-        f"{name} over all seeds{equally}."
+        f"{name} over all seeds{combined}."
     )
 
 

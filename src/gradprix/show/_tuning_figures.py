@@ -14,7 +14,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import TuningRun
-from gradprix.stats.response_curve import ResponseCurve
+from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_factor, margin, scale
 from .style import Style, apply_layout, escape_label, powers, rounded, styles, translucent
