@@ -19,7 +19,7 @@ PLAN = make_plan("digits")
 
 
 def test_stages_are_those_of_the_protocol() -> None:
-    assert [sum(phase.runs.values()) for phase in PLAN.phases] == [60, 20, 20, 90, 160]
+    assert [sum(phase.runs.values()) for phase in PLAN.phases] == [120, 40, 40, 60, 320]
 
 
 def test_a_stage_costs_its_lanes_one_after_the_other() -> None:
@@ -32,9 +32,9 @@ def test_a_stage_costs_its_lanes_one_after_the_other() -> None:
 def test_entries_are_dropped_before_protocol_and_protocol_before_epochs() -> None:
     made = list(reduced_plans(PLAN))
     shapes = [(len(p.entries), p.trials, p.seeds, p.task.epochs) for p in made]
-    assert shapes[0] == (10, 19, 16, 20)
-    assert shapes[1:8] == [(n, 19, 16, 20) for n in range(9, 2, -1)]
-    assert shapes[8] == (3, 19, 12, 20)
+    assert shapes[0] == (10, 26, 32, 20)
+    assert shapes[1:8] == [(n, 26, 32, 20) for n in range(9, 2, -1)]
+    assert shapes[8] == (3, 26, 16, 20)
     assert shapes[-1] == (3, 10, 6, 2)
     assert [entry.name for entry in made[7].entries] == ["nesterov", "adamw", "nadam"], "in the order of the race"
     (dropped,) = made[7].left_out
@@ -43,8 +43,8 @@ def test_entries_are_dropped_before_protocol_and_protocol_before_epochs() -> Non
     assert format_omission(dropped).startswith("7 of 10 optimizers (momentum, adagrad")
     assert made[7].description["left_out"] == [format_omission(dropped)]
     assert [format_omission(omission) for omission in made[-1].left_out[1:]] == [
-        "9 of 19 tuning trials each",
-        "10 of 16 final seeds each",
+        "16 of 26 tuning trials each",
+        "26 of 32 final seeds each",
         "18 of 20 epochs",
     ]
 

@@ -17,16 +17,6 @@ from gradprix import tasks
 from gradprix.race import Journal, Local, Plan, RaceConfig, Result, TaskError, entries, judge, make_plan, run, twin
 from gradprix.race.efficiency import examples_to_target, expected_best, probability_best
 from gradprix.race.record_json import to_json
-from gradprix.stats.recommendation import (
-    Candidate,
-    RecommendationReason,
-    near_optimal_limit,
-    recommend,
-    tolerance_decades,
-)
-from gradprix.tasks import Metric
-from gradprix.text.answer import answer_lines, format_answer
-from records import make_record
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum,minibatch", "trials": 4, "seeds": 6, "epochs": 1}
 FLAGS = ["--optimizers", "adam,momentum,minibatch", "--trials", "4", "--seeds", "6", "--epochs", "1"]
@@ -291,87 +281,11 @@ def test_gradient_descent_trails_at_equal_examples_and_the_answer_says_why() -> 
     assert "with larger batches, fewer updates" in result.text
 
 
-def test_learning_rate_windows() -> None:
-    losses = {0.01: 1.0, 0.1: 0.1, 1.0: 0.1, 10.0: float("inf")}
-
-    assert tolerance_decades(losses, 0.1) == pytest.approx(1.0)
-    assert tolerance_decades(losses, 10**-0.5) == pytest.approx(1.5), "half way to the neighbour, in logarithms"
-    assert tolerance_decades(losses, 0.05) == 0
-    assert tolerance_decades({1.0: float("inf")}, float("inf")) == 0
-    assert tolerance_decades({1.0: 1.0, 2.0: 1.2}, 0.9) == 0
-
-
-def test_near_the_best_is_a_part_of_the_way_back_to_the_start() -> None:
-    tried = {"a": {1.0: 0.1, 2.0: 5.0}, "b": {1.0: 0.3, 2.0: float("inf")}, "c": {1.0: 0.2}}
-    assert near_optimal_limit(tried, 2.2) == pytest.approx(0.2 + 0.05 * 2.0)
-    assert near_optimal_limit(tried) == pytest.approx(0.2 + 0.05 * 4.8), (
-        "from the largest tried, where the start is not known"
-    )
-    assert near_optimal_limit(tried, 0.1) == 0.2, "nothing was learnt"
-    floor = {name: {rate: loss + 10 for rate, loss in losses.items()} for name, losses in tried.items()}
-    assert near_optimal_limit(floor, 12.2) == pytest.approx(10 + near_optimal_limit(tried, 2.2)), (
-        "a floor changes nothing"
-    )
-
-    accuracy = Metric("accuracy", lambda *_: 0.0, higher_is_better=True, margin=0.01)
-    assert near_optimal_limit({"a": {1.0: -0.9}}, None, accuracy) == pytest.approx(-0.88)
-    relative = Metric("error", lambda *_: 0.0, higher_is_better=False, margin=0.1, relative=True)
-    assert near_optimal_limit({"a": {1.0: 3.0}}, None, relative) == pytest.approx(3.6)
-
-
 def test_a_race_notes_the_loss_at_the_start() -> None:
     record = gp.race("digits", "adam,momentum", trials=2, seeds=6, epochs=1, processes=1).record
     (start,) = {run.start for runs in record.tuning_runs.values() for run in runs}
     assert record.initial_loss == start
     assert 2.0 < start < 3.0, "of ten classes, about ln 10"
-    best = sum(min(run.loss for run in runs) for runs in record.tuning_runs.values()) / 2
-    assert record.near_optimal_limit == pytest.approx(best + 0.05 * (start - best))
-
-
-METRIC = Metric("accuracy", lambda *_: 0.0, higher_is_better=True, margin=0.005)
-
-
-def judged(values: dict[str, list[float]]) -> Any:
-    return judge(values, higher_is_better=True, margin=0.005)
-
-
-STEADY = {
-    name: [0.97 + 0.001 * ((i * k) % 5) for i in range(16)] for k, name in enumerate(("adam", "momentum"), start=1)
-}
-
-
-def test_an_erratic_entry_in_the_leading_group_is_named_and_not_taken() -> None:
-    values = {**STEADY, "adagrad": [0.1] * 4 + [0.97] * 12}
-    verdict = judged(values)
-    assert "adagrad" in verdict.leaders, "nothing can win against so much noise"
-    diverged = {"adam": 0, "momentum": 0, "adagrad": 4}
-    widths = {"adam": 1.0, "momentum": 0.5, "adagrad": 3.0}
-    candidates = {name: Candidate(np.mean(values[name]), diverged[name], widths[name], 1) for name in values}
-    chosen, reason = recommend(verdict, candidates, METRIC)
-
-    assert (chosen, reason) == ("adam", RecommendationReason.WIDEST_TOLERANCE)
-    text = format_answer(
-        make_record(values, verdict=verdict, recommended=(chosen, reason), diverged=diverged, task="digits")
-    )
-    assert "adagrad diverged on 4 of 16 seeds: too unstable to rank" in text
-    nothing = format_answer(make_record(values, diverged=dict.fromkeys(values, 16)))
-    assert "every final run of every optimizer diverged" in nothing
-    assert "Recommended" not in nothing
-
-
-def test_the_one_to_take_is_near_the_best_then_wide_then_cheap() -> None:
-    verdict = judged(STEADY)
-    adam, momentum = Candidate(0.972, 0, 1.0, memory=2), Candidate(0.97, 0, 1.04, memory=1)
-
-    assert recommend(verdict, {"adam": adam, "momentum": momentum}, METRIC)[0] == "momentum"
-    behind = replace(momentum, mean=0.966)
-    assert recommend(verdict, {"adam": adam, "momentum": behind}, METRIC)[0] == "adam"
-
-
-def test_leaders_that_differ_by_little_are_not_called_alike() -> None:
-    values = {"adam": [v + 0.003 for v in STEADY["adam"]], "momentum": STEADY["adam"]}
-    text = format_answer(make_record(values, verdict=judged(values)))
-    assert "adam and momentum differ by less than the margin" in text
 
 
 def test_the_command_line(tmp_path: Path) -> None:
@@ -438,36 +352,6 @@ def test_a_baseline_races_too_and_is_fixed_before_anything_is_seen(tmp_path: Pat
     assert "another baseline" in later.stderr
     unknown = gradprix("race", "digits", "--baseline", "adamv", folder=tmp_path, code=2)
     assert "no optimizer is called 'adamv'" in unknown.stderr
-
-
-def against(values: dict[str, list[float]], margin: float = 0.5) -> tuple[str, tuple[str, RecommendationReason]]:
-    """Return the first line of the answer of a race against adam, and the recommendation."""
-    verdict = judge(values, higher_is_better=True, margin=margin, baseline="adam")
-    none = dict.fromkeys(values, 0)
-    candidates = {name: Candidate(0.0, 0, 2.0 if name == "nadam" else 1.0, 0) for name in values}
-    taken = recommend(verdict, candidates, METRIC, "adam")
-    record = make_record(
-        values, verdict=verdict, recommended=taken, diverged=none, baseline="adam", margin=margin, task="digits"
-    )
-    return answer_lines(record)[0], taken
-
-
-def test_the_answer_against_a_baseline() -> None:
-    noise = [0.001 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0)]
-    base = {"adam": [0.5] * 8, "adagrad": [0.1 + x for x in noise]}
-    better = {**base, "momentum": [0.9 + x for x in noise], "nadam": [0.95 - x for x in noise]}
-    text, taken = against(better, margin=0.1)
-    assert text == (
-        "digits: nadam and momentum win against adam (90.0 to 95.0 % against 50.0 %).  adagrad loses to it (10.0 %)."
-    )
-    assert taken == ("nadam", RecommendationReason.WIDEST_TOLERANCE)
-    close = {**base, "momentum": [0.55 + x for x in noise], "nadam": [0.5 + x for x in noise]}
-    text, taken = against(close, margin=0.1)
-    assert text == (
-        "digits: nothing wins against adam (50.0 %).  momentum is slightly ahead of it (55.0 %).  "
-        "adagrad loses to it (10.0 %)."
-    )
-    assert taken == ("adam", RecommendationReason.BASELINE_UNBEATEN)
 
 
 @pytest.mark.slow
@@ -564,32 +448,6 @@ def test_numbers_of_a_task_may_be_numpys(tmp_path: Path) -> None:
     task = tasks.digits.change(metric=metric, baseline=np.float64(0.1))
     result = gp.race(task, "adam,momentum", trials=1, seeds=6, epochs=1, processes=1, out=tmp_path)
     assert gp.load(tmp_path).to_dict() == result.to_dict()
-
-
-def test_losses_of_any_sign_have_windows_and_figures() -> None:
-    tried = {"a": {0.01: -1.0, 0.1: -3.0, 1.0: -2.9}, "b": {0.01: -0.5, 0.1: -2.0, 1.0: 4.0}}
-    limit = near_optimal_limit(tried)
-    assert -2.5 < limit < -1.0
-    assert tolerance_decades(tried["a"], limit) > 1.0
-    assert tolerance_decades(tried["a"], -3.5) == 0
-    candidates = {"adam": Candidate(0.97, 0, 0.0, memory=2), "momentum": Candidate(0.97, 0, 0.0, memory=1)}
-    assert recommend(judged(STEADY), candidates, METRIC) == ("momentum", RecommendationReason.CHEAPEST_STEP)
-
-
-def test_leaders_behind_one_that_is_beaten_are_told_apart_from_the_rest() -> None:
-    rng = np.random.default_rng(0)
-    wide = rng.standard_normal(16)
-    values = {
-        "adam": (0.97 + 0.001 * rng.standard_normal(16)).tolist(),
-        "nadam": (0.94 + 0.001 * rng.standard_normal(16)).tolist(),
-        "adagrad": (0.80 + 0.4 * (wide - wide.mean())).tolist(),
-    }
-    verdict = judged(values)
-    assert set(verdict.leaders) == {"adam", "adagrad"}
-    text = format_answer(make_record(values, verdict=verdict, task="digits"))
-    assert text.startswith("digits: adam leads (9")
-    assert "adagrad is too variable to rank" in text
-    assert "nadam is behind" in text
 
 
 def test_what_is_pasted_is_python() -> None:

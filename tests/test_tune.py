@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprix.spaces import choice, log
-from gradprix.tuning import LearningRateTuner, SobolTuner, make_tuner
+from gradprix.tuning import LearningRateSearch, SobolSearch, make_tuner
 from gradprix.tuning.learning_rate_grid import (
     grid_between,
     grid_bounds,
@@ -39,7 +39,7 @@ def tune(
     loss: Callable[[float], float], trials: int, low: float = 1e-4, high: float = 1e-1
 ) -> tuple[TuningResult, list[tuple[float, int]]]:
     """Tune the learning rate with a known loss; return the result, and the learning rate and seed of all trials."""
-    tuner = LearningRateTuner(log(low, high), 1e-3, trials)
+    tuner = LearningRateSearch(log(low, high), 1e-3, trials)
     result, phases = finish(tuner, lambda point, seed: (loss(point[0][1]),) * 2)
     return result, [(point[0][1], seed) for requests in phases for point, seed in requests]
 
@@ -68,7 +68,7 @@ def test_requests_and_results_are_the_recorded_ones(name: str, loss: str) -> Non
 
 
 def test_a_phase_is_asked_again_until_its_scores_are_told() -> None:
-    tuner = SobolTuner({"lr": log(1e-4, 1e-1), "beta1": log(0.1, 1)}, {"lr": 1e-3, "beta1": 0.9}, 10, rng_seed=0)
+    tuner = SobolSearch({"lr": log(1e-4, 1e-1), "beta1": log(0.1, 1)}, {"lr": 1e-3, "beta1": 0.9}, 10, rng_seed=0)
 
     assert tuner.ask() == tuner.ask()
     with pytest.raises(ValueError, match="shorter"):
@@ -78,12 +78,12 @@ def test_a_phase_is_asked_again_until_its_scores_are_told() -> None:
 
 
 def test_a_discrete_space_is_searched_to_its_last_point() -> None:
-    tuner = SobolTuner({"lr": choice(*range(1, 21))}, {"lr": 1}, 20 + 9, rng_seed=0)
+    tuner = SobolSearch({"lr": choice(*range(1, 21))}, {"lr": 1}, 20 + 9, rng_seed=0)
 
     _, phases = finish(tuner, lambda point, seed: (point[0][1], 0.0))
     assert {dict(point)["lr"] for requests in phases for point, _ in requests} == set(range(1, 21))
     with pytest.raises(ValueError, match="fewer different points than there are trials"):
-        SobolTuner({"lr": choice(*range(1, 21))}, {"lr": 1}, 21 + 9, rng_seed=0)
+        SobolSearch({"lr": choice(*range(1, 21))}, {"lr": 1}, 21 + 9, rng_seed=0)
 
 
 def test_learning_rates_are_readable_and_evenly_spaced_on_a_logarithmic_scale() -> None:
@@ -117,7 +117,7 @@ def test_six_grid_points_are_spread_with_the_default_among_them() -> None:
 
 def test_a_space_without_a_grid_point_is_refused() -> None:
     with pytest.raises(ValueError, match=r"0.0011 to 0.0014, contains no point of the grid .* give a wider space"):
-        LearningRateTuner(log(1.1e-3, 1.4e-3), 1e-3, 19)
+        LearningRateSearch(log(1.1e-3, 1.4e-3), 1e-3, 19)
 
 
 def test_the_full_protocol_is_six_four_and_nine() -> None:
@@ -135,7 +135,7 @@ def test_finalists_are_no_neighbours() -> None:
 
 
 def test_the_last_choice_is_by_the_metric_over_all_seeds() -> None:
-    tuner = LearningRateTuner(log(1e-4, 1e-1), 1e-3, 19)
+    tuner = LearningRateSearch(log(1e-4, 1e-1), 1e-3, 19)
     while not any(seed for _, seed in tuner.ask()):
         tuner.tell([Score(bowl(6e-3)(dict(point)["lr"]), 0.0) for point, _ in tuner.ask()])
     second = tuner.ask()[3].point

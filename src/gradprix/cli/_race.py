@@ -47,12 +47,14 @@ def race(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 19.", rich_help_panel=BUDGET),
+        typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 26.", rich_help_panel=BUDGET),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Held-out final seeds, at least 6. Default: the task's number, or 16.", rich_help_panel=BUDGET
+            help="Maximum number of held-out final seeds, at least 6. Fewer are run if they suffice for an answer. "
+            "Default: the task's number, or 32.",
+            rich_help_panel=BUDGET,
         ),
     ] = None,
     epochs: Annotated[

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,12 +112,15 @@ def analyse(
     verdict = judge(
         values, margin=metric.margin, relative=metric.relative, spent=spent, baseline=plan.baseline, **settings
     )
+    diverged = {name: sum(outcome.diverged is not None for outcome in each) for name, each in outcomes.items()}
+    if leaders := tuple(name for name in verdict.leaders if not diverged[name]):
+        verdict = replace(verdict, leaders=leaders)
     bounds = regret_bounds(values, **settings)
     candidates = {
         name: Candidate(
             shortfall=abs(best - means[name]),
             bound=bounds[name],
-            diverged=sum(outcome.diverged is not None for outcome in outcomes[name]),
+            diverged=diverged[name],
             tolerance_decades=decades(tolerances[name]),
             step_seconds=step_seconds[name],
         )

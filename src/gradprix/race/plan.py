@@ -12,7 +12,7 @@ import torch
 
 from gradprix import __version__
 from gradprix.rules import Axis, Choice, Log
-from gradprix.stats.alpha_spending import SPENDING_SCHEDULE
+from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
 from gradprix.stats.verdict import MOST_SEEDS, detectable_difference
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
@@ -33,8 +33,8 @@ SEEDS = 32
 """Default maximum number of final seeds."""
 MAX_SEED = 99_999
 """Maximum base seed."""
-FEWEST_SEEDS = SPENDING_SCHEDULE[0][0]
-"""Number of seeds of the first interim analysis. With fewer, no p-value is below its level."""
+FEWEST_SEEDS = 6
+"""With n seeds no p-value is below 2^(1-n), so fewer than six can never give a significant difference at 5 %."""
 
 
 def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float | None, device: str | None) -> None:
@@ -50,8 +50,8 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
         )
     if seeds is not None and seeds < FEWEST_SEEDS:
         raise ValueError(
-            f"seeds = {seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can be significant. Give "
-            f"{FEWEST_SEEDS} or more; the default is {SEEDS}."
+            f"seeds = {seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can be significant at 5 %, because "
+            f"the smallest p-value is 2^(1 - seeds). Give {FEWEST_SEEDS} or more; the default is {SEEDS}."
         )
     for name, value in (("trials", trials), ("seeds", seeds)):
         if value is not None and value > MOST_SEEDS:
@@ -178,7 +178,7 @@ class Plan:
     @property
     def analysis_seeds(self) -> list[int]:
         """Numbers of final seeds after which the race is analysed: it ends at the first conclusive analysis."""
-        return [seeds for seeds, _ in SPENDING_SCHEDULE if seeds < self.seeds] + [self.seeds]
+        return [seeds for seeds in ANALYSIS_SEEDS if seeds < self.seeds] + [self.seeds]
 
     @property
     def runs(self) -> int:

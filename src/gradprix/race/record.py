@@ -15,8 +15,9 @@ from .diagnosis_record import Diagnosis
 from .plan_description import PlanDescription, Value
 from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun
 
-SCHEMA_VERSION = 2
-"""Version of the record's JSON form. Version 1 had sentences in place of codes, and no version number."""
+SCHEMA_VERSION = 3
+"""Version of the record's JSON form. Version 2 had no regret bounds and a limit of the loss instead of a tolerance;
+version 1 had sentences in place of codes, and no version number."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ class RaceVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Verdict of a race.
 
     Args:
-        leaders: entries that no entry wins against.
+        leaders: entries that no entry wins against and of which no final run diverged.
         recommended: the recommended entry.
         reason: what decided for it.
         interim_analyses: interim analyses as (seeds, level).

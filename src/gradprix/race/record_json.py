@@ -56,7 +56,7 @@ def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) 
         RecordError: if the record has another version, or is damaged.
     """
     schema = data.get("schema", 1)
-    if schema not in (1, SCHEMA_VERSION):
+    if schema not in range(1, SCHEMA_VERSION + 1):
         raise RecordError(
             f"its record has version {schema}, and this version of gradprix reads versions 1 to {SCHEMA_VERSION}: it "
             "was saved by a newer gradprix. Update gradprix to open it."

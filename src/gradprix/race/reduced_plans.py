@@ -16,8 +16,8 @@ SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagr
 Dahl et al. 2023, arXiv:2306.07179."""
 MIN_ENTRIES = 3
 """Number of entries below which trials and seeds are reduced instead of entries."""
-PROTOCOL = ((19, 16), (19, 12), (13, 12), (13, 8), (10, 8), (10, FEWEST_SEEDS))
-"""(trials, seeds), from the full protocol to the smallest one that can still detect a difference."""
+PROTOCOL = ((26, 32), (26, 16), (19, 16), (13, 16), (13, 8), (10, 8), (10, FEWEST_SEEDS))
+"""(trials, maximum number of seeds), from the full protocol to the smallest one that can still detect a difference."""
 EPOCHS = (0.5, 0.25, 0.125)
 SMALLEST_PROTOCOLS = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
 """(entries, trials, seeds) where even a fraction of an epoch takes long: trials cover the learning-rate grid only."""

@@ -9,9 +9,12 @@ intervals of all analyses hold simultaneously.
 from collections.abc import Sequence
 from itertools import pairwise
 
-SPENDING_SCHEDULE = ((8, 0.01), (16, 0.025), (32, 0.04), (64, 0.05))
-"""Pairs of (maximum number of seeds, error that may have been spent by then). The first error is above 2^-7, the
-smallest p-value of eight seeds."""
+SPENDING_SCHEDULE = ((7, 0.035), (8, 0.01), (16, 0.025), (32, 0.04), (64, 0.05))
+"""Pairs of (maximum number of seeds, error that may have been spent by then). The first error of a longer race is above
+2^-7, the smallest p-value of eight seeds. A race of six or seven seeds, whose smallest p-value is 2^-5, spends most of
+the error at once."""
+ANALYSIS_SEEDS = (8, 16, 32, 64)
+"""Numbers of seeds after which a race is analysed."""
 
 InterimAnalysis = tuple[int, float]
 """An interim analysis: (number of seeds, its level)."""

@@ -1,11 +1,13 @@
 """Answer of a race in sentences, made from its record."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from gradprix.stats.recommendation import RecommendationReason, too_variable
+from gradprix.stats.permutation_test import LEVEL
+from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
-from gradprix.utils.wording import format_count, format_list
+from gradprix.utils.wording import format_count, format_list, format_number
 
 if TYPE_CHECKING:
     from gradprix.race.plan_description import PlanDescription
@@ -14,14 +16,14 @@ if TYPE_CHECKING:
 
 RECOMMENDATION_REASONS = {
     RecommendationReason.BASELINE_UNBEATEN: "nothing wins against it",
+    RecommendationReason.ONLY_CANDIDATE: "no other comes as near to the best",
+    RecommendationReason.WIDEST_TOLERANCE: "the widest learning-rate tolerance of those near the best",
+    RecommendationReason.FASTEST_STEP: "the fastest step of those near the best with the same tolerance",
+    RecommendationReason.BEST_MEAN: "the best mean",
     RecommendationReason.ONLY_LEADER: "the only leader",
     RecommendationReason.ONLY_WINNER: "the only one that wins",
-    RecommendationReason.WIDEST_TOLERANCE: "widest usable learning-rate range",
     RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide usable learning-rate range, cheapest step",
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
-    RecommendationReason.ONLY_CANDIDATE: "the only one near the best",
-    RecommendationReason.FASTEST_STEP: "fastest step",
-    RecommendationReason.BEST_MEAN: "best mean",
 }
 """Reason of a recommendation as a phrase."""
 SCHEDULES = {
@@ -46,8 +48,16 @@ def format_value(metric: Unit, *values: float) -> str:
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
 
 
+def format_difference(metric: Unit, difference: float) -> str:
+    """Format a difference of metrics, rounded up to two significant digits: `0.43 points` for percentages."""
+    size = 100 * abs(difference) if metric.percent else abs(difference)
+    digits = 1 - math.floor(math.log10(size)) if size else 0
+    rounded = math.ceil(round(size * 10.0**digits, 6)) / 10.0**digits
+    return f"{rounded:.{max(0, digits)}f}" + (" points" if metric.percent else "")
+
+
 def format_answer(record: "RaceRecord") -> str:
-    """Return the answer: leaders, entries behind them, the recommended optimizer, and warnings, one in each line."""
+    """Return the answer: what to use and what could be lost by it, the alternatives, and warnings, one in each line."""
     return "\n".join(answer_lines(record, f": {record.best.code}"))
 
 
@@ -56,48 +66,72 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
 
     Args:
         record: record of a race.
-        code: text after the recommended optimizer, such as its constructor call.
+        code: text after the reason of the recommendation, such as the optimizer's constructor call.
     """
     if all(entry.final.diverged == record.budget.seeds for entry in record.entries):
         lines = [
             f"{record.task}: every final run of every optimizer diverged, so there is nothing to choose between. "
             "Look at the task's loss and data first; smaller learning rates may help."
         ]
+    elif record.plan.baseline is not None:
+        comparison = format_baseline_comparison(record, record.plan.baseline)
+        lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({_reason(record)}){code}"]
     else:
-        lead, behind = format_leaders(record), format_behind(record)
-        if record.plan.baseline is not None:
-            lead, behind = format_baseline_comparison(record, record.plan.baseline), ""
-        recommended = f"Recommended: {record.best.name} ({RECOMMENDATION_REASONS[record.verdict.reason]}){code}"
-        second = "  ".join(filter(None, (behind, recommended)))
-        lines = [f"{record.task}: {lead}", second, *format_unequal_updates(record)]
-    return [*lines, *format_unreproduced(record.reruns)]
+        lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_reason(record)}{code}"]
+        lines += filter(None, (format_alternatives(record), format_behind(record), format_divergence(record)))
+    return [*lines, *format_unequal_updates(record), *format_unreproduced(record.reruns)]
 
 
-def format_leaders(record: "RaceRecord") -> str:
-    """Format the leaders, the differences among them, and the entries that are too variable to rank."""
-    metric, means, verdict = record.plan.metric, record.means, record.verdict
-    variable = too_variable(means, verdict.leaders, metric.higher_is_better)
-    leaders = [name for name in verdict.leaders if name not in variable]
-    reach = format_value(metric, *sorted((min(means[n] for n in leaders), max(means[n] for n in leaders))))
-    verdicts = {pair.verdict for pair in verdict.pairs if pair.a in leaders and pair.b in leaders}
-    is_close = verdicts <= {PairVerdict.TIES, PairVerdict.SLIGHTLY_AHEAD}
-    difference = f"no significant difference {'between' if len(leaders) == 2 else 'among'}"
-    if len(leaders) == 1:
-        text = f"{leaders[0]} leads{'' if variable else ' alone'} ({reach})."
-    elif len(leaders) < len(means):
-        relation = "differ by less than the margin" if is_close else f"there is {difference} them"
-        text = f"{format_list(leaders)} lead, and {relation} ({reach})."
-    elif is_close:
-        text = f"{format_list(leaders)} differ by less than the margin ({reach})."
-    else:
-        text = f"there is {difference} {format_list(leaders)} ({reach})."
-    if variable:
-        verb = "are" if len(variable) > 1 else "is"
-        values = format_value(metric, *sorted((means[variable[0]], means[variable[-1]])))
-        text += f"  {format_list(variable)} {verb} too variable to rank ({values})."
+def _reason(record: "RaceRecord") -> str:
+    return RECOMMENDATION_REASONS[record.verdict.reason]
+
+
+def format_headline(record: "RaceRecord") -> str:
+    """Format the recommendation with the bound of its regret; the leaders in earlier records, which have none."""
+    verdict, metric = record.verdict, record.plan.metric
+    if verdict.bound is None or verdict.margin is None or verdict.level is None:
+        leaders = format_list(verdict.leaders)
+        return f"use {record.best.name}. {leaders} lead{'s' * (len(verdict.leaders) == 1)}."
+    count = len(record.entries)
+    best = "the other" if count == 2 else f"the best of these {format_number(count)}"
+    level = f"({100 * verdict.level:.0f} %, {record.budget.seeds} seeds)"
+    if verdict.bound == 0:
+        return f"use {record.best.name}. It is not behind {best} {level}."
+    text = f"use {record.best.name}. It is at most {format_difference(metric, verdict.bound)} behind {best} {level}"
+    if verdict.bound <= verdict.margin:
+        return f"{text}."
+    return f"{text}, which is more than the margin of {format_difference(metric, verdict.margin)}: more seeds may help."
+
+
+def format_alternatives(record: "RaceRecord") -> str:
+    """Format the other entries that are at most a margin behind the best; empty if there are none."""
+    verdict, margin = record.verdict, record.verdict.margin
+    names = [
+        entry.name
+        for entry in record.ranking
+        if entry.bound is not None and margin is not None and entry.bound <= margin and not entry.final.diverged
+    ]
+    others = [name for name in names if name != verdict.recommended]
+    if not others or margin is None:
+        return ""
+    verb = "are" if len(others) > 1 else "is"
+    text = f"{format_list(others)} {verb} at most {format_difference(record.plan.metric, margin)} behind"
+    if verdict.recommended not in names:
+        return f"{text}."
+    return f"{text} as well: {'either' if len(names) == 2 else f'any of these {format_number(len(names))}'} will do."
+
+
+def format_divergence(record: "RaceRecord") -> str:
+    """Format the diverged final runs, and what they say about the recommended entry; empty if there are none."""
     seeds, diverged = record.budget.seeds, {entry.name: entry.final.diverged for entry in record.entries}
-    erratic = [f"{name} diverged on {diverged[name]} of {seeds} seeds" for name in verdict.leaders if diverged[name]]
-    return f"{text}  {format_list(erratic)}: too unstable to rank." if erratic else text
+    erratic = [f"{name} diverged on {count} of {seeds} seeds" for name, count in diverged.items() if count]
+    if not erratic:
+        return ""
+    text = f"{format_list(erratic)}: too unstable to lead."
+    if diverged[record.best.name] == 0:
+        at_most = 1 - LEVEL ** (1 / seeds)  # exact one-sided limit, Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404
+        text += f"  0 of {seeds} of {record.best.name} diverged: up to {100 * at_most:.0f} % is possible (95 %)."
+    return text
 
 
 def format_baseline_comparison(record: "RaceRecord", baseline: str) -> str:
@@ -128,8 +162,8 @@ def format_baseline_comparison(record: "RaceRecord", baseline: str) -> str:
 
 def format_behind(record: "RaceRecord") -> str:
     """Format the entries that another entry wins against, best first; empty if there are none."""
-    means = record.means
-    behind = [entry.name for entry in record.ranking if entry.name not in record.verdict.leaders]
+    means, lost = record.means, {pair.b for pair in record.verdict.pairs if pair.verdict is PairVerdict.WINS}
+    behind = [entry.name for entry in record.ranking if entry.name in lost]
     if not behind:
         return ""
     reach = format_value(record.plan.metric, *sorted((means[behind[0]], means[behind[-1]])))
@@ -154,8 +188,8 @@ def format_protocol(record: "RaceRecord") -> str:
     pairs = f"{format_count(count, 'comparison')} inconclusive" if count else "All comparisons conclusive"
     if plan.baseline is not None:
         pairs = f"Against {plan.baseline}: {pairs[0].lower()}{pairs[1:]}"
-    schedule = format_schedule(plan)
-    return f"{pairs}.  {plan.trials} trials + {plan.seeds} held-out seeds each, {format_tuned(plan.tune)}, {schedule}"
+    budget = f"{plan.trials} trials + {record.budget.seeds} held-out seeds each"
+    return f"{pairs}.  {budget}, {format_tuned(plan.tune)}, {format_schedule(plan)}"
 
 
 def format_tuned(names: Sequence[str]) -> str:

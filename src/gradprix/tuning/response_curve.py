@@ -6,7 +6,7 @@ the curve is less noisy than any of them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from statistics import fmean, median
@@ -20,8 +20,8 @@ from .tuner import Floats
 LENGTH = 0.5
 """Length scale in decades: learning rates much nearer to each other perform alike."""
 SMALLEST_CLIP = 8.0
-"""Scores are clipped at this number of noise standard deviations from the best, and of margins: how bad a learning rate
-is far from the optimum must not shape the curve at the optimum."""
+"""Scores are clipped at this number of noise standard deviations from the best of their seed, and of margins: how bad a
+learning rate is far from the optimum must not shape the curve at the optimum."""
 CLIPPED_MARGINS = 3.0
 RESOLUTION = 60
 """Points per decade at which the curve is evaluated."""
@@ -72,10 +72,12 @@ class ResponseCurve:
     Args:
         positions: decimal logarithms of learning rates, ascending.
         metrics: smoothed metric at each position.
+        seed_effects: metric of each seed, less that of an average seed.
     """
 
     positions: Floats
     metrics: Floats
+    seed_effects: Mapping[int, float]
 
     @classmethod
     def fit(cls, scores: Sequence[TunedScore], noise: float, margin: float) -> "ResponseCurve | None":
@@ -86,20 +88,24 @@ class ResponseCurve:
             noise: standard deviation of a run's metric at the optimum.
             margin: the smallest difference that matters.
         """
-        x = np.log10([score.learning_rate for score in scores])
-        y = np.array([score.metric for score in scores])
-        seeds = np.array([score.seed for score in scores])
-        if not np.isfinite(y).any():
+        best: dict[int, float] = {}
+        for score in scores:
+            best[score.seed] = min(score.metric, best.get(score.seed, math.inf))
+        scores = [score for score in scores if math.isfinite(best[score.seed])]
+        if not scores:
             return None
+        x = np.log10([score.learning_rate for score in scores])
+        seeds = np.array([score.seed for score in scores])
         clip = max(SMALLEST_CLIP * noise, CLIPPED_MARGINS * margin) or 1.0
-        y = np.minimum(y, y[np.isfinite(y)].min() + clip)
+        y = np.array([min(score.metric, best[score.seed] + clip) for score in scores])
         noise = max(noise, 1e-3 * clip)
-        same_seed = seeds[:, None] == seeds
-        covariance = _kernel(x, x, clip) + noise**2 * (4 * same_seed + np.eye(len(y)))
+        same_seed = clip**2 * (seeds[:, None] == seeds)
+        covariance = _kernel(x, x, clip) + same_seed + noise**2 * np.eye(len(y))
         level = float(y.mean())
         weights = cho_solve(cho_factor(covariance), y - level)
         positions = np.linspace(x.min(), x.max(), max(2, 1 + round(RESOLUTION * float(np.ptp(x)))))
-        return cls(positions, np.asarray(level + _kernel(positions, x, clip) @ weights, np.float64))
+        metrics = np.asarray(level + _kernel(positions, x, clip) @ weights, np.float64)
+        return cls(positions, metrics, dict(zip(seeds.tolist(), (same_seed @ weights).tolist(), strict=True)))
 
     def __call__(self, learning_rate: float) -> float:
         """Return the metric at a learning rate; that of the nearest tried one outside the tried range."""
@@ -123,7 +129,8 @@ def learning_rate_tolerance(
     """
     runs: dict[float, list[float]] = {}
     for score in scores:
-        runs.setdefault(score.learning_rate, []).append(score.metric)
+        adjusted = score.metric - curve.seed_effects.get(score.seed, 0.0)
+        runs.setdefault(score.learning_rate, []).append(adjusted)
     limit = float(curve.metrics.min()) + margin
 
     def is_within(rate: float) -> bool:

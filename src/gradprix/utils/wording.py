@@ -13,3 +13,9 @@ def format_list(names: Sequence[str], most: int = 12) -> str:
 def format_count(count: int, noun: str) -> str:
     """Format a count with its noun: `1 task`, `2 tasks`."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def format_number(number: int) -> str:
+    """Format a number as a word up to twelve, then in digits."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return words[number] if number < len(words) else str(number)
