@@ -22,12 +22,14 @@ _HOME = {
     "Rule": "rules",
     "State": "rules",
     "Task": "tasks",
+    "TuneResult": "race",
     "choice": "rules",
     "load": "race",
     "log": "rules",
     "one_minus": "rules",
     "rule": "rules",
     "schedule": "tasks",
+    "tune": "race",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Rule",
     "State",
     "Task",
+    "TuneResult",
     "choice",
     "engines",
     "explain",
@@ -53,11 +56,12 @@ __all__ = [
     "schedule",
     "show",
     "tasks",
+    "tune",
 ]
 
 if TYPE_CHECKING:
     from . import engines, explain, kernels, optim, rules, show, tasks
-    from .race import Entry, Result, load, race
+    from .race import Entry, Result, TuneResult, load, race, tune
     from .rules import Rule, State, choice, log, one_minus, rule
     from .tasks import Data, Loop, Metric, Task, schedule
 

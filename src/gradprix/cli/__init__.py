@@ -15,6 +15,7 @@ from ._errors import report_errors
 from ._explain import explain
 from ._race import race
 from ._suite import suite
+from ._tune import tune
 
 app = typer.Typer(
     name="gradprix",
@@ -44,6 +45,7 @@ def options(
 
 
 app.command(cls=Command)(race)
+app.command(cls=Command)(tune)
 
 
 @app.command("list", cls=Command)

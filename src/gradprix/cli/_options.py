@@ -1,11 +1,80 @@
-"""Options shared by several commands: where models are trained."""
+"""Options shared by several commands: task, tuning budget, and where models are trained."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 WHERE = "Execution and output"
-"""Panel of these options in `--help`."""
+"""Panels of the options in `--help`."""
+
+TaskName = Annotated[
+    str,
+    typer.Argument(
+        help="A built-in task (see `gradprix list tasks`), or your own as `mine.py:task` or `package.module:task`: "
+        "a task, a function that returns one, or a training loop. `gradprix new task.py` writes a template.",
+    ),
+]
+Tune = Annotated[
+    str | None,
+    typer.Option(
+        help="Hyperparameters to tune besides the learning rate, such as "
+        "`beta1,momentum,weight_decay,batch_size,schedule`. Each optimizer tunes those that it has.",
+        metavar="A,B",
+        rich_help_panel=OPTIMIZERS,
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 26.", rich_help_panel=BUDGET),
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs per training run. Default: the task's.", rich_help_panel=BUDGET)
+]
+BatchSize = Annotated[int | None, typer.Option(help="Batch size. Default: the task's.", rich_help_panel=BUDGET)]
+Schedule = Annotated[
+    Literal["cosine", "linear", "warmup", "constant"] | None,
+    typer.Option(help="Learning-rate schedule. Default: the task's.", rich_help_panel=BUDGET),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        help="Smallest difference of the metric that matters. Default: the task's.", rich_help_panel=EVALUATION
+    ),
+]
+Direction = Annotated[
+    Literal["max", "min"] | None,
+    typer.Option(help="Direction of the metric of a custom training loop.", rich_help_panel=EVALUATION),
+]
+Preset = Annotated[
+    Literal["small", "default", "large"] | None,
+    typer.Option(help="Size of a built-in task: seconds, minutes, or for a larger machine.", rich_help_panel=BUDGET),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(help="Local copy of a built-in task's data: see `gradprix data --help`.", rich_help_panel=WHERE),
+]
+Seed = Annotated[
+    int, typer.Option(help="Base random seed; races with different base seeds share no seed.", rich_help_panel=WHERE)
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="`cpu`, `cuda`, `cuda:1` or another torch device. Default: a GPU, if there is one and it is faster.",
+        rich_help_panel=WHERE,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the models with torch.compile instead of gradprix's own compiler, for long races of models "
+        "that the latter does not cover. Takes half a minute or more.",
+        rich_help_panel=WHERE,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.", rich_help_panel=WHERE)]
 
 EngineName = Annotated[
     Literal["local", "ray"],

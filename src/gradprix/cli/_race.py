@@ -6,20 +6,37 @@ from typing import Annotated, Literal
 import typer
 
 from ._errors import report_errors
-from ._options import WHERE, Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._options import (
+    BUDGET,
+    EVALUATION,
+    OPTIMIZERS,
+    WHERE,
+    Address,
+    AsJson,
+    BatchSize,
+    Compile,
+    Cpus,
+    DataFolder,
+    Device,
+    Direction,
+    EngineName,
+    Epochs,
+    Gpus,
+    Margin,
+    Memory,
+    Preset,
+    Processes,
+    Schedule,
+    Seed,
+    TaskName,
+    Trials,
+    Tune,
+)
 from ._workers import prepare_workers
-
-OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 
 
 def race(
-    task: Annotated[
-        str,
-        typer.Argument(
-            help="A built-in task (see `gradprix list tasks`), or your own as `mine.py:task` or `package.module:task`: "
-            "a task, a function that returns one, or a training loop. `gradprix new task.py` writes a template."
-        ),
-    ],
+    task: TaskName,
     optimizers: Annotated[
         str | None,
         typer.Option(
@@ -36,19 +53,8 @@ def race(
             rich_help_panel=OPTIMIZERS,
         ),
     ] = "rules",
-    tune: Annotated[
-        str | None,
-        typer.Option(
-            help="Hyperparameters to tune besides the learning rate, such as "
-            "`beta1,momentum,weight_decay,batch_size,schedule`. Each optimizer tunes those that it has.",
-            metavar="A,B",
-            rich_help_panel=OPTIMIZERS,
-        ),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 26.", rich_help_panel=BUDGET),
-    ] = None,
+    tune: Tune = None,
+    trials: Trials = None,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -57,27 +63,11 @@ def race(
             rich_help_panel=BUDGET,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(help="Epochs per training run. Default: the task's.", rich_help_panel=BUDGET),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Batch size. Default: the task's.", rich_help_panel=BUDGET)
-    ] = None,
-    schedule: Annotated[
-        Literal["cosine", "linear", "warmup", "constant"] | None,
-        typer.Option(help="Learning-rate schedule. Default: the task's.", rich_help_panel=BUDGET),
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Smallest difference of the metric that matters. Default: the task's.", rich_help_panel=EVALUATION
-        ),
-    ] = None,
-    direction: Annotated[
-        Literal["max", "min"] | None,
-        typer.Option(help="Direction of the metric of a custom training loop.", rich_help_panel=EVALUATION),
-    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    schedule: Schedule = None,
+    margin: Margin = None,
+    direction: Direction = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -87,16 +77,8 @@ def race(
             rich_help_panel=EVALUATION,
         ),
     ] = None,
-    preset: Annotated[
-        Literal["small", "default", "large"] | None,
-        typer.Option(
-            help="Size of a built-in task: seconds, minutes, or for a larger machine.", rich_help_panel=BUDGET
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Local copy of a built-in task's data: see `gradprix data --help`.", rich_help_panel=WHERE),
-    ] = None,
+    preset: Preset = None,
+    data: DataFolder = None,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -107,35 +89,18 @@ def race(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show the plan and its time, and stop.", rich_help_panel=BUDGET)
     ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(help="Base random seed; races with different base seeds share no seed.", rich_help_panel=WHERE),
-    ] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the race. Default: `runs/TASK`.", rich_help_panel=WHERE)
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="`cpu`, `cuda`, `cuda:1` or another torch device. Default: a GPU, if there is one and it is faster.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
+    device: Device = None,
     engine: EngineName = "local",
     address: Address = None,
     processes: Processes = None,
     memory: Memory = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
-    compile_: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="Compile the models with torch.compile instead of gradprix's own compiler, for long races of models "
-            "that the latter does not cover. Takes half a minute or more.",
-            rich_help_panel=WHERE,
-        ),
-    ] = False,
+    compile_: Compile = False,
     explain_: Annotated[
         bool,
         typer.Option(
@@ -144,9 +109,7 @@ def race(
             rich_help_panel=WHERE,
         ),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print only the result, as JSON.", rich_help_panel=WHERE)
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tune optimizers fairly, race them on held-out seeds, and report a verdict with its uncertainty.
 

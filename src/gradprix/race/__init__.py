@@ -13,7 +13,7 @@ from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import MemoryTooSmallError
 
-from .api import race
+from .api import race, tune
 from .best import Best
 from .budget import fit_to_budget
 from .config import RaceConfig, make_plan
@@ -28,6 +28,9 @@ from .record import RaceRecord
 from .result import PICTURE, REPORT, Result, load
 from .runner import run
 from .suite_runner import suite, suite_plans, summed_up
+from .tune_plan import TunePlan, make_tune_plan
+from .tune_record import TuneRecord
+from .tune_runner import TUNE_PAGE, TuneResult, run_tuning
 
 __all__ = [
     "BRACKETS",
@@ -36,6 +39,7 @@ __all__ = [
     "REPORT",
     "SEEDS",
     "TRIALS",
+    "TUNE_PAGE",
     "Best",
     "BusyError",
     "Engine",
@@ -55,6 +59,9 @@ __all__ = [
     "Ray",
     "Result",
     "TaskError",
+    "TunePlan",
+    "TuneRecord",
+    "TuneResult",
     "Verdict",
     "Watch",
     "WorkerError",
@@ -65,14 +72,17 @@ __all__ = [
     "judge",
     "load",
     "make_plan",
+    "make_tune_plan",
     "measure_cost",
     "measured",
     "progress",
     "race",
     "run",
+    "run_tuning",
     "suite",
     "suite_plans",
     "summed_up",
+    "tune",
     "twin",
 ]
 

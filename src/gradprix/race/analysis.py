@@ -83,9 +83,7 @@ def analyse(
         interim_analyses: the interim analyses of the race, this one last.
     """
     metric, outcomes = plan.task.metric, {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
-    chance_level = _diverged_score(plan, outcomes)
-    values = {name: tuple(_score(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
-    parts = _parts(outcomes, chance_level)
+    chance_level, values, parts = score_finals(plan, outcomes)
     means = {name: float(np.mean(each)) for name, each in values.items()}
     best = (max if metric.higher_is_better else min)(means.values())
     margin = absolute_margin(metric.margin, metric.relative, best)
@@ -138,6 +136,13 @@ def analyse(
 def decades(tolerance: Tolerance) -> float:
     """Return the width of a tolerance in decades; 0 if it is unknown."""
     return 0.0 if tolerance is None else math.log10(tolerance[1] / tolerance[0])
+
+
+def score_finals(plan: Plan, outcomes: Outcomes) -> tuple[float, dict[str, tuple[float, ...]], Parts | None]:
+    """Return the score of a diverged run, the metric of each final run, and the metric on parts of the test set."""
+    chance_level = _diverged_score(plan, outcomes)
+    values = {name: tuple(_score(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
+    return chance_level, values, _parts(outcomes, chance_level)
 
 
 def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:

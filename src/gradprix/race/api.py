@@ -1,4 +1,4 @@
-"""Python entry point of a race."""
+"""Python entry points: a race, and the tuning of one optimizer."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +13,8 @@ from .entry import Entry
 from .progress_display import Watch, progress
 from .result import Result
 from .runner import run
+from .tune_plan import TUNE_FIELDS, make_tune_plan
+from .tune_runner import TuneResult, run_tuning
 
 
 def race(
@@ -106,10 +108,7 @@ def race(
         compile=compile,
         device=device,
     )
-    if engine is None:
-        engine = Local(processes, memory)
-    elif processes is not None or memory is not None:
-        raise ValueError("processes and memory are limits of an executor: give them to `engine`, not to the race.")
+    engine = _choose_engine(engine, processes, memory)
     with progress() as watch:
         return run_config(config, None if out is None else Path(out), engine, watch)
 
@@ -120,3 +119,54 @@ def run_config(config: RaceConfig, out: Path | None, engine: Executor, watch: Wa
     if config.minutes is not None:
         plan, _ = fit_to_budget(plan, config.minutes, engine, out, watch)
     return run(plan, out, engine, watch)
+
+
+def tune(
+    task: Any,
+    optimizer: str | Entry,
+    *,
+    out: str | Path | None = None,
+    engine: Executor | None = None,
+    processes: int | None = None,
+    memory: float | None = None,
+    **settings: Any,
+) -> TuneResult:
+    """Tune the learning rate of one optimizer as a race does, and measure what it gains over the default.
+
+    The result has the tuned values, the range of learning rates that are as good, the difference from the default
+    settings on held-out seeds with its 95 % confidence interval, and the response curve. It trains as many runs as a
+    race does for one optimizer, and 8 at the default settings.
+
+    Args:
+        task: a task, as in `race`.
+        optimizer: an entry or its name.
+        out: folder to save the runs in, so that an interrupted call can be resumed; nothing is saved when None.
+        engine: the executor; this machine when None.
+        processes: number of worker processes; the number of cores when None.
+        memory: total memory limit in GB; half of the free memory when None.
+        **settings: arguments of `race`: `tune`, `trials`, `epochs`, `batch_size`, `schedule`, `margin`, `direction`,
+            `preset`, `data`, `seed`, `compile`, `device`; and `seeds`, the number of final runs at the tuned and at
+            the default settings, 8 when None.
+
+    Raises:
+        TypeError: for other arguments, and if the task or the optimizer is of no supported type.
+        ValueError: for unknown names and values out of range, and for several optimizers.
+        TaskError: if the task's model, loss or metric fails.
+        WorkerError: if worker processes are lost repeatedly.
+        JournalError: if `out` holds a race, or runs on another task, or is not writable.
+    """
+    if unknown := settings.keys() - set(TUNE_FIELDS):
+        raise TypeError(f"tune() takes no {', '.join(sorted(unknown))}. It takes {', '.join(TUNE_FIELDS)}.")
+    chosen = [optimizer] if isinstance(optimizer, Entry) else optimizer
+    plan = make_tune_plan(RaceConfig(task, chosen, **settings))
+    engine = _choose_engine(engine, processes, memory)
+    with progress() as watch:
+        return run_tuning(plan, None if out is None else Path(out), engine, watch)
+
+
+def _choose_engine(engine: Executor | None, processes: int | None, memory: float | None) -> Executor:
+    if engine is None:
+        return Local(processes, memory)
+    if processes is not None or memory is not None:
+        raise ValueError("processes and memory are limits of an executor: give them to `engine`.")
+    return engine

@@ -72,7 +72,7 @@ def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | 
         TaskError: if the function that returns the task fails.
     """
     config = task if isinstance(task, RaceConfig) else RaceConfig(task, optimizers, **fields)
-    problem = _find_problem(config)
+    problem = find_problem(config)
     baseline = config.baseline
     if baseline is not None and ":" in baseline:
         baseline = resolve_entries(baseline)[0].name
@@ -88,7 +88,7 @@ def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | 
     )
 
 
-def _find_problem(config: RaceConfig) -> Problem:
+def find_problem(config: RaceConfig) -> Problem:
     """Return the task or loop of a configuration, with its training budget."""
     task = find(config.task, config.preset, config.data) if isinstance(config.task, str) else config.task
     problem = as_problem(task, config.direction, config.margin)
@@ -100,7 +100,11 @@ def _choose_entries(config: RaceConfig, problem: Problem) -> list[Entry]:
     optimizers = config.optimizers
     if optimizers is None and config.bracket == "rules":
         optimizers = problem.entries or None
-    chosen = entries(optimizers, config.bracket, config.baseline)
+    return tune_entries(entries(optimizers, config.bracket, config.baseline), config, problem)
+
+
+def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> list[Entry]:
+    """Return the entries with the search spaces of a configuration."""
     if config.tune is None:
         return chosen
     names = [name.strip() for name in config.tune.split(",")] if isinstance(config.tune, str) else list(config.tune)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from .record import RaceRecord
-from .run_records import TuningRun
+from .run_records import TuningRun, TuningRuns
 
 
 def verdict(record: RaceRecord) -> pd.DataFrame:
@@ -42,7 +42,12 @@ def entries(record: RaceRecord) -> pd.DataFrame:
 
 def trials(record: RaceRecord) -> pd.DataFrame:
     """Return one row per tuning run, in the order of the tuners' requests."""
-    return pd.DataFrame([_trial(name, run) for name, runs in record.tuning_runs.items() for run in runs])
+    return tuning_frame(record.tuning_runs)
+
+
+def tuning_frame(tuning_runs: TuningRuns) -> pd.DataFrame:
+    """Return one row per tuning run: entry, tuned values, seed, loss, metric, and whether it diverged."""
+    return pd.DataFrame([_trial(name, run) for name, runs in tuning_runs.items() for run in runs])
 
 
 def _trial(entry: str, run: TuningRun) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome
 from gradprix.tuning.tuner import TuningResult
 
-from .analysis import Analysis, decades
+from .analysis import Analysis, Parts, decades
 from .best import Best
 from .efficiency import measure_efficiency
 from .entry import Entry
@@ -27,6 +27,7 @@ from .run_records import (
     Artifacts,
     Curves,
     Finals,
+    Outcomes,
     Rerun,
     TuningRun,
     TuningRuns,
@@ -70,8 +71,6 @@ def make_record(
         for entry in plan.entries
     )
     best = next(entry for entry in plan.entries if entry.name == analysis.recommended)
-    tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
-    rest = {"trivial": analysis.chance_level, "crossed": analysis.parts is not None, "tested": tested, "mode": mode}
     return RaceRecord(
         task=plan.task.name,
         about=plan.task.about,
@@ -95,9 +94,9 @@ def make_record(
             seconds=seconds,
             step_seconds=step_seconds,
         ),
-        best=_best(plan, best, points[best.name]),
+        best=make_best(plan, best, points[best.name]),
         key=plan.key,
-        plan=msgspec.convert(to_json({**plan.description, **rest}), PlanDescription),
+        plan=describe_plan(plan, mode, outcomes, analysis.chance_level, analysis.parts),
         tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
         failed=failed_runs(tuning_runs, finals),
         initial_loss=initial_loss(run.start for runs in tuning_runs.values() for run in runs if run.first),
@@ -112,6 +111,36 @@ def make_record(
     )
 
 
+def describe_plan(
+    plan: Plan, mode: ExecutionMode, outcomes: Outcomes, chance_level: float, parts: Parts | None
+) -> PlanDescription:
+    """Return the plan as it was run.
+
+    Args:
+        plan: the plan.
+        mode: its execution mode.
+        outcomes: outcomes of the final runs.
+        chance_level: score of a diverged run.
+        parts: metric on parts of an official test set; None if there is none.
+    """
+    tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
+    rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
+    return msgspec.convert(to_json({**plan.description, **rest}), PlanDescription)
+
+
+def summarize_finals(plan: Plan, scores: Sequence[float], outcomes: Sequence[Outcome]) -> FinalRuns:
+    """Return the summary of final runs, given their metric."""
+    divergence_steps = tuple(outcome.diverged for outcome in outcomes)
+    return FinalRuns(
+        metric=plan.task.metric.name,
+        values=tuple(scores),
+        mean=float(np.mean(scores)),
+        ci95=own_interval(scores),
+        diverged=sum(step is not None for step in divergence_steps),
+        divergence_steps=divergence_steps,
+    )
+
+
 def _entry_result(
     plan: Plan,
     entry: Entry,
@@ -120,9 +149,8 @@ def _entry_result(
     outcomes: Sequence[Outcome],
     analysis: Analysis,
 ) -> EntryResult:
-    point, scores = dict(result.point), analysis.values[entry.name]
+    point = dict(result.point)
     batch_size = point.get("batch_size", plan.batch_size(entry))
-    divergence_steps = tuple(outcome.diverged for outcome in outcomes)
     return EntryResult(
         name=entry.name,
         optimizer=entry.optimizer,
@@ -134,14 +162,7 @@ def _entry_result(
             at_edge=bool(result.edges),
             edges=tuple(result.edges),
         ),
-        final=FinalRuns(
-            metric=plan.task.metric.name,
-            values=scores,
-            mean=float(np.mean(scores)),
-            ci95=own_interval(scores),
-            diverged=sum(step is not None for step in divergence_steps),
-            divergence_steps=divergence_steps,
-        ),
+        final=summarize_finals(plan, analysis.values[entry.name], outcomes),
         losses=tuple(None if outcome.diverged else outcome.test_loss for outcome in outcomes),
         is_leader=entry.name in analysis.verdict.leaders,
         bound=analysis.bounds[entry.name],
@@ -153,7 +174,8 @@ def _entry_result(
     )
 
 
-def _best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
+def make_best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
+    """Return an optimizer with its tuned hyperparameters."""
     return Best(
         name=entry.name,
         optimizer=entry.optimizer,

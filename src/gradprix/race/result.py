@@ -143,9 +143,13 @@ def load(folder: str | Path) -> Result:
         raise FileNotFoundError(f"{folder} holds no race: there is no {DATABASE} in it. `gradprix race` makes one.")
     try:
         with Journal(Path(folder), to_read=True) as journal:
-            record = journal.record
+            record, plan = journal.record, journal.plan
     except RecordError as error:
         raise JournalError(f"the race in {folder} cannot be opened: {error}") from error
+    if record is None and plan is not None and len(plan.entries) == 1:
+        raise JournalError(
+            f"{folder} holds runs that tune one optimizer, not a race. The same `gradprix tune` command shows the result."
+        )
     if record is None:
         raise JournalError(f"the race in {folder} is not finished. The command that began it will finish it.")
     return Result(record, Path(folder))

@@ -44,11 +44,7 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
     """
     with Journal(out) as journal:
         analyses = check_resume(plan, journal)
-        mode = choose_execution_mode(plan, journal, engine, watch)
-        journal.provenance = engine.describe_provenance(plan, mode.device)
-        journal.write("plan", plan.description)
-        journal.mode = mode
-        runner = Runner(plan, mode, journal, engine, watch)
+        runner = Runner.start(plan, journal, engine, watch)
         tuned, tuning_runs = runner.tune()
         step_seconds: dict[str, float | None] = {}
         for seeds in plan.analysis_seeds:
@@ -67,7 +63,7 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         reruns = runner.repeat_finals(finals, seconds_per_run)
         record = make_record(
             plan,
-            mode,
+            runner.mode,
             tuning_runs,
             tuned,
             finals,
@@ -99,6 +95,15 @@ class Runner:
         self.saved = set(self.finished)
         self.reused: set[str] = set()
         self.seconds = journal.seconds
+
+    @classmethod
+    def start(cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch) -> "Runner":
+        """Choose the execution mode of a plan, note both in its journal, and read the finished trials."""
+        mode = choose_execution_mode(plan, journal, engine, watch)
+        journal.provenance = engine.describe_provenance(plan, mode.device)
+        journal.write("plan", plan.description)
+        journal.mode = mode
+        return cls(plan, mode, journal, engine, watch)
 
     def tune(self) -> tuple[dict[str, TuningResult], dict[str, list[TuningRun]]]:
         """Tune all entries concurrently: each phase runs the requests of all tuners together.
@@ -134,8 +139,12 @@ class Runner:
             entry.name: [self.plan.final_trial(entry, dict(tuned[entry.name].point), seed) for seed in range(seeds)]
             for entry in self.plan.entries
         }
+        return self.run_final_trials(trials)
+
+    def run_final_trials(self, trials: dict[str, list[Trial]]) -> tuple[Finals, float]:
+        """Run final trials, by the name of their setting; see `run_finals`."""
         prepare(self.plan, self.mode, self.engine)
-        tuning_count = self.plan.trials * len(trials)
+        tuning_count = self.plan.trials * len(self.plan.entries)
         seconds = self.run_trials("final", list(chain(*trials.values())), tuning_count, phases_left=0)
         finals = {name: [(trial, self.finished[trial.key]) for trial in final] for name, final in trials.items()}
         return finals, self.seconds / tuning_count if seconds is None else seconds

@@ -11,8 +11,11 @@ _MODULES = {
     "notebook_cell": "_report",
     "report": "_report",
     "suite_page": "_suite",
+    "tune_answer": "_tune",
+    "tune_page": "_tune",
     "write_picture": "_png",
     "write_report": "_report",
+    "write_tune_page": "_tune",
 }
 
 __all__ = [
@@ -22,8 +25,11 @@ __all__ = [
     "notebook_cell",
     "report",
     "suite_page",
+    "tune_answer",
+    "tune_page",
     "write_picture",
     "write_report",
+    "write_tune_page",
 ]
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from ._png import write_picture
     from ._report import notebook_cell, report, write_report
     from ._suite import suite_page
+    from ._tune import tune_answer, tune_page, write_tune_page
     from .terminal import answer
 
 

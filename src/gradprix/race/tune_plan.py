@@ -1,0 +1,108 @@
+"""Plan for tuning one optimizer."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from gradprix.tasks.loop import Problem
+from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
+from gradprix.utils.wording import format_list
+
+from .config import RaceConfig, find_problem, tune_entries
+from .entry import Entry
+from .entry_registry import resolve_entries
+from .plan import FEWEST_SEEDS, TRIALS, Plan, RacePhase
+
+DEFAULT_LABEL = "{} at its default settings"
+"""Name of the final runs at the default settings."""
+TUNE_FIELDS = [
+    each.name
+    for each in fields(RaceConfig)
+    if each.name not in ("task", "optimizers", "bracket", "baseline", "minutes")
+]
+"""Fields of a race's configuration that apply to one optimizer."""
+
+
+@dataclass(frozen=True)
+class TunePlan(Plan):
+    """Plan for tuning one optimizer, with final runs at its tuned and at its default settings.
+
+    Args:
+        default: the optimizer at its default settings; None if its learning rate has no default.
+    """
+
+    default: Entry | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The optimizer that is tuned."""
+        return self.entries[0]
+
+    @property
+    def settings(self) -> int:
+        """Number of settings that final runs compare."""
+        return 1 if self.default is None else 2
+
+    @property
+    def phases(self) -> list[RacePhase]:
+        """Phases of tuning, then the final runs at all settings."""
+        *tuning, final = super().phases
+        return [*tuning, final._replace(runs={name: self.settings * count for name, count in final.runs.items()})]
+
+    @property
+    def runs(self) -> int:
+        """Number of training runs."""
+        return self.trials + self.settings * self.seeds
+
+    @property
+    def default_point(self) -> dict[str, Any]:
+        """Default values of the tuned hyperparameters, empty if there are none."""
+        if self.default is None:
+            return {}
+        rate = self.default.default_rate
+        training = {"batch_size": self.batch_size(self.default), "schedule": self.task.schedule}
+        rule = self.default.rule
+        own = rule.defaults if isinstance(rule, TorchOptimizerAdapter) else rule.hyperparameters
+        values = {**training, **own, **self.default.values(rate), "lr": rate}
+        return {name: values.get(name) for name in self.entry.space}
+
+
+def make_tune_plan(config: RaceConfig) -> TunePlan:
+    """Return the plan for tuning the optimizer of a configuration, without running it.
+
+    Raises:
+        ValueError: for unknown names, several optimizers, and values out of range.
+        TypeError: if the task is no task, or the optimizer no optimizer.
+        TaskError: if the function that returns the task fails.
+    """
+    usual = _find_optimizer(config.optimizers)
+    problem: Problem = find_problem(config)
+    (entry,) = tune_entries([usual], config, problem)
+    has_default = isinstance(usual.rule.hyperparameters.get("lr"), int | float)
+    return TunePlan(
+        problem,
+        (entry,),
+        trials=config.trials or problem.trials or TRIALS,
+        seeds=config.seeds or FEWEST_SEEDS,
+        seed=config.seed,
+        compiled=config.compile,
+        device=config.device or "auto",
+        default=usual if has_default else None,
+    )
+
+
+def _find_optimizer(given: Any) -> Entry:
+    """Return the one optimizer to tune."""
+    if not isinstance(given, str | list | tuple):
+        raise TypeError(
+            f"optimizer = {given!r}: give one name, such as 'adamw', or an entry of your own, such as "
+            "gp.Entry('mine', MyOptimizer)."
+        )
+    names = [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
+    if not names:
+        raise ValueError("no optimizer to tune: give a name, such as adamw. `gradprix list optimizers` lists them.")
+    if len(names) > 1 or names == ["all"]:
+        raise ValueError(
+            f"{format_list(list(map(str, names)))}: this tunes one optimizer. Give one name; to compare several, race "
+            f"them (gradprix race TASK --optimizers {','.join(map(str, names))})."
+        )
+    return resolve_entries(names[0])[0]

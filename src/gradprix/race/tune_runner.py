@@ -1,0 +1,177 @@
+"""Execution of a plan for tuning one optimizer, and its result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradprix.executors.executor import Executor
+from gradprix.stats.verdict import judge
+from gradprix.text.tuning import format_tuning
+from gradprix.tuning.response_curve import ResponseCurve, learning_rate_tolerance
+from gradprix.tuning.tuner import TuningResult
+from gradprix.utils.margins import absolute_margin
+
+from .analysis import score_finals
+from .best import Best
+from .journal import Journal, OtherRaceError
+from .progress_display import Watch
+from .record_builder import describe_plan, make_best, summarize_finals
+from .record_json import to_json
+from .response_curves import response_curves, tuned_scores
+from .resume import check_resume
+from .run_records import Finals, Rerun, TuningRun, failed_runs
+from .runner import Runner
+from .tune_plan import DEFAULT_LABEL, TunePlan
+from .tune_record import DefaultComparison, SmoothedMetric, TuneRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TUNE_PAGE = "tune.html"
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """Result of tuning one optimizer.
+
+    Args:
+        record: the complete record.
+        folder: folder that it was saved in, if any.
+        reused: number of training runs that were reused from the journal.
+    """
+
+    record: TuneRecord
+    folder: Path | None = None
+    reused: int = 0
+
+    @property
+    def text(self) -> str:
+        """Answer in words."""
+        return "\n".join(format_tuning(self.record))
+
+    @property
+    def best(self) -> Best:
+        """The optimizer with its tuned hyperparameters: `result.best.make(model.parameters())`."""
+        return self.record.best
+
+    @property
+    def tolerance(self) -> tuple[float, float] | None:
+        """Smallest and largest learning rate within a margin of the best; None if every run diverged."""
+        return self.record.tolerance
+
+    @property
+    def runs(self) -> "DataFrame":
+        """Data frame with one row per tuning run, in the order of the tuner's requests."""
+        from .dataframes import tuning_frame  # importing pandas is slow
+
+        return tuning_frame({self.best.name: self.record.runs})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as `--json` prints it; later versions only add keys."""
+        record = self.record
+        own = {"disagreement": record.disagreement, "cliff": record.cliff, "text": self.text}
+        out = None if self.folder is None else str(self.folder)
+        page = None if self.folder is None else str(self.folder / TUNE_PAGE)
+        return {"task": record.task, "out": out, "page": page, **own, **to_json(record)}
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> TuneResult:
+    """Run a plan for tuning one optimizer, or resume it.
+
+    Args:
+        plan: the plan.
+        out: folder to save the runs in; nothing is saved when None.
+        engine: the executor.
+        watch: progress callback.
+
+    Raises:
+        OtherRaceError: if the folder holds a race, or runs on another task or in another execution mode.
+        JournalError: if the folder is not writable.
+        TaskError: if the task, or the optimizer on it, fails.
+        WorkerError: if worker processes are killed repeatedly.
+        EngineError: if a machine of a cluster cannot take part.
+    """
+    name = plan.entry.name
+    with Journal(out) as journal:
+        check_resume(plan, journal)
+        if journal.comparisons is not None or (journal.plan is not None and len(journal.plan.entries) > 1):
+            raise OtherRaceError(f"{out} holds a race. Choose another folder (--out) to tune {name}.")
+        runner = Runner.start(plan, journal, engine, watch)
+        tuned, tuning_runs = runner.tune()
+        point = dict(tuned[name].point)
+        seeds = range(plan.seeds)
+        trials = {name: [plan.final_trial(plan.entry, point, seed) for seed in seeds]}
+        if plan.default is not None:
+            rate = {"lr": plan.default.default_rate}
+            trials[DEFAULT_LABEL.format(name)] = [plan.final_trial(plan.default, rate, seed) for seed in seeds]
+        finals, seconds_per_run = runner.run_final_trials(trials)
+        reruns = list(runner.repeat_finals(finals, seconds_per_run).values())
+        record = make_tune_record(plan, runner, tuned[name], tuning_runs[name], finals, reruns)
+    return TuneResult(record, out, len(runner.reused))
+
+
+def make_tune_record(
+    plan: TunePlan,
+    runner: Runner,
+    tuned: TuningResult,
+    runs: Sequence[TuningRun],
+    finals: Finals,
+    reruns: Sequence[Rerun],
+) -> TuneRecord:
+    """Return the record of tuning one optimizer.
+
+    Args:
+        plan: the plan that was run.
+        runner: its runner.
+        tuned: the tuning result.
+        runs: the tuning runs, in order.
+        finals: final runs at each setting, the tuned one first, in the order of the seeds.
+        reruns: final runs that were repeated in a new process.
+    """
+    metric, name, point = plan.task.metric, plan.entry.name, dict(tuned.point)
+    outcomes = {setting: [outcome for _, outcome in pairs] for setting, pairs in finals.items()}
+    chance_level, values, parts = score_finals(plan, outcomes)
+    summaries = {each: summarize_finals(plan, values[each], outcomes[each]) for each in finals}
+    final, *at_default = summaries.values()
+    margin = absolute_margin(metric.margin, metric.relative, final.mean)
+    curve = response_curves({name: runs}, metric.higher_is_better, margin)[name]
+    scores = tuned_scores(runs, metric.higher_is_better)
+    default = None
+    if at_default:
+        (pair,) = judge(
+            values, higher_is_better=metric.higher_is_better, margin=margin, parts=parts
+        ).pairs  # of settings, not of optimizers: without the variance from tuning
+        sign = 1 if pair.a == name else -1
+        low, high = sorted(sign * end for end in pair.ci95)
+        default = DefaultComparison(
+            settings=plan.default_point, final=at_default[0], loss=sign * pair.difference, ci95=(low, high)
+        )
+    return TuneRecord(
+        task=plan.task.name,
+        about=plan.task.about,
+        best=make_best(plan, plan.entry, point),
+        tuned=point,
+        choices=tuple(dict(choice) for choice in tuned.choices),
+        edges=tuned.edges,
+        tolerance=None if curve is None else learning_rate_tolerance(curve, scores, margin, point["lr"]),
+        margin=margin,
+        curve=None if curve is None else _smoothed_metric(curve, metric.higher_is_better),
+        final=final,
+        default=default,
+        runs=tuple(runs),
+        failed=failed_runs({name: runs}, finals),
+        reruns=tuple(reruns),
+        plan=describe_plan(plan, runner.mode, outcomes, chance_level, parts),
+        seconds=round(runner.seconds, 2),
+        versions=plan.description["versions"],
+    )
+
+
+def _smoothed_metric(curve: ResponseCurve, higher_is_better: bool) -> SmoothedMetric:
+    sign = -1 if higher_is_better else 1
+    rates, metrics = (10**curve.positions).tolist(), (sign * curve.metrics).tolist()
+    return SmoothedMetric(learning_rates=tuple(rates), metrics=tuple(metrics))

@@ -1,0 +1,158 @@
+"""Presentation of a tuned optimizer: terminal, figure of its learning rates, and page."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plotly import graph_objects as go
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from gradprix.race import TUNE_PAGE, TuneRecord, TuneResult
+from gradprix.race.run_records import TuningRun
+from gradprix.text.answer import format_value
+from gradprix.text.tuning import format_difference, format_protocol, format_tuning
+from gradprix.utils.files import write_atomically
+
+from ._templates import render
+from .style import COLOURS, apply_layout, escape_label, padded, ticks
+from .terminal import _table
+
+ZONE = "rgba(128,128,128,0.16)"
+SHOWN = 0.9
+"""Share of the response curve's height that is shown: at its bottom it is clipped."""
+
+
+def tune_answer(result: TuneResult) -> RenderableType:
+    """Return the answer for the terminal, with the validation metric of each learning rate."""
+    record = result.record
+    where = f"  Page: {result.folder / TUNE_PAGE}" if result.folder else ""
+    last = f"{format_protocol(record)}, {record.seconds:.0f} s.{where}"
+    lines = [*format_tuning(record), f"To use it: {record.best.code}", last]
+    return Group(*map(Text, lines), Text(), _learning_rates(record))
+
+
+def _learning_rates(record: TuneRecord) -> RenderableType:
+    """Return the table of the tried learning rates: in bold those within the tolerance."""
+    metric, tolerance = record.plan.metric, record.tolerance
+    table = _table("learning rate", f"validation {_plain_name(record)}", "seeds", "diverged", right=(0, 1, 2, 3))
+    for rate in sorted({run.learning_rate for run in record.runs}):
+        runs = [run for run in record.runs if run.learning_rate == rate]
+        scores = [run.metric for run in runs if run.diverged is None]
+        is_near = tolerance is not None and tolerance[0] <= rate <= tolerance[1]
+        score = format_value(metric, float(np.mean(scores))) if scores else "-"
+        table.add_row(
+            Text(f"{rate:g}", "bold" if is_near else ""),
+            Text(score, "bold" if is_near else ""),
+            str(len({run.seed for run in runs})),
+            str(len(runs) - len(scores)),
+        )
+    return table
+
+
+def tune_page(result: TuneResult) -> str:
+    """Return the page about a tuned optimizer as HTML."""
+    record = result.record
+    settings = {"tuned": record.final} | ({"default": record.default.final} if record.default else {})
+    return render(
+        "tune.html.jinja",
+        record=record,
+        answer=format_tuning(record),
+        protocol=format_protocol(record),
+        margin=format_difference(record.plan.metric, record.margin),
+        validation=f"validation {_plain_name(record)}",
+        finals={
+            name: {
+                "mean": format_value(record.plan.metric, final.mean),
+                "interval": format_value(record.plan.metric, *final.ci95),
+                "diverged": final.diverged,
+                "point": record.default.settings if name == "default" and record.default else record.tuned,
+            }
+            for name, final in settings.items()
+        },
+        figure=learning_rates(record),
+        folder=None if result.folder is None else str(result.folder),
+    )
+
+
+def write_tune_page(result: TuneResult) -> Path | None:
+    """Write the page into the folder of the result, atomically; return its path, None if nothing was saved."""
+    if result.folder is None:
+        return None
+    return write_atomically(result.folder / TUNE_PAGE, tune_page(result).encode(errors="replace"), 0o644)
+
+
+def learning_rates(record: TuneRecord) -> go.Figure:
+    """Plot the validation metric against the learning rate: runs, response curve, tolerance, tuned and default rate.
+
+    The vertical axis ends where the response curve does, which ignores how bad a learning rate is far from the optimum:
+    runs beyond that, and diverged ones, are drawn at the edge.
+    """
+    fig = go.Figure()
+    best, worst = _metric_range(record)
+    if record.curve is not None:
+        line, unit = {"color": COLOURS[0], "width": 2}, _unit(record)
+        y = [unit * value for value in record.curve.metrics]
+        fig.add_scatter(x=record.curve.learning_rates, y=y, mode="lines", line=line, hoverinfo="skip")
+    _draw_runs(fig, record, worst)
+    if record.tolerance is not None:
+        fig.add_vrect(*record.tolerance, fillcolor=ZONE, line_width=0, layer="below")
+    _draw_rate(fig, "tuned", record.learning_rate, "solid")
+    if record.default is not None and record.default.settings != record.tuned:
+        _draw_rate(fig, "default", float(record.default.settings["lr"]), "dash")  # type: ignore[arg-type]
+    rates = [math.log10(run.learning_rate) for run in record.runs]
+    fig.update_xaxes(title="learning rate", type="log", range=padded(rates), **ticks(min(rates), max(rates)))
+    title, suffix = escape_label(f"validation {_plain_name(record)}"), " %" if record.plan.metric.percent else ""
+    fig.update_yaxes(title=title, range=padded(sorted((best, worst))), ticksuffix=suffix)
+    return apply_layout(fig, 440, showlegend=False)
+
+
+def _metric_range(record: TuneRecord) -> tuple[float, float]:
+    """Return the best and the worst displayed value of the metric."""
+    pick, unit = (max if record.plan.metric.higher_is_better else min), _unit(record)
+    scores = [run.metric for run in record.runs if run.diverged is None]
+    if record.curve is None or not scores:
+        return unit * record.plan.chance_level, unit * record.plan.chance_level
+    metrics = record.curve.metrics
+    peak, bottom = pick(metrics), min(metrics) if pick is max else max(metrics)
+    return unit * pick(peak, *scores), unit * (peak + SHOWN * (bottom - peak))
+
+
+def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> None:
+    """Draw the tuning runs: dots, faint on further seeds, triangles at the worse edge and crosses if diverged."""
+    unit, is_higher_better = _unit(record), record.plan.metric.higher_is_better
+    trained = [run for run in record.runs if run.diverged is None]
+    beyond = [run for run in trained if (unit * run.metric < worst) == is_higher_better and unit * run.metric != worst]
+    inside = [run for run in trained if run not in beyond]
+    styles: list[tuple[list[TuningRun], dict[str, Any]]] = [
+        ([run for run in inside if run.first], {"size": 7, "opacity": 0.85}),
+        ([run for run in inside if not run.first], {"size": 6, "opacity": 0.35}),
+        (beyond, {"size": 8, "symbol": "triangle-down" if is_higher_better else "triangle-up"}),
+        ([run for run in record.runs if run.diverged is not None], {"size": 9, "symbol": "x"}),
+    ]
+    for runs, style in styles:
+        fig.add_scatter(
+            x=[run.learning_rate for run in runs],
+            y=[unit * run.metric if run in inside else worst for run in runs],
+            mode="markers",
+            marker={"color": COLOURS[0], **style},
+            text=["diverged" if run.diverged is not None else f"{unit * run.metric:.4g}" for run in runs],
+            hovertemplate="%{x:~g}: %{text}<extra></extra>",
+        )
+
+
+def _draw_rate(fig: go.Figure, name: str, rate: float, dash: str) -> None:
+    """Draw a vertical line at a learning rate, with its name above."""
+    fig.add_vline(rate, line={"color": COLOURS[1], "width": 2, "dash": dash})
+    # On a logarithmic axis, plotly places shapes by the value and annotations by its logarithm.
+    place = {"x": math.log10(rate), "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
+    fig.add_annotation(text=f"{name}: {rate:g}", showarrow=False, **place)
+
+
+def _unit(record: TuneRecord) -> float:
+    return 100.0 if record.plan.metric.percent else 1.0
+
+
+def _plain_name(record: TuneRecord) -> str:
+    return record.plan.metric.name.removeprefix("test ")

@@ -1,0 +1,129 @@
+"""Answer of tuning one optimizer in sentences, made from its record."""
+
+from typing import TYPE_CHECKING
+
+from .answer import Unit, format_failures, format_schedule, format_unreproduced
+
+if TYPE_CHECKING:
+    from gradprix.race.best import Best
+    from gradprix.race.tune_record import DefaultComparison, TuneRecord
+
+
+def format_tuning(record: "TuneRecord") -> list[str]:
+    """Return the answer: what to use, what the default loses, and warnings, one in each line."""
+    if record.tolerance is None:
+        return [
+            f"{record.task}: every tuning run of {record.best.name} diverged, with learning rates {_tried(record)}. "
+            "Look at the task's loss and data first; smaller learning rates may help.",
+            *format_failures(record.failed),
+        ]
+    lines = [f"{record.task}: {format_call(record.best)}: {format_tolerance(record, record.tolerance)}"]
+    if record.default is not None:
+        lines.append(format_default(record, record.default))
+    return [*lines, *format_warnings(record)]
+
+
+def format_call(best: "Best") -> str:
+    """Format an optimizer with its arguments: `AdamW(lr=0.018)`."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in best.arguments.items())
+    return f"{best.optimizer.rpartition('.')[2]}({arguments})"
+
+
+def format_tolerance(record: "TuneRecord", tolerance: tuple[float, float]) -> str:
+    """Format the learning-rate tolerance."""
+    low, high = tolerance
+    near = f"within {format_difference(record.plan.metric, record.margin)} of the best"
+    if low == high:
+        return f"no other learning rate that was tried is {near}. More trials (--trials) would narrow it down."
+    return f"any learning rate from {low:g} to {high:g} is {near}."
+
+
+def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
+    """Format the difference of the default settings from the tuned ones."""
+    metric, (low, high), loss = record.plan.metric, default.ci95, default.loss
+    name = f"the default, {default.settings['lr']:g},"
+    if not record.plan.tunes_learning_rate_only:
+        name = f"the default setting ({', '.join(f'{each}={value!r}' for each, value in default.settings.items())})"
+    if default.settings == record.tuned:
+        return f"{_capitalize(name)} is the tuned one."
+    if low <= 0 <= high:
+        ends = f"{format_difference(metric, -low)} better and {format_difference(metric, high)} worse (95 %)"
+        if max(-low, high) < record.margin:
+            text = f"{_capitalize(name)} does as well: it is between {ends}."
+        else:
+            text = f"No significant difference from {name.rstrip(',')}: it is between {ends}."
+    else:
+        ends = _range(metric, *sorted((abs(low), abs(high))))
+        text = f"{_capitalize(name)} is {format_difference(metric, abs(loss))} {'worse' if loss > 0 else 'better'} "
+        text += f"({ends}, 95 %){'' if abs(loss) > record.margin else ', less than what matters here'}."
+        if loss < 0:
+            text += " Keep it: these trials find nothing better."
+    if default.final.diverged:
+        text += f" It diverged on {default.final.diverged} of {len(default.final.values)} held-out seeds."
+    return text
+
+
+def format_warnings(record: "TuneRecord") -> list[str]:
+    """Return a sentence for each reason to distrust the tuned values."""
+    warnings = []
+    if record.edges:
+        warnings.append(
+            f"The best value of {' and '.join(record.edges)} is at the edge of what was tried (learning rates "
+            f"{_tried(record)}), so a better one may lie beyond: give more trials (--trials), or an entry with a wider "
+            "space."
+        )
+    if record.cliff is not None:
+        warnings.append(
+            f"Training diverges at {record.cliff:g}, {record.cliff / record.learning_rate:.2g} times the tuned "
+            "learning rate. For a larger model, a longer run or another batch size, prefer the lower end of the range."
+        )
+    if record.final.diverged:
+        warnings.append(
+            f"{record.final.diverged} of {len(record.final.values)} final runs at the tuned values diverged: use a "
+            "smaller learning rate."
+        )
+    if record.is_uncertain:
+        chosen = " and ".join(f"{rate:g}" for rate in sorted(record.chosen_rates))
+        warnings.append(
+            f"Two independent searches chose {chosen}, a factor of {record.disagreement:.2g} apart and not both in "
+            "that range: the runs are too noisy to find a learning rate. Give more trials (--trials), or longer runs."
+        )
+    if not record.plan.tested:
+        warnings.append("The score is the one that tuning used, so it flatters the tuned values. Yield a “test” score.")
+    return [
+        *(f"Warning: {warning}" for warning in warnings),
+        *format_failures(record.failed),
+        *format_unreproduced(record.reruns),
+    ]
+
+
+def format_protocol(record: "TuneRecord") -> str:
+    """Return the last line of the answer: what was run."""
+    plan, settings = record.plan, "the tuned and the default settings" if record.default else "the tuned settings"
+    length = "" if plan.loop else f", {plan.epochs:g} epochs"
+    return (
+        f"{plan.trials} tuning trials, then {plan.seeds} held-out seeds at {settings}, {format_schedule(plan)}{length}"
+    )
+
+
+def format_difference(metric: Unit, *values: float) -> str:
+    """Format one difference of the metric or a range: `0.5 points`."""
+    return _range(metric, *values) + (" points" if metric.percent else "")
+
+
+def _range(metric: Unit, *values: float) -> str:
+    written = [f"{100 * value:.1f}" if metric.percent else f"{value:.3g}" for value in values]
+    return " to ".join(dict.fromkeys(written)).replace("-", "−")
+
+
+def _tried(record: "TuneRecord") -> str:
+    rates = [run.learning_rate for run in record.runs]
+    return f"{min(rates):g} to {max(rates):g}"
+
+
+def _low(record: "TuneRecord") -> float:
+    return record.learning_rate if record.tolerance is None else record.tolerance[0]
+
+
+def _capitalize(text: str) -> str:
+    return text[0].upper() + text[1:]
