@@ -122,7 +122,13 @@ MISTAKES = {
     "race digits --optimizers adam,adamw --tune momentum": "momentum",
     "race digits --baseline addam": "Did you mean adam",
     "race digits --baseline all": "must be one of",
+    "tune task.py": "Missing option '--optimizer'",
+    "tune digits --optimizer adam,adamw": "this tunes one optimizer",
+    "tune digits --optimizer addam": "Did you mean adam",
+    "tune digits --optimizer adam --tune momentum": "momentum",
+    "tune digits --optimizer adam --seeds 3": "seeds = 3",
     # Where it is
+    "tune nowhere.py --optimizer adam": "nowhere.py",
     "race nowhere.py": "nowhere.py",
     "race task.py:tusk": "tusk",
     "race syntax.py": "syntax.py",
@@ -140,6 +146,7 @@ MISTAKES = {
     "new notes.txt": "end in .py",
     "new no/where.py": "no",
     # What it does
+    "tune shapes.py --optimizer adam": "its model fails on a batch",
     "race shapes.py": "its model fails on a batch",
     "race weights.py": "same initial weights",
     "race nothing.py": "no trainable parameter",

@@ -148,7 +148,7 @@ def load(folder: str | Path) -> Result:
         raise JournalError(f"the race in {folder} cannot be opened: {error}") from error
     if record is None and plan is not None and len(plan.entries) == 1:
         raise JournalError(
-            f"{folder} holds runs that tune one optimizer, not a race. The same `gradprix tune` command shows the result."
+            f"{folder} holds runs of `gradprix tune`, not a race. The command that began them shows the result."
         )
     if record is None:
         raise JournalError(f"the race in {folder} is not finished. The command that began it will finish it.")
