@@ -83,13 +83,11 @@ def tune(
 ) -> None:
     """Tune the learning rate of one optimizer, and measure what it gains over the default.
 
-    Every trial trains a model to the end of its schedule: a short test with a growing learning rate finds where
-    training diverges, not what ends best. Two independent searches find the learning rate, as in a race. The answer is
-    the rate, the range of rates that are as good within the task's margin, and how much the default loses, with a 95 %
-    confidence interval from held-out seeds.
+    Every trial trains to the end of its schedule: a short test with a growing learning rate shows another optimum.
 
-    A learning rate holds for its schedule and about its length of training: give --schedule and --epochs as in the
-    training that you plan.
+    The answer: the rate, the range of rates that are as good, and what the default loses, with a 95 % interval.
+
+    A rate holds for its schedule and length of training: give --schedule and --epochs as you plan to train.
 
     Run the same command to resume; finished runs are not repeated.
     """

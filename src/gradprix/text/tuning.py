@@ -85,8 +85,8 @@ def format_warnings(record: "TuneRecord") -> list[str]:
     if record.is_uncertain:
         chosen = " and ".join(f"{rate:g}" for rate in sorted(record.chosen_rates))
         warnings.append(
-            f"Two independent searches chose {chosen}, a factor of {record.disagreement:.2g} apart and not both in "
-            "that range: the runs are too noisy to find a learning rate. Give more trials (--trials), or longer runs."
+            f"Two independent searches chose {chosen}, a factor of {record.disagreement:.2g} apart: single runs vary "
+            "too much to place the best learning rate more exactly. More trials (--trials) narrow it down."
         )
     if not record.plan.tested:
         warnings.append("The score is the one that tuning used, so it flatters the tuned values. Yield a “test” score.")
