@@ -234,10 +234,12 @@ task = gp.Task("mine", lambda: nn.Linear(4, 2), nn.functional.cross_entropy,
 def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
     command = ("tune", "task.py", "--optimizer", "adamw", "--trials", "4", "--processes", "1")
+    planned = gradprix(*command, "--plan", folder=tmp_path).stdout
     told = gradprix(*command, folder=tmp_path).stdout
     again = gradprix(*command, "--json", folder=tmp_path)
     result = json.loads(again.stdout)
 
+    assert f"{4 + 2 * 8} training runs" in planned
     assert result["text"].splitlines()[0] in told
     assert result["page"] == str(Path("runs", "tune", "mine", "adamw", "tune.html"))
     assert "AdamW" in ParsedPage((tmp_path / result["page"]).read_text()).text

@@ -74,6 +74,7 @@ Compile = Annotated[
         rich_help_panel=WHERE,
     ),
 ]
+ShowPlan = Annotated[bool, typer.Option("--plan", help="Show the plan and its time, and stop.", rich_help_panel=BUDGET)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.", rich_help_panel=WHERE)]
 
 EngineName = Annotated[

@@ -28,6 +28,7 @@ from ._options import (
     Processes,
     Schedule,
     Seed,
+    ShowPlan,
     TaskName,
     Trials,
     Tune,
@@ -86,9 +87,7 @@ def race(
             rich_help_panel=BUDGET,
         ),
     ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Show the plan and its time, and stop.", rich_help_panel=BUDGET)
-    ] = False,
+    plan: ShowPlan = False,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the race. Default: `runs/TASK`.", rich_help_panel=WHERE)

@@ -3,7 +3,9 @@
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -32,7 +34,9 @@ from gradprix.utils.streams import echo_json
 from ._errors import report_errors
 
 
-def show_plan(plan: Plan, minutes: float | None, engine: Executor, as_json: bool) -> None:
+def show_plan(
+    plan: Plan, minutes: float | None, engine: Executor, as_json: bool, summarize: Callable[..., Any] = terminal.plan
+) -> None:
     """Print the plan that fits the time budget; unless the output is JSON, with its estimated duration."""
     seconds, at_least = None, False
     with report_errors(ValueError, WorkerError), progress(REPORT_AFTER) as watch:
@@ -45,7 +49,7 @@ def show_plan(plan: Plan, minutes: float | None, engine: Executor, as_json: bool
     if as_json:
         echo_json(plan.description)
     else:
-        terminal.console().print(terminal.plan(plan, seconds, engine.place, at_least))
+        terminal.console().print(summarize(plan, seconds, engine.place, at_least))
 
 
 def run_race(

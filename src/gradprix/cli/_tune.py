@@ -30,10 +30,12 @@ from ._options import (
     Processes,
     Schedule,
     Seed,
+    ShowPlan,
     TaskName,
     Trials,
     Tune,
 )
+from ._workers import prepare_workers
 
 if TYPE_CHECKING:
     from gradprix.race import Executor, TunePlan
@@ -66,6 +68,7 @@ def tune(
     direction: Direction = None,
     preset: Preset = None,
     data: DataFolder = None,
+    plan: ShowPlan = False,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -91,6 +94,7 @@ def tune(
 
     Run the same command to resume; finished runs are not repeated.
     """
+    prepare_workers()
     from gradprix.engines import make_engine
     from gradprix.race import RaceConfig, make_tune_plan
 
@@ -112,9 +116,16 @@ def tune(
             compile=compile_,
             device=device,
         )
-        plan = make_tune_plan(config)
+        planned = make_tune_plan(config)
         executor = make_engine(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
-    _run(plan, executor, out, as_json)
+    if plan:
+        from gradprix.show import tune_plan
+
+        from ._race_workflow import show_plan
+
+        show_plan(planned, None, executor, as_json, tune_plan)
+    else:
+        _run(planned, executor, out, as_json)
 
 
 def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool) -> None:

@@ -13,6 +13,7 @@ _MODULES = {
     "suite_page": "_suite",
     "tune_answer": "_tune",
     "tune_page": "_tune",
+    "tune_plan": "_tune",
     "write_picture": "_png",
     "write_report": "_report",
     "write_tune_page": "_tune",
@@ -27,6 +28,7 @@ __all__ = [
     "suite_page",
     "tune_answer",
     "tune_page",
+    "tune_plan",
     "write_picture",
     "write_report",
     "write_tune_page",
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from ._png import write_picture
     from ._report import notebook_cell, report, write_report
     from ._suite import suite_page
-    from ._tune import tune_answer, tune_page, write_tune_page
+    from ._tune import tune_answer, tune_page, tune_plan, write_tune_page
     from .terminal import answer
 
 

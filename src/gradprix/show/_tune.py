@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradprix.race import TUNE_PAGE, TuneRecord, TuneResult
+from gradprix.race import TUNE_PAGE, TunePlan, TuneRecord, TuneResult
 from gradprix.race.run_records import TuningRun
 from gradprix.text.answer import format_value
 from gradprix.text.tuning import format_difference, format_protocol, format_tuning
@@ -17,11 +17,26 @@ from gradprix.utils.files import write_atomically
 
 from ._templates import render
 from .style import COLOURS, apply_layout, escape_label, padded, ticks
-from .terminal import _table
+from .terminal import _describe_run, _format_duration, _table, format_range
 
 ZONE = "rgba(128,128,128,0.16)"
 SHOWN = 0.9
 """Share of the response curve's height that is shown: at its bottom it is clipped."""
+
+
+def tune_plan(plan: TunePlan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
+    """Summarize a plan for tuning before it runs; see `terminal.plan`."""
+    ranges = ", ".join(format_range(name, axis) for name, axis in plan.description["entries"][0]["space"].items())
+    settings = "the tuned settings" if plan.default is None else "the tuned and the default settings"
+    lines = [
+        f"{plan.task.name}: {plan.task.about}",
+        f"Every run: {_describe_run(plan)}.",
+        f"{plan.entry.name}: {plan.trials} tuning trials ({ranges}), then {plan.seeds} held-out seeds at {settings}: "
+        f"{plan.runs:,} training runs.",
+    ]
+    if seconds is not None:
+        lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
+    return Group(*map(Text, lines))
 
 
 def tune_answer(result: TuneResult) -> RenderableType:
