@@ -57,7 +57,7 @@ def tune(
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Held-out seeds at the tuned and at the default settings, at least 8. Default: 8.",
+            help="Held-out seeds at the tuned and at the default settings. Default: 8.",
             rich_help_panel=BUDGET,
         ),
     ] = None,

@@ -10,8 +10,10 @@ from gradprix.utils.wording import format_list
 from .config import RaceConfig, find_problem, tune_entries
 from .entry import Entry
 from .entry_registry import resolve_entries
-from .plan import FEWEST_SEEDS, TRIALS, Plan, RacePhase
+from .plan import TRIALS, Plan, RacePhase
 
+TUNE_SEEDS = 8
+"""Default number of final seeds at each setting: a default learning rate that is off loses many margins."""
 DEFAULT_LABEL = "{} at its default settings"
 """Name of the final runs at the default settings."""
 TUNE_FIELDS = [
@@ -82,7 +84,7 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
         problem,
         (entry,),
         trials=config.trials or problem.trials or TRIALS,
-        seeds=config.seeds or FEWEST_SEEDS,
+        seeds=config.seeds or TUNE_SEEDS,
         seed=config.seed,
         compiled=config.compile,
         device=config.device or "auto",

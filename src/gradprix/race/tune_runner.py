@@ -97,9 +97,9 @@ def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch 
     """
     name = plan.entry.name
     with Journal(out) as journal:
-        check_resume(plan, journal)
         if journal.comparisons is not None or (journal.plan is not None and len(journal.plan.entries) > 1):
             raise OtherRaceError(f"{out} holds a race. Choose another folder (--out) to tune {name}.")
+        check_resume(plan, journal)
         runner = Runner.start(plan, journal, engine, watch)
         tuned, tuning_runs = runner.tune()
         point = dict(tuned[name].point)

@@ -47,7 +47,7 @@ def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
     if default.settings == record.tuned:
         return f"{_capitalize(name)} is the tuned one."
     if low <= 0 <= high:
-        ends = f"{format_difference(metric, -low)} better and {format_difference(metric, high)} worse (95 %)"
+        ends = f"{format_difference(metric, abs(low))} better and {format_difference(metric, high)} worse (95 %)"
         if max(-low, high) < record.margin:
             text = f"{_capitalize(name)} does as well: it is between {ends}."
         else:
