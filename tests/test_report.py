@@ -1,7 +1,9 @@
+import io
 import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace as replace_plan
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,22 @@ import pytest
 from msgspec.structs import replace
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
+from rich.console import Console
 
 from gradprix import race
-from gradprix.race import RaceRecord
+from gradprix.race import RaceRecord, make_plan
 from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import Artifacts, FailedRun
-from gradprix.show import _efficiency, _figures, _sections, _training_figures, _tuning_figures, style, write_picture
+from gradprix.show import (
+    _efficiency,
+    _figures,
+    _sections,
+    _training_figures,
+    _tuning_figures,
+    style,
+    terminal,
+    write_picture,
+)
 from gradprix.show._report import report, write_report
 from gradprix.text.answer import answer_lines, format_protocol
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
@@ -130,8 +142,7 @@ def test_sensitivity_shows_the_metric_of_all_tuning_runs_and_their_response_curv
     assert 85 < low < dots["y"][0] < 94, "a run far from the optimum does not stretch the axis"
     assert 97 < high < 99
     assert dots["customdata"][0][0] == 50.0
-    (cross,) = {(t["x"][0], t["y"][0]) for t in traces(figure, name="diverged")}
-    assert cross == (10.0, dots["y"][0])
+    assert [(list(t["x"]), list(t["y"])) for t in traces(figure, name="diverged")] == [([10.0], [dots["y"][0]])] * 4
 
     curve = response_curves(record.tuning_runs, True, 0.005)["good"]
     assert curve is not None
@@ -163,7 +174,9 @@ def test_an_entry_whose_tuning_runs_all_diverged_has_crosses_alone():
     lost = tuple(replace(run, diverged=3, metric=0.1) for run in record.tuning_runs["good"])
     record = replace_entry(record, "good", tolerance=None, tolerance_decades=0.0)
     figure = _tuning_figures.sensitivity(replace(record, tuning_runs={**record.tuning_runs, "good": lost}))
-    assert [len(traces(figure, name=name)) for name in ("runs", "curve", "tuned", "diverged")] == [3, 3, 3, 4]
+    assert [len(traces(figure, name=name)) for name in ("curve", "tuned")] == [3, 3]
+    counts = [sum(len(t["x"]) for t in traces(figure, name=name)) for name in ("runs", "diverged")]
+    assert counts == [3 * 5, 3 + 6]
 
 
 def test_an_earlier_record_has_a_report_without_bounds():
@@ -173,7 +186,7 @@ def test_an_earlier_record_has_a_report_without_bounds():
     page = own(report(replace(record, verdict=verdict, entries=entries)))
     assert "<td>-</td> <td>0.1</td> <td>×10</td>" in page
     assert "saved by an earlier version" in page
-    assert "Bounds" not in page
+    assert "<dt>Bounds" not in page
 
 
 def test_the_ranking_has_bounds_rates_and_tolerances():
@@ -304,6 +317,38 @@ def test_the_report_is_written_whole(result, monkeypatch):
 def test_a_race_kept_nowhere_has_no_place_for_a_report(result):
     with pytest.raises(ValueError, match="was not saved"):
         write_report(race.Result(result.record))
+
+
+# ---------------------------------------------------------------- the terminal
+
+
+def printed(renderable: Any) -> list[str]:
+    """The lines of a terminal with 80 columns, with one space between words."""
+    console = Console(width=80, file=io.StringIO(), highlight=False)
+    console.print(renderable)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_a_row_of_the_terminal_has_mean_bound_rate_and_tolerance():
+    record = replace_entry(made_up(), "good", tolerance=(0.00068, 0.0015), tuned={"lr": 0.00093})
+    lines = printed(terminal.standings(record))
+    assert "good 96.8 ± 5.0 % 0.40 points 0.00093 0.00068–0.0015, ×10" in lines
+    assert printed(terminal.notes(record)[2]) == [
+        "Comparisons and bounds allow for the variation from tuning: ±0.10 points",
+        "(standard deviation of each mean).",
+    ]
+    earlier = replace_entry(record, "good", bound=None, tolerance=None, tolerance_decades=1.5)
+    assert "good 96.8 ± 5.0 % - 0.00093 ×32" in printed(terminal.standings(earlier))
+
+
+def test_the_plan_has_the_numbers_of_seeds_of_all_analyses():
+    plan = make_plan("digits", "adam,momentum", trials=6, seeds=20)
+    text = " ".join(printed(terminal.plan(plan, None, "")))
+    assert plan.analysis_seeds == [8, 16, 20]
+    assert "up to 20 held-out seeds, analysed after 8, 16, 20" in text
+    assert "Up to 52 training runs" in text
+    text = " ".join(printed(terminal.plan(replace_plan(plan, seeds=8), None, "")))
+    assert "then 8 held-out seeds, the same" in text
 
 
 # ---------------------------------------------------------------- in a browser

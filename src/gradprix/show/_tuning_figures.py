@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -17,71 +15,10 @@ from gradprix.race.run_records import TuningRun
 from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_factor, margin, scale
+from ._metric_axis import MetricAxis, Place, is_scored
 from .style import Style, apply_layout, escape_label, powers, rounded, styles, translucent
 
 Line = list[tuple[float, float]]
-Place = dict[str, int]
-"""Row and column of a panel."""
-LEAST, MOST = 10.0, 30.0
-"""Limits of the height of the panels, in margins from the best optimum."""
-MOST_ENTRIES = 0.75
-"""Share of the entries whose runs near their optimum determine the height, so that a few bad ones do not."""
-ZONE = "rgba(128,128,128,0.16)"
-
-
-@dataclass(frozen=True)
-class MetricAxis:
-    """Vertical axis of all panels, in displayed units.
-
-    Args:
-        title: title.
-        best: better end.
-        worst: worse end; runs beyond it are drawn there.
-        suffix: unit of the ticks.
-    """
-
-    title: str
-    best: float
-    worst: float
-    suffix: str
-
-    @classmethod
-    def from_record(cls, record: RaceRecord, near: Mapping[str, Sequence[TuningRun]]) -> "MetricAxis":
-        """Return the axis that shows the runs near the optima.
-
-        Args:
-            record: record of a race.
-            near: the runs of each entry near its optimum.
-        """
-        metric, step = record.plan.metric, margin(record)
-        sign = -1 if metric.higher_is_better else 1
-        costs = [sign * run.metric for runs in record.tuning_runs.values() for run in runs if _is_scored(run)]
-        costs = costs or [0.0, 1.0]
-        near_costs = [each for runs in near.values() if (each := [sign * run.metric for run in runs])]
-        first = min(map(fmean, near_costs), default=min(costs))
-        reach = float(np.quantile([max(each) for each in near_costs or [costs]], MOST_ENTRIES)) + step
-        worst = min(max(first + LEAST * step, reach), first + MOST * step, max(costs))
-        pad = 0.06 * (worst - min(costs)) or 1e-6
-        unit = sign * scale(record)
-        title = f"validation {metric.name.removeprefix('test ')}"
-        return cls(title, unit * (min(costs) - pad), unit * (worst + pad), " %" * metric.percent)
-
-    def is_beyond(self, value: float) -> bool:
-        """Return True if a value is beyond the worse end, or not a number."""
-        return not (value >= self.worst if self.best > self.worst else value <= self.worst)
-
-    def draw(self, fig: go.Figure) -> None:
-        """Apply the axis to all panels."""
-        low, high = sorted((self.best, self.worst))
-        pad = 0.04 * (high - low)
-        fig.update_yaxes(range=[low - pad, high + pad], ticksuffix=self.suffix, nticks=6)
-        fig.update_yaxes(title=escape_label(self.title), col=1)
-
-    def draw_zone(self, fig: go.Figure, limit: float, place: Place) -> None:
-        """Shade the zone from the better end to a limit."""
-        if not self.is_beyond(limit):
-            edge = self.best + 0.05 * (self.best - self.worst)
-            fig.add_hrect(*sorted((limit, edge)), fillcolor=ZONE, line_width=0, layer="below", **place)
 
 
 def sensitivity(record: RaceRecord) -> go.Figure:
@@ -127,7 +64,7 @@ def _runs_near(record: RaceRecord, name: str, curve: ResponseCurve | None) -> li
     if curve is None:
         return []
     limit = float(curve.metrics.min()) + margin(record)
-    return [run for run in record.tuning_runs[name] if _is_scored(run) and curve(run.learning_rate) <= limit]
+    return [run for run in record.tuning_runs[name] if is_scored(run) and curve(run.learning_rate) <= limit]
 
 
 def _draw_curve(
@@ -144,7 +81,7 @@ def _draw_curve(
     unit, rate = scale(record) * sign, float(entry.tuned["lr"])  # type: ignore[arg-type]
     costs: dict[float, list[float]] = {}
     for run in record.tuning_runs[entry.name]:
-        costs.setdefault(run.learning_rate, []).append(sign * run.metric if _is_scored(run) else math.inf)
+        costs.setdefault(run.learning_rate, []).append(sign * run.metric if is_scored(run) else math.inf)
     smooth, outer = _curve_lines(curve, {each: fmean(costs[each]) for each in sorted(costs)}, step)
     hover = f"{look['label']} at %{{x:.3~g}}, smoothed: %{{y:.4~g}}<extra></extra>"
     for line, width, name in ((smooth, 2, "curve"), (outer, 1, "means")):
@@ -158,8 +95,8 @@ def _draw_curve(
             **place,
         )
     ring = {"symbol": "circle-open", "size": 13, "color": look["color"], "line": {"width": 2.5}}
-    tuned = axis.worst if axis.is_beyond(value := unit * curve(rate)) else value
-    fig.add_scatter(x=[rate], y=[tuned], mode="markers", marker=ring, name="tuned", hovertemplate=hover, **place)
+    y = [axis.clip(unit * curve(rate))]
+    fig.add_scatter(x=[rate], y=y, mode="markers", marker=ring, name="tuned", hovertemplate=hover, **place)
     axis.draw_zone(fig, unit * (float(curve.metrics.min()) + step), place)
     if entry.tolerance is not None:
         fill = {"fillcolor": translucent(look["color"], 0.15), "line_width": 0, "layer": "below"}
@@ -195,26 +132,28 @@ def _draw_runs(
     runs = [run for run in record.tuning_runs[name] if hyperparameter in run.point]
     beyond = "triangle-down" if axis.best > axis.worst else "triangle-up"
     label = f"{look['label']} at {escape_label(hyperparameter) + ' ' if hyperparameter != 'lr' else ''}%{{x}}"
-    for is_scored in (True, False):
-        drawn = [run for run in runs if _is_scored(run) is is_scored]
-        if not drawn:
-            continue
-        values = [scale(record) * run.metric if is_scored else math.nan for run in drawn]
-        outside = [axis.is_beyond(value) for value in values]
-        places = [axis.worst if flag else value for value, flag in zip(values, outside, strict=True)]
-        symbols = [beyond if flag else "circle" for flag in outside] if is_scored else "x"
-        marker: dict[str, Any] = {"color": look["color"], "symbol": symbols, "size": 6 if is_scored else 8}
-        end = "%{customdata[0]:.4~g}, seed %{customdata[1]}" if is_scored else "diverged"
-        fig.add_scatter(
-            x=[run.point[hyperparameter] for run in drawn],
-            y=rounded(places),
-            customdata=[[value, run.seed] for value, run in zip(rounded(values), drawn, strict=True)],
-            mode="markers",
-            marker=marker | ({"opacity": 0.45} if is_scored else {}),
-            name="runs" if is_scored else "diverged",
-            hovertemplate=f"{label}: {end}<extra></extra>",
-            **place,
-        )
+    scored, diverged = ([run for run in runs if is_scored(run) is flag] for flag in (True, False))
+    values = [scale(record) * run.metric for run in scored]
+    symbols = [beyond if axis.is_beyond(value) else "circle" for value in values]
+    fig.add_scatter(
+        x=[run.point[hyperparameter] for run in scored],
+        y=rounded(map(axis.clip, values)),
+        customdata=[[value, run.seed] for value, run in zip(rounded(values), scored, strict=True)],
+        mode="markers",
+        marker={"color": look["color"], "symbol": symbols, "size": 7, "opacity": 0.45},
+        name="runs",
+        hovertemplate=f"{label}: %{{customdata[0]:.4~g}}, seed %{{customdata[1]}}<extra></extra>",
+        **place,
+    )
+    fig.add_scatter(
+        x=[run.point[hyperparameter] for run in diverged],
+        y=rounded([axis.worst] * len(diverged)),
+        mode="markers",
+        marker={"color": look["color"], "symbol": "x", "size": 8},
+        name="diverged",
+        hovertemplate=f"{label}: diverged<extra></extra>",
+        **place,
+    )
 
 
 def points(record: RaceRecord) -> go.Figure:
@@ -227,7 +166,7 @@ def points(record: RaceRecord) -> go.Figure:
         horizontal_spacing=0.03,
         vertical_spacing=0.25 / max(2, len(entries)),
     )
-    tuned = {e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and _is_scored(r)] for e in entries}
+    tuned = {e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and is_scored(r)] for e in entries}
     axis = MetricAxis.from_record(record, tuned)
     for row, entry in enumerate(entries, start=1):
         for column, name in enumerate(names, start=1):
@@ -253,14 +192,9 @@ def _draw_tuned(
     mean = fmean(run.metric for run in runs)
     worse = -1 if record.plan.metric.higher_is_better else 1
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
-    value = scale(record) * mean
-    y = [axis.worst if axis.is_beyond(value) else value]
+    y = [axis.clip(scale(record) * mean)]
     fig.add_scatter(x=[x], y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
     axis.draw_zone(fig, scale(record) * (mean + worse * margin(record)), place)
-
-
-def _is_scored(run: TuningRun) -> bool:
-    return run.diverged is None and math.isfinite(run.metric)
 
 
 def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:

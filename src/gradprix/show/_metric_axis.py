@@ -1,0 +1,87 @@
+"""Vertical axis of the figures of tuning."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from plotly import graph_objects as go
+
+from gradprix.race import RaceRecord
+from gradprix.race.run_records import TuningRun
+
+from ._formatting import margin, scale
+from .style import escape_label
+
+Place = dict[str, int]
+"""Row and column of a panel."""
+LEAST, MOST = 10.0, 30.0
+"""Limits of the height of the panels, in margins from the best optimum."""
+MOST_ENTRIES = 0.75
+"""Share of the entries whose runs near their optimum determine the height, so that a few bad ones do not."""
+ZONE = "rgba(128,128,128,0.16)"
+
+
+def is_scored(run: TuningRun) -> bool:
+    """Return True if a tuning run did not diverge, and has a finite metric."""
+    return run.diverged is None and math.isfinite(run.metric)
+
+
+@dataclass(frozen=True)
+class MetricAxis:
+    """Vertical axis of all panels, in displayed units.
+
+    Args:
+        title: title.
+        best: better end.
+        worst: worse end; runs beyond it are drawn there.
+        suffix: unit of the ticks.
+    """
+
+    title: str
+    best: float
+    worst: float
+    suffix: str
+
+    @classmethod
+    def from_record(cls, record: RaceRecord, near: Mapping[str, Sequence[TuningRun]]) -> "MetricAxis":
+        """Return the axis that shows the runs near the optima.
+
+        Args:
+            record: record of a race.
+            near: the runs of each entry near its optimum.
+        """
+        metric, step = record.plan.metric, margin(record)
+        sign = -1 if metric.higher_is_better else 1
+        costs = [sign * run.metric for runs in record.tuning_runs.values() for run in runs if is_scored(run)]
+        costs = costs or [0.0, 1.0]
+        near_costs = [each for runs in near.values() if (each := [sign * run.metric for run in runs])]
+        first = min(map(fmean, near_costs), default=min(costs))
+        reach = float(np.quantile([max(each) for each in near_costs or [costs]], MOST_ENTRIES)) + step
+        worst = min(max(first + LEAST * step, reach), first + MOST * step, max(costs))
+        pad = 0.06 * (worst - min(costs)) or 1e-6
+        unit = sign * scale(record)
+        title = f"validation {metric.name.removeprefix('test ')}"
+        return cls(title, unit * (min(costs) - pad), unit * (worst + pad), " %" * metric.percent)
+
+    def is_beyond(self, value: float) -> bool:
+        """Return True if a value is beyond the worse end, or not a number."""
+        return not (value >= self.worst if self.best > self.worst else value <= self.worst)
+
+    def clip(self, value: float) -> float:
+        """Return the position of a value: the worse end if it is beyond."""
+        return self.worst if self.is_beyond(value) else value
+
+    def draw(self, fig: go.Figure) -> None:
+        """Apply the axis to all panels."""
+        low, high = sorted((self.best, self.worst))
+        pad = 0.04 * (high - low)
+        fig.update_yaxes(range=[low - pad, high + pad], ticksuffix=self.suffix, nticks=6)
+        fig.update_yaxes(title=escape_label(self.title), col=1)
+
+    def draw_zone(self, fig: go.Figure, limit: float, place: Place) -> None:
+        """Shade the zone from the better end to a limit."""
+        if not self.is_beyond(limit):
+            edge = self.best + 0.05 * (self.best - self.worst)
+            fig.add_hrect(*sorted((limit, edge)), fillcolor=ZONE, line_width=0, layer="below", **place)
