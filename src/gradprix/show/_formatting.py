@@ -65,11 +65,9 @@ def format_distance(record: RaceRecord, distance: float | None) -> str:
 
 
 def format_tolerance(entry: EntryResult) -> str:
-    """Format the learning-rate tolerance: `0.0068–0.015, ×2.2`; as a factor alone for earlier records."""
-    if entry.tolerance is None or not entry.tolerance_decades:
-        return format_factor(entry.tolerance_decades)
-    low, high = entry.tolerance
-    return f"{low:g}–{high:g}, {format_factor(entry.tolerance_decades)}"
+    """Format the learning-rate tolerance: `0.0068–0.015, ×2.2`; as a factor alone if its ends are equal or unknown."""
+    low, high = entry.tolerance or (0.0, 0.0)
+    return f"{low:g}–{high:g}, " * (low < high) + format_factor(entry.tolerance_decades)
 
 
 def format_margin(metric: MetricDescription) -> str:
@@ -82,7 +80,7 @@ def format_margin(metric: MetricDescription) -> str:
 def format_factor(decades: float) -> str:
     """Format a width in decades as the factor between its ends."""
     wide = 10**decades
-    return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}" if decades else "none"
+    return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}"
 
 
 def format_setting(tuned: Mapping[str, Value]) -> str:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 
-import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.race import RaceRecord
@@ -16,10 +16,8 @@ from .style import escape_label
 
 Place = dict[str, int]
 """Row and column of a panel."""
-LEAST, MOST = 10.0, 30.0
-"""Limits of the height of the panels, in margins from the best optimum."""
-MOST_ENTRIES = 0.75
-"""Share of the entries whose runs near their optimum determine the height, so that a few bad ones do not."""
+LEAST, MOST = 10.0, 20.0
+"""Limits of the height of the panels, in margins from the best optimum: worse entries are beyond the axis."""
 ZONE = "rgba(128,128,128,0.16)"
 
 
@@ -56,10 +54,10 @@ class MetricAxis:
         sign = -1 if metric.higher_is_better else 1
         costs = [sign * run.metric for runs in record.tuning_runs.values() for run in runs if is_scored(run)]
         costs = costs or [0.0, 1.0]
-        near_costs = [each for runs in near.values() if (each := [sign * run.metric for run in runs])]
+        near_costs = [[sign * run.metric for run in runs] for runs in near.values() if runs]
         first = min(map(fmean, near_costs), default=min(costs))
-        reach = float(np.quantile([max(each) for each in near_costs or [costs]], MOST_ENTRIES)) + step
-        worst = min(max(first + LEAST * step, reach), first + MOST * step, max(costs))
+        reach = max(c for c in [first, *chain(*near_costs)] if c <= first + MOST * step) + 2 * step
+        worst = min(max(first + LEAST * step, reach), max(costs))
         pad = 0.06 * (worst - min(costs)) or 1e-6
         unit = sign * scale(record)
         title = f"validation {metric.name.removeprefix('test ')}"
