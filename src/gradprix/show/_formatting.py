@@ -6,6 +6,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.plan_description import MetricDescription, Value
 from gradprix.race.record import EntryResult
 from gradprix.stats.verdict import PairVerdict
+from gradprix.text import answer
 
 OPPOSITE = {"wins": "loses", "slightly ahead": "slightly behind"}
 """Verdicts from the point of view of the second entry, where they differ."""
@@ -58,10 +59,8 @@ def format_mean(record: RaceRecord, entry: EntryResult) -> str:
 
 
 def format_distance(record: RaceRecord, distance: float | None) -> str:
-    """Format a distance between values of the metric, with its unit; "-" if it is unknown."""
-    if distance is None:
-        return "-"
-    return f"{100 * distance:.2f}\u00a0points" if record.plan.metric.percent else f"{distance:.3g}"
+    """Format the size of a difference, as in the answer: `0.43 points`; "-" if it is unknown."""
+    return "-" if distance is None else answer.format_difference(record.plan.metric, distance)
 
 
 def format_tolerance(entry: EntryResult) -> str:
