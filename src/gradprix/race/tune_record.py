@@ -15,10 +15,17 @@ DISAGREEMENT = 3.0
 
 
 class SmoothedMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """Response curve: the smoothed validation metric at learning rates in ascending order."""
+    """Response curve: the smoothed validation metric of an average tuning seed.
+
+    Args:
+        learning_rates: learning rates, ascending.
+        metrics: metric at each of them.
+        seed_effects: by how much the metric of each seed exceeds the average.
+    """
 
     learning_rates: tuple[float, ...] = msgspec.field(name="lr")
     metrics: tuple[float, ...] = msgspec.field(name="metric")
+    seed_effects: dict[int, float]
 
 
 class DefaultComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +85,10 @@ class TuneRecord(msgspec.Struct, frozen=True, kw_only=True):
     def learning_rate(self) -> float:
         """The tuned learning rate."""
         return float(self.tuned["lr"])  # type: ignore[arg-type]
+
+    def adjusted_metric(self, run: TuningRun) -> float:
+        """Return the metric of a tuning run without the effect of its seed, as the tolerance compares runs."""
+        return run.metric - (0.0 if self.curve is None else self.curve.seed_effects.get(run.seed, 0.0))
 
     @property
     def chosen_rates(self) -> list[float]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gradprix.executors.executor import Executor
@@ -173,5 +174,10 @@ def make_tune_record(
 
 def _smoothed_metric(curve: ResponseCurve, higher_is_better: bool) -> SmoothedMetric:
     sign = -1 if higher_is_better else 1
-    rates, metrics = (10**curve.positions).tolist(), (sign * curve.metrics).tolist()
-    return SmoothedMetric(learning_rates=tuple(rates), metrics=tuple(metrics))
+    effects = curve.seed_effects
+    average = fmean(effects.values())
+    return SmoothedMetric(
+        learning_rates=tuple((10**curve.positions).tolist()),
+        metrics=tuple((sign * (curve.metrics + average)).tolist()),
+        seed_effects={seed: sign * (effect - average) for seed, effect in effects.items()},
+    )

@@ -12,7 +12,7 @@ from rich.text import Text
 from gradprix.race import TUNE_PAGE, TunePlan, TuneRecord, TuneResult
 from gradprix.race.run_records import TuningRun
 from gradprix.text.answer import format_value
-from gradprix.text.tuning import format_difference, format_protocol, format_tuning
+from gradprix.text.tuning import format_points, format_protocol, format_tuning
 from gradprix.utils.files import write_atomically
 
 from ._templates import render
@@ -49,12 +49,17 @@ def tune_answer(result: TuneResult) -> RenderableType:
 
 
 def _learning_rates(record: TuneRecord) -> RenderableType:
-    """Return the table of the tried learning rates: in bold those within the tolerance."""
+    """Return the table of the tried learning rates, in bold those within the tolerance.
+
+    The metric is that of an average seed, because learning rates ran on different seeds.
+    """
     metric, tolerance = record.plan.metric, record.tolerance
-    table = _table("learning rate", f"validation {_plain_name(record)}", "seeds", "diverged", right=(0, 1, 2, 3))
+    table = _table(
+        "learning rate", f"validation {_plain_name(record)}, average seed", "seeds", "diverged", right=(0, 1, 2, 3)
+    )
     for rate in sorted({run.learning_rate for run in record.runs}):
         runs = [run for run in record.runs if run.learning_rate == rate]
-        scores = [run.metric for run in runs if run.diverged is None]
+        scores = [record.adjusted_metric(run) for run in runs if run.diverged is None]
         is_near = tolerance is not None and tolerance[0] <= rate <= tolerance[1]
         score = format_value(metric, float(np.mean(scores))) if scores else "-"
         table.add_row(
@@ -75,7 +80,7 @@ def tune_page(result: TuneResult) -> str:
         record=record,
         answer=format_tuning(record),
         protocol=format_protocol(record),
-        margin=format_difference(record.plan.metric, record.margin),
+        margin=format_points(record.plan.metric, record.margin),
         validation=f"validation {_plain_name(record)}",
         finals={
             name: {
@@ -101,16 +106,20 @@ def write_tune_page(result: TuneResult) -> Path | None:
 def learning_rates(record: TuneRecord) -> go.Figure:
     """Plot the validation metric against the learning rate: runs, response curve, tolerance, tuned and default rate.
 
-    The vertical axis ends where the response curve does, which ignores how bad a learning rate is far from the optimum:
-    runs beyond that, and diverged ones, are drawn at the edge.
+    Runs are drawn without the effects of their seeds. The vertical axis ends where the response curve does, which
+    ignores how bad a learning rate is far from the optimum: runs beyond that, and diverged ones, are drawn at the edge,
+    and the curve ends there.
     """
     fig = go.Figure()
     best, worst = _metric_range(record)
+    beyond = _draw_runs(fig, record, worst)
     if record.curve is not None:
-        line, unit = {"color": COLOURS[0], "width": 2}, _unit(record)
-        y = [unit * value for value in record.curve.metrics]
-        fig.add_scatter(x=record.curve.learning_rates, y=y, mode="lines", line=line, hoverinfo="skip")
-    _draw_runs(fig, record, worst)
+        low = max((rate for rate in beyond if rate < record.learning_rate), default=0.0)
+        high = min((rate for rate in beyond if rate > record.learning_rate), default=math.inf)
+        points = zip(record.curve.learning_rates, record.curve.metrics, strict=True)
+        x, y = zip(*((rate, _unit(record) * value) for rate, value in points if low <= rate <= high), strict=True)
+        line = {"color": COLOURS[0], "width": 2}
+        fig.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip")
     if record.tolerance is not None:
         fig.add_vrect(*record.tolerance, fillcolor=ZONE, line_width=0, layer="below")
     _draw_rate(fig, "tuned", record.learning_rate, "solid")
@@ -126,7 +135,7 @@ def learning_rates(record: TuneRecord) -> go.Figure:
 def _metric_range(record: TuneRecord) -> tuple[float, float]:
     """Return the best and the worst displayed value of the metric."""
     pick, unit = (max if record.plan.metric.higher_is_better else min), _unit(record)
-    scores = [run.metric for run in record.runs if run.diverged is None]
+    scores = [record.adjusted_metric(run) for run in record.runs if run.diverged is None]
     if record.curve is None or not scores:
         return unit * record.plan.chance_level, unit * record.plan.chance_level
     metrics = record.curve.metrics
@@ -134,27 +143,33 @@ def _metric_range(record: TuneRecord) -> tuple[float, float]:
     return unit * pick(peak, *scores), unit * (peak + SHOWN * (bottom - peak))
 
 
-def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> None:
-    """Draw the tuning runs: dots, faint on further seeds, triangles at the worse edge and crosses if diverged."""
+def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> set[float]:
+    """Draw the tuning runs: dots, triangles at the worse edge and crosses if diverged.
+
+    Returns:
+        The learning rates of which every run is at the edge.
+    """
     unit, is_higher_better = _unit(record), record.plan.metric.higher_is_better
     trained = [run for run in record.runs if run.diverged is None]
-    beyond = [run for run in trained if (unit * run.metric < worst) == is_higher_better and unit * run.metric != worst]
-    inside = [run for run in trained if run not in beyond]
+    heights = [unit * record.adjusted_metric(run) for run in trained]
+    inside = [run for run, y in zip(trained, heights, strict=True) if (y > worst) == is_higher_better or y == worst]
+    beyond = [run for run in trained if run not in inside]
+    diverged = [run for run in record.runs if run.diverged is not None]
     styles: list[tuple[list[TuningRun], dict[str, Any]]] = [
-        ([run for run in inside if run.first], {"size": 7, "opacity": 0.85}),
-        ([run for run in inside if not run.first], {"size": 6, "opacity": 0.35}),
+        (inside, {"size": 7, "opacity": 0.6}),
         (beyond, {"size": 8, "symbol": "triangle-down" if is_higher_better else "triangle-up"}),
-        ([run for run in record.runs if run.diverged is not None], {"size": 9, "symbol": "x"}),
+        (diverged, {"size": 9, "symbol": "x"}),
     ]
     for runs, style in styles:
         fig.add_scatter(
             x=[run.learning_rate for run in runs],
-            y=[unit * run.metric if run in inside else worst for run in runs],
+            y=[unit * record.adjusted_metric(run) if run in inside else worst for run in runs],
             mode="markers",
             marker={"color": COLOURS[0], **style},
             text=["diverged" if run.diverged is not None else f"{unit * run.metric:.4g}" for run in runs],
             hovertemplate="%{x:~g}: %{text}<extra></extra>",
         )
+    return {run.learning_rate for run in (*beyond, *diverged)} - {run.learning_rate for run in inside}
 
 
 def _draw_rate(fig: go.Figure, name: str, rate: float, dash: str) -> None:

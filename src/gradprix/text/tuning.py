@@ -17,7 +17,7 @@ def format_tuning(record: "TuneRecord") -> list[str]:
             "Look at the task's loss and data first; smaller learning rates may help.",
             *format_failures(record.failed),
         ]
-    lines = [f"{record.task}: {format_call(record.best)}: {format_tolerance(record, record.tolerance)}"]
+    lines = [f"{record.task}: use {format_call(record.best)}. {format_tolerance(record, record.tolerance)}"]
     if record.default is not None:
         lines.append(format_default(record, record.default))
     return [*lines, *format_warnings(record)]
@@ -32,10 +32,10 @@ def format_call(best: "Best") -> str:
 def format_tolerance(record: "TuneRecord", tolerance: tuple[float, float]) -> str:
     """Format the learning-rate tolerance."""
     low, high = tolerance
-    near = f"within {format_difference(record.plan.metric, record.margin)} of the best"
+    near = f"within {format_points(record.plan.metric, record.margin)} of the best"
     if low == high:
-        return f"no other learning rate that was tried is {near}. More trials (--trials) would narrow it down."
-    return f"any learning rate from {low:g} to {high:g} is {near}."
+        return f"No other learning rate that was tried is {near}. More trials (--trials) would narrow it down."
+    return f"Any learning rate from {low:g} to {high:g} is {near}."
 
 
 def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
@@ -47,14 +47,14 @@ def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
     if default.settings == record.tuned:
         return f"{_capitalize(name)} is the tuned one."
     if low <= 0 <= high:
-        ends = f"{format_difference(metric, abs(low))} better and {format_difference(metric, high)} worse (95 %)"
+        ends = f"{format_points(metric, abs(low))} better and {format_points(metric, high)} worse (95 %)"
         if max(-low, high) < record.margin:
             text = f"{_capitalize(name)} does as well: it is between {ends}."
         else:
             text = f"No significant difference from {name.rstrip(',')}: it is between {ends}."
     else:
         ends = _range(metric, *sorted((abs(low), abs(high))))
-        text = f"{_capitalize(name)} is {format_difference(metric, abs(loss))} {'worse' if loss > 0 else 'better'} "
+        text = f"{_capitalize(name)} is {format_points(metric, abs(loss))} {'worse' if loss > 0 else 'better'} "
         text += f"({ends}, 95 %){'' if abs(loss) > record.margin else ', less than what matters here'}."
         if loss < 0:
             text += " Keep it: these trials find nothing better."
@@ -106,7 +106,7 @@ def format_protocol(record: "TuneRecord") -> str:
     )
 
 
-def format_difference(metric: Unit, *values: float) -> str:
+def format_points(metric: Unit, *values: float) -> str:
     """Format one difference of the metric or a range: `0.5 points`."""
     return _range(metric, *values) + (" points" if metric.percent else "")
 
@@ -119,10 +119,6 @@ def _range(metric: Unit, *values: float) -> str:
 def _tried(record: "TuneRecord") -> str:
     rates = [run.learning_rate for run in record.runs]
     return f"{min(rates):g} to {max(rates):g}"
-
-
-def _low(record: "TuneRecord") -> float:
-    return record.learning_rate if record.tolerance is None else record.tolerance[0]
 
 
 def _capitalize(text: str) -> str:
