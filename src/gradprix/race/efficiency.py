@@ -67,11 +67,11 @@ def measure_efficiency(
     spread = {name: [(run.loss, scored(run)) for run in runs if run.spread] for name, runs in tuning_runs.items()}
 
     def score_at(name: str, point: Mapping[str, Any]) -> float:
-        """Return the response curve at a learning rate, or the mean score of the runs at a point of several values."""
+        """Return the mean score of the runs at a point; that of the response curve at a rate that was not tried."""
+        if scores := [scored(run) for run in tuning_runs[name] if run.point == point]:
+            return float(np.mean(scores))
         curve = curves[name]
-        if list(point) == ["lr"]:
-            return chance_level if curve is None else -sign * curve(point["lr"])
-        return float(np.mean([scored(run) for run in tuning_runs[name] if run.point == point]))
+        return chance_level if curve is None else -sign * curve(point["lr"])
 
     tuned = {name: score_at(name, points[name]) for name in tuning_runs}
     usual = median(tuned.values())

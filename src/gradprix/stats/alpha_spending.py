@@ -45,7 +45,7 @@ def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
     if (left := cumulative_level(seeds) - spent) >= 1e-6:
         return left
     before = ", ".join(str(count) for count, _ in past)
-    affordable = [most for most, share in SPENDING_SCHEDULE if share > spent + 1e-6]
+    affordable = [most for most, share in SPENDING_SCHEDULE if most > seeds and share > spent + 1e-6]
     hint = (
         f"The next interim analysis is with {affordable[0]} seeds (--seeds {affordable[0]})"
         if affordable
