@@ -6,8 +6,8 @@ The functions return Markdown, which the directives insert. In a page:
     ```
 
 inserts one of `BLOCKS` for a rule, `{measured}` a table of `MEASURED`, and `{api}` the public names of a module. The
-roles ``{aa-tests}`accuracy usual` `` and ``{interim-analyses}`spent` `` insert a number of studies/aa_tests.json and
-studies/interim_analyses.json.
+roles ``{aa-tests}`accuracy usual` `` and ``{verdict-simulation}`covered` `` insert a number of studies/aa_tests.json and
+studies/verdict_simulation.json.
 """
 
 import ast
@@ -39,7 +39,7 @@ from gradprix.rules.notation import format_expression, format_symbol
 
 ROOT = Path(__file__).resolve().parents[2]
 AA_TESTS = ROOT / "studies" / "aa_tests.json"
-INTERIM_ANALYSES = ROOT / "studies" / "interim_analyses.json"
+VERDICT_SIMULATION = ROOT / "studies" / "verdict_simulation.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
 DIFFERENCES = ROOT / "tests" / "recordings" / "differences.json"
@@ -325,9 +325,17 @@ def aa_tests(what: str, file: Path = AA_TESTS) -> str:
     return f"{sum(verdict in claims for verdict in verdicts)}"
 
 
-def interim_analyses(what: str, file: Path = INTERIM_ANALYSES) -> str:
-    """Return the share of simulated races with a false claim, by rule: `spent` or `each`."""
-    return f"{100 * json.loads(file.read_text())[what]:.1f} %"
+def verdict_simulation(what: str, file: Path = VERDICT_SIMULATION) -> str:
+    """Return the worst value over the simulated conditions, or the number of races under each: `races`."""
+    record = json.loads(file.read_text())
+    conditions = record["conditions"]
+    if what == "best_recommended":  # where there is a best entry far ahead of the others
+        conditions = [each for each in conditions if each["means"] == "two margins"]
+    worst = {"covered": min, "best_recommended": min, "false_claim": max, "median_bound": max}
+    if what not in worst:
+        return f"{record[what]:,}"
+    value = worst[what](each[what] for each in conditions)
+    return f"{value:.2f}" if what == "median_bound" else f"{100 * value:.1f} %"
 
 
 def aa_tests_table(file: Path = AA_TESTS) -> str:
@@ -598,5 +606,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("measured", Measured)
     app.add_directive("api", Api)
     app.add_role("aa-tests", Figure(aa_tests))
-    app.add_role("interim-analyses", Figure(interim_analyses))
+    app.add_role("verdict-simulation", Figure(verdict_simulation))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
