@@ -6,8 +6,8 @@ The functions return Markdown, which the directives insert. In a page:
     ```
 
 inserts one of `BLOCKS` for a rule, `{measured}` a table of `MEASURED`, and `{api}` the public names of a module. The
-roles ``{aa-tests}`accuracy usual` `` and ``{verdict-simulation}`covered` `` insert a number of studies/aa_tests.json and
-studies/verdict_simulation.json.
+roles ``{aa-tests}`accuracy usual` `` and ``{verdict-simulation}`covered` `` insert a number of
+studies/aa_tests.json and studies/verdict_simulation.json.
 """
 
 import ast
