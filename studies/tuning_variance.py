@@ -193,8 +193,8 @@ def main() -> None:
         for way, row in record["tasks"][title].items():
             low, middle, high = row["estimated"]
             print(
-                f"  {way:20} regret {row['regret']:.2f} (rms {row['regret_rms']:.2f}); deviation {row['deviation']:.2f}, "
-                f"estimated {middle:.2f} ({low:.2f} to {high:.2f}); ends beyond {FAR}: {row['far_ends']:.1%}"
+                f"  {way:20} regret {row['regret']:.2f} (rms {row['regret_rms']:.2f}); "
+                f"deviation {row['deviation']:.2f}, estimated {middle:.2f} ({low:.2f} to {high:.2f}); ends beyond {FAR}: {row['far_ends']:.1%}"
             )
     FILE.write_text(json.dumps(record, indent=1) + "\n")
 
