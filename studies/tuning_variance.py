@@ -51,7 +51,7 @@ def measure(name: str, preset: str | None, seeds: int) -> dict[str, Any]:
     """Train every entry at every learning rate on every seed; scores have the sign such that smaller is better.
 
     Returns:
-        For each entry the grid `points`, and `loss`, `metric` and `test`, `[points][seeds]`; infinite if a run diverged.
+        For each entry the grid `points`, and `loss`, `metric` and `test`, `[points][seeds]`; infinite after divergence.
     """
     task = find(name, preset, None)
     plan, sign = Plan(task, tuple(entries())), -1 if task.metric.higher_is_better else 1
@@ -194,7 +194,8 @@ def main() -> None:
             low, middle, high = row["estimated"]
             print(
                 f"  {way:20} regret {row['regret']:.2f} (rms {row['regret_rms']:.2f}); "
-                f"deviation {row['deviation']:.2f}, estimated {middle:.2f} ({low:.2f} to {high:.2f}); ends beyond {FAR}: {row['far_ends']:.1%}"
+                f"deviation {row['deviation']:.2f}, estimated {middle:.2f} ({low:.2f} to {high:.2f}); "
+                f"ends beyond {FAR}: {row['far_ends']:.1%}"
             )
     FILE.write_text(json.dumps(record, indent=1) + "\n")
 
