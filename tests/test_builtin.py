@@ -43,7 +43,7 @@ def test_every_task_has_every_preset() -> None:
 def test_a_preset_has_a_budget_of_its_own_that_can_be_overruled() -> None:
     small, default = make_plan("digits", preset="small"), make_plan("digits")
     assert (small.trials, small.seeds, small.task.epochs) == (6, 6, 5)
-    assert (default.trials, default.seeds, default.task.epochs) == (19, 16, 20)
+    assert (default.trials, default.seeds, default.task.epochs) == (26, 32, 20)
     assert make_plan("digits", preset="small", trials=3).trials == 3
     few = tasks.digits.change(entries=("adam", "nadam"))
     assert [entry.name for entry in make_plan(few).entries] == ["adam", "nadam"]

@@ -25,7 +25,7 @@ def is_below(m: Measured, threshold: float) -> Answer:
 
 
 def is_within(m: Measured, low: float, high: float) -> Answer:
-    """Return whether the whole interval is inside a range, or, for False, outside."""
+    """Return True if the 95 % interval lies inside the range, False if it lies outside, None if it overlaps a bound."""
     return True if low < m.ci95[0] and m.ci95[1] < high else False if m.ci95[1] < low or high < m.ci95[0] else None
 
 

@@ -35,7 +35,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Runs:
-    """Results of the three, by name.
+    """Results of SGD, mini-batch and full-batch gradient descent, by name (the keys of `BATCHES`).
 
     Args:
         loss: loss on all training examples after `PASSES` epochs, `[seeds]`.

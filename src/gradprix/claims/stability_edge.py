@@ -81,7 +81,7 @@ def measure_edge(quick: bool) -> Quantities:
 
 
 def decide_convergence(m: Quantities) -> Decision:
-    """Return the verdict from the remaining loss and the exponent."""
+    """Return the verdict from the largest remaining share of the loss, and from the slope of the stationary loss."""
     if m["worst"].effect > STUCK:
         return "holds"
     is_proportional = is_within(m["slope"], SLOPE - SLOPE_EFFECT, SLOPE + SLOPE_EFFECT)

@@ -14,7 +14,7 @@ from .ir import CheckIndex, ScatterAdd, Store
 
 @contextmanager
 def nested(e: Emitter, shape: Sequence[int]) -> Iterator[list[Any]]:
-    """Emit nested loops with their counters as the value of the context."""
+    """Return a context manager that emits one nested loop per dimension of `shape` and yields their indices."""
     with ExitStack() as loops:
         yield [loops.enter_context(e.loop(0, size)) for size in shape]
 

@@ -176,7 +176,10 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _decompose(
         self, function: Any, simpler: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Run and record simpler operations; NotImplemented if they cannot be recorded: the result may be unused."""
+        """Run a function's decomposition and record its operations.
+
+        Return NotImplemented if one of them is unsupported, instead of raising, because the result may be unused.
+        """
         if function in self._decomposing:
             raise UnsupportedError(str(function))
         self._decomposing.append(function)

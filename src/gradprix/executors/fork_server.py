@@ -51,11 +51,11 @@ class ReceivedFile:
 
 
 def serve(parent: int, requests: int) -> None:
-    """Fork this process for each request; in the fork, run the process object that is sent, and exit.
+    """Fork once per request; each child runs the process object that it receives, and exits.
 
     Args:
-        parent: number of the process whose end also ends the server.
-        requests: number of the socket that requests are read from.
+        parent: PID of the process whose end also ends the server.
+        requests: file descriptor of the socket that requests arrive on.
     """
     with socket.socket(fileno=requests) as requests_socket:
         if not can_fork():

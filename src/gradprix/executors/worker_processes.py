@@ -68,7 +68,7 @@ def workers(processes: int) -> Any:
 
 
 def fork_server_early() -> None:
-    """Let a fork of this process, which has done nothing but import modules, be the server of worker processes."""
+    """Start the fork server of the worker processes as a fork of this process, while it has only imported modules."""
     if not multiprocessing.current_process().daemon:
         fork_server_from_here(ForkedProcess.group, start_environment())
 

@@ -1,4 +1,4 @@
-"""`torch.optim.adam` with this package's `Adam`."""
+"""`torch.optim.adam` with this package's `Adam`, whose update is the rule `gradprix.rules.adam`."""
 
 import torch.optim.adam as torch_module
 from torch.optim.adam import *  # noqa: F403

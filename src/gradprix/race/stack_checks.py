@@ -1,5 +1,7 @@
 """Checks before a race that decide whether models can be trained in stacks on a device.
 
+Which trials share a stack follows from `Trial.stack_key`.
+
 `STACK_CHECKS` lists the checks of a stack that runs. Each returns None or a `Rejection`, which `text/execution.py` puts
 in words; the first rejection decides.
 """

@@ -66,7 +66,7 @@ def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
 
 
 def terminal(explanation: Mapping[str, Any]) -> RenderableType:
-    """Return the explanation as text for a terminal."""
+    """Return the explanation as a Rich renderable for the terminal."""
     its, rule = explanation["subject"], explanation["rule"]
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     for equation in explanation["equations"]:

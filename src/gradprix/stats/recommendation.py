@@ -1,4 +1,4 @@
-"""Recommendation: which entry to use, and the reason."""
+"""Recommendation: which entry to use, and the reason. `text/answer.py` puts it into words."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from statistics import median
 
 
 class RecommendationReason(StrEnum):
-    """What decided for the recommended entry; the values from `ONLY_LEADER` on occur in earlier records alone."""
+    """What decided for the recommended entry; values from `ONLY_LEADER` on occur only in records of earlier versions."""
 
     BASELINE_UNBEATEN = "baseline_unbeaten"
     ONLY_CANDIDATE = "only_candidate"
@@ -103,7 +103,7 @@ def initial_loss(starts: Iterable[float | None]) -> float | None:
 def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
     """Return the leaders that are too variable to rank.
 
-    No entry wins against them, although their means are behind an entry that another one wins against.
+    These are leaders whose mean is worse than that of an entry that has lost a comparison.
     """
     sign = 1 if higher_is_better else -1
     behind = max((sign * means[name] for name in means if name not in leaders), default=-math.inf)

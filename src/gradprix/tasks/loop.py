@@ -122,7 +122,7 @@ def cache_key(problem: Problem) -> str:
 
 
 def get_cached_problem(key: str) -> Any:
-    """Return this process's copy of a problem, or None."""
+    """Return the task or loop that this process has cached under a key, or None."""
     return _CACHE.get(key)
 
 

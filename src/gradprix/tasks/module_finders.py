@@ -30,7 +30,7 @@ class Source:
 
     @classmethod
     def from_module(cls, name: str, module: ModuleType) -> "Source":
-        """Return the source of a module, read from its file now if another loader has loaded it."""
+        """Return the source of a module: as `SourceLoader` loaded it, or else the current content of its file."""
         path, loader = str(module.__file__), getattr(module.__spec__, "loader", None)
         text = loader.text if isinstance(loader, SourceLoader) else None
         return cls(name, path, read_file(path) or b"" if text is None else text, hasattr(module, "__path__"))

@@ -171,7 +171,7 @@ def format_behind(record: "RaceRecord") -> str:
 
 
 def format_unequal_updates(record: "RaceRecord") -> list[str]:
-    """Return a line on the numbers of updates if they differ between entries at equal numbers of examples."""
+    """Return a line on the numbers of updates if they differ between entries; otherwise an empty list."""
     if len({entry.updates for entry in record.entries}) <= 1:
         return []
     each = ", ".join(f"{entry.name} {entry.updates:,}" for entry in record.entries)
@@ -182,7 +182,7 @@ def format_unequal_updates(record: "RaceRecord") -> list[str]:
 
 
 def format_protocol(record: "RaceRecord") -> str:
-    """Return the last line of the answer: inconclusive comparisons and the protocol."""
+    """Return the last line of the answer: the number of inconclusive comparisons, and the protocol."""
     plan = record.plan
     count = sum(pair.verdict is PairVerdict.INCONCLUSIVE for pair in record.verdict.pairs)
     pairs = f"{format_count(count, 'comparison')} inconclusive" if count else "All comparisons conclusive"

@@ -58,7 +58,7 @@ class RowStep:
         return len(now) == len(self._tensors) and all(x is y for x, y in zip(now, self._tensors, strict=True))
 
     def replace_batch(self, batch: tuple[Any, Any]) -> None:
-        """Replace the examples, and draw the random numbers of another step."""
+        """Load the next batch and draw new random numbers for it."""
         examples: list[IndexedRows] = [x for part in batch for x in leaves(part)]
         self.call.replace_last([*examples, *self.models.draw(self.call.function)])
 

@@ -48,7 +48,7 @@ class StackedModels:
         return result
 
     def row_call(self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> RowCall | None:
-        """Prepare a step of gradients, each of which is overwritten by that of the next row; None if it is impossible.
+        """Prepare a gradient step in which all rows share one gradient buffer; None if it cannot run row by row.
 
         Its results are the losses, `[rows]`, and the gradient of each parameter, `[1, ...]`.
         """

@@ -17,7 +17,7 @@ from .torch_optimizer_adapter import TorchOptimizerAdapter
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Specification of a training run: everything that its numbers depend on except the task, and its entry's name.
+    """Specification of a training run: everything its results depend on, apart from the task; and its entry's name.
 
     Args:
         rule: the optimizer.

@@ -1,4 +1,4 @@
-"""Tuner of the learning rate alone: a logarithmic grid."""
+"""Search of the learning rate alone on a logarithmic grid; `make_tuner` combines two of them."""
 
 import math
 from collections.abc import Mapping

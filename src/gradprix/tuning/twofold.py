@@ -55,7 +55,7 @@ class TwofoldTuner(Tuner):
     def _weights(self, rates: Sequence[float]) -> Floats:
         """Return the weights of two learning rates: equal, unless one is worse by more than the noise of a run.
 
-        A search whose first seed trains badly at every learning rate ends anywhere.
+        If the first seed of a search trains badly at every learning rate, the result of that search is arbitrary.
         """
         scores = [
             TunedScore(dict(point)["lr"], number * self.second_seed + seed, score.metric)
