@@ -127,7 +127,7 @@ class Plan:
         return self._trial(entry, point, number, False)
 
     def careful_trial(self, entry: Entry, seed: int) -> Trial:
-        """Return a tuning trial at the smallest learning rate and the middle of other ranges, for checks before a race."""
+        """Return a tuning trial at the smallest learning rate and the middle of other ranges, to check a task."""
         middle = {name: axis.from_unit(0.5) for name, axis in entry.space.items()}
         return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].from_unit(0.0)}, seed)
 

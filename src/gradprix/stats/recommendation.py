@@ -8,7 +8,7 @@ from statistics import median
 
 
 class RecommendationReason(StrEnum):
-    """What decided for the recommended entry; values from `ONLY_LEADER` on occur only in records of earlier versions."""
+    """What decided for the recommended entry; values from `ONLY_LEADER` on occur only in earlier records."""
 
     BASELINE_UNBEATEN = "baseline_unbeaten"
     ONLY_CANDIDATE = "only_candidate"

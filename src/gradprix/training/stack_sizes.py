@@ -16,8 +16,8 @@ def capacity(count: int) -> int:
 def stack_size(count: int) -> int:
     """Return the number of rows of a stack for `count` models.
 
-    At least one row, a copy of the last model, is idle: torch uses other instructions for the tail of a vectorized loop,
-    and for a stack of one, which may round differently.
+    At least one row, a copy of the last model, is idle: torch uses other instructions for the tail of a vectorized
+    loop, and for a stack of one, which may round differently.
     """
     return capacity(count) + 1
 
