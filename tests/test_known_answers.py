@@ -10,6 +10,7 @@ import torch
 
 import gradprix as gp
 from gradprix.race import Result
+from gradprix.stats.alpha_spending import next_level
 from gradprix.stats.verdict import PairVerdict
 
 MARGIN = 0.01
@@ -97,3 +98,29 @@ def test_more_seeds_continue_a_race_that_was_not_conclusive(tmp_path: Any) -> No
     assert bounds[1] <= MARGIN
     again = race("adam", "adamw", "momentum", seeds=64, out=tmp_path)
     assert again.to_dict()["verdict"] == more.to_dict()["verdict"]
+
+
+def test_a_baseline_that_diverges_is_still_the_one_to_beat_and_the_answer_says_so() -> None:
+    result = race("adam", "adamw", baseline="rmsprop", seeds=32)
+    verdict, text = result.record.verdict, result.text
+    assert result.record.entry("rmsprop").final.diverged
+    winners = [pair.a for pair in verdict.pairs if pair.verdict is PairVerdict.WINS and pair.b == "rmsprop"]
+    assert verdict.recommended in (winners or ["rmsprop"])
+    assert "rmsprop diverged on" in text
+    assert "behind the " in text
+
+
+def test_one_that_diverges_does_not_hide_what_is_known_of_the_others() -> None:
+    bounds = [
+        race(*names, seeds=32).record.verdict.bound for names in (("adam", "adamw"), ("adam", "adamw", "rmsprop"))
+    ]
+    assert bounds[1] == pytest.approx(bounds[0], rel=0.5)
+
+
+def test_more_than_sixty_four_seeds_are_one_last_analysis() -> None:
+    plan = gp.race.make_plan(train, "adam,adamw", direction="max", seeds=100)
+    assert plan.analysis_seeds == [8, 16, 32, 100]
+    past: list[tuple[int, float]] = []
+    for seeds in plan.analysis_seeds:
+        past.append((seeds, next_level(past, seeds)))
+    assert sum(level for _, level in past) == pytest.approx(0.05)

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from gradprix.race import Pair, judge
+from gradprix.stats.alpha_spending import planned_level
 from gradprix.stats.permutation_test import PartVariance, sign_flip_distribution, sign_vectors, step_down
 from gradprix.stats.verdict import detectable_difference, own_interval
 
@@ -194,7 +195,9 @@ def test_the_smallest_difference_is_about_right() -> None:
     for _ in range(150):
         table = rng.standard_normal((5, 16))
         table[0] += size * np.sqrt(2)
-        verdict = judge(dict(zip("abcde", table.tolist(), strict=True)), higher_is_better=True, margin=0.0)
+        verdict = judge(
+            dict(zip("abcde", table.tolist(), strict=True)), higher_is_better=True, margin=0.0, level=planned_level(16)
+        )
         found += sum(pair.a == "a" and pair.words == "wins" for pair in verdict.pairs)
     assert 0.7 <= found / (4 * 150) <= 0.9
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from gradprix.stats.alpha_spending import InterimAnalysis
 from gradprix.stats.comparison_with_best import regret_bounds
 from gradprix.stats.recommendation import Candidate, RecommendationReason, recommend
 from gradprix.stats.tuning_variance import tuning_deviation
-from gradprix.stats.verdict import Verdict, judge
+from gradprix.stats.verdict import PairVerdict, Verdict, judge
 from gradprix.training.trial import Outcome
 from gradprix.tuning.response_curve import ResponseCurve, learning_rate_tolerance
 from gradprix.tuning.tuner import TuningResult
@@ -111,12 +112,18 @@ def analyse(
         values, margin=metric.margin, relative=metric.relative, spent=spent, baseline=plan.baseline, **settings
     )
     diverged = {name: sum(outcome.diverged is not None for outcome in each) for name, each in outcomes.items()}
+    winners = [pair.a for pair in verdict.pairs if pair.verdict is PairVerdict.WINS and pair.b == plan.baseline]
     if leaders := tuple(name for name in verdict.leaders if not diverged[name]):
         verdict = replace(verdict, leaders=leaders)
     bounds = regret_bounds(values, **settings)
+    stable = [name for name in values if not diverged[name]]
+    if 1 < len(stable) < len(values):  # the variance of one that diverges must not hide what is known of the others
+        settings["parts"] = None if parts is None else {name: parts[name] for name in stable}
+        bounds |= regret_bounds({name: values[name] for name in stable}, **settings)
+        best = (max if metric.higher_is_better else min)(means[name] for name in stable)
     candidates = {
         name: Candidate(
-            shortfall=abs(best - means[name]),
+            shortfall=best - means[name] if metric.higher_is_better else means[name] - best,
             bound=bounds[name],
             diverged=diverged[name],
             tolerance_decades=decades(tolerances[name]),
@@ -124,10 +131,9 @@ def analyse(
         )
         for name in values
     }
-    winners = None if plan.baseline is None else [name for name in verdict.leaders if name != plan.baseline]
-    if plan.baseline in verdict.leaders:
-        winners = []
     recommended, reason = recommend(candidates, margin, winners, plan.baseline)
+    if bounds[recommended] <= margin:  # the race ends here
+        verdict = replace(verdict, pairs=tuple(structs.replace(pair, more_seeds=None) for pair in verdict.pairs))
     return Analysis(
         chance_level, values, parts, margin, from_tuning, verdict, bounds, curves, tolerances, recommended, reason
     )

@@ -178,7 +178,8 @@ class Plan:
     @property
     def analysis_seeds(self) -> list[int]:
         """Numbers of final seeds after which the race is analysed: it ends at the first conclusive analysis."""
-        return [seeds for seeds in ANALYSIS_SEEDS if seeds < self.seeds] + [self.seeds]
+        last = min(self.seeds, ANALYSIS_SEEDS[-1])  # which has the rest of the error, also with more seeds than that
+        return [seeds for seeds in ANALYSIS_SEEDS if seeds < last] + [self.seeds]
 
     @property
     def runs(self) -> int:

@@ -22,7 +22,9 @@ PHRASES = {
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
     RecommendationReason.ONLY_CANDIDATE: "the only one near the best",
     RecommendationReason.FASTEST_STEP: "fastest step",
+    RecommendationReason.BEST_MEAN_OF_WIDEST: "best mean of the widest windows",
     RecommendationReason.BEST_MEAN: "best mean",
+    RecommendationReason.ONLY_STABLE: "the only stable one",
 }
 """Reasons of a recommendation in records of version 1 and under the key `why` of `--json`."""
 

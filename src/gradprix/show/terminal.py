@@ -70,10 +70,11 @@ def standings(record: RaceRecord) -> Table:
 def notes(record: RaceRecord) -> list[Text]:
     """Return the notes below the table of results."""
     name, margin = record.plan.metric.name.removeprefix("test "), format_margin(record.plan.metric)
-    lines = [
-        "In bold: the leaders. At most behind: 95 % upper bound of the distance from the best of the others.",
-        f"Tolerance: learning rates whose validation {name} is within the margin, {margin}, of the entry's best.",
-    ]
+    lines = ["In bold: the leaders. At most behind: 95 % upper bound of the distance from the best of the others."]
+    if any(entry.tolerance for entry in record.entries):
+        lines.append(
+            f"Tolerance: learning rates whose validation {name} is within the margin, {margin}, of the entry's best."
+        )
     lines += filter(None, [format_tuning_variance(record)])
     edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
     if edge:

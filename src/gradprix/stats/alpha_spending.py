@@ -29,6 +29,12 @@ def cumulative_level(seeds: int) -> float:
     return next((share for most, share in SPENDING_SCHEDULE if seeds <= most), SPENDING_SCHEDULE[-1][1])
 
 
+def planned_level(seeds: int) -> float:
+    """Return the level of an analysis with `seeds` seeds after all planned earlier ones."""
+    earlier = [count for count in ANALYSIS_SEEDS[:-1] if count < seeds]
+    return cumulative_level(seeds) - (cumulative_level(earlier[-1]) if earlier else 0.0)
+
+
 def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
     """Return the level of an interim analysis, given the past ones. Repeating an analysis returns its level.
 

@@ -36,7 +36,7 @@ def regret_bounds(
         higher_is_better: direction of the metric.
         level: probability that any bound is too small.
         parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`.
-        tuning: standard deviation of each entry's mean from tuning; see `tuning_deviations`.
+        tuning: standard deviation of each entry's mean from tuning; see `tuning_deviation`.
 
     Returns:
         The bound of each entry, in the metric's units.

@@ -12,11 +12,13 @@ class RecommendationReason(StrEnum):
 
     BASELINE_UNBEATEN = "baseline_unbeaten"
     ONLY_CANDIDATE = "only_candidate"
+    ONLY_STABLE = "only_stable"
     WIDEST_TOLERANCE = "widest_tolerance"
     FASTEST_STEP = "fastest_step"
+    BEST_MEAN_OF_WIDEST = "best_mean_of_widest"
     BEST_MEAN = "best_mean"
-    ONLY_LEADER = "only_leader"
     ONLY_WINNER = "only_winner"
+    ONLY_LEADER = "only_leader"
     WIDE_TOLERANCE_CHEAPEST_STEP = "wide_tolerance_cheapest_step"
     CHEAPEST_STEP = "cheapest_step"
 
@@ -67,31 +69,37 @@ def recommend(
     """
     if baseline is not None and not winners:
         return baseline, RecommendationReason.BASELINE_UNBEATEN
+    if winners:
+        candidates = {name: candidates[name] for name in winners}
     fewest = min(each.diverged for each in candidates.values())
-    stable = {
-        name: each for name, each in candidates.items() if each.diverged == fewest and name in (winners or candidates)
-    }
-    stable = stable or {name: candidates[name] for name in winners or candidates}
+    stable = {name: each for name, each in candidates.items() if each.diverged == fewest}
     near = {
         name: each
         for name, each in stable.items()
         if each.bound <= margin and each.shortfall <= LARGEST_SHORTFALL * margin
     }
     by_mean = sorted(stable, key=lambda name: stable[name].shortfall)
+    if len(candidates) == 1:
+        return by_mean[0], RecommendationReason.ONLY_WINNER
+    if len(stable) == 1:
+        return by_mean[0], RecommendationReason.ONLY_STABLE
     if not near:
-        return by_mean[0], RecommendationReason.BEST_MEAN if len(by_mean) > 1 else RecommendationReason.ONLY_CANDIDATE
+        return by_mean[0], RecommendationReason.BEST_MEAN
     if len(near) == 1:
         return next(iter(near)), RecommendationReason.ONLY_CANDIDATE
     widest = max(round(each.tolerance_decades, 1) for each in near.values())
     wide = [name for name in by_mean if name in near and round(near[name].tolerance_decades, 1) == widest]
     if len(wide) == 1:
         return wide[0], RecommendationReason.WIDEST_TOLERANCE
+    best_of_wide = RecommendationReason.BEST_MEAN_OF_WIDEST if wide[0] != by_mean[0] else RecommendationReason.BEST_MEAN
     seconds = {name: near[name].step_seconds for name in wide}
     known = [each for each in seconds.values() if each is not None]
     if len(known) < len(wide):
-        return wide[0], RecommendationReason.BEST_MEAN
+        return wide[0], best_of_wide
     fast = [name for name in wide if (seconds[name] or 0) <= EQUAL_STEPS * min(known)]
-    return fast[0], RecommendationReason.FASTEST_STEP if len(fast) == 1 else RecommendationReason.BEST_MEAN
+    if len(fast) == 1:
+        return fast[0], RecommendationReason.FASTEST_STEP
+    return fast[0], best_of_wide if fast[0] == wide[0] else RecommendationReason.BEST_MEAN_OF_WIDEST
 
 
 def initial_loss(starts: Iterable[float | None]) -> float | None:

@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 from gradprix.utils.margins import absolute_margin
 
-from .alpha_spending import cumulative_level, remaining_analyses
+from .alpha_spending import planned_level, remaining_analyses
 from .permutation_test import LEVEL, PartVariance, sign_flip_distribution, step_down, thresholds
 
 MOST_SEEDS = 300
@@ -97,7 +97,7 @@ def judge(
         baseline: entry that the others are compared with, chosen before any result was seen.
         parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`: the intervals then
             generalize to other seeds *and* other test examples.
-        tuning: standard deviation of each entry's mean from tuning, see `tuning_deviations`: the comparisons are then
+        tuning: standard deviation of each entry's mean from tuning, see `tuning_deviation`: the comparisons are then
             of optimizers as they are tuned on average, not of the settings that this race happened to choose.
 
     Raises:
@@ -222,5 +222,5 @@ def detectable_difference(entries: int, seeds: int, baseline: bool = False) -> f
     noise = np.random.default_rng(0).standard_normal((entries, seeds))
     index = [(a, b) for a, b in combinations(range(entries), 2) if a == 0 or not baseline]
     largest = sign_flip_distribution(np.array([noise[a] - noise[b] for a, b in index]))[3]
-    reach = float(np.quantile(largest[0], 1 - cumulative_level(seeds), method="higher"))
+    reach = float(np.quantile(largest[0], 1 - planned_level(seeds), method="higher"))
     return (reach + float(stdtrit(seeds - 1, 0.8))) / math.sqrt(seeds)

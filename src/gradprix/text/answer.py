@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
 from gradprix.stats.permutation_test import LEVEL
 from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
+from gradprix.tuning import FEWEST_TWOFOLD
 from gradprix.utils.wording import format_count, format_list, format_number
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ RECOMMENDATION_REASONS = {
     RecommendationReason.ONLY_CANDIDATE: "no other comes as near to the best",
     RecommendationReason.WIDEST_TOLERANCE: "the widest learning-rate tolerance of those near the best",
     RecommendationReason.FASTEST_STEP: "the fastest step of those near the best with the same tolerance",
+    RecommendationReason.BEST_MEAN_OF_WIDEST: "the best mean of those with the widest tolerance",
     RecommendationReason.BEST_MEAN: "the best mean",
+    RecommendationReason.ONLY_STABLE: "the only one with the fewest diverged runs",
     RecommendationReason.ONLY_LEADER: "the only leader",
     RecommendationReason.ONLY_WINNER: "the only one that wins",
     RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide usable learning-rate range, cheapest step",
@@ -48,12 +52,13 @@ def format_value(metric: Unit, *values: float) -> str:
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
 
 
-def format_difference(metric: Unit, difference: float) -> str:
-    """Format a difference of metrics, rounded up to two significant digits: `0.43 points` for percentages."""
+def format_difference(metric: Unit, difference: float, digits: int = 2) -> str:
+    """Format a difference of metrics, rounded up to significant digits: `0.43 points` for percentages."""
     size = 100 * abs(difference) if metric.percent else abs(difference)
-    digits = 1 - math.floor(math.log10(size)) if size else 0
-    rounded = math.ceil(round(size * 10.0**digits, 6)) / 10.0**digits
-    return f"{rounded:.{max(0, digits)}f}" + (" points" if metric.percent else "")
+    places = digits - 1 - math.floor(math.log10(size)) if size else 0
+    rounded = math.ceil(round(size * 10.0**places, 6)) / 10.0**places
+    shown = f"{rounded:.{max(0, places)}f}" if size < 1e6 else f"{rounded:.{digits}g}"
+    return shown + (" points" if metric.percent else "")
 
 
 def format_answer(record: "RaceRecord") -> str:
@@ -74,12 +79,17 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
             "Look at the task's loss and data first; smaller learning rates may help."
         ]
     elif record.plan.baseline is not None:
-        comparison = format_baseline_comparison(record, record.plan.baseline)
+        comparison, bounded = format_baseline_comparison(record, record.plan.baseline), record.verdict.bound is not None
         lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({_reason(record)}){code}"]
+        lines += filter(None, (_capitalize(format_headline(record)) if bounded else "", format_divergence(record)))
     else:
         lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_reason(record)}{code}"]
         lines += filter(None, (format_alternatives(record), format_behind(record), format_divergence(record)))
     return [*lines, *format_unequal_updates(record), *format_unreproduced(record.reruns)]
+
+
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _reason(record: "RaceRecord") -> str:
@@ -92,15 +102,31 @@ def format_headline(record: "RaceRecord") -> str:
     if verdict.bound is None or verdict.margin is None or verdict.level is None:
         leaders = format_list(verdict.leaders)
         return f"use {record.best.name}. {leaders} lead{'s' * (len(verdict.leaders) == 1)}."
-    count = len(record.entries)
+    stable = sum(not entry.final.diverged for entry in record.entries)
+    count = stable if stable > 1 else len(record.entries)
     best = "the other" if count == 2 else f"the best of these {format_number(count)}"
-    level = f"({100 * verdict.level:.0f} %, {record.budget.seeds} seeds)"
+    if count < len(record.entries):
+        best = f"the best of the {format_number(count)} that did not diverge"
+    level = f"({100 * verdict.level:.0f}\N{NO-BREAK SPACE}%, {record.budget.seeds} seeds)"
     if verdict.bound == 0:
         return f"use {record.best.name}. It is not behind {best} {level}."
-    text = f"use {record.best.name}. It is at most {format_difference(metric, verdict.bound)} behind {best} {level}"
+    bound, margin = (format_difference(metric, each) for each in (verdict.bound, verdict.margin))
     if verdict.bound <= verdict.margin:
-        return f"{text}."
-    return f"{text}, which is more than the margin of {format_difference(metric, verdict.margin)}: more seeds may help."
+        return f"use {record.best.name}. It is at most {bound} behind {best} {level}."
+    digits = 2
+    while bound == margin and digits < 9:
+        digits += 1
+        bound, margin = (format_difference(metric, each, digits) for each in (verdict.bound, verdict.margin))
+    text = f"use {record.best.name}. It is at most {bound} behind {best} {level}, more than the margin of {margin}"
+    return f"{text}{_remedy(record)}."
+
+
+def _remedy(record: "RaceRecord") -> str:
+    """Return what could make a bound smaller than the margin: seeds, or two searches for the learning rate."""
+    plan = record.plan
+    if plan.trials < FEWEST_TWOFOLD and plan.tunes_learning_rate_only:
+        return f". {FEWEST_TWOFOLD} trials (--trials) would make it smaller"
+    return ". More seeds (--seeds) may help" if record.budget.seeds < ANALYSIS_SEEDS[-1] else ""
 
 
 def format_alternatives(record: "RaceRecord") -> str:

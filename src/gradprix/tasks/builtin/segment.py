@@ -275,7 +275,7 @@ SHOWN = (17, 33, 43, 54)
 """Test tiles in the picture: at 6 pixels per degree Denmark, Italy, Tunisia and the Red Sea."""
 PRESETS: dict[str, tuple[int, tuple[int, ...], int, int, int, int]] = {
     "small": (3, (8, 16, 16), 5, 8, 4, 6),
-    "default": (6, (8, 16, 32), 30, 8, 13, 16),
-    "large": (12, (16, 32, 64, 128), 60, 16, 19, 16),
+    "default": (6, (8, 16, 32), 30, 8, 26, 16),
+    "large": (12, (16, 32, 64, 128), 60, 16, 26, 32),
 }
 """For each preset: pixels per degree, widths of the network, epochs, batch size, trials and final seeds."""

@@ -136,7 +136,7 @@ def make_task(preset: str = "default", path: Path | None = None) -> Task:
 PRESETS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "small": (5, 16, 1, {"epochs": 3, "trials": 4, "seeds": 6}),
     "default": (1, 32, 1, {}),
-    "large": (1, 128, 2, {"epochs": 5, "trials": 19, "seeds": 16}),
+    "large": (1, 128, 2, {"epochs": 5, "trials": 26, "seeds": 32}),
 }
 """For each preset: distance between the sentences used, width and layers of the network, changes of the task."""
 
@@ -152,7 +152,7 @@ sentiment = Task(
     noise=0.009,  # median over pairs in a race of four entries
     about="10,035 sentences of film reviews, for or against by people's ratings (Hutto, Gilbert 2014), a transformer.",
     entries=("adamw", "nadam", "rmsprop", "adagrad", "adamax", "nesterov"),
-    trials=13,
+    trials=26,
     seeds=16,
     after=partial(analyze_predictions, None, 1),
 )

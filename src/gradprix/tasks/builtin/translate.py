@@ -216,8 +216,8 @@ VERSE_TASK: dict[str, Any] = {
     "baseline": 8.13,
     "epochs": 15,
     "batch_size": 64,
-    "trials": 19,
-    "seeds": 16,
+    "trials": 26,
+    "seeds": 32,
     "about": "Verses of the Bible, English (World English Bible) into French (Segond 1910), a small transformer.",
 }
 PRESETS: dict[str, tuple[str, int, int, int, int, dict[str, Any]]] = {
@@ -239,7 +239,7 @@ translate = Task(
     noise=0.08,  # median over pairs in a race of three well-tuned entries
     about="JupyterLab's phrases, English into French (its language pack), a small encoder-decoder transformer.",
     entries=("adamw", "nadam", "rmsprop", "lion", "nesterov"),
-    trials=13,
+    trials=26,
     seeds=16,
     after=partial(translate_test_texts, ("phrases", None, 1_024, 16)),
 )
