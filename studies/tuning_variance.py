@@ -13,7 +13,7 @@ real tuners are run again and again with other seeds drawn from it, so that thou
 The truth at a learning rate is its mean test metric over all seeds of the table, smoothed with its neighbours; so the
 regret includes about a tenth of a margin of noise. Learning rates between grid points are interpolated.
 
-    python studies/tuning_variance.py                  # about an hour on two cores; writes tuning_variance.json
+    python studies/tuning_variance.py                  # about an hour and a half on two cores; writes tuning_variance.json
     python studies/tuning_variance.py --tables FOLDER  # keep the tables, or reuse them
 """
 
@@ -38,7 +38,7 @@ from gradprix.tuning.response_curve import ResponseCurve, TunedScore, learning_r
 from gradprix.tuning.tuner import Request, Score, Tuner, TuningResult
 from gradprix.utils.margins import absolute_margin
 
-TASKS = (("digits", None, 24), ("sentiment", "small", 20))
+TASKS = (("digits", None, 24), ("sentiment", "small", 20), ("tailed", None, 16))
 """Task, preset, and number of seeds of its table."""
 BEYOND = 2
 """Grid points tried beyond each end of a search space, because a search may leave it."""
