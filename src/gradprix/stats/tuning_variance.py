@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 PRIOR_TWOFOLD = 0.3
-"""Standard deviation from tuning on built-in tasks, in margins: 0.16 on `digits`, 0.12 on `tailed` and 0.62 on the small
-preset of `sentiment` (studies/tuning_variance.py), hence their geometric mean, 0.23, rounded up."""
+"""Standard deviation from tuning on built-in tasks, in margins: 0.16 on `digits`, 0.12 on `tailed` and 0.62 on the
+small preset of `sentiment` (studies/tuning_variance.py), hence their geometric mean, 0.23, rounded up."""
 PRIOR_ONE_SEARCH = 0.6
 """The same with a single search of 19 trials: 0.27, 0.13 and 1.6, with a geometric mean of 0.38."""
 PRIOR_WEIGHT = 4
