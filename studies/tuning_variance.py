@@ -13,7 +13,7 @@ real tuners are run again and again with other seeds drawn from it, so that thou
 The truth at a learning rate is its mean test metric over all seeds of the table, smoothed with its neighbours; so the
 regret includes about a tenth of a margin of noise. Learning rates between grid points are interpolated.
 
-    python studies/tuning_variance.py                  # about an hour and a half on two cores; writes tuning_variance.json
+    python studies/tuning_variance.py                  # an hour and a half on two cores; writes tuning_variance.json
     python studies/tuning_variance.py --tables FOLDER  # keep the tables, or reuse them
 """
 
