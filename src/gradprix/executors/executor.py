@@ -121,8 +121,13 @@ class Executor(ABC):
         """Call a function in one worker, whose arithmetic rounds as training does."""
         return self.call_workers(1, function, *args)[0]
 
+    @property
+    def idle_workers(self) -> int:
+        """The number of workers that the next call leaves idle; 0 where they are not known before a race."""
+        return 0
+
     def warm_up(self, function: Callable[..., Any], *args: Any) -> None:  # noqa: B027  # optional
-        """Call a function in the workers that the next call leaves idle, to fill their caches; ignore its failures."""
+        """Call a function in all idle workers, to fill their caches; ignore its failures."""
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
         """Call a function in a new process; return None if that is impossible."""

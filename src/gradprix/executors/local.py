@@ -86,11 +86,16 @@ class Local(Executor):
                 raise _serialization_error(error) from error
         return []
 
+    @property
+    def idle_workers(self) -> int:
+        """All worker processes but one."""
+        return self.processes - 1
+
     def warm_up(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function in all worker processes but one, without waiting for it; ignore its failures."""
+        """Call a function in all idle worker processes, without waiting for it; ignore its failures."""
         with contextlib.suppress(TerminatedWorkerError, BrokenProcessPool):
             executor = workers(self.processes)
-            for _ in range(self.processes - 1):
+            for _ in range(self.idle_workers):
                 executor.submit(_call_with_local_tasks, function, args)
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":

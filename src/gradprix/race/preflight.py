@@ -80,10 +80,10 @@ def first_step(plan: Plan) -> FirstStep:
 def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
     """Have the workers that do not check the plan trace and compile its steps meanwhile, if it can be stacked."""
     assert isinstance(plan.task, Task)
-    if engine.workers < 2:  # a cluster has none before it is used
+    if plan.compiled or not engine.idle_workers:
         return
-    limit = free("cpu") / 2 if engine.memory is None else engine.memory
-    if not plan.compiled and first.reject_stack(PROBED_MODELS + 1, limit / engine.workers) is None:
+    limit = (free("cpu") / 2 if engine.memory is None else engine.memory) / (1 + engine.idle_workers)
+    if first.reject_stack(PROBED_MODELS + 1, limit) is None:
         engine.warm_up(bytes_of_one, plan.task, [_first_trial(plan)], ExecutionMode())
 
 
