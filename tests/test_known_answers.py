@@ -124,3 +124,12 @@ def test_more_than_sixty_four_seeds_are_one_last_analysis() -> None:
     for seeds in plan.analysis_seeds:
         past.append((seeds, next_level(past, seeds)))
     assert sum(level for _, level in past) == pytest.approx(0.05)
+
+
+def test_progress_counts_all_runs_and_never_goes_backwards() -> None:
+    plan = gp.race.make_plan(train, "adam,adamw,momentum", direction="max", margin=1e-4, seeds=16)
+    seen: list[float] = []
+    result = gp.race.run(plan, None, gp.race.Local(1), lambda stage, done, total: seen.append(done) if total else None)
+    assert result.record.budget.seeds == 16, "after an analysis with 8"
+    assert seen == sorted(seen)
+    assert seen[-1] <= plan.runs

@@ -127,6 +127,7 @@ class Runner:
                 each = zip(tuner.ask(), trials[name], outcomes, strict=True)
                 runs[name] += [_tuning_run(*run, spread) for run in each]
                 tuner.tell([self.score(outcome) for outcome in outcomes])
+        prepare(self.plan, self.mode, self.engine)
         return {name: tuner.result for name, tuner in tuners.items()}, runs
 
     def run_finals(self, tuned: dict[str, TuningResult], seeds: int) -> tuple[Finals, float]:
@@ -143,7 +144,6 @@ class Runner:
 
     def run_final_trials(self, trials: dict[str, list[Trial]]) -> tuple[Finals, float]:
         """Run final trials, by the name of their setting; see `run_finals`."""
-        prepare(self.plan, self.mode, self.engine)
         tuning_count = self.plan.trials * len(self.plan.entries)
         seconds = self.run_trials("final", list(chain(*trials.values())), tuning_count, phases_left=0)
         finals = {name: [(trial, self.finished[trial.key]) for trial in final] for name, final in trials.items()}
@@ -172,7 +172,8 @@ class Runner:
         todo = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
 
         def watch(share: float) -> None:
-            self.watch(f"{phase}{self.engine.state}", runs_before + share, self.plan.runs)
+            done = len(trials) - len(todo) + share
+            self.watch(f"{phase}{self.engine.state}", runs_before + done, self.plan.runs)
 
         watch(0.0)
         if not todo:

@@ -15,11 +15,11 @@ from gradprix.text.answer import format_value
 from gradprix.text.tuning import format_points, format_protocol, format_tuning
 from gradprix.utils.files import write_atomically
 
+from ._metric_axis import ZONE
 from ._templates import render
 from .style import COLOURS, apply_layout, escape_label, padded, ticks
 from .terminal import _describe_run, _format_duration, _table, format_range
 
-ZONE = "rgba(128,128,128,0.16)"
 SHOWN = 0.9
 """Share of the response curve's height that is shown: at its bottom it is clipped."""
 
