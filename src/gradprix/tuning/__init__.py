@@ -1,4 +1,4 @@
-"""Tuners: they choose hyperparameters from the scores of tuning trials."""
+"""Tuners, which choose hyperparameters from the scores of tuning trials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,25 +11,26 @@ from .tuner import Tuner
 from .twofold import TwofoldTuner
 
 FEWEST_TWOFOLD = 26
-"""Minimum number of trials for two searches: each needs 13 to run its finalists on a second seed."""
+"""Minimum number of trials for two independent searches: each needs 13 to run its finalists on a second seed."""
 
 
 def make_tuner(
     space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, offset: float, rng_seed: int
 ) -> Tuner:
-    """Return the tuner of a search space: Sobol points for several dimensions, a grid for the learning rate alone.
+    """Create the tuner for a search space.
 
-    With enough trials the grid is searched twice, independently.
+    If the learning rate is the only hyperparameter, it is searched on a logarithmic grid, twice and independently if
+    `trials` is at least `FEWEST_TWOFOLD`. Several hyperparameters are searched with Sobol points.
 
     Args:
-        space: search range of each hyperparameter.
-        default: default value of each, included in the search approximately.
-        trials: exact number of trials.
+        space: search range of each hyperparameter, by name; it must contain `lr`.
+        default: default value of each hyperparameter. The search tries it, rounded to the search space.
+        trials: number of trials that the tuner will request.
         offset: shift of the learning-rate grid, in grid steps.
         rng_seed: seed of the Sobol sequence.
 
     Raises:
-        ValueError: if the space has too few points.
+        ValueError: if the space has fewer points than the search needs.
     """
     lr = space["lr"]
     if list(space) != ["lr"] or not isinstance(lr, Log):

@@ -1,4 +1,4 @@
-"""Search of the learning rate alone on a logarithmic grid; `make_tuner` combines two of them."""
+"""Search for the learning rate alone, on a logarithmic grid."""
 
 import math
 from collections.abc import Mapping
@@ -13,27 +13,35 @@ from .tuner import REPLICATED, SPREAD, Floats, Point, Search, split_trials
 MANTISSAS = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 """Six learning rates per decade, evenly spaced on a logarithmic scale and rounded to two digits."""
 MIN_FINALIST_GAP = 2
-"""Minimum distance, in grid steps, between the points that run on more seeds: neighbours are too similar for the choice
-between them to matter, and with three neighbours the noise of one seed would decide which region they are in."""
+"""Minimum distance between finalists, in grid steps. Adjacent learning rates perform too similarly for the choice
+between them to matter. If all finalists were adjacent, the noise of the first seed would decide which region of the
+grid the other seeds test."""
 
 
 def grid_learning_rate(point: int, offset: float = 0.0) -> float:
-    """Return the learning rate of a grid point: 0 is 1, 6 is 10; an offset shifts the grid up, in grid steps."""
+    """Return the learning rate at a grid point.
+
+    Args:
+        point: index of the grid point: 0 is a learning rate of 1, and every 6 points are a decade.
+        offset: upward shift of the grid, in grid steps.
+    """
     decade, step = divmod(point, len(MANTISSAS))
     base = float(f"{MANTISSAS[step]}e{decade}")
     return base if offset == 0 else float(f"{base * 10 ** (offset / len(MANTISSAS)):.3g}")
 
 
 def nearest_grid_point(learning_rate: float, offset: float = 0.0) -> int:
-    """Return the grid point nearest to a learning rate."""
+    """Return the index of the grid point nearest to a learning rate, on a grid shifted up by `offset` grid steps."""
     return round(len(MANTISSAS) * math.log10(learning_rate) - offset)
 
 
 def grid_bounds(space: Log) -> tuple[int, int]:
-    """Return the lowest and highest grid point within a space, where the search starts; it may extend beyond them.
+    """Return the indices of the lowest and the highest grid point within a search space.
+
+    The search starts between them, and may go beyond them later.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if no grid point lies within the space.
     """
     low = math.ceil(len(MANTISSAS) * math.log10(space.low) - 0.1)
     high = math.floor(len(MANTISSAS) * math.log10(space.high) + 0.1)
@@ -46,13 +54,17 @@ def grid_bounds(space: Log) -> tuple[int, int]:
 
 
 def grid_between(low: float, high: float) -> list[float]:
-    """Return all learning rates of the grid from `low` to `high`."""
+    """Return all learning rates of the grid that lie between `low` and `high`, both included."""
     points = range(nearest_grid_point(low) - 1, nearest_grid_point(high) + 2)
     return [rate for point in points if low <= (rate := grid_learning_rate(point)) <= high]
 
 
 def spread_points(space: Log, default: float, count: int = SPREAD) -> list[int]:
-    """Return grid points evenly spaced over the space, including the one nearest to the default learning rate."""
+    """Return up to `count` grid points, evenly spaced over the search space.
+
+    The point nearest to the default learning rate takes the place of the evenly spaced point next to it. Duplicates
+    are dropped.
+    """
     low, high = grid_bounds(space)
     default_point = min(max(nearest_grid_point(default), low), high) if default > 0 else low
     if count == 1:
@@ -64,13 +76,16 @@ def spread_points(space: Log, default: float, count: int = SPREAD) -> list[int]:
 
 
 def _standardize(table: Floats) -> Floats:
-    """Return each finalist's mean, less that of all, in standard errors.
+    """Return the z-score of each finalist: its mean over seeds minus the mean of all finalists, in standard errors.
+
+    The standard error is that of a two-way table without interaction, so that it contains neither the effect of the
+    finalist nor that of the seed.
 
     Args:
-        table: `[finalists, seeds, scores]`.
+        table: scores of shape `[finalists, seeds, kinds of score]`.
 
     Returns:
-        `[finalists, scores]`.
+        z-scores of shape `[finalists, kinds of score]`.
     """
     finalists, seeds, _ = table.shape
     means = table.mean(1) - table.mean((0, 1))
@@ -80,7 +95,7 @@ def _standardize(table: Floats) -> Floats:
 
 
 def round_learning_rate(learning_rate: float) -> float:
-    """Round to two significant digits."""
+    """Round a learning rate to two significant digits."""
     return float(f"{learning_rate:.1e}")
 
 
@@ -88,14 +103,19 @@ Key = TypeVar("Key", int, Point)
 
 
 def sort_by_value(values: Mapping[Key, Any]) -> list[Key]:
-    """Sort points by their values, best first; the smaller learning rate first where values are equal."""
+    """Sort points by ascending value, so that the best is first; ties go to the smaller learning rate."""
     return sorted(values, key=lambda point: (values[point], point))
 
 
 def neighbours_of_best(losses: Mapping[int, float], halving: bool) -> list[int]:
-    """Return two untried grid points, one on each side of the best: midway to its neighbours, or adjacent to it.
+    """Return two untried grid points, one on each side of the best point.
 
-    At an edge of the tried range there is no neighbour: the outward distance equals the inward one.
+    Points that were already tried are skipped, away from the best point. If the best point is at an edge of the tried
+    range, the distance to its only neighbour is used on both sides.
+
+    Args:
+        losses: validation loss of each tried grid point.
+        halving: choose points midway between the best point and its tried neighbours, instead of adjacent to it.
     """
     best = sort_by_value(losses)[0]
     below = max((point for point in losses if point < best), default=None)
@@ -112,7 +132,11 @@ def neighbours_of_best(losses: Mapping[int, float], halving: bool) -> list[int]:
 
 
 def select_finalists(losses: Mapping[int, float]) -> list[int]:
-    """Return the best grid points that are not neighbours, then, if those are too few, the best of the rest."""
+    """Return the `REPLICATED` grid points to run on more seeds, by ascending loss.
+
+    They are at least `MIN_FINALIST_GAP` grid steps apart. If there are too few such points, the best of the remaining
+    points follow.
+    """
     chosen: list[int] = []
     for point in sort_by_value(losses):
         if all(abs(point - other) >= MIN_FINALIST_GAP for other in chosen):
@@ -122,16 +146,19 @@ def select_finalists(losses: Mapping[int, float]) -> list[int]:
 
 
 class LearningRateSearch(Search):
-    """Search of the learning-rate grid: first midway between the best point and its neighbours, then adjacent to it.
+    """Search for the learning rate on a logarithmic grid.
+
+    After the first phase, which spreads points over the range, the second phase tries the points midway between the
+    best point and its neighbours. Later phases try the points adjacent to the best.
 
     Args:
-        space: initial search range; the search may leave it if the best point is at its edge.
-        default: a learning rate to include approximately.
-        trials: exact number of trials.
-        offset: shift of the grid, in grid steps.
+        space: initial search range. The search leaves it if the best point is at its edge.
+        default: default learning rate; the grid point nearest to it is tried.
+        trials: number of trials that the search will request.
+        offset: upward shift of the grid, in grid steps.
 
     Raises:
-        ValueError: if the space has no grid point.
+        ValueError: if no grid point lies within the space.
     """
 
     def __init__(self, space: Log, default: float, trials: int, offset: float = 0.0) -> None:
@@ -153,10 +180,14 @@ class LearningRateSearch(Search):
         return sort_by_value(values)
 
     def _choose(self, scores: Mapping[Point, Floats]) -> Point:
-        """Return the weighted mean of the finalists' learning rates, on the logarithmic scale.
+        """Return the weighted geometric mean of the finalists' learning rates.
 
-        The weights are the softmax of the z-scores of metric and loss: among finalists that the seeds do not separate,
-        a mean is a steadier choice than the best of them, and the loss, which is less noisy, helps to separate them.
+        The weights are the softmax of the negative sum of the z-scores of loss and metric. If the finalists do not
+        differ significantly, their mean varies less between seeds than the best of them. The loss contributes because
+        it is less noisy than the metric. Finalists that diverged on any seed are left out.
+
+        Args:
+            scores: losses and metrics of each finalist, of shape `[seeds, 2]`; smaller is better.
         """
         finite = {point: each for point, each in scores.items() if np.isfinite(each).all()}
         if not finite:

@@ -1,8 +1,8 @@
 """Response curve of an entry: the validation metric as a smooth function of the learning rate.
 
 Gaussian-process regression (Rasmussen & Williams 2006, algorithm 2.1, ISBN 026218253X) on the logarithm of the learning
-rate, with a random effect of each tuning seed. All tuning trials of an entry contribute, whatever their seeds, so that
-the curve is less noisy than any of them.
+rate, with a random effect for each tuning seed. All tuning trials of an entry contribute, whatever their seeds, so that
+the curve is less noisy than any single trial.
 """
 
 import math
@@ -18,19 +18,23 @@ from scipy.linalg import cho_factor, cho_solve
 from .tuner import Floats
 
 LENGTH = 0.5
-"""Length scale in decades: learning rates much nearer to each other perform alike."""
+"""Length scale of the kernel in decades: learning rates that are much closer than this perform alike."""
 SMALLEST_CLIP = 8.0
-"""Scores are clipped at this number of noise standard deviations from the best of their seed, and of margins: how bad a
-learning rate is far from the optimum must not shape the curve at the optimum."""
+"""Scores are clipped at a distance from the best score of the same seed, so that very bad learning rates far from the
+optimum do not distort the curve near the optimum. The distance is at least this number of noise standard deviations."""
 CLIPPED_MARGINS = 3.0
+"""Minimum clipping distance in margins."""
 RESOLUTION = 60
-"""Points per decade at which the curve is evaluated."""
+"""Number of points per decade at which the curve is evaluated."""
 
 
 class TunedScore(NamedTuple):
-    """Score of a tuning run: its learning rate, its seed, and its metric, which is infinite if the run diverged.
+    """Score of a tuning run.
 
-    The metric has the sign such that smaller is better.
+    Args:
+        learning_rate: learning rate of the run.
+        seed: tuning seed of the run.
+        metric: validation metric, with its sign chosen so that smaller is better; infinite if the run diverged.
     """
 
     learning_rate: float
@@ -39,16 +43,24 @@ class TunedScore(NamedTuple):
 
 
 def noise_deviation(entries: Sequence[Sequence[TunedScore]]) -> float | None:
-    """Return the standard deviation of a run's metric near the optimum: the median over entries; None if unknown.
+    """Estimate the standard deviation of a single run's metric near the optimum: the median over entries.
 
-    From the two best learning rates that ran on the same seeds, without the additive effects of rate and seed. Worse
-    ones may be at the edge of stability, where the deviation is much larger.
+    For each entry, the estimate is the residual of a two-way table of learning rates and seeds. Only the two best
+    learning rates that ran on the same seeds enter, because worse learning rates may be at the edge of stability, where
+    the deviation is much larger.
+
+    Args:
+        entries: the scores of each entry.
+
+    Returns:
+        The standard deviation, or None if no entry ran two learning rates on the same two seeds.
     """
     deviations = [each for scores in entries if (each := _interaction_deviation(scores)) is not None]
     return median(deviations) if deviations else None
 
 
 def _interaction_deviation(scores: Sequence[TunedScore]) -> float | None:
+    """Return the residual standard deviation of one entry; None if no two learning rates share two seeds."""
     by_rate: dict[float, dict[int, float]] = {}
     for score in scores:
         if math.isfinite(score.metric):
@@ -70,9 +82,9 @@ class ResponseCurve:
     """Smoothed validation metric over the tried range of learning rates; smaller is better.
 
     Args:
-        positions: decimal logarithms of learning rates, ascending.
+        positions: decimal logarithms of the learning rates at which the curve was evaluated, ascending.
         metrics: smoothed metric at each position.
-        seed_effects: metric of each seed, less that of an average seed.
+        seed_effects: effect of each tuning seed: how much its metric exceeds that of an average seed.
     """
 
     positions: Floats
@@ -81,12 +93,12 @@ class ResponseCurve:
 
     @classmethod
     def fit(cls, scores: Sequence[TunedScore], noise: float, margin: float) -> "ResponseCurve | None":
-        """Fit the curve to the tuning runs of an entry; None if all of them diverged.
+        """Fit the curve to the tuning runs of an entry. Returns None if all runs diverged.
 
         Args:
-            scores: the tuning runs.
-            noise: standard deviation of a run's metric at the optimum.
-            margin: the smallest difference that matters.
+            scores: scores of the tuning runs.
+            noise: standard deviation of a single run's metric near the optimum; see `noise_deviation`.
+            margin: the smallest difference of the metric that matters.
         """
         best: dict[int, float] = {}
         for score in scores:
@@ -98,7 +110,7 @@ class ResponseCurve:
         seeds = np.array([score.seed for score in scores])
         clip = max(SMALLEST_CLIP * noise, CLIPPED_MARGINS * margin) or 1.0
         y = np.array([min(score.metric, best[score.seed] + clip) for score in scores])
-        noise = max(noise, clip / SMALLEST_CLIP)  # with less, the curve overshoots at a kink of clipped scores
+        noise = max(noise, clip / SMALLEST_CLIP)  # otherwise the curve overshoots where clipping makes a kink
         same_seed = clip**2 * (seeds[:, None] == seeds)
         covariance = _kernel(x, x, clip) + same_seed + noise**2 * np.eye(len(y))
         level = float(y.mean())
@@ -108,24 +120,28 @@ class ResponseCurve:
         return cls(positions, metrics, dict(zip(seeds.tolist(), (same_seed @ weights).tolist(), strict=True)))
 
     def __call__(self, learning_rate: float) -> float:
-        """Return the metric at a learning rate; that of the nearest tried one outside the tried range."""
+        """Return the smoothed metric at a learning rate; outside the tried range, the curve continues as a constant."""
         return float(np.interp(math.log10(learning_rate), self.positions, self.metrics))
 
 
 def learning_rate_tolerance(
     curve: ResponseCurve, scores: Sequence[TunedScore], margin: float, tuned: float
 ) -> tuple[float, float]:
-    """Return the learning-rate tolerance: the range around the tuned rate that is within a margin of the best.
+    """Return the learning-rate tolerance: the range around the tuned learning rate that performs almost as well.
 
-    A learning rate is within the margin if both the curve and the mean of its own runs are: the curve is less noisy,
-    but it smooths the edge of stability, where one learning rate trains and the next does not. For the same reason the
-    range ends at learning rates that were tried, or at the tuned one.
+    A learning rate is in the range if both the response curve and the mean of its own runs are within `margin` of the
+    best. The curve is less noisy than the mean, but it smooths over the edge of stability, where one learning rate
+    trains and the next diverges. For the same reason, the ends of the range are learning rates that were tried, or the
+    tuned one.
 
     Args:
-        curve: the response curve of an entry.
-        scores: its tuning runs.
-        margin: the smallest difference that matters.
-        tuned: the tuned learning rate.
+        curve: response curve of the entry.
+        scores: scores of the entry's tuning runs.
+        margin: the smallest difference of the metric that matters.
+        tuned: tuned learning rate.
+
+    Returns:
+        The lowest and the highest learning rate of the range.
     """
     runs: dict[float, list[float]] = {}
     for score in scores:
@@ -142,4 +158,5 @@ def learning_rate_tolerance(
 
 
 def _kernel(a: Floats, b: Floats, clip: float) -> Floats:
+    """Return the squared-exponential kernel `[len(a), len(b)]` with standard deviation `clip / 2`."""
     return np.asarray((clip / 2) ** 2 * np.exp(-0.5 * ((a[:, None] - b) / LENGTH) ** 2), np.float64)

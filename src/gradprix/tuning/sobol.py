@@ -1,4 +1,4 @@
-"""Search of several hyperparameters: scrambled Sobol points."""
+"""Search for several hyperparameters with scrambled Sobol points."""
 
 import math
 from collections.abc import Mapping
@@ -12,26 +12,29 @@ from gradprix.spaces import Axis, Choice
 from .tuner import REFINE, REPLICATED, Point, Search, split_trials
 
 EDGE_BAND = 0.03
-"""Outermost fraction of a range that counts as its edge."""
+"""A value within this fraction of either end of its search range counts as being at the edge."""
 MAX_REPLICATES = 3
-"""Maximum number of additional seeds for the best points; further trials go to more points."""
+"""Maximum number of additional seeds for the best points. Trials beyond that try more points instead."""
 MAX_DRAWS = 100
-"""Maximum number of draws per new point; in small discrete spaces most draws repeat a known point."""
+"""Maximum number of draws per new point. In small discrete spaces, most draws repeat a point that was already tried."""
 
 
 class SobolSearch(Search):
-    """Search of several dimensions: the default and Sobol points, then points in a shrinking box around the best.
+    """Search for several hyperparameters.
+
+    The first phase tries the default setting and Sobol points of the whole space. Later phases try Sobol points in a
+    box around the best point, which shrinks by half from phase to phase.
 
     Sobol 1967, doi:10.1016/0041-5553(67)90144-9; scrambled as in Owen 1995, doi:10.1007/978-1-4612-2552-2_19.
 
     Args:
         space: search range of each hyperparameter.
-        default: default value of each, the first point that is tried.
-        trials: exact number of trials.
+        default: default value of each hyperparameter: the first point that is tried.
+        trials: number of trials that the search will request.
         rng_seed: seed of the Sobol sequence.
 
     Raises:
-        ValueError: if the space has too few points.
+        ValueError: if the space has fewer points than the search needs.
     """
 
     def __init__(self, space: Mapping[str, Axis], default: Mapping[str, Any], trials: int, rng_seed: int) -> None:
@@ -39,15 +42,15 @@ class SobolSearch(Search):
         spread = max(1, points - REFINE)
         super().__init__(spread, points, replicates)
         self.space, self.default, self.rng_seed = space, default, rng_seed
-        self.half_distance = 0.5 * spread ** (-1 / len(space))  # between neighbours of the first phase
+        self.half_distance = 0.5 * spread ** (-1 / len(space))  # half the spacing of the first phase
         choices = [axis for axis in space.values() if isinstance(axis, Choice)]
         if len(choices) == len(space) and math.prod([len(axis.values) for axis in choices]) < points:
             raise self._too_few_points()
 
     @cached_property
     def sequence(self) -> Any:
-        """The Sobol sequence, `[dimensions]` at each draw."""
-        from scipy.stats.qmc import Sobol  # takes a second to import, and a grid search does not need it
+        """Sampler of the Sobol sequence; a draw has one coordinate in [0, 1) per hyperparameter."""
+        from scipy.stats.qmc import Sobol  # slow to import (a second), and a grid search does not need it
 
         return Sobol(len(self.space), scramble=True, rng=self.rng_seed)
 
@@ -68,17 +71,25 @@ class SobolSearch(Search):
         return tuple(n for (n, axis), u in axes if not isinstance(axis, Choice) and not EDGE_BAND <= u <= 1 - EDGE_BAND)
 
     def _from_unit(self, coordinates: Any) -> Point:
+        """Convert coordinates in the unit cube to a point of the search space."""
         axes = zip(self.space.items(), coordinates, strict=True)
         return tuple((name, axis.from_unit(float(u))) for (name, axis), u in axes)
 
     def _to_unit(self, point: Point) -> Any:
+        """Convert a point of the search space to coordinates in the unit cube."""
         return np.array([self.space[name].to_unit(value) for name, value in point])
 
     def _draw_new(self, count: int, known: set[Point], centre: Any = 0.5, half: float = 0.5) -> list[Point]:
-        """Return `count` new points within a box, or elsewhere in the space if the box has too few.
+        """Draw `count` new points from a box, or from the whole space if the box has too few new points.
+
+        Args:
+            count: number of points to draw.
+            known: points that do not count as new.
+            centre: centre of the box, in unit coordinates.
+            half: half the width of the box, in unit coordinates.
 
         Raises:
-            ValueError: if the space has too few.
+            ValueError: if the whole space has too few new points.
         """
         points: list[Point] = []
         for middle, width in ((centre, half), (0.5, 0.5)):

@@ -1,4 +1,4 @@
-"""Tuner that searches twice, to know how much its choice depends on the seeds."""
+"""Tuner that runs two independent searches, to measure how much its choice depends on the seeds."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -12,14 +12,14 @@ from .tuner import Floats, Phase, Request, Score, Search, Tuner, TuningResult
 
 
 class TwofoldTuner(Tuner):
-    """Two independent searches for a learning rate, on separate seeds.
+    """Tuner that combines two independent searches for a learning rate, on separate seeds.
 
-    The mean of their choices varies less than the choice of one search with all trials.
-    Their disagreement tells by how much the choice would vary if the whole race were repeated.
+    The mean of the two chosen learning rates varies less than the choice of a single search with the same number of
+    trials. Their difference shows how much the choice would vary if the whole race were repeated.
 
     Args:
-        first: one search.
-        second: another search of the same space.
+        first: first search.
+        second: second search, of the same space.
     """
 
     def __init__(self, first: Search, second: Search) -> None:
@@ -29,12 +29,12 @@ class TwofoldTuner(Tuner):
         super().__init__([_merge([phase for phase in pair if phase]) for pair in pairs])
 
     def ask(self) -> list[Request]:
-        """Return the requests of both searches; the seeds of the second follow those of the first."""
+        """Return the requests of both searches. The second search uses the seeds after those of the first."""
         first, second = (search.ask() for search in self.searches)
         return [*first, *(Request(point, self.second_seed + seed) for point, seed in second)]
 
     def tell(self, scores: Sequence[Score]) -> None:
-        """Give each search the scores of its requests."""
+        """Pass to each search the scores of its own requests, and proceed to the next phase."""
         start = 0
         for search in self.searches:
             if not search.is_done:
@@ -45,7 +45,10 @@ class TwofoldTuner(Tuner):
 
     @property
     def result(self) -> TuningResult:
-        """The geometric mean of the choices, weighted by how good both are on the response curve of all trials."""
+        """The weighted geometric mean of the two chosen learning rates.
+
+        The weights depend on the values of the response curve, fitted to the trials of both searches.
+        """
         results = [search.result for search in self.searches]
         rates = [dict(result.point)["lr"] for result in results]
         mean = round_learning_rate(10 ** float(self._weights(rates) @ np.log10(rates)))
@@ -53,9 +56,11 @@ class TwofoldTuner(Tuner):
         return TuningResult((("lr", mean),), edges, tuple(result.point for result in results))
 
     def _weights(self, rates: Sequence[float]) -> Floats:
-        """Return the weights of two learning rates: equal, unless one is worse by more than the noise of a run.
+        """Return the weights of the two chosen learning rates, which sum to 1.
 
-        If the first seed of a search trains badly at every learning rate, the result of that search is arbitrary.
+        They are the softmax of the response curve in noise standard deviations: nearly equal unless one learning rate
+        is worse by more than the noise of a single run. This discounts a search whose first seed trains badly at every
+        learning rate, which makes its choice arbitrary.
         """
         scores = [
             TunedScore(dict(point)["lr"], number * self.second_seed + seed, score.metric)
@@ -70,4 +75,5 @@ class TwofoldTuner(Tuner):
 
 
 def _merge(phases: Sequence[Phase]) -> Phase:
+    """Return the phase in which searches run the given phases at the same time."""
     return Phase(phases[0].kind, sum(phase.trials for phase in phases))
