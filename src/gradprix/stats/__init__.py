@@ -1,1 +1,1 @@
-"""Statistics of races: permutation tests, simultaneous intervals, interim analyses."""
+"""Statistics of races: permutation tests, simultaneous confidence intervals, and interim analyses."""

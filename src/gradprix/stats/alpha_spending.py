@@ -2,26 +2,28 @@
 
 Analysing a race, adding seeds and analysing it again inflates the error rate. A race therefore spends its family-wise
 error rate of 5 % over a few planned interim analyses (Pocock 1977, doi:10.1093/biomet/64.2.191; Lan & DeMets 1983,
-doi:10.1093/biomet/70.3.659). The levels add up, which is valid whatever the correlation between analyses, and the
-intervals of all analyses hold simultaneously.
+doi:10.1093/biomet/70.3.659). The share of an analysis is its level. The levels add up to the error rate, which is valid
+whatever the correlation between analyses, and the confidence intervals of all analyses hold simultaneously.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 SPENDING_SCHEDULE = ((7, 0.035), (8, 0.01), (16, 0.025), (32, 0.04), (64, 0.05))
-"""Pairs of (maximum number of seeds, error that may have been spent by then). The first error of a longer race is above
-2^-7, the smallest p-value of eight seeds. A race of six or seven seeds, whose smallest p-value is 2^-5, spends most of
-the error at once."""
+"""Pairs of (number of seeds, cumulative error that analyses with at most this number of seeds may spend).
+
+The smallest p-value that n seeds can give is 2^-(n-1). Races with eight seeds or more start with a level of 0.01, above
+2^-7. Races with six or seven seeds spend most of the error rate at once, because 2^-5 is above 0.01.
+"""
 ANALYSIS_SEEDS = (8, 16, 32, 64)
-"""Numbers of seeds after which a race is analysed."""
+"""Numbers of seeds at which a race performs an interim analysis."""
 
 InterimAnalysis = tuple[int, float]
-"""An interim analysis: (number of seeds, its level)."""
+"""Interim analysis that was performed: (number of seeds, level)."""
 
 
 class NoAnalysisLeftError(ValueError):
-    """No error is left for an interim analysis with this number of seeds."""
+    """Raised if past analyses have spent the whole error that is available at this number of seeds."""
 
 
 def cumulative_level(seeds: int) -> float:
@@ -30,16 +32,18 @@ def cumulative_level(seeds: int) -> float:
 
 
 def planned_level(seeds: int) -> float:
-    """Return the level of an analysis with `seeds` seeds after all planned earlier ones."""
+    """Return the level of an analysis with `seeds` seeds, if all planned analyses with fewer seeds were performed."""
     earlier = [count for count in ANALYSIS_SEEDS[:-1] if count < seeds]
     return cumulative_level(seeds) - (cumulative_level(earlier[-1]) if earlier else 0.0)
 
 
 def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
-    """Return the level of an interim analysis, given the past ones. Repeating an analysis returns its level.
+    """Return the level of an interim analysis: the error that past analyses have left for it.
+
+    Repeating a past analysis spends no further error: its original level is returned.
 
     Args:
-        past: past interim analyses.
+        past: interim analyses that were already performed.
         seeds: number of seeds of this analysis.
 
     Raises:
@@ -64,12 +68,15 @@ def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
 
 
 def remaining_analyses(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
-    """Return the remaining interim analyses as (fewest seeds, most seeds, level).
+    """Return the ranges of seeds in which another interim analysis is possible.
 
     Args:
-        seeds: number of seeds analysed so far.
-        spent: error spent so far.
+        seeds: number of seeds of the last analysis.
+        spent: error that all analyses so far have spent.
         most: maximum number of seeds.
+
+    Returns:
+        Tuples of (smallest number of seeds, largest number of seeds, level of an analysis in this range), ascending.
     """
     ends = [count for count, _ in SPENDING_SCHEDULE]
     edges = [seeds, *(end for end in ends if end > seeds)]

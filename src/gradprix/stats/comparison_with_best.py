@@ -1,8 +1,8 @@
-"""Comparison with the best: how much could be lost by choosing an entry instead of the best of the others.
+"""Comparison with the best: upper bounds of the loss by choosing an entry instead of the best of the others.
 
-Multiple comparisons with the best (Hsu 1984, doi:10.1214/aos/1176346581): every entry is compared with the best alone,
-one-sided, instead of with every other, so that differences have to be known less precisely. The bounds of all entries
-hold simultaneously, therefore also for an entry that is chosen by the results.
+Multiple comparisons with the best (Hsu 1984, doi:10.1214/aos/1176346581) compare every entry one-sided with the best
+entry only, instead of with every other entry, and therefore need fewer seeds than all pairwise comparisons. The bounds
+of all entries hold simultaneously, and therefore also for an entry that is selected after seeing the results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,24 +22,25 @@ def regret_bounds(
     parts: Mapping[str, Any] | None = None,
     tuning: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Return upper bounds of the regret of every entry, which hold simultaneously.
+    """Compute simultaneous upper bounds of the regret of every entry.
 
-    The regret of an entry is the difference between the best of the others, as tuning delivers it on average, and the
-    entry at the setting that tuning chose; 0 if that is better.
+    The regret of an entry is the amount by which the best of the other entries is better. The entry itself is taken at
+    the setting that tuning chose in this race, the other entries at their average over repetitions of tuning. The
+    regret is 0 if the entry is the best.
 
     With x the means over seeds and s² the variance of a difference, the bound of entry i is the maximum over j of
-    x_j − x_i + q_j s_ij, or 0. The threshold q_j is the 1 − level quantile of the maximum over the other entries of the
-    one-sided statistics of differences from j, under sign flips.
+    x_j − x_i + q_j s_ij, or 0. The threshold q_j is the 1 − level quantile, under sign flips, of the largest one-sided
+    statistic among the differences between entry j and each other entry.
 
     Args:
-        values: for each entry, the metric under the same seeds in the same order.
+        values: for each entry, the metric of every seed; all entries have the same seeds in the same order.
         higher_is_better: direction of the metric.
-        level: probability that any bound is too small.
-        parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`.
-        tuning: standard deviation of each entry's mean from tuning; see `tuning_deviation`.
+        level: probability that at least one bound is too small.
+        parts: for each entry, the metric on each part of an official test set, of shape `[seeds][parts]`.
+        tuning: for each entry, the standard deviation of its mean due to tuning; see `tuning_deviation`.
 
     Returns:
-        The bound of each entry, in the metric's units.
+        The upper bound of each entry's regret, in the metric's units.
     """
     names, sign = list(values), 1.0 if higher_is_better else -1.0
     table = sign * np.array([values[name] for name in names], dtype=np.float64)
@@ -57,7 +58,7 @@ def regret_bounds(
     for best in range(len(names)):
         rows = [k for k, pair in enumerate(index) if best in pair]
         others = [a + b - best for a, b in (index[k] for k in rows)]
-        signs = np.array([1.0 if index[k][1] == best else -1.0 for k in rows])[:, None]  # of the other less the best
+        signs = np.array([1.0 if index[k][1] == best else -1.0 for k in rows])[:, None]  # of other − best
         errors = np.sqrt(variances[rows] + tuned[best] ** 2)
         threshold = _quantile(signs * flipped[rows] - drawn[best], errors, level)
         bounds[others] = np.maximum(bounds[others], means[best] - means[others] + threshold * errors[:, 0])
@@ -65,7 +66,15 @@ def regret_bounds(
 
 
 def _quantile(means: Floats, errors: Floats, level: float) -> float:
-    """Return the 1 − level quantile of the largest statistic, under each vector of signs and its negative."""
+    """Return the 1 − level quantile of the largest statistic over pairs.
+
+    The null distribution contains each vector of sign flips and its negative, because the test is one-sided.
+
+    Args:
+        means: mean differences under each vector of sign flips, of shape `[pairs, flips]`.
+        errors: their standard errors, of the same shape.
+        level: level of the test.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         statistics = np.nan_to_num(means / errors, nan=0.0, posinf=FARTHEST, neginf=-FARTHEST)
     largest = np.concatenate([statistics.max(0), (-statistics).max(0)])

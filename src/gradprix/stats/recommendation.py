@@ -1,4 +1,4 @@
-"""Recommendation: which entry to use, and the reason. `text/answer.py` puts it into words."""
+"""Recommendation of an entry, with the reason. `text/answer.py` formats it as a sentence."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,10 @@ from statistics import median
 
 
 class RecommendationReason(StrEnum):
-    """What decided for the recommended entry; values from `ONLY_LEADER` on occur only in earlier records."""
+    """Criterion that decided for the recommended entry.
+
+    `ONLY_LEADER` and the values after it occur only in the records of earlier versions.
+    """
 
     BASELINE_UNBEATEN = "baseline_unbeaten"
     ONLY_CANDIDATE = "only_candidate"
@@ -25,13 +28,13 @@ class RecommendationReason(StrEnum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Properties of an entry that a recommendation rests on.
+    """Properties of an entry that determine the recommendation.
 
     Args:
-        shortfall: best mean of all entries less this entry's mean, in the better direction.
-        bound: upper bound of its regret; see `regret_bounds`.
+        shortfall: amount by which this entry's mean is worse than the best mean, at least 0.
+        bound: upper bound of the entry's regret; see `regret_bounds`.
         diverged: number of diverged final runs.
-        tolerance_decades: learning-rate tolerance; 0 if unknown.
+        tolerance_decades: width of the learning-rate tolerance in decades; 0 if unknown.
         step_seconds: duration of a training step; None if unknown.
     """
 
@@ -43,9 +46,9 @@ class Candidate:
 
 
 LARGEST_SHORTFALL = 0.25
-"""Largest shortfall of a recommended entry, in margins, if its regret is below a margin."""
+"""Maximum shortfall, in margins, of an entry that is recommended because its regret is below the margin."""
 EQUAL_STEPS = 1.05
-"""Steps whose durations differ by less than this factor count as equal: timings are not more exact."""
+"""Durations of steps that differ by at most this factor count as equal, because timings are not more exact."""
 
 
 def recommend(
@@ -56,16 +59,18 @@ def recommend(
 ) -> tuple[str, RecommendationReason]:
     """Return the recommended entry and the reason.
 
-    Candidates are the entries whose regret is below the margin with confidence and whose mean is close to the best: any
-    of them will do. The widest learning-rate tolerance decides between them, because a new task seldom has the same
-    optimum; then the faster step. Without such entries, the best mean decides. An entry with a diverged final run is
-    recommended only if every entry has one.
+    Only the entries with the fewest diverged final runs are considered. Among them, an entry is near-optimal if the
+    bound of its regret is at most the margin and its mean is close to the best. If several entries are near-optimal,
+    the one with the widest learning-rate tolerance is recommended, because the best learning rate changes from task to
+    task. Ties go to the fastest step, then to the best mean. If no entry is near-optimal, the one with the best mean is
+    recommended.
 
     Args:
         candidates: properties of each entry.
         margin: the smallest difference that matters, in the metric's units.
-        winners: with a baseline, the entries that win against it.
-        baseline: entry that the others are compared with, instead of all pairs.
+        winners: in a race with a baseline, the entries that win against it. One of them is recommended, or the baseline
+            if there are none.
+        baseline: entry that all others are compared with; None if all pairs are compared.
     """
     if baseline is not None and not winners:
         return baseline, RecommendationReason.BASELINE_UNBEATEN
@@ -103,7 +108,7 @@ def recommend(
 
 
 def initial_loss(starts: Iterable[float | None]) -> float | None:
-    """Return the median of the finite losses before training; None if there are none."""
+    """Return the median of the finite losses before training, or None if no loss is finite."""
     finite = [start for start in starts if start is not None and math.isfinite(start)]
     return median(finite) if finite else None
 
@@ -111,7 +116,8 @@ def initial_loss(starts: Iterable[float | None]) -> float | None:
 def too_variable(means: Mapping[str, float], leaders: Sequence[str], higher_is_better: bool) -> list[str]:
     """Return the leaders that are too variable to rank.
 
-    These are leaders whose mean is worse than that of an entry that has lost a comparison.
+    Their mean is worse than that of an entry that is not a leader. They lead only because their runs vary so much that
+    no entry wins against them.
     """
     sign = 1 if higher_is_better else -1
     behind = max((sign * means[name] for name in means if name not in leaders), default=-math.inf)

@@ -1,32 +1,36 @@
-"""Tuning variance: how much the mean of a tuned entry would vary if the whole race were repeated.
+"""Tuning variance: the variance of a tuned entry's mean if the whole race, tuning included, were repeated.
 
-Another base seed gives other tuning runs, hence another choice of hyperparameters, which no number of final seeds
-averages out. Two independent searches in the same race show this variance; it is pooled over the entries, because one
-difference says little, and shrunk to that of the built-in tasks, because a few entries do not say much more.
+Another base seed gives other tuning runs and therefore another choice of hyperparameters. More final seeds do not
+average this variation out. Two independent searches in the same race allow an estimate of the variance. The estimate is
+pooled over entries, because a single difference is very noisy, and shrunk towards the variance measured on built-in
+tasks, because a race has only a few entries.
 """
 
 import math
 from collections.abc import Sequence
 
 PRIOR_TWOFOLD = 0.3
-"""Standard deviation from tuning on built-in tasks, in margins: 0.16 on `digits`, 0.12 on `tailed` and 0.62 on the
-small preset of `sentiment` (studies/tuning_variance.py), hence their geometric mean, 0.23, rounded up."""
+"""Standard deviation due to tuning with two searches, on built-in tasks, in margins. It was 0.16 on `digits`, 0.12 on
+`tailed` and 0.62 on the small preset of `sentiment` (studies/tuning_variance.py), with a geometric mean of 0.23, which
+is rounded up."""
 PRIOR_ONE_SEARCH = 0.6
-"""The same with a single search of 19 trials: 0.27, 0.13 and 1.6, with a geometric mean of 0.38."""
+"""Standard deviation due to tuning with a single search of 19 trials, in margins. It was 0.27, 0.13 and 1.6 on the same
+tasks, with a geometric mean of 0.38."""
 PRIOR_WEIGHT = 4
-"""Number of entries that the built-in tasks count for."""
+"""Degrees of freedom of the prior: the built-in tasks count as much as this number of entries."""
 
 
 def tuning_deviation(differences: Sequence[float], margin: float) -> float:
-    """Return the standard deviation of an entry's mean from tuning, in the metric's units.
+    """Estimate the standard deviation of an entry's mean due to tuning, in the metric's units.
 
-    With d the difference of the metric between the choices of two independent searches, d² / 2 estimates the variance
-    from one search without bias, and half of that the variance at the mean of both choices. The estimate is increased
-    by the variance of Student's t, because it is itself uncertain.
+    Let d be the difference of the metric between the learning rates that two independent searches chose. Then d² / 2 is
+    an unbiased estimate of the variance after one search, and d² / 4 of the variance at the mean of both rates. The
+    pooled estimate is multiplied by the variance of Student's t, because it is itself uncertain.
 
     Args:
-        differences: for each entry that was searched twice, the smoothed metric at one choice less that at the other.
-        margin: the smallest difference that matters.
+        differences: for each entry with two searches, the smoothed metric at the learning rate of one search minus that
+            at the learning rate of the other. If empty, the prior for a single search is returned.
+        margin: the smallest difference that matters, in the metric's units.
     """
     if not differences:
         return PRIOR_ONE_SEARCH * margin

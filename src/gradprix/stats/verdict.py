@@ -1,4 +1,4 @@
-"""Verdict of a race: simultaneous pairwise comparisons from paired runs."""
+"""Verdict of a race: simultaneous pairwise comparisons of entries that ran on the same seeds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ from .alpha_spending import planned_level, remaining_analyses
 from .permutation_test import LEVEL, PartVariance, sign_flip_distribution, step_down, thresholds
 
 MOST_SEEDS = 300
-"""Maximum number of final seeds per entry: within it, the seed ranges of a race do not overlap."""
+"""Maximum number of final seeds per entry. Up to it, the ranges of seeds for final runs and for tuning do not overlap."""
 
 
 class PairVerdict(StrEnum):
-    """Verdict of a comparison; the values are those of saved races and of `--json`."""
+    """Verdict of a comparison. The values are the strings in saved races and in the output of `--json`."""
 
     WINS = "wins"
     SLIGHTLY_AHEAD = "slightly ahead"
@@ -31,18 +31,18 @@ class PairVerdict(StrEnum):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """Comparison of two entries, `a` having the better mean.
+    """Comparison of two entries.
 
     Args:
-        a: name of the better entry.
+        a: name of the entry with the better mean.
         b: name of the other entry.
-        difference: mean of a − b over seeds, with the sign such that positive values favour a.
-        ci95: simultaneous confidence interval: the intervals of all pairs, at all interim analyses, hold jointly in
-            95 % of races.
+        difference: mean difference over seeds, with its sign chosen so that positive values favour `a`.
+        ci95: simultaneous confidence interval of the difference. The intervals of all pairs at all interim analyses are
+            jointly correct in 95 % of races.
         p: step-down p-value, adjusted for all pairs.
-        verdict: the verdict, of which the first two favour `a`.
-        more_seeds: approximate number of additional seeds that would settle the comparison, up to the next suitable
-            interim analysis; None if it is settled, or if the maximum number of seeds would not suffice.
+        verdict: verdict of the comparison, from the point of view of `a`.
+        more_seeds: approximate number of additional seeds that would make the comparison conclusive, up to the next
+            suitable interim analysis. None if it is conclusive, or if the maximum number of seeds would not suffice.
     """
 
     a: str
@@ -55,7 +55,7 @@ class Pair(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Value of the verdict."""
+        """Verdict as a string."""
         return self.verdict.value
 
 
@@ -64,9 +64,9 @@ class Verdict:
     """Pairwise comparisons and leaders of a race.
 
     Args:
-        pairs: all pairs, or those with the baseline.
-        leaders: entries that no entry wins against, best mean first. With a baseline, the entries that win against it,
-            or, if there are none, the baseline and the entries that it does not win against.
+        pairs: comparisons of all pairs of entries; with a baseline, only the pairs that contain it.
+        leaders: entries that no other entry wins against, best mean first. With a baseline, the entries that win
+            against the baseline; if there are none, the baseline and the entries that it does not win against.
     """
 
     pairs: tuple[Pair, ...]
@@ -85,23 +85,26 @@ def judge(
     parts: Mapping[str, Any] | None = None,
     tuning: Mapping[str, float] | None = None,
 ) -> Verdict:
-    """Compare every entry with every other, or with a baseline alone.
+    """Compare all pairs of entries, or every entry with a baseline.
 
     Args:
-        values: for each entry, the metric under the same seeds in the same order.
+        values: for each entry, the metric of every seed; all entries have the same seeds in the same order.
         higher_is_better: direction of the metric.
         margin: the smallest difference that matters, in the metric's units.
-        relative: `margin` is a fraction of the better entry's mean instead.
+        relative: interpret `margin` as a fraction of the better entry's mean.
         level: family-wise error rate of this interim analysis.
-        spent: error spent by this analysis and all earlier ones; `level` when None.
-        baseline: entry that the others are compared with, chosen before any result was seen.
-        parts: for each entry, the metric on parts of an official test set, `[seeds][parts]`: the intervals then
-            generalize to other seeds *and* other test examples.
-        tuning: standard deviation of each entry's mean from tuning, see `tuning_deviation`: the comparisons are then
-            of optimizers as they are tuned on average, not of the settings that this race happened to choose.
+        spent: error that this analysis and all earlier ones have spent together. None means `level`: there was no
+            earlier analysis.
+        baseline: name of the entry that all others are compared with. It must be chosen before any result is seen. None
+            compares all pairs.
+        parts: for each entry, the metric on each part of an official test set, of shape `[seeds][parts]`. With it, the
+            intervals generalize to other seeds *and* other test examples.
+        tuning: for each entry, the standard deviation of its mean due to tuning; see `tuning_deviation`. With it, the
+            comparisons are about optimizers as tuned on average, not about the settings that this race chose.
 
     Raises:
-        ValueError: unless there are two entries or more, with two finite values or more each, the same number for all.
+        ValueError: unless there are at least two entries, all with the same number of values, at least two, and all
+            values are finite.
     """
     names = list(values)
     table = np.array([values[name] for name in names], dtype=np.float64)
@@ -127,7 +130,7 @@ def judge(
     analyses = remaining_analyses(n, level if spent is None else spent, MOST_SEEDS)
     reach, *reaches = thresholds(differences, largest, [level, *(left for *_, left in analyses)], crossed, tuned)
     half = reach * error
-    # The part of the variance that more seeds reduce, and the part from test examples and tuning that they do not.
+    # More seeds reduce the first part of the variance, but not the second, which is due to test examples and tuning.
     by_seed = differences.var(axis=1, ddof=1)
     fixed = np.maximum(error**2 - by_seed / n, 0)
     p = step_down(statistic, largest)
@@ -161,6 +164,19 @@ def _pair(
     differ: bool,
     enough: Callable[[float], int | None],
 ) -> Pair:
+    """Return the comparison of two entries, with its verdict.
+
+    Args:
+        a: name of the entry with the better mean.
+        b: name of the other entry.
+        centre: mean difference.
+        half: half-width of the simultaneous confidence interval.
+        p: adjusted p-value.
+        margin: the smallest difference that matters.
+        differ: the entries differ under at least one seed.
+        enough: function that returns the number of additional seeds which reduce the half-width to its argument, or
+            None if no possible number does.
+    """
     low, high = centre - half, centre + half
     verdict = PairVerdict.INCONCLUSIVE
     if not differ:
@@ -169,7 +185,7 @@ def _pair(
         verdict = PairVerdict.WINS if centre > margin else PairVerdict.SLIGHTLY_AHEAD
     elif -margin < low and high < margin:
         verdict = PairVerdict.TIES
-    # The half-width at which the interval excludes zero or fits inside the margin.
+    # At this half-width, the interval excludes zero or fits inside the margin.
     need = max(abs(centre), margin - abs(centre))
     more = enough(need) if verdict is PairVerdict.INCONCLUSIVE and need > 0 else None
     return Pair(a, b, float(centre), (float(low), float(high)), float(p), verdict, more)
@@ -183,15 +199,18 @@ def _additional_seeds(
     analyses: Sequence[tuple[int, int, float]],
     reaches: Sequence[float],
 ) -> int | None:
-    """Return the number of additional seeds that reduce an interval's half-width to `need`, or None.
+    """Return the number of additional seeds that reduce the half-width of an interval to `need`.
 
     Args:
         need: required half-width.
-        by_seed: variance of a difference over seeds.
+        by_seed: variance of the difference over seeds.
         fixed: part of the squared standard error that does not decrease with more seeds.
         n: current number of seeds.
-        analyses: remaining interim analyses as (fewest seeds, most seeds, level).
-        reaches: threshold of each analysis, in standard errors.
+        analyses: ranges of seeds in which another analysis is possible; see `remaining_analyses`.
+        reaches: half-width of the intervals at each of these analyses, in standard errors.
+
+    Returns:
+        The number of additional seeds, or None if no possible analysis suffices.
     """
     for (low, high, _), reach in zip(analyses, reaches, strict=True):
         room = (need / reach) ** 2 - fixed
@@ -203,21 +222,25 @@ def _additional_seeds(
 
 
 def own_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of an entry's mean over seeds (Student's t), not adjusted for comparisons."""
+    """Return the 95 % confidence interval (Student's t) of one entry's mean over seeds.
+
+    It is not adjusted for comparisons with other entries.
+    """
     n = len(values)
     mean, half = float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
     return mean - half, mean + half
 
 
 def detectable_difference(entries: int, seeds: int, baseline: bool = False) -> float:
-    """Return the minimum detectable difference (80 % power), in standard deviations of the paired difference.
+    """Return the minimum detectable difference at 80 % power, in standard deviations of the paired difference.
 
-    The threshold is the max-T threshold of equal entries with normal noise; the power follows from Student's t.
+    The threshold of the test is the max-T threshold of equally good entries with normal noise, found by simulation. The
+    power is that of a Student's t test with this threshold.
 
     Args:
         entries: number of entries.
         seeds: number of final seeds.
-        baseline: compare one entry with the others, instead of all pairs.
+        baseline: compare all entries with one baseline, instead of all pairs.
     """
     noise = np.random.default_rng(0).standard_normal((entries, seeds))
     index = [(a, b) for a, b in combinations(range(entries), 2) if a == 0 or not baseline]
