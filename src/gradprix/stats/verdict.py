@@ -18,7 +18,7 @@ from .alpha_spending import planned_level, remaining_analyses
 from .permutation_test import LEVEL, PartVariance, sign_flip_distribution, step_down, thresholds
 
 MOST_SEEDS = 300
-"""Maximum number of final seeds per entry. Up to it, the ranges of seeds for final runs and for tuning do not overlap."""
+"""Maximum number of final seeds per entry. Up to it, the seed ranges of final runs and of tuning do not overlap."""
 
 
 class PairVerdict(StrEnum):
