@@ -1,1 +1,1 @@
-"""Results as sentences."""
+"""Formatting of results as sentences."""

@@ -1,4 +1,4 @@
-"""Answer of a race in sentences, made from its record."""
+"""Answer of a race in sentences, generated from its record."""
 
 import math
 from collections.abc import Sequence
@@ -29,31 +29,40 @@ RECOMMENDATION_REASONS = {
     RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide usable learning-rate range, cheapest step",
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
 }
-"""Reason of a recommendation as a phrase."""
+"""Phrase for each reason of a recommendation."""
 SCHEDULES = {
     "constant": "constant learning rate",
     "warmup": "constant learning rate after warm-up",
     "its own": "its own schedule",
 }
-"""Learning-rate schedules that are not a decay."""
+"""Description of each learning-rate schedule that is not a decay."""
 
 
 class Unit(Protocol):
-    """A metric's unit."""
+    """Protocol of objects that define the unit of a metric."""
 
     @property
     def percent(self) -> bool:
-        """True if values are shown as percentages."""
+        """True if values are displayed as percentages."""
 
 
 def format_value(metric: Unit, *values: float) -> str:
-    """Format one value or a range in the metric's unit: `97.2 to 97.4 %`."""
+    """Format one value of a metric, or two values as a range, with the unit: `97.2 to 97.4 %`.
+
+    A range whose ends are equal after rounding is formatted as one value.
+    """
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
     return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
 
 
 def format_difference(metric: Unit, difference: float, digits: int = 2) -> str:
-    """Format a difference of metrics, rounded up to significant digits: `0.43 points` for percentages."""
+    """Format the absolute value of a difference, with the unit: `0.43 points` for percentages.
+
+    Args:
+        metric: metric, which defines the unit.
+        difference: difference of two values of the metric.
+        digits: number of significant digits. The difference is rounded up, because it may be an upper bound.
+    """
     size = 100 * abs(difference) if metric.percent else abs(difference)
     places = digits - 1 - math.floor(math.log10(size)) if size else 0
     rounded = math.ceil(round(size * 10.0**places, 6)) / 10.0**places
@@ -62,16 +71,20 @@ def format_difference(metric: Unit, difference: float, digits: int = 2) -> str:
 
 
 def format_answer(record: "RaceRecord") -> str:
-    """Return the answer: what to use and what could be lost by it, the alternatives, and warnings, one in each line."""
+    """Return the answer of a race as text, one sentence or warning per line.
+
+    It states the recommended entry with the bound of its regret, the reason, the alternatives, the entries that are
+    behind, and warnings.
+    """
     return "\n".join(answer_lines(record, f": {record.best.code}"))
 
 
 def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
-    """Return the lines of the answer.
+    """Return the answer of a race as a list of lines; see `format_answer`.
 
     Args:
         record: record of a race.
-        code: text after the reason of the recommendation, such as the optimizer's constructor call.
+        code: text to append to the line with the reason, such as a colon and the constructor call of the optimizer.
     """
     if all(entry.final.diverged == record.budget.seeds for entry in record.entries):
         lines = [
@@ -97,7 +110,10 @@ def _reason(record: "RaceRecord") -> str:
 
 
 def format_headline(record: "RaceRecord") -> str:
-    """Format the recommendation with the bound of its regret; the leaders in earlier records, which have none."""
+    """Format the recommendation, with the upper bound of its regret.
+
+    Records of earlier versions have no bound; then the leaders are named instead.
+    """
     verdict, metric = record.verdict, record.plan.metric
     if verdict.bound is None or verdict.margin is None or verdict.level is None:
         leaders = format_list(verdict.leaders)
@@ -122,7 +138,10 @@ def format_headline(record: "RaceRecord") -> str:
 
 
 def _remedy(record: "RaceRecord") -> str:
-    """Return what could make a bound smaller than the margin: seeds, or two searches for the learning rate."""
+    """Suggest how to reduce a bound that exceeds the margin: more trials, for two searches, or more seeds.
+
+    Returns an empty string if neither would help.
+    """
     plan = record.plan
     if plan.trials < FEWEST_TWOFOLD and plan.tunes_learning_rate_only:
         return f". {FEWEST_TWOFOLD} trials (--trials) would make it smaller"
@@ -130,7 +149,10 @@ def _remedy(record: "RaceRecord") -> str:
 
 
 def format_alternatives(record: "RaceRecord") -> str:
-    """Format the other entries that are at most a margin behind the best; empty if there are none."""
+    """Format the alternatives to the recommended entry: entries whose bound of the regret is at most the margin.
+
+    Returns an empty string if there are no alternatives.
+    """
     verdict, margin = record.verdict, record.verdict.margin
     names = [
         entry.name
@@ -148,7 +170,10 @@ def format_alternatives(record: "RaceRecord") -> str:
 
 
 def format_divergence(record: "RaceRecord") -> str:
-    """Format the diverged final runs, and what they say about the recommended entry; empty if there are none."""
+    """Format the number of diverged final runs of each entry, or return an empty string if none diverged.
+
+    If no run of the recommended entry diverged, the upper limit of its divergence rate follows (95 % confidence).
+    """
     seeds, diverged = record.budget.seeds, {entry.name: entry.final.diverged for entry in record.entries}
     erratic = [f"{name} diverged on {count} of {seeds} seeds" for name, count in diverged.items() if count]
     if not erratic:
@@ -161,7 +186,12 @@ def format_divergence(record: "RaceRecord") -> str:
 
 
 def format_baseline_comparison(record: "RaceRecord", baseline: str) -> str:
-    """Format the entries that win against the baseline, are slightly ahead of it, or lose to it."""
+    """Format the comparison with the baseline: entries that win against it, are slightly ahead of it, or lose to it.
+
+    Args:
+        record: record of a race with a baseline.
+        baseline: name of the baseline.
+    """
     metric, means = record.plan.metric, record.means
 
     def entries_with(verdict: PairVerdict, ahead: bool) -> list[str]:
@@ -187,7 +217,10 @@ def format_baseline_comparison(record: "RaceRecord", baseline: str) -> str:
 
 
 def format_behind(record: "RaceRecord") -> str:
-    """Format the entries that another entry wins against, best first; empty if there are none."""
+    """Format the entries that at least one other entry wins against, best first.
+
+    Returns an empty string if there are no such entries.
+    """
     means, lost = record.means, {pair.b for pair in record.verdict.pairs if pair.verdict is PairVerdict.WINS}
     behind = [entry.name for entry in record.ranking if entry.name in lost]
     if not behind:
@@ -197,7 +230,10 @@ def format_behind(record: "RaceRecord") -> str:
 
 
 def format_unequal_updates(record: "RaceRecord") -> list[str]:
-    """Return a line on the numbers of updates if they differ between entries; otherwise an empty list."""
+    """Return a note on the number of updates of each entry, as a list with one line.
+
+    Returns an empty list if all entries made the same number of updates.
+    """
     if len({entry.updates for entry in record.entries}) <= 1:
         return []
     each = ", ".join(f"{entry.name} {entry.updates:,}" for entry in record.entries)
@@ -208,7 +244,7 @@ def format_unequal_updates(record: "RaceRecord") -> list[str]:
 
 
 def format_protocol(record: "RaceRecord") -> str:
-    """Return the last line of the answer: the number of inconclusive comparisons, and the protocol."""
+    """Format the number of inconclusive comparisons and the protocol: trials, seeds, tuned values, and schedule."""
     plan = record.plan
     count = sum(pair.verdict is PairVerdict.INCONCLUSIVE for pair in record.verdict.pairs)
     pairs = f"{format_count(count, 'comparison')} inconclusive" if count else "All comparisons conclusive"
@@ -219,20 +255,20 @@ def format_protocol(record: "RaceRecord") -> str:
 
 
 def format_tuned(names: Sequence[str]) -> str:
-    """Format the tuned hyperparameters."""
+    """Describe the hyperparameters that were tuned."""
     one = list(names) == ["lr"]
     return "learning rate only" if one else f"{format_list(names)} tuned where an optimizer has them"
 
 
 def format_schedule(plan: "PlanDescription") -> str:
-    """Format the learning-rate schedule."""
+    """Describe the learning-rate schedule."""
     if "schedule" in plan.tune:
         return "schedule tuned"
     return SCHEDULES.get(plan.schedule, f"{plan.schedule} decay")
 
 
 def format_failures(failed: "Sequence[FailedRun]") -> list[str]:
-    """Return a sentence for each optimizer with failed training runs."""
+    """Return a sentence for each entry with training runs that failed: their number, and the error of the first one."""
     by_entry: dict[str, list[FailedRun]] = {}
     for run in failed:
         by_entry.setdefault(run.entry, []).append(run)
@@ -244,7 +280,7 @@ def format_failures(failed: "Sequence[FailedRun]") -> list[str]:
 
 
 def format_unreproduced(reruns: "Sequence[Rerun]") -> list[str]:
-    """Return a warning for each final run that its replication in a new process did not reproduce."""
+    """Return a warning for each final run whose repetition in a new process gave another result."""
     return [
         f"Warning: the final run of {rerun.entry} with seed {rerun.seed} came out otherwise when it was repeated "
         f"alone in a new process ({_difference(rerun)}), so the result may "
@@ -256,13 +292,16 @@ def format_unreproduced(reruns: "Sequence[Rerun]") -> list[str]:
 
 
 def _difference(rerun: "Rerun") -> str:
+    """Format the difference between a final run and its repetition."""
     again, first = _score(rerun.again), _score(rerun.metric)
     return f"{again} instead of {first}" if again != first else f"the same score, {first}, by other losses"
 
 
 def _score(metric: float | None) -> str:
+    """Format a score; None means that the run diverged."""
     return "diverged" if metric is None else f"{metric:.6g}"
 
 
 def _many(count: int) -> str:
+    """Format a number of training runs, at the start of a sentence."""
     return "A training run" if count == 1 else f"{count} training runs"

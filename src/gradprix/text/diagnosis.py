@@ -1,4 +1,4 @@
-"""Diagnosis of an entry's final runs in sentences."""
+"""Diagnosis of an entry's final runs, in sentences."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from gradprix.race.diagnosis_record import Measurement
 
 GROUP_NAMES = {"hard": "the hardest tenth", "rare": "rare classes"}
-"""Groups of examples by kind of measurement."""
+"""Name of the group of examples that a kind of measurement refers to."""
 SENTENCES = {
     "steps_too_long": "Its steps overshoot: the loss at their end would be above that at their start.",
     "steps_short": "Its steps are short: most of the possible decrease along them remains.",
@@ -25,15 +25,15 @@ SENTENCES = {
     "group_favoured": "It favours {group}: it lowers their loss more than plain gradient descent would.",
     "diverged": "{count} of {runs} final runs diverged, the first at step {first:,}.",
 }
-"""Sentence of each finding."""
+"""Sentence template of each finding."""
 
 
 def format_finding(measurement: "Measurement", divergence_steps: Sequence[int | None]) -> str:
-    """Return the sentence on a measurement; empty if it is inconclusive.
+    """Return the conclusion from a measurement as a sentence, or an empty string if it is inconclusive.
 
     Args:
-        measurement: a measured property of an entry.
-        divergence_steps: step at which each final run of the entry diverged, or None.
+        measurement: measured property of an entry.
+        divergence_steps: for each final run of the entry, the step at which it diverged; None if it did not diverge.
     """
     if measurement.finding is None:
         return ""

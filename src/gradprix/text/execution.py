@@ -1,4 +1,4 @@
-"""Execution mode of a race in sentences."""
+"""Execution mode of a race, in sentences."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,11 @@ if TYPE_CHECKING:
 
 
 def format_execution_mode(mode: "ExecutionMode") -> str:
-    """Return a sentence on how and where the models were trained, and why other ways were rejected."""
+    """Describe the execution mode in a sentence.
+
+    The sentence names the device, and says if models were trained in parallel stacks. If stacking or another device was
+    rejected, it gives the reason.
+    """
     text = "Models were trained in parallel stacks" + ", compiled" * mode.compiled
     if not mode.stacked:
         text = "Models were trained one at a time"
@@ -21,7 +25,7 @@ def format_execution_mode(mode: "ExecutionMode") -> str:
 
 
 def format_rejection(rejection: "Rejection") -> str:
-    """Return the reason why stacking or a device was rejected, as a clause."""
+    """Format the reason for the rejection of stacking or of a device as a clause."""
     value = rejection.value or 0.0
     what = "it" if rejection.device else "a stack of it"
     clauses = {

@@ -1,4 +1,4 @@
-"""Plan of a race in sentences."""
+"""Plan of a race, in sentences."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ OMITTED_PARTS = {
     "seeds": "final seeds each",
     "epochs": "epochs",
 }
-"""Parts of a protocol that a plan may omit."""
+"""Description of each part of the protocol that a plan may reduce to fit a time budget."""
 
 
 def format_omission(omission: "Omission") -> str:
-    """Format what a plan omits: `18 of 20 epochs`."""
+    """Format a reduction of the plan: `18 of 20 epochs` if only 2 epochs remain."""
     part = OMITTED_PARTS[omission.part].format(names=", ".join(omission.names))
     return f"{omission.omitted:.3g} of {omission.requested} {part}"

@@ -1,4 +1,4 @@
-"""Results of a suite in sentences."""
+"""Results of a suite, in sentences."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
 
 def format_suite(summary: "SuiteSummary") -> list[str]:
-    """Return the sentences of a summary, each derived from its numbers."""
+    """Return the conclusions of a suite as a list of sentences.
+
+    They name the entries that lead most often, the best single choice for all tasks, rank reversals between tasks,
+    tuned learning rates at the edge of the search range, and tasks on which the default learning rate suffices.
+    """
     tasks, best = summary.tasks, summary.entries[0]
     counts = {entry: sum(entry in task.leaders for task in tasks.values()) for entry in summary.entries}
     most = max(counts.values())

@@ -1,4 +1,4 @@
-"""Answer of tuning one optimizer in sentences, made from its record."""
+"""Answer of tuning one optimizer in sentences, generated from its record."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 def format_tuning(record: "TuneRecord") -> list[str]:
-    """Return the answer: what to use, what the default loses, and warnings, one in each line."""
+    """Return the answer of `gradprix tune` as a list of lines.
+
+    They state the tuned setting with its learning-rate tolerance, the difference from the default setting, and
+    warnings.
+    """
     if record.tolerance is None:
         return [
             f"{record.task}: every tuning run of {record.best.name} diverged, with learning rates {_tried(record)}. "
@@ -24,13 +28,18 @@ def format_tuning(record: "TuneRecord") -> list[str]:
 
 
 def format_call(best: "Best") -> str:
-    """Format an optimizer with its arguments: `AdamW(lr=0.018)`."""
+    """Format the constructor call of an optimizer, with its tuned arguments: `AdamW(lr=0.018)`."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in best.arguments.items())
     return f"{best.optimizer.rpartition('.')[2]}({arguments})"
 
 
 def format_tolerance(record: "TuneRecord", tolerance: tuple[float, float]) -> str:
-    """Format the learning-rate tolerance."""
+    """Format the learning-rate tolerance as a sentence.
+
+    Args:
+        record: record of the tuning.
+        tolerance: lowest and highest learning rate that performs within the margin of the best.
+    """
     low, high = tolerance
     near = f"within {format_points(record.plan.metric, record.margin)} of the best"
     if low == high:
@@ -39,7 +48,7 @@ def format_tolerance(record: "TuneRecord", tolerance: tuple[float, float]) -> st
 
 
 def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
-    """Format the difference of the default settings from the tuned ones."""
+    """Compare the default setting with the tuned one in a sentence, with the confidence interval of the difference."""
     metric, (low, high), loss = record.plan.metric, default.ci95, default.loss
     name = f"the default, {default.settings['lr']:g},"
     if not record.plan.tunes_learning_rate_only:
@@ -64,7 +73,11 @@ def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
 
 
 def format_warnings(record: "TuneRecord") -> list[str]:
-    """Return a sentence for each reason to distrust the tuned values."""
+    """Return warnings about the tuned values, one sentence each.
+
+    Reasons are values at the edge of the search range, divergence close to the tuned learning rate, diverged final
+    runs, disagreement of the two searches, a missing test score, failed runs, and runs that could not be reproduced.
+    """
     warnings = []
     if record.edges:
         warnings.append(
@@ -98,7 +111,7 @@ def format_warnings(record: "TuneRecord") -> list[str]:
 
 
 def format_protocol(record: "TuneRecord") -> str:
-    """Return the last line of the answer: what was run."""
+    """Format the protocol: the numbers of trials and seeds, the schedule, and the epochs."""
     plan, settings = record.plan, "the tuned and the default settings" if record.default else "the tuned settings"
     length = "" if plan.loop else f", {plan.epochs:g} epochs"
     return (
@@ -107,16 +120,18 @@ def format_protocol(record: "TuneRecord") -> str:
 
 
 def format_points(metric: Unit, *values: float) -> str:
-    """Format one difference of the metric or a range: `0.5 points`."""
+    """Format one difference of the metric, or two as a range, with the unit: `0.5 points`."""
     return _range(metric, *values) + (" points" if metric.percent else "")
 
 
 def _range(metric: Unit, *values: float) -> str:
+    """Format one difference, or two as a range, without a unit; percentages are multiplied by 100."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.3g}" for value in values]
     return " to ".join(dict.fromkeys(written)).replace("-", "−")
 
 
 def _tried(record: "TuneRecord") -> str:
+    """Format the range of the learning rates that were tried."""
     rates = [run.learning_rate for run in record.runs]
     return f"{min(rates):g} to {max(rates):g}"
 
