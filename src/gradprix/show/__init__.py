@@ -1,9 +1,9 @@
-"""Presentation of results: console, figures and reports, all computed from records."""
+"""Presentation of results: terminal output, figures and reports, all computed from records."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Imported on first use: plotly is slow to import, and the console does not need it.
+# These names are imported on first use, because plotly is slow to import and terminal output does not need it.
 _MODULES = {
     "EVIDENCE": "_evidence",
     "answer": "terminal",

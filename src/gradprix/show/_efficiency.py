@@ -1,4 +1,4 @@
-"""Tuning budget and speed: results with fewer trials, at default settings, and time to the target."""
+"""Tuning budget and speed: results with fewer trials, results at default settings, and time to the target."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SOME = (1, 2, 3)
 
 
 def budget(record: RaceRecord) -> go.Figure:
-    """Plot the expected best validation metric after n random trials, one line per entry."""
+    """Plot the expected best validation metric after n random trials against n, with a line for each entry."""
     looks, metric = styles(record), record.plan.metric
     fig, displayed = go.Figure(), []
     for entry in record.ranking:
@@ -41,7 +41,11 @@ def budget(record: RaceRecord) -> go.Figure:
 
 
 def format_best_by_trials(record: RaceRecord) -> list[str]:
-    """Return a phrase for each of a few numbers of trials: the best entry, with score and probability."""
+    """Return a phrase for each number of trials in `SOME`.
+
+    It names the entry with the best expected score after that number of trials, the score, and the probability that
+    this entry is the best of all.
+    """
     expected, chances = record.efficiency.expected, record.efficiency.probability_best
     turn = 1 if record.plan.metric.higher_is_better else -1
     most = min(map(len, expected.values()))
@@ -55,11 +59,18 @@ def format_best_by_trials(record: RaceRecord) -> list[str]:
 
 
 def format_speed(record: RaceRecord) -> dict[str, list[str]]:
-    """Return the cells of the table of defaults, targets and times, by entry."""
+    """Format the table of efficiency: a list of cells for each entry, by its name."""
     return {entry.name: _format_entry_speed(record, entry) for entry in record.ranking}
 
 
 def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
+    """Format an entry's row of the table of efficiency.
+
+    Returns:
+        The score with the default learning rate, the tuned score, their difference, the number of runs that reached the
+        target, and the number of examples until then. If the duration of a step is known, it follows, with the time to
+        the target.
+    """
     efficiency, name = record.efficiency, entry.name
     turn = 1 if record.plan.metric.higher_is_better else -1
     start, tuned = efficiency.default[name], efficiency.tuned[name]
@@ -79,13 +90,22 @@ def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
 
 
 def until(examples: Sequence[float | None]) -> float | None:
-    """Return the median number of examples to the target; None if half of the runs did not reach it."""
+    """Return the median number of examples that runs needed to reach the target.
+
+    Returns None if half of the runs or more did not reach it.
+
+    Args:
+        examples: number of examples that each run needed; None if it did not reach the target.
+    """
     middle = median(math.inf if seen is None else seen for seen in examples)
     return middle if math.isfinite(middle) else None
 
 
 def seconds(record: RaceRecord, entry: EntryResult) -> float | None:
-    """Estimate the seconds to the target for a plain training loop, without evaluation."""
+    """Estimate the seconds that a plain training loop without evaluation needs to reach the target.
+
+    Returns None if half of the runs or more did not reach the target, or if the duration of a step is unknown.
+    """
     seen, step = until(record.efficiency.examples[entry.name]), record.cost.step_seconds[entry.name]
     if seen is None or step is None or not entry.updates or not record.plan.examples:
         return None

@@ -1,4 +1,4 @@
-"""Evidence from the committed suite: leaders, learning rates and regrets on one problem."""
+"""Evidence for recommendations: the results of a suite of races, which are part of the package."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from gradprix.tasks import UnknownNameError
 from gradprix.utils.wording import format_list
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
-"""Output of `studies/suite.py`."""
+"""Path of the results, which `studies/suite.py` writes."""
 
 
 def evidence(file: Path = EVIDENCE) -> dict[str, Any]:
-    """Load the summary of the committed suite, with the machine and versions that produced it.
+    """Load the results of the suite, with the machine and the package versions that produced them.
 
     Raises:
         ValueError: if the file does not exist.
@@ -28,15 +28,17 @@ def first_choices(name: str, file: Path = EVIDENCE) -> tuple[list[str], list[dic
 
     Args:
         name: name of the task.
-        file: summary of a suite.
+        file: path of the results of a suite.
 
     Returns:
-        Sentences, and a row per optimizer, best first: `entry`, `leads`, `mean`, `margins` behind the best, tuned
-        `lr`, `window` (learning-rate tolerance in decades), `diverged` (number of final seeds).
+        Sentences with the recommendation and its origin, and a dictionary for each optimizer, best first. Its keys are
+        `entry` (name), `leads` (True for leaders), `mean` (of the metric), `margins` (distance from the best, in
+        margins), `lr` (tuned learning rate), `window` (learning-rate tolerance in decades), and `diverged` (number of
+        diverged final runs).
 
     Raises:
         UnknownNameError: if the suite does not include the task.
-        ValueError: if the summary does not exist.
+        ValueError: if the file does not exist.
     """
     suite = evidence(file)
     if name not in suite["tasks"]:

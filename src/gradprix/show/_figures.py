@@ -1,4 +1,4 @@
-"""Figures of the results of a race: pure functions of its record."""
+"""Figures of the results of a race. All are pure functions of its record."""
 
 from typing import Any
 
@@ -13,9 +13,11 @@ from .style import INK, MARKS, Style, apply_layout, escape_label, styles
 
 
 def ranking(record: RaceRecord) -> go.Figure:
-    """Plot the entries, best mean first: the metric for every seed, and the difference from the best or the baseline.
+    """Plot the ranking of the entries, with a row for each entry, best mean first.
 
-    The intervals are simultaneous over all comparisons of the race.
+    The left panel shows the metric of every final seed. The right panel shows the difference of each entry from the
+    baseline, or from the entry with the best mean, with a confidence interval. Intervals are simultaneous over all
+    comparisons of the race.
     """
     entries, looks, reference_name = record.ranking, styles(record), reference(record)
     metric = record.plan.metric
@@ -46,7 +48,16 @@ def ranking(record: RaceRecord) -> go.Figure:
 
 
 def _draw_seeds(fig: go.Figure, record: RaceRecord, entry: EntryResult, row: int, look: Style, edge: float) -> None:
-    """Draw an entry's values: a faint dot per seed, a cross at the worse edge for diverged runs, and the mean."""
+    """Draw the final runs of an entry: a faint dot for each seed, a cross if any run diverged, and a bar at the mean.
+
+    Args:
+        fig: figure to draw into.
+        record: record of a race.
+        entry: result of the entry.
+        row: vertical position.
+        look: style of the entry.
+        edge: horizontal position of the cross.
+    """
     final, has_diverged, name = entry.final, diverged(entry), look["label"]
     values = [scale(record) * number for number in final.values]
     finite = [number for number, flag in zip(values, has_diverged, strict=True) if not flag]
@@ -73,7 +84,7 @@ def _draw_seeds(fig: go.Figure, record: RaceRecord, entry: EntryResult, row: int
 
 
 def _draw_difference(fig: go.Figure, record: RaceRecord, reference_name: str, name: str, row: int, look: Style) -> None:
-    """Draw the difference of an entry's mean from the reference, with its simultaneous interval."""
+    """Draw the difference of an entry's mean from that of the reference entry, with its simultaneous interval."""
     centre, low, high = 0.0, 0.0, 0.0
     if name != reference_name:
         pair = record.pair(reference_name, name)
@@ -101,7 +112,7 @@ def _draw_difference(fig: go.Figure, record: RaceRecord, reference_name: str, na
 
 
 def _seed_range(record: RaceRecord) -> tuple[float, float]:
-    """Return the range of all means and of all runs that did not diverge."""
+    """Return the smallest and the largest of all means and of all runs that did not diverge, in displayed units."""
     values = [entry.final.mean for entry in record.entries]
     for entry in record.entries:
         values += [v for v, flag in zip(entry.final.values, diverged(entry), strict=True) if not flag]
@@ -109,7 +120,7 @@ def _seed_range(record: RaceRecord) -> tuple[float, float]:
 
 
 def pairs(record: RaceRecord) -> go.Figure:
-    """Plot the matrix of comparisons: the difference of row and column, and the verdict as sign and fill."""
+    """Plot the matrix of comparisons: each cell shows the difference of its row from its column, and the verdict."""
     looks, names = styles(record), [entry.name for entry in record.ranking]
     words, places = list(MARKS), list(range(len(names)))
     table = [[_cell(record, row, column) for column in names] for row in names]
@@ -140,7 +151,7 @@ def pairs(record: RaceRecord) -> go.Figure:
 
 
 def _cell(record: RaceRecord, row: str, column: str) -> tuple[str, str, str]:
-    """Return the verdict, text and hover text of a cell; empty strings on the diagonal."""
+    """Return the verdict, the text and the hover text of a cell of the matrix; empty strings on the diagonal."""
     if row == column:
         return "", "", ""
     pair, verdict = record.pair(row, column), verdict_on(record, row, column)

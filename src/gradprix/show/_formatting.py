@@ -1,4 +1,4 @@
-"""Formatting of the numbers of a record, for pages, figures and the terminal."""
+"""Formatting of the numbers in a record, for pages, figures and the terminal."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,16 @@ from gradprix.stats.verdict import PairVerdict
 from gradprix.text import answer
 
 OPPOSITE = {"wins": "loses", "slightly ahead": "slightly behind"}
-"""Verdicts from the point of view of the second entry, where they differ."""
+"""Verdict from the point of view of the second entry, for the verdicts that are not symmetric."""
 
 
 def reference(record: RaceRecord) -> str:
-    """Return the name of the reference entry: the baseline, or the entry with the best mean."""
+    """Return the name of the entry that others are displayed against: the baseline, or the entry with the best mean."""
     return record.plan.baseline or record.ranking[0].name
 
 
 def verdict_on(record: RaceRecord, one: str, other: str) -> str:
-    """Return the verdict on one entry against another."""
+    """Return the verdict of a comparison, from the point of view of entry `one`."""
     pair = record.pair(one, other)
     if pair.verdict is PairVerdict.INCONCLUSIVE:
         return "inconclusive"
@@ -26,12 +26,12 @@ def verdict_on(record: RaceRecord, one: str, other: str) -> str:
 
 
 def diverged(entry: EntryResult) -> list[bool]:
-    """Return a flag per final run, in the order of the seeds: true if it diverged."""
+    """Return a flag for each final run, in the order of the seeds: True if the run diverged."""
     return [step is not None for step in entry.final.divergence_steps]
 
 
 def scale(record: RaceRecord) -> float:
-    """Return the factor for displayed values of the metric: 100 for percentages."""
+    """Return the factor from the metric to displayed values: 100 for percentages, otherwise 1."""
     return 100.0 if record.plan.metric.percent else 1.0
 
 
@@ -47,57 +47,60 @@ def format_value(record: RaceRecord, number: float) -> str:
 
 
 def format_difference(record: RaceRecord, difference: float) -> str:
-    """Format a difference of displayed values, with its sign and no unit."""
+    """Format a difference of the metric with its sign and without a unit; percentages are multiplied by 100."""
     written = f"{scale(record) * difference:{'+.2f' if record.plan.metric.percent else '+.3g'}}"
     return written.replace("-", "−") if float(written) else written[1:]
 
 
 def format_mean(record: RaceRecord, entry: EntryResult) -> str:
-    """Format the mean of an entry and half of its 95 % interval: `97.5 ± 0.3 %`."""
+    """Format the mean of an entry and the half-width of its 95 % confidence interval: `97.5 ± 0.3 %`."""
     mean, half = entry.final.mean, (entry.final.ci95[1] - entry.final.ci95[0]) / 2
     return f"{100 * mean:.1f} ± {100 * half:.1f}\u00a0%" if record.plan.metric.percent else f"{mean:.4g} ± {half:.2g}"
 
 
 def format_distance(record: RaceRecord, distance: float | None) -> str:
-    """Format the size of a difference, as in the answer: `0.43 points`; "-" if it is unknown."""
+    """Format the absolute value of a difference with its unit: `0.43 points`; "-" if it is None."""
     return "-" if distance is None else answer.format_difference(record.plan.metric, distance)
 
 
 def format_tolerance(entry: EntryResult) -> str:
-    """Format the learning-rate tolerance: `0.0068–0.015, ×2.2`; as a factor alone if its ends are equal or unknown."""
+    """Format the learning-rate tolerance, as ends and factor: `0.0068–0.015, ×2.2`.
+
+    If the ends are equal or unknown, only the factor is given.
+    """
     low, high = entry.tolerance or (0.0, 0.0)
     return f"{low:g}–{high:g}, " * (low < high) + format_factor(entry.tolerance_decades)
 
 
 def format_margin(metric: MetricDescription) -> str:
-    """Format the margin, the smallest difference that matters."""
+    """Format the margin, the smallest difference that matters, with its unit."""
     if metric.relative:
         return f"{100 * metric.margin:g} % of the better mean"
     return f"{100 * metric.margin:g} percentage points" if metric.percent else f"{metric.margin:g}"
 
 
 def format_factor(decades: float) -> str:
-    """Format a width in decades as the factor between its ends."""
+    """Format the width of a range, given in decades, as the factor between its ends: `×2.2`."""
     wide = 10**decades
     return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}"
 
 
 def format_setting(tuned: Mapping[str, Value]) -> str:
-    """Format a tuned point: the learning rate, then the other tuned values."""
+    """Format tuned values: the learning rate without its name, then each other value with its name."""
     written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
     return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])
 
 
 def format_epochs(number: float) -> str:
-    """Return a number of epochs, or a part of one, with its unit."""
+    """Format a number of epochs: `20 epochs`, or `0.25 of an epoch`."""
     return f"{number:,} epochs" if number >= 1 else f"{number:.2g} of an epoch"
 
 
 def format_integer(number: int | None) -> str:
-    """Format a number of updates or examples; "-" if it is unknown."""
+    """Format an integer with thousands separators; "-" if it is None."""
     return "-" if number is None else f"{number:,}"
 
 
 def format_batch_size(size: int) -> str:
-    """Format a batch size, of which 0 stands for all examples."""
+    """Format a batch size; 0 means full-batch training and becomes `all`."""
     return f"{size:,}" if size else "all"

@@ -1,4 +1,4 @@
-"""Vertical axis of the figures of tuning."""
+"""Vertical axis of the figures of tuning, which shows the validation metric."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,27 @@ from ._formatting import margin, scale
 from .style import escape_label
 
 Place = dict[str, int]
-"""Row and column of a panel."""
+"""Position of a panel in a figure: `row` and `col`, from 1."""
 LEAST, MOST = 10.0, 20.0
-"""Limits of the height of the panels, in margins from the best optimum: worse entries are beyond the axis."""
+"""Minimum and maximum height of the panels, in margins from the best entry. The optimum of a much worse entry may
+therefore be beyond the axis."""
 ZONE = "rgba(128,128,128,0.16)"
 
 
 def is_scored(run: TuningRun) -> bool:
-    """Return True if a tuning run did not diverge, and has a finite metric."""
+    """Return True if a tuning run has a finite metric and did not diverge."""
     return run.diverged is None and math.isfinite(run.metric)
 
 
 @dataclass(frozen=True)
 class MetricAxis:
-    """Vertical axis of all panels, in displayed units.
+    """Vertical axis that all panels share, in displayed units.
 
     Args:
-        title: title.
-        best: better end.
-        worst: worse end; runs beyond it are drawn there.
-        suffix: unit of the ticks.
+        title: title of the axis.
+        best: end of the axis with the better values.
+        worst: end with the worse values. Runs beyond it are drawn at this end.
+        suffix: unit, which follows each tick label.
     """
 
     title: str
@@ -44,11 +45,11 @@ class MetricAxis:
 
     @classmethod
     def from_record(cls, record: RaceRecord, near: Mapping[str, Sequence[TuningRun]]) -> "MetricAxis":
-        """Return the axis that shows the runs near the optima.
+        """Choose the ends of the axis so that the tuning runs near the optimum of each entry are visible.
 
         Args:
             record: record of a race.
-            near: the runs of each entry near its optimum.
+            near: for each entry, the tuning runs near its optimum.
         """
         metric, step = record.plan.metric, margin(record)
         sign = -1 if metric.higher_is_better else 1
@@ -64,22 +65,22 @@ class MetricAxis:
         return cls(title, unit * (min(costs) - pad), unit * (worst + pad), " %" * metric.percent)
 
     def is_beyond(self, value: float) -> bool:
-        """Return True if a value is beyond the worse end, or not a number."""
+        """Return True if a value is beyond the worse end of the axis, or NaN."""
         return not (value >= self.worst if self.best > self.worst else value <= self.worst)
 
     def clip(self, value: float) -> float:
-        """Return the position of a value: the worse end if it is beyond."""
+        """Clip a value to the worse end of the axis."""
         return self.worst if self.is_beyond(value) else value
 
     def draw(self, fig: go.Figure) -> None:
-        """Apply the axis to all panels."""
+        """Apply the axis to all panels of a figure."""
         low, high = sorted((self.best, self.worst))
         pad = 0.04 * (high - low)
         fig.update_yaxes(range=[low - pad, high + pad], ticksuffix=self.suffix, nticks=6)
         fig.update_yaxes(title=escape_label(self.title), col=1)
 
     def draw_zone(self, fig: go.Figure, limit: float, place: Place) -> None:
-        """Shade the zone from the better end to a limit."""
+        """Shade the band between the better end of the axis and a limit, if the limit is within the axis."""
         if not self.is_beyond(limit):
             edge = self.best + 0.05 * (self.best - self.worst)
             fig.add_hrect(*sorted((limit, edge)), fillcolor=ZONE, line_width=0, layer="below", **place)

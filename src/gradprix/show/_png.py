@@ -15,7 +15,7 @@ WIDTH, SCALE = 1000, 2
 
 
 def write_picture(result: Result) -> Path:
-    """Write the ranking of a race as a PNG into its folder, atomically.
+    """Write the ranking of a race as a PNG image into the folder of the race, atomically.
 
     Args:
         result: race that was saved in a folder.
@@ -24,7 +24,8 @@ def write_picture(result: Result) -> Path:
         Path of the PNG.
 
     Raises:
-        ValueError: if the race was not saved in a folder, or if kaleido or its Chrome is missing.
+        ValueError: if the race was not saved in a folder, or if kaleido or the browser that it needs (Chrome or
+            Chromium) is missing.
     """
     task, margin = escape_label(result.record.task), format_margin(result.record.plan.metric)
     title = f"<b>Which optimizer for {task}?</b>  Grey: differences of {margin}, which do not matter"
@@ -32,10 +33,10 @@ def write_picture(result: Result) -> Path:
 
 
 def render_png(fig: go.Figure, title: str) -> bytes:
-    """Render a figure as a PNG with a title on a white background.
+    """Render a figure, with a title and a white background, as a PNG image.
 
     Raises:
-        ValueError: if kaleido or its Chrome is missing.
+        ValueError: if kaleido or the browser that it needs (Chrome or Chromium) is missing.
     """
     look = {"text": title, "x": 0.01, "font": {"size": 15}}
     fig.update_layout(title=look, margin_t=80, height=fig.layout.height + 40, paper_bgcolor="white")

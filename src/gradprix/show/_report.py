@@ -17,10 +17,10 @@ from .style import MARKS
 
 
 def write_report(result: Result) -> Path:
-    """Write the report of a race into its folder, atomically.
+    """Write the report of a race into the folder of the race, atomically.
 
     Args:
-        result: race that was saved in a folder.
+        result: result of a race that was saved in a folder.
 
     Returns:
         Path of the report.
@@ -46,22 +46,22 @@ def write_beside(result: Result, name: str, data: bytes) -> Path:
 
 
 def report(record: RaceRecord, folder: str | None = None) -> str:
-    """Return the complete report as HTML.
+    """Return the report of a race as a self-contained HTML document.
 
     Args:
         record: record of a race.
-        folder: folder in which the race is saved, if any.
+        folder: folder in which the race is saved; None if it is not saved.
     """
     return render("report.html.jinja", **report_data(record), folder=folder)
 
 
 def notebook_cell(record: RaceRecord, folder: str | None = None) -> str:
-    """Return the report in an iframe, for a notebook."""
+    """Return the report of a race in an HTML `iframe`, for display in a notebook. See `report` for the arguments."""
     return render("notebook_cell.html.jinja", page=report(record, folder))
 
 
 def report_data(record: RaceRecord) -> dict[str, Any]:
-    """Return what the templates of the report display besides the record: figures, sentences and tables."""
+    """Compute the variables of the report's templates: the record, figures, sentences and tables."""
     artifacts = record.artifacts
     return {
         "record": record,
@@ -89,7 +89,7 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
 
 
 def draw_figures(record: RaceRecord) -> dict[str, go.Figure | None]:
-    """Return the figures of the report; None for those that a record has no data for."""
+    """Return the figures of the report by name. A figure is None if the record lacks its data."""
     sensitivity = _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _tuning_figures.points
     return {
         "ranking": _figures.ranking(record),

@@ -1,4 +1,4 @@
-"""Data of the sections of a race report, computed from the record."""
+"""Sentences and tables of the sections of a race report, computed from the record."""
 
 import shlex
 from collections import Counter
@@ -22,7 +22,13 @@ COUNTED = {
 
 
 class Estimate(NamedTuple):
-    """A formatted number with its confidence interval, if it has one; clear numbers are printed bold."""
+    """Formatted estimate.
+
+    Args:
+        number: formatted number.
+        interval: formatted confidence interval; empty if there is none.
+        is_clear: print the number bold, because it supports a conclusion.
+    """
 
     number: str
     interval: str = ""
@@ -30,7 +36,11 @@ class Estimate(NamedTuple):
 
 
 def format_comparisons(record: RaceRecord) -> list[str]:
-    """Count the comparisons by verdict, and estimate the seeds that inconclusive ones would need."""
+    """Return sentences about the pairwise comparisons.
+
+    They give the number of comparisons with each verdict, and the additional seeds that would make inconclusive
+    comparisons of the recommended entry conclusive.
+    """
     pairs, chosen = record.verdict.pairs, record.verdict.recommended
     counts = Counter(pair.verdict for pair in pairs)
     each = ", ".join(f"{counts[verdict]} {COUNTED[verdict]}" for verdict in PairVerdict if counts[verdict])
@@ -44,7 +54,7 @@ def format_comparisons(record: RaceRecord) -> list[str]:
 
 
 def format_warnings(record: RaceRecord) -> list[str]:
-    """Return warnings about the validity of the results."""
+    """Return warnings about the validity of the results, one sentence each."""
     lines = []
     edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
     if edge:
@@ -97,7 +107,10 @@ def format_tuning(record: RaceRecord) -> str:
 
 
 def format_tuning_variance(record: RaceRecord) -> str:
-    """Describe the variation from tuning that the comparisons allow for; empty for earlier records."""
+    """Describe the tuning variance that the comparisons allow for.
+
+    Returns an empty string for records of earlier versions, which ignore it.
+    """
     deviation = record.verdict.tuning_deviation
     if deviation is None:
         return ""
@@ -108,12 +121,17 @@ def format_tuning_variance(record: RaceRecord) -> str:
 
 
 def format_measures(record: RaceRecord) -> dict[str, list[Estimate]]:
-    """Return the mean of each further measure by entry, over the final seeds that did not diverge."""
+    """Return the estimates of the task's additional measures, for each entry by its name.
+
+    They are means over the final runs that did not diverge, in the order of the measures. The dictionary is empty if
+    there are no additional measures.
+    """
     each = record.artifacts.numbers.values()
     return {entry.name: [_mean(values.get(entry.name, ())) for values in each] for entry in record.ranking if each}
 
 
 def _mean(values: tuple[float | None, ...]) -> Estimate:
+    """Return the formatted mean of the values that are not None, with its confidence interval."""
     finite = [value for value in values if value is not None]
     if len(finite) < 2:
         return Estimate(f"{finite[0]:.4g}" if finite else "-")
@@ -122,7 +140,10 @@ def _mean(values: tuple[float | None, ...]) -> Estimate:
 
 
 def make_text_tables(record: RaceRecord) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """Return head and rows of a table for each kind of text: one row per source, one column per entry."""
+    """Return a table for each kind of text that the models generated, as (header, rows).
+
+    A table has a row for each source text and a column for each entry.
+    """
     tables = {}
     for name, outputs in record.artifacts.texts.items():
         own = [outputs[entry.name] for entry in record.ranking if entry.name in outputs]

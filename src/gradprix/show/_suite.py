@@ -1,4 +1,4 @@
-"""Page of a suite: combined results over tasks, with links to the report of each race."""
+"""Page of a suite: results combined over tasks, with links to the report of each race."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,13 @@ from .style import COLOURS, DASHES, INK, apply_layout, escape_label, translucent
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
-"""Right end of the profile and of the colour scale, in margins behind the best."""
+"""Largest regret, in margins, on the axis of the performance profiles and on the colour scale."""
 BANDS = 2
-"""Number of best entries whose bands are drawn; more would overlap."""
+"""Number of entries, the best ones, for which bands are drawn. More bands would overlap too much."""
 
 
 def regrets(summary: Summary) -> go.Figure:
-    """Plot the regret of each entry (row) on each task (column), as number and fill."""
+    """Plot a heat map of the regret, in margins, of each entry (row) on each task (column)."""
     entries, names = summary["entries"], list(summary["tasks"])
     values = [[summary["tasks"][name]["regrets"][entry] for name in names] for entry in entries]
     text = [
@@ -52,7 +52,7 @@ def regrets(summary: Summary) -> go.Figure:
 
 
 def profile(summary: Summary) -> go.Figure:
-    """Plot performance profiles: share of tasks within a given number of margins of the best, with bands."""
+    """Plot performance profiles: the fraction of tasks on which an entry is at most x margins behind the best."""
     fig, margins = go.Figure(), summary["profile"]["margins"]
     shown = [x for x in margins if x <= SHOWN]
     for i, entry in enumerate(summary["entries"]):
@@ -79,10 +79,11 @@ def profile(summary: Summary) -> go.Figure:
 
 
 def suite_page(summary: Summary) -> str:
-    """Return the complete page as HTML.
+    """Return the page of a suite as a self-contained HTML document.
 
     Args:
-        summary: summary of a suite. Links assume that the page is saved beside the folders of the races.
+        summary: contents of `suite.json`. Links to reports are relative: the page must be saved in the parent folder of
+            the folders of the races.
     """
     return render(
         "suite.html.jinja",
@@ -96,7 +97,7 @@ def suite_page(summary: Summary) -> str:
 
 
 def _format_task(task: Mapping[str, Any]) -> list[str]:
-    """Return the cells of a task: metric, leaders, recommendation and budget."""
+    """Format the cells of a task: metric, chance level, best mean, margin, leaders, recommendation, budget, minutes."""
     metric = task["metric"]
     best = max(task["means"].values()) if metric["higher_is_better"] else min(task["means"].values())
     return [
@@ -112,4 +113,5 @@ def _format_task(task: Mapping[str, Any]) -> list[str]:
 
 
 def _format_value(metric: Mapping[str, Any], number: float, sign: bool = True) -> str:
+    """Format a value of the metric, with a percent sign if the metric is a percentage and `sign` is True."""
     return f"{100 * number:.1f}{' %' * sign}" if metric["percent"] else f"{number:.4g}"

@@ -21,17 +21,22 @@ CONFIG = {
 
 
 def render(template: str, **data: Any) -> str:
-    """Return a page.
+    """Render a template to HTML.
 
     Args:
-        template: name of the template.
-        data: values that the template refers to; they are escaped.
+        template: file name of the template.
+        data: variables of the template. Strings are escaped.
     """
     return ENVIRONMENT.get_template(template).render(data)
 
 
 def plotly_div(fig: go.Figure, name: str) -> Markup:
-    """Return the HTML of a figure, without plotly.js."""
+    """Return a figure as an HTML `div`. The page must include plotly.js itself.
+
+    Args:
+        fig: figure.
+        name: suffix of the element's id.
+    """
     return Markup(fig.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}"))
 
 

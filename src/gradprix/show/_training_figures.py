@@ -1,4 +1,4 @@
-"""Learning curves: a pure function of a race record."""
+"""Figure of the learning curves. It is a pure function of a race record."""
 
 import math
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ FEW = 4
 
 
 def curves(record: RaceRecord) -> go.Figure:
-    """Plot validation loss and metric against examples seen: median and 10–90 % band over the final seeds.
+    """Plot the learning curves: validation loss and metric against the number of training examples.
 
-    A custom training loop reports a score only, so it has no loss panel.
+    Lines are medians over the final seeds, bands range from the 10 % to the 90 % quantile. There is no panel of the
+    loss if the task is a custom training loop, which reports only a score.
     """
     metric, looks, loop = record.plan.metric, styles(record), record.plan.loop
     titles = ["validation loss"] * (not loop) + [f"validation {escape_label(metric.name.removeprefix('test '))}"]
@@ -47,18 +48,19 @@ def curves(record: RaceRecord) -> go.Figure:
 def _draw_band(
     fig: go.Figure, entry: EntryResult, examples: Sequence[float], table: Any, look: Style, row: int
 ) -> list[float]:
-    """Draw an entry's median and quantile band, and return the values that the y axis must include.
-
-    The axis covers the last three quarters of training: with the first steps included, later differences would be
-    too small to see.
+    """Draw the median and the quantile band of an entry.
 
     Args:
         fig: figure to draw into.
         entry: entry of the record.
-        examples: training examples seen, `[epochs]`.
-        table: validation values, `[seeds, epochs]`.
-        look: colour and dash.
+        examples: number of training examples seen at each evaluation, `[epochs]`.
+        table: validation loss or metric, `[seeds, epochs]`.
+        look: style of the entry.
         row: row of the panel.
+
+    Returns:
+        The values that the vertical axis must include: those of the last three quarters of training. With the first
+        quarter included, later differences would be too small to see.
     """
     with np.errstate(invalid="ignore"):  # quantiles between finite and infinite losses are NaN: a gap
         low, middle, high = np.quantile(table, (0.1, 0.5, 0.9), axis=0)
@@ -80,7 +82,10 @@ def _draw_band(
 
 
 def _add_band_buttons(fig: go.Figure, record: RaceRecord) -> None:
-    """Add buttons that show the band of the recommended entry, all bands, or none; many bands overlap."""
+    """Add buttons that show all quantile bands, only that of the recommended entry, or none.
+
+    At first all bands are shown if the race has at most `FEW` entries; more would overlap too much.
+    """
     looks, chosen, few = styles(record), record.verdict.recommended, len(record.entries) <= FEW
     places = [i for i, trace in enumerate(fig.data) if trace.name == "10 %"]
     names = [fig.data[i].legendgroup for i in places]
@@ -105,7 +110,7 @@ def _add_band_buttons(fig: go.Figure, record: RaceRecord) -> None:
 
 
 def late_loss_axis(values: list[float]) -> dict[str, Any]:
-    """Return an axis that fits losses late in training, logarithmic if all are positive."""
+    """Return the plotly properties of an axis for losses late in training: logarithmic if all are positive."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0:
         return {"range": padded(values)}

@@ -1,4 +1,4 @@
-"""Presentation of a tuned optimizer: terminal, figure of its learning rates, and page."""
+"""Presentation of a tuned optimizer: terminal output, figure of the learning rates, and HTML page."""
 
 import math
 from pathlib import Path
@@ -21,11 +21,18 @@ from .style import COLOURS, apply_layout, escape_label, padded, ticks
 from .terminal import _describe_run, _format_duration, _table, format_range
 
 SHOWN = 0.9
-"""Share of the response curve's height that is shown: at its bottom it is clipped."""
+"""Fraction of the response curve's height that is shown. Its worst part is distorted by the clipping of scores."""
 
 
 def tune_plan(plan: TunePlan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
-    """Summarize a plan for tuning before it runs; see `terminal.plan`."""
+    """Summarize a plan of tuning before it runs.
+
+    Args:
+        plan: plan of tuning.
+        seconds: estimated duration in seconds; None if it was not estimated.
+        where: description of the machine.
+        at_least: `seconds` is a lower bound.
+    """
     ranges = ", ".join(format_range(name, axis) for name, axis in plan.description["entries"][0]["space"].items())
     settings = "the tuned settings" if plan.default is None else "the tuned and the default settings"
     lines = [
@@ -40,7 +47,7 @@ def tune_plan(plan: TunePlan, seconds: float | None, where: str, at_least: bool 
 
 
 def tune_answer(result: TuneResult) -> RenderableType:
-    """Return the answer for the terminal, with the validation metric of each learning rate."""
+    """Return the answer for the terminal, with a table of the tried learning rates."""
     record = result.record
     where = f"  Page: {result.folder / TUNE_PAGE}" if result.folder else ""
     last = f"{format_protocol(record)}, {record.seconds:.0f} s.{where}"
@@ -49,9 +56,10 @@ def tune_answer(result: TuneResult) -> RenderableType:
 
 
 def _learning_rates(record: TuneRecord) -> RenderableType:
-    """Return the table of the tried learning rates, in bold those within the tolerance.
+    """Return the table of the tried learning rates and their validation metric.
 
-    The metric is that of an average seed, because learning rates ran on different seeds.
+    Learning rates within the tolerance are bold. The effect of the seed is subtracted from each metric, because
+    learning rates ran on different seeds.
     """
     metric, tolerance = record.plan.metric, record.tolerance
     table = _table(
@@ -72,7 +80,7 @@ def _learning_rates(record: TuneRecord) -> RenderableType:
 
 
 def tune_page(result: TuneResult) -> str:
-    """Return the page about a tuned optimizer as HTML."""
+    """Return the page about a tuned optimizer as a self-contained HTML document."""
     record = result.record
     settings = {"tuned": record.final} | ({"default": record.default.final} if record.default else {})
     return render(
@@ -97,18 +105,23 @@ def tune_page(result: TuneResult) -> str:
 
 
 def write_tune_page(result: TuneResult) -> Path | None:
-    """Write the page into the folder of the result, atomically; return its path, None if nothing was saved."""
+    """Write the page about a tuned optimizer into the folder of the result, atomically.
+
+    Returns:
+        Path of the page, or None if the result was not saved in a folder.
+    """
     if result.folder is None:
         return None
     return write_atomically(result.folder / TUNE_PAGE, tune_page(result).encode(errors="replace"), 0o644)
 
 
 def learning_rates(record: TuneRecord) -> go.Figure:
-    """Plot the validation metric against the learning rate: runs, response curve, tolerance, tuned and default rate.
+    """Plot the validation metric against the learning rate.
 
-    Runs are drawn without the effects of their seeds. The vertical axis ends where the response curve does, which
-    ignores how bad a learning rate is far from the optimum: runs beyond that, and diverged ones, are drawn at the edge,
-    and the curve ends there.
+    The figure shows the tuning runs without the effects of their seeds, the response curve, the learning-rate
+    tolerance, and the tuned and the default learning rate. The vertical axis ends where the response curve flattens
+    because bad scores are clipped. Runs with a worse metric, and diverged runs, are drawn at this edge, and the curve
+    is drawn only between the learning rates of such runs.
     """
     fig = go.Figure()
     best, worst = _metric_range(record)
@@ -133,7 +146,7 @@ def learning_rates(record: TuneRecord) -> go.Figure:
 
 
 def _metric_range(record: TuneRecord) -> tuple[float, float]:
-    """Return the best and the worst displayed value of the metric."""
+    """Return the best and the worst value of the metric that the vertical axis shows, in displayed units."""
     pick, unit = (max if record.plan.metric.higher_is_better else min), _unit(record)
     scores = [record.adjusted_metric(run) for run in record.runs if run.diverged is None]
     if record.curve is None or not scores:
@@ -144,10 +157,18 @@ def _metric_range(record: TuneRecord) -> tuple[float, float]:
 
 
 def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> set[float]:
-    """Draw the tuning runs: dots, triangles at the worse edge and crosses if diverged.
+    """Draw the tuning runs.
+
+    Runs within the axis are dots. Runs beyond its worse end are triangles at this end, and diverged runs are crosses
+    there.
+
+    Args:
+        fig: figure to draw into.
+        record: record of the tuning.
+        worst: worse end of the axis, in displayed units.
 
     Returns:
-        The learning rates of which every run is at the edge.
+        The learning rates of which every run is drawn at the worse end.
     """
     unit, is_higher_better = _unit(record), record.plan.metric.higher_is_better
     trained = [run for run in record.runs if run.diverged is None]
@@ -173,16 +194,25 @@ def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> set[float]:
 
 
 def _draw_rate(fig: go.Figure, name: str, rate: float, dash: str) -> None:
-    """Draw a vertical line at a learning rate, with its name above."""
+    """Draw a vertical line at a learning rate, and label it above the plot.
+
+    Args:
+        fig: figure to draw into.
+        name: text of the label.
+        rate: learning rate.
+        dash: dash style of the line.
+    """
     fig.add_vline(rate, line={"color": COLOURS[1], "width": 2, "dash": dash})
-    # On a logarithmic axis, plotly places shapes by the value and annotations by its logarithm.
+    # On a logarithmic axis, plotly positions shapes by the value but annotations by its logarithm.
     place = {"x": math.log10(rate), "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
     fig.add_annotation(text=f"{name}: {rate:g}", showarrow=False, **place)
 
 
 def _unit(record: TuneRecord) -> float:
+    """Return the factor from the metric to displayed values: 100 for percentages."""
     return 100.0 if record.plan.metric.percent else 1.0
 
 
 def _plain_name(record: TuneRecord) -> str:
+    """Return the name of the metric without the prefix `test`."""
     return record.plan.metric.name.removeprefix("test ")

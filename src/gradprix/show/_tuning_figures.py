@@ -1,4 +1,4 @@
-"""Figures of tuning: the validation metric against tuned hyperparameters. Pure functions of a race record."""
+"""Figures of tuning: the validation metric against tuned hyperparameters. All are pure functions of a race record."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ Line = list[tuple[float, float]]
 
 
 def sensitivity(record: RaceRecord) -> go.Figure:
-    """Plot the validation metric against the learning rate, one panel per entry, all equally many decades wide.
+    """Plot the validation metric against the learning rate, with a panel for each entry.
 
-    Dots are tuning runs, the line is the response curve, the vertical band the learning-rate tolerance, and the
-    horizontal zone is within a margin of the entry's best.
+    All panels have the same width in decades. Dots are tuning runs, the line is the response curve, the vertical band
+    is the learning-rate tolerance, and the horizontal band contains the values within a margin of the entry's best.
     """
     entries, looks = record.ranking, styles(record)
     columns = min(4, len(entries))
@@ -56,11 +56,15 @@ def sensitivity(record: RaceRecord) -> go.Figure:
 
 
 def _title(entry: EntryResult, look: Style) -> str:
+    """Format the title of a panel: entry, tuned learning rate, and learning-rate tolerance."""
     return f"<b>{look['label']}</b> {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
 
 
 def _runs_near(record: RaceRecord, name: str, curve: ResponseCurve | None) -> list[TuningRun]:
-    """Return the runs of an entry at learning rates that are within a margin of its best by the response curve."""
+    """Return the runs of an entry at near-optimal learning rates: within a margin of the best of its response curve.
+
+    Returns an empty list if there is no curve. Diverged runs are left out.
+    """
     if curve is None:
         return []
     limit = float(curve.metrics.min()) + margin(record)
@@ -76,7 +80,7 @@ def _draw_curve(
     axis: MetricAxis,
     place: Place,
 ) -> None:
-    """Draw the response curve, the tuned learning rate on it, the tolerance, and the zone within a margin."""
+    """Draw an entry's response curve, tuned learning rate, tolerance, and the band within a margin of its best."""
     sign, step = (-1 if record.plan.metric.higher_is_better else 1), margin(record)
     unit, rate = scale(record) * sign, float(entry.tuned["lr"])  # type: ignore[arg-type]
     costs: dict[float, list[float]] = {}
@@ -104,15 +108,20 @@ def _draw_curve(
 
 
 def _curve_lines(curve: ResponseCurve, means: Mapping[float, float], step: float) -> tuple[Line, Line]:
-    """Return the response curve near its optimum, and lines through the means of the runs further out.
+    """Return the lines to draw for a response curve.
 
-    Far from the optimum the curve is flat, because it clips bad scores. It is drawn up to the last learning rate, on
-    either side, whose runs are at most two margins worse than it; a point of NaN separates the sides of the other line.
+    Bad scores are clipped when the curve is fitted, so that it is flat far from the optimum. Therefore the curve is
+    drawn only near the optimum: on each side, up to the last learning rate whose runs are within a margin of the best
+    or at most two margins worse than the curve. Further out, lines connect the means of the runs.
 
     Args:
         curve: response curve of an entry.
-        means: mean of the runs at each learning rate, ascending; smaller is better.
+        means: mean of the runs at each learning rate, in ascending order of learning rates; smaller is better.
         step: the margin.
+
+    Returns:
+        The curve near the optimum, and the lines further out, both as (learning rate, metric). In the latter, a point
+        of NaN separates the left side from the right side.
     """
     optimum, limit = 10 ** float(curve.positions[curve.metrics.argmin()]), float(curve.metrics.min()) + step
     fitted = [rate for rate in means if curve(rate) <= limit or means[rate] <= curve(rate) + 2 * step]
@@ -128,7 +137,20 @@ def _curve_lines(curve: ResponseCurve, means: Mapping[float, float], step: float
 def _draw_runs(
     fig: go.Figure, record: RaceRecord, name: str, hyperparameter: str, look: Style, axis: MetricAxis, place: Place
 ) -> None:
-    """Draw an entry's tuning runs: dots, triangles at the edge if they are beyond it, crosses if they diverged."""
+    """Draw the tuning runs of an entry in a panel.
+
+    Runs within the axis are dots. Runs beyond its worse end are triangles at this end, and diverged runs are crosses
+    there.
+
+    Args:
+        fig: figure to draw into.
+        record: record of a race.
+        name: name of the entry.
+        hyperparameter: name of the hyperparameter on the horizontal axis. Runs without it are left out.
+        look: style of the entry.
+        axis: vertical axis.
+        place: row and column of the panel.
+    """
     runs = [run for run in record.tuning_runs[name] if hyperparameter in run.point]
     beyond = "triangle-down" if axis.best > axis.worst else "triangle-up"
     label = f"{look['label']} at {escape_label(hyperparameter) + ' ' if hyperparameter != 'lr' else ''}%{{x}}"
@@ -157,7 +179,10 @@ def _draw_runs(
 
 
 def points(record: RaceRecord) -> go.Figure:
-    """Plot the validation metric against each tuned hyperparameter: a row per entry, a column per hyperparameter."""
+    """Plot the validation metric against every tuned hyperparameter.
+
+    There is a row for each entry and a column for each hyperparameter.
+    """
     entries, looks, names = record.ranking, styles(record), record.plan.tune
     fig = make_subplots(
         len(entries),
@@ -188,7 +213,7 @@ def points(record: RaceRecord) -> go.Figure:
 def _draw_tuned(
     fig: go.Figure, record: RaceRecord, x: Any, runs: Sequence[TuningRun], look: Style, axis: MetricAxis, place: Place
 ) -> None:
-    """Draw a ring at the mean of the runs at the tuned point, and the zone within a margin of it."""
+    """Draw a ring at the mean of the runs with the tuned values, and the band within a margin of it."""
     mean = fmean(run.metric for run in runs)
     worse = -1 if record.plan.metric.higher_is_better else 1
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
@@ -198,7 +223,10 @@ def _draw_tuned(
 
 
 def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:
-    """Set the x axis of a column: logarithmic if values span decades, categorical if they are strings."""
+    """Set the type and the range of the horizontal axis of a column of panels.
+
+    The axis is categorical if any value is a string, and logarithmic if positive values span more than a factor of 20.
+    """
     if any(isinstance(value, str) for value in values):
         fig.update_xaxes(type="category", categoryorder="array", categoryarray=sorted(set(values)), col=column)
     elif min(values) > 0 and max(values) > 20 * min(values):
@@ -210,4 +238,5 @@ def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:
 
 
 def _decades(rates: Sequence[float]) -> tuple[float, float]:
+    """Return the decimal logarithms of the lowest and the highest learning rate."""
     return math.log10(min(rates)), math.log10(max(rates))

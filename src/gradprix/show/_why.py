@@ -1,4 +1,4 @@
-"""Diagnosis in a report: measurements, supported conclusions, and a figure of the updates."""
+"""Diagnosis section of a report: measurements, conclusions, and a figure of the optimizers' updates."""
 
 from typing import Any
 
@@ -38,11 +38,12 @@ PANELS = {"rate": "effective rate ‖u‖ / ‖g‖", "ratio": "update to weight
 
 
 def format_diagnosis(record: RaceRecord) -> dict[str, Any] | None:
-    """Return the diagnosis for display, None if the race was not explained.
+    """Return the diagnosis as data for the template, or None if the race was not diagnosed.
 
     Returns:
-        `columns`: interpretation of each measurement by its label; `rows`: an estimate for each column, by entry;
-        `findings`: entry, sentence, label and estimate of each clear measurement.
+        A dictionary with three keys. `columns` maps the label of each measurement to its interpretation. `rows` maps
+        the name of each entry to its estimates, one for each column. `findings` lists the conclusive measurements, as
+        tuples of entry name, sentence, label and estimate.
     """
     if record.diagnosis is None:
         return None
@@ -62,7 +63,7 @@ def format_diagnosis(record: RaceRecord) -> dict[str, Any] | None:
 
 
 def _format_estimate(measurement: Measurement) -> Estimate:
-    """Format an estimate with its interval; None stands for an infinite or unknown value."""
+    """Format a measurement and its interval, of which any number is None if it is infinite or unknown."""
     is_clear, bounds = measurement.finding is not None, (measurement.low, measurement.high)
     if measurement.kind is MeasurementKind.NOISE_SCALE and is_clear and measurement.high is None:
         return Estimate(f"above {measurement.low:.2g}" if measurement.low else "no signal found", is_clear=True)
@@ -73,7 +74,11 @@ def _format_estimate(measurement: Measurement) -> Estimate:
 
 
 def moves(record: RaceRecord) -> go.Figure:
-    """Plot effective learning rate, update-to-weight ratio and cosine during training, one line per entry."""
+    """Plot three properties of the updates during training, with a line for each entry.
+
+    They are the effective learning rate, the ratio of the norms of update and weights, and the cosine of the angle
+    between the update and the negative gradient.
+    """
     assert record.diagnosis is not None
     entries, looks = record.diagnosis.entries, styles(record)
     fig = make_subplots(1, 3, subplot_titles=list(PANELS.values()), horizontal_spacing=0.07)
@@ -81,7 +86,7 @@ def moves(record: RaceRecord) -> go.Figure:
         name, own = entry.name, entries[entry.name].updates
         line = {"color": looks[name]["color"], "dash": looks[name]["dash"], "width": 1.8}
         if not own.step:
-            continue  # every examined run diverged
+            continue  # all runs that were diagnosed diverged
         last = max(own.step)
         for column, panel in enumerate(PANELS, start=1):
             fig.add_scatter(

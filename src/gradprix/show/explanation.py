@@ -1,4 +1,4 @@
-"""Explanation of one optimizer: equations, measured character, and descent in a ravine."""
+"""Explanation of one optimizer: equations, measured step response, and descent in a ravine-shaped landscape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,11 +35,15 @@ POINTS = 48
 
 
 def explained(its: ExplainedOptimizer, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute the explanation of an optimizer as plain data.
+    """Compute the explanation of an optimizer.
 
     Args:
-        its: optimizer.
-        given: hyperparameters that override its defaults.
+        its: optimizer to explain.
+        given: values of hyperparameters, which override the optimizer's defaults.
+
+    Returns:
+        A dictionary for `terminal` and `page`. `character` (the step response) and `trace` (the descent) are None for
+        optimizers that update matrices.
     """
     rule, values = its.rule, its.rule.values(**{**its.fixed, **given})
     result = {"subject": its, "rule": rule, "values": values, "equations": equations(rule, values)}
@@ -56,7 +60,14 @@ def explained(its: ExplainedOptimizer, given: Mapping[str, Any]) -> dict[str, An
 
 
 def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
-    """Format a series as a line of block characters on a logarithmic scale from its minimum to its maximum."""
+    """Format a series as a line of block characters: a sparkline.
+
+    The height of a block is on a logarithmic scale from the minimum to the maximum of the series.
+
+    Args:
+        values: positive values.
+        points: maximum number of characters.
+    """
     index = torch.linspace(0, len(values) - 1, points).round().long().unique()  # type: ignore[no-untyped-call]
     logs = values[index].clamp(min=1e-12).log()
     low, high = float(logs.min()), float(logs.max())
@@ -66,7 +77,7 @@ def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
 
 
 def terminal(explanation: Mapping[str, Any]) -> RenderableType:
-    """Return the explanation as a Rich renderable for the terminal."""
+    """Return the explanation from `explained` as a Rich renderable for the terminal."""
     its, rule = explanation["subject"], explanation["rule"]
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     for equation in explanation["equations"]:
@@ -90,7 +101,7 @@ def terminal(explanation: Mapping[str, Any]) -> RenderableType:
 
 
 def page(explanation: Mapping[str, Any]) -> str:
-    """Return the explanation as a self-contained HTML page."""
+    """Return the explanation from `explained` as a self-contained HTML page."""
     measured, figures = explanation["character"], {}
     if measured is not None:
         figures = {"rates": rates(measured), "descent": descent(explanation["trace"])}
@@ -99,7 +110,7 @@ def page(explanation: Mapping[str, Any]) -> str:
 
 
 def rates(measured: StepResponse) -> go.Figure:
-    """Plot the effective learning rate under a constant gradient on logarithmic axes."""
+    """Plot the effective learning rate under a constant gradient against the step, on logarithmic axes."""
     steps = list(range(1, len(measured.rates) + 1))
     fig = go.Figure(
         go.Scatter(x=steps, y=rounded(measured.rates.tolist()), mode="lines", line={"color": COLOURS[0], "width": 2})
@@ -117,7 +128,7 @@ def rates(measured: StepResponse) -> go.Figure:
 
 
 def descent(descent_trace: Trace) -> go.Figure:
-    """Plot the trajectory over the contours, and the effective learning rate of both coordinates."""
+    """Plot the descent in the ravine: trajectory over contour lines, and effective learning rate of each coordinate."""
     ravine, layer = LANDSCAPES["ravine"](), descent_trace.x
     x, y, z = ravine.grid(81)
     fig = make_subplots(1, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.12)
@@ -149,11 +160,12 @@ def descent(descent_trace: Trace) -> go.Figure:
 
 
 def _format_settings(explanation: Mapping[str, Any]) -> str:
+    """Format the values of the hyperparameters that occur in the equations."""
     return "with " + ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in _used(explanation).items())
 
 
 def _used(explanation: Mapping[str, Any]) -> dict[str, float]:
-    """Return the hyperparameters that occur in the equations."""
+    """Return the values of the hyperparameters that occur in the equations, by name."""
     rule, values = explanation["rule"], explanation["values"]
     tree = full_tree(rule).fold(values, tuple(rule.active_state(values)))
     used = {node.name for assign in tree.assigns for node in walk(assign.value) if isinstance(node, Hyper)}

@@ -1,4 +1,4 @@
-"""Visual style: colours of entries, ticks of axes, and the style sheet of pages."""
+"""Visual style: colours of entries, ticks of axes, layout of figures, and the style sheet of pages."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,8 @@ from plotly import graph_objects as go
 
 from gradprix.race import RaceRecord
 
-# Okabe & Ito's colour-blind safe palette without black and yellow, which are invisible on a dark or a white page. When
-# colours repeat, the dash and symbol differ.
+# Okabe & Ito's colour-blind safe palette, without black and yellow, which are invisible on a dark and on a white page,
+# respectively. Entries with the same colour differ in dash and symbol.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up")
@@ -19,7 +19,7 @@ INK, GRID = "#333333", "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'  # as in templates/page.css
 
-# Half-transparent fills work under dark and light text.
+# Fills are translucent, so that dark and light text on them is legible.
 MARKS = {
     "wins": ("▲", "rgba(0,114,178,0.55)"),
     "slightly ahead": ("△", "rgba(0,114,178,0.25)"),
@@ -28,20 +28,20 @@ MARKS = {
     "slightly behind": ("▽", "rgba(213,94,0,0.25)"),
     "loses": ("▼", "rgba(213,94,0,0.55)"),
 }
-"""Sign and fill of each verdict in the matrix of comparisons; the fill repeats the sign."""
+"""Sign and fill colour of each verdict in the matrix of comparisons. The colour carries no further information."""
 
 
 Style = dict[str, str]
-"""Label (escaped), colour, dash and symbol of an entry."""
+"""Style of an entry in figures, with the keys `label` (escaped name), `color`, `dash` and `symbol`."""
 
 
 def escape_label(text: str) -> str:
-    """Escape a text for plotly, which reads tags and `&lt;` in labels as HTML, but not `&quot;`."""
+    """Escape a text for a plotly label. Plotly interprets HTML tags and `&lt;` in labels, but not `&quot;`."""
     return escape(text, quote=False)
 
 
 def styles(record: RaceRecord) -> dict[str, Style]:
-    """Return the style of each entry, the same in every figure."""
+    """Return the style of each entry by its name. It is the same in every figure of a record."""
     return {
         entry.name: {
             "label": escape_label(entry.name),
@@ -54,18 +54,22 @@ def styles(record: RaceRecord) -> dict[str, Style]:
 
 
 def powers(low: float, high: float) -> dict[str, list[Any]]:
-    """Return ticks of a logarithmic axis at the powers of ten from 10**low to 10**high."""
+    """Return plotly ticks at the powers of ten, for a logarithmic axis from 10**low to 10**high."""
     exponents = range(math.floor(low), math.ceil(high) + 1)
     return {"tickvals": [10.0**n for n in exponents], "ticktext": [_format_power(n) for n in exponents]}
 
 
 def _format_power(exponent: int) -> str:
+    """Format a power of ten: `0.01` to `100` as a number, others as `10³`."""
     superscript = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{10.0**exponent:g}" if -2 <= exponent <= 2 else f"10{superscript}"
 
 
 def ticks(low: float, high: float) -> dict[str, list[Any]]:
-    """Return ticks of a logarithmic axis from 10**low to 10**high, with intermediate ticks on short axes."""
+    """Return plotly ticks for a logarithmic axis from 10**low to 10**high.
+
+    Axes of more than two decades have ticks at the powers of ten only, shorter axes also between them.
+    """
     if high - low > 2:
         return powers(low, high)
     steps = (1, 2, 5) if high - low > 0.7 else (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8)
@@ -74,20 +78,23 @@ def ticks(low: float, high: float) -> dict[str, list[Any]]:
 
 
 def translucent(colour: str, opacity: float) -> str:
-    """Return a colour, `#rrggbb`, with an opacity."""
+    """Convert a colour `#rrggbb` to CSS `rgba(…)` with the given opacity."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def padded(values: Sequence[float]) -> list[float]:
-    """Return a range that includes all finite values, with padding."""
+    """Return the range of an axis that includes all finite values, with padding at both ends."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     pad = 0.06 * (max(finite) - min(finite)) or 0.5
     return [min(finite) - pad, max(finite) + pad]
 
 
 def rounded(values: Iterable[float]) -> list[float | None]:
-    """Round values to six significant digits, to keep pages small; non-finite values become None, a gap."""
+    """Round values to six significant digits, to keep pages small.
+
+    Non-finite values become None, which plotly draws as a gap.
+    """
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
@@ -96,11 +103,20 @@ CSS = Path(__file__).with_name("templates").joinpath("page.css").read_text("utf-
 
 
 def apply_layout(fig: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """Apply the common layout: transparent background, grey grid, and the fonts of the page."""
+    """Apply the common layout to a figure: transparent background, grey grid, and the font of the page.
+
+    Args:
+        fig: figure, which is modified.
+        height: height in pixels.
+        layout: further plotly layout properties.
+
+    Returns:
+        The same figure.
+    """
     axis = {"automargin": True, "gridcolor": GRID, "zeroline": False, "linecolor": GRID}
     axis |= {"tickfont": {"size": 12}, "title": {"font": {"size": 13}}}
     fig.update_layout(
-        template={"layout": {"xaxis": axis, "yaxis": axis}},  # updates of each axis take much longer
+        template={"layout": {"xaxis": axis, "yaxis": axis}},  # much faster than updating each axis
         height=height,
         margin={"l": 10, "r": 25, "t": 40, "b": 15},
         paper_bgcolor=CLEAR,

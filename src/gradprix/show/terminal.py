@@ -38,14 +38,18 @@ from ._sections import format_tuning_variance
 
 
 def console(stderr: bool = False) -> Console:
-    """Return a console, wide enough not to wrap lines when the output is redirected."""
+    """Create a Rich console. If the output is redirected, it is so wide that lines are not wrapped.
+
+    Args:
+        stderr: write to stderr instead of stdout.
+    """
     file = None if stderr else results()
     terminal = Console(highlight=False, stderr=stderr, file=file)
     return terminal if terminal.is_terminal else Console(highlight=False, stderr=stderr, file=file, width=200)
 
 
 def answer(result: Result) -> RenderableType:
-    """Return the summary of a race: answer, cost, report path, and table of results."""
+    """Return the summary of a race: answer, protocol, duration, path of the report, and table of results."""
     record = result.record
     where = f"  Report: {result.folder / REPORT}" if result.folder else ""
     last = f"{format_protocol(record)}, {record.cost.seconds:.0f} s.{where}"
@@ -53,7 +57,7 @@ def answer(result: Result) -> RenderableType:
 
 
 def standings(record: RaceRecord) -> Table:
-    """Return the table of results, one row per entry, best mean first."""
+    """Return the table of results, with a row for each entry, best mean first."""
     tuned = "learning\nrate" if record.plan.tunes_learning_rate_only else "tuned"
     table = _table("", record.plan.metric.name, "at most\nbehind", tuned, "tolerance", right=(1, 2, 3, 4))
     for entry in record.ranking:
@@ -68,7 +72,7 @@ def standings(record: RaceRecord) -> Table:
 
 
 def notes(record: RaceRecord) -> list[Text]:
-    """Return the notes below the table of results."""
+    """Return the notes to print below the table of results."""
     name, margin = record.plan.metric.name.removeprefix("test "), format_margin(record.plan.metric)
     lines = ["In bold: the leaders. At most behind: 95 % upper bound of the distance from the best of the others."]
     if any(entry.tolerance for entry in record.entries):
@@ -92,7 +96,7 @@ def notes(record: RaceRecord) -> list[Text]:
 
 
 def reasons(record: RaceRecord) -> list[Text]:
-    """Return the diagnosis of each entry, empty if the race was not explained."""
+    """Return the conclusions of the diagnosis, one line each, or an empty list if the race was not diagnosed."""
     if record.diagnosis is None:
         return []
     lines = [
@@ -106,7 +110,12 @@ def reasons(record: RaceRecord) -> list[Text]:
 
 
 def value(metric: dict[str, Any], number: float) -> str:
-    """Format a value of the metric."""
+    """Format a value of the metric.
+
+    Args:
+        metric: description of the metric in `evidence.json`.
+        number: value to format.
+    """
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
@@ -115,9 +124,9 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
 
     Args:
         race_plan: plan of a race.
-        seconds: measured estimate of the duration, if any.
+        seconds: estimated duration in seconds; None if it was not estimated.
         where: description of the machine.
-        at_least: the estimate is a lower bound.
+        at_least: `seconds` is a lower bound.
     """
     described, metric = race_plan.description, race_plan.task.metric
     table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
@@ -153,6 +162,7 @@ def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = Fa
 
 
 def _describe_seeds(analysis_seeds: Sequence[int]) -> str:
+    """Describe the number of final seeds, given the numbers of seeds at the analyses, ascending."""
     *earlier, most = analysis_seeds
     if not earlier:
         return f"{most} held-out seeds"
@@ -160,10 +170,12 @@ def _describe_seeds(analysis_seeds: Sequence[int]) -> str:
 
 
 def _format_duration(seconds: float) -> str:
+    """Format a duration in seconds, or in minutes from 90 seconds on."""
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _describe_run(race_plan: Plan) -> str:
+    """Describe a training run: its number of examples and epochs, and the learning-rate schedule."""
     if race_plan.examples is None:
         return "as long as your own loop trains"
     schedule = "schedule tuned" if "schedule" in race_plan.tuned else f"{race_plan.task.schedule} schedule"
@@ -171,14 +183,19 @@ def _describe_run(race_plan: Plan) -> str:
 
 
 def format_range(name: str, ends: list[Any]) -> str:
-    """Format a search range: `lr 0.001 to 1`, or its values if it is a choice."""
+    """Format a search space: `lr 0.001 to 1` for a range, `batch_size 16/32/64` for a choice.
+
+    Args:
+        name: name of the hyperparameter.
+        ends: first and last value of the range, or all values of the choice.
+    """
     if all(isinstance(end, float) for end in ends):
         return f"{name} {ends[0]:g} to {ends[-1]:g}"
     return f"{name} {'/'.join(map(str, ends))}"
 
 
 def optimizers() -> RenderableType:
-    """Return the table of all entries."""
+    """Return the table of all optimizers that can be raced by name."""
     table = _table("name", "class", "what it does", "learning rates")
     for entry in ENTRIES.values():
         fixed = "".join(f", {name}={setting}" for name, setting in entry.fixed.items())
@@ -190,7 +207,7 @@ def optimizers() -> RenderableType:
 
 
 def choices(name: str) -> RenderableType:
-    """Return the optimizers to try first on a problem, with the evidence."""
+    """Return the optimizers to try first on a problem like a built-in task, with the results of the committed suite."""
     text, rows = first_choices(name)
     metric = evidence()["tasks"][name]["metric"]
     head = ("", metric["name"], "margins behind", "learning rate", "tolerance", "diverged")
@@ -208,7 +225,7 @@ def choices(name: str) -> RenderableType:
 
 
 def tasks() -> RenderableType:
-    """Return the table of built-in tasks."""
+    """Return the table of the built-in tasks."""
     table = _table("name", "what it is", "judged by", "batch", "epochs", right=(3, 4))
     for name in MAKERS:
         task = built_in(name)
@@ -218,7 +235,13 @@ def tasks() -> RenderableType:
 
 
 def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
-    """Summarize the plans of a suite before they run, with the estimated duration."""
+    """Summarize the plans of a suite before they run.
+
+    Args:
+        plans: plan of each race.
+        seconds: estimated duration in seconds, by name of the task.
+        where: description of the machine.
+    """
     table = _table("task", "what it is", "training runs", "minutes", right=(2, 3))
     for race_plan in plans:
         name = race_plan.task.name
@@ -231,7 +254,12 @@ def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) 
 
 
 def suite(summary: dict[str, Any], page: Path) -> RenderableType:
-    """Return the summary of a suite: its conclusions, then one row per optimizer and one column per task."""
+    """Return the summary of a suite: its conclusions, and the regret of each optimizer (row) on each task (column).
+
+    Args:
+        summary: contents of `suite.json`.
+        page: path of the HTML page.
+    """
     names = list(summary["tasks"])
     table = _table("margins behind the best", "mean", *names, right=tuple(range(1, len(names) + 2)))
     for entry in summary["entries"]:
@@ -244,6 +272,12 @@ def suite(summary: dict[str, Any], page: Path) -> RenderableType:
 
 
 def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:
+    """Create an empty table.
+
+    Args:
+        columns: header of each column.
+        right: indices of the right-aligned columns.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i in right else "left")
