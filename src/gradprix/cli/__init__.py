@@ -1,4 +1,4 @@
-"""Command-line interface: commands and error reporting."""
+"""Command-line interface: the Typer application and its commands."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ app.add_typer(_data.app, name="data")
 
 
 def version(is_set: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit, if the option `--version` is set."""
     if is_set:
         from gradprix import __version__
 
@@ -133,7 +133,7 @@ app.command(cls=Command)(claims)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, and exit with its exit code. This is the entry point of the program `gradprix`."""
     streams.prepare()
     _signals.listen()
     _workers.allow_fork()
@@ -142,7 +142,7 @@ def main() -> None:
         code: int | str | None = 0
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:  # outside of `report_errors`
+    except KeyboardInterrupt:  # received outside of `report_errors`
         code = 130
     left = streams.close()
     _signals.end_soon(_signals.exit_code(code if isinstance(code, int) else 1) if code else left)

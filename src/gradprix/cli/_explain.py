@@ -35,6 +35,11 @@ def explain(
 
 
 def _setting(text: str) -> tuple[str, float | bool]:
+    """Parse the value of the option `--set`, `NAME=VALUE`.
+
+    Raises:
+        ValueError: if the value is neither a number nor `true` or `false`.
+    """
     name, _, value = text.partition("=")
     if value in ("True", "False", "true", "false"):
         return name, value.lower() == "true"

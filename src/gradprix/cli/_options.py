@@ -1,4 +1,4 @@
-"""Options shared by several commands: task, tuning budget, and where models are trained."""
+"""Options shared by several commands: task, tuning budget, evaluation, and execution."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ import typer
 
 OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 WHERE = "Execution and output"
-"""Panels of the options in `--help`."""
+"""Titles of the panels that group the options in the output of `--help`."""
 
 TaskName = Annotated[
     str,

@@ -1,4 +1,7 @@
-"""Steps of the command `gradprix race`, imported when it runs because they import torch."""
+"""Steps of the command `gradprix race`.
+
+The command imports this module only when it runs, because torch, which this module imports, is slow to import.
+"""
 
 import os
 import sys
@@ -37,7 +40,15 @@ from ._errors import report_errors
 def show_plan(
     plan: Plan, minutes: float | None, engine: Executor, as_json: bool, summarize: Callable[..., Any] = terminal.plan
 ) -> None:
-    """Print the plan that fits the time budget; unless the output is JSON, with its estimated duration."""
+    """Print a plan without running it.
+
+    Args:
+        plan: plan to print.
+        minutes: time budget, to which the plan is reduced first; None if there is none.
+        engine: executor, which measures the cost of training steps.
+        as_json: print JSON. Without a time budget, the duration is then not estimated.
+        summarize: function that formats the plan for the terminal; see `terminal.plan`.
+    """
     seconds, at_least = None, False
     with report_errors(ValueError, WorkerError), progress(REPORT_AFTER) as watch:
         _load_examples(plan, watch)
@@ -55,8 +66,17 @@ def show_plan(
 def run_race(
     plan: Plan, minutes: float | None, engine: Executor, out: Path | None, explain: bool, as_json: bool
 ) -> None:
-    """Run a race that fits the time budget, and show its result."""
-    # A name that the file system's encoding can represent.
+    """Run a race and show its result.
+
+    Args:
+        plan: plan of the race.
+        minutes: time budget, to which the plan is reduced first; None if there is none.
+        engine: executor of the training runs.
+        out: folder of the race; `runs/TASK` if None.
+        explain: diagnose the final runs.
+        as_json: print the result as JSON.
+    """
+    # The file system's encoding may not represent all characters of the name.
     folder = out or Path("runs") / os.fsdecode(plan.task.name.encode())
     seconds = None
     with report_errors(ValueError, WorkerError), progress(None if minutes is None else REPORT_AFTER) as watch:
@@ -79,7 +99,7 @@ def run_race(
 
 
 def show_result(result: Result, as_json: bool) -> None:
-    """Write the report, then print the answer."""
+    """Write the report of a race, then print the answer, or the whole result as JSON."""
     with report_errors(OSError):
         show.write_report(result)
     if as_json:
@@ -89,12 +109,16 @@ def show_result(result: Result, as_json: bool) -> None:
 
 
 def _load_examples(plan: Plan, watch: Watch) -> None:
+    """Load the data of the task, which is otherwise loaded on first use, and show this as progress."""
     watch(f"Loading {plan.task.name!r}", 0.0, 0)
     assert plan.task.fingerprint
 
 
 def _explain_result(plan: Plan, result: Result, engine: Executor) -> Result:
-    """Return the result with a diagnosis of its final runs; if that fails, report the error and return it unchanged."""
+    """Return the result with a diagnosis of its final runs.
+
+    If the diagnosis fails, the error is reported on stderr and the result is returned unchanged.
+    """
     from gradprix.explain import why
 
     if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""Termination of the command line: on signals, and promptly at the end."""
+"""Termination of the command line: signal handlers, exit codes, and a time limit for the interpreter's shutdown."""
 
 import os
 import signal
@@ -8,21 +8,27 @@ from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 EXIT_TIMEOUT = 15.0
-"""Maximum time in seconds for threads and exit handlers at the end of the process."""
+"""Maximum duration of the interpreter's shutdown, in seconds. Threads and exit handlers can delay it."""
 
 
 _received: list[int] = []
+"""Numbers of the signals received so far."""
 
 
 def exit_code(otherwise: int = 130) -> int:
-    """Return the exit code for the received signal, as shells report it."""
+    """Return the exit code of a process that was ended by a signal: 128 plus the number of the signal, as in a shell.
+
+    Args:
+        otherwise: exit code to return if no signal was received.
+    """
     return 128 + _received[-1] if _received else otherwise
 
 
 def listen() -> None:
-    """Install signal handlers that end the process cleanly; a second signal ends it at once.
+    """Install handlers for SIGINT, SIGTERM and SIGHUP that raise `KeyboardInterrupt`.
 
-    Signals that are ignored, as under nohup or in the background of a shell, stay ignored.
+    A second signal ends the process at once. Signals that are ignored, for example under `nohup`, stay ignored. Outside
+    of the main thread, which alone can install handlers, nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -34,7 +40,7 @@ def listen() -> None:
             if signal.getsignal(each) is stop:
                 signal.signal(each, signal.SIG_DFL)
         _received.append(number)
-        raise KeyboardInterrupt(f"signal {number}")  # for every signal: Ray propagates no other from a handler
+        raise KeyboardInterrupt(f"signal {number}")  # Ray propagates no other exception from a signal handler
 
     for number in numbers:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -42,7 +48,11 @@ def listen() -> None:
 
 
 def end_soon(code: int) -> None:
-    """Exit with a code, at most `EXIT_TIMEOUT` seconds after the interpreter starts to shut down."""
+    """Exit the process with a code.
+
+    If the interpreter has not ended `EXIT_TIMEOUT` seconds after it began to shut down, the process is ended without
+    waiting for threads and exit handlers.
+    """
     over = threading.Event()
 
     def wait() -> None:

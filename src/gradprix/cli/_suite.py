@@ -66,7 +66,7 @@ def suite(
 
 
 def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> None:
-    """Print the plans of a suite with their estimated durations."""
+    """Print the plan of each race of a suite, with its estimated duration."""
     from gradprix.race import WorkerError, estimate, measure_cost, progress
     from gradprix.race.progress_display import REPORT_AFTER
     from gradprix.show import terminal
@@ -80,7 +80,7 @@ def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> N
 
 
 def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: bool) -> None:
-    """Run the races of a suite, write their reports and a summary, and print the summary."""
+    """Run the races of a suite, write their reports and the summary of the suite, and print the summary."""
     from gradprix.race import WorkerError, load, progress
     from gradprix.race import suite as run_suite
     from gradprix.race.record_json import to_json

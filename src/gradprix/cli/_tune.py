@@ -86,11 +86,11 @@ def tune(
 ) -> None:
     """Tune the learning rate of one optimizer, and measure what it gains over the default.
 
-    Every trial trains to the end of its schedule: a short test with a growing learning rate shows another optimum.
+    Every trial trains to the end of its schedule, because a short learning-rate range test finds another optimum.
 
-    The answer: the rate, the range of rates that are as good, and what the default loses, with a 95 % interval.
+    The answer is the tuned rate, the range of rates that perform almost as well, and the difference from the default.
 
-    A rate holds for its schedule and length of training: give --schedule and --epochs as you plan to train.
+    The best rate depends on the schedule and the length of training: set --schedule and --epochs as you plan to train.
 
     Run the same command to resume; finished runs are not repeated.
     """
@@ -129,7 +129,7 @@ def tune(
 
 
 def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool) -> None:
-    """Run a plan, write its page, and print the answer."""
+    """Tune the optimizer of a plan, write the HTML page, and print the answer."""
     from gradprix.race import (
         EngineError,
         JournalError,
@@ -141,7 +141,7 @@ def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool) 
     )
     from gradprix.show import terminal, tune_answer, write_tune_page
 
-    # Names that the file system's encoding can represent.
+    # The file system's encoding may not represent all characters of the names.
     folder = out or Path("runs", "tune", *(os.fsdecode(name.encode()) for name in (plan.task.name, plan.entry.name)))
     errors = (EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, OSError)
     with report_errors(*errors), progress() as watch:

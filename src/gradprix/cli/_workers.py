@@ -1,19 +1,24 @@
-"""Early start of worker processes by the commands that train models."""
+"""Preparation of worker processes by the commands that train models."""
 
 import os
 
 _program: list[int] = []
-"""The process of the command line, which has no other threads, if it is not a library of another program."""
+"""Process ID of the command line if it may be forked. Empty if another program calls gradprix as a library: such a
+program may have threads, which do not survive a fork."""
 
 
 def allow_fork() -> None:
-    """Declare that this process runs the command line and nothing else."""
+    """Record that this process runs only the command line, so that it may be forked."""
     _program.append(os.getpid())
 
 
 def prepare_workers() -> None:
-    """Import what worker processes need, and fork this process to have it at hand, before it does anything else."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch reads it on import; see `environment`
+    """Import the modules that worker processes need, then fork the server process from which they are forked.
+
+    This must happen first in a command, while the process has no other threads and no state of its own. The fork is
+    left out if another program calls gradprix as a library.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by torch on import; see `environment`
     import gradprix.race  # noqa: F401
     from gradprix.executors.worker_processes import fork_server_early
 
