@@ -87,11 +87,14 @@ __all__ = [
 ]
 
 Engine, fitted, measured = Executor, fit_to_budget, measure_cost
-"""Former names."""
+"""Former names of these objects."""
 
 
 class _Callable(ModuleType):
-    """Callable module: `gradprix.race(...)` runs a race, and `gradprix.race.Plan` is an attribute of the package."""
+    """Type of this package's module, which is callable: `gradprix.race(...)` runs a race.
+
+    Names such as `gradprix.race.Plan` remain available as attributes.
+    """
 
     __call__ = staticmethod(race)
     __signature__ = inspect.signature(race)

@@ -1,4 +1,4 @@
-"""Interim analysis of a race: comparisons, regret bounds, tolerances and the recommendation, given its runs so far."""
+"""Interim analysis of a race: comparisons, regret bounds, learning-rate tolerances, and the recommendation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,11 @@ from .response_curves import response_curves, tuned_scores
 from .run_records import Finals, Outcomes, TuningRuns
 
 FEWEST_PARTS = 10
-"""Minimum number of parts of a test set for estimating their variance."""
+"""Minimum number of parts of a test set that suffices to estimate the variance between them."""
 Parts = dict[str, tuple[tuple[float, ...], ...]]
+"""For each entry, the metric on each part of an official test set, `[seeds][parts]`."""
 Tolerance = tuple[float, float] | None
-"""Smallest and largest learning rate within a margin of the best; None if unknown."""
+"""Learning-rate tolerance: smallest and largest learning rate within a margin of the best; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Analysis:
 
     Args:
         chance_level: score of a diverged run.
-        values: metric of each final run of each entry.
-        parts: metric on parts of an official test set, for each entry `[seeds][parts]`; None if there is none.
+        values: metric of each final run, by name of the entry.
+        parts: metric on the parts of an official test set; None if there is no such test set.
         margin: the smallest difference that matters, in the metric's units.
-        tuning_deviation: standard deviation of an entry's mean from tuning.
-        verdict: comparisons of the entries.
+        tuning_deviation: standard deviation of an entry's mean due to tuning.
+        verdict: pairwise comparisons of the entries.
         bounds: upper bound of the regret of each entry.
         curves: response curve of each entry; None if all of its tuning runs diverged.
         tolerances: learning-rate tolerance of each entry.
         recommended: name of the recommended entry.
-        reason: what decided for it.
+        reason: criterion that decided for the recommended entry.
     """
 
     chance_level: float
@@ -61,7 +62,7 @@ class Analysis:
 
     @property
     def is_conclusive(self) -> bool:
-        """True if the recommended entry is at most a margin behind the best of the others, with confidence."""
+        """True if the upper bound of the recommended entry's regret is at most the margin. The race then ends."""
         return self.bounds[self.recommended] <= self.margin
 
 
@@ -73,15 +74,15 @@ def analyse(
     step_seconds: Mapping[str, float | None],
     interim_analyses: Sequence[InterimAnalysis],
 ) -> Analysis:
-    """Analyse the runs of a race.
+    """Perform an interim analysis of a race.
 
     Args:
-        plan: the plan.
-        tuning_runs: the tuning runs of each entry, in order.
-        tuned: the tuning result of each entry.
-        finals: the final runs of each entry, in the order of the seeds.
-        step_seconds: seconds of a step of each tuned optimizer without stacking; None where unknown.
-        interim_analyses: the interim analyses of the race, this one last.
+        plan: plan of the race.
+        tuning_runs: tuning runs of each entry, in the order in which the tuner requested them.
+        tuned: tuning result of each entry.
+        finals: final runs of each entry so far, in the order of the seeds.
+        step_seconds: duration of a step of each tuned optimizer in a plain training loop; None if unknown.
+        interim_analyses: all interim analyses of the race so far. The last one is this analysis.
     """
     metric, outcomes = plan.task.metric, {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
     chance_level, values, parts = score_finals(plan, outcomes)
@@ -117,7 +118,7 @@ def analyse(
         verdict = replace(verdict, leaders=leaders)
     bounds = regret_bounds(values, **settings)
     stable = [name for name in values if not diverged[name]]
-    if 1 < len(stable) < len(values):  # the variance of one that diverges must not hide what is known of the others
+    if 1 < len(stable) < len(values):  # exclude the large variance of diverged entries
         settings["parts"] = None if parts is None else {name: parts[name] for name in stable}
         bounds |= regret_bounds({name: values[name] for name in stable}, **settings)
         best = (max if metric.higher_is_better else min)(means[name] for name in stable)
@@ -140,19 +141,28 @@ def analyse(
 
 
 def decades(tolerance: Tolerance) -> float:
-    """Return the width of a tolerance in decades; 0 if it is unknown."""
+    """Return the width of a learning-rate tolerance in decades; 0 if it is unknown."""
     return 0.0 if tolerance is None else math.log10(tolerance[1] / tolerance[0])
 
 
 def score_finals(plan: Plan, outcomes: Outcomes) -> tuple[float, dict[str, tuple[float, ...]], Parts | None]:
-    """Return the score of a diverged run, the metric of each final run, and the metric on parts of the test set."""
+    """Return the scores of final runs.
+
+    Args:
+        plan: plan of the race.
+        outcomes: outcomes of the final runs of each entry.
+
+    Returns:
+        The score of a diverged run; the metric of each final run, by name of the entry; and the metric on the parts of
+        an official test set, or None if there is no such test set.
+    """
     chance_level = _diverged_score(plan, outcomes)
     values = {name: tuple(_score(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
     return chance_level, values, _parts(outcomes, chance_level)
 
 
 def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
-    """Return the score of a diverged run: the task's chance level, or else the worst score of the other runs."""
+    """Return the score of a diverged run: the chance level of the task, or the worst of all other scores without it."""
     if plan.task.baseline is not None:
         return plan.task.baseline
     scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]
@@ -160,11 +170,16 @@ def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
 
 
 def _score(outcome: Outcome, chance_level: float) -> float:
+    """Return the test metric of a run, or the chance level if it diverged."""
     return chance_level if outcome.test_metric is None else outcome.test_metric
 
 
 def _parts(outcomes: Outcomes, chance_level: float) -> Parts | None:
-    """Return the metric on parts of an official test set, if there is one and every part has a finite metric."""
+    """Return the metric on the parts of an official test set.
+
+    Returns None if there is no such test set, if it has fewer than `FEWEST_PARTS` parts, or if any part has a
+    non-finite metric.
+    """
     every = [outcome for runs in outcomes.values() for outcome in runs]
     counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
     if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:

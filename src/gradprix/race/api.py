@@ -1,4 +1,4 @@
-"""Python entry points: a race, and the tuning of one optimizer."""
+"""Python entry points: `race`, and `tune` for a single optimizer."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,48 +45,51 @@ def race(
     """Tune optimizers fairly on a task, race them on held-out seeds, and return a verdict with its uncertainty.
 
     Args:
-        task: a task, or a function that returns one; the name of a built-in task, or the location of yours, such as
-            `"mine.py:task"`; or a training loop, `train(make_optimizer, seed)`, which yields after each epoch a mapping
-            with `"valid"` and, if there is a test set, `"test"`.
-        optimizers: entries or their names, as a list or separated by commas; `"all"` for every rule; the task's
-            default entries, or the bracket's, when None.
+        task: task to race on. One of: a `Task`, or a function that returns one; the name of a built-in task; the
+            location of your own task, such as `"mine.py:task"`; or a training loop `train(make_optimizer, seed)`, which
+            yields a mapping after each epoch, with the key `"valid"` and, if there is a test set, `"test"`.
+        optimizers: entries or their names, as a list or separated by commas. `"all"` selects all classic optimizers and
+            their variants. None selects the default entries of the task, or else those of the bracket.
         bracket: `"rules"` races optimizers at one batch size, `"data"` one optimizer at three batch sizes.
-        tune: hyperparameters to tune besides the learning rate, including `batch_size` and `schedule`, as a list or
-            separated by commas; each optimizer tunes those that it has.
-        trials: tuning trials per entry; the task's number, or 26, when None.
-        seeds: maximum number of final runs per entry, on held-out seeds that all entries share; the task's number, or
-            32, when None. The race is analysed after 8, 16, 32 and 64 seeds, and ends when the recommended entry is at
+        tune: hyperparameters to tune besides the learning rate, as a list or separated by commas. They may include
+            `batch_size` and `schedule`. Each optimizer tunes only the hyperparameters that it has.
+        trials: number of tuning trials per entry. Default: the task's number, or 26.
+        seeds: maximum number of final runs per entry, on held-out seeds that all entries share. Default: the task's
+            number, or 32. The race is analysed after 8, 16, 32 and 64 seeds, and ends when the recommended entry is at
             most a margin behind the best, with 95 % confidence.
-        epochs: epochs of each run; the task's number when None.
-        batch_size: batch size of entries without one of their own; the task's when None.
-        schedule: learning-rate schedule, `"cosine"`, `"linear"`, `"warmup"` or `"constant"`; the task's when None.
-        margin: the smallest difference that matters, in the metric's units; the task's when None.
-        direction: `"max"` if higher scores of a training loop are better, else `"min"`.
-        baseline: an optimizer to compare the others with, instead of all pairs: with fewer comparisons, each can detect
-            smaller differences. It takes part in the race, and must be chosen before any result is seen.
+        epochs: number of epochs per run. Default: the task's number.
+        batch_size: batch size of all entries that do not fix their own. Default: the task's batch size.
+        schedule: learning-rate schedule, `"cosine"`, `"linear"`, `"warmup"` or `"constant"`. Default: the task's
+            schedule.
+        margin: the smallest difference that matters, in the metric's units. Default: the task's margin.
+        direction: `"max"` if higher scores of a training loop are better, `"min"` if lower scores are better.
+        baseline: optimizer with which all others are compared, instead of all pairs. With fewer comparisons, smaller
+            differences can be detected. The baseline takes part in the race, and must be chosen before any result is
+            seen.
         preset: size of a built-in task: `"small"` takes seconds, `"default"` minutes, `"large"` needs a larger machine.
-        data: your own copy of a built-in task's data, instead of the archive that is fetched.
+        data: local copy of a built-in task's data, to be used instead of downloading it.
         seed: base random seed. Races with different base seeds share no seed.
-        minutes: time budget: optimizers, trials, seeds and epochs are reduced to fit, and the result lists what is left
-            out.
-        compile: compile the stacked models with `torch.compile` instead of gradprix's own compiler, for long races of
-            models that the latter does not cover. It needs a C++ compiler and takes half a minute or more.
-        device: device of the models, as a torch device string such as `"cuda"`; a GPU if there is one and it is faster
-            when None.
-        out: folder to save the race in, so that it can be resumed; nothing is saved when None.
-        engine: the executor, such as `gradprix.engines.Ray()`; this machine when None. A race can be resumed with
-            another executor.
-        processes: number of worker processes; the number of cores when None.
-        memory: total memory limit in GB; half of the free memory when None.
+        minutes: time budget in minutes. The numbers of optimizers, trials, seeds and epochs are reduced to fit the
+            budget, and the result lists the reductions.
+        compile: compile the stacked models with `torch.compile` instead of gradprix's own compiler. This is useful for
+            long races of models that gradprix's compiler does not cover. It needs a C++ compiler and takes half a
+            minute or more.
+        device: device of the models, as a torch device string such as `"cuda"`. Default: a GPU, if there is one and it
+            is faster than the CPU.
+        out: folder to save the race in, so that it can be resumed. By default, nothing is saved.
+        engine: executor of the training runs, such as `gradprix.engines.Ray()`. Default: this machine. A race can be
+            resumed with another executor.
+        processes: number of worker processes. Default: the number of cores.
+        memory: total memory limit in GB. Default: half of the free memory.
 
     Returns:
-        The result: its answer, its verdict, and the record of all runs.
+        The result of the race: the answer, the verdict, and the record of all runs.
 
     Raises:
-        ValueError: for unknown names and values out of range.
+        ValueError: if a name is unknown, or a value out of range.
         TaskError: if the task's model, loss or metric fails.
-        WorkerError: if worker processes are lost repeatedly.
-        JournalError: if `out` holds a race on another task, or one that is running, or is not writable.
+        WorkerError: if worker processes are killed repeatedly.
+        JournalError: if `out` holds a race on another task, or a race that is running, or is not writable.
     """
     config = RaceConfig(
         task,
@@ -114,7 +117,10 @@ def race(
 
 
 def run_config(config: RaceConfig, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
-    """Run the race of a configuration, or resume it; see `run`."""
+    """Run the race that a configuration describes, or resume it.
+
+    The plan is first reduced to the time budget, if the configuration has one. See `run` for the arguments.
+    """
     plan = make_plan(config)
     if config.minutes is not None:
         plan, _ = fit_to_budget(plan, config.minutes, engine, out, watch)
@@ -131,28 +137,28 @@ def tune(
     memory: float | None = None,
     **settings: Any,
 ) -> TuneResult:
-    """Tune the learning rate of one optimizer as a race does, and measure what it gains over the default.
+    """Tune the learning rate of one optimizer as in a race, and compare it with the default learning rate.
 
-    The result has the tuned values, the range of learning rates that are as good, the difference from the default
-    settings on held-out seeds with its 95 % confidence interval, and the response curve. It trains as many runs as a
-    race does for one optimizer, and 8 at the default settings.
+    The result contains the tuned values, the range of learning rates that perform almost as well, the response curve,
+    and the difference from the default settings on held-out seeds, with its 95 % confidence interval. There are as many
+    tuning runs as for one optimizer of a race, and by default 8 final runs at the tuned and 8 at the default settings.
 
     Args:
-        task: a task, as in `race`.
+        task: task to tune on, as in `race`.
         optimizer: an entry or its name.
-        out: folder to save the runs in, so that an interrupted call can be resumed; nothing is saved when None.
-        engine: the executor; this machine when None.
-        processes: number of worker processes; the number of cores when None.
-        memory: total memory limit in GB; half of the free memory when None.
+        out: folder to save the runs in, so that an interrupted call can be resumed. By default, nothing is saved.
+        engine: executor of the training runs. Default: this machine.
+        processes: number of worker processes. Default: the number of cores.
+        memory: total memory limit in GB. Default: half of the free memory.
         **settings: arguments of `race`: `tune`, `trials`, `epochs`, `batch_size`, `schedule`, `margin`, `direction`,
             `preset`, `data`, `seed`, `compile`, `device`; and `seeds`, the number of final runs at the tuned and at
-            the default settings, 8 when None.
+            the default settings (default: 8).
 
     Raises:
-        TypeError: for other arguments, and if the task or the optimizer is of no supported type.
-        ValueError: for unknown names and values out of range, and for several optimizers.
+        TypeError: if an argument is unknown, or the task or the optimizer has an unsupported type.
+        ValueError: if a name is unknown, a value is out of range, or there are several optimizers.
         TaskError: if the task's model, loss or metric fails.
-        WorkerError: if worker processes are lost repeatedly.
+        WorkerError: if worker processes are killed repeatedly.
         JournalError: if `out` holds a race, or runs on another task, or is not writable.
     """
     if unknown := settings.keys() - set(TUNE_FIELDS):
@@ -165,6 +171,11 @@ def tune(
 
 
 def _choose_engine(engine: Executor | None, processes: int | None, memory: float | None) -> Executor:
+    """Return the given executor, or one that uses this machine within the limits.
+
+    Raises:
+        ValueError: if both an executor and limits are given.
+    """
     if engine is None:
         return Local(processes, memory)
     if processes is not None or memory is not None:

@@ -1,4 +1,4 @@
-"""The recommended optimizer of a race."""
+"""Recommended optimizer of a race."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -16,10 +16,10 @@ class Best(msgspec.Struct, frozen=True):
 
     Args:
         name: name of the entry.
-        optimizer: name of its class in `gradprix.optim`, or the full name of another class.
-        arguments: arguments of the class.
-        code: the constructor call as source code.
-        schedule: learning-rate schedule that it was tuned with.
+        optimizer: name of the optimizer's class in `gradprix.optim`, or full name of a class from another package.
+        arguments: constructor arguments of the class.
+        code: constructor call as source code.
+        schedule: learning-rate schedule with which the optimizer was tuned.
     """
 
     name: str
@@ -29,13 +29,15 @@ class Best(msgspec.Struct, frozen=True):
     schedule: str
 
     def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
-        """Construct the optimizer for some parameters; use it with its learning-rate schedule, see `gradprix.schedule`.
+        """Construct the optimizer for a model.
+
+        Use it with the learning-rate schedule with which it was tuned; see `gradprix.schedule`.
 
         Args:
-            params: parameters or parameter groups, which may have an `lr_factor` and a `weight_decay_factor`.
+            params: parameters or parameter groups. Groups may have the keys `lr_factor` and `weight_decay_factor`.
 
         Raises:
-            ValueError: if a user-supplied rule or class cannot be imported: a record holds names, not code.
+            ValueError: if a user-supplied rule or class cannot be imported. A record contains its name, not its code.
         """
         module, _, name = self.optimizer.rpartition(".")
         try:

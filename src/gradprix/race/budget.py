@@ -1,6 +1,6 @@
-"""Time budgets: reduce a plan until it fits.
+"""Time budgets: reduction of a plan until its estimated duration fits.
 
-Timings vary, so two calls may choose differently; the chosen plan is saved with the race.
+Timings vary, so that two calls may reduce a plan differently. Therefore the chosen plan is saved with the race.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,14 @@ from .reduced_plans import note_omissions, reduced_plans
 
 
 def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
-    """Return the least reduced plan that fits the budget; spare time goes into epochs, then into final seeds.
+    """Return the least reduced plan that fits a time budget.
+
+    Time that remains is used for more epochs, then for more final seeds.
+
+    Args:
+        plan: requested plan.
+        minutes: time budget in minutes.
+        cost: measured training cost.
 
     Raises:
         ValueError: if not even the smallest plan fits.
@@ -40,6 +47,7 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
 
 
 def _too_little_time(minutes: float, smallest: Plan, cost: Cost) -> ValueError:
+    """Return the error for a time budget into which even the smallest plan does not fit."""
     least, needed = "more than" if cost.at_least else "about", estimate(smallest, cost) / USABLE_SHARE / 60
     needs = f"{needed:.2g}" if needed < 10 else f"{needed:.0f}"
     remedy = "a faster loop" if cost.at_least else "fewer epochs" if smallest.task.epochs >= 1 else "a smaller model"
@@ -50,7 +58,13 @@ def _too_little_time(minutes: float, smallest: Plan, cost: Cost) -> ValueError:
 
 
 def _add_epochs(plan: Plan, requested: float, fits: Callable[[Plan], bool]) -> Plan:
-    """Return the plan with the most epochs that fit, or with the largest fraction of one."""
+    """Return the plan with the largest number of epochs, or fraction of an epoch, that fits.
+
+    Args:
+        plan: plan that fits.
+        requested: requested number of epochs, which is the maximum.
+        fits: function that returns True if a plan fits.
+    """
     task = plan.task
     if not isinstance(task, Task) or task.epochs >= requested:
         return plan
@@ -69,7 +83,13 @@ def _add_epochs(plan: Plan, requested: float, fits: Callable[[Plan], bool]) -> P
 
 
 def _largest(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the largest number that fits, by bisection; the smallest is known to fit."""
+    """Return the largest number from `low` to `high` that fits, found by bisection.
+
+    Args:
+        fits: function that returns True if a number fits.
+        low: smallest number, which is known to fit.
+        high: largest number.
+    """
     while low < high:
         middle = (low + high + 1) // 2
         if fits(middle):
@@ -82,11 +102,24 @@ def _largest(fits: Callable[[int], bool], low: int, high: int) -> int:
 def fit_to_budget(
     plan: Plan, minutes: float, engine: Executor, out: Path | None, watch: Watch = lambda *_: None
 ) -> tuple[Plan, float]:
-    """Return a plan that fits the time budget, and its approximate duration in seconds.
+    """Reduce a plan to a time budget.
 
-    An earlier request for the same plan and budget in this folder returns the plan that was chosen then.
+    The choice is saved in the folder, so that later calls for the same plan and budget return the same plan.
+
+    Args:
+        plan: requested plan.
+        minutes: time budget in minutes.
+        engine: executor, which measures the training cost.
+        out: folder of the race; None does not save the choice.
+        watch: progress callback.
+
+    Returns:
+        The reduced plan, and its estimated duration in seconds.
+
+    Raises:
+        ValueError: if not even the smallest plan fits.
     """
-    available_seconds(minutes)  # raises before a folder is created
+    available_seconds(minutes)  # raises an error before a folder is created
     key = f"{plan.key} {minutes:g}"
     with Journal(out) as journal:
         fitted = journal.fitted.get(key)

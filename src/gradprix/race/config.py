@@ -21,11 +21,11 @@ from .plan import SEEDS, TRIALS, Plan, check_ranges
 class RaceConfig:
     """Configuration of a race, from Python or the command line.
 
-    The fields are the arguments of `gradprix.race`, which documents them. None is the task's own value where it has
-    one, and otherwise the default.
+    The fields are the arguments of `gradprix.race`; see there. If a field is None, the value of the task is used, or
+    the default if the task does not define one.
 
     Raises:
-        ValueError: for values that are out of range on every task.
+        ValueError: if a value is out of range, whatever the task.
     """
 
     task: Any
@@ -44,7 +44,7 @@ class RaceConfig:
     data: str | Path | None = None
     seed: int = 0
     minutes: float | None = None
-    compile: bool = False  # as torch calls it
+    compile: bool = False  # named after torch.compile
     device: str | None = None
 
     def __post_init__(self) -> None:
@@ -59,16 +59,18 @@ class RaceConfig:
 
 
 def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | None = None, **fields: Any) -> Plan:
-    """Return the plan of a race without running it; `minutes` does not change it.
+    """Create the plan of a race without running it.
+
+    A time budget (`minutes`) is ignored; `fit_to_budget` reduces a plan to a time budget.
 
     Args:
-        task: the configuration of the race, or its task.
-        optimizers: the optimizers, if a task is given.
-        **fields: other fields of `RaceConfig`, if a task is given.
+        task: complete configuration of the race, or only its task.
+        optimizers: optimizers to race. Give them only with a task, not with a configuration.
+        **fields: other fields of `RaceConfig`. Give them only with a task, not with a configuration.
 
     Raises:
-        ValueError: for unknown names and values out of range.
-        TypeError: if the task is no task.
+        ValueError: if a name is unknown, or a value out of range.
+        TypeError: if the task has an unsupported type.
         TaskError: if the function that returns the task fails.
     """
     config = task if isinstance(task, RaceConfig) else RaceConfig(task, optimizers, **fields)
@@ -89,14 +91,14 @@ def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | 
 
 
 def find_problem(config: RaceConfig) -> Problem:
-    """Return the task or loop of a configuration, with its training budget."""
+    """Return the task or training loop of a configuration, with the epochs, batch size and schedule that it sets."""
     task = find(config.task, config.preset, config.data) if isinstance(config.task, str) else config.task
     problem = as_problem(task, config.direction, config.margin)
     return problem.change(epochs=config.epochs, batch_size=config.batch_size, schedule=config.schedule)
 
 
 def _choose_entries(config: RaceConfig, problem: Problem) -> list[Entry]:
-    """Return the entries of a configuration, with their search spaces."""
+    """Return the entries that a configuration selects, with their search spaces."""
     optimizers = config.optimizers
     if optimizers is None and config.bracket == "rules":
         optimizers = problem.entries or None
@@ -104,7 +106,7 @@ def _choose_entries(config: RaceConfig, problem: Problem) -> list[Entry]:
 
 
 def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> list[Entry]:
-    """Return the entries with the search spaces of a configuration."""
+    """Return copies of the entries that tune the hyperparameters which a configuration selects."""
     if config.tune is None:
         return chosen
     names = [name.strip() for name in config.tune.split(",")] if isinstance(config.tune, str) else list(config.tune)
@@ -112,15 +114,19 @@ def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> l
 
 
 def as_problem(given: Any, direction: str | None, margin: float | None) -> Problem:
-    """Convert the user's object to a task or a training loop.
+    """Convert an object that the user passes as a task to a `Task` or a `Loop`.
 
     Args:
-        given: a task or loop, a function that returns a task, or a training function `train(make_optimizer, seed)`.
-        direction: `"max"` or `"min"`, the better direction of a training loop's scores.
-        margin: the smallest difference that matters; the problem's own when None.
+        given: a `Task` or `Loop`, a function that returns a task, or a training function
+            `train(make_optimizer, seed)`.
+        direction: `"max"` if higher scores of a training loop are better, `"min"` if lower scores are better; None for
+            tasks, whose metric defines the direction.
+        margin: the smallest difference that matters; None keeps the margin of the task.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: if the object has another type.
+        ValueError: if the direction is missing for a training loop, or given for a task.
+        TaskError: if the function that returns a task fails.
     """
     problem = given
     if callable(problem) and not isinstance(problem, Task | Loop):
@@ -151,7 +157,7 @@ def as_problem(given: Any, direction: str | None, margin: float | None) -> Probl
 
 
 def training_axes(problem: Problem) -> dict[str, Axis]:
-    """Return the search ranges of batch size and schedule."""
+    """Return the search ranges of batch size and schedule; empty for a training loop, which chooses both itself."""
     if isinstance(problem, Loop):
         return {}
     sizes = sorted({max(1, int(problem.batch_size * factor)) for factor in (0.25, 0.5, 1, 2, 4)})

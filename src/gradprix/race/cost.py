@@ -1,4 +1,4 @@
-"""Estimated duration of a race."""
+"""Estimation of the duration of a race."""
 
 import math
 from collections import defaultdict
@@ -13,21 +13,21 @@ from gradprix.training.autotune import StackLayout
 from .plan import Plan
 
 USABLE_SHARE = 0.9
-"""Fraction of the time budget that a plan may use: machines are shared, and the verdict and report take time too."""
+"""Fraction of the time budget that a plan may use. The rest is a reserve for other load and for verdict and report."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training stacks on this machine, in seconds.
+    """Training cost on this machine or cluster, in seconds.
 
     Args:
-        start: preflight and measurement, once.
-        step: per stack and step, independent of the stack's width.
-        network: per model and step.
-        evaluation: per model and epoch.
+        start: preflight and measurement, once per race.
+        step: cost of a step per stack, independent of the stack's width.
+        network: cost of a step per model.
+        evaluation: cost of an evaluation on the validation set per model.
         shape: width of the stacks and number of processes.
-        model: initialization of each model.
-        at_least: the cost is a lower bound, because a training loop was not run to its end.
+        model: cost of the initialization of a model.
+        at_least: True if the cost is a lower bound, because the run of a training loop was stopped early.
     """
 
     start: float
@@ -39,7 +39,13 @@ class Cost:
     at_least: bool = False
 
     def phase_seconds(self, rows: int, steps: float, evaluations: float) -> float:
-        """Return the seconds of a phase that trains `rows` models."""
+        """Estimate the duration of a phase in seconds.
+
+        Args:
+            rows: number of models to train.
+            steps: steps of each model.
+            evaluations: evaluations of each model, in units of the validation set.
+        """
         stacks = math.ceil(rows / (self.shape.width * self.shape.processes)) * self.shape.processes
         stacks = max(1, min(stacks, rows // min(MIN_STACK, self.shape.width)))
         rounds = math.ceil(stacks / self.shape.processes)
@@ -48,7 +54,7 @@ class Cost:
 
 
 def estimate(plan: Plan, cost: Cost) -> float:
-    """Return the approximate duration of a plan in seconds."""
+    """Estimate the duration of a race in seconds, from its plan and the measured cost."""
     total, tests = cost.start, _test_evaluations(plan)
     for phase in plan.phases:
         evaluations = passes(plan.task.epochs) + tests * (phase.name == "final")
@@ -58,18 +64,18 @@ def estimate(plan: Plan, cost: Cost) -> float:
 
 
 def _steps(plan: Plan, batch_size: int) -> int:
-    """Return the steps of a run; 0 for a training loop, whose cost is measured as a whole."""
+    """Return the number of steps of a run; 0 for a training loop, of which only the cost of a whole run is measured."""
     if not isinstance(plan.task, Task):
         return 0
     return count_steps(len(plan.task.loaded.split(0).train), batch_size, plan.task.epochs)
 
 
 def _rows_by_batch_size(plan: Plan, counts: dict[str, int]) -> dict[int, int]:
-    """Return the number of runs at each batch size, from the number of runs of each entry."""
+    """Return the number of runs at each batch size, given the number of runs of each entry."""
     rows: defaultdict[int, float] = defaultdict(float)
     for entry in plan.entries:
         axis = entry.space.get("batch_size")
-        # The tuned batch size is unknown in advance: assume equal shares.
+        # The tuned batch size is unknown in advance; all sizes are assumed to be equally frequent.
         sizes = axis.values if isinstance(axis, Choice) else (plan.batch_size(entry),)
         for size in sizes:
             rows[size] += counts.get(entry.name, 0) / len(sizes)
@@ -77,7 +83,7 @@ def _rows_by_batch_size(plan: Plan, counts: dict[str, int]) -> dict[int, int]:
 
 
 def _test_evaluations(plan: Plan) -> float:
-    """Return the cost of a final run's test evaluation in units of a validation evaluation."""
+    """Return the cost of an evaluation on the test set, in units of an evaluation on the validation set."""
     if not isinstance(plan.task, Task):
         return 0.0
     split = plan.task.loaded.split(0)
@@ -85,7 +91,7 @@ def _test_evaluations(plan: Plan) -> float:
 
 
 def available_seconds(minutes: float) -> float:
-    """Return the seconds of a time budget that a plan may take.
+    """Return the number of seconds that a plan may take, given a time budget in minutes.
 
     Raises:
         ValueError: if the budget is not positive.

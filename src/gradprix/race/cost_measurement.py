@@ -34,20 +34,22 @@ from .progress_display import Watch
 from .reduced_plans import reduced_plans
 
 SUFFICIENT_SECONDS, SLOW_CALL = 0.5, 5.0
-"""Seconds of evaluation sufficient to extrapolate from; duration of a first call, in seconds, above which it is not
-repeated."""
+"""Duration of an evaluation that suffices for extrapolation, and duration of a first call above which the call is not
+repeated, both in seconds."""
 ONE_RUN = 60.0
-"""Duration of a training loop's run, in seconds, above which a plan states a lower bound of the race's time."""
+"""Seconds after which the measured run of a training loop is stopped. The plan then states a lower bound of the race's
+duration."""
 
 
 def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, minutes: float | None = None) -> Cost:
-    """Measure the training cost of a plan: a few steps of all its entries, with all processes busy.
+    """Measure the training cost of a plan from a few steps of all its entries, while all processes are busy.
 
     Args:
-        plan: the race.
-        engine: the executor.
+        plan: plan of the race.
+        engine: executor of the race.
         watch: progress callback.
-        minutes: time budget of the race; a training loop that is too slow for it is not run to its end.
+        minutes: time budget of the race. The measured run of a training loop is stopped when the loop turns out to be
+            too slow for the budget.
 
     Raises:
         TaskError: if the task fails.
@@ -66,12 +68,13 @@ def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, m
 
 
 def _longest_run(plan: Plan, minutes: float, workers: int) -> float:
-    """Return the duration of a run in seconds above which not even the smallest race fits the budget."""
+    """Return the longest duration of a training run, in seconds, with which the smallest race fits the time budget."""
     runs = min(candidate.runs for candidate in reduced_plans(plan))
     return available_seconds(minutes) / math.ceil(runs / workers)
 
 
 def _measure_sequential(task: Task, trials: list[Trial], mode: ExecutionMode, engine: Executor) -> Cost:
+    """Measure the cost of training one model at a time."""
     shape = engine.choose_layout(task, trials, mode)
     each = engine.call_workers(shape.processes, measure_sequential_costs, task, trials, mode)
     model, step, evaluation = (max(costs) for costs in zip(*each, strict=True))
@@ -79,12 +82,16 @@ def _measure_sequential(task: Task, trials: list[Trial], mode: ExecutionMode, en
 
 
 def _measure_stacks(task: Task, trials: list[Trial], mode: ExecutionMode, engine: Executor) -> Cost:
-    """Measure stacks of two widths, whose difference separates the cost of a stack from that of its models."""
+    """Measure the cost of training stacks of models.
+
+    Stacks of two widths are timed. Their difference separates the cost per stack from the cost per model.
+    """
     shape = engine.choose_layout(task, trials, mode)
     wide = shape.width
     narrow = 16 if wide > 16 else MIN_STACK
 
     def slowest(measure: Callable[..., float], width: int) -> float:
+        """Return the largest measurement among all worker processes, which measure at the same time."""
         return float(max(engine.call_workers(shape.processes, measure, task, trials, mode, width)))
 
     in_narrow, in_wide = slowest(seconds_of_one, narrow), slowest(seconds_of_one, wide)
@@ -93,7 +100,16 @@ def _measure_stacks(task: Task, trials: list[Trial], mode: ExecutionMode, engine
 
 
 def time_loop_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool]:
-    """Return the seconds of a user-supplied loop's run, and whether it finished within `patience` seconds."""
+    """Measure the duration of a run of a custom training loop.
+
+    Args:
+        loop: training loop.
+        trial: trial to run.
+        patience: number of seconds after which the run is stopped.
+
+    Returns:
+        The elapsed seconds, and True if the run finished by itself.
+    """
     started = time.perf_counter()
     whole = True
     try:
@@ -104,9 +120,12 @@ def time_loop_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool
 
 
 def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMode) -> tuple[float, float, float]:
-    """Return the seconds of model initialization, of a training step, and of an evaluation on the validation set.
+    """Measure the cost of a single model.
 
-    The optimizer step is averaged over the trials' optimizers, which share the model.
+    The optimizer step is averaged over the optimizers of the trials, which all step the same model.
+
+    Returns:
+        Seconds of model initialization, of a training step, and of an evaluation on the validation set.
     """
     rules = {trial.rule.name: trial for trial in trials}
     with runtime_settings(mode.device):
@@ -133,7 +152,10 @@ def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMod
 
 
 def _seconds(run: Callable[[], object], stack: ModelStack) -> float:
-    """Time a call: the second one, because the first also allocates memory, unless the first took long."""
+    """Return the duration of a second call, because the first also allocates memory.
+
+    If the first call takes longer than `SLOW_CALL` seconds, its duration is returned instead.
+    """
     for _ in range(2):
         started = time.perf_counter()
         run()
@@ -144,12 +166,15 @@ def _seconds(run: Callable[[], object], stack: ModelStack) -> float:
 
 
 def _seconds_to_evaluate(stack: ModelStack) -> float:
-    """Return the seconds of an evaluation on the validation set, extrapolated from a part of it if that takes long."""
+    """Return the duration of an evaluation on the validation set, in seconds.
+
+    It is extrapolated from a part of the validation set if the whole set would take long.
+    """
     count = stack.data.valid.shape[1]
-    # A sequential model takes as long per example in a small batch; a stack runs the traced program of full batches.
+    # Without stacking, a small batch takes as long per example. In a stack, a traced program needs full batches.
     part = min(count, (stack.trials[0].batch_size or count) * (BATCH_FACTOR if stack.mode.stacked else 1))
     elapsed = _seconds(lambda: evaluate(stack, stack.data.valid[:, :part]), stack)
-    # Full parts run the same traced program.
+    # A multiple of full batches runs the same traced program.
     more = part * min(count // part, int(SUFFICIENT_SECONDS / max(elapsed, 1e-6)))
     if more > part:
         part, elapsed = more, _seconds(lambda: evaluate(stack, stack.data.valid[:, :more]), stack)
@@ -157,7 +182,7 @@ def _seconds_to_evaluate(stack: ModelStack) -> float:
 
 
 def seconds_to_evaluate(task: Task, trials: list[Trial], mode: ExecutionMode, width: int) -> float:
-    """Return the seconds of an evaluation per model, in a stack of `width` models."""
+    """Return the duration of an evaluation per model, in seconds, in a stack of `width` models."""
     rows = sorted((trials[i % len(trials)] for i in range(width)), key=attrgetter("update_key"))
     with runtime_settings(mode.device):
         return _seconds_to_evaluate(ModelStack(task, rows, mode)) / width

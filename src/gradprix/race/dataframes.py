@@ -1,4 +1,4 @@
-"""Conversion of a race's record to data frames."""
+"""Conversion of the record of a race to pandas data frames."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,11 @@ from .run_records import TuningRun, TuningRuns
 
 
 def verdict(record: RaceRecord) -> pd.DataFrame:
-    """Return one row per pair: both entries, difference, interval, p-value, verdict, and seeds to settle it."""
+    """Return a data frame of the comparisons, with a row for each pair of entries.
+
+    The columns are both names, the difference, the ends of its confidence interval, the p-value, the verdict, and the
+    number of additional seeds that would make the comparison conclusive.
+    """
     rows = [
         (pair.a, pair.b, pair.difference, *pair.ci95, pair.p, pair.verdict.value, pair.more_seeds)
         for pair in record.verdict.pairs
@@ -19,7 +23,10 @@ def verdict(record: RaceRecord) -> pd.DataFrame:
 
 
 def entries(record: RaceRecord) -> pd.DataFrame:
-    """Return one row per entry, best mean first: tuned values, mean, interval, and the rest of the terminal's table."""
+    """Return a data frame of the entries, with a row for each entry, best mean first.
+
+    It has the tuned values, the mean with its confidence interval, and other properties of the entry.
+    """
     rows = [
         {
             "entry": entry.name,
@@ -41,16 +48,20 @@ def entries(record: RaceRecord) -> pd.DataFrame:
 
 
 def trials(record: RaceRecord) -> pd.DataFrame:
-    """Return one row per tuning run, in the order of the tuners' requests."""
+    """Return a data frame of the tuning runs; see `tuning_frame`."""
     return tuning_frame(record.tuning_runs)
 
 
 def tuning_frame(tuning_runs: TuningRuns) -> pd.DataFrame:
-    """Return one row per tuning run: entry, tuned values, seed, loss, metric, and whether it diverged."""
+    """Return a data frame of tuning runs, with a row for each run, in the order in which tuners requested them.
+
+    The column `diverged` has the step at which the run diverged.
+    """
     return pd.DataFrame([_trial(name, run) for name, runs in tuning_runs.items() for run in runs])
 
 
 def _trial(entry: str, run: TuningRun) -> dict[str, Any]:
+    """Return the row of a tuning run."""
     row = {
         "entry": entry,
         **run.point,
@@ -66,7 +77,10 @@ def _trial(entry: str, run: TuningRun) -> dict[str, Any]:
 
 
 def finals(record: RaceRecord) -> pd.DataFrame:
-    """Return one row per final run: `entry`, `seed` (its index, the same for all entries), `metric`, `loss`."""
+    """Return a data frame of the final runs, with the columns `entry`, `seed`, `metric` and `loss`.
+
+    `seed` is the index of the seed. The same index means the same seed for all entries.
+    """
     rows = [
         {"entry": entry.name, "seed": seed, "metric": value, "loss": loss}
         for entry in record.entries
@@ -76,7 +90,10 @@ def finals(record: RaceRecord) -> pd.DataFrame:
 
 
 def curves(record: RaceRecord) -> pd.DataFrame:
-    """Return one row per run and epoch: `entry`, `seed`, `examples`, `train_loss`, `valid_loss`, `valid_metric`."""
+    """Return a data frame of the learning curves, with a row for each final run and epoch.
+
+    Its columns are `entry`, `seed`, `examples`, `train_loss`, `valid_loss` and `valid_metric`.
+    """
     names = ("train_loss", "valid_loss", "valid_metric")
     rows = [
         {"entry": name, "seed": seed, "examples": examples, **{key: getattr(curve, key)[seed][epoch] for key in names}}

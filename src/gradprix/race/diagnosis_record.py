@@ -1,4 +1,4 @@
-"""Diagnosis of the final runs in the record of a race."""
+"""Diagnosis of the final runs, as part of the record of a race."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ from msgspec import field
 
 
 class MeasurementKind(StrEnum):
-    """Measured property of an entry's final runs."""
+    """Kind of a measured property of an entry's final runs."""
 
     STEP_LENGTH = "steps"
     SHARPNESS = "edge"
@@ -19,7 +19,7 @@ class MeasurementKind(StrEnum):
 
 
 class Finding(StrEnum):
-    """Conclusion from a measurement whose whole confidence interval is beyond a threshold."""
+    """Conclusion from a measurement. It is drawn only if the whole confidence interval is beyond a threshold."""
 
     STEPS_TOO_LONG = "steps_too_long"
     STEPS_SHORT = "steps_short"
@@ -33,11 +33,15 @@ class Finding(StrEnum):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured property of an entry with its 95 % confidence interval; None stands for infinite or unknown numbers.
+    """Measured property of an entry.
 
     Args:
+        kind: kind of the property.
+        number: estimate; None if it is infinite or unknown.
+        low: lower end of the 95 % confidence interval; None if it is infinite or unknown.
+        high: upper end of the 95 % confidence interval; None if it is infinite or unknown.
         n: number of measurements, or of runs.
-        finding: the conclusion; None if the measurement is inconclusive.
+        finding: conclusion from the measurement; None if it is inconclusive.
     """
 
     kind: MeasurementKind
@@ -49,12 +53,15 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Statistics of an entry's updates at some steps, medians over runs; None where undefined.
+    """Statistics of an entry's updates at some steps. They are medians over runs, or None where undefined.
+
+    Here u is the update, g the gradient, and x the weights.
 
     Args:
+        step: steps of the measurements.
         rate: effective learning rate, ‖u‖ / ‖g‖.
-        ratio: update to weights, ‖u‖ / ‖x‖.
-        cosine: cosine of the update and the negative gradient.
+        ratio: update-to-weight ratio, ‖u‖ / ‖x‖.
+        cosine: cosine of the angle between the update and the negative gradient.
     """
 
     step: tuple[int, ...]
@@ -76,8 +83,9 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         identity: hash of the plan, and version of the measurements.
         budget: time limit of the measurements in seconds.
-        runs: final runs per entry that were measured.
-        seconds: time that the diagnosis took.
+        runs: number of final runs per entry that were measured.
+        seconds: duration of the diagnosis.
+        entries: diagnosis of each entry, by its name.
     """
 
     identity: tuple[str, int] = field(name="of")

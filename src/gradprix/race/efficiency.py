@@ -27,9 +27,9 @@ from .record import Efficiency
 from .run_records import TuningRun
 
 BUDGET_DRAWS = 4_000
-"""Number of draws that estimate the probability of being best."""
+"""Number of random orders of the trials from which the probability of being the best is estimated."""
 MIN_TIMINGS, MIN_TIMING_SECONDS, MAX_TIMING_SECONDS = 5, 0.02, 1.0
-"""Timing of a step: minimum repetitions, minimum total seconds, and total seconds after which to stop in any case."""
+"""Timing of a step: minimum number of repetitions, minimum total seconds, and maximum total seconds."""
 
 
 def measure_efficiency(
@@ -41,33 +41,35 @@ def measure_efficiency(
     chance_level: float,
     curves: Mapping[str, ResponseCurve | None],
 ) -> Efficiency:
-    """Return the scores at smaller budgets.
+    """Compute the scores of all entries at smaller budgets: fewer trials, default settings, or fewer examples.
 
     Args:
-        entries: the entries of the race.
+        entries: entries of the race.
         points: tuned values of each entry.
         tuning_runs: tuning runs of each entry, in order.
         finals: outcomes of the final runs of each entry.
-        metric: the metric of the task.
+        metric: metric of the task.
         chance_level: score of a diverged run.
-        curves: response curve of each entry.
+        curves: response curve of each entry; None if all of its runs diverged.
 
     Returns:
-        `expected`: expected best validation metric of each entry after 1, 2, ... trials, drawn at random from its
-        spread points. `probability_best`: probability of being the best entry then. `default` and `tuned`: validation
-        metric at the default and at the tuned settings; None where the default was not tried. `target`: median over
-        entries of the validation metric at the tuned settings, less the margin. `examples`: for each final run the
-        number of examples until it reached the target, or None.
+        `expected` is the expected best validation metric of each entry after 1, 2, ... trials, which are drawn at
+        random from the first phase of tuning. `probability_best` is the probability that the entry is then the best of
+        all. `default` and `tuned` are the validation metric at the default and at the tuned settings; `default` is None
+        if tuning did not try the default settings. `target` is one margin worse than the median of `tuned` over the
+        entries. `examples` has, for each final run, the number of examples until its validation metric reached the
+        target; None if it did not.
     """
     sign = 1 if metric.higher_is_better else -1
 
     def scored(run: TuningRun) -> float:
+        """Return the metric of a tuning run, or the chance level if it diverged."""
         return chance_level if run.diverged is not None else run.metric
 
     spread = {name: [(run.loss, scored(run)) for run in runs if run.spread] for name, runs in tuning_runs.items()}
 
     def score_at(name: str, point: Mapping[str, Any]) -> float:
-        """Return the mean score of the runs at a point; that of the response curve at a rate that was not tried."""
+        """Return the mean score of an entry's tuning runs at a point; without such runs, from its response curve."""
         if scores := [scored(run) for run in tuning_runs[name] if run.point == point]:
             return float(np.mean(scores))
         curve = curves[name]
@@ -93,16 +95,16 @@ def measure_efficiency(
 
 
 def expected_best(points: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the expected metric of the point with the best loss among 1, 2, ... points drawn without replacement.
+    """Return the expected metric of the best of k points drawn at random without replacement, for k = 1, 2, ...
 
-    The unbiased estimator of Tang et al. 2020, arXiv:2004.12710, for the expected validation performance of Dodge et
-    al. 2019, arXiv:1909.03004. As in tuning, the loss selects and the metric is reported.
+    This is the unbiased estimator of Tang et al. 2020, arXiv:2004.12710, for the expected validation performance of
+    Dodge et al. 2019, arXiv:1909.03004. As in tuning, the best point is the one with the smallest loss.
 
     Args:
         points: (loss, metric) of each point.
     """
     metrics, n = [metric for _, metric in sorted(points)], len(points)
-    # The i-th best of n is the best of k drawn when the k - 1 others are all worse.
+    # The i-th best of n points is the best of k drawn points if the other k - 1 drawn points are all worse.
     return [
         sum(math.comb(n - 1 - i, k - 1) * value for i, value in enumerate(metrics)) / math.comb(n, k)
         for k in range(1, n + 1)
@@ -110,7 +112,14 @@ def expected_best(points: Sequence[tuple[float, float]]) -> list[float]:
 
 
 def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: int) -> dict[str, tuple[float, ...]]:
-    """Return each entry's probability of being the best when each is tuned with 1, 2, ... of its points at random."""
+    """Estimate the probability that each entry is the best of all after k random trials each, for k = 1, 2, ...
+
+    A tie counts for all tied entries in equal shares.
+
+    Args:
+        spread: (loss, metric) of each point in an entry's first phase of tuning.
+        sign: 1 if a higher metric is better, else -1.
+    """
     rng, most = np.random.default_rng(0), min(map(len, spread.values()))
     drawn = np.array([_best_of_first(list(points), most, rng) for points in spread.values()])  # [entries, k, draws]
     best = (sign * drawn).max(0)
@@ -120,15 +129,27 @@ def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: 
 
 
 def _best_of_first(points: list[tuple[float, float]], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the metric of the best by loss among the first 1, 2, ... points in random order, `[most, draws]`."""
+    """Draw random orders of the points, and return the metric of the best among the first k points, `[most, draws]`.
+
+    The best point is the one with the smallest loss.
+
+    Args:
+        points: (loss, metric) of each point.
+        most: largest k.
+        rng: random number generator.
+    """
     order = rng.permuted(np.tile(np.arange(len(points)), (BUDGET_DRAWS, 1)), axis=1)[:, :most]
-    place = np.argsort(np.argsort([loss for loss, _ in points], kind="stable"))  # 0 is the smallest loss
+    place = np.argsort(np.argsort([loss for loss, _ in points], kind="stable"))  # rank by loss, from 0
     metrics = np.array([metric for _, metric in sorted(points, key=lambda pair: pair[0])])
     return np.asarray(metrics[np.minimum.accumulate(place[order], axis=1)].T, np.float64)
 
 
 def default_run(entry: Entry, runs: Sequence[TuningRun]) -> TuningRun | None:
-    """Return the run at an entry's default settings, the learning rate within half a grid step; None without one."""
+    """Return the tuning run at the default settings of an entry.
+
+    The learning rate may differ from the default by half a grid step, and other hyperparameters by 2 %. Returns None if
+    there is no such run.
+    """
     usual = {**entry.rule.hyperparameters, **entry.fixed}
     others = [name for name in entry.space if name != "lr" and name in usual]
     runs = [run for run in runs if all(_close(run.point[name], usual[name]) for name in others)]
@@ -141,26 +162,33 @@ def default_run(entry: Entry, runs: Sequence[TuningRun]) -> TuningRun | None:
 
 
 def _close(value: Any, usual: Any) -> bool:
+    """Return True if a hyperparameter equals its default; floats may differ by 2 %."""
     if isinstance(value, float) and isinstance(usual, int | float):
         return math.isclose(value, usual, rel_tol=0.02)
     return bool(value == usual)
 
 
 def examples_to_target(curve: Sequence[Sequence[float]], target: float, sign: int) -> float | None:
-    """Return the number of examples until the validation metric reached the target; None if it never did."""
+    """Return the number of examples until the validation metric of a run reached the target; None if it never did.
+
+    Args:
+        curve: learning curve, with rows of (examples seen, training loss, validation loss, validation metric).
+        target: value of the metric to reach.
+        sign: 1 if a higher metric is better, else -1.
+    """
     return next((float(seen) for seen, _, _, metric in curve if sign * metric >= sign * target), None)
 
 
 def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -> list[float]:
-    """Return the seconds of a step in an ordinary training loop: one model, on all cores.
+    """Measure the duration of a training step in a plain PyTorch training loop: one model, on all cores.
 
     Args:
-        task: the problem.
-        trials: the trials to time; the forward and backward pass is timed once per batch size.
-        device: the device of the model.
+        task: task to train on.
+        trials: trials to time. Forward and backward passes are timed once for each batch size.
+        device: device of the model.
 
     Returns:
-        Seconds of each trial's step: forward, backward and the optimizer.
+        Seconds of a step of each trial, including forward pass, backward pass and optimizer.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(torch.multiprocessing.cpu_count())
@@ -175,6 +203,7 @@ def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -
 
 
 def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.device) -> Callable[[], object]:
+    """Return a function that runs the forward and backward pass of a batch of `size` examples (0 for all)."""
     train = task.loaded.split(seed).train
     examples = tree_map(itemgetter(0), task.loaded.take(train[None, : size or len(train)]))
     inputs, targets = placed(examples, on)
@@ -189,6 +218,7 @@ def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.de
 
 
 def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
+    """Return a function that makes a step of the trial's optimizer."""
     parameters = [x for x in model.parameters() if x.requires_grad]
     optimizer = maker(trial)(parameters, **constructor_arguments(trial.rule, changed(trial)))
     switch_mode(optimizer, "train")
@@ -196,6 +226,7 @@ def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
 
 
 def _seconds(run: Callable[[], object], on: torch.device) -> float:
+    """Return the median duration of a call, after one call to warm up."""
     run()
     wait(on)
     times: list[float] = []

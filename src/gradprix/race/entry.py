@@ -1,4 +1,4 @@
-"""Entries of a race: an optimizer with its fixed hyperparameters, search space and batch size."""
+"""Entries of a race: optimizers with their fixed hyperparameters, search space and batch size."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,25 +12,25 @@ from gradprix.rules import Axis, Rule
 from gradprix.training.torch_optimizer_adapter import CLASSES, TorchOptimizerAdapter, constructor_arguments
 
 ALL_EXAMPLES = 0
-"""Batch size of a full-batch entry."""
+"""Value of `Entry.batch_size` that stands for full-batch training."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An optimizer and its configuration in a race.
+    """Optimizer with its configuration in a race.
 
     Args:
-        name: name in the race.
-        rule: a rule, or any class of `torch.optim.Optimizer`.
-        fixed: hyperparameters and options that are not tuned and differ from the rule's defaults (arguments of the
-            class).
-        space: search range of each tuned hyperparameter, including `lr`, optionally `batch_size` and `schedule`; the
-            rule's range of `lr` by default.
-        batch_size: examples per step; None for the task's, 0 for full-batch training.
-        offset: shift of the learning-rate grid, as a fraction of a grid step from 0 to 1.
-        about: one-line description, if the rule's summary does not fit.
-        replicate: number of the replicate, which selects the tuning seeds: entries that differ only in `offset` and
-            `replicate` are used in A/A tests.
+        name: name of the entry, unique in a race.
+        rule: rule, or any subclass of `torch.optim.Optimizer`.
+        fixed: values of hyperparameters and options that are not tuned and differ from the defaults of the rule or
+            class.
+        space: search range of each tuned hyperparameter. It must contain `lr`, and may contain `batch_size` and
+            `schedule`. Default: only `lr`, with the rule's search range.
+        batch_size: number of examples per step. None means the batch size of the task, 0 full-batch training.
+        offset: upward shift of the learning-rate grid, in grid steps, from 0 to 1.
+        about: one-line description. Default: the summary of the rule.
+        replicate: number of the replicate, which selects the tuning seeds. A/A tests compare entries that differ only
+            in `offset` and `replicate`.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Entry:
             self.values(**{name: axis.from_unit(share) for name, axis in self.space.items()})
 
     def values(self, lr: float, **tuned: Any) -> dict[str, Any]:
-        """Return all hyperparameters at a learning rate and values of the other tuned hyperparameters."""
+        """Return the values of all hyperparameters of the rule, given those of the tuned hyperparameters."""
         return self.rule.values(**{**self.fixed, **_optimizer_values(tuned), "lr": lr})
 
     def tuning(self, names: Sequence[str], training: Mapping[str, Axis]) -> "Entry":
-        """Return a copy of the entry that tunes those of the given hyperparameters that it uses.
+        """Return a copy of the entry that tunes more hyperparameters than the learning rate.
 
         Args:
-            names: hyperparameters to tune besides the learning rate.
+            names: names of the hyperparameters to tune. Those that the entry does not use are ignored.
             training: search ranges of batch size and schedule.
         """
         axes = {**self.rule.axes, **training, **self.space}
@@ -93,43 +93,55 @@ class Entry:
 
     @property
     def default_rate(self) -> float:
-        """Default learning rate of the rule, or the middle of the search space if it has none."""
+        """Default learning rate of the rule, or the middle of the search range if the rule has no default."""
         lr = self.rule.hyperparameters.get("lr")
         return float(lr) if isinstance(lr, int | float) else float(self.space["lr"].from_unit(0.5))
 
     @property
     def optimizer(self) -> str:
-        """Name of the class in `gradprix.optim`, full name of another class, or `from_rule(rule)` without a class."""
+        """Name of the optimizer.
+
+        This is the name of a class in `gradprix.optim`, the full name of a class from another package, or
+        `from_rule(rule)` for a rule without a class.
+        """
         if isinstance(self.rule, TorchOptimizerAdapter):
             ours = getattr(optim, self.rule.name, None) is self.rule.make
             return self.rule.name if ours else self.rule.full_name
         return CLASSES.get(self.rule, f"from_rule({self.rule.name})")
 
     def arguments(self, lr: float, **tuned: Any) -> dict[str, Any]:
-        """Return the constructor arguments of the class, in torch's names."""
+        """Return the constructor arguments of the optimizer's class, named as in torch."""
         return constructor_arguments(self.rule, {"lr": lr, **self.fixed, **_optimizer_values(tuned)})
 
     def code(self, lr: float, **tuned: Any) -> str:
-        """Return the constructor call as source code."""
+        """Return the constructor call of the optimizer as source code."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments(lr, **tuned).items())
         home = "" if "." in self.optimizer else "gradprix.optim."
         return f"{home}{self.optimizer}(params, {arguments})"
 
 
 TRAINING = ("batch_size", "schedule")
-"""Tunable hyperparameters of the training, not of the optimizer."""
+"""Names of the tunable hyperparameters that belong to the training, not to the optimizer."""
 
 
 def _optimizer_values(tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tuned values without those that belong to the training."""
     return {name: value for name, value in tuned.items() if name not in TRAINING}
 
 
 def as_steppable(given: Any) -> Rule | TorchOptimizerAdapter:
-    """Convert a rule or class to a rule that a stacked kernel can step, or else to a per-model optimizer class.
+    """Convert a rule or an optimizer class to an object that can train models in a race.
+
+    Args:
+        given: rule, subclass of `torch.optim.Optimizer`, or `TorchOptimizerAdapter`.
+
+    Returns:
+        A rule, if a kernel can step a whole stack of models with it; otherwise an adapter that constructs an optimizer
+        for each model.
 
     Raises:
-        TypeError: for anything but a rule or an optimizer class.
-        ValueError: for a class that cannot be raced.
+        TypeError: if the object has another type.
+        ValueError: if the class cannot be raced.
     """
     if isinstance(given, TorchOptimizerAdapter):
         return given
@@ -146,17 +158,30 @@ def as_steppable(given: Any) -> Rule | TorchOptimizerAdapter:
 
 
 def rule_of(given: Any) -> Rule | None:
-    """Return the rule of an optimizer class; None for a class that may override the step."""
+    """Return the rule from which an optimizer class was made.
+
+    Returns None for other classes, including subclasses of such a class, which may override the step.
+    """
     rule = getattr(given, "rule", None)
     return rule if isinstance(rule, Rule) and optim.from_rule(rule) is given else None
 
 
 def _stacks(rule: Rule) -> bool:
-    """Return True for an elementwise rule that evaluates the model at its own iterate: a kernel can step it stacked."""
+    """Return True if a kernel can step a whole stack of models with a rule.
+
+    The rule must be elementwise, and must not evaluate the model at other weights than its iterate.
+    """
     return rule.scope == "element" and rule.evaluate is None
 
 
 def twin(entry: Entry, number: int) -> Entry:
-    """Return a replicate of an entry, for A/A tests: a shifted learning-rate grid and other tuning seeds."""
-    golden = 0.618  # spreads any number of offsets evenly over a grid step
+    """Return a replicate of an entry, for A/A tests.
+
+    The replicate has a shifted learning-rate grid and other tuning seeds, and is otherwise identical.
+
+    Args:
+        entry: entry to replicate.
+        number: number of the replicate.
+    """
+    golden = 0.618  # multiples, modulo 1, are evenly spread over a grid step
     return replace(entry, name=f"{entry.name}~{number}", offset=number * golden % 1, replicate=number)

@@ -35,7 +35,7 @@ ENTRIES = {
             "rmsprop-centered", rules.rmsprop, {"centered": True}, about="RMSProp with the variance of the gradients."
         ),
         Entry("gd", rules.sgd, batch_size=ALL_EXAMPLES, about="Gradient descent on all examples."),
-        # The gradient of one example is noisier than that of 32 and needs a smaller learning rate.
+        # The gradient of a single example is noisier than that of a batch of 32, and needs a smaller learning rate.
         Entry("sgd", rules.sgd, space=LR_SPACE, batch_size=1, about="Gradient descent on one example at a time."),
         Entry("lion", rules.lion),
         Entry("adan", rules.adan),
@@ -53,10 +53,11 @@ ENTRIES = {
         Entry("muon", rules.muon),
     )
 }
-"""Entries by name."""
+"""Built-in entries by name."""
 BRACKETS = {"rules": list(ENTRIES)[:10], "data": ["gd", "sgd", "minibatch"]}
-"""Names of the entries of each bracket."""
+"""Names of the entries in each bracket, by name of the bracket."""
 EVERY_RULE = list(ENTRIES)[:13]
+"""Names of the entries that `"all"` stands for."""
 
 
 def entries(
@@ -65,14 +66,14 @@ def entries(
     """Return the entries of a race.
 
     Args:
-        names: entries or their names, or `"all"` for the family and its variants, from `momentum` to
-            `rmsprop-centered`; a bracket's entries when None.
+        names: entries or their names, as a list or separated by commas. `"all"` stands for the built-in entries from
+            `momentum` to `rmsprop-centered`. None selects the entries of the bracket.
         bracket: `"rules"` (optimizers at one batch size) or `"data"` (one optimizer at three batch sizes).
-        baseline: name of an entry to add, if it is not among them.
+        baseline: name of an entry to add, if `names` does not contain it.
 
     Raises:
-        UnknownNameError: with the nearest valid names.
-        ValueError: for fewer than two entries, or two with the same name.
+        UnknownNameError: if a name is unknown. The error suggests similar names.
+        ValueError: if there are fewer than two entries, or two with the same name.
     """
     if bracket not in BRACKETS:
         raise UnknownNameError("bracket", bracket, BRACKETS)
@@ -96,10 +97,14 @@ def entries(
 
 
 def resolve_entries(name: str | Entry) -> list[Entry]:
-    """Return the entry of a name; several for `"all"`.
+    """Return the entries that a name stands for: one, or several for `"all"`.
+
+    Args:
+        name: name of a built-in entry, location of a rule or an optimizer class such as `mine.py:MyOpt`, or an entry,
+            which is returned as it is.
 
     Raises:
-        UnknownNameError: with the nearest valid names.
+        UnknownNameError: if the name is unknown. The error suggests similar names.
     """
     if isinstance(name, Entry):
         return [name]
@@ -114,10 +119,15 @@ def resolve_entries(name: str | Entry) -> list[Entry]:
 
 
 def with_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:
-    """Return copies of the entries that tune those of the named hyperparameters that they use.
+    """Return copies of the entries that tune more hyperparameters than the learning rate.
+
+    Args:
+        chosen: entries of a race.
+        names: hyperparameters to tune. Each entry tunes only those that it uses.
+        training: search ranges of batch size and schedule.
 
     Raises:
-        UnknownNameError: for a hyperparameter that no entry can tune.
+        UnknownNameError: if no entry can tune one of the hyperparameters.
     """
     tuning = [entry.tuning(names, training) for entry in chosen]
     for name in names:

@@ -1,4 +1,4 @@
-"""Journal of a race on disk: one SQLite file with a single writer."""
+"""Journal of a race on disk: an SQLite database that one process at a time writes."""
 
 import contextlib
 import json
@@ -28,23 +28,26 @@ CREATE TABLE IF NOT EXISTS trials (
 );
 """
 FORMAT = 3
-"""Version of the file format; other versions of gradprix may use another."""
+"""Version of the database format, which may differ between versions of gradprix."""
 
 
 class JournalError(ValueError):
-    """A folder cannot hold the journal of a race."""
+    """Raised if the journal of a race cannot be read from a folder or written into it."""
 
 
 class OtherRaceError(JournalError):
-    """The folder holds a race on another task."""
+    """Raised if a folder holds another race, which the given plan cannot resume."""
 
 
 class BusyError(JournalError):
-    """Another race is running in the folder."""
+    """Raised if another race is running in the folder."""
 
 
 class SavedPlan(msgspec.Struct, frozen=True):
-    """Parts of a saved plan (`Plan.description`) that are compared or shown; None where an old plan lacks them."""
+    """Parts of a saved `Plan.description` that are compared with the current plan, or displayed.
+
+    `fingerprint` and `compiled` are None if an earlier version did not save them.
+    """
 
     task: str
     entries: list[dict[str, Any]]
@@ -55,7 +58,14 @@ class SavedPlan(msgspec.Struct, frozen=True):
 
 
 class Comparisons(msgspec.Struct, frozen=True):
-    """Comparisons that an interim analysis makes: entries, smallest difference that matters, and baseline."""
+    """Comparisons that an interim analysis makes.
+
+    Args:
+        entries: names of the entries.
+        margin: the smallest difference that matters.
+        relative: True if the margin is a fraction of the better mean.
+        baseline: name of the entry that all others are compared with; None if all pairs are compared.
+    """
 
     entries: list[str]
     margin: float
@@ -64,7 +74,15 @@ class Comparisons(msgspec.Struct, frozen=True):
 
 
 class FittedPlan(msgspec.Struct, frozen=True):
-    """Reductions of a plan that made it fit a time budget, and its approximate duration in seconds."""
+    """Plan that was reduced to a time budget.
+
+    Args:
+        entries: names of the entries.
+        trials: number of tuning trials per entry.
+        seeds: maximum number of final seeds.
+        epochs: epochs per run.
+        seconds: estimated duration of the race.
+    """
 
     entries: list[str]
     trials: int
@@ -77,13 +95,15 @@ T = TypeVar("T")
 
 
 class Saved(Generic[T]):
-    """A value in the journal's table `about`: read from disk on access, written to disk on assignment.
+    """Attribute of a journal that is stored in the table `about` of the database.
+
+    It is read from the database on every access, and written on every assignment.
 
     Args:
-        name: name of its row.
-        kind: its type.
-        default: its JSON form before it is written.
-        upgrade: conversion of what earlier versions wrote.
+        name: name of the row in the table.
+        kind: type of the value.
+        default: JSON form of the value before any assignment.
+        upgrade: function that converts the JSON form that earlier versions wrote.
     """
 
     def __init__(
@@ -106,28 +126,29 @@ class Saved(Generic[T]):
 
 
 class Journal:
-    """Persistent store of finished trials, written as they finish.
+    """Persistent store of a race, to which every trial is written as soon as it is finished.
 
     Attributes:
-        process: id of the process that writes the journal.
-        plan: the plan of the race.
-        mode: execution mode of the models.
-        interim_analyses: the interim analyses so far.
-        comparisons: comparisons of the first interim analysis and all later ones.
-        seconds: training time without interruptions.
-        step_seconds: seconds of a step of each tuned optimizer, by the key of its trial.
-        reruns: replications of final runs, by the key of their trial.
+        process: process ID of the process that writes the journal.
+        plan: plan of the race.
+        mode: execution mode of the training runs.
+        interim_analyses: interim analyses that were performed.
+        comparisons: comparisons that these analyses made.
+        seconds: total training time; time between interrupted and resumed calls is not counted.
+        step_seconds: duration of a step of each tuned optimizer in a plain training loop, by the key of the trial.
+        reruns: replications of final runs, by the key of the trial.
         diagnosis: diagnosis of the final runs.
-        fitted: plans that fit a time budget, by the key of the requested plan and the budget in minutes.
+        fitted: plans that were reduced to a time budget, by the key of the requested plan and the budget in minutes.
+        provenance: identity of the environment, see `made`.
 
     Args:
-        folder: folder of `race.db`, created if needed; None keeps the journal in memory.
+        folder: folder of the database, which is created if necessary; None keeps the journal in memory.
         to_read: open an existing journal read-only.
-        made: identity of the environment that trials depend on besides their plan, such as library versions: trials
-            from another environment are not reused.
+        made: identity of the environment on which the numbers of a trial depend, such as library versions. Trials from
+            other environments are not reused.
 
     Raises:
-        JournalError: if the folder is not writable, or its file is not a journal.
+        JournalError: if the folder is not writable, or the database in it is not a journal.
         BusyError: if another race is running in the folder.
     """
 
@@ -176,7 +197,7 @@ class Journal:
             self.lock.release()
 
     def _remove_files(self, folder: Path) -> None:
-        """Delete the files of a race without finished trials, and the folders that were created for it."""
+        """Delete the files of a race that has no finished trials, and the folders that were created for the race."""
         for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK_FILE):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -184,21 +205,21 @@ class Journal:
                 created.rmdir()
 
     def read(self, name: str) -> Any:
-        """Return the value stored under a name, or None."""
+        """Return the value that is stored under a name, or None if there is none."""
         row = self.database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def write(self, name: str, value: Any) -> None:
-        """Store a value under a name."""
+        """Store a JSON-compatible value under a name."""
         with self._wrap_errors("cannot be written"), self.database:
             self.database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
     @property
     def record(self) -> RaceRecord | None:
-        """Record of the race, once it is finished.
+        """Record of the race; None if the race is not finished.
 
         Raises:
-            RecordError: if it cannot be read by this version of gradprix.
+            RecordError: if this version of gradprix cannot read the record.
         """
         data = self.read("record")
         return None if data is None else read_record(data, self.read("form"))
@@ -208,12 +229,12 @@ class Journal:
         self.write("record", to_json(record))
 
     def finished(self) -> dict[str, Outcome]:
-        """Return the outcomes of all finished trials, by key."""
+        """Return the outcomes of all finished trials from the same environment, by the key of the trial."""
         rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.provenance,))
         return {key: Outcome.from_json(outcome) for key, outcome in rows}
 
     def finish(self, trials: list[Trial], outcomes: list[Outcome]) -> None:
-        """Store the outcomes of trials in one transaction."""
+        """Store the outcomes of finished trials in one transaction."""
         rows = [
             (trial.key, json.dumps(trial.identity), outcome.to_json(), self.provenance)
             for trial, outcome in zip(trials, outcomes, strict=True)
@@ -222,7 +243,11 @@ class Journal:
             self.database.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?)", rows)
 
     def _lock(self, folder: Path) -> None:
-        """Lock the folder against other races while this process lives."""
+        """Lock the folder against other races, until the lock is released or this process ends.
+
+        Raises:
+            BusyError: if another race has locked the folder.
+        """
         self.lock = filelock.FileLock(folder / LOCK_FILE, blocking=False)
         try:
             self.lock.acquire()
@@ -237,6 +262,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _wrap_errors(self, what: str) -> Iterator[None]:
+        """Context manager that raises errors of the file system and of the database as `JournalError`."""
         try:
             yield
         except (OSError, sqlite3.Error) as error:

@@ -1,4 +1,4 @@
-"""Test of the shorter last batch of an epoch and of an evaluation, before the race, at every batch size."""
+"""Preflight test of the last batch of an epoch or of an evaluation, which may be smaller than the others."""
 
 import math
 
@@ -18,7 +18,7 @@ from .plan import Plan
 
 
 def batch_sizes(plan: Plan) -> list[int]:
-    """Return every batch size that the race has or may tune; 0 for full-batch training."""
+    """Return all batch sizes that can occur in a race, including those that are tuned; 0 means full-batch training."""
     sizes: list[int] = []
     for entry in plan.entries:
         axis = entry.space.get("batch_size")
@@ -27,10 +27,10 @@ def batch_sizes(plan: Plan) -> list[int]:
 
 
 def check_last_batches(task: Task, plan: Plan) -> None:
-    """Train and evaluate a model on each size of the race's last batches.
+    """Train and evaluate a model on last batches of every size that can occur in a race.
 
     Raises:
-        TaskError: if that fails, with the batch size and a remedy.
+        TaskError: if the model or the loss fails on such a batch. The message has the batch size and a remedy.
     """
     split = task.loaded.split(0)
     trained = split.train[: examples_a_pass(len(split.train), task.epochs)]
@@ -40,7 +40,7 @@ def check_last_batches(task: Task, plan: Plan) -> None:
         for part, index in parts.items():
             whole = (size or len(index)) * (1 if part == "train" else BATCH_FACTOR)
             last = len(index) % whole
-            # Evaluation of a full batch or more has been tested already, and repeating it may take long.
+            # Evaluation on a full batch was tested before. Larger batches need no further test, which may take long.
             if last == 0 or (part == "train", last) in tested or (part != "train" and last >= (size or math.inf)):
                 continue
             tested.add((part == "train", last))
@@ -57,6 +57,11 @@ def check_last_batches(task: Task, plan: Plan) -> None:
 
 
 def _run(task: Task, index: torch.Tensor, train: bool) -> None:
+    """Compute the loss of a batch, in training mode with its gradient, or in evaluation mode.
+
+    Raises:
+        ValueError: if the loss is not a finite scalar.
+    """
     inputs, targets = tree_map(lambda x: x[0], task.loaded.take(index[None]))
     args, kwargs = called_with(inputs)
     model: nn.Module = init_model(task.model, 0).train(train)

@@ -1,4 +1,4 @@
-"""Preflight of training loops: run a few epochs, and reject loops whose race would be meaningless."""
+"""Preflight of custom training loops: run a few epochs, and reject loops whose race would be meaningless."""
 
 import math
 import time
@@ -17,21 +17,25 @@ from .overrides import GroupHistory, find_overridden
 from .plan import Plan
 
 MAX_EPOCH_SECONDS = 20.0
-"""Seconds after which an epoch is cut off: the comparison then uses its first steps."""
+"""Seconds after which a run is stopped within an epoch. Only the steps up to then are compared."""
 MIN_SECONDS = 2.0
-"""Seconds after which no further epoch starts: a loop may set the learning rate in later epochs alone."""
+"""Seconds after which no further epoch is started. More than one epoch is useful, because a loop may override the
+learning rate only in later epochs."""
 MIN_STEPS = 2
-"""Minimum number of steps, whatever they take: without any there is nothing to compare."""
+"""Minimum number of steps of a run, whatever their duration, so that there is something to compare."""
 
 
 def check_loop(plan: Plan, loop: Loop) -> ExecutionMode:
-    """Run a loop for some seconds with two seeds and two values of every tuned hyperparameter.
+    """Run a custom training loop for some seconds, with two seeds and two values of every tuned hyperparameter.
 
-    At least one epoch is run; if the first epoch takes long, as many steps as fit in the time.
+    Each run takes at least one epoch, unless an epoch takes longer than `MAX_EPOCH_SECONDS`.
+
+    Returns:
+        The execution mode of the race: one model at a time.
 
     Raises:
-        TaskError: if the loop fails, yields anything but numbers, ignores the seed, or overrides a tuned
-            hyperparameter.
+        TaskError: if the loop fails, yields anything but numbers, ignores the seed, does not use the optimizer it is
+            given, or overrides a tuned hyperparameter.
     """
     unchecked = {name for entry in plan.entries for name in entry.space}
     for entry in plan.entries:
@@ -63,14 +67,14 @@ def check_loop(plan: Plan, loop: Loop) -> ExecutionMode:
 
 @dataclass(frozen=True)
 class _Probe:
-    """The first epochs or steps of a loop.
+    """Short run of a training loop.
 
     Args:
-        points: the mappings that it yielded.
-        history: hyperparameters of its optimizers.
-        weights: digests of the trained weights.
-        diverged: its numbers or weights are not finite.
-        stopped: number of steps after which it was cut off, or None.
+        points: mappings that the loop yielded, one for each epoch.
+        history: hyperparameters of the loop's optimizers at each step.
+        weights: hashes of the trained weights.
+        diverged: True if yielded numbers or weights are not finite.
+        stopped: number of steps after which the run was stopped; None if it was not stopped within an epoch.
     """
 
     points: list[Mapping[str, Any]]
@@ -83,7 +87,16 @@ class _Probe:
 def _probe(
     plan: Plan, loop: Loop, entry: Entry, point: Mapping[str, Any], seed: int, first: _Probe | None = None
 ) -> _Probe:
-    """Run a loop for some seconds, or for as many epochs or steps as an earlier probe."""
+    """Run a training loop for a short time.
+
+    Args:
+        plan: plan of the race.
+        loop: training loop.
+        entry: entry whose optimizer is used.
+        point: values of the tuned hyperparameters.
+        seed: index of the tuning seed.
+        first: earlier run. If it is given, this run takes the same number of epochs or steps instead of some seconds.
+    """
     started, stopped = time.perf_counter(), None
     after = None if first is None else first.stopped
     most = None if first is None or after is not None else max(1, len(first.points))
@@ -109,7 +122,16 @@ def _probe(
 def _train_recorded(
     loop: Loop, points: list[Mapping[str, Any]], history: GroupHistory, until: float, make_optimizer: Any, seed: int
 ) -> Iterable[Mapping[str, float]]:
-    """Run a loop until a deadline, at least for one epoch, and record its optimizers and yielded mappings."""
+    """Run a training loop, and record the steps of its optimizers and the mappings that it yields.
+
+    Args:
+        loop: training loop.
+        points: list to which the yielded mappings are appended.
+        history: history in which the hyperparameters are recorded.
+        until: time of `time.perf_counter` after which no further epoch is started.
+        make_optimizer: function that constructs the optimizer.
+        seed: seed of the run.
+    """
     for point in each_report(loop, loop.train(history.watch(make_optimizer), seed)):
         points.append(finite_numbers(loop, point))
         yield point
@@ -118,7 +140,7 @@ def _train_recorded(
 
 
 def _two_points(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two points of an entry's space that differ in every hyperparameter, at small learning rates."""
+    """Return two points of an entry's search space with small learning rates that differ in every hyperparameter."""
     first = {name: axis.from_unit(0.0 if name == "lr" else 0.5) for name, axis in entry.space.items()}
     second = {
         name: next((value for value in map(axis.from_unit, (0.25, 0.5, 0.0, 1.0)) if value != first[name]), first[name])
@@ -128,6 +150,17 @@ def _two_points(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _refuse_overrides(loop: Loop, first: _Probe, second: _Probe, trials: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise an error if a training loop overrides tuned hyperparameters.
+
+    Args:
+        loop: training loop.
+        first: a run of the loop.
+        second: a run with other values of the tuned hyperparameters.
+        trials: values of each tuned hyperparameter in both runs.
+
+    Raises:
+        TaskError: if any of them is overridden.
+    """
     overridden = find_overridden(first.history, second.history, trials)
     if "lr" in overridden:
         values = ", ".join(f"{value:.3g}" for value in overridden["lr"][:3])

@@ -1,4 +1,4 @@
-"""Detection of missing and infinite values in a task's examples before the race, with the row of the first one."""
+"""Detection of missing and infinite values in the examples of a task, before the race."""
 
 import time
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from gradprix.tasks.rng import RngState
 from gradprix.tasks.task import first_line
 
 READ, SEARCH_SECONDS = 256, 2.0
-"""Maximum number of examples of a lazy dataset to check, and time limit in seconds."""
+"""Approximate number of examples of a lazy dataset that are checked, and time limit in seconds."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Examples with non-finite values.
+    """Examples with missing or infinite values.
 
     Args:
-        rows: indices of the examples.
-        where: location of the first such value, in words.
+        rows: indices of these examples.
+        where: phrase that describes the first such value: its example, its position, and the value.
     """
 
     rows: Tensor
@@ -31,9 +31,13 @@ class Missing:
 
 
 def missing(data: Data) -> Missing | None:
-    """Return the examples with non-finite values; None if there are none.
+    """Return the examples with missing or infinite values; None if all values are finite.
 
-    Checks all examples if they are in memory, otherwise an evenly spaced sample.
+    All examples are checked if they are in memory. Of a lazy dataset, an evenly spaced sample is checked, and only the
+    first such example is returned.
+
+    Raises:
+        ValueError: if an example of a lazy dataset cannot be read.
     """
     if not isinstance(data, Stream):
         return _non_finite(torch.arange(len(data)), data.inputs, data.targets, data, len(data))
@@ -53,6 +57,15 @@ def missing(data: Data) -> Missing | None:
 
 
 def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int) -> Missing | None:
+    """Return those of the given examples that have non-finite values; None if all values are finite.
+
+    Args:
+        index: indices of the examples.
+        inputs: inputs of the examples.
+        targets: targets of the examples.
+        data: data of the task.
+        count: total number of examples, to be mentioned in the description; 0 leaves it out.
+    """
     rows, where = torch.zeros(len(index), dtype=torch.bool), ""
     for part, values in (("inputs", inputs), ("targets", targets)):
         for path, x in tree_flatten_with_path(values)[0]:
@@ -73,6 +86,6 @@ def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int
 
 
 def _row(number: int, data: Data) -> str:
-    """Format the index of an example, and its index among the test examples if it is one."""
+    """Format the index of an example. If it is a test example, add its index in the test set."""
     place = [] if data.test is None else (data.test == number).nonzero().flatten().tolist()
     return f"row {number}" + (f" (row {place[0]} of the test set)" if place else "")

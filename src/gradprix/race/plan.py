@@ -1,4 +1,4 @@
-"""Plan of a race, fixed before it starts."""
+"""Plan of a race, which is fixed before the race starts."""
 
 import hashlib
 import json
@@ -34,14 +34,15 @@ SEEDS = 32
 MAX_SEED = 99_999
 """Maximum base seed."""
 FEWEST_SEEDS = 6
-"""With n seeds no p-value is below 2^(1-n), so fewer than six can never give a significant difference at 5 %."""
+"""Minimum number of final seeds. With n seeds no p-value is below 2^(1-n), so with fewer than six seeds no difference
+can be significant at 5 %."""
 
 
 def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float | None, device: str | None) -> None:
-    """Check the values of a plan that are valid or invalid on every task; None is not yet known.
+    """Check the values of a plan that do not depend on the task. Values that are None are not checked.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: if a value is out of range.
     """
     if trials is not None and trials < 1:
         raise ValueError(
@@ -65,7 +66,12 @@ def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float
 
 
 class RacePhase(NamedTuple):
-    """Phase of a race, `tuning` or `final`: the number of runs of each entry."""
+    """Phase of a race.
+
+    Args:
+        name: `tuning` or `final`.
+        runs: number of runs of each entry, by its name.
+    """
 
     name: str
     runs: dict[str, int]
@@ -76,14 +82,14 @@ class Plan:
     """Complete specification of a race.
 
     Args:
-        task: the problem, with the budget, batch size, schedule and margin of this race.
-        entries: the optimizers that race.
-        trials: tuning trials per entry.
+        task: task or training loop, with the epochs, batch size, schedule and margin of this race.
+        entries: optimizers that take part.
+        trials: number of tuning trials per entry.
         seeds: maximum number of final seeds, which all entries share; see `analysis_seeds`.
         seed: base random seed; races with different base seeds share no seed.
-        compiled: compile the stacked models.
-        left_out: omissions that made the race fit a time budget.
-        baseline: name of the entry that the others are compared with, instead of all pairs.
+        compiled: compile the stacked models with `torch.compile`.
+        left_out: reductions of the requested plan to fit a time budget.
+        baseline: name of the entry that all others are compared with; None compares all pairs.
         device: device of the models, as a torch device string; `"auto"` selects a GPU if it is faster.
     """
 
@@ -112,27 +118,42 @@ class Plan:
         if self.baseline is not None and self.baseline not in (names := [entry.name for entry in self.entries]):
             raise ValueError(f"baseline = {self.baseline!r}: it must be one of {', '.join(names)}.")
         for entry in self.entries:
-            self.tuner(entry)  # raises for a space with too few points
+            self.tuner(entry)  # raises an error if the search space has too few points
 
     def tuner(self, entry: Entry) -> Tuner:
-        """Return a new tuner of an entry."""
+        """Create the tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
         stream = hashlib.sha256(f"{self.seed} {entry.name} {entry.replicate}".encode()).digest()
         return make_tuner(entry.space, default, self.trials, entry.offset, int.from_bytes(stream[:8]))
 
     def tuning_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
-        """Return a tuning trial of an entry, on a tuning seed: never one of the final seeds."""
+        """Return a tuning trial of an entry.
+
+        Args:
+            entry: entry of the race.
+            point: values of the tuned hyperparameters.
+            seed: index of the tuning seed. Tuning seeds differ from all final seeds.
+        """
         number = 10_000 * self.seed + 1_000 + MOST_SEEDS // REPLICATED * entry.replicate + seed
         return self._trial(entry, point, number, False)
 
     def careful_trial(self, entry: Entry, seed: int) -> Trial:
-        """Return a tuning trial at the smallest learning rate and the middle of other ranges, to check a task."""
+        """Return a trial that is unlikely to diverge, for checks of a task.
+
+        It has the smallest learning rate of the search space, and the middle of all other search ranges.
+        """
         middle = {name: axis.from_unit(0.5) for name, axis in entry.space.items()}
         return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].from_unit(0.0)}, seed)
 
     def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
-        """Return a final trial of an entry at its tuned point, on a held-out seed."""
+        """Return a final trial of an entry.
+
+        Args:
+            entry: entry of the race.
+            point: tuned values of the hyperparameters.
+            seed: index of the final seed, which tuning did not use.
+        """
         return self._trial(entry, point, 10_000 * self.seed + 1 + seed, True)
 
     def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, is_final: bool) -> Trial:
@@ -142,18 +163,23 @@ class Plan:
         return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name)
 
     def batch_size(self, entry: Entry) -> int:
-        """Return the batch size of an entry, unless it is tuned; 0 for full-batch training."""
+        """Return the batch size of an entry, if it is not tuned; 0 means full-batch training."""
         return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
     @property
     def examples(self) -> int | None:
-        """Number of training examples per run; None for a user-supplied training loop."""
+        """Number of training examples per run; None for a custom training loop."""
         if isinstance(self.task, Loop):
             return None
         return passes(self.task.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), self.task.epochs)
 
     def updates(self, entry: Entry, batch_size: int | None = None) -> int | None:
-        """Return the number of steps per run of an entry, at its own batch size or another; None for a loop."""
+        """Return the number of optimizer steps per run; None for a custom training loop.
+
+        Args:
+            entry: entry of the race.
+            batch_size: batch size; None means the batch size of the entry.
+        """
         if isinstance(self.task, Loop):
             return None
         count = len(self.task.loaded.split(0).train)
@@ -167,7 +193,7 @@ class Plan:
 
     @property
     def phases(self) -> list[RacePhase]:
-        """Phases of the race: those of tuning, then the final runs."""
+        """Phases of the race: all phases of tuning, then the final runs."""
         sizes = {entry.name: [phase.trials for phase in self.tuner(entry).phases] for entry in self.entries}
         tuning = [
             RacePhase("tuning", {name: each[i] for name, each in sizes.items() if i < len(each)})
@@ -177,13 +203,13 @@ class Plan:
 
     @property
     def analysis_seeds(self) -> list[int]:
-        """Numbers of final seeds after which the race is analysed: it ends at the first conclusive analysis."""
-        last = min(self.seeds, ANALYSIS_SEEDS[-1])  # which has the rest of the error, also with more seeds than that
+        """Numbers of final seeds after which the race is analysed. It ends at the first conclusive analysis."""
+        last = min(self.seeds, ANALYSIS_SEEDS[-1])  # with more, only the last analysis changes
         return [seeds for seeds in ANALYSIS_SEEDS if seeds < last] + [self.seeds]
 
     @property
     def runs(self) -> int:
-        """Maximum number of training runs."""
+        """Maximum number of training runs of the race."""
         return len(self.entries) * (self.trials + self.seeds)
 
     @property
@@ -193,7 +219,7 @@ class Plan:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """The plan as JSON, including everything that the race's numbers depend on."""
+        """Plan as JSON-compatible dictionary. It contains everything that the numbers of the race depend on."""
         task = self.task
         return {
             "task": task.name,
@@ -218,6 +244,7 @@ class Plan:
         }
 
     def _describe(self, entry: Entry) -> Mapping[str, Any]:
+        """Return the description of an entry."""
         trial = self.careful_trial(entry, 0)
         return {
             "name": entry.name,
@@ -233,7 +260,7 @@ class Plan:
         }
 
     def _range(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
-        """Return the bounds of a range, or all values of a choice."""
+        """Return the lowest and the highest value of a hyperparameter's search range, or all values of a choice."""
         if isinstance(axis, Choice):
             return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
@@ -242,10 +269,10 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Hash of the plan."""
+        """Hash of the plan's description."""
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can represent."""
+    """Return a value unchanged if JSON can represent it, otherwise its `repr`."""
     return value if isinstance(value, int | float | str | None) else repr(value)

@@ -1,4 +1,4 @@
-"""Description of a plan in the record of its race."""
+"""Description of a plan, as part of the record of its race."""
 
 from typing import NamedTuple
 
@@ -31,9 +31,9 @@ class Omission(NamedTuple):
 
     Args:
         part: `optimizers`, `trials`, `seeds` or `epochs`.
-        omitted: omitted number of these.
-        requested: requested number.
-        names: names of omitted optimizers.
+        omitted: omitted number of optimizers, trials, seeds or epochs.
+        requested: requested number of them.
+        names: names of the omitted optimizers.
     """
 
     part: str
@@ -43,7 +43,7 @@ class Omission(NamedTuple):
 
 
 class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry as planned, with the parts of its identity that are shown."""
+    """Configuration of an entry, as far as it is displayed."""
 
     name: str
     optimizer: str
@@ -55,16 +55,16 @@ class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """The plan of a race as it was run.
+    """Plan of a race as it was run.
 
     Args:
         chance_level: score of a diverged run.
-        epochs: epochs per run; may be a fraction of one.
-        loop: whether the task is a training loop.
-        tune: tuned hyperparameters, the learning rate first.
-        crossed: whether intervals cover variation over test examples as well as over seeds.
-        tested: whether scores are computed on examples that were not used for tuning.
-        mode: execution mode.
+        epochs: epochs per run, or a fraction of an epoch.
+        loop: True if the task is a custom training loop.
+        tune: names of the tuned hyperparameters, the learning rate first.
+        crossed: True if confidence intervals cover the variation over test examples as well as over seeds.
+        tested: True if the final scores are computed on examples that tuning did not use.
+        mode: execution mode of the training runs.
     """
 
     task: str
@@ -91,5 +91,5 @@ class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tunes_learning_rate_only(self) -> bool:
-        """True if no other hyperparameter is tuned."""
+        """True if the learning rate is the only tuned hyperparameter."""
         return self.tune == ("lr",)

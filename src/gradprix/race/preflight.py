@@ -1,7 +1,7 @@
-"""Preflight: validate a task, measure one training step, and choose the execution mode of its race.
+"""Preflight: validate a task, measure a training step, and choose the execution mode of the race.
 
-Each of these is a list of checks that the first failure ends: `validate_task` for the parts of a task,
-`check_last_batches` for batch sizes, `check_loop` for training loops, `STACK_CHECKS` for stacks.
+The checks are in other modules: `validate_task` checks the parts of a task, `check_last_batches` the batch sizes,
+`check_loop` training loops, and `STACK_CHECKS` stacks of models. Each stops at the first failure.
 """
 
 import math
@@ -28,22 +28,23 @@ from .stack_checks import MAX_SLOWDOWN, PROBED_MODELS, DeviceCheck, attempt, is_
 from .validate_task import validate_task
 
 GPU_MODELS = 64
-"""Models in the stack that measures a GPU, which trains this many in about the time of one."""
+"""Number of models in the stack with which a GPU is timed. A GPU trains that many in about the time of one."""
 
 
 def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> ExecutionMode:
-    """Check a plan on its executor, and report progress; results of an earlier check are reused.
+    """Check a plan on the executor of the race. The result of an earlier check of the same task is reused.
 
     Args:
-        plan: the race.
-        engine: the executor.
+        plan: plan of the race.
+        engine: executor of the race.
         watch: progress callback.
 
     Returns:
-        The execution mode of the race's models.
+        The execution mode of the training runs.
 
     Raises:
-        TaskError, ValueError: see `check`.
+        TaskError: if the model, the loss, the metric or one of the optimizers fails.
+        ValueError: if the device is not available.
     """
     what = f"Checking {plan.task.name!r}"
     key = (plan.task.fingerprint, plan.task.batch_size, plan.compiled, plan.device, plan.seed)
@@ -62,7 +63,7 @@ def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> E
 
 
 def first_step(plan: Plan) -> FirstStep:
-    """Validate the parts of a task, then measure a training step of one model.
+    """Validate the parts of a task, then measure a training step of one model on the CPU.
 
     Raises:
         TaskError: if the model, the loss or the metric fails.
@@ -78,7 +79,15 @@ def first_step(plan: Plan) -> FirstStep:
 
 
 def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
-    """Have the workers that do not check the plan trace and compile its steps meanwhile, if it can be stacked."""
+    """Let idle workers trace and compile training steps while one worker checks the plan.
+
+    This is done only if models can probably be stacked.
+
+    Args:
+        plan: plan of the race.
+        first: measured training step of one model.
+        engine: executor of the race.
+    """
     assert isinstance(plan.task, Task)
     if plan.compiled or not engine.idle_workers:
         return
@@ -88,28 +97,34 @@ def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
 
 
 def _first_trial(plan: Plan) -> Trial:
-    """Return a trial of the entry with the smallest batch, so that a full-batch entry does not decide for all."""
+    """Return a trial of the entry with the smallest batch size, which is the most typical one.
+
+    A full-batch entry would make steps look slow.
+    """
     return plan.careful_trial(min(plan.entries, key=lambda entry: plan.batch_size(entry) or math.inf), 0)
 
 
 def _measure_step(plan: Plan, task: Task, device: str) -> FirstStep:
+    """Measure the first training step of one model on a device."""
     step: FirstStep = attempt(plan, partial(measure_first_step, task, _first_trial(plan), device), device)
     return step
 
 
 def check(plan: Plan, first: FirstStep | None = None, memory: float | None = None) -> ExecutionMode:
-    """Train a few models of the task for a step, stacked and sequentially, and score them on a few examples.
+    """Choose the execution mode of a race, by training a few models for a step, in a stack and one at a time.
 
-    A model with a slow step, or whose small stack exceeds the memory limit, is tested without stacking.
+    The models are also evaluated on a few examples. Stacking is not tried if a step is slow, or if a small stack would
+    exceed the memory limit.
 
     Args:
-        plan: the race.
-        first: result of `first_step`, if known.
-        memory: memory limit of the race in bytes; half of the free memory when None.
+        plan: plan of the race.
+        first: result of `first_step`; None measures it.
+        memory: memory limit of the race in bytes; None means half of the free memory.
 
     Returns:
-        The execution mode. Sequential where a stack fails, computes other gradients, or is slower. On the device that
-        the plan names; with `"auto"`, on a GPU if there is one, the task runs on it, and it is faster.
+        The execution mode. Models are trained in stacks unless a stack fails, computes other gradients, or is slower.
+        The device is the one that the plan names. With `"auto"` it is a GPU if there is one, the task runs on it, and
+        it is faster than the CPU.
 
     Raises:
         TaskError: if the model, the loss, the metric or one of the optimizers fails.
@@ -140,20 +155,27 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
 
 
 class _OtherGradientsError(ValueError):
-    """A step has other losses or gradients on a device than on the CPU."""
+    """Raised if a training step has other losses or gradients on a device than on the CPU."""
 
 
 def _require_equal(on_cpu: DeviceCheck, on_device: DeviceCheck) -> None:
-    """Raise _OtherGradientsError unless a step has the same losses and gradients on both devices."""
+    """Raise `_OtherGradientsError` unless a training step has the same losses and gradients on both devices."""
     if not is_close(on_cpu.results, on_device.results):
         raise _OtherGradientsError("it gives other gradients than the CPU")
 
 
 def _gpu_slowdown(plan: Plan, task: Task, cpu: ExecutionMode, gpu: ExecutionMode) -> float:
-    """Return the ratio of the time per model and step on a GPU to that on all CPU cores."""
+    """Return the training time per model and step on a GPU, divided by that on all CPU cores.
+
+    Args:
+        plan: plan of the race.
+        task: task of the race.
+        cpu: execution mode on the CPU.
+        gpu: execution mode on the GPU.
+    """
     trials = [plan.careful_trial(entry, 0) for entry in plan.entries]
     alike = [trial for trial in trials if trial.batch_size == trials[0].batch_size]
-    # The time of a sequential model does not depend on their number.
+    # Without stacking, the time per model does not depend on the number of models.
     wide, narrow = GPU_MODELS if gpu.stacked else 1, PROBED_MODELS if cpu.stacked else 1
     on_cpu: float = seconds_of_one(task, alike, cpu, narrow) / joblib.cpu_count()
     return seconds_of_one(task, alike, gpu, wide) / on_cpu

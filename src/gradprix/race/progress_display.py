@@ -1,4 +1,4 @@
-"""Progress of a race on stderr: a live bar in a terminal, otherwise a line for each slow preparation step."""
+"""Progress display of a race on stderr: a progress bar in a terminal, otherwise a line for each slow preparation."""
 
 import contextlib
 import sys
@@ -9,19 +9,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Watch = Callable[[str, float, int], None]
-"""Progress callback `(description, finished runs, total runs)`; in preparations the total is 0, or -1 if the step is
-known to be slow."""
+"""Progress callback with the arguments (description, finished runs, total runs). While a race is prepared, the total is
+0, or -1 if the preparation is known to be slow."""
 REPORT_AFTER = 15.0
-"""Duration in seconds after which a preparation step is reported without a terminal."""
+"""Seconds after which a preparation is reported if stderr is not a terminal."""
 
 
 @contextlib.contextmanager
 def progress(patience: float | None = None) -> Iterator[Watch]:
-    """Show a progress bar for a race; pass the yielded callback to `race.run` as `watch`.
+    """Context manager that shows a progress bar for a race.
 
     Args:
-        patience: without a terminal, seconds after which a preparation step such as preflight is reported in a line,
-            so that short ones are silent; no lines when None.
+        patience: seconds after which a preparation such as the preflight is reported in a line, if stderr is not a
+            terminal. Shorter preparations are not reported. None reports no preparations.
+
+    Yields:
+        Progress callback, to be passed to `run` as `watch`.
     """
     console = Console(stderr=True)
     columns = (

@@ -1,6 +1,7 @@
 """Record of a finished race: the source of everything that is displayed, exported and saved.
 
-Where a field's name in JSON differs from the attribute, `name=` gives it: saved races and `--json` keep their keys.
+Where the name of a field in JSON differs from the attribute, it is given by `name=`, because saved races and the output
+of `--json` keep their keys.
 """
 
 import msgspec
@@ -16,12 +17,18 @@ from .plan_description import PlanDescription, Value
 from .run_records import Artifacts, Curves, FailedRun, Rerun, TuningRun
 
 SCHEMA_VERSION = 3
-"""Version of the record's JSON form. Version 2 had no regret bounds and a limit of the loss instead of a tolerance;
-version 1 had sentences in place of codes, and no version number."""
+"""Version of the record's JSON form. Version 2 had no regret bounds, and a limit of the loss instead of the tolerance.
+Version 1 had sentences instead of codes, and no version number."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """Tuning trials and final seeds per entry, and training examples per run (None for a training loop)."""
+    """Budget of each entry.
+
+    Args:
+        trials: number of tuning trials.
+        seeds: number of final seeds.
+        examples: number of training examples per run; None for a training loop.
+    """
 
     trials: int
     seeds: int
@@ -29,7 +36,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TuningSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Number of tuning runs of an entry, and the hyperparameters whose best value is at the edge of its range."""
+    """Summary of an entry's tuning.
+
+    Args:
+        trials: number of tuning runs.
+        diverged: number of diverged tuning runs.
+        at_edge: True if `edges` is not empty.
+        edges: names of the hyperparameters whose tuned value is at an edge of the tried range.
+    """
 
     trials: int
     diverged: int
@@ -38,7 +52,16 @@ class TuningSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinalRuns(msgspec.Struct, frozen=True, kw_only=True):
-    """Final runs of an entry, in the order of the seeds, with the 95 % interval of the mean over seeds."""
+    """Final runs of an entry.
+
+    Args:
+        metric: name of the metric.
+        values: metric of each run, in the order of the seeds.
+        mean: mean of the metric over seeds.
+        ci95: 95 % confidence interval of the mean, not adjusted for comparisons.
+        diverged: number of diverged runs.
+        divergence_steps: step at which each run diverged; None if it did not diverge.
+    """
 
     metric: str
     values: tuple[float, ...]
@@ -53,13 +76,14 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         losses: test loss of each final run; None if the run diverged.
-        is_leader: no entry wins against it.
-        bound: upper bound of the entry's regret; None in earlier records.
-        tolerance: smallest and largest learning rate within a margin of the best; None if unknown.
+        is_leader: True if the entry is one of the leaders; see `RaceVerdict`.
+        bound: upper bound of the entry's regret; None in records of earlier versions.
+        tolerance: learning-rate tolerance: smallest and largest learning rate within a margin of the best; None if
+            unknown.
         tolerance_decades: width of the tolerance, in decades.
-        memory: state elements per weight; None if unknown.
-        updates: steps per run; None for a training loop.
-        code: the constructor call as source code.
+        memory: number of optimizer-state elements per weight; None if unknown.
+        updates: number of optimizer steps per run; None for a training loop.
+        code: constructor call of the optimizer, as source code.
     """
 
     name: str
@@ -82,16 +106,19 @@ class RaceVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Verdict of a race.
 
     Args:
-        leaders: entries that no entry wins against and of which no final run diverged.
-        recommended: the recommended entry.
-        reason: what decided for it.
-        interim_analyses: interim analyses as (seeds, level).
+        leaders: names of the entries that no entry wins against and of which no final run diverged. With a baseline,
+            see `gradprix.stats.verdict.Verdict`.
+        recommended: name of the recommended entry.
+        reason: criterion that decided for the recommended entry.
+        interim_analyses: interim analyses that were performed, as (number of seeds, level).
         pairs: pairwise comparisons.
-        seeds: number of final seeds of each entry; None in earlier records, as what follows.
-        bound: upper bound of the recommended entry's regret: what could be lost against the best of the others.
-        level: probability over repetitions of the race that the regret is at most the bound.
+        seeds: number of final seeds of each entry. This field and those below are None in records of earlier versions.
+        bound: upper bound of the recommended entry's regret: the largest plausible loss by not using the best of the
+            other entries.
+        level: confidence level of `bound`.
         margin: the smallest difference that matters, in the metric's units.
-        tuning_deviation: standard deviation of an entry's mean from tuning, which bound and comparisons allow for.
+        tuning_deviation: standard deviation of an entry's mean due to tuning. The bound and the comparisons allow for
+            it.
     """
 
     leaders: tuple[str, ...] = field(name="best")
@@ -107,7 +134,14 @@ class RaceVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """Training runs, their examples and seconds, and the seconds of a step of each entry without stacking."""
+    """Training cost of a race.
+
+    Args:
+        trials: number of training runs.
+        examples: number of training examples in all runs together; None for a training loop.
+        seconds: total training time.
+        step_seconds: duration of a step of each entry in a plain training loop; None if unknown.
+    """
 
     trials: int
     examples: int | None
@@ -130,13 +164,19 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Complete record of a race.
 
     Args:
-        best: the recommended optimizer.
+        best: recommended optimizer with its tuned hyperparameters.
         key: hash of the plan.
-        tuning_runs: tuning runs of each entry, in the order of the tuners' requests.
+        tuning_runs: tuning runs of each entry, in the order in which the tuner requested them.
+        failed: training runs that raised an error.
         initial_loss: median loss before training; None if unknown.
-        parts: metric on parts of an official test set, for each entry `[seeds][parts]`; None if there is none.
+        artifacts: additional results of the final runs; see `Artifacts`.
+        parts: for each entry, the metric on each part of an official test set, `[seeds][parts]`; None if there is no
+            official test set.
+        efficiency: scores at smaller budgets.
+        curves: learning curves of each entry's final runs.
+        versions: versions of the packages that were used.
         reruns: final runs that were repeated in a new process.
-        diagnosis: diagnosis of the final runs, if the race was explained.
+        diagnosis: diagnosis of the final runs; None if they were not diagnosed.
     """
 
     schema: int = SCHEMA_VERSION
@@ -162,19 +202,19 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ranking(self) -> list[EntryResult]:
-        """Entries, best mean first."""
+        """Results of the entries, best mean first."""
         sign = -1 if self.plan.metric.higher_is_better else 1
         return sorted(self.entries, key=lambda entry: sign * entry.final.mean)
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean of each entry over the final seeds."""
+        """Mean of the metric over the final seeds, by name of the entry."""
         return {entry.name: entry.final.mean for entry in self.entries}
 
     def entry(self, name: str) -> EntryResult:
-        """Return the entry with a name."""
+        """Return the result of the entry with this name."""
         return next(entry for entry in self.entries if entry.name == name)
 
     def pair(self, one: str, other: str) -> Pair:
-        """Return the comparison of two entries, in whichever order it is recorded."""
+        """Return the comparison of two entries, given in any order."""
         return next(pair for pair in self.verdict.pairs if {pair.a, pair.b} == {one, other})

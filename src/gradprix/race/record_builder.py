@@ -1,4 +1,4 @@
-"""Assembly of a race's record from its runs."""
+"""Assembly of the record of a race from its training runs."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -48,17 +48,17 @@ def make_record(
     interim_analyses: Sequence[InterimAnalysis],
     reruns: Sequence[Rerun] = (),
 ) -> RaceRecord:
-    """Return the complete record of a race.
+    """Assemble the complete record of a race.
 
     Args:
-        plan: the plan that was run.
-        mode: its execution mode.
-        tuning_runs: the tuning runs of each entry, in order.
-        tuned: the tuning result of each entry.
-        finals: the final runs of each entry, in the order of the seeds.
-        analysis: the last interim analysis.
-        seconds: training time without interruptions.
-        step_seconds: seconds of a step of each tuned optimizer without stacking; None where unknown.
+        plan: plan that was run.
+        mode: execution mode of the training runs.
+        tuning_runs: tuning runs of each entry, in the order in which the tuner requested them.
+        tuned: tuning result of each entry.
+        finals: final runs of each entry, in the order of the seeds.
+        analysis: last interim analysis.
+        seconds: total training time; time between interrupted and resumed calls is not counted.
+        step_seconds: duration of a step of each tuned optimizer in a plain training loop; None if unknown.
         interim_analyses: all interim analyses of the race.
         reruns: final runs that were repeated in a new process.
     """
@@ -114,14 +114,14 @@ def make_record(
 def describe_plan(
     plan: Plan, mode: ExecutionMode, outcomes: Outcomes, chance_level: float, parts: Parts | None
 ) -> PlanDescription:
-    """Return the plan as it was run.
+    """Describe a plan as it was run.
 
     Args:
-        plan: the plan.
-        mode: its execution mode.
+        plan: plan that was run.
+        mode: execution mode of the training runs.
         outcomes: outcomes of the final runs.
         chance_level: score of a diverged run.
-        parts: metric on parts of an official test set; None if there is none.
+        parts: metric on the parts of an official test set; None if there is no official test set.
     """
     tested = all(outcome.tested for runs in outcomes.values() for outcome in runs)
     rest = {"trivial": chance_level, "crossed": parts is not None, "tested": tested, "mode": mode}
@@ -129,7 +129,13 @@ def describe_plan(
 
 
 def summarize_finals(plan: Plan, scores: Sequence[float], outcomes: Sequence[Outcome]) -> FinalRuns:
-    """Return the summary of final runs, given their metric."""
+    """Summarize the final runs of an entry.
+
+    Args:
+        plan: plan that was run.
+        scores: metric of each run; diverged runs have the chance level.
+        outcomes: outcome of each run.
+    """
     divergence_steps = tuple(outcome.diverged for outcome in outcomes)
     return FinalRuns(
         metric=plan.task.metric.name,
@@ -149,6 +155,16 @@ def _entry_result(
     outcomes: Sequence[Outcome],
     analysis: Analysis,
 ) -> EntryResult:
+    """Assemble the result of one entry.
+
+    Args:
+        plan: plan that was run.
+        entry: entry of the race.
+        runs: tuning runs of the entry.
+        result: tuning result of the entry.
+        outcomes: outcomes of the entry's final runs.
+        analysis: last interim analysis of the race.
+    """
     point = dict(result.point)
     batch_size = point.get("batch_size", plan.batch_size(entry))
     return EntryResult(
@@ -175,7 +191,13 @@ def _entry_result(
 
 
 def make_best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
-    """Return an optimizer with its tuned hyperparameters."""
+    """Return the description of an optimizer with its tuned hyperparameters.
+
+    Args:
+        plan: plan that was run.
+        entry: entry to describe.
+        point: tuned values of the entry.
+    """
     return Best(
         name=entry.name,
         optimizer=entry.optimizer,

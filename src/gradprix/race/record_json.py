@@ -1,4 +1,4 @@
-"""JSON form of records, and reading of records that earlier versions saved."""
+"""Conversion of records to and from JSON, including records that earlier versions saved."""
 
 from collections.abc import Mapping
 from operator import methodcaller
@@ -26,22 +26,24 @@ PHRASES = {
     RecommendationReason.BEST_MEAN: "best mean",
     RecommendationReason.ONLY_STABLE: "the only stable one",
 }
-"""Reasons of a recommendation in records of version 1 and under the key `why` of `--json`."""
+"""Phrase for each reason of a recommendation, as in records of version 1 and under the key `why` of `--json`."""
 
 
 class RecordError(ValueError):
-    """A saved record cannot be read by this version."""
+    """Raised if this version of gradprix cannot read a saved record."""
 
 
 def to_json(value: Any) -> Any:
-    """Return the JSON form of a record or of a part of one, with infinities and NaN as Python writes them.
+    """Convert a record, or a part of a record, to objects that the `json` module can write.
 
-    NumPy's numbers, which users give as margins and chance levels, become Python's.
+    Infinities and NaN are retained, as the `json` module writes them. NumPy scalars, which users may pass as margins or
+    chance levels, are converted to Python numbers.
     """
     return _tuples_to_lists(msgspec.to_builtins(value, enc_hook=methodcaller("item")))
 
 
 def _tuples_to_lists(value: Any) -> Any:
+    """Convert all tuples in a nested value to lists."""
     if isinstance(value, dict):
         return {key: _tuples_to_lists(each) for key, each in value.items()}
     return [_tuples_to_lists(each) for each in value] if isinstance(value, list | tuple) else value
@@ -51,11 +53,11 @@ def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) 
     """Read a record from its JSON form.
 
     Args:
-        data: a record of this version or an earlier one.
-        mode: the execution mode as saved beside the record, which version 1 does not include.
+        data: JSON form of a record, written by this version or an earlier one.
+        mode: JSON form of the execution mode, which was saved separately. It is needed for records of version 1.
 
     Raises:
-        RecordError: if the record has another version, or is damaged.
+        RecordError: if the record is of a later version, or damaged.
     """
     schema = data.get("schema", 1)
     if schema not in range(1, SCHEMA_VERSION + 1):
@@ -73,7 +75,7 @@ def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) 
 
 
 def read_mode(data: Mapping[str, Any]) -> ExecutionMode:
-    """Read an execution mode from its JSON form, of this version or of version 1."""
+    """Read an execution mode from its JSON form, written by this version or an earlier one."""
     modern = {key: value for key, value in data.items() if key not in ("why", "refused")}
     for key, sentence in (("stack_rejection", data.get("why")), ("device_rejection", data.get("refused"))):
         if sentence:
@@ -82,7 +84,7 @@ def read_mode(data: Mapping[str, Any]) -> ExecutionMode:
 
 
 def read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
-    """Read a diagnosis from its JSON form, of this version or of version 1."""
+    """Read a diagnosis from its JSON form, written by this version or an earlier one."""
     entries = {
         name: {**entry, "reasons": [_upgrade_measurement(each) for each in entry["reasons"]]}
         for name, entry in data["entries"].items()
@@ -91,7 +93,12 @@ def read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
 
 
 def _upgrade(data: Mapping[str, Any], mode: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Convert a record of version 1, which had sentences in place of codes."""
+    """Convert the JSON form of a record of version 1, which had sentences in place of codes, to the current version.
+
+    Args:
+        data: JSON form of the record.
+        mode: JSON form of the execution mode; None if it was not saved.
+    """
     reasons = {phrase: reason for reason, phrase in PHRASES.items()}
     verdict = {**data["verdict"], "reason": reasons[data["verdict"]["why"]]}
     upgraded = {
@@ -108,7 +115,7 @@ def _upgrade(data: Mapping[str, Any], mode: Mapping[str, Any] | None) -> dict[st
 
 
 def _upgrade_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Separate a tuning run's point from its result."""
+    """Convert a tuning run of version 1, which did not separate the hyperparameters from the result."""
     result = {"seed", "first", "spread", "start", "loss", "metric", "diverged", "error"}
     point = {key: value for key, value in run.items() if key not in result}
     failure = None if run.get("error") is None else FailureKind.EXCEPTION
@@ -116,7 +123,11 @@ def _upgrade_run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_measurement(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Replace the sentence on a conclusive measurement by its code, which kind and side of the interval determine."""
+    """Convert a measurement of version 1, which had a sentence in place of a finding.
+
+    The finding follows from the kind of the measurement and from the side of the threshold on which the confidence
+    interval lies.
+    """
     if "words" not in data:
         return data
     kind, low, high = MeasurementKind(data["kind"]), data["low"], data["high"]

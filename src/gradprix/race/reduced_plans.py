@@ -1,4 +1,4 @@
-"""Plans that omit parts of the requested protocol, to fit a time budget."""
+"""Reduction of plans: they omit parts of the requested protocol to fit a time budget."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,24 +12,32 @@ from .plan import FEWEST_SEEDS, Plan
 from .plan_description import Omission
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
-"""Entries in order of retention when time is short: distinct algorithms first, and the best on the tuned targets of
-Dahl et al. 2023, arXiv:2306.07179."""
+"""Entries to retain if time is short, the most important first. Distinct algorithms, and those that reached most of the
+tuned targets of Dahl et al. 2023, arXiv:2306.07179, are first."""
 MIN_ENTRIES = 3
-"""Number of entries below which trials and seeds are reduced instead of entries."""
+"""Minimum number of entries. When it is reached, trials and seeds are reduced instead."""
 PROTOCOL = ((26, 32), (26, 16), (19, 16), (13, 16), (13, 8), (10, 8), (10, FEWEST_SEEDS))
-"""(trials, maximum number of seeds), from the full protocol to the smallest one that can still detect a difference."""
+"""Pairs of (trials, maximum number of seeds), from the full protocol to the smallest that can detect a difference."""
 EPOCHS = (0.5, 0.25, 0.125)
+"""Fractions to which the number of epochs is reduced."""
 SMALLEST_PROTOCOLS = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
-"""(entries, trials, seeds) where even a fraction of an epoch takes long: trials cover the learning-rate grid only."""
+"""Tuples of (entries, trials, seeds) for models of which even a fraction of an epoch takes long. The trials cover only
+the first phase of tuning."""
 FEWEST_STEPS = 8
-"""Minimum number of steps of a run: with fewer, training makes no measurable progress."""
+"""Minimum number of steps of a run. With fewer steps, training makes no measurable progress."""
 
 
 def reduced_plans(plan: Plan) -> Iterator[Plan]:
-    """Yield plans that omit more and more of the requested protocol."""
+    """Yield plans that omit more and more of the requested protocol, starting with the complete plan.
+
+    Entries are omitted first, then trials and seeds, then epochs.
+    """
 
     def priority(entry: Entry) -> int:
-        """Return the rank: the baseline and user-supplied entries, then the shortlist, then the other built-in ones."""
+        """Return the sort key of an entry.
+
+        The baseline and user-supplied entries are first, then the entries of `SHORTLIST`, then other built-in entries.
+        """
         if entry.name == plan.baseline or entry.name not in ENTRIES:
             return -1
         return SHORTLIST.index(entry.name) if entry.name in SHORTLIST else len(SHORTLIST)
@@ -47,13 +55,13 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
         for number in counts if task is plan.task else (counts[-1],):
             for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
                 yield reduce_plan(task, number, trials, seeds)
-    if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # a model whose step takes long
+    if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # the model has slow steps
         for number, trials, seeds in SMALLEST_PROTOCOLS:
             yield reduce_plan(tasks[-1], min(number, len(order)), trials, seeds)
 
 
 def _shorter(task: Task) -> Iterator[Task]:
-    """Yield copies of a task with fewer and fewer epochs, down to a fraction of one with a few full steps."""
+    """Yield copies of a task with fewer and fewer epochs, down to a fraction of an epoch with a few full batches."""
     before, count = task.epochs, len(task.loaded.split(0).train)  # loaded before there are copies of the task
     for factor in EPOCHS:
         epochs = task.epochs * factor
@@ -64,13 +72,13 @@ def _shorter(task: Task) -> Iterator[Task]:
 
 
 def _part(count: int, batch_size: int, epochs: float) -> float:
-    """Round a fraction of an epoch to full batches, with a minimum number of steps and at most one epoch."""
+    """Round a fraction of an epoch down to full batches, with at least `FEWEST_STEPS` steps and at most one epoch."""
     number = max(FEWEST_STEPS, int(epochs * count / batch_size))
     return min(1, number * batch_size / count)
 
 
 def note_omissions(requested: Plan, reduced: Plan) -> Plan:
-    """Return the reduced plan with a list of its omissions in `left_out`."""
+    """Return the reduced plan, with its differences from the requested plan listed in `left_out`."""
     dropped = tuple(entry.name for entry in requested.entries if entry not in reduced.entries)
     numbers = {
         "optimizers": (len(requested.entries), len(reduced.entries)),

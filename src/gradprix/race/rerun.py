@@ -1,4 +1,4 @@
-"""Replication of final runs of user-supplied code, alone in a new process: detects state leaked between runs."""
+"""Replication of final runs, each alone in a new process, to detect user code that carries over state between runs."""
 
 import json
 import math
@@ -18,20 +18,22 @@ from .plan import Plan
 from .run_records import Rerun
 
 REPEATED_SHARE = 0.05
-"""Fraction of a race's training that may be repeated."""
+"""Maximum training time of the replications, as a fraction of the training time of the race."""
 SEQUENTIAL_SLOWDOWN = 6.0
-"""Approximate slowdown of a model outside a stack."""
+"""Approximate factor by which a model trains more slowly alone than in a stack."""
 SHORT_RUN = 2.0
-"""Seconds of training that one replication may take in any race: small races have fewer than twenty runs."""
+"""Maximum duration, in seconds, of a run that is replicated in any race. In races with few runs, `REPEATED_SHARE` alone
+would not allow any replication."""
 MIN_TIMEOUT = 20.0
-"""Minimum timeout of a replication in seconds: its data must be loaded again."""
+"""Minimum timeout of a replication in seconds. Its process must load the data again."""
 LOOP_TOLERANCE = 1e-3
-"""Relative tolerance for training loops, which need not be deterministic."""
+"""Relative tolerance of the comparison for custom training loops, which need not be deterministic."""
 NOT_THE_USERS = {"gradprix", "torch"}
+"""Top-level packages whose code is not user code."""
 
 
 def prepare(plan: Plan, mode: ExecutionMode, engine: Executor) -> None:
-    """Start the process for replications while the final runs are in progress."""
+    """Start the process for replications early, so that it starts up during the final runs."""
     if mode.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
         engine.submit_fresh(int)
 
@@ -45,22 +47,21 @@ def repeat(
     patience: float,
     known: Mapping[str, Rerun],
 ) -> dict[str, Rerun]:
-    """Repeat final runs, each alone in a new process, and compare the outcomes.
+    """Repeat some final runs, each alone in a new process, and compare the outcomes.
 
     Args:
-        plan: the race.
+        plan: plan of the race.
         mode: execution mode of the race.
-        engine: the executor.
-        finals: the final runs of each entry.
-        seconds: approximate time of a run on one worker.
+        engine: executor of the race.
+        finals: final runs of each entry.
+        seconds: approximate duration of a run on one worker.
         patience: timeout of each replication in seconds.
-        known: earlier replications of this race.
+        known: replications from earlier calls for this race, by the key of the trial.
 
     Returns:
-        For each trial key: entry, seed, both scores, and whether all numbers agree. Replications that failed or timed
-        out are omitted.
+        The replications by the key of the trial. Replications that failed or timed out are omitted.
     """
-    # The last seed: most other runs came before it.
+    # Runs with the last seed are repeated, because most other runs preceded them.
     chosen = {name: finals[name][-1] for name in _choose(plan, mode, seconds)}
     futures = {
         name: engine.submit_fresh(_repeat, plan.task, trial, mode)
@@ -76,7 +77,7 @@ def repeat(
             again = Outcome.from_json(future.result(patience))
         except NotInTime:
             engine.stop_fresh()
-        except Exception:  # a failed replication is no difference in the numbers
+        except Exception:  # a failure is no evidence of a different outcome
             continue
         else:
             same = _equal(first, again, LOOP_TOLERANCE if isinstance(plan.task, Loop) else 0.0)
@@ -87,7 +88,16 @@ def repeat(
 
 
 def _choose(plan: Plan, mode: ExecutionMode, seconds: float) -> list[str]:
-    """Return the user-supplied optimizers, or any one if only the task is user-supplied, within the time limit."""
+    """Return the names of the entries of which a final run is repeated.
+
+    These are the entries with user-supplied optimizers, or any one entry if only the task is user-supplied. Their
+    number is limited by the training time that replications may take.
+
+    Args:
+        plan: plan of the race.
+        mode: execution mode of the race.
+        seconds: approximate duration of a run on one worker.
+    """
     if mode.device != "cpu":  # other devices are not bitwise reproducible
         return []
     names = _user_entries(plan)
@@ -98,6 +108,7 @@ def _choose(plan: Plan, mode: ExecutionMode, seconds: float) -> list[str]:
 
 
 def _user_entries(plan: Plan) -> list[str]:
+    """Return the names of the entries with user-supplied optimizers."""
     return [
         entry.name
         for entry in plan.entries
@@ -106,12 +117,14 @@ def _user_entries(plan: Plan) -> list[str]:
 
 
 def _is_user_task(task: Problem) -> bool:
+    """Return True if any function of a task is user-supplied."""
     if not isinstance(task, Task):
         return True
     return any(map(_is_user_code, (task.model, task.loss, task.metric.score, task.data)))
 
 
 def _is_user_code(thing: Any) -> bool:
+    """Return True if a function or class is defined outside of gradprix and torch."""
     while isinstance(thing, partial):
         thing = thing.func
     module = getattr(thing, "__module__", None) or type(thing).__module__
@@ -119,15 +132,18 @@ def _is_user_code(thing: Any) -> bool:
 
 
 def _score(outcome: Outcome) -> float | None:
-    """Return the test metric; None if the run diverged."""
+    """Return the test metric of a run, or None if it diverged."""
     return outcome.test_metric if outcome.diverged is None else None
 
 
 def _repeat(task: Problem, trial: Trial, mode: ExecutionMode) -> str:
+    """Run a trial alone, and return its outcome as JSON. This is called in the new process."""
     return train(task, [trial], mode, lambda share: None)[0].to_json()
 
 
 def _equal(first: Outcome, again: Outcome, tolerance: float) -> bool:
+    """Return True if all numbers of two outcomes agree within a relative tolerance; 0 requires bitwise equality."""
+
     def numbers(outcome: Outcome) -> list[float | None]:
         points = [x for point in outcome.curve for x in point]
         return [*points, outcome.test_loss, outcome.test_metric, *(outcome.test_parts or ())]

@@ -9,7 +9,7 @@ from .run_records import TuningRun, TuningRuns
 
 
 def tuned_scores(runs: Sequence[TuningRun], higher_is_better: bool) -> list[TunedScore]:
-    """Return the scores of tuning runs; smaller is better, and infinity for a run that diverged."""
+    """Return the scores of tuning runs, with the sign chosen so that smaller is better; infinite for diverged runs."""
     sign = -1 if higher_is_better else 1
     return [
         TunedScore(run.learning_rate, run.seed, math.inf if run.diverged is not None else sign * run.metric)
@@ -18,10 +18,10 @@ def tuned_scores(runs: Sequence[TuningRun], higher_is_better: bool) -> list[Tune
 
 
 def response_curves(tuning_runs: TuningRuns, higher_is_better: bool, margin: float) -> dict[str, ResponseCurve | None]:
-    """Return the response curve of each entry; None if all of its runs diverged.
+    """Fit the response curve of each entry; None for an entry whose runs all diverged.
 
     Args:
-        tuning_runs: the tuning runs of each entry.
+        tuning_runs: tuning runs of each entry.
         higher_is_better: direction of the metric.
         margin: the smallest difference that matters, in the metric's units.
     """

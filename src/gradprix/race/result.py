@@ -1,4 +1,4 @@
-"""Result of a race: its record, recommended optimizer, data frames and exports."""
+"""Result of a race: record, recommended optimizer, data frames, and export to files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ REPORT, PICTURE = "report.html", "report.png"
 
 @dataclass(frozen=True)
 class Result:
-    """A finished race.
+    """Result of a finished race.
 
     Args:
-        record: the complete record.
-        folder: folder of the race, if it was saved.
-        reused: number of training runs that were reused from the journal.
+        record: complete record of the race.
+        folder: folder of the race; None if it was not saved.
+        reused: number of training runs whose outcomes were reused from earlier calls.
     """
 
     record: RaceRecord
@@ -34,37 +34,37 @@ class Result:
 
     @property
     def text(self) -> str:
-        """Answer in words."""
+        """Answer of the race as text: recommended optimizer, alternatives, and warnings."""
         return format_answer(self.record)
 
     @property
     def best(self) -> Best:
-        """Recommended optimizer."""
+        """Recommended optimizer with its tuned hyperparameters."""
         return self.record.best
 
     @property
     def entries(self) -> "DataFrame":
-        """Data frame with one row per entry, best mean first: the columns of the terminal's table, and more."""
+        """Data frame of the entries, best mean first: tuned values, mean, confidence interval, and other properties."""
         return self._frame("entries")
 
     @property
     def verdict(self) -> "DataFrame":
-        """Data frame with one row per pair: the better entry, difference, confidence interval and verdict."""
+        """Data frame of the pairwise comparisons: difference, confidence interval, p-value and verdict of each pair."""
         return self._frame("verdict")
 
     @property
     def trials(self) -> "DataFrame":
-        """Data frame with one row per tuning run, in the order of the tuners' requests."""
+        """Data frame of the tuning runs, in the order in which the tuners requested them."""
         return self._frame("trials")
 
     @property
     def finals(self) -> "DataFrame":
-        """Data frame with one row per final run: entry, seed, metric and loss."""
+        """Data frame of the final runs: entry, seed, metric and loss of each run."""
         return self._frame("finals")
 
     @property
     def curves(self) -> "DataFrame":
-        """Data frame with one row per final run and epoch: examples seen, training loss, validation loss and metric."""
+        """Data frame of the learning curves: losses and validation metric of each final run after each epoch."""
         return self._frame("curves")
 
     def _frame(self, name: str) -> "DataFrame":
@@ -77,13 +77,13 @@ class Result:
 
         Args:
             form: `"csv"`, `"parquet"` (needs pyarrow) or `"latex"`.
-            folder: output folder; the folder of the race when None.
+            folder: output folder. Default: the folder of the race.
 
         Returns:
-            The paths of the files.
+            Paths of the files.
 
         Raises:
-            ValueError: for an unknown form, or without a folder.
+            ValueError: if the file format is unknown, a package that it needs is missing, or there is no folder.
         """
         to = self.folder if folder is None else Path(folder)
         if to is None:
@@ -105,13 +105,13 @@ class Result:
         return files
 
     def _repr_html_(self) -> str:
-        """Return the full report in an iframe, for notebooks."""
-        from gradprix.show import notebook_cell  # the only import of the display package: needed in notebooks alone
+        """Return the report in an HTML `iframe`, which notebooks display."""
+        from gradprix.show import notebook_cell  # the only import of this package from `show`: only notebooks need it
 
         return notebook_cell(self.record, None if self.folder is None else str(self.folder))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as `--json` prints it; later versions only add keys."""
+        """Return the result as a dictionary, as `--json` prints it. Later versions only add keys."""
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
         record, data = self.record, to_json(self.record)
@@ -133,10 +133,10 @@ def load(folder: str | Path) -> Result:
     """Load the result of a finished race.
 
     Args:
-        folder: folder of the race (`out`).
+        folder: folder of the race: the argument `out` of `race`.
 
     Raises:
-        FileNotFoundError: if there is no race in the folder.
+        FileNotFoundError: if the folder does not contain a race.
         JournalError: if the race is not finished, or cannot be read by this version of gradprix.
     """
     if not (Path(folder) / DATABASE).exists():

@@ -1,4 +1,4 @@
-"""Resumption of a saved race: checks that a plan belongs to it, and its execution mode."""
+"""Resumption of a saved race: check that a plan can resume it, and choice of the execution mode."""
 
 from gradprix.executors.executor import Executor
 from gradprix.stats.alpha_spending import InterimAnalysis, NoAnalysisLeftError, next_level
@@ -12,11 +12,15 @@ from .progress_display import Watch
 
 
 def check_resume(plan: Plan, journal: Journal) -> list[InterimAnalysis]:
-    """Check that a plan may resume the race in a folder; return the past interim analyses.
+    """Check that a plan can resume the race in a journal.
+
+    Returns:
+        The interim analyses that were already performed.
 
     Raises:
-        OtherRaceError: if the folder holds another race.
-        NoAnalysisLeftError: if the error rate of 5 % is used up by earlier interim analyses.
+        OtherRaceError: if the journal holds a race on another task, in another execution mode, or with other
+            comparisons.
+        NoAnalysisLeftError: if earlier interim analyses have spent the error rate of 5 %.
     """
     folder, saved, seen, analyses = journal.folder, journal.plan, journal.comparisons, journal.interim_analyses
     elsewhere = f"Save this race in another folder, such as {folder}-2 (--out)"
@@ -28,7 +32,7 @@ def check_resume(plan: Plan, journal: Journal) -> list[InterimAnalysis]:
         was = [name for name in ("baseline", "margin", "relative") if getattr(seen, name) != getattr(mine, name)]
         was += ["optimizers"] * (not set(seen.entries) <= set(mine.entries))
         if was:
-            # Comparisons chosen after an interim analysis would depend on its result.
+            # Comparisons that are chosen after an interim analysis could depend on its result.
             raise OtherRaceError(
                 f"the race in {folder} was analysed with another {' and '.join(was)} ({_format_comparisons(seen)}): "
                 "comparisons must not depend on results, so they are fixed before the first analysis; only optimizers "
@@ -39,15 +43,18 @@ def check_resume(plan: Plan, journal: Journal) -> list[InterimAnalysis]:
 
 
 def available_level(past: list[InterimAnalysis], seeds: int, most: int) -> float | None:
-    """Return the level of an interim analysis before the last one, or of the last; None if no error is left for it.
+    """Return the level of an interim analysis.
 
     Args:
-        past: past interim analyses.
+        past: interim analyses that were already performed.
         seeds: number of seeds of this analysis.
-        most: number of seeds of the last analysis.
+        most: number of seeds of the last planned analysis.
+
+    Returns:
+        The level, or None if no error is left for this analysis and it is not the last one.
 
     Raises:
-        NoAnalysisLeftError: if no error is left for the last one.
+        NoAnalysisLeftError: if this is the last analysis and no error is left for it.
     """
     try:
         return next_level(past, seeds)
@@ -58,24 +65,32 @@ def available_level(past: list[InterimAnalysis], seeds: int, most: int) -> float
 
 
 def make_comparisons(plan: Plan) -> Comparisons:
-    """Return the comparisons that an interim analysis makes."""
+    """Return a description of the comparisons that the interim analyses of a race make."""
     metric = plan.task.metric
     return Comparisons([entry.name for entry in plan.entries], metric.margin, metric.relative, plan.baseline)
 
 
 def _format_comparisons(seen: Comparisons) -> str:
+    """Format the entries, the margin, and the baseline of comparisons."""
     versus = f"baseline {seen.baseline}" if seen.baseline else "all pairs"
     return f"{format_list(seen.entries)}, margin {seen.margin:g}, {versus}"
 
 
 def choose_execution_mode(plan: Plan, journal: Journal, engine: Executor, watch: Watch) -> ExecutionMode:
-    """Return the execution mode of a saved race, or else of the preflight, which also checks entries that are new.
+    """Return the execution mode of a race.
 
-    A race keeps its mode, because the preflight chooses by timings, which vary between calls.
+    A saved race keeps its mode, because the preflight decides by timings, which vary between calls. A new race gets the
+    mode that the preflight selects. The preflight also runs if a saved race gets new entries, to check them.
+
+    Args:
+        plan: plan of the race.
+        journal: journal of the race.
+        engine: executor of the race.
+        watch: progress callback.
 
     Raises:
-        OtherRaceError: if the saved race runs on another device than the requested one.
-        TaskError: if the task, or an optimizer on it, fails.
+        OtherRaceError: if the saved race runs on another device than the plan requests.
+        TaskError: if the task fails, or an optimizer fails on it.
     """
     saved, mode = journal.plan, journal.mode
     if mode is None or saved is None or saved.entries != plan.description["entries"]:

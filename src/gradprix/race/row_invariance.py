@@ -1,4 +1,4 @@
-"""Test of bitwise row invariance: a model's numbers must not depend on the stack's width or on its row."""
+"""Test of bitwise row invariance: the numbers of a model must not depend on its row or on the width of the stack."""
 
 import math
 import time
@@ -12,25 +12,28 @@ from gradprix.training import MIN_STACK, ModelStack, Trial, capacities
 from gradprix.training.evaluation import BATCH_FACTOR
 
 REVIEWED_WIDTHS = (2, 7)
-"""Stack widths that are tested if all operations are known to be row-invariant."""
+"""Stack widths that are tested if all operations of the model are known to be row-invariant."""
 MAX_UNREVIEWED_WIDTH = 32
-"""Maximum width of a stack with an operation that is not known to be row-invariant."""
+"""Maximum width of a stack if any operation of the model is not known to be row-invariant."""
 TEST_SECONDS = 20.0
-"""Approximate limit in seconds for testing all widths up to it."""
+"""Approximate time limit in seconds for testing all widths up to `MAX_UNREVIEWED_WIDTH`."""
 
 
 def widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> float:
-    """Return the largest stack width with bitwise row invariance; infinity if there is no limit, 0 if there is none.
+    """Return the largest stack width with bitwise row invariance.
 
     Args:
-        task: the problem.
-        trial: the trial to train.
-        fits: predicate of a width: memory suffices for such a stack.
+        task: task to train on.
+        trial: trial to train in every row.
+        fits: function that returns True if a stack of a given width fits into memory.
+
+    Returns:
+        The largest width; infinity if the width is not limited, 0 if no width is row-invariant.
     """
     narrowest = REVIEWED_WIDTHS[0]
     stack = ModelStack(task, [trial] * narrowest)
     size = trial.batch_size or stack.data.train.shape[1]
-    # Batches of the race, since a step is compiled for each size.
+    # The batches have the sizes of the race, since a step is compiled for each size.
     batches = {"train": stack.data.train[:, :size], "score": stack.data.valid[:, : size * BATCH_FACTOR]}
     if not any(stack.traced_step(kind, *stack.data.read(index)).unreviewed for kind, index in batches.items()):
         return math.inf if is_row_invariant(task, trial, REVIEWED_WIDTHS) else 0
@@ -45,7 +48,7 @@ def widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> f
 
 
 def is_row_invariant(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
-    """Test bitwise row invariance of stacks of one model, in batches of every size of the race."""
+    """Return True if stacks of copies of one model are bitwise row-invariant at the given widths."""
     reference: list[Tensor] = []
     for width in widths:
         results = stack_results(task, trial, width)
@@ -57,7 +60,10 @@ def is_row_invariant(task: Task, trial: Trial, widths: Iterable[int]) -> bool:
 
 
 def stack_results(task: Task, trial: Trial, width: int) -> list[Tensor]:
-    """Return losses, gradients, evaluation losses and buffers of a stack of one model, in batches of every size."""
+    """Compute losses, gradients, evaluation losses and buffers of a stack of copies of one model.
+
+    Batches of every size that occurs in the race are used, including smaller last batches.
+    """
     stack = ModelStack(task, [trial] * width)
     count, valid = stack.data.train.shape[1], stack.data.valid.shape[1]
     batch = trial.batch_size or count

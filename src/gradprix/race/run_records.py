@@ -1,4 +1,4 @@
-"""Training runs in the record of a race: tuning runs, failures, replications, learning curves and artifacts."""
+"""Training runs in the record of a race: tuning runs, failed runs, replications, learning curves and artifacts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ Outcomes = Mapping[str, Sequence[Outcome]]
 
 
 class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One tuning run.
+    """Tuning run.
 
     Args:
         point: values of the tuned hyperparameters.
         seed: seed of the run.
-        first: it ran on the first tuning seed.
-        spread: its point was chosen before any score was known.
+        first: True if the run used the first tuning seed.
+        spread: True if the run belongs to the first phase of tuning, whose points do not depend on any score.
         start: loss before training; None if unknown.
         loss: validation loss; infinite if the run diverged.
         metric: validation metric.
-        diverged: step at which it diverged.
-        error: the reason why it could not be trained.
-        failure: kind of that error.
+        diverged: step at which the run diverged; None if it did not diverge.
+        error: message of the error because of which the model could not be trained; None if there was none.
+        failure: kind of the error; None if there was none.
     """
 
     point: dict[str, Value]
@@ -52,11 +52,14 @@ class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TuningRuns = Mapping[str, Sequence[TuningRun]]
-"""Tuning runs of each entry, in the order of the tuner's requests."""
+"""Tuning runs of each entry, in the order in which the tuner requested them."""
 
 
 def losses_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
-    """Return the validation loss of each learning rate on the first tuning seed: the minimum over other values."""
+    """Return the validation loss of each learning rate on the first tuning seed.
+
+    If other hyperparameters are tuned as well, it is the minimum over their values.
+    """
     losses: dict[float, float] = {}
     for run in runs:
         if run.first:
@@ -65,7 +68,7 @@ def losses_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that could not be trained and counts as diverged."""
+    """Training run that ended with an error. It counts as diverged."""
 
     entry: str
     learning_rate: float = field(name="lr")
@@ -90,7 +93,15 @@ def failed_runs(tuning_runs: TuningRuns, finals: Finals) -> tuple[FailedRun, ...
 
 
 class Rerun(msgspec.Struct, frozen=True, kw_only=True):
-    """A final run and its replication in a new process: both scores, and whether all numbers agree."""
+    """Comparison of a final run with its replication in a new process.
+
+    Args:
+        entry: name of the entry.
+        seed: seed of the run.
+        same: True if all numbers of both runs agree.
+        metric: test metric of the final run; None if it diverged.
+        again: test metric of the replication; None if it diverged.
+    """
 
     entry: str
     seed: int
@@ -100,7 +111,16 @@ class Rerun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Curves(msgspec.Struct, frozen=True, kw_only=True):
-    """Learning curves of an entry: `examples [epochs]`, the others `[seeds][epochs]`, last values repeated."""
+    """Learning curves of the final runs of an entry.
+
+    If a run ended early, its last values are repeated.
+
+    Args:
+        examples: number of training examples seen at each evaluation, `[epochs]`.
+        train_loss: training loss, `[seeds][epochs]`.
+        valid_loss: validation loss, `[seeds][epochs]`.
+        valid_metric: validation metric, `[seeds][epochs]`.
+    """
 
     examples: tuple[float, ...]
     train_loss: tuple[tuple[float, ...], ...]
@@ -109,7 +129,7 @@ class Curves(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_outcomes(cls, outcomes: Sequence[Outcome]) -> "Curves":
-        """Return the learning curves of the final runs of one entry."""
+        """Collect the learning curves of the final runs of one entry."""
         longest = max((outcome.curve for outcome in outcomes), key=len)
         table = np.array([[*o.curve, *([o.curve[-1]] * (len(longest) - len(o.curve)))] for o in outcomes])
         train_loss, valid_loss, valid_metric = (
@@ -124,7 +144,13 @@ class Curves(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Artifacts by name and entry: numbers of every final run, and pictures (base64 PNG) and texts of one of them."""
+    """Additional results of final runs, computed by the function `after` of a task.
+
+    Args:
+        numbers: for each measure and entry, the value in every final run; None if the run has no value.
+        pictures: for each kind of picture and entry, a PNG image of one final run, base64-encoded.
+        texts: for each kind of text and entry, the texts of one final run by their source texts.
+    """
 
     numbers: dict[str, dict[str, tuple[float | None, ...]]]
     pictures: dict[str, dict[str, str]]
@@ -132,7 +158,10 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_outcomes(cls, outcomes: Outcomes) -> "Artifacts":
-        """Return the artifacts of final runs: numbers of all, None if diverged; pictures and texts of one per entry."""
+        """Collect the artifacts of final runs.
+
+        Pictures and texts are those of each entry's first final run that has any artifacts.
+        """
         artifacts: dict[str, dict[str, Any]] = {"numbers": {}, "pictures": {}, "texts": {}}
         for name, runs in outcomes.items():
             numbers = [None if outcome.after is None else outcome.after["numbers"] for outcome in runs]

@@ -1,4 +1,4 @@
-"""Execution of a plan: outcomes in the journal are reused, the remaining trials are run."""
+"""Execution of the plan of a race. Outcomes in the journal are reused, and the remaining trials are run."""
 
 import math
 import time
@@ -26,19 +26,21 @@ from .run_records import Finals, Rerun, TuningRun
 
 
 def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
-    """Run a plan, or resume it. Identical trials of a race with another plan in the same folder are reused.
+    """Run a race, or resume it if it was interrupted.
+
+    If the folder holds a race with another plan, identical trials of that race are reused.
 
     Args:
-        plan: the race.
-        out: folder to save the race in; nothing is saved when None.
-        engine: the executor.
+        plan: plan of the race.
+        out: folder to save the race in; None does not save it.
+        engine: executor of the training runs.
         watch: progress callback.
 
     Raises:
         OtherRaceError: if the folder holds a race on another task or in another execution mode.
-        NoAnalysisLeftError: if the error rate of 5 % is used up by earlier interim analyses.
+        NoAnalysisLeftError: if earlier interim analyses have spent the error rate of 5 %.
         JournalError: if the folder is not writable.
-        TaskError: if the task, or an optimizer on it, fails.
+        TaskError: if the task fails, or an optimizer fails on it.
         WorkerError: if worker processes are killed repeatedly.
         EngineError: if a machine of a cluster cannot take part.
     """
@@ -81,12 +83,13 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
 
 
 class Runner:
-    """A race in progress: finished trials, and the execution of the others.
+    """Race in progress: runs trials, and collects their outcomes.
 
     Attributes:
-        finished: outcome of each finished trial, by its key.
-        reused: keys of the trials that were finished before.
-        seconds: training time of the race, earlier calls included.
+        finished: outcome of each finished trial, by the key of the trial.
+        saved: keys of the trials whose outcomes were read from the journal at the start.
+        reused: keys of the trials of this race whose outcomes were reused from the journal.
+        seconds: training time of the race, including that of earlier calls.
     """
 
     def __init__(self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Executor, watch: Watch) -> None:
@@ -98,7 +101,7 @@ class Runner:
 
     @classmethod
     def start(cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch) -> "Runner":
-        """Choose the execution mode of a plan, note both in its journal, and read the finished trials."""
+        """Choose the execution mode of a race, write it and the plan to the journal, and read the finished trials."""
         mode = choose_execution_mode(plan, journal, engine, watch)
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.write("plan", plan.description)
@@ -106,7 +109,7 @@ class Runner:
         return cls(plan, mode, journal, engine, watch)
 
     def tune(self) -> tuple[dict[str, TuningResult], dict[str, list[TuningRun]]]:
-        """Tune all entries concurrently: each phase runs the requests of all tuners together.
+        """Tune all entries concurrently. In each phase, the trials that all tuners request are run together.
 
         Returns:
             The result and the tuning runs of each entry.
@@ -131,10 +134,14 @@ class Runner:
         return {name: tuner.result for name, tuner in tuners.items()}, runs
 
     def run_finals(self, tuned: dict[str, TuningResult], seeds: int) -> tuple[Finals, float]:
-        """Run every entry at its tuned point on the first `seeds` of the held-out final seeds.
+        """Run every entry with its tuned values on held-out seeds.
+
+        Args:
+            tuned: tuning result of each entry.
+            seeds: number of final seeds. A later call with a larger number reuses the runs of the earlier call.
 
         Returns:
-            The final runs, and the approximate seconds of one of them.
+            The final runs of each entry, and the approximate duration of a run in seconds.
         """
         trials = {
             entry.name: [self.plan.final_trial(entry, dict(tuned[entry.name].point), seed) for seed in range(seeds)]
@@ -143,30 +150,42 @@ class Runner:
         return self.run_final_trials(trials)
 
     def run_final_trials(self, trials: dict[str, list[Trial]]) -> tuple[Finals, float]:
-        """Run final trials, by the name of their setting; see `run_finals`."""
+        """Run final trials; see `run_finals`.
+
+        Args:
+            trials: trials of each entry, or of each setting if one optimizer is run at several settings.
+        """
         tuning_count = self.plan.trials * len(self.plan.entries)
         seconds = self.run_trials("final", list(chain(*trials.values())), tuning_count, phases_left=0)
         finals = {name: [(trial, self.finished[trial.key]) for trial in final] for name, final in trials.items()}
         return finals, self.seconds / tuning_count if seconds is None else seconds
 
     def repeat_finals(self, finals: Finals, seconds_per_run: float) -> dict[str, Rerun]:
-        """Repeat some final runs of user-supplied code in new processes, to detect state that leaks between runs."""
+        """Repeat some final runs in new processes, to detect user code that carries over state between runs.
+
+        Args:
+            finals: final runs of each entry.
+            seconds_per_run: approximate duration of a run in seconds.
+
+        Returns:
+            The repeated runs, by the key of the trial.
+        """
         seconds, patience = seconds_per_run * self.engine.workers, max(MIN_TIMEOUT, REPEATED_SHARE * self.seconds)
         reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, self.journal.reruns)
         self.journal.reruns = reruns
         return reruns
 
     def run_trials(self, phase: str, trials: list[Trial], runs_before: int, phases_left: int) -> float | None:
-        """Run the trials that are not finished, and save their outcomes as they come.
+        """Run those trials that are not finished, and save each outcome as soon as it is known.
 
         Args:
             phase: name of the phase, for the progress display.
             trials: all trials of the phase.
-            runs_before: number of training runs of earlier phases.
-            phases_left: number of tuning phases from this one on.
+            runs_before: number of training runs in earlier phases.
+            phases_left: number of tuning phases that are not finished, including this one.
 
         Returns:
-            Seconds per trial; None if all were finished.
+            Seconds per trial, or None if all trials were finished before.
         """
         self.reused |= {trial.key for trial in trials} & self.saved
         todo = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
@@ -189,16 +208,21 @@ class Runner:
         return (self.seconds - seconds_before) / len(todo)
 
     def score(self, outcome: Outcome) -> Score:
-        """Return the score of a tuning run; smaller is better, and infinity if it diverged."""
+        """Return the score of a tuning run for the tuner: smaller is better, infinite if the run diverged."""
         if outcome.diverged is not None:
             return Score(math.inf, math.inf)
         sign = -1 if self.plan.task.metric.higher_is_better else 1
         return Score(outcome.valid_loss, sign * outcome.valid_metric)
 
     def time_steps(self, finals: Finals) -> dict[str, float | None]:
-        """Return the seconds of a step of each tuned optimizer without stacking; None where it cannot be measured.
+        """Measure the duration of a step of each tuned optimizer in a plain training loop.
 
-        Steps of training loops and of failed runs are not timed.
+        Args:
+            finals: final runs of each entry.
+
+        Returns:
+            Seconds of a step of each entry. None for custom training loops, for entries with failed runs, and if the
+            measurement fails.
         """
         if not isinstance(self.plan.task, Task):
             return dict.fromkeys(finals)
@@ -217,6 +241,7 @@ class Runner:
 
 
 def _tuning_run(request: Request, trial: Trial, outcome: Outcome, spread: bool) -> TuningRun:
+    """Return the record of a tuning run; `spread` is True in the first phase of tuning."""
     return TuningRun(
         point=dict(request.point),
         seed=trial.seed,

@@ -1,9 +1,8 @@
-"""Checks before a race that decide whether models can be trained in stacks on a device.
+"""Checks before a race that decide if models can be trained in stacks on a device.
 
-Which trials share a stack follows from `Trial.stack_key`.
-
-`STACK_CHECKS` lists the checks of a stack that runs. Each returns None or a `Rejection`, which `text/execution.py` puts
-in words; the first rejection decides.
+A stack must first run without an error. Then the functions in `STACK_CHECKS` compare it with models that are trained
+one at a time. Each returns None, or a `Rejection` that ends the checks. `text/execution.py` formats rejections as
+sentences. `Trial.stack_key` determines which trials can share a stack.
 """
 
 import contextlib
@@ -34,21 +33,27 @@ from .plan import Plan
 from .row_invariance import widest_invariant
 
 PROBED_EXAMPLES = 64
-"""Maximum number of examples of a step or an evaluation that only tests whether it works."""
+"""Maximum number of examples in a step or an evaluation that only tests if the model works."""
 SMALL_EVALUATION = 256
-"""Number of examples up to which a whole evaluation batch is tested."""
+"""Maximum size of an evaluation batch that is tested as a whole."""
 PROBED_MODELS = 8
-"""Models in a trial stack: enough for stacking to be faster."""
+"""Number of models in a stack that is tested. With this number, stacking should already be faster."""
 MAX_SLOWDOWN = 1.25
-"""Slowdown of a stack against sequential models, or of a GPU against the CPU, above which it is rejected: far enough
-from 1 that timing noise does not decide."""
+"""Maximum slowdown of a stack relative to sequential models, or of a GPU relative to the CPU. It is well above 1, so
+that timing noise does not cause a rejection."""
 TIMINGS, TIMING_SECONDS = (3, 20), 5.0
-"""Minimum and maximum number of timing repetitions, and their limit in seconds; repetitions beyond the minimum happen
-only while a stack looks slower."""
+"""Minimum and maximum number of timing repetitions, and their time limit in seconds. After the minimum, timing is
+continued only while a stack seems to be slower."""
 
 
 class Step(NamedTuple):
-    """Losses and gradients of a training step, `[models, ...]`, and a function that repeats it."""
+    """Result of a training step of several models.
+
+    Args:
+        losses: loss of each model, `[models]`.
+        gradients: gradients of each parameter, `[models, ...]`.
+        repeat: function that computes the same step again, for timing.
+    """
 
     losses: Tensor
     gradients: list[Tensor]
@@ -56,7 +61,7 @@ class Step(NamedTuple):
 
     @property
     def results(self) -> list[Tensor]:
-        """Losses and gradients."""
+        """Losses and gradients in one list."""
         return [self.losses, *self.gradients]
 
     def on_cpu(self) -> "Step":
@@ -66,15 +71,15 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class StackTest:
-    """A step of the same models, one at a time and in a stack.
+    """Training step of the same models, computed one model at a time and in a stack.
 
     Args:
-        plan: the race.
-        task: its task.
-        device: the device of the models.
-        sequential: the step of the models one at a time.
-        stacked: the step of their stack.
-        fits: predicate of a width: memory suffices for such a stack.
+        plan: plan of the race.
+        task: task of the race.
+        device: device of the models.
+        sequential: step computed one model at a time.
+        stacked: step computed in a stack.
+        fits: function that returns True if a stack of a given width fits into memory.
     """
 
     plan: Plan
@@ -86,7 +91,10 @@ class StackTest:
 
     @cached_property
     def widest(self) -> float:
-        """The largest stack width with bitwise row invariance, tested on the CPU at every batch size of the race."""
+        """Largest stack width with bitwise row invariance at every batch size of the race; infinite on other devices.
+
+        See `widest_invariant`. Row invariance is required only on the CPU.
+        """
         if self.device != "cpu":
             return math.inf
         entries = {self.plan.batch_size(entry): entry for entry in reversed(self.plan.entries)}
@@ -95,36 +103,49 @@ class StackTest:
 
 
 def check_gradients(test: StackTest) -> Rejection | None:
-    """Reject a stack whose losses or gradients differ from those of sequential models by more than rounding."""
+    """Reject a stack whose losses or gradients differ from those of sequential models by more than rounding errors."""
     one, other = test.sequential, test.stacked
     same = is_close([one.losses], [other.losses]) and is_close(one.gradients, other.gradients)
     return None if same else Rejection(RejectionCause.OTHER_GRADIENTS)
 
 
 def check_speed(test: StackTest) -> Rejection | None:
-    """Reject a stack that is slower than sequential models."""
+    """Reject a stack that is slower than sequential models by more than `MAX_SLOWDOWN`."""
     factor = slowdown(test.stacked.repeat, test.sequential.repeat)
     return Rejection(RejectionCause.SLOWER, factor) if factor > MAX_SLOWDOWN else None
 
 
 def check_rows(test: StackTest) -> Rejection | None:
-    """Reject a stack in which a model's numbers depend on its row or on the width."""
+    """Reject a stack in which the numbers of a model depend on its row, or on the width of the stack."""
     return Rejection(RejectionCause.ROWS_DIFFER) if test.widest < MIN_STACK else None
 
 
 STACK_CHECKS = (check_gradients, check_speed, check_rows)
+"""Checks of a stack, in the order in which they are performed."""
 
 
 @dataclass(frozen=True)
 class DeviceCheck:
-    """Execution mode on a device, with the losses and gradients of a step there."""
+    """Result of the checks on a device.
+
+    Args:
+        mode: execution mode on the device.
+        results: losses and gradients of a training step on the device.
+    """
 
     mode: ExecutionMode
     results: list[Tensor]
 
 
 def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: float | None) -> DeviceCheck:
-    """Select the execution mode on a device, and train a model with every optimizer of another package there.
+    """Select the execution mode on a device, and test all optimizers from other packages there.
+
+    Args:
+        plan: plan of the race.
+        task: task of the race.
+        device: device of the models.
+        first: measured training step of one model.
+        memory: memory limit in bytes; None means half of the free memory of the device.
 
     Raises:
         TaskError: if the model, the loss, the metric or one of the optimizers fails.
@@ -158,7 +179,7 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
 
 
 def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck:
-    """Train one model for a step, and step its weights once with every optimizer of another package."""
+    """Check a device without stacking: compute a step of one model, and test all optimizers from other packages."""
     trial = plan.careful_trial(plan.entries[0], 0)
     with runtime_settings(mode.device):
         stack = ModelStack(task, [trial], mode)
@@ -176,33 +197,45 @@ def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck
             if isinstance(entry.rule, TorchOptimizerAdapter):
                 own = plan.careful_trial(entry, 0)
                 attempt(plan, partial(update, own), mode.device, f"optimizer {entry.name!r} on ")
-        # Fewer examples where reading them may take long.
+        # Reading examples of a lazy dataset may take long, so fewer are used.
         many = min(PROBED_EXAMPLES, task.batch_size) if isinstance(task.loaded, Stream) else PROBED_EXAMPLES
         attempt(plan, partial(evaluate, stack, stack.data.valid[:, :many]), mode.device)
     return DeviceCheck(mode, results)
 
 
 def _probe(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> Step:
-    """Return a step of models that also pass an optimizer step and an evaluation."""
+    """Compute a training step of several models, and test that an optimizer step and an evaluation succeed.
+
+    Returns:
+        The training step, with its tensors on the CPU.
+    """
     stack = ModelStack(task, trials, mode)
     index = _first_examples(stack, trials[0])
     step = _train_step(stack, index, mode, len(trials))
     stack.step(index, 1.0)
-    size = index.shape[1] * BATCH_FACTOR  # a batch of the race if it is small, since a step is compiled for each size
+    size = index.shape[1] * BATCH_FACTOR  # a small batch is tested whole, since a step is compiled for each size
     evaluate(stack, stack.data.valid[:, : size if size <= SMALL_EVALUATION else PROBED_EXAMPLES])
     return step.on_cpu()
 
 
 def _first_examples(stack: ModelStack, trial: Trial) -> Tensor:
+    """Return the indices of the training examples with which each model is tested."""
     train: Tensor = stack.data.train
     return train[:, : min(PROBED_EXAMPLES, trial.batch_size or PROBED_EXAMPLES)]
 
 
 def _train_step(stack: ModelStack, index: Tensor, mode: ExecutionMode, count: int) -> Step:
-    """Compute the losses and gradients of a step of the first models of a stack, without the rows that pad it."""
+    """Compute the losses and gradients of a training step.
+
+    Args:
+        stack: models to train.
+        index: indices of the training examples of each model.
+        mode: execution mode.
+        count: number of models. Further rows of the stack, which are padding, are left out.
+    """
     batch = stack.data.read(index)
     same_noise = contextlib.nullcontext() if mode.stacked else SequentialRngMode(torch.default_generator)
-    with same_noise:  # as in a stack
+    with same_noise:  # draws the same random numbers as a stack
         losses, computed = stack.gradients(*batch)
     pairs = zip(computed, stack.parameters.values(), strict=True)
     gradients = [(torch.zeros_like(x) if g is None else g)[:count] for g, x in pairs]
@@ -215,7 +248,13 @@ def _train_step(stack: ModelStack, index: Tensor, mode: ExecutionMode, count: in
 
 
 def attempt(plan: Plan, function: Callable[[], Any], device: str, what: str = "") -> Any:
-    """Call a function that trains models; its errors become errors of the task, or of an optimizer that `what` names.
+    """Call a function that trains models, and raise its errors as `TaskError`.
+
+    Args:
+        plan: plan of the race.
+        function: function to call.
+        device: device of the models.
+        what: beginning of the error message, if it is an optimizer that may fail.
 
     Raises:
         TaskError: if the function fails.
@@ -232,7 +271,10 @@ def attempt(plan: Plan, function: Callable[[], Any], device: str, what: str = ""
 
 
 def slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
-    """Return the ratio of two calls' durations, each the minimum of several, because noise only adds time."""
+    """Return the ratio of the durations of two functions.
+
+    Each duration is the minimum over several calls, because noise can only increase it.
+    """
     least, started_at = [math.inf, math.inf], time.perf_counter()
     for turn in range(1, TIMINGS[1] + 1):
         for i, run in enumerate((one, other)):
@@ -246,9 +288,16 @@ def slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
 
 
 def is_close(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    """Test whether two results differ by rounding alone, relative to the largest values of each model."""
+    """Return True if two results differ only by rounding errors.
+
+    Tolerances are relative to the largest values of each model.
+
+    Args:
+        first: tensors of shape `[models, ...]`.
+        second: tensors to compare with, of the same shapes.
+    """
     flat = [[x.double().reshape(len(x), -1) for x in results if x.numel()] for results in (first, second)]
     pairs = list(zip(*flat, strict=True))
     largest = torch.stack([a.abs().amax(1) for a, _ in pairs]).amax(0).clamp(min=1e-12)[:, None]
-    # Values that are zero in exact arithmetic, such as the gradient of a bias before a norm, are pure rounding error.
+    # Gradients that are zero in exact arithmetic, such as that of a bias before a norm, are nothing but rounding error.
     return all(bool(((a - b).abs() <= 1e-2 * a.abs().amax(1, True) + 1e-3 * largest).all()) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Summary of a suite; where a field's name in JSON differs from the attribute, `name=` gives it."""
+"""Summary of a suite. Where the name of a field in JSON differs from the attribute, it is given by `name=`."""
 
 import msgspec
 from msgspec import field
@@ -19,14 +19,15 @@ class PairSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Race of a suite.
+    """Summary of the race on one task of a suite.
 
     Args:
         margin: smallest difference that matters, in the metric's units.
-        too_variable: leaders that are too variable to rank, which `leaders` does not contain.
+        too_variable: entries that no entry wins against, but that are too variable to rank. `leaders` does not contain
+            them.
         regrets: difference of each entry's mean from the best mean, in margins.
         tolerances: learning-rate tolerance of each entry, in decades.
-        at_edge: entries whose best learning rate is at the edge of the grid, so that a wider grid may improve them.
+        at_edge: entries whose tuned learning rate is at the edge of the search range. A wider range may improve them.
     """
 
     metric: MetricDescription
@@ -49,7 +50,10 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfileCurve(msgspec.Struct, frozen=True):
-    """Share of tasks within each number of margins, with a 95 % bootstrap band over tasks."""
+    """Performance profile of one entry: fraction of tasks on which its regret is at most each of `Profile.margins`.
+
+    `low` and `high` are the ends of a 95 % bootstrap confidence band over tasks.
+    """
 
     share: tuple[float, ...]
     low: tuple[float, ...]
@@ -57,7 +61,7 @@ class ProfileCurve(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Performance profile of each entry at some numbers of margins."""
+    """Performance profiles of all entries. `margins` are the regrets at which they are evaluated, in margins."""
 
     margins: tuple[float, ...]
     entries: dict[str, ProfileCurve]
@@ -71,7 +75,14 @@ class Regret(msgspec.Struct, frozen=True):
 
 
 class RankReversal(msgspec.Struct, frozen=True):
-    """Two entries, and the tasks on which each wins against the other."""
+    """Pair of entries that win against each other on different tasks.
+
+    Args:
+        a: name of one entry.
+        b: name of the other entry.
+        a_wins: tasks on which `a` wins against `b`.
+        b_wins: tasks on which `b` wins against `a`.
+    """
 
     a: str
     b: str
@@ -83,12 +94,13 @@ class SuiteSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Summary of races with the same entries on several tasks.
 
     Args:
-        entries: names, sorted by mean regret.
-        profile: for each entry the share of tasks on which its regret is at most each number of margins (performance
-            profile, Dolan & Moré 2002, doi:10.1007/s101070100263, with differences instead of ratios).
-        regrets: regret of each entry over all tasks.
+        entries: names of the entries, sorted by mean regret.
+        tasks: summary of the race on each task, by its name.
+        profile: performance profiles (Dolan & Moré 2002, doi:10.1007/s101070100263), with differences from the best
+            instead of ratios.
+        regrets: mean and largest regret of each entry over the tasks.
         reversals: rank reversals, at a family-wise error rate of 5 % over all pairs and tasks.
-        defaults: for each entry and task, whether its default settings were within the margin of its tuned ones.
+        defaults: for each entry and task, True if the default settings were within the margin of the tuned settings.
     """
 
     entries: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Suites: race the same optimizers on several tasks, and compute the regret of a single choice for all of them."""
+"""Suites: races of the same optimizers on several tasks, and the regret of a single choice for all tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -32,26 +32,26 @@ ENTRIES_OF_A_SUITE = (
     "adamax",
     "nadam",
 )
-"""Default entries: the textbook's family at one batch size."""
+"""Names of the default entries of a suite: classic optimizers at one batch size."""
 BOOTSTRAP_SAMPLES = 2_000
-"""Bootstrap samples of tasks."""
+"""Number of bootstrap samples of the tasks."""
 TAUS = tuple(round(0.1 * i, 1) for i in range(101))
-"""Regrets, in margins, at which a profile is evaluated."""
+"""Regrets, in margins, at which performance profiles are evaluated."""
 
 
 def suite_plans(
     tasks: str | Iterable[str] | None = None, optimizers: str | Iterable[str | Entry] | None = None, **budget: Any
 ) -> list[Plan]:
-    """Return the plans of a suite, one per task.
+    """Return the plans of a suite, one for each task.
 
     Args:
-        tasks: names of built-in tasks, as a list or separated by commas; all of them when None.
-        optimizers: the entries of each race, as in `race`; the textbook's family when None.
+        tasks: names of built-in tasks, as a list or separated by commas. Default: all built-in tasks.
+        optimizers: entries of each race, as in `race`. Default: `ENTRIES_OF_A_SUITE`.
         budget: `preset`, `trials`, `seeds` and `seed`, as in `race`.
 
     Raises:
-        UnknownNameError: for a task that is not built in.
-        ValueError: see `race`.
+        UnknownNameError: if a task is not built in.
+        ValueError: if a value is out of range; see `race`.
     """
     names = list(ALL) if tasks is None else tasks.split(",") if isinstance(tasks, str) else list(tasks)
     for name in names:
@@ -61,18 +61,19 @@ def suite_plans(
 
 
 def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lambda *_: None) -> SuiteSummary:
-    """Race on several tasks, each saved in its own folder, and summarize the results. Finished runs are reused.
+    """Run the races of a suite, each saved in a folder of its own, and summarize the results.
 
-    Tasks run one after the other; on a cluster they run concurrently, so that no worker idles at the end of a race.
+    Finished runs are reused. Races run one after the other. On a cluster they run concurrently, so that no worker is
+    idle at the end of a race.
 
     Args:
-        plans: the races.
-        out: the parent folder of the races' folders.
-        engine: the executor.
+        plans: plan of each race.
+        out: parent folder of the folders of the races.
+        engine: executor of the training runs.
         watch: progress callback.
 
     Raises:
-        ValueError: see `run`.
+        ValueError: if a race fails; see `run`.
     """
     finished, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
 
@@ -86,18 +87,18 @@ def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lam
         return run(plan, out / name, engine, report).record
 
     for plan in plans:
-        assert plan.task.fingerprint  # computed before threads start, because it uses torch's global generator
+        assert plan.task.fingerprint  # before threads start, because it uses torch's global generator
     return summed_up(dict(zip(finished, engine.map_concurrently(race, plans), strict=True)))
 
 
 def summed_up(records: Mapping[str, RaceRecord]) -> SuiteSummary:
     """Summarize races with the same entries on several tasks.
 
-    The *regret* of an entry is the difference of its mean from the best mean, in units of the task's margin (the
-    smallest difference that matters there): one scale for all metrics.
+    The *regret* of an entry is the difference of its mean from the best mean. It is measured in margins, the smallest
+    difference that matters on the task, so that tasks with different metrics have a common scale.
 
     Args:
-        records: the record of each task, by name.
+        records: record of each race, by name of the task.
 
     Raises:
         ValueError: if the races have different entries.
@@ -122,7 +123,7 @@ def summed_up(records: Mapping[str, RaceRecord]) -> SuiteSummary:
 
 
 def _summarize_race(record: RaceRecord) -> TaskSummary:
-    """Summarize one race."""
+    """Summarize the race on one task."""
     metric, means = record.plan.metric, record.means
     best = record.ranking[0].name
     margin = metric.least(means[best])
@@ -153,11 +154,14 @@ def _summarize_race(record: RaceRecord) -> TaskSummary:
 
 
 def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> Profile:
-    """Return the performance profile: shares of tasks per regret, with a bootstrap band over tasks.
+    """Compute performance profiles: the fraction of tasks on which the regret of an entry is at most each of `TAUS`.
 
     Args:
         entries: names of the entries.
-        regrets: `[entries, tasks]`.
+        regrets: regret of each entry on each task in margins, `[entries, tasks]`.
+
+    Returns:
+        The profile of each entry, with a 95 % bootstrap confidence band over tasks.
     """
     within = regrets[:, :, None] <= np.array(TAUS)  # [entries, tasks, taus]
     drawn = np.random.default_rng(0).integers(regrets.shape[1], size=(BOOTSTRAP_SAMPLES, regrets.shape[1]))
@@ -167,7 +171,10 @@ def profile(entries: Sequence[str], regrets: np.ndarray[Any, Any]) -> Profile:
 
 
 def rank_reversals(records: Mapping[str, RaceRecord]) -> tuple[RankReversal, ...]:
-    """Return the rank reversals: pairs in which each wins on some tasks; the 5 % are divided among the races."""
+    """Return the rank reversals: pairs of entries that win against each other on different tasks.
+
+    The family-wise error rate of 5 % is divided equally among the races.
+    """
     won: dict[tuple[str, str], list[str]] = {}
     for name, record in records.items():
         metric = record.plan.metric
@@ -191,7 +198,11 @@ def rank_reversals(records: Mapping[str, RaceRecord]) -> tuple[RankReversal, ...
 
 
 def _defaults(records: Mapping[str, RaceRecord], entry: str) -> dict[str, bool]:
-    """Test on each task whether the defaults were within the margin of the tuned settings, on the first tuning seed."""
+    """Test if the default settings of an entry are within the margin of its tuned settings, by the validation metric.
+
+    Returns:
+        The answer for each task. Tasks on which the default settings were not tried are left out.
+    """
     within_margin = {}
     for name, record in records.items():
         default, tuned = record.efficiency.default[entry], record.efficiency.tuned[entry]

@@ -1,4 +1,4 @@
-"""Plan for tuning one optimizer."""
+"""Plan of tuning one optimizer."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,40 +13,41 @@ from .entry_registry import resolve_entries
 from .plan import TRIALS, Plan, RacePhase
 
 TUNE_SEEDS = 8
-"""Default number of final seeds at each setting: a default learning rate that is off loses many margins."""
+"""Default number of final seeds at each setting. Few suffice, because an unsuitable default learning rate is worse by
+many margins."""
 DEFAULT_LABEL = "{} at its default settings"
-"""Name of the final runs at the default settings."""
+"""Template of the name of the final runs at the default settings."""
 TUNE_FIELDS = [
     each.name
     for each in fields(RaceConfig)
     if each.name not in ("task", "optimizers", "bracket", "baseline", "minutes")
 ]
-"""Fields of a race's configuration that apply to one optimizer."""
+"""Fields of `RaceConfig` that apply to tuning one optimizer."""
 
 
 @dataclass(frozen=True)
 class TunePlan(Plan):
-    """Plan for tuning one optimizer, with final runs at its tuned and at its default settings.
+    """Plan of tuning one optimizer, with final runs at the tuned and at the default settings.
 
     Args:
-        default: the optimizer at its default settings; None if its learning rate has no default.
+        default: entry of the optimizer at its default settings; None if its learning rate has no default.
     """
 
     default: Entry | None = None
 
     @property
     def entry(self) -> Entry:
-        """The optimizer that is tuned."""
+        """Entry of the optimizer that is tuned."""
         return self.entries[0]
 
     @property
     def settings(self) -> int:
-        """Number of settings that final runs compare."""
+        """Number of settings at which there are final runs: 2, or 1 if the learning rate has no default."""
         return 1 if self.default is None else 2
 
     @property
     def phases(self) -> list[RacePhase]:
-        """Phases of tuning, then the final runs at all settings."""
+        """All phases of tuning, then the final runs at all settings."""
         *tuning, final = super().phases
         return [*tuning, final._replace(runs={name: self.settings * count for name, count in final.runs.items()})]
 
@@ -57,7 +58,7 @@ class TunePlan(Plan):
 
     @property
     def default_point(self) -> dict[str, Any]:
-        """Default values of the tuned hyperparameters, empty if there are none."""
+        """Default values of the tuned hyperparameters, by name; empty if the learning rate has no default."""
         if self.default is None:
             return {}
         rate = self.default.default_rate
@@ -69,11 +70,11 @@ class TunePlan(Plan):
 
 
 def make_tune_plan(config: RaceConfig) -> TunePlan:
-    """Return the plan for tuning the optimizer of a configuration, without running it.
+    """Create the plan of tuning the optimizer of a configuration, without running it.
 
     Raises:
-        ValueError: for unknown names, several optimizers, and values out of range.
-        TypeError: if the task is no task, or the optimizer no optimizer.
+        ValueError: if a name is unknown, a value is out of range, or there are several optimizers.
+        TypeError: if the task or the optimizer has an unsupported type.
         TaskError: if the function that returns the task fails.
     """
     usual = _find_optimizer(config.optimizers)
@@ -93,7 +94,12 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
 
 
 def _find_optimizer(given: Any) -> Entry:
-    """Return the one optimizer to tune."""
+    """Return the entry of the optimizer to tune.
+
+    Raises:
+        TypeError: if the argument is neither a name nor a list.
+        ValueError: unless there is exactly one optimizer.
+    """
     if not isinstance(given, str | list | tuple):
         raise TypeError(
             f"optimizer = {given!r}: give one name, such as 'adamw', or an entry of your own, such as "

@@ -1,4 +1,4 @@
-"""Record of tuning one optimizer: numbers and codes alone, from which texts, page and `--json` are made."""
+"""Record of tuning one optimizer. It contains only numbers and codes; texts, HTML page and JSON are made from it."""
 
 import msgspec
 
@@ -8,19 +8,19 @@ from .record import FinalRuns
 from .run_records import FailedRun, Rerun, TuningRun
 
 CLIFF = 3.0
-"""Divergence within this factor above the tuned learning rate deserves a warning: seeds, longer runs and larger models
-move the edge of stability by such factors."""
+"""Factor above the tuned learning rate up to which divergence causes a warning. The edge of stability shifts by such
+factors between seeds, in longer runs, and with larger models."""
 DISAGREEMENT = 3.0
-"""Factor between the choices of the two searches above which the tuned learning rate is uncertain."""
+"""Factor between the learning rates that two searches chose, above which the tuned learning rate is uncertain."""
 
 
 class SmoothedMetric(msgspec.Struct, frozen=True, kw_only=True):
     """Response curve: the smoothed validation metric of an average tuning seed.
 
     Args:
-        learning_rates: learning rates, ascending.
-        metrics: metric at each of them.
-        seed_effects: by how much the metric of each seed exceeds the average.
+        learning_rates: learning rates at which the curve was evaluated, ascending.
+        metrics: smoothed metric at each learning rate.
+        seed_effects: effect of each tuning seed: its metric minus that of an average seed.
     """
 
     learning_rates: tuple[float, ...] = msgspec.field(name="lr")
@@ -34,8 +34,8 @@ class DefaultComparison(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         settings: default values of the tuned hyperparameters.
         final: final runs at the default settings.
-        loss: by how much the default settings are worse, in the metric's units; negative if they are better.
-        ci95: its 95 % confidence interval.
+        loss: amount by which the default settings are worse, in the metric's units; negative if they are better.
+        ci95: 95 % confidence interval of `loss`.
     """
 
     settings: dict[str, Value]
@@ -49,9 +49,9 @@ class TuneRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         best: the optimizer with its tuned hyperparameters.
-        tuned: the tuned values.
-        choices: the values that each independent search chose.
-        edges: tuned hyperparameters at an edge of the tried range.
+        tuned: values of the tuned hyperparameters.
+        choices: values that each independent search chose.
+        edges: names of the hyperparameters whose tuned value is at an edge of the tried range.
         tolerance: smallest and largest learning rate within a margin of the best; None if every run diverged.
         margin: the smallest difference that matters, in the metric's units.
         curve: response curve; None if every run diverged.
@@ -60,7 +60,7 @@ class TuneRecord(msgspec.Struct, frozen=True, kw_only=True):
         runs: tuning runs, in the order of the tuner's requests.
         failed: runs that could not be trained.
         reruns: final runs that were repeated in a new process.
-        seconds: training time without interruptions.
+        seconds: total training time; time between interrupted and resumed calls is not counted.
     """
 
     task: str
@@ -87,27 +87,30 @@ class TuneRecord(msgspec.Struct, frozen=True, kw_only=True):
         return float(self.tuned["lr"])  # type: ignore[arg-type]
 
     def adjusted_metric(self, run: TuningRun) -> float:
-        """Return the metric of a tuning run without the effect of its seed, as the tolerance compares runs."""
+        """Return the metric of a tuning run minus the effect of its seed, to compare runs on different seeds."""
         return run.metric - (0.0 if self.curve is None else self.curve.seed_effects.get(run.seed, 0.0))
 
     @property
     def chosen_rates(self) -> list[float]:
-        """Learning rates that the independent searches chose."""
+        """Learning rate that each independent search chose."""
         return [float(choice["lr"]) for choice in self.choices]  # type: ignore[arg-type]
 
     @property
     def disagreement(self) -> float:
-        """Factor between the largest and the smallest of `chosen_rates`; 1 if there was one search."""
+        """Ratio of the largest to the smallest of `chosen_rates`; 1 if there was only one search."""
         return max(self.chosen_rates) / min(self.chosen_rates)
 
     @property
     def is_uncertain(self) -> bool:
-        """True if the independent searches disagree, and not because a wide range of learning rates is as good."""
+        """True if the searches chose very different learning rates, and not all of them are within the tolerance."""
         low, high = self.tolerance or (self.learning_rate, self.learning_rate)
         return self.disagreement > DISAGREEMENT and not all(low <= rate <= high for rate in self.chosen_rates)
 
     @property
     def cliff(self) -> float | None:
-        """Smallest learning rate, within a factor `CLIFF` above the tuned one, at which a tuning run diverged."""
+        """Smallest learning rate above the tuned one at which a tuning run diverged.
+
+        None if no run diverged within a factor of `CLIFF` above the tuned learning rate.
+        """
         diverged = [run.learning_rate for run in self.runs if run.diverged is not None]
         return min((lr for lr in diverged if self.learning_rate < lr <= CLIFF * self.learning_rate), default=None)

@@ -1,4 +1,4 @@
-"""Execution of a plan for tuning one optimizer, and its result."""
+"""Execution of a plan of tuning one optimizer, and the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ class TuneResult:
     """Result of tuning one optimizer.
 
     Args:
-        record: the complete record.
-        folder: folder that it was saved in, if any.
-        reused: number of training runs that were reused from the journal.
+        record: complete record.
+        folder: folder of the runs; None if they were not saved.
+        reused: number of training runs whose outcomes were reused from earlier calls.
     """
 
     record: TuneRecord
@@ -48,28 +48,31 @@ class TuneResult:
 
     @property
     def text(self) -> str:
-        """Answer in words."""
+        """Answer as text: tuned settings, tolerance, difference from the default settings, and warnings."""
         return "\n".join(format_tuning(self.record))
 
     @property
     def best(self) -> Best:
-        """The optimizer with its tuned hyperparameters: `result.best.make(model.parameters())`."""
+        """Optimizer with its tuned hyperparameters; `result.best.make(model.parameters())` constructs it."""
         return self.record.best
 
     @property
     def tolerance(self) -> tuple[float, float] | None:
-        """Smallest and largest learning rate within a margin of the best; None if every run diverged."""
+        """Learning-rate tolerance: smallest and largest learning rate within a margin of the best.
+
+        None if every tuning run diverged.
+        """
         return self.record.tolerance
 
     @property
     def runs(self) -> "DataFrame":
-        """Data frame with one row per tuning run, in the order of the tuner's requests."""
+        """Data frame of the tuning runs, in the order in which the tuner requested them."""
         from .dataframes import tuning_frame  # importing pandas is slow
 
         return tuning_frame({self.best.name: self.record.runs})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as `--json` prints it; later versions only add keys."""
+        """Return the result as a dictionary, as `--json` prints it. Later versions only add keys."""
         record = self.record
         own = {"disagreement": record.disagreement, "cliff": record.cliff, "text": self.text}
         out = None if self.folder is None else str(self.folder)
@@ -81,18 +84,18 @@ class TuneResult:
 
 
 def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> TuneResult:
-    """Run a plan for tuning one optimizer, or resume it.
+    """Tune one optimizer, or resume an interrupted call.
 
     Args:
-        plan: the plan.
-        out: folder to save the runs in; nothing is saved when None.
-        engine: the executor.
+        plan: plan of tuning.
+        out: folder to save the runs in; None does not save them.
+        engine: executor of the training runs.
         watch: progress callback.
 
     Raises:
         OtherRaceError: if the folder holds a race, or runs on another task or in another execution mode.
         JournalError: if the folder is not writable.
-        TaskError: if the task, or the optimizer on it, fails.
+        TaskError: if the task fails, or the optimizer fails on it.
         WorkerError: if worker processes are killed repeatedly.
         EngineError: if a machine of a cluster cannot take part.
     """
@@ -123,14 +126,14 @@ def make_tune_record(
     finals: Finals,
     reruns: Sequence[Rerun],
 ) -> TuneRecord:
-    """Return the record of tuning one optimizer.
+    """Assemble the record of tuning one optimizer.
 
     Args:
-        plan: the plan that was run.
-        runner: its runner.
-        tuned: the tuning result.
-        runs: the tuning runs, in order.
-        finals: final runs at each setting, the tuned one first, in the order of the seeds.
+        plan: plan that was run.
+        runner: runner of the plan.
+        tuned: result of tuning.
+        runs: tuning runs, in the order in which the tuner requested them.
+        finals: final runs at each setting, in the order of the seeds. The tuned setting is first.
         reruns: final runs that were repeated in a new process.
     """
     metric, name, point = plan.task.metric, plan.entry.name, dict(tuned.point)
@@ -145,7 +148,7 @@ def make_tune_record(
     if at_default:
         (pair,) = judge(
             values, higher_is_better=metric.higher_is_better, margin=margin, parts=parts
-        ).pairs  # of settings, not of optimizers: without the variance from tuning
+        ).pairs  # compares settings, not optimizers, so tuning variance is ignored
         sign = 1 if pair.a == name else -1
         low, high = sorted(sign * end for end in pair.ci95)
         default = DefaultComparison(
@@ -173,6 +176,7 @@ def make_tune_record(
 
 
 def _smoothed_metric(curve: ResponseCurve, higher_is_better: bool) -> SmoothedMetric:
+    """Convert a response curve, of which smaller values are better, to the metric's own direction."""
     sign = -1 if higher_is_better else 1
     effects = curve.seed_effects
     average = fmean(effects.values())

@@ -1,4 +1,4 @@
-"""Detection of tensors that receive gradients but are not parameters of the model: no optimizer would train them."""
+"""Detection of tensors that receive gradients but are not parameters of the model, so that no optimizer trains them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from gradprix.training.outputs import Output
 
 DEEPEST = 4
-"""Maximum depth of attributes, items and closures in the search for a tensor's name."""
+"""Maximum depth of nested attributes, items and closures in the search for the name of a tensor."""
 
 
 def gradient_leaves(value: Any) -> dict[int, Tensor]:
-    """Return the leaf tensors of the autograd graphs of all tensors in a value, by id."""
+    """Return the leaf tensors in the autograd graphs of all tensors in a value, by their `id`."""
     tensors = [x for x in Output.from_value(value).leaves if isinstance(x, Tensor) and x.requires_grad]
     leaves = {id(x): x for x in tensors if x.grad_fn is None}
     nodes: list[Any] = [x.grad_fn for x in tensors if x.grad_fn is not None]
@@ -31,15 +31,19 @@ def gradient_leaves(value: Any) -> dict[int, Tensor]:
 
 
 def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tuple[Any, Any]]) -> str | None:
-    """Return an error message if the gradient reaches tensors that are not parameters of the model, else None.
+    """Return an error message if the gradient of the loss reaches tensors that are not parameters of the model.
 
-    Tensors that each pass creates, such as inputs that a model differentiates with respect to, are exempt.
+    Tensors that every forward pass creates anew are exempt, such as inputs with respect to which a model computes
+    gradients.
 
     Args:
-        model: the model.
-        loss: the loss function, which is searched for the names of tensors.
-        value: the loss of a batch.
-        run: computes the output and the loss of the batch again.
+        model: model to check.
+        loss: loss function. Its attributes and closure are searched for the names of tensors.
+        value: loss of a batch, with its autograd graph.
+        run: function that computes the output and the loss of the same batch again.
+
+    Returns:
+        The error message, or None if there are no such tensors.
     """
     own = {id(x) for x in model.parameters()}
     first = gradient_leaves(value)
@@ -66,13 +70,26 @@ def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tupl
 
 
 def _format_tensors(tensors: Mapping[int, Tensor], where: Any) -> str:
+    """Format the name and shape of the first tensor, and the number of further tensors.
+
+    Args:
+        tensors: tensors by their `id`.
+        where: object that is searched for the names of the tensors.
+    """
     names = dict(_named_tensors(where, "", set(), DEEPEST))
     first, *more = [f"{names.get(key, 'a tensor')} {tuple(x.shape)}" for key, x in tensors.items()]
     return first + (f" and {len(more)} more tensor{'s' if len(more) > 1 else ''}" if more else "")
 
 
 def _named_tensors(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[int, str]]:
-    """Yield the ids and names of the tensors that an object holds or uses."""
+    """Yield the `id` and the name of every tensor that an object holds or uses, recursively.
+
+    Args:
+        thing: object to search.
+        name: name of the object.
+        seen: ids of the objects that were searched already.
+        depth: number of levels to search further.
+    """
     if isinstance(thing, Tensor):
         yield id(thing), name or "a tensor"
     if id(thing) in seen or depth < 0 or isinstance(thing, str | int | float | Tensor):
@@ -83,6 +100,7 @@ def _named_tensors(thing: Any, name: str, seen: set[int], depth: int) -> Iterato
 
 
 def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
+    """Return the objects that an object holds or uses, each with the suffix that it adds to the name."""
     match thing:
         case nn.Module():
             members = {**thing._parameters, **thing._buffers, **thing._modules, **_plain(thing)}
@@ -105,7 +123,7 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _plain(thing: Any) -> dict[str, Any]:
-    """Return the attributes of an object, except those of every module."""
+    """Return the attributes of an object, except those that every `nn.Module` has."""
     return {name: part for name, part in getattr(thing, "__dict__", {}).items() if name not in _OF_MODULES}
 
 

@@ -1,4 +1,7 @@
-"""Validation of a task before the race: pass one batch through it, and raise errors that say what to do."""
+"""Validation of a task before the race, with a forward and a backward pass of one batch.
+
+Errors name the problem and its remedy.
+"""
 
 import math
 from collections.abc import Callable
@@ -24,16 +27,17 @@ from .missing_values import Missing, missing
 from .untrained import untrained
 
 METRIC_EXAMPLES = 256
-"""Number of validation examples for testing the metric."""
+"""Number of validation examples with which the metric is tested."""
 COPIED = 0.5
-"""Fraction of official test examples that may also be training examples: tables with few distinct rows have some."""
+"""Fraction of official test examples that may be training examples as well. Data sets with few distinct examples have
+some by chance."""
 
 
 def validate_task(task: Task) -> None:
     """Validate the examples, model, loss and metric of a task.
 
     Raises:
-        TaskError: for the first problem, with its remedy.
+        TaskError: if there is a problem. The message describes the first one and its remedy.
     """
     data = task.loaded
     split = _attempt(task, "its examples cannot be split", lambda: data.split(0))
@@ -48,13 +52,13 @@ def validate_task(task: Task) -> None:
     inputs, targets = tree_map(itemgetter(0), batch)
     cause = f": {lacking.where}. Remove such examples or impute the values." if lacking else ""
     _validate_training(task, model, inputs, targets, cause)
-    # Fewer examples of lazy datasets, because reading them may take long.
+    # Reading examples of a lazy dataset may take long, so fewer are used.
     many = min(METRIC_EXAMPLES, task.batch_size) if isinstance(data, Stream) else METRIC_EXAMPLES
     _validate_metric(task, model, _include_missing(lacking, split.valid[:many]), cause)
 
 
 def _attempt(task: Task, what: str, function: Callable[[], Any]) -> Any:
-    """Call a function of the task; its errors become errors of the task that start with `what`."""
+    """Call a function of the task. Its errors are raised as `TaskError`, with a message that starts with `what`."""
     try:
         return function()
     except Exception as error:
@@ -62,7 +66,11 @@ def _attempt(task: Task, what: str, function: Callable[[], Any]) -> Any:
 
 
 def _validated_model(task: Task) -> nn.Module:
-    """Return the model for seed 0, after checking that it is new, trainable and initialized by the seed."""
+    """Return the model for seed 0, after checking that it is valid.
+
+    Every call of the task's function must create a new model, the model must have trainable parameters, and its initial
+    weights must depend on the seed.
+    """
     model = task.network(0)
     if model is init_model(task.model, 0):
         raise task.refused("model() returns the same model at each call. Create a new one in it.")
@@ -77,7 +85,15 @@ def _validated_model(task: Task) -> nn.Module:
 
 
 def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, cause: str) -> None:
-    """Validate loss and gradients of one batch; `cause` explains non-finite values by those of the examples."""
+    """Validate the loss and the gradients of one batch.
+
+    Args:
+        task: task to validate.
+        model: model of the task.
+        inputs: inputs of the batch.
+        targets: targets of the batch.
+        cause: explanation of non-finite results by non-finite values in the examples; empty if the examples have none.
+    """
     refuse = task.refused
     args, kwargs = called_with(inputs)
     given = f"inputs {_shapes(inputs)}, targets {_shapes(targets)}"
@@ -101,7 +117,7 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
         raise refuse("its loss does not depend on the weights. Remove .detach(), .item() or no_grad() between them.")
 
     def run() -> tuple[Any, Any]:
-        # Copies, because a model may call requires_grad_() on its inputs to differentiate with respect to them.
+        # Inputs are copied, because a model may call requires_grad_() on them to differentiate with respect to them.
         args, kwargs = called_with(tree_map(lambda x: x.detach().clone(), inputs))
         output = model(*args, **kwargs)
         return output, task.loss(output, targets)
@@ -119,9 +135,15 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
 
 
 def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str) -> None:
-    """Validate the metric on examples given by their indices.
+    """Validate the metric on some examples.
 
-    The model is evaluated on two batches of different sizes, so that the metric gets concatenated outputs as in a race.
+    The model is evaluated on two batches of different sizes. The metric gets their concatenated outputs, as in a race.
+
+    Args:
+        task: task to validate.
+        model: model of the task.
+        examples: indices of the examples.
+        cause: explanation of a non-finite metric by non-finite values in the examples; empty if they have none.
     """
     model.eval()
     data, middle = task.loaded, len(examples) // 2 + 1
@@ -142,7 +164,7 @@ def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str)
 
 
 def _include_missing(lacking: Missing | None, index: Tensor) -> Tensor:
-    """Replace up to half of the examples by examples with missing values."""
+    """Replace up to half of the examples, given by their indices, by examples with missing values."""
     if lacking is None:
         return index
     some = lacking.rows[: max(1, len(index) // 2)]
@@ -150,7 +172,7 @@ def _include_missing(lacking: Missing | None, index: Tensor) -> Tensor:
 
 
 def _copied(data: Data) -> float:
-    """Return the fraction of official test examples that are also training examples, if it is large, else 0."""
+    """Return the fraction of official test examples that are also training examples, or 0 if it is below `COPIED`."""
     if data.test is None or isinstance(data, Stream):
         return 0.0
     rest = data.split(0)
@@ -164,10 +186,12 @@ def _copied(data: Data) -> float:
 
 
 def _same(a: nn.Module, b: nn.Module) -> bool:
+    """Return True if all parameters of two models are equal."""
     pairs = zip(a.parameters(), b.parameters(), strict=True)
     return all(torch.equal(x, y) for x, y in pairs)
 
 
 def _shapes(value: Any) -> str:
+    """Format the data types and shapes of all tensors in a nested value."""
     tensors = (x for x in tree_leaves(value) if isinstance(x, Tensor))
     return " and ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in tensors)

@@ -31,7 +31,7 @@ class Candidate:
     """Properties of an entry that determine the recommendation.
 
     Args:
-        shortfall: amount by which this entry's mean is worse than the best mean, at least 0.
+        shortfall: amount by which this entry's mean is worse than the best mean.
         bound: upper bound of the entry's regret; see `regret_bounds`.
         diverged: number of diverged final runs.
         tolerance_decades: width of the learning-rate tolerance in decades; 0 if unknown.
