@@ -118,7 +118,7 @@ def export(
     to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="File format.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="Output folder; the folder of the race by default.")] = None,
 ) -> None:
-    """Write a finished race as tables: entries, verdict, trials, finals and curves."""
+    """Export a finished race as tables: entries, verdict, tuning trials, final runs and learning curves."""
     from gradprix.race import JournalError, load
 
     with report_errors(JournalError, FileNotFoundError, ValueError, OSError):

@@ -13,10 +13,10 @@ def allow_fork() -> None:
 
 
 def prepare_workers() -> None:
-    """Import the modules that worker processes need, then fork the server process from which they are forked.
+    """Import the modules that worker processes need, then start the fork server, from which they will be forked.
 
-    This must happen first in a command, while the process has no other threads and no state of its own. The fork is
-    left out if another program calls gradprix as a library.
+    The fork server is a fork of this process. It must be started first in a command, while the process has no other
+    threads and no state of its own. The fork server is not started if another program calls gradprix as a library.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by torch on import; see `environment`
     import gradprix.race  # noqa: F401

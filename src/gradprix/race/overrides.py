@@ -105,7 +105,7 @@ def digest(x: Tensor) -> str:
 
 
 def _aligned(first: GroupHistory, second: GroupHistory, name: str) -> Iterator[list[tuple[Any, Any]]]:
-    """Yield a list for each parameter group that exists in both runs: the pair of values at each step.
+    """Yield, for each parameter group that exists in both runs, a list with the pair of values at each step.
 
     Args:
         first: history of a run.

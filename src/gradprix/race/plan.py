@@ -163,7 +163,7 @@ class Plan:
         return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name)
 
     def batch_size(self, entry: Entry) -> int:
-        """Return the batch size of an entry, if it is not tuned; 0 means full-batch training."""
+        """Return the batch size of an entry that does not tune it; 0 means full-batch training."""
         return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
     @property

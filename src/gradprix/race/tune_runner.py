@@ -176,7 +176,7 @@ def make_tune_record(
 
 
 def _smoothed_metric(curve: ResponseCurve, higher_is_better: bool) -> SmoothedMetric:
-    """Convert a response curve, of which smaller values are better, to the metric's own direction."""
+    """Convert a response curve to its form in the record, in which the metric has its own sign."""
     sign = -1 if higher_is_better else 1
     effects = curve.seed_effects
     average = fmean(effects.values())

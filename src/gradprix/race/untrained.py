@@ -14,7 +14,7 @@ DEEPEST = 4
 
 
 def gradient_leaves(value: Any) -> dict[int, Tensor]:
-    """Return the leaf tensors in the autograd graphs of all tensors in a value, by their `id`."""
+    """Return the leaf tensors in the autograd graphs of all tensors in a nested value, as `{id(tensor): tensor}`."""
     tensors = [x for x in Output.from_value(value).leaves if isinstance(x, Tensor) and x.requires_grad]
     leaves = {id(x): x for x in tensors if x.grad_fn is None}
     nodes: list[Any] = [x.grad_fn for x in tensors if x.grad_fn is not None]

@@ -68,8 +68,7 @@ def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
 
     Returns:
         The score with the default learning rate, the tuned score, their difference, the number of runs that reached the
-        target, and the number of examples until then. If the duration of a step is known, it follows, with the time to
-        the target.
+        target, the number of examples until then, and, if known, the duration of a step and the time to the target.
     """
     efficiency, name = record.efficiency, entry.name
     turn = 1 if record.plan.metric.higher_is_better else -1

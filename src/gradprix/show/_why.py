@@ -63,7 +63,7 @@ def format_diagnosis(record: RaceRecord) -> dict[str, Any] | None:
 
 
 def _format_estimate(measurement: Measurement) -> Estimate:
-    """Format a measurement and its interval, of which any number is None if it is infinite or unknown."""
+    """Format a measurement with its confidence interval. Numbers that are None are infinite or unknown."""
     is_clear, bounds = measurement.finding is not None, (measurement.low, measurement.high)
     if measurement.kind is MeasurementKind.NOISE_SCALE and is_clear and measurement.high is None:
         return Estimate(f"above {measurement.low:.2g}" if measurement.low else "no signal found", is_clear=True)

@@ -207,7 +207,7 @@ def optimizers() -> RenderableType:
 
 
 def choices(name: str) -> RenderableType:
-    """Return the optimizers to try first on a problem like a built-in task, with the results of the committed suite."""
+    """Return optimizers to try first on a problem similar to a built-in task, with the results that support this."""
     text, rows = first_choices(name)
     metric = evidence()["tasks"][name]["metric"]
     head = ("", metric["name"], "margins behind", "learning rate", "tolerance", "diverged")

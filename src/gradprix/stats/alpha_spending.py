@@ -68,7 +68,7 @@ def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
 
 
 def remaining_analyses(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
-    """Return the ranges of seeds in which another interim analysis is possible.
+    """Return the ranges of the number of seeds in which another interim analysis is possible.
 
     Args:
         seeds: number of seeds of the last analysis.

@@ -110,8 +110,8 @@ def sort_by_value(values: Mapping[Key, Any]) -> list[Key]:
 def neighbours_of_best(losses: Mapping[int, float], halving: bool) -> list[int]:
     """Return two untried grid points, one on each side of the best point.
 
-    Points that were already tried are skipped, away from the best point. If the best point is at an edge of the tried
-    range, the distance to its only neighbour is used on both sides.
+    If a point was already tried, the next untried point further away from the best is used. If the best point is at an
+    edge of the tried range, the distance to its only neighbour is used on both sides.
 
     Args:
         losses: validation loss of each tried grid point.

@@ -95,7 +95,7 @@ class Tuner(ABC):
 
     @property
     def phase(self) -> Phase:
-        """The first phase that is not finished."""
+        """The current phase: the first one that is not finished."""
         return self.phases[self.finished_phases]
 
     @property
