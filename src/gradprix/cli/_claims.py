@@ -41,7 +41,7 @@ def claims(
         chosen = [get_claim(name) for name in ids or ALL]
     if list_:
         listed = [{"id": claim.id, "statement": claim.statement} for claim in chosen]
-        echo_json(listed) if as_json else console().print(known(listed))
+        echo_json(listed) if as_json else console().print(statement_table(listed))
         return
     with report_errors(), watched() as watch:
         records = [result.to_dict() for result in run([claim.id for claim in chosen], quick, watch)]
@@ -49,7 +49,7 @@ def claims(
         echo_json(records)
     elif ids:
         for record in records:
-            console().print(whole(record, quick))
+            console().print(claim_details(record, quick))
     else:
         console().print(summary(records))
 
@@ -71,7 +71,7 @@ def watched() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda name, done, total: bar.update(job, description=name, completed=done, total=total)
 
 
-def known(records: Sequence[Mapping[str, Any]]) -> "Table":
+def statement_table(records: Sequence[Mapping[str, Any]]) -> "Table":
     """Return a table of claims with their statements.
 
     Args:
@@ -98,7 +98,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     return Group(table, Text(f"{len(records)} claims: {format_counts(records)}.  {hint}"))
 
 
-def whole(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
+def claim_details(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
     """Return all details of the result of one claim.
 
     Args:
@@ -135,8 +135,8 @@ def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":
     """
     from rich.text import Text
 
-    sign, style = WORDS[_word(record)]
-    return Text(f"{sign} {_word(record) if brief and not _condition(record) else record['verdict']}", style)
+    sign, style = WORDS[_bare_verdict(record)]
+    return Text(f"{sign} {_bare_verdict(record) if brief and not _condition(record) else record['verdict']}", style)
 
 
 def effect(record: Mapping[str, Any]) -> str:
@@ -153,14 +153,14 @@ def number(value: float | None) -> str:
     return f"{'−' * (value < 0)}{abs(value):.3g}"
 
 
-def _word(record: Mapping[str, Any]) -> str:
+def _bare_verdict(record: Mapping[str, Any]) -> str:
     """Return the verdict without its condition, such as “holds only if”."""
     return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))
 
 
 def _condition(record: Mapping[str, Any]) -> str:
     """Return the condition of the verdict, or an empty string if it has none."""
-    return str(record["verdict"]).removeprefix(_word(record)).strip()
+    return str(record["verdict"]).removeprefix(_bare_verdict(record)).strip()
 
 
 def _table(*columns: str) -> "Table":

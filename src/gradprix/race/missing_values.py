@@ -77,7 +77,7 @@ def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int
                 place = (~good[row]).nonzero()[0].tolist()
                 column = f" in column {place[0] if len(place) == 1 else tuple(place)}" if place else ""
                 value = x[row][tuple(place)].item()
-                where = f"{_row(int(index[row]), data)} of its {part}{keystr(path)} has {value}{column}"
+                where = f"{_format_row(int(index[row]), data)} of its {part}{keystr(path)} has {value}{column}"
             rows |= bad
     if not where:
         return None
@@ -85,7 +85,7 @@ def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int
     return Missing(index[rows], where + many)
 
 
-def _row(number: int, data: Data) -> str:
+def _format_row(number: int, data: Data) -> str:
     """Format the index of an example. If it is a test example, add its index in the test set."""
     place = [] if data.test is None else (data.test == number).nonzero().flatten().tolist()
     return f"row {number}" + (f" (row {place[0]} of the test set)" if place else "")

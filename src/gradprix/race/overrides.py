@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-LEAST_RESPONSE = 0.25
+MIN_ELASTICITY = 0.25
 """Minimum mean elasticity of the learning rates in a parameter group with respect to the learning rate of the trial.
 The elasticity is 1 for multiplicative schedules, slightly less for schedules with an absolute minimum, and 0 if the
 loop sets the learning rate itself. Below this value, the learning rate counts as overridden."""
-MOST_EQUAL = 0.5
+MAX_EQUAL_FRACTION = 0.5
 """Maximum fraction of steps at which two trials with different learning rates use the same one. Learning rates below
 both trials' values do not count, because they may be the minimum of a schedule. Above this fraction, the learning rate
 counts as overridden, for example by a loop that sets it in later epochs."""
@@ -133,7 +133,7 @@ def _follows_rate(pairs: list[tuple[float, float]], given: tuple[float, float]) 
         return True
     response = fmean(math.log(x / y) / scale for x, y in positive)
     equal = fmean(x == y >= min(given) for x, y in positive)
-    return response >= LEAST_RESPONSE and equal < MOST_EQUAL
+    return response >= MIN_ELASTICITY and equal < MAX_EQUAL_FRACTION
 
 
 def _follows(pairs: list[tuple[Any, Any]]) -> bool:

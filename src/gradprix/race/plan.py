@@ -204,7 +204,8 @@ class Plan:
     @property
     def analysis_seeds(self) -> list[int]:
         """Numbers of final seeds after which the race is analysed. It ends at the first conclusive analysis."""
-        last = min(self.seeds, ANALYSIS_SEEDS[-1])  # with more, only the last analysis changes
+        # With more than 64 seeds, the last analysis uses all of them and replaces the analysis after 64 seeds.
+        last = min(self.seeds, ANALYSIS_SEEDS[-1])
         return [seeds for seeds in ANALYSIS_SEEDS if seeds < last] + [self.seeds]
 
     @property
@@ -251,7 +252,7 @@ class Plan:
             "optimizer": entry.optimizer,
             "rule": entry.rule.name,
             **{key: trial.identity[key] for key in ("equations", "class", "code", "version") if key in trial.identity},
-            "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
+            "fixed": {name: _to_json_value(value) for name, value in entry.fixed.items()},
             "space": {name: self._range(entry, name, axis) for name, axis in entry.space.items()},
             "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
@@ -262,7 +263,7 @@ class Plan:
     def _range(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
         """Return the lowest and the highest value of a hyperparameter's search range, or all values of a choice."""
         if isinstance(axis, Choice):
-            return [_plain(value) for value in axis.values]
+            return [_to_json_value(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
             return [grid_learning_rate(bound, entry.offset) for bound in grid_bounds(axis)]
         return sorted((axis.from_unit(0.0), axis.from_unit(1.0)))
@@ -273,6 +274,6 @@ class Plan:
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """Return a value unchanged if JSON can represent it, otherwise its `repr`."""
     return value if isinstance(value, int | float | str | None) else repr(value)

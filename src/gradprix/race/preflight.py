@@ -97,7 +97,7 @@ def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
 
 
 def _first_trial(plan: Plan) -> Trial:
-    """Return a trial of the entry with the smallest batch size, because the steps of a full-batch entry are not typical."""
+    """Return a trial of the entry with the smallest batch size, because steps of a full-batch entry are not typical."""
     return plan.careful_trial(min(plan.entries, key=lambda entry: plan.batch_size(entry) or math.inf), 0)
 
 

@@ -65,13 +65,13 @@ def _shorter(task: Task) -> Iterator[Task]:
     before, count = task.epochs, len(task.loaded.split(0).train)  # loaded before there are copies of the task
     for factor in EPOCHS:
         epochs = task.epochs * factor
-        epochs = round(epochs) if epochs >= 1 else _part(count, task.batch_size, epochs)
+        epochs = round(epochs) if epochs >= 1 else _round_to_batches(count, task.batch_size, epochs)
         if epochs < before:
             yield task.change(epochs=epochs)
             before = epochs
 
 
-def _part(count: int, batch_size: int, epochs: float) -> float:
+def _round_to_batches(count: int, batch_size: int, epochs: float) -> float:
     """Round a fraction of an epoch down to full batches, with at least `FEWEST_STEPS` steps and at most one epoch."""
     number = max(FEWEST_STEPS, int(epochs * count / batch_size))
     return min(1, number * batch_size / count)

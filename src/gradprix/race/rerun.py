@@ -62,7 +62,7 @@ def repeat(
         The replications by the key of the trial. Replications that failed or timed out are omitted.
     """
     # Runs with the last seed are repeated, because most other runs preceded them.
-    chosen = {name: finals[name][-1] for name in _choose(plan, mode, seconds)}
+    chosen = {name: finals[name][-1] for name in _choose_entries(plan, mode, seconds)}
     futures = {
         name: engine.submit_fresh(_repeat, plan.task, trial, mode)
         for name, (trial, outcome) in chosen.items()
@@ -87,7 +87,7 @@ def repeat(
     return results
 
 
-def _choose(plan: Plan, mode: ExecutionMode, seconds: float) -> list[str]:
+def _choose_entries(plan: Plan, mode: ExecutionMode, seconds: float) -> list[str]:
     """Return the names of the entries of which a final run is repeated.
 
     These are the entries with user-supplied optimizers, or any one entry if only the task is user-supplied. Their

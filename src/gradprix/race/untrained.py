@@ -103,7 +103,7 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     """Return the objects that an object holds or uses, each with the suffix that it adds to the name."""
     match thing:
         case nn.Module():
-            members = {**thing._parameters, **thing._buffers, **thing._modules, **_plain(thing)}
+            members = {**thing._parameters, **thing._buffers, **thing._modules, **_own_attributes(thing)}
             return [*((f".{name}", part) for name, part in members.items()), ("", type(thing).forward)]
         case partial():
             return [("", each) for each in (thing.func, *thing.args, *thing.keywords.values())]
@@ -119,12 +119,12 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
             return [(f"[{key!r}]", part) for key, part in thing.items()]
         case list() | tuple() | set():
             return [(f"[{i}]", part) for i, part in enumerate(thing)]
-    return [(f".{name}", part) for name, part in _plain(thing).items()]
+    return [(f".{name}", part) for name, part in _own_attributes(thing).items()]
 
 
-def _plain(thing: Any) -> dict[str, Any]:
+def _own_attributes(thing: Any) -> dict[str, Any]:
     """Return the attributes of an object, except those that every `nn.Module` has."""
-    return {name: part for name, part in getattr(thing, "__dict__", {}).items() if name not in _OF_MODULES}
+    return {name: part for name, part in getattr(thing, "__dict__", {}).items() if name not in _MODULE_ATTRIBUTES}
 
 
-_OF_MODULES = frozenset(vars(nn.Module()))
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))

@@ -28,7 +28,7 @@ from .untrained import untrained
 
 METRIC_EXAMPLES = 256
 """Number of validation examples with which the metric is tested."""
-COPIED = 0.5
+MAX_COPIED = 0.5
 """Fraction of official test examples that may be training examples as well. Data sets with few distinct examples have
 some by chance."""
 
@@ -41,7 +41,7 @@ def validate_task(task: Task) -> None:
     """
     data = task.loaded
     split = _attempt(task, "its examples cannot be split", lambda: data.split(0))
-    if copied := _copied(data):
+    if copied := _copied_fraction(data):
         raise task.refused(
             f"{copied:.0%} of its test examples are also training examples. Remove them from one of the two sets."
         )
@@ -171,8 +171,8 @@ def _include_missing(lacking: Missing | None, index: Tensor) -> Tensor:
     return torch.cat([some, index[~torch.isin(index, some)]])[: len(index)]
 
 
-def _copied(data: Data) -> float:
-    """Return the fraction of official test examples that are also training examples, or 0 if it is below `COPIED`."""
+def _copied_fraction(data: Data) -> float:
+    """Return the fraction of official test examples that are also training examples; 0 if it is below `MAX_COPIED`."""
     if data.test is None or isinstance(data, Stream):
         return 0.0
     rest = data.split(0)
@@ -182,7 +182,7 @@ def _copied(data: Data) -> float:
         lines.append([b"".join(leaf[i].numpy().tobytes() for leaf in leaves) for i in range(len(part))])
     known = set(lines[0])
     share = sum(line in known for line in lines[1]) / len(lines[1])
-    return share if share >= COPIED else 0.0
+    return share if share >= MAX_COPIED else 0.0
 
 
 def _same(a: nn.Module, b: nn.Module) -> bool:

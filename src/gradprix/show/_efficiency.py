@@ -13,7 +13,7 @@ from gradprix.utils.wording import format_count
 from ._formatting import format_difference, format_value, scale
 from .style import apply_layout, escape_label, padded, rounded, styles
 
-SOME = (1, 2, 3)
+CAPTION_TRIALS = (1, 2, 3)
 """Numbers of trials for which the caption names the best entry."""
 
 
@@ -41,7 +41,7 @@ def budget(record: RaceRecord) -> go.Figure:
 
 
 def format_best_by_trials(record: RaceRecord) -> list[str]:
-    """Return a phrase for each number of trials in `SOME`.
+    """Return a phrase for each number of trials in `CAPTION_TRIALS`.
 
     It names the entry with the best expected score after that number of trials, the score, and the probability that
     this entry is the best of all.
@@ -50,7 +50,7 @@ def format_best_by_trials(record: RaceRecord) -> list[str]:
     turn = 1 if record.plan.metric.higher_is_better else -1
     most = min(map(len, expected.values()))
     phrases = []
-    for k in [k for k in SOME if k < most]:
+    for k in [k for k in CAPTION_TRIALS if k < most]:
         name = max(expected, key=lambda name: turn * expected[name][k - 1])
         share = f"best of all in {100 * chances[name][k - 1]:.0f}\u00a0% of draws"
         score = format_value(record, expected[name][k - 1])

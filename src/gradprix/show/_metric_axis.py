@@ -16,7 +16,7 @@ from .style import escape_label
 
 Place = dict[str, int]
 """Position of a panel in a figure: `row` and `col`, from 1."""
-LEAST, MOST = 10.0, 20.0
+MIN_HEIGHT, MAX_HEIGHT = 10.0, 20.0
 """Minimum and maximum height of the panels, in margins from the best entry. The optimum of a much worse entry may
 therefore be beyond the axis."""
 ZONE = "rgba(128,128,128,0.16)"
@@ -57,8 +57,8 @@ class MetricAxis:
         costs = costs or [0.0, 1.0]
         near_costs = [[sign * run.metric for run in runs] for runs in near.values() if runs]
         first = min(map(fmean, near_costs), default=min(costs))
-        reach = max(c for c in [first, *chain(*near_costs)] if c <= first + MOST * step) + 2 * step
-        worst = min(max(first + LEAST * step, reach), max(costs))
+        reach = max(c for c in [first, *chain(*near_costs)] if c <= first + MAX_HEIGHT * step) + 2 * step
+        worst = min(max(first + MIN_HEIGHT * step, reach), max(costs))
         pad = 0.06 * (worst - min(costs)) or 1e-6
         unit = sign * scale(record)
         title = f"validation {metric.name.removeprefix('test ')}"

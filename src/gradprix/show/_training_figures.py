@@ -14,7 +14,7 @@ from gradprix.race.record import EntryResult
 from ._formatting import scale
 from .style import CLEAR, GRID, Style, apply_layout, escape_label, padded, rounded, styles, ticks, translucent
 
-FEW = 4
+MAX_BANDS = 4
 """Maximum number of entries for which all quantile bands are shown initially."""
 
 
@@ -84,9 +84,9 @@ def _draw_band(
 def _add_band_buttons(fig: go.Figure, record: RaceRecord) -> None:
     """Add buttons that show all quantile bands, only that of the recommended entry, or none.
 
-    At first all bands are shown if the race has at most `FEW` entries; more would overlap too much.
+    At first all bands are shown if the race has at most `MAX_BANDS` entries; more would overlap too much.
     """
-    looks, chosen, few = styles(record), record.verdict.recommended, len(record.entries) <= FEW
+    looks, chosen, few = styles(record), record.verdict.recommended, len(record.entries) <= MAX_BANDS
     places = [i for i, trace in enumerate(fig.data) if trace.name == "10 %"]
     names = [fig.data[i].legendgroup for i in places]
     all_fills = [translucent(looks[name]["color"], 0.15) for name in names]

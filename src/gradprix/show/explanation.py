@@ -161,10 +161,11 @@ def descent(descent_trace: Trace) -> go.Figure:
 
 def _format_settings(explanation: Mapping[str, Any]) -> str:
     """Format the values of the hyperparameters that occur in the equations."""
-    return "with " + ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in _used(explanation).items())
+    used = _used_hyperparameters(explanation)
+    return "with " + ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in used.items())
 
 
-def _used(explanation: Mapping[str, Any]) -> dict[str, float]:
+def _used_hyperparameters(explanation: Mapping[str, Any]) -> dict[str, float]:
     """Return the values of the hyperparameters that occur in the equations, by name."""
     rule, values = explanation["rule"], explanation["values"]
     tree = full_tree(rule).fold(values, tuple(rule.active_state(values)))

@@ -93,10 +93,10 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         ]
     elif record.plan.baseline is not None:
         comparison, bounded = format_baseline_comparison(record, record.plan.baseline), record.verdict.bound is not None
-        lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({_reason(record)}){code}"]
+        lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({_format_reason(record)}){code}"]
         lines += filter(None, (_capitalize(format_headline(record)) if bounded else "", format_divergence(record)))
     else:
-        lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_reason(record)}{code}"]
+        lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_format_reason(record)}{code}"]
         lines += filter(None, (format_alternatives(record), format_behind(record), format_divergence(record)))
     return [*lines, *format_unequal_updates(record), *format_unreproduced(record.reruns)]
 
@@ -105,7 +105,7 @@ def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _reason(record: "RaceRecord") -> str:
+def _format_reason(record: "RaceRecord") -> str:
     return RECOMMENDATION_REASONS[record.verdict.reason]
 
 
@@ -273,8 +273,9 @@ def format_failures(failed: "Sequence[FailedRun]") -> list[str]:
     for run in failed:
         by_entry.setdefault(run.entry, []).append(run)
     return [
-        f"{_many(len(runs))} of {name} could not be trained and count as diverged. The first, with learning rate "
-        f"{runs[0].learning_rate:g} and seed {runs[0].seed}: {runs[0].error.rstrip('.')}. The same command tries again."
+        f"{_count_runs(len(runs))} of {name} could not be trained and count as diverged. The first, with learning "
+        f"rate {runs[0].learning_rate:g} and seed {runs[0].seed}: {runs[0].error.rstrip('.')}. The same command tries "
+        "again."
         for name, runs in by_entry.items()
     ]
 
@@ -283,7 +284,7 @@ def format_unreproduced(reruns: "Sequence[Rerun]") -> list[str]:
     """Return a warning for each final run whose repetition in a new process gave another result."""
     return [
         f"Warning: the final run of {rerun.entry} with seed {rerun.seed} came out otherwise when it was repeated "
-        f"alone in a new process ({_difference(rerun)}), so the result may "
+        f"alone in a new process ({_format_rerun_difference(rerun)}), so the result may "
         "depend on what ran before. Look for state that task, loop or optimizer keep between runs (module globals, "
         "class attributes, caches), and for random numbers that do not begin at the seed."
         for rerun in reruns
@@ -291,17 +292,17 @@ def format_unreproduced(reruns: "Sequence[Rerun]") -> list[str]:
     ]
 
 
-def _difference(rerun: "Rerun") -> str:
+def _format_rerun_difference(rerun: "Rerun") -> str:
     """Format the difference between a final run and its repetition."""
-    again, first = _score(rerun.again), _score(rerun.metric)
+    again, first = _format_score(rerun.again), _format_score(rerun.metric)
     return f"{again} instead of {first}" if again != first else f"the same score, {first}, by other losses"
 
 
-def _score(metric: float | None) -> str:
+def _format_score(metric: float | None) -> str:
     """Format a score; None means that the run diverged."""
     return "diverged" if metric is None else f"{metric:.6g}"
 
 
-def _many(count: int) -> str:
+def _count_runs(count: int) -> str:
     """Format a number of training runs, at the start of a sentence."""
     return "A training run" if count == 1 else f"{count} training runs"

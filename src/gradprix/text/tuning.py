@@ -17,8 +17,8 @@ def format_tuning(record: "TuneRecord") -> list[str]:
     """
     if record.tolerance is None:
         return [
-            f"{record.task}: every tuning run of {record.best.name} diverged, with learning rates {_tried(record)}. "
-            "Look at the task's loss and data first; smaller learning rates may help.",
+            f"{record.task}: every tuning run of {record.best.name} diverged, with learning rates "
+            f"{_tried_rates(record)}. Look at the task's loss and data first; smaller learning rates may help.",
             *format_failures(record.failed),
         ]
     lines = [f"{record.task}: use {format_call(record.best)}. {format_tolerance(record, record.tolerance)}"]
@@ -62,7 +62,7 @@ def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
         else:
             text = f"No significant difference from {name.rstrip(',')}: it is between {ends}."
     else:
-        ends = _range(metric, *sorted((abs(low), abs(high))))
+        ends = _format_range(metric, *sorted((abs(low), abs(high))))
         text = f"{_capitalize(name)} is {format_points(metric, abs(loss))} {'worse' if loss > 0 else 'better'} "
         text += f"({ends}, 95 %){'' if abs(loss) > record.margin else ', less than what matters here'}."
         if loss < 0:
@@ -82,8 +82,8 @@ def format_warnings(record: "TuneRecord") -> list[str]:
     if record.edges:
         warnings.append(
             f"The best value of {' and '.join(record.edges)} is at the edge of what was tried (learning rates "
-            f"{_tried(record)}), so a better one may lie beyond: give more trials (--trials), or an entry with a wider "
-            "space."
+            f"{_tried_rates(record)}), so a better one may lie beyond: give more trials (--trials), or an entry with a "
+            "wider space."
         )
     if record.cliff is not None:
         warnings.append(
@@ -121,16 +121,16 @@ def format_protocol(record: "TuneRecord") -> str:
 
 def format_points(metric: Unit, *values: float) -> str:
     """Format one difference of the metric, or two as a range, with the unit: `0.5 points`."""
-    return _range(metric, *values) + (" points" if metric.percent else "")
+    return _format_range(metric, *values) + (" points" if metric.percent else "")
 
 
-def _range(metric: Unit, *values: float) -> str:
+def _format_range(metric: Unit, *values: float) -> str:
     """Format one difference, or two as a range, without a unit; percentages are multiplied by 100."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.3g}" for value in values]
     return " to ".join(dict.fromkeys(written)).replace("-", "−")
 
 
-def _tried(record: "TuneRecord") -> str:
+def _tried_rates(record: "TuneRecord") -> str:
     """Format the range of the learning rates that were tried."""
     rates = [run.learning_rate for run in record.runs]
     return f"{min(rates):g} to {max(rates):g}"

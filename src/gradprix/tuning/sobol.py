@@ -23,7 +23,7 @@ class SobolSearch(Search):
     """Search for several hyperparameters.
 
     The first phase tries the default setting and Sobol points of the whole space. Later phases try Sobol points in a
-    box around the best point, which shrinks by half from phase to phase.
+    box around the best point, whose sides are halved from phase to phase.
 
     Sobol 1967, doi:10.1016/0041-5553(67)90144-9; scrambled as in Owen 1995, doi:10.1007/978-1-4612-2552-2_19.
 
