@@ -152,7 +152,7 @@ def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMod
 
 
 def _seconds(run: Callable[[], object], stack: ModelStack) -> float:
-    """Return the duration of a second call, because the first also allocates memory.
+    """Return the duration of a call in seconds, measured at the second call because the first also allocates memory.
 
     If the first call takes longer than `SLOW_CALL` seconds, its duration is returned instead.
     """
