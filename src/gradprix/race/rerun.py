@@ -33,7 +33,10 @@ NOT_THE_USERS = {"gradprix", "torch"}
 
 
 def prepare(plan: Plan, mode: ExecutionMode, engine: Executor) -> None:
-    """Start the process for replications early, so that it starts up during the final runs."""
+    """Start the process for replications during the final runs, so that it is ready after them.
+
+    Nothing is done if the race has no user-supplied code.
+    """
     if mode.device == "cpu" and (_user_entries(plan) or _is_user_task(plan.task)):
         engine.submit_fresh(int)
 

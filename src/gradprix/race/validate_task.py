@@ -69,7 +69,7 @@ def _validated_model(task: Task) -> nn.Module:
     """Return the model for seed 0, after checking that it is valid.
 
     Every call of the task's function must create a new model, the model must have trainable parameters, and its initial
-    weights must depend on the seed.
+    weights must depend on the seed unless the task is marked as pretrained.
     """
     model = task.network(0)
     if model is init_model(task.model, 0):

@@ -58,8 +58,8 @@ class TwofoldTuner(Tuner):
     def _weights(self, rates: Sequence[float]) -> Floats:
         """Return the weights of the two chosen learning rates, which sum to 1.
 
-        They are the softmax of the response curve in noise standard deviations: nearly equal unless one learning rate
-        is worse by more than the noise of a single run. This discounts a search whose first seed trains badly at every
+        They are the softmax of the negative response curve, in units of the noise of a single run: nearly equal unless
+        one learning rate is worse by more than this noise. This discounts a search whose first seed trains badly at every
         learning rate, which makes its choice arbitrary.
         """
         scores = [
