@@ -162,7 +162,7 @@ def score_finals(plan: Plan, outcomes: Outcomes) -> tuple[float, dict[str, tuple
 
 
 def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
-    """Return the score of a diverged run: the task's chance level, or without one, the worst score of all other runs."""
+    """Return the score of a diverged run: the task's chance level, or else the worst score of all other runs."""
     if plan.task.baseline is not None:
         return plan.task.baseline
     scored = [o.test_metric for runs in outcomes.values() for o in runs if o.test_metric is not None]

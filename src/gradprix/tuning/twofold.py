@@ -59,8 +59,8 @@ class TwofoldTuner(Tuner):
         """Return the weights of the two chosen learning rates, which sum to 1.
 
         They are the softmax of the negative response curve, in units of the noise of a single run: nearly equal unless
-        one learning rate is worse by more than this noise. This discounts a search whose first seed trains badly at every
-        learning rate, which makes its choice arbitrary.
+        one learning rate is worse by more than this noise. This discounts a search whose first seed trains badly at
+        every learning rate, which makes its choice arbitrary.
         """
         scores = [
             TunedScore(dict(point)["lr"], number * self.second_seed + seed, score.metric)
