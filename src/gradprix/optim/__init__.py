@@ -28,7 +28,7 @@ from ._groups import groups
 from ._muon import Muon
 from ._optimizer import RuleOptimizer
 
-of = from_rule  # the earlier name
+of = from_rule  # former name
 
 __all__ = [
     "ADOPT",

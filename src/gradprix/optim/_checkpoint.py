@@ -1,4 +1,4 @@
-"""State dicts with torch's keys; parameters are matched by name, tensors are copied."""
+"""Conversion of state dicts from and to torch's format; parameters are matched by name, tensors are copied."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,18 @@ from ._eager_step import COMPENSATION, as_real
 from ._eval_mode import TRAINED
 
 Packed = dict[str, Any]
+"""State dict of an optimizer, in which parameters are represented by their indices."""
 EXACT_STATE = "gradprix"
-"""Top-level key of state in the rule's own form, where torch's form is less precise."""
+"""Top-level key of a state dict, for state in the rule's own form where torch's form is less precise."""
 PREFIX = "gradprix_"
 COMPENSATION_STEP = PREFIX + "compensation_step"
 
 
 def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
-    """Reorder the parameters of a packed state to match the names in `groups`, if both have the same names."""
+    """Reorder the parameters of a state dict to match the order of their names in `groups`.
+
+    The order does not change if names are missing, or if the names differ; in the latter case, a warning is issued.
+    """
     ordered = []
     for saved, here in zip(packed["param_groups"], groups, strict=False):
         names, wanted = saved.get("param_names"), here.get("param_names")
@@ -43,9 +47,10 @@ def by_name(packed: Packed, groups: Sequence[Mapping[str, Any]]) -> Packed:
 
 
 def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
-    """Convert a packed state to torch's form.
+    """Convert a state dict from the rule's own form to torch's form.
 
-    The rule's own form is stored under a separate top-level key, which torch ignores, since conversion loses precision.
+    State that loses precision by the conversion is also stored in the rule's own form, under a separate top-level key
+    that torch ignores.
     """
     state = dict(packed["state"])
     exact: dict[Any, Packed] = {}
@@ -65,9 +70,10 @@ def to_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], d
 
 
 def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Packed:
-    """Convert a packed state to the rule's own form, using the exact one if it is consistent with torch's form.
+    """Convert a state dict from torch's form to the rule's own form.
 
-    Empty dicts, by which `torch.distributed.checkpoint` replaces missing values, are removed.
+    State that `to_torch` has stored in the rule's own form is used if it is still consistent with torch's form. Empty
+    dicts are removed, since `torch.distributed.checkpoint` replaces missing values by them.
     """
     state, exact = dict(packed["state"]), packed.get(EXACT_STATE, {})
     own_keys = {"step", COMPENSATION, TRAINED, *(spec.key for spec in rule.state.values())}
@@ -90,12 +96,21 @@ def from_torch(packed: Packed, rule: Rule, values: Callable[[Mapping[str, Any]],
             )
             param_state[spec.key] = exact_value if fits else _convert(spec.loaded, h, name, named)
         if param_state.pop(COMPENSATION_STEP, None) != param_state.get("step") and COMPENSATION in param_state:
-            del param_state[COMPENSATION]  # torch keeps it in the state, but does not update it
+            del param_state[COMPENSATION]  # stale: torch has stepped since, without updating the compensation
     return {**packed, "state": state}
 
 
 def _convert(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, Any]) -> Any:
-    """Convert a state of a parameter; rules represent complex numbers as pairs of real ones."""
+    """Apply a conversion to one state of a parameter.
+
+    Complex tensors are passed to the conversion as pairs of real numbers, which is how rules represent them.
+
+    Args:
+        change: the conversion, `State.stored` or `State.loaded`.
+        h: hyperparameters of the parameter.
+        name: name of the state to convert.
+        named: all state of the parameter, by name.
+    """
     parts = {key: as_real(value) for key, value in named.items()}
     value = change(h, **parts)
     if value is parts[name]:
@@ -104,15 +119,15 @@ def _convert(change: Callable[..., Any], h: Any, name: str, named: Mapping[str, 
 
 
 def _hyperparameters(packed: Packed, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[Any, Any]:
-    """Return the hyperparameters of each parameter, by its index in a packed state."""
+    """Return the hyperparameters of each parameter, by its index in a state dict."""
     return {p: SimpleNamespace(**values(group)) for group in packed["param_groups"] for p in group["params"]}
 
 
 def copy_state(packed: Packed, rule: Rule, groups: Sequence[Mapping[str, Any]], state: Any) -> None:
-    """Replace the tensors of a state loaded by torch with copies that have their stored dtypes.
+    """Replace the state that torch has loaded by copies of the stored tensors, in their stored dtypes.
 
-    torch shares tensors with the checkpoint, and casts the float32 state of bfloat16 parameters and the float64 scalars
-    of rules to the dtype of the parameter.
+    torch's own loading shares tensors with the checkpoint. It also casts the float32 state of bfloat16 parameters and
+    the float64 scalars of rules to the dtype of the parameter.
     """
     scalars = {spec.key for spec in rule.state.values() if spec.kind == "scalar"}
     elements = {spec.key for spec in rule.state.values()} - scalars

@@ -20,7 +20,12 @@ class SGD(
     arguments="lr momentum dampening weight_decay nesterov * maximize foreach differentiable fused",
 ):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, with its hyperparameters checked against the ranges of the rule."""
+        """Add a parameter group, after checking its hyperparameters against the ranges that the rule allows.
+
+        Raises:
+            TypeError: if a key looks like a misspelt argument.
+            ValueError: if a value is outside its range, or for `nesterov=True` without momentum or with dampening.
+        """
         super().add_param_group(param_group)
         values = self.values(self.param_groups[-1])
         if values["nesterov"] and not (values["momentum"] and not values["dampening"]):
@@ -76,7 +81,7 @@ class AdamW(
     fixed={"decoupled_weight_decay": True},
 ):
     def rule_of(self, group: Mapping[str, Any]) -> rules.Rule:
-        """Return Adam's rule for a group that says that its weight decay is not decoupled, as in torch."""
+        """Return the rule of a group: Adam if it has `decoupled_weight_decay=False`, as in torch, otherwise AdamW."""
         return rules.adamw if group.get("decoupled_weight_decay", True) else rules.adam
 
 
@@ -149,9 +154,9 @@ class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay 
 
 
 def from_rule(rule: rules.Rule) -> type[RuleOptimizer]:
-    """Return the optimizer class of a rule: the existing one, or a new one for a custom rule.
+    """Return the optimizer class of a rule: the existing class, or a new class for a custom rule.
 
-    A new class takes `params, lr` and the other hyperparameters of the rule as keyword arguments with defaults.
+    A new class takes `params`, `lr`, and the rule's other hyperparameters as keyword arguments with defaults.
 
     Args:
         rule: the rule.
@@ -161,7 +166,7 @@ def from_rule(rule: rules.Rule) -> type[RuleOptimizer]:
 
 
 def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:
-    """Yield the classes derived from a class, directly or not."""
+    """Yield the direct and indirect subclasses of a class."""
     for derived in cls.__subclasses__():
         yield derived
         yield from _derived(derived)

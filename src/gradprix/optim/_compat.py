@@ -1,7 +1,7 @@
 """Presets for compatibility with other libraries and with the papers: defaults, and options for differing arithmetic.
 
-Those of Keras 3.15 and Optax 0.2.8 are tested against recordings, those of the papers against transcriptions of their
-algorithms (`tests/recordings`, `tests/test_like.py`).
+The presets of Keras 3.15 and Optax 0.2.8 are tested against recorded results of these libraries, the presets of the
+papers against transcriptions of their algorithms (`tests/recordings`, `tests/test_like.py`).
 """
 
 import difflib
@@ -14,12 +14,12 @@ LIBRARIES = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "paper": "T
 OTHER_NAMES = {"pytorch": "torch", "tensorflow": "keras", "tf": "keras", "tf.keras": "keras", "jax": "optax"}
 
 REQUIRED = "required"
-"""Placeholder for an argument without default."""
+"""Placeholder value of an argument that has no default."""
 SAME_AS_LR = "lr"
-"""Placeholder for the initial learning rate."""
+"""Placeholder value of an argument whose default is the initial learning rate."""
 TINY = 1e-30
-"""Epsilon for algorithms without one: 0/0 of unused weights becomes 0, and no other quotient changes. A gradient whose
-square underflows (below 1e-22 in float32) leads to a huge step, where the original algorithm has an infinite one."""
+"""Epsilon for algorithms without an epsilon: 0/0 of unused weights becomes 0, and no other quotient changes. A gradient
+whose square underflows (below 1e-22 in float32) leads to a huge step; in the original algorithm to an infinite step."""
 CONSTANT = 1e6
 """Value of momentum_decay for which NAdam's 0.96^(t ψ) is 0 from the first step, so that μ = β₁."""
 
@@ -30,7 +30,8 @@ OPTAX_ADAM = {"lr": REQUIRED, **BETAS, "eps": 1e-8}
 
 Preset = Mapping[str, Any]
 LIKE: dict[str, dict[str, Preset | str]] = {
-    # A name with an option applies if that option is on: some papers and functions are specific to it.
+    # A key with an option, such as "adam amsgrad", applies if the option is on: some papers and functions define only
+    # this variant.
     "sgd": {
         "keras": {"lr": 1e-2, "momentum": 0.0, "lr_inside_momentum": True, **KERAS},
         "optax": {"lr": REQUIRED, "momentum": 0.0},
@@ -68,12 +69,12 @@ LIKE: dict[str, dict[str, Preset | str]] = {
     },
     "adam amsgrad": {
         "optax": {**OPTAX_ADAM, "correct_before_max": True},
-        "paper": {"lr": REQUIRED, **BETAS, "eps": TINY, "uncorrected": True},  # it changes Adam, and keeps its betas
+        "paper": {"lr": REQUIRED, **BETAS, "eps": TINY, "uncorrected": True},  # the AMSGrad paper keeps Adam's betas
     },
     "adamw": {
         "keras": {**KERAS_ADAM, "weight_decay": 4e-3},
         "optax": {**OPTAX_ADAM, "weight_decay": 1e-4},
-        # The paper's decay is not multiplied by lr, only by the schedule: by lr over the lr it starts from.
+        # The paper multiplies weight decay by the schedule only, that is by lr / (initial lr), and not by lr.
         "paper": {"lr": 1e-3, **BETAS, "eps": 1e-8, "weight_decay": REQUIRED, "full_lr": SAME_AS_LR},
     },
     "adamw amsgrad": {
@@ -105,7 +106,7 @@ LIKE: dict[str, dict[str, Preset | str]] = {
 }
 
 UNDECAYED = ("sgd", "adagrad", "rmsprop", "adam", "adamax", "nadam", "radam")
-"""Rules without weight decay in Optax."""
+"""Rules whose function in Optax has no weight decay."""
 
 
 def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
         given: explicit arguments, which take precedence.
 
     Returns:
-        Values by argument, without explicit ones; empty for torch.
+        Values of the arguments that are not in `given`, by name; empty for torch.
 
     Raises:
         ValueError: if the library is unknown, or lacks the class or an argument.

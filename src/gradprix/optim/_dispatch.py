@@ -22,7 +22,9 @@ Values = Sequence[Mapping[str, Any]]
 
 
 class StepPlan:
-    """Assignment of parameters to implementations, valid while parameters, gradients and options are unchanged.
+    """Assignment of each parameter to a batched kernel, the eager step or the sequential step.
+
+    A plan is reused for later steps until tensors or options are replaced; see `is_valid`.
 
     Args:
         rules: rule of each group.
@@ -74,7 +76,10 @@ class StepPlan:
         self.keys, self.cells = list(state), list(state.values())
 
     def is_valid(self, groups: Groups, state: Any, values: Values) -> bool:
-        """Return whether the plan is still valid; users may change anything, so everything is compared."""
+        """Return True if the plan still applies to the given groups, state and hyperparameters.
+
+        Between steps, users may replace tensors, state and options without notice, so all of them are compared.
+        """
         return (
             self.reusable
             and state is self.state
@@ -89,7 +94,7 @@ class StepPlan:
         )
 
     def _eager_is_unchanged(self) -> bool:
-        """Return whether eagerly stepped tensors have not moved, and their gradients overlap with no written memory."""
+        """Return True if eagerly stepped tensors have not moved, and their gradients do not overlap written memory."""
         if not self.eager:
             return True
         gradients = np.array(extents(x.grad for x, _ in self.eager), dtype=np.int64).reshape(-1, 2)
@@ -102,7 +107,7 @@ class StepPlan:
         """Step every parameter that has a gradient.
 
         Raises:
-            RuntimeError: if a rule does not support a gradient; nothing has been modified then.
+            RuntimeError: if a rule does not support a gradient. In this case, no parameter is modified.
         """
         for x, number in self.eager:
             check_supported(self.rules[number], values[number], x, self.state.get(x, {}))
@@ -122,18 +127,18 @@ class StepPlan:
         self._remove_empty(new)
 
     def _remove_empty(self, new: list[Tensor]) -> None:
-        """Remove empty state entries of rules without state, which torch does not create."""
+        """Remove the empty state of new parameters whose rule has no state: torch creates no such entries."""
         for x in new:
             if not self.state.get(x, True):
                 del self.state[x]
 
 
 def _has_state(rule: Rule, values: Mapping[str, Any]) -> bool:
-    """Return whether parameters have state after their first step."""
+    """Return True if parameters have state after their first step with these hyperparameters."""
     return rule.counts_steps or bool(rule.active_state(values))
 
 
 def _plan_key(groups: Groups, values: Values) -> list[Any]:
-    """Return a key of the plan: numbers of parameters, and which options are on."""
-    forms = [[bool(value) for value in v.values()] for v in values]
-    return [(len(group["params"]), group.get("fused"), form) for group, form in zip(groups, forms, strict=True)]
+    """Return, for each group, what a plan depends on: parameter count, `fused`, and which values are nonzero."""
+    is_nonzero = [[bool(value) for value in v.values()] for v in values]
+    return [(len(group["params"]), group.get("fused"), flags) for group, flags in zip(groups, is_nonzero, strict=True)]

@@ -11,10 +11,10 @@ from gradprix.kernels import compute_dtype, compute_evaluation_point, eager_step
 from gradprix.rules import Rule
 
 COMPENSATION = "compensation"
-"""State key of the rounding error of a half-precision parameter, whose value is the sum of both."""
+"""State key of the rounding error of a half-precision parameter. Rules step the sum of parameter and rounding error."""
 
 SPARSE = {"sgd", "adagrad"}
-"""Rules that support sparse gradients, as in torch: zero gradients leave parameter and state unchanged."""
+"""Rules that support sparse gradients, as in torch: they leave a weight with zero gradient and its state unchanged."""
 
 
 TORCH_SCALARS = {rules.nadam}
@@ -22,20 +22,26 @@ TORCH_SCALARS = {rules.nadam}
 
 
 def steps_taken(rule: Rule, state: Mapping[str, Any]) -> int:
-    """Return the number of steps taken for a parameter: 0 or 1 if the rule does not count steps."""
+    """Return the number of steps taken for a parameter.
+
+    If the rule does not count steps, the result is 0 before the first step and 1 afterwards.
+    """
     if rule.counts_steps and "step" in state:
         return int(state["step"])
     return int(any(state.get(spec.key) is not None for spec in rule.state.values()))
 
 
 def step_dtype(group: Mapping[str, Any]) -> torch.dtype:
-    """Return the dtype of the step count of a new parameter, as in torch."""
+    """Return the dtype of new step counts, as in torch.
+
+    It is float64 if that is torch's default dtype and the group has no `fused=True`, else float32.
+    """
     wide_default = torch.get_default_dtype() is torch.float64 and not group.get("fused")
     return torch.float64 if wide_default else torch.float32
 
 
 def scalar_dtype(rule: Rule, x: Tensor, count_dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of new scalar state, at least as precise as the parameter."""
+    """Return the dtype of new scalar state, which is at least as precise as the parameter's dtype."""
     return torch.promote_types(count_dtype, as_real(x).dtype) if rule in TORCH_SCALARS else torch.float64
 
 
@@ -74,13 +80,13 @@ def _check_internal_overlap(what: str, tensor: Tensor) -> None:
 def prepare(
     rule: Rule, values: Mapping[str, Any], x: Tensor, state: dict[str, Any], count_dtype: torch.dtype = torch.float32
 ) -> None:
-    """Initialize missing state of a parameter.
+    """Initialize the missing state of a parameter, including its step count.
 
     Args:
         rule: rule of the parameter.
         values: all hyperparameters.
         x: the parameter.
-        state: state of the parameter, by torch's keys.
+        state: state of the parameter, by torch's keys; updated in place.
         count_dtype: dtype of a new step count.
     """
     if rule.counts_steps and not isinstance(state.get("step"), Tensor):
@@ -109,14 +115,15 @@ def step_eagerly(
         rule: rule of the parameter.
         values: all hyperparameters.
         x: the parameter, with its gradient.
-        state: state of the parameter, by torch's keys; updated in place, in its own dtypes, with missing tensors added.
+        state: state of the parameter, by torch's keys. Tensors keep their dtypes and are updated in place; missing
+            tensors are added.
         count_dtype: dtype of a new step count.
     """
     assert x.grad is not None
     t = steps_taken(rule, state) + 1
     prepare(rule, values, x, state, count_dtype)
     full = _full(x, state)
-    g = as_real(x.grad.to_dense()).to(full.dtype)  # for rules with sparse gradients, zeros change nothing
+    g = as_real(x.grad.to_dense()).to(full.dtype)  # in the rules of `SPARSE`, the added zeros have no effect
     previous = _rule_state(rule, values, state)
     updated, after = eager_step(rule, values, t, _rule_view(rule, full), _rule_view(rule, g), previous)
     updated = updated.reshape(full.shape)
@@ -145,7 +152,7 @@ def _matches(low: Any, new: Tensor) -> bool:
 
 
 def _copy_if_shared(value: Any, before: Mapping[str, Any]) -> Any:
-    """Return a value, copied if it shares memory with the previous state, which is overwritten next."""
+    """Return a value, copied if it shares memory with the previous state, which the caller overwrites next."""
     if not isinstance(value, Tensor):
         return value
     places = {v.untyped_storage().data_ptr() for v in before.values() if isinstance(v, Tensor)}
@@ -153,7 +160,7 @@ def _copy_if_shared(value: Any, before: Mapping[str, Any]) -> Any:
 
 
 def evaluation_point(rule: Rule, values: Mapping[str, Any], x: Tensor, state: Mapping[str, Any]) -> Tensor:
-    """Return the evaluation point of a parameter, with the dtype of the parameter."""
+    """Return the evaluation point of a parameter, in the dtype of the parameter."""
     full = _full(x, state)
     rule_state = _rule_state(rule, values, state)
     point = compute_evaluation_point(
@@ -163,12 +170,15 @@ def evaluation_point(rule: Rule, values: Mapping[str, Any], x: Tensor, state: Ma
 
 
 def is_matrix(x: Tensor) -> bool:
-    """Return whether a parameter can be stepped as a matrix; convolution kernels have one row per output channel."""
+    """Return True if a parameter can be stepped as a matrix.
+
+    It must be real and have at least two dimensions. Convolution kernels are matrices with one row per output channel.
+    """
     return x.dim() >= 2 and x.numel() > 0 and not x.is_complex()
 
 
 def _full(x: Tensor, state: Mapping[str, Any]) -> Tensor:
-    """Return a parameter in the dtype of computation, including its rounding error."""
+    """Return a parameter in the dtype that steps are computed in, with its stored rounding error added."""
     full: Tensor = as_real(x).to(compute_dtype(x.dtype)) if compute_dtype(x.dtype) is not x.dtype else as_real(x)
     low = state.get(COMPENSATION)
     if full.dtype is x.dtype or low is None or low.dtype is not x.dtype or low.shape != x.shape:
@@ -181,7 +191,10 @@ def _full(x: Tensor, state: Mapping[str, Any]) -> Tensor:
 
 
 def _rule_state(rule: Rule, values: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state by the names of the rule, in the form used by the rule."""
+    """Return a parameter's state under the rule's names, in the form that the rule computes with.
+
+    Scalars become Python numbers; tensors are converted to the dtype of computation, and to matrices for matrix rules.
+    """
     return {
         name: float(state[spec.key])
         if spec.kind == "scalar"
@@ -196,10 +209,10 @@ def _to_compute_dtype(x: Tensor) -> Tensor:
 
 
 def _rule_view(rule: Rule, x: Tensor) -> Tensor:
-    """Return a tensor in the form used by the rule: a matrix if the rule needs one."""
+    """Return a tensor in the shape that the rule expects: flattened to a matrix for matrix rules, else unchanged."""
     return x.flatten(1) if rule.is_matrix_rule else x
 
 
 def as_real(x: Any) -> Any:
-    """Return a view of a complex tensor as pairs of real numbers, for use by rules; other values are unchanged."""
+    """Return a complex tensor as a view of pairs of real numbers, which rules can step; return other values as is."""
     return torch.view_as_real(x) if isinstance(x, Tensor) and x.is_complex() else x

@@ -17,12 +17,16 @@ TRAINED = "trained"
 
 @torch.no_grad()
 def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], state: Any) -> None:
-    """Set the parameters of a group to the evaluation point, where they have been stepped."""
+    """Set the parameters of a group to the evaluation point, and store the training point in the state.
+
+    Parameters without state, which have not been stepped yet, do not change. Groups whose rule has no evaluation point
+    do not change either.
+    """
     if rule.evaluate is None or not is_training(group):
         return
     for x in group["params"]:
         if state.get(x):
-            # Stored, not recomputed from the evaluation point, so that evaluation does not change training bitwise.
+            # Computing the training point back from the evaluation point would change it by rounding.
             state[x][TRAINED] = x.detach().clone()
             x.copy_(evaluation_point(rule, values, x, state[x]))
     group[MODE] = False
@@ -30,7 +34,7 @@ def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], st
 
 @torch.no_grad()
 def to_train(group: dict[str, Any], state: Any) -> None:
-    """Restore the training point of the parameters of a group."""
+    """Restore the training point of the parameters of a group, which `to_evaluate` has stored."""
     if is_training(group):
         return
     for x in group["params"]:
@@ -40,5 +44,5 @@ def to_train(group: dict[str, Any], state: Any) -> None:
 
 
 def is_training(group: Mapping[str, Any]) -> bool:
-    """Return whether the parameters of a group hold the training point."""
+    """Return True if the parameters of a group hold the training point, False if they hold the evaluation point."""
     return bool(group.get(MODE, True))

@@ -10,20 +10,20 @@ from torch import nn
 def groups(
     model: nn.Module, weight_decay: float, *, no_decay: Collection[str] = (), **given: Any
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters of a model into weights with decay, and biases and norms without.
+    """Split the trainable parameters of a model into a group with weight decay and a group without.
 
     Weight decay pulls towards zero, which is sensible for matrices, but not for biases, nor for the scale of a
-    normalisation layer, whose neutral value is one. Excluded are parameters with fewer than two dimensions, all
-    parameters of normalisation layers, and those named in `no_decay`.
+    normalisation layer, whose neutral value is one. The group without weight decay holds parameters with fewer than two
+    dimensions, all parameters of normalisation layers, and those named in `no_decay`.
 
     Args:
         model: the model. Parameters shared between layers are listed once.
-        weight_decay: weight decay of the first group; the second has 0.
-        no_decay: further parameter names without decay, with wildcards: `("embed.*", "*.gate")`.
+        weight_decay: weight decay of the first group; the second group has 0.
+        no_decay: names of further parameters without weight decay, with wildcards: `("embed.*", "*.gate")`.
         **given: other hyperparameters for both groups.
 
     Returns:
-        Non-empty parameter groups, with parameter names, so that checkpoints match by name.
+        The parameter groups that are not empty. They contain parameter names, so that checkpoints are matched by name.
 
     Raises:
         ValueError: if a name in `no_decay` matches no parameter.

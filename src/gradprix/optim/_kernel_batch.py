@@ -1,4 +1,4 @@
-"""Batches of tensors that a single kernel call steps."""
+"""Batches of parameters that a single kernel call steps."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -22,7 +22,11 @@ PLAIN_TYPES = {nn.Parameter, Tensor}
 
 
 def fits_kernel(rule: Rule, values: Values, x: Tensor, state: Mapping[str, Any]) -> bool:
-    """Return whether a kernel supports a parameter: it, its gradient and state are plain dense CPU tensors."""
+    """Return True if a compiled kernel can step a parameter.
+
+    The parameter, its gradient and its state must be plain, dense, contiguous CPU tensors of supported dtypes, and the
+    parameter must not be empty.
+    """
     return (
         _is_plain(x, x.dtype)
         and x.dtype in STORAGE_DTYPES
@@ -54,20 +58,21 @@ def _usable(g: Tensor | None, x: Tensor) -> bool:
         and g.shape == x.shape
         and g.is_contiguous()
         and not g.is_neg()
-        and g.data_ptr() != 0  # zero tensors without memory have none
+        and g.data_ptr() != 0  # torch's zero tensors without memory have the address 0
     )
 
 
 def _usable_state(value: Any, kind: str, x: Tensor) -> bool:
     if not isinstance(value, Tensor):
-        return True  # missing: initialized later
+        return True  # a missing state is initialized later
     return is_number(value) if kind == "scalar" else _is_plain(value, compute_dtype(x.dtype))
 
 
 class ParameterBatch:
-    """Parameters of one rule, one set of options and one dtype, with their state, for one kernel call per step.
+    """Parameters with the same rule, options and dtype, and their state, which one kernel call steps together.
 
-    Addresses are read at each step and are valid only while it runs; the division into chunks is permanent.
+    The addresses of gradients are read before each step and are valid only during that step; those of parameters and
+    state must not change (see `is_valid`). The division of the elements into chunks is made once.
 
     Args:
         rule: the rule.
@@ -105,7 +110,8 @@ class ParameterBatch:
             _ = [h.pop(COMPENSATION, None) for h in self.states]
         self.sizes = list(map(SIZE, self.params))
         self.lengths = np.array(self.sizes)
-        # The imaginary part of a conjugate has a pending negation, and is contiguous only if it has one element.
+        # A gradient may have a pending negation (the imaginary part of a conjugate). Such a tensor is contiguous only
+        # if it has one element, so only gradients of single elements are checked for it.
         self.single = [x for x in self.params if x.numel() == 1]
         rows = [list(map(Tensor.data_ptr, column)) for column in (self.params, *arrays)]
         pointers = np.ascontiguousarray(np.insert(np.array(rows, dtype=np.int64), 1, 0, axis=0).T)
@@ -135,7 +141,7 @@ class ParameterBatch:
         return [h[COMPENSATION] for h in self.states]
 
     def _numbers(self, key: str, params: Any, taken: list[int], values: Sequence[Values]) -> list[Tensor]:
-        """Return a scalar state of each parameter, with missing ones initialized."""
+        """Return the scalar state under `key` of each parameter; missing values are initialized."""
         missing = [i for i, h in enumerate(self.states) if not isinstance(h.get(key), Tensor)]
         spec = next((spec for spec in self.rule.state.values() if spec.key == key), None)
         dtype = scalar_dtype(self.rule, self.params[0], self.count_dtype) if spec else self.count_dtype
@@ -147,21 +153,24 @@ class ParameterBatch:
         return [h[key] for h in self.states]
 
     def _group_rows(self, params: Any, taken: list[int], keys: list[str], columns: list[list[Tensor]]) -> None:
-        """Assign a row of constants to parameters of the same group with equal step counts and scalar state."""
+        """Assign one row of constants to all parameters of a group that have equal step counts and scalar state."""
         scalars = dict(zip(keys, map(Scalars, columns), strict=True))
         self.steps = scalars.pop("step", None)
         self.numbers = list(scalars.values())
         taken = taken if self.steps is None else self.steps.known.astype(int).tolist()
-        # Other dtypes are rounded differently.
+        # The dtype belongs to a row's key, since equal values of different dtypes are rounded differently later.
         facts = [a.tolist() for column in self.numbers for a in (column.known, column.narrow)]
         rows: dict[tuple[Any, ...], int] = {}
         keyed = [(group, t, *numbers) for (_, group), t, *numbers in zip(params, taken, *facts, strict=True)]
         self.row_of = [rows.setdefault(key, len(rows)) for key in keyed]
         self.first_of = [self.row_of.index(row) for row in range(len(rows))]
+        # Group, number of steps taken and scalar state of each row.
         self.now = [(group, t, tuple(numbers[::2])) for group, t, *numbers in rows]
 
     def is_valid(self, written: WrittenMemory) -> bool:
-        """Return whether all tensors except gradients, which may be replaced, are unchanged and at the same addresses.
+        """Return True if the batch can be stepped again: parameters and state are at the same addresses, unmodified.
+
+        Gradients may have been replaced by tensors of the same kind; their addresses are updated here.
 
         Args:
             written: memory written by the step, which gradients must not overlap.
@@ -177,7 +186,7 @@ class ParameterBatch:
             self._set_gradients(gradients)
             tensors: list[Any] = [*self.params, *map(dict.get, *self.cells)]
             there = list(map(Tensor.data_ptr, tensors)) == self.addresses
-        except (TypeError, RuntimeError):  # missing tensors, or layouts without strides
+        except (TypeError, RuntimeError):  # a tensor is missing, or has a layout without strides
             return False
         return (
             plain
@@ -201,9 +210,9 @@ class ParameterBatch:
         self.kernel_call.pointers[:, 1] = np.fromiter(map(Tensor.data_ptr, gradients), np.int64, len(gradients))
 
     def step(self, values: Sequence[Values]) -> None:
-        """Step every parameter once, with the gradients validated by `fits`."""
+        """Step every parameter once, with the gradients that `is_valid` has checked."""
         if self.steps:
-            self.steps.increment()  # immediately, for other processes that share the counts
+            self.steps.increment()  # before the kernel call, since other processes may share the step counts
         for i, (group, t, numbers) in enumerate(self.now):
             constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
             self.kernel_call.constants[i] = constants

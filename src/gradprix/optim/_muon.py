@@ -22,10 +22,11 @@ ARGUMENTS: dict[str, Any] = {
     "maximize": False,
     "fused": TORCH_ONLY["fused"],
 }
-"""Arguments with its author's defaults; `adamw_lr`, `betas` and `eps` are those of AdamW."""
+"""Arguments of `Muon`, with the defaults of its author's code; `adamw_lr`, `betas` and `eps` are those of AdamW."""
 TORCH = {"lr": 1e-3, "weight_decay": 0.1}
-"""Defaults of torch, where they differ."""
+"""Defaults of torch, where they differ from those of the author's code."""
 FLAG = "use_muon"
+"""Key of a parameter group: True if Muon steps its parameters, False if AdamW does."""
 
 
 class Muon(RuleOptimizer):
@@ -33,7 +34,8 @@ class Muon(RuleOptimizer):
 
     Parameters with two or more dimensions are matrices: convolution kernels have one row per output channel. The author
     recommends AdamW for embeddings and the last layer as well: put them into a separate group with `use_muon=False`,
-    whose `lr` is that of AdamW. Groups with both kinds are split, so `param_groups` may be longer than given.
+    whose `lr` is that of AdamW. A group with matrices and other parameters is split into two groups, so `param_groups`
+    may be longer than the list that was passed.
 
     The step of a matrix is scaled by √max(1, rows / columns). For convolution kernels the author's code uses the height
     and width of the kernel instead, which differs if there are more output channels than weights per channel.
@@ -78,7 +80,8 @@ class Muon(RuleOptimizer):
         """Add a parameter group; a group with matrices and other parameters is split into two.
 
         Args:
-            param_group: parameter group, with `use_muon` if all of its parameters use the same rule.
+            param_group: parameter group. With the key `use_muon`, it is not split: True selects Muon for all of its
+                parameters, False selects AdamW.
 
         Raises:
             ValueError: if `use_muon=True` and a parameter is not a matrix.
@@ -103,16 +106,16 @@ class Muon(RuleOptimizer):
             super().add_param_group({**param_group, "params": params})
 
     def rule_of(self, group: Mapping[str, Any]) -> rules.Rule:
-        """Return the muon rule or AdamW."""
+        """Return the rule of a parameter group: Muon or AdamW."""
         return rules.muon if group[FLAG] else rules.adamw
 
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the hyperparameters of a group by the names of its rule."""
+        """Return the hyperparameters of a parameter group under the names of its rule."""
         foreign = () if self.rule_of(group).betas else ("betas",)
         return super().values({name: value for name, value in group.items() if name not in foreign})
 
 
 def _uses_muon(given: Any) -> bool:
-    """Return whether a parameter, or pair of name and parameter, is stepped by Muon."""
+    """Return True if a parameter, given as a tensor or a pair (name, tensor), is a matrix that Muon can step."""
     x = given[1] if isinstance(given, tuple) else given
     return isinstance(x, Tensor) and is_matrix(x)

@@ -21,10 +21,10 @@ from ._eval_mode import is_training, to_evaluate, to_train
 from ._scalars import make_contiguous
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
-"""Arguments that select torch's implementations. Here `fused=False` forces the eager rule, on any device; otherwise the
-fastest implementation for each tensor is used."""
+"""Arguments that select an implementation in torch, with torch's defaults. Here `fused=False` forces the eager step on
+any device; with any other value, each tensor is stepped by the fastest implementation that supports it."""
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-"""Torch's method without its wrapper, which imports torch's compiler: that takes longer than to import torch."""
+"""Torch's method without its decorator, which would import torch's compiler: that takes longer than importing torch."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -37,7 +37,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     checkpoints; neither the constructor nor the step of torch's class runs.
 
     Every class takes `like="torch"`, `"keras"`, `"optax"` or `"paper"`: the defaults and arithmetic of that library or
-    of the paper. Explicit arguments take precedence. Its options can also be given individually.
+    of the paper. Explicit arguments take precedence. The options that `like` selects can also be given individually.
     """
 
     rule: ClassVar[Rule]
@@ -81,13 +81,13 @@ class RuleOptimizer(torch.optim.Optimizer):
             name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
         }
         chosen = {**defaults, **self._fixed, **(preset(self.rule, like, given) if like is not None else {}), **given}
-        # Options unknown to torch are stored only if they are not default, so that torch can load the rest.
+        # Options unknown to torch are stored only if they differ from the default, so that torch can load the others.
         plain = {name for name in self._options if chosen[name] == defaults[name]}
         held = {name: value for name, value in chosen.items() if name not in plain}
-        torch.optim.Optimizer.__init__(self, params, held)  # not that of torch's class, whose arguments differ
+        torch.optim.Optimizer.__init__(self, params, held)  # not `__init__` of torch's class, whose arguments differ
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, with its hyperparameters checked against the ranges of the rule.
+        """Add a parameter group, after checking its hyperparameters against the ranges that the rule allows.
 
         Raises:
             TypeError: if a key looks like a misspelt argument.
@@ -101,7 +101,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
         known = list(self.__signature__.parameters)
         for key in param_group.keys() - {*known, *self._fixed, "initial_lr"}:
-            matches = difflib.get_close_matches(key, known, n=1, cutoff=0.85)  # not max_momentum, a scheduler's
+            # The cutoff must not match `max_momentum`, which schedulers add.
+            matches = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
             if matches:
                 raise TypeError(f"{type(self).__name__}: a parameter group has {key!r}. Did you mean {matches[0]!r}?")
         if "lr" in param_group and self.defaults.get("full_lr") == self.defaults["lr"]:
@@ -117,17 +118,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._plan = None
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """Step every parameter that has a gradient: `step(closure=None)`.
+        """Perform one step on every parameter that has a gradient: `step(closure=None)`.
 
         Args:
             *args: at most one argument, a closure that re-evaluates the model and returns the loss.
-            **kwargs: the closure by name. Hooks receive both as passed by the caller, as in torch.
+            **kwargs: `closure`, if it is passed by name. Hooks receive `args` and `kwargs` unchanged, as in torch.
 
         Returns:
-            The value returned by the closure, or None.
+            The value returned by the closure, or None without a closure.
 
         Raises:
-            RuntimeError: if a gradient is sparse, or after `eval` without `train`.
+            RuntimeError: if the rule does not support a gradient, such as a sparse one, or if `eval` was called and
+                `train` has not been called since.
         """
         if torch.compiler.is_compiling():
             return _outside_graphs(self, *args, **kwargs)
@@ -139,7 +141,10 @@ class RuleOptimizer(torch.optim.Optimizer):
     step.__signature__ = inspect.signature(torch.optim.Optimizer.step)  # type: ignore[attr-defined]
 
     def _has_hooks(self) -> bool:
-        """Return whether hooks or a profiler are active: torch's wrapper for them costs more than a small step."""
+        """Return True if hooks or a profiler are active.
+
+        Only then `step` runs in torch's wrapper, which takes longer than a step of a small model.
+        """
         return (
             bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
             or bool(every_optimizer._global_optimizer_pre_hooks or every_optimizer._global_optimizer_post_hooks)
@@ -168,9 +173,15 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _unscale(self, values: list[dict[str, Any]], scale: Tensor | None, overflow: Tensor | None) -> bool:
-        """Divide gradients by a scale in place; return False if they overflowed and the step is to be skipped.
+        """Divide the gradients by the loss scale in place; return False if the step must be skipped.
 
-        `torch.amp.GradScaler` sets both as attributes, as for torch's fused classes.
+        As for torch's fused classes, `torch.amp.GradScaler` sets `scale` and `overflow` as the optimizer's attributes
+        `grad_scale` and `found_inf`.
+
+        Args:
+            values: hyperparameters of each group.
+            scale: the loss scale; None if the gradients are not scaled.
+            overflow: nonzero if a gradient is infinite or NaN; None if that was not checked.
         """
         active = [(x, n) for n, group in enumerate(self.param_groups) for x in group["params"] if x.grad is not None]
         if overflow is not None and float(overflow):
@@ -185,21 +196,28 @@ class RuleOptimizer(torch.optim.Optimizer):
         return True
 
     def eval(self) -> None:
-        """Set parameters to the evaluation point until `train` is called, if the rule has one (Schedule-Free)."""
+        """Replace the parameters by the values to evaluate the model at, until `train` is called.
+
+        For Schedule-Free rules, these values are the average of the iterates. For all other rules, the parameters do
+        not change.
+        """
         for group in self.param_groups:
             to_evaluate(self.rule_of(group), self.values(group), group, self.state)
 
     def train(self) -> None:
-        """Restore the training point of the parameters after `eval`."""
+        """Restore the parameter values that `eval` has replaced, so that training can continue."""
         for group in self.param_groups:
             to_train(group, self.state)
 
     def rule_of(self, group: Mapping[str, Any]) -> Rule:
-        """Return the rule of a parameter group."""
+        """Return the rule that steps a parameter group."""
         return self.rule
 
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the hyperparameters of a group by the names of the rule."""
+        """Return the hyperparameters of a parameter group under the rule's names, such as `beta1` and `beta2`.
+
+        Hyperparameters that the group does not contain have the defaults of the rule.
+        """
         rule = self.rule_of(group)
         values: dict[str, Any] = dict(rule.hyperparameters)
         for name, value in group.items():
@@ -223,15 +241,15 @@ class RuleOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state of this class or of the `torch.optim` class of the same name.
 
-        Tensors are copied, never shared. Parameters are matched by name if both sides have names, and by position,
-        with a warning, if the names differ.
+        Tensors are copied, never shared with `state_dict`. Parameters are matched by name if both the optimizer and
+        `state_dict` have parameter names. If their names differ, parameters are matched by position, with a warning.
 
         Raises:
             ValueError: if the numbers of parameters do not match.
         """
         loaded: dict[str, Any] = {}
 
-        # Runs between user hooks: they see the state as stored before, and the converted state after.
+        # Runs after the user's pre-hooks, which see the state as stored. The user's post-hooks see the converted state.
         def convert(_: Any, packed: dict[str, Any]) -> dict[str, Any]:
             loaded.update(from_torch(by_name(packed, self.param_groups), self.rule, self.values))
             return loaded
@@ -263,7 +281,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
 
 _hooked_step = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)
-# The public decorator would import the compiler immediately.
+# torch's public decorator, `torch.compiler.disable`, would import the compiler immediately.
 _outside_graphs = torch._disable_dynamo(RuleOptimizer.step)  # type: ignore[attr-defined]
 
 
@@ -274,7 +292,12 @@ def _number(name: str, value: Tensor) -> float:
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
-    """Return the keyword arguments that torch's class does not have: further hyperparameters and `fused`."""
+    """Return the keyword arguments that torch's class lacks: the rule's other hyperparameters, and `fused`.
+
+    Args:
+        rule: rule of the class.
+        named: arguments of torch's class.
+    """
     known = named | {name for name in rule.hyperparameters if "betas" in named and name.startswith("beta")}
     known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
     return tuple(name for name in (*rule.hyperparameters, "fused") if name not in known)

@@ -13,7 +13,7 @@ Integers = NDArray[np.int64]
 
 
 def extents(tensors: Iterable[Any]) -> list[Extent]:
-    """Return the start and end address of each tensor; values without memory are omitted."""
+    """Return the start and end address of each tensor; tensors without memory and other values are omitted."""
     result = []
     for tensor in tensors:
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.numel() == 0:
@@ -29,14 +29,17 @@ def extents(tensors: Iterable[Any]) -> list[Extent]:
 
 
 def overlapping(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Return a flag per parameter: its step uses memory that another step writes, or writes memory twice.
+    """Flag the parameters whose step uses memory that another parameter's step writes, or writes memory twice.
 
     Gaps between the elements of strided tensors count as part of the tensor, which leads to a few false positives.
-    Shared gradients are not an overlap, since gradients are only read.
+    A gradient shared by several parameters is not an overlap, since gradients are only read.
 
     Args:
-        params: parameters with gradients; one that occurs twice overlaps with itself.
+        params: parameters with gradients; a parameter that occurs twice overlaps with itself.
         states: state of each parameter.
+
+    Returns:
+        One flag per parameter.
     """
     spans: list[tuple[int, int, int, bool]] = []
     for i, (x, state) in enumerate(zip(params, states, strict=True)):
@@ -53,13 +56,18 @@ def overlapping(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]]) -
 
 
 def _clusters(starts: Integers, ends: Integers) -> Integers:
-    """Return the index of the cluster of overlapping extents for each extent, given ascending starts."""
+    """Divide memory extents into clusters of overlapping ones; return the cluster number of each extent.
+
+    Args:
+        starts: start addresses, in ascending order.
+        ends: end addresses.
+    """
     is_new = starts[1:] >= np.maximum.accumulate(ends)[:-1]
     return np.concatenate([[0], np.cumsum(is_new)])
 
 
 class WrittenMemory:
-    """Memory written by a step, for comparison with gradients, which may be new tensors at each step.
+    """Memory written by a step. Gradients, which may be new tensors at each step, must not overlap it.
 
     Args:
         tensors: tensors that are written.
@@ -74,7 +82,7 @@ class WrittenMemory:
         self.ends = np.maximum.reduceat(ends, first) if sorted_extents else ends
 
     def meets(self, starts: Integers, ends: Integers) -> bool:
-        """Return whether any of these extents overlaps with written memory."""
+        """Return True if an extent, from `starts[i]` to `ends[i]`, overlaps the written memory."""
         if not self.starts.size:
             return False
         after = np.searchsorted(self.ends, starts, side="right")

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 NUMERIC = {torch.float32, torch.float64}
-"""Dtypes of scalars that are accessed in memory."""
+"""Dtypes of the scalars that `Scalars` supports."""
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a CPU tensor with one element of a supported dtype."""
+    """Return True if a value is a CPU tensor with one element of a dtype that `Scalars` supports."""
     return (
         type(value) is Tensor
         and value.numel() == 1
@@ -26,16 +26,18 @@ def is_number(value: object) -> bool:
 
 
 def zeros(count: int, dtype: torch.dtype) -> list[Tensor]:
-    """Return scalar tensors in contiguous memory, so that `Scalars` can access them as one array."""
+    """Return `count` zero-dimensional tensors in contiguous memory, so that `Scalars` can access them as one array."""
     return list(torch.zeros(count, dtype=dtype, device="cpu"))
 
 
 def make_contiguous(states: Iterable[Any], key: str) -> None:
-    """Move scalars that are not referenced elsewhere into contiguous memory.
+    """Replace one scalar of each parameter's state by a copy in contiguous memory.
+
+    Call this only while nothing else refers to these tensors, as right after their creation.
 
     Args:
-        states: state of each parameter; values that are not mappings are ignored.
-        key: key of the scalar.
+        states: state of each parameter; values that are not dictionaries are ignored.
+        key: state key of the scalar.
     """
     candidates = [state for state in states if isinstance(state, dict) and is_number(state.get(key))]
     for dtype in NUMERIC:
@@ -45,10 +47,10 @@ def make_contiguous(states: Iterable[Any], key: str) -> None:
 
 
 class Scalars:
-    """One scalar per parameter, accessed in the memory of its tensor.
+    """One scalar per parameter, read and written in the memory of its tensor.
 
     The tensors are never replaced, since users may have put them into the state of the optimizer or shared them with
-    other processes. Scalars in a common storage are accessed by a single NumPy call, others individually.
+    other processes. Scalars in a common storage are accessed by a single NumPy call, all others one by one.
 
     Args:
         tensors: tensors for which `is_number` holds.
@@ -73,7 +75,7 @@ class Scalars:
         return [cell[()] for cell in self.cells] if self.cells else self.array[self.index]
 
     def _stored(self, values: Any) -> NDArray[Any]:
-        """Return values rounded to the dtypes of the tensors."""
+        """Return the given values, rounded to the dtypes of the tensors."""
         if not self.cells:
             return np.array(values, dtype=self.array.dtype)
         rounded: NDArray[Any] = np.array(values, dtype=np.float64)
@@ -81,13 +83,13 @@ class Scalars:
         return rounded
 
     def is_unchanged(self) -> bool:
-        """Return whether the scalars have not been modified elsewhere."""
+        """Return True if the tensors still hold the values that this object has last read or written."""
         if self.cells:
             return bool(self.known.tolist() == self._read())
         return bool(self.known.tobytes() == self.array[self.index].tobytes())
 
     def write(self, values: Sequence[float]) -> None:
-        """Overwrite the scalars."""
+        """Overwrite the scalars with one value per parameter."""
         self.known = self._stored(values)
         if self.cells:
             for cell, value in zip(self.cells, values, strict=True):

@@ -31,10 +31,11 @@ TORCH = {
 def step_sequentially(
     rule: Rule, values: Mapping[str, Any], params: Sequence[Tensor], state: Any, count_dtype: torch.dtype
 ) -> None:
-    """Step parameters of one group that overlap with others, or with their own gradients or state.
+    """Step those parameters of a group that overlap in memory with others, or with their own gradients or state.
 
-    The result of such a step depends on the order of in-place operations. It is defined by torch's class, which is
-    therefore used here, on the same state; without a torch class or option, each parameter is stepped by the rule.
+    The result of such a step depends on the order of in-place operations. Results must equal those of torch's class, so
+    this function runs torch's class on the same state. If torch lacks the class or an option in use, the rule steps one
+    parameter after the other.
 
     Args:
         rule: rule of the group.
@@ -65,7 +66,7 @@ def step_sequentially(
 
 
 def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return hyperparameters as arguments of torch's class, or None if torch lacks the class or an option."""
+    """Return hyperparameters as arguments of torch's class. Returns None if torch lacks the class or an option."""
     if rule not in TORCH:
         return None
     known = inspect.signature(TORCH[rule]).parameters
@@ -77,7 +78,14 @@ def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def _convert(rule: Rule, values: Mapping[str, Any], states: Sequence[Mapping[str, Any]], direction: str) -> None:
-    """Convert state to torch's form or back, in place, where the rule stores it differently."""
+    """Convert state between the rule's form and torch's form in place, where these differ.
+
+    Args:
+        rule: rule of the parameters.
+        values: all hyperparameters.
+        states: state of each parameter.
+        direction: `"stored"` to convert to torch's form, `"loaded"` to convert from it.
+    """
     for state in states:
         named: dict[str, Any] = {name: as_real(state.get(spec.key)) for name, spec in rule.state.items()}
         for name, spec in rule.state.items():
