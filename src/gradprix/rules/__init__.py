@@ -23,7 +23,7 @@ ALL: dict[str, Rule] = {
 }
 """All rules by name."""
 
-AROUND = PREPROCESSING  # the earlier name
+AROUND = PREPROCESSING  # former name
 
 __all__ = [
     "ALL",

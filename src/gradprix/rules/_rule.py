@@ -16,11 +16,13 @@ from .ops import MATRIX, Value
 from .parser import RuleError, Scope, parse
 
 PREPROCESSING: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
-"""Hyperparameters of the gradient preprocessing, with defaults. A rule that uses `weight_decay` replaces it."""
+"""Hyperparameters of the gradient preprocessing, with defaults. For rules that themselves use `weight_decay`, the
+preprocessing applies no weight decay."""
 
 DOMAINS: dict[str, tuple[float, float]] = dict.fromkeys(("beta1", "beta2", "alpha", "rho", "momentum"), (0.0, 1.0))
 """Half-open ranges [low, high) of hyperparameters; all others are non-negative."""
 ANY = (0.0, float("inf"))
+"""Range of hyperparameters that are not in `DOMAINS`."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class State:
     Args:
         key: key in torch's state dict.
         kind: `"element"` for a tensor of the shape of the parameter, `"scalar"` for one number per parameter.
-        init: initial value: a number, `"x"`, `"g"`, or the name of a hyperparameter.
-        when: hyperparameter that enables the state; the state does not exist if it is false or zero.
-        stored: `stored(h, **state)`, conversion to torch's form, where that differs.
-        loaded: `loaded(h, **state)`, conversion from torch's form.
+        init: initial value: a number, `"x"` (the parameter), `"g"` (its first gradient), or a hyperparameter's name.
+        when: hyperparameter that enables the state; the state does not exist if its value is false or zero.
+        stored: function `stored(h, **state)` that converts the state to torch's form, if torch stores another quantity.
+        loaded: function `loaded(h, **state)` that converts the state back from torch's form.
     """
 
     key: str
@@ -68,7 +70,18 @@ class Rule:
     counts_steps: bool = True
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
-        """Perform one step with the function itself; state that does not exist under these options is None."""
+        """Perform one step by calling the rule's function.
+
+        Args:
+            h: namespace with the hyperparameters as attributes.
+            t: number of the step, from 1.
+            x: the parameter.
+            g: its gradient.
+            *state: all state variables in order; None for those that these hyperparameters disable.
+
+        Returns:
+            A tuple of the new parameter and the new state.
+        """
         after = self.function(h, t, x, g, *state)
         return after if isinstance(after, tuple) else (after,)
 
@@ -76,7 +89,7 @@ class Rule:
         return f"<rule {self.name}: {self.summary}>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Pickled by name, as functions are, if it can be imported; rules of scripts and notebooks are pickled by value.
+        # Rules of modules are pickled by name, as functions are; rules of scripts and notebooks are pickled by value.
         module = self.function.__module__
         if module != "__main__" and getattr(sys.modules.get(module), self.name, None) is self:
             return _import_rule, (module, self.name)
@@ -95,7 +108,7 @@ class Rule:
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """Search space of each tunable hyperparameter, learning rate first."""
+        """Search space of each tunable hyperparameter, by name; the learning rate comes first."""
         usual = {name: axis for name, axis in USUAL.items() if name in self.hyperparameters}
         own = {"weight_decay": OWN_DECAY} if self.owns_weight_decay else {}
         return {"lr": self.space["lr"], **usual, **own, **self.space}
@@ -107,13 +120,13 @@ class Rule:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the boolean options of the rule."""
+        """Names of the boolean options of the rule, without those of the gradient preprocessing."""
         return tuple(
             name for name, v in self.hyperparameters.items() if isinstance(v, bool) and name not in PREPROCESSING
         )
 
     def values(self, **given: float | bool) -> dict[str, float | bool]:
-        """Return all hyperparameters: the defaults, updated by validated `given` values.
+        """Return the values of all hyperparameters: `given` ones after validation, and defaults of all others.
 
         Raises:
             TypeError: if the rule has no such hyperparameter.
@@ -126,7 +139,7 @@ class Rule:
         return {**self.hyperparameters, **given}
 
     def check(self, name: str, value: float | bool) -> None:
-        """Raise ValueError if a hyperparameter is outside its range."""
+        """Raise ValueError if a value is outside the range of a hyperparameter, TypeError if it is not a number."""
         check(name, value, self.domains.get(name))
 
     def memory(self, values: Mapping[str, object]) -> int:
@@ -138,7 +151,7 @@ class Rule:
         return {name: state for name, state in self.state.items() if state.when is None or values[state.when]}
 
     def specialize(self, values: Mapping[str, object]) -> Tree:
-        """Return the tree, specialized to the options of these hyperparameters."""
+        """Return the rule's tree specialized to these hyperparameters: disabled terms and state are removed."""
         return self.tree.fold(values, tuple(self.active_state(values)))
 
 
@@ -148,7 +161,17 @@ def _import_rule(module: str, name: str) -> Rule:
 
 
 def check(name: str, value: float | bool, domain: tuple[float, float] | None = None) -> None:
-    """Raise ValueError if a hyperparameter is outside its range, TypeError if it is not a number."""
+    """Check the value of a hyperparameter.
+
+    Args:
+        name: name of the hyperparameter.
+        value: the value to check.
+        domain: half-open range of valid values; None for the default range of this name.
+
+    Raises:
+        TypeError: if the value is not a number.
+        ValueError: if it is outside the range.
+    """
     if not isinstance(value, Real):
         raise TypeError(f"{name} = {value!r}: it must be a number.")
     low, high = domain or DOMAINS.get(name, ANY)
@@ -169,22 +192,23 @@ def rule(
     counts_steps: bool = True,
     **hyperparameters: float | bool,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], Rule]:
-    """Create a rule from a function `(h, t, x, g, *state) -> (x, *state)`.
+    """Create a rule from a function `(h, t, x, g, *state) -> (x, *state)`; used as a decorator.
 
     Args:
         source: reference, with equation or algorithm number.
-        relation: sentence that relates the rule to another one.
-        space: search space of its hyperparameters in a race.
-        state: state variables; a string is torch's key of a tensor that is initialized with zeros.
-        scope: `"element"` for elementwise rules; `"tensor"` for rules on whole tensors of their true shape, which may
+        relation: sentence that relates the rule to another rule.
+        space: search spaces for tuning, by hyperparameter; `"lr"` is required, all others are optional.
+        state: state variables by name; a string stands for a tensor that is initialized with zeros and has this key in
+            torch's state dict.
+        scope: `"element"` for elementwise rules. `"tensor"` for rules on whole tensors in their true shape; these may
             also call `norm`, `mean`, `matmul`, `transpose`, `rows` and `columns`, and repeat lines with
             `for _ in range(5):`.
-        domains: half-open ranges of hyperparameters that differ from the usual ones.
-        evaluate: `(h, t, x, ...) -> point`, a function of the same form that takes the state it needs by name and
-            returns the evaluation point, if that differs from the training point.
-        counts_steps: False if the number of steps need not be stored, because the rule only distinguishes the first
-            step, before which its state is empty.
-        **hyperparameters: numbers with their defaults, and options, whose defaults are bools.
+        domains: half-open ranges of those hyperparameters whose range differs from the default one.
+        evaluate: function `(h, t, x, ...) -> point` that returns the evaluation point, if that differs from the
+            training point. It is written like a rule, and its further arguments are names of state variables.
+        counts_steps: False if the number of steps need not be stored. This is possible for rules that distinguish only
+            the first step from all others: before the first step, the state is empty.
+        **hyperparameters: default values by name; those with a bool as default are options.
 
     Raises:
         RuleError: if the function uses a construct that rules do not support.
@@ -219,7 +243,11 @@ def rule(
 def _parse_evaluate(
     function: Callable[..., Value], values: Mapping[str, float | bool], scope: Scope, state: Any
 ) -> Tree:
-    """Return the tree of an `evaluate` function."""
+    """Parse an `evaluate` function and return its tree.
+
+    Raises:
+        RuleError: if it uses state that the rule does not have, or does not return exactly one point.
+    """
     tree = parse(function, values, scope, ("h", "t", "x"))
     where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in {function.__name__}: "
     if unknown := [name for name in tree.state if name not in state]:
@@ -230,7 +258,12 @@ def _parse_evaluate(
 
 
 def _check_form(function: Callable[..., Any], tree: Tree, state: Mapping[str, State]) -> None:
-    """Raise RuleError if state, arguments and results do not match, or if scalars depend on elements."""
+    """Check a parsed rule.
+
+    Raises:
+        RuleError: if declared state, arguments and returned names do not match, if scalar state depends on elementwise
+            values, or if torch would use another dtype or rounding for an operation than compiled code.
+    """
     where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in rule {function.__name__}: "
     if tree.state != tuple(state):
         raise RuleError(f"{where}the arguments {tree.state} are not the declared state {tuple(state)}.")

@@ -26,13 +26,13 @@ TREES = {f: parse(f, {"lr": 0.0, **PREPROCESSING}) for f in (maximize, weight_de
 
 
 def preprocessing(rule: Rule) -> list[Callable[..., Any]]:
-    """Return the functions that run before this rule, in order."""
+    """Return the preprocessing functions that run before a rule, in order."""
     return [maximize] if rule.owns_weight_decay else [maximize, weight_decay]
 
 
 @cache
 def full_tree(rule: Rule) -> Tree:
-    """Return the tree of a complete step: gradient preprocessing, then the rule."""
+    """Return the tree of a complete step: gradient preprocessing, followed by the rule."""
     tree = rule.tree
     for before in reversed(preprocessing(rule)):
         tree = TREES[before] + tree

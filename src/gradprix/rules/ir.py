@@ -21,7 +21,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Hyper:
-    """Hyperparameter, `h.lr`."""
+    """Hyperparameter, such as `h.lr`."""
 
     name: str
 
@@ -65,12 +65,19 @@ class Tree:
 
     @cached_property
     def conditions(self) -> frozenset[str]:
-        """Hyperparameters used as conditions: options, and numbers that disable a term at zero."""
+        """Names of the hyperparameters used as conditions: options, and numbers that disable a term if zero."""
         values = (node for assign in self.assigns for node in walk(assign.value))
         return frozenset(node.option for node in values if isinstance(node, Choice))
 
     def fold(self, truth: Mapping[str, object], state: tuple[str, ...]) -> "Tree":
-        """Specialize the tree to given options: without choices, unused state, and dead assignments."""
+        """Return a tree without conditional expressions, specialized to given hyperparameters.
+
+        Unused state and dead assignments are removed.
+
+        Args:
+            truth: values of the hyperparameters, by name; only their truth value matters.
+            state: names of the state variables that exist with these hyperparameters.
+        """
         assigns, copies = [], dict[str, str]()  # name -> name of its original
         for assign in self.assigns:
             value = _resolve(assign.value, truth, copies)
@@ -106,12 +113,19 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def names(node: Node) -> set[str]:
-    """Return the names that a value depends on."""
+    """Return the identifiers of all `Name` nodes in an expression."""
     return {below.id for below in walk(node) if isinstance(below, Name)}
 
 
 def flow(tree: Tree, elements: Iterable[str]) -> Iterator[tuple[Assign, frozenset[str]]]:
-    """Yield each assignment with the set of names that are elementwise before it, given the initial set."""
+    """Yield each assignment of a tree, with the names that hold elementwise values before this assignment.
+
+    A name holds elementwise values if it was last assigned an expression that depends on another such name.
+
+    Args:
+        tree: the tree.
+        elements: names that hold elementwise values at the start.
+    """
     current = frozenset(elements)
     for assign in tree.assigns:
         yield assign, current
@@ -119,7 +133,13 @@ def flow(tree: Tree, elements: Iterable[str]) -> Iterator[tuple[Assign, frozense
 
 
 def _resolve(node: Node, truth: Mapping[str, object], copies: Mapping[str, str]) -> Node:
-    """Resolve the choices in a node and replace copies by their originals."""
+    """Resolve the conditional expressions in a node, and replace names of copies by the names of their originals.
+
+    Args:
+        node: the node.
+        truth: values of the hyperparameters, by name.
+        copies: original name of each name that is a mere copy.
+    """
     match node:
         case Choice(option, yes, no):
             return _resolve(yes if truth[option] else no, truth, copies)

@@ -6,7 +6,7 @@ from ._rule import Rule
 from .ir import Call, Choice, Hyper, Name, Node, Number
 
 Leaf = Callable[[Node], str | None]
-"""Function that returns replacement text for a node, or None."""
+"""Function that returns replacement text for a node of a tree, or None to format the node as usual."""
 
 GREEK = {"alpha": "α", "beta": "β", "eps": "ε", "lr": "η", "mu": "μ", "rho": "ρ", "weight_decay": "λ"}
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -17,11 +17,12 @@ LOOSEST, QUOTIENT, PRODUCT, POWER, ATOM = 0, 2, 3, 4, 5
 
 
 def formula(rule: Rule, **values: float | bool) -> list[str]:
-    """Return the equations of a rule as Unicode text, `m ← β₁ m + (1 − β₁) g`.
+    """Return the equations of a rule as Unicode text, such as `m ← β₁ m + (1 − β₁) g`.
 
     Args:
         rule: the rule.
-        **values: options, and numbers that enable terms, where they differ from the defaults.
+        **values: hyperparameters that differ from their defaults. They determine which terms appear: options select
+            variants, and some terms are omitted if a number is zero.
 
     Returns:
         One string per assignment, in the order of the rule.
@@ -35,7 +36,8 @@ def format_expression(node: Node, leaf: Leaf = lambda node: None) -> str:
 
     Args:
         node: node of a folded tree.
-        leaf: returns the replacement text for a node or None: `lambda node: "0.9" if node == Hyper("beta1") else None`.
+        leaf: function that returns replacement text for a node, or None to format the node as usual. Example:
+            `lambda node: "0.9" if node == Hyper("beta1") else None`.
     """
     return _text(node, leaf)[0]
 
@@ -53,9 +55,9 @@ def format_symbol(name: str) -> str:
 
 
 def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
-    """Return the text of a node and its operator precedence."""
+    """Return the text of a node and the precedence of its outermost operator."""
     own = leaf(node)
-    if own is not None:  # negative numbers need brackets, and those with an exponent if they are raised to a power
+    if own is not None:  # negative numbers need brackets; numbers such as 1e-3 need them as the base of a power
         return own, LOOSEST if own.startswith("−") else POWER if "e" in own else ATOM
     match node:
         case Number(value):
@@ -94,5 +96,6 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
 
 
 def _inside(node: Node, leaf: Leaf, binding: int) -> str:
+    """Return the text of an operand, in brackets if its precedence is lower than `binding`."""
     text, own = _text(node, leaf)
     return text if own >= binding else f"({text})"

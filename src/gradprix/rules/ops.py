@@ -6,7 +6,7 @@ This module does not import torch: tensors provide their methods, and listing ru
 import math
 from typing import Any
 
-Value = Any  # a Python number or a torch.Tensor; every function returns the same kind
+Value = Any  # a Python number or a torch.Tensor; functions of numbers return numbers, those of tensors return tensors
 
 
 def is_number(value: Value) -> bool:
@@ -15,12 +15,12 @@ def is_number(value: Value) -> bool:
 
 
 def sqrt(a: Value) -> Value:
-    """Return the square root."""
+    """Return the elementwise square root."""
     return math.sqrt(a) if is_number(a) else a.sqrt()
 
 
 def sign(a: Value) -> Value:
-    """Return the sign: -1, 0 or 1."""
+    """Return the elementwise sign: -1, 0 or 1."""
     return (a > 0) - (a < 0) if is_number(a) else a.sign()
 
 
@@ -47,7 +47,7 @@ def where(condition: Value, a: Value, b: Value) -> Value:
     """Return `a` where the condition is true or nonzero, else `b`."""
     if is_number(condition):
         return a if condition else b
-    # Tensor.where wants a tensor on the left; a number on the right takes its dtype.
+    # Tensor.where is a method of a tensor of values; the other argument may be a number, which is cast to its dtype.
     return b.where(condition == 0, a) if is_number(a) else a.where(condition != 0, b)
 
 
@@ -82,11 +82,11 @@ def columns(a: Value) -> int:
 
 
 ELEMENTWISE = {"abs": 1, "sqrt": 1, "sign": 1, "maximum": 2, "minimum": 2, "clip": 3, "where": 3}
-"""Functions for all rules, with their numbers of arguments."""
-# Muon scales its step by the shape, which does not follow from the values: hence `rows` and `columns`.
+"""Names of the functions that all rules may call, with their numbers of arguments."""
+# `rows` and `columns` exist because Muon scales its step by the shape of the matrix.
 MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1}
-"""Matrix functions for rules of tensor scope."""
+"""Names of the matrix functions for rules with `scope="tensor"`, with their numbers of arguments."""
 WHOLE = {"norm": 1, "mean": 1, **MATRIX}
-"""Additional functions for rules of tensor scope."""
+"""Names of all additional functions for rules with `scope="tensor"`, with their numbers of arguments."""
 FUNCTIONS = {"abs": abs} | {f.__name__: f for f in (sqrt, sign, maximum, minimum, clip, where)}
 FUNCTIONS |= {f.__name__: f for f in (norm, mean, matmul, transpose, rows, columns)}

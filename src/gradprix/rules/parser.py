@@ -1,4 +1,4 @@
-"""Parser of the source of rules; reports unsupported constructs with their line."""
+"""Parser that reads the source code of rules into trees; it reports unsupported constructs with their line."""
 
 import ast
 import inspect
@@ -25,6 +25,7 @@ OPERATORS: dict[type[ast.AST], str] = {
 }
 ARGUMENTS = ("h", "t", "x", "g")
 MAX_REPEATS = 20
+"""Maximum number of iterations of a loop in a rule."""
 Scope = Literal["element", "tensor"]
 
 
@@ -38,13 +39,13 @@ def parse(
     scope: Scope = "element",
     given: tuple[str, ...] = ARGUMENTS,
 ) -> Tree:
-    """Parse `function(h, t, x, g, *state)`.
+    """Parse the source code of `function(h, t, x, g, *state)` and return its tree.
 
     Args:
         function: function defined in a file, since its source is read.
         hyperparameters: contents of `h`, with defaults; those with a bool as default are options.
         scope: `"element"`, or `"tensor"` for functions on whole tensors.
-        given: names of the arguments before the state.
+        given: names of the arguments that precede the state.
 
     Raises:
         RuleError: at the first unsupported construct, with its file and line.
@@ -94,10 +95,10 @@ class _Parser:
         return Tree(state, assigns, self.returns(last))
 
     def statement(self, statement: ast.stmt) -> list[Assign]:
-        """Return the assignments of a statement: one, or those of an unrolled loop.
+        """Return the assignments of a statement: a single one, or all assignments of an unrolled loop.
 
-        Rules on whole tensors may use iterative methods (Newton-Schulz, power iteration). Loops with a literal count
-        are unrolled, so the tree has no loops. Elementwise rules do not need them.
+        Loops with a literal count are unrolled, so that trees contain no loops. Only rules on whole tensors may have
+        loops, for iterative methods such as Newton-Schulz or power iteration.
         """
         match statement:
             case ast.For(
