@@ -21,19 +21,19 @@ READ_ERRORS = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EO
 
 
 class DataError(ValueError):
-    """Data that cannot be obtained or read; the message says what is wrong and what to try."""
+    """Error raised if data cannot be obtained or read; the message explains the cause and a remedy."""
 
 
 class ArchiveFiles(contextlib.AbstractContextManager["ArchiveFiles"]):
-    """The files of a zip or tar.gz archive. All names are checked, including those that are not requested.
+    """The files of a zip or tar.gz archive. All file names are checked on opening, even of files that are never read.
 
     Args:
         stream: the archive; it is closed together with this object.
-        tar: True for a tar.gz, False for a zip.
+        tar: True for a tar.gz archive, False for a zip archive.
         label: name of the archive in error messages.
 
     Raises:
-        DataError: if it cannot be read, or contains a link or a path that leads out of it.
+        DataError: if the archive cannot be read, or contains a link or a path that leads out of the archive.
     """
 
     def __init__(self, stream: IO[bytes], tar: bool, label: str) -> None:
@@ -76,7 +76,7 @@ class ArchiveFiles(contextlib.AbstractContextManager["ArchiveFiles"]):
         """Read a file of the archive.
 
         Raises:
-            DataError: if there is no such file, or it cannot be read.
+            DataError: if there is no such file, or if the file cannot be read.
         """
         try:
             with self.open(name) as stream:
@@ -91,29 +91,29 @@ def _leads_out(name: str) -> bool:
 
 
 def read_nested(archive: bytes, name: str) -> bytes:
-    """Read a file of a tar.gz archive that is itself a file of an archive.
+    """Read a file from a tar.gz archive that is nested in another archive.
 
     Args:
         archive: content of the inner archive.
         name: path of the file in the inner archive.
 
     Raises:
-        DataError: as in `ArchiveFiles`.
+        DataError: if the inner archive is invalid, or has no such file.
     """
     with ArchiveFiles(BytesIO(archive), tar=True, label=f"the archive of {name!r}") as files:
         return files.read(name)
 
 
 def read_gettext_catalogue(content: bytes) -> list[tuple[str, str]]:
-    """Return the pairs (original, translation) of a compiled gettext catalogue (`.mo`), in its order.
+    """Return the pairs (original, translation) of a compiled gettext catalogue (`.mo`), in the order of the file.
 
-    The header is left out; of plural forms, the singular is returned; contexts are removed.
+    The catalogue's header and message contexts are omitted. Of messages with plural forms, the singular is returned.
 
     Args:
         content: content of the file.
 
     Raises:
-        DataError: if it is not a catalogue.
+        DataError: if the content is not a gettext catalogue in UTF-8.
     """
     # gettext's own reader does not expose the catalogue. Format: GNU gettext manual, "The Format of GNU MO Files".
     try:
@@ -130,17 +130,18 @@ def read_gettext_catalogue(content: bytes) -> list[tuple[str, str]]:
 
 
 def query_sqlite(database: IO[bytes], query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    """Return the rows that a query selects from an SQLite database that is a file of an archive.
+    """Run a query on an SQLite database inside an archive, and return the selected rows.
 
     Args:
-        database: the file as a stream.
-        query: SQL with a `?` for each value.
-        values: values of the `?`.
+        database: the database file as a stream.
+        query: SQL query with a placeholder `?` for each value.
+        values: values of the placeholders.
 
     Raises:
         DataError: if the database or the query is invalid, or the disk is full.
     """
-    # SQLite needs random access, which zip members lack. It is copied to disk because in memory it would be held twice.
+    # SQLite needs random access, which files in a zip archive lack, so the database is copied to disk. In memory, a copy
+    # would need twice the size of the database.
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "copy.db"

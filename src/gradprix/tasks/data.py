@@ -26,18 +26,19 @@ class Data:
     """Examples of a task, held in memory.
 
     Args:
-        inputs: `[examples, ...]`: a tensor, array, data frame or list of numbers. For models with several inputs a
+        inputs: `[examples, ...]`, a tensor, array, data frame or list of numbers. For models with several inputs, a
             tuple or dictionary of these; the model is called with `*inputs` or `**inputs`. Arrays of float64 are
             converted to torch's default dtype, as used by networks.
-        targets: `[examples, ...]`, likewise.
-        test: indices of the official test examples; without them the seed draws a fifth, so that runs with equal seeds
-            share their split and runs with different seeds do not.
+        targets: `[examples, ...]`, of the same types as `inputs`.
+        test: indices of the official test examples. If None, a random fifth of the examples is held out, selected by
+            the seed of each run, so that runs with equal seeds share their split.
         stratify: split each class in equal proportions (targets are class indices).
 
     Raises:
         TypeError: for values that are not numeric, or whose meaning would be lost (masked arrays, sparse tensors,
-            columns of dates or categories), with the alternative.
-        ValueError: if inputs and targets differ in number or are too few, or `test` is not a valid subset of them.
+            columns of dates or categories). The message names an alternative.
+        ValueError: if the numbers of inputs and targets differ, if there are too few examples, or if `test` is not a
+            valid subset of their indices.
     """
 
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
@@ -65,14 +66,14 @@ class Data:
         stratify: bool = False,
         memory: float | None = None,
     ) -> "Data":
-        """Load the examples of a `torch.utils.data.Dataset`, or of anything that has a length and numbered items.
+        """Load the examples of a `torch.utils.data.Dataset`, or of any object with `__len__` and `__getitem__`.
 
-        They are read once if they fit in memory. Otherwise, or if reading an example twice gives different values, as
-        with random crops, they are read whenever they are needed, with random numbers determined by the seed.
+        Examples that fit in memory are read once. Otherwise, or if reading an example twice gives different values, as
+        with random crops, examples are read for every batch, with random numbers determined by the seed of the run.
 
         Args:
-            dataset: its items are `(input, target)`, `(input, input, ..., target)` or mappings.
-            test: the official test examples: another dataset, or indices into this one.
+            dataset: the dataset; its items must be `(input, target)`, `(input, input, ..., target)` or mappings.
+            test: the official test examples: another dataset, or indices into `dataset`.
             targets: key of the target if items are mappings; all other keys are inputs.
             stratify: split each class in equal proportions (targets are class indices).
             memory: memory limit for the examples in GB; a quarter of the free memory if None.
@@ -85,7 +86,7 @@ class Data:
 
         return load_dataset(dataset, test, targets=targets, stratify=stratify, memory=memory)
 
-    of = from_dataset  # the earlier name
+    of = from_dataset  # former name
 
     def _set_up(self, count: int, test: Any, stratify: bool) -> None:
         if count < MIN_EXAMPLES:
@@ -101,20 +102,24 @@ class Data:
         self._splits: dict[int, Split] = {}
 
     def take(self, index: Tensor, rng_states: Sequence[RngState] = ()) -> tuple[Any, Any]:
-        """Return inputs and targets of some examples.
+        """Return the inputs and targets of the examples with the given indices.
 
         Args:
-            index: example numbers, `[seeds, batch]` or more such rows.
-            rng_states: random state of each row, for randomly augmented examples.
+            index: indices of examples, `[seeds, batch]`.
+            rng_states: random state of each row, for randomly augmented examples; unused for examples in memory.
 
         Returns:
-            `[seeds, batch, ...]` each.
+            Inputs and targets, `[seeds, batch, ...]` each.
         """
         return _chosen(self.inputs, index), _chosen(self.targets, index)
 
     @property
     def labels(self) -> Tensor:
-        """The targets, if they are class indices."""
+        """The targets, which must be class indices.
+
+        Raises:
+            ValueError: if they are not.
+        """
         if not isinstance(self.targets, Tensor) or self.targets.dim() != 1 or self.targets.is_floating_point():
             raise ValueError("stratify requires targets that are class indices, one per example.")
         return self.targets
@@ -133,7 +138,11 @@ class Data:
         return self.count
 
     def split(self, seed: int) -> Split:
-        """Return the data split for a seed: 60/20/20, or 80/20 of the examples that are not official test examples."""
+        """Return the random split into training, validation and test examples for a seed.
+
+        The proportions are 60/20/20. If there are official test examples, all other examples are split 80/20 into
+        training and validation examples.
+        """
         if seed not in self._splits:
             self._splits[seed] = self._make_split(seed)
         return self._splits[seed]
@@ -150,16 +159,17 @@ class Data:
         return Split(train, valid, test)
 
     def _cut(self, indices: Tensor, one_in: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a random partition of the indices: most of them, and one in `one_in`."""
+        """Split indices at random into two parts; the second part contains one of every `one_in` indices."""
         order = indices[torch.randperm(len(indices), generator=generator)]
         if self.stratify:
-            order = order[self.labels[order].argsort(stable=True)]  # the same share of each class
+            # Sorted by class, so that every part gets the same share of each class.
+            order = order[self.labels[order].argsort(stable=True)]
         chosen = torch.arange(len(order)) % one_in == 0
         return order[~chosen], order[chosen]
 
 
 MIN_EXAMPLES = 5
-"""Minimum number of examples, below which a part of the split would be empty."""
+"""Minimum number of examples; with fewer, a part of the split would be empty."""
 
 
 def _tensors(value: Any, name: str) -> Any:
@@ -174,7 +184,7 @@ def _tensors(value: Any, name: str) -> Any:
 
 
 def _is_proper_subset(indices: Tensor, count: int) -> bool:
-    """Return True if indices are distinct, within 0 to `count`, and not all of them."""
+    """Return True if `indices` are distinct integers from 0 to `count` - 1, at least one, and not all of them."""
     if indices.dtype != torch.int64 or indices.dim() != 1 or not 0 < len(indices) < count:
         return False
     return bool((indices >= 0).all() and (indices < count).all()) and len(set(indices.tolist())) == len(indices)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""Attributes of every network."""
+"""Names of the attributes that every `nn.Module` has."""
 STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
 OURS = str(Path(__file__).parents[1])
 RESOURCES = frozenset(
@@ -30,18 +30,18 @@ RESOURCES = frozenset(
 """Modules whose objects belong to a process and have no value that another process could share."""
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, torch.Generator)
 EXACT = frozenset(map(type, (None, True, 1, 1.0, 1j, b"", ..., NotImplemented)))
-"""Types whose objects describe themselves."""
+"""Types whose objects are their own descriptions."""
 NUMBERS = (int, float, complex, bytes)
 MAX_DEPTH = 100
-"""Maximum nesting depth."""
+"""Maximum nesting depth; objects nested more deeply are represented by the names of their types."""
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 TEMPORARY = tempfile.gettempdir().rstrip("/\\")
 
 
 def fingerprint(*things: Any) -> str:
-    """Return a hash that is equal for equal things, in any process of one Python version.
+    """Return a hash of some objects that is equal for equal objects, in any process of one Python version.
 
-    Functions are followed into the functions and constants they use, except those of libraries.
+    The hash of a function includes the functions and constants that it uses, except those of libraries.
 
     Args:
         *things: text, numbers, tensors, arrays, functions, classes, networks, and tuples, lists, sets and mappings of
@@ -56,12 +56,13 @@ def fingerprint(*things: Any) -> str:
 
 @dataclass(frozen=True)
 class _Describer:
-    """Converts objects to descriptions that are made of plain text, numbers and tuples.
+    """Converter of objects to descriptions that consist of strings, numbers, tuples and lists.
 
     Args:
-        parents: ids of the objects that contain the described ones.
-        seen: code and instances described so far, by id, which are kept alive so that no id is reused. They, and
-            containers of themselves, are represented by name.
+        parents: ids of the objects that contain the object to describe. An object that contains itself is not
+            described again.
+        seen: functions, classes, modules and instances described so far, by id; these objects are kept alive so that no
+            id is reused. When such an object occurs again, it is represented by its name.
     """
 
     parents: tuple[int, ...]
@@ -91,7 +92,11 @@ class _Describer:
         return _describe_instance(thing, describe_part)
 
     def sort(self, things: Iterable[Any]) -> list[tuple[Any, Any]]:
-        """Sort objects independently of hashes and addresses; return pairs (description, object)."""
+        """Sort objects by their descriptions, which do not depend on hash values or addresses.
+
+        Returns:
+            Pairs (description, object).
+        """
         copies = (self if isinstance(thing, str | int) else replace(self, seen=dict(self.seen)) for thing in things)
         pairs = [(describe(thing), thing) for describe, thing in zip(copies, things, strict=True)]
         return sorted(pairs, key=lambda pair: repr(pair[0]))
@@ -148,13 +153,13 @@ def _describe_tensor(tensor: Tensor, describe: _Describer) -> Any:
             sparse = plain.to_sparse().coalesce()
             return about, *(_describe_tensor(part, describe) for part in (sparse.indices(), sparse.values()))
         raw = plain.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # without values, or quantized
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a tensor without values, or a quantized one
         return about
     return about, hashlib.sha256(raw.data).hexdigest()
 
 
 def _describe_instance(thing: Any, describe: _Describer) -> Any:
-    """Describe an instance of any other class."""
+    """Describe an instance of a class that has no entry in `DESCRIPTIONS`."""
     kind = type(thing)
     for attribute in ("py_func", "__wrapped__"):  # compiled or cached functions
         if hasattr(kind, attribute) or attribute in getattr(thing, "__dict__", {}):
@@ -173,7 +178,7 @@ def _describe_instance(thing: Any, describe: _Describer) -> Any:
 
 
 def _describe_state(thing: Any, describe: _Describer) -> Any:
-    """Describe an object by its pickled state, or else by its attributes, if it has any."""
+    """Describe an object by its pickled state or, if it cannot be pickled, by its attributes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -213,7 +218,7 @@ DESCRIPTIONS: tuple[tuple[Any, Callable[[Any, _Describer], Any]], ...] = (
     ),
     ((set, frozenset), lambda x, describe: (describe(type(x)), [name for name, _ in describe.sort(x)])),
 )
-"""Functions that describe objects, by their types; the first match applies."""
+"""Functions that describe objects, by the types of the objects; the first matching entry applies."""
 
 
 def _mask(text: str) -> str:
@@ -225,7 +230,7 @@ def _mask(text: str) -> str:
 
 
 def _name(thing: Any) -> str:
-    """Return the name of user code without its module name, which depends on the way it was loaded."""
+    """Return the name of user code without its module name, which depends on how the module was loaded."""
     if isinstance(thing, ModuleType):
         return thing.__name__ if _is_library_code(thing) else "module"
     return str(thing.__qualname__)
@@ -239,7 +244,7 @@ def _cell_content(cell: Any) -> Any:
 
 
 def _is_source_code(name: str, value: Any) -> bool:
-    """Return True if a class attribute is part of the source code, not added by Python."""
+    """Return True if a class attribute is defined in the source code, and not added by Python."""
     code = (FunctionType, classmethod, staticmethod, property)
     return not name[:2] == name[-2:] == "__" or isinstance(value, code)
 
@@ -258,7 +263,7 @@ def _hash_array(array: np.ndarray[Any, Any], describe: _Describer) -> Any:
 def _referenced_objects(code: CodeType, names: Mapping[str, Any]) -> list[Any]:
     """Return the objects that a function's code refers to: globals, and attributes of user modules."""
     objects = [names[name] for name in code.co_names if name in names]
-    for each in objects:  # grows while iterating, by modules of modules
+    for each in objects:  # the list grows while iterating, since modules may contain modules
         if isinstance(each, ModuleType) and not _is_library_code(each):
             more = [vars(each)[name] for name in code.co_names if name in vars(each)]
             objects += [candidate for candidate in more if not any(candidate is other for other in objects)]
@@ -269,7 +274,7 @@ def _referenced_objects(code: CodeType, names: Mapping[str, Any]) -> list[Any]:
 
 
 def _is_library_code(thing: Any) -> bool:
-    """Return True for code of the standard library, an installed package, or gradprix except its tasks."""
+    """Return True for code of the standard library, of an installed package, or of gradprix outside `tasks`."""
     module = thing if isinstance(thing, ModuleType) else sys.modules.get(str(thing.__module__))
     folders = list(getattr(module, "__path__", ()))  # a namespace package has no __file__
     file = getattr(module, "__file__", None) or (folders or [None])[0]

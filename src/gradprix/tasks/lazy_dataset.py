@@ -1,4 +1,4 @@
-"""Examples of a dataset, read once if they fit in memory, else whenever they are needed."""
+"""Examples of a `torch.utils.data.Dataset`: read once if they fit in memory, otherwise for every batch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from .rng import RngState
 from .tensors import as_tensor, suggest_fix
 
 SAMPLE_SIZE = 16
-"""Number of items that represent a dataset which is not read completely."""
+"""Number of items that enter the fingerprint of a dataset that is not held in memory."""
 MEMORY_SHARE = 0.25
-"""Share of the free memory that examples may take."""
+"""Share of the free memory that examples may take, unless the user sets a limit."""
 
 
 class Stream(Data):
-    """Examples that are read whenever they are needed.
+    """Examples that are read from a dataset for every batch, instead of being held in memory.
 
     Args:
-        items: the reader.
+        items: reader of the dataset.
         test: as in `Data`.
         stratify: as in `Data`; requires reading every example once, unless the dataset has a list `targets`.
     """
@@ -34,7 +34,15 @@ class Stream(Data):
         self._set_up(len(items), test, stratify)
 
     def take(self, index: Tensor, rng_states: Sequence[RngState] = ()) -> tuple[Any, Any]:
-        """Return inputs and targets of some examples, `[seeds, batch, ...]`, each row with its own random state."""
+        """Read the inputs and targets of the examples with the given indices.
+
+        Args:
+            index: indices of examples, `[seeds, batch]`.
+            rng_states: random state in which to read each row; it advances. If empty, all rows start from equal states.
+
+        Returns:
+            Inputs and targets, `[seeds, batch, ...]` each.
+        """
         rows = []
         for row, state in zip(index, rng_states or [RngState(torch.Generator()) for _ in index], strict=True):
             with state:
@@ -44,7 +52,7 @@ class Stream(Data):
 
     @property
     def labels(self) -> Tensor:
-        """The targets, if they are class indices."""
+        """The class index of each example: the dataset's list `targets`, or else the target of every example."""
         labels = getattr(self.items.dataset, "targets", None)
         if labels is None or len(labels) != len(self):
             labels = [int(self.items[i][1]) for i in range(len(self))]
@@ -52,22 +60,22 @@ class Stream(Data):
 
     @property
     def nbytes(self) -> int:
-        """Negligible memory."""
+        """Memory use in each process, in bytes: 0, since no examples are held in memory."""
         return 0
 
     @property
     def identity(self) -> Any:
-        """The number of examples, and a sample of them."""
+        """The part of a task's fingerprint that identifies the data: number of examples, a sample, and the split."""
         with RngState(torch.Generator()):
             sample = [self.items[i * (len(self) - 1) // (SAMPLE_SIZE - 1)] for i in range(SAMPLE_SIZE)]
         return len(self), sample, self.test, self.stratify
 
 
 class DatasetReader:
-    """The examples of a dataset as pairs of tensors.
+    """Reader that converts the items of a dataset to pairs of tensors, inputs and targets.
 
     Args:
-        dataset: a dataset with a length and numbered items.
+        dataset: a dataset with `__len__` and `__getitem__`.
         targets: key of the target if items are mappings.
     """
 
@@ -93,12 +101,12 @@ class DatasetReader:
         return _to_tensors(tuple(several) if len(several) > 1 else several[0]), _to_tensors(target)
 
     def read(self, numbers: Iterable[int]) -> tuple[Any, Any]:
-        """Return some examples, `[examples, ...]`."""
+        """Read the examples with the given indices; return their inputs and targets, `[examples, ...]` each."""
         inputs, targets = _stack([self[number] for number in numbers])
         return inputs, targets
 
     def is_deterministic(self) -> bool:
-        """Return True if reading an example twice gives the same values."""
+        """Return True if reading the first example with two different seeds gives the same values."""
         pairs = []
         for seed in range(2):
             with RngState(torch.Generator().manual_seed(seed)):
@@ -109,7 +117,7 @@ class DatasetReader:
 def load_dataset(
     dataset: Any, test: Any = None, *, targets: str | None = None, stratify: bool = False, memory: float | None = None
 ) -> Data:
-    """Load a dataset; see `Data.from_dataset`."""
+    """Load a dataset as `Data`, or as `Stream` if it is too large or random; see `Data.from_dataset`."""
     for each in (dataset, test):
         if isinstance(each, DataLoader | IterableDataset):
             raise TypeError(f"it is a {type(each).__name__}: {suggest_fix(each)}")
@@ -132,7 +140,7 @@ def load_dataset(
 
 
 def _to_tensors(value: Any) -> Any:
-    """Convert all numbers and arrays to tensors, float64 to torch's default dtype."""
+    """Convert all numbers and arrays in a nested structure to tensors, float64 ones to torch's default dtype."""
 
     def leaf(x: Any) -> Tensor:
         if not isinstance(x, Tensor) and np.asarray(x).dtype.kind not in "biufc":

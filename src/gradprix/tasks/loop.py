@@ -1,4 +1,4 @@
-"""Custom training loops as problems to race on."""
+"""Custom training loops that optimizers can race on, and a cache of problems for worker processes."""
 
 import inspect
 import math
@@ -12,6 +12,7 @@ from .task import Metric, Task
 from .user_modules import title
 
 Train = Callable[[Callable[..., Any], int], Iterable[Mapping[str, float]] | Mapping[str, float]]
+"""Function `train(make_optimizer, seed)` that trains a network; see `Loop`."""
 MARGIN_OF_A_SCORE, MARGIN_OF_A_LOSS = 0.005, 0.1
 
 
@@ -21,12 +22,12 @@ class Loop:
 
     Args:
         name: short identifier; also the default folder of a race.
-        train: `train(make_optimizer, seed)` builds a network and trains it. `make_optimizer(params)` returns the racing
-            optimizer with the trial's learning rate. After each epoch it yields a mapping: `"valid"`, a score for
-            tuning; `"test"`, if it has held-out examples that are not used for tuning; optionally `"train"`, a loss. A
-            function that returns a single mapping is a loop of one epoch.
+        train: function `train(make_optimizer, seed)` that builds a network and trains it. `make_optimizer(params)`
+            returns the racing optimizer with the trial's learning rate. After each epoch, `train` yields a mapping:
+            `"valid"`, a score for tuning; `"test"`, if it has held-out examples that are not used for tuning;
+            optionally `"train"`, a loss. A function that returns a single mapping is a loop of one epoch.
         metric: name and direction of the scores.
-        baseline: score of a diverged run; the worst of the final runs if None.
+        baseline: score of a diverged run; if None, the worst score of the final runs.
         about: description in one sentence.
         noise: as in `Task`.
     """
@@ -53,7 +54,11 @@ class Loop:
             raise ValueError(f"baseline = {self.baseline}: it must be a finite number, or left out.")
 
     def change(self, **given: Any) -> "Loop":
-        """Return a copy with other values, for the arguments that are not None."""
+        """Return a copy with other values for the given arguments; arguments that are None keep their values.
+
+        Raises:
+            ValueError: for `epochs`, `batch_size` and `schedule`, which a training loop sets itself.
+        """
         given = {name: value for name, value in given.items() if value is not None}
         if unsupported := [name for name in ("epochs", "batch_size", "schedule") if name in given]:
             raise ValueError(f"{unsupported[0]} is for tasks: a training loop of your own sets it itself.")
@@ -61,7 +66,7 @@ class Loop:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the loop: its code and the code it refers to."""
+        """Hash of the loop: its name, metric and baseline, its code, and the code that it uses."""
         return fingerprint(self.name, self.train, self.metric.name, self.metric.higher_is_better, self.baseline)
 
 
@@ -73,16 +78,16 @@ def is_training_loop(function: Callable[..., Any]) -> bool:
 
 
 def make_loop(train: Train, direction: str, margin: float | None = None) -> Loop:
-    """Return the problem of a training loop.
+    """Create a `Loop` from a training function.
 
     Args:
-        train: as in `Loop`.
-        direction: `"max"` if higher is better, `"min"` if lower is better.
-        margin: smallest difference that matters; by default 0.005 for `"max"`, and a tenth of the better mean for
-            `"min"`.
+        train: the function, as in `Loop`.
+        direction: `"max"` if higher scores are better, `"min"` if lower scores are better.
+        margin: smallest difference of scores that matters. The default is 0.005 for `"max"`, and a tenth of the better
+            mean for `"min"`.
 
     Raises:
-        ValueError: for another direction.
+        ValueError: if `direction` is neither `"max"` nor `"min"`.
     """
     if direction not in ("max", "min"):
         raise ValueError(
@@ -96,7 +101,7 @@ def make_loop(train: Train, direction: str, margin: float | None = None) -> Loop
 
 
 def loop_name(train: Any) -> str:
-    """Return the name of a training loop: that of its function, or of its file if the function is called `train`."""
+    """Return the name of a training loop: the function's name, or the file's name if the function is called `train`."""
     while isinstance(train, partial):
         train = train.func
     name = str(getattr(train, "__name__", type(train).__name__))
@@ -109,31 +114,34 @@ def _unused(outputs: Any, targets: Any) -> float:
 
 
 Problem = Task | Loop
+"""Anything that optimizers can race on."""
 
 
 CACHE_SIZE = 4
-"""Number of problems that a process caches: stacks of several races may alternate, and examples may be large."""
+"""Maximum number of problems that a process caches: more than one, since stacks of several races may alternate, but not
+many, since examples may be large."""
 _CACHE: dict[str, Any] = {}
 
 
 def cache_key(problem: Problem) -> str:
-    """Return the cache key of a problem in worker processes."""
+    """Return the key of a problem in the caches of worker processes."""
     return f"{problem.fingerprint} {problem.batch_size} {problem.epochs} {problem.schedule}"
 
 
 def get_cached_problem(key: str) -> Any:
-    """Return the task or loop that this process has cached under a key, or None."""
+    """Return the problem that this process has cached under a key. Returns None if there is no such problem."""
     return _CACHE.get(key)
 
 
 def cache_problem(problem: Any) -> Any:
-    """Return this process's copy of a problem, which keeps its loaded examples between calls."""
+    """Return this process's cached copy of a problem, which keeps its loaded examples; cache the problem if needed."""
     key = cache_key(problem)
     if key not in _CACHE:
         while len(_CACHE) >= CACHE_SIZE:
             _CACHE.pop(next(iter(_CACHE)))
         _CACHE[key] = problem
-        for other in _CACHE.values():  # e.g. with another number of epochs: share its loaded examples
+        # Share the loaded examples of a problem that differs only in settings such as the number of epochs.
+        for other in _CACHE.values():
             if other.fingerprint == problem.fingerprint and "loaded" in vars(other):
                 vars(problem).setdefault("loaded", other.loaded)
     return _CACHE[key]

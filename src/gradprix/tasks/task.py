@@ -19,6 +19,7 @@ from .schedules import SCHEDULES
 from .tensors import suggest_fix
 
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
+"""Function `after(network, inputs, targets)` that analyses a trained network; see `Task`."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Metric:
 
     Args:
         name: name in sentences and on axes.
-        score: `score(outputs, targets) -> float` over all held-out examples at once.
+        score: function `score(outputs, targets) -> float`, called with all held-out examples at once.
         higher_is_better: direction of the metric.
-        margin: smallest difference that matters: in the metric's units or, if `relative`, as a share of the better
+        margin: smallest difference that matters, in the metric's units; if `relative`, as a fraction of the better
             entry's mean.
-        relative: interpret `margin` as a share.
-        percent: format the value as a percentage.
+        relative: True if `margin` is a fraction of the better entry's mean.
+        percent: True to format values as percentages.
     """
 
     name: str
@@ -53,26 +54,26 @@ class Task:
 
     Args:
         name: short identifier; also the default folder of a race.
-        model: factory of the network; initial weights are drawn from torch's global generator.
-        loss: `loss(outputs, targets) -> scalar tensor`, a mean over examples.
+        model: function that returns a new network, with initial weights drawn from torch's global generator.
+        loss: function `loss(outputs, targets) -> scalar tensor` that returns a mean over examples.
         metric: the quantity to compare.
         baseline: chance level, the metric of the best constant answer; also the score of a diverged run.
-        data: loads the examples; called once per process.
-        batch_size: examples per step, unless an entry has its own.
-        epochs: number of epochs; a number below 1 is a part of the examples, seen once.
+        data: function that loads the examples; called once per process.
+        batch_size: examples per step, unless an entry has a batch size of its own.
+        epochs: number of epochs; a number below 1 is the fraction of the training examples that is used, once.
         schedule: learning-rate schedule: `"cosine"`, `"linear"`, `"warmup"` or `"constant"`.
         about: description in one sentence.
-        pretrained: networks start from the same weights for every seed, as in fine-tuning.
-        entries: default entries of a race; the ten of the default bracket if empty.
-        trials: default number of tuning trials per entry; that of the protocol if None.
-        seeds: default number of final runs per entry; that of the protocol if None.
+        pretrained: True if networks start from the same weights for every seed, as in fine-tuning.
+        entries: default entries of a race; the ten entries of the default bracket if empty.
+        trials: default number of tuning trials per entry; the number of the race protocol if None.
+        seeds: default number of final runs per entry; the number of the race protocol if None.
         after: `after(network, inputs, targets)` analyses a trained network and its test examples once, after the last
             step of a final run, and returns further results by name: numbers (the report shows their means over seeds,
             without a verdict), pictures (arrays `[height, width]` or `[height, width, 3]`, bytes or from 0 to 1) and
-            texts (`{source: output}`). The report shows those of the first final seed.
+            texts (`{source: output}`). The report shows the pictures and texts of the first final seed.
         noise: approximate standard deviation over seeds of the difference between two tuned entries, in the metric's
             units, if known; only used to predict the detectable difference of a race.
-        needs: resources that a few of its networks, trained together, request on a cluster: `cpus`, `gpus`, `memory`
+        needs: resources that a stack of networks, trained together, requests on a cluster: `cpus`, `gpus` and `memory`
             (GB).
     """
 
@@ -109,20 +110,20 @@ class Task:
             raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
 
     def change(self, **given: Any) -> "Task":
-        """Return a copy with other values, for the arguments that are not None."""
+        """Return a copy with other values for the given arguments; arguments that are None keep their values."""
         given = {name: value for name, value in given.items() if value is not None}
         task = replace(self, **given)
-        cached = [] if "data" in given else ["loaded"]  # loading may be slow
+        cached = [] if "data" in given else ["loaded"]  # loading the examples again may be slow
         cached += ["fingerprint"] if given.keys() <= {"batch_size", "epochs", "schedule"} else []
         vars(task).update({name: vars(self)[name] for name in cached if name in vars(self)})
         return task
 
     @cached_property
     def loaded(self) -> Data:
-        """The examples, loaded once.
+        """The examples, loaded when first needed.
 
         Raises:
-            TaskError: if they cannot be loaded.
+            TaskError: if the examples cannot be loaded.
         """
         if not callable(self.data):
             cure = suggest_fix(self.data) or "give a function, as in data=lambda: gp.Data(inputs, targets)."
@@ -138,7 +139,7 @@ class Task:
         return data
 
     def network(self, seed: int) -> nn.Module:
-        """Return a network with the initial weights of a seed.
+        """Build a network with the initial weights of a seed.
 
         Raises:
             TaskError: if the model cannot be built or is not supported.
@@ -161,7 +162,7 @@ class Task:
         return model
 
     def refused(self, what: str) -> "TaskError":
-        """Return an error that says why the task cannot be raced."""
+        """Return the error to raise if the task cannot be raced, with the reason `what`."""
         return TaskError(f"task {self.name!r} cannot be raced: {what}")
 
     @cached_property
@@ -176,7 +177,7 @@ class Task:
 
 
 class TaskError(ValueError):
-    """A task, or an optimizer on it, that cannot be raced."""
+    """Error raised if a task, or an optimizer on this task, cannot be raced."""
 
 
 def first_line(error: BaseException) -> str:
@@ -185,7 +186,10 @@ def first_line(error: BaseException) -> str:
 
 
 def called_with(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a model call: several inputs are several arguments."""
+    """Return the positional and keyword arguments to call a model with.
+
+    A tuple or list of inputs is unpacked into positional arguments, a mapping into keyword arguments.
+    """
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}

@@ -8,25 +8,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
-"""Signed integer types for unsigned ones, for which torch has few operations."""
+"""Signed integer types that replace unsigned types, for which torch has few operations."""
 CONVERSIONS = {
     "category": "pandas.get_dummies(frame), or column.cat.codes for an embedding",
     "datetime": "(column - column.min()).dt.total_seconds()",
     "timedelta": "column.dt.total_seconds()",
     "object": "pandas.get_dummies(frame), or pandas.to_numeric(column) where it holds numbers",
 }
-"""Conversions of data-frame columns to numbers, by the start of their dtype's name."""
+"""Advice on converting data-frame columns to numbers, by the start of their dtype's name."""
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """Return a dense tensor of numeric values; float64 arrays are converted to torch's default dtype.
+    """Convert a value to a dense tensor; float64 arrays are converted to torch's default dtype.
 
     Args:
         value: a tensor, an array, a data frame, or a list of numbers.
         name: name of the value in error messages.
 
     Raises:
-        TypeError: for values that are not numeric, or whose meaning would be lost.
+        TypeError: if the value is not numeric, or if part of its meaning would be lost, such as a mask.
     """
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_nested:
@@ -62,12 +62,12 @@ def as_tensor(value: Any, name: str) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Return a tensor with a dense layout; gradients of `nn.Embedding(..., sparse=True)` are sparse."""
+    """Convert a tensor to a dense layout, if it is sparse like gradients of `nn.Embedding(..., sparse=True)`."""
     return x if x.layout is torch.strided else x.to_dense()
 
 
 def suggest_fix(value: Any) -> str:
-    """Return advice for values that are loaders or datasets; empty for anything else."""
+    """Return advice on how to pass a data loader or dataset. Returns an empty string for any other value."""
     if isinstance(value, IterableDataset) or (
         isinstance(value, DataLoader) and isinstance(value.dataset, IterableDataset)
     ):
@@ -94,7 +94,7 @@ def _default_complex() -> torch.dtype:
 
 
 def _frame_to_numpy(value: Any, name: str) -> Any:
-    """Return the numbers of a pandas data frame or column; anything else unchanged."""
+    """Convert a pandas data frame or column to a NumPy array; return any other value unchanged."""
     if type(value).__module__.partition(".")[0] != "pandas":
         return value
     import pandas as pd

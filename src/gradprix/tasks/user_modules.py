@@ -21,7 +21,14 @@ from .module_finders import FolderFinder, SentModuleFinder, Source, SourceLoader
 
 @dataclass(frozen=True)
 class _LoadedModule:
-    """A loaded module with the modules of its folders at that time."""
+    """A module loaded from a user's file, with all user modules that its folders contained then.
+
+    Args:
+        name: name of the module in `sys.modules`.
+        module: the module.
+        modules: all user modules from the same folders, including `module`, by name.
+        sources: source code of these modules.
+    """
 
     name: str
     module: ModuleType
@@ -30,24 +37,26 @@ class _LoadedModule:
 
     @property
     def is_current(self) -> bool:
-        """True if the modules are still imported and their files are unchanged."""
+        """True if all of these modules are still imported and their files are unchanged."""
         is_imported = all(sys.modules.get(name) is module for name, module in self.modules.items())
         return is_imported and all(read_file(source.path) == source.text for source in self.sources)
 
 
 _LOADED: dict[str, _LoadedModule] = {}
+"""Loaded modules, by path of the file or by module name."""
 _ADDED: list[str] = []
-"""Folders appended to `sys.path`, the latest first."""
+"""Folders of users' files that were added to `sys.path`, the latest first."""
 _LOCK = threading.RLock()
 _SENT = SentModuleFinder()
 _STARTED: float = psutil.Process().create_time()
 
 
 def load_file(file: Path) -> ModuleType:
-    """Return the module of a file, reloaded only if a file in its folder that it could import has changed.
+    """Import a user's file as a module.
 
-    Neighbouring modules are importable as for a script: from the folder of a symbolic link's target, then the link's
-    own.
+    The module is cached. It is reloaded if its file, or the file of an imported module from the same folder, has
+    changed. As a script, the file can import modules from its folder; if the file is a symbolic link, from the folder
+    of its target first, then from the folder of the link.
     """
     path = Path(os.path.abspath(file))
 
@@ -68,7 +77,7 @@ def load_file(file: Path) -> ModuleType:
 
 
 def load_module(name: str) -> ModuleType:
-    """Import a module by name; a user's module is reloaded like in `load_file`."""
+    """Import a module by name; modules of the user are reloaded if a file has changed, as in `load_file`."""
     try:
         spec = importlib.util.find_spec(name.partition(".")[0])
     except (ImportError, ValueError):  # e.g. __main__
@@ -81,7 +90,7 @@ def load_module(name: str) -> ModuleType:
 
 
 def sources() -> tuple[Source, ...]:
-    """Return the sources that other processes need to import the same modules."""
+    """Return the source code of all loaded user modules, from which other processes can import the same modules."""
     with _LOCK:
         current = {
             source.name: source
@@ -93,13 +102,13 @@ def sources() -> tuple[Source, ...]:
 
 
 def base_path() -> list[str]:
-    """Return `sys.path` without the folders appended for user files."""
+    """Return `sys.path` without the folders that were added for users' files."""
     with _LOCK:
         return [folder for folder in sys.path if folder not in _ADDED]
 
 
 def install(sent: Iterable[Source]) -> None:
-    """Make imports resolve to the modules that another process has loaded."""
+    """Make this process import modules from source code that another process has sent (see `sources`)."""
     for source in sent:
         if _SENT.sources.get(source.name) != source:
             sys.modules.pop(source.name, None)
@@ -109,7 +118,7 @@ def install(sent: Iterable[Source]) -> None:
 
 
 def title(module: str) -> str:
-    """Return the last component of a module name, or the file name if the module was loaded under a substitute name."""
+    """Return the display name of a module: the name of the user's file, or the last component of the module's name."""
     loaded = sys.modules.get(module)
     loader = getattr(getattr(loaded, "__spec__", None), "loader", None)
     if isinstance(loader, SourceLoader) and "." not in module and not hasattr(loaded, "__path__"):
@@ -118,7 +127,10 @@ def title(module: str) -> str:
 
 
 def text_of(kind: type) -> str | None:
-    """Return the source text of a class's module as it was loaded, or None if unknown."""
+    """Return the source code of a class's module, as it was loaded from a user's file.
+
+    Returns None if the module was loaded in another way.
+    """
     for value in vars(kind).values():
         if isinstance(value, FunctionType):
             loader = getattr(value.__globals__.get("__spec__"), "loader", None)
@@ -128,6 +140,15 @@ def text_of(kind: type) -> str | None:
 
 
 def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> ModuleType:
+    """Return the cached module for a key if it is current; otherwise import it anew, with its user modules.
+
+    If the import fails, `sys.modules` is restored.
+
+    Args:
+        key: key in `_LOADED`.
+        folders: folders that the module may import user modules from.
+        load: function that imports the module.
+    """
     with _LOCK:
         previous = _LOADED.get(key)
         if previous is not None and previous.is_current:
@@ -135,7 +156,7 @@ def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> Modul
         before = _modules_of(folders)
         if previous is not None:
             replaced = before | {name: each for name, each in previous.modules.items() if sys.modules.get(name) is each}
-        else:  # modules imported elsewhere, whose files may have changed since
+        else:  # modules that other code has imported, whose files may have changed since
             replaced = {name: each for name, each in before.items() if _is_newer(str(each.__file__))}
         replaced = replaced | _shadowed_modules(folders)
         _set_aside(replaced)
@@ -158,7 +179,7 @@ def _load(key: str, folders: list[str], load: Callable[[], ModuleType]) -> Modul
 
 
 def _set_aside(modules: Mapping[str, ModuleType]) -> None:
-    """Remove modules from `sys.modules`, so that remaining references to them are pickled by value."""
+    """Remove modules from `sys.modules` and rename them, so that objects defined in them are pickled by value."""
     for name, module in modules.items():
         del sys.modules[name]
         module.__name__ = f"{name} (earlier)"
@@ -176,7 +197,7 @@ def _import_finder(finder: Any) -> Iterator[None]:
 
 
 def _modules_of(folders: Sequence[str]) -> dict[str, ModuleType]:
-    """Return the user's modules in some folders."""
+    """Return the imported user modules whose files are in the given folders, by name."""
     modules = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -188,7 +209,7 @@ def _modules_of(folders: Sequence[str]) -> dict[str, ModuleType]:
 
 
 def _shadowed_modules(folders: Sequence[str]) -> dict[str, ModuleType]:
-    """Return modules loaded from other folders that modules in these folders would shadow."""
+    """Return loaded modules from other folders that have the same names as modules in the given folders."""
     others = {
         name: module
         for each in _LOADED.values()
@@ -206,7 +227,7 @@ def _shadowed_modules(folders: Sequence[str]) -> dict[str, ModuleType]:
 
 
 def _append_folders(folders: Sequence[str]) -> None:
-    """Append folders to `sys.path`, before those of earlier files."""
+    """Add folders to the end of `sys.path`, but before the folders that were added for earlier files."""
     for folder in reversed(folders):
         if folder in _ADDED:
             _ADDED.remove(folder)
@@ -219,7 +240,7 @@ def _append_folders(folders: Sequence[str]) -> None:
 
 
 def _module_name(path: Path) -> str:
-    """Return a file's module name: its own if it is unambiguous, else a unique one."""
+    """Return the module name for a file: its stem, or a unique name if another module could have the same name."""
     name = path.stem
     if name.isidentifier() and name not in sys.stdlib_module_names:
         try:
@@ -233,7 +254,7 @@ def _module_name(path: Path) -> str:
 
 
 def _is_newer(path: str) -> bool:
-    """Return True if a file was changed after this process started."""
+    """Return True if a file was changed after this process started, or if it cannot be accessed."""
     try:
         return os.stat(path).st_mtime > _STARTED - 2
     except OSError:
