@@ -1,1 +1,1 @@
-"""Execution of training on this machine or a Ray cluster; `gradprix.engines` is the public interface."""
+"""Execution of training runs on this machine or on a Ray cluster; `gradprix.engines` is the public interface."""

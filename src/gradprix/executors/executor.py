@@ -1,4 +1,4 @@
-"""Common base of all executors: submits stacks of trials, retries failed ones and yields outcomes."""
+"""Common base of all executors: submits stacks of trials, retries failed stacks, and yields outcomes."""
 
 import pickle
 import threading
@@ -24,21 +24,24 @@ from gradprix.utils.devices import describe_device
 from .scheduler import Scheduler, TrialGroup, TrialStack
 
 Watch = Callable[[float], None]
+"""Callback that receives the progress of a training or a race."""
 Finished = tuple[list[Trial], list[Outcome]]
+"""Trials of a completed stack, with one outcome per trial."""
 StackResult = list[Outcome] | Exception
+"""One outcome per trial of a stack, or the exception that ended its training."""
 MAX_FAILED_FIRST = 3
-"""Number of failed trials, with none successful, after which a race is given up if every entry is among them."""
+"""Number of failed trials after which a race is given up, if none has succeeded and every entry has a failed trial."""
 REPORT_INTERVAL = 0.2
-"""Seconds to wait for a result before progress is reported."""
+"""Maximum number of seconds to wait for results before progress is reported."""
 
 
 class WorkerError(RuntimeError):
-    """Worker processes were killed repeatedly, or there are none."""
+    """Error raised if worker processes were killed repeatedly, or if there are no workers."""
 
 
 @runtime_checkable
 class ExecutablePlan(Protocol):
-    """The part of a race's plan that determines where it can be trained."""
+    """The part of a race's plan that determines where its trials can be trained."""
 
     @property
     def task(self) -> Problem:
@@ -56,17 +59,17 @@ class ExecutablePlan(Protocol):
 class Executor(ABC):
     """Executor that trains models and yields outcomes in the order of completion.
 
-    All requests go into one schedule; several races may share it if `map_concurrently` runs them concurrently.
+    Races that run concurrently on one executor (see `map_concurrently`) share its scheduler.
     """
 
     workers_die_together = False
-    """True if the death of one worker ends all others."""
+    """True if the death of one worker ends all other workers."""
 
     def __init__(self) -> None:
         self.scheduler = Scheduler()
-        # By task, mode and batch size: a larger batch leaves room for fewer models.
+        # Stack layouts by task, execution mode and batch size; with larger batches, fewer models fit into memory.
         self.layouts: dict[tuple[str, ExecutionMode, int], StackLayout] = {}
-        # Entries and execution mode by kind of plan that passed preflight.
+        # Entries and execution mode of the plans that have passed preflight, by kind of plan.
         self.checked: dict[tuple[Any, ...], tuple[tuple[Any, ...], ExecutionMode]] = {}
         self._results: defaultdict[TrialGroup, list[tuple[TrialStack, StackResult]]] = defaultdict(list)
         self._lock = threading.RLock()
@@ -80,22 +83,22 @@ class Executor(ABC):
 
     @property
     def memory(self) -> float | None:
-        """The memory limit of a race on one machine in bytes; None for half of the free memory."""
+        """The memory limit of a race on one machine, in bytes; None for half of the free memory."""
         return None
 
     @property
     def place(self) -> str:
-        """A description of the place of execution, for the user."""
+        """A description of the place of execution, to be shown to the user."""
         return "this machine"
 
     @property
     def state(self) -> str:
-        """A description of the current state, for the user."""
+        """A description of the current state, to be shown to the user; it may be empty."""
         return ""
 
     @abstractmethod
     def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
-        """Choose the stack size and number of workers for a task's trials of one batch size."""
+        """Choose the stack size and the number of workers for trials of a task that have the same batch size."""
 
     @abstractmethod
     def call_workers(self, count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -107,37 +110,40 @@ class Executor(ABC):
 
     @abstractmethod
     def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
-        """Return the stacks that have completed with their results; wait up to `timeout` seconds for one."""
+        """Return the stacks that have completed, with their results; wait up to `timeout` seconds for the first."""
 
     @abstractmethod
     def cancel(self, stacks: Sequence[TrialStack]) -> None:
         """Cancel running stacks."""
 
     def describe_provenance(self, plan: ExecutablePlan, device: str) -> str:
-        """Return the provenance of numbers trained here: library versions and processor type."""
+        """Return the provenance of results of this executor: library versions, and the type of processor or device."""
         return provenance("" if device == "cpu" else self.call(describe_device, device))
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in one worker, whose arithmetic rounds as training does."""
+        """Call a function in one worker and return the result; its arithmetic is rounded as in training."""
         return self.call_workers(1, function, *args)[0]
 
     @property
     def idle_workers(self) -> int:
-        """The number of workers that the next call leaves idle; 0 where they are not known before a race."""
+        """The number of workers that remain idle while one worker runs a call; 0 if it is unknown before a race."""
         return 0
 
     def warm_up(self, function: Callable[..., Any], *args: Any) -> None:  # noqa: B027  # optional
-        """Call a function in all idle workers, to fill their caches; ignore its failures."""
+        """Call a function in all idle workers to fill their caches, and ignore exceptions. Does nothing by default."""
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
-        """Call a function in a new process; return None if that is impossible."""
+        """Call a function in a new process and return a future for the result.
+
+        Returns None if the executor cannot start new processes, as by default.
+        """
         return None
 
     def stop_fresh(self) -> None:  # noqa: B027  # nothing to stop by default
-        """Stop the calls of `submit_fresh`."""
+        """Stop the running call of `submit_fresh`."""
 
     def map_concurrently(self, function: Callable[[Any], Any], plans: Sequence[Any]) -> list[Any]:
-        """Call a function that runs a race on each plan; sequentially by default."""
+        """Call a function that runs a race on each plan and return the results; by default one after the other."""
         return [function(plan) for plan in plans]
 
     def run(
@@ -151,20 +157,24 @@ class Executor(ABC):
     ) -> Iterator[Finished]:
         """Train trials, in stacks where possible.
 
-        A trial that still fails alone after retries yields an outcome with its error; the others continue.
+        Stacks that fail are retried in halves. A single trial that still fails after retries yields an outcome with its
+        error, and training of all other trials continues.
 
         Args:
             task: the problem.
             trials: the trials to train.
-            watch: called with the number of completed trials, partial ones counted as fractions.
+            watch: callback that receives the number of completed trials; partly completed trials count as fractions.
             mode: the execution mode of the race.
-            later_phases: number of times that the race will request further trials.
-            has_succeeded: True if the race has had successful trials before.
+            later_phases: number of times that the race will request further trials after these.
+            has_succeeded: True if an earlier trial of the race was successful.
+
+        Yields:
+            Trials of a completed stack and their outcomes.
 
         Raises:
             TaskError: if the task's own code fails on a model that has not diverged, or if a few trials of every
                 optimizer have failed and none has succeeded.
-            WorkerError: likewise, if the failures killed the workers.
+            WorkerError: if no trial has succeeded, and failing trials have repeatedly killed their workers.
             EngineError: if a machine of a cluster cannot take part.
         """
         groups, done = self._group_trials(task, trials, mode, later_phases), 0
@@ -207,7 +217,7 @@ class Executor(ABC):
     def _group_trials(
         self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later_phases: int
     ) -> list[TrialGroup]:
-        """Group the trials that can share a stack, with those that run the same update code adjacent."""
+        """Group the trials that can share a stack. In each group, trials that run the same update code are adjacent."""
         fingerprint = task.fingerprint  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
         alike: dict[tuple[Any, ...], list[Trial]] = {}
@@ -235,7 +245,7 @@ class Executor(ABC):
         return groups
 
     def _dispatch(self) -> None:
-        """Submit stacks to free workers and collect results, for all races that share the executor."""
+        """Submit stacks to free workers and collect the results, for all races that share this executor."""
         with self._lock:
             self.scheduler.workers = self.workers
             while (stack := self.scheduler.next()) is not None:
@@ -257,8 +267,9 @@ class Executor(ABC):
 
 
 def _should_give_up(trials: Sequence[Trial], failures: Sequence[tuple[TrialStack, Exception]], done: int) -> bool:
-    """Return True if the failures so far, with no success, show that no trial will succeed."""
-    if done == len(trials) or isinstance(failures[0][1], WorkerError):  # retried alone, after all others
+    """Return True if a race without a successful trial should be given up, given its failures so far."""
+    # A trial that kills its worker is retried alone, after all other trials.
+    if done == len(trials) or isinstance(failures[0][1], WorkerError):
         return True
     failed = {trial.entry_name for stack, _ in failures for trial in stack.trials}
     return len(failures) >= MAX_FAILED_FIRST and failed == {trial.entry_name for trial in trials}
@@ -269,7 +280,7 @@ def _format_error(error: Exception) -> str:
 
 
 def _total_failure(task: Problem, error: Exception) -> Exception:
-    """Return the exception to raise if nothing can be trained."""
+    """Return the exception to raise if no trial can be trained, given the first error."""
     if isinstance(error, TaskError | WorkerError):
         return error
     failure = TaskError(f"task {task.name!r} cannot be raced: {_format_error(error)}.")
@@ -278,7 +289,7 @@ def _total_failure(task: Problem, error: Exception) -> Exception:
 
 
 def call_with_picklable_errors(function: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """Call a function; replace an exception that cannot be pickled by a `RuntimeError` with its message."""
+    """Call a function; if it raises an exception that cannot be pickled, raise a `RuntimeError` with its message."""
     try:
         return function(*args)
     except Exception as error:
@@ -290,7 +301,14 @@ def call_with_picklable_errors(function: Callable[..., Any], args: Sequence[Any]
 
 
 def train(task: Problem, trials: list[Trial], mode: ExecutionMode, report: Watch) -> list[Outcome]:
-    """Train trials in a worker and return their outcomes."""
+    """Train the trials of one stack in a worker and return their outcomes.
+
+    Args:
+        task: the task, or a training loop, which runs one trial after the other.
+        trials: the trials.
+        mode: the execution mode of the race.
+        report: callback that receives the completed fraction of the training.
+    """
     if isinstance(task, Loop):
         return [run_loop(task, trial) for trial in trials]
     return train_stack(task, trials, report, mode)

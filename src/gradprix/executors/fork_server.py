@@ -1,7 +1,7 @@
-"""Fork server: on Linux, a process that has imported what workers need, and is forked for each new worker.
+"""Fork server: on Linux, a process that has imported the modules that workers need, and is forked for each new worker.
 
-A new interpreter takes seconds to import torch. The server imports everything once, computes nothing, and starts no
-threads and no accelerator. It lives as long as the process that started it (see `forked_process`).
+A new interpreter takes seconds to import torch. The server imports all modules once. It runs no computations, no other
+threads and no accelerator, so that its forks are safe. It ends with the process that started it (see `forked_process`).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ READY = b"ready"
 INTERVAL = 1.0
 """Seconds between two checks that the parent process is alive."""
 STREAMS = 3
-"""Standard input, output and error."""
+"""Number of standard streams: input, output and error."""
 MOST_FILES = 64
 """Maximum number of file descriptors that a process receives when it starts."""
 
@@ -40,22 +40,26 @@ _received: Sequence[int] = ()
 
 
 class ReceivedFile:
-    """A file descriptor that is being sent to a starting process."""
+    """A file descriptor that is sent to a starting process.
+
+    Args:
+        index: index of the descriptor among those that the process receives.
+    """
 
     def __init__(self, index: int) -> None:
         self._index = index
 
     def detach(self) -> int:
-        """Return the descriptor's number in this process."""
+        """Return the file descriptor in the process that has received it."""
         return _received[self._index]
 
 
 def serve(parent: int, requests: int) -> None:
-    """Fork once per request; each child runs the process object that it receives, and exits.
+    """Fork this process once per request; each fork runs the process object that it receives, and exits.
 
     Args:
-        parent: PID of the process whose end also ends the server.
-        requests: file descriptor of the socket that requests arrive on.
+        parent: process ID of the parent process; the server ends when the parent process ends.
+        requests: file descriptor of the socket from which requests are read.
     """
     with socket.socket(fileno=requests) as requests_socket:
         if not can_fork():
@@ -72,7 +76,7 @@ def serve(parent: int, requests: int) -> None:
 
 
 def can_fork() -> bool:
-    """Return True if a fork of this process is complete: it has one thread and no accelerator."""
+    """Return True if this process can safely be forked: it has a single thread and no accelerator."""
     if torch.accelerator.is_available():
         return False
     # OpenBLAS starts threads on import, and ends them at the first fork.
@@ -86,12 +90,21 @@ def can_fork() -> bool:
 
 
 def _fork_on_request(requests: socket.socket, parent: int) -> list[int] | None:
-    """Return the received files in each fork, and None in the server after the last request."""
+    """Fork this process for each request.
+
+    Args:
+        requests: socket from which requests are read.
+        parent: process ID of the parent process.
+
+    Returns:
+        In each fork, the file descriptors that it has received. In the server, None after the last request, when all
+        forks have ended.
+    """
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # the wake-up descriptor needs a handler
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler, the signal would not wake up the process
     forks: dict[int, int] = {}
     is_asked = True
     while is_asked or forks:
@@ -110,31 +123,35 @@ def _fork_on_request(requests: socket.socket, parent: int) -> list[int] | None:
             continue
         data, status, *rest = files
         try:
-            number = os.fork()
+            pid = os.fork()
         except OSError:  # too many processes: the requester gets the error when it starts a new interpreter
             for file in files:
                 os.close(file)
             continue
-        if not number:
+        if not pid:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for file in (woken, wake, status, *forks.values()):
                 os.close(file)
             return [data, *rest]
-        _write(status, number)
-        forks[number] = status
+        _write(status, pid)
+        forks[pid] = status
         for file in (data, *rest):
             os.close(file)
     return None
 
 
 def _report_ended(forks: dict[int, int]) -> None:
-    """Send the exit codes of the forks that have ended."""
+    """Send the exit codes of the forks that have ended.
+
+    Args:
+        forks: for each process ID of a fork, the file descriptor of the pipe to write its exit code to.
+    """
     while forks:
-        number, status = os.waitpid(-1, os.WNOHANG)
-        if not number:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
             return
-        file = forks.pop(number, None)
+        file = forks.pop(pid, None)
         if file is not None:
             _write(file, os.waitstatus_to_exitcode(status))
             os.close(file)
@@ -146,7 +163,12 @@ def _write(file: int, number: int) -> None:
 
 
 def _run(files: Sequence[int]) -> int:
-    """Run the process object that is sent to a fork, as in a new interpreter; return the exit code."""
+    """Receive a process object in a fork and run it as in a new interpreter; return the exit code.
+
+    Args:
+        files: received file descriptors: a pipe with the process object, the standard streams, the pipes of the
+            resource trackers of multiprocessing and loky, and those that the process object refers to.
+    """
     global _received
     data, *files = files
     for file in files:
@@ -176,7 +198,14 @@ def _run(files: Sequence[int]) -> int:
 
 
 def _reopen(stream: Any, number: int) -> Any:
-    """Return the stream that a new interpreter would create for this file; pipes, terminals and files differ."""
+    """Return a text stream for a file descriptor, as a new interpreter would create `sys.stdout` or `sys.stderr`.
+
+    Standard error and terminals are line-buffered.
+
+    Args:
+        stream: the existing stream, for encoding, error handling and unbuffered mode.
+        number: the file descriptor: 1 for standard output, 2 for standard error.
+    """
     is_unbuffered = stream.write_through
     return io.TextIOWrapper(
         open(number, "wb", buffering=0 if is_unbuffered else -1, closefd=False),
@@ -204,8 +233,8 @@ def end_children() -> None:
             child.kill()
 
 
-def descendants(number: int) -> list[psutil.Process]:
-    """Return all descendants of a process; none if it has ended."""
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return all descendants of a process. Returns an empty list if the process has ended."""
     with contextlib.suppress(psutil.Error):
-        return list(psutil.Process(number).children(recursive=True))
+        return list(psutil.Process(pid).children(recursive=True))
     return []

@@ -1,7 +1,7 @@
-"""Fast start of processes: on Linux, as forks of a server that has imported the required modules.
+"""Fast start of processes: on Linux, processes are forks of a server that has imported the required modules.
 
 Where forks are impossible or unsafe (Windows, macOS, GPUs, libraries that start threads when imported), loky starts new
-interpreters.
+interpreters instead.
 """
 
 import atexit
@@ -38,16 +38,16 @@ from gradprix.executors.fork_server import serve
 serve({parent}, {requests})
 """
 MODULES = "gradprix.race, torch.fx.experimental.symbolic_shapes"
-"""Modules that a server imports, so that its forks do not import them one by one.
+"""Modules that a server imports, so that each of its forks need not import them again.
 
-The second one is imported by `torch._check`, in the decomposition of operations. Torch's compiler takes longer to
-import than all of these; only the constructors of `torch.optim` and the tracing of stacked operations need it.
+The second module is imported by `torch._check` when operations are decomposed. torch's compiler is not among them: its
+import takes longer than all of these, and only constructors of `torch.optim` and tracing of stacked operations need it.
 """
 PASSED_ON = {"GRADPRIX_CACHE", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
-"""Variables that libraries do not read on import: the server survives their change, and its forks receive them."""
+"""Environment variables that no library reads on import. A server is kept if they change; its forks get new values."""
 
 ENVIRONMENT = threading.Lock()
-"""Held while this process's variables differ from the user's, or are read."""
+"""Lock to hold while environment variables of this process are temporarily changed, or are read."""
 
 _LOCK = threading.Lock()
 _SERVERS: dict[str, "Server"] = {}
@@ -55,11 +55,11 @@ _REPLACED: list["Server"] = []
 
 
 class Server:
-    """The fork server of this process for one environment.
+    """A fork server that this process has started, and the connection to it.
 
     Args:
-        start: start the process, given the number of the socket that requests are read from.
-        settings: the server is reused as long as these are equal.
+        start: function that starts the server process, given the file descriptor of the socket to read requests from.
+        settings: all settings that the server's forks inherit from it; if they change, a new server is needed.
     """
 
     def __init__(self, start: "Callable[[int], subprocess.Popen[bytes] | ProcessFork]", settings: Any) -> None:
@@ -71,7 +71,7 @@ class Server:
             self.process = start(server_socket.fileno())
 
     def wait(self) -> bool:
-        """Wait until the server has imported everything; return True if it can be forked."""
+        """Wait until the server has imported all modules; return True if it can be forked."""
         with self._lock:
             if self._is_ready is None:
                 try:
@@ -81,18 +81,21 @@ class Server:
             return self._is_ready
 
     def is_usable(self) -> bool:
-        """Return True if the server is alive, or if it never became ready, in which case a new one would not either."""
+        """Return True if the server need not be replaced by a new one.
+
+        This is so if it is alive, or if it never became ready, because a new server would not become ready either.
+        """
         return self.process.poll() is None or self._is_ready is False
 
     def fork(self, files: Sequence[int]) -> tuple[int, int]:
         """Start a process through the fork server.
 
         Args:
-            files: the file descriptors that it receives, the first three as its standard streams.
+            files: file descriptors that the new process receives; the first three become its standard streams.
 
         Returns:
-            Two pipes: the first yields the process ID and, after termination, the exit code; the second accepts the
-            process object.
+            File descriptors of two pipes. The process ID and, after termination, the exit code can be read from the
+            first one; the process object must be written to the second one.
 
         Raises:
             OSError: if the server has ended.
@@ -115,7 +118,7 @@ class Server:
         self._requests.close()
 
     def forget(self) -> None:
-        """Release the server in a fork of the process that started it."""
+        """Release the server in a fork of the process that started the server."""
         self.release()
         self.process.returncode = 0  # not a child of this process
 
@@ -132,11 +135,13 @@ class Server:
 
 
 def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
-    """Return a server that starts processes in this environment, or None if new interpreters must be started.
+    """Return a server that starts processes in an environment; start the server if there is none.
+
+    Returns None if processes must be started as new interpreters.
 
     Args:
-        group: processes of different groups never share a server.
-        environment: variables to set in addition to those of this process.
+        group: name of a group of processes; different groups never share a server.
+        environment: environment variables of the processes, in addition to those of this process.
     """
     if not _has_servers():
         return None
@@ -157,11 +162,13 @@ def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
 
 
 def fork_server_from_here(group: str, environment: Mapping[str, str]) -> None:
-    """Make a fork of this process the server of a group; see `process_fork` for when that is safe.
+    """Start the server of a group as a fork of this process; see `process_fork` for when that is safe.
+
+    Does nothing if the group has a server, or if this process cannot be forked.
 
     Args:
-        group: the group.
-        environment: variables to set in addition to those of this process.
+        group: name of the group of processes.
+        environment: environment variables of the processes, in addition to those of this process.
     """
     if not _has_servers() or None in (sys.__stdout__, sys.__stderr__) or not can_fork():
         return
@@ -172,12 +179,12 @@ def fork_server_from_here(group: str, environment: Mapping[str, str]) -> None:
 
 
 def _has_servers() -> bool:
-    # Unlike is_available(), device_count() first asks the driver's management library and initializes nothing.
+    # Unlike is_available(), device_count() asks the driver's management library first, which does not initialize CUDA.
     return sys.platform == "linux" and not torch.cuda.device_count()
 
 
 def _server_settings(environment: Mapping[str, str]) -> tuple[dict[str, str], Any]:
-    """Return the variables that a server starts with, and what must be equal for it to be reused."""
+    """Return the environment variables that a server starts with, and its settings; see `Server`."""
     variables = {**_variables(environment), "PYTHONPATH": os.pathsep.join(filter(None, base_path()))}
     return variables, (
         {name: value for name, value in variables.items() if name not in PASSED_ON},
@@ -190,7 +197,7 @@ def _start_interpreter(variables: Mapping[str, str], requests: int) -> "subproce
         [sys.executable, "-c", SERVE.format(modules=MODULES, parent=os.getpid(), requests=requests)],
         env=variables,
         pass_fds=[requests],
-        # It must not hold the streams open; its forks receive those of the requesting process.
+        # The server must not hold the streams of this process open; its forks receive them when they start.
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -203,7 +210,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _inherited_settings() -> tuple[Any, ...]:
-    """Return the settings that a process inherits from its parent, besides variables and files."""
+    """Return CPU affinity, priority, resource limits and umask, which a process inherits from its parent."""
     if sys.platform != "linux":
         return ()
     import resource
@@ -215,7 +222,7 @@ def _inherited_settings() -> tuple[Any, ...]:
 
 
 class ForkedProcess(LokyProcess):  # type: ignore[misc]
-    """A process that is a fork of the server if possible, and otherwise a new interpreter."""
+    """A process that starts as a fork of a server if possible, otherwise as a new interpreter."""
 
     group: ClassVar[str] = "workers"
 
@@ -231,7 +238,7 @@ class ForkedProcess(LokyProcess):  # type: ignore[misc]
 
 
 class ForkContext(LokyContext):  # type: ignore[misc]
-    """Multiprocessing context that starts processes as forks of the server if possible."""
+    """Multiprocessing context that starts processes as forks of a server if possible."""
 
     Process = ForkedProcess
 
@@ -240,7 +247,12 @@ if sys.platform == "linux":
     from multiprocessing import forkserver, popen_forkserver, util
 
     class _ForkedPopen(popen_forkserver.Popen):
-        """Start a process by a server and receive its exit code."""
+        """Handle of a process that is started through a fork server, from which it receives the exit code.
+
+        Args:
+            process_obj: the process object to run in the new process.
+            server: the fork server.
+        """
 
         DupFd = ReceivedFile  # type: ignore[assignment]
         _fds: list[int]
@@ -264,13 +276,13 @@ if sys.platform == "linux":
             self.sentinel = status
             self.finalizer = util.Finalize(self, os.close, (status,))
             with open(data, "wb") as file:
-                # Without its object the process ends, so an interruption here leaves no unknown process.
+                # If an interrupt occurs here, the process receives no process object and ends.
                 self.pid = forkserver.read_signed(status)
                 file.write(buffer.getbuffer())
 
 
 def _preparation(name: str) -> dict[str, Any]:
-    """Return the argument of `multiprocessing.spawn.prepare`, without the main module of the user's program."""
+    """Return the argument for `multiprocessing.spawn.prepare`, without the main module of the user's program."""
     return {
         "name": name,
         "authkey": bytes(process.current_process().authkey),
@@ -283,7 +295,7 @@ def _preparation(name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _standard_streams() -> Iterator[list[int]]:
-    """Yield the standard streams' descriptors, with the null device for closed ones."""
+    """Yield the file descriptors of the standard streams; closed streams are replaced by the null device."""
     null_device = os.open(os.devnull, os.O_RDWR)
     try:
         yield [number if _is_open(number) else null_device for number in range(STREAMS)]

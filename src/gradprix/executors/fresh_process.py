@@ -1,4 +1,4 @@
-"""Function calls in new processes."""
+"""Execution of function calls in new processes."""
 
 import atexit
 import contextlib
@@ -19,17 +19,17 @@ from .forked_process import ForkedProcess
 from .worker_processes import own_settings, prepare_for_users_code, start_environment
 
 FAILED = b""
-"""The answer of a call that raised an exception."""
+"""Answer that stands for a failed call: it raised an exception, or its process died."""
 
 
 class FreshProcess(ForkedProcess):
-    """A process with another hash seed than workers have, which reveals results that depend on the order of a set."""
+    """A process with a different hash seed than workers, which reveals results that depend on the order of a set."""
 
     group: ClassVar[str] = "fresh"
 
 
 class FreshProcesses:
-    """Runs calls in new processes, one after the other, without waiting for them."""
+    """Runner of function calls in new processes, one after the other, in the background."""
 
     def __init__(self) -> None:
         self._process: FreshProcess | None = None
@@ -40,11 +40,11 @@ class FreshProcesses:
         """Call a function in a new process.
 
         Args:
-            function: the function; it and its arguments are sent with `cloudpickle`.
+            function: the function; `cloudpickle` must be able to serialize the function and its arguments.
             *args: its arguments.
 
         Returns:
-            A future for its result. The exception is `ChildProcessError` if the call failed or its process died.
+            A future for the result. Its exception is a `ChildProcessError` if the call failed or its process died.
         """
         call, settings, environment = cloudpickle.dumps((function, args)), own_settings(), start_environment()
         future: Future[Any] = Future()
@@ -85,9 +85,9 @@ class FreshProcesses:
 
 
 def _answer(answers: "Connection[Any, Any]", call: bytes, settings: tuple[Any, ...]) -> None:
-    """Run a call, then terminate this process, along with threads and child processes that the call left running."""
+    """Run a call and send its answer, then end this process with all threads and child processes of the call."""
     null_device = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # the user's code already printed this when it ran first
+    for stream in (0, 1, 2):  # discard output, which the user's code has already printed in its first run
         os.dup2(null_device, stream)
     answer = FAILED
     with contextlib.suppress(BaseException):

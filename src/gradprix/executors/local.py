@@ -35,11 +35,11 @@ FRESH = FreshProcesses()
 
 
 class Local(Executor):
-    """Executor for worker processes on this machine, with one thread each.
+    """Executor that trains in worker processes on this machine, with one thread per process.
 
     Args:
-        processes: maximum number of processes; the number of CPU cores when None.
-        memory: memory limit of the race in GB; half of the free memory when None.
+        processes: maximum number of processes; the number of CPU cores if None.
+        memory: memory limit of a race in GB; half of the free memory if None.
     """
 
     workers_die_together = True
@@ -59,13 +59,13 @@ class Local(Executor):
 
     @property
     def workers(self) -> int:
-        """The number of processes, reduced if more would not fit into memory or would slow each other down."""
+        """The number of worker processes, limited so that they fit into memory and do not slow each other down."""
         layouts = [self.layouts[group.kind] for group in self.scheduler.groups if group.kind in self.layouts]
         return min((layout.processes for layout in layouts), default=self.processes)
 
     @property
     def memory(self) -> float | None:
-        """The memory limit of the race in bytes; None for half of the free memory."""
+        """The memory limit of a race, in bytes; None for half of the free memory."""
         return self.bytes
 
     def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
@@ -88,26 +88,26 @@ class Local(Executor):
 
     @property
     def idle_workers(self) -> int:
-        """All worker processes but one."""
+        """The number of worker processes that remain idle while one of them runs a call."""
         return self.processes - 1
 
     def warm_up(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function in all idle worker processes, without waiting for it; ignore its failures."""
+        """Call a function in all idle worker processes, without waiting for results; ignore exceptions."""
         with contextlib.suppress(TerminatedWorkerError, BrokenProcessPool):
             executor = workers(self.processes)
             for _ in range(self.idle_workers):
                 executor.submit(_call_with_local_tasks, function, args)
 
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
-        """Call a function in a new process."""
+        """Call a function in a new process and return a future for the result."""
         return FRESH.submit(function, *args)
 
     def stop_fresh(self) -> None:
-        """Stop the calls of `submit_fresh`."""
+        """Stop the running call of `submit_fresh`."""
         FRESH.stop()
 
     def submit(self, stack: TrialStack) -> None:
-        """Submit a stack to a worker process, which reports its progress in a file."""
+        """Submit a stack to a worker process, which writes its progress to a shared file."""
         if self._shares is None:
             handle, file = tempfile.mkstemp(prefix="gradprix-")
             os.close(handle)
@@ -120,12 +120,12 @@ class Local(Executor):
         self._slots[stack] = slot
 
     def _start(self, *args: Any) -> "Future[StackResult]":
-        """Submit a call of `_train_part`; processes that were killed while they were idle are replaced."""
+        """Submit a call of `_train_and_report`; replace worker processes that were killed while they were idle."""
         deaths = 0
         while True:
             try:
                 self._executor = workers(self.workers)
-                job: Future[StackResult] = self._executor.submit(_call_with_local_tasks, _train_part, args)
+                job: Future[StackResult] = self._executor.submit(_call_with_local_tasks, _train_and_report, args)
                 return job
             except TerminatedWorkerError as error:
                 deaths += 1
@@ -133,7 +133,10 @@ class Local(Executor):
                     raise WorkerError(KILLED) from error
 
     def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
-        """Return the stacks that have completed; if a process was killed, all others have ended as well."""
+        """Return the stacks that have completed, with their results; wait up to `timeout` seconds for the first.
+
+        If a worker process was killed, loky ends all others, so all running stacks are returned.
+        """
         results: list[tuple[TrialStack, StackResult]] = []
         done = wait(self._jobs, timeout, FIRST_COMPLETED).done
         if any(isinstance(job.exception(), TerminatedWorkerError) for job in done):
@@ -153,7 +156,7 @@ class Local(Executor):
         return results
 
     def cancel(self, stacks: Sequence[TrialStack]) -> None:
-        """Kill the processes if any of the stacks is running."""
+        """Kill all worker processes if any of the stacks is running."""
         if any(stack in self._slots for stack in stacks):
             self._executor.shutdown(kill_workers=True)
             self._jobs.clear()
@@ -166,12 +169,20 @@ def _serialization_error(error: BrokenProcessPool) -> WorkerError:
 
 
 def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """Call a function in a worker, with the worker's own copies of tasks."""
+    """Call a function in a worker, with each task in `args` replaced by the worker's cached copy."""
     return call_with_picklable_errors(function, [cache_problem(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
-def _train_part(task: Task, trials: list[Trial], mode: ExecutionMode, file: Path, slot: int) -> list[Outcome]:
-    """Train trials and write the completed share to a file."""
+def _train_and_report(task: Task, trials: list[Trial], mode: ExecutionMode, file: Path, slot: int) -> list[Outcome]:
+    """Train the trials of a stack and write the completed fraction to a file.
+
+    Args:
+        task: the task or training loop.
+        trials: the trials.
+        mode: the execution mode of the race.
+        file: file with one float64 number per worker process.
+        slot: index of the number to write.
+    """
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 
     def report(share: float) -> None:

@@ -1,7 +1,7 @@
-"""Fork of this process as a fork server: what it has imported need not be imported again.
+"""Start of a fork server as a fork of this process, so that the server need not import the same modules again.
 
-Only for a process that has imported modules and done nothing else, such as the command line before a race: a fork has
-no other threads than the one that created it.
+This is safe only if the process has done nothing but import modules, as the command line before a race, because only
+the forking thread exists in a fork.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import NoReturn
 from .fork_server import serve, set_environment
 
 MALLOC_OPTIONS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_MAX_": -4}
-"""Numbers of options of glibc's `mallopt`, by the variables that set them when a process starts."""
+"""Option numbers of glibc's `mallopt`, by the environment variables that set these options when a process starts."""
 MAX_INT = 2**31 - 1
 
 
@@ -25,8 +25,8 @@ class ProcessFork:
 
     Args:
         environment: all environment variables of the server.
-        modules: modules that it imports in addition to those of this process.
-        requests: number of the socket that it reads requests from.
+        modules: modules that the server imports, in addition to those of this process.
+        requests: file descriptor of the socket from which the server reads requests.
     """
 
     def __init__(self, environment: Mapping[str, str], modules: Iterable[str], requests: int) -> None:
@@ -39,11 +39,11 @@ class ProcessFork:
             _serve(environment, modules, parent, requests)
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while the process runs."""
+        """Return the exit code. Returns None while the process runs."""
         return self._wait(os.WNOHANG)
 
     def wait(self) -> int | None:
-        """Wait for the end of the process and return its exit code."""
+        """Wait until the process has ended and return its exit code."""
         return self._wait(0)
 
     def kill(self) -> None:
@@ -54,16 +54,19 @@ class ProcessFork:
     def _wait(self, options: int) -> int | None:
         if self.returncode is None:
             try:
-                number, status = os.waitpid(self.pid, options)
-            except ChildProcessError:  # something else has waited for it
-                number, status = self.pid, 0
-            if number:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:  # other code has already waited for the process
+                pid, status = self.pid, 0
+            if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
 
 def _serve(environment: Mapping[str, str], modules: Iterable[str], parent: int, requests: int) -> NoReturn:
-    """Turn this fork into what a new interpreter would be, and serve; never return to the code of its parent."""
+    """Reset this fork to the state of a new interpreter and run the fork server.
+
+    This function does not return, so that the fork never continues with the code of its parent.
+    """
     code: int | str | None = 1
     with contextlib.suppress(BaseException):
         signal.set_wakeup_fd(-1)
@@ -79,13 +82,16 @@ def _serve(environment: Mapping[str, str], modules: Iterable[str], parent: int, 
         try:
             serve(parent, requests)
             code = 0
-        except SystemExit as end:  # the end of a worker
+        except SystemExit as end:  # a fork of the server, which is a worker, has ended
             code = end.code
     os._exit(code if isinstance(code, int) else 1)
 
 
 def _close_files(kept: int) -> None:
-    """Close all files but one: a pipe that the parent writes to ends with the parent. Standard streams become null."""
+    """Close all file descriptors except `kept`, and redirect the standard streams to the null device.
+
+    Otherwise, pipes that the parent writes to would stay open after the parent has ended.
+    """
     null_device = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null_device, number)
@@ -96,7 +102,7 @@ def _close_files(kept: int) -> None:
 
 
 def _set_malloc_options(environment: Mapping[str, str]) -> None:
-    """Set options that glibc reads from the environment only when a process starts."""
+    """Set options of glibc's allocator, which reads them from the environment only when a process starts."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     for name, number in MALLOC_OPTIONS.items():
         if mallopt is not None and name in environment:

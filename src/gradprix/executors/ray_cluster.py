@@ -18,9 +18,9 @@ from .worker_processes import environment
 MACHINES_CACHED = 2.0
 """Seconds for which the list of machines is cached."""
 EMPTY = 300.0
-"""Seconds that a race waits if there is no worker: machines may be starting."""
+"""Seconds that a race waits for a worker if there is none, since machines may be starting."""
 MACHINE_SHARE = 0.5
-"""Share of a machine's memory that a race may take, unless a limit per stack is given."""
+"""Fraction of a machine's memory that a race may take, unless a limit per stack is given."""
 LOST = (
     "the workers of the cluster were lost again and again, with their machines, or because memory ran out ({why}). "
     "Finished training runs are saved; run the same command to resume. Give each stack more with --memory, in GB."
@@ -29,12 +29,12 @@ LOST = (
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources of a stack.
+    """Resources that a stack requests on a cluster.
 
     Args:
-        cpus: CPU cores; a stack computes on one.
-        gpus: GPUs, or a fraction of one.
-        memory: GB; an equal part of half of the machine's memory when None.
+        cpus: number of CPU cores; a stack computes on one core.
+        gpus: number of GPUs, or a fraction of one GPU.
+        memory: memory in GB; if None, half of the machine's memory is divided equally among its stacks.
     """
 
     cpus: float = 1.0
@@ -46,7 +46,7 @@ class Resources:
             raise ValueError(f"{self}: a stack needs more than 0 CPUs and GB of memory, and 0 GPUs or more.")
 
     def room(self, resources: Mapping[str, float]) -> int:
-        """Return the number of stacks that fit on a machine."""
+        """Return the number of stacks that fit on a machine, given its resources by Ray's names."""
         amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory or 0) * 1e9}
         return math.floor(min(resources.get(name, 0) / amount for name, amount in amounts.items() if amount) + 1e-9)
 
@@ -65,13 +65,13 @@ class Cluster:
     """A Ray cluster.
 
     Args:
-        address: its address, as in `Ray`.
-        asked: resources of each stack that the user has set.
-        processes: maximum number of stacks at the same time.
-        folder: the folder that each machine gets a copy of.
+        address: address of the cluster, as in `Ray`.
+        asked: resources of each stack that the user has set, by names of `Resources`.
+        processes: maximum number of stacks at the same time; None for as many as fit on the machines.
+        folder: folder that is copied to each machine; None for the folder of the user's code.
 
     Raises:
-        EngineError: if Ray is not installed, or no cluster answers.
+        EngineError: if Ray is not installed, or no cluster answers at the address.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Cluster:
 
     @property
     def smallest(self) -> tuple[int, float]:
-        """Number of stacks that fit on the machine with the least memory per stack, and their memory in bytes."""
+        """Capacity of the machine with the least memory per stack: number of stacks, and memory of all, in bytes."""
         while not (nodes := [node for node in self._nodes if self.needs.room(node)]):
             time.sleep(MACHINES_CACHED)  # machines may be starting
             self.refresh()
@@ -105,11 +105,14 @@ class Cluster:
         return self.needs.room(node), MACHINE_SHARE * node["memory"]
 
     def refresh(self, first: bool = False) -> None:
-        """Update the list of machines unless it is recent.
+        """Update the list of machines, unless it was updated a moment ago.
+
+        Args:
+            first: True for the first update after the connection.
 
         Raises:
-            EngineError: on the first call, if no machine has room for a stack and none will be added.
-            WorkerError: if there has been no worker for a long time.
+            EngineError: if `first` is True, no machine has room for a stack, and the number of processes is not set.
+            WorkerError: if the cluster has had no worker for a long time.
         """
         import ray
 
@@ -131,14 +134,14 @@ class Cluster:
             raise WorkerError(f"there has been no worker in the cluster for {EMPTY / 60:.0f} minutes.")
 
     def join(self, args: Sequence[Any], busy: bool) -> None:
-        """Connect to the cluster with the code of plans, problems and trials, unless connected with the same code.
+        """Connect to the cluster and send it the user's code, unless it is connected and has the code already.
 
         Args:
-            args: plans, problems and trials.
-            busy: True if parts are running on the cluster.
+            args: plans, problems and trials whose code is needed.
+            busy: True if stacks are running on the cluster.
 
         Raises:
-            EngineError: if the connection fails.
+            EngineError: if the connection fails, or if other code would have to be sent while stacks are running.
         """
         plans = [arg for arg in args if isinstance(arg, ExecutablePlan)]
         parts = [part for plan in plans for part in (plan.task, [entry.rule for entry in plan.entries])]
@@ -155,7 +158,7 @@ class Cluster:
         except ValueError as error:
             if self.place is not None:
                 raise EngineError(str(error)) from error
-            shared = None  # on this machine all paths are valid
+            shared = None  # nothing is copied, since all paths are valid on this machine
         connect(self.place, shared, self.processes and math.ceil(self.processes * self.needs.cpus))
         self._job, self._code, self._places = job_id(), code, {}
         is_copied = self.place is not None and shared is not None and has_joined_here()
@@ -171,7 +174,7 @@ class Cluster:
         self.progress_queue = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
     def get_result(self, answer: Any) -> Any:
-        """Return the result of a Ray task, or the exception that explains its failure."""
+        """Return the result of a Ray task or, if the task failed, an exception that explains the failure."""
         import ray
 
         try:
@@ -180,7 +183,11 @@ class Cluster:
             return self.explain_error(error)
 
     def explain_error(self, error: Any) -> Exception:
-        """Return the exception behind an error of Ray: the code's own, or a `WorkerError` if a worker was lost."""
+        """Return the cause of an error of Ray: the exception raised by the code, or a `WorkerError` for a lost worker.
+
+        Raises:
+            EngineError: if the cluster's machines cannot set up their environment.
+        """
         import ray
 
         if isinstance(error, ray.exceptions.RayTaskError):
@@ -191,7 +198,11 @@ class Cluster:
         return WorkerError(LOST.format(why=f"{type(error).__name__}: {message}"))
 
     def pack_call(self, function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, Places, list[str], str]:
-        """Pack a call for workers; each of its problems is sent to the cluster once."""
+        """Serialize a call and send its problems to the cluster, each of them only once.
+
+        Returns:
+            The first four arguments of `serialization.call`.
+        """
         import ray
 
         packed_call, problems = packed(function, args)
@@ -201,12 +212,17 @@ class Cluster:
         return packed_call, {key: self._places[key] for key in problems}, self._paths, versions()
 
     def remote(self, function: Callable[..., Any], **overrides: Any) -> Any:
-        """Return a function as a Ray task that runs once."""
+        """Return a function as a Ray task with the resources of a stack, which Ray does not retry.
+
+        Args:
+            function: the function.
+            **overrides: options of the Ray task that differ.
+        """
         options = {**self.needs.options, "max_retries": 0, "runtime_env": {"env_vars": environment()}, **overrides}
         return _ray_function(function).options(**options)
 
     def _check_machines(self) -> None:
-        """Check the versions of all machines that have room for a stack, and collect their processor types.
+        """Check the library versions of all machines that have room for a stack, and collect their processor types.
 
         Raises:
             EngineError: if a machine has other versions than this process, or fails to answer.
@@ -232,12 +248,13 @@ class Cluster:
                 raise error
             if isinstance(error, Exception) and not isinstance(error, WorkerError):
                 raise EngineError(f"gradprix does not work on every machine of the cluster: {error}") from error
-        self.kinds = sorted({each for each in results if isinstance(each, str)})  # other machines have left meanwhile
+        # Machines whose result is not a string have left the cluster meanwhile.
+        self.kinds = sorted({each for each in results if isinstance(each, str)})
 
 
 @cache
 def _ray_function(function: Callable[..., Any]) -> Any:
-    """Return the Ray function for a Python function; cached, since a cluster stores every new one."""
+    """Return a function as a remote function of Ray; cached, since a cluster stores every new remote function."""
     import ray
 
     return ray.remote(function)

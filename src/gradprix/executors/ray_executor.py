@@ -1,7 +1,7 @@
-"""Executor for stacks on a Ray cluster.
+"""Executor that trains stacks on a Ray cluster.
 
-Ray places the stacks and reports lost workers and machines; retries are scheduled here, as for any other executor. Only
-the process that runs the race writes its journal.
+Ray assigns stacks to machines and reports lost workers and machines. Retries are scheduled by gradprix, as for all
+executors. Only the process that runs the race writes its journal.
 """
 
 import contextlib
@@ -29,19 +29,21 @@ REPORTS = 100.0
 
 
 class Ray(Executor):
-    """Executor for stacks on a Ray cluster, or on this machine under Ray.
+    """Executor that trains on a Ray cluster, or on this machine under Ray.
 
     Args:
-        address: `HOST:PORT` of the cluster; `"auto"` for one that runs on this machine, `"local"` for a new one of this
-            machine alone. When None, the one that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
-        processes: maximum number of stacks at the same time; as many as fit on the cluster's machines when None.
-        cpus: CPU cores of each stack; the task's setting, or one, when None.
-        gpus: GPUs of each stack, or a fraction of one; the task's setting, or none, when None.
-        memory: GB of each stack; the task's setting, or an equal part of half of the machine's memory, when None.
-        folder: the folder with your code, which each machine gets a copy of; the folder it was imported from when None.
+        address: `HOST:PORT` of the cluster; `"auto"` for a cluster that runs on this machine; `"local"` for a new
+            cluster that consists of this machine. If None, the first that exists: the cluster at `RAY_ADDRESS`, a
+            cluster that runs on this machine, or a new cluster.
+        processes: maximum number of stacks at the same time; if None, as many as fit on the cluster's machines.
+        cpus: number of CPU cores of each stack; if None, the task's setting, or 1.
+        gpus: number of GPUs of each stack, or a fraction of one GPU; if None, the task's setting, or 0.
+        memory: memory of each stack in GB; if None, the task's setting, or half of the machine's memory divided equally
+            among its stacks.
+        folder: folder with your code, which is copied to each machine; if None, the folder it was imported from.
 
     Raises:
-        EngineError: if Ray is not installed, or no cluster answers.
+        EngineError: if Ray is not installed, or no cluster answers at the address.
     """
 
     def __init__(
@@ -70,18 +72,18 @@ class Ray(Executor):
 
     @property
     def place(self) -> str:
-        """The number of workers, for the user."""
+        """The number of workers as text, to be shown to the user."""
         return format_count(self.workers, "worker")
 
     @property
     def state(self) -> str:
-        """The numbers of workers, running models and lost models, for the user."""
+        """The numbers of workers, running models and lost models as text, to be shown to the user."""
         running = sum(len(stack.trials) for stack in self.scheduler.running)
         lost = f", {self.scheduler.lost:,} lost" if self.scheduler.lost else ""
         return f" on {self.place}, {running:,} running{lost}"
 
     def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
-        """Choose the fastest stack size that fits into its part of the smallest machine's memory."""
+        """Choose the fastest stack size for which stacks fit into the memory of the smallest machine."""
         with self._lock:
             self._join(task, trials)
         needs = self.cluster.needs
@@ -93,7 +95,7 @@ class Ray(Executor):
         return choose_layout(task, trials, mode, stacks, memory, self.call_workers)
 
     def describe_provenance(self, plan: ExecutablePlan, device: str) -> str:
-        """Return the provenance of numbers trained here: library versions and all processor types of the cluster."""
+        """Return the provenance of results of this executor: library versions and the cluster's processor types."""
         with self._lock:
             self._join(plan)
         kinds = " or ".join(self.cluster.kinds)
@@ -116,7 +118,10 @@ class Ray(Executor):
         return []
 
     def map_concurrently(self, function: Callable[[Any], Any], plans: Sequence[Any]) -> list[Any]:
-        """Call a function that runs a race on each plan, concurrently, so that workers are busy while a race waits."""
+        """Call a function that runs a race on each plan, concurrently, and return the results.
+
+        Workers then have no need to be idle while one race waits for its last stacks.
+        """
         with self._lock:
             self._join(*plans)
         try:
@@ -127,7 +132,7 @@ class Ray(Executor):
                         job.result()
                 except BaseException:
                     threads.shutdown(wait=False, cancel_futures=True)
-                    self._is_cancelled = True  # the other races stop, too
+                    self._is_cancelled = True  # makes the other races stop, too
                     raise
         finally:
             self._is_cancelled = False
@@ -146,7 +151,10 @@ class Ray(Executor):
         ] = stack
 
     def completed(self, timeout: float) -> list[tuple[TrialStack, StackResult]]:
-        """Return the stacks that have completed, including those whose worker or machine was lost."""
+        """Return the stacks that have completed, with their results; wait up to `timeout` seconds for the first.
+
+        Stacks whose worker or machine was lost are included, with a `WorkerError` as result.
+        """
         import ray
 
         if self._is_cancelled:
@@ -164,7 +172,8 @@ class Ray(Executor):
             jobs = []
         self._update_progress()
         completed = [(self._jobs.pop(job, None), self.cluster.get_result(job)) for job in jobs]
-        # A machine with other versions has joined: raised on the next call, after the others' results are saved.
+        # Errors of machines that have joined with other library versions are raised by the next call, after the caller
+        # has saved the results of other machines.
         self._machine_errors = [result for _, result in completed if isinstance(result, EngineError)]
         return [
             (stack, result) for stack, result in completed if stack is not None and not isinstance(result, EngineError)

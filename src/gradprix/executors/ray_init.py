@@ -13,11 +13,11 @@ MISSING = "Ray is not installed: pip install 'gradprix[ray]'."
 ANSWERS = 15.0
 """Seconds within which a cluster must answer."""
 LEFT_OUT = ["runs"]
-"""Folders that are not sent with the user's code, besides Ray's own exclusions: finished races."""
+"""Folders that are not sent with the user's code, in addition to Ray's own exclusions: `runs` holds finished races."""
 
 
 class EngineError(ValueError):
-    """An executor is unavailable or cannot be reached; the message gives the remedy."""
+    """Error raised if an executor is unavailable or cannot be reached; the message contains a remedy."""
 
 
 def ray_here(address: str | None = None) -> Any:
@@ -31,8 +31,8 @@ def ray_here(address: str | None = None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     host, _, port = (address or os.environ.get("RAY_ADDRESS") or "").rpartition(":")
     if host in ("127.0.0.1", "localhost") and port.isdigit() and not _listens(socket.gethostname(), int(port)):
-        # The cluster listens on this address alone. Ray replaces a loopback address by the machine's other one, except
-        # on systems without support for clusters.
+        # The cluster listens on the loopback address only. Ray would replace it by the machine's other address, unless
+        # it considers this system unsupported for clusters.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -42,11 +42,14 @@ def ray_here(address: str | None = None) -> Any:
 
 
 def find_cluster(address: str | None) -> str | None:
-    """Return the address of the cluster to join; None if there is none yet and Ray must be started here.
+    """Return the address of the cluster to join.
+
+    Returns None if this process has joined a cluster already, or if Ray must be started on this machine.
 
     Args:
-        address: `HOST:PORT`; `"auto"` for one that runs on this machine, `"local"` for a new one; when None, the one
-            that this process has joined, or that `RAY_ADDRESS` names, or that runs on this machine, or a new one.
+        address: `HOST:PORT`; `"auto"` for a cluster that runs on this machine; `"local"` for a new cluster. If None,
+            the first that exists: the cluster that this process has joined, the cluster at `RAY_ADDRESS`, a cluster
+            that runs on this machine, or a new cluster.
 
     Raises:
         EngineError: if Ray is not installed, or no cluster answers at the address.
@@ -83,10 +86,14 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _is_cluster(place: str, is_local: bool) -> bool:
-    """Return True if a Ray cluster answers, and not another service, for which Ray would wait for minutes.
+    """Return True if a Ray cluster answers at an address. With any other service, Ray would wait for minutes.
+
+    Args:
+        place: the address.
+        is_local: True for a cluster on this machine, for which Ray supplies the authentication token by itself.
 
     Raises:
-        EngineError: if it requires a token, which Ray supplies by itself only for clusters on this machine.
+        EngineError: if the cluster requires a token that the user must supply.
     """
     host, _, port = place.rpartition(":")
     if not _listens(host.strip("[]"), int(port)):
@@ -105,12 +112,15 @@ def _is_cluster(place: str, is_local: bool) -> bool:
 
 
 def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
-    """Join a cluster, or start one on this machine; leave another cluster that was joined here.
+    """Join a cluster, or start a cluster on this machine.
+
+    If an earlier call has joined another cluster, or sent another folder, that connection is closed first. A connection
+    that the user has made is kept.
 
     Args:
-        place: the cluster's address; None to start one.
-        folder: the folder with the user's code, which its machines get a copy of.
-        cpus: number of CPU cores of a new cluster.
+        place: the cluster's address; None to start a cluster.
+        folder: folder with the user's code, which is copied to the cluster's machines; None to copy nothing.
+        cpus: number of CPU cores of a new cluster; None for all cores.
 
     Raises:
         EngineError: if Ray does not start.
@@ -138,16 +148,16 @@ def connect(place: str | None, folder: Path | None, cpus: int | None) -> None:
 
 
 def job_id() -> str | None:
-    """Return Ray's job id of this process; None if it has not joined a cluster."""
+    """Return Ray's job ID of this process. Returns None if the process has not joined a cluster."""
     import ray
 
     return str(ray.get_runtime_context().get_job_id()) if ray.is_initialized() else None
 
 
 def has_joined_here() -> bool:
-    """Return True if this process joined its current cluster through `connect`, and not by the user's own call."""
+    """Return True if this process has joined its current cluster by `connect`, and not by the user's own call."""
     return "as" in _JOINED and _JOINED["as"][2] == job_id()
 
 
 _JOINED: dict[str, tuple[str | None, Path | None, str | None]] = {}
-"""Arguments and job id of the last `connect` of this process."""
+"""Address, folder and job ID of the last connection that `connect` has made, under the key `"as"`."""

@@ -1,10 +1,10 @@
-"""Scheduler that all executors share: decides how many trials of a group form the next stack.
+"""Scheduler used by all executors: it decides which trials form the next stack, and how many.
 
-A stack is formed when a worker becomes free for it: as large as pays while there is work for all workers, smaller
-towards the end, so that all workers finish together (guided self-scheduling, Polychronopoulos & Kuck 1987,
-doi:10.1109/TC.1987.5009495). Trials of the race with the longest remaining time go first. The place of a trial and the
-other trials in its stack change none of its numbers, so scheduling may depend on measured times.
-`benchmarks/scale.py` simulates it with a thousand workers.
+A stack is formed when a worker becomes free. Stacks are large while there is work for all workers, and smaller towards
+the end, so that all workers finish at about the same time (guided self-scheduling, Polychronopoulos & Kuck 1987,
+doi:10.1109/TC.1987.5009495). Trials of the race with the longest remaining time go first. The results of a trial depend
+neither on its worker nor on the other trials in its stack, so scheduling may depend on measured times.
+`benchmarks/scale.py` simulates this scheduler with a thousand workers.
 """
 
 import math
@@ -16,27 +16,29 @@ from typing import Any
 from gradprix.training import MIN_STACK
 
 OVERHEAD = 1
-"""Overhead of a stack's step, in steps of one of its models, whatever the stack size: in the median of the built-in
-tasks little more than the spare row (benchmarks/scale.json)."""
+"""Fixed cost of a step of a stack, independent of its size, in units of the cost of one model's step. In the median of
+the built-in tasks, it is little more than the cost of the spare row (benchmarks/scale.json)."""
 AMONG_OTHERS = 0.5
-"""Share of a worker's equal part of all remaining work that it gets at once: estimates are wrong, stacks fail, and a
-race's next request waits for its last stack (factoring, Hummel, Schonberg & Flynn 1992, doi:10.1145/135226.135232)."""
+"""Fraction of the remaining work that is divided among workers at once if several races share them. The rest is held
+back, because time estimates are inaccurate, stacks may fail, and a race requests its next trials only after its last
+stack has completed (factoring, Hummel, Schonberg & Flynn 1992, doi:10.1145/135226.135232)."""
 LOSSES = 3
-"""Number of times a trial may be lost alone before the race continues without it."""
+"""Number of times that a stack of one trial may fail or lose its worker before the race continues without the trial."""
 
 
 @dataclass(eq=False)
 class TrialGroup:
-    """Trials requested by a race that can share a stack: their `stack_key` is the same.
+    """Trials requested by a race that can share a stack, since their `stack_key` is the same.
 
     Args:
-        trials: the trials, sorted so that those best stacked together are adjacent.
-        kind: stacks of one kind have equal cost.
-        steps: training steps of each trial.
+        trials: the trials that have not been put into a stack, sorted so that trials with the same update code are
+            adjacent.
+        kind: identifier of the cost: a training step of a model costs the same in all groups of one kind.
+        steps: number of training steps of each trial.
         width: maximum number of trials in a stack.
-        later_phases: number of times that the race will request trials after these.
-        payload: data that the executor needs to train them.
-        retries: stacks of its trials that failed and are tried again.
+        later_phases: number of times that the race will request further trials after these.
+        payload: data that the executor needs to train the trials.
+        retries: stacks of this group that have failed and wait to be retried.
     """
 
     trials: list[Any]
@@ -49,7 +51,7 @@ class TrialGroup:
 
     @property
     def waiting(self) -> int:
-        """The number of trials that are not running."""
+        """The number of trials that wait for a worker."""
         return len(self.trials) + sum(len(stack.trials) for stack in self.retries)
 
 
@@ -58,12 +60,12 @@ class TrialStack:
     """Trials of a group that are trained together.
 
     Args:
-        group: the group that they belong to.
+        group: the group that the trials belong to.
         trials: the trials.
-        losses: number of times that exactly these trials were lost.
-        share: completed share of the training.
-        started: start time on the executor's clock.
-        suspect: True if it must run alone, to find out if it kills other workers.
+        losses: number of times that a stack of exactly these trials has failed or lost its worker.
+        share: completed fraction of the training.
+        started: start time on the executor's clock, in seconds.
+        suspect: True if no other stack may run at the same time, to find out if this stack kills workers.
     """
 
     group: TrialGroup
@@ -75,7 +77,7 @@ class TrialStack:
 
 
 class Scheduler:
-    """All requested trials that are not finished.
+    """Scheduler of the trials of all races that share an executor.
 
     Args:
         workers: maximum number of stacks that run at the same time.
@@ -87,11 +89,11 @@ class Scheduler:
         self.running: list[TrialStack] = []
         self.suspects: list[TrialStack] = []
         self.lost = 0
-        self._seconds: dict[Hashable, float] = {}  # seconds of one model's step, by kind
+        self._seconds: dict[Hashable, float] = {}  # measured seconds per step of one model, by kind of group
         self._median_seconds = 1.0
 
     def next(self) -> TrialStack | None:
-        """Return the next stack for a worker; None if nothing waits or no worker is free."""
+        """Return the next stack to run. Returns None if no trial waits or no worker is free."""
         waiting = [group for group in self.groups if group.waiting]
         if any(stack.suspect for stack in self.running) or len(self.running) >= self.workers:
             return None
@@ -106,17 +108,17 @@ class Scheduler:
         return stack
 
     def finished(self, stack: TrialStack, seconds: float) -> None:
-        """Record that a stack has finished, and its duration."""
+        """Record that a stack has finished after a number of seconds."""
         self.running.remove(stack)
         seconds_per_step = seconds / (stack.group.steps * (OVERHEAD + len(stack.trials)))
         self._seconds[stack.group.kind] = (self._seconds.get(stack.group.kind, seconds_per_step) + seconds_per_step) / 2
         self._median_seconds = median(self._seconds.values())
 
     def failed(self, stack: TrialStack, blamed: bool = True) -> bool:
-        """Record that a stack failed or was lost; return True if the race must continue without its trials.
+        """Record that a stack failed or lost its worker; return True if it must not be retried any more.
 
-        The trials are retried in halves: the stack may have been too large, and a trial that kills its worker should
-        affect no others.
+        Stacks of several trials are retried in halves, since the stack may have been too large, and since a trial that
+        kills its worker should not affect other trials.
 
         Args:
             stack: the stack.
@@ -150,10 +152,11 @@ class Scheduler:
         return group.waiting + sum(len(stack.trials) for stack in active)
 
     def _take_trials(self, group: TrialGroup) -> list[Any]:
-        """Take a worker's share of the remaining trials, divided into as many equal parts as the stack size requires.
+        """Remove the trials of the next stack from a group and return them.
 
-        A race that runs alone gets an equal share per worker: no other race could use the time that a longer stack
-        leaves.
+        The trials that one worker should get of the remaining work are divided into equal stacks, as few as the maximum
+        stack size permits. If a race runs alone, its remaining trials are divided equally among the workers. If it does
+        not, stacks may be larger, since other races keep the remaining workers busy.
         """
         own_seconds, all_seconds = (
             float(group.waiting),
@@ -173,12 +176,16 @@ class Scheduler:
         return taken
 
     def _urgency(self, group: TrialGroup) -> tuple[bool, float]:
-        """Return the sort key of a group: unmeasured kinds, which may take longest, then the race's remaining time."""
+        """Return the sort key of a group; the group with the largest key is scheduled first.
+
+        These are groups whose cost has not been measured, since they may take longest, and then groups of the race with
+        the longest remaining time.
+        """
         is_unmeasured = group.kind not in self._seconds and all(
             stack.group.kind != group.kind for stack in self.running
         )
         return is_unmeasured, self._trial_seconds(group) * (1 + group.later_phases)
 
     def _trial_seconds(self, group: TrialGroup) -> float:
-        """Estimate the seconds of one trial alone; unmeasured kinds get the median."""
+        """Estimate the seconds that training one trial takes, by the median of all kinds if its kind is unmeasured."""
         return group.steps * self._seconds.get(group.kind, self._median_seconds)

@@ -1,4 +1,4 @@
-"""Serialization for workers on other machines: calls, and problems with their examples, which are sent once."""
+"""Serialization of calls for workers on other machines. Problems, with their examples, are sent only once."""
 
 import contextlib
 import importlib.util
@@ -24,14 +24,15 @@ from .executor import call_with_picklable_errors
 from .ray_init import EngineError
 
 Places = dict[str, list[Any]]
-"""Ray references of problems by key, each in a list, so that Ray does not fetch it before it is needed."""
+"""Ray references of problems, by cache key. Each is inside a list, so that Ray fetches a problem only when needed."""
 OURS = [Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))]
+"""Folders of gradprix and the standard library, whose modules every worker has."""
 INSTALLED = {"site-packages", "dist-packages"}
-"""Names of folders with modules that every worker has."""
+"""Names of folders with installed packages, which every worker has."""
 
 
 class _Packer(CloudPickler):  # type: ignore[misc]  # untyped
-    """Pickler that replaces problems by keys, and records them and the modules of the pickled code."""
+    """Pickler that replaces problems by their keys, and records the problems and the modules of the pickled code."""
 
     def __init__(self, file: BytesIO) -> None:
         super().__init__(file)
@@ -66,7 +67,11 @@ class _Unpacker(pickle.Unpickler):
 
 
 def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, dict[str, Problem]]:
-    """Serialize a call; return it with the problems that it contains."""
+    """Serialize a call of a function.
+
+    Returns:
+        The serialized call, in which problems are replaced by keys, and the problems by key.
+    """
     packer = _Packer(file := BytesIO())
     packer.dump(sources())
     packer.dump((function, tuple(args)))
@@ -74,10 +79,15 @@ def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, di
 
 
 def unpacked(call: bytes, places: Places) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Deserialize a call, with the worker's own copies of problems."""
+    """Deserialize a call; return the function and its arguments, with the worker's cached copies of problems.
+
+    Args:
+        call: the serialized call.
+        places: references of the problems in it, for problems that the worker has not cached.
+    """
     unpacker = _Unpacker(BytesIO(call), places)
     sent: tuple[Source, ...] = unpacker.load()
-    # On another machine, modules are loaded from its copy of the folder, unless its import path has none of that name.
+    # Another machine loads modules from its copy of the folder if it can, and otherwise from the sources sent.
     install(each for each in sent if Path(each.path).exists() or not _is_findable(each.name.partition(".")[0]))
     function, args = unpacker.load()
     return function, args
@@ -88,12 +98,15 @@ def _is_findable(module: str) -> bool:
 
 
 def with_examples(problem: Problem) -> tuple[Problem, Any]:
-    """Return a problem with its loaded examples, since workers may not have the data files."""
+    """Return a problem and its loaded examples, since other machines may not have the data files.
+
+    The examples are None for a training loop.
+    """
     return problem, problem.loaded if isinstance(problem, Task) else None
 
 
 def folders(*values: Any) -> list[Path]:
-    """Return the folders that the user's own code in some values, and the code it uses, was imported from."""
+    """Return the folders from which the user's own code was imported that the given values use."""
     packer = _Packer(BytesIO())
     for value in values:
         if isinstance(value, Task | Loop):  # a problem itself would be replaced by its key
@@ -109,10 +122,16 @@ def folders(*values: Any) -> list[Path]:
 
 
 def project(code: Sequence[Path]) -> Path | None:
-    """Return the folder to send so that all code is in it: one of the folders, or the working directory.
+    """Return the folder to send to the cluster, which must contain all of the user's code.
+
+    Returns None if there is no such code.
+
+    Args:
+        code: folders with the user's code.
 
     Raises:
-        ValueError: if neither contains all of it; other folders are not sent without the user's request.
+        ValueError: if neither one of these folders nor the working directory contains all code. No other folder is
+            sent, unless the user names it.
     """
     for place in (*code, Path.cwd()):
         if all(path.is_relative_to(place) for path in code) and place not in (Path.home(), Path(place.anchor)):
@@ -125,44 +144,46 @@ def project(code: Sequence[Path]) -> Path | None:
 
 
 def call(
-    packed_: bytes,
+    packed_call: bytes,
     places: Places,
     paths: Sequence[str],
-    wanted: str,
-    said: Any = None,
+    sender_versions: str,
+    reports: Any = None,
     number: int = 0,
-    every: float = 1.0,
+    interval: float = 1.0,
 ) -> Any:
-    """Run a packed call in a worker.
+    """Run a serialized call in a worker and return its result.
 
     Args:
-        packed_: the call.
+        packed_call: the serialized call; see `packed`.
         places: references of the problems in it.
-        paths: folders with the user's modules, relative to the worker's directory.
-        wanted: the sender's versions.
-        said: queue for progress reports; if given, the function gets a callback as its last argument.
+        paths: folders with the user's modules; relative paths start from the worker's working directory.
+        sender_versions: library versions of the sender.
+        reports: queue for progress reports; if given, the function gets a callback as its last argument.
         number: identifier of the call in its reports.
-        every: minimum number of seconds between reports.
+        interval: minimum number of seconds between reports.
 
     Raises:
-        EngineError: if this machine has other versions. Each call checks, since machines join and leave.
+        EngineError: if this machine has other library versions. Each call checks this, since machines join and leave.
     """
-    if (versions_here := versions()) != wanted:
-        raise EngineError(f"a machine of the cluster has {versions_here}, and this one {wanted}. Install the same.")
+    if (versions_here := versions()) != sender_versions:
+        raise EngineError(
+            f"a machine of the cluster has {versions_here}, and this one {sender_versions}. Install the same."
+        )
     due = time.monotonic()
 
     def report(share: float) -> None:
         nonlocal due
         if time.monotonic() >= due:
-            due = time.monotonic() + every
+            due = time.monotonic() + interval
             with contextlib.suppress(Exception):  # the queue may be restarting on another machine
-                said.put_nowait((number, share))
+                reports.put_nowait((number, share))
 
     sys.path += [path for each in paths if (path := str(Path(each).resolve())) not in sys.path]
-    function, args = unpacked(packed_, places)
-    return call_with_picklable_errors(function, args if said is None else (*args, report))
+    function, args = unpacked(packed_call, places)
+    return call_with_picklable_errors(function, args if reports is None else (*args, report))
 
 
 def run_stack(*args: Any) -> Any:
-    """Run a packed call that trains a stack; Ray displays the function's name."""
+    """Run a serialized call that trains a stack. This is a separate function because Ray displays its name."""
     return call(*args)

@@ -27,9 +27,9 @@ from .fork_server import INTERVAL, end_children, set_environment
 from .forked_process import ForkContext, ForkedProcess, fork_server_from_here, get_server
 
 IDLE = 60.0
-"""Seconds after which an idle worker ends."""
+"""Seconds after which an idle worker process ends."""
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""Keeps Python from importing a user's torch.py or random.py in the working directory in place of the real module."""
+"""Environment variable that keeps Python from importing a user's torch.py or random.py from the working directory."""
 FORK_CONTEXT = ForkContext()
 DAEMONIC = (
     "a race trains in processes of its own, which a daemonic process, such as a worker of multiprocessing.Pool, cannot "
@@ -38,54 +38,62 @@ DAEMONIC = (
 
 
 def workers(processes: int) -> Any:
-    """Return the executor with a number of worker processes, which are reused by the next call.
+    """Return loky's executor with `processes` worker processes; later calls with the same settings return it again.
 
     Raises:
-        WorkerError: in a daemonic process, which must not start others.
+        WorkerError: in a daemonic process, which must not start other processes.
     """
     if multiprocessing.current_process().daemon:
         raise WorkerError(DAEMONIC)
-    # The import path is part of this: another environment gets new processes, which find new modules. So is the number
-    # of processes: while loky resizes an executor, it waits forever for a process that was killed meanwhile.
+    # loky starts new processes if these settings change. They include the import path, so that new modules are found,
+    # and the number of processes: while loky resizes an executor, it waits forever for a process killed meanwhile.
     settings = os.getpid(), processes, *own_settings()
     environment = start_environment()
-    get_server(ForkedProcess.group, environment)  # outside the block below, since Ctrl-C must work while it starts
+    # The server starts outside of the block below, so that Ctrl-C works meanwhile.
+    get_server(ForkedProcess.group, environment)
     with _ignore_interrupts():
         _start_trackers()
         executor = get_reusable_executor(
             processes,
             FORK_CONTEXT,
             timeout=IDLE,
-            kill_workers=_is_idle(),  # which takes milliseconds, a regular shutdown half a second
+            kill_workers=_is_idle(),  # killing idle workers takes milliseconds, a regular shutdown half a second
             env=environment,
             initializer=_initialize_worker,
             initargs=settings,
         )
         executor.submit(int)  # starts the processes
-        executor.submit(int)  # has them watched: until it is woken, loky does not notice that a new process was killed
+        executor.submit(int)  # wakes loky's monitoring thread, which would otherwise not notice a killed new process
     _end_at_exit(executor)
     return executor
 
 
 def fork_server_early() -> None:
-    """Start the fork server of the worker processes as a fork of this process, while it has only imported modules."""
+    """Start the fork server of the worker processes as a fork of this process.
+
+    Call this only in a process that has done nothing but import modules; see `process_fork`.
+    """
     if not multiprocessing.current_process().daemon:
         fork_server_from_here(ForkedProcess.group, start_environment())
 
 
 def _is_idle() -> bool:
-    """Return True if the executor, which another race of this process may use, has no unfinished job."""
+    """Return True if loky's current executor, which another race of this process may use, has no unfinished job."""
     executor = reusable_executor._executor
     return executor is None or not executor._pending_work_items
 
 
 def start_environment() -> dict[str, str]:
-    """Return the variables that a worker starts with, in addition to those of this process."""
+    """Return the environment variables that a worker starts with, in addition to those of this process."""
     return {**environment(), **SAFE_PATH, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def own_settings() -> tuple[Any, ...]:
-    """Return this process's start method, the variables that a worker's start changes, and the user's modules."""
+    """Return the settings of this process that a worker needs to run the user's code.
+
+    These are the start method of multiprocessing, the original values of the environment variables that are changed
+    for the start of workers, and the sources of the user's modules.
+    """
     variables = {name: os.environ.get(name) for name in ("PYTHONPATH", *SAFE_PATH)}
     return multiprocessing.get_start_method(allow_none=True), variables, sources()
 
@@ -109,7 +117,7 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Have processes that start meanwhile ignore Ctrl-C: this process handles it and ends them."""
+    """Make processes that start in this context ignore Ctrl-C, which this process handles by ending them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -121,7 +129,7 @@ def _ignore_interrupts() -> Iterator[None]:
 
 
 def _start_trackers() -> None:
-    """Start the processes that remove the semaphores of killed processes, with their warnings disabled."""
+    """Start the resource trackers, which remove the semaphores of killed processes, with their warnings disabled."""
     variables = {**SAFE_PATH, "PYTHONWARNINGS": "ignore"}
     with forked_process.ENVIRONMENT:
         previous = {name: os.environ.get(name) for name in variables}
@@ -136,14 +144,17 @@ def _start_trackers() -> None:
 def _initialize_worker(
     parent: int, processes: int, start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]
 ) -> None:
-    """Import in all workers what the first job needs; unpickling this function has already imported it.
+    """Prepare a worker process for its first job.
+
+    Unpickling this function has already imported the modules that the first job needs. loky starts new processes
+    whenever an argument of this function changes.
 
     Args:
-        parent: number of the process that the worker works for, which may not be its parent process.
-        processes: number of workers, so that another number gets new processes.
+        parent: ID of the process that the worker works for; with a fork server, this is not its parent process.
+        processes: number of workers; unused, but a change of it must start new processes.
         start_method: the user's start method of multiprocessing; None for the default.
-        own: variables of the user's environment that were changed only for the start.
-        modules: the user's modules; other modules get new processes, so that no old version remains loaded.
+        own: original values of the environment variables that were changed for the start of workers.
+        modules: sources of the user's modules; a change starts new processes, so that no old version stays loaded.
     """
     starter = os.getppid()
 
@@ -161,7 +172,7 @@ def _initialize_worker(
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Return True if a process has not ended; another process with the same number does not count."""
+    """Return True if a process has not ended. A new process that has got the same process ID does not count."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.AccessDenied:
@@ -169,13 +180,19 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def prepare_for_users_code(start_method: str | None, own: Mapping[str, str | None], modules: Sequence[Source]) -> None:
-    """Give a worker the settings that a user's code expects. The arguments are those of `own_settings`."""
+    """Apply the settings that a user's code expects in a worker.
+
+    Args:
+        start_method: the user's start method of multiprocessing; None for the default.
+        own: values of environment variables to restore; None for variables to delete.
+        modules: sources of the user's modules.
+    """
     set_environment(own)
     install(modules)
     # The user's code may start processes, which must not use the workers' start method.
     is_known = start_method in multiprocessing.get_all_start_methods()
     multiprocessing.set_start_method(start_method if is_known else None, force=True)
-    torch.set_num_threads(1)  # threads do not survive a fork, so a forked process must expect none
+    torch.set_num_threads(1)  # threads do not survive a fork, so torch must not rely on any in a forked process
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
@@ -185,7 +202,7 @@ def prepare_for_users_code(start_method: str | None, own: Mapping[str, str | Non
 
 
 class _AboveProgress:
-    """A terminal stream whose lines overwrite the progress bar, which is then redrawn below them."""
+    """A terminal stream of a worker. Its lines overwrite the progress bar, which is then redrawn below them."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._at_start = stream, True
@@ -206,9 +223,10 @@ _REGISTERED: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def _end_at_exit(executor: Any) -> None:
-    """Kill the workers at exit of this process: they hold no data, and a regular shutdown takes seconds.
+    """Register a handler that kills the workers at exit of this process, instead of loky's regular shutdown.
 
-    The regular shutdown can also hang, if a worker was killed while it read from the queue that the others read from.
+    Workers hold no data, and a regular shutdown takes seconds. It can also hang, if a worker was killed while it read
+    from the queue that all workers share.
     """
     # Must run before threads are joined, one of which waits for the workers; atexit handlers run later. The last
     # registered function runs first, and each executor of loky registers its regular shutdown.
