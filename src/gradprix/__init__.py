@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Where each public name lives. They load when first used, so that `import gradprix` costs nothing.
+# Subpackage of each public name. Names are imported on first use, so that `import gradprix` takes no time.
 _HOME = {
     "Data": "tasks",
     "Entry": "race",

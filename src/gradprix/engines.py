@@ -22,19 +22,19 @@ def make_engine(
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> Executor:
-    """Return the executor of a name.
+    """Create an executor by name.
 
     Args:
         name: `"local"` for this machine, or `"ray"` for a Ray cluster.
-        address: address of the cluster.
+        address: address of the cluster; see `Ray` for the default.
         processes: maximum number of stacks trained at the same time.
         memory: memory limit in GB: in total on this machine, per stack on a cluster.
-        cpus: cores per stack on a cluster.
-        gpus: GPUs per stack on a cluster, or a fraction of one.
+        cpus: number of CPU cores per stack on a cluster.
+        gpus: number of GPUs per stack on a cluster, or a fraction of one GPU.
 
     Raises:
-        ValueError: for values out of range, and for options of a cluster with `"local"`.
-        EngineError: if there is no such cluster.
+        ValueError: if a value is out of range, or if an option of a cluster is given with `"local"`.
+        EngineError: if Ray is not installed, or no cluster answers at the address.
     """
     if name == "ray":
         return Ray(address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)

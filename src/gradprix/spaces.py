@@ -6,20 +6,25 @@ from typing import Any, Protocol
 
 
 class Axis(Protocol):
-    """Search space of one hyperparameter, parametrized by the unit interval."""
+    """Search space of one hyperparameter, whose values are mapped to positions in the unit interval."""
 
     def from_unit(self, position: float) -> Any:
         """Return the value at a position from 0 to 1, rounded to a few digits."""
         ...
 
     def to_unit(self, value: Any) -> float:
-        """Return the position of a value."""
+        """Return the position of a value; positions from 0 to 1 are inside the search space."""
         ...
 
 
 @dataclass(frozen=True)
 class Log:
-    """Logarithmic range from `low` to `high`, both positive. A search may extend it."""
+    """Logarithmic range from `low` to `high`, both positive. A search may extend it beyond these limits.
+
+    Args:
+        low: smallest value.
+        high: largest value.
+    """
 
     low: float
     high: float
@@ -29,11 +34,11 @@ class Log:
             raise ValueError(f"log({self.low:g}, {self.high:g}): give two positive numbers, the smaller first.")
 
     def from_unit(self, position: float) -> float:
-        """Return the value at a position, rounded to three digits."""
+        """Return the value at a position, rounded to three digits. Positions below 0 or above 1 extend the range."""
         return float(f"{self.low * (self.high / self.low) ** position:.3g}")
 
     def to_unit(self, value: float) -> float:
-        """Return the position of a value."""
+        """Return the position of a value, which is below 0 or above 1 outside the range; 0 for values up to zero."""
         return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else 0.0
 
 
@@ -54,12 +59,12 @@ class OneMinus:
             raise ValueError(f"one_minus({self.low:g}, {self.high:g}): give two numbers up to 1, the smaller first.")
 
     def from_unit(self, position: float) -> float:
-        """Return the value at a position, with 1 − value rounded to two digits."""
+        """Return the value at a position from 0 to 1, such that 1 − value has two digits."""
         complement = float(f"{self.high * (self.low / self.high) ** min(max(position, 0.0), 1.0):.2g}")
         return float(f"{1 - complement:.12g}")
 
     def to_unit(self, value: float) -> float:
-        """Return the position of a value."""
+        """Return the position of a value; 1 for values of one or more."""
         return math.log((1 - value) / self.high) / math.log(self.low / self.high) if value < 1 else 1.0
 
 
@@ -75,16 +80,16 @@ class Choice:
             raise ValueError(f"choice{self.values}: give two different values or more.")
 
     def from_unit(self, position: float) -> Any:
-        """Return the value at a position."""
+        """Return the value at a position from 0 to 1. Each value has an equal part of the unit interval."""
         return self.values[min(max(int(position * len(self.values)), 0), len(self.values) - 1)]
 
     def to_unit(self, value: Any) -> float:
-        """Return the position of a value: the middle of its part of the interval."""
+        """Return the position of a value: the middle of its part of the unit interval, or 0.5 for any other value."""
         return (self.values.index(value) + 0.5) / len(self.values) if value in self.values else 0.5
 
 
 def _to_python(value: Any) -> Any:
-    """Convert lists to tuples, and scalars of other libraries to Python numbers."""
+    """Convert lists to tuples, and scalars of NumPy and torch to Python numbers."""
     if isinstance(value, list | tuple):
         return tuple(_to_python(each) for each in value)
     return value.item() if hasattr(value, "item") else value
@@ -119,8 +124,11 @@ def one_minus(low: float, high: float) -> OneMinus:
 def choice(*values: Any) -> Choice:
     """Return a finite search space: `choice(16, 32, 64)`.
 
+    Args:
+        *values: the values to choose from.
+
     Raises:
-        ValueError: unless there are two or more, all different.
+        ValueError: if there are fewer than two values, or if two values are equal.
     """
     return Choice(values)
 

@@ -140,8 +140,8 @@ def query_sqlite(database: IO[bytes], query: str, values: Iterable[Any] = ()) ->
     Raises:
         DataError: if the database or the query is invalid, or the disk is full.
     """
-    # SQLite needs random access, which files in a zip archive lack, so the database is copied to disk. In memory, a copy
-    # would need twice the size of the database.
+    # SQLite needs random access, which files in a zip archive lack, so the database is copied to disk. A copy in memory
+    # would be held twice.
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "copy.db"
