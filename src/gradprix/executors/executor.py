@@ -135,7 +135,7 @@ class Executor(ABC):
     def submit_fresh(self, function: Callable[..., Any], *args: Any) -> "Future[Any] | None":
         """Call a function in a new process and return a future for the result.
 
-        Returns None if the executor cannot start new processes, as by default.
+        Returns None if the executor cannot start new processes, which is the default.
         """
         return None
 

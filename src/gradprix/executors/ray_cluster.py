@@ -97,7 +97,7 @@ class Cluster:
 
     @property
     def smallest(self) -> tuple[int, float]:
-        """Capacity of the machine with the least memory per stack: number of stacks, and memory of all, in bytes."""
+        """Number of stacks that fit on the machine with the least memory per stack, and their total memory in bytes."""
         while not (nodes := [node for node in self._nodes if self.needs.room(node)]):
             time.sleep(MACHINES_CACHED)  # machines may be starting
             self.refresh()

@@ -120,7 +120,7 @@ class Ray(Executor):
     def map_concurrently(self, function: Callable[[Any], Any], plans: Sequence[Any]) -> list[Any]:
         """Call a function that runs a race on each plan, concurrently, and return the results.
 
-        Workers then have no need to be idle while one race waits for its last stacks.
+        While one race waits for its last stacks, workers train stacks of the other races.
         """
         with self._lock:
             self._join(*plans)
@@ -189,7 +189,7 @@ class Ray(Executor):
                 ray.cancel(job, force=True)
 
     def _update_progress(self) -> None:
-        """Read the workers' progress reports."""
+        """Read the workers' progress reports and update the progress of running stacks."""
         import ray
 
         with self._lock:

@@ -139,7 +139,7 @@ class Scheduler:
         return False
 
     def drop(self, group: TrialGroup) -> list[TrialStack]:
-        """Remove a group and return its running stacks."""
+        """Remove a group from the schedule and return its running stacks."""
         dropped = [stack for stack in self.running if stack.group is group]
         self.groups.remove(group)
         self.suspects = [stack for stack in self.suspects if stack.group is not group]
@@ -187,5 +187,5 @@ class Scheduler:
         return is_unmeasured, self._trial_seconds(group) * (1 + group.later_phases)
 
     def _trial_seconds(self, group: TrialGroup) -> float:
-        """Estimate the seconds that training one trial takes, by the median of all kinds if its kind is unmeasured."""
+        """Estimate the training time of one trial in seconds; unmeasured kinds get the median of the measured ones."""
         return group.steps * self._seconds.get(group.kind, self._median_seconds)

@@ -29,7 +29,7 @@ def extents(tensors: Iterable[Any]) -> list[Extent]:
 
 
 def overlapping(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Flag the parameters whose step uses memory that another parameter's step writes, or writes memory twice.
+    """Flag parameters whose step uses memory that another parameter's step writes, or writes the same memory twice.
 
     Gaps between the elements of strided tensors count as part of the tensor, which leads to a few false positives.
     A gradient shared by several parameters is not an overlap, since gradients are only read.
@@ -82,7 +82,7 @@ class WrittenMemory:
         self.ends = np.maximum.reduceat(ends, first) if sorted_extents else ends
 
     def meets(self, starts: Integers, ends: Integers) -> bool:
-        """Return True if an extent, from `starts[i]` to `ends[i]`, overlaps the written memory."""
+        """Return True if any of the extents, from `starts[i]` to `ends[i]`, overlaps the written memory."""
         if not self.starts.size:
             return False
         after = np.searchsorted(self.ends, starts, side="right")

@@ -51,7 +51,24 @@ class Rule:
     """Update rule of an optimizer, `rule(h, t, x, g, *state) -> (x, *state)`, with its metadata.
 
     `h` holds the hyperparameters, `t` is the step number from 1, `x` the parameter and `g` its gradient.
-    All implementations are derived from `tree`, which is parsed from the source of the function.
+    All implementations are derived from `tree`, which is parsed from the source code of the function. Use the decorator
+    `rule` to create a rule.
+
+    Args:
+        name: name of the rule, which is that of its function.
+        function: the function.
+        source: reference, with equation or algorithm number.
+        summary: first line of the function's docstring.
+        relation: sentence that relates the rule to another rule.
+        hyperparameters: default values of all hyperparameters, including those of the gradient preprocessing.
+        state: state variables, by name.
+        space: search spaces for tuning that the rule defines, by hyperparameter; `axes` adds default search spaces.
+        tree: the parsed function.
+        scope: `"element"` for an elementwise rule, `"tensor"` for a rule on whole tensors.
+        domains: half-open ranges of those hyperparameters whose range differs from the default one.
+        evaluate: function that returns the evaluation point; None if it is the training point.
+        evaluation: the parsed `evaluate`, or None.
+        counts_steps: True if the number of steps is stored for each parameter.
     """
 
     name: str
@@ -97,12 +114,12 @@ class Rule:
 
     @cached_property
     def owns_weight_decay(self) -> bool:
-        """True if the rule itself applies weight decay (AdamW)."""
+        """True if the rule itself applies weight decay, as AdamW does."""
         return any(Hyper("weight_decay") in walk(assign.value) for assign in self.tree.assigns)
 
     @cached_property
     def is_matrix_rule(self) -> bool:
-        """True if the rule applies to matrices only (Muon)."""
+        """True if the rule applies to matrices only, as Muon does."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
         return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
 

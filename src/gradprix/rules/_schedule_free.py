@@ -18,13 +18,13 @@ TINY = (1e-3, 1.0)
 
 
 def average_by_momentum(h, t, x, z):
-    """Return the average, given that y = (1 − β) z + β average."""
+    """Return the average of the iterates, given the training point x = (1 − β) z + β average."""
     average = z + (x - z) / h.momentum
     return average
 
 
 def average_by_beta1(h, t, x, z):
-    """Return the average, given that y = (1 − β₁) z + β₁ average."""
+    """Return the average of the iterates, given the training point x = (1 − β₁) z + β₁ average."""
     average = z + (x - z) / h.beta1
     return average
 

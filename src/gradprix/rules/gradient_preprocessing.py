@@ -10,13 +10,13 @@ from .parser import parse
 
 
 def maximize(h, t, x, g):
-    """Negate the gradient to maximize."""
+    """Negate the gradient if the objective is to be maximized."""
     g = -g if h.maximize else g
     return x, g
 
 
 def weight_decay(h, t, x, g):
-    """Apply weight decay through the gradient, or to the weights if it is decoupled."""
+    """Add weight decay to the gradient or, if it is decoupled, shrink the weights directly."""
     g = (g if h.decoupled_weight_decay else g + h.weight_decay * x) if h.weight_decay else g
     x = ((1 - h.lr * h.weight_decay) * x if h.decoupled_weight_decay else x) if h.weight_decay else x
     return x, g

@@ -10,7 +10,7 @@ Value = Any  # a Python number or a torch.Tensor; functions of numbers return nu
 
 
 def is_number(value: Value) -> bool:
-    """Return whether a value is a Python number rather than a tensor."""
+    """Return True if a value is a Python number, False if it is a tensor."""
     return isinstance(value, int | float)
 
 

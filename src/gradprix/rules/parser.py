@@ -30,7 +30,7 @@ Scope = Literal["element", "tensor"]
 
 
 class RuleError(TypeError):
-    """Unsupported construct in a rule; the message contains file, line and remedy."""
+    """Error raised for an unsupported construct in a rule; the message contains file, line and remedy."""
 
 
 def parse(

@@ -118,7 +118,7 @@ class Data:
         """The targets, which must be class indices.
 
         Raises:
-            ValueError: if they are not.
+            ValueError: if the targets are not one integer per example.
         """
         if not isinstance(self.targets, Tensor) or self.targets.dim() != 1 or self.targets.is_floating_point():
             raise ValueError("stratify requires targets that are class indices, one per example.")

@@ -38,7 +38,8 @@ class Stream(Data):
 
         Args:
             index: indices of examples, `[seeds, batch]`.
-            rng_states: random state in which to read each row; it advances. If empty, all rows start from equal states.
+            rng_states: random state of each row, which reading the row advances. If empty, every row is read with the
+                same initial state.
 
         Returns:
             Inputs and targets, `[seeds, batch, ...]` each.
@@ -65,7 +66,7 @@ class Stream(Data):
 
     @property
     def identity(self) -> Any:
-        """The part of a task's fingerprint that identifies the data: number of examples, a sample, and the split."""
+        """The part of a task's fingerprint that identifies the data, with a sample of the examples instead of all."""
         with RngState(torch.Generator()):
             sample = [self.items[i * (len(self) - 1) // (SAMPLE_SIZE - 1)] for i in range(SAMPLE_SIZE)]
         return len(self), sample, self.test, self.stratify

@@ -57,7 +57,7 @@ class Loop:
         """Return a copy with other values for the given arguments; arguments that are None keep their values.
 
         Raises:
-            ValueError: for `epochs`, `batch_size` and `schedule`, which a training loop sets itself.
+            ValueError: if `epochs`, `batch_size` or `schedule` is given, since a training loop sets these itself.
         """
         given = {name: value for name, value in given.items() if value is not None}
         if unsupported := [name for name in ("epochs", "batch_size", "schedule") if name in given]:
