@@ -304,7 +304,7 @@ def train(task: Problem, trials: list[Trial], mode: ExecutionMode, report: Watch
     """Train the trials of one stack in a worker and return their outcomes.
 
     Args:
-        task: the task, or a training loop, which runs one trial after the other.
+        task: the task or training loop; trials of a training loop are trained one after the other.
         trials: the trials.
         mode: the execution mode of the race.
         report: callback that receives the completed fraction of the training.

@@ -127,7 +127,7 @@ class Server:
         self.release()
         if self.process.poll() is None:
             forks = descendants(self.process.pid)
-            self.process.kill()  # first, so that it cannot fork any more
+            self.process.kill()  # before its forks, so that it cannot fork any more
             for process in forks:
                 with contextlib.suppress(psutil.Error):
                     process.kill()

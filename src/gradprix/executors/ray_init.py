@@ -68,7 +68,8 @@ def find_cluster(address: str | None) -> str | None:
         place = None  # "auto", but no cluster runs here
     except Exception as error:
         raise EngineError(f"address = {requested}: it must be HOST:PORT, such as 10.0.0.1:6379.") from error
-    is_local = address in (None, "auto") and requested == address  # Ray's own cluster here, whose token it knows
+    # For a cluster on this machine that is given by no address, Ray knows the token.
+    is_local = address in (None, "auto") and requested == address
     if place is not None and _is_cluster(place, is_local):
         return "auto" if is_local else str(place)
     if requested in (None, "local"):

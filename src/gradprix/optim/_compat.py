@@ -110,7 +110,7 @@ UNDECAYED = ("sgd", "adagrad", "rmsprop", "adam", "adamax", "nadam", "radam")
 
 
 def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults and options that reproduce a library or paper.
+    """Return the defaults and options that reproduce an optimizer of another library or of a paper.
 
     Args:
         rule: rule of the class.
@@ -135,7 +135,7 @@ def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(entry, str):
         raise ValueError(f"like={like!r}: {entry}")
     if like == "optax" and rule.name in UNDECAYED and given.get("weight_decay"):
-        raise ValueError(_undecayed(rule.name))
+        raise ValueError(_explain_weight_decay(rule.name))
     chosen = {name: value for name, value in entry.items() if name not in given}
     missing = [name for name, value in chosen.items() if value == REQUIRED]
     if missing:
@@ -156,7 +156,8 @@ def _suggest(like: str) -> str:
     return f"it must be one of {', '.join(map(repr, LIBRARIES))}."
 
 
-def _undecayed(name: str) -> str:
+def _explain_weight_decay(name: str) -> str:
+    """Return the error message for `weight_decay` with a rule whose function in Optax has no weight decay."""
     decayed = {"adam": "adamw", "nadam": "nadamw", "adamax": "adamaxw"}.get(name)
     use = "AdamW(..., like='optax')" if name == "adam" else "decoupled_weight_decay=True and Optax's other options"
     direct = f"optax.{decayed} shrinks the weights themselves: use {use}. " if decayed else ""

@@ -122,7 +122,7 @@ def step_eagerly(
     assert x.grad is not None
     t = steps_taken(rule, state) + 1
     prepare(rule, values, x, state, count_dtype)
-    full = _full(x, state)
+    full = _full_precision(x, state)
     g = as_real(x.grad.to_dense()).to(full.dtype)  # in the rules of `SPARSE`, the added zeros have no effect
     previous = _rule_state(rule, values, state)
     updated, after = eager_step(rule, values, t, _rule_view(rule, full), _rule_view(rule, g), previous)
@@ -161,7 +161,7 @@ def _copy_if_shared(value: Any, before: Mapping[str, Any]) -> Any:
 
 def evaluation_point(rule: Rule, values: Mapping[str, Any], x: Tensor, state: Mapping[str, Any]) -> Tensor:
     """Return the evaluation point of a parameter, in the dtype of the parameter."""
-    full = _full(x, state)
+    full = _full_precision(x, state)
     rule_state = _rule_state(rule, values, state)
     point = compute_evaluation_point(
         rule, values, steps_taken(rule, state), _rule_view(rule, full), rule_state
@@ -177,7 +177,7 @@ def is_matrix(x: Tensor) -> bool:
     return x.dim() >= 2 and x.numel() > 0 and not x.is_complex()
 
 
-def _full(x: Tensor, state: Mapping[str, Any]) -> Tensor:
+def _full_precision(x: Tensor, state: Mapping[str, Any]) -> Tensor:
     """Return a parameter in the dtype that steps are computed in, with its stored rounding error added."""
     full: Tensor = as_real(x).to(compute_dtype(x.dtype)) if compute_dtype(x.dtype) is not x.dtype else as_real(x)
     low = state.get(COMPENSATION)

@@ -26,7 +26,7 @@ def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], st
         return
     for x in group["params"]:
         if state.get(x):
-            # Computing the training point back from the evaluation point would change it by rounding.
+            # The training point is stored: computing it back from the evaluation point would change it by rounding.
             state[x][TRAINED] = x.detach().clone()
             x.copy_(evaluation_point(rule, values, x, state[x]))
     group[MODE] = False

