@@ -55,7 +55,7 @@ def load_file(file: Path) -> ModuleType:
     """Import a user's file as a module.
 
     The module is cached. It is reloaded if its file, or the file of an imported module from the same folder, has
-    changed. As a script, the file can import modules from its folder; if the file is a symbolic link, from the folder
+    changed. Like a script, the file can import modules from its folder; if the file is a symbolic link, from the folder
     of its target first, then from the folder of the link.
     """
     path = Path(os.path.abspath(file))
