@@ -33,8 +33,8 @@ class Ray(Executor):
 
     Args:
         address: `HOST:PORT` of the cluster; `"auto"` for a cluster that runs on this machine; `"local"` for a new
-            cluster that consists of this machine. If None, the first that exists: the cluster at `RAY_ADDRESS`, a
-            cluster that runs on this machine, or a new cluster.
+            cluster that consists of this machine. None for the cluster at `RAY_ADDRESS` if this variable is set,
+            otherwise a cluster that runs on this machine, otherwise a new cluster.
         processes: maximum number of stacks at the same time; if None, as many as fit on the cluster's machines.
         cpus: number of CPU cores of each stack; if None, the task's setting, or 1.
         gpus: number of GPUs of each stack, or a fraction of one GPU; if None, the task's setting, or 0.

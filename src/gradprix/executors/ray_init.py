@@ -47,9 +47,9 @@ def find_cluster(address: str | None) -> str | None:
     Returns None if this process has joined a cluster already, or if Ray must be started on this machine.
 
     Args:
-        address: `HOST:PORT`; `"auto"` for a cluster that runs on this machine; `"local"` for a new cluster. If None,
-            the first that exists: the cluster that this process has joined, the cluster at `RAY_ADDRESS`, a cluster
-            that runs on this machine, or a new cluster.
+        address: `HOST:PORT`; `"auto"` for a cluster that runs on this machine; `"local"` for a new cluster. None for
+            the cluster that this process has joined, otherwise the cluster at `RAY_ADDRESS` if this variable is set,
+            otherwise a cluster that runs on this machine, otherwise a new cluster.
 
     Raises:
         EngineError: if Ray is not installed, or no cluster answers at the address.

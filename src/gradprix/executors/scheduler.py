@@ -178,7 +178,7 @@ class Scheduler:
     def _urgency(self, group: TrialGroup) -> tuple[bool, float]:
         """Return the sort key of a group; the group with the largest key is scheduled first.
 
-        These are groups whose cost has not been measured, since they may take longest, and then groups of the race with
+        First come groups whose cost has not been measured, since they may take longest, then groups of the race with
         the longest remaining time.
         """
         is_unmeasured = group.kind not in self._seconds and all(
