@@ -76,7 +76,7 @@ class ArchiveFiles(contextlib.AbstractContextManager["ArchiveFiles"]):
         """Read a file of the archive.
 
         Raises:
-            DataError: if there is no such file, or if the file cannot be read.
+            DataError: if there is no such file, or it cannot be read.
         """
         try:
             with self.open(name) as stream:
@@ -91,29 +91,29 @@ def _leads_out(name: str) -> bool:
 
 
 def read_nested(archive: bytes, name: str) -> bytes:
-    """Read a file from a tar.gz archive that is nested in another archive.
+    """Read a file of a tar.gz archive that is itself a file of an archive.
 
     Args:
         archive: content of the inner archive.
         name: path of the file in the inner archive.
 
     Raises:
-        DataError: if the inner archive is invalid, or has no such file.
+        DataError: as in `ArchiveFiles`.
     """
     with ArchiveFiles(BytesIO(archive), tar=True, label=f"the archive of {name!r}") as files:
         return files.read(name)
 
 
 def read_gettext_catalogue(content: bytes) -> list[tuple[str, str]]:
-    """Return the pairs (original, translation) of a compiled gettext catalogue (`.mo`), in the order of the file.
+    """Return the pairs (original, translation) of a compiled gettext catalogue (`.mo`), in its order.
 
-    The catalogue's header and message contexts are omitted. Of messages with plural forms, the singular is returned.
+    The header is left out; of plural forms, the singular is returned; contexts are removed.
 
     Args:
         content: content of the file.
 
     Raises:
-        DataError: if the content is not a gettext catalogue in UTF-8.
+        DataError: if it is not a catalogue.
     """
     # gettext's own reader does not expose the catalogue. Format: GNU gettext manual, "The Format of GNU MO Files".
     try:
@@ -130,12 +130,12 @@ def read_gettext_catalogue(content: bytes) -> list[tuple[str, str]]:
 
 
 def query_sqlite(database: IO[bytes], query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    """Run a query on an SQLite database inside an archive, and return the selected rows.
+    """Return the rows that a query selects from an SQLite database that is a file of an archive.
 
     Args:
-        database: the database file as a stream.
-        query: SQL query with a placeholder `?` for each value.
-        values: values of the placeholders.
+        database: the file as a stream.
+        query: SQL with a `?` for each value.
+        values: values of the `?`.
 
     Raises:
         DataError: if the database or the query is invalid, or the disk is full.

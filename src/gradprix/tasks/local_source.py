@@ -11,17 +11,17 @@ from .archives import archive
 
 
 def is_archive(path: Path) -> bool:
-    """Return True if a file is a zip or tar.gz archive, rather than a single file taken from it."""
+    """Return True if a file is a whole archive rather than one of the files in it."""
     return path.name.endswith(".tar.gz") or zipfile.is_zipfile(path)
 
 
 @contextlib.contextmanager
 def open_source(name: str, path: Path | None) -> Iterator[ArchiveFiles | IO[bytes]]:
-    """Open a data set: yield the files of its archive or, for a local copy of a single file, a stream.
+    """Open a data set: the files of its archive, or a local copy of a single file as a stream.
 
     Args:
         name: name of the data set.
-        path: a local copy of the archive or of a single file from it; None for the downloaded archive.
+        path: a local copy of the archive or of a file in it; None for the downloaded archive.
 
     Raises:
         DataError: if the data cannot be downloaded or read.

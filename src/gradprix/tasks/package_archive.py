@@ -75,7 +75,7 @@ class Archive:
         """Return the path of the cached archive after verifying its hash.
 
         Raises:
-            DataError: if the archive is missing or damaged.
+            DataError: if it is missing or damaged.
         """
         if not (file := self._cached_file()).exists():
             raise DataError(f"{self.name}: {self.file} is not in {file.parent}. Try: {self.command}")
@@ -92,7 +92,7 @@ class Archive:
             The path in the cache.
 
         Raises:
-            DataError: if the archive cannot be downloaded or stored. In this case, the cache is unchanged.
+            DataError: if it cannot be downloaded or stored; the cache is unchanged then.
         """
         file = self._cached_file()
         try:
@@ -115,10 +115,10 @@ class Archive:
 
     @contextlib.contextmanager
     def files(self) -> Iterator[ArchiveFiles]:
-        """Open the archive after verifying its hash; download it first if it is missing.
+        """Open the archive, downloaded if missing, after verifying its hash.
 
         Raises:
-            DataError: if the archive cannot be downloaded or read, or is damaged.
+            DataError: if it cannot be downloaded or read, or is damaged.
         """
         file = self._cached_file()
         with self._open_verified(file if file.exists() else self.fetch()) as files:
