@@ -1,4 +1,4 @@
-"""Artifacts of a trained model that a task returns from `after`, as JSON: numbers, images and texts."""
+"""Artifacts that a task's `after` computes from a trained model: numbers, images and texts, encoded as JSON."""
 
 import base64
 import io
@@ -20,11 +20,14 @@ from .model_stack import ModelStack
 
 
 def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
-    """Return the artifacts that the task computes from a trained model, as JSON; None if it computes none.
+    """Call the task's `after` with a trained model and one batch of test examples, and encode the result.
 
     Args:
-        stack: the models.
+        stack: the stack of trained models.
         row: index of the model in `stack.trials`.
+
+    Returns:
+        The artifacts as returned by `encode_artifacts`, or None if the task has no `after`.
     """
     task, trial, place = stack.task, stack.trials[row], int((stack.rows == row).nonzero()[0])
     if task.after is None:
@@ -45,13 +48,16 @@ def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
 
 
 def encode_artifacts(artifacts: Mapping[str, Any]) -> dict[str, Any]:
-    """Encode artifacts as JSON: numbers, images as base64 PNG, and generated texts by their source.
+    """Encode artifacts as JSON.
 
     Args:
-        artifacts: what a task's `after` returned.
+        artifacts: the result of a task's `after`: numbers, images, or mappings from a source text to a generated text.
+
+    Returns:
+        A dictionary with the keys `"numbers"` (floats), `"pictures"` (PNG files in base64) and `"texts"`.
 
     Raises:
-        TypeError: for a value of another type.
+        TypeError: if an artifact is neither a number, an image nor a mapping of texts.
     """
     numbers: dict[str, float] = {}
     pictures: dict[str, str] = {}

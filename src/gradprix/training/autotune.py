@@ -1,6 +1,6 @@
-"""Choice of the stack size: as many models per stack as saves time and fits into memory.
+"""Choice of the stack size by measurement: the fastest number of models per stack that fits into memory.
 
-The size changes only the speed of a race and none of its numbers, so it may be chosen by measurement.
+The stack size affects the speed of a race but none of its results, so it may depend on the machine.
 """
 
 import hashlib
@@ -33,24 +33,27 @@ from .stack_sizes import MIN_STACK, capacities
 from .trial import Trial
 
 WIDTHS = (16, 64, 256)
-BETTER = 0.9
-"""A wider stack must need less than this share of a narrower one's time per model, since it also costs memory."""
+MAX_TIME_RATIO = 0.9
+"""A wider stack is chosen only if its time per model is below this fraction of the narrower stack's, since it also
+needs more memory."""
 SHORT = 5_000
-"""Training steps of a race below which measuring takes longer than it saves."""
+"""Minimum number of training steps of a race for which stack sizes are measured; below, measuring takes longer than it
+saves."""
 UNMEASURED = 32
-"""Stack size of a race that is too short to measure."""
+"""Stack size of a race that is too short for measurements."""
 PROCESS = 400e6
-"""Bytes of a process before it holds a model: Python, torch and the libraries."""
-STEPS, LONG = 5, 0.1
-"""A stack size is timed for at least `STEPS` steps and `LONG` seconds, so that contention between processes shows."""
-ENOUGH, TRIED = 1.0, 10.0
-"""A stack size is timed for at most `ENOUGH` seconds of steps; after `TRIED` seconds in total no larger one is tried:
-for such long steps, dispatch overhead, which is all that a larger stack saves, is a small share."""
-ALONE = 0.05
-"""Seconds of a step from which sequentially trained models are distributed one by one: each finishes sooner, and takes
-no memory before its turn."""
+"""Memory of a process without a model, in bytes: Python, torch and other libraries."""
+MIN_STEPS, MIN_SECONDS = 5, 0.1
+"""A stack size is timed for at least this many steps and seconds, so that contention between processes shows."""
+MAX_SECONDS, MAX_TOTAL_SECONDS = 1.0, 10.0
+"""A stack size is timed for at most `MAX_SECONDS`. After `MAX_TOTAL_SECONDS` no larger stack size is timed: if steps
+take so long, dispatch overhead, which is all that a larger stack saves, is a small part of their time."""
+SLOW_STEP = 0.05
+"""If a step takes this many seconds or more, sequentially trained models are distributed to processes one by one: each
+model finishes sooner and takes no memory before it is trained."""
 CallWorkers = Callable[..., list[Any]]
-"""`call_workers(count, function, *args)`: the results of a function that runs in `count` processes at the same time."""
+"""`call_workers(count, function, *args)` runs a function in `count` processes at the same time and returns the list of
+results."""
 
 
 class MemoryTooSmallError(ValueError):
@@ -59,7 +62,7 @@ class MemoryTooSmallError(ValueError):
 
 @dataclass(frozen=True)
 class StackLayout:
-    """Layout of a race's training runs on processes.
+    """Number of models per stack and of processes in a race.
 
     Args:
         width: maximum number of models in a stack.
@@ -81,15 +84,16 @@ def choose_layout(
     """Choose the fastest stack size and number of processes that fit into memory.
 
     Args:
-        task: the problem.
+        task: the task.
         trials: the trials to train, all of one batch size.
         mode: the execution mode.
         processes: maximum number of processes.
         memory: memory limit of the race in bytes, on its device; half of the free memory when None.
-        call_workers: runs a function in several processes at the same time; in this one by default.
+        call_workers: runs a function in several processes at the same time; by default, in the current process.
 
     Raises:
-        MemoryTooSmallError: if two models in one process do not fit.
+        MemoryTooSmallError: if the memory limit is too small for the smallest stack, or for one model if `mode` is not
+            stacked.
     """
     processes = processes if mode.device == "cpu" else 1  # several processes would take turns on a GPU
     budget = call_workers(1, free, mode.device)[0] / 2 if memory is None else float(memory)
@@ -124,7 +128,10 @@ def _choose_sequential_layout(
     has_memory_limit: bool,
     call_workers: CallWorkers,
 ) -> StackLayout:
-    """Return the layout for sequential training: as many processes as fit, with several models in each if it pays."""
+    """Return the layout for models that are trained one at a time.
+
+    Memory limits the number of processes. A process gets several models if a step is fast or the examples are streamed.
+    """
     trial = trials[0]
     step = known_first_step(
         task, trial, mode.device, lambda: call_workers(1, measure_first_step, task, trial, mode.device)[0]
@@ -138,7 +145,7 @@ def _choose_sequential_layout(
             f"{process_bytes / 1e9:.2g} GB. Give that much, or a smaller batch."
         )
     processes = max(1, min(processes, int(budget / process_bytes)))
-    if step.seconds >= ALONE and not isinstance(task.loaded, Stream):  # models of one seed share a read
+    if step.seconds >= SLOW_STEP and not isinstance(task.loaded, Stream):  # in a stack, equal seeds share a read
         return StackLayout(1, processes)
     return StackLayout(max(1, min(UNMEASURED, 1 + int((budget / processes - process_bytes) / model_bytes))), processes)
 
@@ -151,7 +158,7 @@ def _measure_layout(
     max_width: float,
     call_workers: CallWorkers,
 ) -> StackLayout:
-    """Measure the fastest layout that fits; the result is cached per task and machine."""
+    """Return the fastest layout that fits into memory, from measurements or from the cache of earlier measurements."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
     machine += tuple(call_workers(1, describe_device, mode.device))
     cache_key = (task.fingerprint, mode, trials[0].batch_size, processes, machine)
@@ -171,20 +178,20 @@ def _measure_layout(
         wider = StackLayout(width, processes)
         if (
             width > max_width
-            or time.perf_counter() - start > TRIED
-            or (took := seconds(wider)) > BETTER * least_seconds
+            or time.perf_counter() - start > MAX_TOTAL_SECONDS
+            or (took := seconds(wider)) > MAX_TIME_RATIO * least_seconds
         ):
             break
         best, least_seconds = wider, took
     cores = psutil.cpu_count(logical=False) or processes
-    if cores < processes and seconds(fewer := StackLayout(best.width, cores)) < BETTER * least_seconds:
+    if cores < processes and seconds(fewer := StackLayout(best.width, cores)) < MAX_TIME_RATIO * least_seconds:
         best = fewer
     _save_cache(cache | {key: [best.width, best.processes]})
     return best
 
 
 def seconds_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode, width: int) -> float:
-    """Return the seconds of a training step per model, in a stack of `width` models."""
+    """Measure the median time of a training step of `width` stacked models and return it per model, in seconds."""
     rows = (trials[i * len(trials) // width % len(trials)] for i in range(width))
     with runtime_settings(mode.device):
         stack = ModelStack(task, sorted(rows, key=attrgetter("update_key")), mode)
@@ -192,7 +199,7 @@ def seconds_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode, wid
         stack.step(batch, 1e-3)
         wait(stack.device)
         times: list[float] = []
-        while (len(times) < STEPS or sum(times) < LONG) and sum(times) < ENOUGH:
+        while (len(times) < MIN_STEPS or sum(times) < MIN_SECONDS) and sum(times) < MAX_SECONDS:
             start = time.perf_counter()
             stack.step(batch, 1e-3)
             wait(stack.device)
@@ -201,7 +208,7 @@ def seconds_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode, wid
 
 
 def bytes_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> float:
-    """Estimate the bytes per model of a stack: weights, gradients, optimizer state and activations of a step."""
+    """Estimate the memory per model of a stack, in bytes: weights, gradients, optimizer state and activations."""
     batch_size = trials[0].batch_size
     with runtime_settings(mode.device):
         stack = ModelStack(task, [trials[0]] * MIN_STACK, mode)

@@ -1,9 +1,9 @@
 """Stacked versions of operations of `torch.nn.functional`.
 
-`vmap`'s batching rules are general and often slow: a linear layer becomes a product and a separate sum, a large
-convolution a grouped one, attention a loop. The versions here replace the most expensive operations while a step is
-traced. Each computes a row from that row alone, in an order that does not depend on the number of rows. Arguments that
-a version does not support go to torch's function.
+`vmap`'s batching rules are general and often slow: they turn a linear layer into a product and a separate sum, a large
+convolution into a grouped one, and attention into a loop. The stacked versions in this module replace the most
+expensive operations while a step is traced. Each computes a row from that row alone, in an order that does not depend
+on the number of rows. If a stacked version does not support the given arguments, torch's function runs.
 """
 
 import math
@@ -31,13 +31,14 @@ from .vmap_op import VmapFunction, is_nested
 Operation = Callable[..., Any]
 aten = torch.ops.aten
 STACKED_VERSIONS: dict[Any, Operation] = {}
-"""Stacked versions by torch's function: each takes the arguments of that function, or returns `NotImplemented`."""
+"""Maps functions of torch to their stacked versions, which take the same arguments and return `NotImplemented` for
+those that they do not support."""
 FACTORIES = {torch.zeros: "new_zeros", torch.ones: "new_ones", torch.empty: "new_empty", torch.full: "new_full"}
-"""Functions that create a tensor, with the method of a stacked tensor that creates one per model."""
+"""Maps functions that create a tensor to the method of a stacked tensor that creates one tensor per model."""
 
 
 class StackedOperations(TorchFunctionMode):
-    """Mode in which torch's functions, called on stacked tensors within `vmap`, run their stacked versions.
+    """Mode that replaces torch's functions by their stacked versions when they are called on stacked tensors in `vmap`.
 
     Attributes:
         like: a stacked tensor; if set, `torch.zeros` and similar functions create one tensor per model, which may be
@@ -84,10 +85,11 @@ def _is_stacked(value: Any) -> bool:
 
 @cache
 def _without_dispatch(function: FunctionType) -> FunctionType:
-    """Return a copy of a function of `torch.nn.functional` that does not ask modes first.
+    """Return a copy of a function of `torch.nn.functional` that does not call `__torch_function__` itself.
 
-    A mode is inactive while it handles a function, so it would not see the functions that this one calls, such as the
-    linear layers of `multi_head_attention_forward`; while active, it would be asked to handle this function again.
+    Torch deactivates a mode while the mode handles a function. The mode would then not see the functions that are
+    called inside, such as the linear layers of `multi_head_attention_forward`. If it is activated again, the original
+    function would call the mode once more instead of running.
     """
     checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     own_globals = {**function.__globals__, **dict.fromkeys(checks, lambda *_: False)}
@@ -147,7 +149,7 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:
-    """Look up the rows of all models' tables in one concatenated table."""
+    """Look up the embeddings of all models in the concatenation of the models' tables."""
     if max_norm is not None or scale_grad_by_freq:  # sparse gradients hold the same numbers as dense ones
         return NotImplemented
     return VmapFunction.apply(_Embedding.apply, x, weight, padding_idx)
@@ -182,7 +184,7 @@ IGNORED = -100
 
 @register
 def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Compute the mean over examples with class-index targets."""
+    """Compute each model's mean cross-entropy for targets that are class indices."""
     if args or kwargs or x.dim() < 2 or target.is_floating_point():
         return NotImplemented
     return VmapFunction.apply(_mean_cross_entropy, x, target)
@@ -197,7 +199,10 @@ def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
 def gaussian_nll_loss(
     x: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Any:
-    """Omit the check for negative variances: torch raises an error, here the loss becomes NaN."""
+    """Compute the Gaussian negative log-likelihood.
+
+    For a negative variance the loss is NaN. Torch raises an error instead, but its check depends on the data.
+    """
     if not isinstance(var, Tensor):
         return NotImplemented
     if var.shape != x.shape and var.shape == x.shape[:-1]:
@@ -235,12 +240,15 @@ STACKED_VERSIONS[torch.rnn_relu_cell] = rnn_cell(torch.relu)
 
 @register
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Any:
-    """Write into `out`, as the power iteration of spectral norm does."""
+    """Normalize a tensor into `out`, as in the power iteration of spectral norm; torch handles calls without `out`."""
     return NotImplemented if out is None else out.copy_(functional.normalize(x, p, dim, eps))
 
 
 def _set_where(x: Tensor, mask: Any, value: Any) -> Any:
-    """Assign a number at a boolean mask, the only mask assignment with the same shape for all models."""
+    """Assign a number to the elements that a boolean mask selects.
+
+    Assignments of tensors are not supported, since their shape depends on the mask, which differs between models.
+    """
     if not (isinstance(mask, Tensor) and mask.dtype is torch.bool and not (isinstance(value, Tensor) and value.dim())):
         return NotImplemented
     return x.masked_fill_(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), value)
@@ -250,7 +258,10 @@ STACKED_VERSIONS[Tensor.__setitem__] = _set_where
 
 
 def _with_any_layout(original: Operation) -> Operation:
-    """Return a version that ignores the memory format, which affects no number and which a stack cannot have."""
+    """Return a version of `Tensor.to` or `Tensor.contiguous` that ignores channels-last memory formats.
+
+    A stacked tensor cannot have these formats, and they do not affect the results.
+    """
 
     def run(x: Tensor, *args: Any, memory_format: Any = torch.preserve_format, **kwargs: Any) -> Any:
         if memory_format in (torch.channels_last, torch.channels_last_3d):

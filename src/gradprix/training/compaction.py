@@ -12,12 +12,15 @@ MIN_SHARE = 0.25
 
 
 def choose_rows(active: Sequence[int], rows: int, stacked: bool) -> Tensor | None:
-    """Return the rows to continue with; None if compacting does not pay.
+    """Return the rows that a compacted stack keeps.
 
     Args:
-        active: the rows whose models are still training.
+        active: the rows whose models have not diverged.
         rows: number of rows of the stack.
-        stacked: the stack runs as one program, so that the new one has one of the usual sizes, with idle rows.
+        stacked: True if the stack runs as one program. It then has one of a few sizes (see `stack_size`) and idle rows.
+
+    Returns:
+        The indices of the rows in ascending order, or None if too few rows, or all models, have diverged.
     """
     size = stack_size(len(active)) if stacked else len(active)
     if not active or rows - size < max(1, MIN_SHARE * rows):

@@ -10,15 +10,20 @@ from gradprix.tasks.lazy_dataset import Stream
 from gradprix.utils.devices import free, placed
 
 COPIES: WeakKeyDictionary[Data, dict[torch.device, Data]] = WeakKeyDictionary()
-"""Copies of examples by device, kept apart from the examples, which are part of a task's identity."""
+"""Maps examples to their copies by device. The copies are not attributes of the examples, which are part of a task's
+identity."""
 
 
 def to_device(data: Data, device: torch.device) -> Data:
-    """Copy the examples to a device, once; return them unchanged if they need more than half of its free memory.
+    """Return a copy of the examples on a device; the copy is made once and cached.
 
     Args:
         data: all examples of a task.
         device: the target device.
+
+    Returns:
+        The copy, or `data` itself if the device is the CPU, if the examples are streamed, or if they need more than
+        half of the device's free memory.
     """
     if device.type == "cpu" or isinstance(data, Stream) or 2 * data.nbytes > free(str(device)):
         return data

@@ -1,9 +1,9 @@
-"""Elementwise operations that round the end of a tensor as they round the rest.
+"""Elementwise operations that round all elements of a tensor in the same way.
 
-Torch computes most elements of a tensor in whole SIMD vectors and the remaining ones one by one, with other functions
-that round differently (Sleef's `exp` and the C library's, or a fused multiply-add). For rows smaller than a vector the
-last digits then depend on the position of the row. Here the last elements are computed again as a whole vector,
-wherever an operation rounds more than once.
+Torch computes most elements of a tensor in full SIMD vectors and the remainder one by one, with other functions that
+round differently (Sleef's `exp` instead of the C library's, or a fused multiply-add). If rows are smaller than a
+vector, the last digits of a row's results then depend on its position in the stack. To avoid this, operations that
+round more than once compute the remainder again as a full vector.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,11 @@ from torch import Tensor
 
 aten = torch.ops.aten
 VECTOR = 64
-"""Elements that torch computes in whole vectors on every CPU: two 512-bit vectors of the smallest dtype."""
+"""Number of elements that torch computes in full vectors, without a remainder, on every CPU: two 512-bit vectors of the
+smallest floating-point dtype."""
 Run = Callable[..., Any]
 """`run(operation, args, kwargs)`: runs an operation and records it."""
-ONCE = frozenset(
+ROUNDS_ONCE = frozenset(
     "_prelu_kernel _prelu_kernel_backward abs add alias all any bitwise_and bitwise_not bitwise_or bitwise_xor "
     "ceil clamp clamp_max clamp_min clone copysign detach div eq fill floor fmax fmin frexp ge gt hardshrink "
     "hardshrink_backward hardtanh hardtanh_backward heaviside isfinite isinf isnan isneginf isposinf le "
@@ -61,11 +62,20 @@ def rounds_twice(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> 
         return not (isinstance(args[1], int | float) and args[1] in PRODUCTS)
     if name in ("mse_loss", "huber_loss", "smooth_l1_loss", "soft_margin_loss", "binary_cross_entropy"):
         return function._schema.name.partition("::")[2] == name and 0 in args[2:]  # 0: no reduction
-    return name not in ONCE
+    return name not in ROUNDS_ONCE
 
 
 def compute_evenly(run: Run, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Run an elementwise operation with every element computed within a has_full_vectors vector."""
+    """Run an elementwise operation so that every element is computed in a full vector.
+
+    Tensors with fewer than `VECTOR` elements are padded. Otherwise, the last `VECTOR` elements are computed twice.
+
+    Args:
+        run: runs an operation and records it.
+        function: the operation.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+    """
     if function._schema.is_mutable:
         name = function._schema.name.partition("::")[2].rstrip("_")
         result = compute_evenly(run, getattr(getattr(aten, name), function._overloadname), args, kwargs)
@@ -104,7 +114,7 @@ def compute_evenly(run: Run, function: Any, args: Sequence[Any], kwargs: dict[st
 
 
 def _flat(run: Run, x: Tensor, order: list[int]) -> Tensor:
-    """Return all elements of a tensor in memory order."""
+    """Flatten a dense tensor in memory order; `order` lists its dimensions, outermost first."""
     if order != sorted(order):
         x = run(aten.permute.default, (x, order), {})
     flat: Tensor = run(aten.view.default, (x, [-1]), {})
@@ -123,7 +133,7 @@ def _have_same_layout(tensors: Sequence[Tensor]) -> bool:
 
 
 def _run_length(tensors: Sequence[Tensor], shape: Sequence[int]) -> int:
-    """Return the number of elements in torch's innermost loop."""
+    """Return the number of elements in torch's innermost loop over tensors that are broadcast to `shape`."""
     expanded = [x.expand(shape) for x in tensors]
     dims = [dim for dim in range(len(shape)) if shape[dim] > 1]
     dims.sort(key=lambda dim: (max(x.stride(dim) for x in expanded), -dim))

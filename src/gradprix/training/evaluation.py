@@ -18,19 +18,20 @@ from .model_stack import ModelStack
 from .outputs import CombinedOutput, Output, combine
 
 BATCH_FACTOR = 8
-"""Evaluation batch size in training batches: evaluation stores less than training does."""
+"""Evaluation batch size divided by training batch size; evaluation needs less memory per example than training."""
 TEST_PARTS = 20
-"""Number of parts of an official test set, every 20th example each, for the variance due to the test examples."""
+"""Number of parts into which an official test set is split (every 20th example) to estimate the variance due to the
+choice of test examples."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluation of each model of a stack on its own examples, on the CPU, where metrics are computed.
+    """Losses, outputs and targets of all models of a stack, on the CPU, where metrics are computed.
 
     Args:
         losses: mean loss of each row.
         outputs: output of each row.
-        targets: targets, `IndexedRows` of the shape `[rows, examples, ...]` each.
+        targets: `IndexedRows` of shape `[rows, examples, ...]`, or a nested structure of them.
     """
 
     losses: list[float]
@@ -45,7 +46,8 @@ class TestScore:
     Args:
         loss: the loss.
         metric: the metric.
-        parts: the metric on each of several parts of an official test set, if there is one.
+        parts: the metric on each of `TEST_PARTS` parts of an official test set; None if there is no such set or the
+            metric is undefined on a part.
     """
 
     loss: float
@@ -55,11 +57,14 @@ class TestScore:
 
 @torch.no_grad()
 def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
-    """Return losses, outputs and targets of each model for its own examples.
+    """Evaluate each model on the examples of its seed.
 
     Args:
         stack: the models.
-        index: indices of the examples, `[seeds, examples]`.
+        index: indices of the examples for each distinct seed, `[seeds, examples]`.
+
+    Returns:
+        The losses, outputs and targets. The loss of a single model whose code fails because it has diverged is NaN.
     """
     if stack.optimizers is not None:
         stack.optimizers.eval()
@@ -93,7 +98,16 @@ def _concatenate(*batches: IndexedRows) -> IndexedRows:
 
 
 def compute_metrics(stack: ModelStack, evaluation: Evaluation, examples: slice | None = None) -> list[float]:
-    """Return each model's metric, on all of the evaluated examples or a subset."""
+    """Return each model's metric.
+
+    Args:
+        stack: the models.
+        evaluation: the models' outputs and targets.
+        examples: slice of the evaluated examples; all of them when None.
+
+    Returns:
+        The metrics. The metric is NaN if it fails on an output with NaNs.
+    """
     metrics = []
     for row, output in enumerate(evaluation.outputs):
         predictions = output.whole if examples is None else output.part(examples)
@@ -109,13 +123,18 @@ def compute_metrics(stack: ModelStack, evaluation: Evaluation, examples: slice |
 
 
 def evaluate(stack: ModelStack, index: Tensor) -> tuple[list[float], list[float]]:
-    """Return each model's loss and metric on its own examples, indices `[seeds, examples]`."""
+    """Return the losses and the metrics of all models, each evaluated on the examples of its seed.
+
+    Args:
+        stack: the models.
+        index: indices of the examples for each distinct seed, `[seeds, examples]`.
+    """
     evaluation = compute_outputs(stack, index)
     return evaluation.losses, compute_metrics(stack, evaluation)
 
 
 def evaluate_test(stack: ModelStack) -> dict[int, TestScore]:
-    """Return the test result of each model by its index in `stack.trials`."""
+    """Evaluate all models on their test examples and return the results by the model's index in `stack.trials`."""
     evaluation = compute_outputs(stack, stack.data.test)
     parts: Sequence[list[float] | None] = [None] * len(stack.rows)
     if stack.task.loaded.test is not None:

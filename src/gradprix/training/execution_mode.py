@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class RejectionCause(StrEnum):
-    """Cause for which stacking or a device is not used."""
+    """Category of the reason why a race does not use stacking or a device."""
 
     TRAINING_LOOP = "training_loop"
     SLOW_STEP = "slow_step"
@@ -18,13 +18,13 @@ class RejectionCause(StrEnum):
 
 @dataclass(frozen=True)
 class Rejection:
-    """Reason why stacking or a device is not used.
+    """Reason why a race does not use stacking or a device.
 
     Args:
-        cause: the cause.
-        value: the number behind it: seconds of one model's step (`SLOW_STEP`), bytes of the stack (`MEMORY`), or the
-            slowdown (`SLOWER`).
-        models: number of models in that stack (`MEMORY`).
+        cause: category of the reason.
+        value: the measured value: seconds of one model's step (`SLOW_STEP`), bytes of the stack (`MEMORY`), or the
+            slowdown (`SLOWER`); None for other causes.
+        models: number of models in the stack that needs too much memory (`MEMORY`); None for other causes.
         message: explanation of the error (`FAILS`).
         device: the rejected device; empty if stacking was rejected.
     """
@@ -38,11 +38,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class ExecutionMode:
-    """Execution mode of a race's training, chosen once for all models, since modes differ in rounding.
+    """Execution mode of a race's training, the same for all models of a race, since modes differ in rounding.
 
     Args:
-        stacked: train models in stacks, as one program; otherwise one at a time.
-        compiled: compile the stacked program.
+        stacked: train the models of a stack together, as one program; otherwise one at a time.
+        compiled: compile the stacked program with `torch.compile`.
         device: the device of the models.
         widest: the largest stack size that was checked; None if there is no limit.
         stack_rejection: the reason why models are trained one at a time.

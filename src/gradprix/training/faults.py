@@ -1,4 +1,4 @@
-"""Errors of a task's own code during training: separated from divergence, and formatted."""
+"""Errors in a task's own code during training: detection of those due to divergence, and error messages."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -35,9 +35,9 @@ class NanWatch(TorchDispatchMode):
 
 
 def failed_on_nan(weights: Iterable[Tensor], run: Callable[[], Any]) -> bool:
-    """Return True if failing code fails on the numbers of a diverged model.
+    """Return True if an error may be due to the divergence of a model.
 
-    These are weights that are not finite, or a NaN that the code computes before it fails.
+    This is the case if a weight is not finite, or if the code computes a NaN before it fails.
 
     Args:
         weights: the model's weights.
@@ -57,13 +57,13 @@ def has_nan(output: Any) -> bool:
 
 
 def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception) -> TaskError:
-    """Return the exception for a task's code that fails: with which optimizers, why and where.
+    """Return a `TaskError` that states which part of a task failed, with which optimizers, why and in which line.
 
     Args:
-        task: the problem.
-        what: the part of the task that fails, such as `"its metric"`.
-        trials: the trials that it was run for.
-        error: the exception that it raised.
+        task: the task.
+        what: the part of the task that failed, such as `"its metric"`.
+        trials: the trials whose models were trained or evaluated.
+        error: the original exception; a `TaskError` is returned unchanged.
     """
     if isinstance(error, TaskError):
         return error
@@ -80,7 +80,10 @@ def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception)
 
 
 def describe_error(error: Exception) -> str:
-    """Return an exception's message, its type unless the message is clear without it, and the user's line of code."""
+    """Return an exception's message, followed in parentheses by its type and the line of the user's code.
+
+    The type is omitted for common exceptions, such as `ValueError`, whose message is clear without it.
+    """
     message, kind = first_line(error), type(error).__name__
     is_clear = isinstance(error, ValueError | RuntimeError | TypeError | OSError | ImportError) or message == kind
     details = [] if is_clear else [kind]

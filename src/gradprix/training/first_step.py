@@ -1,4 +1,7 @@
-"""Time and memory of one training step of one model, measured before a stack is built to bound preflight's cost."""
+"""Measurement of time and memory of a single model's training step.
+
+It takes place before a stack is built, so that preflight does not try stacks that are too slow or too large.
+"""
 
 import time
 import weakref
@@ -20,13 +23,14 @@ from .runtime_settings import runtime_settings
 from .trial import Trial
 
 ARITHMETIC_BOUND = 0.3
-"""CPU seconds of one model's step from which arithmetic takes nearly all of the time. A stack saves dispatch overhead,
-which is at most tens of milliseconds a step."""
+"""If one model's step takes more CPU seconds than this, arithmetic takes nearly all of the time. A stack saves only
+dispatch overhead, which is at most tens of milliseconds per step."""
 SLOW = 1.0
-"""Wall-clock seconds of one model's step from which trying stacks would take minutes."""
-REPEATED, TWICE, ONCE = 2, 1.0, 30.0
-"""A step is timed `REPEATED` times again, since the first one also imports and allocates, and the machine may be busy;
-once if that takes `TWICE` seconds, and not at all if the first one takes `ONCE` seconds."""
+"""If one model's step takes more wall-clock seconds than this, trying stacks would take minutes."""
+REPETITIONS, SLOW_REPETITION, SLOW_FIRST_STEP = 2, 1.0, 30.0
+"""The first step is repeated `REPETITIONS` times, since it also imports and allocates, and the machine may be busy. A
+repetition that takes more than `SLOW_REPETITION` seconds is the last. A first step that takes `SLOW_FIRST_STEP` seconds
+is not repeated."""
 STACK_SHARE = 0.5
 """Share of a race's memory limit that a trial stack may take."""
 
@@ -38,10 +42,10 @@ class FirstStep:
     Args:
         parameters: number of trainable parameters.
         seconds: wall-clock time of loading a batch, the forward and the backward pass.
-        processor_seconds: CPU time of the same.
+        processor_seconds: CPU time of the same operations.
         weight_bytes: size of the model's weights and buffers.
-        step_bytes: peak of the remaining memory: gradients and activations of a step, or the outputs for all
-            validation examples.
+        step_bytes: peak memory besides the weights: the gradients and activations of a step, the outputs for all
+            validation or test examples, or copies of the model, whichever is largest.
         state_bytes: size of the state of an optimizer with two moments.
     """
 
@@ -58,7 +62,7 @@ class FirstStep:
         return f"one training step of {size} parameters: {self.seconds:.2g} s"
 
     def reject_stack(self, count: int, memory: float) -> Rejection | None:
-        """Return the reason why stacking is not tried; None if it may pay.
+        """Return the reason not to try stacking, or None if stacking may save time.
 
         Args:
             count: number of models in the stack.
@@ -73,10 +77,10 @@ class FirstStep:
 
 
 def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstStep:
-    """Compute the gradients of one model two or three times.
+    """Measure time and memory of a training step of one model.
 
     Args:
-        task: the problem.
+        task: the task.
         trial: supplies the batch size and the seed.
         device: the model's device.
     """
@@ -85,10 +89,10 @@ def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstSt
         indices = stack.data.train[:, : trial.batch_size or stack.data.train.shape[1]]
         with PeakMemory() as memory:
             seconds, cpu_seconds = _time_step(stack, indices)
-        for _ in range(REPEATED if seconds < ONCE else 0):
+        for _ in range(REPETITIONS if seconds < SLOW_FIRST_STEP else 0):
             seconds_again, cpu_again = _time_step(stack, indices)
             seconds, cpu_seconds = min(seconds, seconds_again), min(cpu_seconds, cpu_again)
-            if seconds_again > TWICE:
+            if seconds_again > SLOW_REPETITION:
                 break
         outputs, _ = stack.outputs(*stack.data.read(stack.data.valid[:, :2]))
     weights = [x[0].nbytes for x in (*stack.parameters.values(), *stack.buffers.values())]
@@ -103,17 +107,17 @@ def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstSt
 
 
 KNOWN: dict[tuple[str, int, str], FirstStep] = {}
-"""Measurements by task, batch size and device."""
+"""Cache of measurements by task fingerprint, batch size and device."""
 
 
 def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[], FirstStep]) -> FirstStep:
-    """Return the cached cost of a step; measure it if there is none.
+    """Return the cost of a training step from the cache, or measure it.
 
     Args:
-        task: the problem.
+        task: the task.
         trial: supplies the batch size.
         device: the model's device.
-        measure: measures the step on a worker.
+        measure: called without arguments to measure the step if it is not in the cache.
     """
     key = task.fingerprint, trial.batch_size, device
     if key not in KNOWN:
@@ -122,7 +126,7 @@ def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[]
 
 
 def _time_step(stack: ModelStack, indices: Tensor) -> tuple[float, float]:
-    """Compute the gradients of a step and return wall-clock and CPU seconds."""
+    """Load a batch, compute its gradients, and return the wall-clock and CPU time in seconds."""
     start, cpu_start = time.perf_counter(), time.thread_time()
     stack.gradients(*stack.data.read(indices))
     wait(stack.device)
@@ -130,7 +134,12 @@ def _time_step(stack: ModelStack, indices: Tensor) -> tuple[float, float]:
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of tensors that are allocated while this mode is active, and their peak."""
+    """Mode that tracks the memory of tensors allocated while it is active.
+
+    Attributes:
+        held: bytes that are allocated now.
+        peak: maximum of `held`.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -142,7 +151,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # otherwise torch imports its compiler, which takes seconds
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count the memory that its results own."""
+        """Run an operation and count the memory that it allocates for its results."""
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
             if isinstance(x, Tensor) and x.layout is torch.strided:  # other layouts have no storage of their own

@@ -1,4 +1,4 @@
-"""User-defined autograd functions in a stack: run model by model where torch has no batching rule for them."""
+"""User-defined autograd functions in a stack: functions without a batching rule run model by model."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,17 @@ from .vmap_op import VmapFunction, is_nested
 
 
 def run_by_model(cls: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a function once per model within `vmap`; return `NotImplemented` where torch's own call will do."""
+    """Call an autograd function once per model within `vmap`.
+
+    Args:
+        cls: the subclass of `torch.autograd.Function`.
+        args: its arguments, of which some are stacked.
+        kwargs: keyword arguments, which are not supported.
+
+    Returns:
+        The stacked results. `NotImplemented` if torch must call the function: no argument is stacked, the function has
+        a batching rule, there are keyword arguments, or the model uses transforms of `torch.func` itself.
+    """
     is_stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
     has_batching_rule = getattr(cls, "generate_vmap_rule", False) or cls.vmap is not Function.vmap
     if not is_stacked or kwargs or has_batching_rule or is_nested():
@@ -23,10 +33,10 @@ def run_by_model(cls: Any, *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def without_setup_context() -> Iterator[None]:
-    """Allow functions without `setup_context` within `vmap`.
+    """Temporarily allow autograd functions without `setup_context` within `vmap`.
 
-    `Function.apply` refuses them before any mode is asked, so this method has to be replaced. Of a function whose
-    `apply` was looked up before, torch's error remains.
+    `Function.apply` rejects such functions before it calls any mode, so this context manager replaces `Function.apply`.
+    User code that holds a reference to the original method, such as `square = Square.apply`, still gets torch's error.
     """
     original = Function.__dict__["apply"]
 

@@ -1,6 +1,6 @@
 """Models that differentiate in their forward pass, such as energy models and physics-informed networks.
 
-They fail without gradients, so they are evaluated with gradients enabled.
+These models fail under `torch.no_grad`, so they are evaluated with gradients enabled.
 """
 
 from functools import lru_cache
@@ -13,15 +13,18 @@ from gradprix.tasks import Task
 from gradprix.tasks.rng import RngState, init_model
 from gradprix.tasks.task import called_with
 
-TRIED = 2
-"""Number of examples in the trial batch."""
+TEST_EXAMPLES = 2
+"""Number of examples of the batch that a task is tested with."""
 
 
 @lru_cache(maxsize=64)
 def needs_gradients(task: Task) -> bool:
-    """Return True if the model or loss works only with gradients enabled, tested by one batch in each mode."""
+    """Return True if a task's model or loss works only with gradients enabled.
+
+    This is tested with a small batch. The result is False if the code fails in both modes.
+    """
     model = init_model(task.model, 0).eval()
-    inputs, targets = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(0).valid[:TRIED][None]))
+    inputs, targets = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(0).valid[:TEST_EXAMPLES][None]))
     args, kwargs = called_with(inputs)
     for enabled in (False, True):
         try:

@@ -1,7 +1,7 @@
 """Group normalization of a stack.
 
-Torch's batching rule asks for a channels-last memory format, which a stacked tensor does not have. Every sum here is
-over one model's elements alone, with the models in the outermost dimension of memory.
+Torch's batching rule requests a channels-last memory format, which a stacked tensor does not have. In this version,
+every sum is over elements of one model only, and the models are the outermost dimension in memory.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Any:
-    """Replace `torch.nn.functional.group_norm`."""
+    """Compute `torch.nn.functional.group_norm` for stacked tensors."""
     return VmapFunction.apply(_normalized, x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
 
 

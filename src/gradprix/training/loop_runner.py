@@ -31,9 +31,9 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
 
     Args:
         loop: the training loop.
-        trial: the optimizer, learning rate and seed.
-        most: maximum number of epochs.
-        stop: called before each step with the number of steps so far; returns True to end the loop there.
+        trial: supplies the optimizer, its hyperparameters and the seed.
+        most: maximum number of epochs; no limit when None.
+        stop: called before each optimizer step with the number of completed steps; the loop ends if it returns True.
 
     Raises:
         TaskError: if the loop fails or yields something other than numbers.
@@ -106,13 +106,17 @@ def maker(trial: Trial) -> Any:
 
 
 def changed(trial: Trial) -> dict[str, Any]:
-    """Return the hyperparameters of a trial that differ from the rule's defaults."""
+    """Return a trial's learning rate and those of its other hyperparameters that differ from the defaults."""
     defaults = trial.rule.hyperparameters
     return {name: value for name, value in trial.values.items() if name == "lr" or value != defaults.get(name)}
 
 
 def each_report(loop: Loop, points: Any) -> Iterable[Any]:
-    """Return the reports of a training loop one by one, whether it returns a mapping or yields several."""
+    """Return an iterable over the reports of a training loop, which returns one mapping or yields several.
+
+    Raises:
+        TaskError: if the loop returns neither a mapping nor an iterable.
+    """
     if isinstance(points, Mapping):
         return [points]
     if not isinstance(points, Iterable):
@@ -121,7 +125,7 @@ def each_report(loop: Loop, points: Any) -> Iterable[Any]:
 
 
 def finite_numbers(loop: Loop, point: Any) -> dict[str, float]:
-    """Convert one report to floats.
+    """Convert the numbers of one report to floats.
 
     Raises:
         TaskError: if it is not a mapping of numbers with the key `"valid"`.
@@ -139,7 +143,7 @@ def finite_numbers(loop: Loop, point: Any) -> dict[str, float]:
 
 
 def _has_diverged(optimizers: list[torch.optim.Optimizer]) -> bool:
-    """Return True if any weight is not finite."""
+    """Return True if any weight of the optimizers is not finite."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     return any(not bool(x.detach().isfinite().all()) for group in groups for x in group["params"])
 

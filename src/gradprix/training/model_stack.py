@@ -29,21 +29,21 @@ from .trial import Trial
 class ModelStack:
     """Models of several trials that are trained together.
 
-    A stack that runs as one program has one of a few sizes (`stack_size`): its last rows are idle copies of the last
-    trial.
+    A stack that runs as one program has one of a few sizes (see `stack_size`). Its additional rows are idle copies of
+    the last trial.
 
     Args:
-        task: the problem.
-        trials: trials with equal `stack_key`; those with the same `update_key` adjacent.
+        task: the task.
+        trials: trials with equal `stack_key`, sorted so that trials with equal `update_key` are adjacent.
         mode: the execution mode of the race.
 
     Attributes:
-        count: number of trials; rows of trials from this index on are idle.
-        trials: the trial of each row at first, including idle rows.
-        rows: indices in `trials` of the rows that the stack still has.
+        count: number of trials. Entries of `trials` from this index on belong to idle rows.
+        trials: the trial of each row of the initial stack, including idle rows.
+        rows: for each current row, the index of its trial in `trials`; rows of diverged models may be removed.
         data: examples of each row.
         parameters: the trained parameters, `[rows, ...]` each.
-        buffers: buffers, and parameters that are not trained, likewise.
+        buffers: the buffers and the parameters that are not trained, `[rows, ...]` each.
         optimizers: the optimizers of all rows; None before the first step.
 
     Raises:
@@ -86,28 +86,39 @@ class ModelStack:
         return parameters, placed({**fixed, **buffers}, self.device)
 
     def gradients(self, inputs: Any, targets: Any) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the losses, `[rows]`, and the gradient of each parameter; None or zero for unused parameters."""
+        """Return the losses, `[rows]`, and the gradient of each parameter.
+
+        The gradient of a parameter that the loss does not use is None or zero.
+        """
         return self.models.gradients(self.parameters, self.buffers, inputs, targets)
 
     def outputs(self, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
-        """Return the output of each row in evaluation mode, on the CPU, and the losses, `[rows]`."""
+        """Run the models in evaluation mode and return the output of each row, on the CPU, and the losses, `[rows]`."""
         return self.models.outputs(self.parameters, self.buffers, inputs, targets)
 
     def traced_step(self, kind: str, inputs: Any, targets: Any) -> TracedStep:
-        """Return the traced step of a stack that runs as one program; see `trace_step` for the kinds."""
+        """Return the traced step for inputs and targets of these shapes; the stack must run as one program.
+
+        Args:
+            kind: `"train"` or `"score"`, see `StepSpec`.
+            inputs: inputs of each row.
+            targets: targets of each row.
+        """
         assert isinstance(self.models, StackedModels)
         return self.models.traced_step(kind, self.parameters, self.buffers, inputs, targets)
 
     def compute_gradients(self, index: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return the losses of a batch, `[rows]`, and the gradients by parameter.
+        """Return the losses of a batch, `[rows]`, and the gradients by parameter name.
 
-        The first call moves parameters that the loss does not use to `buffers`: they are neither stepped nor decayed.
+        The first call moves parameters that the loss does not use to `buffers`, so that neither updates nor weight
+        decay change them.
 
         Args:
             index: indices of the batch, `[seeds, batch]`.
 
         Returns:
-            NaN and None if the only model fails because it has diverged.
+            The losses and the gradients; NaN and None if the stack has a single model, whose code fails because the
+            model has diverged.
 
         Raises:
             TaskError: if the task's code fails for another reason.
@@ -131,12 +142,20 @@ class ModelStack:
 
     @torch.no_grad()
     def apply_gradients(self, gradients: Mapping[str, Tensor], factor: float) -> None:
-        """Step every model once with its optimizer, at its learning rate times `factor`."""
+        """Perform one optimizer step of every model, with its learning rate multiplied by `factor`."""
         assert self.optimizers is not None
         self.optimizers.step(list(gradients.values()), factor)
 
     def step(self, index: Tensor, factor: float) -> Tensor:
-        """Step every model once on its batch, indices `[seeds, batch]`; return the losses before it, `[rows]`."""
+        """Perform one training step of every model.
+
+        Args:
+            index: indices of the batch, `[seeds, batch]`.
+            factor: the schedule's multiplier of the learning rates.
+
+        Returns:
+            The losses of the batch before the step, `[rows]`.
+        """
         batch = self.data.read(index)
         if (losses := self._step_row_by_row(batch, factor)) is not None:
             return losses
@@ -146,10 +165,13 @@ class ModelStack:
         return losses
 
     def _step_row_by_row(self, batch: tuple[Any, Any], factor: float) -> Tensor | None:
-        """Step each row as soon as its gradients are computed; the idle rows, which nothing depends on, are not.
+        """Perform a training step row by row: update each row as soon as its gradients are computed.
+
+        Idle rows are skipped, since no result depends on them.
 
         Returns:
-            None if the step or an optimizer is not machine code, and in the first step, which creates the optimizers.
+            The losses, `[rows]`. None if the gradients or an optimizer cannot run as machine code, if the preparation
+            fails, or in the first step, which creates the optimizers.
         """
         if self.optimizers is None or not isinstance(self.models, StackedModels):
             return None
@@ -161,7 +183,7 @@ class ModelStack:
                     step.replace_batch(batch)
             else:
                 step = self._row_steps[shapes] = self._prepare_row_step(self.models, self.optimizers, batch)
-        except Exception:  # the usual way explains it
+        except Exception:  # the caller computes the step in another way, which raises an error with an explanation
             return None
         if step is None:
             return None
@@ -169,7 +191,7 @@ class ModelStack:
             losses = step.run(factor)
         except IndexError:
             self._row_steps.clear()
-            return self._compute_gradients(*batch)[0]  # explains it, unless a model has diverged
+            return self._compute_gradients(*batch)[0]  # raises an error with an explanation, unless a model diverged
         if not step.is_reusable:
             del self._row_steps[shapes]
         return losses
@@ -183,13 +205,20 @@ class ModelStack:
         return RowStep(models, optimizers, self.parameters, self.buffers, call, active)
 
     def rule_state(self, place: int) -> dict[str, dict[str, Any]]:
-        """Return the optimizer state of the row at a place by parameter; empty if its optimizer is not a rule."""
+        """Return the optimizer state of a row by parameter name.
+
+        Args:
+            place: index of the row in the current stack.
+
+        Returns:
+            The state; empty before the first step, or if the optimizer of the row is not a rule.
+        """
         names = list(self.parameters)
         state = {} if self.optimizers is None else self.optimizers.rule_state(place)
         return {names[index]: tensors for index, tensors in state.items()}
 
     def select_rows(self, index: Tensor) -> None:
-        """Continue with the rows at some places, in ascending order."""
+        """Remove all rows except those at `index`, which is in ascending order."""
         self.rows = self.rows[index]
         self.data.select_rows(index)
         self._row_steps.clear()
@@ -200,12 +229,17 @@ class ModelStack:
             self.optimizers.select_rows(index, list(self.parameters.values()))
 
     def raise_unless_diverged(self, what: str, error: Exception, run: Callable[[], Any]) -> None:
-        """Raise an error of the task's code, unless the stack has one model and the error is due to its divergence.
+        """Raise a `TaskError` for an exception in the task's code.
+
+        No error is raised if the stack has a single model and the exception is due to the model's divergence.
 
         Args:
-            what: the part of the task that fails.
-            error: the exception that it raised.
+            what: the part of the task that failed.
+            error: the exception that the task's code raised.
             run: runs the failing code again.
+
+        Raises:
+            TaskError: with the part of the task and the cause.
         """
         if self.count > 1 or not failed_on_nan((x[0] for x in self.parameters.values()), run):
             raise task_error(self.task, what, self.trials, error) from error
@@ -213,7 +247,7 @@ class ModelStack:
 
 @contextlib.contextmanager
 def _without_buffers(models: Iterable[nn.Module], names: Sequence[str]) -> Iterator[None]:
-    """Temporarily remove buffers from models."""
+    """Temporarily remove the buffers with these names from models."""
     removed = []
     for model in models:
         for name in names:

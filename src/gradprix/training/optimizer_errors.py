@@ -41,11 +41,15 @@ CAUSES = (
     ("step() missing", CLOSURE),
     ("closure", CLOSURE),
 )
-"""Substrings of exception messages, with the cause and the remedy."""
+"""Pairs of a substring of an exception's message and an explanation with cause and remedy."""
 
 
 def explain_optimizer_error(error: BaseException) -> str:
-    """Return the cause and remedy of an optimizer's exception with its message; the message alone if unknown."""
+    """Explain an exception that a third-party optimizer raised.
+
+    Returns:
+        Cause, remedy and message of the exception; only its message if the cause is unknown.
+    """
     message = first_line(error)
     explanation = next((cause for words, cause in CAUSES if words in str(error)), None)
     return message if explanation is None else f"{explanation} ({type(error).__name__}: {message})"

@@ -1,4 +1,4 @@
-"""Optimizers of a stack: a rule steps all of its rows in one call, any other optimizer steps each row by itself."""
+"""Optimizers of a stack: a rule updates all of its rows in one call, any other optimizer updates one row at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -18,14 +18,14 @@ from .trial import Trial
 
 
 class PerRowOptimizers:
-    """One instance of any optimizer class per row, on parameters that alias the rows of the stack.
+    """Optimizers of any class, one instance per row; their parameters alias rows of the stacked parameters.
 
     Args:
-        make: `make(params, **values)`.
+        make: constructs an optimizer: `make(params, **values)`.
         rows: the hyperparameters of each row.
         seeds: the seed of each row, for random numbers drawn by the optimizer.
-        params: the parameters, `[stack, ...]` each, stepped in place.
-        first: index of the first row in the stack.
+        params: the stacked parameters, `[stack, ...]` each, updated in place.
+        first: index in the stack of the first row.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PerRowOptimizers:
         self.learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
-        """Step every row once, with its learning rate times `factor`."""
+        """Perform one optimizer step of every row, with its learning rate multiplied by `factor`."""
         instances = zip(self.params, self.optimizers, self.learning_rates, self.rng_states, strict=True)
         for row, (row_params, optimizer, learning_rates, rng_state) in enumerate(instances, start=self.first):
             for x, g in zip(row_params, gradients, strict=True):
@@ -54,7 +54,7 @@ class PerRowOptimizers:
             for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
                 group["lr"] = learning_rate * factor
             expected = [group["lr"] for group in optimizer.param_groups]
-            # As in a plain training loop: some optimizers disable gradients themselves, others enable them.
+            # Gradients are enabled, as in a plain training loop; optimizers that must not record a graph disable them.
             with use_rng_state(rng_state, self.stack[0].device), torch.enable_grad():
                 optimizer.step()
             if [group["lr"] for group in optimizer.param_groups] != expected:
@@ -67,7 +67,7 @@ class PerRowOptimizers:
                     x.data = stack[row].copy_(x.detach())
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor], first: int = 0) -> None:
-        """Continue with a subset of the rows, which now start at row `first` of `params`."""
+        """Keep only the rows at `index`; they are now the rows of `params` from row `first` on."""
         chosen, self.first = index.tolist(), first
         self.params = [self.params[i] for i in chosen]
         self.optimizers = [self.optimizers[i] for i in chosen]
@@ -78,7 +78,7 @@ class PerRowOptimizers:
                 x.data = stack[row]
 
     def switch_mode(self, mode: str) -> None:
-        """Call `train` or `eval` of optimizers that evaluate at another point than they train at."""
+        """Call the method `train` or `eval` of optimizers that evaluate the model at other weights than they train."""
         for optimizer in self.optimizers:
             switch_mode(optimizer, mode)
 
@@ -87,9 +87,12 @@ class StackedOptimizers:
     """The optimizers of all rows of a stack.
 
     Args:
-        trials: one per row, those with the same `update_key` adjacent.
-        params: the parameters, `[rows, ...]` each, stepped in place.
-        compiled: compile rules with torch where they have no kernel.
+        trials: the trial of each row; trials with equal `update_key` must be adjacent.
+        params: the parameters, `[rows, ...]` each, updated in place.
+        compiled: compile rules that have no kernel with `torch.compile`.
+
+    Attributes:
+        blocks: groups of adjacent rows: the rows, the indices of the parameters, and the optimizers that update them.
     """
 
     def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor], compiled: bool = False) -> None:
@@ -111,26 +114,29 @@ class StackedOptimizers:
                 self.blocks.append((block, chosen, stacked))
 
     def step(self, gradients: Sequence[Tensor], factor: float) -> None:
-        """Step every row once, with its learning rate times `factor`."""
+        """Perform one optimizer step of every row, with its learning rate multiplied by `factor`."""
         for _, chosen, stepper in self.blocks:
             stepper.step([gradients[k] for k in chosen], factor)
 
     @property
     def have_kernels(self) -> bool:
-        """True if every row is stepped by a kernel, for all parameters at once."""
+        """True if every row is updated by a compiled kernel that handles all parameters in one call."""
         return all(
             isinstance(stepper, StackedRule) and stepper.kernel is not None and len(chosen) == self.count
             for _, chosen, stepper in self.blocks
         )
 
     def prepare_step(self, gradients: Sequence[Tensor], factor: float) -> None:
-        """Prepare a step row by row; see `StackedRule.prepare_step`. Only if `have_kernels`, after the first step."""
+        """Prepare a step that runs row by row; see `StackedRule.prepare_step`.
+
+        This requires `have_kernels` and a completed first step.
+        """
         addresses = [x.data_ptr() for x in gradients]
         for stepper in self._rules:
             stepper.prepare_step(addresses, factor)
 
     def calls_by_row(self) -> NDArray[np.int64]:
-        """Return the call that steps a row once it is prepared, for each row; see `run_calls`."""
+        """Return the kernel call that updates each row after `prepare_step`, `[rows, 4]`; see `run_calls`."""
         return np.concatenate([stepper.calls_by_row() for stepper in self._rules])
 
     @property
@@ -138,7 +144,7 @@ class StackedOptimizers:
         return [stepper for _, _, stepper in self.blocks if isinstance(stepper, StackedRule)]
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
-        """Continue with a subset of the rows, in order, whose parameters are now `params`."""
+        """Keep only the rows at `index`, in ascending order; their parameters are now `params`."""
         remaining, start = [], 0
         for block, chosen, stepper in self.blocks:
             block_rows = index[(index >= block.start) & (index < block.stop)] - block.start
@@ -150,11 +156,11 @@ class StackedOptimizers:
         self.blocks = remaining
 
     def eval(self) -> None:
-        """Switch to the weights to evaluate."""
+        """Switch optimizers such as Schedule-Free ones to the weights at which the model is evaluated."""
         self._switch_mode("eval")
 
     def train(self) -> None:
-        """Switch back to the weights that are trained."""
+        """Switch these optimizers back to the weights that are trained."""
         self._switch_mode("train")
 
     def _switch_mode(self, mode: str) -> None:
@@ -163,7 +169,7 @@ class StackedOptimizers:
                 stepper.switch_mode(mode)
 
     def rule_state(self, row: int) -> dict[int, dict[str, Any]]:
-        """Return the state of a row by index of the parameter; empty if its optimizer is not a rule."""
+        """Return the optimizer state of a row by parameter index; empty if the row's optimizer is not a rule."""
         return {
             index: stepper.row_state(row - block.start, k)
             for block, chosen, stepper in self.blocks

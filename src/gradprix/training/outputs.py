@@ -1,6 +1,6 @@
 """Outputs of a model over several evaluation batches, combined into one output for the metric.
 
-A model may return any nest of tuples, dictionaries and dataclasses. Its leaves are combined one by one:
+A model may return any nested structure of tuples, dictionaries and dataclasses. Its leaves are combined one by one:
 
 * tensors whose first dimension is the batch, or the same multiple of it in every batch, are concatenated;
 * a value that is equal in every batch (`None`, a string, a constant) is kept;
@@ -37,10 +37,13 @@ class Output:
 
     @classmethod
     def from_value(cls, value: Any) -> Self:
-        """Split an output into leaves: tuples, lists, dictionaries, dataclasses and torch's pytree types."""
+        """Split an output into its leaves.
+
+        Tuples, lists, dictionaries, dataclasses and torch's pytree types are containers; other objects are leaves.
+        """
         nodes, spec = tree_flatten(value)
         leaves: list[Any] = []
-        nested: list[tuple[type, int, Callable[[Sequence[Any]], Any]] | None] = []  # without tensors: programs store it
+        nested: list[tuple[type, int, Callable[[Sequence[Any]], Any]] | None] = []  # no tensors: traced steps store it
         for node in nodes:
             if (named_parts := _named_parts(node)) is None:
                 leaves.append(node)
@@ -64,7 +67,7 @@ class Output:
         return cls(leaves, build)
 
     def usable(self) -> Self:
-        """Return the output with detached tensors and without the values that batches do not share."""
+        """Return the output for use in metrics: tensors are detached, unsupported values become `WithheldOutput`."""
         return type(self)([_usable_leaf(leaf) for leaf in self.leaves], self.build)
 
 
@@ -76,7 +79,7 @@ class CombinedOutput:
         leaves: concatenated tensors, shared values and means.
         build: rebuilds the output from other leaves.
         examples: number of examples.
-        per_example: for each leaf, True if it is concatenated.
+        per_example: for each leaf, True if it is a tensor with entries for each example, which was concatenated.
     """
 
     leaves: list[Any]
@@ -90,7 +93,7 @@ class CombinedOutput:
         return self.build(self.leaves)
 
     def part(self, examples: slice) -> Any:
-        """Return the output for a subset of the examples, without means over batches."""
+        """Return the output for a subset of the examples; means over whole batches are withheld."""
         chosen = []
         for leaf, per_example in zip(self.leaves, self.per_example, strict=True):
             if per_example:
@@ -181,7 +184,11 @@ def _equal(first: Any, second: Any) -> bool:
 
 
 def _named_parts(value: Any) -> dict[str, Any] | None:
-    """Return the named parts of containers unknown to torch's pytree: dataclasses, namespaces and other mappings."""
+    """Return the fields of a container that torch's pytree does not know: a dataclass, namespace or kind of dictionary.
+
+    Returns:
+        The fields by name, or None if the value is not such a container.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
     if isinstance(value, dict):
@@ -190,6 +197,7 @@ def _named_parts(value: Any) -> dict[str, Any] | None:
 
 
 def _with_fields(node_type: Any, values: dict[str, Any]) -> Any:
+    """Return a container of a type with these fields, made without calling its constructor."""
     result = node_type.__new__(node_type)
     items = next((base for base in (OrderedDict, dict) if issubclass(node_type, base)), None)
     for name, value in values.items():

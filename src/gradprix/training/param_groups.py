@@ -1,4 +1,4 @@
-"""Parameter groups with a learning rate or weight decay relative to the optimizer's own."""
+"""Parameter groups whose learning rate or weight decay is given as a factor of the optimizer's."""
 
 import inspect
 import math
@@ -51,11 +51,12 @@ def build_optimizer(
 
 
 def resolve_factors(group: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parameter group with the hyperparameters that its factors define.
+    """Return a copy of a parameter group with the hyperparameters that its factors define.
 
     Args:
         group: a parameter group.
-        base: the optimizer's own hyperparameters; a factor for one that the optimizer lacks has no effect.
+        base: the optimizer's hyperparameters, which the factors multiply. A factor has no effect if the optimizer lacks
+            the hyperparameter.
 
     Raises:
         TypeError: for a factor that is not a number.

@@ -8,7 +8,8 @@ import torch
 from gradprix import __version__
 
 ARITHMETIC = 7
-"""Incremented when the same plan trains to other numbers; results of another version are not mixed in."""
+"""Version of the training arithmetic, incremented when the same plan yields other results. Results of different
+versions are not combined."""
 
 
 def versions() -> str:
@@ -17,10 +18,10 @@ def versions() -> str:
 
 
 def provenance(gpu: str = "") -> str:
-    """Return the versions and the processor type: trials with equal provenance agree bit for bit.
+    """Return the library versions and the processor type as text; trials with equal provenance agree bit for bit.
 
     Args:
-        gpu: the GPU that the models are trained on, if any.
+        gpu: description of the GPU that the models are trained on; empty for the CPU.
     """
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return ", ".join(filter(None, (versions(), cpu, gpu)))

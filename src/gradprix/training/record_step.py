@@ -1,6 +1,8 @@
-"""Recording of a step: of one model for machine code, or of stacked models as operations of torch.
+"""Recording of a training or evaluation step as a sequence of operations.
 
-A recording is rejected if the step does not repeat the same operations, or changes more than its tensors.
+The step of one model is recorded for compilation to machine code, the step of stacked models for execution by torch. A
+step is rejected if it does not perform the same operations every time, or if it changes attributes of the model other
+than tensors.
 """
 
 import contextlib
@@ -35,21 +37,23 @@ Recorded = TypeVar("Recorded", Recorder, Recording)
 TENSOR = object()
 """Placeholder for a tensor among the leaves of an output."""
 REPEATABLE: set[tuple[Task, str]] = set()
-"""Tasks whose steps are known to repeat the same operations every time; the cache folder has those of earlier races."""
+"""Tasks and kinds of steps that are known to perform the same operations every time. The cache folder holds those of
+earlier races."""
 
 
 @dataclass(frozen=True)
 class StepSpec:
-    """A step to trace.
+    """Specification of a step to trace.
 
     Args:
-        task: the problem.
-        kind: `"train"` for `[losses, *gradients]`, with None for a parameter that the loss does not use; `"score"` for
-            `(output of each row, losses)`.
-        names: names of the parameters to differentiate by, then of the other parameters and the buffers.
-        parameters: number of parameters to differentiate by.
-        layouts: shape for one model, dtype and device of each of these, then of inputs and targets.
-        structure: the structure of inputs and targets.
+        task: the task.
+        kind: `"train"` for a step that returns `[losses, *gradients]`, with None as the gradient of a parameter that
+            the loss does not use; `"score"` for a step that returns `(output of each row, losses)`.
+        names: names of the trained parameters, followed by those of the other parameters and the buffers.
+        parameters: number of trained parameters.
+        layouts: shape for one model, dtype and device of each tensor in `names`, followed by those of inputs and
+            targets.
+        structure: the pytree structure of inputs and targets.
     """
 
     task: Task
@@ -66,16 +70,22 @@ class StepSpec:
 
 
 def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
-    """Record the step of one model, and its output with `TENSOR` for each tensor; None for a step of gradients.
+    """Record the step of one model.
+
+    Returns:
+        The recording, and the model's output with `TENSOR` in place of each tensor (None for a training step).
 
     Raises:
-        UnsupportedError: if it has operations that programs do not have.
-        ValueError: if it does something else each time, or changes more than its tensors.
+        UnsupportedError: if the step uses operations that row programs do not support.
+        ValueError: if the step does not perform the same operations every time, or changes attributes of the model
+        other
+            than tensors.
     """
     model = _model(spec)
     step = _Step(model, spec)
     function = step.train_one if spec.kind == "train" else step.score_one
-    # A constant that depends on the arguments differs between the two recordings; ones are valid indices.
+    # Arguments are zeros in the first recording and ones in the second, so that a constant that was computed from them
+    # differs. Both are valid indices.
     fills = iter((torch.zeros, torch.ones))
 
     def record() -> Recording:
@@ -89,7 +99,7 @@ def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
 
 
 def record_stack(spec: StepSpec, rows: int) -> tuple[Recorder, Output | None]:
-    """Record the step of stacked models; see `record_model`."""
+    """Record the step of a stack of `rows` models; see `record_model` for the results."""
     model = _model(spec)
     step = _Step(model, spec)
     arguments = [torch.zeros((rows, *shape), dtype=dtype, device=device) for shape, dtype, device in spec.layouts]
@@ -98,10 +108,10 @@ def record_stack(spec: StepSpec, rows: int) -> tuple[Recorder, Output | None]:
 
 
 def _model(spec: StepSpec) -> nn.Module:
-    """Return the task's model in the mode of the step.
+    """Return the task's model in training or evaluation mode, depending on the step.
 
     Raises:
-        ValueError: if it cannot be stacked.
+        ValueError: if the model cannot be stacked, since it is a TorchScript module or its parameters have hooks.
     """
     model = init_model(spec.task.model, 0)
     model.train(spec.kind == "train")
@@ -113,17 +123,18 @@ def _model(spec: StepSpec) -> nn.Module:
 
 
 def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Recorded]) -> Recorded:
-    """Record a step twice, unless its task is known to repeat the same operations.
+    """Record a step, twice unless it is known to perform the same operations every time.
 
     Raises:
-        ValueError: if the model changes its own attributes, or does something else each time.
+        ValueError: if the two recordings differ, or if the step changes attributes of the model or draws random numbers
+            of Python or NumPy.
     """
     attributes_before = _attributes(model)
     with RngState(torch.Generator()) as rng_state, _without_dynamo():
         recordings = [record()]
         changed = _changed_attributes(attributes_before, model)
         if not _is_repeatable(spec):
-            # One repetition shows that a step is repeatable, and costs as much as the first recording.
+            # A second recording shows whether the step is repeatable; it takes as long as the first.
             rewritten = [place for place, value in changed.items() if isinstance(value, Tensor)]
             for place in rewritten:  # harmless if the model always writes the attribute before it reads it
                 module, _, name = place.rpartition(".")
@@ -149,7 +160,7 @@ def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Re
 
 
 def _is_repeatable(spec: StepSpec) -> bool:
-    """Return True if a step of the task was found to repeat the same operations, in any process of this machine."""
+    """Return True if a process of this machine has found that the step performs the same operations every time."""
     key = spec.task, spec.kind
     if key not in REPEATABLE and (file := _note_file(spec)) is not None and file.exists():
         REPEATABLE.add(key)
@@ -171,7 +182,16 @@ def _note_file(spec: StepSpec) -> Path | None:
 
 @dataclass
 class _Step:
-    """The recorded function: a step of stacked models with a flat list of tensors as arguments."""
+    """The recorded functions: a step of one model or of stacked models, with a flat list of tensors as arguments.
+
+    Attributes:
+        model: the model.
+        spec: the step.
+        outputs: the model's output with `TENSOR` in place of each tensor; None before an evaluation step has run.
+        operations: the mode that runs the stacked versions of torch's functions.
+        needs_own_tensors: create a tensor per model where `forward` creates a tensor, so that it can be written in
+            place.
+    """
 
     model: nn.Module
     spec: StepSpec
@@ -180,7 +200,7 @@ class _Step:
     needs_own_tensors: bool = False
 
     def train(self, *args: Tensor) -> Any:
-        """Return the losses and the gradient of each parameter."""
+        """Return the losses of stacked models and the gradient of each parameter."""
         parameters = [x.detach().requires_grad_() for x in args[: self.spec.parameters]]
         losses = vmap(self._losses, randomness="different")(
             *self._unflatten((*parameters, *args[self.spec.parameters :]))
@@ -191,7 +211,7 @@ class _Step:
         return [losses, *(None if g is None else g.contiguous() for g in gradients)]
 
     def score(self, *args: Tensor) -> Any:
-        """Return the tensors of the outputs, and the losses."""
+        """Return the tensors in the outputs of stacked models, followed by the losses."""
         with torch.no_grad():
             stacks, losses = vmap(self._score, randomness="different")(*self._unflatten(args))
         return [*stacks, losses]
@@ -204,7 +224,10 @@ class _Step:
         return [loss, *torch.autograd.grad(loss, args[: self.spec.parameters], allow_unused=True)]
 
     def score_one(self, *args: Tensor) -> Any:
-        """Return the tensors of one model's output, None for those of types that programs lack, and its loss."""
+        """Return the tensors in one model's output, followed by its loss.
+
+        Tensors of dtypes that row programs do not support are replaced by None.
+        """
         with torch.no_grad():
             tensors, loss = self._score(*self._unflatten(args))
         return [*(x if x.dtype in DTYPES else None for x in tensors), loss]
@@ -237,7 +260,7 @@ class _Step:
 
 
 class _Unreadable:
-    """Placeholder for an attribute from the previous step; reading it raises an error."""
+    """Placeholder for a tensor that the previous step assigned to an attribute; reading it raises an error."""
 
     def __bool__(self) -> bool:
         raise TypeError("a network of a stack keeps nothing from step to step")
@@ -270,7 +293,7 @@ def _format_changes(places: list[str]) -> str:
 
 
 def _changed_attributes(attributes_before: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Return the model's changed attributes by path."""
+    """Return the attributes of a model that differ from `attributes_before`, by path."""
     attributes_now = _attributes(model)
     places = [place for place, value in attributes_now.items() if attributes_before.get(place, "") != value]
     values = dict(_iterate_attributes(model))
@@ -280,7 +303,7 @@ def _changed_attributes(attributes_before: dict[str, Any], model: nn.Module) -> 
 def _iterate_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield a model's attributes and buffers, without parameters, by path."""
     for place, module in model.named_modules():
-        attributes = {name: value for name, value in vars(module).items() if name not in PLAIN}
+        attributes = {name: value for name, value in vars(module).items() if name not in MODULE_ATTRIBUTES}
         for name, value in (attributes | dict(module.named_buffers(recurse=False))).items():
             yield f"{place}.{name}".lstrip("."), value
 
@@ -290,16 +313,17 @@ def _attributes(model: nn.Module) -> dict[str, Any]:
     return {place: _identity(value) for place, value in _iterate_attributes(model)}
 
 
-PLAIN = frozenset(vars(nn.Module()))
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
 
 
 def _identity(value: Any) -> Any:
-    """Return a value that compares equal as long as neither the object nor a container's items are replaced."""
+    """Return an identifier of a value that changes if the object, or an item of a container, is replaced."""
     if isinstance(value, dict):
         return [(key, _identity_of_item(item)) for key, item in value.items()]
     return [_identity_of_item(item) for item in value] if isinstance(value, list | tuple | set) else id(value)
 
 
 def _identity_of_item(item: Any) -> int | str:
-    # Recurrent layers also list their weights, and `functional_call` leaves its own in that list.
+    # Recurrent layers also keep their weights in a list, in which `functional_call` leaves other tensors.
     return "tensor" if isinstance(item, Tensor | weakref.ref) else id(item)

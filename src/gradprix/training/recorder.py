@@ -21,9 +21,9 @@ VIEWS |= {aten.expand.default, aten.squeeze.dims, aten.slice.Tensor}
 """Operations that are removed if they return their input with the same shape and strides."""
 
 MASKED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-"""Operations that depend on the values of their indices if these are masks."""
-FREE = {aten._ctc_loss.default, aten._ctc_loss.Tensor}
-"""Operations with an output of data-dependent shape that only their own backward pass uses."""
+"""Operations for which a boolean mask as index makes the shape depend on the data."""
+INTERNAL_SHAPES = {aten._ctc_loss.default, aten._ctc_loss.Tensor}
+"""Operations with an output of data-dependent shape, which is used only in their own backward pass."""
 CHECKS = {aten._is_all_true.default, aten._is_any_true.default}
 """Operations that torch's distributions use only to validate arguments."""
 NUMBERS = "it reads numbers out of tensors"
@@ -51,7 +51,7 @@ class Recorder(TorchDispatchMode):
             results = function(*self.given)
         self.graph.output([None if x is None else self._node(x) for x in results])
         for node, x in self.empty.items():
-            if not _is_written(node):  # filled in C++ instead, as lists of numbers are
+            if not _is_written(node):  # C++ code fills the tensor without an operation, as for lists of numbers
                 name = f"filled{len(self.constants)}"
                 self.constants[name] = x
                 with self.graph.inserting_before(node):
@@ -99,9 +99,9 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _refuse_data_dependence(self, function: Any, args: Any) -> None:
-        """Raise an error for operations that depend on the numbers, which `vmap` itself would reject."""
+        """Raise `ValueError` if the shape or Python value that an operation returns depends on the data of a row."""
         masks = function in MASKED and any(isinstance(x, Tensor) and x.dtype is torch.bool for x in args[1])
-        shapes = masks or (torch.Tag.dynamic_output_shape in function.tags and function not in MASKED | FREE)
+        shapes = masks or (torch.Tag.dynamic_output_shape in function.tags and function not in MASKED | INTERNAL_SHAPES)
         if not shapes and torch.Tag.data_dependent_output not in function.tags:
             return
         inputs = [self.nodes[x] for x in args if isinstance(x, Tensor) and x in self.nodes]
@@ -118,9 +118,13 @@ class Recorder(TorchDispatchMode):
 
 
 def simplify(graph: Graph) -> bool:
-    """Remove operations without effect and draw random numbers per row; return True if random numbers are drawn."""
+    """Simplify a graph in place: remove operations without effect and draw random numbers for each row separately.
+
+    Returns:
+        True if the graph draws random numbers. Its last argument is then their source.
+    """
     draws = []
-    for node in reversed(list(graph.nodes)):  # the last addition contains the concatenation sum
+    for node in reversed(list(graph.nodes)):  # in reverse, since the last addition contains all terms of a sum
         if node.target is aten.add.Tensor and (joined := _join_disjoint_gradients(node)):
             with graph.inserting_before(node):
                 node.replace_all_uses_with(concatenation := graph.call_function(*joined))
@@ -145,10 +149,13 @@ def simplify(graph: Graph) -> bool:
 
 
 def _join_disjoint_gradients(node: Any) -> tuple[Any, tuple[Any, ...]] | None:
-    """Return the concatenation that equals a sum of gradients of disjoint parts of a tensor, or None.
+    """Return the concatenation that is equivalent to a sum of zero-padded gradients.
 
-    Such sums are the gradients of tensors that are split, as into queries, keys and values: torch pads and adds whole
-    tensors.
+    If a model splits a tensor, for example into queries, keys and values, torch pads the gradient of each part with
+    zeros and adds up the padded tensors.
+
+    Returns:
+        The function and arguments of the concatenation; None if the node is not such a sum.
     """
     parts: list[Any] = []
     sums = [node]
@@ -202,7 +209,7 @@ def peak(graph: Graph) -> int:
 
 
 def _is_written(node: Node) -> bool:
-    """Return True if an operation writes into a tensor or into a view of it."""
+    """Return True if an operation writes into the tensor of a node, or into a view of that tensor."""
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
         if schema is not None and (

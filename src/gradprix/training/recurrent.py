@@ -1,6 +1,6 @@
-"""Recurrent layers and cells of a stack in basic operations, since torch's own have no batching rule.
+"""Recurrent layers and cells in basic operations, since torch's versions have no batching rule.
 
-Their products are calls of `torch.nn.functional.linear`, whose stacked version runs instead.
+Matrix products are calls of `torch.nn.functional.linear`, which has a stacked version.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Layer = Callable[..., Any]
 
 
 def recurrent(layer: Layer) -> Layer:
-    """Return a stacked version of a recurrent layer that runs its layers one after the other.
+    """Return a stacked version of a recurrent module that runs the module's layers one after the other.
 
     Torch's own decomposition omits the dropout between several layers (torch 2.13, `_rnn_helper`).
 
@@ -61,7 +61,7 @@ def lstm_cell(
     b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Replace `torch.lstm_cell`."""
+    """Compute `torch.lstm_cell` in basic operations."""
     h, c = state
     i, f, g, o = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -71,7 +71,7 @@ def lstm_cell(
 def gru_cell(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> Tensor:
-    """Replace `torch.gru_cell`."""
+    """Compute `torch.gru_cell` in basic operations."""
     x_reset, x_update, x_new = linear(x, w_ih, b_ih).chunk(3, -1)
     h_reset, h_update, h_new = linear(h, w_hh, b_hh).chunk(3, -1)
     new = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)

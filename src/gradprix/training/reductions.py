@@ -1,9 +1,10 @@
 """Reductions whose rounding does not depend on the other rows of a stack.
 
-If the summed dimension is not the innermost in memory, `torch.sum` adds several columns at once, in another order in a
-full block of vectors than in the remainder. If columns of several rows are adjacent, a row's last digits then depend on
-its position and on the number of rows. A traced step therefore uses a custom operator for such sums, and decomposes
-operations that contain them. All other reductions of torch compute each result by itself.
+If the summed dimension is not the innermost in memory, `torch.sum` adds several columns at once. The order of additions
+in full blocks of vectors differs from that in the remainder. If columns of several rows of a stack are adjacent, a
+row's last digits then depend on its position and on the number of rows. A traced step therefore uses a custom operator
+for such sums, and decomposes operations that contain them. All other reductions of torch compute each output element
+separately.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from gradprix.kernels import column_sums
 
 aten = torch.ops.aten
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-"""Accumulation dtypes that differ from the dtype of the input."""
+"""Maps dtypes to the wider dtypes in which their sums are accumulated."""
 
 _library: Any = torch.library.Library("gradprix", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define("column_sums(Tensor x) -> Tensor")
@@ -34,7 +35,10 @@ _library.impl("sums_of_rows", _sums_of_rows, "CompositeExplicitAutograd")
 
 
 def sums_of_rows(x: Tensor) -> Tensor:
-    """Return `x.sum(1)` of `x [rows, batch, features]` with torch's sum; no block of columns spans two rows."""
+    """Return `x.sum(1)` of a tensor `x [rows, batch, features]`.
+
+    Torch's sum is row-invariant in this case, since no block of columns extends over two rows.
+    """
     sums: Tensor = torch.ops.gradprix.sums_of_rows(x)
     return sums
 
@@ -42,13 +46,13 @@ def sums_of_rows(x: Tensor) -> Tensor:
 def has_fixed_order(x: Tensor, dims: Sequence[int] | None) -> bool:
     """Return True if the order in which `torch.sum` computes each output element depends only on the reduced sizes.
 
-    `torch.sum` iterates over the reduced dimensions first, innermost first, and over blocks of two dimensions, after
-    merging dimensions that are contiguous in memory (ATen, `TensorIterator`, `cascade_sum`). A block therefore contains
-    several rows' outputs only if a single dimension is reduced and the innermost of the others lies within it.
+    `torch.sum` merges dimensions that are contiguous in memory. It then iterates over the reduced dimensions first,
+    innermost first, in blocks of two dimensions (ATen, `TensorIterator`, `cascade_sum`). A block therefore contains
+    outputs of several rows only if the reduced dimensions merge into one and another dimension has a smaller stride.
 
     Args:
         x: input tensor.
-        dims: dimensions to reduce; all when None or empty.
+        dims: dimensions to reduce; all dimensions when None or empty.
     """
     if x.device.type != "cpu" or not (x.is_floating_point() or x.is_complex()) or x.numel() == 0:
         return True
@@ -70,7 +74,7 @@ def has_fixed_order(x: Tensor, dims: Sequence[int] | None) -> bool:
 def ordered_sum(
     x: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Compute `torch.sum` with each result added up by itself."""
+    """Compute `torch.sum` with the additions for each output element in an order that depends only on reduced sizes."""
     x = x if dtype is None else x.to(dtype)
     if has_fixed_order(x, dims):
         result: Tensor = aten.sum.dim_IntList(x, dims, keepdim)
@@ -120,7 +124,7 @@ def _ordered_nansum(
 
 
 def _convolution_backward(g: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, *args: Any) -> Any:
-    """Compute the gradient of the bias separately from the others."""
+    """Compute `aten.convolution_backward` with `ordered_sum` for the gradient of the bias."""
     *given, mask = args
     grads = aten.convolution_backward.default(g, x, weight, None, *given, [*mask[:2], False])
     bias = ordered_sum(g, [0, *range(2, g.dim())]) if mask[2] else None
@@ -139,9 +143,9 @@ def _batch_norm_backward(
     eps: float,
     mask: Sequence[bool],
 ) -> Any:
-    """Return the gradients of batch norm, in operations that round once each.
+    """Compute `aten.native_batch_norm_backward` in operations that round only once.
 
-    Torch rounds differently in the last channels, which do not fill a vector.
+    Torch's version rounds differently in the remainder: the last channels, which do not fill a vector.
     """
     dims, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
     count = x.numel() / max(1, x.shape[1])
@@ -187,13 +191,13 @@ ORDERED: dict[Any, Callable[..., Any]] = {
     aten.glu_backward.default: _glu_backward,
     aten.log_sigmoid_backward.default: _log_sigmoid_backward,
 }
-"""Replacements for operations that may compute several rows at once, in a traced step."""
+"""Replacements, in a traced step, of operations that may compute several rows at once."""
 SUMS = frozenset([aten.sum.dim_IntList, aten.mean.dim, aten.nansum.default, aten.logsumexp.default])
 """Operations among `ORDERED` whose arguments are a tensor and dimensions."""
 
 
 def ordered(function: Any, args: Sequence[Any], dtype: torch.dtype | None = None) -> Callable[..., Any] | None:
-    """Return the replacement of an operation for these arguments, or None if it needs none.
+    """Return the replacement of an operation, or None if the operation is row-invariant for these arguments.
 
     Args:
         function: the operation.
@@ -219,7 +223,7 @@ def _normalize_dims(x: Tensor, dims: Sequence[int] | None) -> list[int]:
 
 
 def _split(x: Tensor, dims: Sequence[int] | None) -> tuple[list[int], list[int]]:
-    """Return the summed dimensions with more than one element, and the others, innermost last."""
+    """Return the reduced and the remaining dimensions of more than one element, each with the innermost last."""
     order = sorted((dim for dim in range(x.dim()) if x.shape[dim] > 1), key=x.stride, reverse=True)
     chosen = set(_normalize_dims(x, dims))
     return [dim for dim in order if dim in chosen], [dim for dim in order if dim not in chosen]

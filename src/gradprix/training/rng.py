@@ -32,13 +32,14 @@ FILLS: dict[Any, Fill] = {
     aten.normal_.default: lambda empty, g, mean=0.0, std=1.0: empty.normal_(mean, std, generator=g),
     aten.exponential_.default: lambda empty, g, rate=1.0: empty.exponential_(rate, generator=g),
 }
-"""Operations whose numbers depend only on a tensor's shape: one draw serves all models of a seed."""
+"""Random operations whose numbers depend only on a tensor's shape, with functions that fill an empty tensor. One draw
+serves all models of a seed."""
 
 
 class SequentialRngMode(TorchDispatchMode):
-    """Dispatch mode that gives torch's random operations a generator, for one model that is trained by itself.
+    """Dispatch mode in which torch's random operations use a given generator, for a model that is trained by itself.
 
-    Numbers are assigned to elements in logical order, whatever the memory layout, as in a stack.
+    As in a stack, numbers are assigned to elements in row-major order, for any memory layout of the tensor.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -69,7 +70,7 @@ class SequentialRngMode(TorchDispatchMode):
 
 @contextlib.contextmanager
 def use_rng_state(rng_state: RngState, device: torch.device) -> Iterator[None]:
-    """Temporarily swap the global RNG state; random numbers are drawn on the CPU for any device."""
+    """Temporarily install an RNG state as the global one; random numbers are drawn on the CPU, whatever the device."""
     with rng_state, contextlib.nullcontext() if device.type == "cpu" else SequentialRngMode(torch.default_generator):
         yield
 
@@ -81,7 +82,14 @@ def _empty_like(like: Tensor) -> Tensor:
 def _apply_dropout(
     draw: Callable[[Tensor, Fill], Tensor], x: Tensor, p: float, train: bool | None
 ) -> tuple[Tensor, Tensor]:
-    """Apply dropout as on a GPU, with a mask."""
+    """Return the result and the mask of dropout, computed as torch does on a GPU.
+
+    Args:
+        draw: creates a tensor like its first argument and fills it with its second argument.
+        x: the input.
+        p: probability of setting an element to zero.
+        train: apply dropout unless False.
+    """
     if train is False:
         return x, torch.ones_like(x, dtype=torch.bool)
     mask = draw(x, lambda empty, g: empty.bernoulli_(1 - p, generator=g))
@@ -89,7 +97,10 @@ def _apply_dropout(
 
 
 def _run_on_cpu(function: Any, args: Any, kwargs: Any) -> Any:
-    """Run an operation on the CPU and move the result to its tensors' device, or to the requested one."""
+    """Run an operation on the CPU and move the result to the requested device.
+
+    The requested device is the argument `device` of the operation, or else the device of its first tensor.
+    """
     device = kwargs.get("device") or next((x.device for x in tree_leaves(args) if isinstance(x, Tensor)), CPU)
     if torch.device(device).type == "cpu":
         return function(*args, **kwargs)
@@ -103,15 +114,15 @@ def _run_on_cpu(function: Any, args: Any, kwargs: Any) -> Any:
 
 
 class NoiseError(NotImplementedError):
-    """A random operation that cannot be split into rows."""
+    """Raised for a random operation whose numbers cannot be drawn for each row separately."""
 
 
 class StackedRng:
     """Random number source of a stack: each row draws from its own seed's generator.
 
     Args:
-        seeds: index of each row's generator.
-        generators: one per seed.
+        seeds: for each row, the index of its generator in `generators`.
+        generators: one generator per seed.
     """
 
     def __init__(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> None:
@@ -119,7 +130,7 @@ class StackedRng:
         self.select_seeds(seeds)
 
     def select_seeds(self, seeds: Sequence[int]) -> None:
-        """Continue with other rows."""
+        """Set the rows of the stack: `seeds` is, for each row, the index of its generator."""
         self.seeds = list(seeds)
         self.used = sorted(set(self.seeds))
         self.generator_index = torch.tensor([self.used.index(seed) for seed in self.seeds])
@@ -128,7 +139,7 @@ class StackedRng:
         """Run a random operation on stacked tensors.
 
         Raises:
-            NoiseError: for an operation whose numbers cannot be assigned to rows.
+            NoiseError: if the numbers cannot be drawn for each row separately.
         """
         if function is aten.native_dropout.default:
             return _apply_dropout(self._fill, *args)
@@ -138,7 +149,7 @@ class StackedRng:
         return self._row_by_row(function, args, kwargs)
 
     def draw_all(self, draws: Sequence[Draw]) -> list[IndexedRows]:
-        """Return the random numbers of a step for each row."""
+        """Return the random numbers that a step draws, for all rows."""
         return [self._draw_for_each(draw) for draw in draws]
 
     def _draw_for_each(self, draw: Draw) -> IndexedRows:
@@ -162,7 +173,7 @@ class StackedRng:
         return stacked_draws[placed(self.generator_index, like.device)]
 
     def _row_by_row(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation row by row, with torch's default generator in the state of each row's seed."""
+        """Run an operation row by row, with torch's default generator set to the state of each row's generator."""
         parts = [self._rows_of(arg) for arg in args]
         if function._schema.is_mutable or not any(part is not None for part in parts):
             raise NoiseError(f"it draws random numbers ({function}) that cannot be told apart by network")
@@ -179,7 +190,7 @@ class StackedRng:
         return torch.stack(results)
 
     def _rows_of(self, value: Any) -> Sequence[Any] | None:
-        """Return the value of each row, or None for a value that all rows share."""
+        """Return an argument's value for each row, or None if all rows share the argument."""
         if self._is_stacked(value):
             return list(value)
         if isinstance(value, list | tuple) and value and value[0] == len(self.seeds):  # the size of a tensor to create

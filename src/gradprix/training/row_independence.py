@@ -1,7 +1,7 @@
 """Traced operations that are known to be row-invariant: a row's result does not depend on its position in a stack.
 
-The list comes from reading ATen's kernels, not from trials. For operations that are not listed, preflight tests every
-stack size that can occur.
+The lists result from a review of ATen's kernels. If a step has other operations, preflight tests every stack size that
+can occur.
 """
 
 from collections.abc import Iterable
@@ -32,11 +32,11 @@ ONE_AFTER_ANOTHER = frozenset(
     "upsample_linear1d upsample_linear1d_backward upsample_nearest1d_backward upsample_nearest2d_backward "
     "upsample_nearest3d_backward var var_mean".split()
 )
-"""Operations that compute each result by itself, or all channels of a pixel with operations that round once."""
+"""Operations that compute each output element separately, or all channels of a pixel in operations that round once."""
 ORDERED = frozenset(["mean", "nansum", "logsumexp", "sum", "column_sums", "sums_of_rows"])
-"""Reductions in an order that depends on the summed sizes alone, which the recorder ensures."""
+"""Reductions whose order depends only on the reduced sizes, which `Recorder` ensures."""
 EACH_MODEL = frozenset(["bmm", "baddbmm", "convolution", "convolution_backward"])
-"""One product per model, or per group of channels."""
+"""Operations that compute a separate product for each model or group of channels."""
 REVIEWED = COPIES | ONE_AFTER_ANOTHER | ORDERED | EACH_MODEL
 
 

@@ -1,4 +1,4 @@
-"""Training step of a stack row by row: the gradients of a row are applied while they are in the processor's cache."""
+"""Training step of a stack row by row: the optimizer uses a row's gradients while they are in the processor's cache."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,15 +17,15 @@ Tensors = Mapping[str, Tensor]
 
 
 class RowStep:
-    """A step of the gradients and optimizers of a stack, prepared for batches of one shape.
+    """A training step of a stack, prepared for batches of one shape, that computes gradients and updates row by row.
 
     Args:
         models: the models.
-        optimizers: their optimizers, which have kernels and have made a step.
+        optimizers: the models' optimizers; all have kernels and have performed a first step.
         parameters: the trained parameters.
-        buffers: the other tensors of the models.
+        buffers: the models' other tensors.
         call: the computation of the gradients, see `StackedModels.row_call`.
-        active: number of rows that are trained, the first ones; the others are idle.
+        active: number of rows that are trained. These are the first rows; the remaining rows are idle.
     """
 
     def __init__(
@@ -48,7 +48,10 @@ class RowStep:
 
     @property
     def is_reusable(self) -> bool:
-        """True if the step may run again with other examples: it uses the stack's own tensors, not copies of them."""
+        """True if the step may run again with another batch.
+
+        This requires that the step uses the stack's own tensors instead of copies, and does not change its batch.
+        """
         examples_and_draws = self.call.function.changed[len(self._tensors) :]
         return not any(examples_and_draws) and all(x.is_contiguous() for x in self._tensors)
 
@@ -63,10 +66,13 @@ class RowStep:
         self.call.replace_last([*examples, *self.models.draw(self.call.function)])
 
     def run(self, factor: float) -> Tensor:
-        """Step every active row once, at its learning rate times `factor`; return the losses, `[rows]`.
+        """Perform one training step of every active row and return the losses before the step, `[rows]`.
+
+        Args:
+            factor: the schedule's multiplier of the learning rates.
 
         Raises:
-            IndexError: if an index was out of range.
+            IndexError: if an index in the model's code was out of range.
         """
         self.optimizers.prepare_step(self._gradients, factor)
         run_calls(self._calls)
@@ -75,5 +81,5 @@ class RowStep:
 
 
 def leaves(examples: Any) -> list[Any]:
-    """Return the leaves of inputs or targets."""
+    """Return the leaves of a nested structure of inputs or targets; `IndexedRows` are leaves."""
     return [examples] if isinstance(examples, IndexedRows) else tree_leaves(examples)

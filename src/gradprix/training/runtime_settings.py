@@ -17,9 +17,9 @@ FUNCTORCH: Any = torch._C._functorch
 def runtime_settings(device: str = "cpu") -> Iterator[None]:
     """Temporarily set torch's process-wide options for the training of a stack.
 
-    They are not set once per worker, because workers also run users' own training loops, whose arithmetic is theirs.
-    One thread, denormals flushed to zero, exact arithmetic on GPUs, and no warnings from torch, which would concern the
-    traced program and not the user's code.
+    The options are one thread, denormals flushed to zero, exact arithmetic on GPUs, and no warnings from torch, which
+    would refer to the traced program instead of the user's code. Workers do not set the options permanently, because
+    they also run users' own training loops, which must keep their own options.
 
     Args:
         device: the device of the stack.

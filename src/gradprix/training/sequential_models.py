@@ -24,13 +24,14 @@ Tensors = Mapping[str, Tensor]
 class SequentialModels:
     """Rows that run one after the other as ordinary models, for models that cannot be stacked.
 
-    Parameters and buffers of the models are aliases of the rows of the stacks; the optimizer steps the stacks.
+    The parameters and buffers of the models alias the rows of stacked tensors, which the optimizers update.
 
     Args:
-        task: the problem, with its model and loss.
+        task: the task, with its model and loss.
         seeds: the seed of each row.
         device: the device of the rows.
-        initialized: newly initialized models by seed, if there are any, since initialization may be slow.
+        initialized: models by seed that the caller has initialized; they are used instead of initializing models again,
+            which may be slow.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class SequentialModels:
     def gradients(
         self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the losses, `[rows]`, and the stacked gradients of the parameters; zero for unused ones."""
+        """Return the losses, `[rows]`, and the stacked gradients of the parameters; those of unused ones are zero."""
         losses, gradients = [], [torch.zeros_like(x) for x in parameters.values()]
         self._alias_rows(parameters, buffers)
         for row, model in enumerate(self.models):
@@ -85,7 +86,7 @@ class SequentialModels:
         return outputs, torch.stack(losses)
 
     def select_rows(self, index: Tensor) -> None:
-        """Continue with a subset of the rows."""
+        """Keep only the rows at `index`."""
         chosen = index.tolist()
         self.models, self.rng_states = [self.models[i] for i in chosen], [self.rng_states[i] for i in chosen]
 
@@ -94,7 +95,10 @@ class SequentialModels:
         return model(*args, **kwargs)
 
     def _alias_rows(self, parameters: Tensors, buffers: Tensors) -> None:
-        """Alias parameters and buffers to the stacks' rows; copy tensors that a model has replaced into their rows."""
+        """Make the models' parameters and buffers alias rows of the stacked tensors.
+
+        If a model has replaced a tensor since the last call, the new values are copied into its row.
+        """
         stacks = {**buffers, **parameters}
         is_same_stack = self.stacks.keys() == stacks.keys() and all(
             self.stacks[name] is stack for name, stack in stacks.items()

@@ -23,7 +23,7 @@ class StackData:
     """Examples of each model of a stack: models with equal seeds see the same examples in the same order.
 
     Args:
-        task: the problem.
+        task: the task.
         trials: the trial of each row.
         device: the device of the models.
 
@@ -31,8 +31,8 @@ class StackData:
         seeds: the distinct seeds.
         seed_index: index of each row's seed in `seeds`, `[rows]`.
         train: indices of the training examples, `[seeds, examples]`.
-        valid: indices of the validation examples, likewise.
-        test: indices of the test examples, likewise.
+        valid: indices of the validation examples, `[seeds, examples]`.
+        test: indices of the test examples, `[seeds, examples]`.
     """
 
     def __init__(self, task: Task, trials: Sequence[Trial], device: torch.device) -> None:
@@ -55,7 +55,7 @@ class StackData:
 
         Args:
             batch_size: examples per batch; the last batch may have fewer.
-            examples: number of examples in all; those of a whole epoch when None.
+            examples: total number of examples of the batches; all training examples when None.
         """
         available = self.train.shape[1]
         order = torch.stack([torch.randperm(available, generator=generator) for generator in self._generators])
@@ -63,7 +63,13 @@ class StackData:
         yield from shuffled.split(batch_size, dim=1)
 
     def read(self, index: Tensor) -> tuple[Any, Any]:
-        """Return inputs and targets for indices `[seeds, batch]`, as `IndexedRows`: rows of a seed share one read.
+        """Return inputs and targets of each row; the examples are read once per seed.
+
+        Args:
+            index: indices of the examples, `[seeds, batch]`.
+
+        Returns:
+            Nested structures of `IndexedRows`, in which rows of one seed share their examples.
 
         Raises:
             TaskError: if reading the examples fails.
@@ -77,7 +83,10 @@ class StackData:
         return inputs, targets
 
     def _index_rows(self, examples: Any) -> Any:
-        """Return inputs or targets as `IndexedRows` on the device; a single tensor, as it mostly is, without delay."""
+        """Move inputs or targets to the device and convert them to `IndexedRows`.
+
+        Most tasks have a single tensor, for which the slow `tree_map` is avoided.
+        """
         there = placed(examples, self.device)
         if isinstance(there, Tensor):
             return IndexedRows(there, self._place)
@@ -89,7 +98,7 @@ class StackData:
         return inputs, targets
 
     def select_rows(self, index: Tensor) -> None:
-        """Continue with a subset of the rows."""
+        """Keep only the rows at `index`."""
         self._set_seeds(self.seed_index[index])
 
     def _set_seeds(self, seed_index: Tensor) -> None:

@@ -1,11 +1,11 @@
 """Stack sizes: few enough that preflight can check each of them."""
 
 MIN_STACK = 2
-"""Number of trials from which a stack pays off."""
+"""Minimum number of trials for which a stack is faster than training one model after the other."""
 
 
 def capacity(count: int) -> int:
-    """Return the number of models that a stack for `count` models can hold: `count`, rounded up to three binary digits.
+    """Return `count` rounded up to three significant binary digits: the number of models that a stack can hold.
 
     At most a quarter of a stack is idle.
     """
@@ -16,8 +16,8 @@ def capacity(count: int) -> int:
 def stack_size(count: int) -> int:
     """Return the number of rows of a stack for `count` models.
 
-    At least one row, a copy of the last model, is idle: torch uses other instructions for the tail of a vectorized
-    loop, and for a stack of one, which may round differently.
+    At least one row, a copy of the last model, is idle. Torch uses other instructions, which may round differently, for
+    the remainder of a vectorized loop and for a stack of one row.
     """
     return capacity(count) + 1
 

@@ -19,12 +19,12 @@ Tensors = Mapping[str, Tensor]
 
 
 class StackedModels:
-    """All rows of a stack as one program.
+    """Models of a stack that run together, as one traced program.
 
     Args:
-        task: the problem, with its model and loss.
+        task: the task, with its model and loss.
         seeds: the seed of each row.
-        compiled: compile the traced steps.
+        compiled: compile the traced steps with `torch.compile`.
     """
 
     def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
@@ -38,7 +38,7 @@ class StackedModels:
     def gradients(
         self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the losses, `[rows]`, and the stacked gradients of the parameters; None for unused ones."""
+        """Return the losses, `[rows]`, and the stacked gradients of the parameters; those of unused ones are None."""
         losses, *gradients = self._run("train", parameters, buffers, inputs, targets)
         return losses, gradients
 
@@ -48,9 +48,13 @@ class StackedModels:
         return result
 
     def row_call(self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> RowCall | None:
-        """Prepare a gradient step in which all rows share one gradient buffer; None if it cannot run row by row.
+        """Prepare a computation of the gradients that runs row by row.
 
-        Its results are the losses, `[rows]`, and the gradient of each parameter, `[1, ...]`.
+        All rows use the same memory for their gradients, one after the other.
+
+        Returns:
+            A call whose results are the losses, `[rows]`, and the gradient of each parameter, `[1, ...]`. None if the
+            step is not compiled to machine code or the loss does not use all parameters.
         """
         examples, structure = tree_flatten((inputs, targets))
         function = self._traced_step("train", parameters, buffers, examples, structure).function
@@ -60,15 +64,15 @@ class StackedModels:
         return RowCall(function, args, range(1, len(function.present)))
 
     def draw(self, function: RowFunction) -> list[IndexedRows]:
-        """Return the random numbers of a step."""
+        """Draw the random numbers that a compiled step takes as its last arguments."""
         return self.noise.draw_all(function.draws)
 
     def select_rows(self, index: Tensor) -> None:
-        """Continue with a subset of the rows."""
+        """Keep only the rows at `index`."""
         self.noise.select_seeds([self.noise.seeds[i] for i in index.tolist()])
 
     def traced_step(self, kind: str, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> TracedStep:
-        """Return the traced step for tensors of these shapes; see `trace_step` for the arguments."""
+        """Return the traced step for tensors of these shapes; see `StepSpec` for the kinds."""
         return self._traced_step(kind, parameters, buffers, *tree_flatten((inputs, targets)))
 
     def _traced_step(

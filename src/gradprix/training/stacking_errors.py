@@ -48,7 +48,7 @@ REASONS = {
     "does not require grad": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
     "Tensor.requires_grad_()": "it differentiates by itself (torch.autograd.grad), which a stack cannot",
 }
-"""Reason and remedy by a substring of torch's message."""
+"""Maps substrings of torch's messages to the reason and the remedy."""
 PACKED = (
     "it packs or pads sequences, whose lengths differ from network to network: give the layer sequences padded in the "
     "data, and take each one's last output by its length (output.gather)"
@@ -59,7 +59,7 @@ BY_FILE = {
     "torch/nn/modules/rnn.py": PACKED,
     "torch/nn/modules/batchnorm.py": AVERAGED,
 }
-"""Reason by the file of torch in which numbers are read out of tensors."""
+"""Maps files of torch that read numbers out of tensors to the reason."""
 INTERNAL = re.compile(r"vmap|functorch|[Bb]atching rule|BatchedTensor|batched tensor|NYI|unwrap", re.ASCII)
 
 

@@ -39,11 +39,11 @@ def switch_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
 class TorchOptimizerAdapter:
     """An optimizer class with the interface that a race expects of a rule.
 
-    Each model gets its own instance, which steps that model's rows of the stack: tensors of their true shape, with
-    gradients from the shared backward pass.
+    Each model has its own instance, whose parameters alias the model's rows of the stacked parameters and have the
+    shapes that they have in a single model. The gradients come from the backward pass of the whole stack.
 
     Args:
-        make: the class: `make(params, lr=..., ...)`.
+        make: the class, which is constructed by `make(params, lr=..., ...)`.
 
     Raises:
         ValueError: if the class cannot be raced; the message gives the reason.
@@ -78,7 +78,7 @@ class TorchOptimizerAdapter:
 
     @property
     def summary(self) -> str:
-        """The first line of its docstring."""
+        """The first line of the class's docstring."""
         return (inspect.getdoc(self.make) or "").strip().partition("\n")[0] or f"{self.full_name}."
 
     @cached_property
@@ -96,10 +96,11 @@ class TorchOptimizerAdapter:
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """Search ranges of the hyperparameters: those of its rule if it has one, or else usual ones.
+        """Search ranges of the hyperparameters.
 
-        The learning rate's range spans two decades on both sides of its default; without a default it is that of the
-        class of the same name in gradprix, or `ANY_RATE`.
+        A class that is made from a rule has the ranges of the rule. For other classes, the range of the learning rate
+        spans two decades on both sides of its default. Without a default, it is the range of gradprix's class of the
+        same name, or `ANY_RATE`. Other hyperparameters have the ranges of `USUAL`.
         """
         rule = getattr(self.make, "rule", None)
         if rule is not None:
@@ -120,11 +121,11 @@ class TorchOptimizerAdapter:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Default values, with `beta1` and `beta2` in place of `betas`."""
+        """Default values of the hyperparameters; the elements of `betas` are also available as `beta1` and `beta2`."""
         return {**self.hyperparameters, **self._betas}
 
     def values(self, **given: Any) -> dict[str, Any]:
-        """Return the keyword arguments of the class.
+        """Return the keyword arguments for the class's constructor, with single betas combined into `betas`.
 
         Raises:
             ValueError: for an unknown argument, or if a required one is missing.
@@ -146,7 +147,10 @@ class TorchOptimizerAdapter:
         return given
 
     def memory(self, values: Mapping[str, Any]) -> int | None:
-        """Return the state elements per weight, measured by a step on a small matrix; None if the step fails."""
+        """Return the number of state elements per weight, measured by a step on a small matrix.
+
+        The result is None if the step fails.
+        """
         weight = nn.Parameter(torch.ones(4, 8))
         try:
             optimizer = self.make([weight], **values)
@@ -175,7 +179,10 @@ class TorchOptimizerAdapter:
 
 
 def constructor_arguments(rule: Rule | TorchOptimizerAdapter, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a rule's hyperparameters as its class's constructor takes them, with `betas` as a tuple."""
+    """Return hyperparameters as keyword arguments for the constructor of the optimizer class.
+
+    For classes of `gradprix.optim`, single betas are combined into the tuple `betas`.
+    """
     if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
         return dict(given)
     betas = tuple({**rule.hyperparameters, **given}[name] for name in rule.betas)

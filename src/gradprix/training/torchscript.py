@@ -17,7 +17,8 @@ NUMBERS: dict[Any, int] = {
     **{torch.complex64: 9, torch.complex128: 10, torch.bool: 11, torch.bfloat16: 15, torch.strided: 0},
     **{torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3},
 }
-"""TorchScript's codes of dtypes, layouts and memory formats (c10/core/ScalarType.h, MemoryFormat.h)."""
+"""Numbers by which TorchScript represents dtypes, layouts and memory formats (c10/core/ScalarType.h,
+MemoryFormat.h)."""
 
 
 def to_torchscript(module: GraphModule, examples: Sequence[Tensor]) -> Callable[..., Sequence[Any]]:
@@ -25,7 +26,7 @@ def to_torchscript(module: GraphModule, examples: Sequence[Tensor]) -> Callable[
 
     Args:
         module: a graph of torch's operations.
-        examples: arguments for a trial run.
+        examples: arguments for a test run.
     """
     try:
         run: Callable[..., Sequence[Any]] = torch._C._create_function_from_graph("step", _graph(module))

@@ -31,15 +31,14 @@ Rows = Tensor | IndexedRows
 
 @dataclass(frozen=True)
 class TracedStep:
-    """A traced step.
+    """A traced training or evaluation step of stacked models.
 
     Args:
-        run: the operations, on a list of tensors, with the source of random numbers.
-        peak: estimated peak memory in bytes while it runs, without its arguments.
-        outputs: the output of a model, with `TENSOR` for each tensor that the step computes; None for a step of
-            gradients.
+        run: runs the step, given the source of random numbers and a list of tensors.
+        peak: estimated peak memory in bytes while the step runs, without its arguments.
+        outputs: the output of a model, with `TENSOR` in place of each tensor; None for a training step.
         unreviewed: names of operations that are not known to be row-invariant.
-        function: the step in machine code; None for operations of torch.
+        function: the step as machine code; None if the step runs as operations of torch.
     """
 
     run: Callable[[StackedRng, Sequence[Rows]], Sequence[Any]]
@@ -49,7 +48,11 @@ class TracedStep:
     function: RowFunction | None = None
 
     def __call__(self, noise: StackedRng, *args: Rows) -> Any:
-        """Run the step, with random numbers from `noise`."""
+        """Run the step, with random numbers from `noise`.
+
+        Returns:
+            `[losses, *gradients]` for a training step; the output of each row and the losses for an evaluation step.
+        """
         with torch.no_grad():
             results = self.run(noise, args)
         if self.outputs is None:
@@ -70,7 +73,7 @@ def trace_step(spec: StepSpec, rows: int, compiled: bool = False) -> TracedStep:
     Args:
         spec: the step.
         rows: number of models.
-        compiled: compile the operations with torch, which takes many seconds and changes rounding.
+        compiled: compile the operations with `torch.compile`, which takes many seconds and changes rounding.
 
     Raises:
         ValueError: for a loss that is not a scalar, or a model that changes its own attributes in a step.
@@ -102,7 +105,7 @@ def _trace_stack(spec: StepSpec, rows: int, compiled: bool = False) -> TracedSte
 
 @dataclass(frozen=True)
 class _CompiledStep:
-    """A step of one model in machine code, with the output of the model as in `TracedStep`."""
+    """A step of one model as machine code; `outputs` is as in `TracedStep`."""
 
     function: RowFunction
     outputs: Output | None
@@ -110,23 +113,23 @@ class _CompiledStep:
 
 @lru_cache(maxsize=64)
 def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
-    """Compile a step of one model.
+    """Compile a step of one model to machine code.
 
     Returns:
-        None if it has operations that programs do not have, or fails; torch's operations on stacked tensors run then,
-        or explain why.
+        The compiled step. None if the step uses operations that row programs do not support, or if it fails; the step
+        is then traced as operations of torch, which also gives a better error message.
     """
     if not spec.on_cpu:
         return None
     collects_garbage = gc.isenabled()
-    gc.disable()  # it would take a third of the time, since a recording has many objects and little garbage
+    gc.disable()  # collections would take a third of the time: a recording has many objects and little garbage
     try:
         recording, outputs = record_model(spec)
         function = RowFunction(recording)
         if spec.kind == "score" and not all(function.present) and (function.draws or any(function.changed)):
             raise UnsupportedError("outputs that programs do not have, of a step that cannot be repeated")
         return _CompiledStep(function, outputs)
-    except Exception as error:  # whatever it is, the other way remains
+    except Exception as error:  # any error: the step may still run as operations of torch
         logger.debug("a step of %s is not compiled: %s: %s", spec.task.name, type(error).__name__, error)
         return None
     finally:
@@ -137,7 +140,8 @@ def _compile_rows(spec: StepSpec) -> _CompiledStep | None:
 def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Sequence[Rows]) -> Sequence[Any]:
     """Run a compiled step.
 
-    Torch's operations compute outputs that programs cannot, and may explain better why an index is out of range.
+    Outputs that a row program cannot compute are computed by torch's operations. These also run if an index is out of
+    range, since their error message may be better.
     """
 
     def run_stack() -> Sequence[Any]:
@@ -156,5 +160,5 @@ def _run_rows(spec: StepSpec, function: RowFunction, noise: StackedRng, args: Se
 
 
 def expanded(x: Rows) -> Tensor:
-    """Return a stack as a tensor."""
+    """Return a stack as one tensor, with a copy of the examples for each row."""
     return x.expanded() if isinstance(x, IndexedRows) else x

@@ -29,7 +29,7 @@ class Trainer:
     one thread, and its last rows are idle.
 
     Args:
-        task: the problem.
+        task: the task.
         trials: trials with equal `stack_key`.
         mode: the execution mode of the race.
         callbacks: observe the training; they must not change the models.
@@ -113,7 +113,7 @@ class Trainer:
         return history
 
     def _record_divergence(self, losses: Tensor) -> None:
-        """Record the first step of the epoch with a non-finite loss, for each trial."""
+        """Record for each row the first step of the epoch with a non-finite loss."""
         is_divergent = ~losses.isfinite()
         first_steps = self.step - len(losses) + is_divergent.int().argmax(0) + 1
         for row, any_divergent, first in zip(
@@ -136,7 +136,7 @@ class Trainer:
             curve.append((examples_seen, *(by_row[row] if self.diverged[row] is None else (NAN, NAN, NAN))))
 
     def _compact(self) -> None:
-        """Remove diverged models from the stack if they are many."""
+        """Remove diverged models from the stack if their number is large enough."""
         rows = self.stack.rows.tolist()
         active = [i for i, row in enumerate(rows) if row < self.stack.count and self.diverged[row] is None]
         if (index := choose_rows(active, len(rows), self.stack.mode.stacked)) is not None:
@@ -171,9 +171,9 @@ def train_stack(
     """Train trials as one stack and return one outcome per trial, in the given order.
 
     Args:
-        task: the problem.
+        task: the task.
         trials: trials with equal `stack_key`.
-        report: called from time to time with the completed share of the training.
+        report: called from time to time with the completed fraction of the training, between 0 and 1.
         mode: the execution mode of the race.
     """
     return Trainer(task, trials, mode, [Progress(report)]).run()

@@ -17,17 +17,19 @@ from .torch_optimizer_adapter import TorchOptimizerAdapter
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Specification of a training run: everything its results depend on, apart from the task; and its entry's name.
+    """Specification of a training run.
+
+    Together with the task it determines the results of the run; only `entry` does not affect them.
 
     Args:
         rule: the optimizer.
-        values: all of its hyperparameters.
+        values: the values of all hyperparameters.
         seed: determines initial weights, split, batch order and noise.
         batch_size: examples per step; 0 for full batches.
         epochs: passes over the training examples; a number below 1 is a fraction of one.
         schedule: learning-rate schedule.
         evaluates_test: evaluate on the test examples, once, after the last step.
-        entry: name of the entry that the run belongs to, which affects no number; the rule's name when empty.
+        entry: name of the race's entry that the run belongs to; the rule's name when empty.
     """
 
     rule: Rule | TorchOptimizerAdapter
@@ -46,14 +48,14 @@ class Trial:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The trial's identity as JSON, which the key is a hash of."""
+        """Everything that determines the results of the trial on a task, as JSON; `key` is its hash."""
         rest = {name: getattr(self, name) for name in ("seed", "batch_size", "epochs", "schedule")}
         optimizer = describe_optimizer(self.rule, self.values)
         return {"rule": self.rule.name, **optimizer, **rest, "judged": self.evaluates_test}
 
     @cached_property
     def key(self) -> str:
-        """A hash of the identity, the same on every machine."""
+        """A hash of `identity`, the same on every machine."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
     @property
@@ -63,13 +65,13 @@ class Trial:
 
     @cached_property
     def update_key(self) -> tuple[Any, ...]:
-        """A grouping key: trials with equal keys run the same update code, with other numbers."""
+        """A grouping key: trials with equal keys run the same update code and differ only in its numeric inputs."""
         is_nonzero = tuple(bool(value) for value in self.values.values())
         return (*(str(self.identity.get(key)) for key in ("rule", "equations", "state", "class")), is_nonzero)
 
 
 def describe_optimizer(optimizer: Rule | TorchOptimizerAdapter, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity of an optimizer as JSON: a rule's equations, or the origin of another class's code."""
+    """Return the identity of an optimizer as JSON: a rule's equations, or the version of another class's code."""
     if isinstance(optimizer, TorchOptimizerAdapter):
         return {**optimizer.describe(values), "values": {name: repr(value) for name, value in sorted(values.items())}}
     return {**_equations(optimizer, values), "values": {name: float(value) for name, value in values.items()}}
@@ -101,14 +103,16 @@ class Outcome:
     Args:
         curve: after each epoch: examples seen, mean training loss over the epoch, validation loss, validation metric;
             NaN after divergence.
-        test_loss: after the last step; None unless evaluated on test examples.
-        test_metric: after the last step; None unless evaluated on test examples; the task's baseline after divergence.
+        test_loss: test loss after the last step; None if the run is not evaluated on test examples; infinite after
+            divergence.
+        test_metric: test metric after the last step; None if the run is not evaluated on test examples; the task's
+            baseline after divergence.
         diverged: first step, counted from 1, with a non-finite training loss; None if there is none.
-        test_parts: the metric on each of several parts of an official test set, if there is one.
-        after: artifacts that the task computed from the trained model.
+        test_parts: the metric on each of several parts of an official test set; None without such a set.
+        after: artifacts that the task computed from the trained model; None if there are none.
         tested: True if the test metric is computed on examples that were not used for tuning.
-        error: the reason why the run could not be trained; it then counts as diverged.
-        failure: kind of that error.
+        error: the reason why the run could not be trained, which counts as divergence; None if it was trained.
+        failure: kind of the error; None if the run was trained.
         start: training loss of the first step, before any update; None if unknown.
     """
 

@@ -1,4 +1,4 @@
-"""Bridge from the user's code, which sees one model inside `vmap`, to operations on whole stacks."""
+"""Calls of functions of whole stacks from the user's code, which runs inside `vmap` and sees a single model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,17 @@ from torch._C._functorch import get_interpreter_stack
 
 
 class VmapFunction(torch.autograd.Function):
-    """`VmapFunction.apply(function, *args)`: within `vmap`, call a function with whole stacks, rows first."""
+    """Autograd function that calls another function with whole stacks.
+
+    Within `vmap`, `VmapFunction.apply(function, *args)` calls `function` with stacked tensors, whose first dimension is
+    the rows.
+    """
 
     generate_vmap_rule = False
 
     @staticmethod
     def forward(*args: Any) -> Any:
-        """Raise an error: outside of `vmap` the function itself is called."""
+        """Raise an error, because this class is used within `vmap` only."""
         raise NotImplementedError("only stacked tensors come here")
 
     @staticmethod
@@ -24,7 +28,7 @@ class VmapFunction(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the function with stacks, rows first."""
+        """Call the function with stacked tensors, whose first dimension is the rows."""
         rows = info.batch_size
         stacked = [_rows_first(arg, dim, rows) for arg, dim in zip(args, in_dims[1:], strict=True)]
         return function(*stacked), 0
@@ -37,5 +41,5 @@ def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
 
 
 def is_nested() -> bool:
-    """Return True if the model itself uses a transform of `torch.func`, whose dimensions are unknown to the stack."""
+    """Return True if the model's own code uses a transform of `torch.func`, which adds a dimension to tensors."""
     return len(get_interpreter_stack() or ()) > 1
