@@ -3,7 +3,7 @@
 A step of one model is recorded as operations of torch (`recording`), lowered to expressions and a few kinds of
 instructions (`row_program`, `lowering`, `builder`, `ir`), and written as loops over vectors (`loops`, `matmul`,
 `vector_math`) that LLVM compiles (`assembly`). Each row runs the same instructions on its own memory, which stays in
-the processor's cache; so a row's results do not depend on the other rows, nor on their number.
+the processor's cache. A row's results therefore do not depend on the other rows, nor on their number.
 """
 
 from .builder import DTYPES

@@ -39,24 +39,25 @@ from .reduction_loops import emit_reduce
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 HEADER = 5
-"""Words of a job before its table of buffers: first row, end of the rows, scratch memory, status, cycles."""
+"""Number of 64-bit words of a job before its table of buffers: the first row, the end of the range of rows, and the
+addresses of scratch memory, status and cycle counters."""
 Kernels = dict[Any, ir.Function]
-"""Functions by the form of the instruction."""
+"""Maps the key of an instruction (see `_Call`) to its function."""
 ENTRY = 3
-"""Words of a buffer in the table: its start, the bytes of a row, and the index of each row in it."""
+"""Number of words of a buffer in the table: its address, the bytes of a row, and the address of the rows' indices."""
 
 
 class CompiledProgram:
-    """A program in machine code; threads may run it at the same time.
+    """A program in machine code; several threads may run it at the same time.
 
     Args:
         program: the instructions.
         timed: count the processor cycles of each instruction in `cycles`.
 
     Attributes:
-        tables: the buffers whose addresses a job lists.
-        scratch_bytes: memory of a row besides arguments and results, used again for each row.
-        kernel: runs a job.
+        tables: the buffers in the table of a job: arguments, results and constants.
+        scratch_bytes: size of the memory for intermediate values; all rows use the same memory.
+        kernel: function that runs the job at an address.
 
     Raises:
         RuntimeError: if this processor lacks an instruction that the program needs.
@@ -72,7 +73,7 @@ class CompiledProgram:
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of the results of a row."""
+        """Size of one row's results in bytes."""
         return sum(buffer.size * SIZES[buffer.dtype] for buffer in self.program.outputs)
 
     def __call__(self, inputs: Sequence[Tensor], places: Sequence[Tensor | None], rows: int) -> list[Tensor]:
@@ -80,11 +81,13 @@ class CompiledProgram:
 
         Args:
             inputs: the arguments.
-            places: for each argument, where the tensor of each row is in it; None if row i is at i.
+            places: for each argument, the index of each row's tensor, `[rows]`; None if row i uses the tensor at i.
             rows: number of rows.
 
         Raises:
-            IndexError: if an index is out of range; results of other rows and changed arguments are valid then.
+            IndexError: if an index is out of range. The results of other rows, and arguments that the program changes
+            in
+                place, are valid nevertheless.
         """
         job = Job(self, inputs, places, rows)
         if rows:
@@ -93,7 +96,7 @@ class CompiledProgram:
         return job.outputs
 
     def _key(self) -> str:
-        """Return what determines the code: the instructions, the places of buffers, and how code is written."""
+        """Return a text that determines the machine code: the compiler's sources, the calls and their buffers."""
         place: dict[Buffer, tuple[str, int]] = {buffer: ("table", i) for i, buffer in enumerate(self.tables)}
         place |= {buffer: ("scratch", offset) for buffer, offset in self._offsets.items()}
         calls = [call.place(place) for call in self._calls]
@@ -132,13 +135,14 @@ class Job:
     Args:
         program: the program.
         inputs: stacked, contiguous arguments.
-        places: for each argument, where the tensor of each row is in it; None if row i is at i.
+        places: for each argument, the index of each row's tensor, `[rows]`; None if row i uses the tensor at i.
         rows: number of rows.
-        transient: indices of results that are needed only until the next row: all rows use the same memory for them.
+        transient: indices of results that are needed only until the next row runs; all rows write them to the same
+            memory.
 
     Attributes:
         outputs: the results, stacked except for transient ones, which have one row.
-        address: address of the job's words, of which the first two are the first row and the end of the rows.
+        address: address of the job's words. The first two words are the first row and the end of the range of rows.
     """
 
     def __init__(
@@ -167,7 +171,13 @@ class Job:
         self.address = ctypes.addressof(self._words)
 
     def replace_input(self, i: int, x: Tensor, place: Tensor | None) -> None:
-        """Replace an argument by another of the same shape."""
+        """Replace an argument by a tensor of the same shape.
+
+        Args:
+            i: index of the argument.
+            x: the new tensor, contiguous.
+            place: the index of each row's tensor; unchanged when None.
+        """
         word = HEADER + ENTRY * i
         self._words[word], self._used[i] = x.data_ptr(), x
         if place is not None:
@@ -181,13 +191,16 @@ class Job:
 
 @cache
 def _sources() -> str:
-    """Return a digest of the modules that write code."""
+    """Return a hash of this package's source files, which determine the generated code."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class _Call:
-    """An instruction as a call of a function, which other instructions of the same form share."""
+    """Call of the function that executes an instruction.
+
+    Instructions with equal keys differ only in the location of their buffers, and share a function.
+    """
 
     def __init__(self, instruction: Instruction) -> None:
         self.instruction = instruction
@@ -212,11 +225,11 @@ class _Call:
         return x
 
     def place(self, places: Mapping[Buffer, Any]) -> Any:
-        """Return what determines the call: the form of the instruction, and where its buffers are."""
+        """Return the key of the function and the location of each buffer, which determine the call."""
         return self.key, [(places[buffer], start) for buffer, start in self.starts.items()]
 
     def emit_call(self, e: Emitter, kernels: Kernels, address: Mapping[Buffer, Any], status: Any) -> None:
-        """Emit the call, and the function unless there is one of the same form."""
+        """Emit the call, and the function unless `kernels` contains one with the same key."""
         if self.key not in kernels:
             kernels[self.key] = self._emit_function(e.function.module, f"kernel{len(kernels)}", e.width)
         args = [

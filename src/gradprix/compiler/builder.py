@@ -1,4 +1,4 @@
-"""Construction of row programs: values are expressions until an instruction needs them in memory."""
+"""Construction of row programs. A value remains an expression until an instruction needs it in memory."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -29,26 +29,30 @@ DTYPES = {
     torch.uint8: "uint8",
     torch.bool: "bool",
 }
-"""Types of elements in memory; narrow whole numbers are computed as int64."""
+"""Names of the supported dtypes. Arithmetic on narrow integers is done in int64."""
 
 SPREAD = 256
-"""Elements between rows of a small matrix from which it is copied before products."""
+"""A small matrix is copied before a product if the stride of its rows or columns is at least this many elements."""
 PYTHON_TYPES = {"float32": float, "int64": int, "bool": bool}
 
 
 def dtype_name(kind: torch.dtype) -> str:
-    """Return the name of a supported dtype."""
+    """Return the name of a dtype.
+
+    Raises:
+        UnsupportedError: for a dtype that row programs do not support.
+    """
     if kind not in DTYPES:
         raise UnsupportedError(str(kind))
     return DTYPES[kind]
 
 
 class Builder:
-    """Writer of a program, value by value.
+    """Builder of a row program: adds arguments, instructions and results.
 
     Attributes:
         program: the program so far.
-        computed: values that lowerings want to find again, by what they were computed from.
+        computed: cache of values that lowerings reuse, by a key of the operation and its inputs.
     """
 
     def __init__(self) -> None:
@@ -56,13 +60,13 @@ class Builder:
         self.computed: dict[Any, Value] = {}
 
     def input(self, shape: Sequence[int], kind: torch.dtype) -> Value:
-        """Add an argument: a contiguous tensor."""
+        """Add an argument, which is a contiguous tensor, and return its value."""
         buffer = Buffer(prod(shape), dtype_name(kind), "input", len(self.program.inputs))
         self.program.inputs.append(buffer)
         return self._value(buffer, tuple(shape))
 
     def constant(self, x: torch.Tensor) -> Value:
-        """Add a tensor that all rows share."""
+        """Add a constant tensor, which all rows share, and return its value."""
         if x.numel() == 1:
             return self.number(x.item(), dtype_name(x.dtype), tuple(x.shape))
         buffer = Buffer(x.numel(), dtype_name(x.dtype), "constant", len(self.program.constants))
@@ -70,11 +74,11 @@ class Builder:
         return self._value(buffer, tuple(x.shape))
 
     def number(self, number: Any, dtype: str, shape: Sequence[int] = ()) -> Value:
-        """Return a constant."""
+        """Return a value whose elements all equal a number."""
         return Value(tuple(shape), Node("number", dtype, number=number))
 
     def positions(self, shape: Sequence[int], dim: int, start: int = 0, step: int = 1) -> Value:
-        """Return the integers `start + i · step` for index i of a dimension."""
+        """Return a value with the integers `start + i · step` along a dimension, where i is the index."""
         strides = tuple(step if d == dim % len(shape) else 0 for d in range(len(shape)))
         return Value(tuple(shape), Node("view", "int64", view=View(None, tuple(shape), strides, start)))
 
@@ -84,7 +88,10 @@ class Builder:
     # Views
 
     def reshaped(self, x: Value, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Value]:
-        """Apply a view operation of torch."""
+        """Apply a view operation of torch to a value and return the resulting values.
+
+        If the strides of the value do not permit the operation, the value is stored contiguously first.
+        """
         views = [*x.node.views()]
         if not views:
             shapes = View(None, x.shape, contiguous(x.shape)).apply(function, *args, **kwargs)
@@ -103,7 +110,7 @@ class Builder:
         ]
 
     def expand(self, x: Value, shape: Sequence[int]) -> Value:
-        """Broadcast a value."""
+        """Broadcast a value to a shape."""
         if tuple(shape) == x.shape:
             return x
         return self.reshaped(x, torch.Tensor.expand, tuple(shape))[0]
@@ -111,20 +118,20 @@ class Builder:
     # Arithmetic
 
     def pointwise(self, op: str, dtype: str, *args: Value, operands: str | None = None) -> Value:
-        """Apply an operation to each element of values, which are broadcast.
+        """Return the result of an elementwise operation on values, which are broadcast to a common shape.
 
         Args:
             op: the operation.
             dtype: the type of the result.
             args: the operands.
-            operands: the type that operands are converted to; their own when None.
+            operands: type to which the operands are converted first; no conversion when None.
         """
         shape = tuple(torch.broadcast_shapes(*(x.shape for x in args)))  # type: ignore[no-untyped-call]
         nodes = [self.expand(x if operands is None else self.convert(x, operands), shape).node for x in args]
         return Value(shape, Node(op, dtype, tuple(nodes)))
 
     def convert(self, x: Value, dtype: str) -> Value:
-        """Convert the elements to another type."""
+        """Convert the elements of a value to another type."""
         if x.dtype == dtype:
             return x
         if x.node.op == "number" and dtype in PYTHON_TYPES:
@@ -135,45 +142,60 @@ class Builder:
     # Instructions
 
     def compute(self, x: Value, in_order: bool = False) -> View:
-        """Store a value, unless it is in memory, and return where.
+        """Store a value in memory, unless it is stored already, and return its view.
 
         Args:
-            x: the value, which is a view of that memory from now on.
-            in_order: store the elements in order, in a buffer of their own.
+            x: the value; its expression is replaced by the view.
+            in_order: require a contiguous view of a whole buffer; if necessary, the value is copied.
         """
         if x.view is not None and not (in_order and not x.view.is_contiguous):
             return x.view
         return self._store_in([*range(len(x.shape))] if in_order else _memory_order(x), x)
 
     def _store_in(self, order: Sequence[int], x: Value) -> View:
-        """Store a value with its dimensions in some order in memory; it is a view of that memory from now on."""
+        """Store a value in a new buffer, replace its expression by the view, and return the view.
+
+        Args:
+            order: the dimensions in the order of memory, outermost first.
+            x: the value.
+        """
         view = View(Buffer(prod(x.shape), x.dtype), x.shape, strides_in_order(x.shape, order))
         self.store(view, x)
         x.node = Node("view", x.dtype, view=view)
         return view
 
     def copy(self, x: Value) -> Value:
-        """Return a value in memory of its own."""
+        """Copy a value to a new buffer and return the value of the copy."""
         view = self.new(x.shape, x.dtype)
         self.store(view, x)
         return self.loaded(view)
 
     def new(self, shape: Sequence[int], dtype: str = "float32") -> View:
-        """Return new memory."""
+        """Return a contiguous view of a new buffer."""
         return View(Buffer(prod(shape), dtype), tuple(shape), contiguous(shape))
 
     def loaded(self, view: View) -> Value:
-        """Return the value of what is in memory."""
+        """Return the value whose elements are loaded from a view."""
         assert view.buffer is not None
         return Value(view.shape, Node("view", view.buffer.dtype, view=view))
 
     def store(self, out: View, x: Value) -> None:
-        """Store a value in some memory."""
+        """Add an instruction that stores a value, broadcast to the shape of `out`, in the view `out`."""
         if prod(out.shape):
             self.program.instructions.append(Store(out, self.expand(x, out.shape).node))
 
     def reduce(self, op: str, x: Value, dims: Sequence[int], keepdim: bool = False) -> Value:
-        """Reduce a value over some dimensions, all when there are none."""
+        """Return the reduction of a value.
+
+        Args:
+            op: `"add"`, `"maximum"` or `"minimum"`.
+            x: the value.
+            dims: the dimensions to reduce; all dimensions when empty.
+            keepdim: keep reduced dimensions with size 1.
+
+        Raises:
+            UnsupportedError: for a value that is empty or not float32.
+        """
         chosen = sorted({dim % len(x.shape) for dim in dims} if dims else range(len(x.shape)))
         kept = tuple(1 if dim in chosen else size for dim, size in enumerate(x.shape))
         if prod(x.shape) == 0 or x.dtype != "float32":
@@ -188,7 +210,7 @@ class Builder:
         return result if keepdim else self.reshaped(result, torch.Tensor.squeeze, tuple(chosen))[0]
 
     def matmul(self, left: Value, right: Value) -> Value:
-        """Multiply matrices with equal leading dimensions."""
+        """Return the matrix products of two values with equal leading dimensions."""
         if (left.dtype, right.dtype) != ("float32", "float32"):
             raise UnsupportedError("a product of whole numbers")
         a, b = self._factor(left), self._factor(right)
@@ -200,9 +222,10 @@ class Builder:
         return self.loaded(out)
 
     def _factor(self, x: Value) -> View:
-        """Store a factor of products, unless it is in memory; copy matrices whose rows are spread over memory.
+        """Return a view of a factor of matrix products, which is stored if necessary.
 
-        Rows that are a large power of two apart compete for a few lines of the cache.
+        Small matrices with large strides are copied: rows whose distance is a large power of two compete for the same
+        few cache lines.
         """
         if len(x.shape) < 3:
             return self.compute(x)
@@ -218,7 +241,7 @@ class Builder:
         return self.compute(self.computed[key])
 
     def multiply(self, out: View, left: View, right: View, rows: int = 1, terms: int = 1) -> None:
-        """Store products of matrices whose rows are several dimensions, and that are summed over several ones."""
+        """Add an instruction that stores matrix products in the view `out`; see `Multiply` for the arguments."""
         if prod(out.shape):
             self.program.instructions.append(Multiply(out, left, right, rows, terms))
 
@@ -226,9 +249,9 @@ class Builder:
         """Return elements of a table at indices along a dimension.
 
         Args:
-            table: the values; its other dimensions are broadcast to `shape`.
-            dim: the dimension.
-            index: the indices, broadcast to `shape`, and checked.
+            table: the table. Dimensions other than `dim` are broadcast to `shape`.
+            dim: the indexed dimension of the table.
+            index: the indices, which are broadcast to `shape`. The program checks that they are in range.
             shape: the shape of the result.
         """
         view, index = self.compute(table), self.convert(index, "int64")
@@ -240,12 +263,18 @@ class Builder:
         return Value(tuple(shape), node)
 
     def check_index(self, index: Value, size: int) -> None:
-        """Store indices, and check that they are in `[0, size)`."""
+        """Store indices and add an instruction that checks that they are in `[0, size)`."""
         self.compute(index)
         self.program.instructions.append(CheckIndex(index.node, index.shape, size))
 
     def scatter_add(self, entries: int, index: Value, x: Value) -> Value:
-        """Return a table of zeros to whose entries the rows of `x [i, features]` are added."""
+        """Return a table `[entries, features]` whose entries are the sums of the rows of `x` with the same index.
+
+        Args:
+            entries: number of entries of the table.
+            index: for each row of `x`, the index of its entry, `[rows]`.
+            x: the rows, `[rows, features]`.
+        """
         index = self.convert(index, "int64")
         self.check_index(index, entries)
         bounded = self.pointwise("bound", "int64", index, self.number(entries - 1, "int64"))
@@ -256,7 +285,7 @@ class Builder:
         return self.loaded(out)
 
     def output(self, x: Value) -> None:
-        """Add a result."""
+        """Add a value to the results of the program."""
         view = x.view
         if view is None or not view.is_contiguous or view.buffer is None or view.buffer.role != "scratch":
             view = self.new(x.shape, x.dtype)
@@ -268,7 +297,7 @@ class Builder:
 
 
 def _memory_order(x: Value) -> list[int]:
-    """Return the dimensions in the order of the memory of the largest operand, outermost first."""
+    """Return the dimensions of a value, ordered as in the memory of its largest operand, outermost first."""
     views = [view for view in x.node.views() if view.buffer is not None]
     if not views:
         return [*range(len(x.shape))]

@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 @register(aten.cat.default)
 def concatenate(b: Builder, parts: Sequence[Value], dim: int = 0) -> Value:
-    """Concatenate values."""
+    """Concatenate values along a dimension."""
     parts = [part for part in parts if part.shape != (0,)]
     dim %= len(parts[0].shape)
     shape = list(parts[0].shape)
@@ -48,6 +48,7 @@ def _roll(b: Builder, x: Value, shifts: Any, dims: Any = ()) -> Value:
 
 
 def _part_of_zeros(b: Builder, g: Value, shape: Sequence[int], function: Any, *args: Any) -> Value:
+    """Return zeros of a shape, with `g` in the part that the view operation `function` selects."""
     out = b.new(shape, g.dtype)
     b.store(out, b.number(0, g.dtype))
     b.store(out.apply(function, *args)[0], g)

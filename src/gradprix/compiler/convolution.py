@@ -1,4 +1,4 @@
-"""Lowerings of convolutions, as products of matrices that are views of images."""
+"""Lowerings of convolutions to matrix products, in which one factor is a strided view of padded images."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -15,19 +15,19 @@ from .lowering import register
 
 aten = torch.ops.aten
 LARGEST = 2**24
-"""Most products of a pixel and a weight for one image and one channel of the result: larger images stay with torch."""
+"""Maximum number of multiplications for one image and one output channel; torch computes larger convolutions."""
 
 
 class _Convolution:
     """A two-dimensional convolution of images `[batch, channels, height, width]`.
 
-    Images lie in memory with the channels last and with their padding, so that the pixels under the kernel are a view.
+    Images are stored channels-last and with their padding, so that the pixels under the kernel are a strided view.
 
     Args:
-        b: the program.
+        b: the builder of the program.
         shape: the shape of the images.
-        weight: `[channels of the result, channels, height, width]`.
-        geometry: stride, padding and dilation, for each dimension.
+        weight: `[output channels, channels, height, width]`.
+        geometry: stride, padding and dilation, each for height and width.
     """
 
     def __init__(self, b: Builder, shape: Sequence[int], weight: Value, geometry: Sequence[Sequence[int]]) -> None:
@@ -41,22 +41,27 @@ class _Convolution:
             raise UnsupportedError("a convolution of large images")
 
     def apply(self, x: Value) -> Value:
-        """Return the result for images."""
+        """Return the convolution of images, `[batch, output channels, height, width]`."""
         out = self.b.new((self.batch, *self.size, self.out))
         self.b.multiply(out, self._under_kernel(x), self._weights(2, 3, 1, 0), rows=3, terms=3)
         return self._channels_first(out)
 
     def gradient_of_weight(self, change: Value, x: Value) -> Value:
-        """Return the gradient of the weights, given that of the result."""
+        """Return the gradient with respect to the weights.
+
+        Args:
+            change: gradient with respect to the result of the convolution.
+            x: the images.
+        """
         out = self.b.new((*self.kernel, self.channels, self.out))
         left = self._under_kernel(x).apply(torch.Tensor.permute, (3, 4, 5, 0, 1, 2))[0]
         self.b.multiply(out, left, self._inside(self._result(change), self._margins(), self.size), rows=3, terms=3)
         return self.b.reshaped(self.b.loaded(out), torch.Tensor.permute, (3, 2, 0, 1))[0]
 
     def gradient_of_input(self, change: Value) -> Value:
-        """Return the gradient of the images, given that of the result.
+        """Return the gradient with respect to the images, given the gradient with respect to the result.
 
-        Pixels whose positions have the same remainder by the stride are under the same weights.
+        Pixels are processed in groups with equal position modulo the stride, since the same weights multiply them.
         """
         b, result, weights = self.b, self._result(change), self._weights(2, 3, 0, 1)
         out = b.new((self.batch, *self.image, self.channels))
@@ -73,19 +78,22 @@ class _Convolution:
         return self._channels_first(out)
 
     def _taps(self, dim: int, start: int) -> range:
-        """Return the indices of weights that the pixel at `start` is under."""
+        """Return the indices, along a dimension, of the weights that multiply the pixel at position `start`."""
         stride, dilation, position = self.stride[dim], self.dilation[dim], start + self.padding[dim]
         first = next((i for i in range(self.kernel[dim]) if (position - dilation * i) % stride == 0), self.kernel[dim])
         return range(first, self.kernel[dim], stride // gcd(stride, dilation))
 
     def _results_of(self, result: View, start: Sequence[int], taps: Sequence[range], shape: Sequence[int]) -> View:
-        """Return the results that pixels contribute to, `[batch, height, width, taps, taps, channels of the result]`.
+        """Return a view of the results to which a group of pixels contributes.
 
         Args:
-            result: results with margins.
-            start: the first pixel.
-            taps: the indices of weights.
-            shape: of the pixels.
+            result: the results, stored with margins.
+            start: position of the first pixel of the group.
+            taps: for each dimension, the indices of the weights that multiply the pixels.
+            shape: shape of the group, `[batch, height, width, channels]`.
+
+        Returns:
+            View `[batch, height, width, taps, taps, output channels]`.
         """
         offset, steps = result.offset, []
         for dim, (low, _) in enumerate(self._margins()):
@@ -97,7 +105,10 @@ class _Convolution:
         return View(result.buffer, sizes, (*result.strides[:3], *steps, 1), offset)
 
     def _margins(self) -> list[tuple[int, int]]:
-        """Return how far pixels are under weights of results that do not exist, before and after those that do."""
+        """Return the widths of the margins around the results, before and after, for each dimension.
+
+        At pixels near the border, the gradient also reads results outside the images. These are zero.
+        """
         sizes = zip(self.image, self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return [
             (max(0, (d * (k - 1) - p) // s), max(0, (n - 1 + p) // s - (size - 1))) for n, size, k, s, p, d in sizes
@@ -107,7 +118,7 @@ class _Convolution:
         return self._padded(x, self.size, self._margins())
 
     def _padded(self, x: Value, size: Sequence[int], margins: Sequence[tuple[int, int]]) -> View:
-        """Store images with margins of zeros, channels last."""
+        """Store images channels-last with margins of zeros, unless they are stored already, and return the view."""
         b, key = self.b, ("padded", x, *margins)
         if key not in b.computed:
             image = b.reshaped(x, torch.Tensor.permute, (0, 2, 3, 1))[0]
@@ -123,12 +134,17 @@ class _Convolution:
         return b.compute(b.computed[key])
 
     def _inside(self, view: View, margins: Sequence[tuple[int, int]], size: Sequence[int]) -> View:
+        """Return the part of a view within its margins."""
         for dim, ((low, _), count) in enumerate(zip(margins, size, strict=True), start=1):
             (view,) = view.apply(torch.Tensor.narrow, dim, low, count)
         return view
 
     def _under_kernel(self, x: Value) -> View:
-        """Return the pixels under the kernel, `[batch, height, width, kernel height, kernel width, channels]`."""
+        """Return a view of the pixels under the kernel at each position of the result.
+
+        Returns:
+            View `[batch, height, width, kernel height, kernel width, channels]`.
+        """
         image = self._padded(x, self.image, [(p, p) for p in self.padding])
         steps = image.strides[1:3]
         strides = [step * stride for step, stride in zip(steps, self.stride, strict=True)]
@@ -137,7 +153,7 @@ class _Convolution:
         return View(image.buffer, shape, (image.strides[0], *strides, *taps, 1), image.offset)
 
     def _weights(self, *order: int) -> View:
-        """Store the weights with their dimensions in some order."""
+        """Store the weights with their dimensions permuted to `order` and return the view."""
         return self.b.compute(self.b.reshaped(self.weight, torch.Tensor.permute, order)[0], in_order=True)
 
     def _channels_first(self, image: View) -> Value:
@@ -145,21 +161,29 @@ class _Convolution:
 
 
 def _flat(b: Builder, *images: Value) -> list[Value]:
-    """Return sequences as images of height one."""
+    """Convert sequences to images of height one; images remain unchanged."""
     return [b.reshaped(x, torch.Tensor.unsqueeze, 2)[0] if len(x.shape) == 3 else x for x in images]
 
 
 def _geometry(x: Value, args: Sequence[Any]) -> tuple[list[list[int]], bool, list[int], int]:
-    """Return stride, padding and dilation of images, whether it is transposed, the output padding, and the groups."""
-    *geometry, transposed, beyond, groups = args
+    """Return the arguments of a convolution, with those of sequences extended to images of height one.
+
+    Args:
+        x: the sequences or images.
+        args: the arguments of `aten.convolution` from the stride on.
+
+    Returns:
+        `(stride, padding, dilation), transposed, output padding, groups`.
+    """
+    *geometry, transposed, output_padding, groups = args
     if len(x.shape) not in (3, 4):
         raise UnsupportedError("a convolution of volumes")
     count = len(x.shape) - 2
-    wide = [list(each) * (count if len(each) == 1 else 1) for each in (*geometry, beyond)]
+    wide = [list(each) * (count if len(each) == 1 else 1) for each in (*geometry, output_padding)]
     if count == 1:
         wide = [[neutral, *each] for neutral, each in zip((1, 0, 1, 0), wide, strict=True)]
-    *geometry, beyond = wide
-    return geometry, transposed, beyond, groups
+    *geometry, output_padding = wide
+    return geometry, transposed, output_padding, groups
 
 
 def _parts(b: Builder, x: Value, groups: int, dim: int) -> list[Value]:
@@ -170,23 +194,25 @@ def _joined(b: Builder, parts: Sequence[Value], dim: int) -> Value:
     return concatenate(b, parts, dim) if len(parts) > 1 else parts[0]
 
 
-def _opposite_shape(x: Value, weight: Value, geometry: Sequence[Sequence[int]], beyond: Sequence[int]) -> list[int]:
+def _transposed_shape(
+    x: Value, weight: Value, geometry: Sequence[Sequence[int]], output_padding: Sequence[int]
+) -> list[int]:
     """Return the shape of the result of a transposed convolution."""
-    sizes = zip(x.shape[2:], weight.shape[2:], *geometry, beyond, strict=True)
+    sizes = zip(x.shape[2:], weight.shape[2:], *geometry, output_padding, strict=True)
     size = [(n - 1) * stride - 2 * padding + d * (k - 1) + more + 1 for n, k, stride, padding, d, more in sizes]
     return [x.shape[0], weight.shape[1], *size]
 
 
 @register(aten.convolution.default)
 def _convolution(b: Builder, x: Value, weight: Value, bias: Value | None, *args: Any) -> Value:
-    geometry, transposed, beyond, groups = _geometry(x, args)
+    geometry, transposed, output_padding, groups = _geometry(x, args)
     dims = len(x.shape)
     x, weight = _flat(b, x, weight)
     results = []
     for part, kernel in zip(_parts(b, x, groups, 1), _parts(b, weight, groups, 0), strict=True):
         if transposed:
-            opposite = _Convolution(b, _opposite_shape(part, kernel, geometry, beyond), kernel, geometry)
-            results.append(opposite.gradient_of_input(part))
+            forward = _Convolution(b, _transposed_shape(part, kernel, geometry, output_padding), kernel, geometry)
+            results.append(forward.gradient_of_input(part))
         else:
             results.append(_Convolution(b, part.shape, kernel, geometry).apply(part))
     result = _joined(b, results, 1)
@@ -205,7 +231,7 @@ def _convolution_backward(b: Builder, g: Value, x: Value, weight: Value, _: Any,
     for change, part, kernel in zip(
         _parts(b, g, groups, 1), _parts(b, x, groups, 1), _parts(b, weight, groups, 0), strict=True
     ):
-        # A transposed convolution is the gradient of one: the roles of its input and its result are exchanged.
+        # A transposed convolution is the gradient of a convolution: its input and its result are exchanged.
         image, result = (change, part) if transposed else (part, change)
         convolution = _Convolution(b, image.shape, kernel, geometry)
         if mask[0]:

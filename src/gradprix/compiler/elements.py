@@ -1,4 +1,4 @@
-"""Emission of the elements of expressions, a vector at a time."""
+"""Emission of code that computes the elements of expressions, one vector at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,15 +15,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 ORDERED = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 Places = dict[View, tuple[Any, int]]
-"""Address and offset in elements of each view."""
+"""Maps each view to its base address and its offset in elements."""
 
 
 class Elements:
-    """Emission of the elements of expressions.
+    """Emits code that computes, loads and stores elements.
 
     Args:
         e: the emitter.
-        places: where the views are.
+        places: base address and offset of each view.
         inner: the vectorized dimension.
     """
 
@@ -31,7 +31,13 @@ class Elements:
         self.e, self.places, self.inner = e, places, inner
 
     def compute(self, node: Node, indices: Sequence[Any], count: int) -> Any:
-        """Return a vector of `count` elements along the inner dimension, the first one at some indices."""
+        """Emit the computation of a vector of elements and return it.
+
+        Args:
+            node: the expression.
+            indices: the indices of the first element.
+            count: number of elements along the inner dimension.
+        """
         e, b = self.e, self.e.b
         if node.op == "number":
             kind = e.vector(BIT if node.dtype == "bool" else TYPES[node.dtype])
@@ -59,11 +65,11 @@ class Elements:
             compare = b.icmp_unsigned if kind == "bool" else b.icmp_signed  # a true bit is -1 as a signed number
             return compare(ORDERED.get(node.op, "!="), *args)
         if kind == "int64":
-            return self._whole(node.op, *args)
+            return self._integer_arithmetic(node.op, *args)
         return self.arithmetic(node.op, *args)
 
-    def _whole(self, op: str, *args: Any) -> Any:
-        """Return the result of an operation on vectors of int64."""
+    def _integer_arithmetic(self, op: str, *args: Any) -> Any:
+        """Emit an operation on vectors of int64 and return the result."""
         b = self.e.b
         match op:
             case "maximum" | "minimum":
@@ -81,7 +87,7 @@ class Elements:
         return {"add": b.add, "sub": b.sub, "mul": b.mul}[op](*args)
 
     def arithmetic(self, op: str, *args: Any) -> Any:
-        """Return the result of an operation on vectors of float32."""
+        """Emit an operation on vectors of float32 and return the result."""
         e, b = self.e, self.e.b
         one = vector_math.number(e, 1.0)
         match op:
@@ -141,7 +147,7 @@ class Elements:
         return (b.zext if kind in ("bool", "uint8") else b.sext)(x, e.vector(TYPES[wanted]))
 
     def load(self, view: View, indices: Sequence[Any], count: int, dtype: str) -> Any:
-        """Load a vector of a view's elements."""
+        """Load a vector of `count` elements of a view, the first one at `indices`."""
         e, kind, stride = self.e, TYPES[dtype], view.strides[self.inner]
         if view.buffer is None:
             first = e.broadcast(e.offset(indices, view.strides, view.offset))
@@ -182,7 +188,7 @@ class Elements:
         return self._truth(vector) if node.dtype == "bool" else vector
 
     def store(self, value: Any, out: View, indices: Sequence[Any], count: int) -> None:
-        """Store the first `count` elements of a vector."""
+        """Store the first `count` elements of a vector in a view, the first one at `indices`."""
         e = self.e
         assert out.buffer is not None
         kind = TYPES[out.buffer.dtype]

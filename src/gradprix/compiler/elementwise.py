@@ -19,20 +19,26 @@ COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 FRACTIONAL = {
     "div", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "log1p", "expm1", "sin", "cos",
 }  # fmt: skip
-"""Operations whose results are fractions for whole numbers, too."""
+"""Operations that return float32 for integers, too."""
 WHOLE = {"add", "sub", "mul", "maximum", "minimum", "neg", "abs", "remainder"}
-"""Operations on whole numbers."""
+"""Operations that are supported for integers."""
 
 
 def to_value(b: Builder, x: Any, dtype: str = "float32") -> Value:
-    """Return a value, or a number as one; a fraction is float32, a whole number of the given type."""
+    """Convert a number to a value; values are returned unchanged.
+
+    Args:
+        b: the builder of the program.
+        x: a number or value.
+        dtype: type of a number that is not a float; floats become float32.
+    """
     return x if isinstance(x, Value) else b.number(x, "float32" if isinstance(x, float) else dtype)
 
 
 def common_dtype(*args: Any) -> str:
-    """Return the type that torch computes an operation on values and numbers in."""
+    """Return the type to which torch promotes the operands of an operation."""
     kinds = {x.dtype for x in args if isinstance(x, Value)}
-    if kinds & {"uint8", "int32"}:  # computed as int64, and converted to torch's type, which cuts off the same bits
+    if kinds & {"uint8", "int32"}:  # computed as int64, then truncated to torch's type: the low bits agree
         kinds.add("int64")
     for kind in ("float32", "int64", "bool"):
         if kind in kinds:
@@ -45,7 +51,7 @@ def common_dtype(*args: Any) -> str:
 
 
 def arithmetic(op: str) -> Operation:
-    """Return the lowering of an operation on numbers."""
+    """Return the lowering of an arithmetic operation."""
 
     def run(b: Builder, *args: Any) -> Value:
         kind = "float32" if op in FRACTIONAL else common_dtype(*args)
@@ -102,7 +108,7 @@ def _reversed_difference(b: Builder, x: Any, y: Any, alpha: float = 1) -> Value:
 
 @register(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)
 def where(b: Builder, condition: Value, x: Any, y: Any) -> Value:
-    """Return elements of `x` where a condition holds, else of `y`."""
+    """Return the elements of `x` where the condition is true, and of `y` elsewhere."""
     kind = common_dtype(x, y)
     yes, no = (b.convert(to_value(b, each, kind), kind) for each in (x, y))
     return b.pointwise("where", kind, b.convert(condition, "bool"), yes, no)

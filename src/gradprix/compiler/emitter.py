@@ -10,17 +10,17 @@ FLOAT, BYTE, LONG, INT, BIT = ir.FloatType(), ir.IntType(8), ir.IntType(64), ir.
 DOUBLE = ir.DoubleType()
 POINTER = ir.PointerType()
 TYPES = {"float32": FLOAT, "bool": BYTE, "uint8": BYTE, "int32": INT, "int64": LONG}
-"""Types of elements in memory; a truth value takes a byte."""
+"""LLVM types of elements in memory; a bool takes a byte."""
 SIZES = {"float32": 4, "bool": 1, "uint8": 1, "int32": 4, "int64": 8}
 """Bytes of an element in memory."""
 
 
 class Emitter:
-    """Writer of one function.
+    """Emits the LLVM code of one function.
 
     Args:
         function: the LLVM function.
-        width: number of float32 in a vector.
+        width: number of elements in a vector.
     """
 
     def __init__(self, function: ir.Function, width: int) -> None:
@@ -30,7 +30,7 @@ class Emitter:
         self._body = self.b.block
 
     def close(self) -> None:
-        """End the function."""
+        """Emit the end of the function; no code can follow."""
         self.b.ret_void()
         self._entry.branch(self._body)
 
@@ -39,19 +39,25 @@ class Emitter:
         return ir.Constant(LONG, value)
 
     def vector(self, kind: ir.Type) -> ir.VectorType:
-        """Return the type of a vector."""
+        """Return the type of a vector with elements of type `kind`."""
         return ir.VectorType(kind, self.width)
 
     def variable(self, kind: ir.Type, count: int = 1) -> Any:
-        """Return the address of a local variable, or of `count` of them."""
+        """Allocate `count` local variables and return the address of the first."""
         address = self._entry.alloca(kind, count if count > 1 else None)
         address.align = 64
-        address.type = POINTER  # llvmlite types it by its elements, as LLVM no longer does
+        address.type = POINTER  # llvmlite sets a typed pointer, which LLVM no longer has
         return address
 
     @contextmanager
     def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[Any]:
-        """Emit a loop with its counter as the value of the context; it is omitted where it would run once."""
+        """Emit a loop around the code that is emitted in the context, and yield the loop's counter.
+
+        If the code would run only once, it is emitted without a loop.
+
+        Raises:
+            ValueError: if the bounds are constants and the loop would never run.
+        """
         start = self.index(start) if isinstance(start, int) else start
         if isinstance(stop, int) and isinstance(start, ir.Constant):
             if start.constant >= stop:
@@ -80,7 +86,7 @@ class Emitter:
         return total
 
     def address(self, base: Any, offset: Any, kind: ir.Type) -> Any:
-        """Return the address of an element."""
+        """Return the address of an element of type `kind`; the offset is a number of elements."""
         if isinstance(offset, int):
             offset = self.index(offset)
         return self.b.gep(base, [offset], inbounds=True, source_etype=kind)
@@ -94,7 +100,7 @@ class Emitter:
         self.b.store(value, self.address(base, offset, kind), align=_align(kind))
 
     def load_vector(self, base: Any, offset: Any, kind: ir.Type, count: int | None = None) -> Any:
-        """Load `count` neighbouring elements, all of a vector by default; the others become zero."""
+        """Load `count` contiguous elements, by default a full vector; the remaining elements of the vector are zero."""
         where, vector = self.address(base, offset, kind), self.vector(kind)
         if count is None or count == self.width:
             return self.b.load(where, typ=vector, align=_align(kind))
@@ -104,7 +110,7 @@ class Emitter:
         return self.b.call(load, [where, self.mask(count), ir.Constant(vector, None)])
 
     def store_vector(self, value: Any, base: Any, offset: Any, kind: ir.Type, count: int | None = None) -> None:
-        """Store the first `count` elements of a vector, all by default."""
+        """Store the first `count` elements of a vector, by default all, in contiguous memory."""
         where = self.address(base, offset, kind)
         if count is None or count == self.width:
             self.b.store(value, where, align=_align(kind))
@@ -115,17 +121,17 @@ class Emitter:
         self.b.call(store, [value, where, self.mask(count)])
 
     def mask(self, count: int) -> ir.Constant:
-        """Return the mask of the first `count` elements."""
+        """Return a mask that is true for the first `count` elements of a vector."""
         return ir.Constant(ir.VectorType(BIT, self.width), [int(i < count) for i in range(self.width)])
 
     def broadcast(self, value: Any) -> Any:
-        """Return a vector of one value."""
+        """Return a vector whose elements all have the same value."""
         kind = self.vector(value.type)
         first = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(INT, 0))
         return self.b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(self.vector(INT), None))
 
     def shuffle(self, first: Any, second: Any, lanes: Sequence[int]) -> Any:
-        """Return elements of two vectors."""
+        """Return a vector of the elements at `lanes` in the concatenation of two vectors."""
         return self.b.shuffle_vector(first, second, ir.Constant(ir.VectorType(INT, len(lanes)), list(lanes)))
 
     def extract(self, vector: Any, lane: int) -> Any:
@@ -137,7 +143,7 @@ class Emitter:
         return self.b.insert_element(vector, value, ir.Constant(INT, lane))
 
     def intrinsic(self, name: str, *args: Any) -> Any:
-        """Call an LLVM intrinsic of vectors whose result has the type of its first argument."""
+        """Call an LLVM intrinsic whose result has the type of its first argument, a vector or a number."""
         kind = args[0].type
         short = f"v{kind.count}{_short(kind.element)}" if isinstance(kind, ir.VectorType) else _short(kind)
         return self.b.call(self._declared(f"llvm.{name}.{short}", kind, [x.type for x in args]), args)
@@ -151,7 +157,7 @@ class Emitter:
         return self.b.call(self._declared("llvm.readcyclecounter", LONG, []), [])
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
-        """Transpose as many vectors as a vector has elements."""
+        """Transpose a square matrix, given as a list of vectors."""
         rows, n, step = list(rows), self.width, 1
         while step < n:
             after = list(rows)

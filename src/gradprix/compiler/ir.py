@@ -9,7 +9,7 @@ import torch
 
 
 class UnsupportedError(Exception):
-    """An operation that row programs do not have."""
+    """Raised for an operation that row programs do not support."""
 
 
 @dataclass(eq=False)
@@ -31,7 +31,10 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """Strided view of a buffer; without a buffer, the view's elements are their own offsets."""
+    """Strided view of a buffer.
+
+    If `buffer` is None, each element of the view is the integer `offset + Σ index · stride`.
+    """
 
     buffer: Buffer | None
     shape: tuple[int, ...]
@@ -49,10 +52,10 @@ class View:
         )
 
     def apply(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> "list[View]":
-        """Return what a view operation of torch makes of this view.
+        """Apply a view operation of torch and return the resulting views.
 
         Raises:
-            RuntimeError: if its strides do not permit it.
+            RuntimeError: if the strides of the view do not permit the operation.
         """
         tensor = torch.empty_strided(self.shape, self.strides, device="meta")
         results = function(tensor, *args, **kwargs)
@@ -64,11 +67,12 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An expression of one element.
+    """An expression that computes one element of a value from the elements of views.
 
     Args:
-        op: the operation. `"view"` loads from `view`; `"gather"` does too, `args[0] * number` elements further on;
-            `"number"` is the constant `number`; the others are arithmetic.
+        op: the operation. `"view"` loads an element from `view`. `"gather"` loads the element that is
+            `args[0] * number` elements further in memory. `"number"` is the constant `number`. Other operations are
+            arithmetic on `args`.
         dtype: the type of the result.
         args: operands.
         view: the view that the elements are loaded from.
@@ -89,7 +93,7 @@ class Node:
             yield from each.views()
 
     def map(self, function: Callable[[View], View]) -> "Node":
-        """Return the expression with its views replaced."""
+        """Return the expression with each view replaced by `function(view)`."""
         if self.view is None and not self.args:
             return self
         view = None if self.view is None else function(self.view)
@@ -97,7 +101,7 @@ class Node:
 
     @property
     def size(self) -> int:
-        """Number of operations."""
+        """Number of operations in the expression."""
         return (self.op not in ("view", "number")) + sum(each.size for each in self.args)
 
 
@@ -115,7 +119,7 @@ class Value:
 
     @property
     def view(self) -> View | None:
-        """The memory that holds the value, if it is computed."""
+        """The view of memory in which the value is stored; None if it is not stored."""
         return self.node.view if self.node.op == "view" and self.node.view and self.node.view.buffer else None
 
 
@@ -132,7 +136,7 @@ class Reduce:
     """Instruction: reduce an expression over some dimensions.
 
     Args:
-        out: the results; reduced dimensions have stride 0 and the size of the expression.
+        out: the results, expanded to the shape of the expression: reduced dimensions have stride 0.
         node: the expression.
         op: `"add"`, `"maximum"` or `"minimum"`.
         dims: the reduced dimensions.
@@ -152,8 +156,8 @@ class Multiply:
         out: the results.
         left: the first factors.
         right: the second factors.
-        rows: number of dimensions that are rows of matrices, m.
-        terms: number of dimensions that are summed over, k.
+        rows: number of dimensions that form the rows, m.
+        terms: number of dimensions that form the terms of the sums, k.
     """
 
     out: View
@@ -171,7 +175,7 @@ class ScatterAdd:
         out: `[entries, features]`.
         index: `[i, features]`, equal along the second dimension.
         node: `[i, features]`.
-        shape: of both.
+        shape: the shape of `index` and `node`.
     """
 
     out: View
@@ -182,7 +186,7 @@ class ScatterAdd:
 
 @dataclass(frozen=True, eq=False)
 class CheckIndex:
-    """Instruction: report if an index is not in `[0, size)`."""
+    """Instruction: check that all indices are in `[0, size)`, and report an error otherwise."""
 
     index: Node
     shape: tuple[int, ...]
@@ -211,7 +215,7 @@ def writes(instruction: Instruction) -> list[View]:
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides of a contiguous tensor."""
+    """Return the strides of a contiguous tensor of this shape."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -220,14 +224,14 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def strides_in_order(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides of a dense tensor whose dimensions lie in memory in some order, outermost first."""
+    """Return the strides of a dense tensor; `order` lists its dimensions as in memory, outermost first."""
     strides = dict(zip(order, contiguous([shape[dim] for dim in order]), strict=True))
     return tuple(strides[dim] for dim in range(len(shape)))
 
 
 @dataclass
 class Program:
-    """Instructions of one row.
+    """Row program: the instructions that run for each row of stacked arguments.
 
     Attributes:
         inputs: a buffer for each argument.

@@ -1,4 +1,4 @@
-"""Lowerings of access by index."""
+"""Lowerings of embeddings, gather, scatter and indexing."""
 
 from collections.abc import Sequence
 from math import prod
@@ -80,7 +80,7 @@ def _scatter_add(b: Builder, x: Value, dim: int, index: Value, source: Value) ->
 
 
 class _Indices:
-    """Tensors of indices for some dimensions of a tensor, as one index of these dimensions together."""
+    """Indices for several dimensions of a tensor, combined into one index for the flattened dimensions."""
 
     def __init__(
         self, b: Builder, shape: Sequence[int], indices: Sequence[Value | None], from_end: bool = True
@@ -95,17 +95,21 @@ class _Indices:
                 index = where(b, comparison("lt")(b, index, 0), arithmetic("add")(b, index, size), index)
             b.check_index(index, size)
             self.place = arithmetic("add")(b, self.place, arithmetic("mul")(b, index, stride))
-        # The dimensions of the indices take the place of those that they index, or the first if these are apart.
+        # In the result, the dimensions of the indices replace the indexed ones; they come first if these are not
+        # adjacent.
         is_adjacent = self.dims == [*range(self.dims[0], self.dims[-1] + 1)]
         self.first = self.dims[0] if is_adjacent else 0
 
     def table(self, b: Builder, x: Value) -> Value:
-        """Return a tensor with the indexed dimensions as one, which is the first."""
+        """Return a tensor with its indexed dimensions flattened into one, which comes first."""
         moved = b.reshaped(x, torch.Tensor.permute, (*self.dims, *self.others))[0]
         return b.reshaped(moved, torch.Tensor.view, (prod(self.sizes), *self.rest))[0]
 
     def order(self) -> list[int]:
-        """Return the dimensions of the result, in order, given those of the indices and then the others."""
+        """Return the permutation that gives the result's dimensions.
+
+        Before the permutation, the dimensions of the indices come first and those that are not indexed follow.
+        """
         count = len(self.place.shape)
         others = [*range(count, count + len(self.rest))]
         return [*others[: self.first], *range(count), *others[self.first :]]

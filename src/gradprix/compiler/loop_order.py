@@ -8,7 +8,7 @@ from .ir import Instruction, Reduce, Store, View
 
 
 def normalize(instruction: Instruction) -> Instruction:
-    """Order the dimensions as in memory and merge those that are adjacent, so that loops are few and long."""
+    """Return an instruction with dimensions ordered and merged as in memory, so that loops are few and long."""
     if not isinstance(instruction, Store | Reduce):
         return instruction
     shape = instruction.out.shape
@@ -35,7 +35,7 @@ def normalize(instruction: Instruction) -> Instruction:
 
 
 def _main_view(instruction: Store | Reduce, views: Sequence[View]) -> View:
-    """Return the view whose order in memory the loops follow: for a reduction the largest operand."""
+    """Return the view whose memory order the loops follow: the output of a store or a reduction's largest operand."""
     if isinstance(instruction, Store):
         return instruction.out
     operands = [view for view in views[1:] if view.buffer is not None] or [instruction.out]

@@ -20,7 +20,14 @@ def nested(e: Emitter, shape: Sequence[int]) -> Iterator[list[Any]]:
 
 
 def each_piece(e: Emitter, size: int, step: int, body: Callable[[Any, int], None]) -> None:
-    """Emit a loop over whole pieces of `step` elements, and the elements that do not fill one."""
+    """Emit a loop over blocks of `step` elements, and the code for the remainder.
+
+    Args:
+        e: the emitter.
+        size: number of elements.
+        step: number of elements of a block.
+        body: emits the code for a block, given the index of its first element and its number of elements.
+    """
     full = size // step * step
     if full:
         with e.loop(0, full, step) as i:
@@ -30,12 +37,12 @@ def each_piece(e: Emitter, size: int, step: int, body: Callable[[Any, int], None
 
 
 def each_vector(e: Emitter, size: int, body: Callable[[Any, int], None]) -> None:
-    """Emit a loop over whole vectors, and the elements that do not fill one."""
+    """Emit a loop over full vectors, and the code for the remainder; see `each_piece`."""
     each_piece(e, size, e.width, body)
 
 
 def emit_store(e: Emitter, store: Store, places: Places) -> None:
-    """Emit the loops of a stored expression; the last dimension is vectorized."""
+    """Emit the loops of a `Store` instruction; the last dimension is vectorized."""
     shape = store.out.shape
     elements = Elements(e, places, len(shape) - 1)
 
@@ -47,7 +54,7 @@ def emit_store(e: Emitter, store: Store, places: Places) -> None:
 
 
 def emit_scatter_add(e: Emitter, scatter: ScatterAdd, places: Places) -> None:
-    """Emit the sums of rows that have equal indices, in order."""
+    """Emit the loops of a `ScatterAdd` instruction, which adds the rows one after the other."""
     count, features = scatter.shape
     entries = scatter.out.shape[0]
     elements = Elements(e, places, 1)
@@ -66,7 +73,7 @@ def emit_scatter_add(e: Emitter, scatter: ScatterAdd, places: Places) -> None:
 
 
 def emit_check(e: Emitter, check: CheckIndex, places: Places, status: Any) -> None:
-    """Emit a check that indices are in range, which sets `status` otherwise."""
+    """Emit the loops of a `CheckIndex` instruction, which sets the word at `status` if an index is out of range."""
     shape = check.shape or (1,)
     elements = Elements(e, places, len(shape) - 1)
     size = ir.Constant(e.vector(LONG), [LONG(check.size)] * e.width)

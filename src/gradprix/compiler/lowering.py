@@ -16,7 +16,7 @@ LOWERINGS: dict[Any, Lowering] = {}
 
 
 def register(*targets: Any) -> Callable[[Function], Function]:
-    """Register a lowering for some operations."""
+    """Return a decorator that registers a lowering for operations of torch."""
 
     def add(function: Function) -> Function:
         for target in targets:
@@ -27,7 +27,7 @@ def register(*targets: Any) -> Callable[[Function], Function]:
 
 
 def decomposition(function: Any) -> Callable[..., Any] | None:
-    """Return torch's decomposition of an operation that has no lowering."""
+    """Return torch's decomposition of an operation; None if the operation has a lowering or torch has none."""
     if function in LOWERINGS:
         return None
     if function.namespace == "prims":
@@ -38,14 +38,14 @@ def decomposition(function: Any) -> Callable[..., Any] | None:
 
 
 def lower(builder: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype | None) -> Any:
-    """Return the value of an operation.
+    """Lower an operation and return the value of its result.
 
     Args:
-        builder: the program.
+        builder: the builder of the program.
         target: the operation.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        dtype: the type of torch's result.
+        dtype: the type of torch's result, to which the value is converted; no conversion when None.
 
     Raises:
         UnsupportedError: for an operation that row programs do not have.

@@ -1,4 +1,4 @@
-"""Emission of products of small matrices of one row: dimensions, and partial sums."""
+"""Emission of matrix products of one row: loops over the dimensions, and partial sums over the terms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .loops import each_piece, each_vector, nested
 from .partial_sum import ROWS, Dims, PartialSum, moved
 
 DEPTH = 320
-"""Most terms of a partial sum: with 16 columns, the second factor takes two thirds of a small first-level cache."""
+"""Maximum number of terms of a partial sum; with 16 columns, the second factor takes two thirds of a small L1 cache."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Product:
         batch: the leading dimensions.
         rows: the dimensions m.
         terms: the dimensions k.
-        n: number of columns, which are neighbours in `c`.
-        column: distance of columns of `b`.
+        n: number of columns, which are contiguous in `c`.
+        column: stride of the columns in `b`.
     """
 
     batch: Dims
@@ -36,7 +36,7 @@ class Product:
 
     @classmethod
     def from_instruction(cls, x: Multiply) -> "Product":
-        """Return the product of an instruction."""
+        """Return the product that an instruction computes."""
         *sizes, n = x.out.shape
         a, (*b, column), c = x.left.strides, x.right.strides, x.out.strides
         first, last = len(sizes) - x.rows, len(sizes)
@@ -49,12 +49,12 @@ class Product:
         return cls(batch, rows, terms, n, column)
 
     def emit(self, e: Emitter, a: Any, b: Any, c: Any) -> None:
-        """Emit the loops; `a`, `b` and `c` are addresses."""
+        """Emit the loops; `a`, `b` and `c` are the addresses of the factors and of the result."""
         with nested(e, self.batch.sizes) as i:
             self._sum(e, *(moved(e, *each, i) for each in ((a, self.batch.a), (b, self.batch.b), (c, self.batch.c))))
 
     def _sum(self, e: Emitter, a: Any, b: Any, c: Any) -> None:
-        """Emit the partial sums of a product: each over some terms of a dimension, and all of the later ones."""
+        """Emit the partial sums of a product: each covers a range of one dimension and all later dimensions."""
         terms, dim = self.terms, len(self.terms.sizes) - 1
         while dim and prod(terms.sizes[dim:]) <= DEPTH:
             dim -= 1

@@ -1,14 +1,18 @@
-"""Places of a program's values in memory that is used again for each row."""
+"""Allocation of a program's intermediate values in scratch memory, which all rows use."""
 
 from .emitter import SIZES
 from .ir import Buffer, Program, reads, writes
 
 ALIGN = 64
-"""Bytes of a cache line, at which each value starts."""
+"""Alignment of values in bytes: the size of a cache line."""
 
 
 def allocate(program: Program) -> tuple[dict[Buffer, int], int]:
-    """Return the place in bytes of each scratch buffer, and the bytes of all: memory is reused after the last use."""
+    """Assign memory to the scratch buffers of a program; the memory of a buffer is reused after its last use.
+
+    Returns:
+        The offset of each buffer and the total size, in bytes.
+    """
     first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}
     for i, instruction in enumerate(program.instructions):
@@ -47,6 +51,7 @@ def _padded(buffer: Buffer) -> int:
 
 
 def _joined(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sort ranges of free memory and merge adjacent ones."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(gaps):
         if joined and joined[-1][1] == start:

@@ -66,7 +66,7 @@ def _softmax(b: Builder, x: Value, dim: int, *_: Any, largest: Value | None = No
 
 @register(aten._safe_softmax.default)
 def _safe_softmax(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
-    """Zero where all elements are masked."""
+    """Compute the softmax, with zeros where all elements are masked (minus infinity)."""
     largest = b.reduce("maximum", x, [dim], True)
     is_masked = comparison("eq")(b, largest, float("-inf"))
     return where(b, is_masked, 0.0, _softmax(b, x, dim, largest=largest))
@@ -98,7 +98,7 @@ def _group_norm(
 def _weight_norm_backward(
     b: Builder, change: Value, v: Value, g: Value, norms: Value, dim: int = 0
 ) -> tuple[Value, Value]:
-    """Return the gradients of v and g of w = g · v / norm(v)."""
+    """Return the gradients with respect to v and g of `w = g · v / norm(v)`."""
     times, divided = arithmetic("mul"), arithmetic("div")
     others = [d for d in range(len(v.shape)) if d != dim % len(v.shape)]
     along = divided(b, b.reduce("add", times(b, change, v), others, True), norms)

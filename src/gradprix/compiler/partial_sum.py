@@ -1,4 +1,4 @@
-"""Emission of products of matrices whose terms are few enough to be added in registers."""
+"""Emission of matrix products with a limited number of terms, which are accumulated in registers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,26 @@ from .ir import contiguous
 from .loops import nested
 
 ROWS = 6
-"""Most rows of a block of the product that is held in registers; with two vectors of columns, 12 of AVX2's 16."""
+"""Maximum number of rows of a register block; with two vectors of columns, the block takes 12 of AVX2's 16
+registers."""
 RIGHT = 2**15
-"""Elements of the second factor that are multiplied at a time, a quarter of a small second-level cache."""
+"""Maximum number of elements of the second factor in a cache block: a quarter of a small L2 cache."""
 LEFT = 2**14
-"""Elements of the first factor that are multiplied by all of them at a time."""
+"""Maximum number of elements of the first factor that are multiplied by a cache block of the second factor at a
+time."""
 NEAR = 2**12
-"""Elements between the first and the last of a second factor that is not copied to lie together in the cache."""
+"""If the second factor extends over at least this many elements in memory and the first factor has many rows, the
+second factor is copied to contiguous memory."""
 UNROLLED = 2
-"""Terms that are added in one iteration, if their number is a multiple."""
+"""Number of terms that a loop iteration adds, if the number of terms is a multiple of it."""
 
 
 @dataclass(frozen=True)
 class Dims:
-    """Some dimensions of a product, with the strides of both factors and of the result, 0 where one lacks them."""
+    """Sizes of some dimensions of a product, with their strides in both factors, `a` and `b`, and in the result, `c`.
+
+    The stride is 0 if a matrix lacks the dimension.
+    """
 
     sizes: tuple[int, ...]
     a: tuple[int, ...]
@@ -32,20 +38,20 @@ class Dims:
 
 
 def moved(e: Emitter, base: Any, strides: Sequence[int], indices: Sequence[Any]) -> Any:
-    """Return the address of an element, given the indices of the first dimensions."""
+    """Return the address of an element, given its indices in the first dimensions; other indices are 0."""
     return e.address(base, e.offset(indices, strides[: len(indices)]), FLOAT)
 
 
 class PartialSum:
-    """A product that is stored, or added to what is there.
+    """A matrix product that is stored in the result, or added to it.
 
     Args:
         e: the emitter.
         rows: dimensions of the rows.
         terms: dimensions of the terms.
         n: number of columns.
-        column: distance of columns in the second factor.
-        adds: add to what is there.
+        column: stride of the columns in the second factor.
+        adds: add the product to the result instead of replacing it.
     """
 
     def __init__(self, e: Emitter, rows: Dims, terms: Dims, n: int, column: int, adds: bool) -> None:
@@ -63,7 +69,13 @@ class PartialSum:
             self.b_terms = tuple(self.block * stride for stride in contiguous(terms.sizes))
 
     def emit(self, a: Any, b: Any, c: Any) -> None:
-        """Emit the loops over columns, of which as many are multiplied at a time as stay in the cache."""
+        """Emit the product, one cache block of columns at a time.
+
+        Args:
+            a: address of the first factor.
+            b: address of the second factor.
+            c: address of the result.
+        """
         e, full = self.e, self.n // self.block * self.block
         if full:
             with e.loop(0, full, self.several) as j:
@@ -72,14 +84,14 @@ class PartialSum:
             self._columns(a, b, c, e.index(full), e.index(self.n), self.n - full)
 
     def _end(self, start: Any, step: int, first: int, last: int) -> Any:
-        """Return the end of a step of a loop, which is shorter at the end."""
+        """Return the end of the loop step that starts at `start`; the last step of a loop may be shorter."""
         if first + step >= last:
             return self.e.index(last)
         end = self.e.b.add(start, self.e.index(step))
         return end if (last - first) % step == 0 else self.e.intrinsic("smin", end, self.e.index(last))
 
     def _columns(self, a: Any, b: Any, c: Any, start: Any, end: Any, columns: int) -> None:
-        """Emit the product with some columns, a block of `columns` at a time."""
+        """Emit the product with the columns from `start` to `end`, in register blocks of `columns` columns."""
         e, rows = self.e, self.rows
         if self.is_packed and self.column == 1:
             self._pack_rows(b, start, end, columns)
@@ -99,13 +111,16 @@ class PartialSum:
                         self._block(left, self._panel(b, j, start), out, size, columns)
 
     def _panel(self, b: Any, j: Any, start: Any) -> Any:
-        """Return the address of a block of columns of the second factor."""
+        """Return the address of the register block of the second factor that starts at column `j`."""
         if not self.is_packed:
             return moved(self.e, b, [1], [j])
         return moved(self.e, self.panels, [self.depth], [self.e.b.sub(j, start)])
 
     def _pack_rows(self, b: Any, start: Any, end: Any, columns: int) -> None:
-        """Emit the copy of some columns, term by term, to memory where those of a block lie together."""
+        """Emit the copy of the columns from `start` to `end` to panels, in which register blocks are contiguous.
+
+        The copy proceeds term by term.
+        """
         e = self.e
         with nested(e, self.terms.sizes) as k, e.loop(start, end, self.block) as j:
             x, y = moved(e, b, (*self.terms.b, 1), [*k, j]), moved(e, self._panel(b, j, start), self.b_terms, k)
@@ -113,7 +128,10 @@ class PartialSum:
                 e.store_vector(e.load_vector(x, v, FLOAT, min(e.width, columns - v)), y, v, FLOAT)
 
     def _pack_columns(self, b: Any, panel: Any, columns: int) -> None:
-        """Emit the copy of a block of columns, several terms at a time where these are neighbours."""
+        """Emit the copy of a register block of columns to its panel.
+
+        If the terms are contiguous, a vector of terms is copied at a time.
+        """
         e, width, last, row = self.e, self.e.width, self.terms.sizes[-1], self.terms.b[-1]
         done = last // width * width if row == 1 else 0
         with nested(e, self.terms.sizes[:-1]) as outer:
@@ -132,7 +150,7 @@ class PartialSum:
                             e.store(element, y, e.offset([k], [self.block], i), FLOAT)
 
     def _block(self, a: Any, b: Any, c: Any, size: int, columns: int) -> None:
-        """Emit the product of some rows and columns that is held in registers."""
+        """Emit the product of a register block: `size` rows and `columns` columns, with sums held in registers."""
         e, vector, (*_, last) = self.e, self.e.vector(FLOAT), self.terms.sizes
         row, left_step, right_step = self.rows.a[-1], self.terms.a[-1], self.b_terms[-1]
         parts = [(v, min(e.width, columns - v)) for v in range(0, columns, e.width)]

@@ -1,4 +1,4 @@
-"""Lowerings of pooling."""
+"""Lowerings of maximum and average pooling of images."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -17,14 +17,14 @@ aten = torch.ops.aten
 
 
 class _Windows:
-    """Windows of images `[batch, channels, height, width]`.
+    """Pooling windows of images `[batch, channels, height, width]`.
 
     Args:
         x: the images.
         kernel: height and width of a window.
-        stride: their distance, the size of a window if empty.
+        stride: distance of the windows; the size of a window when empty.
         padding: number of pixels around the images.
-        dilation: distance of the pixels of a window.
+        dilation: distance of the pixels within a window.
         ceil: True if windows may extend beyond the images.
     """
 
@@ -51,7 +51,7 @@ class _Windows:
         return zip(self.size, self.stride, self.kernel, self.dilation, self.padding, strict=True)
 
     def padded(self, b: Builder, x: Value, number: float) -> Value:
-        """Return the images with a number wherever windows extend beyond them."""
+        """Return the images, padded with a number to the area that the windows cover."""
         if not any((*self.padding, *self.beyond)):
             b.compute(x)
             return x
@@ -70,7 +70,11 @@ class _Windows:
         return view
 
     def pixels(self) -> list[tuple[Callable[[Tensor], Tensor], Value]]:
-        """Return for each pixel of a window the view of it in all windows, of the padded images, and its index."""
+        """Return a function and a value for each pixel of a window.
+
+        The function selects this pixel of all windows from padded images. The value holds the pixel's index in the
+        flattened image, for all windows.
+        """
         return [(self._select(i, j), self._index(i, j)) for i, j in product(*map(range, self.kernel))]
 
     def _select(self, i: int, j: int) -> Callable[[Tensor], Tensor]:
@@ -88,7 +92,13 @@ class _Windows:
         return Value(self.shape, Node("view", "int64", view=View(None, self.shape, strides, start)))
 
     def scatter(self, b: Builder, like: View, parts: Sequence[Value]) -> Value:
-        """Return images in the memory order of others, the sum of a value for each pixel of the windows."""
+        """Return images in which each pixel is the sum of its values in all windows.
+
+        Args:
+            b: the builder of the program.
+            like: images whose memory order the result has.
+            parts: for each pixel of a window, its values in all windows; in the order of `pixels`.
+        """
         if not self.is_partition:
             total = b.new(self._padded_shape())
             b.store(total, b.number(0.0, "float32"))
@@ -158,13 +168,14 @@ def _average(
     includes_padding: bool = True,
     divisor: int | None = None,
 ) -> tuple[_Windows, float | Value]:
-    """Return windows, and what their sums are multiplied by."""
+    """Return the windows of average pooling and the factor that their sums are multiplied by."""
     windows = _Windows(x, kernel, stride, padding, (1,), ceil)
     if divisor is not None or windows.is_partition:
         return windows, 1 / (divisor or windows.kernel[0] * windows.kernel[1])
     ones = torch.ones((1, 1, *x.shape[2:]))
     given = windows.kernel, windows.stride, windows.padding, ceil
-    # Of ones, the mean over the pixels of the images alone is 1; torch's mean with padding is a share of them.
+    # For images of ones, torch's average is the number of pixels within the image divided by torch's divisor, and the
+    # number itself if the divisor is 1.
     shares = functional.avg_pool2d(ones, *given, includes_padding)
     counts = functional.avg_pool2d(ones, *given, True, 1)
     return windows, b.constant(shares / counts)

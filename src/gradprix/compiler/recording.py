@@ -29,21 +29,21 @@ VIEWS_IN_PLACE = {
     aten.squeeze_.dim: aten.squeeze.dim,
     aten.squeeze_.dims: aten.squeeze.dims,
 }
-"""Operations that change the shape of a tensor, not its elements, with those that return a view."""
+"""Maps operations that change the shape of a tensor in place to operations that return a view."""
 UNSEEN = {
     *(Tensor.numpy, Tensor.tolist, Tensor.data_ptr, Tensor.__array__, Tensor.__dlpack__),
     Tensor.data.__set__,  # type: ignore[attr-defined]
 }
-"""Methods that read or replace a tensor's memory without an operation."""
+"""Methods that read or replace a tensor's memory without an operation that could be recorded."""
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Random numbers that a function draws.
+    """Random numbers that a recorded function draws.
 
     Args:
-        function: torch's operation.
+        function: torch's random operation.
         shape: shape of the result, for one model.
         dtype: type of the result.
         args: the arguments of the operation, without the tensor that it fills.
@@ -58,19 +58,19 @@ class Draw:
 
 
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Recording of a function's operations, decomposed as far as they have no lowering.
+    """Recording of a function's operations; operations without a lowering are decomposed.
 
     Args:
         function: takes the tensors of one model, and returns a list of tensors and Nones.
-        given: these tensors; the function may differentiate by those that require gradients.
-        fills: operations that fill a tensor with random numbers, which depend only on its shape.
+        given: the arguments of the function, which may compute gradients with respect to those that require them.
+        fills: operations that fill a tensor with random numbers that depend only on its shape.
 
     Attributes:
-        graph: the operations; its output is the list of results, and the list of what the arguments are at the end.
+        graph: the operations. Its output is the list of results and the list of the arguments' values at the end.
         given: the arguments.
-        constants: tensors that the function uses, by number.
-        draws: the random numbers that it draws, in order; each is a placeholder of the graph.
-        present: for each result, True if it is a tensor, and not None.
+        constants: other tensors that the function uses; `constant0` in the graph is the first.
+        draws: the random numbers that the function draws, in order; each is a placeholder of the graph.
+        present: for each result, True if it is a tensor, False if it is None.
 
     Raises:
         UnsupportedError: if the function uses an operation that row programs do not have.
@@ -84,7 +84,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: list[Tensor] = []
         self.draws: list[Draw] = []
         self._fills, self._nodes = fills, WeakTensorKeyDictionary()
-        self._outside: dict[int, Tensor] = {}  # constants by the place of their memory, which they keep
+        self._outside: dict[int, Tensor] = {}  # constants by memory address, kept alive here
         self._rng_state = torch.get_rng_state()
         self._tensors: defaultdict[int, list[weakref.ref[Tensor]]] = defaultdict(list)
         self._decomposing: list[Any] = []
@@ -119,7 +119,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run and record an operation, or the simpler ones that it consists of."""
+        """Run and record an operation, or the operations of its decomposition."""
         kwargs = kwargs or {}
         if RANDOM in function.tags:
             return self._draw(function, args, kwargs)
@@ -137,8 +137,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if result is not NotImplemented:
                 return result
         result = function(*args, **kwargs)
-        is_new = function is aten.lift_fresh.default  # of a tensor that was made from numbers, and may be changed
-        if not is_new and any(result is x for x in args):  # such as a conversion to the type that it has
+        is_new = function is aten.lift_fresh.default  # applies to a new tensor of Python numbers, which may change
+        if not is_new and any(result is x for x in args):  # such as a conversion to the dtype that the tensor has
             return result
         node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs))))
         if is_new:
@@ -169,16 +169,18 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _require_known_rng_state(self) -> None:
-        """Refuse a function that seeds torch's generator, or restores its state to draw the same numbers again."""
+        """Raise `UnsupportedError` if the function has seeded torch's generator or restored an earlier state of it."""
         if not torch.equal(torch.get_rng_state(), self._rng_state):
             raise UnsupportedError("a state of the random number generator that is set")
 
     def _decompose(
         self, function: Any, simpler: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Run a function's decomposition and record its operations.
+        """Run the decomposition of an operation and record it.
 
-        Return NotImplemented if one of them is unsupported, instead of raising, because the result may be unused.
+        Returns:
+            The result, or NotImplemented if the decomposition has an unsupported operation. This is no error yet,
+            because the result may be unused.
         """
         if function in self._decomposing:
             raise UnsupportedError(str(function))
@@ -192,9 +194,10 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._decomposing.pop()
 
     def _run_in_place(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        """Run an operation in place, recorded as one that returns a new tensor, which takes the tensor's place.
+        """Run an in-place operation and record it as an operation that returns a new tensor.
 
-        Other tensors that share memory with it have no node from now on, for their values change too.
+        The changed tensor gets the node of the new tensor. Other tensors that share elements with the changed tensor
+        have no node from then on, since their values change, too.
         """
         name: str = function._schema.name.partition("::")[2]
         x: Tensor = args[0]
@@ -206,7 +209,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             or not hasattr(packet, function._overloadname)
         ):
             raise UnsupportedError(str(function))
-        self._node(x)  # which makes a tensor that is new here a constant
+        self._node(x)  # registers a tensor that is unknown so far as a constant
         if x.untyped_storage().data_ptr() in self._outside:
             raise UnsupportedError("a tensor outside the function that is changed")
         with self:
@@ -216,7 +219,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return x
 
     def _replace_node(self, x: Tensor, node: Node) -> None:
-        """Set the node of a tensor that an operation has changed in place."""
+        """Set the node of a tensor that was changed in place, and remove those of other tensors that overlap it."""
         for reference in self._tensors[x.untyped_storage().data_ptr()]:
             other = reference()
             if other is not None and _overlap(x, other):
@@ -230,7 +233,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return the node of a tensor.
 
         Raises:
-            UnsupportedError: if an operation in place on a part of it, or on what it is a part of, has changed it.
+            UnsupportedError: if the tensor was changed through another tensor that shares elements with it.
         """
         if x not in self._nodes:
             self._set_node(x, self.graph.get_attr(f"constant{len(self.constants)}"))
@@ -243,10 +246,10 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _WithoutUnseen(TorchFunctionMode):
-    """Mode that refuses what a recording would not have, because it is no operation."""
+    """Mode in which the methods in `UNSEEN`, which a recording would miss, raise `UnsupportedError`."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch."""
+        """Call a function of torch unless it is in `UNSEEN`."""
         if function in UNSEEN:
             raise UnsupportedError(f"access to the memory of a tensor ({function.__name__})")
         return function(*args, **(kwargs or {}))
@@ -254,7 +257,7 @@ class _WithoutUnseen(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _without_onednn() -> Iterator[None]:
-    """Let torch compute recurrent layers step by step, so that they are recorded so, and not as a whole."""
+    """Temporarily disable oneDNN, so that recurrent layers are recorded step by step and not as one operation."""
     # `torch.backends.mkldnn.flags` also sets options of GPUs, and warns where there is none.
     enabled = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
@@ -265,7 +268,7 @@ def _without_onednn() -> Iterator[None]:
 
 
 def _has_dynamic_shape(function: Any, args: Sequence[Any]) -> bool:
-    """Return True if the shape of the result depends on the numbers: for access by index, only if it is a mask."""
+    """Return True if the shape of the result depends on the data; for indexing, this is the case for masks."""
     if function in (aten.index.Tensor, aten._unsafe_index.Tensor):
         return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
     return torch.Tag.dynamic_output_shape in function.tags
@@ -276,7 +279,7 @@ def _layout(x: Tensor) -> tuple[Any, ...]:
 
 
 def _overlap(x: Tensor, y: Tensor) -> bool:
-    """Return True if two tensors on one storage share elements."""
+    """Return True if two tensors with the same storage share elements."""
     if _layout(x) == _layout(y):
         return True
     size = x.untyped_storage().nbytes() // min(x.element_size(), y.element_size())

@@ -1,4 +1,4 @@
-"""Emission of reductions, in an order that depends on their size alone."""
+"""Emission of reductions, whose order of operations depends only on the sizes of the dimensions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,14 +11,18 @@ from .ir import Reduce
 from .loops import nested
 
 CHUNK = 64
-"""Terms of a partial sum: the error of a sum grows with the number of terms that are added one after the other."""
+"""Number of terms of a partial sum; rounding errors grow with the number of terms that are added one after the
+other."""
 SEVERAL = 4
-"""Vectors that are reduced at the same time, since an addition takes several cycles."""
+"""Number of vectors that are accumulated independently, since an addition has a latency of several cycles."""
 IDENTITY = {"add": 0.0, "maximum": float("-inf"), "minimum": float("inf")}
 
 
 def emit_reduce(e: Emitter, reduce: Reduce, places: Places) -> None:
-    """Emit a reduction: along the last dimension if it is reduced, else of several columns at once."""
+    """Emit the loops of a `Reduce` instruction.
+
+    If the last dimension is reduced, vectors lie along it. Otherwise, a vector holds several columns.
+    """
     shape, last = reduce.out.shape, len(reduce.out.shape) - 1
     kept = [dim for dim in range(len(shape)) if dim not in reduce.dims]
     elements = Elements(e, places, last)
@@ -26,13 +30,15 @@ def emit_reduce(e: Emitter, reduce: Reduce, places: Places) -> None:
 
 
 class _Reduction:
+    """Emits the loops of one reduction; `kept` lists the dimensions that are not reduced."""
+
     def __init__(self, e: Emitter, reduce: Reduce, elements: Elements, kept: list[int]) -> None:
         self.e, self.reduce, self.elements, self.kept = e, reduce, elements, kept
         self.shape, self.last = reduce.out.shape, len(reduce.out.shape) - 1
         self.identity = vector_math.number(e, IDENTITY[reduce.op])
 
     def emit(self, along: bool) -> None:
-        """Emit the loops."""
+        """Emit the loops; `along` is True if the last dimension is reduced."""
         outer = [dim for dim in self.kept if dim != self.last]
 
         with nested(self.e, [self.shape[dim] for dim in outer]) as kept:
@@ -48,7 +54,7 @@ class _Reduction:
         return self.elements.arithmetic(self.reduce.op, total, value)
 
     def _accumulate(self, sums: list[Any], indices: list[Any], dims: Sequence[int], body: Callable[..., None]) -> None:
-        """Emit loops over reduced dimensions; long ones are added up in chunks."""
+        """Emit loops over the reduced dimensions `dims`; sums of many terms are split into partial sums."""
         if not dims:
             body(sums, indices)
             return
@@ -105,6 +111,7 @@ class _Reduction:
         self.e.b.store(self._combine(self._read(variable), value), variable)
 
     def _columns(self, indices: list[Any]) -> None:
+        """Emit the reduction of several columns at once, if the last dimension is not reduced."""
         e, size = self.e, self.shape[self.last]
         dims = list(self.reduce.dims)
         step = min(SEVERAL, max(1, size // e.width)) * e.width
@@ -131,6 +138,7 @@ class _Reduction:
             block(e.index(full), size - full)
 
     def _row(self, indices: list[Any]) -> None:
+        """Emit the reduction along the last dimension."""
         e, size = self.e, self.shape[self.last]
         dims = [dim for dim in self.reduce.dims if dim != self.last]
         several = min(SEVERAL, max(1, size // e.width))

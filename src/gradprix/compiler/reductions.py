@@ -1,4 +1,4 @@
-"""Lowerings of reductions and products."""
+"""Lowerings of reductions and matrix products."""
 
 from math import prod
 from typing import Any
@@ -24,7 +24,7 @@ def _sum(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, *, dtype
 
 @register(aten.mean.dim, aten.mean.default)
 def mean(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
-    """Return the mean over some dimensions, all if there are none."""
+    """Return the mean over `dims`; over all dimensions when `dims` is empty or None."""
     total = b.reduce("add", x, dims or (), keepdim)
     return arithmetic("mul")(b, total, prod(total.shape) / prod(x.shape))
 
@@ -50,7 +50,10 @@ def _argmin(b: Builder, x: Value, dim: int | None = None, keepdim: bool = False)
 
 
 def _first_of(b: Builder, op: str, x: Value, dim: int | None, keepdim: bool) -> Value:
-    """Return the index of the first extreme value, or the first NaN; float32 counts them exactly."""
+    """Return the index of the first extreme value, or of the first NaN.
+
+    Indices are computed in float32, which is exact up to 2^24.
+    """
     if dim is None:
         flat = _first_of(b, op, b.reshaped(x, torch.Tensor.reshape, [prod(x.shape)])[0], 0, False)
         return b.reshaped(flat, torch.Tensor.reshape, [1] * len(x.shape))[0] if keepdim else flat

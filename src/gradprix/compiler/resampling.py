@@ -18,16 +18,27 @@ Resize = Callable[[Tensor], Tensor]
 
 
 def _matrices(size: Sequence[int], resize: Resize) -> list[Tensor]:
-    """Return for height and width the matrix `[size, new size]` of a linear function that treats each by itself."""
+    """Return the matrices `[size, new size]` for height and width of a linear function that resizes images.
+
+    The function must resize height and width independently.
+    """
     height, width = size
-    # An image that is constant along one dimension is resized as its other one.
+    # For images that are constant along one dimension, the function acts only on the other one.
     of_rows = resize(torch.eye(height).view(1, height, height, 1).expand(-1, -1, -1, width))
     of_columns = resize(torch.eye(width).view(1, width, 1, width).expand(-1, -1, height, -1))
     return [of_rows[0, :, :, 0], of_columns[0, :, 0]]
 
 
 def _resized(b: Builder, x: Value, size: Sequence[int], resize: Resize, is_backward: bool = False) -> Value:
-    """Resize images, `[batch, channels, *size]`, or return the gradient of that."""
+    """Resize images of shape `[batch, channels, *size]`, or return the gradient of resizing them.
+
+    Args:
+        b: the builder of the program.
+        x: the images, or the gradient with respect to the resized images if `is_backward`.
+        size: height and width before resizing.
+        resize: the linear function that resizes images.
+        is_backward: return the gradient.
+    """
     if len(x.shape) != 4:
         raise UnsupportedError("resizing of images without a batch")
     rows, columns = (each.T if is_backward else each for each in _matrices(size, resize))
@@ -51,7 +62,7 @@ def _adaptive_average_backward(b: Builder, g: Value, x: Value) -> Value:
 
 
 def _register(forward: Any) -> None:
-    """Register an operation with the arguments `(x, new size, *options)`."""
+    """Register the lowering of a resizing operation with the arguments `(x, new size, *options)`."""
 
     @register(forward)
     def resize(b: Builder, x: Value, size: Sequence[int], *options: Any) -> Value:
@@ -59,7 +70,7 @@ def _register(forward: Any) -> None:
 
 
 def _register_gradient(forward: Any, backward: Any) -> None:
-    """Register the gradient of such an operation."""
+    """Register the lowering of the gradient of a resizing operation."""
 
     @register(backward)
     def gradient(b: Builder, g: Value, size: Sequence[int], old: Sequence[int], *options: Any) -> Value:
@@ -72,5 +83,6 @@ def _register_gradient(forward: Any, backward: Any) -> None:
 for _name in ("upsample_bilinear2d", "upsample_bicubic2d"):
     _register(getattr(aten, _name).default)
 for _name in ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"):
-    # In a product, an infinite pixel would spread; the nearest pixels are looked up, and only their gradients added up.
+    # Nearest-neighbor resizing itself is not a product, since an infinite pixel would turn others into NaN. Its
+    # decomposition looks up the pixels.
     _register_gradient(getattr(aten, _name).default, getattr(aten, f"{_name}_backward").default)

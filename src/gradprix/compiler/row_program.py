@@ -23,9 +23,10 @@ from .recording import Recording
 LOWERINGS = concatenation, convolution, elementwise, lookup, normalization, pooling, reductions, resampling, views
 """Modules that register their lowerings when they are imported."""
 LONGEST = 2_000
-"""Most instructions of a program, since code for more takes too long to make."""
+"""Maximum number of instructions of a program; compilation of more takes too long."""
 LARGEST, CHEAP = 24, 1
-"""Most operations of an expression that is not stored: with one user, and with several, which compute it again."""
+"""Maximum number of operations of an expression that is not stored: with one user, and with several users, each of
+which computes the expression again."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ class RowFunction:
         timed: count the processor cycles of each instruction.
 
     Attributes:
-        draws: random numbers of a row, which are its last arguments.
+        draws: the random numbers that each row draws; they are the function's last arguments.
         layouts: shape and type of each argument of a row.
         changed: for each argument, True if the function changes it in place.
-        present: for each result, True if it is a tensor, and not None.
+        present: for each result, True if it is a tensor, False if it is None.
 
     Raises:
         UnsupportedError: if the function uses an operation that row programs do not have.
@@ -106,18 +107,19 @@ class RowFunction:
         return call.finish()
 
     def peak(self, rows: int) -> int:
-        """Return the bytes that a call takes besides its arguments, random numbers included."""
+        """Return the memory of a call in bytes, including its random numbers but not its other arguments."""
         draws = sum(prod(draw.shape) * draw.dtype.itemsize for draw in self.draws)
         return self.program.scratch_bytes + rows * (self.program.result_bytes + draws)
 
 
 class RowCall:
-    """A call of a row function that is prepared: its kernel may run row by row, between other work.
+    """A prepared call of a row function, whose kernel may run for one row at a time, with other work in between.
 
     Args:
         function: the function.
         args: its arguments.
-        transient: indices of results that are needed only until the next row: all rows use the same memory for them.
+        transient: indices of results that are needed only until the next row runs; all rows write them to the same
+            memory.
 
     Attributes:
         function: the function.
@@ -141,7 +143,7 @@ class RowCall:
                 inputs.append(x.distinct.contiguous())
                 places.append(x.index)
                 continue
-            stacked = x.expanded() if isinstance(x, IndexedRows) else x  # a row must not change those of others
+            stacked = x.expanded() if isinstance(x, IndexedRows) else x  # rows change their own copies
             inputs.append(stacked.contiguous())
             places.append(None)
             if changed and inputs[-1] is not stacked:
@@ -154,7 +156,7 @@ class RowCall:
         self.results = [next(outputs) if present else None for present in function.present]
 
     def replace_last(self, args: Sequence[IndexedRows]) -> None:
-        """Replace the last arguments by others of the same shapes, which the function must not change."""
+        """Replace the last arguments by others of the same shapes; the function must not change them in place."""
         first = len(self.function.layouts) - len(args)
         for i, x in enumerate(args, start=first):
             self.job.replace_input(i, x.distinct.contiguous(), x.index)
@@ -177,7 +179,7 @@ def _arguments(graph: Graph) -> list[Node]:
 
 
 def _output(graph: Graph) -> tuple[list[Node | None], list[Node]]:
-    """Return the nodes of the results, and of what the arguments are at the end."""
+    """Return the nodes of the results and of the arguments' values at the end."""
     ((results, after),) = next(node.args for node in graph.nodes if node.op == "output")
     return results, after
 
@@ -199,7 +201,7 @@ def _lowered(recording: Recording) -> Program:
             values[node] = result
     results, after = _output(graph)
     changed = [(values[x], values[y]) for x, y in zip(arguments, after, strict=False) if x is not y]
-    copies = [(x.view, builder.copy(y)) for x, y in changed]  # they may be other arguments that change
+    copies = [(x.view, builder.copy(y)) for x, y in changed]  # copied first, since y may be another changed argument
     for x in results:
         if x is not None:
             builder.output(values[x])
@@ -211,12 +213,13 @@ def _lowered(recording: Recording) -> Program:
 
 
 def _is_worth_storing(x: Value, users: int) -> bool:
+    """Return True if storing an expression costs less than computing it again for each user, or if it is too large."""
     size = x.node.size
     return size > LARGEST or (users > 1 and (size > CHEAP or x.node.op in FUNCTIONS))
 
 
 def _share_equal_nodes(graph: Graph) -> None:
-    """Let equal operations on equal arguments be computed once, and remove unused ones: none has side effects."""
+    """Merge equal operations on equal arguments and remove unused operations; no operation has side effects."""
     known: dict[str, Node] = {}
     for node in graph.nodes:
         if node.op == "call_function":

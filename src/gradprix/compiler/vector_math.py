@@ -9,12 +9,13 @@ from .emitter import DOUBLE, FLOAT, INT, LONG, Emitter
 
 LOG2E = 1.4426950408889634
 ROUNDING = 1.5 * 2**23
-"""A number whose last digit is 1: what is added to it is rounded to a whole number, which its low bits hold."""
+"""A float32 whose last binary digit has the value 1: adding a number rounds it to an integer, which is in the low bits
+of the sum."""
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # Cephes: the high part times any exponent is exact
 
 
 def number(e: Emitter, x: float) -> Any:
-    """Return a constant vector."""
+    """Return a constant vector of float32."""
     return ir.Constant(e.vector(FLOAT), [ir.Constant(FLOAT, x)] * e.width)
 
 
@@ -24,7 +25,7 @@ def whole(e: Emitter, x: int) -> Any:
 
 
 def polynomial(e: Emitter, x: Any, coefficients: Sequence[float]) -> Any:
-    """Return a polynomial, highest power first, by Horner's rule."""
+    """Return the value of a polynomial by Horner's rule; the coefficient of the highest power comes first."""
     total = number(e, coefficients[0])
     for each in coefficients[1:]:
         total = e.fma(total, x, number(e, each))
@@ -53,7 +54,7 @@ def exp(e: Emitter, x: Any) -> Any:
 
 
 def log(e: Emitter, x: Any) -> Any:
-    """Return the natural logarithm: that of the mantissa in [√½, √2) by a polynomial (Cephes, logf)."""
+    """Return the natural logarithm, by a polynomial for the mantissa in [√½, √2) (Cephes, logf)."""
     b = e.b
     tiny = b.fcmp_ordered("<", x, number(e, 1.17549435e-38))
     scaled = b.select(tiny, b.fmul(x, number(e, 2.0**23)), x)
@@ -83,7 +84,7 @@ def log(e: Emitter, x: Any) -> Any:
 
 
 def log1p(e: Emitter, x: Any) -> Any:
-    """Return log(1 + x), with the rounding error of the sum put back."""
+    """Return log(1 + x), with a correction for the rounding error of the sum."""
     b = e.b
     total = b.fadd(number(e, 1.0), x)
     rest = b.fsub(x, b.fsub(total, number(e, 1.0)))
@@ -94,7 +95,7 @@ def log1p(e: Emitter, x: Any) -> Any:
 
 
 def expm1(e: Emitter, x: Any) -> Any:
-    """Return e^x - 1: a Taylor polynomial near zero, else by the exponential."""
+    """Return e^x - 1, by a Taylor polynomial for |x| < 0.5 and by `exp` otherwise."""
     b = e.b
     near = b.fcmp_ordered("<", e.intrinsic("fabs", x), number(e, 0.5))
     series = polynomial(e, x, [1 / 362880, 1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5])
@@ -103,7 +104,7 @@ def expm1(e: Emitter, x: Any) -> Any:
 
 
 def tanh(e: Emitter, x: Any) -> Any:
-    """Return the hyperbolic tangent: a polynomial below 0.625, else by the exponential (Cephes, tanhf)."""
+    """Return the hyperbolic tangent, by a polynomial for |x| < 0.625 and by `exp` otherwise (Cephes, tanhf)."""
     b = e.b
     size = e.intrinsic("fabs", x)
     square = b.fmul(x, x)
@@ -133,10 +134,10 @@ def cos(e: Emitter, x: Any) -> Any:
 
 
 def _rotated(e: Emitter, x: Any, quarters: int) -> Any:
-    """Return the sine of x plus some quarter turns, by polynomials (Cephes, sinf and cosf).
+    """Return sin(x + quarters · π/2), by polynomials (Cephes, sinf and cosf).
 
-    x is reduced to |r| ≤ π/4 in double precision: π/2 as the sum of two doubles has more than 100 bits. From 2^40 on,
-    where neighbours are 10,000 turns apart, the result is NaN.
+    x is reduced to |r| ≤ π/4 in double precision, with π/2 as the sum of two doubles, which has more than 100 bits. For
+    |x| ≥ 2^40, where adjacent float32 numbers are 10,000 turns apart, the result is NaN.
     """
     b, double, long = e.b, e.vector(DOUBLE), e.vector(LONG)
     wide = b.fpext(x, double)
@@ -165,9 +166,9 @@ def _rotated(e: Emitter, x: Any, quarters: int) -> Any:
 
 
 def erf(e: Emitter, x: Any) -> Any:
-    """Return the error function: a polynomial near zero (that of N. Juffa's `erff`), else 1 - p(|x|)^4.
+    """Return the error function, by a polynomial near zero (from N. Juffa's `erff`) and by 1 - p(|x|)^4 otherwise.
 
-    The polynomial p is the fourth root of 1 - erf up to 3.92, with the smallest error of the function.
+    The polynomial p approximates the fourth root of 1 - erf up to 3.92; its coefficients minimize the error of erf.
     """
     b = e.b
     size, square = e.intrinsic("fabs", x), b.fmul(x, x)

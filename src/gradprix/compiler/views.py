@@ -1,4 +1,4 @@
-"""Lowerings of views and of tensors of constants."""
+"""Lowerings of views and of functions that create constant tensors."""
 
 import operator
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def _flip(b: Builder, x: Value, dims: Sequence[int]) -> Value:
 
 
 def _size(x: Any, *args: Any) -> Any:
-    """Return the size among the arguments of a function that creates a tensor: given, or that of a tensor."""
+    """Return the size of the tensor that a function creates: a given size, or that of a tensor argument."""
     return args[0] if args else x.shape if isinstance(x, Value) else x
 
 
