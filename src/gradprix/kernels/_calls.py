@@ -46,11 +46,11 @@ end:
 
 
 def run_calls(calls: NDArray[np.int64]) -> None:
-    """Run kernels one after the other.
+    """Run kernels one after the other, without returning to Python in between.
 
     Args:
-        calls: for each call the addresses of a kernel and of its job, and the first item and the end of the items that
-            it processes, which become the first two words of the job, `[calls, 4]`.
+        calls: `[calls, 4]`. A call consists of the address of a kernel, the address of its job, and the start and end
+            of the range of items to process, which are written to the first two words of the job.
     """
     calls = np.ascontiguousarray(calls)
     job = np.array([len(calls), calls.ctypes.data], dtype=np.int64)

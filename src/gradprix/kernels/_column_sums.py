@@ -1,4 +1,4 @@
-"""Sums over a dimension that is not the last in memory, in an order that depends only on its size.
+"""Sums over a dimension that is not the last in memory, in an order that depends only on the size of the dimension.
 
 `torch.sum` uses one order within full vector blocks and another for the remaining columns, so the rounding of a sum
 depends on the number of columns and on its position. Here all columns are summed in the same order.

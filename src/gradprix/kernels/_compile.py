@@ -26,14 +26,22 @@ Kernel = Callable[[int], None]
 PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 ENTRY = "gradprix_kernel"
 CALLED = {"sqrt", "sqrtf"}
-"""C functions that a kernel may call: others, such as those of Python and Numba, are missing when it is loaded."""
+"""C functions that a kernel may call. Functions of Python and Numba are not available when a kernel is loaded."""
 LOADED: list[Any] = []
 """Execution engines of loaded kernels, which must not be garbage-collected."""
 
 
 @cache
 def compile_kernel(split_rule: SplitRule, stored: str) -> Kernel | None:
-    """Return the compiled kernel of a split rule, or None, with one warning, if compilation fails."""
+    """Return the compiled kernel of a split rule.
+
+    Args:
+        split_rule: the rule, split under its options.
+        stored: dtype of parameters and gradients, see `kernel_source`.
+
+    Returns:
+        The kernel. None if compilation fails; this is reported by one warning.
+    """
     try:
         return load_kernel(split_rule.rule, kernel_source(split_rule, stored))
     except Exception as error:  # any compiler failure: the eager rule still works
@@ -65,16 +73,16 @@ def load_module(name: str, key: str, write: Callable[[], str]) -> Kernel:
 
     Args:
         name: prefix of the cache file.
-        key: determines the code.
+        key: text that determines the code and identifies the kernel in the cache.
         write: returns the code; called only if the kernel is not in the cache.
     """
     return _load(_machine_code(name, key, lambda: _compile_llvm(write())))
 
 
 def vector_width() -> int:
-    """Return the number of float32 in a vector, which determines the order of sums.
+    """Return the number of float32 elements in a vector, which determines the order of sums.
 
-    A processor with shorter registers uses several for a vector.
+    A processor with shorter registers uses several registers for a vector.
     """
     return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 
@@ -99,7 +107,7 @@ def _machine_code(name: str, key: str, compile_code: Callable[[], bytes]) -> byt
 
 
 def _compile(text: str) -> bytes:
-    """Compile source to object code with one function, `void gradprix_kernel(int64_t job)`."""
+    """Compile the source of a module to object code with one function, `void gradprix_kernel(int64_t job)`."""
     import llvmlite.binding as llvm
 
     module = types.ModuleType("kernel")
@@ -142,7 +150,7 @@ def _object_code(code: Any, machine: Any) -> bytes:
     """Return the object code of a module.
 
     Raises:
-        RuntimeError: if it calls functions that would be missing.
+        RuntimeError: if the module calls functions other than those in `CALLED`.
     """
     called = {f.name for f in code.functions if f.is_declaration and not f.name.startswith("llvm.")}
     if called - CALLED:

@@ -1,4 +1,4 @@
-"""Reference implementation: the function of the rule, applied to tensors of any device and dtype."""
+"""Reference implementation of a step: the rule's Python function, applied to tensors of any device and dtype."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ def eager_step(
         t: step number, from 1.
         x: parameter, of any shape.
         g: gradient, of the same shape.
-        state: state by the names of the rule; missing entries are initialized.
+        state: optimizer state by name; missing entries are initialized.
 
     Returns:
         The new parameter and the new state.
@@ -49,7 +49,7 @@ def compute_evaluation_point(
         values: all hyperparameters.
         t: number of the last step.
         x: parameter at the training point.
-        state: complete state, keyed by the names that the rule uses.
+        state: complete optimizer state by name.
     """
     if rule.evaluate is None or rule.evaluation is None:
         return x
@@ -63,7 +63,17 @@ def _copy_if_aliased(value: Any, x: Tensor, g: Tensor) -> Any:
 
 
 def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:
-    """Return the initial value of a state."""
+    """Return the initial value of an optimizer state.
+
+    Args:
+        spec: specification of the state.
+        values: all hyperparameters.
+        x: parameter.
+        g: first gradient.
+
+    Returns:
+        A number for scalar state, otherwise a tensor of the parameter's shape.
+    """
     init = spec.init
     if init == "x" or init == "g":
         return (x if init == "x" else g).clone()

@@ -18,15 +18,15 @@ from .codegen import compile_function, to_source
 
 @dataclass(frozen=True, eq=False)
 class SplitRule:
-    """Scalar and elementwise parts of a rule under given options.
+    """Scalar and elementwise parts of a rule for given options.
 
     Args:
         rule: name of the rule.
-        scalars: `scalars(h, t, *scalar_state) -> (constants, scalar_state)`, on Python numbers.
+        scalars: function of Python numbers, `scalars(h, t, *scalar_state) -> (constants, scalar_state)`.
         elements: elementwise assignments, in order, in terms of `x`, `g`, element state and constants.
         constants: names of the constants that `scalars` computes for `elements`.
-        numbers: names of the scalar state.
-        tensors: names of the element state.
+        numbers: names of the scalar states.
+        tensors: names of the element states, which have a number for each element of the parameter.
     """
 
     rule: str
@@ -45,7 +45,7 @@ class SplitRule:
 
 
 def hoist_scalars(rule: Rule, values: Mapping[str, object]) -> SplitRule:
-    """Split a rule, including torch's gradient preprocessing, under the options of these hyperparameters.
+    """Split a rule, including torch's gradient preprocessing, for the options that the hyperparameters select.
 
     Raises:
         ValueError: if the rule steps whole tensors, so that the step of an element depends on other elements.

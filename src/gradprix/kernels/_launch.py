@@ -1,4 +1,4 @@
-"""Launch of compiled kernels: many tensors per call, with large work shared by several threads."""
+"""Launch of compiled kernels: a call updates many tensors, in several threads if they are large."""
 
 import ctypes
 import os
@@ -33,8 +33,9 @@ class KernelCall:
 
     Args:
         sizes: number of elements of each tensor.
-        rows: row of constants of each tensor.
-        pointers: addresses, `[tensors, arrays]`; the caller keeps these tensors alive while the kernel runs.
+        rows: for each tensor, the index of its row in `constants`.
+        pointers: addresses of each tensor's arrays (parameter, gradient, state), `[tensors, arrays]`; the caller keeps
+            the arrays alive while the kernel runs.
         constants: constants, `[rows, constants]`.
 
     The caller may write into `pointers` and `constants` between runs.
@@ -57,7 +58,7 @@ class KernelCall:
         self._calls: Integers | None = None
 
     def run(self, kernel: Kernel) -> None:
-        """Step every tensor once."""
+        """Perform one optimizer step of every tensor."""
         self.job[:2] = 0, len(self.chunks)
         threads = min(torch.get_num_threads(), self.max_threads)
         if threads == 1:
@@ -71,7 +72,10 @@ class KernelCall:
                 other.result()
 
     def calls_by_row(self, kernel: Kernel) -> Integers:
-        """Return the call that steps the tensors of a row, for each row (see `run_calls`); they must be adjacent."""
+        """Return for each row of constants the call that updates its tensors, `[rows, 4]`; see `run_calls`.
+
+        The tensors of a row must be adjacent.
+        """
         if self._calls is None:
             bounds = np.searchsorted(self.chunks[:, 3], np.arange(len(self.constants) + 1))
             addresses = np.tile([kernel_address(kernel), self.address], (len(self.constants), 1))
@@ -81,10 +85,13 @@ class KernelCall:
 
 @cache
 def openmp_team() -> Callable[[Kernel, int, int, int], None] | None:
-    """Return a function that runs a kernel in torch's OpenMP threads, or None if it is not compatible with GNU OpenMP.
+    """Return a function that runs a kernel in torch's OpenMP threads.
 
-    torch's threads spin for a while after each task, waiting for the next: separate threads would compete with them
+    Torch's threads spin for a while after each task, waiting for the next one. Separate threads would compete with them
     for processors.
+
+    Returns:
+        The function; None if torch's OpenMP library is not compatible with GNU OpenMP, or after a fork.
     """
     if os.getpid() != LOADING_PID:
         return None  # threads do not survive a fork, and OpenMP would wait for them forever

@@ -21,15 +21,15 @@ from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
 class StackedRule:
     """Rule applied to the rows of stacked tensors: numeric hyperparameters differ by row, options are shared.
 
-    On the CPU the step is a compiled kernel, on other devices the rule itself, applied to the concatenated parameters.
-    Results are bitwise row-invariant: the scalars of a row are computed separately, in float64, and the rest is
-    elementwise.
+    On the CPU, a step is a call of a compiled kernel. On other devices, the rule is applied to the concatenated
+    parameters. Results are bitwise row-invariant: the scalars of each row are computed separately, in float64, and all
+    other operations are elementwise.
 
     Args:
         rule: the rule.
         rows: all hyperparameters of each row.
         params: parameters, `[stack, ...]` each, contiguous and of one dtype, updated in place.
-        first: index of the first row in the stack.
+        first: index in the stack of the first row.
         compiled: use `torch.compile` if there is no kernel.
     """
 
@@ -56,7 +56,7 @@ class StackedRule:
             self.run = torch.compile(self.run, dynamic=True)
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
-        """Step every row once.
+        """Perform one optimizer step of every row.
 
         Args:
             gradients: contiguous gradients, of the shapes of the parameters.
@@ -73,9 +73,9 @@ class StackedRule:
             self.kernel_call.run(self.kernel)
 
     def prepare_step(self, addresses: list[int], factor: float = 1.0) -> None:
-        """Prepare a step in which every row finds its gradients in the same memory when its turn comes.
+        """Prepare a step that runs row by row, in which the gradients of all rows are in the same memory, in turn.
 
-        Only for a rule that has a kernel, and after the first step.
+        This requires that the rule has a kernel and that `step` has been called.
 
         Args:
             addresses: addresses of the gradients of one row, in the order of the parameters.
@@ -87,7 +87,7 @@ class StackedRule:
             self._gradients = addresses
 
     def calls_by_row(self) -> NDArray[np.int64]:
-        """Return the call that steps a row once it is prepared, for each row; see `run_calls`."""
+        """Return the kernel call that updates each row after `prepare_step`, `[rows, 4]`; see `run_calls`."""
         assert self.kernel is not None
         return self.kernel_call.calls_by_row(self.kernel)
 
@@ -112,7 +112,7 @@ class StackedRule:
         self._prepare_kernel_call()
 
     def row_state(self, row: int, k: int) -> dict[str, Any]:
-        """Return the state of a row of the k-th parameter, by the names of the rule."""
+        """Return the optimizer state of the k-th parameter in a row, by name."""
         shape, sizes = self.params[k].shape[1:], self._sizes()
         columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has a compensation array as well
         if self.kernel is None:
@@ -126,10 +126,12 @@ class StackedRule:
         return [x[0].numel() for x in self.params]
 
     def _own_rows(self, x: Tensor) -> Tensor:
-        """Return the rows of this stack."""
+        """Return the rows of a stacked tensor that this rule updates."""
         return x[self.first : self.first + len(self.rows)]
 
     def _start(self, gradients: Sequence[Tensor]) -> None:
+        """Initialize the state before the first step."""
+
         def before(name: str, x: Tensor, g: Tensor) -> list[Any]:
             spec = self.rule.state[name]
             return [
@@ -166,15 +168,19 @@ class StackedRule:
         return sizes[:, None] * np.arange(first, first + len(self.rows))
 
     def _addresses(self, tensors: Sequence[Tensor], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the address of each row of each tensor, the tensors of a row adjacent."""
+        """Return the address of each row of each tensor, as a flat array in which the tensors of a row are adjacent."""
         starts = np.array([x.data_ptr() for x in tensors], dtype=np.int64)
         return (starts[:, None] + offsets).T.ravel()
 
     def _concatenate(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Concatenate own rows to `[rows, elements]`: on a GPU, launch overhead dominates small tensors."""
+        """Concatenate the rows that this rule updates to `[rows, elements]`.
+
+        On a GPU, separate operations on small tensors would take mostly launch overhead.
+        """
         return torch.cat([self._own_rows(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
 
     def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
+        """Perform the elementwise part of a step in operations of torch; `constants` is `[rows, constants]`."""
         kind = compute_dtype(self.dtype)
         x, g = self._concatenate(self.params).to(kind), self._concatenate(gradients).to(kind)
         columns = placed(constants.to(kind), self.device).T.unsqueeze(-1)

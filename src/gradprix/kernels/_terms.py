@@ -25,7 +25,7 @@ def compute_terms(
         t: step number, from 1.
         x: parameter, a number or a tensor.
         g: gradient.
-        state: complete state, keyed by the names that the rule uses.
+        state: complete optimizer state by name.
 
     Returns:
         The final value of each assigned name, in order of first assignment; `x` is the new parameter.
@@ -36,7 +36,7 @@ def compute_terms(
 def compute_assignments(
     rule: Rule, values: Mapping[str, Any], t: int, x: Any, g: Any, state: Mapping[str, Any]
 ) -> list[tuple[str, Any]]:
-    """Perform one step of a rule and return all assignments; arguments are those of `terms`.
+    """Perform one step of a rule and return all assignments; see `compute_terms` for the arguments.
 
     Returns:
         Name and value of each assignment in order, starting with the gradient preprocessing.
