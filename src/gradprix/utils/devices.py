@@ -63,7 +63,7 @@ def free(name: str) -> float:
 
 
 def placed(value: Any, device: torch.device) -> Any:
-    """Move a tensor or a nested structure of tensors to a device; what is there already is not copied."""
+    """Move a tensor or a nested structure of tensors to a device; tensors on the device are not copied."""
     # CUDA reads the source before the call returns, so the copy may be asynchronous in this direction only.
     is_async = device.type == "cuda"
     if isinstance(value, Tensor):
@@ -79,7 +79,7 @@ def wait(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Have a GPU compute in full precision and, where torch has such kernels, with deterministic algorithms."""
+    """Temporarily make a GPU compute in full precision and, where torch has them, with deterministic algorithms."""
     if device.type == "cpu":
         yield
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder(name: str = "kernels") -> Path | None:
-    """Return a cache folder that only this user can access, or None if there is none.
+    """Return a cache folder that only this user can access, or None if it cannot be created or written.
 
     The environment variable `GRADPRIX_CACHE` sets its parent; the default is `XDG_CACHE_HOME`, then `~/.cache`.
     """

@@ -2,5 +2,11 @@
 
 
 def absolute_margin(margin: float, relative: bool, better: float) -> float:
-    """Return a margin in the metric's units; a relative one is a fraction of the better of two means."""
+    """Return a margin in the metric's units.
+
+    Args:
+        margin: the margin.
+        relative: True if `margin` is a fraction of the better of the two means that are compared.
+        better: the better mean.
+    """
     return margin * abs(better) if relative else margin

@@ -38,10 +38,12 @@ PLAIN = {
 }
 """ASCII replacements for characters that the terminal's encoding does not have."""
 ERRORS = "gradprix.transliterate"
+"""Name of the codec error handler that uses these replacements."""
 _RESULTS: list[TextIO] = []
 
 
 def _transliterated(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Handle an encoding error: return the replacement of the characters, and the position after them."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_plain, error.object[error.start : error.end])), error.end
@@ -115,8 +117,8 @@ def _discard(stream: TextIO) -> None:
 def results_apart() -> Iterator[None]:
     """Reserve stdout for `echo` and `results`, and redirect all other output to stderr.
 
-    This includes what a task prints and what compiled code and other processes write to file descriptor 1. If stdout
-    was this process's own, the redirection stays until the process ends.
+    This includes the output of tasks, compiled code and other processes that write to file descriptor 1. If file
+    descriptor 1 was redirected, it remains so until the process ends.
     """
     stdout = sys.stdout
     duplicate = _duplicate_stdout(stdout)
@@ -132,7 +134,12 @@ def results_apart() -> Iterator[None]:
 
 
 def _duplicate_stdout(stdout: TextIO) -> TextIO | None:
-    """Move this process's stdout to another descriptor and point 1 to stderr; return None if stdout is not a file."""
+    """Duplicate the process's stdout and redirect file descriptor 1 to stderr.
+
+    Returns:
+        A stream on the duplicate. None if nothing was redirected, since `stdout` is not a stream on file descriptor 1
+        or is closed.
+    """
     if stdout is not sys.__stdout__ or not isinstance(stdout, io.TextIOWrapper):
         return None
     try:
@@ -148,7 +155,7 @@ def _duplicate_stdout(stdout: TextIO) -> TextIO | None:
 
 
 def results() -> TextIO:
-    """Return the stream of a command's result."""
+    """Return the stream to which a command writes its result."""
     return _RESULTS[-1] if _RESULTS else sys.stdout
 
 

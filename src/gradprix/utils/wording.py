@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def format_list(names: Sequence[str], most: int = 12) -> str:
-    """Format names as `a, b and c`."""
+    """Format names as `a, b and c`; names after the first `most` are replaced by their number."""
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
