@@ -86,8 +86,7 @@ class CompiledProgram:
 
         Raises:
             IndexError: if an index is out of range. The results of other rows, and arguments that the program changes
-            in
-                place, are valid nevertheless.
+                in place, are valid nevertheless.
         """
         job = Job(self, inputs, places, rows)
         if rows:

@@ -48,7 +48,7 @@ def lower(builder: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, 
         dtype: the type of torch's result, to which the value is converted; no conversion when None.
 
     Raises:
-        UnsupportedError: for an operation that row programs do not have.
+        UnsupportedError: for an operation that row programs do not support.
     """
     if target not in LOWERINGS:
         raise UnsupportedError(str(target))

@@ -213,7 +213,7 @@ def _lowered(recording: Recording) -> Program:
 
 
 def _is_worth_storing(x: Value, users: int) -> bool:
-    """Return True if storing an expression costs less than computing it again for each user, or if it is too large."""
+    """Return True if an expression is large, or if it has several users and is expensive to compute again."""
     size = x.node.size
     return size > LARGEST or (users > 1 and (size > CHEAP or x.node.op in FUNCTIONS))
 

@@ -48,7 +48,7 @@ def hoist_scalars(rule: Rule, values: Mapping[str, object]) -> SplitRule:
     """Split a rule, including torch's gradient preprocessing, for the options that the hyperparameters select.
 
     Raises:
-        ValueError: if the rule steps whole tensors, so that the step of an element depends on other elements.
+        ValueError: if the rule updates whole tensors, so that the update of an element depends on other elements.
     """
     if rule.scope == "tensor":
         raise ValueError(

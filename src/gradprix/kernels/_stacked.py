@@ -73,9 +73,10 @@ class StackedRule:
             self.kernel_call.run(self.kernel)
 
     def prepare_step(self, addresses: list[int], factor: float = 1.0) -> None:
-        """Prepare a step that runs row by row, in which the gradients of all rows are in the same memory, in turn.
+        """Prepare a step that runs row by row.
 
-        This requires that the rule has a kernel and that `step` has been called.
+        All rows use the same memory for their gradients, one after the other. This requires that the rule has a kernel
+        and that `step` has been called.
 
         Args:
             addresses: addresses of the gradients of one row, in the order of the parameters.

@@ -20,7 +20,7 @@ from .model_stack import ModelStack
 
 
 def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
-    """Call the task's `after` with a trained model and one batch of test examples, and encode the result.
+    """Call the task's `after` with a trained model and the test examples, and encode the result.
 
     Args:
         stack: the stack of trained models.

@@ -130,7 +130,7 @@ class WithheldOutput:
         self.__dict__["why"] = why
 
     def refuse(self, *_: Any, **__: Any) -> Any:
-        """Raise the error."""
+        """Raise a `TypeError` with the message."""
         raise TypeError(self.__dict__["why"])
 
     __array__ = __bool__ = __call__ = __contains__ = __float__ = __getattr__ = __getitem__ = __int__ = refuse

@@ -78,8 +78,7 @@ def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
     Raises:
         UnsupportedError: if the step uses operations that row programs do not support.
         ValueError: if the step does not perform the same operations every time, or changes attributes of the model
-        other
-            than tensors.
+            other than tensors.
     """
     model = _model(spec)
     step = _Step(model, spec)

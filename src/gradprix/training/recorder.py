@@ -46,7 +46,7 @@ class Recorder(TorchDispatchMode):
             self.nodes[x].meta |= {"layout": _layout(x), "varies": True}
 
     def record(self, function: Any) -> None:
-        """Record a function that takes the given tensors and returns a list of tensors and Nones."""
+        """Record a call of a function, which takes the given tensors and returns a list of tensors and Nones."""
         with self:
             results = function(*self.given)
         self.graph.output([None if x is None else self._node(x) for x in results])

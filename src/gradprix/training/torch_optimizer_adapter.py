@@ -91,7 +91,7 @@ class TorchOptimizerAdapter:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The arguments that have defaults."""
+        """The constructor's arguments that have defaults, with the defaults."""
         return {name: value for name, value in self._signature.items() if value is not inspect.Parameter.empty}
 
     @property

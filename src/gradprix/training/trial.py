@@ -71,7 +71,7 @@ class Trial:
 
 
 def describe_optimizer(optimizer: Rule | TorchOptimizerAdapter, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity of an optimizer as JSON: a rule's equations, or the version of another class's code."""
+    """Return the identity of an optimizer as JSON: the equations of a rule, or name, code and version of a class."""
     if isinstance(optimizer, TorchOptimizerAdapter):
         return {**optimizer.describe(values), "values": {name: repr(value) for name, value in sorted(values.items())}}
     return {**_equations(optimizer, values), "values": {name: float(value) for name, value in values.items()}}
