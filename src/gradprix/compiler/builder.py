@@ -31,7 +31,7 @@ DTYPES = {
 }
 """Names of the supported dtypes. Arithmetic on narrow integers is done in int64."""
 
-SPREAD = 256
+LARGE_STRIDE = 256
 """A small matrix is copied before a product if the stride of its rows or columns is at least this many elements."""
 PYTHON_TYPES = {"float32": float, "int64": int, "bool": bool}
 
@@ -233,7 +233,7 @@ class Builder:
         compact = [*range(len(x.shape) - 2), *(dim for dim in order if dim >= len(x.shape) - 2)]
         if x.view is None:
             return self._store_in(compact, x)
-        if max(x.view.strides[-2:]) < SPREAD or min(x.shape[-2:]) >= SPREAD:
+        if max(x.view.strides[-2:]) < LARGE_STRIDE or min(x.shape[-2:]) >= LARGE_STRIDE:
             return x.view
         key = "compact", x.view
         if key not in self.computed:

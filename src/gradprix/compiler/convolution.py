@@ -14,7 +14,7 @@ from .ir import UnsupportedError, Value, View
 from .lowering import register
 
 aten = torch.ops.aten
-LARGEST = 2**24
+MAX_MULTIPLICATIONS = 2**24
 """Maximum number of multiplications for one image and one output channel; torch computes larger convolutions."""
 
 
@@ -37,7 +37,7 @@ class _Convolution:
         self.out, _, *self.kernel = weight.shape
         sizes = zip(self.image, self.kernel, *geometry, strict=True)
         self.size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
-        if prod(self.size) * self.channels * prod(self.kernel) > LARGEST:
+        if prod(self.size) * self.channels * prod(self.kernel) > MAX_MULTIPLICATIONS:
             raise UnsupportedError("a convolution of large images")
 
     def apply(self, x: Value) -> Value:

@@ -19,7 +19,7 @@ COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 FRACTIONAL = {
     "div", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "log1p", "expm1", "sin", "cos",
 }  # fmt: skip
-"""Operations that return float32 for integers, too."""
+"""Operations that return float32 even for integer operands."""
 WHOLE = {"add", "sub", "mul", "maximum", "minimum", "neg", "abs", "remainder"}
 """Operations that are supported for integers."""
 

@@ -12,12 +12,12 @@ from .loops import nested
 ROWS = 6
 """Maximum number of rows of a register block; with two vectors of columns, the block takes 12 of AVX2's 16
 registers."""
-RIGHT = 2**15
+RIGHT_BLOCK = 2**15
 """Maximum number of elements of the second factor in a cache block: a quarter of a small L2 cache."""
-LEFT = 2**14
+LEFT_BLOCK = 2**14
 """Maximum number of elements of the first factor that are multiplied by a cache block of the second factor at a
 time."""
-NEAR = 2**12
+MIN_PACKED_EXTENT = 2**12
 """If the second factor extends over at least this many elements in memory and the first factor has many rows, the
 second factor is copied to contiguous memory."""
 UNROLLED = 2
@@ -58,10 +58,10 @@ class PartialSum:
         self.e, self.rows, self.terms, self.n, self.column, self.adds = e, rows, terms, n, column, adds
         self.block = e.width * min(2, -(-n // e.width))
         self.depth = prod(terms.sizes)
-        is_one_pass = column != 1 and prod(rows.sizes) * self.depth <= LEFT  # each block of columns is used once
-        self.several = self.block * (1 if is_one_pass else max(1, RIGHT // (self.depth * self.block)))
+        is_one_pass = column != 1 and prod(rows.sizes) * self.depth <= LEFT_BLOCK  # each block of columns is used once
+        self.several = self.block * (1 if is_one_pass else max(1, RIGHT_BLOCK // (self.depth * self.block)))
         last = sum((size - 1) * stride for size, stride in zip(terms.sizes, terms.b, strict=True))
-        self.is_packed = column != 1 or (last >= NEAR and prod(rows.sizes) > 3 * ROWS)
+        self.is_packed = column != 1 or (last >= MIN_PACKED_EXTENT and prod(rows.sizes) > 3 * ROWS)
         self.b_terms = terms.b
         if self.is_packed:
             columns = min(self.several, -(-n // self.block) * self.block)
@@ -102,7 +102,7 @@ class PartialSum:
         small, more = divmod(rows.sizes[-1], blocks)
         for first, last, size in ((0, more * (small + 1), small + 1), (more * (small + 1), rows.sizes[-1], small)):
             if first < last:
-                several = max(1, LEFT // (self.depth * size)) * size
+                several = max(1, LEFT_BLOCK // (self.depth * size)) * size
                 with nested(e, rows.sizes[:-1]) as outer, e.loop(first, last, several) as i:
                     x, z = (moved(e, *each, outer) for each in ((a, rows.a), (c, rows.c)))
                     stop = self._end(i, several, first, last)

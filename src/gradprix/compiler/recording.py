@@ -73,7 +73,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         present: for each result, True if it is a tensor, False if it is None.
 
     Raises:
-        UnsupportedError: if the function uses an operation that row programs do not have.
+        UnsupportedError: if the function uses an operation that row programs do not support.
     """
 
     def __init__(

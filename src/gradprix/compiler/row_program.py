@@ -22,9 +22,9 @@ from .recording import Recording
 
 LOWERINGS = concatenation, convolution, elementwise, lookup, normalization, pooling, reductions, resampling, views
 """Modules that register their lowerings when they are imported."""
-LONGEST = 2_000
+MAX_INSTRUCTIONS = 2_000
 """Maximum number of instructions of a program; compilation of more takes too long."""
-LARGEST, CHEAP = 24, 1
+MAX_OPERATIONS, MAX_SHARED_OPERATIONS = 24, 1
 """Maximum number of operations of an expression that is not stored: with one user, and with several users, each of
 which computes the expression again."""
 
@@ -82,7 +82,7 @@ class RowFunction:
         present: for each result, True if it is a tensor, False if it is None.
 
     Raises:
-        UnsupportedError: if the function uses an operation that row programs do not have.
+        UnsupportedError: if the function uses an operation that row programs do not support.
     """
 
     def __init__(self, recording: Recording, timed: bool = False) -> None:
@@ -207,7 +207,7 @@ def _lowered(recording: Recording) -> Program:
             builder.output(values[x])
     for view, copy in copies:
         builder.store(view, copy)
-    if len(builder.program.instructions) > LONGEST:
+    if len(builder.program.instructions) > MAX_INSTRUCTIONS:
         raise UnsupportedError(f"{len(builder.program.instructions)} instructions")
     return builder.program
 
@@ -215,7 +215,7 @@ def _lowered(recording: Recording) -> Program:
 def _is_worth_storing(x: Value, users: int) -> bool:
     """Return True if an expression is large, or if it has several users and is expensive to compute again."""
     size = x.node.size
-    return size > LARGEST or (users > 1 and (size > CHEAP or x.node.op in FUNCTIONS))
+    return size > MAX_OPERATIONS or (users > 1 and (size > MAX_SHARED_OPERATIONS or x.node.op in FUNCTIONS))
 
 
 def _share_equal_nodes(graph: Graph) -> None:

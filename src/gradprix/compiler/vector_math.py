@@ -46,7 +46,7 @@ def exp(e: Emitter, x: Any) -> Any:
     )
     value = b.fadd(e.fma(tail, b.fmul(r, r), r), number(e, 1.0))
     integer = e.vector(INT)
-    power = b.shl(b.bitcast(shifted, integer), whole(e, 23))  # the low bits are n, and the exponent of 2^n is
+    power = b.shl(b.bitcast(shifted, integer), whole(e, 23))  # moves n from the low bits to the exponent
     value = b.bitcast(b.add(b.bitcast(value, integer), power), e.vector(FLOAT))
     value = b.select(b.fcmp_ordered("<", x, number(e, -87.3365478515625)), number(e, 0.0), value)
     is_other = b.fcmp_unordered(">", x, number(e, 88.7228317260742))

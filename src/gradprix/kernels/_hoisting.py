@@ -1,7 +1,8 @@
 """Split of a rule by data flow into scalars, computed once per step, and elementwise operations.
 
 Everything that depends only on hyperparameters, step count and scalar state is computed once per step, in float64.
-Splitting is also more accurate than computing in the tensor's dtype: `1 - beta2` in float32 is off by 5e-5.
+Splitting is also more accurate than computing in the tensor's dtype: `1 - 0.999` in float32 has a relative error of
+1.3e-5.
 """
 
 from collections.abc import Callable, Mapping

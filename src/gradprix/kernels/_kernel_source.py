@@ -1,8 +1,8 @@
 """Source code of fused kernels: one pass over the elements of many tensors, generated from the tree of a rule.
 
 A kernel does the arithmetic of the eager rule in the same order and with the same rounding (no contraction into fused
-multiply-adds, no reassociation), so its results equal those of the eager rule bitwise, except for square roots: those
-of a kernel are correctly rounded, whereas torch's come from MKL on some processors and are not always.
+multiply-adds, no reassociation), so its results equal those of the eager rule bitwise, except for square roots: a
+kernel's are correctly rounded, whereas torch's come from MKL on some processors and are not always correctly rounded.
 """
 
 import platform

@@ -36,7 +36,7 @@ WIDTHS = (16, 64, 256)
 MAX_TIME_RATIO = 0.9
 """A wider stack is chosen only if its time per model is below this fraction of the narrower stack's, since it also
 needs more memory."""
-SHORT = 5_000
+MIN_MEASURED_STEPS = 5_000
 """Minimum number of training steps of a race for which stack sizes are measured; below, measuring takes longer than it
 saves."""
 UNMEASURED = 32
@@ -113,7 +113,7 @@ def choose_layout(
     count = len(task.loaded.split(0).train)
     steps = sum(count_steps(count, trial.batch_size, trial.epochs) for trial in trials)
     fastest = StackLayout(UNMEASURED, processes)
-    if steps >= SHORT:
+    if steps >= MIN_MEASURED_STEPS:
         fastest = _measure_layout(task, trials, mode, processes, max_width, call_workers)
     width = max(MIN_STACK, min(fastest.width, int(max_width), mode.widest or fastest.width))
     return StackLayout(capacities(width)[-1], min(fastest.processes, processes))

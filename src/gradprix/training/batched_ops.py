@@ -178,7 +178,7 @@ class _Embedding(torch.autograd.Function):
 
 # A loss
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """Default `ignore_index` of torch's cross-entropy."""
 
 
@@ -192,7 +192,7 @@ def cross_entropy(x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 def _mean_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
     each = functional.cross_entropy(x.flatten(0, 1), target.flatten(0, 1), reduction="none").view(len(x), -1)
-    return each.sum(1) / (target.reshape(len(x), -1) != IGNORED).sum(1)
+    return each.sum(1) / (target.reshape(len(x), -1) != IGNORE_INDEX).sum(1)
 
 
 @register

@@ -1,4 +1,4 @@
-"""Compaction of a stack: diverged models are removed if they are many."""
+"""Compaction of a stack: removal of diverged models once there are enough of them."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from .stack_sizes import stack_size
 
 MIN_SHARE = 0.25
-"""Compact the stack once this share of its models has diverged; compacting copies every tensor."""
+"""Minimum fraction of a stack's rows that a compaction must remove, since it copies every tensor."""
 
 
 def choose_rows(active: Sequence[int], rows: int, stacked: bool) -> Tensor | None:

@@ -24,7 +24,7 @@ MIN_ROWS = 4
 chooses another algorithm."""
 ConvolutionArgs = tuple[Sequence[int], Sequence[int], Sequence[int], bool, Sequence[int], int]
 """Stride, padding, dilation, transposed, output padding and groups, as in `torch.ops.aten.convolution`."""
-INDICES = 5
+MAX_POOLING_ARGS = 5
 """Number of positional arguments of a pooling function between the image and `return_indices`."""
 aten = torch.ops.aten
 
@@ -89,7 +89,7 @@ def pool(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return the stacked version of one of torch's 2d pooling functions."""
 
     def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not _is_supported(x, 2) or kwargs.get("return_indices") or len(args) > INDICES:
+        if not _is_supported(x, 2) or kwargs.get("return_indices") or len(args) > MAX_POOLING_ARGS:
             return NotImplemented
 
         def pooled(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Measurement of time and memory of a single model's training step.
 
-It takes place before a stack is built, so that preflight does not try stacks that are too slow or too large.
+The measurement takes place before a stack is built, so that preflight does not try stacks that are too slow or too
+large.
 """
 
 import time
@@ -32,7 +33,7 @@ REPETITIONS, SLOW_REPETITION, SLOW_FIRST_STEP = 2, 1.0, 30.0
 repetition that takes more than `SLOW_REPETITION` seconds is the last. A first step that takes `SLOW_FIRST_STEP` seconds
 is not repeated."""
 STACK_SHARE = 0.5
-"""Share of a race's memory limit that a trial stack may take."""
+"""Fraction of a race's memory limit that a stack may take when preflight tries it."""
 
 
 @dataclass(frozen=True)

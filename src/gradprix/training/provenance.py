@@ -1,4 +1,4 @@
-"""Provenance of a trial's numbers beyond its specification: library versions and processor type."""
+"""Provenance of a trial's results: the library versions and the processor type, which affect rounding."""
 
 import platform
 

@@ -21,7 +21,7 @@ VIEWS |= {aten.expand.default, aten.squeeze.dims, aten.slice.Tensor}
 """Operations that are removed if they return their input with the same shape and strides."""
 
 MASKED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-"""Operations for which a boolean mask as index makes the shape depend on the data."""
+"""Operations whose output shape depends on the data if an index is a boolean mask."""
 INTERNAL_SHAPES = {aten._ctc_loss.default, aten._ctc_loss.Tensor}
 """Operations with an output of data-dependent shape, which is used only in their own backward pass."""
 CHECKS = {aten._is_all_true.default, aten._is_any_true.default}

@@ -22,7 +22,7 @@ COPIES = frozenset(
     "view_as_complex view_as_real zero_ zeros zeros_like".split()
 )
 """Operations that move elements without arithmetic."""
-ONE_AFTER_ANOTHER = frozenset(
+SEPARATE_ELEMENTS = frozenset(
     "_adaptive_avg_pool2d _adaptive_avg_pool2d_backward _log_softmax _log_softmax_backward_data _safe_softmax "
     "_softmax _softmax_backward_data all amax amin any argmax argmin avg_pool2d avg_pool2d_backward embedding "
     "embedding_dense_backward linalg_vector_norm log_sigmoid_forward max max_pool2d_with_indices "
@@ -35,9 +35,9 @@ ONE_AFTER_ANOTHER = frozenset(
 """Operations that compute each output element separately, or all channels of a pixel in operations that round once."""
 ORDERED = frozenset(["mean", "nansum", "logsumexp", "sum", "column_sums", "sums_of_rows"])
 """Reductions whose order depends only on the reduced sizes, which `Recorder` ensures."""
-EACH_MODEL = frozenset(["bmm", "baddbmm", "convolution", "convolution_backward"])
+SEPARATE_PRODUCTS = frozenset(["bmm", "baddbmm", "convolution", "convolution_backward"])
 """Operations that compute a separate product for each model or group of channels."""
-REVIEWED = COPIES | ONE_AFTER_ANOTHER | ORDERED | EACH_MODEL
+REVIEWED = COPIES | SEPARATE_ELEMENTS | ORDERED | SEPARATE_PRODUCTS
 
 
 def unreviewed(graph: Graph) -> frozenset[str]:

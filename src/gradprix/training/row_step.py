@@ -40,7 +40,7 @@ class RowStep:
         self.models, self.optimizers, self.call = models, optimizers, call
         self._tensors = [*parameters.values(), *buffers.values()]
         losses, *self._gradients = [x for x in call.results if x is not None]
-        self._losses = losses.zero_()  # of idle rows
+        self._losses = losses.zero_()  # idle rows keep the zero
         rows = np.arange(active)
         passes = np.column_stack([np.tile([call.kernel_address, call.job.address], (active, 1)), rows, rows + 1])
         updates = optimizers.calls_by_row()[:active]

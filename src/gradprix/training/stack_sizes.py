@@ -1,4 +1,4 @@
-"""Stack sizes: few enough that preflight can check each of them."""
+"""Stack sizes. They are few, so that preflight can check each of them."""
 
 MIN_STACK = 2
 """Minimum number of trials for which a stack is faster than training one model after the other."""

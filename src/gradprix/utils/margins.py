@@ -1,4 +1,4 @@
-"""The smallest difference that matters."""
+"""Margins: the smallest difference between two means that matters."""
 
 
 def absolute_margin(margin: float, relative: bool, better: float) -> float:
