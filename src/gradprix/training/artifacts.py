@@ -28,6 +28,9 @@ def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
 
     Returns:
         The artifacts as returned by `encode_artifacts`, or None if the task has no `after`.
+
+    Raises:
+        TaskError: if the task's `after` fails or returns something else than artifacts.
     """
     task, trial, place = stack.task, stack.trials[row], int((stack.rows == row).nonzero()[0])
     if task.after is None:

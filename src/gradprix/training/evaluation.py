@@ -65,6 +65,9 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
 
     Returns:
         The losses, outputs and targets. The loss of a single model whose code fails because it has diverged is NaN.
+
+    Raises:
+        TaskError: if the task's model or loss fails for another reason.
     """
     if stack.optimizers is not None:
         stack.optimizers.eval()
@@ -107,6 +110,9 @@ def compute_metrics(stack: ModelStack, evaluation: Evaluation, examples: slice |
 
     Returns:
         The metrics. The metric is NaN if it fails on an output with NaNs.
+
+    Raises:
+        TaskError: if the metric fails on another output.
     """
     metrics = []
     for row, output in enumerate(evaluation.outputs):

@@ -103,8 +103,8 @@ class Outcome:
     Args:
         curve: after each epoch: examples seen, mean training loss over the epoch, validation loss, validation metric;
             NaN after divergence.
-        test_loss: test loss after the last step; None if the run is not evaluated on test examples; infinite after
-            divergence.
+        test_loss: test loss after the last step; None for training loops and for runs that are not evaluated on test
+            examples; infinite after divergence.
         test_metric: test metric after the last step; None if the run is not evaluated on test examples; the task's
             baseline after divergence.
         diverged: first step, counted from 1, with a non-finite training loss; None if there is none.
