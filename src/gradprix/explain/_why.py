@@ -1,4 +1,4 @@
-"""Explanation of a race's result: final runs are replayed and measured within a time limit."""
+"""Explanation of a race's result: the final runs are replayed and measured within a time limit."""
 
 import time
 from collections.abc import Sequence
@@ -23,26 +23,30 @@ from .replay import ReplayedRun, watch
 MEASURED_SEEDS = 5
 """Number of final runs per entry that are measured; confidence intervals are over runs."""
 SECONDS = 60.0
-"""Time limit for all measurements; the replayed training comes on top."""
+"""Time limit in seconds for all measurements of a race, not counting the replayed training."""
 MEASURES = 3
-"""Version of the measurements: an increment makes saved explanations stale."""
+"""Version of the measurements. Incrementing it invalidates saved explanations."""
 
 
 def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) -> Result:
     """Explain the final runs of a race and save the explanation with it.
 
-    Runs are replayed bitwise, so that measurements apply to the evaluated networks. The record gets a `diagnosis`: for
-    each entry its measurements (a number, its confidence interval, and a finding if it is significant) and statistics
-    of its updates (effective rate, update-to-weight ratio and cosine over training).
+    The replayed runs are bitwise equal to the original ones, so that the measurements apply to the networks that the
+    race evaluated. If a saved explanation used the same plan and at least the same time limit, it is returned instead.
 
     Args:
         plan: plan of the race.
-        result: its result.
-        engine: executor of the race.
-        seconds: time limit for measurements; a smaller limit means fewer measurements.
+        result: result of the race.
+        engine: executor that replays the runs.
+        seconds: time limit for the measurements; with a smaller limit, fewer measurements are made.
+
+    Returns:
+        The result with a `diagnosis` in its record. For each entry, the diagnosis holds measurements (a number, its
+        confidence interval, and a finding if it is significant) and statistics of the updates over training (effective
+        rate, update-to-weight ratio and cosine).
 
     Raises:
-        ValueError: for a custom training loop, whose networks are not accessible.
+        ValueError: if the race is on a custom training loop, whose networks are not accessible.
     """
     check_explainable(plan)
     saved = result.record.diagnosis
@@ -66,7 +70,7 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
 
 
 def check_explainable(plan: Plan) -> None:
-    """Raise ValueError for a custom training loop."""
+    """Raise ValueError if the race is on a custom training loop, whose networks are not accessible."""
     if isinstance(plan.task, Loop):
         raise ValueError("the models of a training loop are not accessible: only a task can be explained.")
 
@@ -76,7 +80,7 @@ def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) 
     results = {entry.name: entry for entry in result.record.entries}
     seeds = range(min(MEASURED_SEEDS, plan.seeds))
     selected = [(plan.final_trial(e, results[e.name].tuned, seed), e.name) for seed in seeds for e in plan.entries]
-    # One stack per seed is at most as wide as there are entries, which needs no more memory than the race.
+    # A stack holds the runs of one seed: one network per entry at most, which needs no more memory than the race.
     selected.sort(key=lambda pair: (pair[0].seed, pair[0].stack_key, pair[0].update_key))
     runs: dict[str, list[ReplayedRun]] = {entry.name: [] for entry in plan.entries}
     for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, pair[0].stack_key)):
@@ -88,7 +92,7 @@ def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) 
 
 
 def _explain_entry(plan: Plan, entry: Entry, result: EntryResult, runs: Sequence[ReplayedRun]) -> EntryDiagnosis:
-    """Return the diagnosis of an entry."""
+    """Return the diagnosis of an entry from its replayed runs."""
     tuned: dict[str, Any] = dict(result.tuned)
     edge = None
     if isinstance(entry.rule, Rule):

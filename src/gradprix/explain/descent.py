@@ -1,4 +1,4 @@
-"""Parallel descents of many optimizers on one landscape, and their tuned learning rates."""
+"""Parallel descents of several optimizers on one landscape, and tuning of their learning rates."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,7 +17,7 @@ from .tracing import DIVERGED, step
 
 Values = Mapping[str, Any]
 BEYOND = 2
-"""Decades by which the learning-rate search extends beyond a rule's range on either side, as landscapes differ in
+"""Decades by which the learning-rate search extends beyond a rule's range on either side, because landscapes differ in
 scale."""
 
 
@@ -27,15 +27,16 @@ def descend(
     """Run several rules in parallel, each from one or more starting points, all with the same gradient noise.
 
     Args:
-        racers: rules of elements or whole tensors with all of their hyperparameters; each a number or `[rows, 1]`.
+        racers: pairs of a rule (elementwise or tensorwise) and all of its hyperparameters. A hyperparameter is a
+            number, or a tensor `[starts, 1]` with one value per starting point.
         landscape: the landscape.
         steps: number of steps.
-        starts: `[2]`, or `[rows, 2]` for every rule; the landscape's default if None.
+        starts: starting points of every rule, `[2]` or `[starts, 2]`; the landscape's default if None.
         seed: seed of the gradient noise.
 
     Returns:
-        Points, `[steps + 1, rules, rows, 2]`, and their noise-free values, `[steps + 1, rules, rows]`. A diverged
-        descent stays at its last valid point.
+        The points, `[steps + 1, rules, starts, 2]`, and the loss at them without noise, `[steps + 1, rules, starts]`. A
+        descent that diverges stays at its last valid point.
     """
     initial = torch.as_tensor(landscape.start if starts is None else starts, dtype=torch.float64).reshape(-1, 2)
     x = initial.repeat(len(racers), 1, 1)
@@ -62,7 +63,11 @@ def descend(
 
 
 def _blocks(rule: Rule, starts: Tensor) -> list[slice]:
-    """Return the rows that are stepped together: all, or one at a time if a step depends on the whole tensor."""
+    """Split the starting points into slices that are updated in one step of the rule.
+
+    An elementwise rule updates all starting points together. A tensorwise rule would mix their statistics, so it
+    updates one starting point at a time.
+    """
     count = len(starts)
     return [slice(0, count)] if rule.scope == "element" else [slice(i, i + 1) for i in range(count)]
 
@@ -80,7 +85,9 @@ def tuned(
     seeds: int = 1,
     given: tuple[tuple[str, float | bool], ...] = (),
 ) -> float:
-    """Select the learning rate with the lowest final value, or the fastest of those that are equal.
+    """Select the learning rate with the lowest final loss.
+
+    If several learning rates reach the same final loss, the one with the lowest mean loss over the descent is selected.
 
     Args:
         rule: the rule, or the name of an optimizer.
@@ -88,10 +95,10 @@ def tuned(
         steps: number of steps.
         start: starting point; the landscape's default if None.
         seeds: number of noise seeds to average over.
-        given: other hyperparameters.
+        given: pairs of name and value of other hyperparameters.
 
     Returns:
-        One of six grid points per decade, as in a race.
+        The learning rate, from a logarithmic grid with six points per decade, as in a race.
     """
     resolved = resolve_optimizer(rule)
     rule, given = resolved.rule, (*resolved.fixed.items(), *given)
@@ -101,7 +108,7 @@ def tuned(
     starts = torch.tensor(landscape.start if start is None else start, dtype=torch.float64).repeat(len(rates), 1)
     curves = [descend([(rule, values)], landscape, steps, starts, seed)[1][:, 0] for seed in range(seeds)]
     curve = torch.stack(curves).mean(0).nan_to_num(float("inf"), float("inf"))
-    # Differences below a millionth of the total decrease are invisible: prefer the faster one.
+    # Final losses that differ by less than a millionth of the total decrease count as equal.
     end = curve[-1].clamp(min=curve.min() + 1e-6 * float(curve[0, 0] - curve.min()))
     mean_excess = (curve - end[None]).clamp(min=0).mean(0)
     return float(rates[min(range(len(rates)), key=lambda i: (float(end[i]), float(mean_excess[i])))])

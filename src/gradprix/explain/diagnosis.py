@@ -18,24 +18,25 @@ from .network_measures import Point
 from .replay import ReplayedRun
 
 MIDDLE = (0.25, 0.75)
-"""Part of a run that is analysed: after warm-up and before the schedule has made the steps tiny."""
+"""Part of a run that is analysed, as fractions of its steps: after warm-up, before the schedule makes steps tiny."""
 EARLY, LATE = (0.05, 0.25), (0.75, 0.95)
-"""Parts of a run that are compared to detect a change over training."""
+"""Parts of a run that are compared to detect a change over training, as fractions of its steps."""
 TOO_FAR, SHORT = 1.0, 0.1
-"""Thresholds for the step length along the update: at 1 the loss is back at its initial value, 0.5 is the minimum; at
-0.1 four fifths of the possible decrease remain."""
+"""Thresholds for the step length on the parabola along the update. A step of length 0.5 reaches the minimum, a step of
+length 1 returns to the initial loss, and a step of length 0.1 covers a fifth of the way to the minimum."""
 FAR = 4.0
-"""Factor by which batch size and noise scale must differ; within it both noise and signal matter."""
+"""Factor by which batch size and gradient noise scale must differ for a finding; below it, noise and signal both
+matter."""
 STALLED = 1 / 2
-"""Remaining fraction of the effective learning rate, beyond the schedule, below which it is reported as worn out. On a
-constant gradient, AdaGrad keeps 0.42 from the early to the late part of a run."""
+"""Threshold for the ratio of the late to the early effective learning rate, without the schedule's share; below it, the
+rate is reported as worn out. For AdaGrad on a constant gradient the ratio is 0.42."""
 LESS, MORE = 0.8, 1.25
 """Thresholds on the decrease of a group's loss, relative to plain gradient descent."""
 FEWEST = 3
 """Minimum number of runs for a conclusion: measurements within one run are not independent."""
 
 Points = Sequence[Sequence[Point]]
-"""Measurements of each run."""
+"""Measurements, grouped by run."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Reason:
         number: the estimate.
         low: lower end of its 95 % confidence interval.
         high: upper end.
-        n: number of measurements, or of runs.
+        n: number of measurements; for divergence, the number of runs.
         finding: the conclusion; None if the measurement is inconclusive.
     """
 
@@ -59,18 +60,21 @@ class Reason:
     finding: Finding | None = None
 
     def to_record(self) -> Measurement:
-        """Return the measurement as recorded: None stands for non-finite numbers."""
+        """Convert to a `Measurement` for the record, with None in place of numbers that are not finite."""
         number, low, high = (x if math.isfinite(x) else None for x in (self.number, self.low, self.high))
         return Measurement(kind=self.kind, number=number, low=low, high=high, n=self.n, finding=self.finding)
 
 
 def diagnose(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) -> list[Reason]:
-    """Return the measured properties of an entry, from those of its runs that did not diverge.
+    """Measure the properties of an entry, using its runs that did not diverge.
 
     Args:
-        runs: replayed runs with different seeds.
+        runs: replayed runs of the entry with different seeds.
         batch_size: examples per step; 0 for full batches.
-        edge: largest product of gain and curvature at which the rule converges on a parabola; None if there is none.
+        edge: largest product of gain and curvature at which the rule converges on a parabola; None omits the sharpness.
+
+    Returns:
+        The properties for which there is at least one measurement.
     """
     finished = [run for run in runs if run.lasted and run.points]
     points = [_select_part(run, MIDDLE) for run in finished]
@@ -88,7 +92,10 @@ GROUPS = {MeasurementKind.HARDEST_TENTH: "the hardest tenth", MeasurementKind.RA
 
 
 def measure_step_length(points: Points) -> Reason:
-    """Measure the step length along the update relative to a parabola's minimum: −½ Σ uᵀHu / Σ gᵀu."""
+    """Measure the step length on the parabola along the update, −½ Σ uᵀHu / Σ gᵀu.
+
+    It is 0.5 if the step reaches the parabola's minimum, and 1 if it returns to the initial loss on the other side.
+    """
     number, low, high = _ratio(_sums(points, lambda p: -0.5 * p.bend), _sums(points, lambda p: p.slope))
     finding = None
     if not _decreases_loss(points):
@@ -101,7 +108,7 @@ def measure_step_length(points: Points) -> Reason:
 
 
 def measure_sharpness(points: Points, edge: float) -> Reason:
-    """Measure the largest preconditioned curvature, as a share of the rule's stability threshold."""
+    """Measure the preconditioned sharpness, as a fraction of the rule's stability threshold `edge`."""
     usable = [[p for p in run if math.isfinite(p.seen)] for run in points]
     ratios = [[p.seen / edge for p in run] for run in usable if run]
     number, low, high = _jackknife(lambda runs: float(np.mean([np.mean(ratios[i]) for i in runs])), len(ratios))
@@ -110,9 +117,9 @@ def measure_sharpness(points: Points, edge: float) -> Reason:
 
 
 def measure_noise_scale(points: Points, batch_size: int) -> Reason:
-    """Measure the gradient noise scale over the batch size, Σ tr Σ / Σ |G|² / b.
+    """Measure the ratio of the gradient noise scale to the batch size, Σ tr Σ / Σ |G|² / b.
 
-    The inverse is estimated, because |G|² may be zero.
+    The inverse ratio and its interval are estimated first and then inverted, because the estimate of |G|² may be zero.
     """
     usable = [[p for p in run if math.isfinite(p.spread)] for run in points]
     signal, low, high = _ratio(_sums(usable, lambda p: p.signal), _sums(usable, lambda p: p.spread / batch_size))
@@ -126,9 +133,11 @@ def measure_noise_scale(points: Points, batch_size: int) -> Reason:
 
 
 def measure_rate_decay(runs: Sequence[ReplayedRun]) -> Reason:
-    """Measure how much of the early effective rate remains late in training, schedule removed: −Σ gᵀu / f over Σ |G|².
+    """Measure the ratio of the effective learning rate late in training to that early in training.
 
-    It uses the update's projection on the full gradient, because the length of an update also contains gradient noise.
+    The effective rate is −Σ gᵀu / f divided by Σ |G|², where f is the schedule's factor, so that the schedule has no
+    influence. It uses the update's projection on the full gradient, because the length of an update also contains
+    gradient noise.
     """
     parts = [[_select_part(run, where) for run in runs] for where in (EARLY, LATE)]
     if not all(all(part) for part in parts):
@@ -148,7 +157,13 @@ def measure_rate_decay(runs: Sequence[ReplayedRun]) -> Reason:
 
 
 def measure_group_progress(points: Points, kind: MeasurementKind, group: str) -> Reason:
-    """Measure how much a step lowers a group's loss per decrease of the total loss, relative to the plain gradient."""
+    """Measure the decrease of a group's loss per decrease of the total loss, relative to plain gradient descent.
+
+    Args:
+        points: measurements of each run.
+        kind: kind of the measurement in the record.
+        group: name of the group of examples, as in `Point.groups`.
+    """
     usable = [[p for p in run if group in p.groups] for run in points]
     by_step, by_gradient = _sums(usable, lambda p: p.groups[group][0]), _sums(usable, lambda p: p.groups[group][1])
     slope, length = _sums(usable, lambda p: p.slope), _sums(usable, lambda p: p.length)
@@ -168,10 +183,10 @@ def measure_group_progress(points: Points, kind: MeasurementKind, group: str) ->
 
 
 def report_divergence(lost: Sequence[int | None]) -> Reason | None:
-    """Return the share of final runs that diverged; None if none did.
+    """Return the share of final runs that diverged, or None if no run diverged.
 
     Args:
-        lost: step at which each final run diverged, or None.
+        lost: step at which each final run diverged; None for a run that did not.
     """
     share = sum(step is not None for step in lost) / len(lost)
     if not share:
@@ -180,7 +195,7 @@ def report_divergence(lost: Sequence[int | None]) -> Reason | None:
 
 
 def average_updates(runs: Sequence[ReplayedRun]) -> UpdateStatistics:
-    """Return the update statistics of an entry for a figure: medians over the runs that did not diverge."""
+    """Return the update statistics of an entry, as medians over its runs that did not diverge."""
     lasted = [run for run in runs if run.lasted]
     steps = lasted[0].steps if lasted else []
     medians: dict[str, list[float | None]] = {"rate": [], "ratio": [], "cosine": []}
@@ -213,30 +228,39 @@ def _count(points: Points) -> int:
 
 
 def _sums(points: Points, value: Callable[[Point], float]) -> np.ndarray[Any, Any]:
-    """Return the sum over the measurements of each run that has any."""
+    """Sum a value over the measurements of each run, leaving out runs without measurements."""
     return np.array([sum(map(value, run)) for run in points if run])
 
 
 def _decreases_loss(points: Points) -> bool:
-    """Return True if steps significantly lower the loss to first order."""
+    """Return True if the steps of every run lower the loss to first order."""
     return _all_positive(-_sums(points, lambda p: p.slope))
 
 
 def _all_positive(values: np.ndarray[Any, Any]) -> bool:
-    """Return True if all runs are positive.
+    """Return True if there are at least `FEWEST` runs and the values of all runs are positive.
 
-    Sums may differ by orders of magnitude between runs, which rules out an interval of their mean.
+    This is tested instead of an interval of the mean, because values may differ by orders of magnitude between runs.
     """
     return len(values) >= FEWEST and bool((values > 0).all())
 
 
 def _ratio(numerator: np.ndarray[Any, Any], denominator: np.ndarray[Any, Any]) -> Interval:
-    """Return a ratio of sums over runs, with its interval."""
+    """Return the ratio of two sums over runs, with its 95 % confidence interval."""
     return _jackknife(lambda chosen: float(numerator[chosen].sum() / denominator[chosen].sum()), len(numerator))
 
 
 def _jackknife(statistic: Callable[[Sequence[int]], float], runs: int) -> Interval:
-    """Return a statistic of runs with its 95 % confidence interval by the jackknife (Tukey 1958) and Student's t."""
+    """Return a statistic of runs with its 95 % confidence interval by the jackknife (Tukey 1958) and Student's t.
+
+    Args:
+        statistic: function from the indices of runs to the statistic of these runs.
+        runs: number of runs.
+
+    Returns:
+        The estimate and both ends of its interval; `UNKNOWN` if there are fewer than `FEWEST` runs, or if the interval
+        is not finite.
+    """
     if runs < FEWEST:
         return UNKNOWN
     every = list(range(runs))

@@ -23,7 +23,7 @@ class Landscape:
         start: default starting point.
         minima: known global minima.
         noise: standard deviation of the noise added to each gradient coordinate at each step.
-        about: a sentence about its purpose.
+        about: description in one sentence.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Landscape:
     about: str = ""
 
     def change(self, **given: Any) -> "Landscape":
-        """Return a copy with some values replaced."""
+        """Return a copy with some fields replaced."""
         return replace(self, **given)
 
     def gradient(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Return values and gradients.
+        """Return the loss and its gradient at some points.
 
         Args:
-            x: `[..., 2]`.
-            generator: source of the gradient noise, which is shared by all points; None for exact gradients.
+            x: points, `[..., 2]`.
+            generator: generator of the gradient noise, which is the same for all points; None for exact gradients.
 
         Returns:
-            Noise-free values, `[...]`, and gradients, `[..., 2]`.
+            Loss without noise, `[...]`, and gradients, `[..., 2]`.
         """
         with torch.enable_grad():
             point = x.detach().requires_grad_()
@@ -57,13 +57,14 @@ class Landscape:
         return values.detach(), gradient
 
     def grid(self, size: int = 121) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the surface on a regular grid.
+        """Evaluate the landscape on a regular grid over its box.
 
         Args:
-            size: points per side.
+            size: number of grid points per side.
 
         Returns:
-            x of each column and y of each row, `[size]`, and the values, `[size, size]` by row.
+            The x coordinates of the columns, `[size]`, the y coordinates of the rows, `[size]`, and the loss,
+            `[size, size]`, with rows first.
         """
         (x_low, x_high), (y_low, y_high) = self.box
         x = torch.linspace(x_low, x_high, size, dtype=torch.float64)
@@ -92,7 +93,7 @@ def ravine(condition: float = 30.0, angle: float = 0.0) -> Landscape:
 
     Args:
         condition: κ, the ratio of the largest to the smallest curvature.
-        angle: rotation in degrees; coordinate-wise learning rates only suit the axes.
+        angle: rotation in degrees; coordinate-wise learning rates help only if the ravine is parallel to an axis.
     """
     c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
@@ -214,4 +215,4 @@ def noisy(noise: float = 0.5) -> Landscape:
 LANDSCAPES: dict[str, Callable[..., Landscape]] = {
     make.__name__: make for make in (bowl, ravine, rosenbrock, beale, himmelblau, saddle, plateau, cliff, noisy)
 }
-"""Landscapes by name; `bowl`, `ravine` and `noisy` have parameters."""
+"""Functions that create the landscapes, by name; `bowl`, `ravine` and `noisy` have parameters."""

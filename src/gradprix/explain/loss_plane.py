@@ -1,4 +1,4 @@
-"""Two-dimensional slices of a real network's loss: the plane through three points, or the one nearest to a path."""
+"""Two-dimensional slices of a real network's loss: the plane through three points, or the plane nearest to a path."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ AT_ONCE = 128
 ROOM = 0.25
 """Margin around the points, as a share of their extent."""
 KEPT = 60
-"""Number of points recorded along a path."""
+"""Number of points recorded along a path, besides its start."""
 GRID = 61
 """Points per side of an interpolated slice."""
 
@@ -33,11 +33,12 @@ class Plane:
     """A plane in a network's weight space, and the loss on it.
 
     Args:
-        landscape: loss of a fixed sample of training examples, by two coordinates in units of weight space.
-        points: projections of the defining points, or of the path, `[points, 2]`.
-        true: loss at those points, `[points]`.
-        drawn: loss at their projections, `[points]`: the same if they lie in the plane.
-        variance: share of the path's variance within the plane; 1 for three points.
+        landscape: loss of a fixed sample of training examples, as a function of two coordinates in the plane. Distances
+            are the same as between weight vectors.
+        points: coordinates in the plane of the three points, or of the path's points after projection, `[points, 2]`.
+        true: loss at the original points, `[points]`.
+        drawn: loss at the projected points, `[points]`; equal to `true` if the points lie in the plane.
+        variance: fraction of the path's variance that lies in the plane; 1 for three points.
     """
 
     landscape: Landscape
@@ -48,7 +49,7 @@ class Plane:
 
     @property
     def projection_error(self) -> str:
-        """Projection error of the picture, in a sentence."""
+        """Sentence about the error of drawing the points in the plane."""
         spread = float(self.true.max() - self.true.min())
         off = float((self.true - self.drawn).abs().max())
         if self.variance > 0.9999:
@@ -60,17 +61,19 @@ class Plane:
 
 
 def training_path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **values: Any) -> Tensor:
-    """Return the flattened weights along a training run, `[points, weights]`: start, up to 60 points on the way, end.
+    """Train a network and return its flattened weights at up to 61 evenly spaced steps, `[points, weights]`.
+
+    The first and the last point are the weights before the first and after the last step.
 
     Args:
         rule: a rule, or the name of an optimizer.
-        task: the problem, trained as in a race.
+        task: the problem, on which the network is trained as in a race.
         steps: number of steps.
         seed: seed of the run.
         **values: hyperparameters.
 
     Raises:
-        ValueError: if the rule needs matrices; use `trace` instead.
+        ValueError: if the rule updates matrices; use `trace` instead.
     """
     resolved = resolve_optimizer(rule)
     if resolved.rule.is_matrix_rule:
@@ -89,11 +92,13 @@ def training_path(rule: Rule | str, task: Task, steps: int, seed: int = 0, **val
 
 
 def plane_through(task: Task, points: Tensor, seed: int = 0, name: str = "plane") -> Plane:
-    """Return the plane through three points; the first is the origin, the first axis points to the second.
+    """Return the plane through three points in a network's weight space.
+
+    The first point is the origin of the plane, and the first axis points from it to the second point.
 
     Args:
         task: the problem that the weights belong to.
-        points: `[3, weights]`, as returned by `training_path`.
+        points: flattened weights, `[3, weights]`, as returned by `training_path`.
         seed: seed of the examples whose loss is shown.
         name: name of the landscape.
 
@@ -112,11 +117,13 @@ def plane_through(task: Task, points: Tensor, seed: int = 0, name: str = "plane"
 
 
 def principal_plane(task: Task, points: Tensor, seed: int = 0, name: str = "path") -> Plane:
-    """Return the plane nearest to a path, by its first two principal components; the end of the path is the origin.
+    """Return the plane along the first two principal components of a path in a network's weight space.
+
+    The end of the path is the origin of the plane.
 
     Args:
         task: the problem that the weights belong to.
-        points: `[points, weights]`.
+        points: flattened weights along the path, `[points, weights]`, as returned by `training_path`.
         seed: seed of the examples whose loss is shown.
         name: name of the landscape.
     """
@@ -129,6 +136,7 @@ def principal_plane(task: Task, points: Tensor, seed: int = 0, name: str = "path
 
 
 def _project(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int, name: str, about: str) -> Plane:
+    """Return the plane with the given origin, `[weights]`, and orthonormal axes, `[2, weights]`."""
     probe = LossProbe(task, seed)
     probe.model.eval()  # show the network as it is used, without dropout
     examples, _ = probe.sample(task.batch_size)
@@ -168,11 +176,13 @@ def _project(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int
 
 
 def interpolate_plane(plane: Plane, size: int = GRID) -> Landscape:
-    """Return a slice that is fast to evaluate, by cubic interpolation of its values on a grid.
+    """Return a landscape that is fast to evaluate: it interpolates the loss of a plane between grid points.
+
+    The interpolation is cubic. Outside the plane's box, the loss grows with the squared distance from the box.
 
     Args:
-        plane: the slice.
-        size: points per side.
+        plane: the plane.
+        size: number of grid points per side.
     """
     landscape = plane.landscape
     values = landscape.grid(size)[2]
@@ -189,7 +199,7 @@ def interpolate_plane(plane: Plane, size: int = GRID) -> Landscape:
         indices = corner.long()[..., None] + torch.arange(-1, 3)
         neighbours = values[indices[..., 1, :, None], indices[..., 0, None, :]]
         inside = torch.einsum("...ij,i...,j...->...", neighbours, weights[..., 1], weights[..., 0])
-        beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # a penalty outside the sampled box
+        beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # for the penalty outside the sampled box
         return inside + beyond.square().sum(-1)
 
     return landscape.change(value=value, about=f"{landscape.about} {plane.projection_error}")
@@ -208,7 +218,7 @@ def digits_path(rule: str = "adam", lr: float = 4.7e-3) -> Plane:
 
 @lru_cache(maxsize=1)
 def digits_plane() -> Plane:
-    """Return the plane through the points that three optimizers reach on `digits` from the same start."""
+    """Return the plane through the points that momentum, Adam and AdaGrad reach on `digits` from the same start."""
     settled: Sequence[tuple[str, float]] = (("momentum", 0.1), ("adam", 4.7e-3), ("adagrad", 0.047))
     ends = [training_path(rule, digits, _total_steps(digits), lr=lr)[-1] for rule, lr in settled]
     return plane_through(digits, torch.stack(ends), name="digits-plane")

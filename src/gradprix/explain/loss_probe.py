@@ -1,4 +1,4 @@
-"""A task's training loss as a function of the weights, on fresh samples of examples for each measurement."""
+"""A task's training loss as a function of the weights, on new random samples of examples for each measurement."""
 
 from collections.abc import Mapping
 from operator import itemgetter
@@ -18,13 +18,14 @@ from gradprix.training.outputs import Output, combine
 Tensors = Mapping[str, Tensor]
 Examples = tuple[Any, Any]
 FEWEST, MOST, ALL = 32, 256, 2_048
-"""Sample size: eight batches, clipped to the first two numbers; the last one limits it for full batches."""
+"""Limits of the sample size. A sample has the size of eight batches, but at least `FEWEST` and at most `MOST` examples;
+for full batches it has at most `ALL`."""
 HARDEST = 0.1
 """Share of examples, those with the largest losses, that count as hard."""
 RARE = 0.4
 """A class is rare if its frequency is below this share of a uniform one."""
 FEW = 5
-"""Minimum number of a group's examples in a sample."""
+"""Minimum number of a group's examples in a sample; smaller groups are not measured."""
 
 
 class LossProbe:
@@ -47,36 +48,42 @@ class LossProbe:
         self.rare = self._rare()
 
     def sample(self, batch_size: int) -> list[Examples]:
-        """Return two fresh samples of training examples, independent of each other and of the step.
+        """Draw two samples of training examples, independent of each other and of the batches of the run.
 
-        Only independent samples make products of their gradients, and with the step, unbiased: disjoint samples would
-        be negatively correlated.
+        Independence makes the product of the samples' gradients unbiased, and their product with the update as well.
+        The samples may overlap: disjoint samples would be negatively correlated.
 
         Args:
-            batch_size: batch size of the run; 0 for full batches, where both samples are all examples, up to a limit.
+            batch_size: batch size of the run; 0 for full batches, in which case both samples hold all examples, up to a
+                limit.
         """
         self.measurements += 1
         count = ALL if batch_size == 0 else min(max(8 * batch_size, FEWEST), MOST)
         return self.batches(count, 2)
 
     def batches(self, size: int, count: int) -> list[Examples]:
-        """Return batches of training examples, each without replacement."""
+        """Draw `count` independent batches of `size` training examples, each without replacement."""
         orders = (torch.randperm(len(self.train), generator=self.random)[:size] for _ in range(count))
         return [self._take(self.train[order]) for order in orders]
 
     def loss(self, weights: Tensors, inputs: Any, targets: Any) -> Tensor:
-        """Return the mean loss of some examples."""
+        """Return the mean loss of a batch of examples at the given weights."""
         return self.task.loss(self._outputs(weights, inputs), targets)
 
     @torch.no_grad()
     def groups(self, weights: Tensors, inputs: Any, targets: Any) -> dict[str, Tensor]:
-        """Return the indices of groups that a step may neglect: the hardest tenth, and rare classes if there are any.
+        """Select groups of examples that an optimizer may neglect: the hardest tenth, and the rare classes.
 
         Args:
-            weights: weights that define the hard examples. They must be from an earlier step than the measured ones:
-                otherwise the effect of the last steps on an example would be mistaken for neglect.
+            weights: weights at which the hardest examples are selected, those with the largest losses. They must come
+                from an earlier step than the measurement: otherwise the effect of the last steps on an example would be
+                mistaken for neglect.
             inputs: inputs of the examples.
-            targets: their targets.
+            targets: targets of the examples.
+
+        Returns:
+            Indices of each group's examples by the name of the group. Groups with fewer than `FEW` examples are left
+            out. The result is empty if the loss cannot be computed for single examples.
         """
         if not isinstance(targets, Tensor) or targets.dim() == 0:
             return {}
@@ -108,7 +115,7 @@ class LossProbe:
         return inputs, targets
 
     def _rare(self) -> Tensor:
-        """Return the rare classes among the training examples, if targets are class indices."""
+        """Return the rare classes among the training examples; empty if the targets are not class indices."""
         data, none = self.task.loaded, torch.tensor([], dtype=torch.long)
         targets = None if isinstance(data, Stream) else data.targets
         if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype is not torch.long:

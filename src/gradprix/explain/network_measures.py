@@ -16,25 +16,26 @@ NAN = float("nan")
 BATCHES = 16
 """Batches used to estimate the gradient noise."""
 TOLERANCE = 0.03
-"""Relative error of an eigenvalue; sentences show two digits."""
+"""Tolerated relative error of an eigenvalue; results are printed with two digits."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Measurements at one step of one run, as sums that can be added over steps, because a single step is mostly noise.
+    """Measurements at one step of one run.
 
-    With g and h the gradients of the loss on two samples, H the Hessian on both, and u the update:
+    They can be added over steps, which is necessary because a single step is mostly noise. In the formulas, g and h are
+    the gradients of the loss on two independent samples, H is the Hessian of the loss on both, and u is the update.
 
     Args:
         share: progress of the run, from 0 to 1.
-        factor: factor of the schedule on the learning rate.
+        factor: the schedule's factor on the learning rate.
         slope: uᵀ(g + h) / 2, the first-order change of the loss.
         bend: uᵀHu.
         length: gᵀh, an estimate of the squared gradient norm that is free of noise bias.
-        groups: for groups of examples, with the gradients k and l of their loss in the two samples: uᵀ(k + l) / 2, and
-            (kᵀh + lᵀg) / 2.
-        spread: tr Σ, the variance of one example's gradient; NaN if not measured.
-        signal: |G|² corrected for noise bias; NaN if not measured.
+        groups: the pair uᵀ(k + l) / 2, (kᵀh + lᵀg) / 2 for each group of examples, where k and l are the gradients of
+            the group's loss on the two samples.
+        spread: tr Σ, the variance of one example's gradient summed over weights; NaN if not measured.
+        signal: |G|², the squared norm of the full gradient, corrected for noise bias; NaN if not measured.
         sharpness: λmax of H; NaN if not measured.
         seen: λmax of √P H √P, where P holds the rule's gain for each weight: the preconditioned sharpness; NaN if not
             measured.
@@ -68,18 +69,18 @@ def measure(
     wholly: bool,
     gains: Tensors | None = None,
 ) -> Point:
-    """Measure a network around one optimizer step.
+    """Measure a network at one optimizer step.
 
     Args:
-        probe: the loss.
+        probe: training loss of the run.
         weights: all parameters and buffers before the step.
-        update: change of each parameter that the step moves.
-        earlier: weights at an earlier step, which define the hard examples; None omits the groups.
+        update: change of each trained parameter in the step.
+        earlier: weights at an earlier step, at which the hardest examples are selected; None omits the groups.
         batch_size: examples per step; 0 for full batches.
         share: progress of the run, from 0 to 1.
-        factor: factor of the schedule on the learning rate.
-        wholly: include gradient noise and sharpness, which take longest.
-        gains: the rule's gain for each weight, if it has one.
+        factor: the schedule's factor on the learning rate.
+        wholly: also measure gradient noise and sharpness, which take longest.
+        gains: the rule's gain for each weight; None omits the preconditioned sharpness.
     """
     fixed = {name: x for name, x in weights.items() if name not in update}
     x = [weights[name].detach().requires_grad_() for name in update]
@@ -141,10 +142,13 @@ def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Te
 def estimate_noise(gradients: Sequence[Sequence[Tensor]], size: int, count: int) -> tuple[float, float]:
     """Return unbiased estimates of tr Σ and |G|² from batches (McCandlish et al. 2018, arXiv:1812.06162, appendix A).
 
+    tr Σ is the variance of one example's gradient, summed over weights, and |G|² the squared norm of the full gradient.
+
     Args:
-        gradients: gradients of batches, each drawn without replacement.
-        size: batch size.
-        count: number of all examples N: a batch of b has 1 − b / N of the variance of a batch drawn with replacement.
+        gradients: gradients of independent batches, each drawn without replacement.
+        size: batch size b.
+        count: number N of training examples. The variance of a batch drawn without replacement is 1 − b / N times that
+            of a batch drawn with replacement, which is corrected for.
     """
     flat = torch.stack([torch.cat([g.flatten() for g in each]) for each in gradients]).double()
     mean = flat.mean(0)
@@ -161,7 +165,10 @@ def _measure_groups(
     halves: Sequence[Any],
     gradients: Sequence[Sequence[Tensor]],
 ) -> dict[str, tuple[float, float]]:
-    """Return the change in loss of each group of examples by the step and by the plain gradient."""
+    """Return the products of each group's gradient with the update and with the plain gradient, as in `Point.groups`.
+
+    The group's gradient and the plain gradient come from different samples, so that their product is unbiased.
+    """
     chosen = [probe.groups(earlier, *half) for half in halves]
     changes = {}
     for group in chosen[0].keys() & chosen[1].keys():
@@ -180,7 +187,10 @@ def _loss_gradient(loss: Tensor, x: Sequence[Tensor], graph: bool = False) -> li
 
 
 def _hessian_product(gradient: Sequence[Tensor], x: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """Return the Hessian-vector product: the gradient of the gradient's product with a vector (Pearlmutter 1994)."""
+    """Return a function that multiplies a vector by the Hessian.
+
+    The product is the gradient of the dot product of `gradient` and the vector (Pearlmutter 1994).
+    """
     differentiable = [g for g in gradient if g.requires_grad]
 
     def curved(vector: Sequence[Tensor]) -> list[Tensor]:

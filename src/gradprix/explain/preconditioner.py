@@ -1,9 +1,10 @@
-"""Preconditioner of a rule: its response to a steady gradient while its gradient-size statistics are frozen.
+"""Preconditioner of a rule: its response to a constant gradient while its size statistics are frozen.
 
-An adaptive rule is gradient descent with a learning rate per coordinate as long as the sizes that it divides by are
-constant (Cohen et al. 2022, arXiv:2207.14484, section 3). This learning rate, here the *gain*, is measured by applying
-the rule, as is the largest product of gain and curvature at which it converges: 2 for gradient descent, 38 for Adam
-with β₁ = 0.9.
+Size statistics are the state variables that measure the size of the gradients, such as Adam's second moment. As long as
+they are constant, an adaptive rule is gradient descent with a learning rate per coordinate (Cohen et al. 2022,
+arXiv:2207.14484, section 3). This learning rate is called the *gain* here, and is measured by applying the rule. So is
+the largest product of gain and curvature at which the rule converges: 2 for gradient descent, 38 for Adam with
+β₁ = 0.9.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from gradprix.rules.ir import names
 STEADY = 150
 """Steps after which a moving average of gradients has converged: 0.9¹⁵⁰ is 1e-7."""
 TRIED = 2_000
-"""Steps of a descent that tests convergence."""
+"""Number of steps after which convergence is tested."""
 LATE = 100_000
 """Step number at which all bias corrections have vanished."""
 FAINT = 1e-6
@@ -31,17 +32,18 @@ Values = Mapping[str, Any]
 
 @lru_cache(maxsize=256)
 def classify_state(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, tuple[str, int]]:
-    """Classify a rule's state variables by their response to sign and scale of the gradients.
+    """Classify a rule's state variables by their response to the sign and the scale of the gradients.
 
-    A state variable that changes sign with all gradients is a mean or sum of them; one that does not is a size
-    statistic, and its growth when gradients are doubled shows its power.
+    If all gradients change sign, a mean or sum of gradients changes sign as well, and a size statistic does not. If all
+    gradients are doubled, a state variable in units of the gradient to the power p grows by the factor 2ᵖ.
 
     Args:
         rule: the rule.
-        given: its hyperparameters.
+        given: all of its hyperparameters, as pairs of name and value.
 
     Returns:
-        For each elementwise state variable `"mean"` or `"size"` and the power; 0 if it has other units.
+        The kind, `"mean"` or `"size"`, and the power p of each elementwise state variable; p is 0 for a variable that
+        does not grow with the gradients. Variables that remain zero or are of neither kind are left out.
     """
     hyper = {**dict(given), "weight_decay": 0.0}
     specs = rule.active_state(hyper)
@@ -71,16 +73,18 @@ def classify_state(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, 
 
 
 def gain(rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> Tensor:
-    """Return each coordinate's step under a steady gradient of 1, with size statistics and step count frozen.
+    """Return the gain of each coordinate: its step under a constant gradient of 1, per unit of gradient.
+
+    Size statistics and step number are frozen meanwhile, and momentum has converged.
 
     Args:
         rule: an elementwise rule.
         values: all of its hyperparameters.
         t: step number.
-        state: complete state after the step, by the rule's names.
+        state: complete state after step `t`, by the rule's names.
 
     Returns:
-        The gain, with the parameter's shape; 0 where a size is 0, that is, where no gradient has occurred.
+        The gain, with the parameter's shape. It is 0 where a size statistic is 0 because no gradient has occurred.
     """
     frozen = _FrozenRule(rule, values, t, state)
     for _ in range(STEADY):
@@ -90,21 +94,26 @@ def gain(rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> Tensor
 
 @lru_cache(maxsize=256)
 def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | None:
-    """Return the largest product of gain and curvature at which a rule converges on a parabola, size statistics frozen.
+    """Return the largest product of gain and curvature at which a rule converges on a parabola.
 
-    None if there is none: for rules of whole tensors, for rules whose step is not proportional to the gradient even
-    then (Lion), and for values outside 0.0001 to 100,000.
+    Size statistics are frozen, so that the gain is constant.
 
     Args:
         rule: the rule.
-        given: all of its hyperparameters, as items of a dict.
+        given: all of its hyperparameters, as pairs of name and value.
+
+    Returns:
+        The product, or None if it is undefined: if the rule is not elementwise, evaluates at other weights than it
+        trains (schedule-free), or takes steps that are not proportional to the gradient (Lion); and if the product is
+        outside the range from 0.0001 to 100,000.
     """
     values: Values = dict(given)
     if rule.scope != "element" or rule.evaluate is not None or not values["lr"] > 0:
         return None
     products = torch.logspace(-4, 5, 3_601, dtype=torch.float64)
     ones = torch.ones_like(products)
-    # The sizes are arbitrary, as they only set the units of the gain; at a late step no bias correction remains.
+    # The values of the size statistics are arbitrary: they only set the units of the gain. At a late step no bias
+    # correction remains.
     state = {name: init_state(spec, values, 0 * ones, ones) for name, spec in rule.active_state(values).items()}
     state |= {name: ones for name, (kind, _) in classify_state(rule, given).items() if kind == "size"}
     state |= {name: 0.0 for name, value in state.items() if not isinstance(value, Tensor)}
@@ -131,13 +140,15 @@ def _read_before_update(rule: Rule, values: Values) -> set[str]:
 
 
 class _FrozenRule:
-    """A rule with frozen size statistics, numbers and step count; its means begin at zero.
+    """A rule whose size statistics, scalar state and step number are frozen, without weight decay.
+
+    Only its means of gradients change from step to step. They start at zero.
 
     Args:
         rule: the rule.
-        values: its hyperparameters.
+        values: all of its hyperparameters.
         t: step number.
-        state: state after that step.
+        state: complete state after step `t`, by the rule's names.
     """
 
     def __init__(self, rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> None:
@@ -160,7 +171,7 @@ class _FrozenRule:
         self.held = held
 
     def step(self, x: Tensor, g: Tensor) -> Tensor:
-        """Return the update of one step."""
+        """Perform one step from `x` with gradient `g`, update the means, and return the change of `x`."""
         moved = compute_terms(self.rule, self.values, self.t, x, g, {**self.held, **self.means})
         self.means = {name: moved.get(name, value) for name, value in self.means.items()}
         added: Tensor = moved["x"] - x

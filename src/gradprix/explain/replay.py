@@ -1,4 +1,4 @@
-"""Replay of a race's final runs with measurements; bitwise identical to the original runs."""
+"""Replay of a race's final runs, bitwise identical to the original runs, with measurements."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ MOVES = 100
 LOOKS = 24
 """Number of steps at which networks are measured, if time allows."""
 WHOLLY = 3
-"""Every nth of these measurements includes gradient noise and sharpness."""
+"""One in this many measurements includes gradient noise and sharpness."""
 
 
 @dataclass
@@ -31,13 +31,13 @@ class ReplayedRun:
     """Measurements of one run.
 
     Args:
-        steps: recorded steps, from 1.
-        updates: norms of the updates.
-        gradients: norms of the gradients.
-        weights: norms of the trained weights.
-        along: projections of the updates on the negative gradients, −u · g.
-        points: measurements of the network.
-        outcome: final outcome of the run.
+        steps: steps at which the update was recorded, from 1.
+        updates: norm of the update at each recorded step.
+        gradients: norm of the gradient at each recorded step.
+        weights: norm of the trained weights before each recorded step.
+        along: product of update and negative gradient, −u · g, at each recorded step.
+        points: measurements of the network, at fewer steps.
+        outcome: outcome of the run; None until the run has ended.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -55,13 +55,16 @@ class ReplayedRun:
 
 
 def watch(task: Task, trials: Sequence[Trial], mode: ExecutionMode, seconds: float) -> list[ReplayedRun]:
-    """Train networks again and measure them.
+    """Replay the training of some trials and measure their networks.
 
     Args:
         task: the problem.
         trials: trials with the same batch size, epochs, schedule and evaluation.
         mode: execution mode of the race; measurements always run on the CPU.
-        seconds: time limit for the measurements, without training; measurements beyond it are skipped.
+        seconds: time limit for the measurements, not counting the training; measurements beyond it are skipped.
+
+    Returns:
+        One run per trial, in the given order.
     """
     recorder = UpdateRecorder(task, trials, seconds)
     outcomes = Trainer(task, trials, mode, [recorder]).run()
@@ -71,7 +74,7 @@ def watch(task: Task, trials: Sequence[Trial], mode: ExecutionMode, seconds: flo
 
 
 class UpdateRecorder(Callback):
-    """Callback that records updates, and measures the networks at some steps.
+    """Callback that records statistics of the updates and measures the networks, both at selected steps.
 
     Args:
         task: the problem.
@@ -152,19 +155,22 @@ class UpdateRecorder(Callback):
 
 @cache
 def _recorded_steps(steps: int) -> set[int]:
-    """Return the steps at which updates are recorded."""
+    """Return the steps at which updates are recorded, for a run of `steps` steps."""
     return {1 + round(i * (steps - 1) / (MOVES - 1)) for i in range(MOVES)}
 
 
 @cache
 def _measured_steps(steps: int) -> dict[int, bool]:
-    """Return the steps at which networks are measured, with True where gradient noise and sharpness are included."""
+    """Return the steps at which networks are measured, each with True if gradient noise and sharpness are included."""
     chosen_steps = sorted({max(1, round((i + 0.5) / LOOKS * steps)) for i in range(LOOKS)})
     return {step: i % WHOLLY == WHOLLY // 2 for i, step in enumerate(chosen_steps)}
 
 
 def _gains(trainer: Trainer, place: int, trial: Trial, factor: float) -> Tensors | None:
-    """Return the rule's gain for each weight of a row; None if it has none or is no rule."""
+    """Return the rule's gain for each weight of the network at a place in the stack.
+
+    Returns None if the optimizer is not a rule, or if `settles_below` is undefined for it.
+    """
     if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
         return None
     values, gains = {**trial.values, "lr": trial.values["lr"] * factor}, {}
@@ -175,10 +181,14 @@ def _gains(trainer: Trainer, place: int, trial: Trial, factor: float) -> Tensors
 
 
 def _flatten_rows(stack: Tensor) -> Tensor:
-    """Flatten each row of a stack, in double precision."""
+    """Flatten stacked tensors, `[rows, ...]`, to `[rows, weights]` in double precision on the CPU."""
     return stack.reshape(len(stack), -1).to(CPU).double()
 
 
 def _row_norms(stacks: Iterable[Tensor]) -> Tensor:
-    """Return each row's norm over all of its tensors, `[rows]`."""
+    """Return the norm of each network, `[rows]`, over all of its tensors.
+
+    Args:
+        stacks: tensors of the networks, each stacked as `[rows, ...]`.
+    """
     return torch.stack([_flatten_rows(x).square().sum(1) for x in stacks]).sum(0).sqrt()

@@ -29,11 +29,15 @@ class ExplainedOptimizer:
 
 
 def resolve_optimizer(given: Rule | str) -> ExplainedOptimizer:
-    """Resolve a rule, the name of a race entry, or `mine.py:name` for a rule or an optimizer made from one.
+    """Return the optimizer to explain for a rule or a name.
+
+    Args:
+        given: a rule, the name of a race entry, or the place of an object, `mine.py:name`. The object is a rule, an
+            optimizer made from a rule, or a race entry.
 
     Raises:
-        UnknownNameError: for an unknown name, with the closest known names.
-        ValueError: if the object is not made from a rule.
+        UnknownNameError: if the name is unknown; the message lists the closest known names.
+        ValueError: if the object is neither a rule nor made from one.
     """
     if isinstance(given, Rule):
         return ExplainedOptimizer(given.name, given, {}, given.summary)

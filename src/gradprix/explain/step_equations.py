@@ -24,8 +24,8 @@ class Equation:
         name: assigned variable, as named in the rule.
         symbol: its notation: `m̂`.
         formula: `m̂ ← m / (1 − β₁ᵗ)`.
-        numbers: the formula of each coordinate with its numbers: `0.1 / (1 − 0.9¹) = 1`; empty without a step.
-        values: result for each coordinate.
+        numbers: the formula with the numbers of each coordinate, `0.1 / (1 − 0.9¹) = 1`; empty if no point was given.
+        values: result for each coordinate; empty if no point was given.
         sentence: description in words.
     """
 
@@ -46,8 +46,8 @@ def equations(
         rule: the rule.
         values: all of its hyperparameters.
         t: step number, from 1.
-        x: a point, `[coordinates]`; None omits the numbers.
-        g: gradient at that point.
+        x: point before the step, `[coordinates]`; None omits the numbers.
+        g: gradient at `x`.
         state: complete state before the step, by the rule's names.
 
     Returns:
@@ -80,13 +80,20 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Format a coordinate's value for each name and for each reduction over the tensor."""
+    """Formatter that replaces names, hyperparameters and reductions over the tensor by their numbers at a coordinate.
+
+    Args:
+        values: all hyperparameters.
+        known: step number, point, gradient, state and results of the earlier assignments.
+        coordinate: index of the coordinate.
+    """
 
     values: Mapping[str, Any]
     known: Mapping[str, Any]
     coordinate: int
 
     def __call__(self, node: Node) -> str | None:
+        """Return the number for a node, or None if its operands are formatted instead."""
         match node:
             case Name(name):
                 return number(_item(self.known[name], self.coordinate))
@@ -118,7 +125,7 @@ def _equation(
 
 
 def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: frozenset[str] = frozenset()) -> str:
-    """Return a description of an assignment in words, derived from its form alone.
+    """Describe an assignment in words, from the form of its expression.
 
     Args:
         assign: the assignment.
@@ -163,12 +170,23 @@ def sentence(assign: Assign, tree: Tree, values: Mapping[str, Any], numbers: fro
 
 
 def _elements(tree: Tree, assign: Assign, numbers: frozenset[str]) -> frozenset[str]:
-    """Return the names that hold one value per weight just before an assignment."""
+    """Return the names of the variables that hold one value per weight just before an assignment.
+
+    Args:
+        tree: the folded tree that contains the assignment.
+        assign: the assignment.
+        numbers: state variables that hold one number per tensor.
+    """
     return next(now for each, now in flow(tree, {"x", "g", *tree.state} - numbers) if each is assign)
 
 
 def _move(moved: Node, elements: frozenset[str]) -> str:
-    """Return the sentence for `x ← x − moved`, from the form of the subtracted term."""
+    """Describe the assignment `x ← x − moved`, from the form of the subtracted term.
+
+    Args:
+        moved: the subtracted term.
+        elements: names of the variables that hold one value per weight.
+    """
     rate = ", times the learning rate η" if Hyper("lr") in walk(moved) else ""
     top, below = _quotient(moved)
     above = _format_names(names(top) & elements - {"x"})
@@ -183,7 +201,7 @@ def _move(moved: Node, elements: frozenset[str]) -> str:
 
 
 def _quotient(node: Node) -> tuple[Node, Node | None]:
-    """Return numerator and denominator; a leading factor belongs to the numerator."""
+    """Return the numerator and the denominator of a quotient; for another expression, itself and None."""
     match node:
         case Call("/", (numerator, denominator)):
             return numerator, denominator
@@ -191,9 +209,9 @@ def _quotient(node: Node) -> tuple[Node, Node | None]:
 
 
 def _plain_product(node: Node, elements: frozenset[str]) -> bool:
-    """Return True for a scalar multiple of an elementwise name or of a sum of those.
+    """Return True if a term is a scalar multiple of one variable in `elements`, or a sum of such multiples.
 
-    Subtracting such a term moves the weights against it.
+    Only for such a term does the sentence name the variables that the weights move against.
     """
     match node:
         case Name(name):
@@ -209,7 +227,7 @@ def _plain_product(node: Node, elements: frozenset[str]) -> bool:
 
 
 def _describe(node: Node) -> str:
-    """Return a value in words."""
+    """Describe an expression in words; an unknown form is returned as a formula."""
     match node:
         case Name("g"):
             return "the gradient"

@@ -13,29 +13,30 @@ from gradprix.rules import Rule
 from .tracing import step
 
 STEPS = 1_000
-"""Length of each experiment."""
+"""Number of steps of each experiment."""
 LARGER = 100.0
+"""Size of the large gradient."""
 COORDINATES = 256
-"""Independent noise samples."""
+"""Number of weights, each of which receives independent noise."""
 FAINT = 0.02
-"""Exponents and shares below this are negligible."""
+"""Threshold below which exponents and relative differences are negligible."""
 
 
 @dataclass(frozen=True)
 class StepResponse:
-    """Measured response of a rule, with its own or given hyperparameters.
+    """Measured response of a rule to simple gradients.
 
     Args:
-        rates: effective learning rate, |update| / |gradient|, at each step of a constant gradient of 1, as a share of
-            η, `[steps]`.
-        exponent: p if that rate follows t^p over the last nine tenths of the steps, by a log-log fit.
-        first: first step under a gradient of 1, as a share of η.
-        scale: factor by which a hundred times larger gradient enlarges the final step.
-        noise: root mean square of updates under pure noise, as a share of the update under a constant gradient of that
-            size.
-        coasts: distance moved after a constant gradient has vanished, in units of the last step.
-        decay: remaining share of a weight of 1 after all steps without any gradient, weight decay included.
-        memory: numbers stored per weight.
+        rates: effective learning rate, |update| / |gradient|, at each step under a constant gradient of 1, divided by
+            the learning rate η, `[steps]`.
+        exponent: exponent p of a power law tᵖ fitted to `rates` over the last nine tenths of the steps.
+        first: length of the first step under a gradient of 1, divided by η.
+        scale: ratio of the last steps under a constant gradient of 100 and of 1.
+        noise: root mean square of the updates under pure noise, divided by the update under a constant gradient of the
+            same root mean square.
+        coasts: distance moved after a constant gradient has vanished, in units of the last step before.
+        decay: remaining fraction of a weight after all steps without any gradient, weight decay included.
+        memory: number of stored values per weight.
     """
 
     rates: Tensor
@@ -49,7 +50,7 @@ class StepResponse:
 
     @property
     def sentences(self) -> list[str]:
-        """Sentences that describe the response, each from one number."""
+        """Sentences that describe the response."""
         sentences = []
         if float(self.rates[-1]) > 0:
             sentences += [_format_scale(self.scale), _format_time(self.exponent, self.rates), _format_start(self.rates)]
@@ -72,15 +73,18 @@ class StepResponse:
 
 
 def measure_step_response(rule: Rule, values: Mapping[str, Any] | None = None, **more: Any) -> StepResponse:
-    """Measure a rule on weights held at 1, without weight decay except for `decay`.
+    """Measure the response of a rule to constant, noisy, large and vanishing gradients.
+
+    The weights are reset to 1 before each step, and weight decay is off, except in the experiment for `decay`.
 
     Args:
         rule: the rule.
-        values: hyperparameters that differ from its defaults.
+        values: hyperparameters that differ from the rule's defaults.
         **more: further hyperparameters.
 
     Raises:
-        ValueError: for a rule of matrices, which has no response of a single weight, and for a learning rate of 0.
+        ValueError: if the rule updates matrices, for which the response of a single weight is undefined, or if the
+            learning rate is 0.
     """
     if rule.is_matrix_rule:
         raise ValueError(f"{rule.name} updates whole matrices: the response of a single weight is undefined.")
@@ -109,7 +113,14 @@ def measure_step_response(rule: Rule, values: Mapping[str, Any] | None = None, *
 
 
 def _updates(rule: Rule, values: Mapping[str, Any], gradients: Tensor, held: bool = True) -> Tensor:
-    """Return each step's update of weights that start at 1 and are held there or move freely, `[steps, weights]`."""
+    """Return the update of each step, `[steps, weights]`, for weights that start at 1.
+
+    Args:
+        rule: the rule.
+        values: all of its hyperparameters.
+        gradients: gradient of each step, `[steps, weights]`.
+        held: reset the weights to 1 before each step.
+    """
     x, state, updates = torch.ones_like(gradients[0]), dict[str, Any](), []
     for t, g in enumerate(gradients, start=1):
         moved = step(rule, values, t, x, g, state)["x"]
@@ -119,7 +130,7 @@ def _updates(rule: Rule, values: Mapping[str, Any], gradients: Tensor, held: boo
 
 
 def _late(x: Tensor) -> Tensor:
-    """Return all but the first tenth."""
+    """Return all but the first tenth of the steps."""
     return x[STEPS // 10 :]
 
 

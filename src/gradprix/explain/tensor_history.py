@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 KEPT = 64
-"""Number of coordinates recorded per tensor: all of a small one, a sample of a large one."""
+"""Maximum number of coordinates recorded per tensor; of larger tensors, a random sample is recorded."""
 
 
 @dataclass(frozen=True)
 class TensorHistory:
     """History of one parameter tensor.
 
-    Terms are recorded for the coordinates in `index`, all of them for small tensors. Norms are of the whole tensor.
+    Points, gradients and terms are recorded for a sample of coordinates, norms for the whole tensor.
 
     Args:
-        index: recorded coordinates of the flattened tensor; None on a landscape, where all are recorded in their shape.
-        points: before each step and after the last, `[steps + 1, recorded]`.
-        gradients: raw gradients, before weight decay, `[steps, recorded]`.
-        terms: named terms of the rule including state, `[steps, recorded]` each, scalars as `[steps]`.
+        index: indices of the recorded coordinates in the flattened tensor; None on a landscape, where all coordinates
+            are recorded and `recorded` stands for the shape of the points.
+        points: weights before each step and after the last, `[steps + 1, recorded]`.
+        gradients: gradients before weight decay is added, `[steps, recorded]`.
+        terms: value of each variable of the rule, including its state, `[steps, recorded]`, or `[steps]` for scalars.
         lengths: norms of `update`, `gradient` and `weights`, `[steps]` each.
-        along: projection of each update on its negative gradient, −u · g, `[steps]`.
+        along: product of each update and the negative gradient, −u · g, `[steps]`.
     """
 
     index: Tensor | None
@@ -60,7 +61,12 @@ class TensorHistory:
 
 
 class TensorRecorder:
-    """Recorder of one parameter tensor."""
+    """Recorder of the history of one parameter tensor.
+
+    Args:
+        x: the tensor.
+        whole: record all coordinates, and norms per row, as on a landscape.
+    """
 
     def __init__(self, x: Tensor, whole: bool) -> None:
         self.index = None if whole else _sample(x.numel())
@@ -71,12 +77,18 @@ class TensorRecorder:
         self.along: list[Tensor] = []
 
     def add(self, x: Tensor, g: Tensor, moved: Mapping[str, Any]) -> None:
-        """Record a step from x to `moved["x"]`."""
+        """Record a step.
+
+        Args:
+            x: the tensor before the step.
+            g: its gradient.
+            moved: variables of the rule by name; `moved["x"]` is the tensor after the step.
+        """
         update = moved["x"] - x
         self.points.append(self._select(x))
         self.gradients.append(self._select(g))
         for name, value in moved.items():
-            if not isinstance(value, Tensor) or not value.dim() or value.numel() == x.numel():  # no product of matrices
+            if not isinstance(value, Tensor) or not value.dim() or value.numel() == x.numel():  # omit matrix products
                 self.terms.setdefault(name, []).append(self._select(value))
         dim = None if self.index is not None else -1
         for name, value in (("update", update), ("gradient", g), ("weights", x)):
@@ -84,11 +96,11 @@ class TensorRecorder:
         self.along.append(-(update * g).sum(dim))
 
     def end(self, x: Tensor) -> None:
-        """Record the point after the last step."""
+        """Record the tensor after the last step."""
         self.points.append(self._select(x))
 
     def layer(self) -> TensorHistory:
-        """Return the history."""
+        """Return the recorded history."""
         terms = {name: torch.stack([_tensor(value) for value in values]) for name, values in self.terms.items()}
         lengths = {name: torch.stack(values) for name, values in self.lengths.items()}
         return TensorHistory(
@@ -102,7 +114,7 @@ class TensorRecorder:
 
 
 def _sample(count: int) -> Tensor:
-    """Return the indices of the recorded coordinates."""
+    """Return the indices of the coordinates to record for a tensor with `count` elements."""
     if count <= KEPT:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:KEPT].sort().values

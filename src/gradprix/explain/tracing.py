@@ -1,4 +1,4 @@
-"""Step-by-step traces of an optimizer: every named term of its rule, on a landscape or on a real network."""
+"""Step-by-step traces of an optimizer: every variable of its rule, on a landscape or on a real network."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from .resolve import resolve_optimizer
 from .tensor_history import TensorHistory, TensorRecorder
 
 DIVERGED = 1e30
-"""Loss above which a descent counts as diverged."""
+"""Absolute value of a coordinate above which a descent counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Trace:
 
     Args:
         rule: the rule.
-        values: its hyperparameters.
-        losses: loss before each step, `[steps]` or `[steps, rows]`: of the batch on a network, noise-free on a
-            landscape.
-        layers: history of each parameter tensor by name; the single one of a landscape is called `x`.
+        values: all of its hyperparameters.
+        losses: loss before each step, `[steps]`, or `[steps, rows]` for several starting points on a landscape. On a
+            network it is the loss of the batch, on a landscape the loss without noise.
+        layers: history of each parameter tensor by name. A landscape has a single one, called `x`.
     """
 
     rule: Rule
@@ -44,17 +44,17 @@ class Trace:
 
     @property
     def x(self) -> TensorHistory:
-        """The single tensor of a landscape."""
+        """History of the points on a landscape."""
         return self.layers["x"]
 
 
 class Problem(Protocol):
-    """A problem to trace an optimizer on: parameters, and a loss with gradients at each step."""
+    """Problem on which an optimizer is traced: parameters, and a loss with gradients at each step."""
 
     parameters: dict[str, Tensor]
 
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
-        """Yield loss, gradients and learning-rate factor at each step, at the current parameters."""
+        """Yield the loss, the gradients and the schedule's factor before each step, at the current parameters."""
         ...
 
 
@@ -68,25 +68,26 @@ def trace(
     values: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Trace:
-    """Run an optimizer and record every term of every step.
+    """Run an optimizer and record every variable of its rule at every step.
 
-    The terms are computed from the rule's tree with the arithmetic used in training; there is no code for individual
-    rules.
+    The variables are computed from the rule's syntax tree, with the same arithmetic as in training; there is no code
+    for individual rules.
 
     Args:
         rule: a rule, or the name of an optimizer, as in `gradprix list optimizers`.
-        where: a landscape, in float64, or its name; or a task, or the name of a built-in one, whose network with this
-            seed is trained with the batches, noise and schedule of a race.
+        where: a landscape or its name, or a task or the name of a built-in task. On a landscape, all numbers are
+            float64. On a task, the network is trained with the initial weights, batches, noise and schedule that a race
+            would use for the seed.
         steps: number of steps.
-        start: starting point on a landscape, `[2]` or `[rows, 2]` for several descents; the landscape's default if
-            None.
-        seed: seed of the gradient noise, or of the network.
+        start: starting point on a landscape, `[2]`, or `[rows, 2]` for several parallel descents; the landscape's
+            default if None.
+        seed: seed of the gradient noise on a landscape, or of the training run on a task.
         values: hyperparameters and options; on a landscape each may be a tensor `[rows, 1]`.
         **more: further hyperparameters whose names do not collide with the arguments above.
 
     Raises:
-        ValueError: for a rule of matrices on a landscape, or for steps below 1.
-        UnknownNameError: for an unknown optimizer.
+        ValueError: if the rule updates matrices and `where` is a landscape, or if `steps` is below 1.
+        UnknownNameError: if the optimizer is unknown.
     """
     resolved = resolve_optimizer(rule)
     rule = resolved.rule
@@ -123,7 +124,19 @@ def trace(
 
 
 def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Any]:
-    """Perform one step of a rule, update `state` in place, and return the terms."""
+    """Perform one step of a rule, and update its state in place.
+
+    Args:
+        rule: the rule.
+        values: all of its hyperparameters.
+        t: step number, from 1.
+        x: point before the step.
+        g: gradient at `x`.
+        state: state of the rule by name; it is initialized at step 1.
+
+    Returns:
+        The value of each variable of the rule by name; `x` is the point after the step.
+    """
     specs = rule.active_state(values)
     if t == 1:
         state |= {name: init_state(spec, values, x, g) for name, spec in specs.items()}
@@ -136,7 +149,10 @@ def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, st
 def _assign_rules(
     rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> dict[str, tuple[Rule, Any]]:
-    """Return the rule and hyperparameters of each parameter: Muon leaves all but matrices to AdamW."""
+    """Return the rule and hyperparameters of each parameter.
+
+    All parameters have the given rule, unless it updates matrices, like Muon: then AdamW updates the other parameters.
+    """
     if not rule.is_matrix_rule:
         return dict.fromkeys(parameters, (rule, values))
     given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
@@ -150,7 +166,7 @@ def _assign_rules(
 
 
 class _LandscapeProblem:
-    """Points on a landscape that descend in parallel."""
+    """One or several points on a landscape, which descend in parallel."""
 
     def __init__(self, rule: Rule, landscape: Landscape, start: Any, seed: int) -> None:
         self.landscape = landscape
@@ -181,7 +197,7 @@ class TaskProblem:
         self.parameters = {name: p.data for name, p in self.own.items()}
 
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
-        """Yield loss, gradients and learning-rate factor at each step."""
+        """Yield the loss, the gradients and the schedule's factor before each step."""
         task, data = self.task, self.task.loaded
         train, order = data.split(self.seed).train, stream(self.seed, "order")
         noise, examples = RngState(stream(self.seed, "noise")), [RngState(stream(self.seed, "examples"))]
