@@ -16,7 +16,7 @@ from .decisions import VERDICTS, Verdict
 from .estimates import Measured
 
 RESULTS = Path(__file__).with_name("results.json")
-"""Output of `studies/claims.py`: the results of all claims, with machine and versions."""
+"""File written by `studies/claims.py`: the results of all claims, with machine and versions."""
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")  # registers its claims
@@ -32,13 +32,13 @@ def run(
     Args:
         ids: ids of the claims; all if None.
         quick: use fewer seeds and optimization steps.
-        watch: callback before each claim, with its id, the number completed and the total.
+        watch: callback before each claim, called with its id, the number of completed claims and the total number.
 
     Returns:
         One result per claim, in the given order.
 
     Raises:
-        UnknownNameError: for an unknown id, before any experiment is run.
+        UnknownNameError: if an id is unknown; this is checked before any experiment is run.
     """
     chosen = [get_claim(name) for name in (ALL if ids is None else ids)]
     results = []
@@ -57,10 +57,10 @@ def run(
 
 
 def get_claim(name: str) -> Claim:
-    """Return the claim with an id.
+    """Return a claim by its id.
 
     Raises:
-        UnknownNameError: for an unknown id, with the closest ones.
+        UnknownNameError: if the id is unknown; the message lists the closest known ids.
     """
     if name not in ALL:
         raise UnknownNameError("claim", name, ALL)
@@ -68,7 +68,7 @@ def get_claim(name: str) -> Claim:
 
 
 def format_counts(records: Iterable[Mapping[str, Any]]) -> str:
-    """Count claims by verdict, in words: `12 hold, 8 hold only on a condition, 11 do not hold`.
+    """Format the number of claims by verdict: `12 hold, 8 hold only on a condition, 11 do not hold`.
 
     Args:
         records: records as returned by `Result.to_dict`.
@@ -87,7 +87,8 @@ def load_results(file: Path = RESULTS) -> dict[str, Any]:
         file: output of `studies/claims.py`.
 
     Returns:
-        `command`, `machine`, `versions`, `seconds`, and a list of records as `claims`, as returned by `Result.to_dict`.
+        Dictionary with the keys `command`, `machine`, `versions`, `seconds` and `claims`. The last is a list of records
+        as returned by `Result.to_dict`.
 
     Raises:
         ValueError: if the file does not exist.

@@ -17,10 +17,10 @@ N, QUICK = 100, 20
 D, CONDITION, STEPS = 10, 100.0, 400
 BETA = 0.9
 LEAST, MOST = 0.01, 1.0  # log-uniform range of lr × largest curvature
-BRAKES = 0.9  # ratio of overshoots to heavy ball
+BRAKES = 0.9  # threshold of the ratio of Nesterov's overshoot to heavy ball's
 STEEPNESS = (0.01, 0.1, 0.3, 1.0)  # lr × curvature in one direction; heavy ball overshoots from 0.003 on
 
-SLOWS, FINER = 0.9, 0.9  # ratios of speed at the minimum and of loss under noise
+SLOWS, FINER = 0.9, 0.9  # thresholds of the ratios of speed at the minimum and of loss under noise
 NOISE, STATIONARY_STEPS = 0.1, 4_000
 # With the first 100 problems the interval, 0.82 to 0.91, contained FINER: decided on 400 others.
 MORE = 400
@@ -28,7 +28,7 @@ HEAVY, AHEAD = {"momentum": BETA}, {"momentum": BETA, "nesterov": True}
 
 
 def relative_coordinates(problems: Quadratics, lr: Tensor, rule: Rule, values: dict[str, float]) -> Tensor:
-    """Return a descent in the eigenvectors' coordinates relative to its starting point, `[steps + 1, n, d]`."""
+    """Return the points of a descent in the basis of eigenvectors, `[steps + 1, n, d]`, divided by the first point."""
     _, axes = torch.linalg.eigh(problems.curvature)
     points = iterates(rule, problems.gradient, problems.start, STEPS, lr=lr, **values)
     coordinates = torch.stack([torch.einsum("nij,ni->nj", axes, x) for x in points])
@@ -36,18 +36,28 @@ def relative_coordinates(problems: Quadratics, lr: Tensor, rule: Rule, values: d
 
 
 def overshoot(problems: Quadratics, lr: Tensor, rule: Rule, values: dict[str, float]) -> Tensor:
-    """Return each descent's largest overshoot over its initial distance, averaged over directions, `[n]`."""
+    """Return the largest overshoot of each descent, `[n]`.
+
+    It is relative to the initial distance in each eigenvector's direction, and averaged over directions.
+    """
     return (-relative_coordinates(problems, lr, rule, values)).amax(0).clamp(min=0).mean(-1)
 
 
 def random_learning_rates(problems: Quadratics, seed: int) -> Tensor:
-    """Return a random learning rate for each problem, `[n, 1]`."""
+    """Return a random learning rate for each problem, `[n, 1]`, log-uniform from `LEAST` / λ to `MOST` / λ.
+
+    λ is the problem's largest curvature.
+    """
     share = torch.rand(len(problems.start), generator=stream(seed, "rates"), dtype=torch.float64)
     return (LEAST * (MOST / LEAST) ** share / problems.largest_curvature())[:, None]
 
 
 def overshoot_ratio(steepness: float) -> float:
-    """Return Nesterov's overshoot over heavy ball's in one direction of this curvature times learning rate."""
+    """Return the ratio of Nesterov's overshoot to heavy ball's in one dimension.
+
+    Args:
+        steepness: curvature times learning rate.
+    """
     steps = math.ceil(10 / math.sqrt(steepness))
     start = torch.ones(1, dtype=torch.float64)
     nesterov, heavy = (
@@ -67,7 +77,7 @@ def overshoot_ratio(steepness: float) -> float:
     ),
 )
 def measure_overshoot(quick: bool) -> Quantities:
-    """Compare overshoots at equal learning rates, then at separately tuned ones."""
+    """Compare the overshoots of Nesterov momentum and heavy ball, at equal and at separately tuned learning rates."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=4)
     lr = random_learning_rates(problems, 4)
     equal = overshoot(problems, lr, sgd, AHEAD) / overshoot(problems, lr, sgd, HEAVY)
@@ -79,12 +89,13 @@ def measure_overshoot(quick: bool) -> Quantities:
     }
 
 
-# The first version of this measure, the exponent of the distance in the step length along a descent, was flawed: it
-# confounded the distance with the remaining directions, and gave 2.5 for gradient descent, where theory has 1.
+# The first version of this measure was flawed: the exponent of the power law between step length and distance along a
+# descent. It confounded the distance with the number of directions that remain, and gave 2.5 for gradient descent,
+# where theory has 1.
 def crossing_length(problems: Quadratics, lr: Tensor, values: dict[str, float]) -> Tensor:
-    """Return the length of the step that first passes the minimum, by direction, `[n, d]`.
+    """Return the length of the first step that passes the minimum, for each eigenvector's direction, `[n, d]`.
 
-    It is relative to the initial distance; NaN where no step passes the minimum.
+    It is relative to the initial distance in this direction. It is NaN where no step passes the minimum.
     """
     share = relative_coordinates(problems, lr, sgd, values)
     passed = (share[1:] < 0) & (share[:-1] >= 0)
@@ -94,7 +105,10 @@ def crossing_length(problems: Quadratics, lr: Tensor, values: dict[str, float]) 
 
 
 def decide_speed(m: Quantities) -> Decision:
-    """Return the verdict from the two ratios; only equal learning rates were compared."""
+    """Return the verdict from the ratios of speed and of loss.
+
+    "holds" becomes "holds only if learning rate and momentum are equal", because only this case was measured.
+    """
     decision = any_of({
         "it is speed that is meant": is_below(m["speed"], SLOWS), "gradients are noisy": is_below(m["loss"], FINER)
     })  # fmt: skip
@@ -103,7 +117,7 @@ def decide_speed(m: Quantities) -> Decision:
 
 @experiment("acceleration-slows-near-the-optimum", decide=decide_speed)
 def measure_speed(quick: bool) -> Quantities:
-    """Compare the speeds at the minimum and the stationary losses under noise."""
+    """Compare Nesterov momentum with heavy ball by the speed at the minimum and the stationary loss under noise."""
     problems = quadratics(QUICK if quick else MORE, D, CONDITION, seed=6, noise=NOISE)
     lr = random_learning_rates(problems, 6)
     speed = (crossing_length(problems, lr, AHEAD) / crossing_length(problems, lr, HEAVY)).nanmedian(-1).values

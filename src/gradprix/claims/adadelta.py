@@ -16,20 +16,23 @@ from .quadratics import final_point, quadratics, trajectory, tuned
 
 IDLE, WEIGHTS = 1_000, 100
 SAME = 1e-12  # relative tolerance: rounding
-LATE, KEEPS = (1_000, 10_000), 0.9  # steps on a constant gradient; smallest ratio of learning rates that counts as kept
+LATE, KEEPS = (1_000, 10_000), 0.9  # two steps at which rates are compared; smallest ratio that counts as persistent
 N, QUICK, D, CONDITION, STEPS = 24, 8, 10, 30.0, 300
-TINY = 0.1  # ratio to a later step, or to Adam's first
+TINY = 0.1  # threshold of the ratio of the first step to a later one, or to Adam's first step
 
 
 def remaining_share(rule: Rule) -> float:
-    """Return the remaining share of weights after many steps without a gradient, for the weight that changed most."""
+    """Return the fraction of a weight that remains after many steps with zero gradient.
+
+    Of several random weights, the one that changed most is used.
+    """
     x = torch.randn(WEIGHTS, generator=stream(0, "weights"), dtype=torch.float64)
     shares = final_point(rule, torch.zeros_like, x, IDLE) / x
     return float(shares[(shares - 1).abs().argmax()])
 
 
 def decay_factor(rule: Rule, name: str) -> float:
-    """Return the factor by which a state variable decays in a step without a gradient."""
+    """Return the factor by which the state variable `name` decays in a step with zero gradient."""
     state: dict[str, Tensor] = {}
     x, values = torch.zeros(1, dtype=torch.float64), rule.values()
     step(rule, values, 1, x, torch.ones_like(x), state)
@@ -40,7 +43,10 @@ def decay_factor(rule: Rule, name: str) -> float:
 
 @experiment("adadelta-decays-weights", decide=lambda m: all_of(abs(m["adadelta"].effect - 1) > SAME))
 def measure_decay(quick: bool) -> Quantities:
-    """Run steps without a gradient; deterministic, so that a quick run is the same."""
+    """Measure the decay of weights in steps with zero gradient.
+
+    The result is deterministic, so `quick` has no effect.
+    """
     return {
         "adadelta": exact(remaining_share(adadelta), WEIGHTS),
         "adamw": exact(remaining_share(adamw), WEIGHTS),
@@ -49,7 +55,10 @@ def measure_decay(quick: bool) -> Quantities:
 
 
 def persistence(rule: Rule) -> float:
-    """Return the effective learning rate on a constant gradient, late over early; there it equals |update|."""
+    """Return the ratio of the effective learning rate at a late step to that at an early step, on a constant gradient.
+
+    The gradient is 1, so the effective learning rate is the absolute value of the update.
+    """
     points = trajectory(rule, torch.ones_like, torch.zeros(1, dtype=torch.float64), LATE[1])[:, 0]
     rates = (points[1:] - points[:-1]).abs()
     return float(rates[LATE[1] - 1] / rates[LATE[0] - 1])
@@ -57,7 +66,10 @@ def persistence(rule: Rule) -> float:
 
 @experiment("adadelta-keeps-going", decide=lambda m: all_of(m["adadelta"].effect >= KEEPS))
 def measure_persistence(quick: bool) -> Quantities:
-    """Run steps on a constant gradient; deterministic, so that a quick run is the same."""
+    """Measure the persistence of the effective learning rate on a constant gradient.
+
+    The result is deterministic, so `quick` has no effect.
+    """
     return {
         "adadelta": exact(persistence(adadelta)),
         "adagrad": exact(persistence(adagrad)),
@@ -75,7 +87,7 @@ def measure_persistence(quick: bool) -> Quantities:
     ),
 )
 def measure_first_step(quick: bool) -> Quantities:
-    """Compare the first step with later ones and with Adam's."""
+    """Compare the length of AdaDelta's first step with its later steps and with Adam's first step."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=8)
 
     def relative_length(rule: Rule, lr: Tensor | float) -> Tensor:

@@ -1,4 +1,4 @@
-"""AdaGrad: coordinate-wise learning rates, and their decay until, as the textbook has it, learning stops."""
+"""AdaGrad: coordinate-wise learning rates, and their decay, which according to the textbook ends learning."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .quadratics import Gradient, Quadratics, final_loss, final_point, iterates,
 
 N, QUICK = 24, 8
 CONDITION, SHORT, DECADE = 100.0, 100, 1.0  # condition number, steps, decades of loss that count as an advantage
-FEATURES, BATCHES = 64, {1: 2_000, 64: 200}  # number of features, one per example; and updates by batch size
+FEATURES, BATCHES = 64, {1: 2_000, 64: 200}  # number of features; number of updates by batch size
 RARELY, LESS = 0.1, 1 / 1.1  # noise in targets; largest ratio of errors on rare features that counts as learning them
 LONG, ROUNDING = 10_000, 1e-10
 STEPS, D, NOISE, BEHIND = 1_000, 10, 0.3, 1.0  # the last: decades of loss by which a stalled descent is behind
@@ -27,14 +27,23 @@ LEAST = 1e-24  # relative loss below which only rounding remains
 def log_loss(
     problems: Quadratics, rule: Rule, steps: int, lr: Tensor | float, seed: int | None = None, **values: float
 ) -> Tensor:
-    """Return the decimal logarithm of the relative final loss, `[n]`."""
+    """Return the decimal logarithm of the final loss relative to the initial loss, `[n]`.
+
+    Args:
+        problems: the quadratics.
+        rule: the rule.
+        steps: number of steps.
+        lr: learning rate.
+        seed: seed of the gradient noise; None for exact gradients.
+        **values: other hyperparameters.
+    """
     gradient = problems.gradient if seed is None else problems.noisy_gradient(seed)
     loss = final_loss(problems, iterates(rule, gradient, problems.start, steps, lr=lr, **values), steps)
     return (loss / problems.loss(problems.start)).clamp(min=LEAST).log10()
 
 
 def ravines(n: int, degrees: float) -> Quadratics:
-    """Return the same rotated ravine with n starting points."""
+    """Return a ravine, rotated by an angle in degrees, with `n` random starting points."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     rotation = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
     curvature = rotation @ torch.diag(torch.tensor([1.0, CONDITION], dtype=torch.float64)) @ rotation.T
@@ -43,14 +52,17 @@ def ravines(n: int, degrees: float) -> Quadratics:
 
 
 def advantage(degrees: float, n: int) -> Tensor:
-    """Return the decades by which AdaGrad ends below gradient descent in a rotated ravine, each tuned, `[n]`."""
+    """Return the decades of loss by which AdaGrad ends below gradient descent in a rotated ravine, `[n]`.
+
+    Both learning rates are tuned. The ravine is rotated by `degrees` and has `n` starting points.
+    """
     problems = ravines(n, degrees)
     ours, plain = (log_loss(problems, rule, SHORT, tuned(rule, problems, SHORT)) for rule in (adagrad, sgd))
     return plain - ours
 
 
 def decide_ravines(m: Quantities) -> Decision:
-    """Return the verdict from the two advantages."""
+    """Return the verdict from AdaGrad's advantages in the aligned and in the rotated ravine."""
     aligned, rotated = is_above(m["aligned"], DECADE), is_above(m["rotated"], DECADE)
     if aligned and rotated is False:
         return "holds only if", "the terrain's directions are the coordinates"
@@ -59,19 +71,25 @@ def decide_ravines(m: Quantities) -> Decision:
 
 @experiment("adagrad-adapts-to-directions", decide=decide_ravines)
 def measure_ravines(quick: bool) -> Quantities:
-    """Compare with gradient descent in a ravine along the axes and in a rotated one."""
+    """Compare AdaGrad with gradient descent in a ravine parallel to an axis and in a rotated one."""
     n = QUICK if quick else N
     return {"aligned": mean(advantage(0, n)), "rotated": mean(advantage(45, n))}
 
 
 @dataclass(frozen=True)
 class SparseRegression(Quadratics):
-    """Linear regression on one-feature examples, feature k with frequency ∝ 1 / k; x holds the weight errors."""
+    """Batch of linear regressions in which each example has a single feature, feature k with frequency ∝ 1 / k.
+
+    The points are the errors of the weights, so that the minimum is at zero.
+
+    Args:
+        batch: number of examples per step.
+    """
 
     batch: int
 
     def noisy_gradient(self, seed: int) -> Gradient:
-        """Return the gradient function of random batches."""
+        """Return a function that computes the gradients of random batches at points `[n, FEATURES]`."""
         generator, frequency = stream(seed, "examples with features"), self.curvature[0].diagonal()
         n = len(self.start)
 
@@ -86,7 +104,12 @@ class SparseRegression(Quadratics):
 
 
 def rare_feature_errors(batch: int, n: int) -> tuple[Tensor, Tensor]:
-    """Return the squared errors that AdaGrad and SGD leave in the weights of the rarer features, `[n]` each."""
+    """Return the mean squared errors of the weights of the rarer half of the features, `[n]`, for AdaGrad and SGD.
+
+    Args:
+        batch: number of examples per step.
+        n: number of regressions.
+    """
     frequency = 1 / torch.arange(1, FEATURES + 1, dtype=torch.float64)
     sign = torch.randint(2, (n, FEATURES), generator=stream(0, "weights of features")).double() * 2 - 1
     curvature = torch.diag(frequency / frequency.sum()).expand(n, FEATURES, FEATURES)
@@ -108,7 +131,7 @@ def rare_feature_errors(batch: int, n: int) -> tuple[Tensor, Tensor]:
     ),
 )
 def measure_rare_features(quick: bool) -> Quantities:
-    """Compare the optimizers with one example per step and with many."""
+    """Compare AdaGrad with SGD on rare features, with one example per step and with many."""
     errors = {batch: rare_feature_errors(batch, QUICK if quick else N) for batch in BATCHES}
     quantities = {f"ratio_{batch}": mean(ours / plain) for batch, (ours, plain) in errors.items()}
     for batch, (ours, plain) in errors.items():
@@ -119,7 +142,7 @@ def measure_rare_features(quick: bool) -> Quantities:
 
 @experiment("adagrad-shrinks-as-root-t", decide=lambda m: all_of(m["deviation"].effect <= ROUNDING))
 def measure_root_t(quick: bool, rule: Rule = adagrad) -> Quantities:
-    """Measure the steps of a rule on constant gradients against η / √t."""
+    """Compare the steps of a rule on constant gradients with η / √t."""
     steps, lr = LONG // 10 if quick else LONG, 0.1
     size = torch.logspace(-3, 3, 7, dtype=torch.float64)
     lengths = updates(rule, size.expand(steps, 7), lr=lr, eps=0.0).abs()
@@ -129,8 +152,8 @@ def measure_root_t(quick: bool, rule: Rule = adagrad) -> Quantities:
     return {"deviation": exact(deviation, 7), "exponent": exact(exponent, 7)}
 
 
-# Compared with momentum, as first designed, gradient descent at a constant learning rate "stalled" as well, for lack of
-# momentum. The cost of a decaying learning rate shows against a constant one.
+# In the first design AdaGrad was compared with momentum only. By this measure gradient descent at a constant learning
+# rate "stalled" as well, for lack of momentum. The cost of a decaying learning rate shows against a constant one.
 ARMS = ("tuned", "default", "noise")
 
 
@@ -145,7 +168,7 @@ ARMS = ("tuned", "default", "noise")
     ),
 )
 def measure_stall(quick: bool) -> Quantities:
-    """Compare with gradient descent and momentum: tuned, at defaults, and tuned with noise."""
+    """Compare AdaGrad with gradient descent and momentum: tuned, at default learning rates, and tuned with noise."""
     n = QUICK if quick else N
     noiseless, noisy = quadratics(n, D, CONDITION, seed=7), quadratics(n, D, CONDITION, seed=7, noise=NOISE)
 

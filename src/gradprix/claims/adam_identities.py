@@ -15,27 +15,33 @@ from .estimates import exact, mean
 from .quadratics import updates
 
 N, QUICK, STEPS, D = 24, 6, 200, 20
-ROUNDING = 1e-12  # relative to the whole movement
+ROUNDING = 1e-12  # relative to the norm of all updates
 APART = 0.1
 BETA = 0.9
-HUGE, SAME = 1e8, 1e-6  # ε against gradients of about 1: the second moment contributes a hundred-millionth
+HUGE, SAME = 1e8, 1e-6  # ε and tolerance: gradients are about 1, so the second moment is negligible beside ε
 
 
 def random_gradients(n: int) -> Tensor:
-    """Return gradients with random mean and noise, `[steps, n, d]`."""
+    """Return gradients for `n` problems, `[steps, n, d]`, the sum of a random constant and random noise."""
     generator = stream(0, "gradients")
     centre = torch.randn(n, D, generator=generator, dtype=torch.float64)
     return centre + torch.randn(STEPS, n, D, generator=generator, dtype=torch.float64)
 
 
 def relative_distance(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
-    """Return the distance of updates b from a relative to a, for each problem; `scaled` rescales b for the best fit."""
+    """Return the norm of the difference of updates relative to the norm of `a`, for each problem, `[n]`.
+
+    Args:
+        a: updates, `[steps, n, d]`.
+        b: updates to compare, `[steps, n, d]`.
+        scaled: multiply `b` by the factor that minimizes the distance.
+    """
     best = (a * b).sum((0, 2)) / (b * b).sum((0, 2)) if scaled else torch.ones(a.shape[1], dtype=torch.float64)
     return (a - best[:, None] * b).square().sum((0, 2)).sqrt() / a.square().sum((0, 2)).sqrt()
 
 
 def decide_parts(m: Quantities) -> Decision:
-    """Return the verdict from the two distances."""
+    """Return the verdict from the distances of Adam's parts from AdaDelta and from RMSprop."""
     if m["adadelta"].effect <= ROUNDING:
         return "holds"
     is_rmsprop = m["rmsprop"].effect <= ROUNDING and m["adadelta"].ci95[0] > APART
@@ -44,7 +50,7 @@ def decide_parts(m: Quantities) -> Decision:
 
 @experiment("adam-is-adadelta-plus-momentum", decide=decide_parts)
 def measure_parts(quick: bool) -> Quantities:
-    """Compare Adam without momentum and bias correction with RMSprop and AdaDelta on equal gradients."""
+    """Compare Adam without momentum and bias correction with RMSprop and AdaDelta, on the same gradients."""
     gradients = random_gradients(QUICK if quick else N)
     bare = updates(adam, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8, uncorrected=True)
     root = updates(rmsprop, gradients, lr=0.01, alpha=0.99, eps=1e-8)
@@ -63,10 +69,10 @@ def measure_parts(quick: bool) -> Quantities:
     decide=lambda m: all_of(m["corrected"].effect <= SAME, m["uncorrected"].effect <= SAME),
 )
 def measure_momentum(quick: bool) -> Quantities:
-    """Compare Adam with an ε that dominates its second moment with momentum on equal gradients."""
+    """Compare momentum with Adam whose ε is far larger than its second moment, on the same gradients."""
     gradients = random_gradients(QUICK if quick else N)
     zero, state, heavy = torch.zeros_like(gradients[0]), dict[str, Any](), {"momentum": BETA, "dampening": BETA}
-    # The bias correction acts as a learning rate per step, which the momentum rule receives.
+    # The bias correction is equivalent to a learning rate that changes with the step, which the momentum rule receives.
     corrected = torch.stack([
         step(sgd, sgd.values(lr=0.01 / (1 - BETA**t), dampen_first=True, **heavy), t, zero, g, state)["x"]
         for t, g in enumerate(gradients, 1)

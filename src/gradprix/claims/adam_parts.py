@@ -20,21 +20,27 @@ EARLY, SAME = 100, 0.01  # steps; relative difference of step sizes that counts 
 BETAS, HORIZONS = (0.9, 0.99, 0.999), 5.0
 D, CONDITION, BUDGETS = 10, 30.0, (100, 2_000)
 
-LONG, TOLERANCE = 200, 0.05  # gradients before the measured one; tolerated relative difference from Adam's weight
+LONG, TOLERANCE = 200, 0.05  # number of gradients; tolerated relative difference from Adam's weight
 
 SCALES, DECAY, WEIGHTS, STEPS = (1.0, 10.0, 100.0), 0.1, 200, 500
-FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: thresholds for none and for a clear one
+FLAT, FALLS = 0.05, -0.5  # exponents of the gradient's scale in the decay: thresholds for no and a clear dependence
 
 
 def step_length_ratio(beta2: float, steps: int, n: int) -> Tensor:
-    """Return the length of Adam's step without bias correction relative to with it, on the same noise, `[steps]`."""
+    """Return the ratio of the lengths of Adam's steps without and with bias correction, `[steps]`.
+
+    Args:
+        beta2: decay of the second moment.
+        steps: number of steps.
+        n: number of random gradients to average over, which are the same for both.
+    """
     g = torch.randn(steps, n, generator=stream(0, "gradients"), dtype=torch.float64)
     ours, bare = (updates(adam, g, beta2=beta2, eps=0.0, uncorrected=off) for off in (False, True))
     return (bare / ours).mean(-1)
 
 
 def decide_bias_correction(m: Quantities) -> Decision:
-    """Return the verdict from the duration of the bias correction."""
+    """Return the verdict from the number of steps for which the bias correction has an effect."""
     durations = {beta2: m[_key(beta2)].effect for beta2 in BETAS}
     if all(steps <= EARLY for steps in durations.values()):
         return "holds"
@@ -44,7 +50,7 @@ def decide_bias_correction(m: Quantities) -> Decision:
 
 
 def say_bias_correction(m: Quantities) -> str:
-    """Return the result in a sentence; a quick run has one budget only."""
+    """Return the result in a sentence."""
     costs = " and ".join(f"{m[f'cost_{budget}']} after {budget:,} steps" for budget in BUDGETS if f"cost_{budget}" in m)
     return (
         f"Without correction the first step is {m['first']} times as long. At β₂ = 0.999 lengths differ by more than "
@@ -55,7 +61,7 @@ def say_bias_correction(m: Quantities) -> str:
 
 @experiment("bias-correction-matters-early", decide=decide_bias_correction, say=say_bias_correction)
 def measure_bias_correction(quick: bool) -> Quantities:
-    """Measure the duration of the bias correction, and its effect on the final loss."""
+    """Measure for how many steps the bias correction has an effect, and its effect on the final loss."""
     n, duration, deviation = QUICK if quick else N, {}, 0.0
     for beta2 in BETAS:
         ratio = step_length_ratio(beta2, round(1.2 * HORIZONS / (1 - beta2)), n)
@@ -84,15 +90,29 @@ def _key(beta2: float) -> str:
 
 
 def uses_newest_gradient(rule: Rule, **options: float | bool) -> bool:
-    """Return True if the newest gradient enters the update directly, not only by the momentum; read off the rule."""
+    """Return True if the newest gradient enters the update directly and not only through the momentum.
+
+    This is read from the syntax tree of the rule.
+    """
     tree = rule.specialize(rule.values(**options))
     return any("g" in names(assign.value) for assign in tree.assigns if assign.name not in tree.state)
 
 
 def newest_gradient_weight(rule: Rule, n: int, **options: float | bool) -> list[float]:
-    """Return the derivative of the update by the newest gradient relative to the one before, for each draw."""
+    """Return the weight of the newest gradient in the update relative to that of the gradient before it.
+
+    The weights are the derivatives of the update with respect to the gradients.
+
+    Args:
+        rule: the rule.
+        n: number of random sequences of gradients.
+        **options: settings of the rule.
+
+    Returns:
+        One ratio per sequence.
+    """
     gradients = torch.randn(LONG, n, generator=stream(1, "gradients"), dtype=torch.float64)
-    # One large gradient first fixes the denominator, so that the last two change the numerator only.
+    # A large first gradient dominates the denominator, so that the last two gradients change the numerator only.
     gradients[0] = 100.0
     g, state, x = gradients.requires_grad_(), dict[str, Tensor](), torch.zeros(n, dtype=torch.float64)
     for t, each in enumerate(g, 1):
@@ -104,7 +124,7 @@ def newest_gradient_weight(rule: Rule, n: int, **options: float | bool) -> list[
 RULES: dict[str, tuple[Rule, dict[str, float]]] = {
     "AdaMax": (adamax, {}),
     "Adam": (adam, {}),
-    # torch warms up Nadam's momentum from one half; the full value from the start makes the difference measurable.
+    # torch warms up Nadam's momentum from one half. The difference is measurable with the full value from the start.
     "Nadam": (nadam, {"momentum_decay": 1e6}),
     "heavy ball": (sgd, {"momentum": 0.9}),
     "Nesterov": (sgd, {"momentum": 0.9, "nesterov": True}),
@@ -112,11 +132,11 @@ RULES: dict[str, tuple[Rule, dict[str, float]]] = {
 
 
 def decide_acceleration(m: Quantities) -> Decision:
-    """Return the verdict from AdaMax's weights against Adam's, and from its equations."""
+    """Return the verdict from the weight of the newest gradient in AdaMax and in Adam, and from AdaMax's equations."""
     adamax_, adam_, nadam_, heavy, nesterov = (m[name].effect for name in RULES)
     is_same = [abs(ratio - 1) < TOLERANCE for ratio in (adam_ / heavy, nadam_ / nesterov)]
     if not all(is_same) or nadam_ / adam_ <= 1 + TOLERANCE:
-        return "not settled"  # the measure does not separate momentum from look-ahead
+        return "not settled"  # the measure fails to distinguish momentum from Nesterov momentum
     if m["direct AdaMax"].effect:
         return "holds" if adamax_ / adam_ > 1 + TOLERANCE else "not settled"
     return "does not hold" if abs(adamax_ / adam_ - 1) < TOLERANCE else "not settled"
@@ -135,7 +155,7 @@ def say_acceleration(m: Quantities) -> str:
 
 @experiment("adamax-adds-acceleration", decide=decide_acceleration, say=say_acceleration)
 def measure_acceleration(quick: bool) -> Quantities:
-    """Read the rules, and measure the weight of the newest gradient."""
+    """Measure the weight of the newest gradient and the overshoot of AdaMax and related rules."""
     n = QUICK if quick else N
     problems = quadratics(n, D, CONDITION, seed=10)
     share = torch.rand(n, generator=stream(10, "rates"), dtype=torch.float64)
@@ -152,9 +172,15 @@ def measure_acceleration(quick: bool) -> Quantities:
 
 
 def shrinkage(rule: Rule, n: int, scale: float, **options: float | bool) -> Tensor:
-    """Return the mean shrinkage by weight decay of weights whose gradients are noise of this scale, `[n]`.
+    """Return the mean amount by which weight decay shrinks weights of 1 whose gradients are pure noise, `[n]`.
 
-    It is the difference of runs with and without decay under the same noise.
+    It is the difference between runs without and with weight decay under the same noise.
+
+    Args:
+        rule: the rule.
+        n: number of runs.
+        scale: standard deviation of the gradients.
+        **options: settings of the rule.
     """
     x = torch.ones(n, WEIGHTS, dtype=torch.float64)
 
@@ -167,7 +193,7 @@ def shrinkage(rule: Rule, n: int, scale: float, **options: float | bool) -> Tens
 
 
 def decide_decay(m: Quantities) -> Decision:
-    """Return the verdict from the two exponents."""
+    """Return the verdict from the exponents of the gradient's scale in coupled and decoupled weight decay."""
     if is_within(m["decoupled"], -FLAT, FLAT) and m["coupled"].ci95[1] < FALLS:
         return "holds"
     return "does not hold" if abs(m["decoupled"].effect - m["coupled"].effect) < FLAT else "not settled"
@@ -175,7 +201,7 @@ def decide_decay(m: Quantities) -> Decision:
 
 @experiment("adamw-decay-is-not-l2", decide=decide_decay)
 def measure_decay(quick: bool) -> Quantities:
-    """Measure the dependence of weight decay on the scale of gradients."""
+    """Measure how weight decay depends on the scale of the gradients, coupled (Adam) and decoupled (AdamW)."""
     n = QUICK if quick else N
     coupled, decoupled = (torch.stack([shrinkage(rule, n, scale) for scale in SCALES]) for rule in (adam, adamw))
     plain = [shrinkage(sgd, n, 1.0, decoupled_weight_decay=is_decoupled) for is_decoupled in (False, True)]

@@ -1,4 +1,4 @@
-"""Adaptive learning rates: their correlation with the size of gradients."""
+"""Adaptive learning rates: their correlation with the sizes of the gradients."""
 
 import torch
 from scipy.stats import spearmanr
@@ -19,9 +19,14 @@ RULES = {"AdaGrad": adagrad, "RMSprop": rmsprop, "AdaDelta": adadelta, "Adam": a
 
 
 def badly_scaled_quadratics(n: int, seed: int) -> Quadratics:
-    """Return random quadratics with coordinates of different scales, like layers and features, and proportional noise.
+    """Return random quadratics whose coordinates have different scales, as layers and features have.
 
-    Curvature S R S: scales S log-uniform over two decades, R a random correlation matrix.
+    The Hessian is S R S with a diagonal matrix S of scales, log-uniform over two decades, and a random correlation
+    matrix R. The gradient noise of a coordinate is proportional to its scale.
+
+    Args:
+        n: number of problems.
+        seed: seed of the problems.
     """
     generator = stream(seed, "uneven quadratics")
     scale = 10 ** (DECADES * torch.rand(n, D, generator=generator, dtype=torch.float64))
@@ -32,9 +37,13 @@ def badly_scaled_quadratics(n: int, seed: int) -> Quadratics:
 
 
 def correlations(rule: Rule, problems: Quadratics) -> tuple[list[float], list[float]]:
-    """Return Spearman's correlation over coordinates of gradients with learning rates and with updates, per problem.
+    """Return the rank correlations of gradient size with effective learning rate and with update size.
 
-    Each is a root mean square over a tuned descent.
+    The sizes are root mean squares over a descent with tuned learning rate, and the effective learning rate is their
+    ratio. The correlation is Spearman's over the coordinates of a problem.
+
+    Returns:
+        Two lists with one correlation per problem: with the learning rates, and with the updates.
     """
     gradients: list[Tensor] = []
     noisy_gradient = problems.noisy_gradient(1)
@@ -54,7 +63,7 @@ def correlations(rule: Rule, problems: Quadratics) -> tuple[list[float], list[fl
 
 
 def decide(m: Quantities) -> Decision:
-    """Return the verdict from one correlation per rule."""
+    """Return the verdict from the correlation of gradient size with learning rate for each rule."""
     larger = [name for name in RULES if m[name].ci95[0] > EFFECT]
     if larger:
         return "holds" if len(larger) == len(RULES) else ("holds only if", f"it is {' or '.join(larger)}")
@@ -71,7 +80,7 @@ def decide(m: Quantities) -> Decision:
     ),
 )
 def measure(quick: bool) -> Quantities:
-    """Correlate on every problem for every adaptive rule, and for gradient descent with its single learning rate."""
+    """Measure the correlations for each adaptive rule, and for gradient descent with its single learning rate."""
     problems = badly_scaled_quadratics(QUICK if quick else N, seed=0)
     learning_rates: dict[str, Measured] = {}
     updates: dict[str, Measured] = {}

@@ -15,22 +15,22 @@ from .quadratics import exponents, final_point, learning_rate_grid
 
 N, QUICK = 24, 6
 EXAMPLES, D, NOISE = 1_000, 10, 0.5
-# Features differ in scale by a factor of up to ten, curvatures by a hundred. With identical scales, as first designed,
-# full-batch descent converged in its first step, which is unrealistic.
+# The scales of features differ by a factor of up to ten, so curvatures differ by up to a hundred. The first design had
+# identical scales: full-batch descent converged in its first step, which is unrealistic.
 SCALES = torch.logspace(-1, 0, D, dtype=torch.float64)
 
 SIZES, DRAWS, TOLERANCE = (1, 3, 10, 30, 100, 300, 900), 2_000, 0.05
 SMALL = tuple(size for size in SIZES if size <= 0.1 * EXAMPLES)
-MINI, PASSES = 32, 2  # examples per mini-batch, and epochs
+MINI, PASSES = 32, 2  # batch size of mini-batches, and number of epochs
 
 
 @dataclass(frozen=True)
 class Regression:
-    """Least squares on n data sets in parallel.
+    """Batch of n least-squares problems, each with its own data set.
 
     Args:
-        inputs: `[n, EXAMPLES, D]`.
-        targets: `[n, EXAMPLES]`.
+        inputs: inputs of the examples, `[n, EXAMPLES, D]`.
+        targets: targets of the examples, `[n, EXAMPLES]`.
     """
 
     inputs: Tensor
@@ -44,13 +44,18 @@ class Regression:
         return average, each - average
 
     def gradient(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Return the mini-batch gradient at points `[..., n, D]`; all data sets use the same batch indices."""
+        """Return the mini-batch gradient at points `[..., n, D]`.
+
+        Args:
+            x: points.
+            batch: indices of the examples in the mini-batch, the same for all data sets.
+        """
         inputs, targets = self.inputs[:, batch], self.targets[:, batch]
         residual = torch.einsum("ned,...nd->...ne", inputs, x) - targets
         return torch.einsum("ned,...ne->...nd", inputs, residual) / len(batch)
 
     def loss(self, x: Tensor) -> Tensor:
-        """Return the loss on all examples above its minimum, at points `[..., n, D]`."""
+        """Return the difference between the loss on all examples and its minimum, at points `[..., n, D]`."""
         best = torch.linalg.lstsq(self.inputs, self.targets[..., None]).solution[..., 0]
 
         def mean_square(x: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ class Regression:
 
 
 def random_regressions(n: int) -> Regression:
-    """Return data sets with random weights and noisy targets."""
+    """Return `n` random data sets whose targets are a linear function of the inputs plus noise."""
     generator = stream(0, "regressions")
     inputs, noise = (torch.randn(n, EXAMPLES, d, generator=generator, dtype=torch.float64) for d in (D, 1))
     inputs = inputs * SCALES
@@ -76,7 +81,7 @@ def random_regressions(n: int) -> Regression:
     ),
 )
 def measure_noise(quick: bool) -> Quantities:
-    """Compare the gradient variance of batches drawn without replacement with theory."""
+    """Compare the variance of the gradient of batches drawn without replacement with its theoretical value."""
     n, draws = (QUICK, DRAWS // 4) if quick else (N, DRAWS)
     _, deviation = random_regressions(n).example_gradients()
     one = deviation.square().sum(-1).mean(-1)
@@ -100,7 +105,14 @@ def measure_noise(quick: bool) -> Quantities:
 
 
 def train(problems: Regression, size: int, lr: Tensor, seed: int) -> Tensor:
-    """Return the loss after some passes over the data in shuffled batches, `[..., n]`; infinite if diverged."""
+    """Train with SGD for `PASSES` epochs and return the final loss, `[..., n]`; infinite if it diverged.
+
+    Args:
+        problems: the data sets.
+        size: batch size.
+        lr: learning rates, `[..., n, 1]`.
+        seed: seed of the data order.
+    """
     generator, n = stream(seed, f"orders {size}"), len(problems.inputs)
     batches = [part for _ in range(PASSES) for part in torch.split(torch.randperm(EXAMPLES, generator=generator), size)]
     order = iter(batches)
@@ -118,7 +130,10 @@ def train(problems: Regression, size: int, lr: Tensor, seed: int) -> Tensor:
     ),
 )
 def measure_balance(quick: bool) -> Quantities:
-    """Compare noise at one learning rate, and loss after equal examples with each batch size tuned."""
+    """Compare single examples, mini-batches and full batches by gradient noise, and by loss after equal epochs.
+
+    The learning rate is tuned for each batch size.
+    """
     problems, sizes = random_regressions(QUICK if quick else N), (1, MINI, EXAMPLES)
     initial, grid, log_loss = problems.loss(torch.zeros_like(problems.inputs[:, 0])), learning_rate_grid(sgd), []
     for size in sizes:

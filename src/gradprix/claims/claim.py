@@ -1,4 +1,4 @@
-"""Claims: texts in `claims.toml`, and experiments that are registered with a measurement and a decision rule."""
+"""Claims, with texts from `claims.toml` and experiments that are registered by the decorator `experiment`."""
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,8 @@ from .decisions import Decision, Verdict
 from .estimates import Measured
 
 Quantities = Mapping[str, Any]
-"""What an experiment measured, by name: `Measured`, the deciding one first, and texts that only the sentence uses."""
+"""Results of an experiment by name: `Measured` quantities, with the deciding one first, and other values that the
+decision rule or the sentence uses."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Finding:
 
     Args:
         verdict: verdict by the claim's decision rule.
-        says: the result in a sentence or two; each number in it is among those measured.
-        measured: the measured quantities, the deciding one first.
-        condition: the condition after "holds only if".
+        says: the result in a sentence or two; each of its numbers is one of the measured quantities.
+        measured: the measured quantities, with the deciding one first.
+        condition: the condition that completes the verdict "holds only if"; empty for other verdicts.
     """
 
     verdict: Verdict
@@ -37,16 +38,16 @@ class Claim:
 
     Args:
         id: short identifier, such as `momentum-needs-root-kappa`.
-        measure: the experiment; True requests a quick one, with fewer seeds.
-        decide: the decision rule.
-        say: the result in a sentence, from the measured quantities.
-        statement: the textbook's statement, in our words.
-        prediction: observation to expect if the claim is true; fixed before the experiment is run.
-        decides: the decision rule in words, fixed before as well: effect, effect size, level and n.
+        measure: function that runs the experiment; with argument True it runs a quick one, with fewer seeds.
+        decide: decision rule: function from the measured quantities to the verdict.
+        say: function from the measured quantities to the result in a sentence.
+        statement: the textbook's statement, paraphrased.
+        prediction: observation expected if the claim is true; fixed before the experiment is run.
+        decides: the decision rule in words (effect, effect size, level and n); also fixed before the experiment is run.
         on: test bed: `"landscapes"`, `"networks"` or `"suite"` (the committed races on all tasks).
         source: paper that supports or refutes the claim, if there is one.
-        revised: changes made after results were seen, and the reason; the rule was then not fixed in advance.
-        measured: description and unit of each quantity.
+        revised: changes to the decision rule made after results were seen, with the reason; empty if there are none.
+        measured: description and unit of each measured quantity.
     """
 
     id: str
@@ -62,11 +63,11 @@ class Claim:
     measured: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, quick: bool = False) -> Finding:
-        """Measure, and conclude."""
+        """Run the experiment, or a quick version of it, and return its outcome."""
         return self.conclude(self.measure(quick))
 
     def conclude(self, quantities: Quantities) -> Finding:
-        """Return the conclusion drawn from the measured quantities."""
+        """Apply the decision rule to the measured quantities and return the outcome."""
         decision = self.decide(quantities)
         verdict, condition = decision if isinstance(decision, tuple) else (decision, "")
         measured = [
@@ -90,10 +91,11 @@ def experiment(
     """Register the decorated measurement as the experiment of a claim.
 
     Args:
-        name: id of the claim, whose texts are in `claims.toml`; names in braces there are constants of the
-            measurement's module.
-        decide: the decision rule.
-        say: the result in a sentence; by default the template `sentence` of `claims.toml`.
+        name: id of the claim. Its texts are in `claims.toml`, where names in braces are replaced by constants of the
+            module that defines the measurement.
+        decide: decision rule: function from the measured quantities to the verdict.
+        say: function from the measured quantities to the result in a sentence; by default it fills in the template
+            `sentence` of `claims.toml`.
     """
 
     def register(measure: Experiment) -> Experiment:
@@ -111,14 +113,17 @@ def experiment(
 
 @dataclass(frozen=True)
 class Result:
-    """A claim with its finding and run time in seconds."""
+    """A claim with the outcome of its experiment and the run time in seconds."""
 
     claim: Claim
     finding: Finding
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON: `effect`, `ci95` and `n` of the deciding quantity, and all other fields."""
+        """Convert to a JSON-serializable dictionary.
+
+        The keys `effect`, `ci95` and `n` at the top level describe the deciding quantity.
+        """
         measured = [
             {"what": m.what, "effect": _finite(m.effect), "ci95": [_finite(end) for end in m.ci95], "n": m.n}
             for m in self.finding.measured

@@ -1,4 +1,4 @@
-"""Momentum and the condition number: scaling of the number of iterations."""
+"""Momentum and the condition number: growth of the number of iterations with the condition number."""
 
 from collections.abc import Sequence
 
@@ -21,16 +21,24 @@ CONVERGED = 1e-6  # relative to the initial distance
 MAX_STEPS = 200_000
 EXPONENT, ROOT, EFFECT = 1.0, 0.5, 0.1
 
-# Tuning grids, learning rates in units of 1 / λ: fine enough to find the optimum to within a few per cent.
+# Grids for tuning, with learning rates in units of 1 / λ, where λ is the largest curvature. They are fine enough to
+# find the smallest number of iterations to within a few per cent.
 RATES = torch.from_numpy(np.arange(0.25, 2.0, 0.1))
 HEAVY_RATES = torch.from_numpy(np.arange(0.5, 4.0, 0.25))
 MOMENTA = tuple(float(x) for x in 1 - np.geomspace(0.02, 0.9, 22))
 
 
 def iterations(condition: float, n: int, rates: Tensor, momenta: Sequence[float]) -> Tensor:
-    """Return the steps each start needs at the setting with which all of them first converge, `[n]`.
+    """Return the number of steps to convergence from each of `n` starting points, `[n]`, with tuned hyperparameters.
 
-    The quadratic is axis-aligned, because descent with or without momentum is rotation-invariant.
+    The hyperparameters are those with which all starting points have converged after the fewest steps. The quadratic is
+    axis-aligned, because descent with or without momentum is invariant to rotation.
+
+    Args:
+        condition: condition number.
+        n: number of starting points.
+        rates: learning rates to tune over, in units of 1 / λ.
+        momenta: momentum coefficients to tune over.
     """
     curvature = torch.logspace(0, np.log10(condition), D, dtype=torch.float64)
     x = torch.randn(n, D, generator=stream(0, "starts of ravines"), dtype=torch.float64)
@@ -51,7 +59,7 @@ def iterations(condition: float, n: int, rates: Tensor, momenta: Sequence[float]
 
 
 def decide(m: Quantities) -> Decision:
-    """Return the verdict from the two exponents."""
+    """Return the verdict from the exponents of the condition number with and without momentum."""
     heavy, plain = m["heavy"], m["plain"]
     if is_within(heavy, ROOT - EFFECT, ROOT + EFFECT) and is_within(plain, EXPONENT - EFFECT, EXPONENT + EFFECT):
         return "holds"
@@ -60,7 +68,10 @@ def decide(m: Quantities) -> Decision:
 
 @experiment("momentum-needs-root-kappa", decide=decide)
 def measure(quick: bool) -> Quantities:
-    """Fit both exponents, each at its best settings for each condition number."""
+    """Fit the exponents of the condition number in the number of iterations, with and without momentum.
+
+    Learning rate and momentum are tuned for each condition number.
+    """
     conditions, n = (CONDITIONS[:4], QUICK) if quick else (CONDITIONS, N)
 
     def condition_exponents(rates: Tensor, momenta: Sequence[float]) -> list[float]:

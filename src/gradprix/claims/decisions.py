@@ -1,4 +1,4 @@
-"""Decision rules: criteria on measured quantities, and the verdicts that follow from them."""
+"""Decision rules: criteria for measured quantities, and verdicts from the answers to the criteria."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -7,20 +7,20 @@ from .estimates import Measured
 
 Verdict = Literal["holds", "holds only if", "does not hold", "not settled"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-"""Possible verdicts, in the order in which they are counted."""
+"""Possible verdicts, in the order in which their counts are printed."""
 Decision = Verdict | tuple[Verdict, str]
-"""A verdict, or "holds only if" with its condition."""
+"""A verdict, or a pair of "holds only if" and the condition."""
 Answer = bool | None
-"""Answer of one criterion; None if the confidence interval leaves it open."""
+"""Answer to a criterion: True, False, or None if the confidence interval is inconclusive."""
 
 
 def is_above(m: Measured, threshold: float) -> Answer:
-    """Return whether the whole interval is above a threshold, or, for False, below it."""
+    """Return True if the whole 95 % interval lies above a threshold, False if below, None if it contains it."""
     return True if m.ci95[0] > threshold else False if m.ci95[1] <= threshold else None
 
 
 def is_below(m: Measured, threshold: float) -> Answer:
-    """Return whether the whole interval is below a threshold, or, for False, above it."""
+    """Return True if the whole 95 % interval lies below a threshold, False if above, None if it contains it."""
     return True if m.ci95[1] < threshold else False if m.ci95[0] >= threshold else None
 
 
@@ -30,34 +30,45 @@ def is_within(m: Measured, low: float, high: float) -> Answer:
 
 
 def is_relevant(m: Measured, least: float, null: float = 0.0) -> Answer:
-    """Return True if an effect is significant and matters, False if it is too small to matter, else None.
+    """Return True if an effect is significant and large enough, False if it is significantly too small, else None.
 
     Args:
         m: the effect.
-        least: smallest effect that matters.
-        null: value without an effect: 0, or 1 for a ratio.
+        least: smallest effect that is large enough.
+        null: value in the absence of an effect: 0 for a difference, 1 for a ratio.
     """
     return True if m.ci95[0] > null and m.effect >= least else False if m.ci95[1] < least else None
 
 
 def is_equivalent(m: Measured, low: float, high: float, null: float = 0.0) -> Answer:
-    """Return True if the interval is inside a margin, False if the effect is significant and outside, else None."""
+    """Return True if two arms are equivalent, False if they differ significantly, else None.
+
+    They are equivalent if the 95 % interval of their difference (or ratio) lies within the margin. They differ
+    significantly if the interval excludes `null` and the estimate lies outside the margin.
+
+    Args:
+        m: difference or ratio of the arms.
+        low: lower end of the margin.
+        high: upper end of the margin.
+        null: value in the absence of a difference: 0 for a difference, 1 for a ratio.
+    """
     if low < m.ci95[0] and m.ci95[1] < high:
         return True
     return False if not m.ci95[0] <= null <= m.ci95[1] and not low < m.effect < high else None
 
 
 def negate(answer: Answer) -> Answer:
-    """Return the opposite answer; an open one stays open."""
+    """Return the negation of an answer; the negation of None is None."""
     return None if answer is None else not answer
 
 
 def all_of(*answers: Answer, condition: str = "") -> Decision:
-    """Return the verdict of a claim that requires every answer.
+    """Return the verdict on a claim that holds if all answers are True and does not hold if any is False.
 
     Args:
-        *answers: the answers.
-        condition: what the claim leaves out; with it, "holds" becomes "holds only if".
+        *answers: answers to the criteria; None stands for an inconclusive one.
+        condition: condition that the claim does not mention. If given, the verdict "holds" becomes "holds only if" with
+            this condition.
     """
     if False in answers:
         return "does not hold"
@@ -65,11 +76,14 @@ def all_of(*answers: Answer, condition: str = "") -> Decision:
 
 
 def any_of(answers: Mapping[str, Answer], prefix: str = "") -> Decision:
-    """Return the verdict of a claim that holds only under the conditions whose answer is True.
+    """Return the verdict on a claim that is tested under several conditions.
+
+    It holds if all answers are True, holds only if one of the conditions with answer True is met if some are, and does
+    not hold if none is. It is not settled if any answer is None.
 
     Args:
-        answers: answer by condition, "it is large" for example.
-        prefix: what precedes the conditions.
+        answers: answer by condition; a condition is a phrase such as "it is large".
+        prefix: text before the list of conditions.
     """
     true = [condition for condition, answer in answers.items() if answer]
     if None in answers.values() or not answers:

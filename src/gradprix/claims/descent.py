@@ -1,4 +1,4 @@
-"""Every rule on every landscape: decrease of the loss."""
+"""Decrease of the loss by every rule on every landscape."""
 
 from gradprix.explain.descent import descend, tuned
 from gradprix.explain.landscapes import LANDSCAPES
@@ -14,7 +14,7 @@ QUICK_LANDSCAPES = ("bowl", "ravine", "rosenbrock", "saddle")
 
 @experiment("rules-lower-the-loss", decide=lambda m: all_of(m["tuned"].effect == 1))
 def measure(quick: bool) -> Quantities:
-    """Run every rule of elements or tensors on every landscape, tuned and at its default."""
+    """Run every rule that is not a matrix rule on every landscape, at its tuned and at its default learning rate."""
     steps, names = (QUICK, QUICK_LANDSCAPES) if quick else (STEPS, tuple(LANDSCAPES))
     changes: dict[str, list[float]] = {"tuned": [], "default": []}
     rules = [rule for rule in ALL.values() if not rule.is_matrix_rule]
@@ -31,7 +31,13 @@ def measure(quick: bool) -> Quantities:
 
 
 def summarize(tuned: list[float], default: list[float], rules: int) -> Quantities:
-    """Return the shares of pairs whose loss decreased."""
+    """Return the proportions of pairs of a rule and a landscape for which the loss decreased.
+
+    Args:
+        tuned: change of the loss for each pair, at tuned learning rates.
+        default: the same, at default learning rates.
+        rules: number of rules.
+    """
     return {
         "tuned": proportion(sum(change < 0 for change in tuned), len(tuned)),
         "default": proportion(sum(change < 0 for change in default), len(default)),

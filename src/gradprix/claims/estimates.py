@@ -11,13 +11,15 @@ from scipy.stats import binomtest, bootstrap, sem
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured quantity. Formatting it gives `0.52 (0.49 to 0.55)`, or one number if all three are printed alike.
+    """A measured quantity with its confidence interval.
+
+    It is formatted as `0.52 (0.49 to 0.55)`, or as a single number if the estimate and both ends are printed alike.
 
     Args:
-        what: description with its unit.
+        what: description of the quantity, with its unit.
         effect: the estimate.
-        ci95: its 95 % confidence interval; twice the estimate for deterministic quantities.
-        n: number of seeds, starts or tasks.
+        ci95: its 95 % confidence interval; both ends equal the estimate for a deterministic quantity.
+        n: number of seeds, starting points or tasks.
     """
 
     what: str
@@ -36,7 +38,7 @@ def _format_number(value: float, spec: str) -> str:
 
 
 def exact(effect: float, n: int = 1, what: str = "") -> Measured:
-    """Return a deterministic quantity, whose interval is the number itself."""
+    """Return a deterministic quantity, whose interval has zero width."""
     return Measured(what, float(effect), (float(effect), float(effect)), n)
 
 
@@ -48,13 +50,18 @@ def mean(values: Any, what: str = "") -> Measured:
 
 
 def geometric_mean(logarithms: Any) -> Measured:
-    """Return the geometric mean of ratios from their logarithms, whose interval is Student's t."""
+    """Return the geometric mean of ratios, given their logarithms, with Student's t interval on the logarithms."""
     m = mean(logarithms)
     return Measured("", exp(m.effect), (exp(m.ci95[0]), exp(m.ci95[1])), m.n)
 
 
 def median(values: Any, draws: int = 2_000) -> Measured:
-    """Return the median of independent values with a percentile bootstrap interval, for skewed distributions."""
+    """Return the median of independent values with a percentile bootstrap interval, for skewed distributions.
+
+    Args:
+        values: the values.
+        draws: number of bootstrap samples.
+    """
     sample, generator = np.asarray(values, dtype=np.float64), np.random.default_rng(0)
     result = bootstrap((sample,), np.median, n_resamples=draws, method="percentile", random_state=generator)
     low, high = result.confidence_interval

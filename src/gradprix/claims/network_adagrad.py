@@ -14,7 +14,7 @@ from .network_training import CONSTANT, seeds, train_final, tuned
 
 N = 16
 PASSES = 60
-EFFECT = 2.0  # over the second half of training: a smaller decrease of the loss than this factor counts as stalled
+EFFECT = 2.0  # if the loss decreases by a smaller factor over the second half of training, training has stalled
 TRACED, QUICK_TRACED = 3, 2  # models whose effective learning rates are traced
 TASK = CONSTANT.change(epochs=PASSES)
 PAIR = ("adagrad", "adam")
@@ -30,7 +30,10 @@ PAIR = ("adagrad", "adam")
     ),
 )
 def measure(quick: bool) -> Quantities:
-    """Measure the decrease of the loss at tuned and at default learning rates, and AdaGrad's effective ones."""
+    """Compare AdaGrad with Adam by the decrease of the loss over the second half of training.
+
+    Both are run at tuned and at default learning rates. The decay of AdaGrad's effective learning rate is measured too.
+    """
     run_seeds = seeds(quick, N)
     rates = {
         "tuned": tuned(TASK, PAIR, quick, by="train"),
@@ -47,7 +50,7 @@ def measure(quick: bool) -> Quantities:
 
 
 def _learning_rate_decay(seed: int, lr: float) -> float:
-    """Return the log ratio of AdaGrad's final effective learning rate to the early one, averaged over layers."""
+    """Return the log ratio of AdaGrad's late to its early effective learning rate, averaged over layers."""
     total = PASSES * -(-len(TASK.loaded.split(seed).train) // TASK.batch_size)
     layers = trace("adagrad", TASK, total, seed=seed, lr=lr).layers.values()
     few = total // 20
@@ -56,6 +59,6 @@ def _learning_rate_decay(seed: int, lr: float) -> float:
 
 
 def has_stalled(m: Quantities, arm: str) -> Answer:
-    """Return True if AdaGrad has stalled while Adam continues, False if not, None if inconclusive."""
+    """Return True if AdaGrad has stalled while Adam has not, False otherwise, None if inconclusive."""
     stalled, continues = is_below(m[f"adagrad_{arm}"], EFFECT), is_above(m[f"adam_{arm}"], EFFECT)
     return False if False in (stalled, continues) else None if None in (stalled, continues) else True

@@ -1,4 +1,4 @@
-"""Three batch sizes on a network: one example per step, mini-batches and the full batch, by speed and noise."""
+"""Comparison of three batch sizes on a network by speed and noise: one example, mini-batch and full batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ N = 16
 PASSES = 5  # epochs of the comparison at equal examples
 BATCHES = {"sgd": 1, "minibatch": CONSTANT.batch_size, "gd": 0}  # examples per step; 0 for the full batch
 MOST = {"minibatch": 40, "gd": 800}
-"""Maximum number of epochs to reach the loss that one example per step has after `PASSES`."""
-TUNED = 300  # epochs over which gd's learning rate is tuned for that
-FASTER = 1.1  # A training loss a tenth larger, or a time a tenth longer, counts as slower
-NOISIER = 0.1  # A difference of ten in a hundred updates that raise the training loss counts as noisier
-LAST = 64  # number of final updates that are checked for raising the loss on all training examples
-TIMED = 5  # timings of an epoch, after a first one that includes compilation
+"""Maximum number of epochs in which to reach the loss that `sgd` has after `PASSES` epochs."""
+TUNED = 300  # number of epochs for which the learning rate of `gd` is tuned in that comparison
+FASTER = 1.1  # a training loss larger by a tenth, or a time longer by a tenth, counts as slower
+NOISIER = 0.1  # if ten more updates in a hundred raise the training loss, training counts as noisier
+LAST = 64  # number of final updates for which it is checked whether they raise the loss on all training examples
+TIMED = 5  # number of timings of an epoch, after a first one that includes compilation
 
 Array = NDArray[Any]
 
@@ -39,9 +39,10 @@ class Runs:
 
     Args:
         loss: loss on all training examples after `PASSES` epochs, `[seeds]`.
-        epochs: epochs to reach the loss of `sgd` after `PASSES`, `[seeds]`; the maximum if it was not reached.
-        raised: share of the last updates that raised the loss on all training examples, `[seeds]`.
-        log_duration: logarithm of an epoch's duration relative to gd's, one per timing.
+        epochs: number of epochs to the loss that `sgd` has after `PASSES` epochs, `[seeds]`; the maximum in `MOST` if
+            this loss was not reached.
+        raised: proportion of the last updates that raised the loss on all training examples, `[seeds]`.
+        log_duration: logarithm of the duration of an epoch relative to that of `gd`, `[timings]`.
     """
 
     loss: Mapping[str, Array]
@@ -50,21 +51,21 @@ class Runs:
     log_duration: Mapping[str, Array]
 
     def duration_ratio(self, a: str, b: str) -> Measured:
-        """Return the time of b relative to a, to the same training loss."""
+        """Return the ratio of the times that `b` and `a` take to reach the same training loss."""
         return duration_ratio(self.epochs[a], self.epochs[b], self.log_duration[a], self.log_duration[b])
 
 
 @cache
 def _train(quick: bool) -> Runs:
-    """Train the three, each with the learning rate that is best for it over as many epochs."""
+    """Train with each of the three batch sizes, with a learning rate tuned for the same number of epochs."""
     run_seeds = seeds(quick, N)
     short, longer = (CONSTANT.change(epochs=epochs) for epochs in (PASSES, TUNED))
     best = {name: tuned(short, (name,), quick, by="train")[name] for name in BATCHES}
     after = {name: _loss_curves(name, best[name], PASSES, run_seeds) for name in BATCHES}
     loss = {name: curve[:, -1] for name, (curve, _) in after.items()}
     epochs, last_losses = {"sgd": np.full(len(run_seeds), float(PASSES))}, {"sgd": after["sgd"][1]}
-    # The best learning rate over a few epochs of gd, that is, a few updates, differs from that over hundreds of epochs;
-    # full batches need one seed only.
+    # For `gd`, a few epochs are a few updates, for which the best learning rate differs from that for hundreds of
+    # epochs. It is tuned with one seed (a quick tuning), which suffices for full batches.
     rates = {"minibatch": best["minibatch"], "gd": tuned(longer, ("gd",), True, by="train")["gd"]}
     for name, most in MOST.items():
         curve, last_losses[name] = _loss_curves(name, rates[name], most, run_seeds, loss["sgd"])
@@ -78,14 +79,18 @@ def _train(quick: bool) -> Runs:
 def _loss_curves(
     name: str, lr: float, epochs: int, run_seeds: range, until: Array | None = None
 ) -> tuple[Array, Array]:
-    """Return the training loss of each seed after each epoch, and after each of the last updates.
+    """Train one network per seed, and return the training loss after each epoch and after each of the last updates.
 
     Args:
         name: name of the entry.
         lr: learning rate.
         epochs: maximum number of epochs.
         run_seeds: the seeds.
-        until: target losses; training stops when all are reached, and the last epochs replace the last updates.
+        until: target loss of each seed. Training stops when all are reached. Its last update is not known in advance
+            then, and losses after the last epochs are returned in place of those after the last updates.
+
+    Returns:
+        Losses after each epoch, `[seeds, epochs]`, and after each of the last updates, `[seeds, updates]`.
     """
     task = CONSTANT.change(epochs=epochs)
     training = Training(task, [make_trial(task, name, lr, seed) for seed in run_seeds])
@@ -105,7 +110,12 @@ def _loss_curves(
 
 
 def _epoch_seconds(size: int, lr: float) -> float:
-    """Return the duration of one epoch of a PyTorch training loop, one model on one thread."""
+    """Return the duration in seconds of one epoch of a PyTorch training loop with one model on one thread.
+
+    Args:
+        size: batch size; 0 for full batches.
+        lr: learning rate.
+    """
     split, model = CONSTANT.loaded.split(FINAL), CONSTANT.network(FINAL)
     optimizer = optim.SGD(model.parameters(), lr=lr)
     threads = torch.get_num_threads()
@@ -124,15 +134,19 @@ def _epoch_seconds(size: int, lr: float) -> float:
 
 
 def duration_ratio(epochs: Array, other: Array, log_duration: Array, other_log_duration: Array) -> Measured:
-    """Return the speed ratio of two settings: the ratio of epochs times the ratio of epoch durations.
+    """Return the ratio of the training times of two settings: the ratio of epochs times the ratio of epoch durations.
 
-    Epochs vary between seeds and durations between timings, independently, so that their squared errors add up.
+    The number of epochs varies between seeds, and the duration of an epoch between timings. Their errors are
+    independent, so that the half-widths of the intervals add in quadrature.
 
     Args:
-        epochs: epochs of the first, `[seeds]`.
-        other: epochs of the second.
-        log_duration: logarithm of the first's epoch duration, `[timings]`.
-        other_log_duration: that of the second.
+        epochs: number of epochs of the first setting, `[seeds]`.
+        other: number of epochs of the second setting, `[seeds]`.
+        log_duration: logarithm of the duration of an epoch of the first setting, `[timings]`.
+        other_log_duration: logarithm of the duration of an epoch of the second setting, `[timings]`.
+
+    Returns:
+        Time of the second setting divided by that of the first.
     """
     ratio, cost = mean(np.log(other / epochs)), mean(other_log_duration - log_duration)
     half = float(np.hypot(ratio.effect - ratio.ci95[0], cost.effect - cost.ci95[0]))
@@ -141,7 +155,7 @@ def duration_ratio(epochs: Array, other: Array, log_duration: Array, other_log_d
 
 
 def decide_single_examples(m: Quantities) -> Decision:
-    """Return the verdict on one-sample steps by examples, by seconds and by noise."""
+    """Return the verdict on steps with one example, from the ratios of losses and times, and from the noise."""
     examples, seconds = (is_relevant(m[name], FASTER, 1) for name in ("examples", "seconds"))
     noise = is_relevant(m["noise"], NOISIER)
     if seconds is False:

@@ -1,4 +1,4 @@
-"""Duration of the effect of Adam's bias correction on a network."""
+"""Effect of Adam's bias correction on a network, early and late in training."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from .estimates import geometric_mean, mean
 from .network_training import CONSTANT, DIGITS_MARGIN, Training, make_trial, seeds, tuned
 
 N = 32
-EFFECT = 1.1  # A training loss a tenth larger, or as much smaller, matters
+EFFECT = 1.1  # a training loss that is larger or smaller by this factor matters
 STEPS = (10, 30, 100, 300, 1_000)
 """Steps after which training losses are compared; Adam's second moment averages over 1 / (1 − β₂) = 1,000 steps."""
 EARLY = 10
-"""Approximate step at which the ratio of step lengths without and with correction peaks: six, by (1 − β₁ᵗ) / √(1 −
-β₂ᵗ)."""
-PASSES = 60  # epochs of 34 steps each: twice the averaging time
+"""Step at which the early effect is tested. The ratio of step lengths without and with correction,
+(1 − β₁ᵗ) / √(1 − β₂ᵗ), is largest at about step six."""
+PASSES = 60  # number of epochs, of 34 steps each: about twice the averaging time of the second moment
 LATE, EVERY = 340, 34
-"""Final steps over which the test accuracy is averaged, and the interval between evaluations: it fluctuates at a
-constant learning rate."""
+"""Number of final steps over which the test accuracy is averaged, and number of steps between evaluations. The accuracy
+fluctuates at a constant learning rate."""
 TASK = CONSTANT.change(epochs=PASSES)
 
 
@@ -31,7 +31,10 @@ TASK = CONSTANT.change(epochs=PASSES)
     ),
 )
 def measure(quick: bool) -> Quantities:
-    """Train Adam with and without correction, without a warm-up, which would hide the start."""
+    """Train Adam with and without bias correction, and compare training losses and test accuracy.
+
+    There is no learning-rate warm-up, which would hide the effect on the first steps.
+    """
     corrected_lr, own_lr = (tuned(TASK, ("adam",), quick, uncorrected=off)["adam"] for off in (False, True))
     arms = [
         make_trial(TASK, "adam", lr, seed, uncorrected=off)

@@ -17,17 +17,18 @@ from .network_training import CONSTANT, Training, make_trial, seeds
 
 N = 8
 SIZES = (1, 8, 32, 128, 512, 768)  # batch sizes; there are 1,078 training examples
-DRAWS, QUICK_DRAWS = 300, 100  # batches drawn of each size
+DRAWS, QUICK_DRAWS = 300, 100  # number of batches drawn of each size
 EFFECT = 0.05  # tolerated deviation of the log-log slope from −1
 RATE = 0.1
-"""Learning rate of the epoch before the measurement; the noise depends on the position, not on the path to it."""
+"""Learning rate of the epoch before the measurement. It hardly matters: the noise depends on the weights alone."""
 
 
 @cache
 def gradient_noise(quick: bool) -> list[dict[int, float]]:
-    """Return for each seed the mean squared distance of a batch's gradient from the full gradient, by batch size.
+    """Return the mean squared distance between a batch's gradient and the full gradient by batch size, for each seed.
 
-    The network is that of digits after an epoch of mini-batches; batches are drawn without replacement, as in training.
+    The network is the one of `digits` after an epoch of mini-batches. Batches are drawn without replacement, as in
+    training.
     """
     task = CONSTANT.change(epochs=1)
     run_seeds = seeds(quick, N)
@@ -58,13 +59,13 @@ def _batch_noise(weights: dict[str, Tensor], seed: int, draws: int) -> dict[int,
 
 
 def log_log_slope(noise_by_size: Mapping[int, float], examples: int) -> float:
-    """Return the log-log slope of the noise against the batch size.
+    """Return the slope of the noise against the batch size on logarithmic axes.
 
-    The finite-sample factor of draws without replacement, (examples − size) / (examples − 1), is removed first.
+    The noise is first divided by (examples − size) / (examples − 1), the factor for drawing without replacement.
 
     Args:
         noise_by_size: the noise by batch size.
-        examples: number of examples to draw from.
+        examples: number of examples from which batches are drawn.
     """
     sizes = np.array(list(noise_by_size))
     corrected = np.array(list(noise_by_size.values())) * (examples - 1) / (examples - sizes)
@@ -75,7 +76,7 @@ def log_log_slope(noise_by_size: Mapping[int, float], examples: int) -> float:
     "gradient-noise-falls-as-one-over-batch", decide=lambda m: all_of(is_within(m["slope"], -1 - EFFECT, -1 + EFFECT))
 )
 def measure(quick: bool) -> Quantities:
-    """Fit the slope for each seed."""
+    """Fit the slope of the noise against the batch size for each seed."""
     noises, examples, last = gradient_noise(quick), len(CONSTANT.loaded.split(0).train), SIZES[-1]
     return {
         "slope": mean([log_log_slope(each, examples) for each in noises]),

@@ -19,21 +19,21 @@ from .estimates import Measured, exact, geometric_mean, mean
 from .network_training import CONSTANT, Training, make_trial, seeds, tuned
 
 N = 64
-EFFECT = 1.1  # A loss on atypical samples a tenth larger, at equal total loss, counts as neglect
-HALF = 0.5  # share of the neglect that a cure must remove
+EFFECT = 1.1  # if momentum raises the loss on atypical samples by this factor at equal total loss, it neglects them
+HALF = 0.5  # fraction of the neglect that a cure must remove
 BETA = 0.9
 PASSES = 30  # maximum number of epochs; training ends when all runs have reached the last level
-EVERY = 2  # steps between two measurements of the losses
-LEVELS = (0.8, 0.4, 0.2)  # training losses at which the arms are compared, as shares of the initial loss
-WRONG = 0.05  # share of examples, of all splits, whose label is replaced by one of the nine other digits
-RARE = 5  # digits from this one on are the rare classes
+EVERY = 2  # number of steps between measurements of the losses
+LEVELS = (0.8, 0.4, 0.2)  # training losses at which the arms are compared, as fractions of the initial loss
+WRONG = 0.05  # fraction of all examples, test examples included, whose label is replaced by another digit
+RARE = 5  # digits from 5 to 9 are the rare classes
 ARMS = ("minibatch", "momentum", "nesterov")
 
 Array = NDArray[Any]
 
 
 def _rare() -> Data:
-    """Return digits with Zipf frequencies: digit d is 1 / (d + 1) as frequent as digit 0."""
+    """Return the digits data with Zipf frequencies: digit d is 1 / (d + 1) as frequent as digit 0."""
     full = CONSTANT.loaded
     count = torch.bincount(full.labels).min()
     index = torch.cat([(full.labels == d).nonzero()[:, 0][: int(count) // (d + 1)] for d in range(10)])
@@ -41,12 +41,12 @@ def _rare() -> Data:
 
 
 def _wrong_label_mask(targets: Tensor) -> Tensor:
-    """Return a mask of the replaced labels, the same for all seeds: only the split differs."""
+    """Return a mask of the examples whose label is replaced. It is the same for all seeds."""
     return torch.rand(len(targets), generator=torch.Generator().manual_seed(0)) < WRONG
 
 
 def _mislabelled() -> Data:
-    """Return digits of which a few have a wrong label."""
+    """Return the digits data with wrong labels for a few examples."""
     targets = CONSTANT.loaded.targets
     shift = torch.randint(1, 10, (len(targets),), generator=torch.Generator().manual_seed(1))
     labels = torch.where(_wrong_label_mask(targets), (targets + shift) % 10, targets)
@@ -61,16 +61,22 @@ SAMPLES = {"rare": "rare classes", "mislabelled": "wrong labels"}
 
 
 def _atypical_mask(kind: str, task: Task, part: Tensor) -> Tensor:
-    """Return a mask of the atypical examples."""
+    """Return a mask of the atypical examples.
+
+    Args:
+        kind: kind of the atypical examples, a key of `KINDS`.
+        task: the task of this kind.
+        part: indices of the examples, of any shape.
+    """
     return task.loaded.targets[part] >= RARE if kind == "rare" else _wrong_label_mask(task.loaded.targets)[part]
 
 
 @cache
 def _train_arms(kind: str, quick: bool) -> dict[str, Array]:
-    """Return loss and accuracy, as of `_train_to_levels`, for each arm, `[2, seeds, levels]`.
+    """Return the loss and the accuracy that `_train_to_levels` measures for each arm, `[2, seeds, levels]`.
 
-    All arms use the same batches and initial weights, and the same effective learning rate lr / (1 − β), tuned for
-    plain gradient descent.
+    All arms use the same batches and initial weights. They also use the same effective learning rate lr / (1 − β),
+    which is tuned for plain gradient descent.
     """
     task, run_seeds = KINDS[kind], seeds(quick, N // 2 if quick else N)
     lr = tuned(task, ("minibatch",), quick, by="train")["minibatch"]
@@ -81,11 +87,11 @@ def _train_arms(kind: str, quick: bool) -> dict[str, Array]:
 
 
 def _train_to_levels(kind: str, task: Task, trials: Sequence[Trial]) -> tuple[list[list[float]], list[list[float]]]:
-    """Return measurements at each level of the training loss, for each model.
+    """Train models, and return measurements of each model at each level of the training loss.
 
     Returns:
-        The logarithm of the loss on atypical training samples; and the test accuracy, in percentage points, that
-            neglect might cost: on rare classes, or on correctly labelled examples.
+        The logarithm of the loss on atypical training samples, and the test accuracy, in percentage points. The
+            accuracy is measured on the examples that neglect may affect: rare classes, or correctly labelled examples.
     """
     training = Training(task, trials)
     data = training.stack.data
@@ -111,14 +117,14 @@ def _train_to_levels(kind: str, task: Task, trials: Sequence[Trial]) -> tuple[li
 
 
 def interpolate(total: Array, value: Array) -> list[float]:
-    """Return a value at the point where the total loss first falls to each level.
+    """Return the value of a quantity when the total loss first falls to each level.
 
-    Values are interpolated between measurements by the logarithm of the loss. A model that does not reach a level is
-    evaluated at its lowest loss.
+    The quantity is interpolated between measurements, linearly in the logarithm of the total loss. For a level that is
+    not reached, its value at the lowest total loss is returned.
 
     Args:
         total: total loss at each measurement.
-        value: the value at each measurement.
+        value: the quantity at each measurement.
     """
     values = []
     for level in LEVELS:
@@ -137,11 +143,11 @@ CONDITIONS = {
     for kind, samples in SAMPLES.items()
     for level in LEVELS
 }
-"""Kinds of samples at each level of the training loss, by the name of the quantity that is measured there."""
+"""Phrases for the kind of samples and the level of the training loss, by the name of the measured quantity."""
 
 
 def _neglect(quick: bool) -> dict[str, Measured]:
-    """Return the loss on atypical samples with momentum relative to without."""
+    """Return the ratio of the losses on atypical samples with and without momentum, for each kind and level."""
     ratios = {}
     for kind in KINDS:
         arms = _train_arms(kind, quick)
@@ -153,7 +159,10 @@ def _neglect(quick: bool) -> dict[str, Measured]:
 
 
 def decide_neglect(m: Quantities) -> Decision:
-    """Return the verdict from the ratio of the losses of both kinds at all levels."""
+    """Return the verdict from the ratios of losses for both kinds of samples at all levels.
+
+    If momentum neglects samples in one case, inconclusive cases count as cases without neglect.
+    """
     answers = {CONDITIONS[name]: is_relevant(m[name], EFFECT, 1) for name in CONDITIONS if name in m}
     if True in answers.values():
         answers = {condition: bool(answer) for condition, answer in answers.items()}
@@ -162,7 +171,10 @@ def decide_neglect(m: Quantities) -> Decision:
 
 @experiment("momentum-neglects-atypical-samples", decide=decide_neglect)
 def measure_neglect(quick: bool) -> Quantities:
-    """Compare losses and accuracies at equal training loss; ratios that count come first."""
+    """Compare losses and accuracies with and without momentum at equal training loss.
+
+    Ratios of losses that count as neglect come first.
+    """
     ratios = _neglect(quick)
     cost = {kind: _train_arms(kind, quick)["momentum"][1] - _train_arms(kind, quick)["minibatch"][1] for kind in KINDS}
     return {
@@ -172,7 +184,7 @@ def measure_neglect(quick: bool) -> Quantities:
 
 
 def decide_cure(m: Quantities) -> Decision:
-    """Return the verdict from the share of the neglect that is gone."""
+    """Return the verdict from the fraction of the neglect that Nesterov momentum removes."""
     return any_of({CONDITIONS[name]: is_above(m[name], HALF) for name in CONDITIONS if name in m}, "it is of ")
 
 
@@ -184,7 +196,7 @@ def say_cure(m: Quantities) -> str:
 
 @experiment("acceleration-cures-neglect", decide=decide_cure, say=say_cure)
 def measure_cure(quick: bool) -> Quantities:
-    """Measure the share of the neglect that is gone with Nesterov's form, where there is neglect."""
+    """Measure the fraction of the neglect that Nesterov momentum removes, in the cases with neglect."""
     shares = {}
     for name, ratio in _neglect(quick).items():
         if is_relevant(ratio, EFFECT, 1):

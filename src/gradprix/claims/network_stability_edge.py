@@ -13,16 +13,16 @@ from .estimates import geometric_mean, mean
 from .network_training import CONSTANT, Training, make_trial, seeds
 
 N = 8
-RANGE = (0.8, 1.25)  # range that counts as approximately 1: a quarter more, or as much less
+RANGE = (0.8, 1.25)  # range that counts as approximately 1
 CALM, CALM_STEPS = 0.1, 300
-"""Learning rate and number of steps after which the sharpness is constant, at half of 2 / lr; the experiment starts
-there."""
-SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5)  # learning rates tried from there, over 2 / sharpness
+"""Learning rate and number of steps of a first phase, after which the sharpness is constant, at half of 2 / lr."""
+SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5)  # learning rates after this phase, over 2 / sharpness
 STEPS = 80  # steps at each learning rate: at 1.05 an overshoot grows by a tenth per step, 2,000-fold in total
-FAST = (0.2, 0.4)  # learning rates at which the sharpness would rise above 2 / lr, from the start
+FAST = (0.2, 0.4)  # learning rates from initialization on at which the sharpness would rise above 2 / lr
 EDGE = range(100, 201, 10)
-"""Steps at which the sharpness is measured there: after its rise, and before it falls as the examples are learnt."""
-ROUNDS, MORE = 40, 8  # Hessian-vector products from a random direction, and from the direction found a few steps before
+"""Steps at which the sharpness is measured with these: after it has risen, and before it falls as the examples are
+learned."""
+ROUNDS, MORE = 40, 8  # iterations from a random direction, and from the direction found a few steps before
 
 Parameters = dict[str, Tensor]
 
@@ -31,8 +31,8 @@ def sharpness(training: Training, direction: Parameters | None = None) -> tuple[
     """Return the largest curvature of each model's training loss and its direction, by power iteration.
 
     Args:
-        training: the models.
-        direction: initial direction; random if None.
+        training: the models, with their current weights.
+        direction: initial direction, as returned by an earlier call; random if None.
     """
     stack, model = training.stack, training.task.network(0)
     inputs, targets = stack.data.load(stack.data.train)
@@ -55,7 +55,10 @@ def sharpness(training: Training, direction: Parameters | None = None) -> tuple[
 
 
 def _measure_thresholds(run_seeds: range) -> list[float]:
-    """Return for each seed the learning rate, over 2 / sharpness, from which on some step raises the training loss."""
+    """Return the smallest learning rate at which a step raises the training loss, over 2 / sharpness, for each seed.
+
+    The learning rates start from weights at which the sharpness is constant.
+    """
     calm = CONSTANT.change(epochs=CALM_STEPS)
     before = Training(calm, [make_trial(calm, "gd", CALM, seed) for seed in run_seeds])
     before.run()
@@ -71,7 +74,13 @@ def _measure_thresholds(run_seeds: range) -> list[float]:
 
 
 def first_rise(rises: list[bool]) -> float:
-    """Return the geometric midpoint of the last share without a rise and the first with one, or an end point."""
+    """Return the geometric mean of the first element of `SHARES` with a rise and the element before it.
+
+    Returns the first or last element if the first has a rise or none has.
+
+    Args:
+        rises: for each element of `SHARES`, True if a step raised the training loss.
+    """
     if True not in rises:
         return SHARES[-1]
     i = rises.index(True)
@@ -79,7 +88,11 @@ def first_rise(rises: list[bool]) -> float:
 
 
 def _measure_edge(run_seeds: range) -> tuple[list[float], list[float]]:
-    """Return sharpness × learning rate / 2 and the log ratio of first to last loss, both for each seed."""
+    """Return two lists with one number per seed, measured at constant learning rates.
+
+    Returns:
+        The mean of sharpness × learning rate / 2, and the mean log ratio of first to last loss.
+    """
     task = CONSTANT.change(epochs=EDGE[-1])
     training = Training(task, [make_trial(task, "gd", lr, seed) for seed in run_seeds for lr in FAST])
     rates, direction, products, losses = torch.tensor(FAST * len(run_seeds)), None, [], []
@@ -101,7 +114,7 @@ def _measure_edge(run_seeds: range) -> tuple[list[float], list[float]]:
     ),
 )
 def measure(quick: bool) -> Quantities:
-    """Measure the edge from a calm start, and the sharpness at constant learning rates."""
+    """Measure the stability edge from a constant sharpness on, and the sharpness at constant learning rates."""
     run_seeds = seeds(quick, N)
     edge, decrease = _measure_edge(run_seeds)
     return {"threshold": mean(_measure_thresholds(run_seeds)), "edge": mean(edge), "decrease": geometric_mean(decrease)}

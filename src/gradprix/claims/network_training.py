@@ -15,12 +15,18 @@ from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
 
 TUNING, FINAL = 7_000, 8_000  # first tuning seed and first held-out seed
 CONSTANT = digits.change(schedule="constant")
-"""Digits at a constant learning rate: a decaying one would hide the noise and stalling that the claims are about."""
+"""Digits at a constant learning rate. A schedule would hide noise and stalling, which the claims are about."""
 DIGITS_MARGIN = 100 * digits.metric.margin  # margin of digits in percentage points
 
 
 def seeds(quick: bool, most: int, first: int = FINAL) -> range:
-    """Return the seeds of an experiment; a quarter of them for a quick one."""
+    """Return the seeds of an experiment.
+
+    Args:
+        quick: return a quarter of the seeds, but at least three.
+        most: number of seeds.
+        first: first seed.
+    """
     return range(first, first + (max(3, most // 4) if quick else most))
 
 
@@ -31,9 +37,9 @@ def make_trial(task: Task, name: str, lr: float, seed: int, evaluates_test: bool
         task: the problem.
         name: name of the entry.
         lr: learning rate.
-        seed: seed.
-        evaluates_test: evaluate the test examples.
-        **fixed: settings that differ from the entry's own.
+        seed: seed of the run.
+        evaluates_test: evaluate the network on the test examples.
+        **fixed: settings that replace the entry's own.
     """
     entry = ENTRIES[name]
     values = entry.rule.values(**{**entry.fixed, **fixed, "lr": lr})
@@ -43,15 +49,15 @@ def make_trial(task: Task, name: str, lr: float, seed: int, evaluates_test: bool
 
 @cache
 def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **fixed: Any) -> Mapping[str, float]:
-    """Return the best learning rate of each entry, on seeds reserved for tuning.
+    """Tune the learning rate of each entry on seeds that are reserved for tuning, and return the best ones.
 
     Args:
         task: the problem.
-        names: entries with equal batch size.
-        quick: use one seed and every third grid point, instead of three seeds and every other.
-        by: `"valid"`, the final validation loss, as in a race; or `"train"`, the mean training loss of the last epoch,
-            for claims about the loss reached in training.
-        **fixed: settings that differ from the entries' own.
+        names: names of entries, all with the same batch size.
+        quick: use one seed and every third grid point, instead of three seeds and every second grid point.
+        by: criterion: `"valid"`, the final validation loss, as in a race; or `"train"`, the mean training loss of the
+            last epoch, for claims about the loss reached in training.
+        **fixed: settings that replace the entries' own.
     """
     tuning_seeds = seeds(quick, 3, TUNING)[: 1 if quick else 3]
     grids = {}
@@ -72,13 +78,22 @@ def tuned(task: Task, names: tuple[str, ...], quick: bool, by: str = "valid", **
 
 
 def train_final(task: Task, rates: Mapping[str, float], run_seeds: Sequence[int]) -> dict[str, list[Outcome]]:
-    """Train each entry at its learning rate on the same seeds; all entries have one batch size."""
+    """Train each entry at its learning rate on the same seeds.
+
+    Args:
+        task: the problem.
+        rates: learning rate by name of the entry. All entries must have the same batch size.
+        run_seeds: the seeds.
+
+    Returns:
+        Outcomes by name of the entry, one per seed.
+    """
     outcomes = iter(train_stack(task, [make_trial(task, name, lr, s) for name, lr in rates.items() for s in run_seeds]))
     return {name: [next(outcomes) for _ in run_seeds] for name in rates}
 
 
 class Training:
-    """Models trained as in a race, in one stack, that can be inspected after any step.
+    """A stack of models that are trained as in a race and can be inspected after each step.
 
     Args:
         task: the problem.
@@ -96,7 +111,11 @@ class Training:
         self.schedule = schedule(trials[0].schedule, self.total_steps)
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
-        """Train to the end; yield after each step its number, from 1, and the batch loss of each model before it."""
+        """Train to the end, yielding after each step.
+
+        Yields:
+            The step number, from 1, and the loss of each model on the step's batch, before the step, `[models]`.
+        """
         t = 0
         for _ in range(self.epochs):
             for index in self.stack.data.shuffled_batches(self.batch_size):
@@ -114,7 +133,7 @@ class Training:
         """Return the loss of every model on each example, `[models, examples]`.
 
         Args:
-            part: the examples of each seed, shaped like `stack.data.train`.
+            part: indices of the examples of each seed, shaped like `stack.data.train`.
         """
         with runtime_settings():
             evaluation = compute_outputs(self.stack, part)
@@ -124,7 +143,11 @@ class Training:
         return losses.view(targets.shape)[: self.count].double()
 
     def correct(self, part: Tensor) -> Tensor:
-        """Return a mask of correct predictions, `[models, examples]`."""
+        """Return a mask of the examples that each model predicts correctly, `[models, examples]`.
+
+        Args:
+            part: indices of the examples of each seed, shaped like `stack.data.train`.
+        """
         with runtime_settings():
             evaluation = compute_outputs(self.stack, part)
         predictions = torch.stack([output.whole.argmax(-1) for output in evaluation.outputs])
@@ -132,10 +155,14 @@ class Training:
         return is_correct[: self.count]
 
     def metrics(self, part: Tensor) -> list[float]:
-        """Return the metric of every model on its own examples."""
+        """Return the task's metric for every model.
+
+        Args:
+            part: indices of the examples of each seed, shaped like `stack.data.train`.
+        """
         with runtime_settings():
             return evaluate(self.stack, part)[1][: self.count]
 
     def weights(self, row: int) -> dict[str, Tensor]:
-        """Return a copy of one model's current weights."""
+        """Return a copy of the current weights of the model in a row of the stack, by name."""
         return {name: x[row].clone() for name, x in self.stack.parameters.items()}

@@ -1,4 +1,4 @@
-"""Tuned and default learning rates: Adam against its halves, its default, and several optimizers at theirs."""
+"""Comparisons of tuned and default learning rates, of Adam and of several other optimizers."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -35,7 +35,10 @@ QUICK = 4  # seeds of a quick run
 
 @cache
 def _train_tuned(quick: bool) -> dict[str, list[float]]:
-    """Return the test accuracy of Adam and its halves, tuned, and of Adam at its default, in percentage points."""
+    """Return the test accuracies of tuned Adam, momentum and RMSprop, and of Adam at its default learning rate.
+
+    They are in percentage points, one per seed. The key of Adam at its default is `"default"`.
+    """
     run_seeds = seeds(quick, N)
     outcomes_by_name = {
         **train_final(digits, tuned(digits, ("adam", *HALVES), quick), run_seeds),
@@ -58,7 +61,10 @@ def _percent(outcome: Outcome) -> float:
     ),
 )
 def measure_halves(quick: bool) -> Quantities:
-    """Compare Adam with each of its halves by the simultaneous intervals of a race; the smallest lead comes first."""
+    """Compare Adam with momentum and with RMSprop by the simultaneous intervals of a race.
+
+    The smaller lead comes first.
+    """
     values = {name: _train_tuned(quick)[name] for name in ("adam", *HALVES)}
     leads = {}
     for pair in judge(values, higher_is_better=True, margin=DIGITS_MARGIN, baseline="adam").pairs:
@@ -79,9 +85,10 @@ def measure_default(quick: bool) -> Quantities:
 
 
 def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
-    """Return the difference of the test metric between Adam at several learning rates and several defaults.
+    """Return the difference in the test metric between two ways to use the same number of runs, for each seed.
 
-    Each arm is represented by its best run on the validation examples.
+    One way is Adam at several learning rates, the other is several optimizers at their default learning rates. The run
+    with the lowest validation loss is selected in either case.
     """
     adam = ENTRIES["adam"]
     grid = spread_points(adam.space["lr"], adam.default_rate, len(SEVERAL))  # type: ignore[arg-type]  # it is a range
@@ -103,7 +110,7 @@ def _differences(task: Task, run_seeds: Sequence[int]) -> list[float]:
     decide=lambda m: all_of(*(is_equivalent(m[name], -margin, margin) for name, margin in MARGINS.items())),
 )
 def measure_several(quick: bool) -> Quantities:
-    """Compare several learning rates of Adam with several optimizers at their defaults on each problem."""
+    """Compare Adam at several learning rates with several optimizers at their defaults on each problem."""
     return {
         name: mean(_differences(task, seeds(quick, SEEDS[name])[: QUICK if quick else None]))
         for name, task in PROBLEMS.items()

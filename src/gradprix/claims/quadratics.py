@@ -1,4 +1,4 @@
-"""Random quadratics for claims, evaluated in parallel, and descents on them by the library's rules."""
+"""Random quadratics for claims, evaluated in parallel, and descents on them by the rules of the library."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Quadratics:
-    """Quadratics ½ xᵀ H x with their minimum at zero, n in parallel.
+    """Batch of n quadratics ½ xᵀ H x in d dimensions, with their minimum at zero.
 
     Args:
         curvature: Hessians, `[n, d, d]`.
@@ -39,7 +39,10 @@ class Quadratics:
         return product
 
     def noisy_gradient(self, seed: int) -> Gradient:
-        """Return a gradient function with new noise at each call, shared by all rows `[..., n, d]`."""
+        """Return a function that computes noisy gradients at points `[..., n, d]`.
+
+        Each call draws new noise, `[n, d]`, which is broadcast over the leading dimensions.
+        """
         generator = stream(seed, "noise of a claim")
         return lambda x: (
             self.gradient(x) + self.noise * torch.randn(self.noise.shape, generator=generator, dtype=torch.float64)
@@ -75,14 +78,14 @@ def quadratics(n: int, d: int, condition: float, seed: int, noise: float = 0.0) 
 
 
 def iterates(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Iterator[Tensor]:
-    """Yield the points of a descent: before each step, and after the last.
+    """Yield the points of a descent: the starting point, and the point after each step.
 
     Args:
         rule: the rule.
-        gradient: gradient function, from points to gradients of the same shape.
+        gradient: function from points to gradients of the same shape.
         x: starting points.
         steps: number of steps.
-        **values: hyperparameters; numbers, or tensors that broadcast over points.
+        **values: hyperparameters: numbers, or tensors that can be broadcast to the shape of the points.
     """
     numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
     hyperparameters = {**rule.values(**numbers), **values}
@@ -104,7 +107,13 @@ def final_point(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values:
 
 
 def final_loss(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Tensor:
-    """Return the mean loss over the last tenth of the steps, `[..., n]`; infinite if it diverged."""
+    """Return the mean loss over the last tenth of the steps, `[..., n]`; infinite for a descent that diverged.
+
+    Args:
+        problems: the quadratics.
+        points: points of a descent, as yielded by `iterates`.
+        steps: number of steps.
+    """
     first = steps + 1 - max(1, steps // 10)
     losses = torch.stack([problems.loss(x) for x in islice(points, first, None)])
     return losses.mean(0).nan_to_num(float("inf"), float("inf"))
@@ -113,7 +122,16 @@ def final_loss(problems: Quadratics, points: Iterator[Tensor], steps: int) -> Te
 def stationary_loss(
     problems: Quadratics, x: Tensor, steps: int, burn_in: int, seed: int, **values: float | Tensor
 ) -> Tensor:
-    """Return the loss of noisy gradient descent from x, summed over the steps after the burn-in."""
+    """Return the loss of noisy gradient descent, summed over the steps after the burn-in, `[..., n]`.
+
+    Args:
+        problems: the quadratics.
+        x: starting points, `[..., n, d]`.
+        steps: number of steps.
+        burn_in: number of initial steps that are left out.
+        seed: seed of the gradient noise.
+        **values: hyperparameters.
+    """
     total = torch.zeros(x.shape[:-1], dtype=torch.float64)
     for t, point in enumerate(iterates(sgd, problems.noisy_gradient(seed), x, steps, **values)):
         total += problems.loss(point) * (t > burn_in)
@@ -121,16 +139,19 @@ def stationary_loss(
 
 
 def updates(rule: Rule, gradients: Tensor, **values: Any) -> Tensor:
-    """Return a rule's updates for given gradients, `[steps, ...]`.
+    """Return the updates of a rule, `[steps, ...]`, for given gradients of the same shape.
 
-    The point is reset to zero before each step, so that updates are free of cancellation errors.
+    The point is reset to zero before each step, so that the updates have no cancellation errors.
     """
     hyperparameters, state, zero = rule.values(**values), dict[str, Any](), torch.zeros_like(gradients[0])
     return torch.stack([step(rule, hyperparameters, t, zero, g, state)["x"] for t, g in enumerate(gradients, 1)])
 
 
 def learning_rate_grid(rule: Rule) -> Tensor:
-    """Return the learning rates to tune over: six per decade, some decades beyond the rule's own range."""
+    """Return the learning rates over which a rule is tuned, six per decade.
+
+    They extend `BEYOND` decades beyond the rule's search range on either side.
+    """
     axis = rule.axes["lr"]
     rates = grid_between(axis.from_unit(0.0) / 10**BEYOND, axis.from_unit(1.0) * 10**BEYOND)
     return torch.tensor(rates, dtype=torch.float64)
@@ -141,9 +162,9 @@ def tuned(rule: Rule, problems: Quadratics, steps: int, seed: int | None = None,
 
     Args:
         rule: the rule.
-        problems: the problems.
+        problems: the quadratics.
         steps: number of steps.
-        seed: seed of the noise; None for exact gradients. It must differ from the seed used for evaluation.
+        seed: seed of the gradient noise; None for exact gradients. It must differ from the seed used for evaluation.
         **values: other hyperparameters.
     """
     grid = learning_rate_grid(rule)
@@ -154,6 +175,11 @@ def tuned(rule: Rule, problems: Quadratics, steps: int, seed: int | None = None,
 
 
 def exponents(x: Sequence[float], y: Tensor) -> list[float]:
-    """Return the exponent of x in y, `[len(x), n]`, for each column, by least squares in the logarithms."""
+    """Fit a power law y = c xᵖ to each column by least squares in the logarithms, and return the exponents p.
+
+    Args:
+        x: values of x.
+        y: values of y, `[len(x), n]`.
+    """
     slopes: list[float] = np.polyfit(np.log(x), y.log().numpy(), 1)[0].tolist()
     return slopes

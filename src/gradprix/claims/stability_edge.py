@@ -1,4 +1,4 @@
-"""Gradient descent on all examples: the stability edge, and convergence."""
+"""Gradient descent on quadratics: the learning rate above which it diverges, and its convergence below."""
 
 from itertools import islice
 
@@ -15,19 +15,27 @@ from .quadratics import Quadratics, exponents, final_loss, iterates, quadratics,
 N, QUICK = 32, 8
 D, CONDITION = 10, 30.0
 STEPS = 1_500
-EDGE, EFFECT = 2.0, 0.01  # predicted edge, and largest relative deviation of any problem
-PARTS, ROUNDS = 16, 6  # subdivision of a bracket from 1 to 4, to less than a millionth
+EDGE, EFFECT = 2.0, 0.01  # predicted edge, and largest tolerated relative deviation of any problem from it
+PARTS, ROUNDS = 16, 6  # parts into which an interval from 1 to 4 is divided, and rounds, to less than a millionth
 
 RATES = (0.5, 1.0, 1.5, 1.9)  # learning rates × largest curvature
 STUCK = 1e-20  # relative loss at which float64 rounding ends the descent
-# The stationary loss is measured from the minimum, and with a relaxation time below a thousand steps: from far away,
-# the smallest learning rates would not converge in time.
+# To measure the stationary loss, descents start at the minimum, and learning rates are large enough for a relaxation
+# time below a thousand steps. From far away, the smallest learning rates would not converge in time.
 NOISE, SLOW, NOISY_STEPS, ROUND = 0.1, (0.01, 0.02, 0.05, 0.1), 6_000, 10.0
 SLOPE, SLOPE_EFFECT = 1.0, 0.1
 
 
 def stability_edges(problems: Quadratics, momentum: float = 0.0, rounds: int = ROUNDS) -> Tensor:
-    """Return lr × the largest curvature above which a descent diverges, for each problem, by bracketing."""
+    """Return the value of lr × largest curvature above which a descent diverges, for each problem, `[n]`.
+
+    It is found by repeated subdivision of an interval that contains it.
+
+    Args:
+        problems: the quadratics.
+        momentum: momentum coefficient.
+        rounds: number of subdivisions.
+    """
     largest = problems.largest_curvature()
     low, width = torch.ones_like(largest), 3.0
     for _ in range(rounds):
@@ -35,7 +43,8 @@ def stability_edges(problems: Quadratics, momentum: float = 0.0, rounds: int = R
         candidates = low + width * torch.arange(1, PARTS, dtype=torch.float64)[:, None]
         x, lr = problems.start.expand(len(candidates), *problems.start.shape), (candidates / largest)[..., None]
         points = iterates(sgd, problems.gradient, x, STEPS, lr=lr, momentum=momentum)
-        # Two late windows, where only the steepest direction can grow: a descent with momentum oscillates.
+        # Compare the maxima over two late windows, in which only the steepest direction may still grow. Single steps
+        # cannot be compared, because a descent with momentum oscillates.
         losses = torch.stack([problems.loss(x) for x in islice(points, STEPS - 400, None)])
         late = losses[200:].amax(0)
         shrinks = late.isfinite() & (late <= losses[:200].amax(0))
@@ -44,9 +53,14 @@ def stability_edges(problems: Quadratics, momentum: float = 0.0, rounds: int = R
 
 
 def crossing_share(problems: Quadratics, rate: float) -> Tensor:
-    """Return the share of ten steps at lr = `rate` / λ that cross the minimum of the steepest direction.
+    """Return the fraction of ten steps that cross the minimum of the steepest direction, for each problem, `[n]`.
 
-    Ten, because at 0.9 / λ each step is a tenth of the one before: from the sixteenth on only rounding remains.
+    More steps are not possible: at 0.9 / λ each step has a tenth of the length of the one before, so that from the
+    sixteenth step on only rounding errors remain.
+
+    Args:
+        problems: the quadratics.
+        rate: learning rate in units of 1 / λ, where λ is the largest curvature.
     """
     direction = torch.linalg.eigh(problems.curvature)[1][..., -1]
     lr = (rate / problems.largest_curvature())[:, None]
@@ -56,7 +70,7 @@ def crossing_share(problems: Quadratics, rate: float) -> Tensor:
 
 
 def decide_edge(m: Quantities) -> Decision:
-    """Return the verdict from the measured edges."""
+    """Return the verdict from the measured edges and the fractions of steps that cross the minimum."""
     if m["worst"].effect > EFFECT * EDGE:
         return "not settled"
     if m["below"].effect < 0.5 < m["above"].effect:
@@ -66,7 +80,7 @@ def decide_edge(m: Quantities) -> Decision:
 
 @experiment("large-updates-overshoot", decide=decide_edge)
 def measure_edge(quick: bool) -> Quantities:
-    """Bracket the stability edge on random quadratics."""
+    """Measure the stability edge and the fraction of steps that cross the minimum on random quadratics."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=1)
     rounds = ROUNDS // 2 if quick else ROUNDS
     edges = stability_edges(problems, 0.0, rounds)
@@ -81,7 +95,10 @@ def measure_edge(quick: bool) -> Quantities:
 
 
 def decide_convergence(m: Quantities) -> Decision:
-    """Return the verdict from the largest remaining share of the loss, and from the slope of the stationary loss."""
+    """Return the verdict from the largest final loss without noise, and from the stationary loss with noise.
+
+    The final loss is relative to the initial loss. The stationary loss is given by its exponent of the learning rate.
+    """
     if m["worst"].effect > STUCK:
         return "holds"
     is_proportional = is_within(m["slope"], SLOPE - SLOPE_EFFECT, SLOPE + SLOPE_EFFECT)
@@ -90,7 +107,7 @@ def decide_convergence(m: Quantities) -> Decision:
 
 @experiment("gd-gets-stuck", decide=decide_convergence)
 def measure_convergence(quick: bool) -> Quantities:
-    """Run descents with and without noise."""
+    """Measure the final loss of gradient descent without noise, and its stationary loss with noise."""
     problems = quadratics(QUICK if quick else N, D, CONDITION, seed=2)
     initial, remaining = problems.loss(problems.start), []
     for rate in RATES:

@@ -11,21 +11,21 @@ from .estimates import Measured, exact, mean, proportion
 
 FEWEST = 5  # minimum number of tasks for a statement about tasks in general
 EFFECT = 0.5  # minimum mean lead over tasks, in margins; a margin is the smallest difference that matters on a task
-MOST = 5.0  # limit of a difference on one task, in margins, so that no single task decides
+MOST = 5.0  # limit to which the difference on one task is clipped, in margins, so that no single task decides
 USUAL = 0.9
-"""Share of tasks on which a default must be good enough for "needs no tuning"."""
+"""Proportion of tasks on which a default learning rate must be good enough for the verdict "needs no tuning"."""
 FILE = Path(__file__).parents[1] / "show" / "evidence.json"
 Evidence = Mapping[str, Any]
 
 
 def evidence(file: Path = FILE) -> Evidence:
-    """Return the committed suite.
+    """Return the committed results of the suite of races.
 
     Args:
-        file: output of `studies/suite.py`.
+        file: file written by `studies/suite.py`.
 
     Raises:
-        ValueError: if it does not exist or has fewer than five tasks.
+        ValueError: if the file does not exist or has fewer than five tasks.
     """
     if not file.exists():
         raise ValueError(f"this claim needs the results of races on many tasks, {file}: run python studies/suite.py")
@@ -39,21 +39,21 @@ def evidence(file: Path = FILE) -> Evidence:
 
 
 def lead(suite: Evidence, a: str, b: str) -> Measured:
-    """Return an entry's mean lead over another, in margins."""
+    """Return the mean lead of entry `a` over entry `b` over all tasks, in margins."""
     regrets = [task["regrets"] for task in suite["tasks"].values()]
     leads = [min(MOST, max(-MOST, each[b] - each[a])) for each in regrets]
     return mean(leads, f"{a} better than {b}, in margins, mean over tasks")
 
 
 def count_wins(suite: Evidence, a: str, b: str) -> Measured:
-    """Return the number of tasks on which an entry wins against another."""
+    """Return the number of tasks on which entry `a` wins against entry `b`."""
     pairs = [pair for task in suite["tasks"].values() for pair in task["pairs"] if {pair["a"], pair["b"]} == {a, b}]
     wins = sum((pair["a"], pair["words"]) == (a, "wins") for pair in pairs)
     return exact(wins, len(pairs), f"tasks on which {a} wins against {b}, by the verdicts of the races")
 
 
 def compare(suite: Evidence, pairs: Sequence[tuple[str, str]]) -> Quantities:
-    """Return lead, wins and losses of the first of each pair against the second."""
+    """Return the lead, the wins and the losses of the first entry of each pair against the second."""
     quantities: dict[str, Measured] = {}
     for a, b in pairs:
         quantities |= {f"{a} {b} lead": lead(suite, a, b), f"{a} {b} won": count_wins(suite, a, b)}
@@ -62,7 +62,7 @@ def compare(suite: Evidence, pairs: Sequence[tuple[str, str]]) -> Quantities:
 
 
 def compare_with_rivals(suite: Evidence, entry: str, rivals: Sequence[str]) -> Quantities:
-    """Compare an entry with its rivals, the one with the smallest lead first."""
+    """Compare an entry with each of its rivals. The comparison with the smallest lead comes first."""
     return compare(suite, sorted(((entry, b) for b in rivals), key=lambda pair: lead(suite, *pair).effect))
 
 
@@ -71,7 +71,7 @@ def _leads(m: Quantities) -> dict[tuple[str, str], Measured]:
 
 
 def decide_all(m: Quantities) -> Decision:
-    """Return the verdict of the claim that every lead matters."""
+    """Return the verdict on a claim that requires every lead to be large enough to matter."""
     return all_of(*(is_relevant(each, EFFECT) for each in _leads(m).values()))
 
 
@@ -103,12 +103,12 @@ def measure_parts(quick: bool) -> Quantities:
     say=summarize_comparisons,
 )
 def measure_variants(quick: bool) -> Quantities:
-    """Compare AdaMax and Nadam with Adam."""
+    """Compare AdaMax with Adam, and Nadam with Adam."""
     return compare(evidence(), (("adamax", "adam"), ("nadam", "adam")))
 
 
 def decide_default(m: Quantities) -> Decision:
-    """Return the verdict from the share of tasks."""
+    """Return the verdict from the proportion of tasks on which the default learning rate is good enough."""
     if m["share"].effect >= USUAL:
         return "holds"
     return "does not hold" if m["share"].ci95[1] < USUAL else "not settled"
@@ -116,9 +116,10 @@ def decide_default(m: Quantities) -> Decision:
 
 @experiment("adam-needs-no-tuning", decide=decide_default)
 def measure_default(quick: bool) -> Quantities:
-    """Return the share of tasks on which Adam's default is as good as its tuned learning rate.
+    """Return the proportion of tasks on which Adam's default learning rate is as good as its tuned one.
 
-    The suite has both for one tuning seed, which slightly favours the tuned one, as the best of several.
+    Both results are from the same tuning seed. This slightly favours the tuned learning rate, which was selected as the
+    best of several on this seed.
     """
     good = evidence()["defaults"]["adam"]
     bad = [name for name, is_good in good.items() if not is_good]
@@ -126,7 +127,7 @@ def measure_default(quick: bool) -> Quantities:
 
 
 def say_reversals(m: Quantities) -> str:
-    """Return the first rank reversal in a sentence, or the optimizers that lead on all tasks."""
+    """Describe the first rank reversal in a sentence. If there is none, name the optimizers that lead on all tasks."""
     if pair := m["example"]:
         return (
             f"{m['reversals']:.0f} pairs win against each other on different tasks, such as {pair['a']} against "
@@ -143,7 +144,7 @@ def say_reversals(m: Quantities) -> str:
     say=say_reversals,
 )
 def measure_reversals(quick: bool) -> Quantities:
-    """Return the number of rank reversals between tasks, the first one, and the entries that lead on all tasks."""
+    """Return the number of rank reversals between tasks, the first reversal, and the entries that lead on all tasks."""
     suite = evidence()
     reversals, tasks = suite["crossings"], suite["tasks"].values()
     always = [entry for entry in suite["entries"] if all(entry in task["leads"] for task in tasks)]
@@ -152,7 +153,7 @@ def measure_reversals(quick: bool) -> Quantities:
 
 @experiment("every-optimizer-learns-every-task", decide=lambda m: all_of(not m["failed"]))
 def measure_learning(quick: bool) -> Quantities:
-    """Return the leads of all optimizers over the chance level of each task."""
+    """Return the proportion of pairs of optimizer and task in which the optimizer beats the task's chance level."""
     tasks = evidence()["tasks"]
     leads: dict[tuple[str, str], float] = {}
     for name, task in tasks.items():
