@@ -1,4 +1,4 @@
-"""Local web app: optimizers on two-dimensional surfaces, single steps in detail, races on tasks, and claims."""
+"""Local web app with pages for optimizers on two-dimensional surfaces, single steps, races on tasks, and claims."""
 
 import signal
 import threading
@@ -21,7 +21,7 @@ def serve(
     runs: Path = Path("runs"),
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve the app until it is interrupted.
+    """Serve the app until the process is interrupted.
 
     Args:
         port: port to listen on; 0 selects a free one.
@@ -35,8 +35,8 @@ def serve(
         ValueError: if `host` is not an address of this machine.
     """
     if threading.current_thread() is threading.main_thread():
-        # On any of these signals, stop the races that the app has started: they would continue as orphans.
-        for name in ("SIGTERM", "SIGHUP", "SIGINT"):  # SIGINT is ignored by background processes of a shell
+        # On any of these signals, stop the races that the app has started: they would continue as orphan processes.
+        for name in ("SIGTERM", "SIGHUP", "SIGINT"):  # a shell makes background processes ignore SIGINT
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.default_int_handler)
     races = Races(runs)

@@ -1,4 +1,4 @@
-"""Claims page: common claims about optimizers and the measured results."""
+"""Claims page: common claims about optimizers and the measured results of their experiments."""
 
 from typing import Any
 
@@ -14,7 +14,11 @@ MARKS = {"holds only if": "◐", "holds": "✓", "does not hold": "✗", "not se
 
 
 def layout() -> html.Section:
-    """Return the empty page: the table has more components than all other pages and would double their loading time."""
+    """Return the page without its content.
+
+    The content is added when the page is opened: the table has more components than all other pages together and would
+    double the loading time of the app.
+    """
     return html.Section(id="claims", className="for-claims")
 
 
@@ -32,7 +36,7 @@ def content(claims: list[dict[str, Any]]) -> list[Any]:
     """Return the content of the page.
 
     Args:
-        claims: output of `gradprix claims --json`.
+        claims: records of the claims, as printed by `gradprix claims --json`.
     """
     intro = html.P(
         [

@@ -16,7 +16,7 @@ SPEEDS = {10: "slow", 30: "medium", 120: "fast"}
 
 
 def aria(**attributes: str) -> dict[str, Any]:
-    """Return ARIA attributes for screen readers."""
+    """Return ARIA attributes for screen readers: `aria(label="Pages")` is `{"aria-label": "Pages"}`."""
     return {f"aria-{name}": text for name, text in attributes.items()}
 
 
@@ -36,27 +36,47 @@ def hyperparameter_id(optimizer: str, name: str) -> dict[str, str]:
 
 
 SETTINGS = [(of, name) for of, entry in RACERS.items() for name in ("lr", *adjustable(entry))]
-"""All pairs of optimizer and adjustable hyperparameter, in page order."""
+"""All pairs of optimizer and adjustable hyperparameter, in the order of their controls on the page."""
 
 
 def field(label: str, control: Any, hint: str = "", **more: Any) -> html.Label:
-    """Wrap a control in its label, so that screen readers announce both."""
+    """Wrap a control in an HTML label, so that screen readers announce both.
+
+    Args:
+        label: text of the label.
+        control: the control.
+        hint: tooltip.
+        **more: further arguments of `html.Label`.
+    """
     return html.Label([html.Span(label), control], title=hint or None, className="field", **more)
 
 
 def number_input(name: Any, **more: Any) -> dcc.Input:
-    """Return a text input for a number: unlike a number input, it accepts `1e-3` and has no spin buttons."""
+    """Return a text input for a number.
+
+    Unlike an input of type `number`, it accepts `1e-3` and has no spin buttons.
+
+    Args:
+        name: id of the component.
+        **more: further arguments of `dcc.Input`.
+    """
     return dcc.Input(id=name, type="text", debounce=True, autoComplete="off", **more)
 
 
 def radio_buttons(name: str, options: dict[Any, str], **more: Any) -> dcc.RadioItems:
-    """Return radio buttons."""
+    """Return a row of radio buttons.
+
+    Args:
+        name: id of the component.
+        options: label of each option, by its value.
+        **more: further arguments of `dcc.RadioItems`.
+    """
     items = [{"label": label, "value": value} for value, label in options.items()]
     return dcc.RadioItems(id=name, options=items, inline=True, **{"className": "choice", **more})
 
 
 def controls() -> html.Aside:
-    """Return the sidebar."""
+    """Return the sidebar with the controls of the surface and of all optimizers."""
     boxes = [
         html.Div(field(label, number_input(parameter_id(name))), id={"type": "parameter-box", "name": name})
         for name, (label, _, _) in PARAMETERS.items()
@@ -106,7 +126,7 @@ def _racer_controls(name: str) -> html.Div:
 
 
 def legend_marks(name: str) -> list[html.Span]:
-    """Return symbol and line of an optimizer as in the figures."""
+    """Return the symbol and the line that an optimizer has in the figures, for use in text."""
     style = optimizer_style(name)
     border = {"borderTop": f"3px {BORDERS[style['dash']]} {style['color']}"}
     return [
@@ -116,7 +136,10 @@ def legend_marks(name: str) -> list[html.Span]:
 
 
 def player() -> html.Div:
-    """Return the playback controls, which run in the browser without the server."""
+    """Return the playback controls.
+
+    Playback runs in the browser, without requests to the server.
+    """
     buttons = {
         "first": ("◀◀", "To the start"),
         "back": ("❘◀", "One step back (←)"),
@@ -143,7 +166,7 @@ def player() -> html.Div:
 
 
 def view_controls() -> html.Div:
-    """Return the selectors of view, optimizer and zoom."""
+    """Return the controls that select view, optimizer and zoom."""
     return html.Div(
         [
             html.Div(radio_buttons("view", VIEWS), className="for-landscape"),

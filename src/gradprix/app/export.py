@@ -1,4 +1,4 @@
-"""Export of figures: data as CSV, figures as self-contained HTML pages."""
+"""Export of figures: their data as CSV, and the figures as self-contained HTML pages."""
 
 import csv
 import io
@@ -24,12 +24,12 @@ FRAMES = 200
 
 
 def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[Any]]:
-    """Yield the rows of the data behind a figure, starting with the column names.
+    """Yield the data of a figure as rows of a table; the first row holds the column names.
 
     Args:
-        what: the figure: `stage`, `losses`, `arrows` or `tried`.
+        what: id of the figure: `stage`, `losses`, `arrows` or `tried`.
         state: state of the app.
-        races: saved races.
+        races: races of the app, needed for `tried`.
     """
     if what == "arrows":
         yield from _steps(state)
@@ -69,14 +69,20 @@ def _steps(state: State) -> Iterator[list[Any]]:
 
 
 def as_csv(what: str, state: State, races: Races | None = None) -> str:
-    """Return the data behind a figure as CSV."""
+    """Return the data of a figure as CSV.
+
+    For the arguments see `rows`.
+    """
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows(what, state, races))
     return buffer.getvalue()
 
 
 def as_page(what: str, state: State, races: Races | None = None) -> str:
-    """Return a figure as a self-contained HTML page, animated if it shows a contour plot."""
+    """Return a figure as a self-contained HTML page.
+
+    A contour plot is animated. For the arguments see `rows`.
+    """
     if what == "arrows":
         fig = step_page.figure(state)
     elif what == "tried":
@@ -100,7 +106,10 @@ def as_page(what: str, state: State, races: Races | None = None) -> str:
 
 
 def animated(fig: go.Figure, state: State) -> go.Figure:
-    """Add playback to a contour plot: paths are drawn once, and only the markers of the current points move."""
+    """Add playback to a contour plot.
+
+    The trajectories are static, and only the markers of the current points move.
+    """
     points = run(state.setting).points
     heads = next(i for i, trace in enumerate(fig.data) if trace.meta == "head")
     frames = sorted({round(t) for t in np.linspace(0, len(points) - 1, min(FRAMES, len(points)))})
@@ -130,7 +139,7 @@ def animated(fig: go.Figure, state: State) -> go.Figure:
 
 
 def connect(app: Dash, races: Races) -> None:
-    """Register the callback of all export buttons."""
+    """Register the callback that handles all export buttons."""
 
     @app.callback(
         Output("download", "data"),

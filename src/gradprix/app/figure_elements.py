@@ -1,4 +1,4 @@
-"""Common elements of figures: contours, optimizer styles, and export settings."""
+"""Common elements of figures: contours, styles of optimizers, and export settings."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ CONFIG: dict[str, Any] = {
     "scrollZoom": False,
 }
 GROUND = [[0.0, "rgba(128,128,128,0.0)"], [1.0, "rgba(128,128,128,0.5)"]]
-"""Colour scale of contours: grey, to keep trajectories visible, and transparent, for light and dark pages."""
+"""Colour scale of contours. It is grey to keep trajectories visible, and transparent to suit light and dark pages."""
 HEIGHT = 520
 LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0, "font": {"size": 12}, "itemwidth": 40}
 
 
 def optimizer_style(name: str) -> dict[str, Any]:
-    """Return colour, dash and symbol of an optimizer, the same in all figures."""
+    """Return the colour, dash and symbol of an optimizer, which are the same in all figures."""
     i = list(RACERS).index(name)
     return {
         "color": COLOURS[i % len(COLOURS)],
@@ -37,7 +37,14 @@ def optimizer_style(name: str) -> dict[str, Any]:
 
 
 class DisplayScale:
-    """Surface on a display scale: linear near the minimum and logarithmic above, to flatten steep walls."""
+    """Values of a surface on a grid, and the scale on which they are displayed.
+
+    The scale is linear near the minimum and logarithmic above, to flatten steep walls.
+
+    Args:
+        landscape: surface.
+        size: number of grid points per side.
+    """
 
     def __init__(self, landscape: Landscape, size: int = 91) -> None:
         self.minimum = minimum_value(landscape)
@@ -46,12 +53,12 @@ class DisplayScale:
         self.unit = float(np.quantile(above, 0.25)) or float(above.max()) or 1.0
 
     def heights(self, values: Any) -> Numbers:
-        """Map loss values to display heights."""
+        """Map loss values to heights on the display scale."""
         return np.asarray(np.log1p(np.maximum(np.asarray(values) - self.minimum, 0) / self.unit))
 
 
 def contour_plot(landscape: Landscape) -> go.Contour:
-    """Return a grey contour plot of a surface."""
+    """Return the contours of a surface in grey."""
     scale = DisplayScale(landscape)
     return go.Contour(
         x=scale.x.astype(np.float32),
@@ -68,7 +75,7 @@ def contour_plot(landscape: Landscape) -> go.Contour:
 
 
 def minima(landscape: Landscape) -> list[go.Scatter]:
-    """Return markers of the minima."""
+    """Return markers for the minima of a surface."""
     mark = {"symbol": "x-thin", "size": 11, "line": {"color": "#808080", "width": 2}}
     return [
         go.Scatter(x=[x], y=[y], mode="markers", marker=mark, name="minimum", hoverinfo="skip", showlegend=False)
@@ -77,7 +84,7 @@ def minima(landscape: Landscape) -> list[go.Scatter]:
 
 
 def with_box_axes(fig: go.Figure, box: Any) -> go.Figure:
-    """Restrict the axes to a box."""
+    """Set the ranges of the axes to a box, `((x low, x high), (y low, y high))`, and return the figure."""
     fig.update_xaxes(range=list(box[0]), showgrid=False, title="x")
     fig.update_yaxes(range=list(box[1]), showgrid=False, title="y")
     return fig.update_layout(legend=LEGEND, margin={"l": 10, "r": 10, "t": 30, "b": 10})
@@ -90,7 +97,7 @@ def line_style(name: str, width: float) -> dict[str, Any]:
 
 
 def full_path_style(name: str) -> dict[str, Any]:
-    """Return the style of the complete trajectory, which is static."""
+    """Return the style of an optimizer's complete trajectory, which playback does not change."""
     return {
         "mode": "lines",
         "line": line_style(name, 1.5),
@@ -103,12 +110,12 @@ def full_path_style(name: str) -> dict[str, Any]:
 
 
 def trail_style(name: str) -> dict[str, Any]:
-    """Return the style of the trajectory up to the current step."""
+    """Return the style of an optimizer's trajectory up to the current step."""
     return {"mode": "lines", "line": line_style(name, 3), "name": name, "meta": "trail", "hoverinfo": "skip"}
 
 
 def current_points_style(names: list[str]) -> dict[str, Any]:
-    """Return the markers of the current points."""
+    """Return the style of the markers for the current points of several optimizers."""
     looks = [optimizer_style(name) for name in names]
     marker = {
         "color": [own["color"] for own in looks],
@@ -125,5 +132,10 @@ def xy(points: Numbers) -> dict[str, Any]:
 
 
 def truncate_path(path: dict[str, Any], t: int) -> dict[str, Any]:
-    """Return a trajectory up to a step."""
+    """Return the part of a trajectory up to step `t`.
+
+    Args:
+        path: coordinates of the points by axis, as returned by `xy`.
+        t: step.
+    """
     return {axis: values[: t + 1] for axis, values in path.items()}

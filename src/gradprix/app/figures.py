@@ -1,4 +1,4 @@
-"""Figures of a run; the JavaScript of the page animates traces whose `meta` is `trail` or `head`."""
+"""Figures of a run. The page's JavaScript animates the traces whose `meta` is `trail`, `head` or `now`."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def contour(run: Run, t: int) -> go.Figure:
 
     Args:
         run: trajectories.
-        t: step whose points are marked.
+        t: current step, at which the points are marked.
     """
     fig = go.Figure([contour_plot(run.landscape), *minima(run.landscape)])
     paths = {name: xy(run.points[:, i]) for i, name in enumerate(run.names)}
@@ -62,7 +62,7 @@ def contour(run: Run, t: int) -> go.Figure:
 
 
 def relief(run: Run, t: int) -> go.Figure:
-    """Plot the surface in three dimensions with the same trajectories."""
+    """Plot the surface in three dimensions with the trajectories of all optimizers, marking the points at step `t`."""
     scale = DisplayScale(run.landscape, 81)
     high = scale.heights(scale.values)
     surface = go.Surface(
@@ -117,7 +117,7 @@ def relief(run: Run, t: int) -> go.Figure:
 
 
 def losses(run: Run, t: int) -> go.Figure:
-    """Plot the loss above the minimum against steps."""
+    """Plot the loss above the minimum against the step for all optimizers, marking step `t`."""
     fig = go.Figure()
     initial = float(run.heights[0].max()) if run.names else 1.0
     smallest = LEAST * initial or LEAST
@@ -153,7 +153,10 @@ def losses(run: Run, t: int) -> go.Figure:
 
 
 def basins(end_points: EndPoints) -> go.Figure:
-    """Plot a grid of starting points by the minimum they reach, or by final loss if there is only one minimum."""
+    """Plot a grid of starting points, coloured by the minimum that they reach.
+
+    If the surface has no more than one minimum, they are coloured by final loss instead.
+    """
     landscape = end_points.landscape
     fig = go.Figure([contour_plot(landscape)])
     data = np.column_stack([end_points.ends, end_points.heights])

@@ -19,7 +19,14 @@ from .url_query import read
 
 
 def graph(name: str, label: str) -> html.Figure:
-    """Return a figure with export options: PNG in its toolbar, CSV and HTML as buttons."""
+    """Return an empty figure with its caption and its export controls.
+
+    PNG export is in the figure's toolbar; CSV and HTML export are buttons below.
+
+    Args:
+        name: id of the figure.
+        label: name of the figure in the tooltips of the buttons.
+    """
     config: Any = {**CONFIG, "toImageButtonOptions": {"format": "png", "scale": 2, "filename": f"gradprix-{name}"}}
     save = [
         html.Button(form, id={"type": "save", "what": name, "form": form.lower()}, title=f"{label} as {form}")
@@ -30,11 +37,11 @@ def graph(name: str, label: str) -> html.Figure:
 
 
 EMPTY_FIGURE = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)"}}
-"""Placeholder of an empty figure."""
+"""Figure without axes, shown until a callback draws the figure."""
 
 
 def layout() -> html.Section:
-    """Return the page."""
+    """Return the page's figures, playback controls and table of results, without their contents."""
     return html.Section(
         [
             html.Div([graph("stage", "Surface"), graph("losses", "Loss against steps")], className="pair"),
@@ -56,7 +63,7 @@ def preset_links() -> html.Nav:
 
 
 def stage(state: State) -> go.Figure:
-    """Return the figure of the surface for a state."""
+    """Return the figure of the surface in the view that the state selects."""
     if state.view == "starts":
         return figures.basins(run_from_grid(state.setting, state.selected_racer))
     result = run(state.setting)
@@ -114,7 +121,7 @@ def caption(state: State) -> str:
 
 
 def comment(state: State, result: Run) -> Any:
-    """Return the explanation of the preset that matches the state, if any."""
+    """Return the explanation of the preset whose setting the state has, or None if there is none."""
     preset = presets.matching_preset(state.setting)
     if preset is None:
         return None
@@ -123,7 +130,7 @@ def comment(state: State, result: Run) -> Any:
 
 
 def connect(app: Dash) -> None:
-    """Register the callbacks: one draws figures on the server, one animates them in the browser."""
+    """Register the two callbacks: the server draws the figures, and the browser animates them."""
 
     @app.callback(
         output={

@@ -11,11 +11,11 @@ from . import claims_page, controls, landscape_page, race_page, step_page
 from .state import TABS
 
 DOCUMENT = Path(__file__).with_name("index.html")
-"""HTML document of the app, with the placeholders of Dash and one for the style sheet that reports have, too."""
+"""HTML document of the app. It has the placeholders of Dash, and one for the style sheet shared with reports."""
 
 
 def layout() -> html.Div:
-    """Return all pages; CSS shows the active one."""
+    """Return the layout with all pages, of which CSS shows the active one."""
     head = html.Header(
         [
             html.B("gradprix"),

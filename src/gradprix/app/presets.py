@@ -1,4 +1,4 @@
-"""Instructive settings, good and bad, with explanations whose numbers are computed from the run."""
+"""Presets: instructive settings, good and bad, with explanations whose numbers are computed from a run."""
 
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -16,9 +16,9 @@ class Preset:
 
     Args:
         title: short title.
-        good: good practice rather than a mistake.
+        good: True if the preset shows good practice, False if it shows a mistake.
         address: query string of the state.
-        text: explanation, with placeholders for fields of `Summary`: `{adam.end}`.
+        text: explanation, with placeholders such as `{adam.end}` for a field of an optimizer's `Summary`.
     """
 
     title: str
@@ -28,11 +28,11 @@ class Preset:
 
     @property
     def state(self) -> State:
-        """State of the app."""
+        """State of the app that the preset's query string describes."""
         return read(self.address)
 
     def explain(self, run: Run) -> str:
-        """Return the explanation with the numbers of a run."""
+        """Return the explanation, with its placeholders replaced by the numbers of a run."""
         summaries = {
             name: SimpleNamespace(**{field: _format_value(value) for field, value in asdict(summary).items()})
             for name, summary in run.summaries().items()
@@ -175,5 +175,5 @@ PRESETS = (
 
 
 def matching_preset(setting: Setting) -> Preset | None:
-    """Return the preset with this setting, if any."""
+    """Return the preset with the given setting, or None if there is none."""
     return next((preset for preset in PRESETS if preset.state.setting == setting), None)

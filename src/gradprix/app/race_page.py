@@ -1,4 +1,4 @@
-"""Race page: start a race, monitor it, and open saved races."""
+"""Race page: starts races, monitors them, and opens saved ones."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ EVERY = 700
 
 
 def layout() -> html.Section:
-    """Return the page."""
+    """Return the page: form for a new race, links to saved races, and the monitored race."""
     sizes = {"small": "small: seconds", "default": "default: minutes", "large": "large"}
     assert tuple(sizes) == SIZES
     form = html.Form(
@@ -76,7 +76,7 @@ def _group(label: str, control: Any) -> html.Div:
 
 
 def training_runs_figure(progress: Progress) -> go.Figure:
-    """Plot validation loss against learning rate for all finished training runs."""
+    """Plot validation loss against learning rate for all finished training runs of a race."""
     fig = go.Figure()
     losses = [loss for _, _, loss, _ in progress.trials if loss is not None and math.isfinite(loss) and loss > 0]
     top = max(losses, default=1.0) * 1.5
@@ -116,7 +116,7 @@ def training_runs_figure(progress: Progress) -> go.Figure:
 
 
 def progress_view(progress: Progress) -> list[Any]:
-    """Return the progress of a race as text and progress bar."""
+    """Return the progress of a race as text and a progress bar, or its result if it is finished."""
     if not progress.name:
         return [html.P("Start a race or open a saved one.", className="note")]
     head = html.H2(
@@ -136,7 +136,7 @@ def progress_view(progress: Progress) -> list[Any]:
 
 
 def report(progress: Progress) -> Any:
-    """Return the embedded report."""
+    """Return the report of a race, embedded in the page, or None if the race is not finished."""
     if not progress.finished:
         return None
     address = f"/runs/{quote(progress.name)}/report.html"
@@ -147,7 +147,7 @@ def report(progress: Progress) -> Any:
 
 
 def race_links(races: Races, state: State) -> Any:
-    """Return links to all saved races."""
+    """Return links that open the saved races."""
     names = races.names()
     if not names:
         return html.P(f"No saved races in {races.home}.", className="note")
@@ -156,7 +156,7 @@ def race_links(races: Races, state: State) -> Any:
 
 
 def connect(app: Dash, races: Races) -> None:
-    """Register the callbacks."""
+    """Register the callbacks that start, stop and monitor a race."""
 
     @app.callback(
         Output("started", "data"),

@@ -1,4 +1,4 @@
-"""Races on this machine: saved ones and those started by the app."""
+"""Races on this machine: saved races, and races that the app has started as child processes."""
 
 import json
 import os
@@ -27,15 +27,16 @@ class Progress:
     """Progress of a race.
 
     Args:
-        name: folder of the race.
+        name: name of the race, its path relative to the folder of saved races.
         task: name of the task; empty before the race is planned.
         entries: optimizers, as described in the plan.
         finished_runs: number of finished training runs.
         total_runs: total number of training runs; None before the race is planned.
-        trials: finished training runs: entry, learning rate, validation loss (None if it diverged), is final run.
+        trials: finished training runs, as tuples of entry, learning rate, validation loss (None if the run diverged),
+            and True for a final run.
         finished: the result is available.
         running: the race is running as a child process of this app.
-        text: result or error message.
+        text: result, reason why the race is not running, or error message.
     """
 
     name: str
@@ -51,10 +52,14 @@ class Progress:
 
 @dataclass
 class Races:
-    """Races in a folder; each is started as a separate process with the command-line interface.
+    """The races in a folder.
+
+    New ones are started as child processes, with the command-line interface.
 
     Args:
         home: folder of saved races.
+        started: process and error output of each race that was started, by name.
+        lock: lock that is held while a race is started.
     """
 
     home: Path
@@ -62,20 +67,26 @@ class Races:
     lock: "threading.Lock" = field(default_factory=threading.Lock, repr=False)
 
     def names(self) -> list[str]:
-        """Return the names of all saved races, including those of suites, most recent first."""
+        """Return the names of all saved races, most recent first.
+
+        Races of suites are in subfolders.
+        """
         journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{DATABASE}")]
         journals.sort(key=lambda path: -path.stat().st_mtime)
         return [path.parent.relative_to(self.home).as_posix() for path in journals]
 
     def folder(self, name: str) -> Path | None:
-        """Return the folder of a race, or None for unknown names: names come from untrusted URLs."""
+        """Return the folder of a race, or None if there is no race of this name.
+
+        The name is checked because it comes from an untrusted URL.
+        """
         return self.home / name if name in self.names() or name in self.started else None
 
     def start(self, state: State) -> str:
-        """Start the race described by a state.
+        """Start the race that the race form of a state describes.
 
         Returns:
-            Name of the race, for `progress`.
+            Name of the race.
 
         Raises:
             ValueError: if there are fewer than two optimizers, or if another race is running.
@@ -98,7 +109,7 @@ class Races:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            start_new_session=True,  # Ctrl-C is handled by the app, which then stops the race
+            start_new_session=True,  # Ctrl-C reaches the app only, which then stops the race
         )
         if name in self.started:
             self.started[name][1].close()
@@ -114,18 +125,24 @@ class Races:
         return command
 
     def _can_resume(self, name: str, state: State) -> bool:
-        """Return whether a stopped race has the same command, so that running it again resumes the race."""
+        """Return True if a race of this name was stopped and a new race would have the same command.
+
+        Running the command again then resumes the race.
+        """
         process, _ = self.started.get(name, (None, None))
         return process is not None and process.args == self._command(state, name) and not self.progress(name).finished
 
     def stop(self, name: str) -> None:
-        """Stop a race that this app has started; finished training runs are saved."""
+        """Stop a race if this app has started it.
+
+        Its finished training runs remain saved.
+        """
         process, _ = self.started.get(name, (None, None))
         if process is not None and process.poll() is None:
             process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
 
     def close(self, patience: float = 10.0) -> None:
-        """Stop all running races, killing those that do not end within `patience` seconds."""
+        """Stop all running races, and kill those that do not end within `patience` seconds."""
         for name, (process, errors) in self.started.items():
             self.stop(name)
             try:
@@ -136,7 +153,10 @@ class Races:
             errors.close()
 
     def progress(self, name: str) -> Progress:
-        """Return the progress of a race."""
+        """Return the progress of a race.
+
+        If the name is unknown, the text of the progress says so.
+        """
         process, errors = self.started.get(name, (None, None))
         running = process is not None and process.poll() is None
         folder = self.folder(name)
@@ -150,13 +170,16 @@ class Races:
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").strip().splitlines()
                 text = lines[-1] if lines else f"The race ended with exit code {process.returncode}."
-        # The report is written after the result, before the process ends.
+        # The process writes the report after the result: the race counts as finished once the process has ended.
         return Progress(
             name, **{**saved, "running": running, "text": text, "finished": bool(saved.get("finished")) and not running}
         )
 
     def report(self, name: str) -> Path | None:
-        """Return the path of the report of a finished race, writing the report if it is missing."""
+        """Return the path of a finished race's report, which is written if it is missing.
+
+        Returns None if there is no race of this name, or no report can be written.
+        """
         folder = self.folder(name)
         if folder is None:
             return None
@@ -167,7 +190,10 @@ class Races:
 
 
 def _read_progress(name: str, folder: Path) -> dict[str, Any]:
-    """Read the progress from a journal; empty if there is no journal or no plan yet."""
+    """Read fields of `Progress` from the journal in a folder.
+
+    Returns an empty dictionary if there is no journal, or no plan in it yet.
+    """
     try:
         with Journal(folder, to_read=True) as journal:
             plan, (is_finished, text) = journal.plan, _format_result(journal)
@@ -194,7 +220,10 @@ def _read_progress(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _format_result(journal: Journal) -> tuple[bool, str]:
-    """Return whether a race is finished, and its answer or the reason why its record cannot be read."""
+    """Return True if a race is finished, and its result as text.
+
+    The text is empty if the race is not finished. It is an error message if the record cannot be read.
+    """
     try:
         record = journal.record
     except RecordError as error:
@@ -205,7 +234,10 @@ def _format_result(journal: Journal) -> tuple[bool, str]:
 def _trial(
     identity: dict[str, Any], outcome: dict[str, Any], entries: list[dict[str, Any]]
 ) -> tuple[str, float, float | None, bool] | None:
-    """Return a finished training run as a point, or None if it belongs to no entry of the plan (an earlier race)."""
+    """Return a finished training run as an element of `Progress.trials`.
+
+    Returns None if the run belongs to no entry of the plan, but to an earlier race in the same folder.
+    """
     for entry in entries:
         if entry["rule"] == identity["rule"] and entry.get("equations") == identity.get("equations"):
             loss = None if outcome["diverged"] is not None or not outcome["curve"] else float(outcome["curve"][-1][2])

@@ -1,4 +1,4 @@
-"""Web server, restricted to this machine and without external resources."""
+"""Web server of the app. By default only this machine can reach it, and pages load no external resources."""
 
 import ipaddress
 import logging
@@ -20,11 +20,11 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
     "frame-ancestors 'self'; form-action 'self'"
 )
-"""Content security policy: no external resources. Dash and plotly need `unsafe-inline` and `unsafe-eval`."""
+"""Content security policy, which forbids external resources. Dash and plotly need `unsafe-inline` and `unsafe-eval`."""
 
 
 class PortTakenError(ValueError):
-    """The port is in use."""
+    """The port is in use or not permitted."""
 
 
 def make(races: Races, host: str = "127.0.0.1") -> Dash:
@@ -59,7 +59,13 @@ def make(races: Races, host: str = "127.0.0.1") -> Dash:
 
 
 def guard(host: str) -> Any:
-    """Refuse requests with a foreign Host or Origin header, which protects from DNS rebinding."""
+    """Return status 403 for a request whose Host or Origin header is not allowed, and None for other requests.
+
+    This protects from DNS rebinding and from requests by other web sites.
+
+    Args:
+        host: address that the server listens on.
+    """
     origin = flask.request.headers.get("Origin")
     host_header = flask.request.headers.get("Host", "")
     if not is_host_allowed(host_header, host) or (origin is not None and _parse_origin(origin) != host_header):
@@ -77,12 +83,13 @@ def _parse_origin(origin: str) -> str | None:
 
 
 def is_host_allowed(host_header: str, host: str) -> bool:
-    """Return whether requests with this Host header are allowed.
+    """Return True if requests with this Host header are allowed.
 
     Args:
         host_header: value of the header.
-        host: address that the server listens on. If it is not a loopback address, IP addresses and the name of this
-            machine are allowed as well: DNS rebinding needs a name that the attacker controls.
+        host: address that the server listens on. If it is a loopback address, only loopback addresses are allowed in
+            the header. Otherwise, all IP addresses and the names of this machine are allowed as well, because DNS
+            rebinding needs a name that the attacker controls.
     """
     try:
         name = urlsplit(f"//{host_header}").hostname or ""
@@ -115,11 +122,11 @@ class _Quiet(WSGIRequestHandler):
     """Request handler that does not log successful requests."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Log nothing."""
+        """Ignore the request instead of logging it."""
 
 
 def listen(app: Dash, port: int, host: str) -> BaseWSGIServer:
-    """Return a server that is bound to its port and ready for `serve_forever`.
+    """Create a server and bind it to its port, so that only `serve_forever` remains to be called.
 
     Args:
         app: app to serve.

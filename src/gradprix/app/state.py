@@ -1,4 +1,4 @@
-"""State of the app, with defaults and ranges of its settings."""
+"""State of the app, and the defaults and ranges of its settings."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ SIZES = ("small", "default", "large")
 
 SURFACES = {**LANDSCAPES, **SLICES}
 
-# Surfaces have no data, so entries that differ only in batch size are equal here: one of three remains.
+# Surfaces have no data, so `gd`, `sgd` and `minibatch`, which differ only in batch size, are equal: only `gd` is used.
 RACERS: dict[str, Entry] = {
     name: ENTRIES[name]
     for name in ("gd", *ENTRIES)
@@ -39,7 +39,8 @@ class Racer:
 
     Args:
         name: name of an entry.
-        own: settings that differ from the defaults; without a learning rate, it is tuned for the surface.
+        own: hyperparameters that differ from the defaults. If the learning rate is not among them, it is tuned for the
+            surface.
     """
 
     name: str
@@ -60,7 +61,19 @@ class Racer:
 
 @dataclass(frozen=True)
 class Setting:
-    """Surface, start and optimizers: everything that the results of the landscape and step pages depend on."""
+    """Surface, starting point and optimizers.
+
+    The results on the landscape and step pages depend on nothing else.
+
+    Args:
+        surface: name of the surface.
+        parameters: parameters of the surface, as pairs of name and value.
+        noise: standard deviation of the gradient noise per coordinate.
+        seed: seed of the gradient noise.
+        steps: number of steps.
+        start: starting point.
+        racers: optimizers.
+    """
 
     surface: str = "ravine"
     parameters: tuple[tuple[str, float], ...] = (("condition", 30.0), ("angle", 0.0))
@@ -79,11 +92,11 @@ class State:
         tab: active page.
         setting: setting of the landscape and step pages.
         view: view of the landscape.
-        of: optimizer of the step page and of the map of starting points.
-        t: step shown on the landscape page; None for the last.
+        of: name of the optimizer shown on the step page and in the map of starting points.
+        t: step shown on the landscape page; None for the last one.
         step: step shown on the step page, from 1.
         zoom: region of the surface shown on the step page.
-        race: folder of the race that is monitored.
+        race: name of the monitored race; empty if there is none.
         task: task of the race form.
         names: optimizers of the race form.
         size: preset of the race form.
@@ -107,7 +120,7 @@ class State:
 
     @property
     def selected_racer(self) -> Racer:
-        """Optimizer of the step page and of the map of starting points, with its settings."""
+        """Optimizer shown on the step page and in the map of starting points, with its hyperparameters."""
         return next((racer for racer in self.setting.racers if racer.name == self.of), Racer(self.of))
 
 
@@ -117,32 +130,41 @@ def make_landscape(surface: str, parameters: Sequence[tuple[str, float]] = ()) -
 
 
 def parameters(surface: str) -> dict[str, float]:
-    """Return the parameters of a surface with their defaults, except the noise, which all surfaces have."""
+    """Return the parameters of a surface and their defaults.
+
+    The noise is left out, because all surfaces have it.
+    """
     signature = inspect.signature(SURFACES[surface]).parameters
     return {name: float(parameter.default) for name, parameter in signature.items() if name != "noise"}
 
 
 def adjustable(entry: Entry) -> dict[str, float]:
-    """Return the adjustable hyperparameters of an optimizer, except the learning rate, with their defaults."""
+    """Return the adjustable hyperparameters of an optimizer and their defaults, except the learning rate."""
     values = entry.values(entry.default_rate)
     return {name: float(values[name]) for name in DOMAINS if 0 < values.get(name, 0) < 1}
 
 
 def default_setting(surface: str, racers: tuple[Racer, ...] = Setting().racers) -> Setting:
-    """Return the default setting of a surface."""
+    """Return the default setting of a surface with the given optimizers."""
     own = tuple(parameters(surface).items())
     landscape = make_landscape(surface, own)
     return Setting(surface, own, landscape.noise, start=landscape.start, racers=racers)
 
 
 def format_number(value: float) -> str:
-    """Format a number as the shortest string that represents it exactly."""
+    """Format a number as a short string that represents it exactly."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def parse_number(given: Any, between: tuple[float, float], usual: float) -> float:
-    """Parse a number and clip it to its range; invalid numbers give the default."""
+    """Parse a number and clip it to a range.
+
+    Args:
+        given: number or text.
+        between: lower and upper end of the range.
+        usual: default, which is returned if `given` is not a finite number.
+    """
     try:
         value = float(given)
     except (TypeError, ValueError):
@@ -151,26 +173,33 @@ def parse_number(given: Any, between: tuple[float, float], usual: float) -> floa
 
 
 def select_optimizer(setting: Setting, wanted: str) -> str:
-    """Return the wanted optimizer if it is part of the setting, otherwise the first."""
+    """Return the name of the wanted optimizer if it is part of the setting, otherwise that of the first one."""
     known = [racer.name for racer in setting.racers] or list(RACERS)
     return wanted if wanted in known else known[0]
 
 
 def parse_hyperparameters(entry: Entry, given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Return the given hyperparameters that the optimizer has and that differ from the defaults, clipped to range."""
+    """Parse hyperparameters and return those that differ from the defaults, as pairs of name and value.
+
+    Values are clipped to their ranges. Hyperparameters that the optimizer does not have are ignored.
+
+    Args:
+        entry: the optimizer.
+        given: number or text by name of the hyperparameter.
+    """
     usual = {"lr": math.nan, **adjustable(entry)}
     asked = {
         name: parse_number(given[name], RATES if name == "lr" else (0.0, 0.999999), usual[name])
         for name in usual
         if given.get(name) is not None
     }
-    # At zero a term is removed from the rule, which would change its equations.
+    # A hyperparameter of zero removes a term from the rule, which would change the equations on the step page.
     asked = {name: value if name == "lr" else max(value, 1e-6) for name, value in asked.items()}
     return tuple((name, value) for name, value in asked.items() if not math.isnan(value) and value != usual[name])
 
 
 def clip_to_box(landscape: Landscape, start: Sequence[Any]) -> tuple[float, float]:
-    """Clip a starting point to the box of a landscape."""
+    """Parse a starting point and clip it to the box of a landscape; invalid coordinates give the default ones."""
     x, y = (
         parse_number(value, between, usual)
         for value, between, usual in zip(start, landscape.box, landscape.start, strict=True)

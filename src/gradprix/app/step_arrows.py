@@ -1,4 +1,4 @@
-"""Figure of one step: arrows for gradient, momentum and update, squares for second-moment estimates."""
+"""Figure of one step, with arrows for gradient, momentum and update, and squares for second-moment estimates."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from .step_trace import Step
 from .trajectories import Numbers
 
 LONGEST = 0.55
-"""Length of the longest rescaled arrow, as a fraction of half the window."""
+"""Length of the longest arrow that is not to scale, as a fraction of half the window's width."""
 STEPS_SEEN = 2.5
-"""Number of updates that fit between the point and the edge of the window."""
+"""Minimum distance from the point to the edge of the window, in units of the update's length."""
 
 
 def arrows(
@@ -24,7 +24,7 @@ def arrows(
 ) -> go.Figure:
     """Plot a step: the point, its negative gradient, the state of the optimizer, and the update.
 
-    The update is drawn to scale. Gradients, their means and root mean squares share another scale, in which the
+    The update is drawn to scale. Gradients, their means and their root mean squares share another scale, on which the
     longest arrow has a fixed length.
 
     Args:
@@ -32,8 +32,8 @@ def arrows(
         name: name of the optimizer.
         path: all points of the descent, `[steps + 1, 2]`.
         step: step to draw.
-        kinds: kind of each state variable of the rule.
-        near: follow the point, with a window in proportion to the step.
+        kinds: kind and power of each state variable of the rule, as returned by `classify_state`.
+        near: show a window around the point whose size is proportional to the step, instead of the whole surface.
     """
     centre, radius = window(landscape, step, near)
     box = tuple((float(c - 1.7 * radius), float(c + 1.7 * radius)) for c in centre)
@@ -65,7 +65,7 @@ def arrows(
 
 
 def _draw_path(fig: go.Figure, name: str, path: Numbers, t: int) -> None:
-    """Draw the complete path, and the path up to a step on top of it."""
+    """Draw the complete path faintly, and on top of it the path up to step `t`."""
     own = optimizer_style(name)
     for points, opacity, width in ((path, 0.35, 1.5), (path[:t], 1.0, 2.5)):
         line = {"color": own["color"], "dash": own["dash"], "width": width}
@@ -82,7 +82,11 @@ def _draw_path(fig: go.Figure, name: str, path: Numbers, t: int) -> None:
 
 
 def _draw_state(fig: go.Figure, step: Step, kinds: dict[str, tuple[str, int]], longest: float) -> None:
-    """Draw gradient and means as arrows and root mean squares as squares, the longest with length `longest`."""
+    """Draw the gradient and its running means as arrows, and root mean squares of gradients as squares.
+
+    All have the same scale, on which the longest has length `longest`. Only the direction is shown of means that do not
+    have the units of a gradient.
+    """
     vectors = {"−g, steepest descent": -step.g}
     vectors |= {
         f"−{format_symbol(key)}, running mean": -step.state[key] for key, kind in kinds.items() if kind == ("mean", 1)
@@ -108,7 +112,11 @@ def _draw_state(fig: go.Figure, step: Step, kinds: dict[str, tuple[str, int]], l
 
 
 def window(landscape: Landscape, step: Step, near: bool) -> tuple[Numbers, float]:
-    """Return centre and half width of the window; if `near`, a power of two, so that it seldom changes."""
+    """Return the centre and the half width of the window.
+
+    If `near`, the centre is the point and the half width is a power of two, so that it seldom changes from step to
+    step. Otherwise, or if the step is not finite, the window is the box of the landscape.
+    """
     box = np.asarray(landscape.box)
     widest = float((box[:, 1] - box[:, 0]).max()) / 2
     length = float(np.linalg.norm(step.after - step.x))
@@ -144,7 +152,16 @@ def _draw_arrow(
 
 
 def _draw_squares(fig: go.Figure, at: Numbers, sides: Numbers, true: Numbers, label: str, dash: str) -> None:
-    """Draw a square per coordinate, beside the point, whose side is the denominator of the step."""
+    """Draw a square per coordinate beside the point.
+
+    Args:
+        fig: figure to draw on.
+        at: the point, `[2]`.
+        sides: side of each square, on the scale of the figure, `[2]`.
+        true: side of each square without scaling, `[2]`.
+        label: name of the squares in the legend.
+        dash: dash of the outlines.
+    """
     if not np.isfinite(sides).all():
         return
     (x, y), (a, b) = at, sides

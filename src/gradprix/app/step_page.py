@@ -1,4 +1,4 @@
-"""Step page: a single step of one optimizer, with equations, numbers and arrows."""
+"""Step page: one step of one optimizer, with equations, numbers and arrows."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from .url_query import read
 
 
 def layout() -> html.Section:
-    """Return the page."""
+    """Return the page's controls, its figure and the place of the equations, without their contents."""
     bar = [
         html.Button("◀ previous", id="previous", title="Previous step (←)"),
         html.Button("next ▶", id="following", title="Next step (→)"),
@@ -45,7 +45,7 @@ def selected_step(state: State) -> tuple[Trace, Step]:
 
 
 def figure(state: State) -> go.Figure:
-    """Return the figure of the step."""
+    """Return the figure of the step that a state selects."""
     descent, now = selected_step(state)
     landscape = run(state.setting).landscape
     memories = classify_state(descent.rule, tuple(descent.values.items()))
@@ -54,7 +54,12 @@ def figure(state: State) -> go.Figure:
 
 
 def equations_with_numbers(descent: Trace, now: Step) -> list[Any]:
-    """Return the equations with the numbers of the step, and an explanation of each."""
+    """Return the equations of a step as page content, each with its numbers and an explanation.
+
+    Args:
+        descent: trace that contains the step.
+        now: the step.
+    """
     g, update = now.g, now.after - now.x
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.abs(update / g)
@@ -81,7 +86,7 @@ def equations_with_numbers(descent: Trace, now: Step) -> list[Any]:
 
 
 def connect(app: Dash) -> None:
-    """Register the callbacks."""
+    """Register the callback that draws the step and its equations."""
 
     @app.callback(
         output={

@@ -23,8 +23,8 @@ class Step:
         t: step number, from 1.
         x: point before the step, `[2]`.
         after: point after the step, `[2]`.
-        g: gradient.
-        state: state after the step, by the names of the rule.
+        g: gradient at the point before the step, `[2]`.
+        state: elementwise state variables after the step, by the rule's names, `[2]` each.
         equations: equations with the numbers of the step.
     """
 
@@ -38,17 +38,17 @@ class Step:
 
 @lru_cache(maxsize=16)
 def cached_trace(setting: Setting, racer: Racer) -> Trace:
-    """Return the trace of an optimizer with all terms."""
+    """Return the trace of an optimizer on the surface of a setting, computing it if it is not cached."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     own = {**racer.entry.fixed, **dict(racer.own), "lr": learning_rate(racer, setting)}
     return trace(racer.rule, landscape, setting.steps, start=setting.start, seed=setting.seed, **own)
 
 
 def read_step(descent: Trace, t: int) -> Step:
-    """Return one step of a trace.
+    """Return one step of a trace, with its equations.
 
     Args:
-        descent: trace.
+        descent: the trace.
         t: step number, from 1.
     """
     layer, rule = descent.x, descent.rule

@@ -1,4 +1,4 @@
-"""Computation of trajectories on surfaces, and of the minimum that each starting point reaches."""
+"""Computation of the trajectories of optimizers on surfaces, and of the minimum that each starting point reaches."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,9 +17,9 @@ Numbers = NDArray[np.float64]
 DRAWS = 5
 """Number of noise samples for tuning the learning rate on a noisy surface."""
 FAR = 1.5
-"""Distance from the centre beyond which a point is not drawn, in widths of the box."""
+"""Distance from the centre of the box, in units of its width, beyond which a point is not drawn."""
 LATTICE = 31
-"""Starting points per side of the grid."""
+"""Number of starting points per side of the grid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class Run:
         setting: setting of the run.
         landscape: surface.
         rates: learning rate of each optimizer.
-        points: `[steps + 1, racers, 2]`; NaN far outside of the box.
-        heights: loss above the minimum, `[steps + 1, racers]`.
+        points: points of each optimizer, `[steps + 1, racers, 2]`; NaN for points far outside the box.
+        heights: loss above the minimum at these points, `[steps + 1, racers]`.
     """
 
     setting: Setting
@@ -55,17 +55,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Summary:
-    """Result of an optimizer on a surface; losses are relative to the minimum.
+    """Result of an optimizer on a surface.
+
+    Losses are differences from the minimum.
 
     Args:
         rate: learning rate.
-        is_given: the learning rate was given, not tuned.
+        is_given: True if the learning rate was given, False if it was tuned.
         start: initial loss.
         end: final loss.
         maximum: maximum loss.
         final_mean: mean loss over the last quarter of the steps.
-        convergence_step: first step from which the loss stays below 1 % of its initial value, or None.
-        is_outside: the trajectory left the drawn region.
+        convergence_step: first step from which the loss stays below 1 % of its initial value; None if there is none.
+        is_outside: True if the trajectory left the drawn region.
         x: first coordinate of the final point.
         y: second coordinate of the final point.
     """
@@ -83,7 +85,14 @@ class Summary:
 
     @classmethod
     def from_trajectory(cls, racer: Racer, rate: float, heights: Numbers, points: Numbers) -> "Summary":
-        """Return the summary of one trajectory."""
+        """Summarize one trajectory.
+
+        Args:
+            racer: the optimizer.
+            rate: its learning rate.
+            heights: loss above the minimum, `[steps + 1]`.
+            points: points of the trajectory, `[steps + 1, 2]`.
+        """
         above = np.flatnonzero(~(heights <= heights[0] / 100))
         first = 0 if not len(above) else int(above[-1]) + 1
         final_mean = float(heights[len(heights) * 3 // 4 :].mean())
@@ -103,12 +112,18 @@ class Summary:
 
 @lru_cache(maxsize=256)
 def surface(name: str, parameters: tuple[tuple[str, float], ...], noise: float) -> Landscape:
-    """Return a landscape, cached so that learning rates are tuned once per surface."""
+    """Return a landscape with the given noise.
+
+    The same object is returned for the same arguments, so that the cache of tuned learning rates applies.
+    """
     return make_landscape(name, parameters).change(noise=noise)
 
 
 def minimum_value(landscape: Landscape) -> float:
-    """Return the minimum of a surface."""
+    """Return the minimum loss of a surface.
+
+    If no minimum is known, it is the lowest value on a grid.
+    """
     if not landscape.minima:
         return float(landscape.grid()[2].min())
     return float(landscape.value(torch.tensor(landscape.minima, dtype=torch.float64)).min())
@@ -116,7 +131,7 @@ def minimum_value(landscape: Landscape) -> float:
 
 @lru_cache(maxsize=32)
 def run(setting: Setting) -> Run:
-    """Compute the trajectories of a setting."""
+    """Compute the trajectories of all optimizers of a setting."""
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     rates = tuple(learning_rate(racer, setting) for racer in setting.racers)
     if not rates:
@@ -135,7 +150,7 @@ def _heights(losses: Tensor, landscape: Landscape) -> Numbers:
 
 
 def learning_rate(racer: Racer, setting: Setting) -> float:
-    """Return the given learning rate of an optimizer, or the one tuned from the surface's default start."""
+    """Return the given learning rate of an optimizer, or one tuned from the surface's default starting point."""
     given = dict(racer.own)
     if "lr" in given:
         return given["lr"]
@@ -145,12 +160,12 @@ def learning_rate(racer: Racer, setting: Setting) -> float:
 
 
 def hyperparameters(racer: Racer, rate: float) -> dict[str, Any]:
-    """Return all hyperparameters of an optimizer."""
+    """Return all hyperparameters of an optimizer, with `rate` as the learning rate."""
     return racer.entry.values(**{**dict(racer.own), "lr": rate})
 
 
 def mask_outside(points: Tensor, landscape: Landscape) -> Numbers:
-    """Return points with those far outside of the box replaced by NaN."""
+    """Replace points far outside the box of a landscape by NaN, and return all points as an array."""
     box = torch.tensor(landscape.box, dtype=torch.float64)
     distance = (points - box.mean(1)).abs() / (box[:, 1] - box[:, 0])
     return np.asarray(torch.where((distance < FAR).all(-1, keepdim=True), points, torch.nan).numpy(), dtype=np.float64)
@@ -162,11 +177,11 @@ class EndPoints:
 
     Args:
         landscape: surface.
-        rate: learning rate, the same for all starting points.
+        rate: learning rate, which is the same for all starting points.
         starts: starting points, `[starts, 2]`.
-        ends: final points, `[starts, 2]`; NaN far outside of the box.
+        ends: final points, `[starts, 2]`; NaN for points far outside the box.
         heights: final loss above the minimum, `[starts]`.
-        reached: index of the minimum reached, `[starts]`; −1 for none.
+        reached: index of the minimum that is reached, `[starts]`; −1 if none is reached.
     """
 
     landscape: Landscape
@@ -189,6 +204,6 @@ def run_from_grid(setting: Setting, racer: Racer) -> EndPoints:
     box = np.asarray(landscape.box)
     minima = np.asarray(landscape.minima).reshape(-1, 2)
     distances = np.linalg.norm((last[:, None] - minima) / (box[:, 1] - box[:, 0]), axis=-1)
-    is_reached = np.nan_to_num(distances, nan=np.inf) < 0.05  # as a fraction of the box
+    is_reached = np.nan_to_num(distances, nan=np.inf) < 0.05  # as a fraction of the box's width
     reached = np.where(is_reached.any(1), is_reached.argmax(1), -1)
     return EndPoints(landscape, lr, np.asarray(starts.numpy(), dtype=np.float64), last, heights, reached)

@@ -1,4 +1,4 @@
-"""URL query string of the app's state: `?surface=ravine&condition=30`."""
+"""Conversion of the app's state to and from a URL query string, such as `?surface=ravine&condition=30`."""
 
 import math
 from collections.abc import Mapping
@@ -34,10 +34,12 @@ from .state import (
 
 
 def read(query: str) -> State:
-    """Parse a query string; missing and invalid values get their defaults.
+    """Parse a query string and return the state of the app.
+
+    Missing and invalid values get their defaults.
 
     Args:
-        query: query string of a URL, `?surface=bowl&steps=50`.
+        query: query string of a URL, such as `?surface=bowl&steps=50`.
     """
     try:
         fields = {name: values[-1] for name, values in parse_qs(query.lstrip("?"), keep_blank_values=True).items()}
@@ -63,7 +65,10 @@ def read(query: str) -> State:
 
 
 def write(state: State) -> str:
-    """Format a state as a query string without default values, `?surface=bowl&steps=50`: the inverse of `read`."""
+    """Format a state as a query string such as `?surface=bowl&steps=50`, the inverse of `read`.
+
+    Default values are left out.
+    """
     setting, defaults = state.setting, State()
     base = default_setting(setting.surface)
     fields: dict[str, tuple[Any, Any]] = {
@@ -111,7 +116,10 @@ def _parse_setting(fields: Mapping[str, str]) -> Setting:
 
 
 def _parse_racers(text: str) -> tuple[Racer, ...]:
-    """Parse a list of optimizers, such as `adam:lr=0.1:beta1=0.5,gd`, and remove duplicates."""
+    """Parse a list of optimizers, such as `adam:lr=0.1:beta1=0.5,gd`.
+
+    Unknown optimizers and duplicates are left out, and the order is that of `RACERS`.
+    """
     racers: dict[str, Racer] = {}
     for part in text.split(","):
         name, *rest = part.split(":")

@@ -1,4 +1,4 @@
-"""Synchronization of URL and controls: a change of either updates the other, and then the figures."""
+"""Synchronization of URL and controls: a change of one updates the other, and then the figures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,10 @@ RACE_FORM = ("task", "names", "size", "trials", "seeds")
 
 
 def values(state: AppState) -> dict[str, Any]:
-    """Return the values of all controls by id; those of surface parameters and optimizers are lists."""
+    """Return the values of all controls by id, for a state.
+
+    For the repeated controls of surface parameters and optimizers, the value is a list with one element per control.
+    """
     setting = state.setting
     chosen = {racer.name: dict(racer.own) for racer in setting.racers}
     parameters = dict(setting.parameters)
@@ -47,7 +50,9 @@ def values(state: AppState) -> dict[str, Any]:
 
 
 def state_from_controls(given: dict[str, Any], before: AppState, changed: str) -> AppState:
-    """Return the state shown by the controls; invalid values get their defaults, as in URLs.
+    """Return the state that the controls describe.
+
+    Invalid values get their defaults, as in URLs.
 
     Args:
         given: values of the controls, as returned by `values`.
@@ -78,7 +83,12 @@ def state_from_controls(given: dict[str, Any], before: AppState, changed: str) -
 
 
 def state_after_click(state: AppState, click: dict[str, Any] | None) -> AppState:
-    """Return the state after a click on the surface, which sets the starting point."""
+    """Return the state after a click on the surface, which sets the starting point.
+
+    Args:
+        state: state before the click.
+        click: click event of plotly. If it has no coordinates, the state is returned unchanged.
+    """
     position = _click_position(click)
     setting = state.setting
     if position is None:
@@ -89,7 +99,10 @@ def state_after_click(state: AppState, click: dict[str, Any] | None) -> AppState
 
 
 def _click_position(click: dict[str, Any] | None) -> Sequence[Any] | None:
-    """Return the coordinates of a click, which plotly reports differently for 2-D and 3-D figures."""
+    """Return the coordinates of a click, or None if it has none.
+
+    Plotly reports them differently for 2-D and 3-D figures.
+    """
     if not click:
         return None
     if click.get("xvals") and click.get("yvals"):
@@ -99,7 +112,7 @@ def _click_position(click: dict[str, Any] | None) -> Sequence[Any] | None:
 
 
 def callback_outputs(state: AppState) -> dict[str, Any]:
-    """Return all outputs of the callback for a state."""
+    """Return the values of all outputs of the callback for a state."""
     setting = state.setting
     landscape = surface(setting.surface, setting.parameters, setting.noise)
     own_parameters = dict(setting.parameters)
@@ -118,11 +131,13 @@ def callback_outputs(state: AppState) -> dict[str, Any]:
 
 
 def changed_outputs(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    """Replace unchanged outputs by `no_update`: updating a hundred controls takes the browser half a second.
+    """Replace outputs that the page already shows by `no_update`.
+
+    This saves time: the browser takes half a second to update a hundred controls.
 
     Args:
-        new: all outputs of the callback.
-        seen: those that the page shows, as far as they are known.
+        new: values of all outputs of the callback.
+        seen: values that the page shows, as far as they are known.
     """
 
     def skip_unchanged(name: str, value: Any) -> Any:
@@ -135,16 +150,21 @@ def changed_outputs(new: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]
 
 
 def _is_same(value: Any, shown: Any) -> bool:
-    """Return True if a control shows this value; a control of a new page has none, and looks empty."""
+    """Return True if a control already shows a value.
+
+    Args:
+        value: the value.
+        shown: value that the control has; None on a new page, where the control looks empty.
+    """
     return value == shown or (shown is None and value in ("", []))
 
 
 REPEATED_CONTROLS = {"parameter": ("type", "name"), "entered": ("type", "name"), "own": ("type", "of", "name")}
-"""Repeated controls, with the keys of their ids."""
+"""Controls that exist once per surface parameter or optimizer, with the keys of their ids."""
 
 
 def connect(app: Dash) -> None:
-    """Register the callback."""
+    """Register the callback that synchronizes URL, controls and state."""
     pattern = {kind: {key: kind if key == "type" else ALL for key in keys} for kind, keys in REPEATED_CONTROLS.items()}
     controls = {name: (name, "value") for name in (*SINGLE_CONTROLS, *RACE_FORM)} | {
         kind: (pattern[kind], "value") for kind in REPEATED_CONTROLS

@@ -41,7 +41,10 @@ def _rare() -> Data:
 
 
 def _wrong_label_mask(targets: Tensor) -> Tensor:
-    """Return a mask of the examples whose label is replaced. It is the same for all seeds."""
+    """Return a mask of the examples whose label is replaced.
+
+    It is the same for all seeds.
+    """
     return torch.rand(len(targets), generator=torch.Generator().manual_seed(0)) < WRONG
 
 

@@ -97,12 +97,18 @@ def iterates(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: An
 
 
 def trajectory(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Tensor:
-    """Return all points of a descent, `[steps + 1, ...]`. For the arguments see `iterates`."""
+    """Return all points of a descent, `[steps + 1, ...]`.
+
+    For the arguments see `iterates`.
+    """
     return torch.stack(list(iterates(rule, gradient, x, steps, **values)))
 
 
 def final_point(rule: Rule, gradient: Gradient, x: Tensor, steps: int, **values: Any) -> Tensor:
-    """Return the last point of a descent. For the arguments see `iterates`."""
+    """Return the last point of a descent.
+
+    For the arguments see `iterates`.
+    """
     return deque(iterates(rule, gradient, x, steps, **values), maxlen=1)[0]
 
 

@@ -62,7 +62,10 @@ def compare(suite: Evidence, pairs: Sequence[tuple[str, str]]) -> Quantities:
 
 
 def compare_with_rivals(suite: Evidence, entry: str, rivals: Sequence[str]) -> Quantities:
-    """Compare an entry with each of its rivals. The comparison with the smallest lead comes first."""
+    """Compare an entry with each of its rivals.
+
+    The comparison with the smallest lead comes first.
+    """
     return compare(suite, sorted(((entry, b) for b in rivals), key=lambda pair: lead(suite, *pair).effect))
 
 
@@ -127,7 +130,10 @@ def measure_default(quick: bool) -> Quantities:
 
 
 def say_reversals(m: Quantities) -> str:
-    """Describe the first rank reversal in a sentence. If there is none, name the optimizers that lead on all tasks."""
+    """Describe the first rank reversal in a sentence.
+
+    If there is none, name the optimizers that lead on all tasks.
+    """
     if pair := m["example"]:
         return (
             f"{m['reversals']:.0f} pairs win against each other on different tasks, such as {pair['a']} against "
