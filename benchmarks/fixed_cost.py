@@ -1,9 +1,10 @@
-"""Fixed cost of a race: everything but training.
+"""Measure the fixed cost of a race: everything but training.
 
-The command of a race runs in a new process, several times. Its fixed cost is its wall-clock time minus the time that
-its workers train, divided by their number. A worker trains from the first to the last step of a stack, evaluations
-included, except while it traces and compiles a step. The rest is the start of processes, imports, the checks before the
-race, compilation, workers that wait for others at the end of a phase, statistics and the report.
+The command of a race runs in a new process, several times. The fixed cost is the wall-clock time of the process minus
+the training time, which is summed over the workers and divided by their number. A worker trains from the first to the
+last step of a stack, evaluations included, except while it traces and compiles a step. The fixed cost includes the
+start of processes, imports, the checks before the race, compilation, waiting of idle workers at the end of a phase,
+statistics and the report.
 
     python benchmarks/fixed_cost.py                  # `gradprix race digits`, with an empty cache, then three times
     python benchmarks/fixed_cost.py mlp --networks 280
@@ -27,7 +28,10 @@ import time
 
 
 def patch():
-    """Note the seconds of each stack that is trained, in forks of a server that has imported the package."""
+    """Make the trainer write the training time of each stack to a file.
+
+    This is called in every forked process, and has an effect if the parent process has imported the package.
+    """
     import sys
     if "gradprix.training.trainer" not in sys.modules or "TRAINING_SECONDS" not in os.environ:
         return
@@ -68,28 +72,35 @@ if __name__ == "__main__":
 
 
 def measure(name: str, networks: int, processes: int, cache: Path) -> dict[str, float]:
-    """Run a race in a new process and return its seconds: in all, of training per worker, and the fixed cost."""
+    """Run a race in a new process and return its duration in seconds, its training time per worker, and its fixed cost.
+
+    Args:
+        name: `digits`, or a model of `race_models`.
+        networks: number of training runs of a race with a model of `race_models`.
+        processes: number of workers.
+        cache: folder of the kernel cache.
+    """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "sitecustomize.py").write_text(HOOK)
-        noted = Path(folder) / "seconds"
+        training_log = Path(folder) / "seconds"
         path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH", ""))))
-        added = {"PYTHONPATH": path, "TRAINING_SECONDS": str(noted), "GRADPRIX_CACHE": str(cache)}
+        variables = {"PYTHONPATH": path, "TRAINING_SECONDS": str(training_log), "GRADPRIX_CACHE": str(cache)}
         code = RACED.format(folder=str(Path(__file__).parent), name=name, networks=networks, processes=processes)
         command = f"-m gradprix race digits --json --processes {processes} --out".split()
         started = time.perf_counter()
         subprocess.run(
             [sys.executable, *([*command, f"{folder}/race"] if name == "digits" else ["-c", code])],
-            env={**os.environ, **added},
+            env={**os.environ, **variables},
             stdout=subprocess.DEVNULL,
             check=True,
         )
         seconds = time.perf_counter() - started
-        training = sum(map(float, noted.read_text().split())) / processes
+        training = sum(map(float, training_log.read_text().split())) / processes
     return {"seconds": seconds, "training": training, "fixed": seconds - training}
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure the given races and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["digits"], help="`digits`, or models of `race_models`")
     parser.add_argument("--networks", type=int, default=104, help="training runs of a race of a model")
@@ -101,10 +112,10 @@ def main() -> None:
             races = [
                 measure(name, given.networks, given.processes, Path(cache)) for _ in range(1 + max(1, given.times))
             ]
-        for what, chosen in (("first", races[:1]), ("later", races[1:])):
-            middle = {key: statistics.median(race[key] for race in chosen) for key in races[0]}
-            shown = ", ".join(f"{key} {seconds:.2f} s" for key, seconds in middle.items())
-            print(f"{name}, {what}: {shown}", flush=True)
+        for label, chosen in (("first", races[:1]), ("later", races[1:])):
+            medians = {key: statistics.median(race[key] for race in chosen) for key in races[0]}
+            text = ", ".join(f"{key} {seconds:.2f} s" for key, seconds in medians.items())
+            print(f"{name}, {label}: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""How busy planning keeps workers, on clusters far larger than this machine.
+"""Simulate how busy the scheduler keeps the workers of clusters far larger than this machine.
 
-A hundred races, ten on each built-in task, are played on a thousand workers. The schedule that every engine plans with
-is asked what each free worker should do, and a clock that is only counted says when that ends, or fails. What lanes
-take was measured (`--measure`: one process on one machine); the planning sees none of it before lanes have ended.
+A hundred races, ten on each built-in task, share a thousand workers. The scheduler that all executors use assigns a
+stack to each free worker, and a simulated clock determines when the stack ends or fails. The durations of stacks were
+measured with one process on one machine (`--measure`). The scheduler learns a duration only when the stack has ended.
 
     python benchmarks/scale.py            # about a minute; writes benchmarks/scale.json
-    python benchmarks/scale.py --measure  # what lanes take, before that: some minutes more, on an idle machine
+    python benchmarks/scale.py --measure  # measure durations first: some minutes more, on an idle machine
 
-Workers are *busy* when they are at a lane; *useful* is what its networks would have taken of that at the best width.
+A worker is *busy* while it trains a stack. The *useful* share of this time is what its networks would have taken at the
+most efficient stack width.
 """
 
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _played import Cost, Play, Race
+from _simulation import Cost, Race, Simulation
 from gradprix.executors.scheduler import OVERHEAD, Scheduler, TrialGroup
 from gradprix.race import Local, Plan, entries, twin
 from gradprix.race.cost_measurement import seconds_to_evaluate
@@ -37,13 +38,13 @@ from gradprix.utils.run_info import describe_run
 FILE = Path(__file__).with_suffix(".json")
 WORKERS, RACES, TRIALS = 1_000, 100, 100_000
 MACHINE = 64
-"""Workers of a machine that goes, a third of the way, and does not come back."""
+"""Number of workers that are lost for good after a third of the makespan."""
 ROUNDS = 4
-"""How often everything is measured, one width after the other: the least counts, for others may be at work."""
+"""Number of times that each duration is measured. The minimum is used, because other processes may be running."""
 NARROW = (2, 4, 8)
+"""Stack widths that are measured in addition to those that a race tries."""
 ALONE = ("digits", "segment")
-"""The tasks of the races that are played by themselves: the one of the smallest networks, and the one of the largest.
-"""
+"""Tasks of the races that are also simulated alone: the task with the smallest networks and that with the largest."""
 SHOWN = {
     "makespan": "{:.0f} s",
     "over": "{:.2f}",
@@ -57,7 +58,12 @@ SHOWN = {
 
 
 def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
-    """Races by the whole protocol, as their tuners ask, of so many optimizers that the trials are about so many."""
+    """Return races by the full protocol, with so many optimizers that the number of trials is about `trials` in total.
+
+    Args:
+        number: number of races.
+        trials: approximate total number of trials.
+    """
     task_plans = suite_plans()
     family = entries()
     each = [int(trials * (i + 1) / number / 35) - int(trials * i / number / 35) for i in range(number)]
@@ -70,7 +76,7 @@ def races(number: int = RACES, trials: int = TRIALS) -> list[Race]:
 
 
 class FullStacks(Scheduler):
-    """The plainest planning: lanes as wide as pays, in the order in which they are asked for."""
+    """Baseline: stacks of the most efficient width, in the order in which their trials were submitted."""
 
     def _urgency(self, group: TrialGroup) -> tuple[bool, float]:
         return False, 0.0
@@ -81,7 +87,7 @@ class FullStacks(Scheduler):
 
 
 class EqualStacks(FullStacks):
-    """Each race shared out evenly over all workers, as if it were alone."""
+    """Baseline: the trials of each race are divided evenly among all workers, as if there were no other race."""
 
     def _take_trials(self, group: TrialGroup) -> list[Any]:
         groups, running = self.groups, self.running
@@ -93,7 +99,11 @@ class EqualStacks(FullStacks):
 
 
 def read(tasks: Mapping[str, Any]) -> dict[str, Cost]:
-    """What lanes take, as it is kept."""
+    """Return the durations by name of the task.
+
+    Args:
+        tasks: durations as recorded in `scale.json`.
+    """
     return {
         name: Cost(**{**task, "step": {int(width): seconds for width, seconds in task["step"].items()}})
         for name, task in tasks.items()
@@ -101,29 +111,36 @@ def read(tasks: Mapping[str, Any]) -> dict[str, Cost]:
 
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
-    """What lanes of each task take here, as a race would find out before it begins, and for narrower lanes as well."""
+    """Measure the durations of each task on this machine, as a race does before it starts, and for narrower stacks.
+
+    Yields:
+        Name of the task, and its durations for `scale.json`.
+    """
     engine = Local(1)
     for plan in suite_plans():
         task = plan.task
         assert isinstance(task, Task)
-        form = engine.call(check, plan)
+        mode = engine.call(check, plan)
         trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
-        (found,) = engine.call_workers(1, times, task, trials, form)
+        (durations,) = engine.call_workers(1, measure_durations, task, trials, mode)
         examples = len(task.loaded.split(0).train)
         steps = task.epochs * -(-examples // (task.batch_size or examples))
-        yield task.name, {"stacked": form.stacked, "steps": steps, "epochs": task.epochs, **found}
+        yield task.name, {"stacked": mode.stacked, "steps": steps, "epochs": task.epochs, **durations}
 
 
-def times(task: Task, trials: list[Trial], form: ExecutionMode) -> dict[str, Any]:
-    """What a lane takes, in a worker: to build it, for a step by its width, and to evaluate each network."""
+def measure_durations(task: Task, trials: list[Trial], mode: ExecutionMode) -> dict[str, Any]:
+    """Measure how long it takes to build a stack, to perform a step by stack width, and to evaluate a network.
 
-    def steps(*widths: int) -> dict[int, float]:
-        rounds = [[width * seconds_of_one(task, trials, form, width) for width in widths] for _ in range(ROUNDS)]
-        return {width: min(took) for width, took in zip(widths, zip(*rounds, strict=True), strict=True)}
+    This runs in a worker.
+    """
 
-    step, best = steps(*NARROW, *WIDTHS[:2]), WIDTHS[0]
-    for wider in WIDTHS[1:]:  # as a race finds its width
-        step = step if wider in step else step | steps(wider)
+    def time_steps(*widths: int) -> dict[int, float]:
+        rounds = [[width * seconds_of_one(task, trials, mode, width) for width in widths] for _ in range(ROUNDS)]
+        return {width: min(seconds) for width, seconds in zip(widths, zip(*rounds, strict=True), strict=True)}
+
+    step, best = time_steps(*NARROW, *WIDTHS[:2]), WIDTHS[0]
+    for wider in WIDTHS[1:]:  # a race selects its width in the same way
+        step = step if wider in step else step | time_steps(wider)
         if step[wider] / wider > BETTER * step[best] / best:
             break
         best = wider
@@ -132,75 +149,78 @@ def times(task: Task, trials: list[Trial], form: ExecutionMode) -> dict[str, Any
     with runtime_settings():
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            ModelStack(task, rows, form)
+            ModelStack(task, rows, mode)
             builds.append(time.perf_counter() - began)
-    evaluation = min(seconds_to_evaluate(task, trials, form, WIDTHS[0]) for _ in range(ROUNDS))
-    found = {"start": min(builds), "evaluation": evaluation}
-    digits = {name: float(f"{seconds:.3g}") for name, seconds in found.items()}
-    return {"width": best, **digits, "step": {width: float(f"{seconds:.4g}") for width, seconds in step.items()}}
+    evaluation = min(seconds_to_evaluate(task, trials, mode, WIDTHS[0]) for _ in range(ROUNDS))
+    fixed = {name: float(f"{seconds:.3g}") for name, seconds in (("start", min(builds)), ("evaluation", evaluation))}
+    return {"width": best, **fixed, "step": {width: float(f"{seconds:.4g}") for width, seconds in step.items()}}
 
 
-def plays(costs: Mapping[str, Cost]) -> Iterator[tuple[str, Play]]:
-    """What is played: many races on many workers, and then one by itself on few and on many."""
+def simulations(costs: Mapping[str, Cost]) -> Iterator[tuple[str, Simulation]]:
+    """Simulate many races on many workers, and then single races on few and on many workers.
+
+    Yields:
+        Description of the scenario, and the simulation.
+    """
     many = races()
-    usual = Play(costs, many, WORKERS)
+    usual = Simulation(costs, many, WORKERS)
     yield "1 % of stacks fail", usual
-    yield "no stack fails", Play(costs, many, WORKERS, failing=0)
-    yield "5 % of stacks fail", Play(costs, many, WORKERS, failing=0.05)
-    yield "another random seed", Play(costs, many, WORKERS, seed=1)
-    yield "durations vary by 30 %", Play(costs, many, WORKERS, noise=0.3)
-    yield f"{MACHINE} workers are lost", Play(costs, many, WORKERS, gone=(usual.makespan / 3, MACHINE))
+    yield "no stack fails", Simulation(costs, many, WORKERS, failing=0)
+    yield "5 % of stacks fail", Simulation(costs, many, WORKERS, failing=0.05)
+    yield "another random seed", Simulation(costs, many, WORKERS, seed=1)
+    yield "durations vary by 30 %", Simulation(costs, many, WORKERS, noise=0.3)
+    yield f"{MACHINE} workers are lost", Simulation(costs, many, WORKERS, gone=(usual.makespan / 3, MACHINE))
     slow = next(i for i, race in enumerate(many) if race.task == "segment")
-    yield "a trial that always fails", Play(costs, many, WORKERS, poison=[(slow, 0, 7)])
-    yield "full stacks, in order of request", Play(costs, many, WORKERS, planning=FullStacks)
-    yield "equal stacks, in order of request", Play(costs, many, WORKERS, planning=EqualStacks)
+    yield "a trial that always fails", Simulation(costs, many, WORKERS, poison=[(slow, 0, 7)])
+    yield "full stacks, in order of request", Simulation(costs, many, WORKERS, planning=FullStacks)
+    yield "equal stacks, in order of request", Simulation(costs, many, WORKERS, planning=EqualStacks)
     for task in ALONE:
         race = next(race for race in many if race.task == task)
         for workers in (1, 2, 10, 100):
-            yield f"{task} alone on {workers}", Play(costs, [race], workers, failing=0)
-        yield f"{task} alone on 2, full stacks", Play(costs, [race], 2, failing=0, planning=FullStacks)
+            yield f"{task} alone on {workers}", Simulation(costs, [race], workers, failing=0)
+        yield f"{task} alone on 2, full stacks", Simulation(costs, [race], 2, failing=0, planning=FullStacks)
 
 
 def main() -> None:
-    """Play, and write what came of it beside what lanes took."""
+    """Run the simulations and write their results, with the durations that they used."""
     began = time.perf_counter()
     if "--measure" in sys.argv:
         tasks = dict(measure())
-        took = round(time.perf_counter() - began, 1)
-        lanes = {
-            **describe_run("python benchmarks/scale.py --measure", took),
+        seconds = round(time.perf_counter() - began, 1)
+        durations = {
+            **describe_run("python benchmarks/scale.py --measure", seconds),
             "load": os.getloadavg()[2],
             "tasks": tasks,
         }
     else:
-        lanes = json.loads(FILE.read_text())["lanes"]
-    costs = read(lanes["tasks"])
-    print(f"{'a network takes':15} {'width':>5} {'at best':>9} {'a lane as many more':>20}")
+        durations = json.loads(FILE.read_text())["lanes"]
+    costs = read(durations["tasks"])
+    print(f"{'task':15} {'width':>5} {'a network':>9} {'fixed cost, networks':>20}")
     for name, cost in costs.items():
-        how = "" if cost.stacked else " one at a time"
-        print(f"{name:15} {cost.width:5} {cost.best:7.3f} s {cost.overhead:20.1f}{how}")
+        note = "" if cost.stacked else " one at a time"
+        print(f"{name:15} {cost.width:5} {cost.best:7.3f} s {cost.overhead:20.1f}{note}")
     overhead = median(cost.overhead for cost in costs.values())
-    print(f"in the median {overhead:.1f} networks more; planning counts on {OVERHEAD}\n")
+    print(f"median fixed cost {overhead:.1f} networks; the scheduler assumes {OVERHEAD}\n")
     print(f"{'':30}" + "".join(f"{name:>11}" for name in SHOWN))
-    began, played = time.perf_counter(), {}
-    for name, play in plays(costs):
-        played[name] = play.told()
-        print(f"{name:30}" + "".join(f"{how.format(played[name][key]):>11}" for key, how in SHOWN.items()), flush=True)
+    began, summaries = time.perf_counter(), {}
+    for name, simulation in simulations(costs):
+        row = summaries[name] = simulation.summary()
+        print(f"{name:30}" + "".join(f"{style.format(row[key]):>11}" for key, style in SHOWN.items()), flush=True)
     head = describe_run("python benchmarks/scale.py", round(time.perf_counter() - began, 1))
     trials = sum(sum(race.stages) for race in races())
-    written = {
+    record = {
         **head,
         "races": RACES,
         "trials": trials,
         "overhead": round(overhead, 2),
-        "lanes": lanes,
-        "played": played,
+        "lanes": durations,
+        "played": summaries,
     }
-    FILE.write_text(json.dumps(written, indent=1) + "\n")
-    usual = played["1 % of stacks fail"]
+    FILE.write_text(json.dumps(record, indent=1) + "\n")
+    usual = summaries["1 % of stacks fail"]
     print(
-        f"\n{RACES} races, {trials:,} trials, {WORKERS:,} workers, 1 % of stacks failing: {usual['busy']:.1%} busy "
-        f"until the last 5 % of the makespan, wanted 95 %; {usual['least_busy']:.1%} in the worst hundredth of it"
+        f"\n{RACES} races, {trials:,} trials, {WORKERS:,} workers, 1 % of stacks fail: {usual['busy']:.1%} of workers "
+        f"busy until the last 5 % of the makespan (goal: 95 %), at least {usual['least_busy']:.1%} in any hundredth"
     )
     sys.exit(usual["busy"] < 0.95)
 

@@ -1,9 +1,9 @@
-"""What a step costs: every class against torch's implementations of the same, and against memory itself.
+"""Measure the duration of an optimizer step, compared with torch's implementations and with memory bandwidth.
 
-Four kinds of work: one large tensor, many middling ones, many small ones, and the shapes of a ResNet-50. Ours, torch's
-default, foreach and fused (where it has one) are stepped in turn within one run, so that a ratio does not depend on
-what else the machine does; medians are shown. For the large tensor, bytes moved (each buffer read once, each changed
-buffer written once) are compared with a bare loop that moves the same bytes, in the same run.
+There are four workloads: one large tensor, many medium ones, many small ones, and the parameters of a ResNet-50. In one
+run, steps of gradprix and of torch's default, foreach and fused implementations take turns, so that their ratios do not
+depend on other processes. Medians are shown. For the large tensor, the step is also compared with a loop without
+arithmetic that moves the same bytes: it reads each buffer once and writes each changed buffer once.
 
     python benchmarks/step.py                 # about five minutes on two cores; writes benchmarks/step.json
     python benchmarks/step.py --quick NAdam   # some classes, fewer rounds, writes nothing
@@ -38,7 +38,7 @@ LARGE = 25_000_000
 
 
 def resnet50() -> list[int]:
-    """The sizes of a ResNet-50's 161 parameters."""
+    """Return the numbers of elements of a ResNet-50's 161 parameters."""
     sizes, inside = [64 * 3 * 49, 64, 64], 64
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
         for block in range(blocks):
@@ -54,15 +54,23 @@ WORK = {"1 × 25M": [LARGE], "160 × 160k": [160_000] * 160, "200 × 1k": [1_000
 
 
 def stepper(module: Any, name: str, sizes: list[int], dtype: torch.dtype = torch.float32, **given: Any) -> Callable:
-    """A call that steps freshly made parameters with fixed gradients."""
+    """Return a function that performs a step on new parameters with fixed gradients.
+
+    Args:
+        module: `gradprix.optim` or `torch.optim`.
+        name: name of the optimizer class.
+        sizes: number of elements of each parameter.
+        dtype: data type of the parameters.
+        **given: arguments of the optimizer.
+    """
     params = [torch.nn.Parameter(torch.randn(size).to(dtype)) for size in sizes]
     for p in params:
         p.grad = (torch.randn(p.shape) * 1e-2).to(dtype)
     return getattr(module, name)(params, lr=1e-4, **given).step
 
 
-def rounds(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """The median time of each call, the calls taking turns."""
+def time_in_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Return the median duration of each call. The calls take turns for `seconds`, and at least five times."""
     for call in calls.values():
         call()
         call()
@@ -73,10 +81,19 @@ def rounds(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, flo
             begin = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(durations) for name, durations in times.items()}
 
 
 def compare(name: str, given: dict[str, Any], sizes: list[int], seconds: float, dtype: Any = torch.float32) -> dict:
+    """Return the median duration of a step by implementation, in seconds.
+
+    Args:
+        name: name of the optimizer class.
+        given: arguments of the optimizer.
+        sizes: number of elements of each parameter.
+        seconds: duration of the comparison.
+        dtype: data type of the parameters.
+    """
     calls = {
         "ours": stepper(optim, name, sizes, dtype, **given),
         "default": stepper(torch.optim, name, sizes, dtype, **given),
@@ -85,37 +102,43 @@ def compare(name: str, given: dict[str, Any], sizes: list[int], seconds: float, 
     if name in HAS_FUSED:
         calls["fused"] = stepper(torch.optim, name, sizes, dtype, fused=True, **given)
     if sizes == [LARGE] and dtype is torch.float32:
-        calls["memory"] = bare(buffers(name, given))
-    return rounds(calls, seconds)
+        calls["memory"] = memory_stepper(changed_buffers(name, given))
+    return time_in_turns(calls, seconds)
 
 
-def buffers(name: str, given: dict[str, Any]) -> int:
-    """How many buffers besides the gradient a step reads and writes."""
+def changed_buffers(name: str, given: dict[str, Any]) -> int:
+    """Return the number of buffers that a step reads and writes, that is, all but the gradient."""
     rule = getattr(optim, name).rule
     return 1 + rule.memory(rule.values(**given))
 
 
-def bare(changed: int) -> Callable[[], None]:
-    """A call that reads one array and reads and writes some others, on the threads that the kernels run on."""
-    arrays = [np.ones(LARGE, np.float32) for _ in range(1 + changed)]  # written: untouched zeros share one page
+def memory_stepper(changed: int) -> Callable[[], None]:
+    """Return a function that moves the bytes of a step, on the threads that run the kernels.
+
+    It reads one array, and reads and writes `changed` other arrays.
+    """
+    arrays = [np.ones(LARGE, np.float32) for _ in range(1 + changed)]  # not zeros, whose pages the kernel would share
     work = KernelCall([LARGE], [0], np.array([[a.ctypes.data for a in arrays]]), np.empty((1, 0)))
-    loop = mover(changed)
+    loop = compile_memory_loop(changed)
 
     def call() -> None:
         work.run(loop.ctypes)
-        assert arrays  # held, for only their addresses are in the work
+        assert arrays  # keeps the arrays alive: `work` holds their addresses only
 
     return call
 
 
 @cache
-def mover(changed: int) -> Any:
-    """A loop that adds one array to some others: as little arithmetic as makes the compiler keep every stream."""
+def compile_memory_loop(changed: int) -> Any:
+    """Compile a loop that adds one array to `changed` other arrays.
+
+    This is the least arithmetic for which the compiler does not remove any memory access.
+    """
     names = [f"m{i}" for i in range(changed)]
     scope: dict[str, Any] = {"carray": numba.carray, "take": _numba_runtime.take}
     scope |= {"address": _numba_runtime.pointer_to(numba.float32), "numbers": _numba_runtime.pointer_to(numba.int64)}
-    at = "carray(address(pointers[{}] + start), size)"
-    streams = "".join(f"        {m} = {at.format(i)}\n" for i, m in enumerate(["g", *names]))
+    view = "carray(address(pointers[{}] + start), size)"
+    streams = "".join(f"        {m} = {view.format(i)}\n" for i, m in enumerate(["g", *names]))
     body = "".join(f"            {m}[i] = {m}[i] + g[i]\n" for m in names)
     text = f"""def loop(job_at):
     job = carray(numbers(job_at), 5)
@@ -133,7 +156,10 @@ def mover(changed: int) -> Any:
 
 
 def first_calls() -> dict[str, float]:
-    """Seconds a fresh process takes for its first step with a cached kernel, and to call a trivial cached function."""
+    """Return the seconds that a new process takes for its first step, and for the first call of a trivial function.
+
+    The kernel of the step and the trivial function are both in the compiler's cache.
+    """
     ours = """
 import time, torch
 from gradprix import optim
@@ -151,15 +177,16 @@ t = time.perf_counter(); import trivial; trivial.f(1.0); print(time.perf_counter
         Path(folder, "trivial.py").write_text(
             "from numba import njit\n@njit(cache=True)\ndef f(x):\n    return x + 1\n"
         )
-        found: dict[str, list[float]] = {"ours": [], "trivial": []}
+        durations: dict[str, list[float]] = {"ours": [], "trivial": []}
         for _ in range(6):
             for name, code in (("ours", ours), ("trivial", trivial.format(folder=folder))):
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-                found[name].append(float(done.stdout))
-    return {name: statistics.median(times[1:]) for name, times in found.items()}
+                durations[name].append(float(done.stdout))
+    return {name: statistics.median(times[1:]) for name, times in durations.items()}
 
 
 def show(label: str, name: str, times: dict[str, float]) -> None:
+    """Print the duration of a step, and those of the other implementations relative to it."""
     ratios = ", ".join(
         f"{other} {times[other] / times['ours']:.2f}×" for other in times if other not in ("ours", "memory")
     )
@@ -168,10 +195,10 @@ def show(label: str, name: str, times: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print the results and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="classes; all when left out")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, and write nothing")
+    parser.add_argument("names", nargs="*", help="classes to measure; all by default")
+    parser.add_argument("--quick", action="store_true", help="measure fewer rounds, and write no file")
     given = parser.parse_args()
     chosen = [(n, options) for n, options in CLASSES if not given.names or n in given.names]
     rows = []

@@ -31,7 +31,7 @@ LEARNING_RATES = 10
 FILE = Path(__file__).with_suffix(".json")
 
 Values = dict[str, dict[str, list[float]]]
-"""Test results by measure ("accuracy" or "loss") and entry; one for each final seed."""
+"""Test results by measure ("accuracy" or "loss") and name of the entry, one for each final seed."""
 
 
 TASKS = {
@@ -44,7 +44,12 @@ TASKS = {
 
 
 def run_races(replicate: int, engine: Executor) -> Values:
-    """Return the final values of two races of one replicate of every optimizer: by accuracy and by loss."""
+    """Race one replicate of every optimizer, once by accuracy and once by loss, and return the test results.
+
+    Args:
+        replicate: number of the replicate.
+        engine: executor.
+    """
     values: Values = {}
     for measure, task in TASKS.items():
         record = run(Plan(task, tuple(twin(entry, replicate) for entry in entries())), None, engine).record
@@ -53,7 +58,12 @@ def run_races(replicate: int, engine: Executor) -> Values:
 
 
 def tune_the_usual_way(replicate: int, engine: Executor) -> Values:
-    """Return the final values of the same replicates, tuned on one seed, with the same final seeds."""
+    """Tune the same replicates in the usual way, on one seed, and return their test results on the same final seeds.
+
+    Args:
+        replicate: number of the replicate.
+        engine: executor.
+    """
     plan = Plan(digits, tuple(twin(entry, replicate) for entry in entries()))
     tuning = {
         (entry.name, point): plan.tuning_trial(entry, {"lr": grid_learning_rate(point, entry.offset)}, 0)
@@ -76,7 +86,7 @@ def tune_the_usual_way(replicate: int, engine: Executor) -> Values:
 
 
 def train(plan: Plan, trials: dict, engine: Executor) -> dict:
-    """Return the outcome of each trial under its key in `trials`."""
+    """Run trials and return their outcomes, under the keys that the trials have in `trials`."""
     outcome_by_key = {}
     for stack, results in engine.run(plan.task, list(trials.values()), lambda share: None):
         outcome_by_key |= {trial.key: outcome for trial, outcome in zip(stack, results, strict=True)}
@@ -89,7 +99,14 @@ def is_significant(a: list[float], b: list[float]) -> bool:
 
 
 def compare_in_race(values: dict[str, list[float]], a: str, b: str, measure: str) -> str:
-    """Return a race's words on two of its entries."""
+    """Return the verdict of a race on two of its entries, such as "wins".
+
+    Args:
+        values: test results of all entries by name.
+        a: name of an entry.
+        b: name of another entry.
+        measure: "accuracy" or "loss".
+    """
     metric = TASKS[measure].metric
     settings = {"higher_is_better": metric.higher_is_better, "margin": metric.margin, "relative": metric.relative}
     pairs = judge(values, **settings, level=cumulative_level(len(values[a]))).pairs
@@ -97,7 +114,13 @@ def compare_in_race(values: dict[str, list[float]], a: str, b: str, measure: str
 
 
 def compare_replicates(names: list[str], races: list[Values], usual: list[Values]) -> list[dict]:
-    """Compare every two replicates of every optimizer in each way."""
+    """Compare each pair of replicates of each optimizer: in the usual way, in a race of eleven, and in a race of two.
+
+    Args:
+        names: names of the optimizers.
+        races: test results of the races, by replicate.
+        usual: test results of the usual way, by replicate.
+    """
     rows = []
     for name in names:
         for i, j in combinations(range(REPLICATES), 2):
@@ -115,7 +138,7 @@ def compare_replicates(names: list[str], races: list[Values], usual: list[Values
 
 
 def summarize(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Return the share of comparisons in which one replicate is said to beat the other."""
+    """Return the proportion of comparisons in which one replicate beats the other, which are false claims."""
     wins = {"usual": True, "race": "wins", "pair": "wins"}
     return {
         measure: {way: sum(row[measure][way] == win for row in rows) / len(rows) for way, win in wins.items()}
@@ -124,7 +147,7 @@ def summarize(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Run both ways, print the false-claim rates and write all comparisons."""
+    """Compare the replicates in all ways, print the false-claim rates and write all comparisons."""
     engine = Local()
     races, usual = [], []
     for replicate in range(REPLICATES):

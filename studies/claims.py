@@ -1,4 +1,4 @@
-"""Run all claims and commit the results, from which `docs/claims.md` is generated.
+"""Run the experiments of all claims, and write the results to commit. `docs/claims.md` is generated from them.
 
 python studies/claims.py       # a few minutes on two cores; writes src/gradprix/claims/results.json
 python studies/claims.py ID    # one claim; the results of the others are kept
@@ -13,7 +13,7 @@ from gradprix.utils.run_info import describe_run
 
 
 def main() -> None:
-    """Run the claims and write their results."""
+    """Run the experiments and write their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*", metavar="ID", help="claims to run; all by default")
     ids = parser.parse_args().ids

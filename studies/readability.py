@@ -1,10 +1,10 @@
 """Measure how readable the source code is, against limits.
 
-The limits are on what can be counted: docstrings that do not open with the imperative or a noun phrase, names that say
-nothing, long functions, long argument lists, and private names that tests import. Exits with 1 if one is exceeded.
+There are limits on docstrings that open with a question word, names that say nothing, long functions, long argument
+lists, and private names that tests import. The exit code is 1 if a limit is exceeded.
 
     python studies/readability.py            # part of scripts/check
-    python studies/readability.py --list     # with the place of everything that counts
+    python studies/readability.py --list     # list the places of all occurrences
 """
 
 import argparse
@@ -20,7 +20,7 @@ NAMES = {"of", "at", "made", "kept", "near", "told", "named", "found"}
 """Names that say nothing about what a function returns or a variable holds."""
 LONGEST, MOST_PARAMETERS = 80, 12
 SIGNATURES = ("cli", "optim")
-"""Packages whose long signatures list a command's options or mirror torch's classes; so does `gradprix.race`."""
+"""Packages with long signatures, which list the options of a command or follow torch's classes."""
 LIMITS = {
     "docstrings that open with a question word, %": 2.0,
     "functions or variables with names that say nothing": 0,
@@ -33,7 +33,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
-    """Yield the functions and methods of a module."""
+    """Yield all functions and methods in a syntax tree."""
     return (node for node in ast.walk(tree) if isinstance(node, Function))
 
 
@@ -51,12 +51,19 @@ def body_lines(function: Function) -> int:
 
 
 def lists_options(file: Path, function: Function) -> bool:
-    """Return True for the signature of a command, of `gradprix.race` or of a class that mirrors torch's."""
+    """Return True if a function may have many parameters.
+
+    This is so for commands, for `gradprix.race`, and for classes that follow torch's.
+    """
     return file.relative_to(SOURCE).parts[0] in SIGNATURES or (file.parent.name, function.name) == ("race", "race")
 
 
 def count(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield each measure that a source file counts in, with the place."""
+    """Yield all occurrences in a source file of what the limits are on.
+
+    Yields:
+        Key of `LIMITS`, and place of the occurrence.
+    """
     tree = ast.parse(file.read_text())
     openers, names, long, many, _ = LIMITS
     for function in functions(tree):
@@ -78,7 +85,7 @@ def count(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def private_imports(file: Path) -> Iterator[str]:
-    """Yield the private names of the package that a test file imports."""
+    """Yield the private names of gradprix that a test file imports, with their places."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom):
             modules = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -93,9 +100,9 @@ def private_imports(file: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the measures beside their limits."""
+    """Print the counts and their limits, and exit with 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", action="store_true", help="list the place of everything that counts")
+    parser.add_argument("--list", action="store_true", help="list the places of all occurrences")
     show_places = parser.parse_args().list
     files = sorted(SOURCE.rglob("*.py"))
     places: dict[str, list[str]] = {measure: [] for measure in LIMITS}

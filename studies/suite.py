@@ -1,4 +1,4 @@
-"""Race the textbook's optimizers on every built-in task, each race with the full protocol, and commit the evidence.
+"""Race the textbook's optimizers on every built-in task by the full protocol, and write the results to commit.
 
 python studies/suite.py            # an hour or more on two cores; writes src/gradprix/show/evidence.json
 python studies/suite.py --out X    # keep the races in X instead of runs/suite; run again to resume
@@ -24,7 +24,7 @@ FIGURES = {
 
 
 def main() -> None:
-    """Race on all tasks; write the summary with its provenance, and the figures."""
+    """Race on all tasks, and write the summary, with machine and versions, and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="folder of the races")
     out = parser.parse_args().out

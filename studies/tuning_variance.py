@@ -1,17 +1,17 @@
-"""Measure how much the tuned learning rate depends on the tuning seeds, and what the race believes about it.
+"""Measure how much the tuned learning rate depends on the tuning seeds, and how well a race estimates this.
 
-Every entry of the default race is trained once at every learning rate of its grid, on many seeds. From this table, the
-real tuners are run again and again with other seeds drawn from it, so that thousands of tunings cost nothing more:
+Every entry of the default race is trained once at every learning rate of its grid, on many seeds. The tuners then run
+many times on this table, each time with other seeds drawn from it, so that thousands of tunings need no more training.
+For one search with 19 or with 26 trials, and for two searches with 13 trials each, as in a race, it prints:
 
-* one search with 19 or with 26 trials, and two searches with 13 each, as in a race;
-* *regret*: the best learning rate's test metric less that of the chosen one; *deviation*: its standard deviation over
-  repetitions, pooled over entries as a root mean square; both in margins;
+* *regret*: difference between the test metrics of the best and of the selected learning rate, in margins;
+* *deviation*: standard deviation of the regret over repetitions, as a root mean square over entries, in margins;
 * the deviation that a race estimates from the disagreement of its two searches;
-* *tolerance ends*: share of the ends of the learning-rate tolerance whose test metric is more than 1.5 margins behind
-  the best.
+* *tolerance ends*: proportion of the ends of the learning-rate tolerance whose test metric is more than 1.5 margins
+  behind the best.
 
-The truth at a learning rate is its mean test metric over all seeds of the table, smoothed with its neighbours; so the
-regret includes about a tenth of a margin of noise. Learning rates between grid points are interpolated.
+The true metric of a learning rate is its mean test metric over all seeds of the table, smoothed over neighbouring grid
+points, so that the regret includes about a tenth of a margin of noise. Between grid points it is interpolated.
 
     python studies/tuning_variance.py                  # an hour and a half on two cores; writes tuning_variance.json
     python studies/tuning_variance.py --tables FOLDER  # keep the tables, or reuse them
@@ -39,19 +39,28 @@ from gradprix.tuning.tuner import Request, Score, Tuner, TuningResult
 from gradprix.utils.margins import absolute_margin
 
 TASKS = (("digits", None, 24), ("sentiment", "small", 20), ("tailed", None, 16))
-"""Task, preset, and number of seeds of its table."""
+"""Tasks, with preset and number of seeds."""
 BEYOND = 2
-"""Grid points tried beyond each end of a search space, because a search may leave it."""
+"""Number of grid points tried beyond each end of a search space, because a search may leave it."""
 REPETITIONS = 100
+"""Number of times that each entry is tuned in each way."""
 FAR = 1.5
+"""Distance from the best metric, in margins, at which an end of a tolerance counts as far."""
 FILE = Path(__file__).with_suffix(".json")
 
 
 def measure(name: str, preset: str | None, seeds: int) -> dict[str, Any]:
-    """Train every entry at every learning rate on every seed; scores have the sign such that smaller is better.
+    """Train every entry at every learning rate on every seed, and return the table of scores.
+
+    Args:
+        name: name of the task.
+        preset: preset of the task; None for the default one.
+        seeds: number of seeds.
 
     Returns:
-        For each entry the grid `points`, and `loss`, `metric` and `test`, `[points][seeds]`; infinite after divergence.
+        For each entry, the grid `points` and the scores `loss`, `metric` (validation) and `test`, `[points][seeds]`.
+        Metrics have the sign with which smaller is better. After divergence, loss and metric are infinite, and the test
+        metric is the chance level.
     """
     task = find(name, preset, None)
     plan, sign = Plan(task, tuple(entries())), -1 if task.metric.higher_is_better else 1
@@ -84,25 +93,38 @@ def _grid(entry: Entry) -> list[int]:
 
 @dataclass(frozen=True)
 class Table:
-    """Scores of one entry at all learning rates; see `measure`."""
+    """Scores of one entry at all learning rates.
+
+    Args:
+        entry: the entry.
+        data: scores as returned by `measure`.
+    """
 
     entry: Entry
     data: dict[str, Any]
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """Mean test metric at each grid point, smoothed with its neighbours where it is no cliff."""
+        """Mean test metric at each grid point.
+
+        It is smoothed over neighbouring points, except where it changes steeply.
+        """
         raw = np.mean(self.data["test"], axis=1)
         smooth = raw.copy()
         smooth[1:-1] = 0.25 * raw[:-2] + 0.5 * raw[1:-1] + 0.25 * raw[2:]
         return np.where(np.abs(smooth - raw) < np.std(self.data["test"], axis=1), smooth, raw)
 
     def at(self, learning_rate: float) -> float:
-        """Return the true metric of a learning rate."""
+        """Return the true metric of a learning rate, interpolated between grid points."""
         return float(np.interp(6 * math.log10(learning_rate), self.data["points"], self.truth))
 
     def score(self, request: Request, seeds: np.ndarray) -> Score:
-        """Return the score of a request, on the table's seeds in the given order."""
+        """Return the score of a tuner's request.
+
+        Args:
+            request: learning rate and seed number.
+            seeds: seed of the table for each seed number.
+        """
         point = nearest_grid_point(dict(request.point)["lr"])
         if point not in self.data["points"]:
             return Score(math.inf, math.inf)
@@ -110,18 +132,18 @@ class Table:
         return Score(self.data["loss"][row][seed], self.data["metric"][row][seed])
 
     def tune(self, tuner: Tuner, seeds: np.ndarray) -> tuple[TuningResult, list[TunedScore]]:
-        """Run a tuner; return its result and its runs."""
-        scores = []
+        """Run a tuner on the table, and return its result and the scores that it has used."""
+        used = []
         while not tuner.is_done:
-            told = [self.score(request, seeds) for request in tuner.ask()]
-            asked = zip(tuner.ask(), told, strict=True)
-            scores += [TunedScore(dict(request.point)["lr"], request.seed, score.metric) for request, score in asked]
-            tuner.tell(told)
-        return tuner.result, scores
+            scores = [self.score(request, seeds) for request in tuner.ask()]
+            pairs = zip(tuner.ask(), scores, strict=True)
+            used += [TunedScore(dict(request.point)["lr"], request.seed, score.metric) for request, score in pairs]
+            tuner.tell(scores)
+        return tuner.result, used
 
 
 Way = Callable[[Any, float], Tuner]
-"""Maker of a tuner from the space of the learning rate and the default."""
+"""Function that creates a tuner from the search space of the learning rate and its default."""
 WAYS: dict[str, Way] = {
     "one search of 19": lambda space, default: LearningRateSearch(space, default, 19),
     "one search of 26": lambda space, default: LearningRateSearch(space, default, 26),
@@ -130,7 +152,19 @@ WAYS: dict[str, Way] = {
 
 
 def repeat(tables: list[Table], make: Way, margin: float, rng: np.random.Generator) -> dict[str, list[float]]:
-    """Tune every entry once; return true metrics, estimated deviation, and true metrics at the ends of tolerances."""
+    """Tune every entry once.
+
+    Args:
+        tables: scores of the entries.
+        make: function that creates the tuner.
+        margin: margin of the metric.
+        rng: generator that draws the tuning seeds.
+
+    Returns:
+        The true metrics of the selected learning rates as `chosen`, the deviation that a race would estimate, in
+        margins, as `estimated`, and the distances from the best metric at the ends of the learning-rate tolerances, in
+        margins, as `ends`.
+    """
     results = []
     for table in tables:
         seeds = rng.permutation(len(table.data["test"][0]))
@@ -155,7 +189,11 @@ def repeat(tables: list[Table], make: Way, margin: float, rng: np.random.Generat
 
 
 def summarize(table: dict[str, Any]) -> dict[str, Any]:
-    """Return regret, deviation, its estimate, and the tolerance ends of each way to tune."""
+    """Return regret, deviation, its estimate, and the proportion of far tolerance ends, for each way to tune.
+
+    Args:
+        table: scores as returned by `measure`.
+    """
     tables = [Table(entry, table[entry.name]) for entry in entries()]
     best = np.array([each.truth.min() for each in tables])
     margin = absolute_margin(table["margin"], table["relative"], float(best.min()))
@@ -178,7 +216,7 @@ def summarize(table: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Measure or read the tables, print the summaries and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", type=Path, help="folder of the tables")
+    parser.add_argument("--tables", type=Path, help="folder to which tables are saved, and from which they are read")
     folder = parser.parse_args().tables
     record: dict[str, Any] = {"command": "python studies/tuning_variance.py", "repetitions": REPETITIONS, "tasks": {}}
     for name, preset, seeds in TASKS:

@@ -1,13 +1,14 @@
-"""Simulate whole races with tuning noise: coverage of the regret bound, false claims, seeds used.
+"""Simulate whole races with tuning noise, and measure the coverage of the regret bound, false claims and seeds used.
 
-In each simulated race, an entry's two searches deviate from its optimum by normal amounts, whose mean is what the race
-chose; the metric of a seed adds the residuals of a real race (`residuals.json`: digits, every optimizer at its best
-learning rate), the same seed for all entries. The race is analysed after 8, 16, 32 and 64 seeds and ends at the first
-conclusive analysis, exactly as `gradprix race` does it. All numbers are in margins.
+In each simulated race, the two searches of an entry deviate from its mean performance by normally distributed amounts,
+and the race selects a setting with their mean. The metric of a seed is the performance of this setting plus a residual
+of a real race (`residuals.json`: digits, every optimizer at its best learning rate), with the same seed for all
+entries. The race is analysed after 8, 16, 32 and 64 seeds and ends at the first conclusive analysis, as in
+`gradprix race`. All numbers are in margins.
 
-A bound is false if the best of the other entries, as tuning delivers it on average, is ahead of the recommended entry
-at its chosen setting by more than the bound. A claim is false if an entry said to win or to be slightly ahead is not
-better on average over repetitions, or if entries said to tie differ by more than the margin.
+The bound does not cover if the best mean performance of the other entries is ahead of the recommended entry, at its
+selected setting, by more than the bound. A claim is false if an entry that "wins" or is "slightly ahead" does not have
+the better mean performance, or if the mean performances of entries that "tie" differ by more than the margin.
 
     python studies/verdict_simulation.py --races 2000      # about an hour on two cores; writes verdict_simulation.json
 """
@@ -28,11 +29,17 @@ import numpy as np
 FILE = Path(__file__).with_suffix(".json")
 RESIDUALS = np.array(list(json.loads(Path(__file__).with_name("residuals.json").read_text())["residuals"].values()))
 FLIPS = 1_000
-"""Sign flips of a test: fewer than in a race, to save time."""
+"""Number of sign flips in a permutation test, fewer than in a race to save time."""
 
 
 class Condition(NamedTuple):
-    """What is true in the simulated races: number of entries, their mean performance, and the tuning deviations."""
+    """Condition of simulated races.
+
+    Args:
+        entries: number of entries.
+        means: their mean performances, an element of `MEANS`.
+        tuning: the standard deviations from tuning, an element of `TUNING`.
+    """
 
     entries: int
     means: str
@@ -45,7 +52,16 @@ CONDITIONS = [Condition(*each) for each in product((3, 10), MEANS, TUNING)]
 
 
 class Race(NamedTuple):
-    """Outcome of a simulated race."""
+    """Outcome of a simulated race.
+
+    Args:
+        covered: True if the regret of the recommended entry is within its bound.
+        bound: bound of the recommended entry's regret.
+        false_claim: True if any claim about a pair is false.
+        best_recommended: True if the best entry is recommended.
+        seeds: number of seeds at the last analysis.
+        settled: proportion of conclusive comparisons.
+    """
 
     covered: bool
     bound: float
@@ -56,7 +72,7 @@ class Race(NamedTuple):
 
 
 def performance(condition: Condition) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean performance of the entries over repetitions, and their deviations from tuning, in margins."""
+    """Return the mean performances of the entries, and their standard deviations from tuning, in margins."""
     k = condition.entries
     means = np.zeros(k)
     if condition.means == "ladder":
@@ -70,7 +86,7 @@ def performance(condition: Condition) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simulate_race(condition: Condition, seed: int) -> Race:
-    """Simulate one race."""
+    """Simulate one race under a condition; equal seeds give equal results."""
     from gradprix.stats import permutation_test
     from gradprix.stats.alpha_spending import ANALYSIS_SEEDS, InterimAnalysis, next_level
     from gradprix.stats.comparison_with_best import regret_bounds
@@ -122,7 +138,7 @@ def simulate_race(condition: Condition, seed: int) -> Race:
 
 
 def simulate(condition: Condition, races: int, pool: ProcessPoolExecutor) -> dict[str, float]:
-    """Simulate races under a condition and return the shares and medians over them."""
+    """Simulate races under a condition, and return the proportions and medians over races of the fields of `Race`."""
     results = list(pool.map(partial(simulate_race, condition), range(races), chunksize=20))
     columns = {name: np.array(each, float) for name, each in zip(Race._fields, zip(*results, strict=True), strict=True)}
     shares = {name: float(columns[name].mean()) for name in ("covered", "false_claim", "best_recommended", "settled")}
@@ -134,7 +150,7 @@ def simulate(condition: Condition, races: int, pool: ProcessPoolExecutor) -> dic
 
 
 def rows(races: int) -> Iterator[dict[str, object]]:
-    """Yield the results of each condition."""
+    """Yield each condition with its results, from `races` simulated races."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for condition in CONDITIONS:

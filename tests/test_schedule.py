@@ -135,17 +135,17 @@ def test_races_keep_workers_busy_while_lanes_fail_and_a_machine_goes(scale: Any)
     racing = scale.races(10, 3_500)
     wanted = [(i, k, j) for i, race in enumerate(racing) for k, n in enumerate(race.stages) for j in range(n)]
     bad = (4, 2, 1)
-    calm = scale.Play(costs, racing, 50)
-    rough = scale.Play(costs, racing, 50, gone=(calm.makespan / 3, 10), poison=[bad])
+    calm = scale.Simulation(costs, racing, 50)
+    rough = scale.Simulation(costs, racing, 50, gone=(calm.makespan / 3, 10), poison=[bad])
 
     for play in (calm, rough):
-        assert play.told()["busy"] > 0.95
+        assert play.summary()["busy"] > 0.95
         assert sorted(play.done + play.given_up) == wanted
         assert not play.scheduler.groups
         assert not play.scheduler.running
     assert calm.given_up == []
     assert rough.given_up == [bad], "it takes no other with it"
-    assert rough.told()["lost"] < 0.05
+    assert rough.summary()["lost"] < 0.05
     assert calm.makespan < 1.25 * calm.ideal
 
 

@@ -1,4 +1,4 @@
-"""Races played on a cluster whose clock is only counted, by the schedule that every engine plans with."""
+"""Simulation of races on a cluster, with a simulated clock and the scheduler that all executors use."""
 
 import math
 import random
@@ -16,25 +16,25 @@ from gradprix.executors.scheduler import Scheduler, TrialGroup, TrialStack
 from gradprix.training import MIN_STACK
 
 FAILING = 0.01
-"""Of lanes, each at a point of its time that is drawn."""
+"""Default probability that a stack fails, at a random time before its end."""
 NOISE = 0.1
-"""How much a lane's time varies: the standard deviation of its logarithm."""
+"""Default standard deviation of the logarithm of a stack's duration."""
 PARTS = 1_000
-"""Of a makespan, in which workers are counted."""
+"""Number of equal intervals of the makespan over which the share of busy workers is computed."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What lanes of a task take.
+    """Durations of the parts of a task's training.
 
     Args:
-        stacked: whether its networks go together, or one at a time.
-        width: networks in a lane at most.
-        steps: of each network.
-        epochs: of each network.
-        start: seconds to build a lane.
-        step: seconds of a step, by the lane's width.
-        evaluation: seconds of each network after each epoch.
+        stacked: True if the networks of a stack are trained together, False if one at a time.
+        width: maximum number of networks in a stack.
+        steps: number of steps of a training run.
+        epochs: number of epochs of a training run.
+        start: seconds to build a stack.
+        step: seconds of one step of a stack, by its width.
+        evaluation: seconds to evaluate one network after an epoch.
     """
 
     stacked: bool
@@ -46,18 +46,21 @@ class Cost:
     evaluation: float
 
     def seconds(self, rows: int) -> float:
-        """What a lane of so many takes."""
+        """Return the duration of a stack of `rows` networks."""
         step = float(np.interp(max(rows, MIN_STACK), list(self.step), list(self.step.values())))
         return self.start + self.steps * step + self.epochs * rows * self.evaluation
 
     @property
     def best(self) -> float:
-        """What a network takes at the width that suits best."""
+        """Seconds per network at the most efficient stack width."""
         return min(self.seconds(rows) / rows for rows in range(1, self.width + 1))
 
     @property
     def overhead(self) -> float:
-        """As how many networks more a lane's step takes: by the line from the narrowest to its widest."""
+        """Fixed cost of a step, in units of the cost of one more network in the stack.
+
+        The cost of a network is the slope of the straight line from the narrowest to the widest stack.
+        """
         narrow, wide = MIN_STACK, self.width
         each = (self.step[wide] - self.step[narrow]) / (wide - narrow)
         return self.step[narrow] / each - narrow
@@ -65,11 +68,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Race:
-    """A race as planning sees it.
+    """A race, as far as scheduling depends on it.
 
     Args:
-        task: on which.
-        stages: how many trials it wants, again and again, each time when it has all of those before.
+        task: name of the task.
+        stages: number of trials of each phase. A phase starts when all trials of the phase before are done.
     """
 
     task: str
@@ -77,22 +80,22 @@ class Race:
 
 
 Name = tuple[int, int, int]
-"""A trial: of which race, in which stage, and which of it."""
+"""Identity of a trial: the indices of its race, of its phase, and of the trial in the phase."""
 
 
-class Play:
-    """Races that share a cluster, all from the start, on a clock that is only counted.
+class Simulation:
+    """Simulation of races that start at the same time and share a cluster.
 
     Args:
-        costs: what lanes of each task take.
+        costs: durations by name of the task.
         racing: the races.
-        workers: how many there are.
-        failing: the share of lanes that fail on the way.
-        noise: how much their times vary.
-        gone: when workers go for good, and how many, that were side by side.
-        poison: trials that fail whenever they are tried.
-        planning: who plans.
-        seed: of what is drawn.
+        workers: number of workers.
+        failing: probability that a stack fails before its end.
+        noise: standard deviation of the logarithm of a stack's duration.
+        gone: time at which workers are lost for good, and the number of lost workers; None if none are lost.
+        poison: trials that fail at every attempt.
+        planning: class of the scheduler.
+        seed: seed of failures and durations.
     """
 
     def __init__(
@@ -110,61 +113,59 @@ class Play:
     ) -> None:
         self.costs, self.racing, self.workers = costs, racing, workers
         self.failing, self.noise, self.poison = failing, noise, set(poison)
-        self.scheduler, self.luck, self.gone = planning(workers), random.Random(seed), gone or (math.inf, 0)
+        self.scheduler, self.rng, self.gone = planning(workers), random.Random(seed), gone or (math.inf, 0)
         self.done: list[Name] = []
         self.given_up: list[Name] = []
-        self.spans: list[tuple[float, float, bool]] = []  # from, to, and whether anything came of it
+        self.spans: list[tuple[float, float, bool]] = []  # start and end of each stack, and True if it succeeded
         self.slots: dict[TrialStack, int] = {}
         self.free = list(range(workers))
         self.planned = 0.0
         self._events: list[tuple[float, int, TrialStack | None]] = []
-        self._ends: dict[
-            TrialStack, tuple[float, float, bool]
-        ] = {}  # when, how long it takes in all, and whether it fails
+        self._ends: dict[TrialStack, tuple[float, float, bool]] = {}  # end, duration without failure, True if it fails
         self._order = count()
         self._run()
 
     def _run(self) -> None:
-        now = told = 0.0
+        now = last_report = 0.0
         for i in range(len(self.racing)):
-            self._want(i, 0)
+            self._submit_phase(i, 0)
         heappush(self._events, (self.gone[0], next(self._order), None))
-        self._give(now)
+        self._assign_stacks(now)
         while self._ends:
             now, _, stack = heappop(self._events)
             if stack is None:
-                self._lose(now, self.gone[1])
+                self._remove_workers(now, self.gone[1])
             elif stack in self._ends:
-                self._end(stack, now, failed=self._ends[stack][2])
-            if now > told + REPORT_INTERVAL:
-                told = now
+                self._end_stack(stack, now, failed=self._ends[stack][2])
+            if now > last_report + REPORT_INTERVAL:
+                last_report = now
                 for each in self.scheduler.running:
                     each.share = (now - each.started) / self._ends[each][1]
-            self._give(now)
+            self._assign_stacks(now)
 
-    def _want(self, race: int, stage: int) -> None:
-        """Have the schedule get a race's next trials done."""
+    def _submit_phase(self, race: int, stage: int) -> None:
+        """Submit the trials of a race's phase to the scheduler."""
         task, stages = self.racing[race].task, self.racing[race].stages
         cost, trials = self.costs[task], [(race, stage, i) for i in range(stages[stage])]
         later_phases = len(stages) - stage - 1
         self.scheduler.groups.append(TrialGroup(trials, task, cost.steps, cost.width, later_phases, (race, stage)))
 
-    def _give(self, now: float) -> None:
-        """Give every free worker something to do."""
+    def _assign_stacks(self, now: float) -> None:
+        """Assign a stack to each free worker, as long as the scheduler has one."""
         began = time.perf_counter()
         new = list(iter(self.scheduler.next, None))
         self.planned += time.perf_counter() - began
         for stack in new:
             cost = self.costs[self.racing[stack.group.payload[0]].task]
-            seconds = cost.seconds(len(stack.trials)) * math.exp(self.luck.gauss(0, self.noise))
-            bad = self.luck.random() < self.failing or not self.poison.isdisjoint(stack.trials)
+            seconds = cost.seconds(len(stack.trials)) * math.exp(self.rng.gauss(0, self.noise))
+            bad = self.rng.random() < self.failing or not self.poison.isdisjoint(stack.trials)
             stack.started = now
-            self._ends[stack] = now + seconds * (self.luck.random() if bad else 1), seconds, bad
+            self._ends[stack] = now + seconds * (self.rng.random() if bad else 1), seconds, bad
             self.slots[stack] = self.free.pop()
             heappush(self._events, (self._ends[stack][0], next(self._order), stack))
 
-    def _end(self, stack: TrialStack, now: float, *, failed: bool) -> None:
-        """Tell the schedule that a part is done, or has failed, and its race."""
+    def _end_stack(self, stack: TrialStack, now: float, *, failed: bool) -> None:
+        """Report to the scheduler that a stack is done or has failed, and submit the next phase if this one is done."""
         del self._ends[stack]
         self.free.append(self.slots.pop(stack))
         self.spans.append((stack.started, now, not failed))
@@ -179,60 +180,66 @@ class Play:
             self.scheduler.drop(stack.group)
             race, stage = stack.group.payload
             if stage + 1 < len(self.racing[race].stages):
-                self._want(race, stage + 1)
+                self._submit_phase(race, stage + 1)
 
-    def _lose(self, now: float, workers: int) -> None:
-        """Have workers go, and what they are at fail."""
+    def _remove_workers(self, now: float, workers: int) -> None:
+        """Remove the first `workers` workers from the cluster. The stacks that they are training fail."""
         self.scheduler.workers -= workers
         for stack in [stack for stack, slot in self.slots.items() if slot < workers]:
-            self._end(stack, now, failed=True)
+            self._end_stack(stack, now, failed=True)
         self.free = [slot for slot in self.free if slot >= workers]
 
     @property
     def makespan(self) -> float:
-        """When all is done."""
+        """Time at which the last stack ends."""
         return max(end for _, end, _ in self.spans)
 
     @property
     def ideal(self) -> float:
-        """The makespan, were every network trained once at the best width, and all workers busy to the end."""
-        alone = self.needed / self.workers
-        when, fewer = self.gone
-        return alone if alone <= when else when + (self.needed - when * self.workers) / (self.workers - fewer)
+        """Makespan if every network were trained once, at the most efficient width, by workers that are always busy."""
+        without_loss = self.needed / self.workers
+        loss_time, lost = self.gone
+        if without_loss <= loss_time:
+            return without_loss
+        return loss_time + (self.needed - loss_time * self.workers) / (self.workers - lost)
 
     @property
     def needed(self) -> float:
-        """What all networks take of a worker, at the width that suits each best."""
+        """Worker time that training all networks takes, each at the most efficient width."""
         return sum(sum(race.stages) * self.costs[race.task].best for race in self.racing)
 
     @property
     def path(self) -> float:
-        """What the longest race takes, however many workers there are: its stages one after the other."""
+        """Duration of the longest race with an unlimited number of workers: its phases one after the other."""
         return max(len(race.stages) * self.costs[race.task].seconds(MIN_STACK) for race in self.racing)
 
     @property
     def occupied(self) -> float:
-        """How long workers were at work, all together."""
+        """Worker time that was spent on stacks, failed ones included."""
         return sum(end - start for start, end, _ in self.spans)
 
-    def busy(self, stacks: int = PARTS) -> np.ndarray:
-        """The share of workers, of those there are, that are busy in each of so many parts of the makespan."""
-        edges = np.linspace(0, self.makespan, stacks + 1)
+    def busy(self, intervals: int = PARTS) -> np.ndarray:
+        """Return the share of the available workers that are busy, in equal intervals of the makespan.
+
+        Args:
+            intervals: number of intervals.
+        """
+        edges = np.linspace(0, self.makespan, intervals + 1)
         starts, ends = (np.sort([span[i] for span in self.spans]) for i in (0, 1))
 
         def until(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
-            """The sum of what has passed since each time, at each edge."""
+            """Return, for each edge, the sum of the time that has passed since each of the times before it."""
             before, sums = np.searchsorted(times, edges), np.concatenate([[0.0], np.cumsum(times)])
             return before * edges - sums[before]
 
-        there = self.workers * np.diff(edges) - self.gone[1] * np.diff(np.maximum(edges, min(self.gone[0], edges[-1])))
-        return np.diff(until(starts, edges) - until(ends, edges)) / there
+        lost = self.gone[1] * np.diff(np.maximum(edges, min(self.gone[0], edges[-1])))
+        return np.diff(until(starts, edges) - until(ends, edges)) / (self.workers * np.diff(edges) - lost)
 
-    def told(self) -> dict[str, Any]:
-        """What is kept of it: times in seconds, shares of workers' time."""
+    def summary(self) -> dict[str, Any]:
+        """Return the results for the record: durations in seconds, and shares of the workers' time."""
         busy = self.busy()[: PARTS * 95 // 100]
         window = PARTS // 100
-        spent = sum(end - start for start, end, good in self.spans if not good)
+        wasted = sum(end - start for start, end, good in self.spans if not good)
         return {
             "workers": self.workers,
             "makespan": round(self.makespan, 2),
@@ -242,7 +249,7 @@ class Play:
             "busy": round(float(busy.mean()), 4),
             "least_busy": round(float(np.convolve(busy, np.ones(window) / window, "valid").min()), 4),
             "useful": round(self.needed / self.occupied, 4),
-            "lost": round(spent / self.occupied, 4),
+            "lost": round(wasted / self.occupied, 4),
             "lanes": len(self.spans),
             "failed_lanes": sum(not good for *_, good in self.spans),
             "lost_trials": self.scheduler.lost,
