@@ -59,10 +59,10 @@ def lists_options(file: Path, function: Function) -> bool:
 
 
 def count(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield all occurrences in a source file of what the limits are on.
+    """Yield the occurrences in a source file that count towards a limit.
 
     Yields:
-        Key of `LIMITS`, and place of the occurrence.
+        Key of the limit in `LIMITS`, and place of the occurrence.
     """
     tree = ast.parse(file.read_text())
     openers, names, long, many, _ = LIMITS

@@ -114,7 +114,7 @@ class Table:
         smooth[1:-1] = 0.25 * raw[:-2] + 0.5 * raw[1:-1] + 0.25 * raw[2:]
         return np.where(np.abs(smooth - raw) < np.std(self.data["test"], axis=1), smooth, raw)
 
-    def at(self, learning_rate: float) -> float:
+    def true_metric(self, learning_rate: float) -> float:
         """Return the true metric of a learning rate, interpolated between grid points."""
         return float(np.interp(6 * math.log10(learning_rate), self.data["points"], self.truth))
 
@@ -180,9 +180,11 @@ def repeat(tables: list[Table], make: Way, margin: float, rng: np.random.Generat
             first, second = (dict(choice)["lr"] for choice in result.choices)
             differences.append(curve(first) - curve(second))
         reach = learning_rate_tolerance(curve, scores, margin, dict(result.point)["lr"])
-        ends += [(table.at(rate) - table.truth.min()) / margin for rate in reach]
+        ends += [(table.true_metric(rate) - table.truth.min()) / margin for rate in reach]
     return {
-        "chosen": [table.at(dict(result.point)["lr"]) for table, (result, _) in zip(tables, results, strict=True)],
+        "chosen": [
+            table.true_metric(dict(result.point)["lr"]) for table, (result, _) in zip(tables, results, strict=True)
+        ],
         "estimated": [tuning_deviation(differences, margin) / margin],
         "ends": ends,
     }

@@ -138,7 +138,7 @@ def simulate_race(condition: Condition, seed: int) -> Race:
 
 
 def simulate(condition: Condition, races: int, pool: ProcessPoolExecutor) -> dict[str, float]:
-    """Simulate races under a condition, and return the proportions and medians over races of the fields of `Race`."""
+    """Simulate races under a condition, and summarize their outcomes by proportions and medians."""
     results = list(pool.map(partial(simulate_race, condition), range(races), chunksize=20))
     columns = {name: np.array(each, float) for name, each in zip(Race._fields, zip(*results, strict=True), strict=True)}
     shares = {name: float(columns[name].mean()) for name in ("covered", "false_claim", "best_recommended", "settled")}
@@ -150,7 +150,7 @@ def simulate(condition: Condition, races: int, pool: ProcessPoolExecutor) -> dic
 
 
 def rows(races: int) -> Iterator[dict[str, object]]:
-    """Yield each condition with its results, from `races` simulated races."""
+    """Simulate `races` races under each condition, and yield one row of results per condition."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for condition in CONDITIONS:

@@ -41,7 +41,7 @@ EMPTY_FIGURE = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": Fal
 
 
 def layout() -> html.Section:
-    """Return the page's figures, playback controls and table of results, without their contents."""
+    """Return the page with empty figures, the playback controls, and an empty element for the table of results."""
     return html.Section(
         [
             html.Div([graph("stage", "Surface"), graph("losses", "Loss against steps")], className="pair"),

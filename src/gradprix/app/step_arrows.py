@@ -84,8 +84,8 @@ def _draw_path(fig: go.Figure, name: str, path: Numbers, t: int) -> None:
 def _draw_state(fig: go.Figure, step: Step, kinds: dict[str, tuple[str, int]], longest: float) -> None:
     """Draw the gradient and its running means as arrows, and root mean squares of gradients as squares.
 
-    All have the same scale, on which the longest has length `longest`. Only the direction is shown of means that do not
-    have the units of a gradient.
+    All have the same scale, on which the longest has length `longest`. Means that do not have the units of a gradient
+    are drawn with a fixed length, which shows their direction only.
     """
     vectors = {"−g, steepest descent": -step.g}
     vectors |= {

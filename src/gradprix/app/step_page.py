@@ -19,7 +19,7 @@ from .url_query import read
 
 
 def layout() -> html.Section:
-    """Return the page's controls, its figure and the place of the equations, without their contents."""
+    """Return the page with its controls, an empty figure, and an empty element for the equations."""
     bar = [
         html.Button("◀ previous", id="previous", title="Previous step (←)"),
         html.Button("next ▶", id="following", title="Next step (→)"),

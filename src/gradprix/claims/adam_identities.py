@@ -41,7 +41,7 @@ def relative_distance(a: Tensor, b: Tensor, scaled: bool = False) -> Tensor:
 
 
 def decide_parts(m: Quantities) -> Decision:
-    """Return the verdict from the distances of Adam's parts from AdaDelta and from RMSprop."""
+    """Return the verdict from the distances of Adam without momentum from AdaDelta and from RMSprop."""
     if m["adadelta"].effect <= ROUNDING:
         return "holds"
     is_rmsprop = m["rmsprop"].effect <= ROUNDING and m["adadelta"].ci95[0] > APART
@@ -69,7 +69,7 @@ def measure_parts(quick: bool) -> Quantities:
     decide=lambda m: all_of(m["corrected"].effect <= SAME, m["uncorrected"].effect <= SAME),
 )
 def measure_momentum(quick: bool) -> Quantities:
-    """Compare momentum with Adam whose ε is far larger than its second moment, on the same gradients."""
+    """Compare momentum with Adam at an ε far larger than its second moment, on the same gradients."""
     gradients = random_gradients(QUICK if quick else N)
     zero, state, heavy = torch.zeros_like(gradients[0]), dict[str, Any](), {"momentum": BETA, "dampening": BETA}
     # The bias correction is equivalent to a learning rate that changes with the step, which the momentum rule receives.

@@ -50,7 +50,7 @@ def decide_bias_correction(m: Quantities) -> Decision:
 
 
 def say_bias_correction(m: Quantities) -> str:
-    """Return the result in a sentence."""
+    """Return a sentence with the measured quantities."""
     costs = " and ".join(f"{m[f'cost_{budget}']} after {budget:,} steps" for budget in BUDGETS if f"cost_{budget}" in m)
     return (
         f"Without correction the first step is {m['first']} times as long. At β₂ = 0.999 lengths differ by more than "
@@ -143,7 +143,7 @@ def decide_acceleration(m: Quantities) -> Decision:
 
 
 def say_acceleration(m: Quantities) -> str:
-    """Return the result in a sentence."""
+    """Return a sentence with the measured quantities."""
     path = "beside the momentum" if m["direct AdaMax"].effect else "by the momentum alone"
     return (
         f"The newest gradient has {m['AdaMax']} times the weight of the one before it in AdaMax, {m['Adam']} times in "

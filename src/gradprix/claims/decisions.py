@@ -78,12 +78,13 @@ def all_of(*answers: Answer, condition: str = "") -> Decision:
 def any_of(answers: Mapping[str, Answer], prefix: str = "") -> Decision:
     """Return the verdict on a claim that is tested under several conditions.
 
-    It holds if all answers are True, holds only if one of the conditions with answer True is met if some are, and does
-    not hold if none is. It is not settled if any answer is None.
-
     Args:
         answers: answer by condition; a condition is a phrase such as "it is large".
         prefix: text before the list of conditions.
+
+    Returns:
+        "not settled" if any answer is None. Otherwise "holds" if all answers are True, "does not hold" if all are
+        False, and "holds only if" with the conditions whose answer is True if they differ.
     """
     true = [condition for condition, answer in answers.items() if answer]
     if None in answers.values() or not answers:

@@ -51,7 +51,7 @@ class Runs:
     log_duration: Mapping[str, Array]
 
     def duration_ratio(self, a: str, b: str) -> Measured:
-        """Return the ratio of the times that `b` and `a` take to reach the same training loss."""
+        """Return the time that `b` takes to reach a training loss, divided by the time that `a` takes."""
         return duration_ratio(self.epochs[a], self.epochs[b], self.log_duration[a], self.log_duration[b])
 
 

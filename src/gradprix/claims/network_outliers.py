@@ -90,11 +90,12 @@ def _train_arms(kind: str, quick: bool) -> dict[str, Array]:
 
 
 def _train_to_levels(kind: str, task: Task, trials: Sequence[Trial]) -> tuple[list[list[float]], list[list[float]]]:
-    """Train models, and return measurements of each model at each level of the training loss.
+    """Train models, and measure each model when its training loss reaches each level.
 
     Returns:
-        The logarithm of the loss on atypical training samples, and the test accuracy, in percentage points. The
-            accuracy is measured on the examples that neglect may affect: rare classes, or correctly labelled examples.
+        Two lists of measurements, `[models][levels]`. The first is the logarithm of the loss on atypical training
+        samples. The second is the test accuracy, in percentage points, on the examples that neglect may affect: rare
+        classes, or correctly labelled examples.
     """
     training = Training(task, trials)
     data = training.stack.data
@@ -192,7 +193,7 @@ def decide_cure(m: Quantities) -> Decision:
 
 
 def say_cure(m: Quantities) -> str:
-    """Return the result in a sentence."""
+    """Return a sentence with the measured quantities."""
     removed = [f"{m[name]} of that of {condition}" for name, condition in CONDITIONS.items() if name in m]
     return f"Of momentum's neglect Nesterov's form removes {'; '.join(removed) or 'nothing, for there is none'}."
 

@@ -57,7 +57,7 @@ def sharpness(training: Training, direction: Parameters | None = None) -> tuple[
 def _measure_thresholds(run_seeds: range) -> list[float]:
     """Return the smallest learning rate at which a step raises the training loss, over 2 / sharpness, for each seed.
 
-    The learning rates start from weights at which the sharpness is constant.
+    Each learning rate is applied to a network that was trained until its sharpness is constant.
     """
     calm = CONSTANT.change(epochs=CALM_STEPS)
     before = Training(calm, [make_trial(calm, "gd", CALM, seed) for seed in run_seeds])

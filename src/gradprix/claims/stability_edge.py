@@ -95,9 +95,10 @@ def measure_edge(quick: bool) -> Quantities:
 
 
 def decide_convergence(m: Quantities) -> Decision:
-    """Return the verdict from the largest final loss without noise, and from the stationary loss with noise.
+    """Return the verdict from the final loss without noise, and from the stationary loss with noise.
 
-    The final loss is relative to the initial loss. The stationary loss is given by its exponent of the learning rate.
+    The criteria are the largest final loss relative to the initial loss, and the exponent of the learning rate in the
+    stationary loss.
     """
     if m["worst"].effect > STUCK:
         return "holds"

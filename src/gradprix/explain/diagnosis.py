@@ -228,7 +228,7 @@ def _count(points: Points) -> int:
 
 
 def _sums(points: Points, value: Callable[[Point], float]) -> np.ndarray[Any, Any]:
-    """Sum a value over the measurements of each run, leaving out runs without measurements."""
+    """Return one sum per run, of a value over the measurements of the run. Runs without measurements are left out."""
     return np.array([sum(map(value, run)) for run in points if run])
 
 

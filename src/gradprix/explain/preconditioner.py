@@ -73,9 +73,9 @@ def classify_state(rule: Rule, given: tuple[tuple[str, Any], ...]) -> dict[str, 
 
 
 def gain(rule: Rule, values: Values, t: int, state: Mapping[str, Any]) -> Tensor:
-    """Return the gain of each coordinate: its step under a constant gradient of 1, per unit of gradient.
+    """Return the gain of each coordinate: the length of its step per unit of a constant gradient.
 
-    Size statistics and step number are frozen meanwhile, and momentum has converged.
+    It is measured with frozen size statistics and step number, after momentum has converged.
 
     Args:
         rule: an elementwise rule.
