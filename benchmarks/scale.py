@@ -99,7 +99,7 @@ class EqualStacks(FullStacks):
 
 
 def read(tasks: Mapping[str, Any]) -> dict[str, Cost]:
-    """Return the durations by name of the task.
+    """Convert recorded durations to `Cost` objects, by name of the task.
 
     Args:
         tasks: durations as recorded in `scale.json`.

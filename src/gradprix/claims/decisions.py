@@ -15,12 +15,12 @@ Answer = bool | None
 
 
 def is_above(m: Measured, threshold: float) -> Answer:
-    """Return True if the whole 95 % interval lies above a threshold, False if below, None if it contains it."""
+    """Return True if the 95 % interval lies above the threshold, False if it lies below, None if it contains it."""
     return True if m.ci95[0] > threshold else False if m.ci95[1] <= threshold else None
 
 
 def is_below(m: Measured, threshold: float) -> Answer:
-    """Return True if the whole 95 % interval lies below a threshold, False if above, None if it contains it."""
+    """Return True if the 95 % interval lies below the threshold, False if it lies above, None if it contains it."""
     return True if m.ci95[1] < threshold else False if m.ci95[0] >= threshold else None
 
 

@@ -55,7 +55,7 @@ def stability_edges(problems: Quadratics, momentum: float = 0.0, rounds: int = R
 def crossing_share(problems: Quadratics, rate: float) -> Tensor:
     """Return the fraction of ten steps that cross the minimum of the steepest direction, for each problem, `[n]`.
 
-    More steps are not possible: at 0.9 / λ each step has a tenth of the length of the one before, so that from the
+    There are only ten steps because at 0.9 / λ each step has a tenth of the length of the step before, so that from the
     sixteenth step on only rounding errors remain.
 
     Args:

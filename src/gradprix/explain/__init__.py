@@ -21,7 +21,7 @@ from .step_response import StepResponse, measure_step_response
 from .tensor_history import TensorHistory
 from .tracing import Trace, step, trace
 
-# The earlier names.
+# Former names.
 Character, Layer, Subject = StepResponse, TensorHistory, ExplainedOptimizer
 character, explainable, kinds, subject = measure_step_response, check_explainable, classify_state, resolve_optimizer
 nearest, path, sampled, through = principal_plane, training_path, interpolate_plane, plane_through
