@@ -65,9 +65,9 @@ os.register_at_fork(after_in_child=patch)
 RACED = """
 import sys
 sys.path.insert(0, {folder!r})
-from race import raced
+from race import time_race
 if __name__ == "__main__":
-    raced({name!r}, {networks}, processes={processes})
+    time_race({name!r}, {networks}, processes={processes})
 """
 
 

@@ -1,9 +1,9 @@
-"""What a race costs: the same trials as plain PyTorch loops, and as a gradprix race, in one run.
+"""Compare the duration of a gradprix race with that of PyTorch loops for the same trials.
 
-Eight optimizers, for the models of `race_models`: an MLP, a CNN and a transformer of one block on the digits, of about
-1,500 steps a trial, and larger ones. Plain loops run in one process with all threads, and in one process per core with
-one thread each; the race is compared with the faster of them. A race is a whole one: tuning, finals, evaluation,
-journal, verdict. Plain loops train a few of the same trials (they take as long for each), with the same evaluations.
+The race has eight optimizers, and one of the models of `race_models`: an MLP, a CNN and a transformer of one block on
+`digits`, with about 1,500 steps per trial, and larger models. It is a complete race: tuning, final runs, evaluation,
+journal and verdict. The PyTorch loops train a few of the same trials with the same evaluations, first in one process
+with all threads, then in one process per core with one thread each. The race is compared with the faster of the two.
 
     python benchmarks/race.py                  # hours on two cores; writes benchmarks/race.json
     python benchmarks/race.py mlp --networks 280 --compile
@@ -42,8 +42,15 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def plain(name: str, entry: str, seed: int, threads: int) -> float:
-    """Train one network as anyone would, evaluate it as often as a race does, and say how long it took."""
+def train_in_pytorch(name: str, entry: str, seed: int, threads: int) -> float:
+    """Train one network in a PyTorch loop, with the evaluations of a race, and return the duration in seconds.
+
+    Args:
+        name: name of the model.
+        entry: name of the optimizer.
+        seed: seed of the run.
+        threads: number of threads.
+    """
     torch.set_num_threads(threads)
     case = CASES[name]
     task = case.task(name)
@@ -73,39 +80,52 @@ def plain(name: str, entry: str, seed: int, threads: int) -> float:
     return time.perf_counter() - started
 
 
-def plain_ways(name: str, each: int) -> dict[str, float]:
-    """Seconds a trial of both plain ways, over `each` trials of every optimizer."""
+def time_pytorch_loops(name: str, each: int) -> dict[str, float]:
+    """Return the seconds per trial of PyTorch loops, in one process and in one process per core.
+
+    Args:
+        name: name of the model.
+        each: number of trials per optimizer.
+    """
     cores = torch.get_num_threads()
     jobs = [(name, entry, seed) for seed in range(each) for entry in ENTRIES]
     context = get_context("spawn")
-    found = {}
+    seconds_by_way = {}
     for way, processes, threads in (("one process", 1, cores), ("a process a core", cores, 1)):
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            warm = [pool.submit(plain, name, "adam", 0, threads) for _ in range(processes)]
-            _ = [future.result() for future in warm]
+            warm_up = [pool.submit(train_in_pytorch, name, "adam", 0, threads) for _ in range(processes)]
+            _ = [future.result() for future in warm_up]
             started = time.perf_counter()
-            futures = [pool.submit(plain, *job, threads) for job in jobs]
+            futures = [pool.submit(train_in_pytorch, *job, threads) for job in jobs]
             _ = [future.result() for future in futures]
-            found[way] = (time.perf_counter() - started) / len(jobs)
-    return found
+            seconds_by_way[way] = (time.perf_counter() - started) / len(jobs)
+    return seconds_by_way
 
 
-def raced(name: str, networks: int, **given: Any) -> dict[str, float]:
-    """Seconds of a whole race of so many networks; without a margin, so that it does not end before."""
-    an_entry = networks // len(ENTRIES)
-    seeds = min(MOST_SEEDS, max(6, an_entry // 2))
+def time_race(name: str, networks: int, **given: Any) -> dict[str, float]:
+    """Return the number of training runs of a race, its duration in seconds, and the duration per training run.
+
+    The margin is zero, so that the race does not end before its last analysis.
+
+    Args:
+        name: name of the model.
+        networks: number of training runs.
+        **given: further arguments of `gradprix.race`.
+    """
+    runs_per_entry = networks // len(ENTRIES)
+    seeds = min(MOST_SEEDS, max(6, runs_per_entry // 2))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         result = race(
-            CASES[name].task(name), ENTRIES, trials=an_entry - seeds, seeds=seeds, margin=0, out=folder, **given
+            CASES[name].task(name), ENTRIES, trials=runs_per_entry - seeds, seeds=seeds, margin=0, out=folder, **given
         )
         seconds = time.perf_counter() - started
     runs = result.record.cost.trials
     return {"networks": runs, "seconds": seconds, "a trial": seconds / runs}
 
 
-def peak() -> float:
-    """GFLOP/s of a large matrix product on all cores."""
+def measure_peak() -> float:
+    """Return the GFLOP/s of a large matrix product on all cores."""
     a = torch.randn(2048, 2048)
     a @ a
     times = []
@@ -117,7 +137,7 @@ def peak() -> float:
 
 
 def flops(name: str) -> float:
-    """Floating-point operations of the training steps of one network, as torch counts them."""
+    """Return the number of floating-point operations in all training steps of a network, as torch counts them."""
     from torch.utils.flop_counter import FlopCounterMode
 
     case, task = CASES[name], CASES[name].task(name)
@@ -129,18 +149,18 @@ def flops(name: str) -> float:
     return float(counter.get_total_flops()) * case.epochs * len(train) / case.batch_size
 
 
-def scale(name: str, counts: list[int]) -> list[dict[str, float]]:
-    """Time and peak memory of races of more and more networks, each in a process of its own."""
+def measure_scaling(name: str, counts: list[int]) -> list[dict[str, float]]:
+    """Return the duration and the peak memory of races with given numbers of training runs, each in a new process."""
     rows = []
     for count in counts:
         code = f"""
 import json, resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from race import raced
+from race import time_race
 if __name__ == "__main__":
-    found = raced({name!r}, {count})
+    row = time_race({name!r}, {count})
     memory = sum(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps(found | {{"MB": memory / 1024}}))
+    print(json.dumps(row | {{"MB": memory / 1024}}))
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
@@ -149,36 +169,37 @@ if __name__ == "__main__":
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure the given models, print the results and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(CASES), help="networks; all when left out")
-    parser.add_argument("--networks", type=int, help="how many a race trains; those of the table when left out")
-    parser.add_argument("--each", type=int, help="plain trials of every optimizer; those of the table when left out")
-    parser.add_argument("--compile", action="store_true", help="compiled lanes")
-    parser.add_argument("--scale", action="store_true", help="time and memory for more and more networks")
+    parser.add_argument("names", nargs="*", default=list(CASES), help="models; all by default")
+    parser.add_argument("--networks", type=int, help="training runs of the race; by default those in `CASES`")
+    parser.add_argument("--each", type=int, help="PyTorch trials per optimizer; by default those in `CASES`")
+    parser.add_argument("--compile", action="store_true", help="compile the training step of the race")
+    parser.add_argument("--scale", action="store_true", help="measure time and memory against the number of trials")
     given = parser.parse_args()
     if given.scale:
-        keep({"scale": scale("mlp", [104, 1_000, 4_800])})
+        write_results({"scale": measure_scaling("mlp", [104, 1_000, 4_800])})
         return
-    top = peak()
+    peak = measure_peak()
     for name in given.names:
-        ways = plain_ways(name, given.each or CASES[name].runs)
-        found = raced(name, given.networks or CASES[name].networks, **({"compile": True} if given.compile else {}))
-        ratio = min(ways.values()) / found["a trial"]
-        rate = flops(name) / found["a trial"] / 1e9
-        shown = ", ".join(f"{way} {seconds:.3f} s" for way, seconds in ways.items())
-        print(f"{name}: plain {shown} a trial; race {found['a trial']:.4f} s: {ratio:.1f}×")
-        print(f"{' ' * len(name)}  {rate:.1f} GFLOP/s; a large matrix product does {top:.0f}", flush=True)
-        row = {"plain": ways, "race": found, "ratio": ratio, "GFLOP/s": rate, "of": top}
-        keep({f"{name}{', compiled' * given.compile}": row})
+        loops = time_pytorch_loops(name, given.each or CASES[name].runs)
+        options = {"compile": True} if given.compile else {}
+        measured = time_race(name, given.networks or CASES[name].networks, **options)
+        ratio = min(loops.values()) / measured["a trial"]
+        rate = flops(name) / measured["a trial"] / 1e9
+        text = ", ".join(f"{way} {seconds:.3f} s" for way, seconds in loops.items())
+        print(f"{name}: PyTorch, {text} per trial; race {measured['a trial']:.4f} s: {ratio:.1f}×")
+        print(f"{' ' * len(name)}  {rate:.1f} GFLOP/s; a large matrix product: {peak:.0f}", flush=True)
+        row = {"plain": loops, "race": measured, "ratio": ratio, "GFLOP/s": rate, "of": peak}
+        write_results({f"{name}{', compiled' * given.compile}": row})
 
 
-def keep(found: dict[str, Any]) -> None:
-    """Put what was measured into the file."""
+def write_results(results: dict[str, Any]) -> None:
+    """Write results to the file, which keeps its other results."""
     file = Path(__file__).with_suffix(".json")
     before = json.loads(file.read_text()) if file.exists() else {}
     about = {"command": "python benchmarks/race.py", "cores": torch.get_num_threads(), "torch": str(torch.__version__)}
-    file.write_text(json.dumps({**before, **about, **found}, indent=1) + "\n")
+    file.write_text(json.dumps({**before, **about, **results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

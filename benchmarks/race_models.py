@@ -1,6 +1,6 @@
-"""Models whose races are measured: small ones on the digits, and larger ones on synthetic examples of their shapes.
+"""Models whose races are measured: small ones on the digits data, and larger ones on random tokens and images.
 
-Numbers of examples do not change what a step costs, so those of the larger models are random: tokens, and pictures.
+The data may be random because the duration of a step does not depend on its values.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gradprix import tasks
 
 
 class Rows(nn.Module):
-    """One transformer block over the eight rows of a digit."""
+    """A transformer with one block, whose tokens are the eight rows of a digit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class Rows(nn.Module):
         self.out = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ten logits for each digit of 64 pixels."""
+        """Return the logits, `[batch, 10]`, of digits, `[batch, 64]`."""
         return self.out(self.block(self.embed(x.unflatten(-1, (8, 8))) + self.place).mean(1))
 
 
 def cnn() -> nn.Module:
-    """Two convolutions, each with a rectifier and a pool, and a linear layer."""
+    """Return a network of two convolutions, each followed by ReLU and max pooling, and a linear layer."""
     return nn.Sequential(
         nn.Unflatten(-1, (1, 8, 8)),
         *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -43,12 +43,12 @@ class GPT(nn.Module):
     """A causal transformer over tokens.
 
     Args:
-        vocabulary: number of tokens.
-        length: tokens of an example.
+        vocabulary: size of the vocabulary.
+        length: number of tokens of an example.
         width: size of the embeddings.
         layers: number of blocks.
-        heads: heads of a block.
-        dropout: probability of an element to be dropped.
+        heads: number of attention heads of a block.
+        dropout: dropout probability.
     """
 
     def __init__(self, vocabulary: int, length: int, width: int, layers: int, heads: int, dropout: float = 0.0) -> None:
@@ -61,13 +61,19 @@ class GPT(nn.Module):
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `[batch, length, vocabulary]`."""
+        """Return the logits of the next token, `[batch, length, vocabulary]`, for tokens, `[batch, length]`."""
         y = self.embed(x) + self.place(torch.arange(x.shape[1]))
         return self.out(self.blocks(y, self.mask, is_causal=True))
 
 
 class Residual(nn.Module):
-    """Two convolutions with batch norm, and a way around them."""
+    """A residual block: two convolutions with batch norm, and a skip connection.
+
+    Args:
+        before: number of input channels.
+        after: number of output channels.
+        stride: stride of the first convolution.
+    """
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -77,12 +83,12 @@ class Residual(nn.Module):
         self.skip = nn.Identity() if before == after else skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `[batch, after, height, width]`."""
+        """Return the output, `[batch, after, height, width]`."""
         return torch.relu(self.skip(x) + self.second(torch.relu(self.first(x))))
 
 
 def resnet() -> nn.Module:
-    """A residual network of 78,000 parameters for pictures of 32 × 32 pixels."""
+    """Return a residual network of 78,000 parameters for images of 32 × 32 pixels."""
     return nn.Sequential(
         *(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
         *(Residual(16, 16, 1), Residual(16, 32, 2), Residual(32, 64, 2)),
@@ -91,7 +97,12 @@ def resnet() -> nn.Module:
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer over tokens."""
+    """An LSTM over tokens.
+
+    Args:
+        vocabulary: size of the vocabulary.
+        width: size of the embeddings and of the hidden state.
+    """
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
@@ -99,12 +110,12 @@ class Recurrent(nn.Module):
         self.out = nn.Linear(width, vocabulary)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `[batch, length, vocabulary]`."""
+        """Return the logits of the next token, `[batch, length, vocabulary]`, for tokens, `[batch, length]`."""
         return self.out(self.layer(self.embed(x))[0])
 
 
 def token_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Return the mean cross-entropy of tokens."""
+    """Return the mean cross-entropy over all tokens."""
     return functional.cross_entropy(output.flatten(0, -2), target.flatten())
 
 
@@ -115,16 +126,16 @@ def score(output: Tensor, target: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its data, and how long it is trained.
+    """A model with its data and the extent of its training.
 
     Args:
-        model: makes the model.
-        epochs: passes through the training examples.
-        networks: training runs of a race.
-        data: makes inputs and targets; the digits when None.
-        batch_size: examples of a batch.
-        loss: loss and metric, for tokens or classes.
-        runs: plain training runs of each optimizer.
+        model: function that creates the model.
+        epochs: number of epochs.
+        networks: number of training runs of a race.
+        data: function that returns inputs and targets; if None, the digits data are used.
+        batch_size: examples per step.
+        loss: loss of tokens or classes; it also selects the metric.
+        runs: number of training runs per optimizer in PyTorch loops.
     """
 
     model: Callable[[], nn.Module]
@@ -154,13 +165,13 @@ class Case:
 
 
 def tokens(vocabulary: int, length: int, examples: int) -> tuple[Tensor, Tensor]:
-    """Return random tokens, and the tokens after them."""
+    """Return random tokens as inputs and the tokens that follow them as targets, `[examples, length]` each."""
     x = torch.randint(0, vocabulary, (examples, length + 1), generator=torch.Generator().manual_seed(0))
     return x[:, :-1].contiguous(), x[:, 1:].contiguous()
 
 
 def pictures(examples: int) -> tuple[Tensor, Tensor]:
-    """Return random pictures and classes."""
+    """Return random images, `[examples, 3, 32, 32]`, and random classes, `[examples]`."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(examples, 3, 32, 32, generator=generator)
     return x, torch.randint(0, 10, (examples,), generator=generator)
@@ -175,4 +186,4 @@ CASES: dict[str, Case] = {
     "lstm": Case(lambda: Recurrent(64, 64), 12, 400, lambda: tokens(64, 50, 640), 16, token_loss, 1),
     "large": Case(lambda: GPT(2_048, 64, 320, 7, 8), 2, 104, lambda: tokens(2_048, 64, 80), 8, token_loss, 1),
 }
-"""Models by name; `large`, of ten million parameters, trains one at a time."""
+"""Cases by name. Networks of `large`, with ten million parameters, are trained one at a time."""
