@@ -29,7 +29,7 @@ from gradprix.race.preflight import check
 from gradprix.race.suite_runner import suite_plans
 from gradprix.tasks import ALL, Task
 from gradprix.training import ModelStack
-from gradprix.training.autotune import BETTER, WIDTHS, seconds_of_one
+from gradprix.training.autotune import MAX_TIME_RATIO, WIDTHS, seconds_of_one
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.runtime_settings import runtime_settings
 from gradprix.training.trial import Trial
@@ -141,7 +141,7 @@ def measure_durations(task: Task, trials: list[Trial], mode: ExecutionMode) -> d
     step, best = time_steps(*NARROW, *WIDTHS[:2]), WIDTHS[0]
     for wider in WIDTHS[1:]:  # a race selects its width in the same way
         step = step if wider in step else step | time_steps(wider)
-        if step[wider] / wider > BETTER * step[best] / best:
+        if step[wider] / wider > MAX_TIME_RATIO * step[best] / best:
             break
         best = wider
     rows = sorted((trials[i % len(trials)] for i in range(WIDTHS[0])), key=attrgetter("update_key"))
