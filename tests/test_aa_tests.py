@@ -1,39 +1,62 @@
-"""The committed A/A tests (studies/aa_tests.py): the summary follows from the comparisons, and the README quotes it."""
+"""Committed studies of whole races: A/A tests, repetitions, and ends of the tolerance; the README quotes them."""
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
-RECORD = json.loads((ROOT / "studies" / "aa_tests.json").read_text())
+FEWEST_TASKS = 3
 
 
-def count_wins(measure: str, way: str) -> int:
-    return sum(row[measure][way] in (True, "wins") for row in RECORD["comparisons"])
+def read(name: str) -> dict[str, Any]:
+    study = json.loads((ROOT / "studies" / f"{name}.json").read_text())
+    assert len(study["tasks"]) == FEWEST_TASKS
+    return study
 
 
-def test_a_hundred_comparisons_of_ten_optimizers() -> None:
-    pairs = {(row["entry"], *row["copies"]) for row in RECORD["comparisons"]}
-
-    assert len(pairs) == len(RECORD["comparisons"]) == 100
-    assert len({entry for entry, *_ in pairs}) == 10
-
-
-def test_the_summary_follows_from_the_comparisons() -> None:
-    for measure, shares in RECORD["summary"].items():
-        assert shares == {way: count_wins(measure, way) / 100 for way in ("usual", "race", "pair")}
+def test_few_races_make_a_false_claim_about_a_copy() -> None:
+    study = read("aa_tests")
+    races = [row for rows in study["tasks"].values() for row in rows]
+    assert len(races) >= 48
+    assert sum(bool(row["false"]) for row in races) <= 0.06 * len(races)
+    for row in races:
+        assert all(a.partition("~")[0] == b.partition("~")[0] for a, b in row["false"])
 
 
-def test_a_race_seldom_calls_a_replicate_the_winner() -> None:
-    assert count_wins("accuracy", "race") <= 5
-    assert count_wins("accuracy", "usual") > 20
+def test_the_usual_way_makes_many() -> None:
+    usual = read("aa_tests")["usual"]
+    assert sum(len(row["significant"]) for row in usual) > 0.2 * 10 * len(usual)
 
 
-def test_the_readme_quotes_it() -> None:
+def test_repeated_races_confirm_their_answers() -> None:
+    tasks = read("repetitions")["tasks"]
+    assert [len(task["races"]) for task in tasks.values()] == [8, 4, 4]
+    digits, *others = tasks.values()
+    assert digits["mean regret"] <= 0.001, "a tenth of a point"
+    assert all(task["mean regret in margins"] <= 0.2 for task in others)
+    assert sum(task["false bounds"] for task in tasks.values()) <= 1
+    assert not any(task["wrong claims"] for task in tasks.values())
+    assert digits["median seeds"] <= 32
+
+
+@pytest.mark.parametrize("name", ["digits", "charlm", "diamonds"])
+def test_the_summaries_follow_from_the_races(name: str) -> None:
+    task = read("repetitions")["tasks"][name]
+    regrets = [row["regret"] for row in task["races"]]
+    assert task["mean regret"] == pytest.approx(sum(regrets) / len(regrets))
+    assert task["false bounds"] == sum(row["bound is false"] for row in task["races"])
+    ends = read("tolerance_ends")["tasks"][name]
+    assert ends["beyond"] == sum(row["behind"] > 1.5 for row in ends["rows"])
+
+
+def test_the_readme_quotes_the_studies() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
-
-    assert f"in {count_wins('accuracy', 'usual')} of 100 comparisons. In a gradprix race it does in " in text
-    assert f"race it does in {count_wins('accuracy', 'race')}.**" in text
-    significant = sum(row["accuracy"]["pair"] in ("wins", "slightly ahead") for row in RECORD["comparisons"])
-    margin = count_wins("accuracy", "pair")
-    assert f"Steadier tuning alone leaves {significant}, the margin of half a point {margin}, " in text
-    assert f"By loss: {count_wins('loss', 'usual')} and {count_wins('loss', 'race')}." in text
+    study = read("aa_tests")
+    races = [row for rows in study["tasks"].values() for row in rows]
+    false, usual = sum(bool(row["false"]) for row in races), study["usual"]
+    claims, comparisons = sum(len(row["significant"]) for row in usual), 10 * len(usual)
+    quoted = f"in {claims} of {comparisons} comparisons. Of {len(races)} gradprix races"
+    assert quoted in text
+    assert f"with a copy of each optimizer, {false or 'none'} made such a claim" in text

@@ -80,12 +80,12 @@ def content(folder: Path) -> dict[str, Any]:
 def test_another_plan_uses_every_network_that_is_the_same(raced: Path) -> None:
     more = {**SMALL, "optimizers": "adam,momentum,minibatch"}
     result = run(make_plan("digits", **more), raced, third := Counting())
-    assert (third.ran, result.reused) == (8, 16)
+    assert (third.ran, result.reused) == (12, 24)
     alone = run(make_plan("digits", **more), raced / "alone", Counting())
     assert result.record.entries == alone.record.entries
 
     said = CliRunner().invoke(app, ["race", "digits", "--out", str(raced), *flags(more)])
-    assert "24 of 24 training runs were already finished" in said.output
+    assert "36 of 36 training runs were already finished" in said.output
 
 
 def flags(given: dict[str, Any]) -> list[str]:
@@ -118,7 +118,7 @@ def test_another_task_or_form_in_the_same_folder_is_refused(raced: Path, change:
 def test_networks_of_other_versions_are_trained_again(raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "provenance", lambda gpu: "torch 99")
     result = run(make_plan("digits", **SMALL), raced, engine := Counting())
-    assert (engine.ran, result.reused) == (16, 0)
+    assert (engine.ran, result.reused) == (24, 0)
     assert "torch" in provenance()
 
 
@@ -129,7 +129,7 @@ def test_networks_whose_loss_at_the_start_was_not_noted_are_used(raced: Path) ->
             older = json.dumps({name: value for name, value in json.loads(outcome).items() if name != "start"})
             database.execute("UPDATE trials SET outcome = ? WHERE key = ?", (older, key))
     result = run(make_plan("digits", **SMALL), raced, engine := Counting())
-    assert (engine.ran, result.reused) == (0, 16)
+    assert (engine.ran, result.reused) == (0, 24)
     assert started.initial_loss is not None
     assert result.record.initial_loss is None
 
@@ -162,7 +162,7 @@ def test_more_seeds_are_an_interim_analysis_that_is_saved(raced: Path) -> None:
         run(make_plan("digits", **{**SMALL, "seeds": 8}), raced, Counting())
     more = run(make_plan("digits", **{**SMALL, "seeds": 17}), raced, Counting())
     assert more.record.verdict.interim_analyses == ((6, 0.035), (17, pytest.approx(0.005)))
-    assert more.reused == 16
+    assert more.reused == 24
     refused = CliRunner().invoke(app, ["race", "digits", "--out", str(raced), *flags({**SMALL, "seeds": 9})])
     assert refused.exit_code == 2
     assert "gradprix: this race was analysed with 6, 17 seeds" in refused.output
@@ -187,10 +187,10 @@ def test_a_full_disk_loses_nothing_that_is_finished(tmp_path: Path, finished: Pa
             super().__init__(*args, **given)
             self.database.execute(f"PRAGMA max_page_count = {pages + 4}")
 
-    from gradprix.race import runner
+    from gradprix.race import protocol
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "Journal", Full)
+        patch.setattr(protocol, "Journal", Full)
         with pytest.raises(JournalError, match=r"database or disk is full.*saved.*--out"):
             run(make_plan("digits", **{**SMALL, "trials": 12}), tmp_path / "full", Counting())
     run(plan, tmp_path / "full", Counting())
@@ -322,4 +322,4 @@ def test_what_is_compared_is_fixed_once_it_was_looked_at(change: dict[str, Any],
     with pytest.raises(OtherRaceError, match=says):
         run(make_plan("digits", **{**three, **change}), tmp_path, Counting())
     more = {**three, "optimizers": "adam,momentum,minibatch,nadam"}
-    assert run(make_plan("digits", **more), tmp_path, Counting()).reused == 24
+    assert run(make_plan("digits", **more), tmp_path, Counting()).reused == 36

@@ -1,18 +1,21 @@
 """The recommendation: regret bounds, tuning variance, learning-rate tolerance, what decides, the answer in words."""
 
 import math
+from dataclasses import replace as replace_plan
 from typing import Any
 
 import numpy as np
 import pytest
 from msgspec import structs
 
-from gradprix.race import judge
+from gradprix.race import judge, make_plan
+from gradprix.show.plans import format_detectable_difference
 from gradprix.spaces import log
 from gradprix.stats.comparison_with_best import regret_bounds
 from gradprix.stats.recommendation import Candidate, RecommendationReason, recommend
 from gradprix.stats.tuning_variance import PRIOR_ONE_SEARCH, PRIOR_TWOFOLD, tuning_deviation
-from gradprix.text.answer import answer_lines, format_answer, format_difference, format_headline
+from gradprix.text.answer import answer_lines, format_answer, format_headline
+from gradprix.text.units import format_difference
 from gradprix.tuning import make_tuner
 from gradprix.tuning.response_curve import ResponseCurve, TunedScore, learning_rate_tolerance, noise_deviation
 from gradprix.tuning.tuner import Score
@@ -247,3 +250,25 @@ def test_the_answer_against_a_baseline() -> None:
         "digits: nothing wins against adam (50.0 %).  momentum is slightly ahead of it (55.0 %).  "
         "adagrad loses to it (10.0 %)."
     )
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-9, 1.0, 1e150])
+def test_the_response_curve_of_a_metric_of_any_size(size: float) -> None:
+    def scores(unit: float) -> list[TunedScore]:
+        return [TunedScore(lr, s, unit * ((math.log10(lr) + 2) ** 2 + s)) for lr in (1e-3, 1e-2, 1e-1) for s in (0, 1)]
+
+    curve, usual = (ResponseCurve.fit(scores(unit), 0.1 * unit, 0.2 * unit) for unit in (size, 1.0))
+    assert curve is not None
+    assert usual is not None
+    assert curve.metrics / size == pytest.approx(usual.metrics)
+
+
+def test_a_plan_allows_for_tuning_in_its_detectable_difference() -> None:
+    plan = make_plan("digits", "adam,momentum", seeds=16)
+    text = " ".join(format_detectable_difference(plan).split())
+    alone = plan.minimum_detectable_difference * plan.task.noise
+    tuning = 2 * 16 * (0.3 * plan.task.metric.margin) ** 2
+    size = plan.minimum_detectable_difference * math.sqrt(plan.task.noise**2 + tuning)
+    assert text == f"about {100 * size:.1f} %, of which seeds alone {100 * alone:.1f} %"
+    one_search = replace_plan(plan, trials=19)
+    assert one_search.expected_tuning_deviation == 2 * plan.expected_tuning_deviation

@@ -28,6 +28,7 @@ from gradprix.show import (
     write_picture,
 )
 from gradprix.show._report import report, write_report
+from gradprix.show.plans import summarize_plan
 from gradprix.text.answer import answer_lines, format_protocol
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.trial import FailureKind
@@ -343,11 +344,11 @@ def test_a_row_of_the_terminal_has_mean_bound_rate_and_tolerance():
 
 def test_the_plan_has_the_numbers_of_seeds_of_all_analyses():
     plan = make_plan("digits", "adam,momentum", trials=6, seeds=20)
-    text = " ".join(printed(terminal.plan(plan, None, "")))
+    text = " ".join(printed(summarize_plan(plan, None, "")))
     assert plan.analysis_seeds == [8, 16, 20]
     assert "up to 20 held-out seeds, analysed after 8, 16, 20" in text
-    assert "Up to 52 training runs" in text
-    text = " ".join(printed(terminal.plan(replace_plan(plan, seeds=8), None, "")))
+    assert "Up to 60 training runs" in text
+    text = " ".join(printed(summarize_plan(replace_plan(plan, seeds=8), None, "")))
     assert "then 8 held-out seeds, the same" in text
 
 

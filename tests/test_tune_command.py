@@ -15,7 +15,7 @@ from command_line import gradprix
 from gradprix.race import JournalError, Local, OtherRaceError, RaceConfig, TunePlan, load, make_tune_plan, run_tuning
 from gradprix.race.tune_record import TuneRecord
 from gradprix.show import tune_page
-from gradprix.text.tuning import format_tuning
+from gradprix.text.tuning import format_protocol, format_tuning
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 from parsed_page import HOSTILE, ParsedPage
@@ -269,3 +269,21 @@ def test_a_training_loop() -> None:
     assert result.record.default.ci95[0] > 0
     (parameter,) = result.best.make([nn.Parameter(torch.ones(1))]).param_groups[0]["params"]
     assert parameter.numel() == 1
+
+
+def test_a_default_that_is_better_is_what_the_answer_says_first() -> None:
+    first, second, *_ = format_tuning(tuned("unlucky"))
+    assert first.startswith("digits: keep the default. These trials find nothing better than AdamW(lr=")
+    assert second.startswith("The default, 0.001, is ")
+    assert format_tuning(tuned("peak"))[0].startswith("digits: use AdamW(lr=")
+
+
+def test_the_json_of_diverged_runs_has_no_nan() -> None:
+    plan = make_tune_plan(RaceConfig("digits", "adamw", trials=26))
+    data = run_made_up(plan, MadeUp(METRICS["cliff"])).to_dict()
+    assert json.dumps(data, allow_nan=False)
+    assert any(run["diverged"] is not None and run["loss"] is None for run in data["runs"])
+
+
+def test_one_trial_is_singular() -> None:
+    assert format_protocol(tuned("peak", trials=1)).startswith("1 tuning trial, then")

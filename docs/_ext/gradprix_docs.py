@@ -6,7 +6,7 @@ The functions return Markdown, which the directives insert. In a page:
     ```
 
 inserts one of `BLOCKS` for a rule, `{measured}` a table of `MEASURED`, and `{api}` the public names of a module. The
-roles ``{aa-tests}`accuracy usual` `` and ``{verdict-simulation}`covered` `` insert a number of
+roles ``{aa-tests}`usual false` `` and ``{verdict-simulation}`covered` `` insert a number of
 studies/aa_tests.json and studies/verdict_simulation.json.
 """
 
@@ -39,6 +39,9 @@ from gradprix.rules.notation import format_expression, format_symbol
 
 ROOT = Path(__file__).resolve().parents[2]
 AA_TESTS = ROOT / "studies" / "aa_tests.json"
+USUAL_ENTRIES = 10
+"""Number of optimizers of the A/A tests, each compared with its copy."""
+REPETITIONS = ROOT / "studies" / "repetitions.json"
 VERDICT_SIMULATION = ROOT / "studies" / "verdict_simulation.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
@@ -317,12 +320,19 @@ BLOCKS: dict[str, Callable[[Rule], str]] = {
 
 
 def aa_tests(what: str, file: Path = AA_TESTS) -> str:
-    """Return the number of false claims in 100 A/A comparisons, such as `accuracy usual` or `loss race`."""
-    measure, way = what.split()
-    comparisons = json.loads(file.read_text())["comparisons"]
-    claims = {"usual": [True], "significant": ["wins", "slightly ahead"]}.get(way, ["wins"])
-    verdicts = [row[measure]["pair" if way == "significant" else way] for row in comparisons]
-    return f"{sum(verdict in claims for verdict in verdicts)}"
+    """Return a number of the A/A tests: of races, of those with a false claim, or of usual comparisons."""
+    record = json.loads(file.read_text())
+    races = [row for rows in record["tasks"].values() for row in rows]
+    usual = [row["significant"] for row in record["usual"]]
+    numbers = {
+        "races": len(races),
+        "false races": sum(bool(row["false"]) for row in races),
+        "usual comparisons": USUAL_ENTRIES * len(usual),
+        "usual false": sum(map(len, usual)),
+        "usual races": len(usual),
+        "usual false races": sum(map(bool, usual)),
+    }
+    return f"{numbers[what]:,}"
 
 
 def verdict_simulation(what: str, file: Path = VERDICT_SIMULATION) -> str:
@@ -341,14 +351,30 @@ def verdict_simulation(what: str, file: Path = VERDICT_SIMULATION) -> str:
 def aa_tests_table(file: Path = AA_TESTS) -> str:
     """Return the results of the A/A tests as a table, with their command."""
     record = json.loads(file.read_text())
-    ways = {
-        "usual": "usual comparison: ten learning rates, one seed, best validation accuracy, paired t-test",
-        "significant": "tuned as in a race, the pair tested alone: *wins* or *slightly ahead*",
-        "pair": "tuned as in a race, the pair tested alone: *wins*",
-        "race": "a race of eleven entries: *wins*",
-    }
-    rows = [(text, aa_tests(f"accuracy {way}", file), aa_tests(f"loss {way}", file)) for way, text in ways.items()]
-    head = (f"false claims in {len(record['comparisons'])} comparisons of identical optimizers", "accuracy", "loss")
+    rows = [
+        (f"races on `{name}`", str(len(races)), str(sum(bool(row["false"]) for row in races)))
+        for name, races in record["tasks"].items()
+    ]
+    usual = "ten comparisons on `digits` in the usual way"
+    rows.append((usual, aa_tests("usual races", file), aa_tests("usual false races", file)))
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{table(('', 'number', 'with a false claim'), rows)}\n\n`{record['command']}`, {versions}."
+
+
+def repetitions(file: Path = REPETITIONS) -> str:
+    """Return the results of repeated races as a table, with their command."""
+    record = json.loads(file.read_text())
+    head = ("task", "races", "mean regret, margins", "largest", "false bounds", "claims", "wrong", "median seeds")
+    rows = [
+        (
+            f"`{name}`",
+            str(len(task["races"])),
+            f"{task['mean regret in margins']:.2f}",
+            f"{max(row['regret'] for row in task['races']) / task['margin']:.2f}",
+            *(f"{task[key]:g}" for key in ("false bounds", "claims", "wrong claims", "median seeds")),
+        )
+        for name, task in record["tasks"].items()
+    ]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return f"{table(head, rows)}\n\n`{record['command']}`, {versions}."
 
@@ -472,6 +498,7 @@ def _with_interval(measurement: Mapping[str, Any]) -> str:
 
 MEASURED: dict[str, Callable[[], str]] = {
     "aa-tests": aa_tests_table,
+    "repetitions": repetitions,
     "claims": claims_table,
     "claims-in-full": claims_in_full,
     "cluster": cluster_docs.overhead,

@@ -30,6 +30,7 @@ def list_(
     damaged: not used, because its checksum is wrong. Fetching downloads it again.
     """
     from gradprix.show import terminal
+    from gradprix.show.plans import make_table
     from gradprix.tasks.archives import ARCHIVES
     from gradprix.utils.files import cache_folder
 
@@ -37,7 +38,7 @@ def list_(
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
         echo_json(rows)
         return
-    table = terminal._table("name", "description", "MB", "state", "licence", "origin", right=(2,))
+    table = make_table("name", "description", "MB", "state", "licence", "origin", right=(2,))
     for each in ARCHIVES.values():
         table.add_row(each.name, each.about, f"{each.size / 1e6:.1f}", each.state, each.licence, each.origin)
     console = terminal.console()

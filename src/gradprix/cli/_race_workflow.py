@@ -32,13 +32,14 @@ from gradprix.race import (
 )
 from gradprix.race.progress_display import REPORT_AFTER
 from gradprix.show import terminal
+from gradprix.show.plans import summarize_plan
 from gradprix.utils.streams import echo_json
 
 from ._errors import report_errors
 
 
 def show_plan(
-    plan: Plan, minutes: float | None, engine: Executor, as_json: bool, summarize: Callable[..., Any] = terminal.plan
+    plan: Plan, minutes: float | None, engine: Executor, as_json: bool, summarize: Callable[..., Any] = summarize_plan
 ) -> None:
     """Print a plan without running it.
 
@@ -84,7 +85,7 @@ def run_race(
         if minutes is not None:
             plan, seconds = fit_to_budget(plan, minutes, engine, folder, watch)
     if not as_json and (sys.stderr.isatty() or minutes is not None):
-        terminal.console(stderr=True).print(terminal.plan(plan, seconds, engine.place))
+        terminal.console(stderr=True).print(summarize_plan(plan, seconds, engine.place))
     threading.Thread(target=lambda: show.write_report, daemon=True).start()  # imports plotly while workers start
     with (
         report_errors(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),

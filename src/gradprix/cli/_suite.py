@@ -70,13 +70,14 @@ def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> N
     from gradprix.race import WorkerError, estimate, measure_cost, progress
     from gradprix.race.progress_display import REPORT_AFTER
     from gradprix.show import terminal
+    from gradprix.show.plans import summarize_suite_plan
 
     with report_errors(ValueError, WorkerError), progress(REPORT_AFTER) as watch:
         seconds = {plan.task.name: estimate(plan, measure_cost(plan, engine, watch)) for plan in plans}
     if as_json:
         echo_json([{**plan.description, "seconds": seconds[plan.task.name]} for plan in plans])
     else:
-        terminal.console().print(terminal.suite_plan(plans, seconds, engine.place))
+        terminal.console().print(summarize_suite_plan(plans, seconds, engine.place))
 
 
 def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: bool) -> None:

@@ -22,11 +22,12 @@ from .cost_measurement import measure_cost
 from .entry import Entry, twin
 from .entry_registry import BRACKETS, ENTRIES, entries
 from .journal import BusyError, Journal, JournalError, OtherRaceError
-from .plan import SEEDS, TRIALS, Plan
+from .plan import Plan
+from .plan_limits import SEEDS, TRIALS
 from .progress_display import Watch, progress
+from .protocol import run
 from .record import RaceRecord
 from .result import PICTURE, REPORT, Result, load
-from .runner import run
 from .suite_runner import suite, suite_plans, summed_up
 from .tune_plan import TunePlan, make_tune_plan
 from .tune_record import TuneRecord

@@ -25,7 +25,6 @@ from .run_records import Finals, Outcomes, TuningRuns
 FEWEST_PARTS = 10
 """Minimum number of parts of a test set that suffices to estimate the variance between them."""
 Parts = dict[str, tuple[tuple[float, ...], ...]]
-"""For each entry, the metric on each part of an official test set, `[seeds][parts]`."""
 Tolerance = tuple[float, float] | None
 """Learning-rate tolerance: smallest and largest learning rate within a margin of the best; None if unknown."""
 
@@ -90,18 +89,7 @@ def analyse(
     best = (max if metric.higher_is_better else min)(means.values())
     margin = absolute_margin(metric.margin, metric.relative, best)
 
-    curves = response_curves(tuning_runs, metric.higher_is_better, margin)
-    tolerances: dict[str, Tolerance] = dict.fromkeys(curves)
-    differences = []
-    for name, curve in curves.items():
-        if curve is None:
-            continue
-        scores = tuned_scores(tuning_runs[name], metric.higher_is_better)
-        tolerances[name] = learning_rate_tolerance(curve, scores, margin, dict(tuned[name].point)["lr"])
-        rates = [dict(choice)["lr"] for choice in tuned[name].choices]
-        if len(rates) == 2:
-            differences.append(curve(rates[0]) - curve(rates[1]))
-    from_tuning = tuning_deviation(differences, margin)
+    curves, tolerances, from_tuning = _evaluate_tuning(tuning_runs, tuned, metric.higher_is_better, margin)
     settings: dict[str, Any] = {
         "higher_is_better": metric.higher_is_better,
         "level": interim_analyses[-1][1],
@@ -116,12 +104,9 @@ def analyse(
     winners = [pair.a for pair in verdict.pairs if pair.verdict is PairVerdict.WINS and pair.b == plan.baseline]
     if leaders := tuple(name for name in verdict.leaders if not diverged[name]):
         verdict = replace(verdict, leaders=leaders)
-    bounds = regret_bounds(values, **settings)
     stable = [name for name in values if not diverged[name]]
-    if 1 < len(stable) < len(values):  # exclude the large variance of diverged entries
-        settings["parts"] = None if parts is None else {name: parts[name] for name in stable}
-        bounds |= regret_bounds({name: values[name] for name in stable}, **settings)
-        best = (max if metric.higher_is_better else min)(means[name] for name in stable)
+    bounds = _bound_regrets(values, stable, settings)
+    best = (max if metric.higher_is_better else min)((means[name] for name in stable), default=best)
     candidates = {
         name: Candidate(
             shortfall=best - means[name] if metric.higher_is_better else means[name] - best,
@@ -138,6 +123,38 @@ def analyse(
     return Analysis(
         chance_level, values, parts, margin, from_tuning, verdict, bounds, curves, tolerances, recommended, reason
     )
+
+
+def _evaluate_tuning(
+    tuning_runs: TuningRuns, tuned: Mapping[str, TuningResult], higher_is_better: bool, margin: float
+) -> tuple[Mapping[str, ResponseCurve | None], dict[str, Tolerance], float]:
+    """Return the response curve and the tolerance of each entry, and the standard deviation from tuning."""
+    curves = response_curves(tuning_runs, higher_is_better, margin)
+    tolerances: dict[str, Tolerance] = dict.fromkeys(curves)
+    differences = []
+    for name, curve in curves.items():
+        if curve is None:
+            continue
+        scores = tuned_scores(tuning_runs[name], higher_is_better)
+        tolerances[name] = learning_rate_tolerance(curve, scores, margin, dict(tuned[name].point)["lr"])
+        rates = [dict(choice)["lr"] for choice in tuned[name].choices]
+        if len(rates) == 2:
+            differences.append(curve(rates[0]) - curve(rates[1]))
+    return curves, tolerances, tuning_deviation(differences, margin)
+
+
+def _bound_regrets(
+    values: Mapping[str, Sequence[float]], stable: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the bound of each entry, those of stable entries against each other.
+
+    The variance of an entry that diverged must not hide what is known of the others.
+    """
+    bounds = regret_bounds(values, **settings)
+    if 1 < len(stable) < len(values):
+        parts = None if settings["parts"] is None else {name: settings["parts"][name] for name in stable}
+        bounds |= regret_bounds({name: values[name] for name in stable}, **{**settings, "parts": parts})
+    return bounds
 
 
 def decades(tolerance: Tolerance) -> float:
@@ -157,8 +174,8 @@ def score_finals(plan: Plan, outcomes: Outcomes) -> tuple[float, dict[str, tuple
         an official test set, or None if there is no such test set.
     """
     chance_level = _diverged_score(plan, outcomes)
-    values = {name: tuple(_score(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
-    return chance_level, values, _parts(outcomes, chance_level)
+    values = {name: tuple(final_score(outcome, chance_level) for outcome in runs) for name, runs in outcomes.items()}
+    return chance_level, values, test_parts(outcomes, chance_level)
 
 
 def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
@@ -169,17 +186,13 @@ def _diverged_score(plan: Plan, outcomes: Outcomes) -> float:
     return (min if plan.task.metric.higher_is_better else max)(scored, default=0.0)
 
 
-def _score(outcome: Outcome, chance_level: float) -> float:
+def final_score(outcome: Outcome, chance_level: float) -> float:
     """Return the test metric of a run, or the chance level if it diverged."""
     return chance_level if outcome.test_metric is None else outcome.test_metric
 
 
-def _parts(outcomes: Outcomes, chance_level: float) -> Parts | None:
-    """Return the metric on the parts of an official test set.
-
-    Returns None if there is no such test set, if it has fewer than `FEWEST_PARTS` parts, or if any part has a
-    non-finite metric.
-    """
+def test_parts(outcomes: Outcomes, chance_level: float) -> Parts | None:
+    """Return the metric on parts of an official test set, if there is one and every part has a finite metric."""
     every = [outcome for runs in outcomes.values() for outcome in runs]
     counts = {len(outcome.test_parts or ()) for outcome in every if outcome.diverged is None}
     if len(counts) != 1 or (count := counts.pop()) < FEWEST_PARTS:

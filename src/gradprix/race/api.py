@@ -11,8 +11,8 @@ from .budget import fit_to_budget
 from .config import RaceConfig, make_plan
 from .entry import Entry
 from .progress_display import Watch, progress
+from .protocol import run
 from .result import Result
-from .runner import run
 from .tune_plan import TUNE_FIELDS, make_tune_plan
 from .tune_runner import TuneResult, run_tuning
 
@@ -52,7 +52,8 @@ def race(
             their variants. None selects the default entries of the task, or else those of the bracket.
         bracket: `"rules"` races optimizers at one batch size, `"data"` one optimizer at three batch sizes.
         tune: hyperparameters to tune besides the learning rate, as a list or separated by commas. They may include
-            `batch_size` and `schedule`. Each optimizer tunes only the hyperparameters that it has.
+            `batch_size` and `schedule`. Each optimizer tunes only the hyperparameters that it has. `"recommended"`
+            selects what the users of each optimizer tune with this number of trials, such as weight decay.
         trials: number of tuning trials per entry. Default: the task's number, or 26.
         seeds: maximum number of final runs per entry, on held-out seeds that all entries share. Default: the task's
             number, or 32. The race is analysed after 8, 16, 32 and 64 seeds, and ends when the recommended entry is at
@@ -171,11 +172,6 @@ def tune(
 
 
 def _choose_engine(engine: Executor | None, processes: int | None, memory: float | None) -> Executor:
-    """Return the given executor, or one that uses this machine within the limits.
-
-    Raises:
-        ValueError: if both an executor and limits are given.
-    """
     if engine is None:
         return Local(processes, memory)
     if processes is not None or memory is not None:

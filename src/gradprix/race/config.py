@@ -14,7 +14,11 @@ from gradprix.tasks.task import TaskError, first_line
 from .cost import available_seconds
 from .entry import Entry
 from .entry_registry import entries, resolve_entries, with_tuning
-from .plan import SEEDS, TRIALS, Plan, check_ranges
+from .plan import Plan
+from .plan_limits import SEEDS, TRIALS, check_ranges
+
+RECOMMENDED = "recommended"
+"""Value of `tune` for the hyperparameters that each optimizer's users tune."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,9 @@ def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> l
     if config.tune is None:
         return chosen
     names = [name.strip() for name in config.tune.split(",")] if isinstance(config.tune, str) else list(config.tune)
+    if names == [RECOMMENDED]:
+        trials = config.trials or problem.trials or TRIALS
+        return [entry.tuning(entry.recommended_tuning(trials), {}) for entry in chosen]
     return with_tuning(chosen, names, training_axes(problem))
 
 

@@ -10,7 +10,7 @@ from gradprix.tasks.schedules import count_steps, passes
 from gradprix.training import MIN_STACK
 from gradprix.training.autotune import StackLayout
 
-from .plan import Plan
+from .plan import QUARTER, Plan
 
 USABLE_SHARE = 0.9
 """Fraction of the time budget that a plan may use. The rest is a reserve for other load and for verdict and report."""
@@ -57,9 +57,10 @@ def estimate(plan: Plan, cost: Cost) -> float:
     """Estimate the duration of a race in seconds, from its plan and the measured cost."""
     total, tests = cost.start, _test_evaluations(plan)
     for phase in plan.phases:
-        evaluations = passes(plan.task.epochs) + tests * (phase.name == "final")
+        share = QUARTER if phase.name == "quarter" else 1.0
+        evaluations = passes(plan.task.epochs * share) + tests * (phase.name != "tuning")
         for size, rows in _rows_by_batch_size(plan, phase.runs).items():
-            total += cost.phase_seconds(rows, _steps(plan, size), evaluations)
+            total += cost.phase_seconds(rows, share * _steps(plan, size), evaluations)
     return total
 
 

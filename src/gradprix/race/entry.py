@@ -11,6 +11,8 @@ from gradprix import optim
 from gradprix.rules import Axis, Rule
 from gradprix.training.torch_optimizer_adapter import CLASSES, TorchOptimizerAdapter, constructor_arguments
 
+FEWEST_TRIALS = (10, 40)
+"""Numbers of trials from which on a first and a second hyperparameter are tuned besides the learning rate."""
 ALL_EXAMPLES = 0
 """Value of `Entry.batch_size` that stands for full-batch training."""
 
@@ -84,12 +86,25 @@ class Entry:
             training: search ranges of batch size and schedule.
         """
         axes = {**self.rule.axes, **training, **self.space}
-        own = self.rule.defaults if isinstance(self.rule, TorchOptimizerAdapter) else self.rule.hyperparameters
-        values = {**own, **self.values(self.default_rate)}
-        used = [name for name in names if name in training or name == "weight_decay" or values.get(name)]
+        used = [name for name in names if name in training or self._uses(name)]
         space = {"lr": axes["lr"]} | {name: axes[name] for name in used if name in axes}
         fixed = {name: value for name, value in self.fixed.items() if name not in space}
         return replace(self, space=space, fixed=fixed)
+
+    def _uses(self, name: str) -> bool:
+        """Return True for weight decay, and for a hyperparameter that is not switched off by a value of zero."""
+        own = self.rule.defaults if isinstance(self.rule, TorchOptimizerAdapter) else self.rule.hyperparameters
+        return name == "weight_decay" or bool({**own, **self.values(self.default_rate)}.get(name))
+
+    def recommended_tuning(self, trials: int) -> list[str]:
+        """Return the hyperparameters to tune besides the learning rate with a number of trials.
+
+        None with fewer than 10 trials, one with fewer than 40, otherwise two: as in the Deep Learning Tuning Playbook
+        (Godbole et al. 2023, https://github.com/google-research/tuning_playbook), which adds the second one from 25
+        trials on, all of them at different points; here a third of the trials repeats the best points.
+        """
+        count = sum(trials >= fewest for fewest in FEWEST_TRIALS)
+        return [name for name in self.rule.tuned if self._uses(name)][:count]
 
     @property
     def default_rate(self) -> float:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,56 +13,24 @@ import torch
 from gradprix import __version__
 from gradprix.rules import Axis, Choice, Log
 from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
+from gradprix.stats.tuning_variance import PRIOR_ONE_SEARCH, PRIOR_TWOFOLD
 from gradprix.stats.verdict import MOST_SEEDS, detectable_difference
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
-from gradprix.tasks.schedules import count_steps, examples_a_pass, passes
+from gradprix.tasks.schedules import count_steps, examples_a_pass, passes, shorten
 from gradprix.text.plan import format_omission
 from gradprix.training.trial import Trial
-from gradprix.tuning import FEWEST_TWOFOLD, make_tuner
+from gradprix.tuning import make_tuner
 from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
 from gradprix.tuning.tuner import REPLICATED, Tuner
-from gradprix.utils.devices import check_name
+from gradprix.tuning.twofold import TwofoldTuner
 
 from .entry import Entry
 from .plan_description import Omission
+from .plan_limits import FEWEST_STEPS, SEEDS, TRIALS, check_ranges
 
-TRIALS = FEWEST_TWOFOLD
-"""Default number of tuning trials per entry."""
-SEEDS = 32
-"""Default maximum number of final seeds."""
-MAX_SEED = 99_999
-"""Maximum base seed."""
-FEWEST_SEEDS = 6
-"""Minimum number of final seeds. With n seeds no p-value is below 2^(1-n), so with fewer than six seeds no difference
-can be significant at 5 %."""
-
-
-def check_ranges(trials: int | None, seeds: int | None, seed: int, margin: float | None, device: str | None) -> None:
-    """Check the values of a plan that do not depend on the task. Values that are None are not checked.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-    if trials is not None and trials < 1:
-        raise ValueError(
-            f"trials = {trials}: each optimizer needs 1 tuning trial or more to select a learning rate; the default "
-            f"is {TRIALS}."
-        )
-    if seeds is not None and seeds < FEWEST_SEEDS:
-        raise ValueError(
-            f"seeds = {seeds}: with fewer than {FEWEST_SEEDS} seeds no difference can be significant at 5 %, because "
-            f"the smallest p-value is 2^(1 - seeds). Give {FEWEST_SEEDS} or more; the default is {SEEDS}."
-        )
-    for name, value in (("trials", trials), ("seeds", seeds)):
-        if value is not None and value > MOST_SEEDS:
-            raise ValueError(f"{name} = {value}: a race has at most {MOST_SEEDS} {name} per optimizer. Give fewer.")
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed = {seed}: the base seed must be from 0 to {MAX_SEED}.")
-    if margin is not None and not margin >= 0:
-        raise ValueError(f"margin = {margin}: the smallest difference that matters must be 0 or more.")
-    if device is not None:
-        check_name(device)
+QUARTER, QUARTER_SEEDS = 0.25, 4
+"""Share of the examples in the runs that show how the ranking depends on the budget, and the number of their seeds."""
 
 
 class RacePhase(NamedTuple):
@@ -118,7 +86,7 @@ class Plan:
         if self.baseline is not None and self.baseline not in (names := [entry.name for entry in self.entries]):
             raise ValueError(f"baseline = {self.baseline!r}: it must be one of {', '.join(names)}.")
         for entry in self.entries:
-            self.tuner(entry)  # raises an error if the search space has too few points
+            self.tuner(entry)  # raises for a space with too few points
 
     def tuner(self, entry: Entry) -> Tuner:
         """Create the tuner of an entry."""
@@ -146,15 +114,13 @@ class Plan:
         middle = {name: axis.from_unit(0.5) for name, axis in entry.space.items()}
         return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].from_unit(0.0)}, seed)
 
-    def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int) -> Trial:
-        """Return a final trial of an entry.
-
-        Args:
-            entry: entry of the race.
-            point: tuned values of the hyperparameters.
-            seed: index of the final seed, which tuning did not use.
-        """
-        return self._trial(entry, point, 10_000 * self.seed + 1 + seed, True)
+    def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int, share: float = 1.0) -> Trial:
+        """Return a final trial of an entry at its tuned point, on a held-out seed, with a share of the examples."""
+        trial = self._trial(entry, point, 10_000 * self.seed + 1 + seed, True)
+        if share == 1.0 or not isinstance(self.task, Task):
+            return trial
+        count = len(self.task.loaded.split(0).train)
+        return replace(trial, epochs=shorten(trial.epochs, share, count, trial.batch_size))
 
     def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, is_final: bool) -> Trial:
         size = point.get("batch_size", self.batch_size(entry))
@@ -172,6 +138,12 @@ class Plan:
         if isinstance(self.task, Loop):
             return None
         return passes(self.task.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), self.task.epochs)
+
+    def examples_of(self, trial: Trial) -> int | None:
+        """Return the number of training examples of a trial; None for a user-supplied training loop."""
+        if isinstance(self.task, Loop):
+            return None
+        return passes(trial.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), trial.epochs)
 
     def updates(self, entry: Entry, batch_size: int | None = None) -> int | None:
         """Return the number of optimizer steps per run; None for a custom training loop.
@@ -199,24 +171,37 @@ class Plan:
             RacePhase("tuning", {name: each[i] for name, each in sizes.items() if i < len(each)})
             for i in range(max(map(len, sizes.values())))
         ]
-        return [*tuning, RacePhase("final", dict.fromkeys(sizes, self.seeds))]
+        quarter = [RacePhase("quarter", dict.fromkeys(sizes, self.quarter_seeds))] * bool(self.quarter_seeds)
+        return [*tuning, RacePhase("final", dict.fromkeys(sizes, self.seeds)), *quarter]
 
     @property
     def analysis_seeds(self) -> list[int]:
         """Numbers of final seeds after which the race is analysed. It ends at the first conclusive analysis."""
-        # With more than 64 seeds, the last analysis uses all of them and replaces the analysis after 64 seeds.
-        last = min(self.seeds, ANALYSIS_SEEDS[-1])
+        last = min(self.seeds, ANALYSIS_SEEDS[-1])  # which has the rest of the error, also with more seeds than that
         return [seeds for seeds in ANALYSIS_SEEDS if seeds < last] + [self.seeds]
+
+    @property
+    def quarter_seeds(self) -> int:
+        """Number of seeds of the runs with a quarter of the examples; 0 for a loop, or if these had too few steps."""
+        updates = [self.updates(entry) for entry in self.entries]
+        enough = all(count is not None and QUARTER * count >= FEWEST_STEPS for count in updates)
+        return min(QUARTER_SEEDS, self.seeds) if enough else 0
 
     @property
     def runs(self) -> int:
         """Maximum number of training runs of the race."""
-        return len(self.entries) * (self.trials + self.seeds)
+        return len(self.entries) * (self.trials + self.seeds + self.quarter_seeds)
 
     @property
     def minimum_detectable_difference(self) -> float:
         """Minimum detectable difference (80 % power), in standard deviations of a paired difference."""
         return detectable_difference(len(self.entries), self.seeds, self.baseline is not None)
+
+    @property
+    def expected_tuning_deviation(self) -> float:
+        """Standard deviation of an entry's mean from tuning, as on built-in tasks; relative to it if the margin is."""
+        twofold = all(isinstance(self.tuner(entry), TwofoldTuner) for entry in self.entries)
+        return (PRIOR_TWOFOLD if twofold else PRIOR_ONE_SEARCH) * self.task.metric.margin
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -245,14 +230,13 @@ class Plan:
         }
 
     def _describe(self, entry: Entry) -> Mapping[str, Any]:
-        """Return the description of an entry."""
         trial = self.careful_trial(entry, 0)
         return {
             "name": entry.name,
             "optimizer": entry.optimizer,
             "rule": entry.rule.name,
             **{key: trial.identity[key] for key in ("equations", "class", "code", "version") if key in trial.identity},
-            "fixed": {name: _to_json_value(value) for name, value in entry.fixed.items()},
+            "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
             "space": {name: self._range(entry, name, axis) for name, axis in entry.space.items()},
             "batch_size": self.batch_size(entry),
             "updates": self.updates(entry),
@@ -263,7 +247,7 @@ class Plan:
     def _range(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
         """Return the lowest and the highest value of a hyperparameter's search range, or all values of a choice."""
         if isinstance(axis, Choice):
-            return [_to_json_value(value) for value in axis.values]
+            return [_plain(value) for value in axis.values]
         if isinstance(axis, Log) and list(entry.space) == ["lr"]:
             return [grid_learning_rate(bound, entry.offset) for bound in grid_bounds(axis)]
         return sorted((axis.from_unit(0.0), axis.from_unit(1.0)))
@@ -274,6 +258,6 @@ class Plan:
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _to_json_value(value: Any) -> Any:
-    """Return a value unchanged if JSON can represent it, otherwise its `repr`."""
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can represent."""
     return value if isinstance(value, int | float | str | None) else repr(value)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import field
 
 from gradprix.stats.alpha_spending import InterimAnalysis
+from gradprix.stats.budget_sensitivity import DistanceChange
 from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import Pair
 
@@ -160,6 +161,50 @@ class Efficiency(msgspec.Struct, frozen=True, kw_only=True):
     examples: dict[str, tuple[float | None, ...]]
 
 
+LARGEST_TIME_RATIO = 1.25
+"""Ratio of the times of two entries' runs above which they are also compared in equal time."""
+
+
+class BudgetSensitivity(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs of the tuned optimizers with a share of the examples.
+
+    Args:
+        share: share of the examples.
+        seeds: number of runs of each entry.
+        values: metric of each run.
+        changes: distance of each entry from the best, with these examples and with all.
+    """
+
+    share: float
+    seeds: int
+    values: dict[str, tuple[float, ...]]
+    changes: dict[str, DistanceChange]
+
+
+class EqualTime(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs of the tuned optimizers that take as long as those of the fastest leader, or less.
+
+    Args:
+        seeds: number of runs of each entry.
+        ratios: time of an entry's full run, as a multiple of the fastest leader's. Above `LARGEST_TIME_RATIO`, its runs
+            here have so few examples that they take equal time; the others are full runs.
+        values: metric of each run.
+        bounds: upper bound of the regret of each entry (95 %).
+        recommended: name of the entry to use in this time.
+    """
+
+    seeds: int
+    ratios: dict[str, float]
+    values: dict[str, tuple[float, ...]]
+    bounds: dict[str, float]
+    recommended: str
+
+    @property
+    def slow(self) -> list[str]:
+        """Names of the entries whose runs here have fewer examples."""
+        return [name for name, ratio in self.ratios.items() if ratio > LARGEST_TIME_RATIO]
+
+
 class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Complete record of a race.
 
@@ -176,6 +221,8 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
         curves: learning curves of each entry's final runs.
         versions: versions of the packages that were used.
         reruns: final runs that were repeated in a new process.
+        budget_sensitivity: runs with a quarter of the examples; None for training loops and runs of a few steps.
+        equal_time: comparison in equal time; None if the runs of all entries take about as long, or times are unknown.
         diagnosis: diagnosis of the final runs; None if they were not diagnosed.
     """
 
@@ -198,6 +245,8 @@ class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     curves: dict[str, Curves]
     versions: dict[str, str]
     reruns: tuple[Rerun, ...] = ()
+    budget_sensitivity: BudgetSensitivity | None = None
+    equal_time: EqualTime | None = None
     diagnosis: Diagnosis | None = field(name="why", default=None)
 
     @property

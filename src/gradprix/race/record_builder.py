@@ -21,7 +21,17 @@ from .efficiency import measure_efficiency
 from .entry import Entry
 from .plan import Plan
 from .plan_description import PlanDescription
-from .record import Budget, Cost, EntryResult, FinalRuns, RaceRecord, RaceVerdict, TuningSummary
+from .record import (
+    Budget,
+    BudgetSensitivity,
+    Cost,
+    EntryResult,
+    EqualTime,
+    FinalRuns,
+    RaceRecord,
+    RaceVerdict,
+    TuningSummary,
+)
 from .record_json import to_json
 from .run_records import (
     Artifacts,
@@ -43,28 +53,29 @@ def make_record(
     finals: Finals,
     analysis: Analysis,
     *,
-    seconds: float,
-    step_seconds: dict[str, float | None],
+    cost: Cost,
     interim_analyses: Sequence[InterimAnalysis],
     reruns: Sequence[Rerun] = (),
+    budget_sensitivity: BudgetSensitivity | None = None,
+    equal_time: EqualTime | None = None,
 ) -> RaceRecord:
-    """Assemble the complete record of a race.
+    """Return the complete record of a race.
 
     Args:
-        plan: plan that was run.
-        mode: execution mode of the training runs.
-        tuning_runs: tuning runs of each entry, in the order in which the tuner requested them.
-        tuned: tuning result of each entry.
-        finals: final runs of each entry, in the order of the seeds.
-        analysis: last interim analysis.
-        seconds: total training time; time between interrupted and resumed calls is not counted.
-        step_seconds: duration of a step of each tuned optimizer in a plain training loop; None if unknown.
+        plan: the plan that was run.
+        mode: its execution mode.
+        tuning_runs: the tuning runs of each entry, in order.
+        tuned: the tuning result of each entry.
+        finals: the final runs of each entry, in the order of the seeds.
+        analysis: the last interim analysis.
+        cost: training runs and time of the race.
         interim_analyses: all interim analyses of the race.
         reruns: final runs that were repeated in a new process.
+        budget_sensitivity: comparison with a quarter of the examples; None if there is none.
+        equal_time: comparison in equal time; None if there is none.
     """
     outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
     seeds = len(next(iter(finals.values())))
-    runs = len(finals) * (plan.trials + seeds)
     points = {name: dict(result.point) for name, result in tuned.items()}
     entries = tuple(
         _entry_result(plan, entry, tuning_runs[entry.name], tuned[entry.name], outcomes[entry.name], analysis)
@@ -88,12 +99,7 @@ def make_record(
             margin=analysis.margin,
             tuning_deviation=analysis.tuning_deviation,
         ),
-        cost=Cost(
-            trials=runs,
-            examples=None if plan.examples is None else runs * plan.examples,
-            seconds=seconds,
-            step_seconds=step_seconds,
-        ),
+        cost=cost,
         best=make_best(plan, best, points[best.name]),
         key=plan.key,
         plan=describe_plan(plan, mode, outcomes, analysis.chance_level, analysis.parts),
@@ -108,6 +114,8 @@ def make_record(
         curves={name: Curves.from_outcomes(runs) for name, runs in outcomes.items()},
         versions={**plan.description["versions"], "python": platform.python_version()},
         reruns=tuple(reruns),
+        budget_sensitivity=budget_sensitivity,
+        equal_time=equal_time,
     )
 
 
@@ -155,16 +163,6 @@ def _entry_result(
     outcomes: Sequence[Outcome],
     analysis: Analysis,
 ) -> EntryResult:
-    """Assemble the result of one entry.
-
-    Args:
-        plan: plan that was run.
-        entry: entry of the race.
-        runs: tuning runs of the entry.
-        result: tuning result of the entry.
-        outcomes: outcomes of the entry's final runs.
-        analysis: last interim analysis of the race.
-    """
     point = dict(result.point)
     batch_size = point.get("batch_size", plan.batch_size(entry))
     return EntryResult(

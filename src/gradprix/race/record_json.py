@@ -1,5 +1,6 @@
 """Conversion of records to and from JSON, including records that earlier versions saved."""
 
+import math
 from collections.abc import Mapping
 from operator import methodcaller
 from typing import Any
@@ -33,20 +34,25 @@ class RecordError(ValueError):
     """Raised if this version of gradprix cannot read a saved record."""
 
 
-def to_json(value: Any) -> Any:
-    """Convert a record, or a part of a record, to objects that the `json` module can write.
+def to_json(value: Any, finite: bool = False) -> Any:
+    """Return the JSON form of a record or of a part of one, with infinities and NaN as Python writes them.
 
-    Infinities and NaN are retained, as the `json` module writes them. NumPy scalars, which users may pass as margins or
-    chance levels, are converted to Python numbers.
+    NumPy's numbers, which users give as margins and chance levels, become Python's.
+
+    Args:
+        value: the record.
+        finite: replace infinities and NaN by None, because other programs refuse them in JSON.
     """
-    return _tuples_to_lists(msgspec.to_builtins(value, enc_hook=methodcaller("item")))
+    return _convert(msgspec.to_builtins(value, enc_hook=methodcaller("item")), finite)
 
 
-def _tuples_to_lists(value: Any) -> Any:
-    """Convert all tuples in a nested value to lists."""
+def _convert(value: Any, finite: bool) -> Any:
+    """Return a copy with lists in place of tuples, and None in place of non-finite numbers if they must be finite."""
     if isinstance(value, dict):
-        return {key: _tuples_to_lists(each) for key, each in value.items()}
-    return [_tuples_to_lists(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _convert(each, finite) for key, each in value.items()}
+    if finite and isinstance(value, float) and not math.isfinite(value):
+        return None
+    return [_convert(each, finite) for each in value] if isinstance(value, list | tuple) else value
 
 
 def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) -> RaceRecord:

@@ -8,8 +8,9 @@ from gradprix.tasks import Task
 
 from .entry import Entry
 from .entry_registry import ENTRIES
-from .plan import FEWEST_SEEDS, Plan
+from .plan import Plan
 from .plan_description import Omission
+from .plan_limits import FEWEST_SEEDS, FEWEST_STEPS
 
 SHORTLIST = ("adamw", "nesterov", "nadam", "momentum", "rmsprop", "adam", "adagrad")
 """Entries to retain if time is short, the most important first. Distinct algorithms, and those that reached most of the
@@ -19,12 +20,9 @@ MIN_ENTRIES = 3
 PROTOCOL = ((26, 32), (26, 16), (19, 16), (13, 16), (13, 8), (10, 8), (10, FEWEST_SEEDS))
 """Pairs of (trials, maximum number of seeds), from the full protocol to the smallest that can detect a difference."""
 EPOCHS = (0.5, 0.25, 0.125)
-"""Fractions to which the number of epochs is reduced."""
 SMALLEST_PROTOCOLS = ((2, 10, FEWEST_SEEDS), (2, 6, FEWEST_SEEDS))
 """Tuples of (entries, trials, seeds) for models of which even a fraction of an epoch takes long. The trials cover only
 the first phase of tuning."""
-FEWEST_STEPS = 8
-"""Minimum number of steps of a run. With fewer steps, training makes no measurable progress."""
 
 
 def reduced_plans(plan: Plan) -> Iterator[Plan]:
@@ -55,7 +53,7 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
         for number in counts if task is plan.task else (counts[-1],):
             for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
                 yield reduce_plan(task, number, trials, seeds)
-    if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # the model has slow steps
+    if tasks[-1].epochs <= 1 and isinstance(plan.task, Task):  # a model whose step takes long
         for number, trials, seeds in SMALLEST_PROTOCOLS:
             yield reduce_plan(tasks[-1], min(number, len(order)), trials, seeds)
 
@@ -65,14 +63,14 @@ def _shorter(task: Task) -> Iterator[Task]:
     before, count = task.epochs, len(task.loaded.split(0).train)  # loaded before there are copies of the task
     for factor in EPOCHS:
         epochs = task.epochs * factor
-        epochs = round(epochs) if epochs >= 1 else _round_to_batches(count, task.batch_size, epochs)
+        epochs = round(epochs) if epochs >= 1 else _part(count, task.batch_size, epochs)
         if epochs < before:
             yield task.change(epochs=epochs)
             before = epochs
 
 
-def _round_to_batches(count: int, batch_size: int, epochs: float) -> float:
-    """Round a fraction of an epoch down to full batches, with at least `FEWEST_STEPS` steps and at most one epoch."""
+def _part(count: int, batch_size: int, epochs: float) -> float:
+    """Round a fraction of an epoch to full batches, with a minimum number of steps and at most one epoch."""
     number = max(FEWEST_STEPS, int(epochs * count / batch_size))
     return min(1, number * batch_size / count)
 

@@ -117,6 +117,7 @@ class Result:
         record, data = self.record, to_json(self.record)
         sentences = {"text": self.text, "protocol": format_protocol(record), "why": PHRASES[record.verdict.reason]}
         optional = ["reruns"] * bool(record.reruns) + ["why"] * (record.diagnosis is not None)
+        optional += [name for name in ("budget_sensitivity", "equal_time") if data.get(name) is not None]
         rest = {key: data[key] for key in ("budget", "entries", "verdict", "cost", "failed", *optional)}
         rest["verdict"] |= sentences
         for name, entry in (record.diagnosis.entries if record.diagnosis else {}).items():

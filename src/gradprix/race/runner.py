@@ -1,11 +1,9 @@
-"""Execution of the plan of a race. Outcomes in the journal are reused, and the remaining trials are run."""
+"""Execution of the phases of a race: outcomes in the journal are reused, the remaining trials are run."""
 
 import math
 import time
+from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
-
-from msgspec.structs import replace
 
 from gradprix.executors.executor import Executor
 from gradprix.tasks import Task
@@ -13,73 +11,22 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.tuner import PhaseKind, Request, Score, TuningResult
 
-from .analysis import analyse
+from .analysis import Analysis
 from .efficiency import seconds_of_steps
 from .journal import Journal
 from .plan import Plan
 from .progress_display import Watch
-from .record_builder import make_record
+from .record import Cost, EqualTime
+from .reduced_budget import (
+    TrialsByEntry,
+    equal_time_trials,
+    quarter_trials,
+    summarize_equal_time,
+    time_ratios,
+)
 from .rerun import MIN_TIMEOUT, REPEATED_SHARE, prepare, repeat
-from .result import Result
-from .resume import available_level, check_resume, choose_execution_mode, make_comparisons
+from .resume import choose_execution_mode
 from .run_records import Finals, Rerun, TuningRun
-
-
-def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
-    """Run a race, or resume it if it was interrupted.
-
-    If the folder holds a race with another plan, identical trials of that race are reused.
-
-    Args:
-        plan: plan of the race.
-        out: folder to save the race in; None does not save it.
-        engine: executor of the training runs.
-        watch: progress callback.
-
-    Raises:
-        OtherRaceError: if the folder holds a race on another task or in another execution mode.
-        NoAnalysisLeftError: if earlier interim analyses have spent the error rate of 5 %.
-        JournalError: if the folder is not writable.
-        TaskError: if the task fails, or an optimizer fails on it.
-        WorkerError: if worker processes are killed repeatedly.
-        EngineError: if a machine of a cluster cannot take part.
-    """
-    with Journal(out) as journal:
-        analyses = check_resume(plan, journal)
-        runner = Runner.start(plan, journal, engine, watch)
-        tuned, tuning_runs = runner.tune()
-        step_seconds: dict[str, float | None] = {}
-        for seeds in plan.analysis_seeds:
-            level = available_level(analyses, seeds, plan.seeds)
-            if level is None:
-                continue
-            finals, seconds_per_run = runner.run_finals(tuned, seeds)
-            step_seconds = step_seconds or runner.time_steps(finals)
-            if (seeds, level) not in analyses:
-                analyses.append((seeds, level))
-            journal.interim_analyses, journal.comparisons = analyses, make_comparisons(plan)
-            seen = analyses[: analyses.index((seeds, level)) + 1]
-            analysis = analyse(plan, tuning_runs, tuned, finals, step_seconds, seen)
-            if analysis.is_conclusive:
-                break
-        reruns = runner.repeat_finals(finals, seconds_per_run)
-        record = make_record(
-            plan,
-            runner.mode,
-            tuning_runs,
-            tuned,
-            finals,
-            analysis,
-            seconds=round(runner.seconds, 2),
-            step_seconds=step_seconds,
-            interim_analyses=analyses,
-            reruns=list(reruns.values()),
-        )
-        diagnosis = journal.diagnosis
-        if diagnosis is not None and diagnosis.identity[0] == plan.key:
-            record = replace(record, diagnosis=diagnosis)
-        journal.record = record
-    return Result(record, out, len(runner.reused))
 
 
 class Runner:
@@ -133,32 +80,69 @@ class Runner:
         prepare(self.plan, self.mode, self.engine)
         return {name: tuner.result for name, tuner in tuners.items()}, runs
 
-    def run_finals(self, tuned: dict[str, TuningResult], seeds: int) -> tuple[Finals, float]:
-        """Run every entry with its tuned values on held-out seeds.
+    def run_finals(self, tuned: dict[str, TuningResult], seeds: int) -> tuple[Finals, Finals, float]:
+        """Run every entry at its tuned point on the first `seeds` of the held-out final seeds.
 
-        Args:
-            tuned: tuning result of each entry.
-            seeds: number of final seeds. A later call with a larger number reuses the runs of the earlier call.
+        The runs with a quarter of the examples are part of the same phase, so that no worker waits for them.
 
         Returns:
-            The final runs of each entry, and the approximate duration of a run in seconds.
+            The final runs, those with a quarter of the examples, and the approximate seconds of one run.
         """
-        trials = {
+        full = {
             entry.name: [self.plan.final_trial(entry, dict(tuned[entry.name].point), seed) for seed in range(seeds)]
             for entry in self.plan.entries
         }
-        return self.run_final_trials(trials)
+        (finals, quarter), seconds_per_run = self.run_final_trials(full, quarter_trials(self.plan, tuned))
+        return finals, quarter, seconds_per_run
 
-    def run_final_trials(self, trials: dict[str, list[Trial]]) -> tuple[Finals, float]:
-        """Run final trials; see `run_finals`.
+    def run_final_trials(self, *groups: TrialsByEntry) -> tuple[list[Finals], float]:
+        """Run groups of final trials, by the name of their setting, in one phase.
 
-        Args:
-            trials: trials of each entry, or of each setting if one optimizer is run at several settings.
+        Returns:
+            The runs of each group, and the approximate seconds of one run.
         """
         tuning_count = self.plan.trials * len(self.plan.entries)
-        seconds = self.run_trials("final", list(chain(*trials.values())), tuning_count, phases_left=0)
-        finals = {name: [(trial, self.finished[trial.key]) for trial in final] for name, final in trials.items()}
-        return finals, self.seconds / tuning_count if seconds is None else seconds
+        trials = list(chain(*(each for group in groups for each in group.values())))
+        seconds = self.run_trials("final", trials, tuning_count, phases_left=0)
+        return list(map(self._pair, groups)), self.seconds / tuning_count if seconds is None else seconds
+
+    def _pair(self, trials: TrialsByEntry) -> Finals:
+        """Return the finished trials with their outcomes."""
+        return {name: [(trial, self.finished[trial.key]) for trial in each] for name, each in trials.items()}
+
+    def compare_in_equal_time(
+        self,
+        tuned: dict[str, TuningResult],
+        finals: Finals,
+        analysis: Analysis,
+        step_seconds: dict[str, float | None],
+    ) -> tuple[Finals, EqualTime | None]:
+        """Run the slower entries with fewer examples, if their runs take much longer than the fastest leader's.
+
+        Returns:
+            These runs, and the comparison in equal time; none, if the runs of all entries take about as long.
+        """
+        ratios, seeds = time_ratios(self.plan, tuned, analysis, step_seconds), len(next(iter(finals.values())))
+        trials = equal_time_trials(self.plan, tuned, ratios, seeds) if ratios else {}
+        if ratios is None or not trials:
+            return {}, None
+        runs_before = len(self.plan.entries) * (self.plan.trials + seeds + self.plan.quarter_seeds)
+        self.run_trials("equal time", list(chain(*trials.values())), runs_before, phases_left=0)
+        shortened = self._pair(trials)
+        return shortened, summarize_equal_time(self.plan, ratios, shortened, finals, analysis)
+
+    def cost(self, finals: Sequence[Finals], step_seconds: dict[str, float | None]) -> Cost:
+        """Return the cost of the race, given its runs after tuning."""
+        tuning_count, examples = self.plan.trials * len(self.plan.entries), self.plan.examples
+        trials = [trial for runs in finals for each in runs.values() for trial, _ in each]
+        return Cost(
+            trials=tuning_count + len(trials),
+            examples=None
+            if examples is None
+            else tuning_count * examples + sum(self.plan.examples_of(trial) or 0 for trial in trials),
+            seconds=round(self.seconds, 2),
+            step_seconds=step_seconds,
+        )
 
     def repeat_finals(self, finals: Finals, seconds_per_run: float) -> dict[str, Rerun]:
         """Repeat some final runs in new processes, to detect user code that carries over state between runs.
@@ -190,9 +174,11 @@ class Runner:
         self.reused |= {trial.key for trial in trials} & self.saved
         todo = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
 
+        total = max(self.plan.runs, runs_before + len(trials))  # runs in equal time are not planned
+
         def watch(share: float) -> None:
             done = len(trials) - len(todo) + share
-            self.watch(f"{phase}{self.engine.state}", runs_before + done, self.plan.runs)
+            self.watch(f"{phase}{self.engine.state}", runs_before + done, total)
 
         watch(0.0)
         if not todo:
@@ -241,7 +227,6 @@ class Runner:
 
 
 def _tuning_run(request: Request, trial: Trial, outcome: Outcome, spread: bool) -> TuningRun:
-    """Return the record of a tuning run; `spread` is True in the first phase of tuning."""
     return TuningRun(
         point=dict(request.point),
         seed=trial.seed,

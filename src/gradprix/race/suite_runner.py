@@ -16,8 +16,8 @@ from .config import make_plan
 from .entry import Entry
 from .plan import Plan
 from .progress_display import Watch
+from .protocol import run
 from .record import RaceRecord
-from .runner import run
 from .suite_record import PairSummary, Profile, ProfileCurve, RankReversal, Regret, SuiteSummary, TaskSummary
 
 ENTRIES_OF_A_SUITE = (

@@ -10,7 +10,8 @@ from gradprix.utils.wording import format_list
 from .config import RaceConfig, find_problem, tune_entries
 from .entry import Entry
 from .entry_registry import resolve_entries
-from .plan import TRIALS, Plan, RacePhase
+from .plan import Plan, RacePhase
+from .plan_limits import TRIALS
 
 TUNE_SEEDS = 8
 """Default number of final seeds at each setting. Few suffice, because an unsuitable default learning rate is worse by
@@ -44,6 +45,11 @@ class TunePlan(Plan):
     def settings(self) -> int:
         """Number of settings at which there are final runs: 2, or 1 if the learning rate has no default."""
         return 1 if self.default is None else 2
+
+    @property
+    def quarter_seeds(self) -> int:
+        """0: there is no ranking that could depend on the budget."""
+        return 0
 
     @property
     def phases(self) -> list[RacePhase]:

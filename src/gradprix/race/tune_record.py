@@ -43,6 +43,11 @@ class DefaultComparison(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
     ci95: tuple[float, float]
 
+    @property
+    def is_better(self) -> bool:
+        """True if the default settings are significantly better."""
+        return self.ci95[1] < 0
+
 
 class TuneRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Record of tuning one optimizer.

@@ -77,7 +77,7 @@ class TuneResult:
         own = {"disagreement": record.disagreement, "cliff": record.cliff, "text": self.text}
         out = None if self.folder is None else str(self.folder)
         page = None if self.folder is None else str(self.folder / TUNE_PAGE)
-        return {"task": record.task, "out": out, "page": page, **own, **to_json(record)}
+        return {"task": record.task, "out": out, "page": page, **own, **to_json(record, finite=True)}
 
     def __repr__(self) -> str:
         return self.text
@@ -112,7 +112,7 @@ def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch 
         if plan.default is not None:
             rate = {"lr": plan.default.default_rate}
             trials[DEFAULT_LABEL.format(name)] = [plan.final_trial(plan.default, rate, seed) for seed in seeds]
-        finals, seconds_per_run = runner.run_final_trials(trials)
+        (finals,), seconds_per_run = runner.run_final_trials(trials)
         reruns = list(runner.repeat_finals(finals, seconds_per_run).values())
         record = make_tune_record(plan, runner, tuned[name], tuning_runs[name], finals, reruns)
     return TuneResult(record, out, len(runner.reused))

@@ -10,6 +10,7 @@ from .ops import sign
     "Chen et al. 2023, arXiv:2302.06675, Algorithm 2",
     relation="Sign descent if β₁ = β₂ = 0, as Adamax; otherwise the sign of an average with two decay rates.",
     space={"lr": log(1e-5, 1e-2)},
+    tuned=("weight_decay", "beta2"),
     lr=1e-4,
     beta1=0.9,
     beta2=0.99,

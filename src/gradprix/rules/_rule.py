@@ -22,7 +22,6 @@ preprocessing applies no weight decay."""
 DOMAINS: dict[str, tuple[float, float]] = dict.fromkeys(("beta1", "beta2", "alpha", "rho", "momentum"), (0.0, 1.0))
 """Half-open ranges [low, high) of hyperparameters; all others are non-negative."""
 ANY = (0.0, float("inf"))
-"""Range of hyperparameters that are not in `DOMAINS`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ class Rule:
     evaluate: Callable[..., Value] | None = None
     evaluation: Tree | None = None
     counts_steps: bool = True
+    tuned: tuple[str, ...] = ()
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
         """Perform one step by calling the rule's function.
@@ -106,7 +106,7 @@ class Rule:
         return f"<rule {self.name}: {self.summary}>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Rules of modules are pickled by name, as functions are; rules of scripts and notebooks are pickled by value.
+        # Pickled by name, as functions are, if it can be imported; rules of scripts and notebooks are pickled by value.
         module = self.function.__module__
         if module != "__main__" and getattr(sys.modules.get(module), self.name, None) is self:
             return _import_rule, (module, self.name)
@@ -207,6 +207,7 @@ def rule(
     domains: Mapping[str, tuple[float, float]] | None = None,
     evaluate: Callable[..., Value] | None = None,
     counts_steps: bool = True,
+    tuned: tuple[str, ...] = (),
     **hyperparameters: float | bool,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], Rule]:
     """Create a rule from a function `(h, t, x, g, *state) -> (x, *state)`; used as a decorator.
@@ -225,6 +226,7 @@ def rule(
             training point. It is written like a rule, and its further arguments are names of state variables.
         counts_steps: False if the number of steps need not be stored. This is possible for rules that distinguish only
             the first step from all others: before the first step, the state is empty.
+        tuned: hyperparameters that are worth tuning besides the learning rate, the most important first.
         **hyperparameters: default values by name; those with a bool as default are options.
 
     Raises:
@@ -252,6 +254,7 @@ def rule(
             evaluate,
             None if evaluate is None else _parse_evaluate(evaluate, values, scope, specs),
             counts_steps,
+            tuned,
         )
 
     return make

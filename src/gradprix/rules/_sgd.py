@@ -11,6 +11,7 @@ from .ops import where
     "Nesterov's form: Sutskever et al. 2013, ICML, eqs. 3-4",
     relation="Plain gradient descent if momentum = 0, for any batch size.",
     space={"lr": log(1e-2, 10)},
+    tuned=("momentum", "weight_decay"),
     lr=1e-3,
     momentum=0.0,
     dampening=0.0,

@@ -6,7 +6,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.plan_description import MetricDescription, Value
 from gradprix.race.record import EntryResult
 from gradprix.stats.verdict import PairVerdict
-from gradprix.text import answer
+from gradprix.text import units
 
 OPPOSITE = {"wins": "loses", "slightly ahead": "slightly behind"}
 """Verdict from the point of view of the second entry, for the verdicts that are not symmetric."""
@@ -60,7 +60,7 @@ def format_mean(record: RaceRecord, entry: EntryResult) -> str:
 
 def format_distance(record: RaceRecord, distance: float | None) -> str:
     """Format the absolute value of a difference with its unit: `0.43 points`; "-" if it is None."""
-    return "-" if distance is None else answer.format_difference(record.plan.metric, distance)
+    return "-" if distance is None else units.format_difference(record.plan.metric, distance)
 
 
 def format_tolerance(entry: EntryResult) -> str:

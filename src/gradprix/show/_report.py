@@ -10,7 +10,7 @@ from gradprix.text.answer import answer_lines, format_protocol
 from gradprix.text.execution import format_execution_mode
 from gradprix.utils.files import write_atomically
 
-from . import _efficiency, _figures, _sections, _training_figures, _tuning_figures, _why
+from . import _efficiency, _figures, _reduced_budget, _sections, _training_figures, _tuning_figures, _why
 from ._formatting import format_margin, reference
 from ._templates import render
 from .style import MARKS
@@ -82,6 +82,8 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "text_tables": _sections.make_text_tables(record),
         "best_by_trials": _efficiency.format_best_by_trials(record),
         "speed": _efficiency.format_speed(record),
+        "budget_changes": _reduced_budget.format_budget_changes(record),
+        "equal_times": _reduced_budget.format_equal_times(record),
         "execution": format_execution_mode(record.plan.mode),
         "tuning": _sections.format_tuning(record),
         "command": _sections.format_command(record),

@@ -11,38 +11,31 @@ from rich.text import Text
 
 from gradprix.race import TUNE_PAGE, TunePlan, TuneRecord, TuneResult
 from gradprix.race.run_records import TuningRun
-from gradprix.text.answer import format_value
-from gradprix.text.tuning import format_points, format_protocol, format_tuning
+from gradprix.text.tuning import format_protocol, format_tuning
+from gradprix.text.units import format_points, format_value
 from gradprix.utils.files import write_atomically
 
 from ._metric_axis import ZONE
 from ._templates import render
+from .plans import describe_run, format_duration, format_range, make_table
 from .style import COLOURS, apply_layout, escape_label, padded, ticks
-from .terminal import _describe_run, _format_duration, _table, format_range
 
 SHOWN = 0.9
 """Fraction of the response curve's height that is shown. Its worst part is distorted by the clipping of scores."""
 
 
 def tune_plan(plan: TunePlan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
-    """Summarize a plan of tuning before it runs.
-
-    Args:
-        plan: plan of tuning.
-        seconds: estimated duration in seconds; None if it was not estimated.
-        where: description of the machine.
-        at_least: `seconds` is a lower bound.
-    """
+    """Summarize a plan for tuning before it runs; see `summarize_plan`."""
     ranges = ", ".join(format_range(name, axis) for name, axis in plan.description["entries"][0]["space"].items())
     settings = "the tuned settings" if plan.default is None else "the tuned and the default settings"
     lines = [
         f"{plan.task.name}: {plan.task.about}",
-        f"Every run: {_describe_run(plan)}.",
+        f"Every run: {describe_run(plan)}.",
         f"{plan.entry.name}: {plan.trials} tuning trials ({ranges}), then {plan.seeds} held-out seeds at {settings}: "
         f"{plan.runs:,} training runs.",
     ]
     if seconds is not None:
-        lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
+        lines.append(f"Takes {'more than' if at_least else 'about'} {format_duration(seconds)} on {where}.")
     return Group(*map(Text, lines))
 
 
@@ -62,7 +55,7 @@ def _learning_rates(record: TuneRecord) -> RenderableType:
     learning rates ran on different seeds.
     """
     metric, tolerance = record.plan.metric, record.tolerance
-    table = _table(
+    table = make_table(
         "learning rate", f"validation {_plain_name(record)}, average seed", "seeds", "diverged", right=(0, 1, 2, 3)
     )
     for rate in sorted({run.learning_rate for run in record.runs}):
@@ -203,16 +196,14 @@ def _draw_rate(fig: go.Figure, name: str, rate: float, dash: str) -> None:
         dash: dash style of the line.
     """
     fig.add_vline(rate, line={"color": COLOURS[1], "width": 2, "dash": dash})
-    # On a logarithmic axis, plotly positions shapes by the value but annotations by its logarithm.
+    # On a logarithmic axis, plotly places shapes by the value and annotations by its logarithm.
     place = {"x": math.log10(rate), "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
     fig.add_annotation(text=f"{name}: {rate:g}", showarrow=False, **place)
 
 
 def _unit(record: TuneRecord) -> float:
-    """Return the factor from the metric to displayed values: 100 for percentages."""
     return 100.0 if record.plan.metric.percent else 1.0
 
 
 def _plain_name(record: TuneRecord) -> str:
-    """Return the name of the metric without the prefix `test`."""
     return record.plan.metric.name.removeprefix("test ")

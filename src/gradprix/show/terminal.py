@@ -1,40 +1,31 @@
 """Terminal output of plans, results and tables."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradprix.race import ENTRIES, REPORT, Plan, RaceRecord, Result
+from gradprix.race import ENTRIES, REPORT, RaceRecord, Result
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
-from gradprix.text.answer import (
-    format_failures,
-    format_protocol,
-    format_tuned,
-    format_value,
-)
+from gradprix.text.answer import format_failures, format_protocol
 from gradprix.text.diagnosis import format_finding
 from gradprix.text.execution import format_execution_mode
 from gradprix.utils.streams import results
-from gradprix.utils.wording import format_count, format_list
 
 from ._evidence import evidence, first_choices
 from ._formatting import (
     format_distance,
-    format_epochs,
     format_factor,
-    format_integer,
     format_margin,
     format_mean,
     format_setting,
     format_tolerance,
 )
 from ._sections import format_tuning_variance
+from .plans import make_table
 
 
 def console(stderr: bool = False) -> Console:
@@ -59,7 +50,7 @@ def answer(result: Result) -> RenderableType:
 def standings(record: RaceRecord) -> Table:
     """Return the table of results, with a row for each entry, best mean first."""
     tuned = "learning\nrate" if record.plan.tunes_learning_rate_only else "tuned"
-    table = _table("", record.plan.metric.name, "at most\nbehind", tuned, "tolerance", right=(1, 2, 3, 4))
+    table = make_table("", record.plan.metric.name, "at most\nbehind", tuned, "tolerance", right=(1, 2, 3, 4))
     for entry in record.ranking:
         table.add_row(
             Text(entry.name, "bold" if entry.is_leader else ""),
@@ -119,84 +110,9 @@ def value(metric: dict[str, Any], number: float) -> str:
     return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
 
 
-def plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
-    """Summarize a plan before it runs.
-
-    Args:
-        race_plan: plan of a race.
-        seconds: estimated duration in seconds; None if it was not estimated.
-        where: description of the machine.
-        at_least: `seconds` is a lower bound.
-    """
-    described, metric = race_plan.description, race_plan.task.metric
-    table = _table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
-    for entry in described["entries"]:
-        fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
-        batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
-        tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
-        row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
-        table.add_row(*map(Text, row))
-    deviations = race_plan.minimum_detectable_difference
-    effect = f"{deviations:.1f} standard deviations of a paired difference"
-    if race_plan.task.noise:
-        effect = f"about {format_value(metric, deviations * race_plan.task.noise)} ({effect})"
-    margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)
-    lines = [
-        f"{race_plan.task.name}: {race_plan.task.about}",
-        f"Every run: {_describe_run(race_plan)}.",
-        f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan.tuned)}), "
-        f"then {_describe_seeds(race_plan.analysis_seeds)}, the same for all.",
-        f"{'Up to ' * (len(race_plan.analysis_seeds) > 1)}{race_plan.runs:,} training runs in total"
-        + (
-            "."
-            if race_plan.examples is None
-            else f", {race_plan.runs * race_plan.examples / 1e6:.1f} million examples."
-        ),
-        f"Detectable difference (80 % power): {effect}. Differences below {margin} do not matter here.",
-    ]
-    if race_plan.left_out:
-        lines.append(f"To fit the time it does without {format_list(described['left_out'])}.")
-    if seconds is not None:
-        lines.append(f"Takes {'more than' if at_least else 'about'} {_format_duration(seconds)} on {where}.")
-    return Group(*(Text(line) for line in lines), Text(), table)
-
-
-def _describe_seeds(analysis_seeds: Sequence[int]) -> str:
-    """Describe the number of final seeds, given the numbers of seeds at the analyses, ascending."""
-    *earlier, most = analysis_seeds
-    if not earlier:
-        return f"{most} held-out seeds"
-    return f"up to {most} held-out seeds, analysed after {', '.join(map(str, analysis_seeds))}"
-
-
-def _format_duration(seconds: float) -> str:
-    """Format a duration in seconds, or in minutes from 90 seconds on."""
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
-def _describe_run(race_plan: Plan) -> str:
-    """Describe a training run: its number of examples and epochs, and the learning-rate schedule."""
-    if race_plan.examples is None:
-        return "as long as your own loop trains"
-    schedule = "schedule tuned" if "schedule" in race_plan.tuned else f"{race_plan.task.schedule} schedule"
-    return f"{race_plan.examples:,} training examples in {format_epochs(race_plan.task.epochs)}, {schedule}"
-
-
-def format_range(name: str, ends: list[Any]) -> str:
-    """Format a search space: `lr 0.001 to 1` for a range, `batch_size 16/32/64` for a choice.
-
-    Args:
-        name: name of the hyperparameter.
-        ends: first and last value of the range, or all values of the choice.
-    """
-    if all(isinstance(end, float) for end in ends):
-        return f"{name} {ends[0]:g} to {ends[-1]:g}"
-    return f"{name} {'/'.join(map(str, ends))}"
-
-
 def optimizers() -> RenderableType:
     """Return the table of all optimizers that can be raced by name."""
-    table = _table("name", "class", "what it does", "learning rates")
+    table = make_table("name", "class", "what it does", "learning rates")
     for entry in ENTRIES.values():
         fixed = "".join(f", {name}={setting}" for name, setting in entry.fixed.items())
         batch = {None: "", 0: ", all examples at once"}.get(entry.batch_size, f", batch {entry.batch_size}")
@@ -211,7 +127,7 @@ def choices(name: str) -> RenderableType:
     text, rows = first_choices(name)
     metric = evidence()["tasks"][name]["metric"]
     head = ("", metric["name"], "margins behind", "learning rate", "tolerance", "diverged")
-    table = _table(*head, right=tuple(range(1, len(head))))
+    table = make_table(*head, right=tuple(range(1, len(head))))
     for row in rows:
         table.add_row(
             Text(row["entry"], "bold" if row["leads"] else ""),
@@ -226,31 +142,12 @@ def choices(name: str) -> RenderableType:
 
 def tasks() -> RenderableType:
     """Return the table of the built-in tasks."""
-    table = _table("name", "what it is", "judged by", "batch", "epochs", right=(3, 4))
+    table = make_table("name", "what it is", "judged by", "batch", "epochs", right=(3, 4))
     for name in MAKERS:
         task = built_in(name)
         about = task.about if name in ALL else f"{task.about} Yours: --data FOLDER."
         table.add_row(name, about, task.metric.name, str(task.batch_size), str(task.epochs))
     return table
-
-
-def suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
-    """Summarize the plans of a suite before they run.
-
-    Args:
-        plans: plan of each race.
-        seconds: estimated duration in seconds, by name of the task.
-        where: description of the machine.
-    """
-    table = _table("task", "what it is", "training runs", "minutes", right=(2, 3))
-    for race_plan in plans:
-        name = race_plan.task.name
-        table.add_row(name, race_plan.task.about, f"{race_plan.runs:,}", f"{seconds[name] / 60:.1f}")
-    training_runs, total = sum(race_plan.runs for race_plan in plans), sum(seconds.values())
-    entries = format_list([entry.name for entry in plans[0].entries])
-    task_count = format_count(len(plans), "task")
-    text = f"{entries} on {task_count}: {training_runs:,} training runs, about {_format_duration(total)} on {where}."
-    return Group(Text(text), Text(), table)
 
 
 def suite(summary: dict[str, Any], page: Path) -> RenderableType:
@@ -261,7 +158,7 @@ def suite(summary: dict[str, Any], page: Path) -> RenderableType:
         page: path of the HTML page.
     """
     names = list(summary["tasks"])
-    table = _table("margins behind the best", "mean", *names, right=tuple(range(1, len(names) + 2)))
+    table = make_table("margins behind the best", "mean", *names, right=tuple(range(1, len(names) + 2)))
     for entry in summary["entries"]:
         regrets = {name: f"{task['regrets'][entry]:.1f}" for name, task in summary["tasks"].items()}
         leads = [entry in task["leads"] for task in summary["tasks"].values()]
@@ -269,16 +166,3 @@ def suite(summary: dict[str, Any], page: Path) -> RenderableType:
         table.add_row(entry, f"{summary['single'][entry]['mean']:.1f}", *cells)
     lines = [*summary["text"], f"Page: {page}"]
     return Group(*map(Text, lines), Text(), table, Text("In bold: the leaders of each task."))
-
-
-def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:
-    """Create an empty table.
-
-    Args:
-        columns: header of each column.
-        right: indices of the right-aligned columns.
-    """
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left")
-    return table

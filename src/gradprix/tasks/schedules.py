@@ -21,22 +21,36 @@ def passes(epochs: float) -> int:
 
 
 def examples_a_pass(count: int, epochs: float) -> int:
-    """Return the number of training examples per pass: all, or a fraction if `epochs` is below 1.
+    """Return the number of training examples per pass: all for integer epochs, otherwise the same part in each pass.
 
     Args:
-        count: number of all training examples.
-        epochs: number of epochs of the run.
+        count: all training examples.
+        epochs: epochs of the run.
     """
-    return count if epochs >= 1 else max(1, round(epochs * count))
+    return max(1, round(epochs * count / passes(epochs)))
+
+
+def shorten(epochs: float, share: float, count: int, batch_size: int) -> float:
+    """Return the epochs of a run with a share of the examples, in passes of full batches of equal number.
+
+    Args:
+        epochs: epochs of the full run.
+        share: share of its examples, at most 1.
+        count: all training examples.
+        batch_size: examples per step; 0 for full batches.
+    """
+    number, size = passes(epochs * share), batch_size or count
+    batches = max(1, round(epochs * share / number * count / size))
+    return number * min(1.0, batches * size / count)
 
 
 def count_steps(count: int, batch_size: int, epochs: float) -> int:
-    """Return the number of optimization steps of a run.
+    """Return the number of steps of a run.
 
     Args:
-        count: number of all training examples.
+        count: all training examples.
         batch_size: examples per step; 0 for full batches.
-        epochs: number of epochs of the run; a number below 1 is a fraction of an epoch.
+        epochs: epochs of the run; those of part of the examples count as a part.
     """
     each = examples_a_pass(count, epochs)
     return passes(epochs) * -(-each // (batch_size or each))

@@ -1,8 +1,7 @@
 """Answer of a race in sentences, generated from its record."""
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
 from gradprix.stats.permutation_test import LEVEL
@@ -10,6 +9,9 @@ from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
 from gradprix.tuning import FEWEST_TWOFOLD
 from gradprix.utils.wording import format_count, format_list, format_number
+
+from .reduced_budget import format_budget_sensitivity, format_equal_time
+from .units import format_difference, format_value
 
 if TYPE_CHECKING:
     from gradprix.race.plan_description import PlanDescription
@@ -36,38 +38,6 @@ SCHEDULES = {
     "its own": "its own schedule",
 }
 """Description of each learning-rate schedule that is not a decay."""
-
-
-class Unit(Protocol):
-    """Protocol of objects that define the unit of a metric."""
-
-    @property
-    def percent(self) -> bool:
-        """True if values are displayed as percentages."""
-
-
-def format_value(metric: Unit, *values: float) -> str:
-    """Format one value of a metric, or two values as a range, with the unit: `97.2 to 97.4 %`.
-
-    A range whose ends are equal after rounding is formatted as one value.
-    """
-    written = [f"{100 * value:.1f}" if metric.percent else f"{value:.4g}" for value in values]
-    return " to ".join(dict.fromkeys(written)) + (" %" if metric.percent else "")
-
-
-def format_difference(metric: Unit, difference: float, digits: int = 2) -> str:
-    """Format the absolute value of a difference, with the unit: `0.43 points` for percentages.
-
-    Args:
-        metric: metric, which defines the unit.
-        difference: difference of two values of the metric.
-        digits: number of significant digits. The difference is rounded up, because it may be an upper bound.
-    """
-    size = 100 * abs(difference) if metric.percent else abs(difference)
-    places = digits - 1 - math.floor(math.log10(size)) if size else 0
-    rounded = math.ceil(round(size * 10.0**places, 6)) / 10.0**places
-    shown = f"{rounded:.{max(0, places)}f}" if size < 1e6 else f"{rounded:.{digits}g}"
-    return shown + (" points" if metric.percent else "")
 
 
 def format_answer(record: "RaceRecord") -> str:
@@ -98,6 +68,7 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
     else:
         lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_format_reason(record)}{code}"]
         lines += filter(None, (format_alternatives(record), format_behind(record), format_divergence(record)))
+    lines += filter(None, (format_equal_time(record), format_budget_sensitivity(record)))
     return [*lines, *format_unequal_updates(record), *format_unreproduced(record.reruns)]
 
 
@@ -273,9 +244,8 @@ def format_failures(failed: "Sequence[FailedRun]") -> list[str]:
     for run in failed:
         by_entry.setdefault(run.entry, []).append(run)
     return [
-        f"{_count_runs(len(runs))} of {name} could not be trained and count as diverged. The first, with learning "
-        f"rate {runs[0].learning_rate:g} and seed {runs[0].seed}: {runs[0].error.rstrip('.')}. The same command tries "
-        "again."
+        f"{_count_runs(len(runs))} of {name} could not be trained and count as diverged. The first, with learning rate "
+        f"{runs[0].learning_rate:g} and seed {runs[0].seed}: {runs[0].error.rstrip('.')}. The same command tries again."
         for name, runs in by_entry.items()
     ]
 
@@ -293,16 +263,13 @@ def format_unreproduced(reruns: "Sequence[Rerun]") -> list[str]:
 
 
 def _format_rerun_difference(rerun: "Rerun") -> str:
-    """Format the difference between a final run and its repetition."""
     again, first = _format_score(rerun.again), _format_score(rerun.metric)
     return f"{again} instead of {first}" if again != first else f"the same score, {first}, by other losses"
 
 
 def _format_score(metric: float | None) -> str:
-    """Format a score; None means that the run diverged."""
     return "diverged" if metric is None else f"{metric:.6g}"
 
 
 def _count_runs(count: int) -> str:
-    """Format a number of training runs, at the start of a sentence."""
     return "A training run" if count == 1 else f"{count} training runs"

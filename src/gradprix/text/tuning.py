@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from .answer import Unit, format_failures, format_schedule, format_unreproduced
+from gradprix.utils.wording import format_count
+
+from .answer import format_failures, format_schedule, format_unreproduced
+from .units import format_points, format_range
 
 if TYPE_CHECKING:
     from gradprix.race.best import Best
@@ -21,7 +24,10 @@ def format_tuning(record: "TuneRecord") -> list[str]:
             f"{_tried_rates(record)}. Look at the task's loss and data first; smaller learning rates may help.",
             *format_failures(record.failed),
         ]
-    lines = [f"{record.task}: use {format_call(record.best)}. {format_tolerance(record, record.tolerance)}"]
+    advice = f"use {format_call(record.best)}. {format_tolerance(record, record.tolerance)}"
+    if record.default is not None and record.default.is_better:
+        advice = f"keep the default. These trials find nothing better than {format_call(record.best)}."
+    lines = [f"{record.task}: {advice}"]
     if record.default is not None:
         lines.append(format_default(record, record.default))
     return [*lines, *format_warnings(record)]
@@ -62,11 +68,9 @@ def format_default(record: "TuneRecord", default: "DefaultComparison") -> str:
         else:
             text = f"No significant difference from {name.rstrip(',')}: it is between {ends}."
     else:
-        ends = _format_range(metric, *sorted((abs(low), abs(high))))
+        ends = format_range(metric, *sorted((abs(low), abs(high))))
         text = f"{_capitalize(name)} is {format_points(metric, abs(loss))} {'worse' if loss > 0 else 'better'} "
         text += f"({ends}, 95 %){'' if abs(loss) > record.margin else ', less than what matters here'}."
-        if loss < 0:
-            text += " Keep it: these trials find nothing better."
     if default.final.diverged:
         text += f" It diverged on {default.final.diverged} of {len(default.final.values)} held-out seeds."
     return text
@@ -114,24 +118,11 @@ def format_protocol(record: "TuneRecord") -> str:
     """Format the protocol: the numbers of trials and seeds, the schedule, and the epochs."""
     plan, settings = record.plan, "the tuned and the default settings" if record.default else "the tuned settings"
     length = "" if plan.loop else f", {plan.epochs:g} epochs"
-    return (
-        f"{plan.trials} tuning trials, then {plan.seeds} held-out seeds at {settings}, {format_schedule(plan)}{length}"
-    )
-
-
-def format_points(metric: Unit, *values: float) -> str:
-    """Format one difference of the metric, or two as a range, with the unit: `0.5 points`."""
-    return _format_range(metric, *values) + (" points" if metric.percent else "")
-
-
-def _format_range(metric: Unit, *values: float) -> str:
-    """Format one difference, or two as a range, without a unit; percentages are multiplied by 100."""
-    written = [f"{100 * value:.1f}" if metric.percent else f"{value:.3g}" for value in values]
-    return " to ".join(dict.fromkeys(written)).replace("-", "−")
+    trials = format_count(plan.trials, "tuning trial")
+    return f"{trials}, then {plan.seeds} held-out seeds at {settings}, {format_schedule(plan)}{length}"
 
 
 def _tried_rates(record: "TuneRecord") -> str:
-    """Format the range of the learning rates that were tried."""
     rates = [run.learning_rate for run in record.runs]
     return f"{min(rates):g} to {max(rates):g}"
 

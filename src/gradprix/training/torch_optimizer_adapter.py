@@ -114,6 +114,14 @@ class TorchOptimizerAdapter:
         return {"lr": lr_axis} | {name: axis for name, axis in USUAL.items() if name in self.defaults}
 
     @property
+    def tuned(self) -> tuple[str, ...]:
+        """The hyperparameters that are worth tuning besides the learning rate: those of its rule, or weight decay."""
+        rule = getattr(self.make, "rule", None)
+        if rule is not None:
+            return tuple(rule.tuned)
+        return ("weight_decay",) if self.hyperparameters.get("weight_decay") else ()
+
+    @property
     def _betas(self) -> dict[str, float]:
         """The elements of the argument `betas` by name."""
         betas = self.hyperparameters.get("betas")

@@ -23,7 +23,6 @@ SMALLEST_CLIP = 8.0
 """Scores are clipped at a distance from the best score of the same seed, so that very bad learning rates far from the
 optimum do not distort the curve near the optimum. The distance is at least this number of noise standard deviations."""
 CLIPPED_MARGINS = 3.0
-"""Minimum clipping distance in margins."""
 RESOLUTION = 60
 """Number of points per decade at which the curve is evaluated."""
 
@@ -60,7 +59,6 @@ def noise_deviation(entries: Sequence[Sequence[TunedScore]]) -> float | None:
 
 
 def _interaction_deviation(scores: Sequence[TunedScore]) -> float | None:
-    """Return the residual standard deviation of one entry; None if no two learning rates share two seeds."""
     by_rate: dict[float, dict[int, float]] = {}
     for score in scores:
         if math.isfinite(score.metric):
@@ -110,14 +108,16 @@ class ResponseCurve:
         seeds = np.array([score.seed for score in scores])
         clip = max(SMALLEST_CLIP * noise, CLIPPED_MARGINS * margin) or 1.0
         y = np.array([min(score.metric, best[score.seed] + clip) for score in scores])
-        noise = max(noise, clip / SMALLEST_CLIP)  # otherwise the curve overshoots where clipping makes a kink
-        same_seed = clip**2 * (seeds[:, None] == seeds)
-        covariance = _kernel(x, x, clip) + same_seed + noise**2 * np.eye(len(y))
         level = float(y.mean())
-        weights = cho_solve(cho_factor(covariance), y - level)
+        # In units of the clip, so that metrics of any size are well conditioned. With less noise than an eighth of it,
+        # the curve would overshoot at a kink of clipped scores.
+        noise = max(noise / clip, 1 / SMALLEST_CLIP)
+        same_seed = 1.0 * (seeds[:, None] == seeds)
+        covariance = _kernel(x, x) + same_seed + noise**2 * np.eye(len(y))
+        weights = cho_solve(cho_factor(covariance), (y - level) / clip)
         positions = np.linspace(x.min(), x.max(), max(2, 1 + round(RESOLUTION * float(np.ptp(x)))))
-        metrics = np.asarray(level + _kernel(positions, x, clip) @ weights, np.float64)
-        return cls(positions, metrics, dict(zip(seeds.tolist(), (same_seed @ weights).tolist(), strict=True)))
+        metrics = np.asarray(level + clip * _kernel(positions, x) @ weights, np.float64)
+        return cls(positions, metrics, dict(zip(seeds.tolist(), (clip * same_seed @ weights).tolist(), strict=True)))
 
     def __call__(self, learning_rate: float) -> float:
         """Return the smoothed metric at a learning rate; outside the tried range, the curve continues as a constant."""
@@ -157,6 +157,5 @@ def learning_rate_tolerance(
     return min(below, default=tuned), max(above, default=tuned)
 
 
-def _kernel(a: Floats, b: Floats, clip: float) -> Floats:
-    """Return the squared-exponential kernel `[len(a), len(b)]` with standard deviation `clip / 2`."""
-    return np.asarray((clip / 2) ** 2 * np.exp(-0.5 * ((a[:, None] - b) / LENGTH) ** 2), np.float64)
+def _kernel(a: Floats, b: Floats) -> Floats:
+    return np.asarray(0.25 * np.exp(-0.5 * ((a[:, None] - b) / LENGTH) ** 2), np.float64)

@@ -1,0 +1,102 @@
+"""Runs of the tuned optimizers with fewer examples: at a quarter of the budget, and in equal time.
+
+All are complete runs with a schedule of their own. The score of a longer run at an earlier point would say little,
+because most progress comes when its learning rate decays.
+"""
+
+from collections.abc import Mapping
+
+from gradprix.stats.budget_sensitivity import distance_changes
+from gradprix.stats.comparison_with_best import regret_bounds
+from gradprix.training.trial import Trial
+from gradprix.tuning.tuner import TuningResult
+
+from .analysis import Analysis, final_score, test_parts
+from .plan import QUARTER, Plan
+from .record import LARGEST_TIME_RATIO, BudgetSensitivity, EqualTime
+from .run_records import Finals
+
+EQUAL_TIME_SEEDS = 8
+"""Maximum number of seeds of the comparison in equal time."""
+
+TrialsByEntry = dict[str, list[Trial]]
+"""Trials of each entry, in the order of the seeds."""
+
+
+def quarter_trials(plan: Plan, tuned: Mapping[str, TuningResult]) -> TrialsByEntry:
+    """Return the runs of each entry at its tuned values with a quarter of the examples."""
+    return {
+        entry.name: [plan.final_trial(entry, dict(tuned[entry.name].point), seed, QUARTER) for seed in seeds]
+        for entry in plan.entries
+        if (seeds := range(plan.quarter_seeds))
+    }
+
+
+def summarize_quarter(plan: Plan, quarter: Finals, analysis: Analysis) -> BudgetSensitivity | None:
+    """Compare the runs with a quarter of the examples with the final runs; return None if there are none."""
+    if not quarter:
+        return None
+    chance_level = analysis.chance_level
+    values = {name: tuple(final_score(run, chance_level) for _, run in runs) for name, runs in quarter.items()}
+    return BudgetSensitivity(
+        share=QUARTER,
+        seeds=plan.quarter_seeds,
+        values=values,
+        changes=distance_changes(values, analysis.values, plan.task.metric.higher_is_better),
+    )
+
+
+def time_ratios(
+    plan: Plan,
+    tuned: Mapping[str, TuningResult],
+    analysis: Analysis,
+    step_seconds: Mapping[str, float | None],
+) -> dict[str, float] | None:
+    """Return the time of each entry's run as a multiple of the fastest leader's.
+
+    Returns:
+        The ratios; None if a time is unknown, or if no run takes so much longer that the comparison would change.
+    """
+    seconds = {}
+    for entry in plan.entries:
+        point, step = dict(tuned[entry.name].point), step_seconds[entry.name]
+        updates = plan.updates(entry, point.get("batch_size"))
+        if step is None or updates is None:
+            return None
+        seconds[entry.name] = step * updates
+    fastest = min(seconds[name] for name in analysis.verdict.leaders)
+    ratios = {name: each / fastest for name, each in seconds.items()}
+    return ratios if max(ratios.values()) > LARGEST_TIME_RATIO else None
+
+
+def equal_time_trials(
+    plan: Plan, tuned: Mapping[str, TuningResult], ratios: Mapping[str, float], seeds: int
+) -> TrialsByEntry:
+    """Return the runs of the slower entries with so few examples that they take as long as the fastest leader's."""
+    return {
+        entry.name: [
+            plan.final_trial(entry, dict(tuned[entry.name].point), seed, 1 / ratios[entry.name])
+            for seed in range(min(seeds, EQUAL_TIME_SEEDS))
+        ]
+        for entry in plan.entries
+        if ratios[entry.name] > LARGEST_TIME_RATIO
+    }
+
+
+def summarize_equal_time(
+    plan: Plan, ratios: Mapping[str, float], shortened: Finals, finals: Finals, analysis: Analysis
+) -> EqualTime:
+    """Compare the shortened runs of the slower entries with the full runs of the others."""
+    seeds = len(next(iter(shortened.values())))
+    runs = {name: [run for _, run in shortened.get(name, finals[name])[:seeds]] for name in finals}
+    values = {name: tuple(final_score(run, analysis.chance_level) for run in each) for name, each in runs.items()}
+    higher_is_better = plan.task.metric.higher_is_better
+    bounds = regret_bounds(
+        values,
+        higher_is_better=higher_is_better,
+        parts=test_parts(runs, analysis.chance_level),
+        tuning=dict.fromkeys(values, analysis.tuning_deviation),
+    )
+    best = (max if higher_is_better else min)(values, key=lambda name: sum(values[name]))
+    recommended = analysis.recommended if bounds[analysis.recommended] <= analysis.margin else best
+    return EqualTime(seeds=seeds, ratios=dict(ratios), values=values, bounds=bounds, recommended=recommended)

@@ -1,0 +1,128 @@
+"""Terminal output of plans."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gradprix.race import Plan
+from gradprix.race.plan import QUARTER
+from gradprix.text.answer import format_tuned
+from gradprix.text.units import format_value
+from gradprix.utils.wording import format_count, format_list
+
+from ._formatting import format_epochs, format_integer
+
+
+def summarize_plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
+    """Summarize a plan before it runs.
+
+    Args:
+        race_plan: plan of a race.
+        seconds: measured estimate of the duration, if any.
+        where: description of the machine.
+        at_least: the estimate is a lower bound.
+    """
+    described, metric = race_plan.description, race_plan.task.metric
+    table = make_table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
+    for entry in described["entries"]:
+        fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
+        batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
+        tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
+        row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
+        table.add_row(*map(Text, row))
+    margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)
+    effect, seeds = format_detectable_difference(race_plan), race_plan.quarter_seeds
+    quarter = [f"And {seeds} runs of each with a quarter of the examples."] if seeds else []
+    lines = [
+        f"{race_plan.task.name}: {race_plan.task.about}",
+        f"Every run: {describe_run(race_plan)}.",
+        f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan.tuned)}), "
+        f"then {_describe_seeds(race_plan.analysis_seeds)}, the same for all.",
+        *quarter,
+        f"{'Up to ' * (len(race_plan.analysis_seeds) > 1)}{race_plan.runs:,} training runs in total"
+        f"{_format_total_examples(race_plan)}.",
+        f"Detectable difference (80 % power): {effect}. Differences below {margin} do not matter here.",
+    ]
+    if race_plan.left_out:
+        lines.append(f"To fit the time it does without {format_list(described['left_out'])}.")
+    if seconds is not None:
+        lines.append(f"Takes {'more than' if at_least else 'about'} {format_duration(seconds)} on {where}.")
+    return Group(*(Text(line) for line in lines), Text(), table)
+
+
+def summarize_suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
+    """Summarize the plans of a suite before they run, with the estimated duration."""
+    table = make_table("task", "what it is", "training runs", "minutes", right=(2, 3))
+    for race_plan in plans:
+        name = race_plan.task.name
+        table.add_row(name, race_plan.task.about, f"{race_plan.runs:,}", f"{seconds[name] / 60:.1f}")
+    training_runs, total = sum(race_plan.runs for race_plan in plans), sum(seconds.values())
+    entries = format_list([entry.name for entry in plans[0].entries])
+    task_count = format_count(len(plans), "task")
+    text = f"{entries} on {task_count}: {training_runs:,} training runs, about {format_duration(total)} on {where}."
+    return Group(Text(text), Text(), table)
+
+
+def describe_run(race_plan: Plan) -> str:
+    """Describe the length and the schedule of the training runs of a plan."""
+    if race_plan.examples is None:
+        return "as long as your own loop trains"
+    schedule = "schedule tuned" if "schedule" in race_plan.tuned else f"{race_plan.task.schedule} schedule"
+    return f"{race_plan.examples:,} training examples in {format_epochs(race_plan.task.epochs)}, {schedule}"
+
+
+def format_detectable_difference(race_plan: Plan) -> str:
+    """Format the detectable difference, in the metric's units if the variation from seeds and tuning is known."""
+    deviations, seeds = race_plan.minimum_detectable_difference, race_plan.seeds
+    noise, metric = race_plan.task.noise, race_plan.task.metric
+    if not noise or metric.relative:
+        return f"{deviations:.1f} standard deviations of a paired difference, and more to allow for tuning"
+    from_tuning = race_plan.expected_tuning_deviation
+    size = deviations * math.sqrt(noise**2 + 2 * seeds * from_tuning**2)
+    return f"about {format_value(metric, size)}, of which seeds alone {format_value(metric, deviations * noise)}"
+
+
+def _format_total_examples(race_plan: Plan) -> str:
+    """Format the number of examples in all runs of a plan; empty if it is unknown."""
+    if race_plan.examples is None:
+        return ""
+    short = len(race_plan.entries) * race_plan.quarter_seeds
+    examples = (race_plan.runs - short + QUARTER * short) * race_plan.examples
+    return f", {examples / 1e6:.1f} million examples"
+
+
+def _describe_seeds(analysis_seeds: Sequence[int]) -> str:
+    *earlier, most = analysis_seeds
+    if not earlier:
+        return f"{most} held-out seeds"
+    return f"up to {most} held-out seeds, analysed after {', '.join(map(str, analysis_seeds))}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in seconds or minutes."""
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def format_range(name: str, ends: list[Any]) -> str:
+    """Format a search space: `lr 0.001 to 1` for a range, `batch_size 16/32/64` for a choice.
+
+    Args:
+        name: name of the hyperparameter.
+        ends: first and last value of the range, or all values of the choice.
+    """
+    if all(isinstance(end, float) for end in ends):
+        return f"{name} {ends[0]:g} to {ends[-1]:g}"
+    return f"{name} {'/'.join(map(str, ends))}"
+
+
+def make_table(*columns: str, right: tuple[int, ...] = ()) -> Table:
+    """Return an empty table with these columns, those with the indices in `right` aligned to the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i in right else "left")
+    return table

@@ -1,0 +1,60 @@
+"""Sentences on runs with fewer examples: in equal time, and at a quarter of the budget."""
+
+from typing import TYPE_CHECKING
+
+from gradprix.utils.wording import format_list
+
+from .units import format_difference, format_points
+
+if TYPE_CHECKING:
+    from gradprix.race.record import RaceRecord
+
+MOST_NAMED = 3
+"""Maximum number of entries that a sentence on the budget names."""
+PARTS = {0.25: "a quarter"}
+"""Shares of the examples in words."""
+
+
+def format_equal_time(record: "RaceRecord") -> str:
+    """Format the comparison in equal time; empty if the runs of all entries take about as long."""
+    result = record.equal_time
+    if result is None:
+        return ""
+    fastest = min(result.slow, key=result.ratios.__getitem__)
+    reference = next(name for name, ratio in result.ratios.items() if ratio == 1.0)
+    slow = sorted(result.slow, key=result.ratios.__getitem__, reverse=True)
+    by = f"{result.ratios[slow[0]]:.2g}"
+    if len(slow) > 1 and f"{result.ratios[fastest]:.2g}" != by:
+        by = f"{result.ratios[fastest]:.2g} to {by}"
+    verb, own = ("take", "their") if len(slow) > 1 else ("takes", "its")
+    text = f"A run of {format_list(slow)} {verb} {by} times as long as one of {reference}."
+    bound = format_difference(record.plan.metric, result.bounds[result.recommended])
+    distance = f"at most {bound} behind the best" if result.bounds[result.recommended] else "not behind the others"
+    as_well = " as well" if result.recommended == record.best.name else ""
+    return (
+        f"{text}  In equal time, with fewer examples in {own} runs, use {result.recommended}{as_well}: it is "
+        f"{distance} (95\N{NO-BREAK SPACE}%, {result.seeds} seeds)."
+    )
+
+
+def format_budget_sensitivity(record: "RaceRecord") -> str:
+    """Format the entries whose distance from the best depends on the budget; empty if there is none."""
+    result, metric, margin = record.budget_sensitivity, record.plan.metric, record.verdict.margin
+    if result is None or margin is None:
+        return ""
+    moved = {name: change for name, change in result.changes.items() if change.exceeds(margin)}
+    moved = dict(sorted(moved.items(), key=lambda item: -abs(item[1].reduced - item[1].full)))
+    gaining = [name for name, change in moved.items() if change.reduced > change.full]
+    losing = [name for name in moved if name not in gaining]
+    part, sentences = PARTS.get(result.share, f"{100 * result.share:g} %"), []
+    for names, advice in ((gaining, "do not drop {} for a longer run"), (losing, "expect less of {} in a longer run")):
+        if names:
+            each = [
+                f"{name} is {format_points(metric, moved[name].reduced)} behind the best "
+                f"(with all of them {format_points(metric, moved[name].full)})"
+                for name in names[:MOST_NAMED]
+            ]
+            more = f", and {len(names) - MOST_NAMED} more likewise" * (len(names) > MOST_NAMED)
+            them = "it" if len(names) == 1 else "them"
+            sentences.append(f"With {part} of the examples {format_list(each)}{more}: {advice.format(them)}.")
+    return "  ".join(sentences)

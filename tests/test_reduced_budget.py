@@ -1,0 +1,239 @@
+"""Runs with fewer examples, at a quarter of the budget and in equal time; and the hyperparameters tuned with more."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+from scipy import stats
+
+import gradprix as gp
+from gradprix.race import Local, Plan, entries, make_plan, run
+from gradprix.race.record import BudgetSensitivity, EqualTime
+from gradprix.race.reduced_budget import equal_time_trials, time_ratios
+from gradprix.stats.budget_sensitivity import DistanceChange, distance_changes
+from gradprix.stats.recommendation import RecommendationReason
+from gradprix.tasks import digits
+from gradprix.tasks.schedules import count_steps, examples_a_pass, passes, schedule, shorten
+from gradprix.text.answer import answer_lines
+from gradprix.training import Trainer
+from gradprix.training.trial import Trial
+from gradprix.tuning.tuner import TuningResult
+from records import make_record
+
+VALUES = {"adam": [0.97, 0.968, 0.972, 0.97, 0.969, 0.971], "momentum": [0.95, 0.952, 0.948, 0.95, 0.951, 0.949]}
+
+TUNED = TuningResult((("lr", 0.01),), (), ())
+
+
+@pytest.mark.parametrize("batch_size", [0, 1, 7, 32, 100, 1000])
+@pytest.mark.parametrize("epochs", [0.4, 1, 3, 10])
+@pytest.mark.parametrize("share", [0.03, 0.25, 0.6, 0.97])
+def test_a_shortened_run_has_its_share_of_the_steps(epochs: float, share: float, batch_size: int) -> None:
+    count = 1077
+    short = shorten(epochs, share, count, batch_size)
+    steps, full = count_steps(count, batch_size, short), count_steps(count, batch_size, epochs)
+    assert abs(steps - share * full) <= passes(epochs * share), "each pass is rounded to full batches"
+    each = examples_a_pass(count, short)
+    assert each == count or batch_size == 0 or each % batch_size == 0, "no small last batch"
+    assert each <= count
+
+
+def test_integer_epochs_have_all_examples_in_each_pass() -> None:
+    assert [examples_a_pass(count, epochs) for count in (1, 7, 50_000) for epochs in (1, 2, 3, 30)] == (
+        [1] * 4 + [7] * 4 + [50_000] * 4
+    )
+
+
+def test_a_run_of_two_and_a_half_epochs_is_a_plain_loop_of_three_passes() -> None:
+    epochs, lr, seed = shorten(10, 0.25, 1077, 32), 0.05, 3
+    trial = Trial(gp.rules.sgd, gp.rules.sgd.values(lr=lr), seed, 32, epochs, "cosine", False)
+    trainer = Trainer(digits, [trial])
+    assert (trainer.epochs, trainer.examples) == (3, 896)
+    outcome = trainer.run()[0]
+    assert [seen for seen, *_ in outcome.curve] == [896, 1792, 2688]
+
+    again = Trainer(digits, [trial])
+    model = gp.tasks.rng.init_model(digits.model, seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    factor, step = schedule("cosine", 84), 0
+    for _ in range(3):
+        for index in again.stack.data.shuffled_batches(32, 896):
+            inputs, targets = digits.loaded.take(index[0])
+            optimizer.param_groups[0]["lr"] = lr * factor(step)
+            step += 1
+            optimizer.zero_grad()
+            digits.loss(model(inputs), targets).backward()
+            optimizer.step()
+    valid = digits.loaded.split(seed).valid
+    with torch.no_grad():
+        inputs, targets = digits.loaded.take(valid)
+        loss = float(digits.loss(model(inputs), targets))
+    assert step == 84
+    assert outcome.valid_loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_changes_of_distances_are_those_of_welchs_test() -> None:
+    rng = np.random.default_rng(0)
+    reduced = {name: (rng.standard_normal(4) + shift).tolist() for name, shift in (("a", 0), ("b", -5), ("c", -1))}
+    full = {name: (rng.standard_normal(16) + shift).tolist() for name, shift in (("a", -1), ("b", 0), ("c", 0.5))}
+    changes = distance_changes(reduced, full, higher_is_better=True)
+    best = [max(values, key=lambda name: np.mean(values[name])) for values in (reduced, full)]
+    for name, change in changes.items():
+        distances = [np.subtract(v[b], v[name]) for v, b in zip((reduced, full), best, strict=True)]
+        assert (change.reduced, change.full) == pytest.approx([float(each.mean()) for each in distances])
+        if name in best:  # its distance from itself has no variance, so that scipy's test is undefined
+            continue
+        expected = stats.ttest_ind(*distances, equal_var=False).confidence_interval(1 - 0.05 / 3)
+        assert change.ci95 == pytest.approx((expected.low, expected.high))
+    negated = [{k: [-x for x in v] for k, v in values.items()} for values in (reduced, full)]
+    assert distance_changes(*negated, higher_is_better=False) == changes
+
+
+def test_a_change_counts_if_it_is_significant_and_beyond_the_margin() -> None:
+    def change(reduced: float, low: float, high: float) -> DistanceChange:
+        return DistanceChange(reduced=reduced, full=0.0, ci95=(low, high))
+
+    assert change(0.02, 0.01, 0.03).exceeds(0.01)
+    assert not change(0.02, -0.01, 0.05).exceeds(0.01), "by chance"
+    assert not change(0.02, 0.01, 0.03).exceeds(0.03), "within the margin"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> gp.race.Result:
+    settings: dict[str, Any] = {"epochs": 2, "trials": 4, "seeds": 6, "out": tmp_path_factory.mktemp("race")}
+    return gp.race("digits", "adam,minibatch", processes=1, **settings)
+
+
+def test_a_race_reruns_its_entries_with_a_quarter_of_the_examples(small: gp.race.Result) -> None:
+    record = small.record
+    result = record.budget_sensitivity
+    assert result is not None
+    assert (result.share, result.seeds) == (0.25, 4)
+    assert {name: len(values) for name, values in result.values.items()} == {"adam": 4, "minibatch": 4}
+    plan = make_plan("digits", "adam,minibatch", epochs=2, trials=4, seeds=6)
+    trial = plan.final_trial(plan.entries[0], {"lr": record.entry("adam").tuned["lr"]}, 2, 0.25)
+    outcome = next(iter(Local(1).run(plan.task, [trial], lambda share: None)))[1][0]
+    assert result.values["adam"][2] == outcome.test_metric, "the run can be repeated by itself"
+    assert record.cost.trials == 2 * (4 + 6 + 4) == plan.runs
+    assert record.cost.examples == 2 * ((4 + 6) * 2 * 1077 + 4 * 544)
+    assert small.to_dict()["budget_sensitivity"]["values"]["adam"] == list(result.values["adam"])
+    assert gp.load(small.folder).record.budget_sensitivity == result
+
+
+@pytest.mark.parametrize(("epochs", "batch_size", "seeds"), [(1, 32, 4), (1, 64, 0), (2, 64, 4), (0.2, 32, 0)])
+def test_runs_of_a_few_steps_are_not_shortened(epochs: float, batch_size: int, seeds: int) -> None:
+    plan = make_plan(digits.change(epochs=epochs, batch_size=batch_size), "adam,adamw")
+    assert plan.quarter_seeds == seeds
+    assert sum(phase.name == "quarter" for phase in plan.phases) == (seeds > 0)
+    assert plan.runs == sum(sum(phase.runs.values()) for phase in plan.phases)
+
+
+def sensitive(**changes: tuple[float, float, float, float]) -> str:
+    record = make_record(VALUES)
+    each = {name: DistanceChange(reduced=r, full=f, ci95=(low, high)) for name, (r, f, low, high) in changes.items()}
+    result = BudgetSensitivity(share=0.25, seeds=4, values=VALUES, changes=each)
+    return "\n".join(answer_lines(replace(record, budget_sensitivity=result)))
+
+
+def test_the_answer_names_entries_that_gain_or_lose_by_more_examples() -> None:
+    text = sensitive(adam=(0.0, 0.01, -0.02, -0.005), momentum=(0.109, 0.007, 0.08, 0.12))
+    assert (
+        "With a quarter of the examples momentum is 10.9 points behind the best (with all of them 0.7 points): do not "
+        "drop it for a longer run." in text
+    )
+    assert (
+        "adam is 0.0 points behind the best (with all of them 1.0 points): expect less of it in a longer run." in text
+    )
+    assert "quarter" not in sensitive(adam=(0.0, 0.0, 0.0, 0.0), momentum=(0.02, 0.0, -0.01, 0.05))
+
+
+def test_slow_entries_are_compared_in_equal_time(tmp_path: Any) -> None:
+    plan = Plan(digits.change(epochs=2), tuple(entries("adam,momentum,minibatch")), trials=4, seeds=6)
+    steps = {"adam": 3e-3, "momentum": 1e-3, "minibatch": 1.2e-3}
+
+    class Timed(Local):
+        """Executor on which the steps of Adam take three times as long."""
+
+        def call(self, function: Any, *args: Any) -> Any:
+            return list(steps.values()) if function.__name__ == "seconds_of_steps" else super().call(function, *args)
+
+    result = run(plan, tmp_path, Timed(1))
+    equal = result.record.equal_time
+    assert equal is not None
+    leaders = [name for name in steps if name in result.record.verdict.leaders]
+    fastest = min(steps[name] for name in leaders)
+    assert equal.ratios == {name: pytest.approx(steps[name] / fastest) for name in steps}
+    assert equal.slow == [name for name in steps if steps[name] / fastest > 1.25]
+    assert equal.values["minibatch"] == result.record.entry("minibatch").final.values, "full runs count as they are"
+    assert len(equal.values["adam"]) == 6
+    assert equal.values["adam"] != result.record.entry("adam").final.values
+    assert "In equal time" in result.text
+    assert gp.load(tmp_path).record.equal_time == equal
+    again = run(plan, tmp_path, Timed(1))
+    assert again.record.equal_time == equal
+    assert again.reused == again.record.cost.trials, "nothing is trained again"
+
+
+def test_the_examples_of_a_slow_entry_shrink_by_its_time() -> None:
+    plan = Plan(digits.change(epochs=10), tuple(entries("adam,momentum")))
+    tuned = dict.fromkeys(("adam", "momentum"), TUNED)
+    trials = equal_time_trials(plan, tuned, {"adam": 2.0, "momentum": 1.0}, 32)
+    assert set(trials) == {"adam"}
+    assert len(trials["adam"]) == 8
+    assert plan.examples_of(trials["adam"][0]) == pytest.approx(plan.examples / 2, rel=0.02)
+
+
+def test_equal_steps_need_no_comparison_in_equal_time() -> None:
+    plan = Plan(digits.change(epochs=2), tuple(entries("adam,momentum")), trials=4, seeds=6)
+    tuned = dict.fromkeys(("adam", "momentum"), TUNED)
+
+    class Leaders:
+        verdict = make_record(VALUES).verdict
+
+    for steps in ({"adam": 1.2e-3, "momentum": 1e-3}, {"adam": None, "momentum": 1e-3}):
+        assert time_ratios(plan, tuned, Leaders, steps) is None  # type: ignore[arg-type]
+
+
+def test_the_answer_in_equal_time() -> None:
+    record = make_record(VALUES, recommended=("adam", RecommendationReason.BEST_MEAN))
+    result = EqualTime(
+        seeds=8,
+        ratios={"adam": 2.3, "momentum": 1.0},
+        values=VALUES,
+        bounds={"adam": 0.03, "momentum": 0.0},
+        recommended="momentum",
+    )
+    text = "\n".join(answer_lines(replace(record, equal_time=result)))
+    assert "A run of adam takes 2.3 times as long as one of momentum." in text
+    assert "In equal time, with fewer examples in its runs, use momentum: it is not behind the others" in text
+
+
+@pytest.mark.parametrize(
+    ("trials", "tuned"),
+    [
+        (6, {"adamw": ["lr"], "momentum": ["lr"], "minibatch": ["lr"]}),
+        (26, {"adamw": ["lr", "weight_decay"], "momentum": ["lr", "momentum"], "minibatch": ["lr", "weight_decay"]}),
+        (
+            40,
+            {
+                "adamw": ["lr", "weight_decay", "beta2"],
+                "momentum": ["lr", "momentum", "weight_decay"],
+                "minibatch": ["lr", "weight_decay"],
+            },
+        ),
+    ],
+)
+def test_recommended_tuning_grows_with_the_trials(trials: int, tuned: dict[str, list[str]]) -> None:
+    plan = make_plan("digits", "adamw,momentum,minibatch", tune="recommended", trials=trials)
+    assert {entry.name: list(entry.space) for entry in plan.entries} == tuned
+    assert {sum(phase.trials for phase in plan.tuner(entry).phases) for entry in plan.entries} == {trials}
+
+
+def test_every_rule_names_hyperparameters_that_it_can_tune() -> None:
+    for rule in gp.rules.ALL.values():
+        assert rule.tuned
+        assert set(rule.tuned) <= set(rule.axes) - {"lr"}, rule.name
+    assert gp.Entry("torch's", torch.optim.AdamW).recommended_tuning(26) == ["weight_decay"]
+    assert gp.Entry("torch's", torch.optim.Rprop).recommended_tuning(26) == []
