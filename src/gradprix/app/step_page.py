@@ -39,7 +39,7 @@ def layout() -> html.Section:
 
 
 def selected_step(state: State) -> tuple[Trace, Step]:
-    """Return the trace and the step that a state selects."""
+    """Return the descent and the step of it that the user has selected in the app."""
     descent = cached_trace(state.setting, state.selected_racer)
     return descent, read_step(descent, state.step)
 

@@ -155,7 +155,11 @@ def say_acceleration(m: Quantities) -> str:
 
 @experiment("adamax-adds-acceleration", decide=decide_acceleration, say=say_acceleration)
 def measure_acceleration(quick: bool) -> Quantities:
-    """Measure the weight of the newest gradient and the overshoot of AdaMax and related rules."""
+    """Measure how AdaMax, Adam, Nadam and momentum use the newest gradient, and how far they overshoot the minimum.
+
+    Measured are the coefficient of the newest gradient in the update, and the largest distance beyond the minimum on
+    random quadratic functions, relative to that of Adam.
+    """
     n = QUICK if quick else N
     problems = quadratics(n, D, CONDITION, seed=10)
     share = torch.rand(n, generator=stream(10, "rates"), dtype=torch.float64)

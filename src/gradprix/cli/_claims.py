@@ -159,7 +159,7 @@ def _bare_verdict(record: Mapping[str, Any]) -> str:
 
 
 def _condition(record: Mapping[str, Any]) -> str:
-    """Return the condition of the verdict, or an empty string if it has none."""
+    """Return the condition under which a claim holds, as stated in its verdict; an empty string if there is none."""
     return str(record["verdict"]).removeprefix(_bare_verdict(record)).strip()
 
 

@@ -73,7 +73,7 @@ class CompiledProgram:
 
     @property
     def result_bytes(self) -> int:
-        """Size of one row's results in bytes."""
+        """Size in bytes of the program's outputs for one row, that is, for one of the stacked models."""
         return sum(buffer.size * SIZES[buffer.dtype] for buffer in self.program.outputs)
 
     def __call__(self, inputs: Sequence[Tensor], places: Sequence[Tensor | None], rows: int) -> list[Tensor]:

@@ -124,12 +124,12 @@ def sigmoid(e: Emitter, x: Any) -> Any:
 
 
 def sin(e: Emitter, x: Any) -> Any:
-    """Return the sine; see `_rotated`."""
+    """Return the sine of an angle in radians."""
     return _rotated(e, x, 0)
 
 
 def cos(e: Emitter, x: Any) -> Any:
-    """Return the cosine; see `_rotated`."""
+    """Return the cosine of an angle in radians."""
     return _rotated(e, x, 1)
 
 

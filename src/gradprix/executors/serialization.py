@@ -79,11 +79,17 @@ def packed(function: Callable[..., Any], args: Sequence[Any]) -> tuple[bytes, di
 
 
 def unpacked(call: bytes, places: Places) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Deserialize a call; return the function and its arguments, with the worker's cached copies of problems.
+    """Deserialize a call of a function that was sent to a worker.
+
+    Tasks and training loops among the arguments are sent by reference. A worker loads each of them once and passes its
+    cached copy to all later calls.
 
     Args:
         call: the serialized call.
-        places: references of the problems in it, for problems that the worker has not cached.
+        places: references to the tasks and training loops that the worker has not cached yet.
+
+    Returns:
+        The function and its arguments.
     """
     unpacker = _Unpacker(BytesIO(call), places)
     sent: tuple[Source, ...] = unpacker.load()

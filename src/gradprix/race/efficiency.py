@@ -69,7 +69,11 @@ def measure_efficiency(
     spread = {name: [(run.loss, scored(run)) for run in runs if run.spread] for name, runs in tuning_runs.items()}
 
     def score_at(name: str, point: Mapping[str, Any]) -> float:
-        """Return the mean score of an entry's tuning runs at a point; without such runs, from its response curve."""
+        """Return the score of an entry at given hyperparameter values.
+
+        This is the mean over its tuning runs with these values. If there are none, the value of its response curve at
+        the learning rate is returned.
+        """
         if scores := [scored(run) for run in tuning_runs[name] if run.point == point]:
             return float(np.mean(scores))
         curve = curves[name]
@@ -226,7 +230,7 @@ def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
 
 
 def _seconds(run: Callable[[], object], on: torch.device) -> float:
-    """Return the median duration of a call, after one call to warm up."""
+    """Return the shortest duration of a call, after one call to warm up: other processes can only lengthen it."""
     run()
     wait(on)
     times: list[float] = []
@@ -235,4 +239,4 @@ def _seconds(run: Callable[[], object], on: torch.device) -> float:
         run()
         wait(on)
         times.append(time.perf_counter() - started)
-    return median(times)
+    return min(times)

@@ -138,13 +138,15 @@ class DeviceCheck:
 
 
 def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: float | None) -> DeviceCheck:
-    """Select the execution mode on a device, and test all optimizers from other packages there.
+    """Decide whether the models of a race are trained in stacks or one at a time on a device.
+
+    All optimizers from other packages are tested on the device as well, because their code may not support it.
 
     Args:
         plan: plan of the race.
         task: task of the race.
         device: device of the models.
-        first: measured training step of one model.
+        first: time and memory of a training step of one model, measured before.
         memory: memory limit in bytes; None means half of the free memory of the device.
 
     Raises:

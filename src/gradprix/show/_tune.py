@@ -112,9 +112,9 @@ def learning_rates(record: TuneRecord) -> go.Figure:
     """Plot the validation metric against the learning rate.
 
     The figure shows the tuning runs without the effects of their seeds, the response curve, the learning-rate
-    tolerance, and the tuned and the default learning rate. The vertical axis ends where the response curve flattens
-    because bad scores are clipped. Runs with a worse metric, and diverged runs, are drawn at this edge, and the curve
-    is drawn only between the learning rates of such runs.
+    tolerance, and the tuned and the default learning rate. Runs with a metric that is worse than the vertical axis
+    shows, and diverged runs, are drawn at its lower end. The curve ends at the learning rates of such runs, because it
+    is fitted to clipped scores there.
     """
     fig = go.Figure()
     best, worst = _metric_range(record)

@@ -160,7 +160,7 @@ def descent(descent_trace: Trace) -> go.Figure:
 
 
 def _format_settings(explanation: Mapping[str, Any]) -> str:
-    """Format the values of the hyperparameters that occur in the equations."""
+    """Format the values of the hyperparameters that occur in the equations of the explained optimizer."""
     used = _used_hyperparameters(explanation)
     return "with " + ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in used.items())
 

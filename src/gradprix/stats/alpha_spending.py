@@ -68,11 +68,11 @@ def next_level(past: Sequence[InterimAnalysis], seeds: int) -> float:
 
 
 def remaining_analyses(seeds: int, spent: float, most: int) -> list[tuple[int, int, float]]:
-    """Return the ranges of the number of seeds in which another interim analysis is possible.
+    """Return the numbers of seeds at which a race may be analysed once more, and the levels of such analyses.
 
     Args:
         seeds: number of seeds of the last analysis.
-        spent: error that all analyses so far have spent.
+        spent: part of the error rate of 5 % that the analyses so far have used up.
         most: maximum number of seeds.
 
     Returns:

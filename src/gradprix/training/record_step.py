@@ -98,7 +98,11 @@ def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
 
 
 def record_stack(spec: StepSpec, rows: int) -> tuple[Recorder, Output | None]:
-    """Record the step of a stack of `rows` models; see `record_model` for the results."""
+    """Record the operations of a training step of `rows` models that are stacked along a leading dimension.
+
+    Returns:
+        The recording and the outputs of the step, as `record_model` returns them for a single model.
+    """
     model = _model(spec)
     step = _Step(model, spec)
     arguments = [torch.zeros((rows, *shape), dtype=dtype, device=device) for shape, dtype, device in spec.layouts]

@@ -74,7 +74,11 @@ def has_fixed_order(x: Tensor, dims: Sequence[int] | None) -> bool:
 def ordered_sum(
     x: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Compute `torch.sum` with the additions for each output element in an order that depends only on reduced sizes."""
+    """Compute `torch.sum` with additions in a fixed order, so that stacked models get the same bits as a single model.
+
+    The order of the additions for an output element depends on the sizes of the summed dimensions alone, not on the
+    sizes of the other dimensions.
+    """
     x = x if dtype is None else x.to(dtype)
     if has_fixed_order(x, dims):
         result: Tensor = aten.sum.dim_IntList(x, dims, keepdim)
