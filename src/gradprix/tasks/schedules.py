@@ -33,6 +33,9 @@ def examples_a_pass(count: int, epochs: float) -> int:
 def shorten(epochs: float, share: float, count: int, batch_size: int) -> float:
     """Return the epochs of a run with a share of the examples, in passes of full batches of equal number.
 
+    The number of batches of a pass is rounded, to one more where fewer would make up less than the number of passes.
+    Runs of so few batches that none can be left out stay as they are.
+
     Args:
         epochs: epochs of the full run.
         share: share of its examples, at most 1.
@@ -40,8 +43,8 @@ def shorten(epochs: float, share: float, count: int, batch_size: int) -> float:
         batch_size: examples per step; 0 for full batches.
     """
     number, size = passes(epochs * share), batch_size or count
-    batches = max(1, round(epochs * share / number * count / size))
-    return number * min(1.0, batches * size / count)
+    batches = max(round(epochs * share / number * count / size), (number - 1) * count // (number * size) + 1)
+    return min(epochs, number * min(1.0, batches * size / count))
 
 
 def count_steps(count: int, batch_size: int, epochs: float) -> int:
