@@ -1,5 +1,7 @@
 """Runs with fewer examples, at a quarter of the budget and in equal time; and the hyperparameters tuned with more."""
 
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,15 @@ from scipy import stats
 import gradprix as gp
 from gradprix.race import Local, Plan, entries, make_plan, run
 from gradprix.race.record import BudgetSensitivity, EqualTime
-from gradprix.race.reduced_budget import equal_time_trials, time_ratios
+from gradprix.race.reduced_budget import equal_time_trials, summarize_equal_time, summarize_quarter, time_ratios
+from gradprix.race.run_records import failed_runs
 from gradprix.stats.budget_sensitivity import DistanceChange, distance_changes
 from gradprix.stats.recommendation import RecommendationReason
-from gradprix.tasks import digits
+from gradprix.tasks import Metric, digits
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes, schedule, shorten
 from gradprix.text.answer import answer_lines
 from gradprix.training import Trainer
-from gradprix.training.trial import Trial
+from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.tuner import TuningResult
 from records import make_record
 
@@ -217,6 +220,97 @@ def test_equal_steps_need_no_comparison_in_equal_time() -> None:
 
     for steps in ({"adam": 1.2e-3, "momentum": 1e-3}, {"adam": None, "momentum": 1e-3}):
         assert time_ratios(plan, tuned, Leaders, steps) is None  # type: ignore[arg-type]
+
+
+def outcome(metric: float | None, error: str | None = None) -> Outcome:
+    return Outcome([(1, 0.0, 0.0, 0.0)], 0.0, metric, 1 if metric is None else None, error=error)
+
+
+def with_outcomes(values: dict[str, list[float | None]]) -> dict[str, list[tuple[Trial, Outcome]]]:
+    return {name: [(None, outcome(value)) for value in each] for name, each in values.items()}  # type: ignore[misc]
+
+
+def analysis_of(recommended: str, chance_level: float = 0.1) -> Any:
+    """Return what the comparisons read of an analysis."""
+    return SimpleNamespace(
+        recommended=recommended, chance_level=chance_level, margin=0.005, tuning_deviation=0.0, values=VALUES
+    )
+
+
+def equal_time_of(
+    recommended: str, finals: dict[str, list[float | None]], **shortened: list[float | None]
+) -> EqualTime:
+    plan = Plan(digits, tuple(entries("adam,momentum,minibatch")), trials=4, seeds=6)
+    ratios = {name: 2.0 if name in shortened else 1.0 for name in finals}
+    runs = with_outcomes(shortened)
+    return summarize_equal_time(plan, ratios, runs, with_outcomes(finals), analysis_of(recommended))
+
+
+def test_a_recommendation_of_full_runs_stays_in_equal_time() -> None:
+    finals: dict[str, list[float | None]] = {
+        "adam": [0.97, 0.95, 0.98, 0.94, 0.97, 0.96],
+        "momentum": [0.96, 0.97, 0.95, 0.98, 0.96, 0.98],
+        "minibatch": [0.9, 0.91, 0.9, 0.89, 0.9, 0.9],
+    }
+    result = equal_time_of("adam", finals, minibatch=[0.8, 0.81, 0.8, 0.79, 0.8, 0.8])
+    assert result.bounds["adam"] > 0.005
+    assert result.recommended == "adam", "by chance, momentum has the better mean under fewer seeds"
+    assert equal_time_of("adam", finals, adam=[0.9, 0.91, 0.9, 0.89, 0.9, 0.9]).recommended == "momentum"
+
+
+def test_an_entry_that_diverges_is_not_recommended_in_equal_time() -> None:
+    finals: dict[str, list[float | None]] = {
+        "adam": [0.9, 0.91, 0.9, 0.89, 0.9, 0.9],
+        "momentum": [0.97, 0.97, 0.97, 0.97, 0.97, 0.97, None],
+        "minibatch": [0.8, 0.81, 0.8, 0.79, 0.8, 0.8],
+    }
+    result = equal_time_of("adam", finals, adam=[0.88, 0.88, 0.88, 0.87, 0.88, 0.88])
+    assert result.recommended == "adam", "momentum diverged with a later seed"
+    assert result.bounds["adam"] == 0, "entries that do not diverge are compared with each other"
+    unstable = equal_time_of("adam", finals, adam=[0.88, 0.88, 0.88, 0.87, None, 0.88])
+    assert unstable.recommended == "minibatch"
+
+
+def test_a_diverged_short_run_is_not_better_than_the_others() -> None:
+    metric = Metric("loss", lambda outputs, targets: 0.0, higher_is_better=False, percent=False, margin=0.01)
+    plan = Plan(
+        dataclasses.replace(digits, metric=metric, baseline=None), tuple(entries("adam,momentum")), trials=4, seeds=6
+    )
+    short = with_outcomes({"adam": [1.0, 1.1, 1.2, 1.3], "momentum": [None] * 4})
+    result = summarize_quarter(plan, short, analysis_of("adam", chance_level=0.3))
+    assert result is not None
+    assert result.values["momentum"] == (1.3,) * 4
+    assert result.changes["adam"].reduced == 0
+
+
+def test_failures_of_short_runs_are_reported() -> None:
+    trial = Trial(gp.rules.sgd, gp.rules.sgd.values(lr=0.1), 3, 32, 1, "cosine", True)
+    failed = failed_runs({}, {"sgd": [(trial, outcome(0.9))]}, {"sgd": [(trial, outcome(None, "no memory"))]})
+    assert [(run.entry, run.seed, run.error) for run in failed] == [("sgd", 3, "no memory")]
+
+
+def test_nothing_is_advised_if_every_final_run_diverged() -> None:
+    record = make_record({name: [0.1] * 6 for name in VALUES})
+    equal = EqualTime(seeds=6, ratios={"adam": 2.0, "momentum": 1.0}, values=VALUES, bounds=dict.fromkeys(VALUES, 0.0),
+                      recommended="adam")  # fmt: skip
+    change = DistanceChange(reduced=0.3, full=0.0, ci95=(0.2, 0.4))
+    quarter = BudgetSensitivity(share=0.25, seeds=4, values=VALUES, changes={"adam": change})
+    text = "\n".join(answer_lines(replace(record, equal_time=equal, budget_sensitivity=quarter)))
+    assert "every final run" in text
+    assert "use adam" not in text
+    assert "longer run" not in text
+
+
+def test_several_slow_entries_are_plural() -> None:
+    result = EqualTime(
+        seeds=8,
+        ratios={"adam": 2.3, "momentum": 1.0, "muon": 3.0},
+        values=VALUES,
+        bounds={"adam": 0.03, "momentum": 0.0, "muon": 0.1},
+        recommended="momentum",
+    )
+    text = "\n".join(answer_lines(replace(make_record(VALUES), equal_time=result)))
+    assert "Runs of muon and adam take 2.3 to 3 times as long as one of momentum." in text
 
 
 def test_the_answer_in_equal_time() -> None:

@@ -105,7 +105,7 @@ def analyse(
     if leaders := tuple(name for name in verdict.leaders if not diverged[name]):
         verdict = replace(verdict, leaders=leaders)
     stable = [name for name in values if not diverged[name]]
-    bounds = _bound_regrets(values, stable, settings)
+    bounds = bound_regrets(values, stable, settings)
     best = (max if metric.higher_is_better else min)((means[name] for name in stable), default=best)
     candidates = {
         name: Candidate(
@@ -143,7 +143,7 @@ def _evaluate_tuning(
     return curves, tolerances, tuning_deviation(differences, margin)
 
 
-def _bound_regrets(
+def bound_regrets(
     values: Mapping[str, Sequence[float]], stable: Sequence[str], settings: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return the bound of each entry, those of stable entries against each other.

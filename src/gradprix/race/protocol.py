@@ -66,6 +66,7 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
             cost=runner.cost([finals, quarter, shortened], step_seconds),
             interim_analyses=analyses,
             reruns=list(reruns.values()),
+            shortened=[quarter, shortened],
             budget_sensitivity=summarize_quarter(plan, quarter, analysis),
             equal_time=equal_time,
         )

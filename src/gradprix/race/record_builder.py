@@ -56,6 +56,7 @@ def make_record(
     cost: Cost,
     interim_analyses: Sequence[InterimAnalysis],
     reruns: Sequence[Rerun] = (),
+    shortened: Sequence[Finals] = (),
     budget_sensitivity: BudgetSensitivity | None = None,
     equal_time: EqualTime | None = None,
 ) -> RaceRecord:
@@ -71,6 +72,7 @@ def make_record(
         cost: training runs and time of the race.
         interim_analyses: all interim analyses of the race.
         reruns: final runs that were repeated in a new process.
+        shortened: groups of final runs with fewer examples.
         budget_sensitivity: comparison with a quarter of the examples; None if there is none.
         equal_time: comparison in equal time; None if there is none.
     """
@@ -104,7 +106,7 @@ def make_record(
         key=plan.key,
         plan=describe_plan(plan, mode, outcomes, analysis.chance_level, analysis.parts),
         tuning_runs={name: tuple(runs) for name, runs in tuning_runs.items()},
-        failed=failed_runs(tuning_runs, finals),
+        failed=failed_runs(tuning_runs, finals, *shortened),
         initial_loss=initial_loss(run.start for runs in tuning_runs.values() for run in runs if run.first),
         artifacts=Artifacts.from_outcomes(outcomes),
         parts=analysis.parts,

@@ -5,16 +5,16 @@ because most progress comes when its learning rate decays.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from gradprix.stats.budget_sensitivity import distance_changes
-from gradprix.stats.comparison_with_best import regret_bounds
-from gradprix.training.trial import Trial
+from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.tuner import TuningResult
 
-from .analysis import Analysis, final_score, test_parts
+from .analysis import Analysis, bound_regrets, final_score, test_parts
 from .plan import QUARTER, Plan
 from .record import LARGEST_TIME_RATIO, BudgetSensitivity, EqualTime
-from .run_records import Finals
+from .run_records import Finals, Outcomes
 
 EQUAL_TIME_SEEDS = 8
 """Maximum number of seeds of the comparison in equal time."""
@@ -36,8 +36,7 @@ def summarize_quarter(plan: Plan, quarter: Finals, analysis: Analysis) -> Budget
     """Compare the runs with a quarter of the examples with the final runs; return None if there are none."""
     if not quarter:
         return None
-    chance_level = analysis.chance_level
-    values = {name: tuple(final_score(run, chance_level) for _, run in runs) for name, runs in quarter.items()}
+    values = _scores(plan, _outcomes(quarter), analysis)
     return BudgetSensitivity(
         share=QUARTER,
         seeds=plan.quarter_seeds,
@@ -88,15 +87,34 @@ def summarize_equal_time(
 ) -> EqualTime:
     """Compare the shortened runs of the slower entries with the full runs of the others."""
     seeds = len(next(iter(shortened.values())))
-    runs = {name: [run for _, run in shortened.get(name, finals[name])[:seeds]] for name in finals}
-    values = {name: tuple(final_score(run, analysis.chance_level) for run in each) for name, each in runs.items()}
+    runs = _outcomes({name: shortened.get(name, finals[name])[:seeds] for name in finals})
+    values = _scores(plan, runs, analysis)
     higher_is_better = plan.task.metric.higher_is_better
-    bounds = regret_bounds(
-        values,
-        higher_is_better=higher_is_better,
-        parts=test_parts(runs, analysis.chance_level),
-        tuning=dict.fromkeys(values, analysis.tuning_deviation),
-    )
-    best = (max if higher_is_better else min)(values, key=lambda name: sum(values[name]))
-    recommended = analysis.recommended if bounds[analysis.recommended] <= analysis.margin else best
+    settings: dict[str, Any] = {
+        "higher_is_better": higher_is_better,
+        "parts": test_parts(runs, analysis.chance_level),
+        "tuning": dict.fromkeys(values, analysis.tuning_deviation),
+    }
+    every = {name: [*runs[name], *(run for _, run in finals[name])] for name in finals}
+    diverged = {name: sum(run.diverged is not None for run in each) for name, each in every.items()}
+    bounds = bound_regrets(values, [name for name in values if not diverged[name]], settings)
+    recommended = analysis.recommended
+    # Runs of the same length as before are no reason for another choice, but noise, as there are fewer seeds.
+    if diverged[recommended] or (recommended in shortened and bounds[recommended] > analysis.margin):
+        stable = [name for name in values if diverged[name] == min(diverged.values())]
+        recommended = (max if higher_is_better else min)(stable, key=lambda name: sum(values[name]))
     return EqualTime(seeds=seeds, ratios=dict(ratios), values=values, bounds=bounds, recommended=recommended)
+
+
+def _outcomes(runs: Finals) -> dict[str, list[Outcome]]:
+    return {name: [outcome for _, outcome in each] for name, each in runs.items()}
+
+
+def _scores(plan: Plan, runs: Outcomes, analysis: Analysis) -> dict[str, tuple[float, ...]]:
+    """Return the metric of each run; that of a diverged run is not better than any other here or at the full budget."""
+    chance_level = analysis.chance_level
+    if plan.task.baseline is None:
+        worst = min if plan.task.metric.higher_is_better else max
+        finite = [run.test_metric for each in runs.values() for run in each if run.test_metric is not None]
+        chance_level = worst([chance_level, *finite])
+    return {name: tuple(final_score(run, chance_level) for run in each) for name, each in runs.items()}

@@ -77,14 +77,19 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
     kind: FailureKind
 
 
-def failed_runs(tuning_runs: TuningRuns, finals: Finals) -> tuple[FailedRun, ...]:
-    """Return the training runs that failed, tuning runs first."""
+def failed_runs(tuning_runs: TuningRuns, *finals: Finals) -> tuple[FailedRun, ...]:
+    """Return the training runs that failed, tuning runs first, then those of each group of final runs."""
     runs = [
         (name, run.learning_rate, run.seed, run.error, run.failure)
         for name, each in tuning_runs.items()
         for run in each
     ]
-    runs += [(name, t.values["lr"], t.seed, o.error, o.failure) for name, pairs in finals.items() for t, o in pairs]
+    runs += [
+        (name, trial.values["lr"], trial.seed, outcome.error, outcome.failure)
+        for group in finals
+        for name, pairs in group.items()
+        for trial, outcome in pairs
+    ]
     return tuple(
         FailedRun(entry=name, learning_rate=lr, seed=seed, error=error, kind=kind or FailureKind.EXCEPTION)
         for name, lr, seed, error, kind in runs

@@ -56,6 +56,7 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         record: record of a race.
         code: text to append to the line with the reason, such as a colon and the constructor call of the optimizer.
     """
+    shortened = format_equal_time(record), format_budget_sensitivity(record)
     if all(entry.final.diverged == record.budget.seeds for entry in record.entries):
         lines = [
             f"{record.task}: every final run of every optimizer diverged, so there is nothing to choose between. "
@@ -64,11 +65,12 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
     elif record.plan.baseline is not None:
         comparison, bounded = format_baseline_comparison(record, record.plan.baseline), record.verdict.bound is not None
         lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({_format_reason(record)}){code}"]
-        lines += filter(None, (_capitalize(format_headline(record)) if bounded else "", format_divergence(record)))
+        headline = _capitalize(format_headline(record)) if bounded else ""
+        lines += filter(None, (headline, format_divergence(record), *shortened))
     else:
         lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_format_reason(record)}{code}"]
-        lines += filter(None, (format_alternatives(record), format_behind(record), format_divergence(record)))
-    lines += filter(None, (format_equal_time(record), format_budget_sensitivity(record)))
+        about_others = format_alternatives(record), format_behind(record), format_divergence(record)
+        lines += filter(None, (*about_others, *shortened))
     return [*lines, *format_unequal_updates(record), *format_unreproduced(record.reruns)]
 
 

@@ -26,8 +26,8 @@ def format_equal_time(record: "RaceRecord") -> str:
     by = f"{result.ratios[slow[0]]:.2g}"
     if len(slow) > 1 and f"{result.ratios[fastest]:.2g}" != by:
         by = f"{result.ratios[fastest]:.2g} to {by}"
-    verb, own = ("take", "their") if len(slow) > 1 else ("takes", "its")
-    text = f"A run of {format_list(slow)} {verb} {by} times as long as one of {reference}."
+    runs, own = ("Runs of {} take", "their") if len(slow) > 1 else ("A run of {} takes", "its")
+    text = f"{runs.format(format_list(slow))} {by} times as long as one of {reference}."
     bound = format_difference(record.plan.metric, result.bounds[result.recommended])
     distance = f"at most {bound} behind the best" if result.bounds[result.recommended] else "not behind the others"
     as_well = " as well" if result.recommended == record.best.name else ""
