@@ -1,6 +1,5 @@
 """Runs with fewer examples, at a quarter of the budget and in equal time; and the hyperparameters tuned with more."""
 
-import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -273,9 +272,7 @@ def test_an_entry_that_diverges_is_not_recommended_in_equal_time() -> None:
 
 def test_a_diverged_short_run_is_not_better_than_the_others() -> None:
     metric = Metric("loss", lambda outputs, targets: 0.0, higher_is_better=False, percent=False, margin=0.01)
-    plan = Plan(
-        dataclasses.replace(digits, metric=metric, baseline=None), tuple(entries("adam,momentum")), trials=4, seeds=6
-    )
+    plan: Any = SimpleNamespace(task=SimpleNamespace(metric=metric, baseline=None), quarter_seeds=4)
     short = with_outcomes({"adam": [1.0, 1.1, 1.2, 1.3], "momentum": [None] * 4})
     result = summarize_quarter(plan, short, analysis_of("adam", chance_level=0.3))
     assert result is not None
@@ -354,3 +351,24 @@ def test_every_rule_names_hyperparameters_that_it_can_tune() -> None:
         assert set(rule.tuned) <= set(rule.axes) - {"lr"}, rule.name
     assert gp.Entry("torch's", torch.optim.AdamW).recommended_tuning(26) == ["weight_decay"]
     assert gp.Entry("torch's", torch.optim.Rprop).recommended_tuning(26) == []
+    for name, expected in (("SGD", ["momentum"]), ("Adam", ["beta1"]), ("NAdam", ["beta1"])):
+        fixed = {"momentum": 0.9} if name == "SGD" else {}
+        for home in (torch.optim, gp.optim):
+            entry = gp.Entry(name, getattr(home, name), fixed)
+            assert entry.recommended_tuning(26) == expected, "equal optimizers are tuned alike"
+
+
+@pytest.mark.parametrize("tuned", ["momentum", ("nope",), ("lr",)])
+def test_a_rule_can_only_recommend_its_own_hyperparameters(tuned: Any) -> None:
+    with pytest.raises(TypeError, match="tuned = "):
+        gp.rule("a paper", relation="SGD.", space={"lr": gp.log(1e-3, 1)}, tuned=tuned, lr=1e-2, momentum=0.9)
+
+
+def test_recommended_tuning_names_nothing_else() -> None:
+    with pytest.raises(ValueError, match="Give it alone"):
+        make_plan("digits", "adamw,momentum", tune="recommended,batch_size")
+
+
+def test_tuned_batch_sizes_leave_enough_steps_for_a_quarter() -> None:
+    assert make_plan(digits.change(epochs=2), "adam,adamw").quarter_seeds == 4
+    assert make_plan(digits.change(epochs=2), "adam,adamw", tune="batch_size", trials=12).quarter_seeds == 0

@@ -114,7 +114,12 @@ def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> l
     if config.tune is None:
         return chosen
     names = [name.strip() for name in config.tune.split(",")] if isinstance(config.tune, str) else list(config.tune)
-    if names == [RECOMMENDED]:
+    if RECOMMENDED in names and len(set(names)) > 1:
+        raise ValueError(
+            f"tune = {','.join(names)}: {RECOMMENDED} selects all hyperparameters itself. Give it alone, or name all "
+            "hyperparameters."
+        )
+    if RECOMMENDED in names:
         trials = config.trials or problem.trials or TRIALS
         return [entry.tuning(entry.recommended_tuning(trials), {}) for entry in chosen]
     return with_tuning(chosen, names, training_axes(problem))

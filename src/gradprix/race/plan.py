@@ -183,7 +183,9 @@ class Plan:
     @property
     def quarter_seeds(self) -> int:
         """Number of seeds of the runs with a quarter of the examples; 0 for a loop, or if these had too few steps."""
-        updates = [self.updates(entry) for entry in self.entries]
+        axes = [(entry, entry.space.get("batch_size")) for entry in self.entries]
+        sizes = [(entry, axis.values if isinstance(axis, Choice) else (None,)) for entry, axis in axes]
+        updates = [self.updates(entry, size) for entry, values in sizes for size in values]
         enough = all(count is not None and QUARTER * count >= FEWEST_STEPS for count in updates)
         return min(QUARTER_SEEDS, self.seeds) if enough else 0
 

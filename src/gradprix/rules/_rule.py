@@ -230,10 +230,15 @@ def rule(
         **hyperparameters: default values by name; those with a bool as default are options.
 
     Raises:
-        RuleError: if the function uses a construct that rules do not support.
+        RuleError: if the function uses a construct that rules do not support, or `tuned` names no hyperparameter.
     """
     specs = {name: State(spec) if isinstance(spec, str) else spec for name, spec in (state or {}).items()}
     values = {**hyperparameters, **{name: v for name, v in PREPROCESSING.items() if name not in hyperparameters}}
+    if isinstance(tuned, str) or not set(tuned) <= set(values) - {"lr"}:
+        raise RuleError(
+            f"tuned = {tuned!r}: it must be a tuple of hyperparameters of the rule other than lr. There are: "
+            f"{', '.join(name for name in values if name != 'lr') or 'none'}."
+        )
 
     def make(function: Callable[..., tuple[Value, ...]]) -> Rule:
         tree = parse(function, values, scope)
@@ -254,7 +259,7 @@ def rule(
             evaluate,
             None if evaluate is None else _parse_evaluate(evaluate, values, scope, specs),
             counts_steps,
-            tuned,
+            tuple(tuned),
         )
 
     return make

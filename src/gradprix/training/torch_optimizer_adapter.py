@@ -115,10 +115,15 @@ class TorchOptimizerAdapter:
 
     @property
     def tuned(self) -> tuple[str, ...]:
-        """The hyperparameters that are worth tuning besides the learning rate: those of its rule, or weight decay."""
-        rule = getattr(self.make, "rule", None)
+        """The hyperparameters that are worth tuning besides the learning rate.
+
+        Those of its rule or, in a class of torch, of the rule of the same name, so that equal optimizers are tuned
+        alike; otherwise weight decay, if it is on by default.
+        """
+        namesake = getattr(optim, self.name, None) if self.make.__module__.startswith("torch.") else None
+        rule = getattr(self.make, "rule", None) or getattr(namesake, "rule", None)
         if rule is not None:
-            return tuple(rule.tuned)
+            return tuple(name for name in rule.tuned if name in self.axes)
         return ("weight_decay",) if self.hyperparameters.get("weight_decay") else ()
 
     @property
