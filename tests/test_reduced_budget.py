@@ -155,10 +155,10 @@ def test_runs_of_a_few_steps_are_not_shortened(epochs: float, batch_size: int, s
     assert plan.runs == sum(sum(phase.runs.values()) for phase in plan.phases)
 
 
-def sensitive(**changes: tuple[float, float, float, float]) -> str:
+def sensitive(values: dict[str, list[float]] = VALUES, /, **changes: tuple[float, float, float, float]) -> str:
     record = make_record(VALUES)
     each = {name: DistanceChange(reduced=r, full=f, ci95=(low, high)) for name, (r, f, low, high) in changes.items()}
-    result = BudgetSensitivity(share=0.25, seeds=4, values=VALUES, changes=each)
+    result = BudgetSensitivity(share=0.25, seeds=4, values=values, changes=each)
     return "\n".join(answer_lines(replace(record, budget_sensitivity=result)))
 
 
@@ -172,6 +172,13 @@ def test_the_answer_names_entries_that_gain_or_lose_by_more_examples() -> None:
         "adam is 0.0 points behind the best (with all of them 1.0 points): expect less of it in a longer run." in text
     )
     assert "quarter" not in sensitive(adam=(0.0, 0.0, 0.0, 0.0), momentum=(0.02, 0.0, -0.01, 0.05))
+
+
+def test_there_is_advice_only_where_one_budget_misleads_about_the_other() -> None:
+    assert "quarter" not in sensitive(momentum=(0.4, 0.3, 0.05, 0.15)), "far behind at both"
+    assert "quarter" not in sensitive(adam=(0.1, 0.0, 0.05, 0.15)), "the recommended entry needs no advice"
+    untrained = {name: [0.1, 0.102, 0.101, 0.099] for name in VALUES}
+    assert "quarter" not in sensitive(untrained, momentum=(0.0, 0.3, -0.35, -0.25)), "nothing is learned in a quarter"
 
 
 def test_slow_entries_are_compared_in_equal_time(tmp_path: Any) -> None:
@@ -210,6 +217,13 @@ def test_the_examples_of_a_slow_entry_shrink_by_its_time() -> None:
     assert plan.examples_of(trials["adam"][0]) == pytest.approx(plan.examples / 2, rel=0.02)
 
 
+def test_runs_of_a_few_steps_are_not_compared_in_equal_time() -> None:
+    plan = Plan(digits.change(epochs=1), tuple(entries("adam,momentum")))
+    tuned = dict.fromkeys(("adam", "momentum"), TUNED)
+    assert plan.steps_of(equal_time_trials(plan, tuned, {"adam": 3.0, "momentum": 1.0}, 8)["adam"][0]) == 11
+    assert equal_time_trials(plan, tuned, {"adam": 6.0, "momentum": 1.0}, 8) == {}
+
+
 def test_equal_steps_need_no_comparison_in_equal_time() -> None:
     plan = Plan(digits.change(epochs=2), tuple(entries("adam,momentum")), trials=4, seeds=6)
     tuned = dict.fromkeys(("adam", "momentum"), TUNED)
@@ -226,7 +240,8 @@ def outcome(metric: float | None, error: str | None = None) -> Outcome:
 
 
 def with_outcomes(values: dict[str, list[float | None]]) -> dict[str, list[tuple[Trial, Outcome]]]:
-    return {name: [(None, outcome(value)) for value in each] for name, each in values.items()}  # type: ignore[misc]
+    trial = Trial(gp.rules.sgd, gp.rules.sgd.values(lr=0.1), 0, 32, 10, "cosine", True)
+    return {name: [(trial, outcome(value)) for value in each] for name, each in values.items()}
 
 
 def analysis_of(recommended: str, chance_level: float = 0.1) -> Any:
@@ -286,10 +301,21 @@ def test_failures_of_short_runs_are_reported() -> None:
     assert [(run.entry, run.seed, run.error) for run in failed] == [("sgd", 3, "no memory")]
 
 
+def equal_time(bound: float = 0.0, **ratios: float) -> EqualTime:
+    """Return a comparison in equal time that recommends momentum."""
+    return EqualTime(
+        seeds=8,
+        ratios=ratios,
+        shares={name: 1 / ratio for name, ratio in ratios.items()},
+        values=VALUES,
+        bounds={**dict.fromkeys(ratios, 0.03), "momentum": bound},
+        recommended="momentum",
+    )
+
+
 def test_nothing_is_advised_if_every_final_run_diverged() -> None:
     record = make_record({name: [0.1] * 6 for name in VALUES})
-    equal = EqualTime(seeds=6, ratios={"adam": 2.0, "momentum": 1.0}, values=VALUES, bounds=dict.fromkeys(VALUES, 0.0),
-                      recommended="adam")  # fmt: skip
+    equal = equal_time(adam=2.0, momentum=1.0)
     change = DistanceChange(reduced=0.3, full=0.0, ci95=(0.2, 0.4))
     quarter = BudgetSensitivity(share=0.25, seeds=4, values=VALUES, changes={"adam": change})
     text = "\n".join(answer_lines(replace(record, equal_time=equal, budget_sensitivity=quarter)))
@@ -299,29 +325,20 @@ def test_nothing_is_advised_if_every_final_run_diverged() -> None:
 
 
 def test_several_slow_entries_are_plural() -> None:
-    result = EqualTime(
-        seeds=8,
-        ratios={"adam": 2.3, "momentum": 1.0, "muon": 3.0},
-        values=VALUES,
-        bounds={"adam": 0.03, "momentum": 0.0, "muon": 0.1},
-        recommended="momentum",
-    )
+    result = equal_time(adam=2.3, momentum=1.0, muon=3.0)
     text = "\n".join(answer_lines(replace(make_record(VALUES), equal_time=result)))
     assert "Runs of muon and adam take 2.3 to 3 times as long as one of momentum." in text
 
 
 def test_the_answer_in_equal_time() -> None:
     record = make_record(VALUES, recommended=("adam", RecommendationReason.BEST_MEAN))
-    result = EqualTime(
-        seeds=8,
-        ratios={"adam": 2.3, "momentum": 1.0},
-        values=VALUES,
-        bounds={"adam": 0.03, "momentum": 0.0},
-        recommended="momentum",
-    )
-    text = "\n".join(answer_lines(replace(record, equal_time=result)))
+    text = "\n".join(answer_lines(replace(record, equal_time=equal_time(adam=2.3, momentum=1.0))))
     assert "A run of adam takes 2.3 times as long as one of momentum." in text
     assert "In equal time, with fewer examples in its runs, use momentum: it is not behind the others" in text
+    uncertain = "\n".join(answer_lines(replace(record, equal_time=equal_time(0.02, adam=2.3, momentum=1.0))))
+    assert (
+        "it is at most 2.0 points behind the best (95\N{NO-BREAK SPACE}%, 8 seeds), more than the margin." in uncertain
+    )
 
 
 @pytest.mark.parametrize(
@@ -372,3 +389,12 @@ def test_recommended_tuning_names_nothing_else() -> None:
 def test_tuned_batch_sizes_leave_enough_steps_for_a_quarter() -> None:
     assert make_plan(digits.change(epochs=2), "adam,adamw").quarter_seeds == 4
     assert make_plan(digits.change(epochs=2), "adam,adamw", tune="batch_size", trials=12).quarter_seeds == 0
+
+
+def test_recommended_tuning_keeps_what_a_user_fixed() -> None:
+    fixed = gp.Entry("fixed", gp.rules.adamw, {"weight_decay": 0.3})
+    own = gp.Entry("own", gp.rules.adamw, space={"lr": gp.log(1e-4, 1e-1), "eps": gp.log(1e-8, 1e-2)})
+    plan = make_plan("digits", [fixed, own, "momentum"], tune="recommended", trials=26)
+    spaces = {entry.name: list(entry.space) for entry in plan.entries}
+    assert spaces == {"fixed": ["lr", "beta2"], "own": ["lr", "eps"], "momentum": ["lr", "momentum"]}
+    assert plan.entries[0].fixed == {"weight_decay": 0.3}

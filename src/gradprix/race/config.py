@@ -13,7 +13,7 @@ from gradprix.tasks.task import TaskError, first_line
 
 from .cost import available_seconds
 from .entry import Entry
-from .entry_registry import entries, resolve_entries, with_tuning
+from .entry_registry import entries, resolve_entries, with_recommended_tuning, with_tuning
 from .plan import Plan
 from .plan_limits import SEEDS, TRIALS, check_ranges
 
@@ -121,7 +121,7 @@ def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> l
         )
     if RECOMMENDED in names:
         trials = config.trials or problem.trials or TRIALS
-        return [entry.tuning(entry.recommended_tuning(trials), {}) for entry in chosen]
+        return with_recommended_tuning(chosen, trials)
     return with_tuning(chosen, names, training_axes(problem))
 
 

@@ -1,7 +1,7 @@
 """Entries of a race: optimizers with their fixed hyperparameters, search space and batch size."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,15 +96,19 @@ class Entry:
         own = self.rule.defaults if isinstance(self.rule, TorchOptimizerAdapter) else self.rule.hyperparameters
         return name == "weight_decay" or bool({**own, **self.values(self.default_rate)}.get(name))
 
-    def recommended_tuning(self, trials: int) -> list[str]:
+    def recommended_tuning(self, trials: int, fixed: Collection[str] = ()) -> list[str]:
         """Return the hyperparameters to tune besides the learning rate with a number of trials.
 
         None with fewer than 10 trials, one with fewer than 40, otherwise two: as in the Deep Learning Tuning Playbook
         (Godbole et al. 2023, https://github.com/google-research/tuning_playbook), which adds the second one from 25
         trials on, all of them at different points; here a third of the trials repeats the best points.
+
+        Args:
+            trials: number of tuning trials.
+            fixed: hyperparameters that are not to be tuned.
         """
         count = sum(trials >= fewest for fewest in FEWEST_TRIALS)
-        return [name for name in self.rule.tuned if self._uses(name)][:count]
+        return [name for name in self.rule.tuned if self._uses(name) and name not in fixed][:count]
 
     @property
     def default_rate(self) -> float:

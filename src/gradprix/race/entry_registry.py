@@ -135,3 +135,17 @@ def with_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping
             known = {name: None for entry in chosen for name in (*entry.rule.axes, *training)}
             raise UnknownNameError("hyperparameter of these optimizers", name, known)
     return tuning
+
+
+def with_recommended_tuning(chosen: Sequence[Entry], trials: int) -> list[Entry]:
+    """Return copies of the entries that tune what the users of each optimizer tune with a number of trials.
+
+    A user's entry keeps its own search space if that has more than the learning rate, and the values that it fixes. The
+    fixed values of built-in entries, such as a momentum of 0.9, are defaults, which are tuned.
+    """
+    tuning = []
+    for entry in chosen:
+        fixed = () if ENTRIES.get(entry.name) is entry else entry.fixed
+        names = entry.recommended_tuning(trials, fixed)
+        tuning.append(entry.tuning(names, {}) if list(entry.space) == ["lr"] else entry)
+    return tuning

@@ -7,26 +7,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
-from gradprix import __version__
-from gradprix.rules import Axis, Choice, Log
+from gradprix.rules import Choice
 from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
 from gradprix.stats.tuning_variance import PRIOR_ONE_SEARCH, PRIOR_TWOFOLD
 from gradprix.stats.verdict import MOST_SEEDS, detectable_difference
 from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.tasks.schedules import count_steps, examples_a_pass, passes, shorten
-from gradprix.text.plan import format_omission
 from gradprix.training.trial import Trial
 from gradprix.tuning import make_tuner
-from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
 from gradprix.tuning.tuner import REPLICATED, Tuner
 from gradprix.tuning.twofold import TwofoldTuner
 
 from .entry import Entry
 from .plan_description import Omission
+from .plan_json import describe_plan
 from .plan_limits import FEWEST_STEPS, SEEDS, TRIALS, check_ranges
 
 QUARTER, QUARTER_SEEDS = 0.25, 4
@@ -117,9 +112,9 @@ class Plan:
     def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int, share: float = 1.0) -> Trial:
         """Return a final trial of an entry at its tuned point, on a held-out seed, with a share of the examples."""
         trial = self._trial(entry, point, 10_000 * self.seed + 1 + seed, True)
-        if share == 1.0 or not isinstance(self.task, Task):
+        count = self._data_size
+        if share == 1.0 or count is None:
             return trial
-        count = len(self.task.loaded.split(0).train)
         return replace(trial, epochs=shorten(trial.epochs, share, count, trial.batch_size))
 
     def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, is_final: bool) -> Trial:
@@ -133,17 +128,25 @@ class Plan:
         return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
     @property
+    def _data_size(self) -> int | None:
+        """Number of different training examples; None for a custom training loop."""
+        return None if isinstance(self.task, Loop) else len(self.task.loaded.split(0).train)
+
+    @property
     def examples(self) -> int | None:
         """Number of training examples per run; None for a custom training loop."""
-        if isinstance(self.task, Loop):
-            return None
-        return passes(self.task.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), self.task.epochs)
+        count = self._data_size
+        return None if count is None else passes(self.task.epochs) * examples_a_pass(count, self.task.epochs)
 
     def examples_of(self, trial: Trial) -> int | None:
-        """Return the number of training examples of a trial; None for a user-supplied training loop."""
-        if isinstance(self.task, Loop):
-            return None
-        return passes(trial.epochs) * examples_a_pass(len(self.task.loaded.split(0).train), trial.epochs)
+        """Return the number of training examples of a trial; None for a custom training loop."""
+        count = self._data_size
+        return None if count is None else passes(trial.epochs) * examples_a_pass(count, trial.epochs)
+
+    def steps_of(self, trial: Trial) -> int | None:
+        """Return the number of optimizer steps of a trial; None for a custom training loop."""
+        count = self._data_size
+        return None if count is None else count_steps(count, trial.batch_size, trial.epochs)
 
     def updates(self, entry: Entry, batch_size: int | None = None) -> int | None:
         """Return the number of optimizer steps per run; None for a custom training loop.
@@ -152,11 +155,8 @@ class Plan:
             entry: entry of the race.
             batch_size: batch size; None means the batch size of the entry.
         """
-        if isinstance(self.task, Loop):
-            return None
-        count = len(self.task.loaded.split(0).train)
-        size = self.batch_size(entry) if batch_size is None else batch_size
-        return count_steps(count, size, self.task.epochs)
+        count, size = self._data_size, self.batch_size(entry) if batch_size is None else batch_size
+        return None if count is None else count_steps(count, size, self.task.epochs)
 
     @property
     def tuned(self) -> list[str]:
@@ -208,58 +208,9 @@ class Plan:
     @cached_property
     def description(self) -> dict[str, Any]:
         """Plan as JSON-compatible dictionary. It contains everything that the numbers of the race depend on."""
-        task = self.task
-        return {
-            "task": task.name,
-            "fingerprint": task.fingerprint,
-            "metric": {k: v for k, v in vars(task.metric).items() if k != "score"},
-            "baseline": self.baseline,
-            "trivial": task.baseline,
-            "epochs": task.epochs,
-            "examples": self.examples,
-            "batch_size": task.batch_size,
-            "schedule": task.schedule,
-            "loop": isinstance(task, Loop),
-            "tune": self.tuned,
-            "trials": self.trials,
-            "seeds": self.seeds,
-            "seed": self.seed,
-            "compiled": self.compiled,
-            "device": self.device,
-            "left_out": [format_omission(omission) for omission in self.left_out],
-            "versions": {"gradprix": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
-            "entries": [self._describe(entry) for entry in self.entries],
-        }
-
-    def _describe(self, entry: Entry) -> Mapping[str, Any]:
-        trial = self.careful_trial(entry, 0)
-        return {
-            "name": entry.name,
-            "optimizer": entry.optimizer,
-            "rule": entry.rule.name,
-            **{key: trial.identity[key] for key in ("equations", "class", "code", "version") if key in trial.identity},
-            "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
-            "space": {name: self._range(entry, name, axis) for name, axis in entry.space.items()},
-            "batch_size": self.batch_size(entry),
-            "updates": self.updates(entry),
-            "offset": entry.offset,
-            "luck": entry.replicate,
-        }
-
-    def _range(self, entry: Entry, name: str, axis: Axis) -> list[Any]:
-        """Return the lowest and the highest value of a hyperparameter's search range, or all values of a choice."""
-        if isinstance(axis, Choice):
-            return [_plain(value) for value in axis.values]
-        if isinstance(axis, Log) and list(entry.space) == ["lr"]:
-            return [grid_learning_rate(bound, entry.offset) for bound in grid_bounds(axis)]
-        return sorted((axis.from_unit(0.0), axis.from_unit(1.0)))
+        return describe_plan(self)
 
     @property
     def key(self) -> str:
         """Hash of the plan's description."""
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can represent."""
-    return value if isinstance(value, int | float | str | None) else repr(value)

@@ -186,8 +186,8 @@ class EqualTime(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         seeds: number of runs of each entry.
-        ratios: time of an entry's full run, as a multiple of the fastest leader's. Above `LARGEST_TIME_RATIO`, its runs
-            here have so few examples that they take equal time; the others are full runs.
+        ratios: time of an entry's full run, as a multiple of the fastest leader's.
+        shares: share of the examples in an entry's runs here: 1, or less if the ratio is above `LARGEST_TIME_RATIO`.
         values: metric of each run.
         bounds: upper bound of the regret of each entry (95 %).
         recommended: name of the entry to use in this time.
@@ -195,6 +195,7 @@ class EqualTime(msgspec.Struct, frozen=True, kw_only=True):
 
     seeds: int
     ratios: dict[str, float]
+    shares: dict[str, float]
     values: dict[str, tuple[float, ...]]
     bounds: dict[str, float]
     recommended: str
@@ -202,7 +203,7 @@ class EqualTime(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def slow(self) -> list[str]:
         """Names of the entries whose runs here have fewer examples."""
-        return [name for name, ratio in self.ratios.items() if ratio > LARGEST_TIME_RATIO]
+        return [name for name, share in self.shares.items() if share < 1]
 
 
 class RaceRecord(msgspec.Struct, frozen=True, kw_only=True):

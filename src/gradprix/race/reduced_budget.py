@@ -13,6 +13,7 @@ from gradprix.tuning.tuner import TuningResult
 
 from .analysis import Analysis, bound_regrets, final_score, test_parts
 from .plan import QUARTER, Plan
+from .plan_limits import FEWEST_STEPS
 from .record import LARGEST_TIME_RATIO, BudgetSensitivity, EqualTime
 from .run_records import Finals, Outcomes
 
@@ -71,8 +72,11 @@ def time_ratios(
 def equal_time_trials(
     plan: Plan, tuned: Mapping[str, TuningResult], ratios: Mapping[str, float], seeds: int
 ) -> TrialsByEntry:
-    """Return the runs of the slower entries with so few examples that they take as long as the fastest leader's."""
-    return {
+    """Return the runs of the slower entries with so few examples that they take as long as the fastest leader's.
+
+    Empty if there are none, or if any of them would have too few steps to compare.
+    """
+    trials = {
         entry.name: [
             plan.final_trial(entry, dict(tuned[entry.name].point), seed, 1 / ratios[entry.name])
             for seed in range(min(seeds, EQUAL_TIME_SEEDS))
@@ -80,6 +84,14 @@ def equal_time_trials(
         for entry in plan.entries
         if ratios[entry.name] > LARGEST_TIME_RATIO
     }
+    shortened = {name: each for name, each in trials.items() if _share(plan, each[0]) < 1}
+    is_short = any((plan.steps_of(each[0]) or 0) < FEWEST_STEPS for each in shortened.values())
+    return {} if is_short else shortened
+
+
+def _share(plan: Plan, trial: Trial) -> float:
+    """Return the share of the examples of a full run that a trial has."""
+    return (plan.examples_of(trial) or 0) / (plan.examples or 1)
 
 
 def summarize_equal_time(
@@ -103,7 +115,10 @@ def summarize_equal_time(
     if diverged[recommended] or (recommended in shortened and bounds[recommended] > analysis.margin):
         stable = [name for name in values if diverged[name] == min(diverged.values())]
         recommended = (max if higher_is_better else min)(stable, key=lambda name: sum(values[name]))
-    return EqualTime(seeds=seeds, ratios=dict(ratios), values=values, bounds=bounds, recommended=recommended)
+    shares = {name: _share(plan, shortened[name][0][0]) if name in shortened else 1.0 for name in finals}
+    return EqualTime(
+        seeds=seeds, ratios=dict(ratios), shares=shares, values=values, bounds=bounds, recommended=recommended
+    )
 
 
 def _outcomes(runs: Finals) -> dict[str, list[Outcome]]:

@@ -114,7 +114,7 @@ class Result:
         """Return the result as a dictionary, as `--json` prints it. Later versions only add keys."""
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
-        record, data = self.record, to_json(self.record)
+        record, data = self.record, to_json(self.record, finite=True)
         sentences = {"text": self.text, "protocol": format_protocol(record), "why": PHRASES[record.verdict.reason]}
         optional = ["reruns"] * bool(record.reruns) + ["why"] * (record.diagnosis is not None)
         optional += [name for name in ("budget_sensitivity", "equal_time") if data.get(name) is not None]

@@ -36,7 +36,7 @@ def format_equal_times(record: RaceRecord) -> dict[str, list[str]]:
     return {
         name: [
             f"×{result.ratios[name]:.2f}",
-            f"{100 / result.ratios[name]:.0f}\u00a0%" if name in result.slow else "all",
+            f"{100 * result.shares[name]:.0f}\u00a0%" if name in result.slow else "all",
             format_value(record, means[name]),
             format_distance(record, result.bounds[name]),
         ]

@@ -1,5 +1,6 @@
 """Sentences on runs with fewer examples: in equal time, and at a quarter of the budget."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from gradprix.utils.wording import format_list
@@ -31,9 +32,10 @@ def format_equal_time(record: "RaceRecord") -> str:
     bound = format_difference(record.plan.metric, result.bounds[result.recommended])
     distance = f"at most {bound} behind the best" if result.bounds[result.recommended] else "not behind the others"
     as_well = " as well" if result.recommended == record.best.name else ""
+    is_conclusive = record.verdict.margin is None or result.bounds[result.recommended] <= record.verdict.margin
     return (
         f"{text}  In equal time, with fewer examples in {own} runs, use {result.recommended}{as_well}: it is "
-        f"{distance} (95\N{NO-BREAK SPACE}%, {result.seeds} seeds)."
+        f"{distance} (95\N{NO-BREAK SPACE}%, {result.seeds} seeds){'' if is_conclusive else ', more than the margin'}."
     )
 
 
@@ -42,10 +44,15 @@ def format_budget_sensitivity(record: "RaceRecord") -> str:
     result, metric, margin = record.budget_sensitivity, record.plan.metric, record.verdict.margin
     if result is None or margin is None:
         return ""
+    sign = 1 if metric.higher_is_better else -1
+    best = max(sign * fmean(values) for values in result.values.values())
+    if best <= sign * record.plan.chance_level + margin:
+        return ""  # a quarter of the examples is too little for any of them
     moved = {name: change for name, change in result.changes.items() if change.exceeds(margin)}
     moved = dict(sorted(moved.items(), key=lambda item: -abs(item[1].reduced - item[1].full)))
-    gaining = [name for name, change in moved.items() if change.reduced > change.full]
-    losing = [name for name in moved if name not in gaining]
+    # Advice is due where one budget misleads about the other: far behind at one, near the best at the other.
+    gaining = [name for name, change in moved.items() if change.full < change.reduced / 2 and name != record.best.name]
+    losing = [name for name, change in moved.items() if change.reduced < change.full / 2]
     part, sentences = PARTS.get(result.share, f"{100 * result.share:g} %"), []
     for names, advice in ((gaining, "do not drop {} for a longer run"), (losing, "expect less of {} in a longer run")):
         if names:
