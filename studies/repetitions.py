@@ -15,7 +15,6 @@ A repetition has its own tuning runs, choices and final seeds. For each:
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +35,20 @@ def repeat(name: str, count: int, engine: Executor) -> dict[str, Any]:
     """Run races with base seeds 0, 1, ..., and evaluate their answers."""
     task = find_task(name)
     sign = 1.0 if task.metric.higher_is_better else -1.0
-    races, settings = [], []
+    records, settings = [], []
     for seed in range(count):
-        started = time.perf_counter()
         plan = make_plan(task, seed=seed)
         record = run(plan, None, engine).record
-        seconds = round(time.perf_counter() - started, 1)
         entry = next(entry for entry in plan.entries if entry.name == record.verdict.recommended)
         trials = [plan.final_trial(entry, record.entry(entry.name).tuned, number) for number in NEW_SEEDS]
         outcomes = train(engine, task, trials)
         scores = [task.baseline if outcomes[t.key].diverged else outcomes[t.key].test_metric for t in trials]
-        races.append((record, seconds))
+        records.append(record)
         settings.append(sign * np.array(scores, dtype=float))
         print(
-            f"{name} {seed}: {entry.name}, bound {record.verdict.bound:.3g}, {record.verdict.seeds} seeds, {seconds} s"
+            f"{name} {seed}: {entry.name}, bound {record.verdict.bound:.3g}, {record.verdict.seeds} seeds", flush=True
         )
-    records = [record for record, _ in races]
-    rows = [
-        {"seconds": seconds, **evaluate(records, number, settings[number], sign)}
-        for number, (_, seconds) in enumerate(races)
-    ]
+    rows = [evaluate(records, number, settings[number], sign) for number in range(count)]
     return {"margin": records[0].verdict.margin, "races": rows, **summarize(rows, records[0].verdict.margin)}
 
 
