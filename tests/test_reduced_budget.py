@@ -150,7 +150,7 @@ def test_a_race_reruns_its_entries_with_a_quarter_of_the_examples(small: gp.race
 @pytest.mark.parametrize(("epochs", "batch_size", "seeds"), [(1, 32, 4), (1, 64, 0), (2, 64, 4), (0.2, 32, 0)])
 def test_runs_of_a_few_steps_are_not_shortened(epochs: float, batch_size: int, seeds: int) -> None:
     plan = make_plan(digits.change(epochs=epochs, batch_size=batch_size), "adam,adamw")
-    assert plan.quarter_seeds == seeds
+    assert set(plan.quarter_runs.values()) == ({seeds} if seeds else set())
     assert sum(phase.name == "quarter" for phase in plan.phases) == (seeds > 0)
     assert plan.runs == sum(sum(phase.runs.values()) for phase in plan.phases)
 
@@ -287,7 +287,7 @@ def test_an_entry_that_diverges_is_not_recommended_in_equal_time() -> None:
 
 def test_a_diverged_short_run_is_not_better_than_the_others() -> None:
     metric = Metric("loss", lambda outputs, targets: 0.0, higher_is_better=False, percent=False, margin=0.01)
-    plan: Any = SimpleNamespace(task=SimpleNamespace(metric=metric, baseline=None), quarter_seeds=4)
+    plan: Any = SimpleNamespace(task=SimpleNamespace(metric=metric, baseline=None))
     short = with_outcomes({"adam": [1.0, 1.1, 1.2, 1.3], "momentum": [None] * 4})
     result = summarize_quarter(plan, short, analysis_of("adam", chance_level=0.3))
     assert result is not None
@@ -387,8 +387,8 @@ def test_recommended_tuning_names_nothing_else() -> None:
 
 
 def test_tuned_batch_sizes_leave_enough_steps_for_a_quarter() -> None:
-    assert make_plan(digits.change(epochs=2), "adam,adamw").quarter_seeds == 4
-    assert make_plan(digits.change(epochs=2), "adam,adamw", tune="batch_size", trials=12).quarter_seeds == 0
+    assert make_plan(digits.change(epochs=2), "adam,adamw").quarter_runs == {"adam": 4, "adamw": 4}
+    assert make_plan(digits.change(epochs=2), "adam,adamw", tune="batch_size", trials=12).quarter_runs == {}
 
 
 def test_recommended_tuning_keeps_what_a_user_fixed() -> None:
@@ -398,3 +398,9 @@ def test_recommended_tuning_keeps_what_a_user_fixed() -> None:
     spaces = {entry.name: list(entry.space) for entry in plan.entries}
     assert spaces == {"fixed": ["lr", "beta2"], "own": ["lr", "eps"], "momentum": ["lr", "momentum"]}
     assert plan.entries[0].fixed == {"weight_decay": 0.3}
+
+
+def test_an_entry_of_a_few_steps_does_not_hide_the_others() -> None:
+    plan = make_plan(digits.change(epochs=10), bracket="data")
+    assert plan.quarter_runs == {"sgd": 4, "minibatch": 4}, "gradient descent on all examples makes ten steps"
+    assert plan.runs == 3 * (26 + 32) + 8

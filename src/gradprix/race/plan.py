@@ -171,7 +171,7 @@ class Plan:
             RacePhase("tuning", {name: each[i] for name, each in sizes.items() if i < len(each)})
             for i in range(max(map(len, sizes.values())))
         ]
-        quarter = [RacePhase("quarter", dict.fromkeys(sizes, self.quarter_seeds))] * bool(self.quarter_seeds)
+        quarter = [RacePhase("quarter", self.quarter_runs)] * bool(self.quarter_runs)
         return [*tuning, RacePhase("final", dict.fromkeys(sizes, self.seeds)), *quarter]
 
     @property
@@ -181,18 +181,24 @@ class Plan:
         return [seeds for seeds in ANALYSIS_SEEDS if seeds < last] + [self.seeds]
 
     @property
-    def quarter_seeds(self) -> int:
-        """Number of seeds of the runs with a quarter of the examples; 0 for a loop, or if these had too few steps."""
-        axes = [(entry, entry.space.get("batch_size")) for entry in self.entries]
-        sizes = [(entry, axis.values if isinstance(axis, Choice) else (None,)) for entry, axis in axes]
-        updates = [self.updates(entry, size) for entry, values in sizes for size in values]
-        enough = all(count is not None and QUARTER * count >= FEWEST_STEPS for count in updates)
-        return min(QUARTER_SEEDS, self.seeds) if enough else 0
+    def quarter_runs(self) -> dict[str, int]:
+        """Number of runs with a quarter of the examples of each entry for which these have enough steps.
+
+        Empty for a custom training loop, and if fewer than two entries would be compared.
+        """
+        names = [entry.name for entry in self.entries if self._fewest_updates(entry) * QUARTER >= FEWEST_STEPS]
+        return dict.fromkeys(names if len(names) > 1 else (), min(QUARTER_SEEDS, self.seeds))
+
+    def _fewest_updates(self, entry: Entry) -> int:
+        """Return the number of optimizer steps per run at the largest batch size; 0 for a custom training loop."""
+        axis = entry.space.get("batch_size")
+        sizes = axis.values if isinstance(axis, Choice) else (None,)
+        return min(self.updates(entry, size) or 0 for size in sizes)
 
     @property
     def runs(self) -> int:
         """Maximum number of training runs of the race."""
-        return len(self.entries) * (self.trials + self.seeds + self.quarter_seeds)
+        return len(self.entries) * (self.trials + self.seeds) + sum(self.quarter_runs.values())
 
     @property
     def minimum_detectable_difference(self) -> float:

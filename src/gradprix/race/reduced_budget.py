@@ -27,9 +27,12 @@ TrialsByEntry = dict[str, list[Trial]]
 def quarter_trials(plan: Plan, tuned: Mapping[str, TuningResult]) -> TrialsByEntry:
     """Return the runs of each entry at its tuned values with a quarter of the examples."""
     return {
-        entry.name: [plan.final_trial(entry, dict(tuned[entry.name].point), seed, QUARTER) for seed in seeds]
+        entry.name: [
+            plan.final_trial(entry, dict(tuned[entry.name].point), seed, QUARTER)
+            for seed in range(plan.quarter_runs[entry.name])
+        ]
         for entry in plan.entries
-        if (seeds := range(plan.quarter_seeds))
+        if entry.name in plan.quarter_runs
     }
 
 
@@ -40,9 +43,11 @@ def summarize_quarter(plan: Plan, quarter: Finals, analysis: Analysis) -> Budget
     values = _scores(plan, _outcomes(quarter), analysis)
     return BudgetSensitivity(
         share=QUARTER,
-        seeds=plan.quarter_seeds,
+        seeds=len(next(iter(quarter.values()))),
         values=values,
-        changes=distance_changes(values, analysis.values, plan.task.metric.higher_is_better),
+        changes=distance_changes(
+            values, {name: analysis.values[name] for name in values}, plan.task.metric.higher_is_better
+        ),
     )
 
 

@@ -126,7 +126,7 @@ class Runner:
         trials = equal_time_trials(self.plan, tuned, ratios, seeds) if ratios else {}
         if ratios is None or not trials:
             return {}, None
-        runs_before = len(self.plan.entries) * (self.plan.trials + seeds + self.plan.quarter_seeds)
+        runs_before = len(self.plan.entries) * (self.plan.trials + seeds) + sum(self.plan.quarter_runs.values())
         self.run_trials("equal time", list(chain(*trials.values())), runs_before, phases_left=0)
         shortened = self._pair(trials)
         return shortened, summarize_equal_time(self.plan, ratios, shortened, finals, analysis)

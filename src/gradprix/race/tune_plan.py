@@ -47,9 +47,9 @@ class TunePlan(Plan):
         return 1 if self.default is None else 2
 
     @property
-    def quarter_seeds(self) -> int:
-        """0: there is no ranking that could depend on the budget."""
-        return 0
+    def quarter_runs(self) -> dict[str, int]:
+        """Empty: there is no ranking that could depend on the budget."""
+        return {}
 
     @property
     def phases(self) -> list[RacePhase]:

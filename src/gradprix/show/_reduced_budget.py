@@ -15,7 +15,8 @@ def format_budget_changes(record: RaceRecord) -> dict[str, list[Estimate]]:
     changes, least = record.budget_sensitivity.changes, margin(record)
     rows = {}
     for entry in record.ranking:
-        change = changes[entry.name]
+        if (change := changes.get(entry.name)) is None:
+            continue
         low, high = (format_difference(record, end) for end in change.ci95)
         difference = format_difference(record, change.reduced - change.full)
         rows[entry.name] = [

@@ -36,8 +36,8 @@ def summarize_plan(race_plan: Plan, seconds: float | None, where: str, at_least:
         row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
         table.add_row(*map(Text, row))
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)
-    effect, seeds = format_detectable_difference(race_plan), race_plan.quarter_seeds
-    quarter = [f"And {seeds} runs of each with a quarter of the examples."] if seeds else []
+    effect, short = format_detectable_difference(race_plan), race_plan.quarter_runs
+    quarter = [f"And {max(short.values())} runs of each with a quarter of the examples."] if short else []
     lines = [
         f"{race_plan.task.name}: {race_plan.task.about}",
         f"Every run: {describe_run(race_plan)}.",
@@ -91,7 +91,7 @@ def _format_total_examples(race_plan: Plan) -> str:
     """Format the number of examples in all runs of a plan; empty if it is unknown."""
     if race_plan.examples is None:
         return ""
-    short = len(race_plan.entries) * race_plan.quarter_seeds
+    short = sum(race_plan.quarter_runs.values())
     examples = (race_plan.runs - short + QUARTER * short) * race_plan.examples
     return f", {examples / 1e6:.1f} million examples"
 
