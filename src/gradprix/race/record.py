@@ -172,12 +172,14 @@ class BudgetSensitivity(msgspec.Struct, frozen=True, kw_only=True):
         share: share of the examples.
         seeds: number of runs of each entry.
         values: metric of each run.
-        changes: distance of each entry from the best, with these examples and with all.
+        reference: name of the entry that the others are compared with, the recommended one if it has such runs.
+        changes: distance of each entry from the reference, with these examples and with all.
     """
 
     share: float
     seeds: int
     values: dict[str, tuple[float, ...]]
+    reference: str
     changes: dict[str, DistanceChange]
 
 

@@ -5,6 +5,7 @@ because most progress comes when its learning rate decays.
 """
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from gradprix.stats.budget_sensitivity import distance_changes
@@ -40,14 +41,16 @@ def summarize_quarter(plan: Plan, quarter: Finals, analysis: Analysis) -> Budget
     """Compare the runs with a quarter of the examples with the final runs; return None if there are none."""
     if not quarter:
         return None
-    values = _scores(plan, _outcomes(quarter), analysis)
+    values, higher_is_better = _scores(plan, _outcomes(quarter), analysis), plan.task.metric.higher_is_better
+    full, reference = {name: analysis.values[name] for name in values}, analysis.recommended
+    if reference not in values:  # its short runs would have too few steps
+        reference = (max if higher_is_better else min)(full, key=lambda name: fmean(full[name]))
     return BudgetSensitivity(
         share=QUARTER,
         seeds=len(next(iter(quarter.values()))),
         values=values,
-        changes=distance_changes(
-            values, {name: analysis.values[name] for name in values}, plan.task.metric.higher_is_better
-        ),
+        reference=reference,
+        changes=distance_changes(values, full, reference, higher_is_better),
     )
 
 

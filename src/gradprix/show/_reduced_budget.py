@@ -9,7 +9,7 @@ from ._sections import Estimate
 
 
 def format_budget_changes(record: RaceRecord) -> dict[str, list[Estimate]]:
-    """Return cells by entry: distances from the best at both budgets, and their difference with its interval."""
+    """Return cells by entry: distances from the reference at both budgets, and their difference with its interval."""
     if record.budget_sensitivity is None:
         return {}
     changes, least = record.budget_sensitivity.changes, margin(record)
@@ -20,8 +20,8 @@ def format_budget_changes(record: RaceRecord) -> dict[str, list[Estimate]]:
         low, high = (format_difference(record, end) for end in change.ci95)
         difference = format_difference(record, change.reduced - change.full)
         rows[entry.name] = [
-            Estimate(format_difference(record, change.reduced).lstrip("+")),
-            Estimate(format_difference(record, change.full).lstrip("+")),
+            Estimate(format_difference(record, change.reduced)),
+            Estimate(format_difference(record, change.full)),
             Estimate(difference, f"{low} to {high}", change.exceeds(least)),
         ]
     return rows

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from gradprix.utils.wording import format_list
 
-from .units import format_difference, format_points
+from .units import Unit, format_difference, format_points
 
 if TYPE_CHECKING:
     from gradprix.race.record import RaceRecord
@@ -40,7 +40,7 @@ def format_equal_time(record: "RaceRecord") -> str:
 
 
 def format_budget_sensitivity(record: "RaceRecord") -> str:
-    """Format the entries whose distance from the best depends on the budget; empty if there is none."""
+    """Format the entries whose distance from the reference depends on the budget; empty if there is none."""
     result, metric, margin = record.budget_sensitivity, record.plan.metric, record.verdict.margin
     if result is None or margin is None:
         return ""
@@ -50,18 +50,23 @@ def format_budget_sensitivity(record: "RaceRecord") -> str:
         return ""  # a quarter of the examples is too little for any of them
     moved = {name: change for name, change in result.changes.items() if change.exceeds(margin)}
     moved = dict(sorted(moved.items(), key=lambda item: -abs(item[1].reduced - item[1].full)))
-    # Advice is due where one budget misleads about the other: far behind at one, near the best at the other.
-    gaining = [name for name, change in moved.items() if change.full < change.reduced / 2 and name != record.best.name]
+    # Advice is due where one budget misleads about the other: far behind at one, near or ahead at the other.
+    gaining = [name for name, change in moved.items() if change.full < change.reduced / 2]
     losing = [name for name, change in moved.items() if change.reduced < change.full / 2]
     part, sentences = PARTS.get(result.share, f"{100 * result.share:g} %"), []
     for names, advice in ((gaining, "do not drop {} for a longer run"), (losing, "expect less of {} in a longer run")):
         if names:
             each = [
-                f"{name} is {format_points(metric, moved[name].reduced)} behind the best "
-                f"(with all of them {format_points(metric, moved[name].full)})"
+                f"{name} is {_format_distance(metric, moved[name].reduced)} {result.reference}, with all of them "
+                f"{_format_distance(metric, moved[name].full)} it"
                 for name in names[:MOST_NAMED]
             ]
-            more = f", and {len(names) - MOST_NAMED} more likewise" * (len(names) > MOST_NAMED)
+            more = f"; {len(names) - MOST_NAMED} more likewise" * (len(names) > MOST_NAMED)
             them = "it" if len(names) == 1 else "them"
-            sentences.append(f"With {part} of the examples {format_list(each)}{more}: {advice.format(them)}.")
+            sentences.append(f"With {part} of the examples {'; '.join(each)}{more}: {advice.format(them)}.")
     return "  ".join(sentences)
+
+
+def _format_distance(metric: Unit, distance: float) -> str:
+    """Format a distance: `3.3 points behind`."""
+    return f"{format_points(metric, abs(distance))} {'behind' if distance >= 0 else 'ahead of'}"
