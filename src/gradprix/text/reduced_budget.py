@@ -57,16 +57,19 @@ def format_budget_sensitivity(record: "RaceRecord") -> str:
     for names, advice in ((gaining, "do not drop {} for a longer run"), (losing, "expect less of {} in a longer run")):
         if names:
             each = [
-                f"{name} is {_format_distance(metric, moved[name].reduced)} {result.reference}, with all of them "
-                f"{_format_distance(metric, moved[name].full)} it"
+                f"{name} is {_format_distance(metric, moved[name].reduced, result.reference)} "
+                f"(with all of them {_format_distance(metric, moved[name].full)})"
                 for name in names[:MOST_NAMED]
             ]
-            more = f"; {len(names) - MOST_NAMED} more likewise" * (len(names) > MOST_NAMED)
+            more = f", and {len(names) - MOST_NAMED} more likewise" * (len(names) > MOST_NAMED)
             them = "it" if len(names) == 1 else "them"
-            sentences.append(f"With {part} of the examples {'; '.join(each)}{more}: {advice.format(them)}.")
+            sentences.append(f"With {part} of the examples {format_list(each)}{more}: {advice.format(them)}.")
     return "  ".join(sentences)
 
 
-def _format_distance(metric: Unit, distance: float) -> str:
-    """Format a distance: `3.3 points behind`."""
-    return f"{format_points(metric, abs(distance))} {'behind' if distance >= 0 else 'ahead of'}"
+def _format_distance(metric: Unit, distance: float, reference: str = "") -> str:
+    """Format a distance: `3.3 points behind adam`, or `3.3 points behind` without the name."""
+    size = format_points(metric, abs(distance))
+    if not reference:
+        return f"{size} {'behind' if distance >= 0 else 'ahead'}"
+    return f"{size} {'behind' if distance >= 0 else 'ahead of'} {reference}"
