@@ -93,7 +93,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     table = _table("verdict", "claim", "effect (95 %)", "n")
     for record in records:
         description = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
-        table.add_row(verdict(record, brief=True), description, effect(record), str(record["n"]))
+        table.add_row(verdict(record), description, effect(record), str(record["n"]))
     hint = "Prediction, decision rule and all numbers of a claim: gradprix claims ID"
     return Group(table, Text(f"{len(records)} claims: {format_counts(records)}.  {hint}"))
 
@@ -126,17 +126,12 @@ def claim_details(record: Mapping[str, Any], quick: bool = False) -> "Renderable
     return Group(Text(record["id"], "bold underline"), *lines, conclusion, numbers, Text(f"Repeat: {command}"), Text())
 
 
-def verdict(record: Mapping[str, Any], brief: bool = False) -> "Text":
-    """Format the verdict with its sign and colour.
-
-    Args:
-        record: result of a claim.
-        brief: leave out the condition of a verdict such as “holds only if …”.
-    """
+def verdict(record: Mapping[str, Any]) -> "Text":
+    """Format the verdict of a claim with its sign and colour."""
     from rich.text import Text
 
     sign, style = WORDS[_bare_verdict(record)]
-    return Text(f"{sign} {_bare_verdict(record) if brief and not _condition(record) else record['verdict']}", style)
+    return Text(f"{sign} {record['verdict']}", style)
 
 
 def effect(record: Mapping[str, Any]) -> str:
@@ -156,11 +151,6 @@ def number(value: float | None) -> str:
 def _bare_verdict(record: Mapping[str, Any]) -> str:
     """Return the verdict without its condition, such as “holds only if”."""
     return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))
-
-
-def _condition(record: Mapping[str, Any]) -> str:
-    """Return the condition under which a claim holds, as stated in its verdict; an empty string if there is none."""
-    return str(record["verdict"]).removeprefix(_bare_verdict(record)).strip()
 
 
 def _table(*columns: str) -> "Table":
