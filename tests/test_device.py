@@ -283,7 +283,7 @@ def test_a_race_there_ends_as_one_here(tmp_path: Path, monkeypatch: pytest.Monke
         assert a.final.mean == pytest.approx(b.final.mean, abs=0.01)
     assert [record.plan.mode for record in (here, there)] == [ExecutionMode(), ExecutionMode(device="meta")]
     with Journal(tmp_path / "meta", to_read=True, made=provenance("meta Pretended")) as journal:
-        assert len(journal.finished()) == 24
+        assert len(journal.finished()) == there.cost.trials >= 24 + 3 * 4
     with Journal(tmp_path / "meta", to_read=True, made=provenance()) as journal:
         assert journal.finished() == {}, "what a GPU computed is not taken for what the CPU would"
 

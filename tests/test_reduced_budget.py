@@ -24,6 +24,7 @@ from gradprix.training import Trainer
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.tuner import TuningResult
 from records import make_record
+from untimed import Untimed
 
 VALUES = {"adam": [0.97, 0.968, 0.972, 0.97, 0.969, 0.971], "momentum": [0.95, 0.952, 0.948, 0.95, 0.951, 0.949]}
 
@@ -139,7 +140,7 @@ def test_a_change_counts_if_it_is_significant_and_beyond_the_margin() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> gp.race.Result:
     settings: dict[str, Any] = {"epochs": 2, "trials": 4, "seeds": 6, "out": tmp_path_factory.mktemp("race")}
-    return gp.race("digits", "adam,minibatch", processes=1, **settings)
+    return gp.race("digits", "adam,minibatch", engine=Untimed(1), **settings)
 
 
 def test_a_race_reruns_its_entries_with_a_quarter_of_the_examples(small: gp.race.Result) -> None:
