@@ -42,6 +42,7 @@ AA_TESTS = ROOT / "studies" / "aa_tests.json"
 USUAL_ENTRIES = 10
 """Number of optimizers of the A/A tests, each compared with its copy."""
 REPETITIONS = ROOT / "studies" / "repetitions.json"
+TUNED_HYPERPARAMETERS = ROOT / "studies" / "tuned_hyperparameters.json"
 VERDICT_SIMULATION = ROOT / "studies" / "verdict_simulation.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
@@ -379,6 +380,20 @@ def repetitions(file: Path = REPETITIONS) -> str:
     return f"{table(head, rows)}\n\n`{record['command']}`, {versions}."
 
 
+def tuned_hyperparameters(file: Path = TUNED_HYPERPARAMETERS) -> str:
+    """Return a table of what tuning more than the learning rate gains, with the command."""
+    record = json.loads(file.read_text())
+    head = ("task", "trials", "mean gain", "gain of the best entry", "deviation: learning rate alone", "more")
+    keys = ("mean gain", "gain of the best", "deviation", "deviation of more")
+    rows = [
+        (f"`{name}`", trials, *(f"{result[key]:.2f}".replace("-", "−") for key in keys))
+        for name, results in record["tasks"].items()
+        for trials, result in results.items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{table(head, rows)}\n\n`{record['command']}`, {versions}."
+
+
 def speed(file: Path = STEP) -> str:
     """Return tables of step times relative to torch, one per workload; without the file, how to measure them."""
     if not file.exists():
@@ -499,6 +514,7 @@ def _with_interval(measurement: Mapping[str, Any]) -> str:
 MEASURED: dict[str, Callable[[], str]] = {
     "aa-tests": aa_tests_table,
     "repetitions": repetitions,
+    "tuned-hyperparameters": tuned_hyperparameters,
     "claims": claims_table,
     "claims-in-full": claims_in_full,
     "cluster": cluster_docs.overhead,
