@@ -127,9 +127,9 @@ class Plan:
         """Return the batch size of an entry that does not tune it; 0 means full-batch training."""
         return self.task.batch_size if entry.batch_size is None else entry.batch_size
 
-    @property
+    @cached_property
     def _data_size(self) -> int | None:
-        """Number of different training examples; None for a custom training loop."""
+        """Number of different training examples, which takes a split of the data; None for a custom training loop."""
         return None if isinstance(self.task, Loop) else len(self.task.loaded.split(0).train)
 
     @property

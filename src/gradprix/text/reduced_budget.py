@@ -21,12 +21,9 @@ def format_equal_time(record: "RaceRecord") -> str:
     result = record.equal_time
     if result is None:
         return ""
-    fastest = min(result.slow, key=result.ratios.__getitem__)
     reference = next(name for name, ratio in result.ratios.items() if ratio == 1.0)
     slow = sorted(result.slow, key=result.ratios.__getitem__, reverse=True)
-    by = f"{result.ratios[slow[0]]:.2g}"
-    if len(slow) > 1 and f"{result.ratios[fastest]:.2g}" != by:
-        by = f"{result.ratios[fastest]:.2g} to {by}"
+    by = " to ".join(dict.fromkeys(f"{result.ratios[name]:.2g}" for name in (slow[-1], slow[0])))
     runs, own = ("Runs of {} take", "their") if len(slow) > 1 else ("A run of {} takes", "its")
     text = f"{runs.format(format_list(slow))} {by} times as long as one of {reference}."
     bound = format_difference(record.plan.metric, result.bounds[result.recommended])
