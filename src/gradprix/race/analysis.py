@@ -20,7 +20,7 @@ from gradprix.utils.margins import absolute_margin
 
 from .plan import Plan
 from .response_curves import response_curves, tuned_scores
-from .run_records import Finals, Outcomes, TuningRuns
+from .run_records import Finals, Outcomes, TuningRuns, outcomes_by_entry
 
 FEWEST_PARTS = 10
 """Minimum number of parts of a test set that suffices to estimate the variance between them."""
@@ -83,7 +83,7 @@ def analyse(
         step_seconds: duration of a step of each tuned optimizer in a plain training loop; None if unknown.
         interim_analyses: all interim analyses of the race so far. The last one is this analysis.
     """
-    metric, outcomes = plan.task.metric, {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
+    metric, outcomes = plan.task.metric, outcomes_by_entry(finals)
     chance_level, values, parts = score_finals(plan, outcomes)
     means = {name: float(np.mean(each)) for name, each in values.items()}
     best = (max if metric.higher_is_better else min)(means.values())

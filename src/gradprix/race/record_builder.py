@@ -42,6 +42,7 @@ from .run_records import (
     TuningRun,
     TuningRuns,
     failed_runs,
+    outcomes_by_entry,
 )
 
 
@@ -76,7 +77,7 @@ def make_record(
         budget_sensitivity: comparison with a quarter of the examples; None if there is none.
         equal_time: comparison in equal time; None if there is none.
     """
-    outcomes = {name: [outcome for _, outcome in runs] for name, runs in finals.items()}
+    outcomes = outcomes_by_entry(finals)
     seeds = len(next(iter(finals.values())))
     points = {name: dict(result.point) for name, result in tuned.items()}
     entries = tuple(

@@ -9,14 +9,14 @@ from statistics import fmean
 from typing import Any
 
 from gradprix.stats.budget_sensitivity import distance_changes
-from gradprix.training.trial import Outcome, Trial
+from gradprix.training.trial import Trial
 from gradprix.tuning.tuner import TuningResult
 
 from .analysis import Analysis, bound_regrets, final_score, test_parts
 from .plan import QUARTER, Plan
 from .plan_limits import FEWEST_STEPS
 from .record import LARGEST_TIME_RATIO, BudgetSensitivity, EqualTime
-from .run_records import Finals, Outcomes
+from .run_records import Finals, Outcomes, outcomes_by_entry
 
 EQUAL_TIME_SEEDS = 8
 """Maximum number of seeds of the comparison in equal time."""
@@ -41,7 +41,7 @@ def summarize_quarter(plan: Plan, quarter: Finals, analysis: Analysis) -> Budget
     """Compare the runs with a quarter of the examples with the final runs; return None if there are none."""
     if not quarter:
         return None
-    values, higher_is_better = _scores(plan, _outcomes(quarter), analysis), plan.task.metric.higher_is_better
+    values, higher_is_better = _scores(plan, outcomes_by_entry(quarter), analysis), plan.task.metric.higher_is_better
     full, reference = {name: analysis.values[name] for name in values}, analysis.recommended
     if reference not in values:  # its short runs would have too few steps
         reference = (max if higher_is_better else min)(full, key=lambda name: fmean(full[name]))
@@ -107,7 +107,7 @@ def summarize_equal_time(
 ) -> EqualTime:
     """Compare the shortened runs of the slower entries with the full runs of the others."""
     seeds = len(next(iter(shortened.values())))
-    runs = _outcomes({name: shortened.get(name, finals[name])[:seeds] for name in finals})
+    runs = outcomes_by_entry({name: shortened.get(name, finals[name])[:seeds] for name in finals})
     values = _scores(plan, runs, analysis)
     higher_is_better = plan.task.metric.higher_is_better
     settings: dict[str, Any] = {
@@ -127,10 +127,6 @@ def summarize_equal_time(
     return EqualTime(
         seeds=seeds, ratios=dict(ratios), shares=shares, values=values, bounds=bounds, recommended=recommended
     )
-
-
-def _outcomes(runs: Finals) -> dict[str, list[Outcome]]:
-    return {name: [outcome for _, outcome in each] for name, each in runs.items()}
 
 
 def _scores(plan: Plan, runs: Outcomes, analysis: Analysis) -> dict[str, tuple[float, ...]]:

@@ -18,6 +18,11 @@ Outcomes = Mapping[str, Sequence[Outcome]]
 """Outcomes of the final runs of each entry, in the order of the seeds."""
 
 
+def outcomes_by_entry(runs: Finals) -> dict[str, list[Outcome]]:
+    """Return the outcomes of runs without their trials, in the same order."""
+    return {name: [outcome for _, outcome in each] for name, each in runs.items()}
+
+
 class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
     """Tuning run.
 

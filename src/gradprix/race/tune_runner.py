@@ -21,7 +21,7 @@ from .record_builder import describe_plan, make_best, summarize_finals
 from .record_json import to_json
 from .response_curves import response_curves, tuned_scores
 from .resume import check_resume
-from .run_records import Finals, Rerun, TuningRun, failed_runs
+from .run_records import Finals, Rerun, TuningRun, failed_runs, outcomes_by_entry
 from .runner import Runner
 from .tune_plan import DEFAULT_LABEL, TunePlan
 from .tune_record import DefaultComparison, SmoothedMetric, TuneRecord
@@ -137,7 +137,7 @@ def make_tune_record(
         reruns: final runs that were repeated in a new process.
     """
     metric, name, point = plan.task.metric, plan.entry.name, dict(tuned.point)
-    outcomes = {setting: [outcome for _, outcome in pairs] for setting, pairs in finals.items()}
+    outcomes = outcomes_by_entry(finals)
     chance_level, values, parts = score_finals(plan, outcomes)
     summaries = {each: summarize_finals(plan, values[each], outcomes[each]) for each in finals}
     final, *at_default = summaries.values()
