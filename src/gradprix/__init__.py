@@ -45,6 +45,7 @@ __all__ = [
     "choice",
     "engines",
     "explain",
+    "integrations",
     "kernels",
     "load",
     "log",
@@ -60,7 +61,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import engines, explain, kernels, optim, rules, show, tasks
+    from . import engines, explain, integrations, kernels, optim, rules, show, tasks
     from .race import Entry, Result, TuneResult, load, race, tune
     from .rules import Rule, State, choice, log, one_minus, rule
     from .tasks import Data, Loop, Metric, Task, schedule
