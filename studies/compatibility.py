@@ -1,0 +1,151 @@
+"""Race small problems of the kinds that people bring, and compare each with a plain PyTorch loop.
+
+For each situation of `studies/situations`, three things are recorded: the execution mode of the race, with the reason
+if models are not stacked; the largest relative difference of the training losses from those of a plain PyTorch loop; and
+the time of the whole race per training run, relative to that of the plain loop. Training loops are compared with calls
+of the loop outside a race. Each situation runs in a process of its own.
+
+    python studies/compatibility.py                      # all situations; writes studies/compatibility.json
+    python studies/compatibility.py bert_classifier gcn  # some; the others keep their results
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gradprix as gp
+import situations.graphs
+import situations.language
+import situations.loops
+import situations.options
+import situations.tables
+import situations.vision  # noqa: F401  # the modules register their situations
+from common import write
+from gradprix.rules import adamw
+from gradprix.tasks.task import first_line
+from gradprix.text.execution import format_rejection
+from gradprix.training import Trainer
+from gradprix.training.callbacks import Callback
+from gradprix.training.trial import Trial
+from situations import SITUATIONS, Situation
+from situations.plain_loop import train_plain
+
+FILE = Path(__file__).with_suffix(".json")
+TIMEOUT = 600
+RATES = (0.001, 0.003)
+"""Learning rates of the two models that are compared with the plain loop."""
+
+
+class Losses(Callback):
+    """Records the loss of the first model in each step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_step_end(self, trainer: Any, losses: torch.Tensor) -> None:
+        """Append the loss."""
+        self.values.append(float(losses[trainer.order.index(0)]))
+
+
+def measure(situation: Situation) -> dict[str, Any]:
+    """Race one situation, compare it with a plain loop, and return the results."""
+    given = situation.build()
+    loop = not isinstance(given, gp.Task)
+    options = {"direction": "max"} if loop else {}
+    started = time.perf_counter()
+    try:
+        result = gp.race(given, "adamw,nesterov", trials=6, seeds=6, **options)
+    except Exception as error:
+        return {"works": situation.is_mistake, "error": f"{type(error).__name__}: {first_line(error)}"}
+    seconds = (time.perf_counter() - started) / result.record.cost.trials
+    mode = result.record.plan.mode
+    row = {
+        "works": not situation.is_mistake,
+        "stacked": mode.stacked,
+        "reason": format_rejection(mode.stack_rejection) if mode.stack_rejection is not None else "",
+    }
+    if loop:
+        return row | compare_loop(given, seconds)
+    return row | compare_task(given, mode, seconds)
+
+
+def compare_task(task: gp.Task, mode: Any, seconds: float) -> dict[str, float]:
+    """Compare the losses of a model in a stack of two with those of a plain loop, and the times."""
+    trials = [Trial(adamw, adamw.values(lr=lr), 0, task.batch_size, task.epochs, task.schedule, False) for lr in RATES]
+    losses = Losses()
+    Trainer(task, trials, mode, [losses]).run()
+    started = time.perf_counter()
+    plain = list(train_plain(task, trials[0]))
+    ours, theirs = torch.tensor(losses.values), torch.tensor(plain)
+    difference = ((ours - theirs).abs() / theirs.abs().clamp(min=1e-3)).max()
+    return {"difference": float(difference), "speed": (time.perf_counter() - started) / seconds}
+
+
+def compare_loop(train: Any, seconds: float) -> dict[str, float]:
+    """Compare the scores of a training loop in a race with those of a call with `torch.optim.AdamW`, and the times."""
+    from gradprix.tasks.loop import make_loop
+    from gradprix.tasks.rng import RngState
+    from gradprix.training.loop_runner import each_report, run_loop
+    from gradprix.training.param_groups import build_optimizer
+
+    loop = make_loop(train, "max")
+    outcome = run_loop(loop, Trial(adamw, adamw.values(lr=RATES[0]), 0, 0, 0, "its own", True))
+
+    def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
+        return build_optimizer(torch.optim.AdamW, params, {**given, "lr": RATES[0]})
+
+    started = time.perf_counter()
+    with RngState(torch.Generator().manual_seed(0)):
+        reports = list(each_report(loop, train(make_optimizer, 0)))
+    elapsed = time.perf_counter() - started
+    ours, theirs = (torch.tensor(x) for x in ([p[3] for p in outcome.curve], [float(r["valid"]) for r in reports]))
+    difference = ((ours - theirs).abs() / theirs.abs().clamp(min=1e-3)).max()
+    return {"difference": float(difference), "speed": elapsed / seconds}
+
+
+def run_in_process(name: str) -> dict[str, Any]:
+    """Measure a situation in a new process; a crash or a timeout is a result too."""
+    command = [sys.executable, __file__, "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return {"works": False, "error": f"no result within {TIMEOUT} s"}
+    if done.returncode:
+        return {"works": False, "error": done.stderr.strip().splitlines()[-1]}
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def main() -> None:
+    """Measure the situations and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="situations; all by default")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(SITUATIONS[given.one])))
+        return
+    results = json.loads(FILE.read_text())["situations"] if FILE.exists() else {}
+    for name in given.names or SITUATIONS:
+        situation = SITUATIONS[name]
+        if situation.missing:
+            print(f"{name}: skipped, without {', '.join(situation.missing)}", flush=True)
+            continue
+        results[name] = {
+            "title": situation.title,
+            "tolerance": situation.tolerance,
+            "mistake": situation.is_mistake,
+            **run_in_process(name),
+        }
+        print(name, results[name], flush=True)
+        write(FILE, {"situations": {key: results[key] for key in SITUATIONS if key in results}})
+
+
+if __name__ == "__main__":
+    main()
