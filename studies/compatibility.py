@@ -1,9 +1,9 @@
 """Race small problems of the kinds that people bring, and compare each with a plain PyTorch loop.
 
 For each situation of `studies/situations`, three things are recorded: the execution mode of the race, with the reason
-if models are not stacked; the largest relative difference of the training losses from those of a plain PyTorch loop; and
-the time of the whole race per training run, relative to that of the plain loop. Training loops are compared with calls
-of the loop outside a race. Each situation runs in a process of its own.
+if models are not stacked; the largest relative difference of the training losses from those of a plain PyTorch loop;
+and the time of the whole race per training run, relative to that of the plain loop. Training loops are compared with
+calls of the loop outside a race. Each situation runs in a process of its own.
 
     python studies/compatibility.py                      # all situations; writes studies/compatibility.json
     python studies/compatibility.py bert_classifier gcn  # some; the others keep their results

@@ -168,9 +168,7 @@ def lightning_loop() -> Any:
 
         module = Module()
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x[:160], y[:160]), 16, shuffle=True)
-        options = dict.fromkeys(
-            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-        )
+        parts = "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"
         lightning.Trainer(max_epochs=3, accelerator="cpu", **dict.fromkeys(parts, False)).fit(module, loader)
         return {"valid": (module.model(x[160:]).argmax(1) == y[160:]).float().mean().item()}
 
