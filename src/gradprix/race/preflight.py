@@ -20,6 +20,7 @@ from gradprix.training.first_step import ARITHMETIC_BOUND
 from gradprix.training.stacking_errors import explain
 from gradprix.utils.devices import accelerator_type, free, require
 
+from .checked_plans import find_checked_mode, record_checked_mode
 from .last_batch import check_last_batches
 from .loop_check import check_loop
 from .plan import Plan
@@ -32,7 +33,9 @@ GPU_MODELS = 64
 
 
 def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> ExecutionMode:
-    """Check a plan on the executor of the race. The result of an earlier check of the same task is reused.
+    """Check a plan on the executor of the race.
+
+    The result of an earlier check of the same plan is reused, also from another process; see `checked_plans`.
 
     Args:
         plan: plan of the race.
@@ -51,15 +54,18 @@ def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> E
     known = engine.checked.get(key)
     if known is not None and all(entry in known[0] for entry in plan.entries):
         return known[1]
+    if (mode := find_checked_mode(plan, engine)) is not None:
+        return mode
     watch(what, 0.0, 0)
     first = None
     if isinstance(plan.task, Task):
         first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.call(first_step, plan))
         watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
         _warm_up(plan, first, engine)
-    mode: ExecutionMode = engine.call(check, plan, first, engine.memory)
-    engine.checked[key] = plan.entries, mode
-    return mode
+    checked: ExecutionMode = engine.call(check, plan, first, engine.memory)
+    engine.checked[key] = plan.entries, checked
+    record_checked_mode(plan, engine, checked)
+    return checked
 
 
 def first_step(plan: Plan) -> FirstStep:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
+from typing import Any
 
 from plotly import graph_objects as go
 
@@ -12,7 +13,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.run_records import TuningRun
 
 from ._formatting import margin, scale
-from .style import escape_label
+from .style import band, escape_label
 
 Place = dict[str, int]
 """Position of a panel in a figure: `row` and `col`, from 1."""
@@ -79,8 +80,12 @@ class MetricAxis:
         fig.update_yaxes(range=[low - pad, high + pad], ticksuffix=self.suffix, nticks=6)
         fig.update_yaxes(title=escape_label(self.title), col=1)
 
-    def draw_zone(self, fig: go.Figure, limit: float, place: Place) -> None:
-        """Shade the band between the better end of the axis and a limit, if the limit is within the axis."""
-        if not self.is_beyond(limit):
-            edge = self.best + 0.05 * (self.best - self.worst)
-            fig.add_hrect(*sorted((limit, edge)), fillcolor=ZONE, line_width=0, layer="below", **place)
+    def zone(self, fig: go.Figure, limit: float, place: Place) -> list[dict[str, Any]]:
+        """Return the shape of the band between the better end of the axis and a limit.
+
+        Returns an empty list if the limit is beyond the axis.
+        """
+        if self.is_beyond(limit):
+            return []
+        edge = self.best + 0.05 * (self.best - self.worst)
+        return [band(fig, place, ZONE, y=sorted((limit, edge)))]

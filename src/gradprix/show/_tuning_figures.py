@@ -16,7 +16,7 @@ from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_factor, margin, scale
 from ._metric_axis import MetricAxis, Place, is_scored
-from .style import Style, apply_layout, escape_label, powers, rounded, styles, translucent
+from .style import Style, apply_layout, band, escape_label, powers, rounded, styles, translucent
 
 Line = list[tuple[float, float]]
 
@@ -42,17 +42,18 @@ def sensitivity(record: RaceRecord) -> go.Figure:
     axis = MetricAxis.from_record(record, {e.name: _runs_near(record, e.name, curves[e.name]) for e in entries})
     spans = {name: _decades([run.learning_rate for run in runs]) for name, runs in record.tuning_runs.items()}
     width = max(end - start for start, end in spans.values()) + 0.3
+    shapes: list[dict[str, Any]] = []
     for number, entry in enumerate(entries):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         _draw_runs(fig, record, entry.name, "lr", looks[entry.name], axis, place)
         if (curve := curves[entry.name]) is not None:
-            _draw_curve(fig, record, entry, curve, looks[entry.name], axis, place)
+            shapes += _draw_curve(fig, record, entry, curve, looks[entry.name], axis, place)
         middle = sum(spans[entry.name]) / 2
         fig.update_xaxes(range=[middle - width / 2, middle + width / 2], **place)
     edges = [edge for span in spans.values() for edge in span]
     fig.update_xaxes(type="log", **powers(min(edges) - width, max(edges) + width))
     axis.draw(fig)
-    return apply_layout(fig, 70 + 185 * rows, showlegend=False)
+    return apply_layout(fig, 70 + 185 * rows, showlegend=False, shapes=shapes)
 
 
 def _title(entry: EntryResult, look: Style) -> str:
@@ -79,8 +80,12 @@ def _draw_curve(
     look: Style,
     axis: MetricAxis,
     place: Place,
-) -> None:
-    """Draw an entry's response curve, tuned learning rate, tolerance, and the band within a margin of its best."""
+) -> list[dict[str, Any]]:
+    """Draw an entry's response curve and tuned learning rate.
+
+    Returns:
+        The shapes of its tolerance, and of the band within a margin of its best.
+    """
     sign, step = (-1 if record.plan.metric.higher_is_better else 1), margin(record)
     unit, rate = scale(record) * sign, float(entry.tuned["lr"])  # type: ignore[arg-type]
     costs: dict[float, list[float]] = {}
@@ -101,10 +106,10 @@ def _draw_curve(
     ring = {"symbol": "circle-open", "size": 13, "color": look["color"], "line": {"width": 2.5}}
     y = [axis.clip(unit * curve(rate))]
     fig.add_scatter(x=[rate], y=y, mode="markers", marker=ring, name="tuned", hovertemplate=hover, **place)
-    axis.draw_zone(fig, unit * (float(curve.metrics.min()) + step), place)
+    shapes = axis.zone(fig, unit * (float(curve.metrics.min()) + step), place)
     if entry.tolerance is not None:
-        fill = {"fillcolor": translucent(look["color"], 0.15), "line_width": 0, "layer": "below"}
-        fig.add_vrect(*entry.tolerance, **fill, **place)
+        shapes.append(band(fig, place, translucent(look["color"], 0.15), x=entry.tolerance))
+    return shapes
 
 
 def _curve_lines(curve: ResponseCurve, means: Mapping[float, float], step: float) -> tuple[Line, Line]:
@@ -193,12 +198,13 @@ def points(record: RaceRecord) -> go.Figure:
     )
     tuned = {e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and is_scored(r)] for e in entries}
     axis = MetricAxis.from_record(record, tuned)
+    shapes: list[dict[str, Any]] = []
     for row, entry in enumerate(entries, start=1):
         for column, name in enumerate(names, start=1):
             place = {"row": row, "col": column}
             _draw_runs(fig, record, entry.name, name, looks[entry.name], axis, place)
             if tuned[entry.name] and name in entry.tuned:
-                _draw_tuned(fig, record, entry.tuned[name], tuned[entry.name], looks[entry.name], axis, place)
+                shapes += _draw_tuned(fig, record, entry.tuned[name], tuned[entry.name], looks[entry.name], axis, place)
     for column, name in enumerate(names, start=1):
         fig.update_xaxes(title=escape_label(name), row=len(entries), col=column)
         _axis(
@@ -207,19 +213,19 @@ def points(record: RaceRecord) -> go.Figure:
     axis.draw(fig)
     for row, entry in enumerate(entries, start=1):
         fig.update_yaxes(title=f"<b>{looks[entry.name]['label']}</b>", row=row, col=1)
-    return apply_layout(fig, 110 + 150 * len(entries), showlegend=False)
+    return apply_layout(fig, 110 + 150 * len(entries), showlegend=False, shapes=shapes)
 
 
 def _draw_tuned(
     fig: go.Figure, record: RaceRecord, x: Any, runs: Sequence[TuningRun], look: Style, axis: MetricAxis, place: Place
-) -> None:
-    """Draw a ring at the mean of the runs with the tuned values, and the band within a margin of it."""
+) -> list[dict[str, Any]]:
+    """Draw a ring at the mean of the runs with the tuned values; return the shape of the band within a margin of it."""
     mean = fmean(run.metric for run in runs)
     worse = -1 if record.plan.metric.higher_is_better else 1
     ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
     y = [axis.clip(scale(record) * mean)]
     fig.add_scatter(x=[x], y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
-    axis.draw_zone(fig, scale(record) * (mean + worse * margin(record)), place)
+    return axis.zone(fig, scale(record) * (mean + worse * margin(record)), place)
 
 
 def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:

@@ -1,7 +1,7 @@
 """Visual style: colours of entries, ticks of axes, layout of figures, and the style sheet of pages."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,33 @@ def rounded(values: Iterable[float]) -> list[float | None]:
     Non-finite values become None, which plotly draws as a gap.
     """
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+
+
+def band(
+    fig: go.Figure,
+    place: Mapping[str, int],
+    fill: str,
+    x: Sequence[float] | None = None,
+    y: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Return the plotly shape of a band that crosses a panel, below its traces.
+
+    All shapes of a figure should be set at once, by `fig.update_layout(shapes=...)`. Plotly's `add_vrect` and
+    `add_hrect` validate all earlier shapes again.
+
+    Args:
+        fig: figure with subplots.
+        place: position of the panel: `row` and `col`, from 1.
+        fill: CSS colour.
+        x: ends of a vertical band on the horizontal axis; None for a band from edge to edge.
+        y: ends of a horizontal band on the vertical axis; None for a band from edge to edge.
+    """
+    shape: dict[str, Any] = {"type": "rect", "fillcolor": fill, "line": {"width": 0}, "layer": "below"}
+    for name, axis, ends in zip("xy", fig.get_subplot(**place), (x, y), strict=True):
+        reference = axis.plotly_name.replace("axis", "")
+        shape[f"{name}ref"] = f"{reference} domain" if ends is None else reference
+        shape[f"{name}0"], shape[f"{name}1"] = ends or (0, 1)
+    return shape
 
 
 CSS = Path(__file__).with_name("templates").joinpath("page.css").read_text("utf-8")

@@ -5,6 +5,7 @@ The stack size affects the speed of a race but none of its results, so it may de
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -99,7 +100,7 @@ def choose_layout(
     budget = call_workers(1, free, mode.device)[0] / 2 if memory is None else float(memory)
     if not mode.stacked:
         return _choose_sequential_layout(task, trials, mode, processes, budget, memory is not None, call_workers)
-    (model_bytes,) = call_workers(1, bytes_of_one, task, trials, mode)
+    model_bytes = _measure_bytes(task, trials, mode, call_workers)
     base = PROCESS + task.loaded.nbytes
     max_width = (budget / processes - base) / model_bytes
     while max_width < MIN_STACK and processes > 1:
@@ -136,7 +137,7 @@ def _choose_sequential_layout(
     step = known_first_step(
         task, trial, mode.device, lambda: call_workers(1, measure_first_step, task, trial, mode.device)[0]
     )
-    state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
+    state = _largest_state(trials)
     model_bytes = step.weight_bytes + state / 2 * step.state_bytes
     process_bytes = PROCESS + task.loaded.nbytes + model_bytes + step.step_bytes
     if has_memory_limit and process_bytes > budget:
@@ -150,6 +151,28 @@ def _choose_sequential_layout(
     return StackLayout(max(1, min(UNMEASURED, 1 + int((budget / processes - process_bytes) / model_bytes))), processes)
 
 
+def _measure_bytes(task: Task, trials: Sequence[Trial], mode: ExecutionMode, call_workers: CallWorkers) -> float:
+    """Return the memory per model of a stack, in bytes, from a measurement or from the cache of earlier ones."""
+    key, cache = _cache_key(task, trials, mode, "bytes", _largest_state(trials)), _load_cache()
+    if key not in cache:
+        cache[key] = [math.ceil(call_workers(1, bytes_of_one, task, trials, mode)[0])]
+        _save_cache(cache)
+    return cache[key][0]
+
+
+def _largest_state(trials: Sequence[Trial]) -> float:
+    """Return the size of the largest state of the optimizers, in units of the parameters."""
+    return max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
+
+
+def _cache_key(task: Task, trials: Sequence[Trial], mode: ExecutionMode, *more: Any) -> str:
+    """Return the key of a measurement in the cache: a hash of the task, the batch size, the mode and the machine."""
+    machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
+    return hashlib.sha256(repr((task.fingerprint, mode, trials[0].batch_size, machine, *more)).encode()).hexdigest()[
+        :24
+    ]
+
+
 def _measure_layout(
     task: Task,
     trials: Sequence[Trial],
@@ -159,11 +182,10 @@ def _measure_layout(
     call_workers: CallWorkers,
 ) -> StackLayout:
     """Return the fastest layout that fits into memory, from measurements or from the cache of earlier measurements."""
-    machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
-    machine += tuple(call_workers(1, describe_device, mode.device))
-    cache_key = (task.fingerprint, mode, trials[0].batch_size, processes, machine)
-    key = hashlib.sha256(repr(cache_key).encode()).hexdigest()[:24]
-    cache = _load_cache()
+    key, cache = (
+        _cache_key(task, trials, mode, processes, *call_workers(1, describe_device, mode.device)),
+        _load_cache(),
+    )
     if key in cache:
         return StackLayout(*cache[key])
 
@@ -220,7 +242,7 @@ def bytes_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> fl
             peak = max(step.peak for step in steps)
     parameters = sum(x[0].nbytes for x in stack.parameters.values())
     buffers = sum(x[0].nbytes for x in stack.buffers.values())
-    state = max(trial.rule.memory(trial.values) or 0 for trial in {trial.rule.name: trial for trial in trials}.values())
+    state = _largest_state(trials)
     return float(peak / len(stack.rows) + parameters * (2 + state) + buffers)
 
 
