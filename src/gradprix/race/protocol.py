@@ -54,6 +54,7 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
             analysis = analyse(plan, tuning_runs, tuned, finals, step_seconds, seen)
             if analysis.is_conclusive:
                 break
+            runner.leader = analysis.recommended
         shortened, equal_time = runner.compare_in_equal_time(tuned, finals, analysis, step_seconds)
         reruns = runner.repeat_finals(finals, seconds_per_run)
         record = make_record(

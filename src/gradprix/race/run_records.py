@@ -55,6 +55,11 @@ class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
         """Learning rate of the run."""
         return float(self.point["lr"])  # type: ignore[arg-type]
 
+    @property
+    def is_scored(self) -> bool:
+        """True if the run has a finite metric and did not diverge."""
+        return self.diverged is None and math.isfinite(self.metric)
+
 
 TuningRuns = Mapping[str, Sequence[TuningRun]]
 """Tuning runs of each entry, in the order in which the tuner requested them."""

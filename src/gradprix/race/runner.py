@@ -15,7 +15,7 @@ from .analysis import Analysis
 from .efficiency import seconds_of_steps
 from .journal import Journal
 from .plan import Plan
-from .progress_display import Watch
+from .progress_display import Watch, format_rate
 from .record import Cost, EqualTime
 from .reduced_budget import (
     TrialsByEntry,
@@ -37,6 +37,7 @@ class Runner:
         saved: keys of the trials whose outcomes were read from the journal at the start.
         reused: keys of the trials of this race whose outcomes were reused from the journal.
         seconds: training time of the race, including that of earlier calls.
+        leader: name of the entry that leads so far, for the progress display; empty if it is unknown.
     """
 
     def __init__(self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Executor, watch: Watch) -> None:
@@ -45,6 +46,7 @@ class Runner:
         self.saved = set(self.finished)
         self.reused: set[str] = set()
         self.seconds = journal.seconds
+        self.leader = ""
 
     @classmethod
     def start(cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch) -> "Runner":
@@ -77,6 +79,7 @@ class Runner:
                 each = zip(tuner.ask(), trials[name], outcomes, strict=True)
                 runs[name] += [_tuning_run(*run, spread) for run in each]
                 tuner.tell([self.score(outcome) for outcome in outcomes])
+            self.leader = self._best_so_far(runs)
         prepare(self.plan, self.mode, self.engine)
         return {name: tuner.result for name, tuner in tuners.items()}, runs
 
@@ -175,15 +178,17 @@ class Runner:
         todo = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
 
         total = max(self.plan.runs, runs_before + len(trials))  # runs in equal time are not planned
+        seconds_before, started = self.seconds, time.perf_counter()
+        phase_start, steps = started, sum(self.plan.steps_of(trial) or 0 for trial in todo) / max(1, len(todo))
 
         def watch(share: float) -> None:
-            done = len(trials) - len(todo) + share
-            self.watch(f"{phase}{self.engine.state}", runs_before + done, total)
+            done, rate = len(trials) - len(todo) + share, share * steps / (time.perf_counter() - phase_start)
+            parts = f"{phase}{self.engine.state}", format_rate(rate), self.leader and f"{self.leader} leads"
+            self.watch(", ".join(filter(None, parts)), runs_before + done, total)
 
         watch(0.0)
         if not todo:
             return None
-        seconds_before, started = self.seconds, time.perf_counter()
         runs = self.engine.run(self.plan.task, todo, watch, self.mode, phases_left, bool(self.finished))
         for stack, outcomes in runs:
             if outcomes[0].error is None:  # failed trials run again when the race is resumed
@@ -192,6 +197,16 @@ class Runner:
             self.journal.seconds = self.seconds
             self.finished |= {trial.key: outcome for trial, outcome in zip(stack, outcomes, strict=True)}
         return (self.seconds - seconds_before) / len(todo)
+
+    def _best_so_far(self, runs: dict[str, list[TuningRun]]) -> str:
+        """Return the name of the entry with the best validation metric so far; empty if all runs have diverged."""
+        sign = -1 if self.plan.task.metric.higher_is_better else 1
+        best = {
+            name: min((sign * run.metric for run in each if run.is_scored), default=math.inf)
+            for name, each in runs.items()
+        }
+        name = min(best, key=best.__getitem__)
+        return name if math.isfinite(best[name]) else ""
 
     def score(self, outcome: Outcome) -> Score:
         """Return the score of a tuning run for the tuner: smaller is better, infinite if the run diverged."""

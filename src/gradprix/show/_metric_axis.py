@@ -23,11 +23,6 @@ therefore be beyond the axis."""
 ZONE = "rgba(128,128,128,0.16)"
 
 
-def is_scored(run: TuningRun) -> bool:
-    """Return True if a tuning run has a finite metric and did not diverge."""
-    return run.diverged is None and math.isfinite(run.metric)
-
-
 @dataclass(frozen=True)
 class MetricAxis:
     """Vertical axis that all panels share, in displayed units.
@@ -54,7 +49,7 @@ class MetricAxis:
         """
         metric, step = record.plan.metric, margin(record)
         sign = -1 if metric.higher_is_better else 1
-        costs = [sign * run.metric for runs in record.tuning_runs.values() for run in runs if is_scored(run)]
+        costs = [sign * run.metric for runs in record.tuning_runs.values() for run in runs if run.is_scored]
         costs = costs or [0.0, 1.0]
         near_costs = [[sign * run.metric for run in runs] for runs in near.values() if runs]
         first = min(map(fmean, near_costs), default=min(costs))

@@ -15,7 +15,7 @@ from gradprix.race.run_records import TuningRun
 from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_factor, margin, scale
-from ._metric_axis import MetricAxis, Place, is_scored
+from ._metric_axis import MetricAxis, Place
 from .style import Style, apply_layout, band, escape_label, powers, rounded, styles, translucent
 
 Line = list[tuple[float, float]]
@@ -69,7 +69,7 @@ def _runs_near(record: RaceRecord, name: str, curve: ResponseCurve | None) -> li
     if curve is None:
         return []
     limit = float(curve.metrics.min()) + margin(record)
-    return [run for run in record.tuning_runs[name] if is_scored(run) and curve(run.learning_rate) <= limit]
+    return [run for run in record.tuning_runs[name] if run.is_scored and curve(run.learning_rate) <= limit]
 
 
 def _draw_curve(
@@ -90,7 +90,7 @@ def _draw_curve(
     unit, rate = scale(record) * sign, float(entry.tuned["lr"])  # type: ignore[arg-type]
     costs: dict[float, list[float]] = {}
     for run in record.tuning_runs[entry.name]:
-        costs.setdefault(run.learning_rate, []).append(sign * run.metric if is_scored(run) else math.inf)
+        costs.setdefault(run.learning_rate, []).append(sign * run.metric if run.is_scored else math.inf)
     smooth, outer = _curve_lines(curve, {each: fmean(costs[each]) for each in sorted(costs)}, step)
     hover = f"{look['label']} at %{{x:.3~g}}, smoothed: %{{y:.4~g}}<extra></extra>"
     for line, width, name in ((smooth, 2, "curve"), (outer, 1, "means")):
@@ -159,7 +159,7 @@ def _draw_runs(
     runs = [run for run in record.tuning_runs[name] if hyperparameter in run.point]
     beyond = "triangle-down" if axis.best > axis.worst else "triangle-up"
     label = f"{look['label']} at {escape_label(hyperparameter) + ' ' if hyperparameter != 'lr' else ''}%{{x}}"
-    scored, diverged = ([run for run in runs if is_scored(run) is flag] for flag in (True, False))
+    scored, diverged = ([run for run in runs if run.is_scored is flag] for flag in (True, False))
     values = [scale(record) * run.metric for run in scored]
     symbols = [beyond if axis.is_beyond(value) else "circle" for value in values]
     fig.add_scatter(
@@ -196,7 +196,7 @@ def points(record: RaceRecord) -> go.Figure:
         horizontal_spacing=0.03,
         vertical_spacing=0.25 / max(2, len(entries)),
     )
-    tuned = {e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and is_scored(r)] for e in entries}
+    tuned = {e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and r.is_scored] for e in entries}
     axis = MetricAxis.from_record(record, tuned)
     shapes: list[dict[str, Any]] = []
     for row, entry in enumerate(entries, start=1):
