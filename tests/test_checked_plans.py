@@ -54,7 +54,7 @@ def test_a_plan_is_checked_once(check: Check) -> None:
     "change",
     [
         {"optimizers": "adamw,nesterov,lion"},
-        {"optimizers": "adamw"},
+        {"optimizers": "adamw,lion"},
         {"batch_size": 16},
         {"epochs": 3},
         {"schedule": "constant"},
@@ -98,20 +98,20 @@ class Augmented(torch.utils.data.Dataset[Any]):
 
 
 def test_examples_that_are_read_on_demand_are_checked_again(check: Check) -> None:
-    plan = make_plan(digits.change(data=lambda: Data.from_dataset(Augmented())), "adamw")
+    plan = make_plan(digits.change(data=lambda: Data.from_dataset(Augmented())), "adamw,nesterov")
     modes(plan, plan)
     assert check.calls == 2
 
 
 def test_another_memory_limit_is_checked(check: Check) -> None:
-    plan = make_plan(digits, "adamw")
+    plan = make_plan(digits, "adamw,nesterov")
     modes(plan)
     modes(plan, engine=lambda: Local(memory=1.0))
     assert check.calls == 2
 
 
 def test_an_unreadable_record_is_replaced(check: Check, tmp_path: Path) -> None:
-    plan = make_plan(digits, "adamw")
+    plan = make_plan(digits, "adamw,nesterov")
     modes(plan)
     for file in (tmp_path / "gradprix" / "checked").iterdir():
         file.write_text("{")
@@ -121,6 +121,6 @@ def test_an_unreadable_record_is_replaced(check: Check, tmp_path: Path) -> None:
 
 def test_without_a_cache_folder_every_plan_is_checked(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADPRIX_CACHE", "/dev/null/nowhere")
-    plan = make_plan(digits, "adamw")
+    plan = make_plan(digits, "adamw,nesterov")
     modes(plan, plan)
     assert check.calls == 2

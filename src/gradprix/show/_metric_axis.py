@@ -1,6 +1,5 @@
 """Vertical axis of the figures of tuning, which shows the validation metric."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
