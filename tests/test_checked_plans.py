@@ -64,7 +64,7 @@ def test_a_plan_is_checked_once(check: Check) -> None:
         {"task": digits.change(loss=lambda output, target: torch.nn.functional.cross_entropy(output, target) * 2)},
         {"task": digits.change(model=lambda: torch.nn.Linear(64, 10))},
     ],
-    ids=str,
+    ids="optimizers fewer batch_size epochs schedule tunes_batch_size tunes_decay compile loss model".split(),
 )
 def test_another_plan_is_checked(check: Check, change: dict[str, Any]) -> None:
     first = {"task": digits, "optimizers": "adamw,nesterov"}
@@ -80,7 +80,7 @@ def test_another_plan_is_checked(check: Check, change: dict[str, Any]) -> None:
         ExecutionMode(device_rejection=Rejection(RejectionCause.SLOWER, 1.5, device="cuda")),
         ExecutionMode(compiled=True),
     ],
-    ids=str,
+    ids="slower slow_step device compiled".split(),
 )
 def test_a_mode_that_depends_on_times_or_devices_is_checked_again(check: Check, mode: ExecutionMode) -> None:
     check.mode = mode
