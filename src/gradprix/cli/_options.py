@@ -75,6 +75,15 @@ Compile = Annotated[
         rich_help_panel=WHERE,
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Log all runs with `tensorboard`, `wandb` (offline, unless WANDB_MODE is set), `mlflow` or `csv`, in the "
+        "folder of the race. Can be repeated.",
+        metavar="LOGGER",
+        rich_help_panel=WHERE,
+    ),
+]
 ShowPlan = Annotated[bool, typer.Option("--plan", help="Show the plan and its time, and stop.", rich_help_panel=BUDGET)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.", rich_help_panel=WHERE)]
 

@@ -22,6 +22,7 @@ from ._options import (
     EngineName,
     Epochs,
     Gpus,
+    Log,
     Margin,
     Memory,
     Preset,
@@ -108,6 +109,7 @@ def race(
             rich_help_panel=WHERE,
         ),
     ] = False,
+    log: Log = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune optimizers fairly, race them on held-out seeds, and report a verdict with its uncertainty.
@@ -118,11 +120,13 @@ def race(
     """
     prepare_workers()
     from gradprix.engines import make_engine
+    from gradprix.integrations.loggers import make_loggers
     from gradprix.race import RaceConfig, make_plan
 
     from ._race_workflow import run_race, show_plan
 
-    with report_errors(ValueError, TypeError):
+    with report_errors(ValueError, TypeError, ImportError):
+        loggers = make_loggers(log)
         config = RaceConfig(
             task,
             optimizers,
@@ -152,4 +156,4 @@ def race(
     if plan:
         show_plan(planned, minutes, executor, as_json)
     else:
-        run_race(planned, minutes, executor, out, explain_, as_json)
+        run_race(planned, minutes, executor, out, explain_, as_json, loggers)

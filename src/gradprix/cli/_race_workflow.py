@@ -6,13 +6,14 @@ The command imports this module only when it runs, because torch, which this mod
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from gradprix import show
+from gradprix.integrations.loggers import Logger
 from gradprix.race import (
     EngineError,
     Executor,
@@ -65,7 +66,13 @@ def show_plan(
 
 
 def run_race(
-    plan: Plan, minutes: float | None, engine: Executor, out: Path | None, explain: bool, as_json: bool
+    plan: Plan,
+    minutes: float | None,
+    engine: Executor,
+    out: Path | None,
+    explain: bool,
+    as_json: bool,
+    loggers: Sequence[Logger] = (),
 ) -> None:
     """Run a race and show its result.
 
@@ -76,6 +83,7 @@ def run_race(
         out: folder of the race; `runs/TASK` if None.
         explain: diagnose the final runs.
         as_json: print the result as JSON.
+        loggers: loggers of the training runs.
     """
     # The file system's encoding may not represent all characters of the name.
     folder = out or Path("runs") / os.fsdecode(plan.task.name.encode())
@@ -91,7 +99,7 @@ def run_race(
         report_errors(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),
         progress() as watch,
     ):
-        result = run(plan, folder, engine, watch)
+        result = run(plan, folder, engine, watch, loggers)
     if explain:
         result = _explain_result(plan, result, engine)
     if result.reused and not as_json:

@@ -1,6 +1,7 @@
 """Command `gradprix tune`: the learning rate of one optimizer."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ from ._options import (
     EngineName,
     Epochs,
     Gpus,
+    Log,
     Margin,
     Memory,
     Preset,
@@ -38,6 +40,7 @@ from ._options import (
 from ._workers import prepare_workers
 
 if TYPE_CHECKING:
+    from gradprix.integrations.loggers import Logger
     from gradprix.race import Executor, TunePlan
 
 
@@ -82,6 +85,7 @@ def tune(
     cpus: Cpus = None,
     gpus: Gpus = None,
     compile_: Compile = False,
+    log: Log = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune the learning rate of one optimizer, and measure what it gains over the default.
@@ -96,9 +100,11 @@ def tune(
     """
     prepare_workers()
     from gradprix.engines import make_engine
+    from gradprix.integrations.loggers import make_loggers
     from gradprix.race import RaceConfig, make_tune_plan
 
-    with report_errors(ValueError, TypeError):
+    with report_errors(ValueError, TypeError, ImportError):
+        loggers = make_loggers(log)
         config = RaceConfig(
             task,
             optimizer,
@@ -125,10 +131,10 @@ def tune(
 
         show_plan(planned, None, executor, as_json, tune_plan)
     else:
-        _run(planned, executor, out, as_json)
+        _run(planned, executor, out, as_json, loggers)
 
 
-def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool) -> None:
+def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool, loggers: "Sequence[Logger]") -> None:
     """Tune the optimizer of a plan, write the HTML page, and print the answer."""
     from gradprix.race import (
         EngineError,
@@ -145,7 +151,7 @@ def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool) 
     folder = out or Path("runs", "tune", *(os.fsdecode(name.encode()) for name in (plan.task.name, plan.entry.name)))
     errors = (EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, OSError)
     with report_errors(*errors), progress() as watch:
-        result = run_tuning(plan, folder, engine, watch)
+        result = run_tuning(plan, folder, engine, watch, loggers)
     with report_errors(OSError):
         write_tune_page(result)
     if result.reused and not as_json:

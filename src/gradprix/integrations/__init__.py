@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+__all__ = ["loggers"]
 
 if TYPE_CHECKING:
-    pass
+    from . import loggers
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gradprix.executors.executor import Executor
 from gradprix.executors.local import Local
+from gradprix.integrations.loggers import Logger, make_loggers
 
 from .budget import fit_to_budget
 from .config import RaceConfig, make_plan
@@ -38,6 +39,7 @@ def race(
     compile: bool = False,  # noqa: A002
     device: str | None = None,
     out: str | Path | None = None,
+    log: str | Logger | Iterable[str | Logger] | None = None,
     engine: Executor | None = None,
     processes: int | None = None,
     memory: float | None = None,
@@ -78,6 +80,8 @@ def race(
         device: device of the models, as a torch device string such as `"cuda"`. Default: a GPU, if there is one and it
             is faster than the CPU.
         out: folder to save the race in, so that it can be resumed. By default, nothing is saved.
+        log: `"tensorboard"`, `"wandb"`, `"mlflow"`, `"csv"`, a list of them, or logger objects; see
+            `gradprix.integrations.loggers`. Their files are in the folder of the race.
         engine: executor of the training runs, such as `gradprix.engines.Ray()`. Default: this machine. A race can be
             resumed with another executor.
         processes: number of worker processes. Default: the number of cores.
@@ -112,12 +116,18 @@ def race(
         compile=compile,
         device=device,
     )
-    engine = _choose_engine(engine, processes, memory)
+    engine, loggers = _choose_engine(engine, processes, memory), make_loggers(log)
     with progress() as watch:
-        return run_config(config, None if out is None else Path(out), engine, watch)
+        return run_config(config, None if out is None else Path(out), engine, watch, loggers)
 
 
-def run_config(config: RaceConfig, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
+def run_config(
+    config: RaceConfig,
+    out: Path | None,
+    engine: Executor,
+    watch: Watch = lambda *_: None,
+    loggers: Sequence[Logger] = (),
+) -> Result:
     """Run the race that a configuration describes, or resume it.
 
     The plan is first reduced to the time budget, if the configuration has one. See `run` for the arguments.
@@ -125,7 +135,7 @@ def run_config(config: RaceConfig, out: Path | None, engine: Executor, watch: Wa
     plan = make_plan(config)
     if config.minutes is not None:
         plan, _ = fit_to_budget(plan, config.minutes, engine, out, watch)
-    return run(plan, out, engine, watch)
+    return run(plan, out, engine, watch, loggers)
 
 
 def tune(
@@ -133,6 +143,7 @@ def tune(
     optimizer: str | Entry,
     *,
     out: str | Path | None = None,
+    log: str | Logger | Iterable[str | Logger] | None = None,
     engine: Executor | None = None,
     processes: int | None = None,
     memory: float | None = None,
@@ -148,6 +159,7 @@ def tune(
         task: task to tune on, as in `race`.
         optimizer: an entry or its name.
         out: folder to save the runs in, so that an interrupted call can be resumed. By default, nothing is saved.
+        log: loggers of the runs, as in `race`.
         engine: executor of the training runs. Default: this machine.
         processes: number of worker processes. Default: the number of cores.
         memory: total memory limit in GB. Default: half of the free memory.
@@ -166,9 +178,9 @@ def tune(
         raise TypeError(f"tune() takes no {', '.join(sorted(unknown))}. It takes {', '.join(TUNE_FIELDS)}.")
     chosen = [optimizer] if isinstance(optimizer, Entry) else optimizer
     plan = make_tune_plan(RaceConfig(task, chosen, **settings))
-    engine = _choose_engine(engine, processes, memory)
+    engine, loggers = _choose_engine(engine, processes, memory), make_loggers(log)
     with progress() as watch:
-        return run_tuning(plan, None if out is None else Path(out), engine, watch)
+        return run_tuning(plan, None if out is None else Path(out), engine, watch, loggers)
 
 
 def _choose_engine(engine: Executor | None, processes: int | None, memory: float | None) -> Executor:

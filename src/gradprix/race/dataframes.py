@@ -7,6 +7,8 @@ import pandas as pd
 
 from .record import RaceRecord
 from .run_records import TuningRun, TuningRuns
+from .tune_plan import DEFAULT_LABEL
+from .tune_record import TuneRecord
 
 
 def verdict(record: RaceRecord) -> pd.DataFrame:
@@ -74,6 +76,30 @@ def _trial(entry: str, run: TuningRun) -> dict[str, Any]:
         "diverged": run.diverged,
     }
     return row if run.error is None else {**row, "error": run.error}
+
+
+def settings_frame(record: TuneRecord) -> pd.DataFrame:
+    """Return a data frame of the settings with final runs after tuning one optimizer, best mean first.
+
+    The columns are `entry`, the tuned hyperparameters, `mean`, `low`, `high`, `diverged` and `code`; see `entries`.
+    """
+    settings = [(record.best.name, record.tuned, record.final, record.best.code)]
+    if record.default is not None:
+        label = DEFAULT_LABEL.format(record.best.name)
+        settings.append((label, record.default.settings, record.default.final, "the default settings"))
+    rows = [
+        {
+            "entry": name,
+            **tuned,
+            "mean": final.mean,
+            "low": final.ci95[0],
+            "high": final.ci95[1],
+            "diverged": final.diverged,
+            "code": code,
+        }
+        for name, tuned, final, code in settings
+    ]
+    return pd.DataFrame(rows).sort_values("mean", ascending=not record.plan.metric.higher_is_better, ignore_index=True)
 
 
 def finals(record: RaceRecord) -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """Protocol of a race: tuning, final runs with interim analyses, and the record."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from gradprix.executors.executor import Executor
+from gradprix.integrations.loggers import Logger, Loggers
 
 from .analysis import analyse
 from .journal import Journal
@@ -17,7 +19,13 @@ from .resume import available_level, check_resume, make_comparisons
 from .runner import Runner
 
 
-def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> Result:
+def run(
+    plan: Plan,
+    out: Path | None,
+    engine: Executor,
+    watch: Watch = lambda *_: None,
+    loggers: Sequence[Logger] = (),
+) -> Result:
     """Run a race, or resume it if it was interrupted.
 
     If the folder holds a race with another plan, identical trials of that race are reused.
@@ -27,6 +35,7 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         out: folder to save the race in; None does not save it.
         engine: executor of the training runs.
         watch: progress callback.
+        loggers: loggers of the training runs and of the result.
 
     Raises:
         OtherRaceError: if the folder holds a race on another task or in another execution mode.
@@ -36,9 +45,10 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         WorkerError: if worker processes are killed repeatedly.
         EngineError: if a machine of a cluster cannot take part.
     """
-    with Journal(out) as journal:
+    with Journal(out) as journal, Loggers(loggers, plan, out) as logs:
         analyses = check_resume(plan, journal)
-        runner = Runner.start(plan, journal, engine, watch)
+        runner = Runner.start(plan, journal, engine, watch, logs)
+        logs.start()
         tuned, tuning_runs = runner.tune()
         step_seconds: dict[str, float | None] = {}
         for seeds in plan.analysis_seeds:
@@ -75,4 +85,6 @@ def run(plan: Plan, out: Path | None, engine: Executor, watch: Watch = lambda *_
         if diagnosis is not None and diagnosis.identity[0] == plan.key:
             record = replace(record, diagnosis=diagnosis)
         journal.record = record
-    return Result(record, out, len(runner.reused))
+        result = Result(record, out, len(runner.reused))
+        logs.log_result(result)
+    return result

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from gradprix.executors.executor import Executor
+from gradprix.integrations.loggers import Loggers
 from gradprix.tasks import Task
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.trial import Outcome, Trial
@@ -40,8 +41,11 @@ class Runner:
         leader: name of the entry that leads so far, for the progress display; empty if it is unknown.
     """
 
-    def __init__(self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Executor, watch: Watch) -> None:
+    def __init__(
+        self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Executor, watch: Watch, loggers: Loggers
+    ) -> None:
         self.plan, self.mode, self.journal, self.engine, self.watch = plan, mode, journal, engine, watch
+        self.loggers = loggers
         self.finished = journal.finished()
         self.saved = set(self.finished)
         self.reused: set[str] = set()
@@ -49,13 +53,13 @@ class Runner:
         self.leader = ""
 
     @classmethod
-    def start(cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch) -> "Runner":
+    def start(cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch, loggers: Loggers) -> "Runner":
         """Choose the execution mode of a race, write it and the plan to the journal, and read the finished trials."""
         mode = choose_execution_mode(plan, journal, engine, watch)
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.write("plan", plan.description)
         journal.mode = mode
-        return cls(plan, mode, journal, engine, watch)
+        return cls(plan, mode, journal, engine, watch, loggers)
 
     def tune(self) -> tuple[dict[str, TuningResult], dict[str, list[TuningRun]]]:
         """Tune all entries concurrently. In each phase, the trials that all tuners request are run together.
@@ -187,6 +191,7 @@ class Runner:
             self.watch(", ".join(filter(None, parts)), runs_before + done, total)
 
         watch(0.0)
+        self.loggers.log_runs(phase, trials, self.finished, self.saved)
         if not todo:
             return None
         runs = self.engine.run(self.plan.task, todo, watch, self.mode, phases_left, bool(self.finished))
@@ -196,6 +201,8 @@ class Runner:
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.seconds = self.seconds
             self.finished |= {trial.key: outcome for trial, outcome in zip(stack, outcomes, strict=True)}
+            self.loggers.log_runs(phase, stack, self.finished, self.saved)
+        self.loggers.log_runs(phase, trials, self.finished, self.saved)  # entries with a trial in common
         return (self.seconds - seconds_before) / len(todo)
 
     def _best_so_far(self, runs: dict[str, list[TuningRun]]) -> str:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gradprix.executors.executor import Executor
+from gradprix.integrations.loggers import Logger, Loggers
 from gradprix.stats.verdict import judge
 from gradprix.text.tuning import format_tuning
 from gradprix.tuning.response_curve import ResponseCurve, learning_rate_tolerance
@@ -65,6 +66,13 @@ class TuneResult:
         return self.record.tolerance
 
     @property
+    def entries(self) -> "DataFrame":
+        """Data frame of the final runs: tuned values, mean and confidence interval at each setting, best mean first."""
+        from .dataframes import settings_frame
+
+        return settings_frame(self.record)
+
+    @property
     def runs(self) -> "DataFrame":
         """Data frame of the tuning runs, in the order in which the tuner requested them."""
         from .dataframes import tuning_frame  # importing pandas is slow
@@ -83,7 +91,13 @@ class TuneResult:
         return self.text
 
 
-def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch = lambda *_: None) -> TuneResult:
+def run_tuning(
+    plan: TunePlan,
+    out: Path | None,
+    engine: Executor,
+    watch: Watch = lambda *_: None,
+    loggers: Sequence[Logger] = (),
+) -> TuneResult:
     """Tune one optimizer, or resume an interrupted call.
 
     Args:
@@ -91,6 +105,7 @@ def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch 
         out: folder to save the runs in; None does not save them.
         engine: executor of the training runs.
         watch: progress callback.
+        loggers: loggers of the training runs and of the result.
 
     Raises:
         OtherRaceError: if the folder holds a race, or runs on another task or in another execution mode.
@@ -100,11 +115,12 @@ def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch 
         EngineError: if a machine of a cluster cannot take part.
     """
     name = plan.entry.name
-    with Journal(out) as journal:
+    with Journal(out) as journal, Loggers(loggers, plan, out) as logs:
         if journal.comparisons is not None or (journal.plan is not None and len(journal.plan.entries) > 1):
             raise OtherRaceError(f"{out} holds a race. Choose another folder (--out) to tune {name}.")
         check_resume(plan, journal)
-        runner = Runner.start(plan, journal, engine, watch)
+        runner = Runner.start(plan, journal, engine, watch, logs)
+        logs.start()
         tuned, tuning_runs = runner.tune()
         point = dict(tuned[name].point)
         seeds = range(plan.seeds)
@@ -115,7 +131,9 @@ def run_tuning(plan: TunePlan, out: Path | None, engine: Executor, watch: Watch 
         (finals,), seconds_per_run = runner.run_final_trials(trials)
         reruns = list(runner.repeat_finals(finals, seconds_per_run).values())
         record = make_tune_record(plan, runner, tuned[name], tuning_runs[name], finals, reruns)
-    return TuneResult(record, out, len(runner.reused))
+        result = TuneResult(record, out, len(runner.reused))
+        logs.log_result(result)
+    return result
 
 
 def make_tune_record(
