@@ -291,7 +291,7 @@ class TestMLflow:
             assert {name: stored.data.metrics[name] for name in each.last} == each.last
             history = client.get_metric_history(stored.info.run_id, "train/loss")
             assert [(point.step, point.value) for point in history] == [
-                (point["epoch"], point["train/loss"]) for point in each.curve
+                (epoch, point["train/loss"]) for epoch, point in enumerate(each.curve, start=1)
             ]
         assert parent.info.status == "FINISHED"
         assert parent.data.tags["recommended"] == result.best.name

@@ -1,6 +1,7 @@
 """Logger for MLflow."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -86,7 +87,7 @@ class MLflow(Logger):
 
         now = int(1000 * time.time())
         metrics = [
-            Metric(key, value, now, int(point["epoch"] + 0.5))
+            Metric(key, value, now, math.ceil(point["epoch"]))
             for point in run.curve
             for key, value in point.items()
             if key != "epoch"

@@ -1,6 +1,7 @@
 """Logger for TensorBoard."""
 
 import contextlib
+import math
 import re
 import shlex
 import shutil
@@ -49,7 +50,7 @@ class TensorBoard(Logger):
         with self._writer(folder) as writer:
             for point in run.curve:
                 for key in (key for key in point if "/" in key):
-                    writer.add_scalar(key, point[key], int(point["epoch"] + 0.5))
+                    writer.add_scalar(key, point[key], math.ceil(point["epoch"]))
                     if "examples" in point:
                         writer.add_scalar(f"{key}_by_examples", point[key], int(point["examples"]))
             for key, value in run.test.items():
