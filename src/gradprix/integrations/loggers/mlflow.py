@@ -43,6 +43,8 @@ class MLflow(Logger):
         require("mlflow", "logging")
         super().__init__(folder)
         self.experiment, self.given_uri = experiment, uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if self.given_uri is None:
+            require("sqlalchemy", "logging")  # which mlflow-skinny does not install
 
     @property
     def uri(self) -> str:
@@ -62,11 +64,12 @@ class MLflow(Logger):
             self.root.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=self.uri)
         name = self.experiment or plan.task.name
-        found = self._client.get_experiment_by_name(name)
+        experiment = self._client.get_experiment_by_name(name)
         artifacts = (self.root.absolute() / "artifacts").as_uri() if self.given_uri is None else None
-        self._experiment = (
-            self._client.create_experiment(name, artifact_location=artifacts) if found is None else found.experiment_id
-        )
+        if experiment is None:
+            self._experiment = self._client.create_experiment(name, artifact_location=artifacts)
+        else:
+            self._experiment = experiment.experiment_id
         # Races on a server differ in task or folder.
         race = hashlib.sha256(f"{plan.task.fingerprint} {self.root.absolute()}".encode()).hexdigest()[:16]
         races = list(self._runs(RACE_TAG, race))
