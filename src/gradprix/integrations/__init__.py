@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["loggers"]
+__all__ = ["lightning", "loggers", "transformers"]
 
 if TYPE_CHECKING:
-    from . import loggers
+    from . import lightning, loggers, transformers
 
 
 def __getattr__(name: str) -> Any:

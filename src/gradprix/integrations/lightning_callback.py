@@ -1,0 +1,41 @@
+"""Lightning callback that reports a validated metric to a race."""
+
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from .reports import Report
+
+
+class EpochReports(Callback):
+    """Callback that reports a logged value at the end of each epoch in which the model was validated.
+
+    Args:
+        report: function that takes the numbers; the training stops if it returns False.
+        valid: name of the logged value.
+    """
+
+    def __init__(self, report: Report, valid: str) -> None:
+        self.report, self.valid = report, valid
+        self.is_validated = False
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Remember that the logged value is new."""
+        self.is_validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Report the value.
+
+        Raises:
+            ValueError: if the module does not log it.
+        """
+        if not self.is_validated:
+            return
+        self.is_validated = False
+        logged = trainer.callback_metrics
+        if self.valid not in logged:
+            raise ValueError(
+                f"valid={self.valid!r}: {type(pl_module).__name__} logs {', '.join(sorted(logged)) or 'nothing'}."
+            )
+        if not self.report({"valid": float(logged[self.valid])}):
+            trainer.should_stop = True

@@ -1,0 +1,206 @@
+"""A `LightningModule` as a plain module: its steps without a `Trainer`, with the values that they log."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .optional import require
+
+LOOP = "race a training loop instead: gradprix.integrations.lightning.fit"
+HOOKS = (
+    "backward clip_gradients configure_gradient_clipping configure_model lr_scheduler_step on_after_backward "
+    "on_after_batch_transfer on_before_backward on_before_batch_transfer on_before_optimizer_step on_before_zero_grad "
+    "on_fit_start on_train_batch_end on_train_batch_start on_train_epoch_end on_train_epoch_start on_train_start "
+    "optimizer_step optimizer_zero_grad setup transfer_batch_to_device"
+).split()
+"""Hooks of a module that may change its training, and that only a `Trainer` calls."""
+TRAINER_ATTRIBUTES = frozenset("trainer current_epoch global_step lr_schedulers optimizers logger".split())
+"""Attributes of a module that a `Trainer` sets."""
+AVERAGED = frozenset(("BinaryAccuracy", "MeanAbsoluteError", "MeanMetric", "MeanSquaredError"))
+"""Classes of torchmetrics whose value is the mean over batches, weighted by their sizes."""
+
+
+class StepModel(nn.Module):
+    """Model that returns the loss of `training_step`, and in evaluation the metric that `validation_step` logs.
+
+    Args:
+        module: the `LightningModule`.
+        metric: name of the logged metric; None to return the outputs of `forward` instead.
+    """
+
+    def __init__(self, module: Any, metric: str | None) -> None:
+        super().__init__()
+        self.module, self.metric = module, metric
+
+    def forward(self, batch: Any) -> dict[str, Any]:
+        """Return the loss of a batch and, in evaluation, its metric or outputs.
+
+        Raises:
+            ValueError: if a step returns no loss, or does not log the metric.
+        """
+        if self.training:
+            return {"loss": self._loss(self._run("training_step", batch)[0])}
+        if self.metric is None:
+            return {"loss": self._loss(self._run("training_step", batch)[0]), "outputs": self._outputs(batch)}
+        returned, logged = self._run("validation_step", batch)
+        if self.metric not in logged:
+            raise ValueError(
+                f"validation_step of {type(self.module).__name__} logs {', '.join(sorted(logged)) or 'nothing'}, and "
+                f"not {self.metric}"
+            )
+        has_loss = isinstance(returned, Tensor) or (isinstance(returned, Mapping) and "loss" in returned)
+        loss = self._loss(returned if has_loss else self._run("training_step", batch)[0])
+        return {"loss": loss, "metric": logged[self.metric]}
+
+    def _run(self, step: str, batch: Any) -> tuple[Any, dict[str, Any]]:
+        """Return what a step returns, and what it logs."""
+        with _captured_logs(self.module) as logged:
+            returned = getattr(self.module, step)(batch, 0)
+            return returned, {name: _number(name, value) for name, value in logged.items()}
+
+    def _loss(self, returned: Any) -> Tensor:
+        loss = returned.get("loss") if isinstance(returned, Mapping) else returned
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"training_step of {type(self.module).__name__} returns no loss, but {loss!r}; {LOOP}")
+        return loss
+
+    def _outputs(self, batch: Any) -> Any:
+        if isinstance(batch, Mapping):
+            return self.module(**batch)
+        return self.module(*batch[:-1]) if isinstance(batch, tuple) else self.module(batch)
+
+
+class LoggedMetric:
+    """Score of a task: the logged metric, averaged over batches."""
+
+    def __call__(self, outputs: Mapping[str, Any], targets: Any) -> float:
+        """Return the metric."""
+        return float(outputs["metric"])
+
+
+@contextmanager
+def _captured_logs(module: Any) -> Iterator[dict[str, Any]]:
+    """Collect the values that `log` and `log_dict` of a module get, which without a `Trainer` are lost."""
+    logged: dict[str, Any] = {}
+
+    def log(name: str, value: Any, *_: Any, **__: Any) -> None:
+        logged[name] = value
+
+    def log_dict(values: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        logged.update(values)
+
+    meters = [each for each in module.modules() if _is_torchmetric(each)]
+    for meter in meters:
+        meter.reset()
+    vars(module).update(log=log, log_dict=log_dict)
+    try:
+        yield logged
+    finally:
+        for name in ("log", "log_dict"):
+            del vars(module)[name]
+        for meter in meters:  # its state belongs to this batch alone
+            meter.reset()
+
+
+def _is_torchmetric(value: Any) -> bool:
+    return any(base.__module__ == "torchmetrics.metric" and base.__name__ == "Metric" for base in type(value).__mro__)
+
+
+def _number(name: str, value: Any) -> Any:
+    """Return a logged value as a 0-d tensor or a number.
+
+    Raises:
+        ValueError: for a metric of torchmetrics whose value over all examples is not the mean over batches.
+    """
+    if _is_torchmetric(value):
+        kind = type(value).__name__
+        is_micro = kind.endswith("Accuracy") and getattr(value, "average", None) == "micro"
+        if kind not in AVERAGED and not is_micro:
+            raise ValueError(
+                f"{name} is logged as {kind} of torchmetrics, which is not a mean over batches. Give "
+                "metric=gradprix.Metric(...) with a function of all outputs and targets"
+            )
+        value = value.compute()
+    return value.reshape(()) if isinstance(value, Tensor) else value
+
+
+def is_overridden(module: Any, method: str) -> bool:
+    """Return True if a `LightningModule` or `LightningDataModule` overrides a method."""
+    library = require("lightning.pytorch", "lightning")
+    base = library.LightningModule if isinstance(module, library.LightningModule) else library.LightningDataModule
+    return getattr(type(module), method) is not getattr(base, method)
+
+
+def check_module(module: Callable[[], Any], ignore_hooks: tuple[str, ...], allow_groups: bool) -> Any:
+    """Build a module, and check that a task can train it.
+
+    Args:
+        module: function that returns the module.
+        ignore_hooks: overridden hooks that are accepted.
+        allow_groups: True if the task has parameter groups, so that those of `configure_optimizers` may be replaced.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError: if `module` is no function, or does not return a `LightningModule`.
+        ValueError: if the module needs a `Trainer`.
+    """
+    base = require("lightning.pytorch", "lightning").LightningModule
+    if isinstance(module, base):
+        raise TypeError(
+            f"the module is a {type(module).__name__}, and every run needs new initial weights: give a function that "
+            f"returns a new one, such as {type(module).__name__} itself or a functools.partial of it."
+        )
+    instance = module()
+    if not isinstance(instance, base):
+        raise TypeError(f"module() returns a {type(instance).__name__}, not a LightningModule of lightning.pytorch.")
+    name = type(instance).__name__
+    if not instance.automatic_optimization:
+        raise ValueError(f"{name} uses manual optimization; {LOOP}.")
+    if hooks := [each for each in HOOKS if is_overridden(instance, each) and each not in ignore_hooks]:
+        raise ValueError(
+            f"{name} overrides {', '.join(hooks)}, which only a Trainer calls. If this does not affect training, give "
+            f"ignore_hooks={tuple(hooks)!r}; otherwise, {LOOP}."
+        )
+    for step in ("training_step", "validation_step"):
+        code = getattr(type(instance), step).__code__
+        if is_overridden(instance, step) and (used := sorted(TRAINER_ATTRIBUTES.intersection(code.co_names))):
+            raise ValueError(f"{step} of {name} uses self.{used[0]}, which only a Trainer sets; {LOOP}.")
+    _check_optimizers(instance, allow_groups)
+    return instance
+
+
+def _check_optimizers(module: Any, allow_groups: bool) -> None:
+    """Check that a module has one optimizer, without groups of its own, for all parameters that require a gradient."""
+    name = type(module).__name__
+    if not is_overridden(module, "configure_optimizers"):
+        return
+    try:
+        configured = module.configure_optimizers()
+    except Exception:  # it may need a Trainer, for the number of steps
+        return
+    if isinstance(configured, tuple) and len(configured) == 2 and isinstance(configured[0], list | tuple):
+        configured = configured[0]
+    optimizers = configured if isinstance(configured, list | tuple) else [configured]
+    optimizers = [each["optimizer"] if isinstance(each, Mapping) else each for each in optimizers]
+    optimizers = [each for each in optimizers if isinstance(each, torch.optim.Optimizer)]
+    if len(optimizers) > 1:
+        raise ValueError(f"configure_optimizers of {name} returns {len(optimizers)} optimizers; {LOOP}.")
+    if not optimizers:
+        return
+    groups = optimizers[0].param_groups
+    if len(groups) > 1 and not allow_groups:
+        raise ValueError(
+            f"configure_optimizers of {name} makes {len(groups)} parameter groups, which the race replaces by one. "
+            f"Give the task groups of its own, or {LOOP}."
+        )
+    given = {id(parameter) for group in groups for parameter in group["params"]}
+    if left := [key for key, x in module.named_parameters() if x.requires_grad and id(x) not in given]:
+        raise ValueError(
+            f"configure_optimizers of {name} leaves out {left[0]}, which requires a gradient. Freeze it in the module, "
+            f"by requires_grad_(False), or {LOOP}."
+        )

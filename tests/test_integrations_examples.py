@@ -1,0 +1,43 @@
+"""The examples of other libraries race."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradprix as gp
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "integrations"
+LIBRARIES = {
+    "accelerate_loop": "accelerate",
+    "bert": "transformers",
+    "gcn": "torch_geometric",
+    "gpt2": "transformers",
+    "lightning_loop": "lightning",
+    "lightning_task": "lightning",
+    "llama": "transformers",
+    "lora": "peft",
+    "skorch_loop": "skorch",
+    "trainer_loop": "transformers",
+}
+DIRECTIONS = {"trainer_loop": "min"}
+STACKED = {"bert", "gcn", "lightning_task"}
+FEW: dict[str, Any] = {"optimizers": "adamw,nesterov", "trials": 1, "seeds": 6}
+pytestmark = pytest.mark.integrations
+
+
+def test_every_example_is_tested() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.py")} == LIBRARIES.keys()
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_an_example_races(name: str) -> None:
+    pytest.importorskip(LIBRARIES[name], reason="scripts/test --integrations has the library")
+    file = EXAMPLES / f"{name}.py"
+    if name.endswith("_loop"):
+        result = gp.race(f"{file}:train", direction=DIRECTIONS.get(name, "max"), **FEW)
+    else:
+        result = gp.race(str(file), epochs=1, **FEW)
+        assert result.record.plan.mode.stacked or name not in STACKED, result.record.plan.mode
+
+    assert result.best.name in ("adamw", "nesterov")
