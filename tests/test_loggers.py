@@ -358,3 +358,32 @@ class TestWandB:
         }
         assert summary["recommended"] == result.best.name
         assert list((verdict.parent / "files").rglob("ranking*.json"))
+
+
+class TestOptuna:
+    pytestmark = needs_library
+
+    def test_studies_have_the_tuning_runs(self, raced: tuple[Path, Recorder]) -> None:
+        optuna = pytest.importorskip("optuna")
+        result = gp.load(raced[0])
+        studies = gp.integrations.optuna.studies(result)
+        assert list(studies) == ["adam", "momentum"]
+        for name, study in studies.items():
+            runs = result.record.tuning_runs[name]
+            assert [trial.params for trial in study.trials] == [run.point for run in runs]
+            assert [trial.value for trial in study.trials] == [run.metric for run in runs]
+            assert study.best_value == max(run.metric for run in runs)
+            (distribution,) = study.trials[0].distributions.values()
+            assert distribution.log
+            assert isinstance(distribution, optuna.distributions.FloatDistribution)
+        study.optimize(
+            lambda trial: trial.suggest_float("lr", distribution.low, distribution.high, log=True), n_trials=1
+        )
+
+    def test_diverged_runs_failed(self, tmp_path: Path) -> None:
+        optuna = pytest.importorskip("optuna")
+        space = {"lr": gp.log(1e30, 1e32), "momentum": gp.choice(0.5, 0.9, 0.0)}
+        result = race(tmp_path, optimizers=[gp.Entry("wild", gp.optim.SGD, space=space), "adam"], trials=6)
+        studies = gp.integrations.optuna.studies(result)
+        assert {trial.state for trial in studies["wild"].trials} == {optuna.trial.TrialState.FAIL}
+        assert {trial.state for trial in studies["adam"].trials} == {optuna.trial.TrialState.COMPLETE}

@@ -13,6 +13,7 @@ from . import _app, _data, _signals, _workers
 from ._claims import claims
 from ._errors import report_errors
 from ._explain import explain
+from ._export import export
 from ._race import race
 from ._suite import suite
 from ._tune import tune
@@ -112,20 +113,7 @@ def report(
     show_result(result, as_json)
 
 
-@app.command(cls=Command)
-def export(
-    folder: Annotated[Path, typer.Argument(help="Folder of the race, such as runs/digits.")],
-    to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="File format.")] = "csv",
-    out: Annotated[Path | None, typer.Option(help="Output folder; the folder of the race by default.")] = None,
-) -> None:
-    """Export a finished race as tables: entries, verdict, tuning trials, final runs and learning curves."""
-    from gradprix.race import JournalError, load
-
-    with report_errors(JournalError, FileNotFoundError, ValueError, OSError):
-        for file in load(folder).export(to, out):
-            echo(file)
-
-
+app.command(cls=Command)(export)
 app.command(cls=Command)(suite)
 app.command("app", cls=Command)(_app.app)
 app.command(cls=Command)(explain)

@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["lightning", "loggers", "transformers"]
+__all__ = ["lightning", "loggers", "optuna", "transformers"]
 
 if TYPE_CHECKING:
-    from . import lightning, loggers, transformers
+    from . import lightning, loggers, optuna, transformers
 
 
 def __getattr__(name: str) -> Any:
