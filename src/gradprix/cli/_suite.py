@@ -10,7 +10,7 @@ import typer
 from gradprix.utils.streams import echo_json
 
 from ._errors import report_errors
-from ._options import Address, Cpus, EngineName, Gpus, Memory, Processes
+from ._options import Address, Cpus, EngineName, Gpus, Log, Memory, Processes
 from ._workers import prepare_workers
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def suite(
     memory: Memory = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
+    log: Log = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Race the same optimizers on several tasks, and report the regret of a single choice for all of them.
@@ -54,15 +55,17 @@ def suite(
     """
     prepare_workers()
     from gradprix.engines import make_engine
+    from gradprix.integrations.loggers import make_loggers
     from gradprix.race import suite_plans
 
-    with report_errors(ValueError, TypeError):
+    with report_errors(ValueError, TypeError, ImportError):
+        make_loggers(log)
         executor = make_engine(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
         plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
     if plan:
         _show_plans(plans, executor, as_json)
     else:
-        _run_suite(plans, executor, out, as_json)
+        _run_suite(plans, executor, out, as_json, log or ())
 
 
 def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> None:
@@ -80,7 +83,7 @@ def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> N
         terminal.console().print(summarize_suite_plan(plans, seconds, engine.place))
 
 
-def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: bool) -> None:
+def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: bool, log: Sequence[str]) -> None:
     """Run the races of a suite, write their reports and the summary of the suite, and print the summary."""
     from gradprix.race import WorkerError, load, progress
     from gradprix.race import suite as run_suite
@@ -90,7 +93,7 @@ def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: 
     from gradprix.utils.files import write_atomically
 
     with report_errors(ValueError, WorkerError, OSError), progress() as watch:
-        result = run_suite(plans, out, engine, watch)
+        result = run_suite(plans, out, engine, watch, log)
         summary = {"text": format_suite(result), **to_json(result)}
         for name in result.tasks:
             write_report(load(out / name))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradprix.executors.executor import Executor
+from gradprix.integrations.loggers import make_loggers
 from gradprix.stats.recommendation import too_variable
 from gradprix.stats.verdict import PairVerdict, judge
 from gradprix.tasks import ALL, UnknownNameError
@@ -60,7 +61,13 @@ def suite_plans(
     return [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
 
 
-def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lambda *_: None) -> SuiteSummary:
+def suite(
+    plans: Sequence[Plan],
+    out: Path,
+    engine: Executor,
+    watch: Watch = lambda *_: None,
+    log: Sequence[str] = (),
+) -> SuiteSummary:
     """Run the races of a suite, each saved in a folder of its own, and summarize the results.
 
     Finished runs are reused. Races run one after the other. On a cluster they run concurrently, so that no worker is
@@ -71,6 +78,7 @@ def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lam
         out: parent folder of the folders of the races.
         engine: executor of the training runs.
         watch: progress callback.
+        log: names of the loggers of each race, as in `race`.
 
     Raises:
         ValueError: if a race fails; see `run`.
@@ -84,7 +92,7 @@ def suite(plans: Sequence[Plan], out: Path, engine: Executor, watch: Watch = lam
             finished[name] = done
             watch(f"{name}: {phase}", sum(finished.values()), total)
 
-        return run(plan, out / name, engine, report).record
+        return run(plan, out / name, engine, report, make_loggers(log)).record
 
     for plan in plans:
         assert plan.task.fingerprint  # before threads start, because it uses torch's global generator
