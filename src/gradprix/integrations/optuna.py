@@ -11,15 +11,14 @@ if TYPE_CHECKING:
     from gradprix.race.run_records import TuningRun
     from gradprix.race.tune_runner import TuneResult
 
+__all__ = ["studies"]
+
 
 def studies(result: "Result | TuneResult") -> dict[str, Any]:
     """Return a study of Optuna for each entry, with its tuning runs as trials.
 
     The values are validation metrics, and seeds and validation losses are attributes of the trials. Diverged runs are
     failed trials.
-
-        studies = gp.integrations.optuna.studies(result)
-        optuna.visualization.plot_slice(studies["adamw"])
 
     Args:
         result: result of a race, or of tuning one optimizer.
