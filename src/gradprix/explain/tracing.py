@@ -208,7 +208,7 @@ class TaskProblem:
         self.model.train()
         for t in range(total):
             if t % per_epoch == 0:
-                shuffled = train[torch.randperm(len(train), generator=order)][:examples_per_epoch]
+                shuffled = train[data.shuffle(train, order)][:examples_per_epoch]
             index = shuffled[t % per_epoch * task.batch_size :][: task.batch_size]
             inputs, targets = tree_map(itemgetter(0), data.take(index[None], examples))
             args, kwargs = called_with(inputs)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from statistics import median
 from typing import Any
 
@@ -20,7 +19,7 @@ from gradprix.training.torch_optimizer_adapter import constructor_arguments, swi
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate_grid import MANTISSAS
 from gradprix.tuning.response_curve import ResponseCurve
-from gradprix.utils.devices import placed, wait
+from gradprix.utils.devices import wait
 
 from .entry import Entry
 from .record import Efficiency
@@ -209,13 +208,13 @@ def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -
 def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.device) -> Callable[[], object]:
     """Return a function that runs the forward and backward pass of a batch of `size` examples (0 for all)."""
     train = task.loaded.split(seed).train
-    examples = tree_map(itemgetter(0), task.loaded.take(train[None, : size or len(train)]))
-    inputs, targets = placed(examples, on)
-    args, kwargs = called_with(inputs)
+    batch = task.loaded.take(train[None, : size or len(train)])
+    inputs, targets = tree_map(lambda rows: rows.to(on)[0], batch)
     model.train()
 
     def run() -> None:
         model.zero_grad()
+        args, kwargs = called_with(inputs)
         task.loss(model(*args, **kwargs), targets).backward()  # type: ignore[no-untyped-call]
 
     return run

@@ -46,7 +46,7 @@ def missing(data: Data) -> Missing | None:
         index = torch.tensor([number])
         try:
             with RngState(torch.Generator()):
-                inputs, targets = data.items.read(index.tolist())
+                inputs, targets = data.items.read_one(number)
         except Exception as error:
             raise ValueError(f"row {number}: {first_line(error)}") from error
         if non_finite := _non_finite(index, inputs, targets, data, 0):
@@ -69,16 +69,19 @@ def _non_finite(index: Tensor, inputs: Any, targets: Any, data: Data, count: int
     rows, where = torch.zeros(len(index), dtype=torch.bool), ""
     for part, values in (("inputs", inputs), ("targets", targets)):
         for path, x in tree_flatten_with_path(values)[0]:
-            if not (x.is_floating_point() or x.is_complex()) or bool((good := x.isfinite()).all()):
+            if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
+                continue
+            if x.layout is not torch.strided or x.dim() == 0 or bool((good := x.isfinite()).all()):
                 continue
             bad = ~good.reshape(len(x), -1).all(1)
             if not where:
                 row = int(bad.int().argmax())
+                number = int(index[row if len(x) == len(index) else 0])
                 place = (~good[row]).nonzero()[0].tolist()
                 column = f" in column {place[0] if len(place) == 1 else tuple(place)}" if place else ""
                 value = x[row][tuple(place)].item()
-                where = f"{_format_row(int(index[row]), data)} of its {part}{keystr(path)} has {value}{column}"
-            rows |= bad
+                where = f"{_format_row(number, data)} of its {part}{keystr(path)} has {value}{column}"
+            rows |= bad if len(x) == len(index) else bad.any()  # the batch of one example may have several rows
     if not where:
         return None
     many = f" ({int(rows.sum())} of {count} rows have such values)" if count else ""

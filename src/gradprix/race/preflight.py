@@ -95,7 +95,7 @@ def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
         engine: executor of the race.
     """
     assert isinstance(plan.task, Task)
-    if plan.compiled or not engine.idle_workers:
+    if plan.compiled or not engine.idle_workers or plan.task.loaded.ragged is not None:
         return
     limit = (free("cpu") / 2 if engine.memory is None else engine.memory) / (1 + engine.idle_workers)
     if first.reject_stack(PROBED_MODELS + 1, limit) is None:

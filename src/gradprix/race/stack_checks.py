@@ -153,7 +153,9 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
         TaskError: if the model, the loss, the metric or one of the optimizers fails.
     """
     limit = free(device) / 2 if memory is None else memory
-    if rejection := first.reject_stack(PROBED_MODELS + 1, limit):
+    ragged = task.loaded.ragged
+    rejection = None if ragged is None else Rejection(RejectionCause.RAGGED, message=ragged)
+    if rejection := rejection or first.reject_stack(PROBED_MODELS + 1, limit):
         return _check_one_model(plan, task, ExecutionMode(False, device=device, stack_rejection=rejection))
     rules = (entry for entry in plan.entries if not isinstance(entry.rule, TorchOptimizerAdapter))
     entry = next(rules, plan.entries[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from gradprix.tasks import Data, Task
 from gradprix.tasks.lazy_dataset import Stream
@@ -22,6 +22,7 @@ from gradprix.training.artifacts import encode_artifacts
 from gradprix.training.faults import describe_error
 from gradprix.training.gradient_mode import needs_gradients
 from gradprix.training.outputs import Output, combine
+from gradprix.training.ragged_outputs import RaggedTargets, combine_ragged, combine_targets
 
 from .missing_values import Missing, missing
 from .untrained import untrained
@@ -118,7 +119,7 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
 
     def run() -> tuple[Any, Any]:
         # Inputs are copied, because a model may call requires_grad_() on them to differentiate with respect to them.
-        args, kwargs = called_with(tree_map(lambda x: x.detach().clone(), inputs))
+        args, kwargs = called_with(tree_map_only(Tensor, lambda x: x.detach().clone(), inputs))
         output = model(*args, **kwargs)
         return output, task.loss(output, targets)
 
@@ -148,17 +149,24 @@ def _validate_metric(task: Task, model: nn.Module, examples: Tensor, cause: str)
     model.eval()
     data, middle = task.loaded, len(examples) // 2 + 1
     batches = [part for part in (examples[:middle], examples[middle:]) if len(part)]
-    outputs = []
+    outputs, targets_of_batches = [], []
     for part in batches:
-        inputs = tree_map(itemgetter(0), data.take(part[None]))[0]
+        inputs, targets = tree_map(itemgetter(0), data.take(part[None]))
+        targets_of_batches.append(targets)
         args, kwargs = called_with(inputs)
         with torch.set_grad_enabled(needs_gradients(task)):
             what = f"its model fails in eval() (inputs {_shapes(inputs)})"
             outputs.append(Output.from_value(_attempt(task, what, partial(model, *args, **kwargs))).usable())
-    sizes = [len(part) for part in batches]
-    joined = _attempt(task, "its outputs of two batches cannot be concatenated", lambda: combine(outputs, sizes).whole)
-    targets = tree_map(itemgetter(0), data.take(examples[None]))[1]
-    score = _attempt(task, "its metric fails", lambda: float(task.metric.score(joined, targets)))
+    sizes, fails = [len(part) for part in batches], "its metric fails"
+    if data.is_collated:
+        expected = RaggedTargets([combine_targets(targets_of_batches, sizes)], sizes)
+        ragged = combine_ragged(outputs, sizes)
+        score = _attempt(task, fails, lambda: expected.score(task.metric.score, 0, ragged))
+    else:
+        what = "its outputs of two batches cannot be concatenated"
+        joined = _attempt(task, what, lambda: combine(outputs, sizes).whole)
+        targets = tree_map(itemgetter(0), data.take(examples[None]))[1]
+        score = _attempt(task, fails, lambda: float(task.metric.score(joined, targets)))
     if not math.isfinite(score):
         raise task.refused(f"its metric is {score}, not a finite number{cause or '.'}")
 
@@ -192,6 +200,7 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def _shapes(value: Any) -> str:
-    """Format the data types and shapes of all tensors in a nested value."""
+    """Format the data types and shapes of all tensors in a nested value, or its type if it has none."""
     tensors = (x for x in tree_leaves(value) if isinstance(x, Tensor))
-    return " and ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in tensors)
+    shapes = (f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in tensors)
+    return " and ".join(shapes) or type(value).__name__

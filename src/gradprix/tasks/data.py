@@ -1,6 +1,6 @@
 """Examples of a task and their splits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves, tree_map, tree_map_with_path
 
+from .batches import Targets
 from .rng import RngState, stream
 from .tensors import as_tensor, suggest_fix
 
@@ -34,12 +35,25 @@ class Data:
             the seed of each run, so that runs with equal seeds share their split.
         stratify: split each class in equal proportions (targets are class indices).
 
+    Attributes:
+        batch_size: batch size of the loader that the examples come from; None if there is none.
+        weights: relative probabilities with which examples are drawn for training, with replacement, `[examples]`; None
+            if every epoch uses each training example once.
+        is_collated: True if a `collate_fn` makes the batches, so that shapes may differ between them.
+        ragged: the type of value because of which batches cannot be stacked, `"Tensor"` if their shapes differ; None if
+            all batches of equal size have one shape.
+
     Raises:
         TypeError: for values that are not numeric, or whose meaning would be lost (masked arrays, sparse tensors,
             columns of dates or categories). The message names an alternative.
         ValueError: if the numbers of inputs and targets differ, if there are too few examples, or if `test` is not a
             valid subset of their indices.
     """
+
+    batch_size: int | None = None
+    weights: Tensor | None = None
+    is_collated: bool = False
+    ragged: str | None = None
 
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
         if targets is None:
@@ -62,19 +76,28 @@ class Data:
         dataset: Any,
         test: Any = None,
         *,
-        targets: str | None = None,
+        targets: Targets = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        length: int | None = None,
         stratify: bool = False,
         memory: float | None = None,
     ) -> "Data":
         """Load the examples of a `torch.utils.data.Dataset`, or of any object with `__len__` and `__getitem__`.
 
-        Examples that fit in memory are read once. Otherwise, or if reading an example twice gives different values, as
-        with random crops, examples are read for every batch, with random numbers determined by the seed of the run.
+        Examples that fit in memory are read once. Otherwise, with a `collate_fn`, or if reading an example twice gives
+        different values, as with random crops, examples are read for every batch, with random numbers determined by the
+        seed of the run.
 
         Args:
-            dataset: the dataset; its items must be `(input, target)`, `(input, input, ..., target)` or mappings.
+            dataset: the dataset; its items must be `(input, target)`, `(input, input, ..., target)`, mappings, or
+                graphs of torch_geometric. With a `collate_fn`, they may have any type.
             test: the official test examples: another dataset, or indices into `dataset`.
-            targets: key of the target if items are mappings; all other keys are inputs.
+            targets: key of the target if items are mappings; all other keys are inputs. For several targets, a list of
+                keys. For graphs and other objects, the attribute of the target; `"y"` if None.
+            collate_fn: function that makes a batch of a list of items, as in a `DataLoader`. It returns `(inputs,
+                targets)`, a mapping, or an object such as a `torch_geometric` batch. Models are trained one at a time
+                if batches differ in shape.
+            length: number of items of an iterable dataset that are read into memory.
             stratify: split each class in equal proportions (targets are class indices).
             memory: memory limit for the examples in GB; a quarter of the free memory if None.
 
@@ -84,9 +107,53 @@ class Data:
         """
         from .lazy_dataset import load_dataset
 
-        return load_dataset(dataset, test, targets=targets, stratify=stratify, memory=memory)
+        return load_dataset(
+            dataset, test, targets=targets, collate_fn=collate_fn, length=length, stratify=stratify, memory=memory
+        )
 
     of = from_dataset  # former name
+
+    @classmethod
+    def from_loader(
+        cls,
+        loader: Any,
+        test: Any = None,
+        *,
+        targets: Targets = None,
+        length: int | None = None,
+        stratify: bool = False,
+        memory: float | None = None,
+    ) -> "Data":
+        """Load the examples of a `torch.utils.data.DataLoader`, with its batch size, `collate_fn` and sampler.
+
+        A task without a `batch_size` takes that of the loader. Examples are shuffled by the seed of each run: the order
+        of the loader's sampler is not used. A `SubsetRandomSampler` selects examples; a `WeightedRandomSampler` draws
+        the training examples of an epoch with replacement. All batches are used, regardless of `drop_last`, and are
+        read in the process that trains, regardless of `num_workers`.
+
+        Args:
+            loader: the loader.
+            test: the official test examples: another loader, a dataset, or indices into the dataset of `loader`. They
+                are collated by the `collate_fn` of `loader`.
+            targets: as in `from_dataset`.
+            length: as in `from_dataset`.
+            stratify: as in `from_dataset`.
+            memory: as in `from_dataset`.
+
+        Raises:
+            TypeError: if it is not a loader, or one that makes its batches in a way of its own.
+            ValueError: for samplers whose order cannot be drawn by the seed of a run, and as in `from_dataset`.
+
+        Example:
+            >>> from torch.utils.data import DataLoader, TensorDataset
+            >>> loader = DataLoader(TensorDataset(torch.rand(50, 4), torch.rand(50)), batch_size=10, shuffle=True)
+            >>> data = Data.from_loader(loader)
+            >>> len(data), data.batch_size
+            (50, 10)
+        """
+        from .loaders import load_loader
+
+        return load_loader(loader, test, targets=targets, length=length, stratify=stratify, memory=memory)
 
     def _set_up(self, count: int, test: Any, stratify: bool) -> None:
         if count < MIN_EXAMPLES:
@@ -130,9 +197,15 @@ class Data:
         return sum(x.nbytes for x in tree_leaves((self.inputs, self.targets)))
 
     @property
+    def contents(self) -> tuple[Any, ...]:
+        """The examples, as they enter a task's fingerprint."""
+        return self.inputs, self.targets
+
+    @property
     def identity(self) -> Any:
         """The part of a task's fingerprint that identifies the data."""
-        return self.inputs, self.targets, self.test, self.stratify
+        weights = () if self.weights is None else (self.weights,)
+        return *self.contents, self.test, self.stratify, *weights
 
     def __len__(self) -> int:
         return self.count
@@ -146,6 +219,23 @@ class Data:
         if seed not in self._splits:
             self._splits[seed] = self._make_split(seed)
         return self._splits[seed]
+
+    def shuffle(self, train: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the order of the training examples in an epoch, as positions in `train`.
+
+        Args:
+            train: indices of the training examples, on the CPU.
+            generator: random generator of the seed.
+
+        Raises:
+            ValueError: if no training example has a positive weight.
+        """
+        if self.weights is None:
+            return torch.randperm(len(train), generator=generator)
+        weights = self.weights[train]
+        if not weights.any():
+            raise ValueError("the weights of all training examples are zero: give more examples a positive weight.")
+        return torch.multinomial(weights, len(train), replacement=True, generator=generator)
 
     def _make_split(self, seed: int) -> Split:
         everything = torch.arange(len(self))

@@ -1,18 +1,22 @@
 """Examples of a `torch.utils.data.Dataset`: read once if they fit in memory, otherwise for every batch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
+from .batches import Targets
 from .data import Data
+from .dataset_reader import Collate, CollatedReader, DatasetReader, graph_collate, is_graph
 from .rng import RngState
-from .tensors import as_tensor, suggest_fix
+from .tensors import suggest_fix
 
 SAMPLE_SIZE = 16
 """Number of items that enter the fingerprint of a dataset that is not held in memory."""
@@ -29,8 +33,8 @@ class Stream(Data):
         stratify: as in `Data`; requires reading every example once, unless the dataset has a list `targets`.
     """
 
-    def __init__(self, items: "DatasetReader", test: Any = None, stratify: bool = False) -> None:
-        self.items = items
+    def __init__(self, items: DatasetReader, test: Any = None, stratify: bool = False) -> None:
+        self.items, self.is_collated = items, isinstance(items, CollatedReader)
         self._set_up(len(items), test, stratify)
 
     def take(self, index: Tensor, rng_states: Sequence[RngState] = ()) -> tuple[Any, Any]:
@@ -42,21 +46,21 @@ class Stream(Data):
                 same initial state.
 
         Returns:
-            Inputs and targets, `[seeds, batch, ...]` each.
+            Inputs and targets, `[seeds, batch, ...]` each; `RaggedRows` if the batches of the seeds have different
+            shapes or are not tensors.
         """
         rows = []
         for row, state in zip(index, rng_states or [RngState(torch.Generator()) for _ in index], strict=True):
             with state:
                 rows.append(self.items.read(row.tolist()))
-        inputs, targets = _stack(rows)
-        return inputs, targets
+        return self.items.stack(rows)
 
     @property
     def labels(self) -> Tensor:
         """The class index of each example: the dataset's list `targets`, or else the target of every example."""
         labels = getattr(self.items.dataset, "targets", None)
         if labels is None or len(labels) != len(self):
-            labels = [int(self.items[i][1]) for i in range(len(self))]
+            labels = [self.items.label(i) for i in range(len(self))]
         return torch.as_tensor(labels)
 
     @property
@@ -64,75 +68,47 @@ class Stream(Data):
         """Memory use in each process, in bytes: 0, since no examples are held in memory."""
         return 0
 
+    @cached_property
+    def ragged(self) -> str | None:
+        """As in `Data`; found from a sample of the examples."""
+        return self.items.find_ragged()
+
     @property
-    def identity(self) -> Any:
-        """The part of a task's fingerprint that identifies the data, with a sample of the examples instead of all."""
+    def contents(self) -> tuple[Any, ...]:
+        """The number of examples and a sample of them, which represents them in a task's fingerprint."""
         with RngState(torch.Generator()):
             sample = [self.items[i * (len(self) - 1) // (SAMPLE_SIZE - 1)] for i in range(SAMPLE_SIZE)]
-        return len(self), sample, self.test, self.stratify
-
-
-class DatasetReader:
-    """Reader that converts the items of a dataset to pairs of tensors, inputs and targets.
-
-    Args:
-        dataset: a dataset with `__len__` and `__getitem__`.
-        targets: key of the target if items are mappings.
-    """
-
-    def __init__(self, dataset: Any, targets: str | None = None) -> None:
-        self.dataset, self.targets = dataset, targets
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, number: int) -> tuple[Any, Any]:
-        item = self.dataset[number]
-        if isinstance(item, Mapping):
-            if self.targets not in item:
-                raise ValueError(
-                    f"an item of the dataset has {', '.join(map(str, item))}: say which of them is the target, as in "
-                    'Data.from_dataset(dataset, targets="label").'
-                )
-            inputs = {key: value for key, value in item.items() if key != self.targets}
-            return _to_tensors(inputs), _to_tensors(item[self.targets])
-        if not isinstance(item, tuple | list) or len(item) < 2:
-            raise ValueError(f"items of the dataset are of the type {type(item).__name__}, not (input, target).")
-        *several, target = item
-        return _to_tensors(tuple(several) if len(several) > 1 else several[0]), _to_tensors(target)
-
-    def read(self, numbers: Iterable[int]) -> tuple[Any, Any]:
-        """Read the examples with the given indices; return their inputs and targets, `[examples, ...]` each."""
-        inputs, targets = _stack([self[number] for number in numbers])
-        return inputs, targets
-
-    def is_deterministic(self) -> bool:
-        """Return True if reading the first example with two different seeds gives the same values."""
-        pairs = []
-        for seed in range(2):
-            with RngState(torch.Generator().manual_seed(seed)):
-                pairs.append(tree_leaves(self[0]))
-        return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+        return len(self), sample, *self.items.identity
 
 
 def load_dataset(
-    dataset: Any, test: Any = None, *, targets: str | None = None, stratify: bool = False, memory: float | None = None
+    dataset: Any,
+    test: Any = None,
+    *,
+    targets: Targets = None,
+    collate_fn: Collate | None = None,
+    length: int | None = None,
+    stratify: bool = False,
+    memory: float | None = None,
 ) -> Data:
-    """Load a dataset as `Data`, or as `Stream` if it is too large or random; see `Data.from_dataset`."""
-    for each in (dataset, test):
-        if isinstance(each, DataLoader | IterableDataset):
-            raise TypeError(f"it is a {type(each).__name__}: {suggest_fix(each)}")
-        if each is not None and not (hasattr(each, "__len__") and hasattr(each, "__getitem__")):
-            raise TypeError(
-                f"a {type(each).__name__} has no length or no numbered items: give a map-style Dataset, read it "
-                "into tensors first, or race a training loop of your own that reads it."
-            )
-    if test is not None and not (isinstance(test, Tensor | np.ndarray | list | range)):
-        dataset, test = ConcatDataset([dataset, test]), torch.arange(len(dataset), len(dataset) + len(test))
-    items = DatasetReader(dataset, targets)
-    if len(items) == 0:
-        raise ValueError("the dataset is empty.")
+    """Load a dataset as `Data`, or as `Stream` if it is collated, too large or random; see `Data.from_dataset`."""
     memory_limit = psutil.virtual_memory().available * MEMORY_SHARE if memory is None else memory * 1e9
+    if length is not None and _has_numbered_items(dataset):
+        raise ValueError(
+            f"length = {length}: it is for datasets without numbered items. Give torch.utils.data.Subset(dataset, "
+            "range(length)) to use a part of this one."
+        )
+    dataset = _as_map_style(dataset, length, memory_limit)
+    if test is not None and not _is_index(test):
+        test = _as_map_style(test, length, memory_limit)
+        dataset, test = ConcatDataset([dataset, test]), torch.arange(len(dataset), len(dataset) + len(test))
+    if len(dataset) == 0:
+        raise ValueError("the dataset is empty.")
+    if collate_fn is None:
+        collate_fn = _graph_collate(dataset)
+    if collate_fn is not None:
+        return Stream(CollatedReader(dataset, targets, collate_fn), test, stratify)
+    items = DatasetReader(dataset, targets)
     with RngState(torch.Generator()):
         size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
         if size > memory_limit or not items.is_deterministic():
@@ -140,25 +116,50 @@ def load_dataset(
         return Data(*items.read(range(len(items))), test, stratify)
 
 
-def _to_tensors(value: Any) -> Any:
-    """Convert all numbers and arrays in a nested structure to tensors, float64 ones to torch's default dtype."""
-
-    def leaf(x: Any) -> Tensor:
-        if not isinstance(x, Tensor) and np.asarray(x).dtype.kind not in "biufc":
-            raise TypeError(
-                f"an item of the dataset holds a {type(x).__name__}: give numbers, as tensors or arrays; tokenize "
-                "and pad text first."
-            )
-        return as_tensor(x, "an item of the dataset")
-
-    return tree_map(leaf, value)
+def _has_numbered_items(dataset: Any) -> bool:
+    return hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
 
 
-def _stack(parts: Sequence[Any]) -> Any:
-    def stack(*leaves: Tensor) -> Tensor:
-        if len({x.shape for x in leaves}) > 1:
-            shapes = ", ".join(sorted({str(tuple(x.shape)) for x in leaves})[:3])
-            raise ValueError(f"examples have different shapes ({shapes}): pad or crop them to one shape.")
-        return torch.stack(leaves)
+def _is_index(test: Any) -> bool:
+    """Return True for indices of examples, and False for a dataset."""
+    is_list_of_integers = isinstance(test, list) and all(isinstance(x, int | np.integer) for x in test)
+    return is_list_of_integers or isinstance(test, Tensor | np.ndarray | range)
 
-    return tree_map(stack, *parts)
+
+def _graph_collate(dataset: Any) -> Collate | None:
+    """Return the `collate_fn` of a dataset of torch_geometric's graphs; None for other datasets."""
+    with RngState(torch.Generator()):
+        return graph_collate() if is_graph(dataset[0]) else None
+
+
+def _as_map_style(dataset: Any, length: int | None, memory_limit: float) -> Any:
+    """Return a dataset with numbered items; the first `length` items of an iterable one are read into a list.
+
+    Raises:
+        TypeError: for objects that are not datasets, and for iterable datasets without a `length`.
+        ValueError: if the items need more memory than `memory_limit` bytes.
+    """
+    if isinstance(dataset, DataLoader):
+        raise TypeError(f"it is a {type(dataset).__name__}: {suggest_fix(dataset)}")
+    if _has_numbered_items(dataset):
+        return dataset
+    if length is None and isinstance(dataset, IterableDataset):
+        raise TypeError(f"it is a {type(dataset).__name__}: {suggest_fix(dataset)}")
+    if length is None or not isinstance(dataset, Iterable):
+        raise TypeError(
+            f"a {type(dataset).__name__} has no length or no numbered items: give a map-style Dataset, read it into "
+            "tensors first, say how many items of an iterable are read, as in Data.from_dataset(items, length=10_000), "
+            "or race a training loop of your own that reads it."
+        )
+    items: list[Any] = []
+    size = 0
+    with RngState(torch.Generator()):
+        for item in islice(dataset, length):
+            items.append(item)
+            size += sum(x.nbytes for x in tree_leaves(item) if isinstance(x, Tensor | np.ndarray))
+            if size > memory_limit:
+                raise ValueError(
+                    f"length = {length}: the first {len(items)} items take {size / 1e9:.2g} GB, the limit. Give a "
+                    "smaller length, raise the limit with memory=..., or race a training loop of your own."
+                )
+    return items

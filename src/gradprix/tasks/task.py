@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
 
 from gradprix.utils.margins import absolute_margin
 
@@ -48,6 +50,17 @@ class Metric:
         return absolute_margin(self.margin, self.relative, better)
 
 
+class _LoaderBatchSize:
+    """Default of `Task.batch_size`: the batch size of the loader that the examples come from."""
+
+    def __get__(self, task: "Task | None", owner: type | None = None) -> int | None:
+        if task is None:
+            return None
+        if task.loaded.batch_size is None:
+            raise task.refused("it has no batch_size. Give Task(batch_size=32), or gp.Data.from_loader(loader).")
+        return task.loaded.batch_size
+
+
 @dataclass(frozen=True)
 class Task:
     """A problem that optimizers race on.
@@ -59,7 +72,8 @@ class Task:
         metric: the quantity to compare.
         baseline: chance level, the metric of the best constant answer; also the score of a diverged run.
         data: function that loads the examples; called once per process.
-        batch_size: examples per step, unless an entry has a batch size of its own.
+        batch_size: examples per step, unless an entry has a batch size of its own. If it is left out, it is the batch
+            size of the loader of the data (`Data.from_loader`).
         epochs: number of epochs; a number below 1 is the fraction of the training examples that is used, once.
         schedule: learning-rate schedule: `"cosine"`, `"linear"`, `"warmup"` or `"constant"`.
         about: description in one sentence.
@@ -83,8 +97,8 @@ class Task:
     metric: Metric
     baseline: float
     data: Callable[[], Data]
-    batch_size: int
-    epochs: float
+    batch_size: int = _LoaderBatchSize()  # type: ignore[assignment]  # the descriptor returns an integer
+    epochs: float = None  # type: ignore[assignment]  # required, but follows a default
     schedule: str = "cosine"
     about: str = ""
     noise: float | None = None
@@ -96,8 +110,12 @@ class Task:
     needs: Mapping[str, float] = field(default_factory=dict, compare=False)  # does not affect results
 
     def __post_init__(self) -> None:
+        if self.epochs is None:
+            raise TypeError(f"task {self.name!r} has no epochs: give the number of passes over the training examples.")
+        if vars(self)["batch_size"] is None:
+            del vars(self)["batch_size"]  # so that the descriptor is used
         for name in ("batch_size", "epochs"):
-            value = getattr(self, name)
+            value = vars(self).get(name, 1)
             if value < 1 and not (name == "epochs" and value > 0):
                 raise ValueError(f"{name} = {value}: it must be 1 or more.")
         if self.epochs > 1 and self.epochs % 1:
@@ -112,7 +130,7 @@ class Task:
     def change(self, **given: Any) -> "Task":
         """Return a copy with other values for the given arguments; arguments that are None keep their values."""
         given = {name: value for name, value in given.items() if value is not None}
-        task = replace(self, **given)
+        task = replace(self, **{"batch_size": vars(self).get("batch_size"), **given})
         cached = [] if "data" in given else ["loaded"]  # loading the examples again may be slow
         cached += ["fingerprint"] if given.keys() <= {"batch_size", "epochs", "schedule"} else []
         vars(task).update({name: vars(self)[name] for name in cached if name in vars(self)})
@@ -188,8 +206,14 @@ def first_line(error: BaseException) -> str:
 def called_with(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and keyword arguments to call a model with.
 
-    A tuple or list of inputs is unpacked into positional arguments, a mapping into keyword arguments.
+    A tuple or list of inputs is unpacked into positional arguments, a mapping into keyword arguments. Other objects,
+    such as a batch of graphs, are copied, since models may change them.
     """
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
-    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}
+    is_several = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
+    return tuple(map(_own, inputs)) if is_several else (_own(inputs),), {}
+
+
+def _own(value: Any) -> Any:
+    return value if isinstance(value, Tensor | dict | list | tuple) else deepcopy(value)

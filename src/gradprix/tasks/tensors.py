@@ -72,12 +72,12 @@ def suggest_fix(value: Any) -> str:
         isinstance(value, DataLoader) and isinstance(value.dataset, IterableDataset)
     ):
         return (
-            "its examples cannot be indexed, so they cannot be split. Read them into tensors for "
-            "gp.Data(inputs, targets), or race a training loop of your own that reads it."
+            "its examples cannot be indexed, so they cannot be split. Say how many of them are read into memory, as in "
+            "gp.Data.from_dataset(dataset, length=10_000), or race a training loop of your own that reads it."
         )
     if isinstance(value, DataLoader):
         return (
-            "a race splits the examples and makes batches itself. Give gp.Data.from_dataset(loader.dataset), or race a "
+            "give gp.Data.from_loader(loader), which uses its dataset, batch size, sampler and collate_fn, or race a "
             "training loop of your own with the loader."
         )
     return "give gp.Data.from_dataset(dataset)." if isinstance(value, Dataset) else ""

@@ -1,9 +1,10 @@
 """Evaluation of a stack of models: losses, outputs and metrics on validation or test examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from gradprix.utils.devices import CPU, placed
 from .faults import has_nan, task_error
 from .model_stack import ModelStack
 from .outputs import CombinedOutput, Output, combine
+from .ragged_outputs import RaggedTargets, combine_ragged, combine_targets
 
 BATCH_FACTOR = 8
 """Evaluation batch size divided by training batch size; evaluation needs less memory per example than training."""
@@ -31,7 +33,8 @@ class Evaluation:
     Args:
         losses: mean loss of each row.
         outputs: output of each row.
-        targets: `IndexedRows` of shape `[rows, examples, ...]`, or a nested structure of them.
+        targets: `IndexedRows` of shape `[rows, examples, ...]`, or a nested structure of them; `RaggedTargets` if a
+            `collate_fn` makes the batches.
     """
 
     losses: list[float]
@@ -91,8 +94,20 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
         stack.optimizers.train()
     loss = torch.stack(losses).sum(0) / index.shape[1]
     rows = [[each] for each in failed] if failed else zip(*outputs, strict=True)
-    combined = [combine(batches, sizes[: len(batches)]) for batches in rows]
-    return Evaluation(loss.tolist(), combined, tree_map(_concatenate, *targets))
+    join = combine_ragged if stack.data.data.is_collated else combine
+    combined = [join(batches, sizes[: len(batches)]) for batches in rows]
+    joined = _join_collated(stack, targets, sizes) if stack.data.data.is_collated else tree_map(_concatenate, *targets)
+    return Evaluation(loss.tolist(), combined, joined)
+
+
+def _join_collated(stack: ModelStack, batches: Sequence[Any], sizes: list[int]) -> RaggedTargets:
+    """Combine the targets of batches that a `collate_fn` makes; rows with one seed share them."""
+    seeds = stack.data.seed_index.tolist()
+    by_seed = {
+        seed: combine_targets([tree_map(itemgetter(seeds.index(seed)), batch) for batch in batches], sizes)
+        for seed in dict.fromkeys(seeds)
+    }
+    return RaggedTargets([by_seed[seed] for seed in seeds], sizes)
 
 
 def _concatenate(*batches: IndexedRows) -> IndexedRows:
@@ -116,16 +131,21 @@ def compute_metrics(stack: ModelStack, evaluation: Evaluation, examples: slice |
     """
     metrics = []
     for row, output in enumerate(evaluation.outputs):
-        predictions = output.whole if examples is None else output.part(examples)
-        chosen = slice(None) if examples is None else examples
-        expected = tree_map(lambda x, row=row, chosen=chosen: x[row][chosen], evaluation.targets)
         try:
-            metrics.append(float(stack.task.metric.score(predictions, expected)))
+            metrics.append(_score(stack.task.metric.score, row, output, evaluation.targets, examples))
         except Exception as error:
             if not has_nan(output.leaves):
                 raise task_error(stack.task, "its metric", [stack.trials[stack.rows[row]]], error) from error
             metrics.append(float("nan"))  # the model has diverged
     return metrics
+
+
+def _score(score: Callable[[Any, Any], Any], row: int, output: CombinedOutput, targets: Any, examples: Any) -> float:
+    if isinstance(targets, RaggedTargets):
+        return targets.score(score, row, output, examples)
+    predictions = output.whole if examples is None else output.part(examples)
+    chosen = slice(None) if examples is None else examples
+    return float(score(predictions, tree_map(lambda x: x[row][chosen], targets)))
 
 
 def evaluate(stack: ModelStack, index: Tensor) -> tuple[list[float], list[float]]:

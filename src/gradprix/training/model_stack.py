@@ -56,7 +56,7 @@ class ModelStack:
         self.trials = [*trials, *[trials[-1]] * idle]
         self.task, self.mode, self.device = task, mode, torch.device(mode.device)
         self.rows = torch.arange(len(self.trials))
-        self.data = StackData(task, self.trials, self.device)
+        self.data = StackData(task, self.trials, self.device, mode.stacked)
         seeds = [trial.seed for trial in self.trials]
         models = {seed: init_model(task.model, seed) for seed in self.data.seeds}
         self.parameters, self.buffers = self._stack_tensors(models, seeds)

@@ -80,12 +80,14 @@ class CombinedOutput:
         build: rebuilds the output from other leaves.
         examples: number of examples.
         per_example: for each leaf, True if it is a tensor with entries for each example, which was concatenated.
+        batches: the value of each batch; empty unless shapes may differ between batches (`ragged_outputs.py`).
     """
 
     leaves: list[Any]
     build: Callable[[Sequence[Any]], Any]
     examples: int
     per_example: list[bool]
+    batches: Sequence[Any] = ()
 
     @property
     def whole(self) -> Any:
@@ -98,7 +100,7 @@ class CombinedOutput:
         for leaf, per_example in zip(self.leaves, self.per_example, strict=True):
             if per_example:
                 leaf = leaf.unflatten(0, (self.examples, -1))[examples].flatten(0, 1)
-            elif isinstance(leaf, Tensor | float):
+            elif isinstance(leaf, Tensor | float | list):
                 leaf = WithheldOutput("a value of whole batches cannot be had for some of their examples.")
             chosen.append(leaf)
         return self.build(chosen)
@@ -119,8 +121,12 @@ def combine(outputs: Sequence[Output], sizes: Sequence[int]) -> CombinedOutput:
     return CombinedOutput(leaves, outputs[0].build, sum(sizes), per_example)
 
 
+class NotCombinedError(TypeError):
+    """Error raised by a metric that uses a part of a model's output that cannot be combined over batches."""
+
+
 class WithheldOutput:
-    """Placeholder for a part of a model's output that a metric cannot use; using it raises a `TypeError`.
+    """Placeholder for a part of a model's output that a metric cannot use; using it raises a `NotCombinedError`.
 
     Args:
         why: the message of the error.
@@ -130,8 +136,8 @@ class WithheldOutput:
         self.__dict__["why"] = why
 
     def refuse(self, *_: Any, **__: Any) -> Any:
-        """Raise a `TypeError` with the message."""
-        raise TypeError(self.__dict__["why"])
+        """Raise a `NotCombinedError` with the message."""
+        raise NotCombinedError(self.__dict__["why"])
 
     __array__ = __bool__ = __call__ = __contains__ = __float__ = __getattr__ = __getitem__ = __int__ = refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from gradprix.compiler import IndexedRows
 from gradprix.tasks import Task
+from gradprix.tasks.batches import RaggedRows
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import RngState, stream
 from gradprix.utils.devices import CPU, placed
@@ -26,6 +27,7 @@ class StackData:
         task: the task.
         trials: the trial of each row.
         device: the device of the models.
+        stacked: require batches that can be stacked.
 
     Attributes:
         seeds: the distinct seeds.
@@ -35,15 +37,15 @@ class StackData:
         test: indices of the test examples, `[seeds, examples]`.
     """
 
-    def __init__(self, task: Task, trials: Sequence[Trial], device: torch.device) -> None:
-        self.task, self.trials, self.device = task, trials, device
+    def __init__(self, task: Task, trials: Sequence[Trial], device: torch.device, stacked: bool = True) -> None:
+        self.task, self.trials, self.device, self.stacked = task, trials, device, stacked
         self.data = to_device(task.loaded, device)
         index_device = CPU if self.data is task.loaded else device
         self.seeds = list(dict.fromkeys(trial.seed for trial in trials))
         self._set_seeds(placed(torch.tensor([self.seeds.index(trial.seed) for trial in trials]), index_device))
-        splits = [task.loaded.split(seed) for seed in self.seeds]
+        self._splits = [task.loaded.split(seed) for seed in self.seeds]
         self.train, self.valid, self.test = (
-            placed(torch.stack([getattr(split, part) for split in splits]), index_device)
+            placed(torch.stack([getattr(split, part) for split in self._splits]), index_device)
             for part in ("train", "valid", "test")
         )
         self._generators = [stream(seed, "order") for seed in self.seeds]
@@ -56,9 +58,15 @@ class StackData:
         Args:
             batch_size: examples per batch; the last batch may have fewer.
             examples: total number of examples of the batches; all training examples when None.
+
+        Raises:
+            TaskError: if the examples have weights, and those of all training examples of a seed are zero.
         """
-        available = self.train.shape[1]
-        order = torch.stack([torch.randperm(available, generator=generator) for generator in self._generators])
+        pairs = zip(self._splits, self._generators, strict=True)
+        try:
+            order = torch.stack([self.task.loaded.shuffle(split.train, generator) for split, generator in pairs])
+        except ValueError as error:
+            raise task_error(self.task, "drawing its examples", self.trials, error) from error
         shuffled = self.train.gather(1, placed(order[:, :examples], self.train.device))
         yield from shuffled.split(batch_size, dim=1)
 
@@ -69,7 +77,8 @@ class StackData:
             index: indices of the examples, `[seeds, batch]`.
 
         Returns:
-            Nested structures of `IndexedRows`, in which rows of one seed share their examples.
+            Nested structures of `IndexedRows`, in which rows of one seed share their examples. They are `RaggedRows` if
+            the models are trained one at a time, and the batches of the seeds cannot be stacked.
 
         Raises:
             TaskError: if reading the examples fails.
@@ -77,16 +86,22 @@ class StackData:
         rng_states = [self._rng_states[seed] for seed in self._used_seeds.tolist()] if self._rng_states else []
         try:
             examples = self.data.take(index[self._used_seeds], rng_states)
+            if self.stacked and any(isinstance(part, RaggedRows) for part in examples):
+                raise ValueError(
+                    "the batches of two seeds have different shapes. Pad all batches to one shape in collate_fn"
+                )
         except Exception as error:
             raise task_error(self.task, "reading its examples", self.trials, error) from error
         inputs, targets = map(self._index_rows, examples)
         return inputs, targets
 
     def _index_rows(self, examples: Any) -> Any:
-        """Move inputs or targets to the device and convert them to `IndexedRows`.
+        """Move inputs or targets to the device and convert them to `IndexedRows`, unless they are ragged.
 
         Most tasks have a single tensor, for which the slow `tree_map` is avoided.
         """
+        if isinstance(examples, RaggedRows):
+            return examples.to(self.device).select_rows(self._place)
         there = placed(examples, self.device)
         if isinstance(there, Tensor):
             return IndexedRows(there, self._place)
