@@ -169,6 +169,8 @@ def _describe_instance(thing: Any, describe: _Describer) -> Any:
         return kind.__qualname__, _hash_array(np.asarray(thing), describe), labels
     if kind.__module__ == "torch._ops":
         return str(thing)
+    if kind.__module__ == "torch_geometric.inspector":  # describes a class, and caches its source in the first instance
+        return kind.__qualname__
     if _is_process_resource(thing):
         return describe(kind)
     if id(thing) in describe.seen:

@@ -106,10 +106,11 @@ def load_dataset(
         raise ValueError("the dataset is empty.")
     if collate_fn is None:
         collate_fn = _graph_collate(dataset)
-    if collate_fn is not None:
-        return Stream(CollatedReader(dataset, targets, collate_fn), test, stratify)
-    items = DatasetReader(dataset, targets)
+    items = DatasetReader(dataset, targets) if collate_fn is None else CollatedReader(dataset, targets, collate_fn)
     with RngState(torch.Generator()):
+        if collate_fn is not None:
+            items.read_one(0)  # raises an error if the batches cannot be used
+            return Stream(items, test, stratify)
         size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
         if size > memory_limit or not items.is_deterministic():
             return Stream(items, test, stratify)
