@@ -40,8 +40,6 @@ class Data:
         weights: relative probabilities with which examples are drawn for training, with replacement, `[examples]`; None
             if every epoch uses each training example once.
         is_collated: True if a `collate_fn` makes the batches, so that shapes may differ between them.
-        ragged: the type of value because of which batches cannot be stacked, `"Tensor"` if their shapes differ; None if
-            all batches of equal size have one shape.
 
     Raises:
         TypeError: for values that are not numeric, or whose meaning would be lost (masked arrays, sparse tensors,
@@ -53,8 +51,6 @@ class Data:
     batch_size: int | None = None
     weights: Tensor | None = None
     is_collated: bool = False
-    ragged: str | None = None
-
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
         if targets is None:
             cure = suggest_fix(inputs) or (
@@ -195,6 +191,14 @@ class Data:
     def nbytes(self) -> int:
         """Memory use in each process, in bytes."""
         return sum(x.nbytes for x in tree_leaves((self.inputs, self.targets)))
+
+    @property
+    def ragged(self) -> str | None:
+        """The type of value because of which batches cannot be stacked, `"Tensor"` if their shapes differ.
+
+        None if all batches of equal size have one shape.
+        """
+        return None
 
     @property
     def contents(self) -> tuple[Any, ...]:
