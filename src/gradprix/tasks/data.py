@@ -51,6 +51,7 @@ class Data:
     batch_size: int | None = None
     weights: Tensor | None = None
     is_collated: bool = False
+
     def __init__(self, inputs: Any, targets: Any = None, test: Any = None, stratify: bool = False) -> None:
         if targets is None:
             cure = suggest_fix(inputs) or (
