@@ -199,7 +199,7 @@ def _import_finder(finder: Any) -> Iterator[None]:
 def _modules_of(folders: Sequence[str]) -> dict[str, ModuleType]:
     """Return the imported user modules whose files are in the given folders, by name."""
     modules = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # other threads may import
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(".py") and is_in(file, folders) and is_users_path(file):
             modules[name] = module
