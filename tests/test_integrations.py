@@ -1,10 +1,13 @@
 """Optional libraries: what gradprix says without them, and the reports of trainers that block."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+import gradprix as gp
 from gradprix.integrations.optional import require
 from gradprix.integrations.reports import Report, add_test_score, iterate_reports
 
@@ -14,6 +17,21 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "integrations").glob
 def test_a_missing_library_is_named_with_its_extra() -> None:
     with pytest.raises(ImportError, match=r"no_such_library is not installed: pip install 'gradprix\[lightning\]'"):
         require("no_such_library.part", "lightning")
+
+
+TASKS: dict[str, Callable[[], gp.Task]] = {
+    "lightning": lambda: gp.integrations.lightning.task(nn.Identity, (), metric="acc", baseline=0.0, epochs=1),
+    "transformers": lambda: gp.integrations.transformers.task(nn.Identity, {}),
+}
+
+
+@pytest.mark.parametrize("library", TASKS)
+def test_a_task_needs_its_library(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (library, "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+
+    with pytest.raises(ImportError, match=rf"pip install 'gradprix\[{library}\]'"):
+        TASKS[library]()
 
 
 def test_an_error_within_a_library_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

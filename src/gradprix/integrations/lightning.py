@@ -1,4 +1,7 @@
-"""Lightning: a `LightningModule` as a task, and `Trainer` in a training loop."""
+"""Lightning: a `LightningModule` as a task, and `Trainer` in a training loop.
+
+Both of its packages are supported, `lightning` and `pytorch_lightning`, whose classes are different.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -8,9 +11,10 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 from gradprix.tasks import Data, Metric, Task
+from gradprix.tasks.rng import RngState
 
+from .lightning_callback import epoch_reports
 from .lightning_steps import LoggedMetric, StepModel, check_module, is_overridden
-from .optional import require
 from .own_batches import load_batches
 from .reports import Report, add_test_score, iterate_reports
 
@@ -61,12 +65,12 @@ def task(
 
     Raises:
         ImportError: if Lightning is not installed.
+        TypeError: if `module` is not a function that returns a `LightningModule`.
         ValueError: if the module needs a `Trainer`, with the reason.
     """
-    require("lightning", "lightning")
     if direction not in ("max", "min"):
         raise ValueError(f'direction = {direction!r}: give "max" if higher values of {metric} are better, else "min".')
-    with torch.random.fork_rng():
+    with RngState(torch.Generator()):
         instance = check_module(module, ignore_hooks, allow_groups="groups" in options)
     build = partial(_build, module, metric if isinstance(metric, str) else None)
     if isinstance(metric, str):
@@ -126,12 +130,8 @@ def fit(
             must derive its learning rates from the optimizer's.
 
     Raises:
-        ImportError: if Lightning is not installed.
         ValueError: if the value is not logged.
     """
-    require("lightning", "lightning")
-    from .lightning_callback import EpochReports
-
     if make_optimizer is not None:
         module.configure_optimizers = partial(_configure_optimizers, module, make_optimizer, groups, scheduler)
     data = {"datamodule": datamodule}
@@ -139,7 +139,7 @@ def fit(
         data = dict(zip(("train_dataloaders", "val_dataloaders"), datamodule[:2], strict=True))
 
     def train(report: Report) -> None:
-        trainer.callbacks.append(EpochReports(report, valid))
+        trainer.callbacks.append(epoch_reports(trainer, report, valid))
         trainer.fit(module, **data)
 
     def evaluate(name: str) -> float:
@@ -178,10 +178,7 @@ def _loaders(datamodule: Any) -> tuple[DataLoader[Any], ...]:
     datamodule.prepare_data()
     datamodule.setup("fit")
     loaders = [datamodule.train_dataloader(), datamodule.val_dataloader()]
-    if (
-        type(datamodule).test_dataloader
-        is not require("lightning.pytorch", "lightning").LightningDataModule.test_dataloader
-    ):
+    if is_overridden(datamodule, "test_dataloader"):
         datamodule.setup("test")
         loaders.append(datamodule.test_dataloader())
     return tuple(loaders)

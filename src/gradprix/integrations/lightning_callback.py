@@ -1,14 +1,13 @@
 """Lightning callback that reports a validated metric to a race."""
 
+import sys
 from typing import Any
-
-from lightning.pytorch import Callback
 
 from .reports import Report
 
 
-class EpochReports(Callback):
-    """Callback that reports a logged value at the end of each epoch in which the model was validated.
+class EpochReports:
+    """Hooks of a callback that report a logged value at the end of each epoch in which the model was validated.
 
     Args:
         report: function that takes the numbers; the training stops if it returns False.
@@ -39,3 +38,10 @@ class EpochReports(Callback):
             )
         if not self.report({"valid": float(logged[self.valid])}):
             trainer.should_stop = True
+
+
+def epoch_reports(trainer: Any, report: Report, valid: str) -> Any:
+    """Return a callback with the hooks of `EpochReports`, of the package of Lightning that a trainer is from."""
+    package = type(trainer).__module__.partition(".")[0]
+    library = sys.modules["lightning.pytorch" if package == "lightning" else package]
+    return type("EpochReports", (EpochReports, library.Callback), {})(report, valid)

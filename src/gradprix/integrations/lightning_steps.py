@@ -1,5 +1,6 @@
 """A `LightningModule` as a plain module: its steps without a `Trainer`, with the values that they log."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from .optional import require
 
+PACKAGES = frozenset(("lightning", "pytorch_lightning"))
 LOOP = "race a training loop instead: gradprix.integrations.lightning.fit"
 HOOKS = (
     "backward clip_gradients configure_gradient_clipping configure_model lr_scheduler_step on_after_backward "
@@ -129,9 +131,20 @@ def _number(name: str, value: Any) -> Any:
 
 def is_overridden(module: Any, method: str) -> bool:
     """Return True if a `LightningModule` or `LightningDataModule` overrides a method."""
-    library = require("lightning.pytorch", "lightning")
-    base = library.LightningModule if isinstance(module, library.LightningModule) else library.LightningDataModule
-    return getattr(type(module), method) is not getattr(base, method)
+    base = lightning_base(module)
+    return base is not None and getattr(type(module), method) is not getattr(base, method)
+
+
+def lightning_base(value: Any) -> type | None:
+    """Return the class of Lightning of which a value is an instance, or None if it is not one of Lightning's."""
+    bases = (base for base in type(value).__mro__ if base.__name__ in ("LightningModule", "LightningDataModule"))
+    return next((base for base in bases if base.__module__.partition(".")[0] in PACKAGES), None)
+
+
+def is_lightning_module(value: Any) -> bool:
+    """Return True if a value is a `LightningModule`."""
+    base = lightning_base(value)
+    return base is not None and base.__name__ == "LightningModule"
 
 
 def check_module(module: Callable[[], Any], ignore_hooks: tuple[str, ...], allow_groups: bool) -> Any:
@@ -149,15 +162,16 @@ def check_module(module: Callable[[], Any], ignore_hooks: tuple[str, ...], allow
         TypeError: if `module` is no function, or does not return a `LightningModule`.
         ValueError: if the module needs a `Trainer`.
     """
-    base = require("lightning.pytorch", "lightning").LightningModule
-    if isinstance(module, base):
+    if not any(sys.modules.get(package) for package in PACKAGES):
+        require("lightning", "lightning")
+    if is_lightning_module(module):
         raise TypeError(
             f"the module is a {type(module).__name__}, and every run needs new initial weights: give a function that "
             f"returns a new one, such as {type(module).__name__} itself or a functools.partial of it."
         )
     instance = module()
-    if not isinstance(instance, base):
-        raise TypeError(f"module() returns a {type(instance).__name__}, not a LightningModule of lightning.pytorch.")
+    if not is_lightning_module(instance):
+        raise TypeError(f"module() returns a {type(instance).__name__}, not a LightningModule.")
     name = type(instance).__name__
     if not instance.automatic_optimization:
         raise ValueError(f"{name} uses manual optimization; {LOOP}.")

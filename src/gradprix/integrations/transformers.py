@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gradprix.tasks import Data, Metric, Task
+from gradprix.tasks.rng import RngState
 
 from .labelled_data import Source
 from .optional import require
@@ -60,7 +61,7 @@ def task(
         TypeError: if `model` is not a function that returns a `PreTrainedModel`.
         ValueError: if there is no default metric for the model, or metric without baseline.
     """
-    with torch.random.fork_rng():
+    with RngState(torch.Generator()):
         base = _base_model(model)
     kind = None if metric is not None else find_kind(base)
     accepted = tuple(inspect.signature(type(base).forward).parameters)
