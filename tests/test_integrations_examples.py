@@ -13,6 +13,7 @@ LIBRARIES = {
     "bert": "transformers",
     "gcn": "torch_geometric",
     "gpt2": "transformers",
+    "graphs": "torch_geometric",
     "lightning_loop": "lightning",
     "lightning_task": "lightning",
     "llama": "transformers",
@@ -21,7 +22,7 @@ LIBRARIES = {
     "trainer_loop": "transformers",
 }
 DIRECTIONS = {"trainer_loop": "min"}
-STACKED = {"bert", "gcn", "lightning_task"}
+STACKED = {"gcn", "lightning_task"}
 FEW: dict[str, Any] = {"optimizers": "adamw,nesterov", "trials": 1, "seeds": 6}
 pytestmark = pytest.mark.integrations
 

@@ -109,6 +109,18 @@ def test_a_data_module_gives_its_test_set_and_its_batch_size() -> None:
     assert make_task(Net, loaders()).loaded.test.tolist() == list(range(70, 95))
 
 
+def test_the_collate_fn_of_a_loader_makes_the_batches() -> None:
+    def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
+        return torch.stack([x for x, _ in items]) * 2, torch.stack([y for _, y in items])
+
+    train = DataLoader(examples(70, 0), 10, collate_fn=collate)
+    inputs, targets = make_task(Net, (train, loaders()[1])).loaded.take(torch.tensor([[3, 5]]))
+    x, y = batch_of(examples(70, 0), slice(3, 6, 2))
+
+    assert torch.equal(inputs["batch"][0][0], 2 * x)
+    assert inputs["batch"][1].tolist() == targets.tolist() == [y.tolist()]
+
+
 def test_a_metric_of_all_examples_gets_outputs_and_targets() -> None:
     accuracy = gp.Metric(
         "accuracy", lambda out, y: gp.tasks.accuracy(out["outputs"], y), higher_is_better=True, margin=0.01

@@ -120,6 +120,20 @@ def test_a_dataset_of_items_gives_the_same_examples() -> None:
         assert task.loaded.test.tolist() == list(range(30, 40))
 
 
+def test_a_collator_pads_each_batch() -> None:
+    def pad(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        words = nn.utils.rnn.pad_sequence([x["input_ids"] for x in items], batch_first=True)
+        return {"input_ids": words, "labels": torch.tensor([x["labels"] for x in items])}
+
+    items = [{"input_ids": x[: 2 + i % 5], "label": int(x[0]) % 2} for i, x in enumerate(ids())]
+    task = task_of(lambda: bert("SequenceClassification"), items, collate_fn=pad, baseline=0.5)
+    inputs, targets = task.loaded.take(torch.tensor([[0, 1, 2]]))
+
+    assert inputs["input_ids"].shape == (1, 3, 4)
+    assert torch.equal(inputs["labels"], targets)
+    assert targets.tolist() == [[item["label"] for item in items[:3]]]
+
+
 def test_a_metric_of_your_own_gets_the_whole_output() -> None:
     metric = gp.Metric(
         "confidence", lambda out, y: out["logits"].softmax(-1).amax(), higher_is_better=True, margin=0.01
