@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 import gradprix as gp
 from gradprix.tasks.task import TaskError
@@ -119,6 +119,27 @@ def test_the_collate_fn_of_a_loader_makes_the_batches() -> None:
 
     assert torch.equal(inputs["batch"][0][0], 2 * x)
     assert inputs["batch"][1].tolist() == targets.tolist() == [y.tolist()]
+
+
+def test_samplers_are_kept_or_refused() -> None:
+    weights = torch.arange(70.0)
+    train = DataLoader(examples(70, 0), 10, sampler=WeightedRandomSampler(weights, 70))
+    data = make_task(Net, (train, loaders()[1])).loaded
+
+    assert torch.equal(data.weights, torch.cat([weights, torch.zeros(25)]).to(data.weights.dtype))
+    with pytest.raises(TaskError, match="has a WeightedRandomSampler.*lightning\\.fit"):
+        _ = make_task(Net, (train, *loaders())).loaded
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(examples(70, 0))
+
+
+@pytest.mark.parametrize("train", [DataLoader(Endless(), 10), [1, 2, 3]], ids=["iterable", "list"])
+def test_loaders_without_numbers_are_refused(train: Any) -> None:
+    with pytest.raises(TaskError, match="has no numbered examples.*lightning\\.fit"):
+        _ = make_task(Net, (train, loaders()[1]), batch_size=10).loaded
 
 
 def test_a_metric_of_all_examples_gets_outputs_and_targets() -> None:

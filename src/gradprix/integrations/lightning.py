@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import DataLoader
 
 from gradprix.tasks import Data, Metric, Task
 from gradprix.tasks.rng import RngState
 
 from .lightning_callback import epoch_reports
 from .lightning_steps import LoggedMetric, StepModel, check_module, is_overridden
-from .own_batches import load_batches
+from .own_batches import join_loaders, load_batches
 from .reports import Report, add_test_score, iterate_reports
 
 __all__ = ["fit", "task"]
@@ -82,7 +82,7 @@ def task(
         metric = Metric(metric, LoggedMetric(), higher, default if margin is None else margin, relative)
     loaders = partial(_loaders, datamodule)
     if batch_size is None:
-        batch_size = loaders()[0].batch_size
+        batch_size = getattr(loaders()[0], "batch_size", None)
     if batch_size is None:
         raise ValueError("the loader of training examples has no batch size: give batch_size.")
     return Task(
@@ -187,13 +187,6 @@ def _loaders(datamodule: Any) -> tuple[DataLoader[Any], ...]:
 def _load(loaders: Callable[[], tuple[DataLoader[Any], ...]], targets: str | None, options: dict[str, Any]) -> Data:
     """Return the examples of the loaders; see `task`."""
     train, *held_out = loaders()
-    for loader in (train, *held_out):
-        if not isinstance(loader, DataLoader):
-            raise TypeError(
-                f"a loader is a {type(loader).__name__}, not a torch.utils.data.DataLoader: race a training loop with "
-                "gradprix.integrations.lightning.fit instead."
-            )
     if len(held_out) > 1:
-        both: ConcatDataset[Any] = ConcatDataset([train.dataset, held_out[0].dataset])
-        train = DataLoader(both, train.batch_size, collate_fn=train.collate_fn)
+        train = join_loaders(train, held_out[0])
     return load_batches(train, held_out[-1] if held_out else None, targets, **options)

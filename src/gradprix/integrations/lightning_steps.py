@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .optional import require
+from .own_batches import LOOP
 
 PACKAGES = frozenset(("lightning", "pytorch_lightning"))
-LOOP = "race a training loop instead: gradprix.integrations.lightning.fit"
 HOOKS = (
     "backward clip_gradients configure_gradient_clipping configure_model lr_scheduler_step on_after_backward "
     "on_after_batch_transfer on_before_backward on_before_batch_transfer on_before_optimizer_step on_before_zero_grad "
