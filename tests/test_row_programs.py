@@ -283,6 +283,56 @@ def test_an_index_out_of_range_is_an_error() -> None:
     assert torch.equal(rows[0], table[0][index[0]])
 
 
+def test_bfloat16_is_rounded_as_in_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31, (4, 300), generator=generator).to(torch.int32)
+    bits[:, :4] = torch.tensor([0x3F808000, 0x3F818000, 0x7F7FFFFF, -0x800000])  # ties, overflow, minus infinity
+    x = bits.view(torch.float32)
+
+    def run(x: Tensor, half: Tensor) -> list[Tensor | None]:
+        y = x.bfloat16()
+        picked = half[:, torch.tensor([2, 0, 5])]
+        return [y, y.float(), (y + half).exp(), half.max(1).values, picked, torch.cat([half, y], 1)[:, 1::3].float()]
+
+    half = torch.randn(4, 3, 100, generator=generator).bfloat16()
+    expected = [run(each, other) for each, other in zip(x.view(4, 3, 100), half, strict=True)]
+    results = row_function(run, [x[0].view(3, 100), half[0]])(x.view(4, 3, 100), half)
+    for i, result in enumerate(results):
+        assert result is not None
+        wanted = torch.stack([row[i] for row in expected])
+        exact = {"rtol": 0, "atol": 0} if i != 2 else {"rtol": 2**-7, "atol": 0}  # the exponential is torch's or ours
+        torch.testing.assert_close(result, wanted, equal_nan=True, **exact)
+
+
+def test_products_of_bfloat16_are_accumulated_in_float32() -> None:
+    x, weight = (torch.randn(2, n, m, generator=torch.Generator().manual_seed(n)) for n, m in ((9, 40), (40, 13)))
+
+    def run(x: Tensor, weight: Tensor) -> list[Tensor | None]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return [x @ weight]
+
+    (result,) = row_function(run, [x[0], weight[0]])(x, weight)
+    assert result is not None
+    assert result.dtype is torch.bfloat16
+    wide = x.bfloat16().double() @ weight.bfloat16().double()
+    torch.testing.assert_close(result.double(), wide, rtol=2**-8, atol=1e-4)
+
+
+def test_numbers_and_draws_may_come_from_constants() -> None:
+    rates = torch.linspace(0.1, 0.3, 3)
+
+    def run(x: Tensor) -> list[Tensor | None]:
+        shares = torch.distributions.Dirichlet(torch.full((4,), 2.0)).sample()
+        return [x * rates[1].item() + rates[rates > 0.15].sum(), x[0] * shares]
+
+    function = row_function(run, [torch.ones(3, 4)])
+    (draw,) = function.draws
+    x, shares = torch.randn(2, 3, 4), torch.rand(2, 4)
+    results = function(x, IndexedRows(shares, torch.tensor([0, 1])))
+    assert draw.function is torch.ops.aten._sample_dirichlet.default
+    torch.testing.assert_close(results, [x * 0.2 + 0.5, x[:, 0] * shares])
+
+
 @pytest.mark.parametrize(
     ("function", "says"),
     [

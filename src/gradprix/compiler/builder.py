@@ -24,12 +24,13 @@ from .ir import (
 
 DTYPES = {
     torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
     torch.int64: "int64",
     torch.int32: "int32",
     torch.uint8: "uint8",
     torch.bool: "bool",
 }
-"""Names of the supported dtypes. Arithmetic on narrow integers is done in int64."""
+"""Names of the supported dtypes. Arithmetic on narrow integers is done in int64, and that on bfloat16 in float32."""
 
 LARGE_STRIDE = 256
 """A small matrix is copied before a product if the stride of its rows or columns is at least this many elements."""
@@ -75,6 +76,8 @@ class Builder:
 
     def number(self, number: Any, dtype: str, shape: Sequence[int] = ()) -> Value:
         """Return a value whose elements all equal a number."""
+        if dtype == "bfloat16":
+            return self.convert(self.number(number, "float32", shape), dtype)
         return Value(tuple(shape), Node("number", dtype, number=number))
 
     def positions(self, shape: Sequence[int], dim: int, start: int = 0, step: int = 1) -> Value:
@@ -134,10 +137,19 @@ class Builder:
         """Convert the elements of a value to another type."""
         if x.dtype == dtype:
             return x
+        if x.node.op == "convert" and (x.dtype, x.node.args[0].dtype) == ("float32", dtype) == ("float32", "bfloat16"):
+            return Value(x.shape, x.node.args[0])
+        if x.dtype == "bfloat16":  # shared, so that a value that several operations need in float32 is stored once
+            key = "convert", x.node, x.shape, dtype
+            return self.computed.setdefault(key, Value(x.shape, Node("convert", dtype, (x.node,))))
         if x.node.op == "number" and dtype in PYTHON_TYPES:
             number = PYTHON_TYPES[dtype](x.node.number)
             return Value(x.shape, Node("number", dtype, number=number))
         return Value(x.shape, Node("convert", dtype, (x.node,)))
+
+    def without_bfloat16(self, x: Value) -> Value:
+        """Return a value in float32 if it is bfloat16; other values are returned unchanged."""
+        return self.convert(x, "float32") if x.dtype == "bfloat16" else x
 
     # Instructions
 

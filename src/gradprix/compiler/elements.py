@@ -6,7 +6,7 @@ from typing import Any
 from llvmlite import ir
 
 from . import vector_math
-from .emitter import BIT, FLOAT, LONG, SIZES, TYPES, Emitter
+from .emitter import BIT, FLOAT, INT, LONG, SIZES, TYPES, Emitter
 from .ir import Node, View
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -129,6 +129,10 @@ class Elements:
     def _convert(self, x: Any, kind: str, wanted: str) -> Any:
         e, b = self.e, self.e.b
         match kind, wanted:
+            case "bfloat16", _:  # computed as float32
+                return x if wanted in ("float32", "bfloat16") else self._convert(x, "float32", wanted)
+            case _, "bfloat16":
+                return self._round_to_bfloat16(x if kind == "float32" else self._convert(x, kind, "float32"))
             case "float32", "bool":
                 return b.fcmp_unordered("!=", x, vector_math.number(e, 0.0))
             case _, "bool":
@@ -163,10 +167,29 @@ class Elements:
             for lane in range(count):
                 element = e.load(base, e.b.add(offset, LONG(lane * stride)), kind)
                 vector = e.insert(vector, element, lane)
-        return self._truth(vector) if dtype == "bool" else vector
+        return self._loaded(vector, dtype)
 
-    def _truth(self, vector: Any) -> Any:
-        return self.e.b.icmp_signed("!=", vector, ir.Constant(vector.type, None))
+    def _loaded(self, vector: Any, dtype: str) -> Any:
+        """Convert a vector as it is in memory to that in which elements are computed."""
+        e, b = self.e, self.e.b
+        if dtype == "bool":
+            return b.icmp_signed("!=", vector, ir.Constant(vector.type, None))
+        if dtype == "bfloat16":
+            upper_half = b.shl(b.zext(vector, e.vector(INT)), self._integers(16))
+            return b.bitcast(upper_half, e.vector(FLOAT))
+        return vector
+
+    def _round_to_bfloat16(self, x: Any) -> Any:
+        """Round float32 numbers to the nearest ones that bfloat16 has; ties go to even ones, as in torch."""
+        e, b, whole = self.e, self.e.b, self._integers
+        bits = b.bitcast(x, e.vector(INT))
+        is_odd = b.and_(b.lshr(bits, whole(16)), whole(1))
+        rounded = b.and_(b.add(bits, b.add(is_odd, whole(0x7FFF))), whole(-0x10000))
+        is_nan = b.fcmp_unordered("uno", x, x)
+        return b.bitcast(b.select(is_nan, whole(0x7FC00000), rounded), e.vector(FLOAT))
+
+    def _integers(self, value: int) -> ir.Constant:
+        return ir.Constant(self.e.vector(INT), [ir.Constant(INT, value)] * self.e.width)
 
     def _gather(self, node: Node, indices: Sequence[Any], count: int) -> Any:
         e, (index,), view = self.e, node.args, node.view
@@ -185,7 +208,7 @@ class Elements:
                 entry = e.b.mul(e.extract(entries, lane), LONG(int(node.number)))
                 element = e.load(base, e.b.add(e.b.add(offset, entry), LONG(lane * stride)), kind)
                 vector = e.insert(vector, element, lane)
-        return self._truth(vector) if node.dtype == "bool" else vector
+        return self._loaded(vector, node.dtype)
 
     def store(self, value: Any, out: View, indices: Sequence[Any], count: int) -> None:
         """Store the first `count` elements of a vector in a view, the first one at `indices`."""
@@ -194,6 +217,8 @@ class Elements:
         kind = TYPES[out.buffer.dtype]
         if out.buffer.dtype == "bool":
             value = e.b.zext(value, e.vector(kind))
+        elif out.buffer.dtype == "bfloat16":
+            value = e.b.trunc(e.b.lshr(e.b.bitcast(value, e.vector(INT)), self._integers(16)), e.vector(kind))
         base, start = self.places[out]
         offset = e.offset(indices, out.strides, start)
         if out.strides[self.inner] == 1 or count == 1:

@@ -7,11 +7,12 @@ from typing import Any
 from llvmlite import ir
 
 FLOAT, BYTE, LONG, INT, BIT = ir.FloatType(), ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.IntType(1)
+SHORT = ir.IntType(16)
 DOUBLE = ir.DoubleType()
 POINTER = ir.PointerType()
-TYPES = {"float32": FLOAT, "bool": BYTE, "uint8": BYTE, "int32": INT, "int64": LONG}
-"""LLVM types of elements in memory; a bool takes a byte."""
-SIZES = {"float32": 4, "bool": 1, "uint8": 1, "int32": 4, "int64": 8}
+TYPES = {"float32": FLOAT, "bfloat16": SHORT, "bool": BYTE, "uint8": BYTE, "int32": INT, "int64": LONG}
+"""LLVM types of elements in memory; a bool takes a byte, and a bfloat16 is the upper half of a float32."""
+SIZES = {"float32": 4, "bfloat16": 2, "bool": 1, "uint8": 1, "int32": 4, "int64": 8}
 """Bytes of an element in memory."""
 
 

@@ -18,7 +18,7 @@ class Buffer:
 
     Args:
         size: number of elements.
-        dtype: `"float32"`, `"int64"`, `"int32"`, `"uint8"` or `"bool"`.
+        dtype: `"float32"`, `"bfloat16"`, `"int64"`, `"int32"`, `"uint8"` or `"bool"`.
         role: `"input"`, `"output"`, `"constant"` or `"scratch"`.
         number: index among the buffers of that role.
     """

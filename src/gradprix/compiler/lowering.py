@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch._decomp import decomposition_table
+from torch.utils._pytree import tree_map_only
 
 from .builder import Builder, dtype_name
 from .ir import UnsupportedError, Value
@@ -40,6 +41,8 @@ def decomposition(function: Any) -> Callable[..., Any] | None:
 def lower(builder: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype | None) -> Any:
     """Lower an operation and return the value of its result.
 
+    Operations on bfloat16 compute in float32 and round their result, so that no lowering has to know bfloat16.
+
     Args:
         builder: the builder of the program.
         target: the operation.
@@ -52,6 +55,7 @@ def lower(builder: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, 
     """
     if target not in LOWERINGS:
         raise UnsupportedError(str(target))
+    args, kwargs = tree_map_only(Value, builder.without_bfloat16, (tuple(args), kwargs))
     result = LOWERINGS[target](builder, *args, **kwargs)
     if isinstance(result, Value) and dtype is not None:
         result = builder.convert(result, dtype_name(dtype))

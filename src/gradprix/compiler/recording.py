@@ -46,7 +46,7 @@ class Draw:
         function: torch's random operation.
         shape: shape of the result, for one model.
         dtype: type of the result.
-        args: the arguments of the operation, without the tensor that it fills.
+        args: the arguments of the operation, without the tensor that it fills; tensors among them are constants.
         kwargs: its keyword arguments.
     """
 
@@ -110,7 +110,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         constants = zip(self.constants, other.constants, strict=False)
         return (
             str(self.graph) == str(other.graph)
-            and self.draws == other.draws
+            and _comparable(self.draws) == _comparable(other.draws)
             and all(x.dtype is y.dtype and torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in constants)
         )
 
@@ -124,11 +124,14 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if RANDOM in function.tags:
             return self._draw(function, args, kwargs)
         if torch.Tag.data_dependent_output in function.tags or _has_dynamic_shape(function, args):
+            if all(self._is_constant(x) for x in tree_leaves(args) if isinstance(x, Tensor)):
+                return function(*args, **kwargs)  # a number or another constant
             raise UnsupportedError(f"what depends on numbers of a tensor ({function})")
         if function in VIEWS_IN_PLACE and self._node(args[0]).op == "call_function":
             node = self.graph.call_function(VIEWS_IN_PLACE[function], (self._node(args[0]), *args[1:]), kwargs)
             result = function(*args, **kwargs)
             self._nodes[result], node.meta["dtype"] = node, result.dtype
+            node.meta["constant"] = self._is_constant(args[0])
             return result
         if function._schema.is_mutable:
             return self._run_in_place(function, args, kwargs)
@@ -141,6 +144,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not is_new and any(result is x for x in args):  # such as a conversion to the dtype that the tensor has
             return result
         node = self.graph.call_function(function, *tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs))))
+        node.meta["constant"] = all(each.meta.get("constant") for each in node.all_input_nodes)
         if is_new:
             self._outside.pop(result.untyped_storage().data_ptr(), None)
         if isinstance(result, Tensor):
@@ -149,19 +153,24 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif isinstance(result, list | tuple):
             for i, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self._set_node(part, self.graph.call_function(operator.getitem, (node, i)))
+                    part_node = self.graph.call_function(operator.getitem, (node, i))
+                    part_node.meta |= {"dtype": part.dtype, "constant": node.meta["constant"]}
+                    self._set_node(part, part_node)
         return result
 
     def _draw(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         """Run an operation that draws random numbers, and record its result as an argument."""
         others = args[1:] if function in self._fills else args
-        if any(isinstance(x, Tensor | torch.Generator) for x in tree_leaves((others, kwargs))):
+        leaves = tree_leaves((others, kwargs))
+        varies = any(isinstance(x, Tensor) and not self._is_constant(x) for x in leaves)
+        if varies or any(isinstance(x, torch.Generator) for x in leaves):
             raise UnsupportedError(f"random numbers that depend on others ({function})")
         self._require_known_rng_state()
         node = self.graph.placeholder(f"draw{len(self.draws)}")
         result: Tensor = function(*args, **kwargs)
         self._rng_state = torch.get_rng_state()
-        self.draws.append(Draw(function, tuple(result.shape), result.dtype, tuple(others), kwargs))
+        others, kwargs = tree_map_only(Tensor, Tensor.clone, (tuple(others), kwargs))
+        self.draws.append(Draw(function, tuple(result.shape), result.dtype, others, kwargs))
         if function._schema.is_mutable:
             self._replace_node(result, node)
         else:
@@ -229,6 +238,10 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._nodes[x] = node
         self._tensors[x.untyped_storage().data_ptr()].append(weakref.ref(x))
 
+    def _is_constant(self, x: Tensor) -> bool:
+        """Return True if a tensor is computed from constants alone, so that its numbers are the same in every run."""
+        return bool(self._node(x).meta.get("constant"))
+
     def _node(self, x: Tensor) -> Node:
         """Return the node of a tensor.
 
@@ -237,6 +250,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if x not in self._nodes:
             self._set_node(x, self.graph.get_attr(f"constant{len(self.constants)}"))
+            self._nodes[x].meta["constant"] = True
             self.constants.append(x.clone())
             self._outside[x.untyped_storage().data_ptr()] = x
         node: Node | None = self._nodes[x]
@@ -272,6 +286,12 @@ def _has_dynamic_shape(function: Any, args: Sequence[Any]) -> bool:
     if function in (aten.index.Tensor, aten._unsafe_index.Tensor):
         return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
     return torch.Tag.dynamic_output_shape in function.tags
+
+
+def _comparable(draws: Sequence[Draw]) -> Any:
+    """Return the draws with lists of numbers in place of tensors, which cannot be compared as a whole."""
+    fields = [vars(draw) for draw in draws]
+    return tree_map_only(Tensor, lambda x: (x.dtype, x.tolist()), fields)
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:
