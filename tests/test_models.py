@@ -133,6 +133,11 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         lambda m, x: m.out(m.r(few_rows(x))[0][:, -1]), r=nn.RNN(8, 6, batch_first=True), out=nn.Linear(6, 10)
     ),
     "cell in a loop": PerStep,
+    "checkpoint": lambda: Of(
+        lambda m, x: m.b(checkpoint(lambda t: functional.dropout(torch.relu(m.a(t))), x, use_reentrant=False)),
+        a=nn.Linear(64, 16),
+        b=nn.Linear(16, 10),
+    ),
     "attention": lambda: Of(
         attend, embed=nn.Linear(8, 16), attention=nn.MultiheadAttention(16, 4, batch_first=True), out=nn.Linear(16, 10)
     ),
@@ -235,11 +240,6 @@ APART = {
     "hook on a parameter": hooked,
     "python's luck": lambda: Keeps(lambda m, x: m.a(x) * (1 + random.random())),
     "numpy's luck": lambda: Keeps(lambda m, x: m.a(x) * (1 + np.random.rand())),
-    "checkpoint": lambda: Of(
-        lambda m, x: m.b(checkpoint(lambda t: functional.dropout(torch.relu(m.a(t))), x, use_reentrant=False)),
-        a=nn.Linear(64, 16),
-        b=nn.Linear(16, 10),
-    ),
     "random slope": lambda: nn.Sequential(nn.Linear(64, 32), nn.RReLU(), nn.Linear(32, 10)),
     "branch on values": lambda: Of(lambda m, x: m.a(x) if x.sum() > 0 else -m.a(x), a=nn.Linear(64, 10)),
     "item": lambda: Of(lambda m, x: m.a(x) * min(1.0, x.mean().item() + 1), a=nn.Linear(64, 10)),
@@ -253,7 +253,6 @@ WHY = {
     "hook on a parameter": "it has hooks on its parameters",
     "python's luck": "random numbers of Python or NumPy",
     "numpy's luck": "random numbers of Python or NumPy",
-    "checkpoint": "",
     "random slope": "aten::rrelu",
     "branch on values": "its course depends on values",
     "item": "reads numbers out of tensors",
@@ -386,7 +385,7 @@ def test_gaussian_losses_train_as_in_a_plain_loop(kind: str) -> None:
     compare(of, ExecutionMode())
 
 
-@pytest.mark.parametrize("kind", [*APART, "dropout", "batch norm", "dictionary"])
+@pytest.mark.parametrize("kind", [*APART, "dropout", "batch norm", "dictionary", "checkpoint"])
 def test_one_at_a_time_trains_as_a_plain_loop_does(kind: str) -> None:
     compare(task({**MODELS, **APART}[kind]), ExecutionMode(stacked=False))
 

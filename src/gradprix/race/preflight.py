@@ -143,7 +143,7 @@ def check(plan: Plan, first: FirstStep | None = None, memory: float | None = Non
         return on_cpu.mode
     try:
         on_device = select_mode(plan, task, device, _measure_step(plan, task, device), memory)
-        attempt(plan, partial(_require_equal, on_cpu, on_device), device)
+        attempt(plan, partial(_require_equal, on_cpu, on_device, first.precision), device)
         if not is_requested and (slowdown := _gpu_slowdown(plan, task, on_cpu.mode, on_device.mode)) > MAX_SLOWDOWN:
             return replace(on_cpu.mode, device_rejection=Rejection(RejectionCause.SLOWER, slowdown, device=device))
     except Exception as error:
@@ -161,9 +161,9 @@ class _OtherGradientsError(ValueError):
     """Raised if a training step has other losses or gradients on a device than on the CPU."""
 
 
-def _require_equal(on_cpu: DeviceCheck, on_device: DeviceCheck) -> None:
+def _require_equal(on_cpu: DeviceCheck, on_device: DeviceCheck, precision: float) -> None:
     """Raise `_OtherGradientsError` unless a training step has the same losses and gradients on both devices."""
-    if not is_close(on_cpu.results, on_device.results):
+    if not is_close(on_cpu.results, on_device.results, precision):
         raise _OtherGradientsError("it gives other gradients than the CPU")
 
 

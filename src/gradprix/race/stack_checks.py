@@ -80,6 +80,7 @@ class StackTest:
         sequential: step computed one model at a time.
         stacked: step computed in a stack.
         fits: function that returns True if a stack of a given width fits into memory.
+        precision: machine epsilon of the numbers that the step computes, see `FirstStep`.
     """
 
     plan: Plan
@@ -88,6 +89,7 @@ class StackTest:
     sequential: Step
     stacked: Step
     fits: Callable[[int], bool]
+    precision: float
 
     @cached_property
     def widest(self) -> float:
@@ -105,7 +107,8 @@ class StackTest:
 def check_gradients(test: StackTest) -> Rejection | None:
     """Reject a stack whose losses or gradients differ from those of sequential models by more than rounding errors."""
     one, other = test.sequential, test.stacked
-    same = is_close([one.losses], [other.losses]) and is_close(one.gradients, other.gradients)
+    pairs = ([one.losses], [other.losses]), (one.gradients, other.gradients)
+    same = all(is_close(*pair, test.precision) for pair in pairs)
     return None if same else Rejection(RejectionCause.OTHER_GRADIENTS)
 
 
@@ -169,7 +172,7 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
         except Exception as error:
             mode = replace(sequential, stack_rejection=Rejection(RejectionCause.FAILS, message=explain(error)))
         else:
-            test = StackTest(plan, task, device, step, stacked, lambda width: first.reject_stack(width, limit) is None)
+            test = StackTest(plan, task, device, step, stacked, partial(_fits, first, limit), first.precision)
             rejections = (check(test) for check in STACK_CHECKS)
             if rejection := next(filter(None, rejections), None):
                 mode = replace(sequential, stack_rejection=rejection)
@@ -180,6 +183,11 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
                 own = [plan.careful_trial(entry, seed) for seed in range(2)]
                 attempt(plan, partial(_probe, task, own, mode), device, f"optimizer {entry.name!r} on ")
     return DeviceCheck(mode, step.results)
+
+
+def _fits(first: FirstStep, limit: float, width: int) -> bool:
+    """Return True if a stack of a given width fits into the memory limit."""
+    return first.reject_stack(width, limit) is None
 
 
 def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck:
@@ -291,7 +299,7 @@ def slowdown(one: Callable[[], None], other: Callable[[], None]) -> float:
     return least[0] / least[1]
 
 
-def is_close(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+def is_close(first: Sequence[Tensor], second: Sequence[Tensor], precision: float = 0.0) -> bool:
     """Return True if two results differ only by rounding errors.
 
     Tolerances are relative to the largest values of each model.
@@ -299,9 +307,11 @@ def is_close(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     Args:
         first: tensors of shape `[models, ...]`.
         second: tensors to compare with, of the same shapes.
+        precision: machine epsilon of the computation, which may be below the precision of the results.
     """
+    relative, absolute = max(1e-2, 8 * precision), max(1e-3, precision)
     flat = [[x.double().reshape(len(x), -1) for x in results if x.numel()] for results in (first, second)]
     pairs = list(zip(*flat, strict=True))
     largest = torch.stack([a.abs().amax(1) for a, _ in pairs]).amax(0).clamp(min=1e-12)[:, None]
     # Gradients that are zero in exact arithmetic, such as that of a bias before a norm, are nothing but rounding error.
-    return all(bool(((a - b).abs() <= 1e-2 * a.abs().amax(1, True) + 1e-3 * largest).all()) for a, b in pairs)
+    return all(bool(((a - b).abs() <= relative * a.abs().amax(1, True) + absolute * largest).all()) for a, b in pairs)

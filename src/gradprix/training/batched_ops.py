@@ -26,7 +26,7 @@ from .functions import run_by_model
 from .group_norm import group_norm
 from .recurrent import gru_cell, lstm_cell, recurrent, rnn_cell
 from .reductions import sums_of_rows
-from .vmap_op import VmapFunction, is_nested
+from .vmap_op import VmapFunction, as_in_autocast, is_nested
 
 Operation = Callable[..., Any]
 aten = torch.ops.aten
@@ -110,7 +110,7 @@ def register(function: Operation) -> Operation:
 @register
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """Compute `x Wᵀ + b` in one fused product."""
-    return VmapFunction.apply(_Linear.apply, x, weight, bias)
+    return VmapFunction.apply(_Linear.apply, *as_in_autocast(x, weight, bias))
 
 
 class _Linear(torch.autograd.Function):
@@ -273,3 +273,15 @@ def _with_any_layout(original: Operation) -> Operation:
 
 for _method in (Tensor.to, Tensor.contiguous):
     STACKED_VERSIONS[_method] = _with_any_layout(_method)
+
+
+def _requires_grad(x: Tensor, requires_grad: bool = True) -> Tensor:
+    """Leave a tensor as it is: gradients reach the parameters in any case.
+
+    Libraries call `requires_grad_` on the inputs of checkpointed layers. A model that differentiates with respect to
+    such a tensor fails, since the tensor is no leaf of a stack.
+    """
+    return x
+
+
+STACKED_VERSIONS[Tensor.requires_grad_] = _requires_grad

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .vmap_op import VmapFunction
+from .vmap_op import VmapFunction, as_in_autocast
 
 LARGE = 100_000
 """Rows are convolved one by one if the input and output of a row have at least this many elements in total."""
@@ -116,7 +116,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs) 
         stride, padding, dilation, transposed, output_padding, groups = args
         args = [1, *stride], [0, *padding], [1, *dilation], transposed, [0, *output_padding], groups
         return _run(x.unsqueeze(2), weight.unsqueeze(2), bias, args).squeeze(2)
-    return VmapFunction.apply(_convolve, x, weight, bias, args)
+    return VmapFunction.apply(_convolve, *as_in_autocast(x, weight, bias), args)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, args: ConvolutionArgs) -> Tensor:

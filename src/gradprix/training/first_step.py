@@ -48,6 +48,8 @@ class FirstStep:
         step_bytes: peak memory besides the weights: the gradients and activations of a step, the outputs for all
             validation or test examples, or copies of the model, whichever is largest.
         state_bytes: size of the state of an optimizer with two moments.
+        precision: the largest machine epsilon of the numbers that the step computes, such as that of bfloat16 under
+            autocast.
     """
 
     parameters: int
@@ -56,6 +58,7 @@ class FirstStep:
     weight_bytes: float
     step_bytes: float
     state_bytes: float
+    precision: float = torch.finfo(torch.float32).eps
 
     def describe(self) -> str:
         """Format the size of the model and the time of a step."""
@@ -104,7 +107,8 @@ def measure_first_step(task: Task, trial: Trial, device: str = "cpu") -> FirstSt
     trained = [x[0] for x in stack.parameters.values()]
     state = 2 * sum(x.nbytes for x in trained)
     parameters = sum(x.numel() for x in trained)
-    return FirstStep(parameters, seconds, cpu_seconds, sum(weights), max(memory.peak, output_bytes, copy_bytes), state)
+    step_bytes = max(memory.peak, output_bytes, copy_bytes)
+    return FirstStep(parameters, seconds, cpu_seconds, sum(weights), step_bytes, state, memory.precision)
 
 
 KNOWN: dict[tuple[str, int, str], FirstStep] = {}
@@ -135,16 +139,18 @@ def _time_step(stack: ModelStack, indices: Tensor) -> tuple[float, float]:
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Mode that tracks the memory of tensors allocated while it is active.
+    """Mode that tracks the memory of tensors allocated while it is active, and their precision.
 
     Attributes:
         held: bytes that are allocated now.
         peak: maximum of `held`.
+        precision: the largest machine epsilon of the tensors, at least that of float32.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
+        self.precision = torch.finfo(torch.float32).eps
         self.known: dict[int, Any] = {}
 
     @classmethod
@@ -157,6 +163,8 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for x in tree_leaves(result):
             if isinstance(x, Tensor) and x.layout is torch.strided:  # other layouts have no storage of their own
                 self._note(x.untyped_storage())
+                if x.is_floating_point():
+                    self.precision = max(self.precision, torch.finfo(x.dtype).eps)
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:

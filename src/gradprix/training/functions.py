@@ -6,10 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
+from torch._C._functorch import _add_batch_dim, get_interpreter_stack, is_batchedtensor
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import Function
+from torch.distributions.dirichlet import _Dirichlet
 
 from .vmap_op import VmapFunction, is_nested
+
+WITH_LEADING_DIMENSIONS = frozenset([_Dirichlet])
+"""Autograd functions of torch that accept any number of leading dimensions, and hence a stack. They draw random
+numbers, so each model needs its own result even if it calls them with constants."""
 
 
 def run_by_model(cls: Any, *args: Any, **kwargs: Any) -> Any:
@@ -24,6 +30,8 @@ def run_by_model(cls: Any, *args: Any, **kwargs: Any) -> Any:
         The stacked results. `NotImplemented` if torch must call the function: no argument is stacked, the function has
         a batching rule, there are keyword arguments, or the model uses transforms of `torch.func` itself.
     """
+    if cls in WITH_LEADING_DIMENSIONS and not is_nested():
+        return VmapFunction.apply(cls.apply, *map(_stacked, args))  # type: ignore[no-untyped-call]
     is_stacked = any(isinstance(arg, Tensor) and is_batchedtensor(arg) for arg in args)
     has_batching_rule = getattr(cls, "generate_vmap_rule", False) or cls.vmap is not Function.vmap
     if not is_stacked or kwargs or has_batching_rule or is_nested():
@@ -41,7 +49,7 @@ def without_setup_context() -> Iterator[None]:
     original = Function.__dict__["apply"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        result = run_by_model(cls, *args, **kwargs)
+        result = run_by_model(cls, *args, **kwargs) if get_interpreter_stack() else NotImplemented
         return original.__func__(cls, *args, **kwargs) if result is NotImplemented else result
 
     Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
@@ -58,3 +66,11 @@ def _run_each(cls: type[Function], *stacks: Any) -> Any:
     if isinstance(results[0], Tensor):
         return torch.stack(results)
     return tuple(torch.stack(each) for each in zip(*results, strict=True))
+
+
+def _stacked(x: Any) -> Any:
+    """Return a constant as a stacked tensor, within `vmap`."""
+    if not isinstance(x, Tensor) or is_batchedtensor(x):
+        return x
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    return _add_batch_dim(x.expand(interpreter.batch_size(), *x.shape), 0, interpreter.level())

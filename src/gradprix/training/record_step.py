@@ -26,6 +26,7 @@ from gradprix.tasks.task import called_with
 from gradprix.utils.files import cache_folder
 
 from .batched_ops import StackedOperations
+from .checkpointing import without_checkpointing
 from .functions import without_setup_context
 from .outputs import Output
 from .provenance import versions
@@ -54,6 +55,10 @@ class StepSpec:
         layouts: shape for one model, dtype and device of each tensor in `names`, followed by those of inputs and
             targets.
         structure: the pytree structure of inputs and targets.
+        checks_values: run checks of the values of tensors, as when a model runs by itself. Libraries leave them out of
+            a model that is compiled by `torch.compile`.
+        constants: names of buffers of integers, such as the edges of a graph, that are the same for all seeds. They are
+            constants of a step that does not check values.
     """
 
     task: Task
@@ -62,6 +67,8 @@ class StepSpec:
     parameters: int
     layouts: Layouts
     structure: TreeSpec
+    checks_values: bool = True
+    constants: tuple[str, ...] = ()
 
     @property
     def on_cpu(self) -> bool:
@@ -133,7 +140,9 @@ def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Re
             of Python or NumPy.
     """
     attributes_before = _attributes(model)
-    with RngState(torch.Generator()) as rng_state, _without_dynamo():
+    constants = [] if spec.checks_values else [model.get_buffer(name) for name in spec.constants]
+    versions_before = [x._version for x in constants]
+    with RngState(torch.Generator()) as rng_state, _recording_context(spec):
         recordings = [record()]
         changed = _changed_attributes(attributes_before, model)
         if not _is_repeatable(spec):
@@ -150,7 +159,12 @@ def _record_repeatedly(spec: StepSpec, model: nn.Module, record: Callable[[], Re
                 raise
         other_states = get_rng_state()[1:]
     if any(repr(now) != repr(then) for now, then in zip(other_states, rng_state[1:], strict=True)):
-        raise ValueError("it draws random numbers of Python or NumPy, which networks in a stack would share")
+        raise ValueError(
+            "it draws random numbers of Python or NumPy, which networks in a stack would share: draw tensors with "
+            "torch, as by torch.rand(()) or torch.distributions.Beta(a, b).sample()"
+        )
+    if [x._version for x in constants] != versions_before:
+        raise ValueError(_format_changes(list(spec.constants)))
     if attributes := [
         place for place, value in _changed_attributes(attributes_before, model).items() if not isinstance(value, Tensor)
     ]:
@@ -236,9 +250,10 @@ class _Step:
         return [*(x if x.dtype in DTYPES else None for x in tensors), loss]
 
     def _unflatten(self, args: Sequence[Tensor]) -> tuple[dict[str, Tensor], Any, Any]:
-        names = self.spec.names
+        names, constants = self.spec.names, () if self.spec.checks_values else self.spec.constants
         inputs, targets = tree_unflatten(args[len(names) :], self.spec.structure)
-        return dict(zip(names, args[: len(names)], strict=True)), inputs, targets
+        tensors = zip(names, args[: len(names)], strict=True)
+        return {name: x for name, x in tensors if name not in constants}, inputs, targets
 
     def _score(self, tensors: dict[str, Tensor], inputs: Any, targets: Any) -> tuple[list[Tensor], Any]:
         output, loss = self._forward(tensors, inputs, targets)
@@ -253,7 +268,8 @@ class _Step:
 
     def _forward(self, tensors: dict[str, Tensor], inputs: Any, targets: Any) -> tuple[Any, Any]:
         def check_buffers(*_: Any) -> None:
-            if new := [name for name, buffer in self.model.named_buffers() if buffer is not tensors[name]]:
+            buffers = self.model.named_buffers()
+            if new := [name for name, buffer in buffers if buffer is not tensors.get(name, buffer)]:
                 raise ValueError(f"it puts other tensors in the place of its buffers {', '.join(new)}")
 
         self.operations.like = next(iter(tensors.values())) if self.needs_own_tensors else None
@@ -283,6 +299,21 @@ def _record_step(arguments: list[Tensor], record: Callable[..., Any], step: "_St
             ):
                 raise
     return recorder
+
+
+@contextlib.contextmanager
+def _recording_context(spec: StepSpec) -> Iterator[None]:
+    """Change torch while a step is recorded: no `torch.compile` and no recomputation of activations.
+
+    `torch.compiler.is_compiling` returns True if the step is recorded without checks of values.
+    """
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = not spec.checks_values
+    try:
+        with _without_dynamo(), without_checkpointing():
+            yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 def _without_dynamo() -> contextlib.AbstractContextManager[Any]:

@@ -167,7 +167,7 @@ class StackedRng:
 
     def _fill(self, like: Tensor, fill: Fill) -> Tensor:
         if not self._is_stacked(like):
-            raise NoiseError("it draws random numbers that cannot be told apart by network")
+            raise NoiseError("it draws random numbers that networks in a stack would share")
         draws = [fill(_empty_like(like[0]), self.generators[seed]) for seed in self.used]
         stacked_draws: Tensor = placed(torch.stack(draws), like.device)
         return stacked_draws[placed(self.generator_index, like.device)]
@@ -176,7 +176,8 @@ class StackedRng:
         """Run an operation row by row, with torch's default generator set to the state of each row's generator."""
         parts = [self._rows_of(arg) for arg in args]
         if function._schema.is_mutable or not any(part is not None for part in parts):
-            raise NoiseError(f"it draws random numbers ({function}) that cannot be told apart by network")
+            name = function._schema.name.partition("::")[2].rstrip("_")
+            raise NoiseError(f"it draws random numbers (torch.{name}) that networks in a stack would share")
         states = [self.generators[seed].get_state() for seed in self.used]
         results = []
         with torch.random.fork_rng(devices=[]):
@@ -186,7 +187,8 @@ class StackedRng:
                 results.append(_run_on_cpu(function, row_args, kwargs))
                 self.generators[self.used[index]].set_state(torch.get_rng_state())
         if not all(isinstance(result, Tensor) for result in results):
-            raise NoiseError(f"it draws random numbers ({function}) of more than one kind at once")
+            name = function._schema.name.partition("::")[2].rstrip("_")
+            raise NoiseError(f"an operation draws several kinds of random numbers at once (torch.{name})")
         return torch.stack(results)
 
     def _rows_of(self, value: Any) -> Sequence[Any] | None:
@@ -196,5 +198,5 @@ class StackedRng:
         if isinstance(value, list | tuple) and value and value[0] == len(self.seeds):  # the size of a tensor to create
             return [list(value[1:])] * len(self.seeds)
         if isinstance(value, Tensor) and value.dim() > 0:
-            raise NoiseError("it draws random numbers that cannot be told apart by network")
+            raise NoiseError("it draws random numbers that networks in a stack would share")
         return None

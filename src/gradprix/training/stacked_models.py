@@ -8,7 +8,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from gradprix.compiler import IndexedRows, RowCall, RowFunction
 from gradprix.tasks import Task
-from gradprix.tasks.rng import stream
+from gradprix.tasks.rng import init_model, stream
 
 from .outputs import Output
 from .record_step import StepSpec
@@ -82,9 +82,26 @@ class StackedModels:
         if key not in self.traced_steps:
             tensors = *parameters.values(), *buffers.values(), *examples
             layouts = tuple((tuple(x.shape[1:]), x.dtype, x.device) for x in tensors)
-            step = StepSpec(self.task, kind, (*parameters, *buffers), len(parameters), layouts, structure)
+            step = StepSpec(
+                self.task,
+                kind,
+                (*parameters, *buffers),
+                len(parameters),
+                layouts,
+                structure,
+                constants=self._constants(buffers),
+            )
             self.traced_steps[key] = trace_step(step, len(tensors[0]), self.compiled)
         return self.traced_steps[key]
+
+    def _constants(self, buffers: Tensors) -> tuple[str, ...]:
+        """Return the names of those buffers of integers that have the same values in all rows, and for seed 0."""
+        names = [name for name, x in buffers.items() if x.dim() > 1 and not (x.is_floating_point() or x.is_complex())]
+        if not names:
+            return ()
+        model = init_model(self.task.model, 0)
+        own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        return tuple(name for name in names if name in own and bool((buffers[name].cpu() == own[name].cpu()).all()))
 
     def _run(self, kind: str, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> Any:
         examples, structure = tree_flatten((inputs, targets))

@@ -4,10 +4,11 @@ For small models, `vmap` and autograd cost far more time than the arithmetic. Th
 plain operations on stacked tensors is then executed in every step.
 """
 
+import contextlib
 import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from .record_step import TENSOR, StepSpec, record_model, record_stack
 from .recorder import peak, simplify
 from .rng import StackedRng
 from .row_independence import unreviewed
+from .stacking_errors import depends_on_values
 from .torchscript import to_torchscript
 
 logger = logging.getLogger(__name__)
@@ -75,9 +77,23 @@ def trace_step(spec: StepSpec, rows: int, compiled: bool = False) -> TracedStep:
         rows: number of models.
         compiled: compile the operations with `torch.compile`, which takes many seconds and changes rounding.
 
+    If the step depends on values of tensors, it is traced without the checks that libraries leave out of compiled
+    models, such as whether an attention mask masks anything.
+
     Raises:
         ValueError: for a loss that is not a scalar, or a model that changes its own attributes in a step.
     """
+    try:
+        return _trace_step(spec, rows, compiled)
+    except Exception as error:
+        if depends_on_values(error):
+            with contextlib.suppress(Exception):  # the first error is reported
+                return _trace_step(replace(spec, checks_values=False), rows, compiled)
+        raise
+
+
+def _trace_step(spec: StepSpec, rows: int, compiled: bool) -> TracedStep:
+    """Trace a step as machine code for each row, or else as operations of torch on stacked tensors."""
     if not compiled and (step := _compile_rows(spec)):
         run = partial(_run_rows, spec, step.function)
         return TracedStep(run, step.function.peak(rows), step.outputs, function=step.function)

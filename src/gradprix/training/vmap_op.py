@@ -20,7 +20,7 @@ class VmapFunction(torch.autograd.Function):
     @staticmethod
     def forward(*args: Any) -> Any:
         """Raise an error, because this class is used within `vmap` only."""
-        raise NotImplementedError("only stacked tensors come here")
+        raise NotImplementedError("a part of the model runs again during the backward pass, which a stack cannot")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -38,6 +38,16 @@ def _rows_first(value: Any, dim: int | None, rows: int) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.expand(rows, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+def as_in_autocast(*args: Any) -> tuple[Any, ...]:
+    """Convert the arguments of a matrix product to the dtype that `torch.autocast` has chosen; no change without it."""
+    device = next(x.device.type for x in args if isinstance(x, Tensor))
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return args
+    dtype = torch.get_autocast_dtype(device)
+    eligible = [isinstance(x, Tensor) and x.is_floating_point() and x.dtype is not torch.float64 for x in args]
+    return tuple(x.to(dtype) if chosen else x for x, chosen in zip(args, eligible, strict=True))
 
 
 def is_nested() -> bool:
