@@ -25,7 +25,7 @@ from .convolution import convolution, pool, transposed
 from .functions import run_by_model
 from .group_norm import group_norm
 from .recurrent import gru_cell, lstm_cell, recurrent, rnn_cell
-from .reductions import sums_of_rows
+from .reductions import WIDER, sums_of_rows
 from .vmap_op import VmapFunction, as_in_autocast, is_nested
 
 Operation = Callable[..., Any]
@@ -223,6 +223,14 @@ for _dims in (1, 2, 3):
 for _pool in (functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d):
     STACKED_VERSIONS[_pool] = pool(_pool)
 register(group_norm)
+
+
+@register
+def batch_norm(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Normalize tensors of reduced precision in float32, as torch does; its batching rule requires a single dtype."""
+    if x.dtype not in WIDER:
+        return NotImplemented
+    return functional.batch_norm(x.to(WIDER[x.dtype]), *args, **kwargs).to(x.dtype)
 
 
 # Operations without a batching rule, decomposed into operations that have one
