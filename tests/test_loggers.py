@@ -329,9 +329,8 @@ class TestWandB:
         kill_and_resume(tmp_path, "wandb")
         recorder = Recorder()
         result = race(tmp_path, recorder)
-        files = {
-            file.stem.removeprefix("run-"): file for file in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-        }
+        logs = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+        files = {file.stem.rpartition("-")[2]: file for file in logs}
         assert len(files) == len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(recorder.runs) + 1
         for each in recorder.runs:
             stored = list(records(files[each.id]))
@@ -347,7 +346,7 @@ class TestWandB:
             assert [
                 {name: point[name] for name in curve} for point, curve in zip(history, each.curve, strict=True)
             ] == (each.curve)
-        (verdict,) = (file for name, file in files.items() if name.startswith("verdict"))
+        verdict = files["verdict"]
         (begin,) = (record.run for record in records(verdict) if record.WhichOneof("record_type") == "run")
         assert begin.notes == result.text
         summary = {

@@ -86,5 +86,5 @@ def run(
             record = replace(record, diagnosis=diagnosis)
         journal.record = record
         result = Result(record, out, len(runner.reused))
-        logs.log_result(result)
+        logs.log_result(result, watch)
     return result

@@ -132,7 +132,7 @@ def run_tuning(
         reruns = list(runner.repeat_finals(finals, seconds_per_run).values())
         record = make_tune_record(plan, runner, tuned[name], tuning_runs[name], finals, reruns)
         result = TuneResult(record, out, len(runner.reused))
-        logs.log_result(result)
+        logs.log_result(result, watch)
     return result
 
 

@@ -1,5 +1,6 @@
 """Base class of loggers."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -56,3 +57,8 @@ class Logger:
         Args:
             result: result of the race, or of tuning one optimizer.
         """
+
+
+def race_id(plan: "Plan", folder: Path) -> str:
+    """Return an identifier of a race, which differs from that of another task or in another folder."""
+    return hashlib.sha256(f"{plan.task.fingerprint} {folder.absolute()}".encode()).hexdigest()[:8]

@@ -1,6 +1,5 @@
 """Logger for MLflow."""
 
-import hashlib
 import math
 import os
 import time
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gradprix.integrations.optional import require
 
-from .logger import Logger
+from .logger import Logger, race_id
 from .summary import answer_markdown, ranking
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ class MLflow(Logger):
             self._experiment = self._client.create_experiment(name, artifact_location=artifacts)
         else:
             self._experiment = experiment.experiment_id
-        # Races on a server differ in task or folder.
-        race = hashlib.sha256(f"{plan.task.fingerprint} {self.root.absolute()}".encode()).hexdigest()[:16]
+        race = race_id(plan, self.root)
         races = list(self._runs(RACE_TAG, race))
         self._race = races[0].info.run_id if races else self._create(f"race {plan.task.name}", {RACE_TAG: race})
         self._logged = {run.data.tags.get(RUN_TAG): run for run in self._runs(PARENT_TAG, self._race)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gradprix.integrations.optional import require
 
-from .logger import Logger
+from .logger import Logger, race_id
 from .summary import answer_markdown, ranking
 
 if TYPE_CHECKING:
@@ -47,29 +47,31 @@ class WandB(Logger):
         return f"wandb sync {self.root}/offline-run-*" if self.mode == "offline" else "see the project at wandb.ai"
 
     def on_race_start(self, plan: "Plan") -> None:
-        """Choose the names of project and group."""
+        """Choose the names of project and group, which differ between races in different folders."""
+        self._race = race_id(plan, self.root)
         self._project = self.project or f"gradprix-{plan.task.name}".replace("/", "-")[:128]
-        self._group = f"{plan.task.name} {plan.task.fingerprint[:8]}"
+        self._group = f"{plan.task.name} {self._race}"
         self._config = {"task": plan.task.name, "metric": plan.task.metric.name}
 
     def on_run_end(self, run: "TrainingRun") -> None:
         """Write a run, unless there is one of an earlier call."""
-        if run.is_reused and any((folder / MARKER).exists() for folder in self._folders(run.id)):
+        identifier = f"{self._race}-{run.id}"
+        if run.is_reused and any((folder / MARKER).exists() for folder in self._folders(identifier)):
             return
         about = {"name": run.name, "job_type": run.phase, "tags": [f"{key}: {run.tags[key]}"[:64] for key in run.tags]}
-        with self._start(run.id, **about, config={**self._config, **run.tags, **run.hyperparameters}) as wandb_run:
+        with self._start(identifier, **about, config={**self._config, **run.tags, **run.hyperparameters}) as wandb_run:
             wandb_run.define_metric("*", step_metric="epoch")
             for point in run.curve:
                 wandb_run.log(point)
             wandb_run.summary.update(run.last)
-        self._mark(run.id)
+        self._mark(identifier)
 
     def on_race_end(self, result: "Result | TuneResult") -> None:
         """Write the answer, the ranking as a table, and the recommended optimizer."""
         import wandb
 
         best, rows = result.best, ranking(result)
-        identifier = f"verdict-{self._group.rpartition(' ')[2]}"
+        identifier = f"{self._race}-verdict"
         about = {"name": "verdict", "job_type": "verdict", "tags": ["verdict"], "notes": result.text}
         with self._start(identifier, **about, config=self._config) as wandb_run:
             wandb_run.summary.update({"recommended": best.name, "code": best.code, "answer": answer_markdown(result)})
