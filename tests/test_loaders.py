@@ -24,7 +24,10 @@ from torch.utils.data import (
 )
 
 import gradprix as gp
+from gradprix.explain.replay import watch
+from gradprix.explain.tracing import TaskProblem
 from gradprix.race import ENTRIES
+from gradprix.race.efficiency import seconds_of_steps
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.rng import init_model, stream
 from gradprix.tasks.task import called_with
@@ -339,6 +342,16 @@ def test_a_race_says_why_models_are_trained_one_at_a_time(kind: str, says: str) 
     assert says in format_execution_mode(result.record.plan.mode)
     assert not result.record.failed
     assert result.record.plan.batch_size == 8
+
+
+@pytest.mark.parametrize("kind", ["padded", "strings", "joined"])
+def test_runs_with_batches_of_different_shapes_are_diagnosed(kind: str) -> None:
+    of = task(lambda: gp.Data.from_dataset(PAIRS, collate_fn=COLLATED[kind][0]), batch_size=8)
+    (run,) = watch(of, [trial()], SEQUENTIAL, 60.0)
+    assert run.points
+    assert run.outcome.test_metric == train_stack(of, [trial()], mode=SEQUENTIAL)[0].test_metric
+    assert next(TaskProblem(of, 3).losses())[0].item() == pytest.approx(step_losses(of, SEQUENTIAL)[0], rel=1e-5)
+    assert all(seconds > 0 for seconds in seconds_of_steps(of, [trial()]))
 
 
 def test_every_process_makes_the_same_batches() -> None:

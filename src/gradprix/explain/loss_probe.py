@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
@@ -83,9 +83,11 @@ class LossProbe:
 
         Returns:
             Indices of each group's examples by the name of the group. Groups with fewer than `FEW` examples are left
-            out. The result is empty if the loss cannot be computed for single examples.
+            out. The result is empty if the loss cannot be computed for single examples, or if examples cannot be
+            selected from the inputs, such as a batch of graphs.
         """
-        if not isinstance(targets, Tensor) or targets.dim() == 0:
+        parts = [*tree_leaves(inputs), targets]
+        if not all(isinstance(x, Tensor) and x.dim() > 0 and len(x) == len(targets) for x in parts):
             return {}
         outputs, count = self._outputs(weights, inputs), len(targets)
         output = Output.from_value(outputs).usable()
