@@ -24,7 +24,10 @@ LIBRARIES = {
 DIRECTIONS = {"trainer_loop": "min"}
 ONE_AT_A_TIME = {"graphs"}  # batches of graphs differ in shape
 FEW: dict[str, Any] = {"optimizers": "adamw,nesterov", "trials": 1, "seeds": 6}
-pytestmark = pytest.mark.integrations
+pytestmark = [
+    pytest.mark.integrations,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),  # of the libraries
+]
 
 
 def test_every_example_is_tested() -> None:
