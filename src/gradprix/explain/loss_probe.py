@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.model_with_loss import ModelWithLoss
 from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.tasks.task import called_with
 from gradprix.training.outputs import Output, combine
@@ -41,7 +42,7 @@ class LossProbe:
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task, self.seed, self.measurements = task, seed, 0
-        self.model: nn.Module = init_model(task.model, seed).train()
+        self.model: nn.Module = init_model(task.build, seed).train()
         self.buffers = {name for name, _ in self.model.named_buffers()}
         self.train = task.loaded.split(seed).train
         self.random = stream(seed, "explain")
@@ -68,7 +69,7 @@ class LossProbe:
 
     def loss(self, weights: Tensors, inputs: Any, targets: Any) -> Tensor:
         """Return the mean loss of a batch of examples at the given weights."""
-        return self.task.loss(self._outputs(weights, inputs), targets)
+        return self._loss(weights, self._outputs(weights, inputs), targets)
 
     @torch.no_grad()
     def groups(self, weights: Tensors, inputs: Any, targets: Any) -> dict[str, Tensor]:
@@ -94,7 +95,7 @@ class LossProbe:
         combined = combine([output], [count])
         try:
             losses = torch.stack(
-                [self.task.loss(combined.part(slice(i, i + 1)), targets[i : i + 1]) for i in range(count)]
+                [self._loss(weights, combined.part(slice(i, i + 1)), targets[i : i + 1]) for i in range(count)]
             )
         except TypeError:  # the loss is defined for whole batches only, as with models that compute their own
             return {}
@@ -103,6 +104,12 @@ class LossProbe:
         if classes and outputs.shape[1] > int(self.rare.max()):
             groups["rare classes"] = torch.isin(targets, self.rare).nonzero()[:, 0]
         return {name: index for name, index in groups.items() if len(index) >= FEW}
+
+    def _loss(self, weights: Tensors, output: Any, targets: Any) -> Tensor:
+        if isinstance(self.model, ModelWithLoss):
+            loss: Tensor = self.model.loss_at(weights, output, targets)
+            return loss
+        return self.task.loss(output, targets)
 
     def _outputs(self, weights: Tensors, inputs: Any) -> Any:
         # The forward pass may update buffers in place: pass copies.

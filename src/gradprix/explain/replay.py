@@ -173,9 +173,11 @@ def _gains(trainer: Trainer, place: int, trial: Trial, factor: float) -> Tensors
     """
     if not isinstance(trial.rule, Rule) or settles_below(trial.rule, tuple(sorted(trial.values.items()))) is None:
         return None
-    values, gains = {**trial.values, "lr": trial.values["lr"] * factor}, {}
+    gains = {}
     for name, state in trainer.stack.rule_state(place).items():
         x = trainer.stack.parameters[name][place]
+        values = trainer.stack.hyperparameters(trial, name)
+        values["lr"] *= factor
         gains[name] = gain(trial.rule, values, trainer.step, placed(state, CPU)).to(x.dtype).expand(x.shape)
     return gains if len(gains) == len(trainer.stack.parameters) else None
 

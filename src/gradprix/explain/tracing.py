@@ -13,9 +13,11 @@ from gradprix import optim
 from gradprix.kernels import compute_terms, init_state
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
+from gradprix.tasks.parameter_groups import parameter_groups
 from gradprix.tasks.rng import RngState, stream
 from gradprix.tasks.schedules import count_steps, examples_a_pass
-from gradprix.tasks.task import called_with
+from gradprix.training.param_groups import group_hyperparameters
+from gradprix.training.plain_step import compute_plain_gradients, read_micro_batches
 
 from .landscapes import LANDSCAPES, Landscape
 from .resolve import resolve_optimizer
@@ -106,6 +108,8 @@ def trace(
         **tensors,
     }
     rule_by_name = _assign_rules(rule, settings, problem.parameters)
+    if isinstance(problem, TaskProblem):
+        rule_by_name = problem.with_groups(rule_by_name)
     records = {name: TensorRecorder(x, on_landscape) for name, x in problem.parameters.items()}
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
     losses = []
@@ -196,6 +200,12 @@ class TaskProblem:
         self.own = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = {name: p.data for name, p in self.own.items()}
 
+    def with_groups(self, rules: Mapping[str, tuple[Rule, Any]]) -> dict[str, tuple[Rule, Any]]:
+        """Return the rule and hyperparameters of each parameter, changed as the task's parameter groups require."""
+        groups = parameter_groups(self.task.groups, self.model)
+        settings = {name: group.settings for group in groups for name in group.names}
+        return {name: (rule, group_hyperparameters(settings[name], values)) for name, (rule, values) in rules.items()}
+
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
         """Yield the loss, the gradients and the schedule's factor before each step."""
         task, data = self.task, self.task.loaded
@@ -210,10 +220,9 @@ class TaskProblem:
             if t % per_epoch == 0:
                 shuffled = train[data.shuffle(train, order)][:examples_per_epoch]
             index = shuffled[t % per_epoch * task.batch_size :][: task.batch_size]
-            inputs, targets = tree_map(itemgetter(0), data.take(index[None], examples))
-            args, kwargs = called_with(inputs)
-            self.model.zero_grad()
+            batches = read_micro_batches(
+                task, index, lambda part: tree_map(itemgetter(0), data.take(part[None], examples))
+            )
             with noise, torch.enable_grad():
-                loss = task.loss(self.model(*args, **kwargs), targets)
-                loss.backward()  # type: ignore[no-untyped-call]
-            yield loss.detach(), [p.grad for p in self.own.values()], factor(t)
+                loss = compute_plain_gradients(task, self.model, batches, task.clip_norm)
+            yield loss, [p.grad for p in self.own.values()], factor(t)

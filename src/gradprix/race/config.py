@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gradprix.rules import Axis, choice
+from gradprix.rules import Axis, Log, choice
 from gradprix.tasks import Task, find
 from gradprix.tasks.loop import Loop, Problem, is_training_loop, loop_name, make_loop
 from gradprix.tasks.schedules import SCHEDULES
@@ -15,7 +15,7 @@ from .cost import available_seconds
 from .entry import Entry
 from .entry_registry import entries, resolve_entries, with_recommended_tuning, with_tuning
 from .plan import Plan
-from .plan_limits import SEEDS, TRIALS, check_ranges
+from .plan_limits import SEEDS, TRIALS, USUAL_CLIP_NORM, check_ranges
 
 RECOMMENDED = "recommended"
 """Value of `tune` for the hyperparameters that each optimizer's users tune."""
@@ -169,8 +169,16 @@ def as_problem(given: Any, direction: str | None, margin: float | None) -> Probl
 
 
 def training_axes(problem: Problem) -> dict[str, Axis]:
-    """Return the search ranges of batch size and schedule; empty for a training loop, which chooses both itself."""
+    """Return the search ranges of batch size, schedule and gradient clipping; empty for a training loop.
+
+    A loop chooses these itself.
+    """
     if isinstance(problem, Loop):
         return {}
     sizes = sorted({max(1, int(problem.batch_size * factor)) for factor in (0.25, 0.5, 1, 2, 4)})
-    return {"batch_size": choice(*sizes), "schedule": choice(*SCHEDULES)}
+    clip_norm = problem.clip_norm or USUAL_CLIP_NORM
+    return {
+        "batch_size": choice(*sizes),
+        "schedule": choice(*SCHEDULES),
+        "clip_norm": Log(clip_norm / 10, clip_norm * 10),
+    }

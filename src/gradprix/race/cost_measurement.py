@@ -15,7 +15,6 @@ from gradprix.tasks import Task
 from gradprix.training import (
     MIN_STACK,
     ModelStack,
-    StackedOptimizers,
     StackLayout,
     Trial,
     evaluate,
@@ -137,15 +136,17 @@ def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMod
         gradients = [torch.zeros_like(x) for x in stack.parameters.values()]
 
         def step() -> None:
-            computed = stack.gradients(*stack.data.read(index))[1]
+            computed = stack.batch_gradients(index)[1]
             for into, g in zip(gradients, computed, strict=True):
                 if g is not None:
                     into.copy_(g)
+            if stack.clipper is not None:
+                stack.clipper(gradients)
 
         backward = _seconds(step, stack)
         updates = []
         for trial in rules.values():
-            optimizers = StackedOptimizers([trial], list(stack.parameters.values()))
+            optimizers = stack.make_optimizers([trial])
             with torch.no_grad():
                 updates.append(_seconds(partial(optimizers.step, gradients, 1.0), stack))
         return start, backward + sum(updates) / len(updates), _seconds_to_evaluate(stack)
@@ -172,7 +173,8 @@ def _seconds_to_evaluate(stack: ModelStack) -> float:
     """
     count = stack.data.valid.shape[1]
     # Without stacking, a small batch takes as long per example. In a stack, a traced program needs full batches.
-    part = min(count, (stack.trials[0].batch_size or count) * (BATCH_FACTOR if stack.mode.stacked else 1))
+    batch = stack.task.micro_batch(stack.trials[0].batch_size or count)
+    part = min(count, batch * (BATCH_FACTOR if stack.mode.stacked else 1))
     elapsed = _seconds(lambda: evaluate(stack, stack.data.valid[:, :part]), stack)
     # A multiple of full batches runs the same traced program.
     more = part * min(count // part, int(SUFFICIENT_SECONDS / max(elapsed, 1e-6)))

@@ -13,9 +13,7 @@ from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import init_model
-from gradprix.tasks.task import called_with
-from gradprix.training.loop_runner import changed, maker
-from gradprix.training.torch_optimizer_adapter import constructor_arguments, switch_mode
+from gradprix.training.plain_step import compute_plain_gradients, make_plain_optimizer, read_micro_batches
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate_grid import MANTISSAS
 from gradprix.tuning.response_curve import ResponseCurve
@@ -197,35 +195,28 @@ def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     try:
         on = torch.device(device)
-        model, passes = init_model(task.model, trials[0].seed).to(on), {}
+        model, passes = init_model(task.build, trials[0].seed).to(on), {}
         for size in dict.fromkeys(trial.batch_size for trial in trials):
-            passes[size] = _seconds(_pass(task, model, size, trials[0].seed, on), on)
-        return [passes[trial.batch_size] + _seconds(_step(model, trial), on) for trial in trials]
+            passes[size] = _seconds(_pass(task, model, size, trials[0].seed, on, trials[0].clip_norm), on)
+        return [
+            passes[trial.batch_size] + _seconds(make_plain_optimizer(task, model, trial).step, on) for trial in trials
+        ]
     finally:
         torch.set_num_threads(threads)
 
 
-def _pass(task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.device) -> Callable[[], object]:
+def _pass(
+    task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.device, clip_norm: float | None
+) -> Callable[[], object]:
     """Return a function that runs the forward and backward pass of a batch of `size` examples (0 for all)."""
     train = task.loaded.split(seed).train
-    batch = task.loaded.take(train[None, : size or len(train)])
-    inputs, targets = tree_map(lambda rows: rows.to(on)[0], batch)
     model.train()
 
-    def run() -> None:
-        model.zero_grad()
-        args, kwargs = called_with(inputs)
-        task.loss(model(*args, **kwargs), targets).backward()  # type: ignore[no-untyped-call]
+    def read(index: torch.Tensor) -> Any:
+        return tree_map(lambda rows: rows.to(on)[0], task.loaded.take(index[None]))
 
-    return run
-
-
-def _step(model: torch.nn.Module, trial: Trial) -> Callable[[], object]:
-    """Return a function that makes a step of the trial's optimizer."""
-    parameters = [x for x in model.parameters() if x.requires_grad]
-    optimizer = maker(trial)(parameters, **constructor_arguments(trial.rule, changed(trial)))
-    switch_mode(optimizer, "train")
-    return lambda: optimizer.step()
+    batches = read_micro_batches(task, train[: size or len(train)], read)
+    return lambda: compute_plain_gradients(task, model, batches, clip_norm)
 
 
 def _seconds(run: Callable[[], object], on: torch.device) -> float:

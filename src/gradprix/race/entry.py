@@ -26,8 +26,8 @@ class Entry:
         rule: rule, or any subclass of `torch.optim.Optimizer`.
         fixed: values of hyperparameters and options that are not tuned and differ from the defaults of the rule or
             class.
-        space: search range of each tuned hyperparameter. It must contain `lr`, and may contain `batch_size` and
-            `schedule`. Default: only `lr`, with the rule's search range.
+        space: search range of each tuned hyperparameter. It must contain `lr`, and may contain `batch_size`,
+            `schedule` and `clip_norm`. Default: only `lr`, with the rule's search range.
         batch_size: number of examples per step. None means the batch size of the task, 0 full-batch training.
         offset: upward shift of the learning-rate grid, in grid steps, from 0 to 1.
         about: one-line description. Default: the summary of the rule.
@@ -83,7 +83,7 @@ class Entry:
 
         Args:
             names: names of the hyperparameters to tune. Those that the entry does not use are ignored.
-            training: search ranges of batch size and schedule.
+            training: search ranges of batch size, schedule and gradient clipping.
         """
         axes = {**self.rule.axes, **training, **self.space}
         used = [name for name in names if name in training or self._uses(name)]
@@ -139,7 +139,7 @@ class Entry:
         return f"{home}{self.optimizer}(params, {arguments})"
 
 
-TRAINING = ("batch_size", "schedule")
+TRAINING = ("batch_size", "schedule", "clip_norm")
 """Names of the tunable hyperparameters that belong to the training, not to the optimizer."""
 
 

@@ -124,7 +124,7 @@ def with_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping
     Args:
         chosen: entries of a race.
         names: hyperparameters to tune. Each entry tunes only those that it uses.
-        training: search ranges of batch size and schedule.
+        training: search ranges of batch size, schedule and gradient clipping.
 
     Raises:
         UnknownNameError: if no entry can tune one of the hyperparameters.

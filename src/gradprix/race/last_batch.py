@@ -38,7 +38,11 @@ def check_last_batches(task: Task, plan: Plan) -> None:
     tested: set[tuple[bool, int]] = set()
     for size in batch_sizes(plan):
         for part, index in parts.items():
-            whole = (size or len(index)) * (1 if part == "train" else BATCH_FACTOR)
+            batch = size or len(index)
+            if part == "train" and task.accumulate > 1:
+                _check_micro_batches(task, batch, index)
+                continue
+            whole = batch if part == "train" else task.micro_batch(batch) * BATCH_FACTOR
             last = len(index) % whole
             # Evaluation on a full batch was tested before. Larger batches need no further test, which may take long.
             if last == 0 or (part == "train", last) in tested or (part != "train" and last >= (size or math.inf)):
@@ -56,6 +60,25 @@ def check_last_batches(task: Task, plan: Plan) -> None:
                 ) from error
 
 
+def _check_micro_batches(task: Task, batch: int, index: torch.Tensor) -> None:
+    """Train a model on micro-batches of every size that occurs in batches of `batch` examples of `index`.
+
+    Raises:
+        TaskError: if the model or the loss fails on one of them.
+    """
+    batches = {min(batch, len(index)), len(index) % batch or batch}
+    sizes = {rest for each in batches for rest in (task.micro_batch(each), each % task.micro_batch(each)) if rest}
+    for size in sorted(sizes):
+        try:
+            _run(task, index[:size], True)
+        except Exception as error:
+            raise task.refused(
+                f"with batches of {batch} in {task.accumulate} micro-batches, one of these has {size} examples, and "
+                f"the model or the loss fails on it: {first_line(error)}. Choose another batch size or accumulate."
+                + (" Batch norm needs at least 2 examples." if size == 1 else "")
+            ) from error
+
+
 def _run(task: Task, index: torch.Tensor, train: bool) -> None:
     """Compute the loss of a batch, in training mode with its gradient, or in evaluation mode.
 
@@ -64,9 +87,9 @@ def _run(task: Task, index: torch.Tensor, train: bool) -> None:
     """
     inputs, targets = tree_map(lambda x: x[0], task.loaded.take(index[None]))
     args, kwargs = called_with(inputs)
-    model: nn.Module = init_model(task.model, 0).train(train)
+    model: nn.Module = init_model(task.build, 0).train(train)
     with RngState(torch.Generator()), torch.set_grad_enabled(train or needs_gradients(task)):
-        loss = task.loss(model(*args, **kwargs), targets)
+        loss = task.loss_of(model)(model(*args, **kwargs), targets)
     if loss.dim() != 0:
         raise ValueError(f"the loss of a batch has shape {tuple(loss.shape)}, not that of a scalar")
     if train:

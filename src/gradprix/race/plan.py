@@ -22,7 +22,7 @@ from gradprix.tuning.twofold import TwofoldTuner
 from .entry import Entry
 from .plan_description import Omission
 from .plan_json import describe_plan
-from .plan_limits import FEWEST_STEPS, SEEDS, TRIALS, check_ranges
+from .plan_limits import FEWEST_STEPS, SEEDS, TRIALS, USUAL_CLIP_NORM, check_ranges
 
 QUARTER, QUARTER_SEEDS = 0.25, 4
 """Share of the examples in the runs that show how the ranking depends on the budget, and the number of their seeds."""
@@ -86,6 +86,7 @@ class Plan:
     def tuner(self, entry: Entry) -> Tuner:
         """Create the tuner of an entry."""
         default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
+        default["clip_norm"] = self._clip_norm or USUAL_CLIP_NORM
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
         stream = hashlib.sha256(f"{self.seed} {entry.name} {entry.replicate}".encode()).digest()
         return make_tuner(entry.space, default, self.trials, entry.offset, int.from_bytes(stream[:8]))
@@ -121,7 +122,13 @@ class Plan:
         size = point.get("batch_size", self.batch_size(entry))
         schedule = point.get("schedule", self.task.schedule)
         epochs, values = self.task.epochs, entry.values(**point)
-        return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name)
+        clip_norm = point.get("clip_norm", self._clip_norm)
+        return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name, clip_norm)
+
+    @property
+    def _clip_norm(self) -> float | None:
+        """Maximum norm of the gradient, unless it is tuned."""
+        return self.task.clip_norm if isinstance(self.task, Task) else None
 
     def batch_size(self, entry: Entry) -> int:
         """Return the batch size of an entry that does not tune it; 0 means full-batch training."""

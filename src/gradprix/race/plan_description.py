@@ -54,12 +54,13 @@ class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):
     updates: int | None
 
 
-class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
+class PlanDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Plan of a race as it was run.
 
     Args:
         chance_level: score of a diverged run.
         epochs: epochs per run, or a fraction of an epoch.
+        options: options of the training that the task sets; see `gradprix.tasks.Task.options`.
         loop: True if the task is a custom training loop.
         tune: names of the tuned hyperparameters, the learning rate first.
         crossed: True if confidence intervals cover the variation over test examples as well as over seeds.
@@ -76,6 +77,7 @@ class PlanDescription(msgspec.Struct, frozen=True, kw_only=True):
     examples: int | None
     batch_size: int
     schedule: str
+    options: dict[str, Value] = field(default_factory=dict)
     loop: bool
     tune: tuple[str, ...]
     trials: int

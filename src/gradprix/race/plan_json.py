@@ -8,6 +8,7 @@ import torch
 
 from gradprix import __version__
 from gradprix.rules import Axis, Choice, Log
+from gradprix.tasks import Task
 from gradprix.tasks.loop import Loop
 from gradprix.text.plan import format_omission
 from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
@@ -31,6 +32,7 @@ def describe_plan(plan: "Plan") -> dict[str, Any]:
         "examples": plan.examples,
         "batch_size": task.batch_size,
         "schedule": task.schedule,
+        **({"options": task.options} if isinstance(task, Task) and task.options else {}),
         "loop": isinstance(task, Loop),
         "tune": plan.tuned,
         "trials": plan.trials,

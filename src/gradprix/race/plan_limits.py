@@ -8,6 +8,8 @@ TRIALS = FEWEST_TWOFOLD
 """Default number of tuning trials per entry."""
 SEEDS = 32
 """Default maximum number of final seeds."""
+USUAL_CLIP_NORM = 1.0
+"""Middle of the search range of gradient clipping on a task that does not clip."""
 MAX_SEED = 99_999
 """Maximum base seed."""
 FEWEST_STEPS = 8

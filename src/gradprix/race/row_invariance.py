@@ -32,7 +32,7 @@ def widest_invariant(task: Task, trial: Trial, fits: Callable[[int], bool]) -> f
     """
     narrowest = REVIEWED_WIDTHS[0]
     stack = ModelStack(task, [trial] * narrowest)
-    size = trial.batch_size or stack.data.train.shape[1]
+    size = task.micro_batch(trial.batch_size or stack.data.train.shape[1])
     # The batches have the sizes of the race, since a step is compiled for each size.
     batches = {"train": stack.data.train[:, :size], "score": stack.data.valid[:, : size * BATCH_FACTOR]}
     if not any(stack.traced_step(kind, *stack.data.read(index)).unreviewed for kind, index in batches.items()):
@@ -67,9 +67,9 @@ def stack_results(task: Task, trial: Trial, width: int) -> list[Tensor]:
     stack = ModelStack(task, [trial] * width)
     count, valid = stack.data.train.shape[1], stack.data.valid.shape[1]
     batch = trial.batch_size or count
-    many = batch * BATCH_FACTOR
+    many = task.micro_batch(batch) * BATCH_FACTOR
     results = []
-    for size in dict.fromkeys((batch, count % batch or batch)):
+    for size in dict.fromkeys(map(task.micro_batch, (batch, count % batch or batch))):
         losses, gradients = stack.gradients(*stack.data.read(stack.data.train[:, :size]))
         results += [losses, *(g for g in gradients if g is not None)]
     for size in dict.fromkeys((min(many, valid), valid % many or many)):

@@ -19,7 +19,7 @@ from torch import Tensor
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.task import TaskError
-from gradprix.training import MIN_STACK, FirstStep, ModelStack, StackedOptimizers, Trial, evaluate, runtime_settings
+from gradprix.training import MIN_STACK, FirstStep, ModelStack, Trial, evaluate, runtime_settings
 from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.faults import describe_error
@@ -200,7 +200,7 @@ def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck
 
         def update(own: Trial) -> None:
             with torch.no_grad():
-                optimizers = StackedOptimizers([own], list(stack.parameters.values()))
+                optimizers = stack.make_optimizers([own])
                 optimizers.step(step.gradients, 1.0)
                 optimizers.eval()
                 optimizers.train()

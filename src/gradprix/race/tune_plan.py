@@ -69,6 +69,7 @@ class TunePlan(Plan):
             return {}
         rate = self.default.default_rate
         training = {"batch_size": self.batch_size(self.default), "schedule": self.task.schedule}
+        training["clip_norm"] = self._clip_norm
         rule = self.default.rule
         own = rule.defaults if isinstance(rule, TorchOptimizerAdapter) else rule.hyperparameters
         values = {**training, **own, **self.default.values(rate), "lr": rate}

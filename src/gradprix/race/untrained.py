@@ -64,8 +64,9 @@ def untrained(model: nn.Module, loss: Any, value: Tensor, run: Callable[[], tupl
     tensors = _format_tensors(unregistered, loss)
     return (
         f"its loss uses {tensors} with requires_grad=True, not a parameter of the model, so that no optimizer would "
-        "train it. Compute the loss in the model and return it as its output, or race a training "
-        "loop; call requires_grad_(False) on tensors that should not be trained."
+        "train it. If the task's loss is a function, give the nn.Module that has these parameters as the loss itself, "
+        "as in Task(loss=MyLoss(), ...): they are then trained as well. Or compute the loss in the model and return it "
+        "as its output; call requires_grad_(False) on tensors that should not be trained."
     )
 
 

@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from gradprix.tasks import Data, Task
 from gradprix.tasks.lazy_dataset import Stream
+from gradprix.tasks.model_with_loss import own_model
+from gradprix.tasks.parameter_groups import parameter_groups
 from gradprix.tasks.rng import init_model
 from gradprix.tasks.task import called_with
 from gradprix.tasks.tensors import dense
@@ -48,7 +50,7 @@ def validate_task(task: Task) -> None:
         )
     model = _validated_model(task)
     lacking = _attempt(task, "its examples cannot be read", lambda: missing(data))
-    few = _include_missing(lacking, split.train[: task.batch_size])[None]
+    few = _include_missing(lacking, split.train[: task.micro_batch(task.batch_size)])[None]
     batch = _attempt(task, "its examples cannot be read", lambda: data.take(few))
     inputs, targets = tree_map(itemgetter(0), batch)
     cause = f": {lacking.where}. Remove such examples or impute the values." if lacking else ""
@@ -73,15 +75,16 @@ def _validated_model(task: Task) -> nn.Module:
     weights must depend on the seed unless the task is marked as pretrained.
     """
     model = task.network(0)
-    if model is init_model(task.model, 0):
+    if own_model(model) is init_model(task.model, 0):
         raise task.refused("model() returns the same model at each call. Create a new one in it.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise task.refused("the model has no trainable parameter.")
-    if not task.pretrained and _same(model, init_model(task.model, 1)):
+    if not task.pretrained and _same(own_model(model), init_model(task.model, 1)):
         raise task.refused(
             "its model has the same initial weights for every seed. Draw them from torch's generator, without a "
             "manual_seed in model(), or set Task(..., pretrained=True) if this is intended."
         )
+    _attempt(task, "its groups fail", lambda: parameter_groups(task.groups, model))
     return model
 
 
@@ -101,7 +104,7 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
     model.train()
     output = _attempt(task, f"its model fails on a batch ({given})", lambda: model(*args, **kwargs))
     what = f"its loss fails (outputs {_shapes(output)}, {given})"
-    loss = _attempt(task, what, lambda: task.loss(output, targets))
+    loss = _attempt(task, what, lambda: task.loss_of(model)(output, targets))
     if not isinstance(loss, Tensor):
         raise refuse(f"its loss is a {type(loss).__name__}. Return a tensor, without .item() or float().")
     if loss.dim() != 0:
@@ -112,7 +115,7 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
     if task.after is not None:
         after = task.after
         with torch.set_grad_enabled(needs_gradients(task)):
-            _attempt(task, "its after fails", lambda: encode_artifacts(after(model.eval(), inputs, targets)))
+            _attempt(task, "its after fails", lambda: encode_artifacts(after(own_model(model.eval()), inputs, targets)))
         model.train()
     if not loss.requires_grad:
         raise refuse("its loss does not depend on the weights. Remove .detach(), .item() or no_grad() between them.")
@@ -121,9 +124,9 @@ def _validate_training(task: Task, model: nn.Module, inputs: Any, targets: Any, 
         # Inputs are copied, because a model may call requires_grad_() on them to differentiate with respect to them.
         args, kwargs = called_with(tree_map_only(Tensor, lambda x: x.detach().clone(), inputs))
         output = model(*args, **kwargs)
-        return output, task.loss(output, targets)
+        return output, task.loss_of(model)(output, targets)
 
-    if wrong := untrained(model, task.loss, loss, run):
+    if wrong := untrained(model, task.loss_of(model), loss, run):
         raise refuse(wrong)
     _attempt(task, "its loss has no gradient", loss.backward)
     gradients = [dense(p.grad) for p in model.parameters() if p.grad is not None]

@@ -8,6 +8,7 @@ from plotly import graph_objects as go
 from gradprix.race import REPORT, RaceRecord, Result
 from gradprix.text.answer import answer_lines, format_protocol
 from gradprix.text.execution import format_execution_mode
+from gradprix.text.plan import format_options
 from gradprix.utils.files import write_atomically
 
 from . import _efficiency, _figures, _reduced_budget, _sections, _training_figures, _tuning_figures, _why
@@ -86,6 +87,8 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "equal_times": _reduced_budget.format_equal_times(record),
         "execution": format_execution_mode(record.plan.mode),
         "tuning": _sections.format_tuning(record),
+        "options": format_options(record.plan.options, record.plan.tune),
+        "clip_norm": record.entry(record.best.name).tuned.get("clip_norm", record.plan.options.get("clip_norm")),
         "command": _sections.format_command(record),
     }
 

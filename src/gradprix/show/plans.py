@@ -12,6 +12,7 @@ from rich.text import Text
 from gradprix.race import Plan
 from gradprix.race.plan import QUARTER
 from gradprix.text.answer import format_tuned
+from gradprix.text.plan import format_options
 from gradprix.text.units import format_value
 from gradprix.utils.wording import format_count, format_list
 
@@ -73,7 +74,9 @@ def describe_run(race_plan: Plan) -> str:
     if race_plan.examples is None:
         return "as long as your own loop trains"
     schedule = "schedule tuned" if "schedule" in race_plan.tuned else f"{race_plan.task.schedule} schedule"
-    return f"{race_plan.examples:,} training examples in {format_epochs(race_plan.task.epochs)}, {schedule}"
+    length = f"{race_plan.examples:,} training examples in {format_epochs(race_plan.task.epochs)}"
+    options = format_options(race_plan.description.get("options", {}), race_plan.tuned)
+    return ", ".join([length, schedule, *options])
 
 
 def format_detectable_difference(race_plan: Plan) -> str:

@@ -4,6 +4,7 @@ from .archives import DataError, fetch
 from .builtin.digits import accuracy, digits
 from .data import Data, Split
 from .loop import Loop
+from .parameter_groups import no_decay_norms
 from .registry import ALL, UnknownNameError, built_in, find
 from .schedules import schedule
 from .task import Metric, Task
@@ -22,5 +23,6 @@ __all__ = [
     "digits",
     "fetch",
     "find",
+    "no_decay_norms",
     "schedule",
 ]

@@ -16,10 +16,16 @@ from gradprix.utils.margins import absolute_margin
 
 from .data import Data
 from .fingerprint import fingerprint
+from .model_with_loss import ModelWithLoss, has_trained_parameters, new_loss
+from .parameter_groups import NO_DECAY_NORMS, Groups
 from .rng import init_model
 from .schedules import SCHEDULES
 from .tensors import suggest_fix
 
+TRIAL_SETTINGS = frozenset(("batch_size", "epochs", "schedule", "clip_norm"))
+"""Arguments of a task that are part of each trial instead of the task's fingerprint."""
+OPTIONS = {"clip_norm": None, "accumulate": 1, "groups": None, "ema": None}
+"""Options of the training and the values with which they have no effect."""
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 """Function `after(network, inputs, targets)` that analyses a trained network; see `Task`."""
 
@@ -68,7 +74,10 @@ class Task:
     Args:
         name: short identifier; also the default folder of a race.
         model: function that returns a new network, with initial weights drawn from torch's global generator.
-        loss: function `loss(outputs, targets) -> scalar tensor` that returns a mean over examples.
+        loss: function `loss(outputs, targets) -> scalar tensor` that returns a mean over examples. The parameters of a
+            loss that is an `nn.Module` are trained with those of the model, from a copy of the module for each run. A
+            subclass of `nn.Module`, or a `functools.partial` of one, is constructed for each run, with random numbers
+            of its seed.
         metric: the quantity to compare.
         baseline: chance level, the metric of the best constant answer; also the score of a diverged run.
         data: function that loads the examples; called once per process.
@@ -85,6 +94,16 @@ class Task:
             step of a final run, and returns further results by name: numbers (the report shows their means over seeds,
             without a verdict), pictures (arrays `[height, width]` or `[height, width, 3]`, bytes or from 0 to 1) and
             texts (`{source: output}`). The report shows the pictures and texts of the first final seed.
+        clip_norm: maximum norm of the gradient of all trained parameters, as in `torch.nn.utils.clip_grad_norm_`; None
+            does not clip. It can be tuned.
+        accumulate: number of micro-batches that a batch is split into. The gradient of a step is the mean of theirs,
+            weighted by their numbers of examples, so that a step takes less memory.
+        groups: function `groups(model)` that returns a list of parameter groups, each a dictionary with `params`
+            (parameters or their names) and optionally `lr_factor`, and `weight_decay` or `weight_decay_factor`. The
+            string `"no_decay_norms"` disables weight decay for biases, for parameters of norm layers and for those
+            with fewer than two dimensions.
+        ema: decay of an exponential moving average of the weights, such as 0.999. The metric of the averaged weights
+            is reported beside that of the final runs, without a verdict; None averages nothing.
         noise: approximate standard deviation over seeds of the difference between two tuned entries, in the metric's
             units, if known; only used to predict the detectable difference of a race.
         needs: resources that a stack of networks, trained together, requests on a cluster: `cpus`, `gpus` and `memory`
@@ -107,6 +126,10 @@ class Task:
     trials: int | None = None
     seeds: int | None = None
     after: After | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    groups: Groups | None = None
+    ema: float | None = None
     needs: Mapping[str, float] = field(default_factory=dict, compare=False)  # does not affect results
 
     def __post_init__(self) -> None:
@@ -126,13 +149,30 @@ class Task:
             raise ValueError(f"needs: {unknown[0]} is none of cpus, gpus and memory.")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Raise a ValueError for an option of the training that is out of range."""
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(
+                f"clip_norm = {self.clip_norm}: it must be a number above 0, or None to train without clipping."
+            )
+        if isinstance(self.accumulate, bool) or self.accumulate != int(self.accumulate) or self.accumulate < 1:
+            raise ValueError(f"accumulate = {self.accumulate}: it must be a whole number of micro-batches, 1 or more.")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema = {self.ema}: it is the decay of the average, from 0 to 1, such as 0.999.")
+        if not (self.groups is None or callable(self.groups) or self.groups == NO_DECAY_NORMS):
+            raise ValueError(
+                f"groups = {self.groups!r}: give a function groups(model) that returns a list of parameter groups, or "
+                f"{NO_DECAY_NORMS!r}."
+            )
 
     def change(self, **given: Any) -> "Task":
         """Return a copy with other values for the given arguments; arguments that are None keep their values."""
         given = {name: value for name, value in given.items() if value is not None}
         task = replace(self, **{"batch_size": vars(self).get("batch_size"), **given})
         cached = [] if "data" in given else ["loaded"]  # loading the examples again may be slow
-        cached += ["fingerprint"] if given.keys() <= {"batch_size", "epochs", "schedule"} else []
+        cached += ["fingerprint"] if given.keys() <= TRIAL_SETTINGS else []
         vars(task).update({name: vars(self)[name] for name in cached if name in vars(self)})
         return task
 
@@ -169,6 +209,16 @@ class Task:
         if not isinstance(model, nn.Module):
             what = type(model).__name__
             raise self.refused(f"model() returns a {what}. Return a new torch.nn.Module each time.")
+        if self.trains_loss:
+            try:
+                with_loss = init_model(self.build, seed)
+            except Exception as error:
+                raise self.refused(f"its loss cannot be constructed: {first_line(error)}.") from error
+            return self._require_dense(with_loss)
+        return self._require_dense(model)
+
+    def _require_dense(self, model: nn.Module) -> nn.Module:
+        """Return the model, after checking that it has no lazy tensors and no sparse parameters."""
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         if lazy := [name for name, x in tensors.items() if is_lazy(x)]:
             raise self.refused(
@@ -179,6 +229,36 @@ class Task:
             raise self.refused(f"{sparse[0]} of its model is a sparse parameter. Make it dense, by .to_dense().")
         return model
 
+    def build(self) -> nn.Module:
+        """Build a network from torch's global generator; a loss with trained parameters is part of it."""
+        model: nn.Module = self.model()
+        return ModelWithLoss(model, new_loss(self.loss)) if self.trains_loss else model
+
+    @cached_property
+    def trains_loss(self) -> bool:
+        """True if the loss has parameters of its own, which are trained with those of the model."""
+        return has_trained_parameters(self.loss)
+
+    def loss_of(self, model: nn.Module) -> Callable[[Any, Any], Tensor]:
+        """Return the loss function of a network that `build` has returned."""
+        if isinstance(model, ModelWithLoss):
+            own_loss: Callable[[Any, Any], Tensor] = model.loss
+            return own_loss
+        return self.loss
+
+    @property
+    def options(self) -> dict[str, float | int | str]:
+        """Those of `clip_norm`, `accumulate`, `groups` and `ema` that are set; a function is given by its name."""
+        set_options = {name: getattr(self, name) for name, usual in OPTIONS.items() if getattr(self, name) != usual}
+        return {
+            name: getattr(value, "__name__", type(value).__name__) if callable(value) else value
+            for name, value in set_options.items()
+        }
+
+    def micro_batch(self, size: int) -> int:
+        """Return the number of examples of a forward and backward pass in a step with `size` examples."""
+        return -(-size // self.accumulate)
+
     def refused(self, what: str) -> "TaskError":
         """Return the error to raise if the task cannot be raced, with the reason `what`."""
         return TaskError(f"task {self.name!r} cannot be raced: {what}")
@@ -187,7 +267,8 @@ class Task:
     def fingerprint(self) -> str:
         """Hash of the task: network, weights for seed 0, examples, and the code of its functions."""
         about = (self.name, self.loss, self.metric.name, self.metric.score, self.baseline, self.after)
-        return fingerprint(*about, self.network(0), self.loaded.identity)
+        options = {name: getattr(self, name) for name in self.options if name not in TRIAL_SETTINGS}
+        return fingerprint(*about, self.network(0), self.loaded.identity, *([options] if options else []))
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaded examples are not pickled: each process loads its own.

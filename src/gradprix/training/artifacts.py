@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from gradprix.tasks.model_with_loss import own_model
 from gradprix.tasks.rng import RngState, init_model, stream
 
 from .faults import task_error
@@ -19,23 +20,24 @@ from .gradient_mode import needs_gradients
 from .model_stack import ModelStack
 
 
-def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
+def compute_artifacts(stack: ModelStack, row: int, numbers: Mapping[str, float]) -> dict[str, Any] | None:
     """Call the task's `after` with a trained model and the test examples, and encode the result.
 
     Args:
         stack: the stack of trained models.
         row: index of the model in `stack.trials`.
+        numbers: further numbers to include, by name.
 
     Returns:
-        The artifacts as returned by `encode_artifacts`, or None if the task has no `after`.
+        The artifacts as returned by `encode_artifacts`, or None if there are none.
 
     Raises:
         TaskError: if the task's `after` fails or returns something else than artifacts.
     """
     task, trial, place = stack.task, stack.trials[row], int((stack.rows == row).nonzero()[0])
     if task.after is None:
-        return None
-    model = init_model(task.model, trial.seed)
+        return encode_artifacts(numbers) if numbers else None
+    model = init_model(task.build, trial.seed)
     with torch.no_grad():
         for named_tensors in (model.named_parameters, model.named_buffers):
             for name, x in named_tensors():
@@ -45,7 +47,7 @@ def compute_artifacts(stack: ModelStack, row: int) -> dict[str, Any] | None:
     examples = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(trial.seed).test[None], rng_states))
     try:
         with RngState(stream(trial.seed, "after")), torch.set_grad_enabled(needs_gradients(task)):
-            return encode_artifacts(task.after(model.eval(), *examples))
+            return encode_artifacts({**numbers, **task.after(own_model(model.eval()), *examples)})
     except Exception as error:
         raise task_error(task, "its after", [trial], error) from error
 

@@ -235,8 +235,9 @@ def bytes_of_one(task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> fl
     with runtime_settings(mode.device):
         stack = ModelStack(task, [trials[0]] * MIN_STACK, mode)
         data, peak = stack.data, 0.0
-        train_batch = data.read(data.train[:, : batch_size or data.train.shape[1]])
-        valid_batch = data.read(data.valid[:, : (batch_size or data.valid.shape[1]) * BATCH_FACTOR])
+        train_batch = data.read(data.train[:, : task.micro_batch(batch_size or data.train.shape[1])])
+        many = task.micro_batch(batch_size or data.valid.shape[1]) * BATCH_FACTOR
+        valid_batch = data.read(data.valid[:, :many])
         if mode.stacked:
             steps = stack.traced_step("train", *train_batch), stack.traced_step("score", *valid_batch)
             peak = max(step.peak for step in steps)

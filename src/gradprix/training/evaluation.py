@@ -20,7 +20,8 @@ from .outputs import CombinedOutput, Output, combine
 from .ragged_outputs import RaggedTargets, combine_ragged, combine_targets
 
 BATCH_FACTOR = 8
-"""Evaluation batch size divided by training batch size; evaluation needs less memory per example than training."""
+"""Evaluation batch size divided by the size of a training batch, or of a micro-batch; evaluation needs less memory per
+example than training."""
 TEST_PARTS = 20
 """Number of parts into which an official test set is split (every 20th example) to estimate the variance due to the
 choice of test examples."""
@@ -74,7 +75,7 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
     """
     if stack.optimizers is not None:
         stack.optimizers.eval()
-    batch_size = (stack.trials[0].batch_size or index.shape[1]) * BATCH_FACTOR
+    batch_size = stack.task.micro_batch(stack.trials[0].batch_size or index.shape[1]) * BATCH_FACTOR
     outputs, targets, losses, sizes = [], [], [], []
     failed: list[Output] = []
     for batch in torch.split(index, batch_size, dim=1):

@@ -133,7 +133,7 @@ def known_first_step(task: Task, trial: Trial, device: str, measure: Callable[[]
 def _time_step(stack: ModelStack, indices: Tensor) -> tuple[float, float]:
     """Load a batch, compute its gradients, and return the wall-clock and CPU time in seconds."""
     start, cpu_start = time.perf_counter(), time.thread_time()
-    stack.gradients(*stack.data.read(indices))
+    stack.batch_gradients(indices)
     wait(stack.device)
     return time.perf_counter() - start, time.thread_time() - cpu_start
 

@@ -23,13 +23,13 @@ def needs_gradients(task: Task) -> bool:
 
     This is tested with a small batch. The result is False if the code fails in both modes.
     """
-    model = init_model(task.model, 0).eval()
+    model = init_model(task.build, 0).eval()
     inputs, targets = tree_map(itemgetter(0), task.loaded.take(task.loaded.split(0).valid[:TEST_EXAMPLES][None]))
     args, kwargs = called_with(inputs)
     for enabled in (False, True):
         try:
             with RngState(torch.Generator()), torch.set_grad_enabled(enabled):
-                task.loss(model(*args, **kwargs), targets)
+                task.loss_of(model)(model(*args, **kwargs), targets)
         except RuntimeError:  # torch's, for a tensor without a gradient
             continue
         except Exception:

@@ -1,26 +1,28 @@
 """Models of several trials that are trained together: parameters, examples and optimizers, with one row per model."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import stack_module_state
+from torch import Tensor
 
 from gradprix.tasks import Task
+from gradprix.tasks.parameter_groups import parameter_groups
 from gradprix.tasks.rng import init_model
-from gradprix.utils.devices import placed
 
 from .execution_mode import STACKED, ExecutionMode
 from .faults import failed_on_nan, task_error
-from .optimizers import StackedOptimizers
+from .gradient_accumulation import Gradients, accumulate_gradients
+from .gradient_clipping import GradientClipper
+from .optimizers import IndexGroup, StackedOptimizers
 from .outputs import Output
-from .row_step import RowStep, leaves
+from .param_groups import group_hyperparameters
+from .row_step import RowStep, leaves, prepare_row_step
 from .sequential_models import SequentialModels
 from .stack_data import StackData
 from .stack_sizes import stack_size
+from .stack_tensors import stack_tensors
 from .stacked_models import StackedModels
 from .trace_step import TracedStep
 from .trial import Trial
@@ -45,6 +47,8 @@ class ModelStack:
         parameters: the trained parameters, `[rows, ...]` each.
         buffers: the buffers and the parameters that are not trained, `[rows, ...]` each.
         optimizers: the optimizers of all rows; None before the first step.
+        groups: the parameter groups of a model.
+        clipper: clips the gradients of all rows; None if they are not clipped.
 
     Raises:
         ValueError: if the model has no trainable parameters, or cannot be stacked.
@@ -58,8 +62,11 @@ class ModelStack:
         self.rows = torch.arange(len(self.trials))
         self.data = StackData(task, self.trials, self.device, mode.stacked)
         seeds = [trial.seed for trial in self.trials]
-        models = {seed: init_model(task.model, seed) for seed in self.data.seeds}
-        self.parameters, self.buffers = self._stack_tensors(models, seeds)
+        models = {seed: init_model(task.build, seed) for seed in self.data.seeds}
+        self.parameters, self.buffers = stack_tensors(models, seeds, self.device, mode.stacked)
+        self.groups = parameter_groups(task.groups, models[seeds[0]])
+        max_norms = [trial.clip_norm for trial in self.trials if trial.clip_norm is not None]
+        self.clipper = GradientClipper(torch.tensor(max_norms, device=self.device)) if max_norms else None
         self.optimizers: StackedOptimizers | None = None
         self._row_steps: dict[Any, RowStep | None] = {}
         self.models = (
@@ -68,29 +75,21 @@ class ModelStack:
             else SequentialModels(task, seeds, self.device, models)
         )
 
-    def _stack_tensors(
-        self, models: Mapping[int, nn.Module], seeds: Sequence[int]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        model = models[seeds[0]]
-        buffers_by_name = model.named_buffers(remove_duplicate=False)
-        sparse = [name for name, x in buffers_by_name if x.layout is not torch.strided]
-        if sparse and self.mode.stacked:
-            raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
-        with _without_buffers(models.values(), sparse):
-            stacked, buffers = stack_module_state([models[seed] for seed in seeds])
-        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        if not trained:
-            raise ValueError("the model has no parameter that can be trained")
-        parameters = {name: placed(x.detach().clone(), self.device) for name, x in stacked.items() if name in trained}
-        fixed = {name: x.detach() for name, x in stacked.items() if name not in trained}
-        return parameters, placed({**fixed, **buffers}, self.device)
-
     def gradients(self, inputs: Any, targets: Any) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the losses, `[rows]`, and the gradient of each parameter.
+        """Return the losses, `[rows]`, and the gradient of each parameter, as they are before clipping.
 
         The gradient of a parameter that the loss does not use is None or zero.
         """
         return self.models.gradients(self.parameters, self.buffers, inputs, targets)
+
+    def batch_gradients(self, index: Tensor) -> Gradients:
+        """Return the losses and gradients of a batch as `gradients` does, accumulated over its micro-batches.
+
+        Args:
+            index: indices of the batch, `[seeds, batch]`.
+        """
+        size = self.task.micro_batch(index.shape[1])
+        return accumulate_gradients(index, size, lambda part: self.gradients(*self.data.read(part)))
 
     def outputs(self, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
         """Run the models in evaluation mode and return the output of each row, on the CPU, and the losses, `[rows]`."""
@@ -123,22 +122,54 @@ class ModelStack:
         Raises:
             TaskError: if the task's code fails for another reason.
         """
-        return self._compute_gradients(*self.data.read(index))
+        size = self.task.micro_batch(index.shape[1])
+        computed = accumulate_gradients(index, size, lambda part: self._try_gradients(*self.data.read(part)))
+        return self._finish_gradients(*computed)
 
-    def _compute_gradients(self, inputs: Any, targets: Any) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def _try_gradients(self, inputs: Any, targets: Any) -> Gradients:
+        """Return the losses and gradients; NaN and no gradients if the code of a single, diverged model fails."""
         try:
-            losses, gradients = self.gradients(inputs, targets)
+            return self.gradients(inputs, targets)
         except Exception as error:
             self.raise_unless_diverged("its model or loss", error, partial(self.gradients, inputs, targets))
-            return torch.full((len(self.rows),), float("nan"), device=self.device), None
+            return torch.full((len(self.rows),), float("nan"), device=self.device), []
+
+    def _finish_gradients(
+        self, losses: Tensor, gradients: Sequence[Tensor | None]
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return the losses, and the gradients by parameter name after clipping; create the optimizers if needed."""
+        if len(gradients) < len(self.parameters):
+            return losses, None
         pairs = dict(zip(self.parameters, gradients, strict=True))
         if self.optimizers is None:
             self.buffers |= {name: self.parameters.pop(name) for name, g in pairs.items() if g is None}
             pairs = {name: g for name, g in pairs.items() if g is not None}
-            self.optimizers = StackedOptimizers(self.trials, list(self.parameters.values()), self.mode.compiled)
-        return losses, {
+            self.optimizers = self.make_optimizers(self.trials)
+        by_name = {
             name: torch.zeros_like(self.parameters[name]) if g is None else g.contiguous() for name, g in pairs.items()
         }
+        if self.clipper is not None:
+            by_name = dict(zip(by_name, self.clipper(list(by_name.values())), strict=True))
+        return losses, by_name
+
+    def make_optimizers(self, trials: Sequence[Trial]) -> StackedOptimizers:
+        """Return new optimizers of the stack's parameters, with the task's parameter groups.
+
+        Args:
+            trials: the trial of each row.
+        """
+        places = {name: place for place, name in enumerate(self.parameters)}
+        groups = [
+            IndexGroup([places[name] for name in group.names if name in places], group.settings)
+            for group in self.groups
+        ]
+        used = [group for group in groups if group.indices] if self.task.groups else ()
+        return StackedOptimizers(trials, list(self.parameters.values()), self.mode.compiled, used)
+
+    def hyperparameters(self, trial: Trial, name: str) -> dict[str, Any]:
+        """Return the hyperparameters of a trial's rule for a parameter, which depend on its parameter group."""
+        group = next(group for group in self.groups if name in group.names)
+        return group_hyperparameters(group.settings, trial.values)
 
     @torch.no_grad()
     def apply_gradients(self, gradients: Mapping[str, Tensor], factor: float) -> None:
@@ -156,10 +187,13 @@ class ModelStack:
         Returns:
             The losses of the batch before the step, `[rows]`.
         """
-        batch = self.data.read(index)
-        if (losses := self._step_row_by_row(batch, factor)) is not None:
-            return losses
-        losses, gradients = self._compute_gradients(*batch)
+        if self.task.micro_batch(index.shape[1]) < index.shape[1]:
+            losses, gradients = self.compute_gradients(index)
+        else:
+            batch = self.data.read(index)
+            if (row_losses := self._step_row_by_row(batch, factor)) is not None:
+                return row_losses
+            losses, gradients = self._finish_gradients(*self._try_gradients(*batch))
         if gradients is not None:
             self.apply_gradients(gradients, factor)
         return losses
@@ -182,7 +216,10 @@ class ModelStack:
                 if step is not None:
                     step.replace_batch(batch)
             else:
-                step = self._row_steps[shapes] = self._prepare_row_step(self.models, self.optimizers, batch)
+                active = int((self.rows < self.count).sum())
+                step = self._row_steps[shapes] = prepare_row_step(
+                    self.models, self.optimizers, self.clipper, self.parameters, self.buffers, batch, active
+                )
         except Exception:  # the caller computes the step in another way, which raises an error with an explanation
             return None
         if step is None:
@@ -191,18 +228,10 @@ class ModelStack:
             losses = step.run(factor)
         except IndexError:
             self._row_steps.clear()
-            return self._compute_gradients(*batch)[0]  # raises an error with an explanation, unless a model diverged
+            return self._try_gradients(*batch)[0]  # raises an error with an explanation, unless a model diverged
         if not step.is_reusable:
             del self._row_steps[shapes]
         return losses
-
-    def _prepare_row_step(
-        self, models: StackedModels, optimizers: StackedOptimizers, batch: tuple[Any, Any]
-    ) -> RowStep | None:
-        if not optimizers.have_kernels or (call := models.row_call(self.parameters, self.buffers, *batch)) is None:
-            return None
-        active = int((self.rows < self.count).sum())
-        return RowStep(models, optimizers, self.parameters, self.buffers, call, active)
 
     def rule_state(self, place: int) -> dict[str, dict[str, Any]]:
         """Return the optimizer state of a row by parameter name.
@@ -225,6 +254,8 @@ class ModelStack:
         self.parameters = {name: x[index] for name, x in self.parameters.items()}
         self.buffers = {name: x[index] for name, x in self.buffers.items()}
         self.models.select_rows(index)
+        if self.clipper is not None:
+            self.clipper.select_rows(index)
         if self.optimizers is not None:
             self.optimizers.select_rows(index, list(self.parameters.values()))
 
@@ -243,20 +274,3 @@ class ModelStack:
         """
         if self.count > 1 or not failed_on_nan((x[0] for x in self.parameters.values()), run):
             raise task_error(self.task, what, self.trials, error) from error
-
-
-@contextlib.contextmanager
-def _without_buffers(models: Iterable[nn.Module], names: Sequence[str]) -> Iterator[None]:
-    """Temporarily remove the buffers with these names from models."""
-    removed = []
-    for model in models:
-        for name in names:
-            path, _, last = name.rpartition(".")
-            buffers = model.get_submodule(path)._buffers
-            if last in buffers:  # a module may have several names
-                removed.append((buffers, last, buffers.pop(last)))
-    try:
-        yield
-    finally:
-        for buffers, last, buffer in removed:
-            buffers[last] = buffer

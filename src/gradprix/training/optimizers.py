@@ -1,7 +1,8 @@
 """Optimizers of a stack: a rule updates all of its rows in one call, any other optimizer updates one row at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,27 @@ from torch import Tensor, nn
 from gradprix.kernels import StackedRule
 from gradprix.tasks.rng import RngState, stream
 
+from .param_groups import build_optimizer, group_hyperparameters
 from .rng import use_rng_state
 from .torch_optimizer_adapter import TorchOptimizerAdapter, switch_mode
 from .trial import Trial
+
+
+@dataclass(frozen=True)
+class IndexGroup:
+    """Parameter group of a stack.
+
+    Args:
+        indices: indices of the group's parameters.
+        settings: as in `gradprix.tasks.parameter_groups.ParameterGroup`.
+    """
+
+    indices: Sequence[int]
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self, params: Sequence[nn.Parameter]) -> dict[str, Any]:
+        """Return the group of one model as a dictionary of torch."""
+        return {"params": [params[k] for k in self.indices], **self.settings}
 
 
 class PerRowOptimizers:
@@ -26,6 +45,7 @@ class PerRowOptimizers:
         seeds: the seed of each row, for random numbers drawn by the optimizer.
         params: the stacked parameters, `[stack, ...]` each, updated in place.
         first: index in the stack of the first row.
+        groups: parameter groups; by default, all parameters are in one.
     """
 
     def __init__(
@@ -35,11 +55,17 @@ class PerRowOptimizers:
         seeds: Sequence[int],
         params: Sequence[Tensor],
         first: int = 0,
+        groups: Sequence[IndexGroup] = (),
     ) -> None:
         self.first, self.stack = first, list(params)
         self.params = [[nn.Parameter(x[first + row]) for x in params] for row in range(len(rows))]
         self.rng_states = [RngState(stream(seed, "optimizer")) for seed in seeds]
-        self.optimizers = [make(row_params, **values) for row_params, values in zip(self.params, rows, strict=True)]
+        self.optimizers = [
+            build_optimizer(make, [group.to_dict(row_params) for group in groups], values)
+            if groups
+            else make(row_params, **values)
+            for row_params, values in zip(self.params, rows, strict=True)
+        ]
         if any("lr" not in group for optimizer in self.optimizers for group in optimizer.param_groups):
             raise ValueError("it keeps no lr in its groups, which a schedule could change")
         self.switch_mode("train")
@@ -90,13 +116,20 @@ class StackedOptimizers:
         trials: the trial of each row; trials with equal `update_key` must be adjacent.
         params: the parameters, `[rows, ...]` each, updated in place.
         compiled: compile rules that have no kernel with `torch.compile`.
+        groups: parameter groups; by default, all parameters are in one.
 
     Attributes:
         blocks: groups of adjacent rows: the rows, the indices of the parameters, and the optimizers that update them.
     """
 
-    def __init__(self, trials: Sequence[Trial], params: Sequence[Tensor], compiled: bool = False) -> None:
-        self.count = len(params)
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        params: Sequence[Tensor],
+        compiled: bool = False,
+        groups: Sequence[IndexGroup] = (),
+    ) -> None:
+        rule_groups = groups or [IndexGroup(range(len(params)))]
         self.blocks: list[tuple[slice, list[int], StackedRule | PerRowOptimizers]] = []
         for _, group in groupby(range(len(trials)), key=lambda row: trials[row].update_key):
             rows = list(group)
@@ -105,13 +138,14 @@ class StackedOptimizers:
             if isinstance(optimizer, TorchOptimizerAdapter):
                 all_params = list(range(len(params)))
                 self.blocks.append(
-                    (block, all_params, PerRowOptimizers(optimizer.make, values, seeds, params, block.start))
+                    (block, all_params, PerRowOptimizers(optimizer.make, values, seeds, params, block.start, groups))
                 )
                 continue
-            for dtype in dict.fromkeys(x.dtype for x in params):
-                chosen = [k for k, x in enumerate(params) if x.dtype is dtype]
-                stacked = StackedRule(optimizer, values, [params[k] for k in chosen], block.start, compiled)
-                self.blocks.append((block, chosen, stacked))
+            for own_group, dtype in product(rule_groups, dict.fromkeys(x.dtype for x in params)):
+                if chosen := [k for k in own_group.indices if params[k].dtype is dtype]:
+                    own_values = [group_hyperparameters(own_group.settings, row_values) for row_values in values]
+                    stacked = StackedRule(optimizer, own_values, [params[k] for k in chosen], block.start, compiled)
+                    self.blocks.append((block, chosen, stacked))
 
     def step(self, gradients: Sequence[Tensor], factor: float) -> None:
         """Perform one optimizer step of every row, with its learning rate multiplied by `factor`."""
@@ -120,11 +154,8 @@ class StackedOptimizers:
 
     @property
     def have_kernels(self) -> bool:
-        """True if every row is updated by a compiled kernel that handles all parameters in one call."""
-        return all(
-            isinstance(stepper, StackedRule) and stepper.kernel is not None and len(chosen) == self.count
-            for _, chosen, stepper in self.blocks
-        )
+        """True if all parameters of every row are updated by compiled kernels."""
+        return all(isinstance(stepper, StackedRule) and stepper.kernel is not None for _, _, stepper in self.blocks)
 
     def prepare_step(self, gradients: Sequence[Tensor], factor: float) -> None:
         """Prepare a step that runs row by row; see `StackedRule.prepare_step`.
@@ -132,16 +163,17 @@ class StackedOptimizers:
         This requires `have_kernels` and a completed first step.
         """
         addresses = [x.data_ptr() for x in gradients]
-        for stepper in self._rules:
-            stepper.prepare_step(addresses, factor)
+        for _, chosen, stepper in self.blocks:
+            if isinstance(stepper, StackedRule):
+                stepper.prepare_step([addresses[k] for k in chosen], factor)
 
     def calls_by_row(self) -> NDArray[np.int64]:
-        """Return the kernel call that updates each row after `prepare_step`, `[rows, 4]`; see `run_calls`."""
-        return np.concatenate([stepper.calls_by_row() for stepper in self._rules])
-
-    @property
-    def _rules(self) -> list[StackedRule]:
-        return [stepper for _, _, stepper in self.blocks if isinstance(stepper, StackedRule)]
+        """Return the kernel calls that update each row after `prepare_step`, `[rows, calls, 4]`; see `run_calls`."""
+        rows = []
+        for _, blocks in groupby(self.blocks, key=lambda block: block[0].start):
+            calls = [stepper.calls_by_row() for _, _, stepper in blocks if isinstance(stepper, StackedRule)]
+            rows.append(np.stack(calls, axis=1))
+        return np.concatenate(rows)
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Keep only the rows at `index`, in ascending order; their parameters are now `params`."""

@@ -78,5 +78,16 @@ def resolve_factors(group: Mapping[str, Any], base: Mapping[str, Any]) -> dict[s
     return resolved
 
 
+def group_hyperparameters(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of a rule for a parameter group; a setting that the rule lacks has no effect.
+
+    Args:
+        settings: the group without its parameters, such as `{"lr_factor": 0.1, "weight_decay": 0.0}`.
+        values: all hyperparameters of the rule.
+    """
+    resolved = resolve_factors(settings, values)
+    return {**values, **{name: value for name, value in resolved.items() if name in values}}
+
+
 def _add_param_group(add: Callable[[Any], None], resolve: Callable[[Any], Any], param_group: dict[str, Any]) -> None:
     add(resolve(param_group))

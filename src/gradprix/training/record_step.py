@@ -21,6 +21,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from gradprix.compiler import DTYPES, Recording
 from gradprix.tasks import Task
+from gradprix.tasks.model_with_loss import ModelWithLoss
 from gradprix.tasks.rng import RngState, get_rng_state, init_model
 from gradprix.tasks.task import called_with
 from gradprix.utils.files import cache_folder
@@ -123,7 +124,7 @@ def _model(spec: StepSpec) -> nn.Module:
     Raises:
         ValueError: if the model cannot be stacked, since it is a TorchScript module or its parameters have hooks.
     """
-    model = init_model(spec.task.model, 0)
+    model = init_model(spec.task.build, 0)
     model.train(spec.kind == "train")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("The stateless API can't be used with Jitted modules")
@@ -275,6 +276,8 @@ class _Step:
         self.operations.like = next(iter(tensors.values())) if self.needs_own_tensors else None
         with self.model.register_forward_hook(check_buffers):
             output = functional_call(self.model, tensors, *called_with(inputs))
+        if isinstance(self.model, ModelWithLoss):
+            return output, self.model.loss_at(tensors, output, targets)
         return output, self.spec.task.loss(output, targets)
 
 

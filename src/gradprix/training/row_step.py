@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from gradprix.compiler import IndexedRows, RowCall
 from gradprix.kernels import run_calls
 
+from .gradient_clipping import GradientClipper
 from .optimizers import StackedOptimizers
 from .stacked_models import StackedModels
 
@@ -25,6 +26,7 @@ class RowStep:
         parameters: the trained parameters.
         buffers: the models' other tensors.
         call: the computation of the gradients, see `StackedModels.row_call`.
+        clipping: the clipping of the gradients; None does not clip. See `GradientClipper.row_call`.
         active: number of rows that are trained. These are the first rows; the remaining rows are idle.
     """
 
@@ -35,16 +37,26 @@ class RowStep:
         parameters: Tensors,
         buffers: Tensors,
         call: RowCall,
+        clipping: RowCall | None,
         active: int,
     ) -> None:
         self.models, self.optimizers, self.call = models, optimizers, call
+        self._clipping = clipping  # keeps its memory alive
         self._tensors = [*parameters.values(), *buffers.values()]
-        losses, *self._gradients = [x for x in call.results if x is not None]
+        losses, *gradients = [x for x in call.results if x is not None]
+        self._gradients = gradients if clipping is None else [x for x in clipping.results if x is not None]
         self._losses = losses.zero_()  # idle rows keep the zero
         rows = np.arange(active)
-        passes = np.column_stack([np.tile([call.kernel_address, call.job.address], (active, 1)), rows, rows + 1])
+        programs = [call] if clipping is None else [call, clipping]
+        passes = np.stack(
+            [
+                np.column_stack([np.tile([each.kernel_address, each.job.address], (active, 1)), rows, rows + 1])
+                for each in programs
+            ],
+            axis=1,
+        )
         updates = optimizers.calls_by_row()[:active]
-        self._calls = np.ascontiguousarray(np.stack([passes, updates], axis=1).reshape(-1, 4))
+        self._calls = np.ascontiguousarray(np.concatenate([passes, updates], axis=1).reshape(-1, 4))
 
     @property
     def is_reusable(self) -> bool:
@@ -78,6 +90,30 @@ class RowStep:
         run_calls(self._calls)
         self.call.finish()
         return self._losses.clone()
+
+
+def prepare_row_step(
+    models: StackedModels,
+    optimizers: StackedOptimizers,
+    clipper: GradientClipper | None,
+    parameters: Tensors,
+    buffers: Tensors,
+    batch: tuple[Any, Any],
+    active: int,
+) -> RowStep | None:
+    """Prepare a training step for a batch; see `RowStep` for the arguments.
+
+    Returns:
+        The step; None if the gradients, their clipping or an optimizer cannot run as machine code.
+    """
+    if not optimizers.have_kernels or (call := models.row_call(parameters, buffers, *batch)) is None:
+        return None
+    clipping = None
+    if clipper is not None:
+        clipping = clipper.row_call([x for x in call.results[1:] if x is not None])
+        if clipping is None:
+            return None
+    return RowStep(models, optimizers, parameters, buffers, call, clipping, active)
 
 
 def leaves(examples: Any) -> list[Any]:

@@ -43,7 +43,7 @@ class SequentialModels:
     ) -> None:
         self.task, self.device = task, device
         unused = dict(initialized or {})
-        models = [unused.pop(seed) if seed in unused else init_model(task.model, seed) for seed in seeds]
+        models = [unused.pop(seed) if seed in unused else init_model(task.build, seed) for seed in seeds]
         self.models = [model.to(device) for model in models]
         self.rng_states = [RngState(stream(seed, "noise")) for seed in seeds]
         self.stacks: dict[str, Tensor] = {}
@@ -57,7 +57,8 @@ class SequentialModels:
         for row, model in enumerate(self.models):
             model.train()
             with use_rng_state(self.rng_states[row], self.device):
-                loss = self.task.loss(self._output(model, row, inputs), tree_map(itemgetter(row), targets))
+                output = self._output(model, row, inputs)
+                loss = self.task.loss_of(model)(output, tree_map(itemgetter(row), targets))
                 if loss.dim() != 0:
                     raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -79,7 +80,7 @@ class SequentialModels:
             model.eval()
             with use_rng_state(self.rng_states[row], self.device), torch.set_grad_enabled(needs_gradients(self.task)):
                 output = self._output(model, row, inputs)
-                losses.append(self.task.loss(output, tree_map(itemgetter(row), targets)).detach())
+                losses.append(self.task.loss_of(model)(output, tree_map(itemgetter(row), targets)).detach())
             usable_output = Output.from_value(output).usable()
             outputs.append(Output(placed(usable_output.leaves, CPU), usable_output.build))
         self._alias_rows(parameters, buffers)

@@ -1,7 +1,7 @@
 """Training of many models as one stack."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .execution_mode import STACKED, ExecutionMode
 from .model_stack import ModelStack
 from .runtime_settings import runtime_settings
 from .trial import Outcome, Trial
+from .weight_average import WeightAverage
 
 NAN = float("nan")
 
@@ -71,6 +72,7 @@ class Trainer:
         self.examples = examples_a_pass(self.stack.data.train.shape[1], epochs)
         self.batch_size = trials[0].batch_size or self.examples
         self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
+        self.average = WeightAverage(task.ema) if task.ema is not None and self.evaluates_test else None
         self.step, self.total_steps = 0, self.epochs * self.steps_per_epoch
         self.schedule = schedule(trials[0].schedule, self.total_steps)
         rows = len(self.stack.trials)
@@ -106,6 +108,8 @@ class Trainer:
                     self.stack.apply_gradients(gradients, factor)
             else:
                 batch_losses = self.stack.step(index, factor)
+            if self.average is not None:
+                self.average.update(self.stack)
             for callback in self.callbacks:
                 callback.on_step_end(self, batch_losses)
             losses.append(batch_losses)
@@ -141,6 +145,8 @@ class Trainer:
         active = [i for i, row in enumerate(rows) if row < self.stack.count and self.diverged[row] is None]
         if (index := choose_rows(active, len(rows), self.stack.mode.stacked)) is not None:
             self.stack.select_rows(index)
+            if self.average is not None:
+                self.average.select_rows(index)
 
     def _outcomes(self) -> list[Outcome]:
         """Evaluate the trained models and return the outcome of each row."""
@@ -148,9 +154,19 @@ class Trainer:
             if self.diverged[row] is None and not (math.isfinite(curve[-1][2]) and math.isfinite(curve[-1][3])):
                 self.diverged[row] = self.total_steps  # diverged in the last step
         scores = evaluate_test(self.stack) if self.evaluates_test else {}
-        return [self._outcome(row, scores.get(row)) for row in range(self.stack.count)]
+        averaged = self._evaluate_average()
+        return [self._outcome(row, scores.get(row), averaged.get(row, {})) for row in range(self.stack.count)]
 
-    def _outcome(self, row: int, score: TestScore | None) -> Outcome:
+    def _evaluate_average(self) -> dict[int, dict[str, float]]:
+        """Return the test metric of the averaged weights by row, by its name; empty without an average."""
+        if self.average is None:
+            return {}
+        with self.average.applied(self.stack):
+            _, metrics = evaluate(self.stack, self.stack.data.test)
+        name = f"{self.task.metric.name} (EMA)"
+        return {row: {name: metric} for row, metric in zip(self.stack.rows.tolist(), metrics, strict=True)}
+
+    def _outcome(self, row: int, score: TestScore | None, averaged: Mapping[str, float]) -> Outcome:
         curve, diverged, start = self.curves[row], self.diverged[row], self.initial_losses[row]
         if score is not None and not (math.isfinite(score.loss) and math.isfinite(score.metric)):
             diverged = diverged or self.total_steps
@@ -158,7 +174,7 @@ class Trainer:
             return Outcome(curve, None, None, diverged, start=start)
         if diverged is not None or score is None:
             return Outcome(curve, math.inf, self.task.baseline, diverged, start=start)
-        artifacts = compute_artifacts(self.stack, row)
+        artifacts = compute_artifacts(self.stack, row, averaged)
         return Outcome(curve, score.loss, score.metric, None, score.parts, artifacts, start=start)
 
 

@@ -30,6 +30,7 @@ class Trial:
         schedule: learning-rate schedule.
         evaluates_test: evaluate on the test examples, once, after the last step.
         entry: name of the race's entry that the run belongs to; the rule's name when empty.
+        clip_norm: maximum norm of the gradient; None does not clip.
     """
 
     rule: Rule | TorchOptimizerAdapter
@@ -40,6 +41,7 @@ class Trial:
     schedule: str
     evaluates_test: bool
     entry: str = ""
+    clip_norm: float | None = None
 
     @property
     def entry_name(self) -> str:
@@ -51,6 +53,8 @@ class Trial:
         """Everything that determines the results of the trial on a task, as JSON; `key` is its hash."""
         rest = {name: getattr(self, name) for name in ("seed", "batch_size", "epochs", "schedule")}
         optimizer = describe_optimizer(self.rule, self.values)
+        if self.clip_norm is not None:
+            rest["clip_norm"] = float(self.clip_norm)
         return {"rule": self.rule.name, **optimizer, **rest, "judged": self.evaluates_test}
 
     @cached_property
@@ -59,9 +63,9 @@ class Trial:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
     @property
-    def stack_key(self) -> tuple[int, float, str, bool]:
+    def stack_key(self) -> tuple[int, float, str, bool, bool]:
         """A grouping key: trials of one task with equal keys can share a stack, whatever their optimizers."""
-        return self.batch_size, self.epochs, self.schedule, self.evaluates_test
+        return self.batch_size, self.epochs, self.schedule, self.evaluates_test, self.clip_norm is not None
 
     @cached_property
     def update_key(self) -> tuple[Any, ...]:
