@@ -17,6 +17,7 @@ import gradprix as gp
 from gradprix.race import ENTRIES
 from gradprix.race.plan import Plan
 from gradprix.race.preflight import check
+from gradprix.tasks.parameter_groups import parameter_groups
 from gradprix.tasks.rng import RngState, init_model, stream
 from gradprix.training import ModelStack
 from gradprix.training.execution_mode import ExecutionMode
@@ -223,8 +224,9 @@ def plain_losses(of: gp.Task, t: Trial) -> list[float]:
         for i in range(STEPS):
             examples = index[BATCH * i :][:BATCH]
             inputs, targets = tree_map(lambda x: x[examples], (of.loaded.inputs, of.loaded.targets))  # noqa: B023
-            output = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-            value = of.loss(output, targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=of.autocast is not None):
+                output = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+                value = of.loss(output, targets)
             optimizer.zero_grad()
             value.backward()
             losses.append(value.item())
@@ -257,6 +259,40 @@ def test_a_stack_trains_as_a_plain_loop_does(kind: str) -> None:
 @pytest.mark.parametrize("kind", AUTOCAST)
 def test_under_autocast_a_stack_trains_as_a_plain_loop_does(kind: str) -> None:
     compare(task(AUTOCAST[kind]), 3e-2)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("loss", [loss, nn.CrossEntropyLoss(label_smoothing=0.1)])
+def test_autocast_of_a_task_covers_model_and_loss(stacked: bool, loss: Callable[..., Tensor]) -> None:
+    of = task(mlp, loss=loss, autocast=torch.bfloat16)
+    losses = stack_losses(of, TRIALS, ExecutionMode(stacked=stacked))
+    expected = torch.tensor([plain_losses(of, t) for t in TRIALS]).T
+    torch.testing.assert_close(losses, expected, rtol=3e-2, atol=3e-2)
+    without = stack_losses(task(mlp, loss=loss), TRIALS, ExecutionMode(stacked=stacked))
+    assert not torch.allclose(losses, without, rtol=1e-5), "numbers are rounded"
+    torch.testing.assert_close(losses, without, rtol=3e-2, atol=3e-2)
+
+
+def test_autocast_is_part_of_the_task() -> None:
+    of = task(mlp, autocast=torch.bfloat16)
+    assert of.fingerprint != task(mlp).fingerprint
+    assert of.options == {"autocast": "bfloat16"}
+    with pytest.raises(ValueError, match="float16 needs gradient scaling"):
+        task(mlp, autocast=torch.float16)
+
+
+def test_groups_of_a_task_with_autocast_see_the_model() -> None:
+    def groups(model: nn.Module) -> list[dict[str, Any]]:
+        return [
+            {"params": [model[0].weight], "lr_factor": 0.5},
+            {"params": ["0.bias"]},
+            {"params": [*model[1:].parameters()]},
+        ]
+
+    of = task(mlp, autocast=torch.bfloat16, groups=groups)
+    names = [group.names for group in parameter_groups(of.groups, of.build())]
+    assert names[0] == ("model.0.weight",)
+    assert "model.0.bias" in names[1]
 
 
 @pytest.mark.parametrize("model", [AUTOCAST["attention"], STACKED["checkpoint"], STACKED["mixup"]])

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .model_with_loss import trained_modules
+
 Groups = Callable[[nn.Module], Sequence[Mapping[str, Any]]] | str
 """Function `groups(model)` that returns a list of parameter groups, or the name of a built-in one."""
 NO_DECAY_NORMS = "no_decay_norms"
@@ -48,9 +50,10 @@ def parameter_groups(groups: Groups | None, model: nn.Module) -> list[ParameterG
     trained = {name: x for name, x in model.named_parameters() if x.requires_grad}
     if groups is None:
         return [ParameterGroup(tuple(trained), {})]
-    given = no_decay_norms(model) if groups == NO_DECAY_NORMS else groups(model)  # type: ignore[operator]
+    own = trained_modules(model)
+    given = no_decay_norms(own) if groups == NO_DECAY_NORMS else groups(own)  # type: ignore[operator]
     names = {id(x): name for name, x in model.named_parameters()}
-    aliases = {name: names[id(x)] for name, x in model.named_parameters(remove_duplicate=False)}
+    aliases = {name: names[id(x)] for name, x in own.named_parameters(remove_duplicate=False)}
     chosen: dict[tuple[tuple[str, float], ...], list[str]] = {}
     seen: set[str] = set()
     for number, group in enumerate(given):

@@ -24,7 +24,7 @@ from .tensors import suggest_fix
 
 TRIAL_SETTINGS = frozenset(("batch_size", "epochs", "schedule", "clip_norm"))
 """Arguments of a task that are part of each trial instead of the task's fingerprint."""
-OPTIONS = {"clip_norm": None, "accumulate": 1, "groups": None, "ema": None}
+OPTIONS = {"clip_norm": None, "accumulate": 1, "groups": None, "ema": None, "autocast": None}
 """Options of the training and the values with which they have no effect."""
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 """Function `after(network, inputs, targets)` that analyses a trained network; see `Task`."""
@@ -104,6 +104,8 @@ class Task:
             with fewer than two dimensions.
         ema: decay of an exponential moving average of the weights, such as 0.999. The metric of the averaged weights
             is reported beside that of the final runs, without a verdict; None averages nothing.
+        autocast: `torch.bfloat16` computes the forward pass and the loss under `torch.autocast`, and the backward pass
+            outside it, as PyTorch recommends; None does not.
         noise: approximate standard deviation over seeds of the difference between two tuned entries, in the metric's
             units, if known; only used to predict the detectable difference of a race.
         needs: resources that a stack of networks, trained together, requests on a cluster: `cpus`, `gpus` and `memory`
@@ -130,6 +132,7 @@ class Task:
     accumulate: int = 1
     groups: Groups | None = None
     ema: float | None = None
+    autocast: torch.dtype | None = None
     needs: Mapping[str, float] = field(default_factory=dict, compare=False)  # does not affect results
 
     def __post_init__(self) -> None:
@@ -161,6 +164,11 @@ class Task:
             raise ValueError(f"accumulate = {self.accumulate}: it must be a whole number of micro-batches, 1 or more.")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema = {self.ema}: it is the decay of the average, from 0 to 1, such as 0.999.")
+        if self.autocast not in (None, torch.bfloat16):
+            raise ValueError(
+                f"autocast = {self.autocast}: it must be torch.bfloat16 or None. float16 needs gradient scaling, which "
+                "a training loop can do."
+            )
         if not (self.groups is None or callable(self.groups) or self.groups == NO_DECAY_NORMS):
             raise ValueError(
                 f"groups = {self.groups!r}: give a function groups(model) that returns a list of parameter groups, or "
@@ -209,7 +217,7 @@ class Task:
         if not isinstance(model, nn.Module):
             what = type(model).__name__
             raise self.refused(f"model() returns a {what}. Return a new torch.nn.Module each time.")
-        if self.trains_loss:
+        if self.includes_loss:
             try:
                 with_loss = init_model(self.build, seed)
             except Exception as error:
@@ -230,30 +238,31 @@ class Task:
         return model
 
     def build(self) -> nn.Module:
-        """Build a network from torch's global generator; a loss with trained parameters is part of it."""
+        """Build a network from torch's global generator; see `includes_loss`."""
         model: nn.Module = self.model()
-        return ModelWithLoss(model, new_loss(self.loss)) if self.trains_loss else model
+        return ModelWithLoss(model, new_loss(self.loss), self.autocast) if self.includes_loss else model
 
     @cached_property
-    def trains_loss(self) -> bool:
-        """True if the loss has parameters of its own, which are trained with those of the model."""
-        return has_trained_parameters(self.loss)
+    def includes_loss(self) -> bool:
+        """True if the loss is part of the network: if it has parameters, which are trained, or for autocast."""
+        return self.autocast is not None or has_trained_parameters(self.loss)
 
     def loss_of(self, model: nn.Module) -> Callable[[Any, Any], Tensor]:
         """Return the loss function of a network that `build` has returned."""
         if isinstance(model, ModelWithLoss):
-            own_loss: Callable[[Any, Any], Tensor] = model.loss
-            return own_loss
+            return model.compute_loss
         return self.loss
 
     @property
     def options(self) -> dict[str, float | int | str]:
-        """Those of `clip_norm`, `accumulate`, `groups` and `ema` that are set; a function is given by its name."""
+        """The options of the training that are set, see `OPTIONS`; a function or dtype is given by its name."""
         set_options = {name: getattr(self, name) for name, usual in OPTIONS.items() if getattr(self, name) != usual}
-        return {
-            name: getattr(value, "__name__", type(value).__name__) if callable(value) else value
-            for name, value in set_options.items()
-        }
+        for name, value in set_options.items():
+            if isinstance(value, torch.dtype):
+                set_options[name] = str(value).removeprefix("torch.")
+            elif callable(value):
+                set_options[name] = getattr(value, "__name__", type(value).__name__)
+        return set_options
 
     def micro_batch(self, size: int) -> int:
         """Return the number of examples of a forward and backward pass in a step with `size` examples."""

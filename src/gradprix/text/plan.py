@@ -21,6 +21,7 @@ OPTIONS = {
     "accumulate": "gradients accumulated over {} micro-batches",
     "groups": "parameter groups by {}",
     "ema": "weights averaged with the decay {:g}",
+    "autocast": "autocast to {}",
 }
 """Description of each option of the training."""
 NO_DECAY = "no weight decay for biases, norm layers and vectors"

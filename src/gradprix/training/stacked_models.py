@@ -99,7 +99,7 @@ class StackedModels:
         names = [name for name, x in buffers.items() if x.dim() > 1 and not (x.is_floating_point() or x.is_complex())]
         if not names:
             return ()
-        model = init_model(self.task.model, 0)
+        model = init_model(self.task.build, 0)
         own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         return tuple(name for name in names if name in own and bool((buffers[name].cpu() == own[name].cpu()).all()))
 
