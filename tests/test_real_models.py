@@ -157,6 +157,22 @@ def residual_of_equation(m: Any, x: Tensor) -> Tensor:
     return y + slope[:, :10] ** 2
 
 
+class GraphConvolution(nn.Module):
+    """Averages over the neighbours in a graph, whose edges are a buffer; edges from a node to itself are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(64, 16), nn.Linear(16, 10)
+        self.register_buffer("edges", torch.randint(BATCH, (2, 40), generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        source, target = self.edges[:, self.edges[0] != self.edges[1]]
+        degree = torch.ones(len(x)).index_add(0, target, torch.ones(len(target)))
+        weights = degree.pow_(-0.5)[:, None]
+        h = self.first(x) * weights
+        return self.out(torch.relu(h.index_add(0, target, h[source]) * weights))
+
+
 STACKED: dict[str, Callable[[], nn.Module]] = {
     "checkpoint": lambda: recomputed(use_reentrant=False),
     "reentrant checkpoint": lambda: recomputed(use_reentrant=True),
@@ -171,6 +187,7 @@ STACKED: dict[str, Callable[[], nn.Module]] = {
     "drop path": lambda: Of(drop_path, block=nn.Linear(64, 64), out=nn.Linear(64, 10)),
     "mixup": lambda: Of(partial(mixed_up, draw=from_beta), net=mlp()),
     "dirichlet noise": lambda: Of(lambda m, x: m.net(x * from_dirichlet(len(x), 64)), net=nn.Linear(64, 10)),
+    "graph convolution": GraphConvolution,
     "diffusion": lambda: Of(denoising, net=nn.Linear(64, 10)),
     "derivative of the output": lambda: Of(residual_of_equation, net=nn.Sequential(nn.Linear(64, 10), nn.Tanh())),
 }

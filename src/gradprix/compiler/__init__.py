@@ -8,7 +8,16 @@ the processor's cache. A row's results therefore do not depend on the other rows
 
 from .builder import DTYPES
 from .ir import UnsupportedError
-from .recording import Draw, Recording
+from .recording import Draw, Recording, out_of_place_version
 from .row_program import IndexedRows, RowCall, RowFunction
 
-__all__ = ["DTYPES", "Draw", "IndexedRows", "Recording", "RowCall", "RowFunction", "UnsupportedError"]
+__all__ = [
+    "DTYPES",
+    "Draw",
+    "IndexedRows",
+    "Recording",
+    "RowCall",
+    "RowFunction",
+    "UnsupportedError",
+    "out_of_place_version",
+]

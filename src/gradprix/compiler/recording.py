@@ -208,21 +208,14 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         The changed tensor gets the node of the new tensor. Other tensors that share elements with the changed tensor
         have no node from then on, since their values change, too.
         """
-        name: str = function._schema.name.partition("::")[2]
         x: Tensor = args[0]
-        packet = getattr(aten, name.removesuffix("_"), None)
-        if (
-            not name.endswith("_")
-            or function.namespace != "aten"
-            or packet is None
-            or not hasattr(packet, function._overloadname)
-        ):
+        if (out_of_place := out_of_place_version(function)) is None:
             raise UnsupportedError(str(function))
         self._node(x)  # registers a tensor that is unknown so far as a constant
         if x.untyped_storage().data_ptr() in self._outside:
             raise UnsupportedError("a tensor outside the function that is changed")
         with self:
-            result = getattr(packet, function._overloadname)(*args, **kwargs).to(x.dtype)
+            result = out_of_place(*args, **kwargs).to(x.dtype)
         self._replace_node(x, self._node(result))
         x.copy_(result)
         return x
@@ -257,6 +250,17 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if node is None:
             raise UnsupportedError("a tensor that was changed through a view")
         return node
+
+
+def out_of_place_version(function: Any) -> Any:
+    """Return the operation that computes the result of an in-place operation as a new tensor; None if there is none."""
+    if function is aten.pow_.Scalar:
+        return aten.pow.Tensor_Scalar  # `aten.pow.Scalar` has a number as its base
+    name: str = function._schema.name.partition("::")[2]
+    packet = getattr(aten, name.removesuffix("_"), None)
+    if not name.endswith("_") or function.namespace != "aten" or packet is None:
+        return None
+    return getattr(packet, function._overloadname, None)
 
 
 class _WithoutUnseen(TorchFunctionMode):

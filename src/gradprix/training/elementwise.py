@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradprix.compiler import out_of_place_version
+
 aten = torch.ops.aten
 VECTOR = 64
 """Number of elements that torch computes in full vectors, without a remainder, on every CPU: two 512-bit vectors of the
@@ -77,8 +79,7 @@ def compute_evenly(run: Run, function: Any, args: Sequence[Any], kwargs: dict[st
         kwargs: its keyword arguments.
     """
     if function._schema.is_mutable:
-        name = function._schema.name.partition("::")[2].rstrip("_")
-        result = compute_evenly(run, getattr(getattr(aten, name), function._overloadname), args, kwargs)
+        result = compute_evenly(run, out_of_place_version(function), args, kwargs)
         return run(aten.copy_.default, (args[0], result), {})
     positions = [i for i, x in enumerate(args) if isinstance(x, Tensor) and x.dim()]
     tensors = [args[i] for i in positions]
