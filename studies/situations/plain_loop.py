@@ -49,7 +49,7 @@ def train_plain(task: gp.Task, trial: Trial) -> Iterator[float]:
                     args, kwargs = called_with(inputs)
                     value = loss(model(*args, **kwargs), targets) * (len(part) / len(index))
                 value.backward()
-                total += float(value)
+                total += float(value.detach())
             if getattr(task, "clip_norm", None) is not None:
                 nn.utils.clip_grad_norm_(trained.parameters(), task.clip_norm)
             optimizer.step()
