@@ -39,7 +39,7 @@ def train_plain(task: gp.Task, trial: Trial) -> Iterator[float]:
     noise_state, reading_state = RngState(noise), RngState(reading)
     dtype = getattr(task, "autocast", None)
     for _ in range(epochs):
-        for index in train[torch.randperm(len(train), generator=order)].split(size):
+        for index in _shuffle(data, train, order).split(size):
             optimizer.zero_grad()
             total = 0.0
             for part in index.tensor_split(getattr(task, "accumulate", 1)):
@@ -55,6 +55,14 @@ def train_plain(task: gp.Task, trial: Trial) -> Iterator[float]:
             optimizer.step()
             scheduler.step()
             yield total
+
+
+def _shuffle(data: gp.Data, train: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the training examples of an epoch: in random order, or drawn by their weights as a sampler does."""
+    weights = getattr(data, "weights", None)
+    if weights is None:
+        return train[torch.randperm(len(train), generator=generator)]
+    return train[torch.multinomial(weights[train], len(train), replacement=True, generator=generator)]
 
 
 def _groups(task: gp.Task, model: nn.Module, trained: nn.Module, values: dict[str, float]) -> list[dict[str, Any]]:
