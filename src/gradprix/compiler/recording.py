@@ -45,6 +45,7 @@ class Draw:
     Args:
         function: torch's random operation.
         shape: shape of the result, for one model.
+        strides: strides of the result. Operations that fill a tensor assign numbers in the order of its memory.
         dtype: type of the result.
         args: the arguments of the operation, without the tensor that it fills; tensors among them are constants.
         kwargs: its keyword arguments.
@@ -52,6 +53,7 @@ class Draw:
 
     function: Any
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
     dtype: torch.dtype
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -170,7 +172,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result: Tensor = function(*args, **kwargs)
         self._rng_state = torch.get_rng_state()
         others, kwargs = tree_map_only(Tensor, Tensor.clone, (tuple(others), kwargs))
-        self.draws.append(Draw(function, tuple(result.shape), result.dtype, others, kwargs))
+        self.draws.append(Draw(function, tuple(result.shape), result.stride(), result.dtype, others, kwargs))
         if function._schema.is_mutable:
             self._replace_node(result, node)
         else:

@@ -108,6 +108,17 @@ def register(function: Operation) -> Operation:
 
 
 @register
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """Set elements to zero at random, in the order of the input's memory as torch does on the CPU.
+
+    `vmap` draws the mask in row-major order, so that a model with transposed tensors would not equal a plain loop.
+    """
+    if not training or inplace or not 0 < p < 1:
+        return NotImplemented
+    return x * torch.empty_like(x).bernoulli_(1 - p).div_(1 - p)
+
+
+@register
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     """Compute `x Wᵀ + b` in one fused product."""
     return VmapFunction.apply(_Linear.apply, *as_in_autocast(x, weight, bias))

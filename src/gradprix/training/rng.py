@@ -39,7 +39,7 @@ serves all models of a seed."""
 class SequentialRngMode(TorchDispatchMode):
     """Dispatch mode in which torch's random operations use a given generator, for a model that is trained by itself.
 
-    As in a stack, numbers are assigned to elements in row-major order, for any memory layout of the tensor.
+    As in a stack, numbers are assigned to elements in the order of the tensor's memory.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -76,7 +76,8 @@ def use_rng_state(rng_state: RngState, device: torch.device) -> Iterator[None]:
 
 
 def _empty_like(like: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format, device=CPU)
+    """Return an empty tensor on the CPU with the shape and the memory layout of another."""
+    return torch.empty_like(like, device=CPU)
 
 
 def _apply_dropout(
@@ -155,10 +156,11 @@ class StackedRng:
     def _draw_for_each(self, draw: Draw) -> IndexedRows:
 
         def numbers(generator: torch.Generator) -> Tensor:
-            filled = [torch.empty(draw.shape, dtype=draw.dtype)] if draw.function in FILLS else []
+            empty = torch.empty_strided(draw.shape, draw.strides, dtype=draw.dtype)
+            filled = [empty] if draw.function in FILLS else []
             with SequentialRngMode(generator):
                 result: Tensor = draw.function(*filled, *draw.args, **draw.kwargs)
-            return result
+            return result.contiguous()
 
         return IndexedRows(torch.stack([numbers(self.generators[seed]) for seed in self.used]), self.generator_index)
 
@@ -168,7 +170,7 @@ class StackedRng:
     def _fill(self, like: Tensor, fill: Fill) -> Tensor:
         if not self._is_stacked(like):
             raise NoiseError("it draws random numbers that networks in a stack would share")
-        draws = [fill(_empty_like(like[0]), self.generators[seed]) for seed in self.used]
+        draws = [fill(_empty_like(like[0]), self.generators[seed]).contiguous() for seed in self.used]
         stacked_draws: Tensor = placed(torch.stack(draws), like.device)
         return stacked_draws[placed(self.generator_index, like.device)]
 
