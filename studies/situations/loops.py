@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import gradprix as gp
+
 from .registry import situation, table
 from .tables import mlp
 
@@ -144,6 +146,28 @@ def loop_options() -> Any:
             yield {"valid": (averaged(x[160:]).argmax(1) == y[160:]).float().mean().item()}
 
     return train
+
+
+@situation("lightning")
+def lightning_module() -> gp.Task:
+    """A LightningModule as a task."""
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = mlp()
+
+        def training_step(self, batch, batch_index):  # type: ignore[no-untyped-def]
+            return functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_index):  # type: ignore[no-untyped-def]
+            self.log("accuracy", (self.model(batch[0]).argmax(1) == batch[1]).float().mean())
+
+    x, y = table()
+    parts = [torch.utils.data.TensorDataset(x[part], y[part]) for part in (slice(160), slice(160, 200))]
+    loaders = [torch.utils.data.DataLoader(part, batch_size=16) for part in parts]
+    return gp.integrations.lightning.task(Module, loaders, metric="accuracy", baseline=0.25, epochs=2)
 
 
 @situation("lightning")
