@@ -77,7 +77,8 @@ def measure(situation: Situation) -> dict[str, Any]:
 
 def compare_task(task: gp.Task, mode: Any, seconds: float) -> dict[str, float]:
     """Compare the losses of a model in a stack of two with those of a plain loop, and the times."""
-    trials = [Trial(adamw, adamw.values(lr=lr), 0, task.batch_size, task.epochs, task.schedule, False) for lr in RATES]
+    settings = 0, task.batch_size, task.epochs, task.schedule, False
+    trials = [Trial(adamw, adamw.values(lr=lr), *settings, clip_norm=task.clip_norm) for lr in RATES]
     losses = Losses()
     Trainer(task, trials, mode, [losses]).run()
     plain = list(train_plain(task, trials[0]))
