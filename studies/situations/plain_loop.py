@@ -37,12 +37,12 @@ def train_plain(task: gp.Task, trial: Trial) -> Iterator[float]:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(trial.schedule, steps))
     order, noise, reading = (stream(trial.seed, purpose) for purpose in ("order", "noise", "examples"))
     noise_state, reading_state = RngState(noise), RngState(reading)
-    dtype = getattr(task, "autocast", None)
+    dtype = task.autocast
     for _ in range(epochs):
         for index in _shuffle(data, train, order).split(size):
             optimizer.zero_grad()
             total = 0.0
-            for part in index.tensor_split(getattr(task, "accumulate", 1)):
+            for part in index.tensor_split(task.accumulate):
                 examples = data.take(part[None], [reading_state])
                 inputs, targets = tree_map(lambda x: x[0], examples)
                 with noise_state, torch.autocast("cpu", dtype=dtype) if dtype is not None else nullcontext():
@@ -50,7 +50,7 @@ def train_plain(task: gp.Task, trial: Trial) -> Iterator[float]:
                     value = loss(model(*args, **kwargs), targets) * (len(part) / len(index))
                 value.backward()
                 total += float(value.detach())
-            if getattr(task, "clip_norm", None) is not None:
+            if task.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained.parameters(), task.clip_norm)
             optimizer.step()
             scheduler.step()
@@ -59,15 +59,14 @@ def train_plain(task: gp.Task, trial: Trial) -> Iterator[float]:
 
 def _shuffle(data: gp.Data, train: Tensor, generator: torch.Generator) -> Tensor:
     """Return the training examples of an epoch: in random order, or drawn by their weights as a sampler does."""
-    weights = getattr(data, "weights", None)
-    if weights is None:
+    if data.weights is None:
         return train[torch.randperm(len(train), generator=generator)]
-    return train[torch.multinomial(weights[train], len(train), replacement=True, generator=generator)]
+    return train[torch.multinomial(data.weights[train], len(train), replacement=True, generator=generator)]
 
 
 def _groups(task: gp.Task, model: nn.Module, trained: nn.Module, values: dict[str, float]) -> list[dict[str, Any]]:
     """Return the parameter groups of the optimizer, with the factors of the task's groups multiplied out."""
-    chosen = getattr(task, "groups", None)
+    chosen = task.groups
     if chosen is None:
         return [{"params": [x for x in trained.parameters() if x.requires_grad]}]
     if chosen == "no_decay_norms":

@@ -168,9 +168,8 @@ def _largest_state(trials: Sequence[Trial]) -> float:
 def _cache_key(task: Task, trials: Sequence[Trial], mode: ExecutionMode, *more: Any) -> str:
     """Return the key of a measurement in the cache: a hash of the task, the batch size, the mode and the machine."""
     machine = (platform.processor(), platform.machine(), os.cpu_count(), versions())
-    return hashlib.sha256(repr((task.fingerprint, mode, trials[0].batch_size, machine, *more)).encode()).hexdigest()[
-        :24
-    ]
+    key = repr((task.fingerprint, mode, trials[0].batch_size, machine, *more))
+    return hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
 def _measure_layout(
@@ -182,10 +181,8 @@ def _measure_layout(
     call_workers: CallWorkers,
 ) -> StackLayout:
     """Return the fastest layout that fits into memory, from measurements or from the cache of earlier measurements."""
-    key, cache = (
-        _cache_key(task, trials, mode, processes, *call_workers(1, describe_device, mode.device)),
-        _load_cache(),
-    )
+    device = call_workers(1, describe_device, mode.device)
+    key, cache = _cache_key(task, trials, mode, processes, *device), _load_cache()
     if key in cache:
         return StackLayout(*cache[key])
 
