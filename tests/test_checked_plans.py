@@ -63,8 +63,16 @@ def test_a_plan_is_checked_once(check: Check) -> None:
         {"compile": True},
         {"task": digits.change(loss=lambda output, target: torch.nn.functional.cross_entropy(output, target) * 2)},
         {"task": digits.change(model=lambda: torch.nn.Linear(64, 10))},
+        {"task": digits.change(clip_norm=1.0)},
+        {"task": digits.change(accumulate=2)},
+        {"task": digits.change(groups="no_decay_norms")},
+        {"task": digits.change(ema=0.9)},
+        {"task": digits.change(autocast=torch.bfloat16)},
     ],
-    ids="optimizers fewer batch_size epochs schedule tunes_batch_size tunes_decay compile loss model".split(),
+    ids=(
+        "optimizers fewer batch_size epochs schedule tunes_batch_size tunes_decay compile loss model clip_norm "
+        "accumulate groups ema autocast"
+    ).split(),
 )
 def test_another_plan_is_checked(check: Check, change: dict[str, Any]) -> None:
     first = {"task": digits, "optimizers": "adamw,nesterov"}

@@ -18,7 +18,6 @@ from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
-from gradprix.training.trial import describe_optimizer
 from gradprix.utils.devices import accelerator_type
 from gradprix.utils.files import cache_folder, write_atomically
 
@@ -54,11 +53,7 @@ def _file(plan: Plan, engine: Executor) -> Path | None:
         return None
     if folder is None or plan.compiled or type(engine) is not Local:
         return None
-    optimizers = []
-    for entry in plan.entries:
-        trial = plan.careful_trial(entry, 0)
-        optimizers.append((describe_optimizer(trial.rule, trial.values), sorted(entry.space)))
-    budget = batch_sizes(plan), task.epochs, task.schedule
+    trials = [({**plan.careful_trial(entry, 0).identity, "seed": None}, sorted(entry.space)) for entry in plan.entries]
     machine = provenance(), sys.version, os.environ.get("MKL_CBWR"), engine.bytes
-    key = repr((task.fingerprint, budget, optimizers, machine))
+    key = repr((task.fingerprint, batch_sizes(plan), trials, machine))
     return folder / hashlib.sha256(key.encode()).hexdigest()[:24]
