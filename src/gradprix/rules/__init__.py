@@ -6,10 +6,11 @@ from ._adam import adam, adamax, adamw, nadam, radam
 from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, rmsprop
 from ._lion import lion
+from ._muon import muon
 from ._rule import DOMAINS, PREPROCESSING, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
-from ._tensorwise import lamb, muon
+from ._tensorwise import lamb
 from .notation import formula
 from .ops import clip, columns, matmul, maximum, mean, minimum, norm, rows, sign, sqrt, transpose, where
 from .parser import RuleError
