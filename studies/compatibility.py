@@ -1,9 +1,10 @@
 """Race small problems of the kinds that people bring, and compare each with a plain PyTorch loop.
 
-For each situation of `studies/situations`, three things are recorded: the execution mode of the race, with the reason
-if models are not stacked; the largest relative difference of the training losses from those of a plain PyTorch loop;
-and the time of the whole race per training run, relative to that of the plain loop. Training loops are compared with
-calls of the loop outside a race. Each situation runs in a process of its own.
+For each situation of `studies/situations`, these are recorded: the execution mode of the race, with the reason if
+models are not stacked; the largest relative difference of the training losses from those of a plain PyTorch loop; the
+time of the plain loop; and two speedups over it, of a stack of models without what a race does once, and of the whole
+race per training run. Training loops are compared with calls of the loop outside a race. Each situation runs in a
+process of its own.
 
     python studies/compatibility.py                      # all situations; writes studies/compatibility.json
     python studies/compatibility.py bert_classifier gcn  # some; the others keep their results
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,10 @@ from situations.plain_loop import train_plain
 
 FILE = Path(__file__).with_suffix(".json")
 TIMEOUT = 600
-RATES = (0.001, 0.003)
-"""Learning rates of the two models that are compared with the plain loop."""
+LR = 0.001
+"""Learning rate of the model that is compared with the plain loop."""
+STACKED = 16
+"""Number of models that are trained together, with different learning rates."""
 
 
 class Losses(Callback):
@@ -76,17 +80,20 @@ def measure(situation: Situation) -> dict[str, Any]:
 
 
 def compare_task(task: gp.Task, mode: Any, seconds: float) -> dict[str, float]:
-    """Compare the losses of a model in a stack of two with those of a plain loop, and the times."""
+    """Compare the losses of the first of `STACKED` models with those of a plain loop, and the times."""
     settings = 0, task.batch_size, task.epochs, task.schedule, False
-    trials = [Trial(adamw, adamw.values(lr=lr), *settings, clip_norm=task.clip_norm) for lr in RATES]
+    rates = [LR * 1.1**i for i in range(STACKED)]
+    trials = [Trial(adamw, adamw.values(lr=lr), *settings, clip_norm=task.clip_norm) for lr in rates]
     losses = Losses()
     Trainer(task, trials, mode, [losses]).run()
-    plain = list(train_plain(task, trials[0]))
-    started = time.perf_counter()
-    _ = list(train_plain(task, trials[0]))  # the first call also imports and allocates
-    ours, theirs = torch.tensor(losses.values), torch.tensor(plain)
-    difference = ((ours - theirs).abs() / theirs.abs().clamp(min=1e-3)).max()
-    return {"difference": float(difference), "speed": (time.perf_counter() - started) / seconds}
+    stacked = time_call(lambda: Trainer(task, trials, mode).run()) / STACKED
+    plain = list(train_plain(task, trials[0]))  # the first call also imports and allocates
+    times = compare_times(time_call(lambda: list(train_plain(task, trials[0]))), seconds)
+    return {
+        "difference": difference(losses.values, plain),
+        **times,
+        "stack_speedup": times["plain_seconds"] / stacked,
+    }
 
 
 def compare_loop(train: Any, seconds: float) -> dict[str, float]:
@@ -97,19 +104,38 @@ def compare_loop(train: Any, seconds: float) -> dict[str, float]:
     from gradprix.training.param_groups import build_optimizer
 
     loop = make_loop(train, "max")
-    outcome = run_loop(loop, Trial(adamw, adamw.values(lr=RATES[0]), 0, 0, 0, "its own", True))
+    outcome = run_loop(loop, Trial(adamw, adamw.values(lr=LR), 0, 0, 0, "its own", True))
 
     def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
-        return build_optimizer(torch.optim.AdamW, params, {**given, "lr": RATES[0]})
+        return build_optimizer(torch.optim.AdamW, params, {**given, "lr": LR})
 
-    for _ in range(2):  # the first call also imports and allocates
-        started = time.perf_counter()
+    def call() -> list[float]:
         with RngState(torch.Generator().manual_seed(0)):
-            reports = list(each_report(loop, train(make_optimizer, 0)))
-        elapsed = time.perf_counter() - started
-    ours, theirs = (torch.tensor(x) for x in ([p[3] for p in outcome.curve], [float(r["valid"]) for r in reports]))
-    difference = ((ours - theirs).abs() / theirs.abs().clamp(min=1e-3)).max()
-    return {"difference": float(difference), "speed": elapsed / seconds}
+            return [float(report["valid"]) for report in each_report(loop, train(make_optimizer, 0))]
+
+    scores = call()  # the first call also imports and allocates
+    return {
+        "difference": difference([point[3] for point in outcome.curve], scores),
+        **compare_times(time_call(call), seconds),
+    }
+
+
+def difference(ours: list[float], plain: list[float]) -> float:
+    """Return the largest relative difference; values below 0.001 count as 0.001."""
+    a, b = torch.tensor(ours), torch.tensor(plain)
+    return float(((a - b).abs() / b.abs().clamp(min=1e-3)).max())
+
+
+def compare_times(plain: float, race: float) -> dict[str, float]:
+    """Return the seconds of the plain loop, and the speedup of the race, whose seconds per run are given."""
+    return {"plain_seconds": plain, "race_speedup": plain / race}
+
+
+def time_call(call: Callable[[], Any]) -> float:
+    """Return the duration of a call in seconds."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def run_in_process(name: str) -> dict[str, Any]:
@@ -142,6 +168,7 @@ def main() -> None:
             continue
         results[name] = {
             "title": situation.title,
+            "kind": situation.kind,
             "tolerance": situation.tolerance,
             "mistake": situation.is_mistake,
             **run_in_process(name),

@@ -25,6 +25,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
 sys.path.insert(0, str(DOCS / "_ext"))
+import compatibility_docs  # noqa: E402
 import gradprix_docs as made  # noqa: E402, the pages' own extension is no installed module
 
 
@@ -109,6 +110,29 @@ def test_what_is_said_of_clusters_is_made_of_the_files(tmp_path: Path) -> None:
     usual = next(iter(record["played"].values()))
     assert f"{usual['busy']:.1%}" in text
     assert usual["busy"] >= 0.95
+
+
+def test_the_table_of_situations_is_made_of_the_file(tmp_path: Path) -> None:
+    about = {"kind": "tables", "tolerance": 1e-4, "mistake": False, "works": True}
+    rows = {
+        "first": {**about, "title": "A stack", "stacked": True, "reason": "", "difference": 2e-7, "stack_speedup": 3.2},
+        "second": {**about, "title": "A loop", "stacked": False, "reason": "its_own", "difference": 0.5},
+        "third": {**about, "title": "A failure", "kind": "sound", "works": False, "error": "E: it failed"},
+        "fourth": {**about, "title": "A mistake", "mistake": True, "error": "TaskError: wrong [1]"},
+    }
+    file = tmp_path / "compatibility.json"
+    file.write_text(json.dumps({"command": "python x.py a", "versions": {"torch": "2"}, "situations": rows}))
+    text = compatibility_docs.situations(file)
+
+    assert "| A stack | yes | together, in a stack | 2e-07 | 3.2× | – |" in text
+    assert "| A loop | yes | one at a time: its\\_own | **5e-01** | – | – |" in text
+    assert "### sound" in text
+    assert "| A failure | **no** | E: it failed |" in text
+    assert "A mistake" not in text
+    assert "| A mistake | TaskError: wrong \\[1\\] |" in compatibility_docs.mistakes(file)
+    whats = ("tried", "work", "stacked", "one at a time", "equal", "mistakes", "refused")
+    assert [compatibility_docs.count(what, file) for what in whats] == ["3", "2", "1", "1", "1", "1", "1"]
+    assert compatibility_docs.made_by(file).startswith("`python x.py`, torch 2.")
 
 
 def test_the_speed_table_is_made_of_the_file(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ The functions return Markdown, which the directives insert. In a page:
     ```
 
 inserts one of `BLOCKS` for a rule, `{measured}` a table of `MEASURED`, and `{api}` the public names of a module. The
-roles ``{aa-tests}`usual false` `` and ``{verdict-simulation}`covered` `` insert a number of
-studies/aa_tests.json and studies/verdict_simulation.json.
+roles ``{aa-tests}`usual false` ``, ``{compatibility}`work` `` and ``{verdict-simulation}`covered` `` insert a number of
+studies/aa_tests.json, studies/compatibility.json and studies/verdict_simulation.json.
 """
 
 import ast
@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import cluster_docs
+import compatibility_docs
 import suite_docs
 import torch
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from suite_docs import table
+from suite_docs import plain, table
 
 from gradprix import optim, rules, tasks
 from gradprix.claims import RESULTS, format_counts, load_results
@@ -497,11 +498,6 @@ def claims_in_full(file: Path = RESULTS) -> str:
     return "\n\n".join(parts)
 
 
-def plain(text: str) -> str:
-    """Escape the characters that are special in Markdown."""
-    return re.sub(r"([*_<>`\[\]])", r"\\\1", text)
-
-
 def _with_interval(measurement: Mapping[str, Any]) -> str:
     """Format an effect with its confidence interval in three digits; without it if the effect is exact."""
     (low, high), effect = measurement["ci95"], measurement["effect"]
@@ -518,6 +514,9 @@ MEASURED: dict[str, Callable[[], str]] = {
     "claims": claims_table,
     "claims-in-full": claims_in_full,
     "cluster": cluster_docs.overhead,
+    "compatibility": compatibility_docs.situations,
+    "compatibility-made": compatibility_docs.made_by,
+    "compatibility-mistakes": compatibility_docs.mistakes,
     "price": price,
     "rules": every,
     "scale": cluster_docs.scale,
@@ -649,5 +648,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("measured", Measured)
     app.add_directive("api", Api)
     app.add_role("aa-tests", Figure(aa_tests))
+    app.add_role("compatibility", Figure(compatibility_docs.count))
     app.add_role("verdict-simulation", Figure(verdict_simulation))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

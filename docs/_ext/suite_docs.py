@@ -1,5 +1,6 @@
 """Results of the committed suite as Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Escape the characters that are special in Markdown."""
+    return re.sub(r"([*_<>`\[\]])", r"\\\1", text)
 
 
 def sentences(file: Path = EVIDENCE) -> str:

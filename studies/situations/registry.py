@@ -20,6 +20,7 @@ class Situation:
     Args:
         title: description, as a phrase.
         build: function that returns a `gp.Task`, or a training loop `train(make_optimizer, seed)`.
+        kind: name of its module.
         needs: modules of other packages that it imports.
         tolerance: largest relative difference of the losses from a plain PyTorch loop that counts as equal numbers.
         is_mistake: True if the problem contains a user's mistake, which must be refused with the remedy.
@@ -27,6 +28,7 @@ class Situation:
 
     title: str
     build: Callable[[], Any]
+    kind: str
     needs: tuple[str, ...] = ()
     tolerance: float = 1e-4
     is_mistake: bool = False
@@ -46,7 +48,7 @@ def situation(*needs: str, **options: Any) -> Callable[[Callable[[], Any]], Call
 
     def register(build: Callable[[], Any]) -> Callable[[], Any]:
         title = (build.__doc__ or "").rstrip(".")
-        SITUATIONS[build.__name__] = Situation(title, build, needs, **options)
+        SITUATIONS[build.__name__] = Situation(title, build, build.__module__.rpartition(".")[2], needs, **options)
         return build
 
     return register
