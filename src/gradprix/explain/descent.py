@@ -65,11 +65,11 @@ def descend(
 def _blocks(rule: Rule, starts: Tensor) -> list[slice]:
     """Split the starting points into slices that are updated in one step of the rule.
 
-    An elementwise rule updates all starting points together. A tensorwise rule would mix their statistics, so it
-    updates one starting point at a time.
+    A separable rule updates all starting points together. Any other rule would mix their statistics, so it updates one
+    starting point at a time.
     """
     count = len(starts)
-    return [slice(0, count)] if rule.scope == "element" else [slice(i, i + 1) for i in range(count)]
+    return [slice(0, count)] if rule.is_separable else [slice(i, i + 1) for i in range(count)]
 
 
 def _select_rows(values: Values, rows: slice) -> Values:

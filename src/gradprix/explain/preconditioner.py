@@ -108,7 +108,7 @@ def settles_below(rule: Rule, given: tuple[tuple[str, Any], ...]) -> float | Non
         outside the range from 0.0001 to 100,000.
     """
     values: Values = dict(given)
-    if rule.scope != "element" or rule.evaluate is not None or not values["lr"] > 0:
+    if not rule.is_separable or rule.evaluate is not None or not values["lr"] > 0:
         return None
     products = torch.logspace(-4, 5, 3_601, dtype=torch.float64)
     ones = torch.ones_like(products)

@@ -3,7 +3,7 @@
 from ._calls import kernel_address, run_calls
 from ._column_sums import column_sums
 from ._compile import Kernel, compile_kernel, load_module, vector_width
-from ._eager import compute_evaluation_point, eager_step, init_state
+from ._eager import compute_evaluation_point, eager_step, init_state, initial_number, step_group
 from ._hoisting import SplitRule, hoist_scalars
 from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
 from ._stacked import StackedRule
@@ -24,8 +24,10 @@ __all__ = [
     "eager_step",
     "hoist_scalars",
     "init_state",
+    "initial_number",
     "kernel_address",
     "load_module",
     "run_calls",
+    "step_group",
     "vector_width",
 ]

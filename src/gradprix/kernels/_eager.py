@@ -1,14 +1,17 @@
 """Reference implementation of a step: the rule's Python function, applied to tensors of any device and dtype."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradprix.rules import Rule, State
 from gradprix.rules.gradient_preprocessing import preprocessing
+from gradprix.rules.ops import GROUP_TOTAL
 
 Value = Tensor | float
 
@@ -27,16 +30,86 @@ def eager_step(
         state: optimizer state by name; missing entries are initialized.
 
     Returns:
-        The new parameter and the new state.
+        The new parameter and the new state. Reductions over the group are over this tensor alone, except in calls by
+        `step_group`.
     """
     h = SimpleNamespace(**values)
     specs = rule.active_state(values)
     before = {name: state[name] if name in state else init_state(spec, values, x, g) for name, spec in specs.items()}
+    before = as_reduction_operands(rule, before)
     updated = x
-    for function in preprocessing(rule):
-        updated, g = function(h, t, updated, g)
-    updated, *after = rule(h, t, updated, g, *(before.get(name) for name in rule.state))
+    with np.errstate(all="ignore"):
+        for function in preprocessing(rule):
+            updated, g = function(h, t, updated, g)
+        updated, *after = rule(h, t, updated, g, *(before.get(name) for name in rule.state))
     return updated, {n: _copy_if_aliased(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in specs}
+
+
+def as_reduction_operands(rule: Rule, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state with scalars as NumPy scalars if the rule has reductions, whose results are of this type.
+
+    Their division by zero gives infinity or NaN, as for tensors, and that of Python numbers an error.
+    """
+    convert = np.float64 if rule.reductions else float
+    return {name: convert(value) if isinstance(value, int | float) else value for name, value in state.items()}
+
+
+def step_group(tensors: Sequence[Any], step: Callable[[Any], None]) -> None:
+    """Step all tensors of a parameter group, with reductions over the group.
+
+    The step of a tensor is interrupted at the first reduction over the group whose result is not known yet. When all
+    tensors have reached it, their totals are added in order, and all steps are repeated with the known result.
+
+    Args:
+        tensors: the tensors, in the order of the group.
+        step: function that steps a tensor. It must call `eager_step` before it changes a tensor.
+    """
+    totals: list[Any] = []
+    while True:
+        pending = []
+        for tensor in tensors:
+            try:
+                with _known_totals(totals):
+                    step(tensor)
+            except _PendingTotalError as error:
+                pending.append(error.own)
+        if not pending:
+            return
+        totals.append(add_in_order(pending))
+
+
+def add_in_order(numbers: Sequence[Any]) -> Any:
+    """Return the sum of float64 numbers, added one after the other."""
+    result = np.float64(0)
+    with np.errstate(all="ignore"):
+        for number in numbers:
+            result = result + number
+    return result
+
+
+class _PendingTotalError(Exception):
+    """Signal that a total of the group is not known yet; `own` is the total of the tensor."""
+
+    def __init__(self, own: Any) -> None:
+        super().__init__()
+        self.own = own
+
+
+@contextmanager
+def _known_totals(totals: Sequence[Any]) -> Iterator[None]:
+    """Return the given totals, in order, from reductions over the group; raise `_PendingTotalError` after the last."""
+    known = iter(totals)
+
+    def group_total(own: Any) -> Any:
+        for value in known:
+            return value
+        raise _PendingTotalError(own)
+
+    token = GROUP_TOTAL.set(group_total)
+    try:
+        yield
+    finally:
+        GROUP_TOTAL.reset(token)
 
 
 def compute_evaluation_point(
@@ -77,5 +150,10 @@ def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> 
     init = spec.init
     if init == "x" or init == "g":
         return (x if init == "x" else g).clone()
-    number = float(values[init]) if isinstance(init, str) else init
+    number = initial_number(spec, values)
     return number if spec.kind == "scalar" else torch.full_like(x, number)
+
+
+def initial_number(spec: State, values: Mapping[str, Any]) -> float:
+    """Return the initial value of a state that is a number, or given by one."""
+    return float(values[spec.init]) if isinstance(spec.init, str) else spec.init

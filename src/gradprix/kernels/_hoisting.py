@@ -12,7 +12,7 @@ from typing import Any
 
 from gradprix.rules import Rule
 from gradprix.rules.gradient_preprocessing import full_tree
-from gradprix.rules.ir import Call, Name, Node, Number, flow, names
+from gradprix.rules.ir import Call, Name, Node, Number, flow, is_elementwise
 
 from .codegen import compile_function, to_source
 
@@ -51,7 +51,7 @@ def hoist_scalars(rule: Rule, values: Mapping[str, object]) -> SplitRule:
     Raises:
         ValueError: if the rule updates whole tensors, so that the update of an element depends on other elements.
     """
-    if rule.scope == "tensor":
+    if not rule.is_separable:
         raise ValueError(
             f"{rule.name} steps whole tensors of their true shape: it cannot be stacked yet, nor fused. "
             "gradprix.optim steps with it, one parameter at a time."
@@ -73,7 +73,7 @@ def _hoist(rule: Rule, truth: tuple[tuple[str, bool], ...], active: tuple[str, .
         """Replace the largest scalar subtrees by constants; literals stay, so that g**2 remains a square."""
         if isinstance(node, Number):
             return node
-        if not names(node) & elements:
+        if not is_elementwise(node, elements):
             constants.append(f"_c{len(constants)}")
             lines.append(f"{constants[-1]} = {to_source(node)}")
             return Name(constants[-1])
@@ -83,7 +83,7 @@ def _hoist(rule: Rule, truth: tuple[tuple[str, bool], ...], active: tuple[str, .
 
     body: list[tuple[str, Node]] = []
     for assign, elements in flow(tree, {"x", "g", *tensors}):
-        if names(assign.value) & elements:
+        if is_elementwise(assign.value, elements):
             body.append((assign.name, hoist(assign.value, elements)))
         else:
             lines.append(f"{assign.name} = {to_source(assign.value)}")

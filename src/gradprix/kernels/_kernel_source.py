@@ -8,7 +8,7 @@ kernel's are correctly rounded, whereas torch's come from MKL on some processors
 import platform
 from pathlib import Path
 
-from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
+from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number, Reduction
 
 from ._hoisting import SplitRule
 
@@ -125,7 +125,7 @@ def number_source(node: Node, constants: set[str]) -> str:
                 return f"(-{write(value)})"
             case Call(operator, (left, right)):
                 return f"({write(left)} {operator} {write(right)})"
-            case Hyper() | Choice() | Call():
+            case Hyper() | Choice() | Call() | Reduction():
                 raise ValueError(f"{node} is not of one element: fold and split the rule first")
 
     return write(node)

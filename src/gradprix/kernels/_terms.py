@@ -5,9 +5,12 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from gradprix.rules import Rule
 from gradprix.rules.gradient_preprocessing import full_tree
 
+from ._eager import as_reduction_operands
 from .codegen import compile_function, to_source
 
 ALL = "_all_assigned_"
@@ -43,7 +46,9 @@ def compute_assignments(
     """
     active = tuple(rule.active_state(values))
     record = _recorder(rule, active, tuple(bool(values[option]) for option in sorted(full_tree(rule).conditions)))
-    assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *(state[name] for name in active))
+    own = as_reduction_operands(rule, {name: state[name] for name in active})
+    with np.errstate(all="ignore"):
+        assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *own.values())
     return assignments
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number
+from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number, Reduction
 from gradprix.rules.ops import FUNCTIONS
 
 
@@ -21,6 +21,8 @@ def to_source(node: Node) -> str:
             if function in FUNCTIONS:
                 return f"{function}({', '.join(parts)})"
             return f"(-{parts[0]})" if function == "neg" else f"({parts[0]} {function} {parts[1]})"
+        case Reduction(function, argument, over):
+            return f"{function}({to_source(argument)}, {over!r})"
         case Choice():
             raise ValueError("fold the tree before generating code")
 

@@ -1,7 +1,7 @@
 """Dispatch of parameters to batched kernels, the eager step, or the sequential step."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from operator import is_, itemgetter
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from gradprix.kernels import STORAGE_DTYPES, compile_kernel, hoist_scalars
 from gradprix.rules import Rule
 
-from ._eager_step import check_supported, step_dtype, step_eagerly
+from ._eager_step import check_supported, step_dtype, step_params_eagerly
 from ._kernel_batch import ParameterBatch, fits_kernel
 from ._overlap import Extent, WrittenMemory, extents, overlapping
 from ._sequential_step import step_sequentially
 
-Groups = Sequence[Mapping[str, Any]]
+Groups = Sequence[dict[str, Any]]
 Values = Sequence[Mapping[str, Any]]
 
 
@@ -35,7 +35,7 @@ class StepPlan:
 
     @torch.no_grad()
     def __init__(self, rules: Sequence[Rule], groups: Groups, state: Any, values: Values) -> None:
-        self.rules, self.state, self.key = rules, state, _plan_key(groups, values)
+        self.rules, self.groups, self.state, self.key = rules, list(groups), state, _plan_key(groups, values)
         self.count_dtypes = list(map(step_dtype, groups))
         self.params = [x for group in groups for x in group["params"]]
         self.idle = [x for x in self.params if x.grad is None]
@@ -47,17 +47,20 @@ class StepPlan:
         self.sequential: dict[int, list[Tensor]] = {}
         batches: dict[Any, list[tuple[Tensor, int]]] = {}
         overlap = overlapping([x for x, _ in active], [state[x] for x, _ in active])
-        for (x, number), overlaps in zip(active, overlap, strict=True):
+        fits = [
+            not overlaps
+            and rules[number].is_separable
+            and groups[number].get("fused") is not False
+            and fits_kernel(rules[number], values[number], x, state[x])
+            for (x, number), overlaps in zip(active, overlap, strict=True)
+        ]
+        for (x, number), overlaps, is_fused in zip(active, overlap, fits, strict=True):
             rule, group = rules[number], groups[number]
-            if overlaps:
-                self.sequential.setdefault(number, []).append(x)
-            elif (
-                rule.scope == "element"
-                and group.get("fused") is not False
-                and fits_kernel(rule, values[number], x, state[x])
-            ):
+            if is_fused:
                 key = rule, hoist_scalars(rule, values[number]), x.dtype, step_dtype(group)
                 batches.setdefault(key, []).append((x, number))
+            elif overlaps and not rule.uses_group:
+                self.sequential.setdefault(number, []).append(x)
             else:
                 self.eager.append((x, number))
         self.batches = []
@@ -84,6 +87,7 @@ class StepPlan:
             self.reusable
             and state is self.state
             and self.key == _plan_key(groups, values)
+            and all(map(is_, groups, self.groups))
             and all(map(is_, chain.from_iterable(map(itemgetter("params"), groups)), self.params))
             and len(state) == len(self.keys)
             and all(map(is_, state, self.keys))
@@ -119,11 +123,14 @@ class StepPlan:
     @torch.no_grad()
     def _step_eagerly(self, values: Values) -> None:
         new = [x for x in self.params if x not in self.state]
-        for x, number in self.eager:
-            if x.grad is not None:
-                step_eagerly(self.rules[number], values[number], x, self.state[x], self.count_dtypes[number])
+        for number, pairs in groupby(self.eager, key=itemgetter(1)):
+            params = [x for x, _ in pairs if x.grad is not None]
+            states = [self.state[x] for x in params]
+            options = self.groups[number], self.count_dtypes[number]
+            step_params_eagerly(self.rules[number], values[number], params, states, *options)
         for number, params in self.sequential.items():
-            step_sequentially(self.rules[number], values[number], params, self.state, self.count_dtypes[number])
+            options = self.groups[number], self.count_dtypes[number]
+            step_sequentially(self.rules[number], values[number], params, self.state, *options)
         self._remove_empty(new)
 
     def _remove_empty(self, new: list[Tensor]) -> None:
@@ -135,7 +142,7 @@ class StepPlan:
 
 def _has_state(rule: Rule, values: Mapping[str, Any]) -> bool:
     """Return True if parameters have state after their first step with these hyperparameters."""
-    return rule.counts_steps or bool(rule.active_state(values))
+    return rule.counts_steps or any(not state.shared for state in rule.active_state(values).values())
 
 
 def _plan_key(groups: Groups, values: Values) -> list[Any]:

@@ -1,13 +1,20 @@
 """Eager step of a single parameter, of any dtype, shape and device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradprix import rules
-from gradprix.kernels import compute_dtype, compute_evaluation_point, eager_step, init_state
+from gradprix.kernels import (
+    compute_dtype,
+    compute_evaluation_point,
+    eager_step,
+    init_state,
+    initial_number,
+    step_group,
+)
 from gradprix.rules import Rule
 
 COMPENSATION = "compensation"
@@ -93,7 +100,7 @@ def prepare(
         state["step"] = torch.tensor(float(steps_taken(rule, state)), dtype=count_dtype, device="cpu")
     # Scalars first, as in torch's state dicts.
     for spec in sorted(rule.active_state(values).values(), key=lambda spec: spec.kind != "scalar"):
-        if isinstance(state.get(spec.key), Tensor):
+        if spec.shared or isinstance(state.get(spec.key), Tensor):
             continue
         full, g = as_real(x.detach()), (x if x.grad is None else x.grad).detach()
         value = init_state(
@@ -106,9 +113,51 @@ def prepare(
             state[spec.key] = torch.view_as_complex(value) if x.is_complex() else value
 
 
-def step_eagerly(
-    rule: Rule, values: Mapping[str, Any], x: Tensor, state: dict[str, Any], count_dtype: torch.dtype = torch.float32
+def step_params_eagerly(
+    rule: Rule,
+    values: Mapping[str, Any],
+    params: Sequence[Tensor],
+    states: Sequence[dict[str, Any]],
+    group: dict[str, Any],
+    count_dtype: torch.dtype = torch.float32,
 ) -> None:
+    """Step parameters of a group in place, one after the other, and update the state that they share.
+
+    Args:
+        rule: rule of the group.
+        values: all hyperparameters.
+        params: the parameters, with their gradients; all of the group if the rule uses the group.
+        states: state of each parameter, see `step_eagerly`.
+        group: the parameter group, which holds the shared state.
+        count_dtype: dtype of a new step count.
+    """
+    after: dict[str, float] = {}
+
+    def step(param: tuple[Tensor, dict[str, Any]]) -> None:
+        after.update(step_eagerly(rule, values, *param, group, count_dtype))
+
+    if rule.uses_group:
+        step_group(list(zip(params, states, strict=True)), step)
+    else:
+        for param in zip(params, states, strict=True):
+            step(param)
+    group.update(after)
+
+
+def shared_state(rule: Rule, values: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, float]:
+    """Return the state that the parameters of a group share, by the rule's names."""
+    shared = {name: spec for name, spec in rule.active_state(values).items() if spec.shared}
+    return {name: float(group.get(spec.key, initial_number(spec, values))) for name, spec in shared.items()}
+
+
+def step_eagerly(
+    rule: Rule,
+    values: Mapping[str, Any],
+    x: Tensor,
+    state: dict[str, Any],
+    group: Mapping[str, Any],
+    count_dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
     """Step one parameter in place.
 
     Args:
@@ -117,14 +166,18 @@ def step_eagerly(
         x: the parameter, with its gradient.
         state: state of the parameter, by torch's keys. Tensors keep their dtypes and are updated in place; missing
             tensors are added.
+        group: parameter group, which holds the shared state.
         count_dtype: dtype of a new step count.
+
+    Returns:
+        The new shared state, by its keys in the group.
     """
     assert x.grad is not None
     t = steps_taken(rule, state) + 1
     prepare(rule, values, x, state, count_dtype)
     full = _full_precision(x, state)
     g = as_real(x.grad.to_dense()).to(full.dtype)  # in the rules of `SPARSE`, the added zeros have no effect
-    previous = _rule_state(rule, values, state)
+    previous = {**_rule_state(rule, values, state), **shared_state(rule, values, group)}
     updated, after = eager_step(rule, values, t, _rule_view(rule, full), _rule_view(rule, g), previous)
     updated = updated.reshape(full.shape)
     after = {name: _copy_if_shared(value, previous) for name, value in after.items()}
@@ -139,12 +192,16 @@ def step_eagerly(
         state.pop(COMPENSATION, None)
     if rule.counts_steps:
         state["step"].fill_(t)
+    shared = {}
     for name, spec in rule.active_state(values).items():
         value = after[name]
         if isinstance(value, Tensor):
             as_real(state[spec.key]).copy_(value.reshape(full.shape))
+        elif spec.shared:
+            shared[spec.key] = float(value)
         else:
             state[spec.key].fill_(value)
+    return shared
 
 
 def _matches(low: Any, new: Tensor) -> bool:
@@ -159,10 +216,12 @@ def _copy_if_shared(value: Any, before: Mapping[str, Any]) -> Any:
     return value.clone() if value.untyped_storage().data_ptr() in places else value
 
 
-def evaluation_point(rule: Rule, values: Mapping[str, Any], x: Tensor, state: Mapping[str, Any]) -> Tensor:
-    """Return the evaluation point of a parameter, in the dtype of the parameter."""
+def evaluation_point(
+    rule: Rule, values: Mapping[str, Any], x: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]
+) -> Tensor:
+    """Return the evaluation point of a parameter of a group, in the dtype of the parameter."""
     full = _full_precision(x, state)
-    rule_state = _rule_state(rule, values, state)
+    rule_state = {**_rule_state(rule, values, state), **shared_state(rule, values, group)}
     point = compute_evaluation_point(
         rule, values, steps_taken(rule, state), _rule_view(rule, full), rule_state
     ).reshape(full.shape)
@@ -191,7 +250,7 @@ def _full_precision(x: Tensor, state: Mapping[str, Any]) -> Tensor:
 
 
 def _rule_state(rule: Rule, values: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parameter's state under the rule's names, in the form that the rule computes with.
+    """Return a parameter's own state under the rule's names, in the form that the rule computes with.
 
     Scalars become Python numbers; tensors are converted to the dtype of computation, and to matrices for matrix rules.
     """

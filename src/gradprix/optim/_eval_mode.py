@@ -28,7 +28,7 @@ def to_evaluate(rule: Rule, values: Mapping[str, Any], group: dict[str, Any], st
         if state.get(x):
             # The training point is stored: computing it back from the evaluation point would change it by rounding.
             state[x][TRAINED] = x.detach().clone()
-            x.copy_(evaluation_point(rule, values, x, state[x]))
+            x.copy_(evaluation_point(rule, values, x, state[x], group))
     group[MODE] = False
 
 

@@ -13,7 +13,7 @@ from gradprix import rules
 from gradprix.kernels import compute_dtype
 from gradprix.rules import Rule
 
-from ._eager_step import as_real, prepare, step_eagerly
+from ._eager_step import as_real, prepare, step_params_eagerly
 
 TORCH = {
     rules.sgd: torch.optim.SGD,
@@ -29,7 +29,12 @@ TORCH = {
 
 
 def step_sequentially(
-    rule: Rule, values: Mapping[str, Any], params: Sequence[Tensor], state: Any, count_dtype: torch.dtype
+    rule: Rule,
+    values: Mapping[str, Any],
+    params: Sequence[Tensor],
+    state: Any,
+    group: dict[str, Any],
+    count_dtype: torch.dtype,
 ) -> None:
     """Step those parameters of a group that overlap in memory with others, or with their own gradients or state.
 
@@ -42,14 +47,15 @@ def step_sequentially(
         values: all hyperparameters.
         params: parameters with gradients, in the order of the group; duplicates are allowed.
         state: state of the optimizer.
+        group: the parameter group.
         count_dtype: dtype of new step counts.
     """
     arguments = torch_arguments(rule, values)
     if arguments is None or any(compute_dtype(x.dtype) is not x.dtype for x in params):
         # As in torch, state is initialized separately for every occurrence of a parameter.
         states = [dict(state[x]) if not rule.counts_steps else state[x] for x in params]
+        step_params_eagerly(rule, values, params, states, group, count_dtype)
         for x, own in zip(params, states, strict=True):
-            step_eagerly(rule, values, x, own, count_dtype)
             state[x].update(own)
         return
     if rule.counts_steps:

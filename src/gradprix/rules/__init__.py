@@ -12,7 +12,22 @@ from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
 from ._tensorwise import lamb
 from .notation import formula
-from .ops import clip, columns, matmul, maximum, mean, minimum, norm, rows, sign, sqrt, transpose, where
+from .ops import (
+    clip,
+    columns,
+    matmul,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    rows,
+    sign,
+    size,
+    sqrt,
+    total,
+    transpose,
+    where,
+)
 from .parser import RuleError
 
 ALL: dict[str, Rule] = {
@@ -70,7 +85,9 @@ __all__ = [
     "schedule_free_sgd",
     "sgd",
     "sign",
+    "size",
     "sqrt",
+    "total",
     "transpose",
     "where",
 ]

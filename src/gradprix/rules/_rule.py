@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from numbers import Real
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from gradprix.spaces import OWN_DECAY, USUAL, Axis
 
-from .ir import Call, Hyper, Tree, flow, names, walk
+from ._form import check_form, location
+from .ir import Call, Hyper, Reduction, Tree, walk
 from .ops import MATRIX, Value
 from .parser import RuleError, Scope, parse
 
@@ -33,6 +34,8 @@ class State:
         kind: `"element"` for a tensor of the shape of the parameter, `"scalar"` for one number per parameter.
         init: initial value: a number, `"x"` (the parameter), `"g"` (its first gradient), or a hyperparameter's name.
         when: hyperparameter that enables the state; the state does not exist if its value is false or zero.
+        shared: True for a scalar that the tensors of a parameter group have in common. It is stored in the group under
+            `key`, and may depend on hyperparameters, reductions over the group, and other shared state.
         stored: function `stored(h, **state)` that converts the state to torch's form, if torch stores another quantity.
         loaded: function `loaded(h, **state)` that converts the state back from torch's form.
     """
@@ -41,6 +44,7 @@ class State:
     kind: Literal["element", "scalar"] = "element"
     init: float | str = 0.0
     when: str | None = None
+    shared: bool = False
     stored: Callable[..., Value] | None = None
     loaded: Callable[..., Value] | None = None
 
@@ -122,6 +126,22 @@ class Rule:
         """True if the rule applies to matrices only, as Muon does."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
         return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
+
+    @cached_property
+    def reductions(self) -> frozenset[Reduction]:
+        """All reductions of the rule. Without any, an elementwise rule updates each element on its own."""
+        nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
+        return frozenset(node for node in nodes if isinstance(node, Reduction))
+
+    @property
+    def is_separable(self) -> bool:
+        """True if the update of an element depends on no other element."""
+        return self.scope == "element" and not self.reductions
+
+    @cached_property
+    def uses_group(self) -> bool:
+        """True if the tensors of a parameter group are stepped together: by reductions over it, or shared state."""
+        return any(r.over == "group" for r in self.reductions) or any(state.shared for state in self.state.values())
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -242,7 +262,7 @@ def rule(
 
     def make(function: Callable[..., tuple[Value, ...]]) -> Rule:
         tree = parse(function, values, scope)
-        _check_form(function, tree, specs)
+        check_form(location(function, "rule "), tree, specs)
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
         return Rule(
             function.__name__,
@@ -271,47 +291,14 @@ def _parse_evaluate(
     """Parse an `evaluate` function and return its tree.
 
     Raises:
-        RuleError: if it uses state that the rule does not have, or does not return exactly one point.
+        RuleError: if it uses a reduction, or state that the rule does not have, or does not return exactly one point.
     """
     tree = parse(function, values, scope, ("h", "t", "x"))
-    where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in {function.__name__}: "
+    where = location(function)
     if unknown := [name for name in tree.state if name not in state]:
         raise RuleError(f"{where}{', '.join(unknown)} is no state of the rule. It has: {', '.join(state)}.")
     if len(tree.returns) != 1:
         raise RuleError(f"{where}it returns {tree.returns}. Return one point.")
+    if any(isinstance(node, Reduction) for assign in tree.assigns for node in walk(assign.value)):
+        raise RuleError(f"{where}the evaluation point is elementwise. Store the result of the reduction as state.")
     return tree
-
-
-def _check_form(function: Callable[..., Any], tree: Tree, state: Mapping[str, State]) -> None:
-    """Check a parsed rule.
-
-    Raises:
-        RuleError: if declared state, arguments and returned names do not match, if scalar state depends on elementwise
-            values, or if torch would use another dtype or rounding for an operation than compiled code.
-    """
-    where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}: in rule {function.__name__}: "
-    if tree.state != tuple(state):
-        raise RuleError(f"{where}the arguments {tree.state} are not the declared state {tuple(state)}.")
-    if tree.returns != ("x", *tree.state):
-        raise RuleError(f"{where}it returns {tree.returns}. Return x and then the state, in order.")
-    numbers = {name for name, spec in state.items() if spec.kind == "scalar"}
-    for assign, elements in flow(tree, {"x", "g", *state} - numbers):
-
-        def refuse(what: str, line: int = assign.line) -> NoReturn:
-            raise RuleError(f"{where}line {line}: {what}")
-
-        if assign.name in numbers and names(assign.value) & elements:
-            refuse(f"scalar state {assign.name!r} is given one value an element.")
-        for node in walk(assign.value):
-            match node:
-                case Call("where", (condition, yes, no)) if names(condition) & elements:
-                    if not (names(yes) | names(no)) & elements:
-                        refuse(
-                            "where() chooses between two numbers for each element, and numbers have no dtype. "
-                            "Multiply each by a tensor, as in where(c, 1.2 * a, 0.5 * a)."
-                        )
-                case Call("/", (number, tensor)) if names(tensor) & elements and not names(number) & elements:
-                    refuse(
-                        "torch divides a number by a tensor in two roundings (a reciprocal first). "
-                        "Put a tensor above the line, as in c * a / b."
-                    )

@@ -1,8 +1,12 @@
 """Intermediate representation (IR) of rules, from which all implementations are derived."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
+
+Over = Literal["tensor", "group"]
+"""What a reduction extends over: the elements of the tensor, or those of all tensors of its parameter group."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,15 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Reduction:
+    """Reduction of an elementwise expression to one number: `"total"`, the sum, or `"size"`, the number of elements."""
+
+    function: str
+    argument: "Node"
+    over: Over = "tensor"
+
+
+@dataclass(frozen=True)
 class Choice:
     """Conditional expression, `yes if h.option else no`, which is removed by `Tree.fold`."""
 
@@ -43,7 +56,7 @@ class Choice:
     no: "Node"
 
 
-Node = Number | Name | Hyper | Call | Choice
+Node = Number | Name | Hyper | Call | Reduction | Choice
 
 
 @dataclass(frozen=True)
@@ -100,16 +113,18 @@ class Tree:
         return Tree(self.state + then.state, self.assigns + then.assigns, then.returns)
 
 
-def walk(node: Node) -> Iterator[Node]:
-    """Yield the node and all of its descendants."""
+def walk(node: Node, inside_reductions: bool = True) -> Iterator[Node]:
+    """Yield the node and all of its descendants, with or without the arguments of reductions."""
     yield node
     match node:
         case Call(_, arguments):
             for argument in arguments:
-                yield from walk(argument)
+                yield from walk(argument, inside_reductions)
+        case Reduction(_, argument) if inside_reductions:
+            yield from walk(argument)
         case Choice(_, yes, no):
-            yield from walk(yes)
-            yield from walk(no)
+            yield from walk(yes, inside_reductions)
+            yield from walk(no, inside_reductions)
 
 
 def names(node: Node) -> set[str]:
@@ -117,19 +132,63 @@ def names(node: Node) -> set[str]:
     return {below.id for below in walk(node) if isinstance(below, Name)}
 
 
-def flow(tree: Tree, elements: Iterable[str]) -> Iterator[tuple[Assign, frozenset[str]]]:
-    """Yield each assignment of a tree, with the names that hold elementwise values before this assignment.
+def is_elementwise(node: Node, elements: Collection[str]) -> bool:
+    """Return True if an expression has one value per element.
 
-    A name holds elementwise values if it was last assigned an expression that depends on another such name.
+    It has if it uses an elementwise name outside of reductions, whose results are numbers.
+
+    Args:
+        node: the expression.
+        elements: names that hold elementwise values.
+    """
+    return any(isinstance(below, Name) and below.id in elements for below in walk(node, inside_reductions=False))
+
+
+Predicate = Callable[[Node], bool]
+
+
+def flow(
+    tree: Tree, start: Iterable[str], is_source: Predicate = lambda node: False
+) -> Iterator[tuple[Assign, frozenset[str]]]:
+    """Yield each assignment of a tree, with the names that depend on those in `start` before this assignment.
+
+    Given the names of elementwise values, these are the names that hold elementwise values. The result of a reduction
+    does not depend on the names in its argument.
 
     Args:
         tree: the tree.
-        elements: names that hold elementwise values at the start.
+        start: names at the start.
+        is_source: function that returns True for nodes on which a dependency counts as well.
     """
-    current = frozenset(elements)
+    current = frozenset(start)
     for assign in tree.assigns:
         yield assign, current
-        current = current | {assign.name} if names(assign.value) & current else current - {assign.name}
+        current = _after(assign, current, is_source)
+
+
+def dependent_state(tree: Tree, state: Iterable[str], start: Iterable[str], is_source: Predicate) -> frozenset[str]:
+    """Return the state variables that depend on a source, or on a name in `start`, after any number of steps.
+
+    Args:
+        tree: the tree of one step.
+        state: names of the state variables to test.
+        start: see `flow`.
+        is_source: see `flow`.
+    """
+    tested, dependent, before = set(state), frozenset(start), None
+    while dependent != before:
+        before = current = dependent
+        for assign in tree.assigns:
+            current = _after(assign, current, is_source)
+        dependent = before | (current & tested)
+    return dependent & tested
+
+
+def _after(assign: Assign, current: frozenset[str], is_source: Predicate) -> frozenset[str]:
+    """Return the dependent names after an assignment."""
+    below = walk(assign.value, inside_reductions=False)
+    depends = any(is_source(node) or (isinstance(node, Name) and node.id in current) for node in below)
+    return current | {assign.name} if depends else current - {assign.name}
 
 
 def _resolve(node: Node, truth: Mapping[str, object], copies: Mapping[str, str]) -> Node:
@@ -145,6 +204,8 @@ def _resolve(node: Node, truth: Mapping[str, object], copies: Mapping[str, str])
             return _resolve(yes if truth[option] else no, truth, copies)
         case Call(function, arguments):
             return Call(function, tuple(_resolve(argument, truth, copies) for argument in arguments))
+        case Reduction(function, argument, over):
+            return Reduction(function, _resolve(argument, truth, copies), over)
         case Name(name):
             return Name(copies.get(name, name))
     return node

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ._rule import Rule
-from .ir import Call, Choice, Hyper, Name, Node, Number
+from .ir import Call, Choice, Hyper, Name, Node, Number, Over, Reduction
 
 Leaf = Callable[[Node], str | None]
 """Function that returns replacement text for a node of a tree, or None to format the node as usual."""
@@ -71,6 +71,8 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
         case Call("*" | "matmul", (a, b)):
             left, right = _inside(a, leaf, PRODUCT), _inside(b, leaf, PRODUCT)
             return f"{left} {'· ' * right[0].isdigit()}{right}", PRODUCT
+        case Call("/", (Reduction("total", a, over), Reduction("size", _, same))) if over == same:
+            return f"mean{_over(over)}({_text(a, leaf)[0]})", ATOM
         case Call("/", (a, b)):
             return f"{_inside(a, leaf, QUOTIENT)} / {_inside(b, leaf, POWER)}", QUOTIENT
         case Call("**", (a, b)):
@@ -85,6 +87,18 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
             return f"‖{_text(a, leaf)[0]}‖", ATOM
         case Call("transpose", (a,)):
             return f"{_inside(a, leaf, ATOM)}ᵀ", ATOM
+        case Call("sqrt", (Reduction("total", Call("**", (a, Number(2))), over),)):
+            return f"‖{_text(a, leaf)[0]}‖{_over(over)}", ATOM
+        case Reduction("total", Call("**", (a, Number(2))), over):
+            return f"‖{_text(a, leaf)[0]}‖{_over(over)}²", POWER
+        case Reduction("total", Call("abs", (a,)), over):
+            return f"‖{_text(a, leaf)[0]}‖₁{_over(over)}", ATOM
+        case Reduction("total", Call("*", (a, b)), over):
+            return f"⟨{_text(a, leaf)[0]}, {_text(b, leaf)[0]}⟩{_over(over)}", ATOM
+        case Reduction("total", a, over):
+            return f"Σ{_over(over)} {_inside(a, leaf, PRODUCT)}", PRODUCT
+        case Reduction(_, _, over):
+            return f"n{_over(over)}", ATOM
         case Call("sqrt", (a,)):
             inside, binding = _text(a, leaf)
             return f"√{inside}" if binding == ATOM else f"√({inside})", ATOM
@@ -93,6 +107,11 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
             return f"{name}({', '.join(_text(argument, leaf)[0] for argument in arguments)})", ATOM
         case Choice():
             raise ValueError("fold the tree before printing it")
+
+
+def _over(over: Over) -> str:
+    """Return the index of a reduction: none for the tensor, and a mark for all tensors of the parameter group."""
+    return "" if over == "tensor" else "_group"
 
 
 def _inside(node: Node, leaf: Leaf, binding: int) -> str:

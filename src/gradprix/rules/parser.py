@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
-from .ir import Assign, Call, Choice, Hyper, Name, Node, Number, Tree
-from .ops import ELEMENTWISE, WHOLE
+from .ir import Assign, Call, Choice, Hyper, Name, Node, Number, Over, Reduction, Tree
+from .ops import ELEMENTWISE, REDUCTIONS, WHOLE
 
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+",
@@ -62,7 +62,7 @@ class _Parser:
         given: tuple[str, ...],
     ) -> None:
         self.hyperparameters, self.scope, self.given = hyperparameters, scope, given
-        self.vocabulary = ELEMENTWISE | (WHOLE if scope == "tensor" else {})
+        self.vocabulary = ELEMENTWISE | REDUCTIONS | (WHOLE if scope == "tensor" else {})
         self.file = inspect.getsourcefile(function) or "?"
         try:
             lines, self.first = inspect.getsourcelines(function)
@@ -152,6 +152,8 @@ class _Parser:
                 return Call("neg", (self.node(operand),))
             case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in OPERATORS:
                 return Call(OPERATORS[type(operator)], (self.node(left), self.node(right)))
+            case ast.Call(func=ast.Name(id=function), args=[argument], keywords=options) if function in REDUCTIONS:
+                return Reduction(function, self.node(argument), self.over(node, options))
             case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in self.vocabulary:
                 takes = self.vocabulary[function]
                 if len(arguments) != takes:
@@ -165,6 +167,15 @@ class _Parser:
                 self.refuse(node, what, 'Say scope="tensor" in @rule(...)')
         allowed = f"+ - * / **, comparisons, {', '.join(sorted(self.vocabulary))}, and `a if h.option else b`"
         self.refuse(node, f"`{ast.unparse(node)}` is outside the vocabulary", f"Allowed: {allowed}")
+
+    def over(self, node: ast.AST, options: list[ast.keyword]) -> Over:
+        """Return what a reduction extends over, given its keyword arguments."""
+        match options:
+            case []:
+                return "tensor"
+            case [ast.keyword(arg="over", value=ast.Constant(value="tensor" | "group" as over))]:
+                return over
+        self.refuse(node, f"`{ast.unparse(node)}` has other arguments", 'Allowed: over="tensor" or over="group"')
 
     def hyper(self, node: ast.AST, name: str) -> float | bool:
         if name not in self.hyperparameters:

@@ -85,7 +85,8 @@ def _equations(rule: Rule, values: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return a rule's equations and state, which depend on which of its hyperparameters are nonzero."""
     key = (rule, *map(bool, values.values()))
     if key not in _EQUATIONS:
-        state = [f"{name}: {s.kind} from {s.init}" for name, s in rule.active_state(values).items()]
+        active = rule.active_state(values).items()
+        state = [f"{name}: {'shared ' * s.shared}{s.kind} from {s.init}" for name, s in active]
         _EQUATIONS[key] = {"equations": formula(rule, **values), "state": state}
     return _EQUATIONS[key]
 
