@@ -109,6 +109,7 @@ def variational(m: Any, x: Tensor) -> Tensor:
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(64, 10),
+    "class of its own": lambda: type("Own", (nn.Linear,), {})(64, 10),
     "without bias": lambda: nn.Sequential(nn.Linear(64, 16, bias=False), nn.Tanh(), nn.Linear(16, 10, bias=False)),
     "batch norm": lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)),
     "batch norm of images": lambda: made(conv(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())),
@@ -244,6 +245,7 @@ APART = {
     "branch on values": lambda: Of(lambda m, x: m.a(x) if x.sum() > 0 else -m.a(x), a=nn.Linear(64, 10)),
     "item": lambda: Of(lambda m, x: m.a(x) * min(1.0, x.mean().item() + 1), a=nn.Linear(64, 10)),
     "random order": lambda: Of(lambda m, x: m.a(x[:, torch.randperm(64)]), a=nn.Linear(64, 10)),
+    "class by seed": lambda: type(f"Model{torch.randint(1_000_000, ())}", (nn.Linear,), {})(64, 10),
 }
 WHY = {
     "counter": "it changes _count as it runs",
@@ -257,6 +259,7 @@ WHY = {
     "branch on values": "its course depends on values",
     "item": "reads numbers out of tensors",
     "random order": "draws random numbers",
+    "class by seed": "of another class with another seed",
 }
 
 

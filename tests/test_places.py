@@ -34,6 +34,30 @@ thread = threading.Thread(target=runpy.run_path, args=(sys.argv[1],))
 thread.start()
 thread.join()
 """
+CLASS_IN_FUNCTION = """
+from torch import Tensor, nn
+
+CLASSES = 3
+
+
+def unchanged(function):
+    return function
+
+
+def make_model():
+    class Model(nn.Module):
+        outputs: int = CLASSES
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, self.outputs)
+
+        @unchanged
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    return Model()
+"""
 ANSWER = "['adamw', 'nesterov']"
 
 
@@ -55,6 +79,14 @@ def run(folder: Path, *arguments: str) -> list[str]:
 
 def test_a_script_without_a_guard(script: Path, tmp_path: Path) -> None:
     assert run(tmp_path, str(script)) == ["imported once", ANSWER]
+
+
+def test_a_class_in_a_function_uses_global_names_in_its_body(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    model = "    model=lambda: nn.Linear(4, 3),\n"
+    assert model in SCRIPT
+    file.write_text(CLASS_IN_FUNCTION + SCRIPT.replace(model, "    model=make_model,\n"))
+    assert run(tmp_path, str(file)) == ["imported once", ANSWER]
 
 
 def test_a_thread(script: Path, tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """Stacking of the parameters and buffers of several models."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import stack_module_state
 
 from gradprix.utils.devices import placed
 
@@ -16,41 +14,46 @@ def stack_tensors(
     """Return the trained parameters and all other tensors of models, `[rows, ...]` each.
 
     Args:
-        models: the models by seed.
+        models: the models by seed. A function may define their class, so that each has a class of its own.
         seeds: the seed of each row.
         device: device of the results.
-        needs_all: raise an error for buffers that cannot be stacked, instead of leaving them out.
+        needs_all: raise an error for what cannot be stacked: buffers, which are left out otherwise, and models of
+            different classes.
 
     Raises:
         ValueError: if a model has no trainable parameters, or cannot be stacked.
     """
-    model = models[seeds[0]]
-    buffers_by_name = model.named_buffers(remove_duplicate=False)
-    sparse = [name for name, x in buffers_by_name if x.layout is not torch.strided]
-    if sparse and needs_all:
-        raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
-    with _without_buffers(models.values(), sparse):
-        stacked, buffers = stack_module_state([models[seed] for seed in seeds])
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    rows = [models[seed] for seed in seeds]
+    if needs_all:
+        _check_classes(models.values())
+        sparse = [name for name, x in rows[0].named_buffers() if x.layout is not torch.strided]
+        if sparse:
+            raise ValueError(f"its buffer {sparse[0]} is sparse, which torch cannot stack")
+    trained = {name for name, parameter in rows[0].named_parameters() if parameter.requires_grad}
     if not trained:
         raise ValueError("the model has no parameter that can be trained")
-    parameters = {name: placed(x.detach().clone(), device) for name, x in stacked.items() if name in trained}
-    fixed = {name: x.detach() for name, x in stacked.items() if name not in trained}
+    for row in rows:
+        if trained != {name for name, parameter in row.named_parameters() if parameter.requires_grad}:
+            raise ValueError("its model has other trained parameters with another seed")
+    stacked = _stack([dict(row.named_parameters()) for row in rows])
+    buffers = _stack([{name: x for name, x in row.named_buffers() if x.layout is torch.strided} for row in rows])
+    parameters = {name: placed(x.clone(), device) for name, x in stacked.items() if name in trained}
+    fixed = {name: x for name, x in stacked.items() if name not in trained}
     return parameters, placed({**fixed, **buffers}, device)
 
 
-@contextlib.contextmanager
-def _without_buffers(models: Iterable[nn.Module], names: Sequence[str]) -> Iterator[None]:
-    """Temporarily remove the buffers with these names from models."""
-    removed = []
-    for model in models:
-        for name in names:
-            path, _, last = name.rpartition(".")
-            buffers = model.get_submodule(path)._buffers
-            if last in buffers:  # a module may have several names
-                removed.append((buffers, last, buffers.pop(last)))
-    try:
-        yield
-    finally:
-        for buffers, last, buffer in removed:
-            buffers[last] = buffer
+def _stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack the tensors of each name."""
+    stacked = {}
+    for name, tensor in rows[0].items():
+        if any(name not in row or row[name].shape != tensor.shape for row in rows):
+            raise ValueError(f"{name} of its model has another shape with another seed, or does not exist")
+        stacked[name] = torch.stack([row[name].detach() for row in rows])
+    return stacked
+
+
+def _check_classes(models: Iterable[nn.Module]) -> None:
+    """Raise a ValueError if the classes of the models differ by more than being defined in several calls."""
+    names = sorted({f"{type(model).__module__}.{type(model).__qualname__}" for model in models})
+    if len(names) > 1:
+        raise ValueError(f"its model is of another class with another seed: {' or '.join(names)}")
