@@ -1,7 +1,7 @@
 """Examples as people have them: arrays, frames, several inputs, datasets, and what does not fit in memory."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ class Pairs(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
         x = X[self.rows[i]].numpy().astype(np.float64)
-        return x + self.noise * np.random.rand(6), int(Y[self.rows[i]])
+        if self.noise:
+            x += self.noise * np.random.rand(6)
+        return x, int(Y[self.rows[i]])
 
 
 class Named(Pairs):
@@ -134,6 +136,37 @@ def test_examples_made_anew_each_time_are_read_under_the_seeds_own_luck() -> Non
     stack = ModelStack(of, [alone])
     x = [stack.data.load(stack.data.train[:, :4])[0] for _ in range(2)]
     assert not torch.equal(*x)
+
+
+class RandomItems(Pairs):
+    """Examples of which few are random: some are negated, and the first one looks the same then."""
+
+    def __init__(self, chance: float, *, numbers: Sequence[int] = range(60), own: bool = False) -> None:
+        super().__init__()
+        self.chance, self.numbers = chance, numbers
+        self.own = np.random.default_rng(0) if own else None
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        x, y = super().__getitem__(i)
+        if i not in self.numbers:
+            return x, y
+        drawn = torch.rand(()).item() if self.own is None else self.own.random()
+        return (-x if drawn < self.chance and i else x), y
+
+
+@pytest.mark.parametrize(
+    "items",
+    [RandomItems(0.1), RandomItems(0.5), RandomItems(0.5, numbers=[59]), RandomItems(0.5, own=True)],
+    ids=["rarely", "not the first", "only the last", "generator of its own"],
+)
+def test_items_are_read_anew_if_any_is_random(items: Pairs) -> None:
+    assert isinstance(Data.from_dataset(items), Stream)
+
+
+def test_items_without_random_numbers_are_read_once() -> None:
+    missing = [(torch.full((3,), float("nan")), 0)] * 60
+    for items in (Pairs(), RandomItems(0.5, numbers=[]), missing):
+        assert not isinstance(Data.from_dataset(items), Stream)
 
 
 def test_reading_leaves_the_callers_random_numbers_alone() -> None:

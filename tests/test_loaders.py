@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -486,6 +486,12 @@ class Lines(IterableDataset[Any]):
         return iter(PAIRS[: self.count])
 
 
+class LabelFirst(NamedTuple):
+    label: Any
+    x: Any
+    sum: Any
+
+
 def loader(dataset: Any = VECTORS, **given: Any) -> gp.Data:
     return gp.Data.from_loader(DataLoader(dataset, **given))
 
@@ -518,6 +524,8 @@ REFUSED = {
     "a loader as data": (lambda: gp.Data(DataLoader(VECTORS)), r"gp.Data.from_loader\(loader\)"),
     "different shapes": (lambda: gp.Data.from_dataset(PAIRS), "pad or crop them to one shape, or give .*collate_fn="),
     "no target": (lambda: gp.Data.from_dataset(PAIRS, collate_fn=lambda x: padded(x)[0]), "not \\(input, target\\)"),
+    "key of a tuple": (lambda: gp.Data.from_dataset(VECTORS, targets="label"), "a tuple, whose parts have no names"),
+    "no field": (lambda: gp.Data.from_dataset([LabelFirst(0, x, 1) for x in X], targets="y"), "has label, x, sum: tar"),
     "no key": (lambda: gp.Data.from_dataset(PAIRS, collate_fn=mapping), "ids, label: say which"),
     "no length": (lambda: gp.Data.from_dataset(Lines()), r"length=10_000"),
     "no length of a loader": (lambda: loader(Lines()), r"length=10_000"),
@@ -549,6 +557,17 @@ def test_an_iterable_dataset_is_read_once_up_to_a_length(length: int, count: int
     assert not isinstance(rows, Stream)
     assert torch.equal(rows.inputs, torch.cat([X[:count], X[:count]]))
     assert rows.split(0).test.tolist() == list(range(count, 2 * count))
+
+
+def test_targets_are_a_field_of_named_tuples() -> None:
+    items = [LabelFirst(y, x, x.sum()) for x, y in VECTORS]
+    for options in ({}, {"collate_fn": torch.utils.data.default_collate}):
+        data = gp.Data.from_dataset(items, targets="label", **options)
+        (x, sums), labels = data.take(torch.arange(60)[None])
+        assert (torch.equal(x[0], X), torch.equal(labels[0], Y), torch.equal(sums[0], X.sum(1))) == (True, True, True)
+        x, targets = gp.Data.from_dataset(items, targets=["sum", "label"], **options).take(torch.arange(60)[None])
+        assert torch.equal(x[0], X)
+        assert torch.equal(targets["label"][0], Y)
 
 
 def test_several_targets_are_named_by_a_list() -> None:

@@ -3,6 +3,7 @@
 The oracle is a plain PyTorch loop with the same batches.
 """
 
+import math
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -85,7 +86,7 @@ class Prototypes(nn.Module):
 def make_task(**options):
     metric = gp.Metric("accuracy", gp.tasks.accuracy, higher_is_better=True, margin=0.01)
     about = {"model": network, "loss": cross_entropy, "metric": metric, "baseline": 1 / 3, "data": load}
-    return gp.Task(name="options", batch_size=BATCH, epochs=EPOCHS, **{**about, **options})
+    return gp.Task(**{"name": "options", "batch_size": BATCH, "epochs": EPOCHS, **about, **options})
 
 
 def make_trial(rule=adamw, seed=0, lr=0.03, clip_norm=None, **values):
@@ -345,6 +346,38 @@ def test_wrong_groups_are_refused(name):
 def test_wrong_values_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         make_task(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": "16"},
+        {"epochs": "2"},
+        {"baseline": "0.5"},
+        {"accumulate": None},
+        {"accumulate": True},
+        {"clip_norm": "1"},
+        {"clip_norm": True},
+        {"clip_norm": torch.ones(2)},
+        {"ema": "0.9"},
+        {"batch_size": 16.5},
+        {"accumulate": math.nan},
+    ],
+)
+def test_arguments_that_are_no_numbers_are_refused(options):
+    (name,) = options
+    with pytest.raises((TypeError, ValueError), match=f"{name} = .*: it must be a "):
+        make_task(**options)
+
+
+def test_numbers_of_other_types_are_converted():
+    given = {"batch_size": 16.0, "epochs": np.int64(2), "accumulate": 2.0, "clip_norm": torch.tensor(0.5)}
+    task = make_task(**given)
+    assert {name: getattr(task, name) for name in given} == {name: float(value) for name, value in given.items()}
+    assert [type(getattr(task, name)) for name in given] == [int, int, int, float]
+    trial = make_trial(clip_norm=task.clip_norm)
+    expected = Trainer(make_task(batch_size=16, epochs=2, accumulate=2, clip_norm=0.5), [trial]).run()
+    assert Trainer(task, [trial]).run()[0].curve == expected[0].curve
 
 
 def test_a_function_that_uses_parameters_is_refused():

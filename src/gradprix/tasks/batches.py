@@ -67,7 +67,8 @@ def split_targets(batch: Any, targets: Targets, what: str) -> tuple[Any, Any]:
 
     Args:
         batch: a mapping, a tuple `(input, ..., target)`, or an object with an attribute for the targets.
-        targets: key or keys of the targets in a mapping, or the attribute; `"y"` if None.
+        targets: key or keys of the targets in a mapping, their fields in a named tuple, or the attribute; `"y"` if
+            None.
         what: the subject of error messages, such as `"an item of the dataset"`.
 
     Raises:
@@ -84,12 +85,34 @@ def split_targets(batch: Any, targets: Targets, what: str) -> tuple[Any, Any]:
         chosen = {name: batch[name] for name in names}
         return inputs, chosen if targets is not None and not isinstance(targets, str) else chosen[names[0]]
     if isinstance(batch, tuple | list) and not _is_packed(batch) and len(batch) > 1:
+        if targets is not None:
+            batch = _targets_last(batch, targets, what)
         *several, target = batch
         return tuple(several) if len(several) > 1 else several[0], target
     attribute = targets if isinstance(targets, str) else "y"
     if (target := getattr(batch, attribute, None)) is None:
         raise ValueError(f"{what} is of the type {type(batch).__name__}, not (input, target).")
     return batch, target
+
+
+def _targets_last(batch: Sequence[Any], targets: str | Sequence[str], what: str) -> tuple[Any, ...]:
+    """Return the parts of a named tuple as a tuple whose last part are the targets; several are a dictionary.
+
+    Raises:
+        ValueError: if the parts have no names, or none of them is that of the targets.
+    """
+    fields: Sequence[str] | None = getattr(batch, "_fields", None)
+    if fields is None:
+        raise ValueError(
+            f"{what} is a {type(batch).__name__}, whose parts have no names: leave out targets = {targets!r} if the "
+            "target is the last part, or let each item be a dictionary."
+        )
+    names = [targets] if isinstance(targets, str) else list(targets)
+    if not names or not set(names) <= set(fields):
+        raise ValueError(f"{what} has {', '.join(fields)}: targets = {targets!r} must name one of them.")
+    parts = dict(zip(fields, batch, strict=True))
+    chosen = {name: parts.pop(name) for name in names}
+    return *parts.values(), chosen[targets] if isinstance(targets, str) else chosen
 
 
 def _layouts(leaves: Sequence[Any]) -> list[Any]:

@@ -81,16 +81,17 @@ class Data:
     ) -> "Data":
         """Load the examples of a `torch.utils.data.Dataset`, or of any object with `__len__` and `__getitem__`.
 
-        Examples that fit in memory are read once. Otherwise, with a `collate_fn`, or if reading an example twice gives
-        different values, as with random crops, examples are read for every batch, with random numbers determined by the
-        seed of the run.
+        Examples that fit in memory are read once. Otherwise, with a `collate_fn`, or if reading an example draws random
+        numbers or gives other values the second time, as with random crops, examples are read for every batch, with
+        random numbers determined by the seed of the run.
 
         Args:
             dataset: the dataset; its items must be `(input, target)`, `(input, input, ..., target)`, mappings, or
                 graphs of torch_geometric. With a `collate_fn`, they may have any type.
             test: the official test examples: another dataset, or indices into `dataset`.
-            targets: key of the target if items are mappings; all other keys are inputs. For several targets, a list of
-                keys. For graphs and other objects, the attribute of the target; `"y"` if None.
+            targets: key of the target if items are mappings, or field if they are named tuples; all others are
+                inputs. For several targets, a list. For graphs and other objects, the attribute of the target; `"y"`
+                if None.
             collate_fn: function that makes a batch of a list of items, as in a `DataLoader`. It returns `(inputs,
                 targets)`, a mapping, or an object such as a `torch_geometric` batch. Models are trained one at a time
                 if batches differ in shape.

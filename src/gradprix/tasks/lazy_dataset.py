@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 from .batches import Targets
 from .data import Data
 from .dataset_reader import Collate, CollatedReader, DatasetReader, graph_collate, is_graph
-from .rng import RngState
+from .rng import RngState, equal_rng_states, get_rng_state
 from .tensors import suggest_fix
 
 SAMPLE_SIZE = 16
@@ -114,7 +114,10 @@ def load_dataset(
         size = sum(x.nbytes for x in tree_leaves(items[0])) * len(items)
         if size > memory_limit or not items.is_deterministic():
             return Stream(items, test, stratify)
-        return Data(*items.read(range(len(items))), test, stratify)
+        before = get_rng_state()
+        examples = items.read(range(len(items)))
+        is_random = not equal_rng_states(before, get_rng_state())  # some examples are, such as those of one class
+        return Stream(items, test, stratify) if is_random else Data(*examples, test, stratify)
 
 
 def _has_numbered_items(dataset: Any) -> bool:

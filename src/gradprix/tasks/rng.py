@@ -62,6 +62,12 @@ def get_rng_state() -> tuple[Any, Any, Any]:
     return torch.get_rng_state(), random.getstate(), np.random.get_state()
 
 
+def equal_rng_states(first: tuple[Any, Any, Any], second: tuple[Any, Any, Any]) -> bool:
+    """Return True if two states of `get_rng_state` are equal, so that nothing was drawn between them."""
+    (torch_a, python_a, numpy_a), (torch_b, python_b, numpy_b) = first, second
+    return torch.equal(torch_a, torch_b) and python_a == python_b and all(map(np.array_equal, numpy_a, numpy_b))
+
+
 def _set_rng_state(states: tuple[Any, Any, Any]) -> None:
     torch.set_rng_state(states[0])
     random.setstate(states[1])

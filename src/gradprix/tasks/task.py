@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ TRIAL_SETTINGS = frozenset(("batch_size", "epochs", "schedule", "clip_norm"))
 """Arguments of a task that are part of each trial instead of the task's fingerprint."""
 OPTIONS = {"clip_norm": None, "accumulate": 1, "groups": None, "ema": None, "autocast": None}
 """Options of the training and the values with which they have no effect."""
+NUMBERS = frozenset(("batch_size", "epochs", "baseline", "accumulate", "clip_norm", "ema"))
+"""Arguments of a task that are numbers."""
 After = Callable[[nn.Module, Any, Any], Mapping[str, Any]]
 """Function `after(network, inputs, targets)` that analyses a trained network; see `Task`."""
 
@@ -140,10 +143,13 @@ class Task:
             raise TypeError(f"task {self.name!r} has no epochs: give the number of passes over the training examples.")
         if vars(self)["batch_size"] is None:
             del vars(self)["batch_size"]  # so that the descriptor is used
+        self._check_types()
         for name in ("batch_size", "epochs"):
             value = vars(self).get(name, 1)
             if value < 1 and not (name == "epochs" and value > 0):
                 raise ValueError(f"{name} = {value}: it must be 1 or more.")
+        if not isinstance(size := vars(self).get("batch_size", 1), int):
+            raise ValueError(f"batch_size = {size}: it must be a whole number.")
         if self.epochs > 1 and self.epochs % 1:
             raise ValueError(f"epochs = {self.epochs}: it must be a whole number, or below 1 a part of one epoch.")
         if not math.isfinite(self.baseline):
@@ -154,13 +160,30 @@ class Task:
             raise ValueError(f"schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}.")
         self._check_options()
 
+    def _check_types(self) -> None:
+        """Convert 0-d tensors and arrays, and floats that are whole numbers, to Python's numbers.
+
+        Raises:
+            TypeError: for an argument that is not a number.
+        """
+        for name in NUMBERS & vars(self).keys():
+            value = vars(self)[name]
+            if value is None and name in OPTIONS and OPTIONS[name] is None:
+                continue
+            if isinstance(value, bool) or not (isinstance(value, Real) or getattr(value, "shape", None) == ()):
+                raise TypeError(f"{name} = {value!r}: it must be a number.")
+            if not isinstance(value, int | float):
+                value = float(value)
+            is_count = name in ("batch_size", "accumulate", "epochs") and float(value).is_integer()
+            vars(self)[name] = int(value) if is_count else value
+
     def _check_options(self) -> None:
         """Raise a ValueError for an option of the training that is out of range."""
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ValueError(
                 f"clip_norm = {self.clip_norm}: it must be a number above 0, or None to train without clipping."
             )
-        if isinstance(self.accumulate, bool) or self.accumulate != int(self.accumulate) or self.accumulate < 1:
+        if not isinstance(self.accumulate, int) or self.accumulate < 1:
             raise ValueError(f"accumulate = {self.accumulate}: it must be a whole number of micro-batches, 1 or more.")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema = {self.ema}: it is the decay of the average, from 0 to 1, such as 0.999.")
