@@ -6,6 +6,8 @@ from typing import Any
 
 from gradprix.race import ENTRIES, Entry
 from gradprix.race.entry import rule_of
+from gradprix.race.entry_registry import resolve_entries
+from gradprix.race.modified_entries import is_expression
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
 from gradprix.tasks.registry import import_object
@@ -32,8 +34,8 @@ def resolve_optimizer(given: Rule | str) -> ExplainedOptimizer:
     """Return the optimizer to explain for a rule or a name.
 
     Args:
-        given: a rule, the name of a race entry, or the place of an object, `mine.py:name`. The object is a rule, an
-            optimizer made from a rule, or a race entry.
+        given: a rule, the name of a race entry, the place of an object, `mine.py:name`, or modifiers of these, such as
+            `cautious(lion)`. The object is a rule, an optimizer made from a rule, or a race entry.
 
     Raises:
         UnknownNameError: if the name is unknown; the message lists the closest known names.
@@ -43,6 +45,8 @@ def resolve_optimizer(given: Rule | str) -> ExplainedOptimizer:
         return ExplainedOptimizer(given.name, given, {}, given.summary)
     if given in ENTRIES:
         return _to_subject(ENTRIES[given], given)
+    if is_expression(given):
+        return _to_subject(resolve_entries(given)[0], given)
     if ":" not in given:
         raise UnknownNameError("optimizer", given, ENTRIES)
     target = import_object(given)

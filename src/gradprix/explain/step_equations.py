@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from gradprix.kernels import compute_assignments
-from gradprix.kernels.codegen import compile_function, to_source
 from gradprix.rules import Rule
+from gradprix.rules.codegen import compile_function, to_source
 from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk
 from gradprix.rules.notation import format_expression, format_symbol

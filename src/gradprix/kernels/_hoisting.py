@@ -11,10 +11,9 @@ from functools import cache, cached_property
 from typing import Any
 
 from gradprix.rules import Rule
+from gradprix.rules.codegen import compile_function, to_source
 from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Call, Name, Node, Number, flow, is_elementwise
-
-from .codegen import compile_function, to_source
 
 
 @dataclass(frozen=True, eq=False)

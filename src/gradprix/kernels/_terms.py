@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gradprix.rules import Rule
+from gradprix.rules.codegen import compile_function, to_source
 from gradprix.rules.gradient_preprocessing import full_tree
 
 from ._eager import as_reduction_operands
-from .codegen import compile_function, to_source
 
 ALL = "_all_assigned_"
 """Name of the result in generated code; not a valid name in rules."""

@@ -1,5 +1,6 @@
 """Optimizer classes, each defined by a rule and the order of its arguments."""
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -154,12 +155,18 @@ class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay 
 
 
 def from_rule(rule: rules.Rule) -> type[RuleOptimizer]:
-    """Return the optimizer class of a rule: the existing class, or a new class for a custom rule.
+    """Return the optimizer class of a rule: the existing class, or a new class for a custom or modified rule.
 
-    A new class takes `params`, `lr`, and the rule's other hyperparameters as keyword arguments with defaults.
+    A new class takes `params`, `lr`, and the rule's other hyperparameters as keyword arguments with defaults. That of a
+    modified rule takes `betas` if the class of the unmodified rule does.
 
     Args:
         rule: the rule.
+
+    Example:
+        >>> import torch
+        >>> from gradprix import optim, rules
+        >>> optimizer = optim.from_rule(rules.cautious(rules.lion))([torch.ones(3)], lr=1e-4, betas=(0.9, 0.99))
     """
     existing = (cls for cls in _derived(RuleOptimizer) if cls.__dict__.get("rule") is rule)
     return next(existing, None) or _make_class(rule)
@@ -173,6 +180,11 @@ def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:
 
 
 def _make_class(rule: rules.Rule) -> type[RuleOptimizer]:
-    name = "".join(part.capitalize() for part in rule.name.split("_"))
-    arguments = "lr * " + " ".join(name for name in rule.hyperparameters if name != "lr")
-    return types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": arguments})
+    name = "".join(part[:1].upper() + part[1:] for part in re.split(r"[\W_]+", rule.name))
+    arguments = dict.fromkeys(rule.hyperparameters)
+    if rule.composition is not None and "betas" in from_rule(rule.composition[1]).__signature__.parameters:
+        arguments = dict.fromkeys("betas" if name in rule.betas else name for name in arguments)
+    if rule.owns_weight_decay and "decoupled_weight_decay" not in rule.tree.conditions:
+        arguments.pop("decoupled_weight_decay", None)  # it selects nothing
+    arguments.pop("lr")
+    return types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": " ".join(["lr *", *arguments])})

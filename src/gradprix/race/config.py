@@ -14,6 +14,7 @@ from gradprix.tasks.task import TaskError, first_line
 from .cost import available_seconds
 from .entry import Entry
 from .entry_registry import entries, resolve_entries, with_recommended_tuning, with_tuning
+from .modified_entries import is_expression
 from .plan import Plan
 from .plan_limits import SEEDS, TRIALS, USUAL_CLIP_NORM, check_ranges
 
@@ -80,7 +81,7 @@ def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | 
     config = task if isinstance(task, RaceConfig) else RaceConfig(task, optimizers, **fields)
     problem = find_problem(config)
     baseline = config.baseline
-    if baseline is not None and ":" in baseline:
+    if baseline is not None and (":" in baseline or is_expression(baseline)):
         baseline = resolve_entries(baseline)[0].name
     return Plan(
         problem,

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gradprix import rules
 from gradprix.rules import Axis, log
+from gradprix.rules.modifiers import split_names
 from gradprix.tasks import UnknownNameError
 from gradprix.tasks.registry import import_object
 
 from .entry import ALL_EXAMPLES, Entry
+from .modified_entries import base_name, is_expression, modify_entry
 
 LR_SPACE = {"lr": log(1e-3, 1)}
 ENTRIES = {
@@ -66,8 +68,8 @@ def entries(
     """Return the entries of a race.
 
     Args:
-        names: entries or their names, as a list or separated by commas. `"all"` stands for the built-in entries from
-            `momentum` to `rmsprop-centered`. None selects the entries of the bracket.
+        names: entries or their names, see `resolve_entries`, as a list or separated by commas. `"all"` stands for the
+            built-in entries from `momentum` to `rmsprop-centered`. None selects the entries of the bracket.
         bracket: `"rules"` (optimizers at one batch size) or `"data"` (one optimizer at three batch sizes).
         baseline: name of an entry to add, if `names` does not contain it.
 
@@ -82,7 +84,7 @@ def entries(
     elif bracket != "rules":
         raise ValueError(f"the bracket {bracket!r} is a list of optimizers: give a bracket or optimizers, not both.")
     elif isinstance(names, str):
-        names = [name.strip() for name in names.split(",") if name.strip()]
+        names = split_names(names)
     chosen = [entry for name in names for entry in resolve_entries(name)]
     if baseline not in (None, "all"):
         known = [entry.name for entry in chosen]
@@ -100,14 +102,17 @@ def resolve_entries(name: str | Entry) -> list[Entry]:
     """Return the entries that a name stands for: one, or several for `"all"`.
 
     Args:
-        name: name of a built-in entry, location of a rule or an optimizer class such as `mine.py:MyOpt`, or an entry,
-            which is returned as it is.
+        name: name of a built-in entry, location of a rule or an optimizer class such as `mine.py:MyOpt`, modifiers of
+            these such as `clipped(adam, norm=1)`, or an entry, which is returned as it is.
 
     Raises:
         UnknownNameError: if the name is unknown. The error suggests similar names.
+        ValueError: if modifiers are malformed or cannot be applied.
     """
     if isinstance(name, Entry):
         return [name]
+    if is_expression(name):
+        return [modify_entry(name, base) for base in resolve_entries(base_name(name))]
     if name == "all":
         return [ENTRIES[each] for each in EVERY_RULE]
     if name in ENTRIES:

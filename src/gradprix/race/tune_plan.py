@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from gradprix.rules.modifiers import split_names
 from gradprix.tasks.loop import Problem
 from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
 from gradprix.utils.wording import format_list
@@ -112,7 +113,7 @@ def _find_optimizer(given: Any) -> Entry:
             f"optimizer = {given!r}: give one name, such as 'adamw', or an entry of your own, such as "
             "gp.Entry('mine', MyOptimizer)."
         )
-    names = [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
+    names = split_names(given) if isinstance(given, str) else list(given)
     if not names:
         raise ValueError("no optimizer to tune: give a name, such as adamw. `gradprix list optimizers` lists them.")
     if len(names) > 1 or names == ["all"]:

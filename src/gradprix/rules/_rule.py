@@ -72,6 +72,8 @@ class Rule:
         evaluate: function that returns the evaluation point; None if it is the training point.
         evaluation: the parsed `evaluate`, or None.
         counts_steps: True if the number of steps is stored for each parameter.
+        tuned: hyperparameters that are worth tuning besides the learning rate, the most important first.
+        composition: modifier, base rule and given values of a modified rule; None for other rules.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Rule:
     evaluation: Tree | None = None
     counts_steps: bool = True
     tuned: tuple[str, ...] = ()
+    composition: "tuple[Callable[..., Rule], Rule, tuple[tuple[str, float | bool], ...]] | None" = None
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
         """Perform one step by calling the rule's function.
@@ -110,6 +113,8 @@ class Rule:
         return f"<rule {self.name}: {self.summary}>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.composition is not None:
+            return _modify, self.composition
         # Pickled by name, as functions are, if it can be imported; rules of scripts and notebooks are pickled by value.
         module = self.function.__module__
         if module != "__main__" and getattr(sys.modules.get(module), self.name, None) is self:
@@ -197,6 +202,10 @@ def _import_rule(module: str, name: str) -> Rule:
     return imported
 
 
+def _modify(modifier: Callable[..., Rule], base: Rule, given: tuple[tuple[str, float | bool], ...]) -> Rule:
+    return modifier(base, **dict(given))
+
+
 def check(name: str, value: float | bool, domain: tuple[float, float] | None = None) -> None:
     """Check the value of a hyperparameter.
 
@@ -277,7 +286,7 @@ def rule(
             scope,
             dict(domains or {}),
             evaluate,
-            None if evaluate is None else _parse_evaluate(evaluate, values, scope, specs),
+            None if evaluate is None else parse_evaluate(evaluate, values, scope, specs),
             counts_steps,
             tuple(tuned),
         )
@@ -285,7 +294,7 @@ def rule(
     return make
 
 
-def _parse_evaluate(
+def parse_evaluate(
     function: Callable[..., Value], values: Mapping[str, float | bool], scope: Scope, state: Any
 ) -> Tree:
     """Parse an `evaluate` function and return its tree.

@@ -4,6 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
 from .ir import Assign, Call, Choice, Hyper, Name, Node, Number, Over, Reduction, Tree
@@ -24,6 +25,7 @@ OPERATORS: dict[type[ast.AST], str] = {
     ast.NotEq: "!=",
 }
 ARGUMENTS = ("h", "t", "x", "g")
+NOTHING: Mapping[str, int] = MappingProxyType({})
 MAX_REPEATS = 20
 """Maximum number of iterations of a loop in a rule."""
 Scope = Literal["element", "tensor"]
@@ -38,6 +40,7 @@ def parse(
     hyperparameters: Mapping[str, float | bool],
     scope: Scope = "element",
     given: tuple[str, ...] = ARGUMENTS,
+    more: Mapping[str, int] = NOTHING,
 ) -> Tree:
     """Parse the source code of `function(h, t, x, g, *state)` and return its tree.
 
@@ -46,11 +49,12 @@ def parse(
         hyperparameters: contents of `h`, with defaults; those with a bool as default are options.
         scope: `"element"`, or `"tensor"` for functions on whole tensors.
         given: names of the arguments that precede the state.
+        more: names of further functions that it may call, with their numbers of arguments.
 
     Raises:
         RuleError: at the first unsupported construct, with its file and line.
     """
-    return _Parser(function, hyperparameters, scope, given).tree()
+    return _Parser(function, hyperparameters, scope, given, more).tree()
 
 
 class _Parser:
@@ -60,9 +64,10 @@ class _Parser:
         hyperparameters: Mapping[str, float | bool],
         scope: Scope,
         given: tuple[str, ...],
+        more: Mapping[str, int],
     ) -> None:
         self.hyperparameters, self.scope, self.given = hyperparameters, scope, given
-        self.vocabulary = ELEMENTWISE | REDUCTIONS | (WHOLE if scope == "tensor" else {})
+        self.vocabulary = ELEMENTWISE | REDUCTIONS | (WHOLE if scope == "tensor" else {}) | dict(more)
         self.file = inspect.getsourcefile(function) or "?"
         try:
             lines, self.first = inspect.getsourcelines(function)

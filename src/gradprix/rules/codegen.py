@@ -1,10 +1,11 @@
 """Python code generation from the tree of a rule."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gradprix.rules.ir import Call, Choice, Hyper, Name, Node, Number, Reduction
-from gradprix.rules.ops import FUNCTIONS
+from .ir import Call, Choice, Hyper, Name, Node, Number, Reduction
+from .ops import FUNCTIONS
 
 
 def to_source(node: Node) -> str:
@@ -23,14 +24,22 @@ def to_source(node: Node) -> str:
             return f"(-{parts[0]})" if function == "neg" else f"({parts[0]} {function} {parts[1]})"
         case Reduction(function, argument, over):
             return f"{function}({to_source(argument)}, {over!r})"
-        case Choice():
-            raise ValueError("fold the tree before generating code")
+        case Choice(option, yes, no):
+            return f"({to_source(yes)} if h.{option} else {to_source(no)})"
 
 
 def compile_function(
     name: str, arguments: Sequence[str], body: Sequence[str], names: Mapping[str, Any] = FUNCTIONS
 ) -> Callable[..., Any]:
-    """Return a function compiled from source lines; `names` are its globals."""
+    """Return a function compiled from source lines.
+
+    Args:
+        name: name of the function; characters that no identifier has are replaced.
+        arguments: names of its arguments.
+        body: source lines, without indentation.
+        names: its globals.
+    """
+    name = re.sub(r"\W+", "_", name).strip("_")
     text = f"def {name}({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in body)
     scope: dict[str, Any] = dict(names)
     exec(compile(text, f"<generated {name}>", "exec"), scope)
