@@ -9,7 +9,7 @@ from torch import nn
 
 from gradprix import optim
 
-NAMES = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
+NAMES = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
 EVERY = [*NAMES, "Lion", "LAMB", "ScheduleFreeAdamW", "Muon"]
 LATER = {"maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
 """The keys of groups that older versions of torch did not write."""

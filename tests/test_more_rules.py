@@ -11,6 +11,7 @@ import torch
 
 from gradprix import optim, rules
 from gradprix.kernels import compute_evaluation_point, eager_step
+from published_updates import CASES as PUBLISHED
 
 Update = Callable[[torch.Tensor, torch.Tensor, int, dict[str, Any]], torch.Tensor]
 pytestmark = pytest.mark.usefixtures("float64")
@@ -211,6 +212,7 @@ CASES: list[tuple[str, Update, list[dict[str, Any]]]] = [
     ),
     ("LAMB", lamb, [{}, {"lr": 0.1, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.3}]),
     ("Muon", muon, [{}, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.3}, {"nesterov": False}]),
+    *PUBLISHED,
 ]
 NAMES = [name for name, *_ in CASES]
 SCHEDULE_FREE = ["ScheduleFreeSGD", "ScheduleFreeAdamW", "AdamWScheduleFree"]
@@ -260,7 +262,10 @@ def test_zero_gradients_move_nothing(name: str) -> None:
             assert torch.equal(p, x)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*SCHEDULE_FREE, "LAMB")])
+DECOUPLED = [n for n in NAMES if getattr(optim, n).rule.owns_weight_decay and n not in (*SCHEDULE_FREE, "LAMB")]
+
+
+@pytest.mark.parametrize("name", DECOUPLED)
 def test_weight_decay_is_of_the_weights_alone(name: str) -> None:
     decayed, plain = parameters(name), parameters(name)
     a, b = (getattr(optim, name)(p, lr=0.1, weight_decay=wd) for p, wd in ((decayed, 0.5), (plain, 0.0)))

@@ -44,6 +44,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "Adamax": ADAM_LIKE,
     "NAdam": [*ADAM_LIKE, {"momentum_decay": 0.3}, {"weight_decay": 0.1, "decoupled_weight_decay": True}],
     "RAdam": [*ADAM_LIKE, {"weight_decay": 0.1, "decoupled_weight_decay": True}],
+    "Rprop": [{}, {"lr": 0.1, "etas": (0.7, 1.5), "step_sizes": (1e-3, 0.5), "maximize": True}],
+    "ASGD": [{}, {"lr": 0.1, "lambd": 0.1, "alpha": 0.5, "t0": 10, "weight_decay": 0.1, "maximize": True}, {"t0": 0}],
 }
 CASES = [pytest.param(name, kwargs, id=f"{name}-{kwargs}") for name, many in VARIANTS.items() for kwargs in many]
 pytestmark = pytest.mark.usefixtures("float64")
@@ -83,7 +85,8 @@ def test_groups_have_their_own_values(name: str) -> None:
     pairs = []
     for module in (optim, torch.optim):
         a, b, c = parameters()
-        optimizer = getattr(module, name)([{"params": [a]}, {"params": [b], "lr": 0.3, "weight_decay": 0.2}], lr=0.01)
+        decay = {} if name == "Rprop" else {"weight_decay": 0.2}  # which torch's Rprop lacks, and ignores in a group
+        optimizer = getattr(module, name)([{"params": [a]}, {"params": [b], "lr": 0.3, **decay}], lr=0.01)
         optimizer.add_param_group({"params": [c], "lr": 0.2})
         pairs.append((optimizer, [a, b, c]))
     steps(pairs, 0, 30)

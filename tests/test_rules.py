@@ -29,7 +29,9 @@ from gradprix.rules import (
 )
 
 
-def path(which: rules.Rule, steps: int = 30, change: Any = None, **values: float | bool) -> torch.Tensor:
+def path(
+    which: rules.Rule, steps: int = 30, change: Any = None, scale: float = 1.0, **values: float | bool
+) -> torch.Tensor:
     """The points a rule visits on fixed gradients; `change(t)` gives hyperparameters that differ from step to step."""
     h = SimpleNamespace(**which.values(**values))
     generator = torch.Generator().manual_seed(3)
@@ -38,7 +40,8 @@ def path(which: rules.Rule, steps: int = 30, change: Any = None, **values: float
     points = []
     for t in range(1, steps + 1):
         vars(h).update(change(t) if change else {})
-        x, *state = which(h, t, x, torch.randn(4, generator=generator, dtype=torch.float64), *state)
+        g = scale * torch.randn(4, generator=generator, dtype=torch.float64)
+        x, *state = which(h, t, x, g, *state)
         points.append(x)
     return torch.stack(points)
 
@@ -159,7 +162,91 @@ RELATIONS: dict[str, Any] = {
     ),
     "lamb": lambda: (path(rules.lamb, weight_decay=0.0)[1:], adam_in_lengths_of_the_weights()[1:]),
     "muon": momentum_with_its_singular_values_moved,
+    "rprop": lambda: (
+        path(rules.rprop, change=lambda t: {"etaminus": 1.0, "etaplus": 1.0}, lr=0.1).diff(dim=0)[FOLLOWS],
+        path(rules.signum, momentum=0.0, lr=0.1).diff(dim=0)[FOLLOWS],
+    ),
+    "asgd": lambda: (averages(rules.asgd, lambd=0.5, t0=0.0, lr=0.1)[1:], means(decayed_sgd()[1:])),
+    "signum": lambda: (path(rules.signum, momentum=0.8), path(rules.lion, beta1=0.8, beta2=0.8)),
+    "qhm": lambda: (
+        torch.stack([path(rules.qhm, nu=nu, momentum=0.9, lr=0.1) for nu in (0.0, 1.0)]),
+        torch.stack([path(rules.sgd, lr=0.1), path(rules.sgd, lr=0.1, **DAMPED)]),
+    ),
+    "aggmo": lambda: (
+        path(rules.aggmo, beta1=0.9, beta2=0.9, beta3=0.9, lr=0.1),
+        path(rules.sgd, momentum=0.9, lr=0.1),
+    ),
+    "pnm": lambda: (path(rules.pnm, beta1=0.9**0.5, beta2=0.0, lr=0.1), odd_and_even_momentum()),
+    "accsgd": lambda: (path(rules.accsgd, xi=0.0, lr=0.1), path(rules.sgd, lr=0.1)),
+    "kate": lambda: (path(rules.kate, eps=0.0, scale=100.0), path(rules.kate, eps=0.0) / 100),
+    "adabelief": lambda: (path(rules.adabelief, eps=0.0), adam_of_deviations()),
+    "yogi": lambda: (
+        path(rules.yogi, beta1=0.0, beta2=1 - 1e-9, eps=0.0, initial_accumulator_value=0.0, lr=0.1),
+        path(rules.adagrad, eps=0.0, lr=0.1 / (1 - (1 - 1e-9)) ** 0.5),
+    ),
+    "adabound": lambda: (
+        path(rules.adabound, change=lambda t: {"gamma": 1e15}, lr=0.01),
+        path(rules.sgd, lr=1.0, **DAMPED),
+    ),
+    "adamod": lambda: (path(rules.adamod, beta3=0.0, eps=0.0), path(rules.adam, eps=0.0)),
+    "laprop": lambda: (path(rules.laprop, beta1=0.0, eps=1e-8), path(rules.adam, beta1=0.0, lr=4e-4)),
+    "acprop": lambda: (path(rules.acprop, eps=0.0)[1:], normalized_by_adabelief_before()[1:]),
+    "qhadam": lambda: (path(rules.qhadam, nu1=1.0, beta1=0.9), path(rules.adam)),
+    "grams": lambda: (path(rules.grams, beta1=0.0, weight_decay=0.1), path(rules.adamw, beta1=0.0, weight_decay=0.1)),
+    "optimistic_adam": lambda: (path(rules.optimistic_adam), with_last_step_repeated(path(rules.adam))),
+    "grokfast_adamw": lambda: (path(rules.grokfast_adamw, amplification=0.0), path(rules.adamw)),
 }
+DAMPED: dict[str, Any] = {"momentum": 0.9, "dampening": 0.9, "dampen_first": True}
+FOLLOWS = gradients()[1:] * gradients()[:-1] > 0
+"""Where a gradient has the sign of the one before."""
+
+
+def with_last_step_repeated(points: torch.Tensor) -> torch.Tensor:
+    """Each point of a path from zero, moved by the step that led to it."""
+    return points + points.diff(dim=0, prepend=torch.zeros_like(points[:1]))
+
+
+def decayed_sgd() -> torch.Tensor:
+    """SGD with weight decay 0.5 and a decreasing learning rate."""
+    x, points = torch.zeros(4, dtype=torch.float64), []
+    for t, g in enumerate(gradients()):
+        h = SimpleNamespace(**rules.sgd.values(lr=0.1 / (1 + 0.05 * t) ** 0.75))
+        x, _ = rules.sgd(h, 2, x, g + 0.5 * x, None)
+        points.append(x)
+    return torch.stack(points)
+
+
+def odd_and_even_momentum() -> torch.Tensor:
+    """SGD with one momentum buffer for odd steps and another for even ones."""
+    h, x = SimpleNamespace(**rules.sgd.values(lr=0.1, **DAMPED)), torch.zeros(4, dtype=torch.float64)
+    buffers, points = [x, x], []
+    for t, g in enumerate(gradients()):
+        x, buffers[t % 2] = rules.sgd(h, 2, x, g, buffers[t % 2])
+        points.append(x)
+    return torch.stack(points)
+
+
+def adam_of_deviations() -> torch.Tensor:
+    """Adam's step, whose second moment comes from another Adam, given the differences to the running mean."""
+    h, zero = SimpleNamespace(**rules.adam.values(eps=0.0)), torch.zeros(4, dtype=torch.float64)
+    x, m, v, points = zero, zero, zero, []
+    for t, g in enumerate(gradients(), 1):
+        _, m, _, _ = rules.adam(h, t, x, g, m, zero, None)
+        _, _, v, _ = rules.adam(h, t, x, g - m, zero, v, None)
+        x = x - h.lr * m / (1 - 0.9**t) / (v / (1 - 0.999**t)).sqrt()
+        points.append(x)
+    return torch.stack(points)
+
+
+def normalized_by_adabelief_before() -> torch.Tensor:
+    """Gradients over the root of AdaBelief's second moment, with bias correction, of the step before."""
+    h, zero = SimpleNamespace(**rules.adabelief.values(eps=0.0)), torch.zeros(4, dtype=torch.float64)
+    x, m, s, points = zero, zero, zero, []
+    for t, g in enumerate(gradients(), 1):
+        x = x - h.lr * (g / (s / (1 - 0.999 ** (t - 1))).sqrt() if t > 1 else g)
+        _, m, s = rules.adabelief(h, t, zero, g, m, s)
+        points.append(x)
+    return torch.stack(points)
 
 
 def rmsprop_in_its_own_units() -> torch.Tensor:

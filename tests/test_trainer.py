@@ -295,7 +295,7 @@ def test_optimizers_are_found_by_file_or_module(tmp_path: Path) -> None:
 
     assert (mine.name, mine.about, mine.optimizer) == ("myopt", "Mine.", "mine_too.MyOpt")
     assert mine.space["lr"] == Log(1e-5, 0.1)
-    assert asgd.code(0.1) == "gradprix.optim.ASGD(params, lr=0.1)"
+    assert asgd.code(0.1) == "torch.optim.asgd.ASGD(params, lr=0.1)"
     assert adam.rule is rules.adam
     for wrong in ("nowhere.py:MyOpt", "torch.optim:Nothing", "no.such:Thing"):
         with pytest.raises(ValueError, match=wrong.partition(":")[0]):

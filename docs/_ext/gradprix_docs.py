@@ -84,7 +84,35 @@ MEANING = {
     "warmup_steps": "steps of the linear warmup; 0 for none",
     "r": "the weight of step t in the average grows as t to this power",
     "weight_lr_power": "the weight of a step grows as its largest learning rate so far to this power",
+    "etaminus": "factor of the step size after a change of sign",
+    "etaplus": "factor of the step size while the sign stays the same",
+    "step_size_min": "smallest step size",
+    "step_size_max": "largest step size",
+    "lambd": "weight decay, and speed at which the learning rate decreases",
+    "t0": "step after which iterates are averaged",
+    "nu": "share of the running mean in the step; the rest is the newest gradient",
+    "nu1": "share of the running mean in the numerator; the rest is the newest gradient",
+    "nu2": "share of the running mean of squares in the denominator; the rest is the newest square",
+    "kappa": "ratio of long and short steps",
+    "xi": "weight of the long steps",
+    "small_const": "constant below 1 in the ratio of long and short steps",
+    "delta": "weight of the sum of squares in the numerator",
+    "final_lr": "learning rate of SGD in the limit, at the learning rate `base_lr`",
+    "base_lr": "learning rate that `final_lr` belongs to",
+    "gamma": "speed at which the bounds converge",
+    "amplification": "weight of the slow average that is added to the gradient",
+    "ademamix.alpha": "weight of the slow momentum",
+    "asgd.alpha": "exponent of the decrease of the learning rate",
+    "grokfast_adamw.alpha": "decay of the slow average of gradients",
+    "aggmo.beta1": "decay of the first momentum",
+    "aggmo.beta2": "decay of the second momentum",
+    "aggmo.beta3": "decay of the third momentum",
+    "pnm.beta2": "weight of the older momentum, which is subtracted",
+    "adamod.beta3": "decay of the running mean of learning rates",
+    "rprop.lr": "initial step size",
+    "yogi.initial_accumulator_value": "initial value of the second moment",
 }
+"""Meaning of each hyperparameter, by its name, or by those of rule and hyperparameter, which takes precedence."""
 SAME = 1e-12
 """Largest relative difference that counts as rounding."""
 
@@ -168,11 +196,16 @@ def defaults(rule: Rule) -> str:
     for name, value in rule.hyperparameters.items():
         letter = format_symbol(name) if name not in PREPROCESSING or rule.owns_weight_decay else ""
         letter = "" if letter == name or isinstance(value, bool) else letter
-        rows.append((f"`{name}`", letter, f"`{number(value)}`", allowed(rule, name), MEANING.get(name, "")))
+        rows.append((f"`{name}`", letter, f"`{number(value)}`", allowed(rule, name), meaning(rule, name)))
     note = ""
-    if rule.betas:
-        note = f"\n\nThe class takes {', '.join(f'`{beta}`' for beta in rule.betas)} together as `betas`."
+    for argument, names in rule.tuple_arguments.items():
+        note += f"\n\nThe class takes {', '.join(f'`{part}`' for part in names)} together as `{argument}`."
     return table(("hyperparameter", "symbol", "default", "allowed", "meaning"), rows) + note
+
+
+def meaning(rule: Rule, name: str) -> str:
+    """Return the meaning of a hyperparameter of a rule."""
+    return MEANING.get(f"{rule.name}.{name}", MEANING.get(name, ""))
 
 
 def allowed(rule: Rule, name: str) -> str:
@@ -219,7 +252,9 @@ def _start(spec: State) -> str:
 
 def space(rule: Rule) -> str:
     """Return the search space in a race and the entries."""
-    ranges = ", ".join(f"`{name}` from {log.low:g} to {log.high:g}" for name, log in rule.space.items())
+    ranges = ", ".join(
+        f"`{name}` from {axis.from_unit(0):g} to {axis.from_unit(1):g}" for name, axis in rule.space.items()
+    )
     text = f"Logarithmic search space: {ranges}."
     try:
         raced = Entry("any", rule).rule

@@ -141,15 +141,18 @@ def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> 
     Args:
         spec: specification of the state.
         values: all hyperparameters.
-        x: parameter.
+        x: parameter, in the dtype of computation.
         g: first gradient.
 
     Returns:
-        A number for scalar state, otherwise a tensor of the parameter's shape.
+        A number for scalar state, otherwise a tensor of the shape and dtype of `x`.
     """
     init = spec.init
     if init == "x" or init == "g":
-        return (x if init == "x" else g).clone()
+        return (x if init == "x" else g).to(x.dtype, copy=True)
+    given = values.get(init) if isinstance(init, str) else None
+    if isinstance(given, Tensor) and given.numel() > 1:  # a value for each of several starting points
+        return given if spec.kind == "scalar" else torch.zeros_like(x) + given
     number = initial_number(spec, values)
     return number if spec.kind == "scalar" else torch.full_like(x, number)
 

@@ -63,6 +63,8 @@ class StackedRule:
             factor: learning-rate multiplier of the schedule.
         """
         if self.t == 0:
+            for h, rate in zip(self.rows, self.rates, strict=True):
+                h.lr = rate * factor  # state that begins at the learning rate begins at that of the first step
             self._start(gradients)
         constants = self._next_constants(factor)
         if self.kernel is None:

@@ -111,6 +111,22 @@ class RAdam(
 ): ...
 
 
+class Rprop(
+    RuleOptimizer,
+    torch.optim.Rprop,
+    rule=rules.rprop,
+    arguments="lr etas step_sizes * capturable foreach maximize differentiable",
+): ...
+
+
+class ASGD(
+    RuleOptimizer,
+    torch.optim.ASGD,
+    rule=rules.asgd,
+    arguments="lr lambd alpha t0 weight_decay foreach maximize differentiable capturable",
+): ...
+
+
 class Lion(RuleOptimizer, rule=rules.lion, arguments="lr betas weight_decay * maximize"): ...
 
 

@@ -24,7 +24,7 @@ SPARSE = {"sgd", "adagrad"}
 """Rules that support sparse gradients, as in torch: they leave a weight with zero gradient and its state unchanged."""
 
 
-TORCH_SCALARS = {rules.nadam}
+TORCH_SCALARS = {rules.nadam, rules.asgd}
 """Rules whose scalar state has the dtype of step counts, as in torch. Other rules use float64."""
 
 

@@ -221,10 +221,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         rule = self.rule_of(group)
         values: dict[str, Any] = dict(rule.hyperparameters)
         for name, value in group.items():
-            if name == "betas":
-                if not isinstance(value, tuple | list) or len(value) != len(rule.betas):
-                    raise ValueError(f"betas = {value}: {rule.name} has {len(rule.betas)}. Give as many.")
-                values.update(zip(rule.betas, map(float, value), strict=True))
+            if names := rule.tuple_arguments.get(name):
+                if not isinstance(value, tuple | list) or len(value) != len(names):
+                    raise ValueError(f"{name} = {value}: {rule.name} has {len(names)}. Give as many.")
+                values.update(zip(names, map(float, value), strict=True))
             elif name in values:
                 values[name] = _number(name, value) if isinstance(value, Tensor) else value
         return values
@@ -298,12 +298,12 @@ def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
         rule: rule of the class.
         named: arguments of torch's class.
     """
-    known = named | {name for name in rule.hyperparameters if "betas" in named and name.startswith("beta")}
+    known = named | {part for name, parts in rule.tuple_arguments.items() if name in named for part in parts}
     known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
     return tuple(name for name in (*rule.hyperparameters, "fused") if name not in known)
 
 
 def _default(rule: Rule, name: str) -> Any:
-    if name == "betas":
-        return tuple(rule.hyperparameters[beta] for beta in rule.betas)
+    if name in rule.tuple_arguments:
+        return tuple(rule.hyperparameters[part] for part in rule.tuple_arguments[name])
     return TORCH_ONLY[name] if name in TORCH_ONLY else rule.hyperparameters[name]

@@ -25,6 +25,8 @@ TORCH = {
     rules.adamax: torch.optim.Adamax,
     rules.nadam: torch.optim.NAdam,
     rules.radam: torch.optim.RAdam,
+    rules.rprop: torch.optim.Rprop,
+    rules.asgd: torch.optim.ASGD,
 }
 
 
@@ -76,11 +78,13 @@ def torch_arguments(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any] | N
     if rule not in TORCH:
         return None
     known = inspect.signature(TORCH[rule]).parameters
-    own = values.keys() - {*known, *rule.betas, *(["decoupled_weight_decay"] if rule.owns_weight_decay else [])}
+    parts = {part for names in rule.tuple_arguments.values() for part in names}
+    own = values.keys() - {*known, *parts, *(["decoupled_weight_decay"] if rule.owns_weight_decay else [])}
     if any(values[name] != rule.hyperparameters[name] for name in own):
         return None
     arguments = {name: value for name, value in values.items() if name in known}
-    return {**arguments, "betas": tuple(values[beta] for beta in rule.betas)} if rule.betas else arguments
+    tuples = {name: tuple(values[part] for part in names) for name, names in rule.tuple_arguments.items()}
+    return {**arguments, **tuples}
 
 
 def _convert(rule: Rule, values: Mapping[str, Any], states: Sequence[Mapping[str, Any]], direction: str) -> None:

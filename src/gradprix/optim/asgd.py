@@ -1,8 +1,10 @@
-"""`torch.optim.asgd` itself, under this package's name."""
-
-import sys
+"""`torch.optim.asgd` with this package's `ASGD`."""
 
 import torch.optim.asgd as torch_module
 from torch.optim.asgd import *  # noqa: F403
 
-sys.modules[__name__] = torch_module
+from ._classes import ASGD as ASGD
+
+
+def __getattr__(name: str) -> object:
+    return getattr(torch_module, name)

@@ -1,8 +1,10 @@
-"""`torch.optim.rprop` itself, under this package's name."""
-
-import sys
+"""`torch.optim.rprop` with this package's `Rprop`."""
 
 import torch.optim.rprop as torch_module
 from torch.optim.rprop import *  # noqa: F403
 
-sys.modules[__name__] = torch_module
+from ._classes import Rprop as Rprop
+
+
+def __getattr__(name: str) -> object:
+    return getattr(torch_module, name)

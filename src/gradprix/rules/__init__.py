@@ -3,13 +3,17 @@
 from gradprix.spaces import Axis, Choice, Log, OneMinus, choice, log, one_minus
 
 from ._adam import adam, adamax, adamw, nadam, radam
+from ._adam_denominators import acprop, adabelief, adabound, adamod, laprop, yogi
+from ._adam_momenta import grokfast_adamw, optimistic_adam, qhadam
 from ._adam_variants import adan, ademamix, adopt
-from ._adaptive import adadelta, adagrad, rmsprop
+from ._adaptive import adadelta, adagrad, kate, rmsprop
 from ._lion import lion
+from ._momenta import accsgd, aggmo, asgd, pnm, qhm
 from ._muon import muon
 from ._rule import DOMAINS, PREPROCESSING, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
+from ._signs import grams, rprop, signum
 from ._tensorwise import lamb
 from .modifiers import (
     MODIFIERS,
@@ -49,6 +53,8 @@ ALL: dict[str, Rule] = {
     for r in (
         *(sgd, adagrad, rmsprop, adadelta, adam, adamw, adamax, nadam, radam),
         *(lion, adan, ademamix, adopt, schedule_free_sgd, schedule_free_adamw, lamb, muon),
+        *(rprop, asgd, signum, qhm, aggmo, pnm, accsgd, kate),
+        *(adabelief, yogi, adabound, adamod, laprop, acprop, qhadam, grams, optimistic_adam, grokfast_adamw),
     )
 }
 """All rules by name."""
@@ -69,14 +75,21 @@ __all__ = [
     "Rule",
     "RuleError",
     "State",
+    "accsgd",
+    "acprop",
+    "adabelief",
+    "adabound",
     "adadelta",
     "adagrad",
     "adam",
     "adamax",
+    "adamod",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
+    "aggmo",
+    "asgd",
     "cautious",
     "cautious_decay",
     "check",
@@ -87,7 +100,11 @@ __all__ = [
     "decoupled",
     "ema",
     "formula",
+    "grams",
+    "grokfast_adamw",
+    "kate",
     "lamb",
+    "laprop",
     "lion",
     "log",
     "lookahead",
@@ -102,18 +119,25 @@ __all__ = [
     "nesterov",
     "norm",
     "one_minus",
+    "optimistic_adam",
+    "pnm",
+    "qhadam",
+    "qhm",
     "radam",
     "rmsprop",
     "rows",
+    "rprop",
     "rule",
     "schedule_free",
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
     "sign",
+    "signum",
     "size",
     "sqrt",
     "total",
     "transpose",
     "where",
+    "yogi",
 ]

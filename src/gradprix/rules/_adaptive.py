@@ -76,3 +76,22 @@ def adadelta(h, t, x, g, v, u):
     u = h.rho * u + (1 - h.rho) * d**2
     x = x - h.lr * d
     return x, v, u
+
+
+# The paper has no ε: here it keeps the denominators of weights without gradients from zero.
+@rule(
+    "Choudhury et al. 2024, arXiv:2403.02648, Algorithm 1",
+    relation="Adagrad without the square root: if gradients are c times as large, its steps are 1/c times as large.",
+    space={"lr": log(1e-3, 1), "delta": log(1e-3, 10)},
+    tuned=("weight_decay", "delta"),
+    lr=1e-2,
+    delta=0.0,
+    eps=1e-8,
+    state={"m": "m", "b": "b"},
+)
+def kate(h, t, x, g, m, b):
+    """Adagrad whose progress does not depend on the scale of the data."""
+    b = b + g**2
+    m = m + h.delta * g**2 + g**2 / (b + h.eps)
+    x = x - h.lr * sqrt(m) * g / (b + h.eps)
+    return x, m, b

@@ -72,6 +72,8 @@ class Rule:
         evaluate: function that returns the evaluation point; None if it is the training point.
         evaluation: the parsed `evaluate`, or None.
         counts_steps: True if the number of steps is stored for each parameter.
+        tuples: names of the hyperparameters that torch combines into one argument, by the name of that argument. The
+            betas are combined without being listed.
         tuned: hyperparameters that are worth tuning besides the learning rate, the most important first.
         composition: modifier, base rule and given values of a modified rule; None for other rules.
     """
@@ -91,6 +93,7 @@ class Rule:
     evaluation: Tree | None = None
     counts_steps: bool = True
     tuned: tuple[str, ...] = ()
+    tuples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     composition: "tuple[Callable[..., Rule], Rule, tuple[tuple[str, float | bool], ...]] | None" = None
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
@@ -159,6 +162,11 @@ class Rule:
     def betas(self) -> tuple[str, ...]:
         """Names of the hyperparameters that form torch's `betas`."""
         return tuple(name for name in self.hyperparameters if name[:4] == "beta" and name[4:].isdigit())
+
+    @property
+    def tuple_arguments(self) -> dict[str, tuple[str, ...]]:
+        """Names of the hyperparameters in each of torch's arguments that are tuples, such as `betas`."""
+        return {**({"betas": self.betas} if self.betas else {}), **self.tuples}
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -237,6 +245,7 @@ def rule(
     evaluate: Callable[..., Value] | None = None,
     counts_steps: bool = True,
     tuned: tuple[str, ...] = (),
+    tuples: Mapping[str, tuple[str, ...]] | None = None,
     **hyperparameters: float | bool,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], Rule]:
     """Create a rule from a function `(h, t, x, g, *state) -> (x, *state)`; used as a decorator.
@@ -256,6 +265,8 @@ def rule(
         counts_steps: False if the number of steps need not be stored. This is possible for rules that distinguish only
             the first step from all others: before the first step, the state is empty.
         tuned: hyperparameters that are worth tuning besides the learning rate, the most important first.
+        tuples: hyperparameters that torch combines into one argument, by the name of that argument. The betas are
+            combined without being listed.
         **hyperparameters: default values by name; those with a bool as default are options.
 
     Raises:
@@ -289,6 +300,7 @@ def rule(
             None if evaluate is None else parse_evaluate(evaluate, values, scope, specs),
             counts_steps,
             tuple(tuned),
+            dict(tuples or {}),
         )
 
     return make

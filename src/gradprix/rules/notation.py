@@ -8,7 +8,8 @@ from .ir import Call, Choice, Hyper, Name, Node, Number, Over, Reduction
 Leaf = Callable[[Node], str | None]
 """Function that returns replacement text for a node of a tree, or None to format the node as usual."""
 
-GREEK = {"alpha": "α", "beta": "β", "eps": "ε", "lr": "η", "mu": "μ", "rho": "ρ", "weight_decay": "λ"}
+LETTERS = "alpha α beta β delta δ gamma γ kappa κ mu μ nu ν rho ρ xi ξ eps ε etaplus η⁺ etaminus η⁻".split()
+GREEK = dict(zip(LETTERS[::2], LETTERS[1::2], strict=True)) | {"lr": "η", "lambd": "λ", "weight_decay": "λ"}
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SUPERSCRIPTS = str.maketrans("0123456789t", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ")
 # Operator precedence; operands of lower precedence are put in brackets.

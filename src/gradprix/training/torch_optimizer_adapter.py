@@ -194,9 +194,13 @@ class TorchOptimizerAdapter:
 def constructor_arguments(rule: Rule | TorchOptimizerAdapter, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyperparameters as keyword arguments for the constructor of the optimizer class.
 
-    For classes of `gradprix.optim`, single betas are combined into the tuple `betas`.
+    For classes of `gradprix.optim`, single betas are combined into the tuple `betas`, and likewise for other tuples.
     """
-    if not isinstance(rule, Rule) or rule not in CLASSES or not given.keys() & set(rule.betas):
-        return dict(given)
-    betas = tuple({**rule.hyperparameters, **given}[name] for name in rule.betas)
-    return {name: value for name, value in given.items() if name not in rule.betas} | {"betas": betas}
+    arguments = dict(given)
+    if isinstance(rule, Rule) and rule in CLASSES:
+        for argument, names in rule.tuple_arguments.items():
+            if given.keys() & set(names):
+                values = {**rule.hyperparameters, **given}
+                arguments = {name: value for name, value in arguments.items() if name not in names}
+                arguments[argument] = tuple(values[name] for name in names)
+    return arguments

@@ -1,0 +1,59 @@
+"""Optimizer classes that torch lacks, each defined by a rule and the order of its arguments."""
+
+from gradprix import rules
+
+from ._optimizer import RuleOptimizer
+
+
+class Signum(RuleOptimizer, rule=rules.signum, arguments="lr momentum weight_decay * maximize"): ...
+
+
+class Grams(RuleOptimizer, rule=rules.grams, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class AdaBelief(RuleOptimizer, rule=rules.adabelief, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class Yogi(
+    RuleOptimizer, rule=rules.yogi, arguments="lr betas eps initial_accumulator_value weight_decay * maximize"
+): ...
+
+
+class AdaBound(
+    RuleOptimizer, rule=rules.adabound, arguments="lr betas final_lr gamma eps weight_decay * base_lr maximize"
+): ...
+
+
+class AdaMod(RuleOptimizer, rule=rules.adamod, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class LaProp(RuleOptimizer, rule=rules.laprop, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class ACProp(RuleOptimizer, rule=rules.acprop, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class QHM(RuleOptimizer, rule=rules.qhm, arguments="lr momentum nu weight_decay * maximize"): ...
+
+
+class QHAdam(RuleOptimizer, rule=rules.qhadam, arguments="lr betas nus weight_decay eps * maximize"): ...
+
+
+class AggMo(RuleOptimizer, rule=rules.aggmo, arguments="lr betas weight_decay * maximize"): ...
+
+
+class PNM(RuleOptimizer, rule=rules.pnm, arguments="lr betas weight_decay * maximize"): ...
+
+
+class AccSGD(RuleOptimizer, rule=rules.accsgd, arguments="lr kappa xi small_const weight_decay * maximize"): ...
+
+
+class OptimisticAdam(RuleOptimizer, rule=rules.optimistic_adam, arguments="lr betas eps weight_decay * maximize"): ...
+
+
+class GrokfastAdamW(
+    RuleOptimizer, rule=rules.grokfast_adamw, arguments="lr betas eps weight_decay * alpha amplification maximize"
+): ...
+
+
+class KATE(RuleOptimizer, rule=rules.kate, arguments="lr delta eps weight_decay * maximize"): ...

@@ -1,0 +1,104 @@
+"""Functions on matrices that rules with `scope="tensor"` may call.
+
+As `ops`, this module imports torch only when a function needs it. State that a parameter does not have is None: it acts
+as the identity in a product, and functions of it return None.
+"""
+
+import math
+from typing import Any
+
+Value = Any  # a number or a torch.Tensor
+
+
+def row_means(a: Value) -> Value:
+    """Return the mean of each row of a matrix `[..., rows, columns]`, as `[..., rows, 1]`."""
+    return a.mean(-1, keepdim=True)
+
+
+def column_means(a: Value) -> Value:
+    """Return the mean of each column of a matrix `[..., rows, columns]`, as `[..., 1, columns]`."""
+    return a.mean(-2, keepdim=True)
+
+
+def epsilon(a: Value) -> float:
+    """Return the machine epsilon of the dtype of a tensor."""
+    from torch import finfo
+
+    return float(finfo(a.dtype).eps)
+
+
+def exists(state: Value) -> bool:
+    """Return True if the parameter has a state that only some shapes of parameters have; see `State.kind`."""
+    return state is not None
+
+
+def matmul(a: Value, b: Value) -> Value:
+    """Return the matrix product, in which a state that does not exist acts as the identity."""
+    return b if a is None else a if b is None else a @ b
+
+
+def transpose(a: Value) -> Value:
+    """Return the transpose of a matrix; vectors, and state that does not exist, stay as they are."""
+    return a if a is None or a.dim() < 2 else a.mT
+
+
+def eigenvectors(a: Value) -> Value:
+    """Return the eigenvectors of a symmetric matrix as columns, in descending order of their eigenvalues."""
+    return None if a is None else _eigh(a)[1].flip(-1)
+
+
+def matrix_power(a: Value, exponent: float, eps: float) -> Value:
+    """Return (a + ε)ᵖ of a positive semi-definite matrix, where ε is added to the eigenvalues."""
+    if a is None:
+        return None
+    values, vectors = _eigh(a)
+    return (vectors * (values.clamp(min=0) + eps) ** exponent) @ vectors.mT
+
+
+def qr(a: Value) -> Value:
+    """Return the orthogonal factor of the QR decomposition of a square matrix."""
+    from torch.linalg import qr as decompose
+
+    return None if a is None else decompose(a)[0]
+
+
+def quadratic_forms(a: Value, vectors: Value) -> Value:
+    """Return qᵀ a q for each column q of `vectors`: the estimated eigenvalue of a, if q has unit length."""
+    return None if a is None else (vectors * (a @ vectors)).sum(0)
+
+
+def sort_columns(a: Value, by: Value) -> Value:
+    """Return the columns of a matrix in descending order of the numbers `by`; unchanged if these do not exist."""
+    return a if by is None else a[:, by.argsort(descending=True)]
+
+
+def _eigh(a: Any) -> Any:
+    """Return the eigenvalues and eigenvectors of a symmetric matrix; NaN if it has elements that are not finite."""
+    import torch
+
+    if not bool(a.isfinite().all()):
+        return a.new_full((len(a),), math.nan), a.new_full(a.shape, math.nan)
+    try:
+        return torch.linalg.eigh(a)
+    except RuntimeError:  # in float32, the iteration does not always converge
+        return tuple(part.to(a.dtype) for part in torch.linalg.eigh(a.double()))
+
+
+def rows(a: Value) -> int:
+    """Return the number of rows of a matrix."""
+    return int(a.shape[-2])
+
+
+def columns(a: Value) -> int:
+    """Return the number of columns of a matrix."""
+    return int(a.shape[-1])
+
+
+SHAPE = {"rows", "columns", "epsilon", "exists"}
+"""Names of the functions that return a number for a tensor, from its shape or dtype."""
+# `rows` and `columns` exist because Muon scales its step by the shape of the matrix.
+MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1, "eigenvectors": 1, "matrix_power": 3, "qr": 1}
+MATRIX |= {"quadratic_forms": 2, "sort_columns": 2}
+"""Names of the functions that make a rule one on matrices, with their numbers of arguments."""
+MATRIX_FUNCTIONS = {"row_means": 1, "column_means": 1, "epsilon": 1, "exists": 1, **MATRIX}
+"""Names of all functions of this module, with their numbers of arguments."""
