@@ -221,6 +221,71 @@ def test_what_needs_a_trainer_is_refused(module: type[Net], reason: str) -> None
         make_task(module, loaders())
 
 
+class Counting(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (2 if batch_idx % 4 == 0 else 1)
+
+
+class Helped(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * self.weight()
+
+    def weight(self) -> int:
+        return 1 + self.global_step
+
+
+class Summed(Net):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_acc", (self(batch[0]).argmax(-1) == batch[1]).float().sum(), reduce_fx="sum")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (Counting, "training_step of Counting uses batch_idx"),
+        (Helped, "training_step of Helped uses global_step of the Trainer"),
+        (Summed, "val_acc is logged with reduce_fx=sum, and a task takes the mean over batches"),
+    ],
+)
+def test_what_a_step_needs_of_a_trainer_is_refused(module: type[Net], reason: str) -> None:
+    model, batch = make_task(module, loaders()).network(0), (torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ValueError, match=reason):
+        [model.train(is_training)(batch) for is_training in (True, False)]
+
+
+class Predicting(Net):
+    """Module without `batch_idx` that returns its predictions, logs more than the metric, and asks for a logger."""
+
+    def __init__(self) -> None:
+        from torchmetrics.classification import MulticlassF1Score
+
+        super().__init__()
+        self.f1 = MulticlassF1Score(3)
+
+    def training_step(self, batch: Any) -> Tensor:
+        assert not self.find_logger()
+        self.log("f1", self.f1)
+        return super().training_step(batch, 0)
+
+    def validation_step(self, batch: Any) -> Tensor:
+        self.f1(self(batch[0]), batch[1])
+        self.log("val_f1", self.f1)
+        super().validation_step(batch, 0)
+        return self(batch[0])
+
+    def find_logger(self) -> Any:
+        return self.logger
+
+
+def test_steps_may_leave_out_the_index_return_predictions_and_log_more() -> None:
+    model, plain = (make_task(module, loaders()).network(0) for module in (Predicting, Net))
+    for x, y in loaders()[1]:
+        for is_training in (True, False):
+            ours, theirs = (each.train(is_training)((x, y)) for each in (model, plain))
+            assert ours == theirs
+    assert model.module._trainer is None
+
+
 def test_other_mistakes_are_named() -> None:
     with pytest.raises(TypeError, match="every run needs new initial weights"):
         make_task(Net(), loaders())

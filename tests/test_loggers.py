@@ -19,8 +19,10 @@ import pytest
 import gradprix as gp
 from command_line import gradprix
 from gradprix.integrations.loggers import Logger, TrainingRun, make_loggers
+from gradprix.integrations.loggers.training_run import describe_run
 from gradprix.race import Result, make_plan, make_tune_plan, run, run_tuning
 from gradprix.race.config import RaceConfig
+from gradprix.training.trial import Outcome
 from untimed import Untimed
 
 SMALL: dict[str, Any] = {"optimizers": "adam,momentum", "trials": 2, "seeds": 6, "epochs": 2}
@@ -80,6 +82,26 @@ def test_a_logger_receives_each_run_once_and_the_result(raced: tuple[Path, Recor
             x.learning_rate for x in record.tuning_runs[entry.name]
         ]
         assert all(not each.test for each in tuning)
+
+
+def test_a_run_has_the_options_of_its_training_and_a_metric_that_is_called_loss(tmp_path: Path) -> None:
+    metric = gp.Metric("loss", lambda outputs, targets: 0.0, higher_is_better=False, margin=0.1)
+    task = gp.tasks.digits.change(metric=metric, ema=0.9, clip_norm=2.0)
+    plan = make_plan(task, "adam,momentum", tune="clip_norm", trials=12, seeds=6)
+    trial = plan.final_trial(plan.entries[0], {"lr": 0.1, "clip_norm": 0.5}, 0)
+    outcome = Outcome([(32, 4.0, 3.0, 2.0)], 1.5, 1.0, None, after={"numbers": {"loss (EMA)": 0.5, "norm": 7.0}})
+    run = describe_run(plan, "final", trial, outcome, False)
+    assert run.hyperparameters["clip_norm"] == 0.5
+    assert run.curve == [{"epoch": 1, "examples": 32, "train/loss": 4.0, "valid/loss": 3.0, "valid/loss_metric": 2.0}]
+    assert run.test == {"test/loss": 1.5, "test/loss_metric": 1.0, "test/loss_EMA": 0.5, "test/norm": 7.0}
+    logger = gp.integrations.loggers.CSV()
+    logger.root = tmp_path
+    logger.on_race_start(plan)
+    logger.on_run_end(run)
+    (row,) = pd.read_csv(tmp_path / "runs.csv").to_dict("records")
+    assert {name: row[name] for name in run.last if name != "test/norm"} == {
+        name: value for name, value in run.last.items() if name != "test/norm"
+    }
 
 
 def test_csv_files_have_runs_curves_and_result(raced: tuple[Path, Recorder]) -> None:

@@ -19,6 +19,7 @@ from gradprix.explain.replay import watch
 from gradprix.race import make_plan
 from gradprix.race.efficiency import seconds_of_steps
 from gradprix.race.preflight import check
+from gradprix.race.record_builder import make_best
 from gradprix.race.validate_task import validate_task
 from gradprix.rules import adamw, sgd
 from gradprix.show._report import report
@@ -27,6 +28,7 @@ from gradprix.tasks.parameter_groups import no_decay_norms, parameter_groups
 from gradprix.tasks.rng import RngState, stream
 from gradprix.tasks.schedules import schedule
 from gradprix.tasks.task import TaskError
+from gradprix.text.answer import format_code
 from gradprix.training import ExecutionMode, ModelStack, Trainer, Trial
 from gradprix.training.gradient_clipping import GradientClipper
 from gradprix.training.plain_step import compute_plain_gradients, make_plain_optimizer
@@ -310,6 +312,12 @@ def test_clip_norm_is_tuned():
     fixed = make_plan(task, "adamw,nesterov")
     assert fixed.tuning_trial(fixed.entries[0], {"lr": 0.1}, 0).clip_norm == 2.0
     assert "clip_norm" not in entry.code(lr=0.1, clip_norm=0.7)
+    tuned = {"lr": 0.1, "clip_norm": 0.7}
+    best = make_best(plan, entry, tuned)
+    assert best.clip_norm == 0.7
+    assert format_code(best, tuned) == "gradprix.optim.AdamW(params, lr=0.1), trained with clip_norm=0.7"
+    assert format_code(best, {"lr": 0.1}) == best.code
+    assert make_best(fixed, fixed.entries[0], {"lr": 0.1}).clip_norm == 2.0
 
 
 def test_no_decay_norms():

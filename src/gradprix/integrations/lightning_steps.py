@@ -1,8 +1,10 @@
 """A `LightningModule` as a plain module: its steps without a `Trainer`, with the values that they log."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,15 +55,21 @@ class StepModel(nn.Module):
                 f"validation_step of {type(self.module).__name__} logs {', '.join(sorted(logged)) or 'nothing'}, and "
                 f"not {self.metric}"
             )
-        has_loss = isinstance(returned, Tensor) or (isinstance(returned, Mapping) and "loss" in returned)
+        is_scalar = isinstance(returned, Tensor) and returned.dim() == 0  # others are predictions
+        has_loss = is_scalar or (isinstance(returned, Mapping) and "loss" in returned)
         loss = self._loss(returned if has_loss else self._run("training_step", batch)[0])
         return {"loss": loss, "metric": logged[self.metric]}
 
     def _run(self, step: str, batch: Any) -> tuple[Any, dict[str, Any]]:
-        """Return what a step returns, and what it logs."""
-        with _captured_logs(self.module) as logged:
-            returned = getattr(self.module, step)(batch, 0)
-            return returned, {name: _number(name, value) for name, value in logged.items()}
+        """Return what a step returns, and the names that it logs, with the value of the metric."""
+        run, where = getattr(self.module, step), f"{step} of {type(self.module).__name__}"
+        index = BatchIndex(where) if step == "training_step" else 0
+        takes_index = len(inspect.signature(run).parameters) > 1 or _takes_any(run)
+        with _captured_logs(self.module, where) as logged:
+            returned, is_scored = run(*(batch, index) if takes_index else (batch,)), step == "validation_step"
+            return returned, {
+                name: read() if is_scored and name == self.metric else None for name, read in logged.items()
+            }
 
     def _loss(self, returned: Any) -> Tensor:
         loss = returned.get("loss") if isinstance(returned, Mapping) else returned
@@ -75,6 +83,45 @@ class StepModel(nn.Module):
         return self.module(*batch[:-1]) if isinstance(batch, tuple) else self.module(batch)
 
 
+class BatchIndex:
+    """Argument `batch_idx` of `training_step`, which a task does not count: computing with it raises an error.
+
+    Args:
+        where: the step, in the error message.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def refuse(self, *_: Any) -> Any:
+        """Raise a ValueError."""
+        raise ValueError(f"{self.where} uses batch_idx, which only a Trainer counts; {LOOP}")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __index__ = __float__ = refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __pow__ = __rpow__ = __neg__ = refuse
+    __hash__ = object.__hash__
+
+
+class NoTrainer:
+    """Trainer of a module whose step runs without one: the use of its attributes raises an error.
+
+    Args:
+        where: the step, in the error message.
+    """
+
+    logger, loggers = None, ()
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise a ValueError."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ValueError(f"{self.where} uses {name} of the Trainer; {LOOP}")
+
+
 class LoggedMetric:
     """Score of a task: the logged metric, averaged over batches."""
 
@@ -84,23 +131,31 @@ class LoggedMetric:
 
 
 @contextmanager
-def _captured_logs(module: Any) -> Iterator[dict[str, Any]]:
-    """Collect the values that `log` and `log_dict` of a module get, which without a `Trainer` are lost."""
-    logged: dict[str, Any] = {}
+def _captured_logs(module: Any, where: str) -> Iterator[dict[str, Callable[[], Any]]]:
+    """Collect the values that `log` and `log_dict` of a module get, which without a `Trainer` are lost.
 
-    def log(name: str, value: Any, *_: Any, **__: Any) -> None:
-        logged[name] = value
+    Yields:
+        Functions that return the values, or raise a ValueError, by name.
+    """
+    logged: dict[str, Callable[[], Any]] = {}
 
-    def log_dict(values: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        logged.update(values)
+    def log(name: str, value: Any, *more: Any, **options: Any) -> None:
+        reduction = options.get("reduce_fx", more[4] if len(more) > 4 else "mean")
+        logged[name] = partial(_number, name, value, reduction)
+
+    def log_dict(values: Mapping[str, Any], *more: Any, **options: Any) -> None:
+        for name, value in values.items():
+            log(name, value, *more, **options)
 
     meters = [each for each in module.modules() if _is_torchmetric(each)]
     for meter in meters:
         meter.reset()
-    vars(module).update(log=log, log_dict=log_dict)
+    trainer = module._trainer
+    vars(module).update(log=log, log_dict=log_dict, _trainer=NoTrainer(where))
     try:
         yield logged
     finally:
+        vars(module)["_trainer"] = trainer
         for name in ("log", "log_dict"):
             del vars(module)[name]
         for meter in meters:  # its state belongs to this batch alone
@@ -111,12 +166,27 @@ def _is_torchmetric(value: Any) -> bool:
     return any(base.__module__ == "torchmetrics.metric" and base.__name__ == "Metric" for base in type(value).__mro__)
 
 
-def _number(name: str, value: Any) -> Any:
+def _takes_any(function: Callable[..., Any]) -> bool:
+    """Return True if a function takes any number of positional arguments."""
+    return any(each.kind is each.VAR_POSITIONAL for each in inspect.signature(function).parameters.values())
+
+
+def _number(name: str, value: Any, reduction: Any) -> Any:
     """Return a logged value as a 0-d tensor or a number.
 
+    Args:
+        name: name of the value.
+        value: the value.
+        reduction: the argument `reduce_fx` of `log`.
+
     Raises:
-        ValueError: for a metric of torchmetrics whose value over all examples is not the mean over batches.
+        ValueError: if the value over all examples is not the mean over batches.
     """
+    if reduction not in ("mean", torch.mean):
+        raise ValueError(
+            f"{name} is logged with reduce_fx={getattr(reduction, '__name__', reduction)}, and a task takes the mean "
+            "over batches. Log a mean, or give metric=gradprix.Metric(...) with a function of all outputs and targets"
+        )
     if _is_torchmetric(value):
         kind = type(value).__name__
         is_micro = kind.endswith("Accuracy") and getattr(value, "average", None) == "micro"

@@ -20,6 +20,8 @@ class Best(msgspec.Struct, frozen=True):
         arguments: constructor arguments of the class.
         code: constructor call as source code.
         schedule: learning-rate schedule with which the optimizer was tuned.
+        clip_norm: maximum norm of the gradient with which the optimizer was tuned; None if it was not clipped, and in
+            records of earlier versions.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Best(msgspec.Struct, frozen=True):
     arguments: dict[str, Any]
     code: str
     schedule: str
+    clip_norm: float | None = None
 
     def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
         """Construct the optimizer for a model.

@@ -205,4 +205,5 @@ def make_best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
         arguments=entry.arguments(**point),
         code=entry.code(**point),
         schedule=point.get("schedule", plan.task.schedule),
+        clip_norm=point.get("clip_norm", getattr(plan.task, "clip_norm", None)),
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gradprix.race import TUNE_PAGE, TunePlan, TuneRecord, TuneResult
 from gradprix.race.run_records import TuningRun
+from gradprix.text.answer import format_code
 from gradprix.text.tuning import format_protocol, format_tuning
 from gradprix.text.units import format_points, format_value
 from gradprix.utils.files import write_atomically
@@ -44,7 +45,7 @@ def tune_answer(result: TuneResult) -> RenderableType:
     record = result.record
     where = f"  Page: {result.folder / TUNE_PAGE}" if result.folder else ""
     last = f"{format_protocol(record)}, {record.seconds:.0f} s.{where}"
-    lines = [*format_tuning(record), f"To use it: {record.best.code}", last]
+    lines = [*format_tuning(record), f"To use it: {format_code(record.best, record.tuned)}", last]
     return Group(*map(Text, lines), Text(), _learning_rates(record))
 
 

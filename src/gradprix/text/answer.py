@@ -1,7 +1,7 @@
 """Answer of a race in sentences, generated from its record."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
 from gradprix.stats.permutation_test import LEVEL
@@ -14,6 +14,7 @@ from .reduced_budget import format_budget_sensitivity, format_equal_time
 from .units import format_difference, format_value
 
 if TYPE_CHECKING:
+    from gradprix.race.best import Best
     from gradprix.race.plan_description import PlanDescription
     from gradprix.race.record import RaceRecord
     from gradprix.race.run_records import FailedRun, Rerun
@@ -32,6 +33,8 @@ RECOMMENDATION_REASONS = {
     RecommendationReason.CHEAPEST_STEP: "cheapest step",
 }
 """Phrase for each reason of a recommendation."""
+TRAINING = ("batch_size", "schedule", "clip_norm")
+"""Names of tuned hyperparameters that are no arguments of the optimizer."""
 SCHEDULES = {
     "constant": "constant learning rate",
     "warmup": "constant learning rate after warm-up",
@@ -46,7 +49,18 @@ def format_answer(record: "RaceRecord") -> str:
     It states the recommended entry with the bound of its regret, the reason, the alternatives, the entries that are
     behind, and warnings.
     """
-    return "\n".join(answer_lines(record, f": {record.best.code}"))
+    return "\n".join(answer_lines(record, f": {format_code(record.best, record.entry(record.best.name).tuned)}"))
+
+
+def format_code(best: "Best", tuned: "Mapping[str, Any]") -> str:
+    """Return the constructor call of an optimizer, with those tuned values that belong to the training.
+
+    Args:
+        best: the optimizer.
+        tuned: its tuned values.
+    """
+    settings = [f"{name}={tuned[name]!r}" for name in TRAINING if name in tuned]
+    return f"{best.code}, trained with {', '.join(settings)}" if settings else best.code
 
 
 def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:

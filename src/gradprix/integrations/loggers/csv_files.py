@@ -45,6 +45,8 @@ class CSV(Logger):
         metric = metric_key(plan.task.metric.name)
         curve = ["train/loss", "valid/loss", f"valid/{metric}"]
         final = [*curve, "test/loss", f"test/{metric}"]
+        if getattr(plan.task, "ema", None) is not None:
+            final.append(f"test/{metric_key(f'{plan.task.metric.name} (EMA)')}")
         own = ["lr", "batch_size", "schedule", "epochs", "seed", "hyperparameters"]
         self._columns = {
             RUNS: ["id", "phase", "entry", *own, *final, "diverged", "error"],

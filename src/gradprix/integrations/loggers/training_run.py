@@ -23,10 +23,11 @@ class TrainingRun:
         entry: name of the entry.
         phase: `"tuning"`, `"final"` (held-out seeds), `"quarter"` (a quarter of the examples) or `"equal time"`.
         hyperparameters: all hyperparameters of the run, tuned or not: those of the optimizer, batch size, schedule,
-            epochs and seed.
+            epochs, seed and, if gradients are clipped, `clip_norm`.
         curve: numbers after each epoch, by name: `epoch`, `examples` (not for a custom training loop), `train/loss`,
             `valid/loss` and the validation metric, such as `valid/accuracy`. Numbers that are not finite are left out.
-        test: numbers on the test examples, by name, such as `test/loss` and `test/accuracy`. Empty for tuning runs.
+        test: numbers on the test examples, by name, such as `test/loss` and `test/accuracy`, and further results such
+            as `test/accuracy_EMA`. Empty for tuning runs.
         diverged: step at which the run diverged; None if it did not diverge.
         error: message of the error because of which the model could not be trained; None if there was none.
         is_reused: True if an earlier call trained the model. A logger that has the run already can ignore it.
@@ -75,7 +76,10 @@ def describe_run(plan: "Plan", phase: str, trial: "Trial", outcome: "Outcome", i
     if phase == "final" and trial.epochs < plan.task.epochs:
         phase = "quarter"
     identity = f"{plan.task.fingerprint} {trial.entry_name} {phase} {trial.key}"
-    training = {"batch_size": trial.batch_size, "schedule": trial.schedule, "epochs": trial.epochs}
+    training: dict[str, Any] = {"batch_size": trial.batch_size, "schedule": trial.schedule, "epochs": trial.epochs}
+    if trial.clip_norm is not None:
+        training["clip_norm"] = trial.clip_norm
+    more = {f"test/{metric_key(name)}": value for name, value in (outcome.after or {}).get("numbers", {}).items()}
     curve = [
         {
             "epoch": min(epoch, trial.epochs or epoch),
@@ -90,7 +94,7 @@ def describe_run(plan: "Plan", phase: str, trial: "Trial", outcome: "Outcome", i
         phase=phase,
         hyperparameters={**trial.values, **({} if is_loop else training), "seed": trial.seed},
         curve=[point for point in curve if any("/" in name for name in point)],
-        test=_finite({"test/loss": outcome.test_loss, f"test/{metric}": outcome.test_metric}),
+        test=_finite({"test/loss": outcome.test_loss, f"test/{metric}": outcome.test_metric, **more}),
         diverged=outcome.diverged,
         error=outcome.error,
         is_reused=is_reused,
@@ -98,8 +102,12 @@ def describe_run(plan: "Plan", phase: str, trial: "Trial", outcome: "Outcome", i
 
 
 def metric_key(name: str) -> str:
-    """Return the name of a metric without spaces and the word "test", as trackers permit: `accuracy`."""
-    return re.sub(r"[^\w.-]+", "_", name.removeprefix("test "))
+    """Return the name of a metric without spaces and the word "test", as trackers permit: `accuracy`.
+
+    A metric that is called "loss" becomes `loss_metric`, since `loss` is the loss that is trained.
+    """
+    key = re.sub(r"[^\w.-]+", "_", name.removeprefix("test ")).strip("_")
+    return f"{key}_metric" if key in ("loss", "") else key
 
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
