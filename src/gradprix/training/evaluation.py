@@ -78,19 +78,20 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
     batch_size = stack.task.micro_batch(stack.trials[0].batch_size or index.shape[1]) * BATCH_FACTOR
     outputs, targets, losses, sizes = [], [], [], []
     failed: list[Output] = []
-    for batch in torch.split(index, batch_size, dim=1):
-        inputs, batch_targets = stack.data.read(batch)
-        run = partial(stack.outputs, inputs, batch_targets)
-        try:
-            output, loss = run()
-        except Exception as error:
-            stack.raise_unless_diverged("its model or loss in evaluation", error, run)
-            loss = torch.full((len(stack.rows),), float("nan"))
-            output = failed = [Output.from_value(x) for x in loss]
-        outputs.append(output)
-        targets.append(batch_targets)
-        sizes.append(batch.shape[1])
-        losses.append(placed(loss, CPU).double() * sizes[-1])
+    with stack.evaluation_streams():
+        for batch in torch.split(index, batch_size, dim=1):
+            inputs, batch_targets = stack.data.read(batch)
+            run = partial(stack.outputs, inputs, batch_targets)
+            try:
+                output, loss = run()
+            except Exception as error:
+                stack.raise_unless_diverged("its model or loss in evaluation", error, run)
+                loss = torch.full((len(stack.rows),), float("nan"))
+                output = failed = [Output.from_value(x) for x in loss]
+            outputs.append(output)
+            targets.append(batch_targets)
+            sizes.append(batch.shape[1])
+            losses.append(placed(loss, CPU).double() * sizes[-1])
     if stack.optimizers is not None:
         stack.optimizers.train()
     loss = torch.stack(losses).sum(0) / index.shape[1]

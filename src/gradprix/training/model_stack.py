@@ -1,6 +1,7 @@
 """Models of several trials that are trained together: parameters, examples and optimizers, with one row per model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -90,6 +91,16 @@ class ModelStack:
         """
         size = self.task.micro_batch(index.shape[1])
         return accumulate_gradients(index, size, lambda part: self.gradients(*self.data.read(part)))
+
+    @contextmanager
+    def evaluation_streams(self) -> Iterator[None]:
+        """Draw random numbers in an evaluation from streams of their own, which start anew.
+
+        Training thus depends neither on the number nor on the size of the evaluations, and evaluations of equal
+        weights agree.
+        """
+        with self.data.evaluation_streams(), self.models.evaluation_streams():
+            yield
 
     def outputs(self, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
         """Run the models in evaluation mode and return the output of each row, on the CPU, and the losses, `[rows]`."""

@@ -7,7 +7,7 @@ import torch
 
 from gradprix import __version__
 
-ARITHMETIC = 8
+ARITHMETIC = 9
 """Version of the training arithmetic, incremented when the same plan yields other results. Results of different
 versions are not combined."""
 

@@ -1,6 +1,7 @@
 """Models of a stack that run one after the other, for models that cannot run as one program."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
@@ -45,8 +46,17 @@ class SequentialModels:
         unused = dict(initialized or {})
         models = [unused.pop(seed) if seed in unused else init_model(task.build, seed) for seed in seeds]
         self.models = [model.to(device) for model in models]
-        self.rng_states = [RngState(stream(seed, "noise")) for seed in seeds]
+        self.seeds, self.rng_states = list(seeds), _start_noise(seeds, "noise")
         self.stacks: dict[str, Tensor] = {}
+
+    @contextmanager
+    def evaluation_streams(self) -> Iterator[None]:
+        """Draw the random numbers of an evaluation; see `ModelStack`."""
+        training, self.rng_states = self.rng_states, _start_noise(self.seeds, "evaluation noise")
+        try:
+            yield
+        finally:
+            self.rng_states = training
 
     def gradients(
         self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any
@@ -89,7 +99,9 @@ class SequentialModels:
     def select_rows(self, index: Tensor) -> None:
         """Keep only the rows at `index`."""
         chosen = index.tolist()
-        self.models, self.rng_states = [self.models[i] for i in chosen], [self.rng_states[i] for i in chosen]
+        self.models, self.seeds, self.rng_states = (
+            [values[i] for i in chosen] for values in (self.models, self.seeds, self.rng_states)
+        )
 
     def _output(self, model: nn.Module, row: int, inputs: Any) -> Any:
         args, kwargs = called_with(tree_map(itemgetter(row), inputs))
@@ -115,6 +127,10 @@ class SequentialModels:
                         row_tensor.copy_(x.detach())
                     x.data = row_tensor
         self.stacks = stacks
+
+
+def _start_noise(seeds: Sequence[int], purpose: str) -> list[RngState]:
+    return [RngState(stream(seed, purpose)) for seed in seeds]
 
 
 def _parameters_and_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Training, validation and test examples of the models of a stack."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -49,8 +50,20 @@ class StackData:
             for part in ("train", "valid", "test")
         )
         self._generators = [stream(seed, "order") for seed in self.seeds]
-        is_stream = isinstance(self.data, Stream)
-        self._rng_states = [RngState(stream(seed, "examples")) for seed in self.seeds * is_stream]
+        self._rng_states = self._start_streams("examples")
+
+    def _start_streams(self, purpose: str) -> list[RngState]:
+        """Return a random state for each seed with which to read examples; none if they are in memory."""
+        return [RngState(stream(seed, purpose)) for seed in self.seeds if isinstance(self.data, Stream)]
+
+    @contextmanager
+    def evaluation_streams(self) -> Iterator[None]:
+        """Read randomly augmented examples with the random numbers of an evaluation; see `ModelStack`."""
+        training, self._rng_states = self._rng_states, self._start_streams("evaluation examples")
+        try:
+            yield
+        finally:
+            self._rng_states = training
 
     def shuffled_batches(self, batch_size: int, examples: int | None = None) -> Iterator[Tensor]:
         """Shuffle the training examples and yield the indices of each batch, `[seeds, batch]`.

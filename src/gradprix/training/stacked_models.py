@@ -1,6 +1,7 @@
 """Models of a stack that run together, as one traced program."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -29,11 +30,22 @@ class StackedModels:
 
     def __init__(self, task: Task, seeds: Sequence[int], compiled: bool = False) -> None:
         self.task, self.compiled = task, compiled
-        unique_seeds = list(dict.fromkeys(seeds))
-        self.noise = StackedRng(
-            [unique_seeds.index(seed) for seed in seeds], [stream(seed, "noise") for seed in unique_seeds]
-        )
+        self.seeds = list(dict.fromkeys(seeds))
+        self.noise = self._start_noise([self.seeds.index(seed) for seed in seeds], "noise")
         self.traced_steps: dict[Any, TracedStep] = {}
+
+    def _start_noise(self, index: Sequence[int], purpose: str) -> StackedRng:
+        """Return new random streams, given the index of each row's seed."""
+        return StackedRng(index, [stream(seed, purpose) for seed in self.seeds])
+
+    @contextmanager
+    def evaluation_streams(self) -> Iterator[None]:
+        """Draw the random numbers of an evaluation; see `ModelStack`."""
+        training, self.noise = self.noise, self._start_noise(self.noise.seeds, "evaluation noise")
+        try:
+            yield
+        finally:
+            self.noise = training
 
     def gradients(
         self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any

@@ -1,4 +1,4 @@
-"""Random numbers are assigned to the elements of a tensor in the order of its memory, in a stack as in a plain loop."""
+"""Random numbers of training are those of a plain loop: in their order in memory, and unchanged by evaluations."""
 
 from collections.abc import Callable
 
@@ -75,32 +75,63 @@ def plain_losses(task: gp.Task, trial: Trial) -> list[float]:
     data, model, losses = task.loaded, init_model(task.model, trial.seed).train(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=trial.values["lr"])
     train, noise = data.split(trial.seed).train, RngState(stream(trial.seed, "noise"))
-    for index in train[torch.randperm(len(train), generator=stream(trial.seed, "order"))].split(task.batch_size):
-        optimizer.zero_grad()
-        with noise:
-            loss = task.loss(model(data.inputs[index]), data.targets[index])
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    order, reading = stream(trial.seed, "order"), [RngState(stream(trial.seed, "examples"))]
+    for _ in range(task.epochs):
+        for index in train[torch.randperm(len(train), generator=order)].split(task.batch_size):
+            inputs, targets = data.take(index[None], reading)
+            optimizer.zero_grad()
+            with noise:
+                loss = task.loss(model(inputs[0]), targets[0])
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
     return losses
+
+
+class Jittered(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Examples to which every access adds noise."""
+
+    def __init__(self, examples: Tensor) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.examples[i] + torch.randn_like(self.examples[i]), i % 3
+
+
+def make_task(name: str, dtype: torch.dtype, jittered: bool = False) -> gp.Task:
+    x = torch.randn(40, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return gp.Task(
+        name=name,
+        model=lambda: MODELS[name]().to(dtype),
+        loss=functional.cross_entropy,
+        metric=gp.Metric("accuracy", gp.tasks.accuracy, True, 0.01),
+        baseline=1 / 3,
+        data=lambda: gp.Data.from_dataset(Jittered(x)) if jittered else gp.Data(x, torch.arange(40) % 3),
+        batch_size=8,
+        epochs=2,
+    )
+
+
+def train(task: gp.Task, stacked: bool) -> tuple[list[float], list[float]]:
+    """Return the losses of a stack's first model, and of a plain loop without the evaluations of the stack."""
+    trials = [Trial(sgd, sgd.values(lr=lr), seed, 8, 2, "constant", False) for lr in (0.1, 0.3) for seed in (0, 1)]
+    losses = Losses()
+    Trainer(task, trials, ExecutionMode(stacked=stacked), [losses]).run()
+    return losses.values, plain_losses(task, trials[0])
 
 
 @pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "sequential"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_noise_is_that_of_a_plain_loop(name: str, dtype: torch.dtype, stacked: bool) -> None:
-    x = torch.randn(40, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
-    task = gp.Task(
-        name=name,
-        model=lambda: MODELS[name]().to(dtype),
-        loss=functional.cross_entropy,
-        metric=gp.Metric("accuracy", gp.tasks.accuracy, True, 0.01),
-        baseline=1 / 3,
-        data=lambda: gp.Data(x, torch.arange(40) % 3),
-        batch_size=8,
-        epochs=1,
-    )
-    trials = [Trial(sgd, sgd.values(lr=lr), seed, 8, 1, "constant", False) for lr in (0.1, 0.3) for seed in (0, 1)]
-    losses = Losses()
-    Trainer(task, trials, ExecutionMode(stacked=stacked), [losses]).run()
-    torch.testing.assert_close(losses.values, plain_losses(task, trials[0]), rtol=1e-5, atol=1e-5)
+    values, expected = train(make_task(name, dtype), stacked)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "sequential"])
+def test_evaluations_do_not_change_how_examples_are_augmented(stacked: bool) -> None:
+    values, expected = train(make_task("dropout", torch.float32, jittered=True), stacked)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
