@@ -1,9 +1,17 @@
-"""Execution of rules: eagerly, as compiled kernels, stacked, or with all terms recorded, with equal results."""
+"""Execution of rules, with equal results: eager, as kernels or foreach calls, stacked, or with all terms recorded."""
 
 from ._calls import kernel_address, run_calls
 from ._column_sums import column_sums
 from ._compile import Kernel, compile_kernel, load_module, vector_width
-from ._eager import compute_evaluation_point, eager_step, init_state, initial_number, step_group
+from ._eager import (
+    add_compensation,
+    compute_evaluation_point,
+    eager_step,
+    init_state,
+    initial_number,
+    step_group,
+)
+from ._foreach import ForeachCall
 from ._hoisting import SplitRule, hoist_scalars
 from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
 from ._stacked import StackedRule
@@ -11,10 +19,12 @@ from ._terms import compute_assignments, compute_terms
 
 __all__ = [
     "STORAGE_DTYPES",
+    "ForeachCall",
     "Kernel",
     "KernelCall",
     "SplitRule",
     "StackedRule",
+    "add_compensation",
     "column_sums",
     "compile_kernel",
     "compute_assignments",

@@ -130,6 +130,20 @@ def compute_evaluation_point(
     return point
 
 
+def add_compensation(x: Tensor, low: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return half-precision parameters with their stored rounding errors added.
+
+    Args:
+        x: the parameters, converted to the dtype of computation.
+        low: their rounding errors, converted likewise.
+        dtype: dtype of the parameters.
+    """
+    # A residual above half an ulp is stale: the parameter was overwritten.
+    digits = torch.finfo(dtype)
+    most = x.abs().clamp(min=digits.smallest_normal) * (digits.eps / 2)
+    return torch.where(low.abs() <= most, x + low, x)
+
+
 def _copy_if_aliased(value: Any, x: Tensor, g: Tensor) -> Any:
     """Return a state value, copied if it is the parameter or the gradient, which are modified in place."""
     return value.clone() if value is x or value is g else value

@@ -1,4 +1,4 @@
-"""Dispatch of parameters to batched kernels, the eager step, or the sequential step."""
+"""Dispatch of parameters to batched kernels, batched foreach calls, the eager step, or the sequential step."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, groupby
@@ -13,16 +13,19 @@ from gradprix.kernels import STORAGE_DTYPES, compile_kernel, hoist_scalars
 from gradprix.rules import Rule
 
 from ._eager_step import check_supported, step_dtype, step_params_eagerly
-from ._kernel_batch import ParameterBatch, fits_kernel
+from ._foreach_batch import ForeachBatch, fits_foreach, has_device_scalars
+from ._kernel_batch import KernelBatch, fits_kernel
 from ._overlap import Extent, WrittenMemory, extents, overlapping
 from ._sequential_step import step_sequentially
 
+IMPLEMENTATION = ("fused", "foreach", "capturable")
+"""Keys of a parameter group that select an implementation."""
 Groups = Sequence[dict[str, Any]]
 Values = Sequence[Mapping[str, Any]]
 
 
 class StepPlan:
-    """Assignment of each parameter to a batched kernel, the eager step or the sequential step.
+    """Assignment of each parameter to a batched kernel, batched foreach calls, the eager step or the sequential step.
 
     A plan is reused for later steps until tensors or options are replaced; see `is_valid`.
 
@@ -45,31 +48,31 @@ class StepPlan:
             check_supported(rules[number], values[number], x, state[x])
         self.eager: list[tuple[Tensor, int]] = []
         self.sequential: dict[int, list[Tensor]] = {}
-        batches: dict[Any, list[tuple[Tensor, int]]] = {}
         overlap = overlapping([x for x, _ in active], [state[x] for x, _ in active])
-        fits = [
-            not overlaps
-            and rules[number].is_separable
-            and groups[number].get("fused") is not False
-            and fits_kernel(rules[number], values[number], x, state[x])
-            for (x, number), overlaps in zip(active, overlap, strict=True)
-        ]
-        for (x, number), overlaps, is_fused in zip(active, overlap, fits, strict=True):
+        kernels: dict[Any, list[tuple[Tensor, int]]] = {}
+        others: list[tuple[Tensor, int]] = []
+        for (x, number), overlaps in zip(active, overlap, strict=True):
             rule, group = rules[number], groups[number]
-            if is_fused:
+            if overlaps:
+                others.append((x, number)) if rule.uses_group else self.sequential.setdefault(number, []).append(x)
+            elif (
+                _is_independent(rule)
+                and group.get("fused") is not False
+                and fits_kernel(rule, values[number], x, state[x])
+            ):
                 key = rule, hoist_scalars(rule, values[number]), x.dtype, step_dtype(group)
-                batches.setdefault(key, []).append((x, number))
-            elif overlaps and not rule.uses_group:
-                self.sequential.setdefault(number, []).append(x)
+                kernels.setdefault(key, []).append((x, number))
             else:
-                self.eager.append((x, number))
-        self.batches = []
-        for (rule, split_rule, dtype, count_dtype), params in batches.items():
+                others.append((x, number))
+        self.batches: list[KernelBatch] = []
+        self.foreach_batches: list[ForeachBatch] = []
+        for (rule, split_rule, dtype, count_dtype), params in kernels.items():
             compiled = compile_kernel(split_rule, STORAGE_DTYPES[dtype])
             if compiled is None:
-                self.eager += params
+                others += params
             else:
-                self.batches.append(ParameterBatch(rule, split_rule, compiled, params, state, values, count_dtype))
+                self.batches.append(KernelBatch(compiled, rule, split_rule, params, state, values, count_dtype))
+        self._batch_foreach(others, groups, values)
         self.reusable = not self.sequential and all(
             state[x] or not _has_state(rules[n], values[n]) for x, n in self.eager
         )
@@ -77,6 +80,25 @@ class StepPlan:
         self.eager_addresses = self._eager_extents()
         self._remove_empty(new)
         self.keys, self.cells = list(state), list(state.values())
+
+    def _batch_foreach(self, params: Sequence[tuple[Tensor, int]], groups: Groups, values: Values) -> None:
+        """Divide parameters that no kernel steps into batches of foreach calls, and those that are stepped eagerly."""
+        batches: dict[Any, list[tuple[Tensor, int]]] = {}
+        for x, number in params:
+            rule, group, own = self.rules[number], groups[number], values[number]
+            if (
+                _is_independent(rule)
+                and (group.get("foreach") or (group.get("foreach") is None and group.get("fused") is not False))
+                and fits_foreach(rule, own, x, self.state[x])
+            ):
+                on_device = has_device_scalars(rule, own, x, self.state[x], bool(group.get("capturable")))
+                key = on_device, rule, hoist_scalars(rule, own), step_dtype(group), x.dtype, x.device
+                batches.setdefault(key, []).append((x, number))
+            else:
+                self.eager.append((x, number))
+        for (on_device, rule, split_rule, count_dtype, *_), members in batches.items():
+            batch = ForeachBatch(on_device, rule, split_rule, members, self.state, values, count_dtype)
+            self.foreach_batches.append(batch)
 
     def is_valid(self, groups: Groups, state: Any, values: Values) -> bool:
         """Return True if the plan still applies to the given groups, state and hyperparameters.
@@ -93,7 +115,7 @@ class StepPlan:
             and all(map(is_, state, self.keys))
             and all(map(is_, state.values(), self.cells))
             and all(x.grad is None for x in self.idle)
-            and all(batch.is_valid(self.written) for batch in self.batches)
+            and all(batch.is_valid(self.written) for batch in (*self.batches, *self.foreach_batches))
             and self._eager_is_unchanged()
         )
 
@@ -115,7 +137,7 @@ class StepPlan:
         """
         for x, number in self.eager:
             check_supported(self.rules[number], values[number], x, self.state.get(x, {}))
-        for batch in self.batches:
+        for batch in (*self.batches, *self.foreach_batches):
             batch.step(values)
         if self.eager or self.sequential:
             self._step_eagerly(values)
@@ -140,12 +162,19 @@ class StepPlan:
                 del self.state[x]
 
 
+def _is_independent(rule: Rule) -> bool:
+    """Return True if the step of an element depends on no other element, and not on other tensors of its group."""
+    return rule.is_separable and not rule.uses_group
+
+
 def _has_state(rule: Rule, values: Mapping[str, Any]) -> bool:
     """Return True if parameters have state after their first step with these hyperparameters."""
     return rule.counts_steps or any(not state.shared for state in rule.active_state(values).values())
 
 
 def _plan_key(groups: Groups, values: Values) -> list[Any]:
-    """Return, for each group, what a plan depends on: parameter count, `fused`, and which values are nonzero."""
-    is_nonzero = [[bool(value) for value in v.values()] for v in values]
-    return [(len(group["params"]), group.get("fused"), flags) for group, flags in zip(groups, is_nonzero, strict=True)]
+    """Return, for each group, what a plan depends on: parameter count, implementation, and which values are nonzero."""
+    # Tensors count as nonzero: to read their values, a step would have to wait for the device.
+    is_nonzero = [[isinstance(value, Tensor) or bool(value) for value in v.values()] for v in values]
+    chosen = [(len(group["params"]), *map(group.get, IMPLEMENTATION)) for group in groups]
+    return list(zip(chosen, is_nonzero, strict=True))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradprix import rules
 from gradprix.kernels import (
+    add_compensation,
     compute_dtype,
     compute_evaluation_point,
     eager_step,
@@ -16,6 +17,8 @@ from gradprix.kernels import (
     step_group,
 )
 from gradprix.rules import Rule
+
+from ._overlap import local
 
 COMPENSATION = "compensation"
 """State key of the rounding error of a half-precision parameter. Rules step the sum of parameter and rounding error."""
@@ -212,8 +215,8 @@ def _copy_if_shared(value: Any, before: Mapping[str, Any]) -> Any:
     """Return a value, copied if it shares memory with the previous state, which the caller overwrites next."""
     if not isinstance(value, Tensor):
         return value
-    places = {v.untyped_storage().data_ptr() for v in before.values() if isinstance(v, Tensor)}
-    return value.clone() if value.untyped_storage().data_ptr() in places else value
+    places = {local(v).untyped_storage().data_ptr() for v in before.values() if isinstance(v, Tensor)}
+    return value.clone() if local(value).untyped_storage().data_ptr() in places else value
 
 
 def evaluation_point(
@@ -242,11 +245,7 @@ def _full_precision(x: Tensor, state: Mapping[str, Any]) -> Tensor:
     low = state.get(COMPENSATION)
     if full.dtype is x.dtype or low is None or low.dtype is not x.dtype or low.shape != x.shape:
         return full
-    # A residual above half an ulp is stale: the parameter was overwritten.
-    digits = torch.finfo(x.dtype)
-    most = full.abs().clamp(min=digits.smallest_normal) * (digits.eps / 2)
-    low = low.to(full.dtype)
-    return torch.where(low.abs() <= most, full + low, full)
+    return add_compensation(full, low.to(full.dtype), x.dtype)
 
 
 def _rule_state(rule: Rule, values: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from ._eval_mode import is_training, to_evaluate, to_train
 from ._scalars import make_contiguous
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
-"""Arguments that select an implementation in torch, with torch's defaults. Here `fused=False` forces the eager step on
-any device; with any other value, each tensor is stepped by the fastest implementation that supports it."""
+"""Arguments that select an implementation in torch, with torch's defaults. By default, each tensor is stepped by the
+fastest implementation that supports it: a kernel, foreach calls, or the eager step. Here `fused=False` excludes kernels
+and, without `foreach=True`, foreach calls; `foreach=False` excludes foreach calls."""
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 """Torch's method without its decorator, which would import torch's compiler: that takes longer than importing torch."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -111,7 +112,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         add(param_group)
         try:
             for name, value in self.values(self.param_groups[-1]).items():
-                self.rule_of(self.param_groups[-1]).check(name, value)
+                number = float(value) if isinstance(value, Tensor) else value
+                self.rule_of(self.param_groups[-1]).check(name, number)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -216,7 +218,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a parameter group under the rule's names, such as `beta1` and `beta2`.
 
-        Hyperparameters that the group does not contain have the defaults of the rule.
+        Hyperparameters that the group does not contain have the defaults of the rule. Tensors become numbers, except
+        those on a device in a group with `capturable=True`: a captured step reads them whenever it is repeated.
         """
         rule = self.rule_of(group)
         values: dict[str, Any] = dict(rule.hyperparameters)
@@ -226,7 +229,8 @@ class RuleOptimizer(torch.optim.Optimizer):
                     raise ValueError(f"{name} = {value}: {rule.name} has {len(names)}. Give as many.")
                 values.update(zip(names, map(float, value), strict=True))
             elif name in values:
-                values[name] = _number(name, value) if isinstance(value, Tensor) else value
+                stays = not isinstance(value, Tensor) or (group.get("capturable") and value.device.type != "cpu")
+                values[name] = value if stays else _number(name, value)
         return values
 
     def state_dict(self) -> dict[str, Any]:
@@ -292,7 +296,7 @@ def _number(name: str, value: Tensor) -> float:
 
 
 def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
-    """Return the keyword arguments that torch's class lacks: the rule's other hyperparameters, and `fused`.
+    """Return the keyword arguments that torch's class lacks: other hyperparameters, and choices of implementation.
 
     Args:
         rule: rule of the class.
@@ -300,7 +304,7 @@ def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
     """
     known = named | {part for name, parts in rule.tuple_arguments.items() if name in named for part in parts}
     known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
-    return tuple(name for name in (*rule.hyperparameters, "fused") if name not in known)
+    return tuple(name for name in (*rule.hyperparameters, "foreach", "capturable", "fused") if name not in known)
 
 
 def _default(rule: Rule, name: str) -> Any:

@@ -1,5 +1,6 @@
 """Detection of parameters with overlapping memory, which must be stepped sequentially."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,16 @@ Extent = tuple[int, int]
 Integers = NDArray[np.int64]
 
 
+def local(tensor: Any) -> Any:
+    """Return the part of a distributed tensor (DTensor) that this process holds; return other values as they are."""
+    module = sys.modules.get("torch.distributed.tensor")  # not imported unless there are such tensors
+    return tensor.to_local() if module is not None and isinstance(tensor, module.DTensor) else tensor
+
+
 def extents(tensors: Iterable[Any]) -> list[Extent]:
     """Return the start and end address of each tensor; tensors without memory and other values are omitted."""
     result = []
-    for tensor in tensors:
+    for tensor in map(local, tensors):
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.numel() == 0:
             continue
         try:

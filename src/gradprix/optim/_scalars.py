@@ -57,6 +57,7 @@ class Scalars:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = list(tensors)
         self.narrow = np.array([tensor.dtype is torch.float32 for tensor in tensors])
         self.array: NDArray[Any] = np.empty(0)
         self.index: Any = slice(0)
@@ -105,3 +106,36 @@ class Scalars:
                 cell[()] += 1
         else:
             self.array[self.index] += 1
+
+
+class DeviceScalars:
+    """One scalar per parameter on a device, changed there without waiting for it.
+
+    Args:
+        tensors: tensors with one element each, on one device.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = list(tensors)
+        self.narrow = np.array([tensor.dtype is torch.float32 for tensor in tensors])
+        self.known = np.array(torch.stack([tensor.double().reshape(()) for tensor in tensors]).tolist())
+        self._note_versions()
+
+    def _note_versions(self) -> None:
+        self.versions = [tensor._version for tensor in self.tensors]
+
+    def is_unchanged(self) -> bool:
+        """Return True if nothing else has changed the tensors in place."""
+        return self.versions == [tensor._version for tensor in self.tensors]
+
+    def write(self, values: Sequence[Any]) -> None:
+        """Overwrite the scalars with one value per parameter, a number or a tensor on the device."""
+        options: dict[str, Any] = {"dtype": torch.float64, "device": self.tensors[0].device}
+        tensors = [value if isinstance(value, Tensor) else torch.full((), value, **options) for value in values]
+        torch._foreach_copy_(self.tensors, tensors)
+        self._note_versions()
+
+    def increment(self) -> None:
+        """Add one to each scalar."""
+        torch._foreach_add_(self.tensors, 1)
+        self._note_versions()

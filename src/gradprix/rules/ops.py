@@ -57,6 +57,8 @@ def where(condition: Value, a: Value, b: Value) -> Value:
     """Return `a` where the condition is true or nonzero, else `b`."""
     if is_number(condition):
         return a if condition else b
+    if is_number(a) and is_number(b):  # by a condition that is computed on a device, as numbers are then
+        return condition.double().fill_(a).where(condition != 0, b)
     # Tensor.where is a method of a tensor of values; the other argument may be a number, which is cast to its dtype.
     return b.where(condition == 0, a) if is_number(a) else a.where(condition != 0, b)
 
