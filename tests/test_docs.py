@@ -27,6 +27,7 @@ pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip instal
 sys.path.insert(0, str(DOCS / "_ext"))
 import compatibility_docs  # noqa: E402
 import gradprix_docs as made  # noqa: E402, the pages' own extension is no installed module
+import modifier_docs  # noqa: E402
 
 
 @rule("nowhere", relation="none.", space={"lr": log(1e-3, 1)}, lr=0.25, zeta=3.0, state={"q": "a_buffer"})
@@ -60,6 +61,26 @@ def test_a_page_has_every_block_and_advice(name: str) -> None:
 @pytest.mark.parametrize("name", rules.ALL)
 def test_every_hyperparameter_is_explained(name: str) -> None:
     assert rules.ALL[name].hyperparameters.keys() <= made.MEANING.keys()
+
+
+def test_every_modifier_has_a_section_with_an_example() -> None:
+    text = (DOCS / "modifiers.md").read_text()
+    for name, modifier in rules.MODIFIERS.items():
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        (expression,) = re.findall(r"^```\{rule\} (\S+) modified$", section, re.MULTILINE)
+        modified = modifier_docs.find_rule(expression)
+        assert modified.composition is not None
+        assert modified.composition[0] is modifier
+        assert rules.formula(modified)[-1] in made.modified(modified)
+        assert modifier.hyperparameters.keys() <= made.MEANING.keys()
+        assert f"[{name}](#{name.replace('_', '-')})" in modifier_docs.overview()
+
+
+def test_refused_modifiers_are_listed_with_the_reason() -> None:
+    text = modifier_docs.refusals()
+    assert "`nesterov(nadam)`, `nesterov(adan)`: the rule has Nesterov momentum already." in text
+    pairs = len(rules.MODIFIERS) * len(rules.ALL)
+    assert text.startswith(f"{pairs - text.count('(')} of {pairs} pairs of a modifier and a rule are defined.")
 
 
 def test_no_line_is_lost_as_a_comment() -> None:

@@ -1,6 +1,7 @@
 """Modified rules, against the arithmetic of the papers and their authors' code written out plainly."""
 
 import pickle
+import re
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import gradprix as gp
 import modifier_oracles as oracles
-from gradprix import optim, rules
+from gradprix import optim, race, rules
+from gradprix.explain.resolve import resolve_optimizer
 from gradprix.kernels import StackedRule, compute_terms, eager_step, init_state
 from gradprix.rules import (
     cautious,
@@ -347,10 +350,10 @@ REFUSED = [
     (lambda: ema(rules.schedule_free_adamw), "already evaluated at another point than its weights"),
     (lambda: schedule_free(lookahead(rules.adam)), "depends on the weights after its step"),
     (lambda: cautious(clipped(cautious(rules.adam), norm=1)), "cautious is applied already"),
-    (lambda: mars(rules.sgd), "sgd has no beta1, and the correction is scaled by the decay"),
+    (lambda: mars(rules.sgd), "sgd has no state that decays with beta1, and the correction is scaled by"),
     (lambda: nesterov(rules.lion), "lion has no momentum"),
     (lambda: nesterov(cautious(rules.nadam)), "has Nesterov momentum already"),
-    (lambda: clipped(rules.adam, norm=-1), "max_norm = -1: it must be a finite number from 0 up"),
+    (lambda: clipped(rules.adam, norm=-1), "max_norm = -1.0: it must be a finite number from 0 up"),
     (lambda: ema(rules.adam, decay=1.0), r"ema_decay = 1.0: it must be in \[0, 1\)"),
 ]
 
@@ -433,6 +436,7 @@ def test_equal_modifications_are_one_rule_and_one_class_and_are_pickled_by_expre
     assert rule.name == "clipped(cautious(adamw), norm=1)"
     assert pickle.loads(pickle.dumps(rule)) is rule
     assert optim.from_rule(rule) is optim.from_rule(rule)
+    assert isinstance(rule.hyperparameters["max_norm"], float), "whatever number was given first"
     assert (rule.hyperparameters["max_norm"], rule.hyperparameters["max_value"]) == (1, 0.0)
 
 
@@ -500,6 +504,61 @@ def test_what_a_modifier_may_not_say_is_refused_with_its_line() -> None:
             modifier("none", relation="None.")(function)
     with pytest.raises(RuntimeError, match="direction stands for the base in a modifier"):
         direction(1.0, 2.0)
+
+
+NAMES = [
+    ("cautious(lion)", "cautious(lion)", {}, None),
+    (" clipped( ema(adam) , norm = 1 ) ", "clipped(ema(adam), norm=1)", {}, None),
+    ("lookahead(momentum, steps=3)", "lookahead(momentum, steps=3)", {"momentum": 0.9}, None),
+    ("clipped(momentum, momentum=0.5, norm=1)", "clipped(momentum, momentum=0.5, norm=1)", {}, None),
+    ("nesterov(nesterov)", "nesterov(nesterov)", {"momentum": 0.9}, None),
+    ("ema(sgd)", "ema(sgd)", {}, 1),
+    ("cautious(adam, amsgrad=True)", "cautious(adam, amsgrad=True)", {}, None),
+    ("ema(gradprix.rules:lion)", "ema(lion)", {}, None),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "fixed", "batch_size"), NAMES)
+def test_an_expression_names_an_entry(text: str, name: str, fixed: Values, batch_size: int | None) -> None:
+    first, second = race.entries(f"{text},adam")
+    assert (first.name, dict(first.fixed), first.batch_size) == (name, fixed, batch_size)
+    assert second.name == "adam"
+    assert re.match(r"(gradprix\.optim\.)?from_rule\(", first.optimizer)
+    explained = resolve_optimizer(text.strip())
+    assert f"from_rule({explained.rule.name})(params, lr=0.1" in first.code(0.1)
+
+
+MALFORMED = [
+    ("cautius(adam)", r"no modifier is called 'cautius'. Did you mean cautious"),
+    ("cautious(adm)", r"no optimizer is called 'adm'. Did you mean adam"),
+    ("cautious(adam", r"its parentheses do not match"),
+    ("ema(adam))", r"its parentheses do not match"),
+    ("cautious()", r"cautious modifies an optimizer. Give it first, as in cautious\(adamw\)"),
+    ("clipped(norm=1)", r"clipped modifies an optimizer. Give it first"),
+    ("clipped(adam, norm)", r"'norm' is not a keyword argument with a number, as norm=0.1"),
+    ("clipped(adam, norm=much)", r"'norm=much' is not a keyword argument with a number"),
+    ("clipped(adam, foo=1)", r"clipped\(adam, foo=1\) has no 'foo'. It has: lr, beta1"),
+    ("cautious(ema(adam))", r"cautious\(ema\(adam\)\): .* Apply the modifier that changes the evaluation point last"),
+    ("mars(momentum)", r"sgd has no state that decays with beta1"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MALFORMED)
+def test_a_wrong_expression_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        race.entries(f"{text},adamw")
+
+
+def test_classes_that_no_rule_defines_cannot_be_modified() -> None:
+    with pytest.raises(ValueError, match="is not made from a rule, and only rules can be modified"):
+        race.entries("cautious(torch.optim:Rprop),adam")
+
+
+def test_modified_rules_race() -> None:
+    names = ["cautious(lion)", "ema(adamw, decay=0.9)", "lookahead(momentum)"]
+    result = gp.race("digits", ",".join(names), trials=2, seeds=6, epochs=0.2)
+    assert sorted(entry.name for entry in result.record.entries) == sorted(names)
+    assert "from_rule(" in result.best.code
 
 
 def rule_or_reason(name: str, base: str) -> Rule | str:

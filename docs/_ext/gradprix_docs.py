@@ -23,6 +23,7 @@ from typing import Any
 
 import cluster_docs
 import compatibility_docs
+import modifier_docs
 import suite_docs
 import torch
 from docutils import nodes
@@ -34,7 +35,7 @@ from gradprix import optim, rules, tasks
 from gradprix.claims import RESULTS, format_counts, load_results
 from gradprix.optim import _compat
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
-from gradprix.rules import PREPROCESSING, Rule, State
+from gradprix.rules import PREPROCESSING, Modifier, Rule, State
 from gradprix.rules._rule import ANY, DOMAINS
 from gradprix.rules.notation import format_expression, format_symbol
 
@@ -83,6 +84,14 @@ MEANING = {
     "rectify_above_four": "rectification begins at ρ > 4, not ρ > 5",
     "warmup_steps": "steps of the linear warmup; 0 for none",
     "r": "the weight of step t in the average grows as t to this power",
+    "interpolation": "weight of the average in the point at which gradients are taken; 1 minus that of the iterate",
+    "ema_decay": "weight of the previous average in the moving average",
+    "lookahead_steps": "steps between two moves of the slow weights",
+    "lookahead_alpha": "fraction by which the slow weights move",
+    "mars_gamma": "scale of the correction by the difference of gradients",
+    "max_norm": "largest norm of the gradients of a parameter group; 0 for no limit",
+    "max_value": "largest absolute value of an element of the gradient; 0 for no limit",
+    "max_ratio": "largest ratio of the norm of a tensor's gradient to that of the tensor; 0 for no limit",
     "weight_lr_power": "the weight of a step grows as its largest learning rate so far to this power",
     "etaminus": "factor of the step size after a change of sign",
     "etaplus": "factor of the step size while the sign stays the same",
@@ -162,11 +171,24 @@ def formula(rule: Rule) -> str:
         lines = rules.formula(rule, **given)
         changed = [i for i, line in enumerate(lines, 1) if line not in plain]
         blocks.append(code("\n".join(lines), f"With {caption}", changed))
-    if rule.evaluation is not None:
-        point = rule.evaluation.assigns[-1]
-        text = format_expression(point.value)
-        blocks.append(code(f"{format_symbol(point.name)} ← {text}", "Evaluation point of the model, after `eval()`"))
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, *evaluation_point(rule)])
+
+
+def evaluation_point(rule: Rule) -> list[str]:
+    """Return the equation of the evaluation point, if the rule has one, as a list of at most one block."""
+    if rule.evaluation is None:
+        return []
+    lines = [f"{format_symbol(assign.name)} ← {format_expression(assign.value)}" for assign in rule.evaluation.assigns]
+    text = "\n".join(lines or map(format_symbol, rule.evaluation.returns))
+    return [code(text, "Evaluation point of the model, after `eval()`")]
+
+
+def modified(rule: Rule) -> str:
+    """Return the relation of a modified rule to its base, the source of the modifier, and the equations."""
+    assert rule.composition is not None
+    source = linked(rule.composition[0].source)
+    about = f"*Relation:* {rule.relation}\n\n*Source:* {source}."
+    return "\n\n".join([about, code("\n".join(rules.formula(rule)), f"`{rule.name}`"), *evaluation_point(rule)])
 
 
 def variants(rule: Rule) -> list[tuple[str, dict[str, float | bool]]]:
@@ -552,7 +574,9 @@ MEASURED: dict[str, Callable[[], str]] = {
     "compatibility": compatibility_docs.situations,
     "compatibility-made": compatibility_docs.made_by,
     "compatibility-mistakes": compatibility_docs.mistakes,
+    "modifiers": modifier_docs.overview,
     "price": price,
+    "refused-modifiers": modifier_docs.refusals,
     "rules": every,
     "scale": cluster_docs.scale,
     "speed": speed,
@@ -575,6 +599,8 @@ def entry(home: Any, name: str) -> str:
     value, shown = getattr(home, name), f"{home.__name__}.{name}"
     if isinstance(value, Rule):
         return f"`{shown}`: [{value.name}](/optimizers/{value.name}.md). {value.summary}"
+    if isinstance(value, Modifier):
+        return f"`{shown}`: see [{value.name}](/modifiers.md). {value.summary}"
     if inspect.isclass(value) and issubclass(value, optim.RuleOptimizer) and hasattr(value, "rule"):
         return f"`{shown}`: see [{value.rule.name}](/optimizers/{value.rule.name}.md)."
     doc = inspect.getdoc(value) or ""
@@ -628,7 +654,10 @@ def markdown(doc: str) -> str:
 
 
 class RuleBlock(SphinxDirective):
-    """Insert a block of `BLOCKS`; arguments are the name of the rule and of the block."""
+    """Insert a block of `BLOCKS`; arguments are the name of the rule and of the block.
+
+    `modified` is the block of a modified rule, such as `ema(adam)`.
+    """
 
     required_arguments = 2
 
@@ -636,7 +665,8 @@ class RuleBlock(SphinxDirective):
         """Return the nodes of the block."""
         name, block = self.arguments
         self.env.note_reread()  # it depends on the rule, whose file Sphinx does not watch
-        return self.parse_text_to_nodes(BLOCKS[block](rules.ALL[name]))
+        write = modified if block == "modified" else BLOCKS[block]
+        return self.parse_text_to_nodes(write(modifier_docs.find_rule(name)))
 
 
 class Measured(SphinxDirective):

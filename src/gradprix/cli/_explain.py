@@ -12,7 +12,10 @@ from ._errors import report_errors
 
 def explain(
     name: Annotated[
-        str, typer.Argument(help="An optimizer, see `gradprix list optimizers`, or your own, `mine.py:rule`.")
+        str,
+        typer.Argument(
+            help="An optimizer, see `gradprix list optimizers`, or your own, `mine.py:rule`, or `cautious(lion)`."
+        ),
     ],
     settings: Annotated[
         list[str] | None,

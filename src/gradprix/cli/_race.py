@@ -43,7 +43,8 @@ def race(
         str | None,
         typer.Option(
             help="Names separated by commas, or `all`: see `gradprix list optimizers`. "
-            "`mine.py:MyOpt` or `package:Class` is any subclass of torch.optim.Optimizer.",
+            "`mine.py:MyOpt` or `package:Class` is any subclass of torch.optim.Optimizer; "
+            "`cautious(lion)`, `clipped(adam, norm=1)` are modified optimizers.",
             metavar="A,B|all",
             rich_help_panel=OPTIMIZERS,
         ),

@@ -50,7 +50,8 @@ def tune(
         str,
         typer.Option(
             help="One name, such as `adamw`: see `gradprix list optimizers`. "
-            "`mine.py:MyOpt` or `package:Class` is any subclass of torch.optim.Optimizer.",
+            "`mine.py:MyOpt` or `package:Class` is any subclass of torch.optim.Optimizer; "
+            "`cautious(lion)`, `clipped(adam, norm=1)` are modified optimizers.",
             metavar="NAME",
             rich_help_panel=OPTIMIZERS,
         ),

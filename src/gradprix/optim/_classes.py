@@ -203,4 +203,6 @@ def _make_class(rule: rules.Rule) -> type[RuleOptimizer]:
     if rule.owns_weight_decay and "decoupled_weight_decay" not in rule.tree.conditions:
         arguments.pop("decoupled_weight_decay", None)  # it selects nothing
     arguments.pop("lr")
-    return types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": " ".join(["lr *", *arguments])})
+    made = types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": " ".join(["lr *", *arguments])})
+    made.__module__, made.__qualname__ = "gradprix.optim", f"from_rule({rule.name})"
+    return made

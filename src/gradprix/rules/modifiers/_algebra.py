@@ -1,6 +1,6 @@
 """Symbolic operations on the trees of rules: substitution, simplification, and the power of the learning rate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from gradprix.rules.ir import Assign, Call, Choice, Hyper, Name, Node, Number, Reduction, Tree, names, walk
@@ -51,6 +51,12 @@ def hyperparameters_in(node: Node) -> set[str]:
     """Return the names of the hyperparameters and options that an expression uses."""
     used = {below.name for below in walk(node) if isinstance(below, Hyper)}
     return used | {below.option for below in walk(node) if isinstance(below, Choice)}
+
+
+def decays(node: Node, hyperparameter: str, state: Collection[str]) -> bool:
+    """Return True if an expression multiplies a state variable by a hyperparameter, as `h.beta1 * m`."""
+    products = (n.arguments for n in walk(node) if isinstance(n, Call) and n.function == "*")
+    return any(a == Hyper(hyperparameter) and isinstance(b, Name) and b.id in state for a, b in products)
 
 
 def identifiers(tree: Tree) -> set[str]:

@@ -11,7 +11,7 @@ from gradprix.rules._rule import PREPROCESSING, Rule
 from gradprix.rules.codegen import compile_function, to_source
 from gradprix.rules.ir import Tree
 
-from ._algebra import hyperparameters_in, identifiers, rename_tree
+from ._algebra import decays, hyperparameters_in, identifiers, rename_tree
 from ._splicing import moves_weights, splice
 
 if TYPE_CHECKING:
@@ -86,11 +86,6 @@ def _check_base(modifier: "Modifier", base: Rule) -> None:
     """Raise ValueError if a modifier cannot be applied to a base, whatever its tree."""
     if _is_applied(modifier, base):
         raise ValueError(f"{modifier.name} is applied already")
-    if repeated := modifier.hyperparameters.keys() & base.hyperparameters.keys() - PREPROCESSING.keys():
-        raise ValueError(f"{base.name} already has a hyperparameter {', '.join(sorted(repeated))}")
-    for hyperparameter, reason in modifier.needs.items():
-        if hyperparameter not in base.hyperparameters:
-            raise ValueError(f"{base.name} has no {hyperparameter}, and {reason}")
     if base.evaluation is not None and modifier.evaluation is not None:
         raise ValueError(f"{base.name} is already evaluated at another point than its weights")
     if base.evaluation is not None and modifier.tree is not None and moves_weights(modifier.tree):
@@ -98,6 +93,11 @@ def _check_base(modifier: "Modifier", base: Rule) -> None:
             f"{base.name} computes its evaluation point from the weights and its state, so its weights must not be "
             "moved otherwise. Apply the modifier that changes the evaluation point last"
         )
+    if repeated := modifier.hyperparameters.keys() & base.hyperparameters.keys() - PREPROCESSING.keys():
+        raise ValueError(f"{base.name} already has a hyperparameter {', '.join(sorted(repeated))}")
+    for hyperparameter, reason in modifier.needs.items():
+        if not any(decays(assign.value, hyperparameter, base.state) for assign in base.tree.assigns):
+            raise ValueError(f"{base.name} has no state that decays with {hyperparameter}, and {reason}")
 
 
 def _unused_names(modifier: "Modifier", base: Rule) -> dict[str, str]:

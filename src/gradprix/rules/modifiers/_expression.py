@@ -1,6 +1,7 @@
 """Names of modified rules, such as `clipped(ema(adam), norm=1)`, as they are given on the command line."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from ._modifier import Modifier
 
@@ -52,7 +53,9 @@ def parse_expression(text: str, modifiers: Mapping[str, Modifier]) -> tuple[str,
         raise ValueError(f"{text}: its parentheses do not match.")
     base, *arguments = split_names(rest[:-1]) or [""]
     if name.strip() not in modifiers:
-        raise ValueError(f"{text}: no modifier is called {name!r}. There are: {', '.join(modifiers)}.")
+        closest = get_close_matches(name, modifiers)
+        known = f"Did you mean {' or '.join(closest)}?" if closest else f"There are: {', '.join(modifiers)}."
+        raise ValueError(f"{text}: no modifier is called {name!r}. {known}")
     if not base or "=" in base.partition("(")[0]:
         raise ValueError(f"{text}: {name} modifies an optimizer. Give it first, as in {name}(adamw).")
     optimizer, applications = parse_expression(base, modifiers)

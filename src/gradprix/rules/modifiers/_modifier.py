@@ -72,7 +72,8 @@ class Modifier:
         """
         if not isinstance(base, Rule):
             raise TypeError(f"{self.name} modifies rules, such as gradprix.rules.adamw, not {base!r}.")
-        return compose(self, base, tuple(values.items()))
+        given = ((name, float(v) if type(v) is int else v) for name, v in values.items())  # 1 and 1.0 are equal keys
+        return compose(self, base, tuple(given))
 
     def __repr__(self) -> str:
         return f"<modifier {self.name}: {self.summary}>"
@@ -128,7 +129,7 @@ def modifier(
     Example:
         >>> from gradprix.rules import formula, sgd
         >>> from gradprix.rules.modifiers import direction, modifier
-        >>> @modifier("made up", relation="{base} if the scale is 1.", scale=0.5)
+        >>> @modifier("made up", relation="Equal to {base} if the scale is 1.", scale=0.5)
         ... def scaled(h, t, x, g):
         ...     u = direction(x, g)
         ...     x = x - h.lr * h.scale * u

@@ -10,7 +10,7 @@ from ._modifier import modifier
 @modifier(
     "norm and value: torch.nn.utils.clip_grad_norm_ and clip_grad_value_, Pascanu et al. 2013, arXiv:1211.5063, "
     "Algorithm 1; ratio: Brock et al. 2021, arXiv:2102.06171, section 4.1, with one norm per tensor",
-    relation="{base} if no gradient exceeds the limits.",
+    relation="Equal to {base} if no gradient exceeds the limits.",
     prefix="max",
     max_norm=0.0,
     max_value=0.0,
@@ -28,7 +28,7 @@ def clipped(h, t, x, g):
 
 @modifier(
     "Yuan et al. 2024, arXiv:2411.10438, Algorithm 2, with the gradient of the previous step as in its authors' code",
-    relation="{base} on clipped gradients if γ = 0; otherwise differences of gradients correct their noise.",
+    relation="Equal to {base} if γ = 0 and no gradient has a norm above 1.",
     prefix="mars",
     needs={"beta1": "the correction is scaled by the decay of the running mean of gradients"},
     state={"previous": State("mars_previous_grad")},

@@ -8,7 +8,7 @@ from ._modifier import modifier
 
 @modifier(
     "Liang et al. 2024, arXiv:2411.16085, Algorithm 1, with the mask divided by its mean as in its authors' code",
-    relation="{base} where every coordinate of the step has the sign of its gradient.",
+    relation="Equal to {base} if every coordinate of the step has the sign of its gradient.",
 )
 def cautious(h, t, x, g):
     """Skips the coordinates whose step has another sign than the gradient, and lengthens the others to make up."""
@@ -22,7 +22,7 @@ def cautious(h, t, x, g):
 
 @modifier(
     "Chen et al. 2025, arXiv:2510.12402, Algorithm 1",
-    relation="{base} if weight decay is 0; otherwise weights decay only where the step shrinks them.",
+    relation="Equal to {base} if weight decay is 0.",
 )
 def cautious_decay(h, t, x, g):
     """Decays only the weights that the step moves towards zero."""
@@ -35,7 +35,7 @@ def cautious_decay(h, t, x, g):
 
 @modifier(
     "Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithms 1 and 2",
-    relation="{base} if weight decay is 0.",
+    relation="Equal to {base} if weight decay is 0.",
 )
 def decoupled(h, t, x, g):
     """Shrinks the weights by weight decay directly, not through the gradient."""

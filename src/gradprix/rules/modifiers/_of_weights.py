@@ -15,7 +15,7 @@ def ema_point(h, t, x, average):
 
 @modifier(
     "Polyak & Juditsky 1992, doi:10.1137/0330046; exponential weights as in torch.optim.swa_utils.get_ema_multi_avg_fn",
-    relation="{base} evaluated at a moving average of its weights.",
+    relation="Equal to {base}, but evaluated at a moving average of its weights.",
     prefix="ema",
     state={"average": State("ema")},
     evaluate=ema_point,
@@ -31,7 +31,7 @@ def ema(h, t, x, g, average):
 
 @modifier(
     "Zhang et al. 2019, arXiv:1907.08610, Algorithm 1",
-    relation="{base} whose weights move back towards where they were k steps before, every k steps.",
+    relation="Equal to {base} during the first k − 1 steps.",
     prefix="lookahead",
     state={"slow": State("lookahead_slow", init="x"), "since": State("lookahead_since", kind="scalar")},
     lookahead_steps=5.0,
@@ -57,7 +57,7 @@ def schedule_free_point(h, t, x, z):
 
 @modifier(
     "Defazio et al. 2024, arXiv:2405.15682, eqs. 5-7; warm-up and weights of the average as in its authors' code",
-    relation="{base} evaluated at the average of its iterates; gradients are taken between iterate and average.",
+    relation="Equal to {base}, but evaluated at the average of its iterates, with gradients from near this average.",
     disabled=("beta1", "momentum"),
     domains={"interpolation": TINY},
     evaluate=schedule_free_point,
