@@ -1,7 +1,7 @@
 """Nesterov momentum: the direction is computed from the momentum one step ahead."""
 
 from gradprix.rules._rule import Rule
-from gradprix.rules.ir import Assign, Tree
+from gradprix.rules.ir import Assign, Tree, names
 
 from ._algebra import choose, decays, map_values, rename
 from ._composition import unmodified
@@ -9,8 +9,13 @@ from ._modifier import modifier
 
 DECAYS = ("beta1", "momentum")
 """Names of the decay rates of momentum; other running means, as of squared gradients, decay with another one."""
-HAVE_NESTEROV = ("nadam", "adan")
-"""Rules that look ahead in a form of their own."""
+REFUSED = {
+    "nadam": "has Nesterov momentum already",
+    "adan": "has Nesterov momentum already",
+    "ademamix": "has two momenta, and only one of them would look ahead",
+    "aggmo": "has several momenta, and only one of them would look ahead",
+}
+"""Rules for which a look-ahead of the momentum has no defined meaning, with the reasons."""
 
 
 @modifier(
@@ -20,19 +25,23 @@ HAVE_NESTEROV = ("nadam", "adan")
 )
 def nesterov(base: Rule) -> Tree:
     """Uses the momentum after a second update with the same gradient, which looks one step ahead."""
-    if unmodified(base).name in HAVE_NESTEROV:
-        raise ValueError(f"{base.name} has Nesterov momentum already")
+    if reason := REFUSED.get(unmodified(base).name):
+        raise ValueError(f"{base.name} {reason}")
     tree = map_values(base.tree, lambda node: choose(node, {"nesterov": False}))
     place = _find_momentum(tree)
     if place is None:
         raise ValueError(f"{base.name} has no momentum, that is no state that decays with beta1 or momentum")
     momentum = tree.assigns[place]
     ahead = f"{momentum.name}_ahead"
-    later = (
-        Assign(each.name, rename(each.value, {momentum.name: ahead}), each.line) for each in tree.assigns[place + 1 :]
-    )
-    assigns = (*tree.assigns[: place + 1], Assign(ahead, momentum.value, momentum.line), *later)
-    return Tree(tree.state, assigns, tree.returns)
+    new = {momentum.name: ahead}
+    later = [
+        assign if assign.name in tree.state else Assign(assign.name, rename(assign.value, new), assign.line)
+        for assign in tree.assigns[place + 1 :]
+    ]
+    if not any(ahead in names(assign.value) for assign in later):
+        raise ValueError(f"the momentum of {base.name} is not a part of its step")
+    look = Assign(ahead, momentum.value, momentum.line)
+    return Tree(tree.state, (*tree.assigns[: place + 1], look, *later), tree.returns)
 
 
 def _find_momentum(tree: Tree) -> int | None:
