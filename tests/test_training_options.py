@@ -242,6 +242,47 @@ def test_trained_losses_equal_a_plain_loop(loss, mode):
         assert loss.log_scale.item() == 0.5
 
 
+class Centered(nn.Module):
+    """Cross-entropy of outputs minus their moving average, as in DINO.
+
+    Args:
+        assigns: replace the buffer instead of changing its values.
+    """
+
+    def __init__(self, assigns):
+        super().__init__()
+        self.assigns = assigns
+        self.register_buffer("center", torch.zeros(3))
+
+    def forward(self, outputs, targets):
+        loss = nn.functional.cross_entropy(3 * (outputs - self.center), targets)
+        if self.training:
+            center = 0.5 * self.center + 0.5 * outputs.detach().mean(0)
+            if self.assigns:
+                self.center = center
+            else:
+                self.center.copy_(center)
+        return loss
+
+
+@pytest.mark.parametrize(("mode", "assigns"), [("stacked", False), ("sequential", False), ("sequential", True)])
+def test_buffers_of_a_loss_belong_to_the_run(mode, assigns):
+    task = make_task(loss=Centered(assigns))
+    trials = [make_trial(seed=seed) for seed in (0, 1)]
+    _, outcomes = train(task, trials, MODES[mode])
+    for index, trial in enumerate(trials):
+        losses = plain_loop(make_task(loss=Centered(assigns)), adamw_arguments(trial))[3]
+        steps = len(losses) // EPOCHS
+        sizes = [BATCH] * (steps - 1) + [len(task.loaded.split(trial.seed).train) - BATCH * (steps - 1)]
+        assert outcomes[index].curve[-1][1] == pytest.approx(np.average(losses[-steps:], weights=sizes), rel=1e-4)
+    assert not task.loss.center.any()
+
+
+def test_a_loss_that_replaces_its_buffers_is_not_stacked():
+    with pytest.raises(TaskError, match="puts other tensors in the place of its buffers loss.center"):
+        train(make_task(loss=Centered(True)), [make_trial()], MODES["stacked"])
+
+
 STACKABLE = {
     "clipping": ({}, 0.3),
     "groups": ({"groups": layer_rates}, None),

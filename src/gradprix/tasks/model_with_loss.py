@@ -61,11 +61,16 @@ def trained_modules(model: nn.Module) -> nn.Module:
     return model if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()) else own_model(model)
 
 
-def has_trained_parameters(loss: Any) -> bool:
-    """Return True if a loss has parameters that are trained, or is a class of modules, which is built for each run."""
-    if isinstance(loss, nn.Module):
-        return any(x.requires_grad for x in loss.parameters())
-    return _is_module_class(loss)
+def is_built_for_each_run(loss: Any) -> bool:
+    """Return True for a class of modules, and for a module whose tensors change: by training, or in its forward pass.
+
+    The buffers of torch's own losses, such as the weights of classes, do not change.
+    """
+    if not isinstance(loss, nn.Module):
+        return _is_module_class(loss)
+    own = (module for module in loss.modules() if module.__module__.partition(".")[0] != "torch")
+    has_buffers = any(True for module in own for _ in module.buffers(recurse=False))
+    return has_buffers or any(x.requires_grad for x in loss.parameters())
 
 
 def new_loss(loss: Any) -> Any:

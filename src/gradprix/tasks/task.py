@@ -17,7 +17,7 @@ from gradprix.utils.margins import absolute_margin
 
 from .data import Data
 from .fingerprint import fingerprint
-from .model_with_loss import ModelWithLoss, has_trained_parameters, new_loss
+from .model_with_loss import ModelWithLoss, is_built_for_each_run, new_loss
 from .parameter_groups import NO_DECAY_NORMS, Groups
 from .rng import init_model
 from .schedules import SCHEDULES
@@ -78,9 +78,9 @@ class Task:
         name: short identifier; also the default folder of a race.
         model: function that returns a new network, with initial weights drawn from torch's global generator.
         loss: function `loss(outputs, targets) -> scalar tensor` that returns a mean over examples. The parameters of a
-            loss that is an `nn.Module` are trained with those of the model, from a copy of the module for each run. A
-            subclass of `nn.Module`, or a `functools.partial` of one, is constructed for each run, with random numbers
-            of its seed.
+            loss that is an `nn.Module` are trained with those of the model. Such a loss, and one with buffers, is
+            copied for each run. A subclass of `nn.Module`, or a `functools.partial` of one, is constructed for each
+            run, with random numbers of its seed.
         metric: the quantity to compare.
         baseline: chance level, the metric of the best constant answer; also the score of a diverged run.
         data: function that loads the examples; called once per process.
@@ -267,8 +267,8 @@ class Task:
 
     @cached_property
     def includes_loss(self) -> bool:
-        """True if the loss is part of the network: if it has parameters, which are trained, or for autocast."""
-        return self.autocast is not None or has_trained_parameters(self.loss)
+        """True if the loss is part of the network: if it has tensors of its own that change, or for autocast."""
+        return self.autocast is not None or is_built_for_each_run(self.loss)
 
     def loss_of(self, model: nn.Module) -> Callable[[Any, Any], Tensor]:
         """Return the loss function of a network that `build` has returned."""

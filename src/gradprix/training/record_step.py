@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -268,17 +269,20 @@ class _Step:
         return self._forward(tensors, inputs, targets)[1]
 
     def _forward(self, tensors: dict[str, Tensor], inputs: Any, targets: Any) -> tuple[Any, Any]:
-        def check_buffers(*_: Any) -> None:
-            buffers = self.model.named_buffers()
+        def check_buffers(prefix: str, module: nn.Module, *_: Any) -> None:
+            buffers = module.named_buffers(prefix)
             if new := [name for name, buffer in buffers if buffer is not tensors.get(name, buffer)]:
                 raise ValueError(f"it puts other tensors in the place of its buffers {', '.join(new)}")
 
         self.operations.like = next(iter(tensors.values())) if self.needs_own_tensors else None
-        with self.model.register_forward_hook(check_buffers):
+        with self.model.register_forward_hook(partial(check_buffers, "")):
             output = functional_call(self.model, tensors, *called_with(inputs))
-        if isinstance(self.model, ModelWithLoss):
+        if not isinstance(self.model, ModelWithLoss):
+            return output, self.spec.task.loss(output, targets)
+        with contextlib.ExitStack() as stack:
+            if isinstance(self.model.loss, nn.Module):
+                stack.enter_context(self.model.loss.register_forward_hook(partial(check_buffers, "loss")))
             return output, self.model.loss_at(tensors, output, targets)
-        return output, self.spec.task.loss(output, targets)
 
 
 class _Unreadable:
