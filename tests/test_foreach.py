@@ -177,7 +177,12 @@ class Calls(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("rule", [rule for rule, values in CASES if not values], ids=lambda rule: rule.name)
+# Comparisons of elements, which rprop has, are made tensor by tensor.
+BATCHED = [rule for rule, values in CASES if not values and rule is not rules.rprop]
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("rule", BATCHED, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_number_of_calls_is_independent_of_the_number_of_tensors(rule: rules.Rule, dtype: torch.dtype) -> None:
     counts = []
@@ -237,7 +242,7 @@ BOUND = 1 << 14
 LISTS = {"many": [(200,)] * 60, "large": [(9, 30, 40), (40,), (7, 1)], "wide": [(1, 1, 12_000)] * 2 + [(60, 20)] * 9}
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("rule", "values"), [*CASES, *((rule, {}) for rule in OWN)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("sizes", LISTS)
@@ -294,6 +299,20 @@ def test_the_implementation_that_is_chosen(name: str, dtype: torch.dtype, given:
     optimizer.step()
     paths = {path: bool(getattr(optimizer._plan, path)) for path in ("batches", "foreach_batches", "eager")}
     assert paths == {path: path == used for path in paths}
+
+
+@pytest.mark.parametrize(("key", "value"), [("foreach", False), ("fused", False), ("capturable", True)])
+def test_another_implementation_from_one_step_to_the_next(key: str, value: bool) -> None:
+    x = nn.Parameter(torch.ones(4, 3).half())
+    x.grad = torch.ones_like(x)
+    optimizer = optim.Adam([x])
+    optimizer.step()
+    optimizer.step()
+    before = optimizer._plan
+    optimizer.param_groups[0][key] = value
+    optimizer.step()
+    assert optimizer._plan is not before
+    assert bool(optimizer._plan.eager) is not value
 
 
 def test_what_foreach_calls_do_not_step_is_stepped_otherwise() -> None:
@@ -413,6 +432,7 @@ class Recording(TorchDispatchMode):
             values |= {id(old): new for old, new in pairs if isinstance(old, Tensor)}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_scalars_on_the_device_are_those_of_the_cpu(
@@ -428,6 +448,7 @@ def test_scalars_on_the_device_are_those_of_the_cpu(
         torch.testing.assert_close(a, b, rtol=max(1e-12, 4 * torch.finfo(a.dtype).eps), atol=1e-12)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
 def test_a_recorded_step_can_be_repeated(rule: rules.Rule, values: dict[str, Any]) -> None:
     ends = []
@@ -460,6 +481,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
         yield gpu
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("capturable", [False, True])
 @pytest.mark.parametrize(("rule", "values"), CASES, ids=IDS)
 def test_a_step_on_a_device_does_not_wait_for_it_and_computes_nothing_large_here(

@@ -188,15 +188,12 @@ def choose(condition: Any, yes: Any, no: Any, owned: bool) -> Tensors:
     return chosen if owned else torch._foreach_clone(chosen)
 
 
-def _subtract(a: Any, b: Any) -> Any:
-    return torch._foreach_add(a, b, alpha=-1) if isinstance(b, Tensor) else torch._foreach_sub(a, b)
+def _with_alpha(function: Callable[..., Any], other: Callable[..., Any], alpha: int) -> Callable[..., Any]:
+    """Return a function that calls `function(a, b, alpha=alpha)` if `b` is a tensor, and otherwise `other(a, b)`.
 
-
-def _subtract_(a: Any, b: Any) -> None:
-    if isinstance(b, Tensor):
-        torch._foreach_add_(a, b, alpha=-1)
-    else:
-        torch._foreach_sub_(a, b)
+    Without `alpha`, torch would read the value of the tensor, for which a step has to wait.
+    """
+    return lambda a, b: function(a, b, alpha=alpha) if isinstance(b, Tensor) else other(a, b)
 
 
 def _with_lists(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,7 +202,10 @@ def _with_lists(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 CALLS: dict[str, Any] = {
-    **{"add": torch._foreach_add, "add_": torch._foreach_add_, "sub": _subtract, "sub_": _subtract_},
+    "add": _with_alpha(torch._foreach_add, torch._foreach_add, 1),
+    "add_": _with_alpha(torch._foreach_add_, torch._foreach_add_, 1),
+    "sub": _with_alpha(torch._foreach_add, torch._foreach_sub, -1),
+    "sub_": _with_alpha(torch._foreach_add_, torch._foreach_sub_, -1),
     **{"mul": torch._foreach_mul, "mul_": torch._foreach_mul_, "div": torch._foreach_div, "div_": torch._foreach_div_},
     **{"neg": torch._foreach_neg, "neg_": torch._foreach_neg_, "abs": torch._foreach_abs, "abs_": torch._foreach_abs_},
     **{"sqrt": torch._foreach_sqrt, "sqrt_": torch._foreach_sqrt_},
