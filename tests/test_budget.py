@@ -4,18 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
+import gradprix as gp
 from gradprix.cli import app
-from gradprix.race import Local, make_plan
+from gradprix.race import Local, RaceConfig, TooLittleTimeError, make_plan, make_tune_plan
 from gradprix.race.budget import fit, fit_to_budget
 from gradprix.race.cost import Cost, estimate
 from gradprix.race.reduced_plans import reduced_plans
+from gradprix.text.alternatives import format_alternatives
 from gradprix.text.plan import format_omission
 from gradprix.training.autotune import StackLayout
 
 COST = Cost(start=5.0, step=1e-3, network=1e-4, evaluation=1e-3, shape=StackLayout(64, 2))
 PLAN = make_plan("digits")
+ACCURACY = gp.Metric("accuracy", gp.tasks.accuracy, higher_is_better=True, margin=0.01)
+MINE = gp.Entry("mine", torch.optim.Adagrad)
+loss = nn.functional.cross_entropy
 
 
 def test_stages_are_those_of_the_protocol() -> None:
@@ -60,10 +67,76 @@ def test_a_plan_uses_the_time_it_has(minutes: float) -> None:
 
 
 def test_too_little_time_is_refused_with_how_much_it_takes() -> None:
-    with pytest.raises(ValueError, match=r"even 3 optimizers with 10 trials and 6 seeds take about .* minutes here"):
+    with pytest.raises(
+        TooLittleTimeError, match=r"even 3 optimizers with 10 trials and 6 seeds take about 0.2 minutes here"
+    ):
         fit(PLAN, 0.05, COST)
     with pytest.raises(ValueError, match="must be more than 0"):
         fit(PLAN, 0, COST)
+
+
+SLOW = Cost(start=60.0, step=0.0, network=3.0, evaluation=8.0, shape=StackLayout(1, 2), model=0.3)
+"""Cost of a large model, trained one at a time."""
+ALTERNATIVES = """\
+Instead of this time budget, with your other options:
+   7.7 min  gradprix tune 'my task.py' --optimizer adamw --epochs 0.213333 --trials 10 --seeds 6
+            adamw: 10 trials, 6 seeds, 0.21 instead of 1 epochs; its learning rate, and what that gains over the default
+   8.3 min  gradprix race 'my task.py' --minutes 9.2
+            nesterov, adamw: 6 trials, 6 seeds, 0.21 instead of 1 epochs; longer runs may rank them differently
+    15 min  gradprix race 'my task.py' --optimizers adamw,nesterov,nadam --epochs 0.213333 --trials 10 --seeds 6
+            adamw, nesterov, nadam: 10 trials, 6 seeds, 0.21 instead of 1 epochs; longer runs may rank them differently
+    24 min  gradprix tune 'my task.py' --optimizer adamw --trials 10 --seeds 6
+            adamw: 10 trials, 6 seeds; its learning rate, and what that gains over the default
+    37 min  gradprix race 'my task.py' --optimizers adamw,nesterov --trials 10 --seeds 6
+            adamw, nesterov: 10 trials, 6 seeds"""
+
+
+def large_task() -> gp.Task:
+    examples = gp.Data(torch.randn(2_000, 4), torch.arange(2_000) % 2)
+    return gp.Task("large", lambda: nn.Linear(4, 2), loss, ACCURACY, 0.5, lambda: examples, batch_size=32, epochs=1)
+
+
+def test_what_fits_instead_is_listed_as_commands_that_take_so_long() -> None:
+    plan = make_plan(large_task())
+    with pytest.raises(TooLittleTimeError, match="a training step of one model takes 3 s") as raised:
+        fit(plan, 5, SLOW)
+    alternatives = raised.value.alternatives
+    assert format_alternatives(alternatives, "my task.py", plan.task.epochs) == ALTERNATIVES
+    for each in alternatives:
+        given = dict(each.settings)
+        if "minutes" in given:
+            again = fit(plan, given["minutes"], SLOW)
+        elif "optimizer" in given:
+            again = make_tune_plan(RaceConfig(large_task(), given.pop("optimizer"), **given))
+        else:
+            again = make_plan(large_task(), **given)
+        assert estimate(again, SLOW) == pytest.approx(each.seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({"optimizers": "adam,adagrad"}, {"trials": 10, "seeds": 6}),
+        ({"optimizers": [MINE, "adam"]}, {"trials": 10, "seeds": 6}),
+        ({"baseline": "adagrad"}, {"optimizers": "adagrad,adamw", "trials": 10, "seeds": 6}),
+        ({"trials": 7, "seeds": 6}, {"optimizers": "adamw,nesterov"}),
+    ],
+)
+def test_an_alternative_changes_what_the_user_did_not_choose(given: dict[str, Any], settings: dict[str, Any]) -> None:
+    with pytest.raises(TooLittleTimeError) as raised:
+        fit(make_plan(large_task(), **given), 5, SLOW)
+    races = [each.settings for each in raised.value.alternatives if "optimizer" not in each.settings]
+    assert settings in races
+
+
+def test_a_part_of_an_epoch_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for epochs in ("0.25", "2"):
+        done = CliRunner().invoke(app, ["race", "digits", "--plan", "--json", "--epochs", epochs])
+        assert done.exit_code == 0, done.output
+        assert f'"epochs": {epochs},' in done.output
+    done = CliRunner().invoke(app, ["race", "digits", "--plan", "--json", "--epochs", "1.5"])
+    assert "epochs = 1.5: it must be a whole number" in done.output
 
 
 def test_what_was_chosen_is_kept_with_the_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,13 @@ OPTIMIZERS, BUDGET, EVALUATION = "Optimizers and tuning", "Budget", "Evaluation"
 WHERE = "Execution and output"
 """Titles of the panels that group the options in the output of `--help`."""
 
+
+def _parse_epochs(text: str) -> float:
+    """Convert a number of epochs; a whole number stays an integer, as in a task."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
 TaskName = Annotated[
     str,
     typer.Argument(
@@ -31,7 +38,13 @@ Trials = Annotated[
     typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 26.", rich_help_panel=BUDGET),
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Epochs per training run. Default: the task's.", rich_help_panel=BUDGET)
+    float | None,
+    typer.Option(
+        help="Epochs per training run; below 1, the part of an epoch. Default: the task's.",
+        parser=_parse_epochs,
+        metavar="NUMBER",
+        rich_help_panel=BUDGET,
+    ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size. Default: the task's.", rich_help_panel=BUDGET)]
 Schedule = Annotated[

@@ -155,6 +155,6 @@ def race(
 
             check_explainable(planned)
     if plan:
-        show_plan(planned, minutes, executor, as_json)
+        show_plan(planned, task, minutes, executor, as_json)
     else:
-        run_race(planned, minutes, executor, out, explain_, as_json, loggers)
+        run_race(planned, task, minutes, executor, out, explain_, as_json, loggers)

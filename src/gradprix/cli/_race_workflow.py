@@ -23,6 +23,7 @@ from gradprix.race import (
     Plan,
     Result,
     TaskError,
+    TooLittleTimeError,
     Watch,
     WorkerError,
     estimate,
@@ -34,18 +35,25 @@ from gradprix.race import (
 from gradprix.race.progress_display import REPORT_AFTER
 from gradprix.show import terminal
 from gradprix.show.plans import summarize_plan
+from gradprix.text.alternatives import format_alternatives
 from gradprix.utils.streams import echo_json
 
 from ._errors import report_errors
 
 
 def show_plan(
-    plan: Plan, minutes: float | None, engine: Executor, as_json: bool, summarize: Callable[..., Any] = summarize_plan
+    plan: Plan,
+    task: str,
+    minutes: float | None,
+    engine: Executor,
+    as_json: bool,
+    summarize: Callable[..., Any] = summarize_plan,
 ) -> None:
     """Print a plan without running it.
 
     Args:
         plan: plan to print.
+        task: the task as it is given on the command line.
         minutes: time budget, to which the plan is reduced first; None if there is none.
         engine: executor, which measures the cost of training steps.
         as_json: print JSON. Without a time budget, the duration is then not estimated.
@@ -55,7 +63,7 @@ def show_plan(
     with report_errors(ValueError, WorkerError), progress(REPORT_AFTER) as watch:
         _load_examples(plan, watch)
         if minutes is not None:
-            plan, seconds = fit_to_budget(plan, minutes, engine, None, watch)
+            plan, seconds = _fit_plan(plan, task, minutes, engine, None, watch)
         elif not as_json:
             cost = measure_cost(plan, engine, watch)
             seconds, at_least = estimate(plan, cost), cost.at_least
@@ -67,6 +75,7 @@ def show_plan(
 
 def run_race(
     plan: Plan,
+    task: str,
     minutes: float | None,
     engine: Executor,
     out: Path | None,
@@ -78,6 +87,7 @@ def run_race(
 
     Args:
         plan: plan of the race.
+        task: the task as it is given on the command line.
         minutes: time budget, to which the plan is reduced first; None if there is none.
         engine: executor of the training runs.
         out: folder of the race; `runs/TASK` if None.
@@ -91,7 +101,7 @@ def run_race(
     with report_errors(ValueError, WorkerError), progress(None if minutes is None else REPORT_AFTER) as watch:
         _load_examples(plan, watch)
         if minutes is not None:
-            plan, seconds = fit_to_budget(plan, minutes, engine, folder, watch)
+            plan, seconds = _fit_plan(plan, task, minutes, engine, folder, watch)
     if not as_json and (sys.stderr.isatty() or minutes is not None):
         terminal.console(stderr=True).print(summarize_plan(plan, seconds, engine.place))
     threading.Thread(target=lambda: show.write_report, daemon=True).start()  # imports plotly while workers start
@@ -115,6 +125,21 @@ def show_result(result: Result, as_json: bool) -> None:
         echo_json(result.to_dict())
     else:
         terminal.console().print(terminal.answer(result))
+
+
+def _fit_plan(
+    plan: Plan, task: str, minutes: float, engine: Executor, folder: Path | None, watch: Watch
+) -> tuple[Plan, float]:
+    """Reduce a plan to a time budget; see `fit_to_budget`.
+
+    Raises:
+        ValueError: if not even the smallest plan fits, with commands that can be run instead.
+    """
+    try:
+        return fit_to_budget(plan, minutes, engine, folder, watch)
+    except TooLittleTimeError as error:
+        commands = format_alternatives(error.alternatives, task, plan.task.epochs)
+        raise ValueError("\n".join(filter(None, [str(error), commands]))) from None
 
 
 def _load_examples(plan: Plan, watch: Watch) -> None:

@@ -130,7 +130,7 @@ def tune(
 
         from ._race_workflow import show_plan
 
-        show_plan(planned, None, executor, as_json, tune_plan)
+        show_plan(planned, task, None, executor, as_json, tune_plan)
     else:
         _run(planned, executor, out, as_json, loggers)
 

@@ -13,6 +13,7 @@ from gradprix.stats.verdict import Pair, Verdict, judge
 from gradprix.tasks.task import TaskError
 from gradprix.training.autotune import MemoryTooSmallError
 
+from .alternatives import TooLittleTimeError
 from .api import race, tune
 from .best import Best
 from .budget import fit_to_budget
@@ -60,6 +61,7 @@ __all__ = [
     "Ray",
     "Result",
     "TaskError",
+    "TooLittleTimeError",
     "TunePlan",
     "TuneRecord",
     "TuneResult",

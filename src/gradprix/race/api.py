@@ -26,7 +26,7 @@ def race(
     tune: str | Sequence[str] | None = None,
     trials: int | None = None,
     seeds: int | None = None,
-    epochs: int | None = None,
+    epochs: float | None = None,
     batch_size: int | None = None,
     schedule: str | None = None,
     margin: float | None = None,

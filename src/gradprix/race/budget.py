@@ -11,7 +11,8 @@ from gradprix.executors.executor import Executor
 from gradprix.stats.verdict import MOST_SEEDS
 from gradprix.tasks import Task
 
-from .cost import USABLE_SHARE, Cost, available_seconds, estimate
+from .alternatives import TooLittleTimeError, find_alternatives, minutes_for
+from .cost import Cost, available_seconds, estimate
 from .cost_measurement import measure_cost
 from .journal import FittedPlan, Journal
 from .plan import Plan
@@ -30,7 +31,7 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
         cost: measured training cost.
 
     Raises:
-        ValueError: if not even the smallest plan fits.
+        TooLittleTimeError: if not even the smallest plan fits.
     """
     available = available_seconds(minutes)
 
@@ -40,21 +41,29 @@ def fit(plan: Plan, minutes: float, cost: Cost) -> Plan:
     candidates = list(reduced_plans(plan))
     fitting = next(filter(fits, candidates), None)
     if fitting is None:
-        raise _too_little_time(minutes, candidates[-1], cost)
+        raise _too_little_time(minutes, plan, candidates[-1], cost)
     fitting = _add_epochs(fitting, plan.task.epochs, fits)
     seeds = _largest(lambda seeds: fits(replace(fitting, seeds=seeds)), fitting.seeds, MOST_SEEDS)
     return note_omissions(plan, replace(fitting, seeds=seeds))
 
 
-def _too_little_time(minutes: float, smallest: Plan, cost: Cost) -> ValueError:
-    """Return the error for a time budget into which even the smallest plan does not fit."""
-    least, needed = "more than" if cost.at_least else "about", estimate(smallest, cost) / USABLE_SHARE / 60
-    needs = f"{needed:.2g}" if needed < 10 else f"{needed:.0f}"
-    remedy = "a faster loop" if cost.at_least else "fewer epochs" if smallest.task.epochs >= 1 else "a smaller model"
-    return ValueError(
+def _too_little_time(minutes: float, plan: Plan, smallest: Plan, cost: Cost) -> TooLittleTimeError:
+    """Return the error for a time budget into which even the smallest plan does not fit.
+
+    Args:
+        minutes: time budget in minutes.
+        plan: requested plan.
+        smallest: the smallest plan.
+        cost: measured training cost, or a lower bound of it.
+    """
+    least, needed = "more than" if cost.at_least else "about", minutes_for(estimate(smallest, cost))
+    message = (
         f"minutes = {minutes:g}: even {len(smallest.entries)} optimizers with {smallest.trials} trials and "
-        f"{smallest.seeds} seeds take {least} {needs} minutes here. Give that much, or {remedy}."
+        f"{smallest.seeds} seeds take {least} {needed:g} minutes here. {cost.describe()}"
     )
+    if cost.at_least:
+        return TooLittleTimeError(f"{message} Give that much, or a faster loop.")
+    return TooLittleTimeError(message, find_alternatives(plan, smallest, cost))
 
 
 def _add_epochs(plan: Plan, requested: float, fits: Callable[[Plan], bool]) -> Plan:
@@ -117,7 +126,8 @@ def fit_to_budget(
         The reduced plan, and its estimated duration in seconds.
 
     Raises:
-        ValueError: if not even the smallest plan fits.
+        TooLittleTimeError: if not even the smallest plan fits.
+        ValueError: if the budget is not positive.
     """
     available_seconds(minutes)  # raises an error before a folder is created
     key = f"{plan.key} {minutes:g}"

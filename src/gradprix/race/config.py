@@ -39,7 +39,7 @@ class RaceConfig:
     tune: str | Sequence[str] | None = None
     trials: int | None = None
     seeds: int | None = None
-    epochs: int | None = None
+    epochs: float | None = None
     batch_size: int | None = None
     schedule: str | None = None
     margin: float | None = None

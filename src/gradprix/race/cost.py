@@ -38,6 +38,18 @@ class Cost:
     model: float = 0.0
     at_least: bool = False
 
+    def describe(self) -> str:
+        """Describe what was measured, in a sentence."""
+        if not self.step and not self.network:
+            return f"Measured: a run takes {'more than ' * self.at_least}{_format_seconds(self.evaluation)}."
+        width, processes = self.shape.width, self.shape.processes
+        model = "one model" if width == 1 else f"a model in a stack of {width}"
+        step, evaluation = _format_seconds(self.step / width + self.network), _format_seconds(self.evaluation)
+        return (
+            f"Measured: a training step of {model} takes {step}, its evaluation on the validation set {evaluation}, in "
+            f"each of {processes} processes; checks and measurement take {_format_seconds(self.start)}."
+        )
+
     def phase_seconds(self, rows: int, steps: float, evaluations: float) -> float:
         """Estimate the duration of a phase in seconds.
 
@@ -51,6 +63,10 @@ class Cost:
         rounds = math.ceil(stacks / self.shape.processes)
         each = rows / stacks * (self.model + steps * self.network + evaluations * self.evaluation)
         return rounds * (steps * self.step + each)
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def estimate(plan: Plan, cost: Cost) -> float:

@@ -111,6 +111,11 @@ class Entry:
         return [name for name in self.rule.tuned if self._uses(name) and name not in fixed][:count]
 
     @property
+    def has_default_rate(self) -> bool:
+        """True if the learning rate of the rule has a default."""
+        return isinstance(self.rule.hyperparameters.get("lr"), int | float)
+
+    @property
     def default_rate(self) -> float:
         """Default learning rate of the rule, or the middle of the search range if the rule has no default."""
         lr = self.rule.hyperparameters.get("lr")

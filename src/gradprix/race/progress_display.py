@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Watch = Callable[[str, float, int], None]
 """Progress callback with the arguments (description, finished runs, total runs). While a race is prepared, the total is
 0, or -1 if the preparation is known to be slow."""
-REPORT_AFTER = 15.0
-"""Seconds after which a preparation is reported if stderr is not a terminal."""
+REPORT_AFTER = 5.0
+"""Seconds without a line after which a preparation is reported if stderr is not a terminal."""
 LINE_INTERVAL = 60.0
 """Seconds between two lines about the progress of training runs if stderr is not a terminal."""
 
@@ -25,8 +25,8 @@ def progress(patience: float | None = None) -> Iterator[Watch]:
     In a terminal or a notebook it is a progress bar, otherwise a line every `LINE_INTERVAL` seconds.
 
     Args:
-        patience: seconds after which a preparation such as the preflight is reported in a line, if stderr is not a
-            terminal. Shorter preparations are not reported. None reports no preparations.
+        patience: seconds without a line after which a preparation such as the preflight, unless it takes less than a
+            second, is reported in a line, if stderr is not a terminal. None reports no preparations.
 
     Yields:
         Progress callback, to be passed to `run` as `watch`.
@@ -46,6 +46,11 @@ def progress(patience: float | None = None) -> Iterator[Watch]:
     with Progress(*columns, console=console, transient=True, disable=not seen) as bar:
         job = bar.add_task("starting", total=None)
 
+        def say(stage: str) -> None:
+            nonlocal last
+            last = time.monotonic()
+            print(f"{stage} ...", file=sys.stderr, flush=True)
+
         def watch(stage: str, done: float, total: int) -> None:
             nonlocal line, first, last
             bar.update(job, description=stage, completed=int(done), total=total if total > 0 else None)
@@ -53,9 +58,8 @@ def progress(patience: float | None = None) -> Iterator[Watch]:
                 line.cancel()
                 line = None
             if total <= 0 and not seen and patience is not None:
-                line = threading.Timer(
-                    patience if total == 0 else 0, lambda: print(f"{stage} ...", file=sys.stderr, flush=True)
-                )
+                wait = max(min(patience, 1.0), last + patience - time.monotonic()) if total == 0 else 0.0
+                line = threading.Timer(wait, say, (stage,))
                 line.daemon = True
                 line.start()
             if total > 0 and not seen:

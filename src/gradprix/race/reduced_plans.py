@@ -30,17 +30,7 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
 
     Entries are omitted first, then trials and seeds, then epochs.
     """
-
-    def priority(entry: Entry) -> int:
-        """Return the sort key of an entry.
-
-        The baseline and user-supplied entries are first, then the entries of `SHORTLIST`, then other built-in entries.
-        """
-        if entry.name == plan.baseline or entry.name not in ENTRIES:
-            return -1
-        return SHORTLIST.index(entry.name) if entry.name in SHORTLIST else len(SHORTLIST)
-
-    order = sorted(plan.entries, key=priority)
+    order = order_entries(plan)
     counts = range(len(order), min(MIN_ENTRIES, len(order)) - 1, -1)
 
     def reduce_plan(task: Any, number: int, trials: int, seeds: int) -> Plan:
@@ -48,7 +38,7 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
         trials, seeds = min(trials, plan.trials), min(seeds, plan.seeds)
         return note_omissions(plan, replace(plan, task=task, entries=retained, trials=trials, seeds=seeds))
 
-    tasks = [plan.task, *_shorter(plan.task)] if isinstance(plan.task, Task) else [plan.task]
+    tasks = [plan.task, *shorter_tasks(plan.task)] if isinstance(plan.task, Task) else [plan.task]
     for task in tasks:
         for number in counts if task is plan.task else (counts[-1],):
             for trials, seeds in PROTOCOL if number == counts[-1] else PROTOCOL[:1]:
@@ -58,7 +48,21 @@ def reduced_plans(plan: Plan) -> Iterator[Plan]:
             yield reduce_plan(tasks[-1], min(number, len(order)), trials, seeds)
 
 
-def _shorter(task: Task) -> Iterator[Task]:
+def order_entries(plan: Plan) -> list[Entry]:
+    """Return the entries of a plan in the order in which they are retained.
+
+    The baseline and user-supplied entries are first, then the entries of `SHORTLIST`, then other built-in entries.
+    """
+
+    def priority(entry: Entry) -> int:
+        if entry.name == plan.baseline or entry.name not in ENTRIES:
+            return -1
+        return SHORTLIST.index(entry.name) if entry.name in SHORTLIST else len(SHORTLIST)
+
+    return sorted(plan.entries, key=priority)
+
+
+def shorter_tasks(task: Task) -> Iterator[Task]:
     """Yield copies of a task with fewer and fewer epochs, down to a fraction of an epoch with a few full batches."""
     before, count = task.epochs, len(task.loaded.split(0).train)  # loaded before there are copies of the task
     for factor in EPOCHS:

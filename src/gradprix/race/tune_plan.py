@@ -88,7 +88,6 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
     usual = _find_optimizer(config.optimizers)
     problem: Problem = find_problem(config)
     (entry,) = tune_entries([usual], config, problem)
-    has_default = isinstance(usual.rule.hyperparameters.get("lr"), int | float)
     return TunePlan(
         problem,
         (entry,),
@@ -97,7 +96,7 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
         seed=config.seed,
         compiled=config.compile,
         device=config.device or "auto",
-        default=usual if has_default else None,
+        default=usual if usual.has_default_rate else None,
     )
 
 
