@@ -68,7 +68,7 @@ class StepSpec:
     names: tuple[str, ...]
     parameters: int
     layouts: Layouts
-    structure: TreeSpec
+    structure: TreeSpec = field(hash=False)  # that of torch 2.6 has no hash
     checks_values: bool = True
     constants: tuple[str, ...] = ()
 
