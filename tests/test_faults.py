@@ -143,6 +143,13 @@ class EnergyOfInputs(Energy):
         return slope[:, :2]
 
 
+class SortedEnergy(Energy):
+    """Sorts, which programs of a row do not have, so that it runs as operations of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sort(1).values)
+
+
 class Physics(nn.Module):
     """Returns its inputs, too, by which the loss differentiates, as physics-informed networks do."""
 
@@ -164,6 +171,7 @@ def residual(output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
 ODD: dict[str, Any] = {
     "energy": {"model": Energy},
     "energy of inputs": {"model": EnergyOfInputs},
+    "energy of sorted inputs": {"model": SortedEnergy},
     "physics": {"model": Physics, "loss": residual, "score": lambda o, y: ((o[0][:, 0] > 0.5) == y).double().mean()},
 }
 
@@ -176,15 +184,19 @@ def test_models_that_differentiate_race(kind: str) -> None:
 
     result = gp.race(task(**ODD[kind], after=after), "adam,minibatch", **FEW)
     assert not result.record.failed
-    assert "differentiates by itself" in result.record.plan.mode.stack_rejection.message
+    mode = result.record.plan.mode
+    assert mode.stacked == (kind != "energy of sorted inputs")
+    assert mode.stacked or "differentiates by itself" in mode.stack_rejection.message
     assert all(value == 1.0 for values in result.record.artifacts.numbers["one"].values() for value in values)
 
 
-def test_such_a_model_is_evaluated_as_in_a_plain_loop() -> None:
+@BOTH
+@pytest.mark.parametrize("kind", [Energy, EnergyOfInputs])
+def test_such_a_model_is_evaluated_as_in_a_plain_loop(kind: type[Energy], how: ExecutionMode) -> None:
     from gradprix.tasks.rng import init_model, stream
 
-    (outcome,) = train_stack(task(Energy), [trial()], mode=SEQUENTIAL)
-    model, split, order = init_model(Energy, 3), gp.Data(X, Y).split(3), stream(3, "order")
+    outcome, *_ = train_stack(task(kind), [trial()] * 4, mode=how)
+    model, split, order = init_model(kind, 3), gp.Data(X, Y).split(3), stream(3, "order")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
         for index in split.train[torch.randperm(48, generator=order)].split(16):

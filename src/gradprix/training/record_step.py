@@ -30,6 +30,7 @@ from gradprix.utils.files import cache_folder
 from .batched_ops import StackedOperations
 from .checkpointing import without_checkpointing
 from .functions import without_setup_context
+from .gradient_mode import needs_gradients
 from .outputs import Output
 from .provenance import versions
 from .recorder import Recorder
@@ -90,7 +91,7 @@ def record_model(spec: StepSpec) -> tuple[Recording, Output | None]:
             other than tensors.
     """
     model = _model(spec)
-    step = _Step(model, spec)
+    step = _Step(model, spec, spec.kind == "score" and needs_gradients(spec.task))
     function = step.train_one if spec.kind == "train" else step.score_one
     # Arguments are zeros in the first recording and ones in the second, so that a constant that was computed from them
     # differs. Both are valid indices.
@@ -113,7 +114,7 @@ def record_stack(spec: StepSpec, rows: int) -> tuple[Recorder, Output | None]:
         The recording and the outputs of the step, as `record_model` returns them for a single model.
     """
     model = _model(spec)
-    step = _Step(model, spec)
+    step = _Step(model, spec, spec.kind == "score" and needs_gradients(spec.task))
     arguments = [torch.zeros((rows, *shape), dtype=dtype, device=device) for shape, dtype, device in spec.layouts]
     function = step.train if spec.kind == "train" else step.score
     return _record_repeatedly(spec, model, lambda: _record_step(arguments, function, step)), step.outputs
@@ -206,6 +207,7 @@ class _Step:
     Attributes:
         model: the model.
         spec: the step.
+        scores_with_gradients: enable gradients in evaluation, for a model that differentiates in its forward pass.
         outputs: the model's output with `TENSOR` in place of each tensor; None before an evaluation step has run.
         operations: the mode that runs the stacked versions of torch's functions.
         needs_own_tensors: create a tensor per model where `forward` creates a tensor, so that it can be written in
@@ -214,6 +216,7 @@ class _Step:
 
     model: nn.Module
     spec: StepSpec
+    scores_with_gradients: bool
     outputs: Output | None = None
     operations: StackedOperations = field(default_factory=StackedOperations)
     needs_own_tensors: bool = False
@@ -231,7 +234,7 @@ class _Step:
 
     def score(self, *args: Tensor) -> Any:
         """Return the tensors in the outputs of stacked models, followed by the losses."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.scores_with_gradients):
             stacks, losses = vmap(self._score, randomness="different")(*self._unflatten(args))
         return [*stacks, losses]
 
@@ -247,7 +250,7 @@ class _Step:
 
         Tensors of dtypes that row programs do not support are replaced by None.
         """
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.scores_with_gradients):
             tensors, loss = self._score(*self._unflatten(args))
         return [*(x if x.dtype in DTYPES else None for x in tensors), loss]
 
