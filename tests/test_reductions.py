@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradprix import optim, rules
-from gradprix.kernels import compute_terms, eager_step
+from gradprix.kernels import StackedRule, compute_terms, eager_step, run_calls
 from gradprix.rules import RuleError, State, log, maximum, rule, size, sqrt, total, where
 from gradprix.rules.ir import Call, Hyper, Name, Number, Reduction, flow, is_elementwise
 from gradprix.rules.ops import BLOCK, sum_in_blocks
@@ -192,6 +192,112 @@ def test_reductions_are_printed_in_standard_notation() -> None:
         "k ← k + 1",
         "x ← x − η d u / √k − 0.01 ⟨u, x⟩ u",
     ]
+
+
+RULES = [(r, {}) for r in (NORMALIZED, BY_GROUP, NESTED)]
+IDS = [f"{r.name}-{v}" for r, v in RULES]
+SHAPES = ((300, 70), (1,), (17,), (40_001,), (BLOCK,), (3, BLOCK))
+"""Fewer elements than a block, exactly one, and several chunks of a kernel."""
+
+
+@pytest.fixture
+def nearest_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch takes roots with Intel's MKL, which is not always rounded to nearest; all other arithmetic is."""
+    monkeypatch.setattr(torch.Tensor, "sqrt", lambda a: torch.from_numpy(np.sqrt(a.numpy())))
+
+
+def plain(stored: dict[str, Any]) -> Any:
+    """A state dict as numbers, without the option that selects the implementation."""
+    groups = [{key: value for key, value in group.items() if key != "fused"} for group in stored["param_groups"]]
+    return groups, {i: {key: x.tolist() for key, x in held.items()} for i, held in stored["state"].items()}
+
+
+@pytest.mark.usefixtures("nearest_roots")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("which", "values"), RULES, ids=IDS)
+def test_kernels_equal_the_eager_step_to_the_bit(which: rules.Rule, values: Any, dtype: torch.dtype) -> None:
+    threads, results = torch.get_num_threads(), []
+    make = optim.from_rule(which)
+    for fused, count in ((False, 1), (None, 1), (None, 2), (None, 3)):
+        ours = params(dtype, SHAPES)
+        groups = [{"params": ours[:2]}, {"params": ours[2:], "lr": 0.3 * make([ours[0]]).defaults["lr"]}]
+        optimizer = make(groups, fused=fused, **values)
+        try:
+            torch.set_num_threads(count)
+            for t in range(4):
+                give(ours, t)
+                optimizer.step()
+        finally:
+            torch.set_num_threads(threads)
+        assert bool(optimizer._plan.batches) is (fused is None)
+        results.append((ours, optimizer.state_dict()))
+    (reference, stored), *others = results
+    for ours, own_stored in others:
+        assert all(torch.equal(p, q) for p, q in zip(ours, reference, strict=True))
+        assert plain(own_stored) == plain(stored)
+
+
+@pytest.mark.usefixtures("nearest_roots")
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernel", "torch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("which", "values"), RULES, ids=IDS)
+def test_a_row_of_a_stack_equals_the_optimizer_to_the_bit(
+    which: rules.Rule, values: Any, dtype: torch.dtype, compiled: bool
+) -> None:
+    full = which.values(**values)
+    rows = [{**full, "lr": full["lr"] * factor} for factor in (0.5, 1.0, 3.0)]
+    shapes = ((5, 6), (7,), (2, BLOCK + 3))
+    starts = [params(dtype, shapes) for _ in rows]
+    for i, start in enumerate(starts):
+        for p in start:
+            p.data.mul_(1 + i)
+    optimizers = [
+        optim.from_rule(which)(start, **values, lr=row["lr"] * 0.5) for start, row in zip(starts, rows, strict=True)
+    ]
+    stack = [torch.stack([p.detach() for p in column]) for column in zip(*starts, strict=True)]
+    stacked = StackedRule(which, rows, stack)
+    stacked.kernel = stacked.kernel if compiled else None
+    for t in range(1, 12):
+        for i, start in enumerate(starts):
+            give(start, 100 * t + i)
+        gradients = [torch.stack([p.grad for p in column]) for column in zip(*starts, strict=True)]
+        stacked.step(gradients, factor=0.5)
+        for optimizer in optimizers:
+            optimizer.step()
+        for x, column in zip(stack, zip(*starts, strict=True), strict=True):
+            assert torch.equal(x, torch.stack([p.detach() for p in column]))
+        if t == 6:  # the first leaves
+            starts, optimizers, stack = starts[1:], optimizers[1:], [x[1:].clone() for x in stack]
+            stacked.select_rows(torch.tensor([1, 2]), stack)
+    for row, optimizer in enumerate(optimizers):
+        for k, p in enumerate(starts[row]):
+            held = {**optimizer.param_groups[0], **optimizer.state[p]}
+            for name, value in stacked.row_state(row, k).items():
+                assert torch.equal(
+                    torch.as_tensor(value),
+                    torch.as_tensor(held[which.state[name].key]).to(torch.as_tensor(value).dtype),
+                )
+
+
+@pytest.mark.usefixtures("nearest_roots")
+@pytest.mark.parametrize(("which", "values"), RULES, ids=IDS)
+def test_rows_that_are_stepped_one_by_one_equal_a_step_of_all(which: rules.Rule, values: Any) -> None:
+    rows = [which.values(**values)] * 3
+    whole, single = ([torch.randn(3, n, generator=torch.Generator().manual_seed(n)) for n in (5, 2000)] for _ in "ab")
+    together, apart = StackedRule(which, rows, whole), StackedRule(which, rows, single)
+    for t in range(1, 6):
+        gradients = [torch.randn(3, n, generator=torch.Generator().manual_seed(t)) for n in (5, 2000)]
+        together.step(gradients)
+        if t == 1:
+            apart.step(gradients)
+            continue
+        own = [torch.empty(n) for n in (5, 2000)]  # memory for the gradients of one row
+        apart.prepare_step([g.data_ptr() for g in own])
+        for row, calls in enumerate(apart.calls_by_row()):
+            for memory, g in zip(own, gradients, strict=True):
+                memory.copy_(g[row])
+            run_calls(calls)
+        assert all(torch.equal(a, b) for a, b in zip(whole, single, strict=True))
 
 
 def number_total(h, t, x, g):

@@ -2,7 +2,7 @@
 
 from ._calls import kernel_address, run_calls
 from ._column_sums import column_sums
-from ._compile import Kernel, compile_kernel, load_module, vector_width
+from ._compile import Kernel, KernelSequence, compile_kernel, load_module, vector_width
 from ._eager import (
     add_compensation,
     compute_evaluation_point,
@@ -13,7 +13,7 @@ from ._eager import (
 )
 from ._foreach import ForeachCall
 from ._hoisting import SplitRule, hoist_scalars
-from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
+from ._launch import STORAGE_DTYPES, KernelCall, SequenceCall, compute_dtype
 from ._stacked import StackedRule
 from ._terms import compute_assignments, compute_terms
 
@@ -22,6 +22,8 @@ __all__ = [
     "ForeachCall",
     "Kernel",
     "KernelCall",
+    "KernelSequence",
+    "SequenceCall",
     "SplitRule",
     "StackedRule",
     "add_compensation",

@@ -9,6 +9,7 @@ import types
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from gradprix.utils.files import cache_folder, write_atomically
 
 from ._hoisting import SplitRule
-from ._kernel_source import kernel_source
+from ._kernel_source import kernel_source, stage_source
 
 Kernel = Callable[[int], None]
 """C function that takes the address of a job (see `kernel_source`); calls from Python release the GIL."""
@@ -31,8 +32,21 @@ LOADED: list[Any] = []
 """Execution engines of loaded kernels, which must not be garbage-collected."""
 
 
+@dataclass(frozen=True)
+class KernelSequence:
+    """Kernels of a rule with reductions.
+
+    Args:
+        stages: kernels that compute numbers before each pass and after the last; None if there is nothing to compute.
+        passes: kernels of the passes over the elements.
+    """
+
+    stages: tuple[Kernel | None, ...]
+    passes: tuple[Kernel, ...]
+
+
 @cache
-def compile_kernel(split_rule: SplitRule, stored: str) -> Kernel | None:
+def compile_kernel(split_rule: SplitRule, stored: str) -> Kernel | KernelSequence | None:
     """Return the compiled kernel of a split rule.
 
     Args:
@@ -40,10 +54,23 @@ def compile_kernel(split_rule: SplitRule, stored: str) -> Kernel | None:
         stored: dtype of parameters and gradients, see `kernel_source`.
 
     Returns:
-        The kernel. None if compilation fails; this is reported by one warning.
+        The kernel, or several kernels for a rule with reductions. None if compilation fails; this is reported by one
+        warning.
     """
     try:
-        return load_kernel(split_rule.rule, kernel_source(split_rule, stored))
+        passes = tuple(
+            load_kernel(split_rule.rule, kernel_source(split_rule, stored, k)) for k in range(len(split_rule.passes))
+        )
+        if not split_rule.columns:
+            return passes[0]
+        last = len(split_rule.passes)
+        stages = tuple(
+            load_kernel(split_rule.rule, stage_source(split_rule, k))
+            if split_rule.stages[k] or (k and split_rule.passes[k - 1].totals) or (k == last and split_rule.held)
+            else None
+            for k in range(last + 1)
+        )
+        return KernelSequence(stages, passes)
     except Exception as error:  # any compiler failure: the eager rule still works
         _warn(f"{type(error).__name__}: {error}")
         return None

@@ -16,9 +16,10 @@ COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 PRODUCTS: dict[float, str] = {2: "({0} * {0})", 3: "({0} * {0} * {0})"}
 """Powers that torch computes as products."""
 PARTS = Path(__file__).with_name("_numba_runtime.py")
+REDUCTION_PARTS = Path(__file__).with_name("_numba_reductions.py")
 
 
-def kernel_source(split_rule: SplitRule, stored: str) -> str:
+def kernel_source(split_rule: SplitRule, stored: str, k: int = 0) -> str:
     """Return the source of a module whose `kernel` Numba compiles to a C function `void kernel(int64_t job)`.
 
     `job` is the address of five 64-bit integers: the next chunk, the number of chunks, and the addresses of
@@ -27,35 +28,47 @@ def kernel_source(split_rule: SplitRule, stored: str) -> str:
     addresses of parameter, gradient, state and (for bfloat16) compensation. A call processes chunks until none are
     left, so any number of threads may call it concurrently with the same job.
 
+    For a rule with reductions, there are three more: the addresses of numbers `[tensors, columns]`, of the first block
+    of each tensor, and of sums `[blocks, totals]`, see `sum_in_blocks`.
+
     Args:
         split_rule: the rule, split under its options.
         stored: dtype of parameters and gradients: `"float32"`, `"float64"` or `"bfloat16"`. With bfloat16, the state is
             float32.
+        k: index of the pass.
     """
     half = stored == "bfloat16"
     wide = "float32" if half else stored
     arrays = ["x", "g", *split_rule.tensors] + ["low"] * half
     narrow = {"x", "g", "low"} if half else set()
-    arguments = ", ".join([*(f"{name}_all" for name in arrays), *split_rule.constants])
+    totals, columns = split_rule.passes[k].totals, split_rule.columns
+    arguments = ", ".join([*(f"{name}_all" for name in arrays), *split_rule.constants, *columns])
     lines = [
         f"F = np.{wide}",
         f"at_wide = pointer_to(types.{wide})",
         "at_half = pointer_to(types.uint16)",
         "at_long = pointer_to(types.int64)",
         "at_double = pointer_to(types.float64)",
+        *([f"scratch = doubles_on_stack(BLOCK * {len(totals)})"] if totals else []),
         "",
         "",
         '@njit(error_model="numpy")',
-        f"def chunk({arguments}):",
+        f"def chunk({arguments}{', terms, sums' if totals else ''}):",
         "    for i in range(x_all.size):",
-        *(f"        {line}" for line in _body(split_rule, half)),
+        *(f"        {line}" for line in _body(split_rule, half, k)),
+        *(
+            f"    sums[{split_rule.totals.index(total)}] = sum_block(terms, BLOCK * {i}, x_all.size)"
+            for i, total in enumerate(totals)
+        ),
         "",
         "",
         '@cfunc("void(int64)", error_model="numpy")',
         "def kernel(job_at):",
-        "    job = carray(at_long(job_at), 5)",
+        f"    job = carray(at_long(job_at), {8 if columns else 5})",
         "    count, chunks = job[1], at_long(job[2])",
         "    pointers, constants = at_long(job[3]), at_double(job[4])",
+        *(["    numbers, first_blocks = at_double(job[5]), at_long(job[6])"] if columns else []),
+        *(["    terms = scratch()"] if totals else []),
     ]
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
     lines += ["    before = control()", "    set_control(np.uint32(before | FLUSH))"] * x86
@@ -66,31 +79,101 @@ def kernel_source(split_rule: SplitRule, stored: str) -> str:
         "            break",
         "        n, s, size, r = chunks[4 * j], chunks[4 * j + 1], chunks[4 * j + 2], chunks[4 * j + 3]",
     ]
+    width = len(split_rule.constants)
+    prepare = [f"{name} = F(constants[{width} * r + {i}])" for i, name in enumerate(split_rule.constants)]
+    prepare += [f"{name} = F(numbers[{len(columns)} * n + {i}])" for i, name in enumerate(columns)]
+    open_arrays = []
     for i, name in enumerate(arrays):
         at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if wide == "float64" else 4)
-        lines.append(f"        {name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
-    width = len(split_rule.constants)
-    lines += [f"        {name} = F(constants[{width} * r + {k}])" for k, name in enumerate(split_rule.constants)]
-    lines.append(f"        chunk({arguments})")
+        open_arrays.append(f"{name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
+    if totals:
+        step = [*open_arrays, f"at_sums = job[7] + {8 * len(split_rule.totals)} * (first_blocks[n] + s // BLOCK)"]
+        step += [f"chunk({arguments}, terms, at_double(at_sums))", "s += BLOCK"]
+        loop = [
+            "stop = s + size",
+            "while s < stop:",
+            *(f"    {line}" for line in ["size = min(BLOCK, stop - s)", *step]),
+        ]
+        lines += [f"        {line}" for line in [*prepare, *loop]]
+    else:
+        lines += [f"        {line}" for line in [*open_arrays, *prepare, f"chunk({arguments})"]]
     lines += ["    set_control(before)"] * x86
     header = f'"""Made by gradprix from the rule {split_rule.rule}, for {stored}."""\n'
-    return "\n".join([header, PARTS.read_text("utf-8"), "", *lines, ""])
+    parts = [PARTS.read_text("utf-8"), *([REDUCTION_PARTS.read_text("utf-8")] if totals else [])]
+    return "\n".join([header, *parts, "", *lines, ""])
 
 
-def _body(split_rule: SplitRule, half: bool) -> list[str]:
-    """Return the loop body: load, compute and store one element."""
+def _body(split_rule: SplitRule, half: bool, k: int) -> list[str]:
+    """Return the loop body of a pass: load, compute and store one element."""
     lines = ["x_ = x_all[i]", "g_ = g_all[i]"]
     if half:
         # A residual above half an ulp is stale: the parameter was overwritten.
         lines = ["x_, low_, g_ = up(x_all[i]), up(low_all[i]), up(g_all[i])"]
         lines.append("x_ = x_ + low_ if abs(low_) <= abs(x_) * F(0.00390625) else x_")
+    numbers = {*split_rule.constants, *split_rule.columns}
     lines += [f"{name}_ = {name}_all[i]" for name in split_rule.tensors]
-    lines += [f"{name}_ = {number_source(value, set(split_rule.constants))}" for name, value in split_rule.elements]
+    lines += [f"{name}_ = {number_source(value, numbers)}" for name, value in split_rule.passes[k].elements]
+    terms = enumerate(split_rule.passes[k].totals)
+    lines += [f"terms[BLOCK * {i} + i] = np.float64({total.name}_)" for i, total in terms]
+    if k < len(split_rule.passes) - 1:
+        return lines
     lines += [f"{name}_all[i] = {name}_" for name in split_rule.tensors]
     if half:
         # The parameter is stored as the sum of two bfloat16 numbers; the model uses the first.
         return [*lines, "x_all[i] = down(x_)", "low_all[i] = down(x_ - up(x_all[i]))"]
     return [*lines, "x_all[i] = x_"]
+
+
+def stage_source(split_rule: SplitRule, k: int) -> str:
+    """Return the source of a module whose `kernel` computes the numbers of tensors before pass `k`.
+
+    `job` is the address of eight 64-bit integers: the first and the last group to process, the latter excluded, and the
+    addresses of the first tensor of each group, the row of each tensor, constants, numbers, first blocks and sums; see
+    `kernel_source`. The tensors of a group are adjacent.
+
+    Args:
+        split_rule: the rule, split under its options.
+        k: index of the stage; the last one also updates the scalar state.
+    """
+    totals, columns = split_rule.passes[k - 1].totals if k else (), split_rule.columns
+    width, place = len(columns), {name: i for i, name in enumerate(columns)}
+    names = {*split_rule.constants, *columns}
+    assignments = [f"{name} = {number_source(value, names)}" for name, value in split_rule.stages[k]]
+    stores = [(name, name) for name, _ in split_rule.stages[k]]
+    stores += split_rule.held.values() if k == len(split_rule.passes) else ()
+    computed = {name for name, _ in split_rule.stages[k]}
+    lines = [
+        "F = np.float64",
+        "at_long = pointer_to(types.int64)",
+        "at_double = pointer_to(types.float64)",
+        "",
+        "",
+        '@cfunc("void(int64)", error_model="numpy")',
+        "def kernel(job_at):",
+        "    job = carray(at_long(job_at), 8)",
+        "    first_tensors, rows = at_long(job[2]), at_long(job[3])",
+        "    constants, numbers = at_double(job[4]), at_double(job[5])",
+        "    first_blocks, sums = at_long(job[6]), at_double(job[7])",
+        "    for group in range(job[0], job[1]):",
+        "        first, stop = first_tensors[group], first_tensors[group + 1]",
+    ]
+    for total in totals:
+        i, place_of_total = split_rule.totals.index(total), f"numbers[{width} * n + {place[total.name]}]"
+        blocks = f"sums, {len(split_rule.totals)}, {i}, first_blocks[n], first_blocks[n + 1]"
+        lines += ["        for n in range(first, stop):", f"            {place_of_total} = sum_blocks({blocks})"]
+        if total.over == "group":
+            lines += ["        whole = 0.0", "        for n in range(first, stop):"]
+            lines += [f"            whole += {place_of_total}", "        for n in range(first, stop):"]
+            lines += [f"            {place_of_total} = whole"]
+    body = ["r = rows[n]"]
+    body += [
+        f"{name} = constants[{len(split_rule.constants)} * r + {i}]" for i, name in enumerate(split_rule.constants)
+    ]
+    body += [f"{name} = numbers[{width} * n + {i}]" for name, i in place.items() if name not in computed]
+    body += [*assignments, *(f"numbers[{width} * n + {place[name]}] = F({value})" for name, value in stores)]
+    lines += ["        for n in range(first, stop):", *(f"            {line}" for line in body)]
+    header = f'"""Made by gradprix from the rule {split_rule.rule}: stage {k} of its numbers."""\n'
+    return "\n".join([header, PARTS.read_text("utf-8"), REDUCTION_PARTS.read_text("utf-8"), "", *lines, ""])
 
 
 def number_source(node: Node, constants: set[str]) -> str:

@@ -5,13 +5,19 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gradprix.rules.ops import BLOCK
+
 from ._calls import kernel_address
 from ._compile import Kernel
+from ._hoisting import SplitRule
+from ._passes import number_table
 
 CHUNK = 16_384
 """Elements per chunk: small enough for the L1 cache, large enough to make the overhead negligible."""
@@ -57,7 +63,7 @@ class KernelCall:
         self.address = self.job.ctypes.data
         self._calls: Integers | None = None
 
-    def run(self, kernel: Kernel) -> None:
+    def run(self, kernel: Any) -> None:
         """Perform one optimizer step of every tensor."""
         self.job[:2] = 0, len(self.chunks)
         threads = min(torch.get_num_threads(), self.max_threads)
@@ -71,16 +77,80 @@ class KernelCall:
             for other in others:
                 other.result()
 
-    def calls_by_row(self, kernel: Kernel) -> Integers:
-        """Return for each row of constants the call that updates its tensors, `[rows, 4]`; see `run_calls`.
+    def calls_by_row(self, kernel: Any) -> Integers:
+        """Return for each row of constants the calls that update its tensors, `[rows, calls, 4]`; see `run_calls`.
 
         The tensors of a row must be adjacent.
         """
         if self._calls is None:
-            bounds = np.searchsorted(self.chunks[:, 3], np.arange(len(self.constants) + 1))
-            addresses = np.tile([kernel_address(kernel), self.address], (len(self.constants), 1))
-            self._calls = np.column_stack([addresses, bounds[:-1], bounds[1:]])
+            self._calls = self._row_calls(kernel)[:, None]
         return self._calls
+
+    def _row_calls(self, kernel: Kernel) -> Integers:
+        bounds = np.searchsorted(self.chunks[:, 3], np.arange(len(self.constants) + 1))
+        return _columns(kernel_address(kernel), self.address, bounds[:-1], bounds[1:])
+
+
+class SequenceCall(KernelCall):
+    """Reusable call of the kernels of a rule with reductions.
+
+    Args:
+        split_rule: the rule, split under its options.
+        sizes: see `KernelCall`.
+        rows: see `KernelCall`.
+        pointers: see `KernelCall`.
+        constants: see `KernelCall`.
+        groups: for each tensor, the index of its group, ascending from 0.
+
+    The caller may also write the scalar state into the columns of `numbers`, `[tensors, columns]`, and read it there.
+    """
+
+    def __init__(
+        self,
+        split_rule: SplitRule,
+        sizes: Sequence[int],
+        rows: Sequence[int],
+        pointers: Integers,
+        constants: NDArray[np.float64],
+        groups: Sequence[int],
+    ) -> None:
+        super().__init__(sizes, rows, pointers, constants)
+        lengths, self.rows = np.array(sizes, dtype=np.int64), np.array(rows, dtype=np.int64)
+        self.first_tensors = np.searchsorted(groups, np.arange(groups[-1] + 2)).astype(np.int64)
+        self.first_blocks = np.concatenate([[0], np.cumsum(-(-lengths // BLOCK))]).astype(np.int64)
+        self.sums = np.empty((self.first_blocks[-1], len(split_rule.totals)))
+        self.numbers = number_table(split_rule, sizes, groups)
+        shared = [array.ctypes.data for array in (self.numbers, self.first_blocks, self.sums)]
+        self.job = np.array([*self.job, *shared], dtype=np.int64)
+        self.address = self.job.ctypes.data
+        own = [array.ctypes.data for array in (self.first_tensors, self.rows, constants)]
+        self.stage_job = np.array([0, 0, *own, *shared], dtype=np.int64)
+
+    def run(self, kernel: Any) -> None:
+        """Perform one optimizer step of every tensor; `kernel` is a `KernelSequence`."""
+        for stage, run_pass in zip_longest(kernel.stages, kernel.passes):
+            if stage is not None:
+                self.stage_job[:2] = 0, len(self.first_tensors) - 1
+                stage(self.stage_job.ctypes.data)
+            if run_pass is not None:
+                super().run(run_pass)
+
+    def calls_by_row(self, kernel: Any) -> Integers:
+        """Return for each row the calls that update its tensors; every row must be a group. See `KernelCall`."""
+        if self._calls is None:
+            calls, rows, address = [], np.arange(len(self.constants)), self.stage_job.ctypes.data
+            for stage, run_pass in zip_longest(kernel.stages, kernel.passes):
+                if stage is not None:
+                    calls.append(_columns(kernel_address(stage), address, rows, rows + 1))
+                if run_pass is not None:
+                    calls.append(self._row_calls(run_pass))
+            self._calls = np.stack(calls, axis=1)
+        return self._calls
+
+
+def _columns(kernel: int, job: int, first: Integers, stop: Integers) -> Integers:
+    """Return calls of one kernel as `[calls, 4]`."""
+    return np.column_stack([np.full_like(first, kernel), np.full_like(first, job), first, stop])
 
 
 @cache

@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradprix.rules import Rule
-from gradprix.utils.devices import placed
 
 from ._compile import compile_kernel
 from ._eager import init_state
 from ._hoisting import hoist_scalars
-from ._launch import STORAGE_DTYPES, KernelCall, compute_dtype
+from ._launch import STORAGE_DTYPES, KernelCall, SequenceCall, compute_dtype
+from ._passes import TensorPasses, number_table
 
 
 class StackedRule:
     """Rule applied to the rows of stacked tensors: numeric hyperparameters differ by row, options are shared.
 
     On the CPU, a step is a call of a compiled kernel. On other devices, the rule is applied to the concatenated
-    parameters. Results are bitwise row-invariant: the scalars of each row are computed separately, in float64, and all
-    other operations are elementwise.
+    parameters, or to each parameter if it has reductions. Results are bitwise row-invariant: the scalars of each row
+    are computed separately, in float64, and all other operations are elementwise, or sums of `sum_in_blocks`.
 
     Args:
         rule: the rule.
@@ -51,9 +51,9 @@ class StackedRule:
         self.dtype, self.device = self.params[0].dtype, self.params[0].device
         fused = self.dtype in STORAGE_DTYPES and self.device.type == "cpu"
         self.kernel = compile_kernel(self.split, STORAGE_DTYPES[self.dtype]) if fused else None
-        self.run = self.split.on_tensors
-        if compiled and self.kernel is None:
-            self.run = torch.compile(self.run, dynamic=True)
+        self.passes: TensorPasses | None = None  # without a kernel, from the first step on
+        self.compiled = compiled
+        self.table = np.empty((0, 0, 0))  # numbers of each tensor, `[rows, tensors, columns]`
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
         """Perform one optimizer step of every row.
@@ -68,7 +68,7 @@ class StackedRule:
             self._start(gradients)
         constants = self._next_constants(factor)
         if self.kernel is None:
-            self._step_eagerly(gradients, torch.tensor(constants, dtype=torch.float64))
+            self._step_eagerly(gradients, np.array(constants, dtype=np.float64).reshape(len(self.rows), -1))
         else:
             self.kernel_call.constants[:] = constants
             self.kernel_call.pointers[:, 1], self._gradients = self._addresses(gradients, self.offsets), None
@@ -90,7 +90,7 @@ class StackedRule:
             self._gradients = addresses
 
     def calls_by_row(self) -> NDArray[np.int64]:
-        """Return the kernel call that updates each row after `prepare_step`, `[rows, 4]`; see `run_calls`."""
+        """Return the kernel calls that update each row after `prepare_step`, `[rows, calls, 4]`; see `run_calls`."""
         assert self.kernel is not None
         return self.kernel_call.calls_by_row(self.kernel)
 
@@ -112,17 +112,28 @@ class StackedRule:
             [values[i] for i in chosen] for values in (self.rows, self.rates, self.numbers)
         )
         self.state = [[tensor[index] for tensor in column] for column in self.state]
+        self.table = self.table[chosen]
         self._prepare_kernel_call()
 
     def row_state(self, row: int, k: int) -> dict[str, Any]:
         """Return the optimizer state of the k-th parameter in a row, by name."""
         shape, sizes = self.params[k].shape[1:], self._sizes()
         columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has a compensation array as well
-        if self.kernel is None:
+        if self.is_concatenated:
             tensors = {name: torch.split(x[row], sizes)[k].view(shape) for name, (x,) in columns.items()}
         else:
-            tensors = {name: column[k][row] for name, column in columns.items()}
-        return {**dict(zip(self.split.numbers, self.numbers[row], strict=True)), **tensors}
+            tensors = {name: column[k][row].view(shape) for name, column in columns.items()}
+        held = {name: float(self.table[row, k, self._column(name)]) for name in self.split.held}
+        return {**dict(zip(self.split.numbers, self.numbers[row], strict=True)), **held, **tensors}
+
+    @property
+    def is_concatenated(self) -> bool:
+        """True if the parameters of a row are stepped as one tensor."""
+        return self.kernel is None and not self.split.columns
+
+    def _column(self, name: str) -> int:
+        """Return the column of a scalar state in the table of numbers."""
+        return self.split.columns.index(self.split.held[name][0])
 
     def _sizes(self) -> list[int]:
         """Return the number of elements per row of each parameter."""
@@ -143,13 +154,17 @@ class StackedRule:
             ]
 
         pairs = [(self._own_rows(x), self._own_rows(g)) for x, g in zip(self.params, gradients, strict=True)]
-        if self.kernel is None:
+        if self.is_concatenated:
             pairs = [(self._concatenate(self.params), self._concatenate(gradients))]
         self.numbers = list(zip(*(before(name, *pairs[0]) for name in self.split.numbers), strict=True))
         self.numbers = self.numbers or [()] * len(self.rows)
         self.state = [[torch.stack(before(name, x, g)) for x, g in pairs] for name in self.split.tensors]
         if self.dtype is torch.bfloat16:
             self.state.append([torch.zeros_like(x) for x, _ in pairs])
+        table = number_table(self.split, self._sizes(), [0] * len(self.params))
+        self.table = np.tile(table, (len(self.rows), 1, 1))
+        for name in self.split.held:
+            self.table[..., self._column(name)] = np.array(before(name, *pairs[0]))[:, None]
         self._prepare_kernel_call()
 
     def _prepare_kernel_call(self) -> None:
@@ -162,8 +177,12 @@ class StackedRule:
         arrays += [self._addresses(column, self._offsets(column, 0)) for column in self.state]
         constants = np.empty((count, len(self.split.constants)))
         rows = [row for row in range(count) for _ in sizes]
-        self.kernel_call = KernelCall(sizes * count, rows, np.stack(arrays, axis=1), constants)
-        self._gradients = None
+        shared = sizes * count, rows, np.stack(arrays, axis=1), constants
+        self.kernel_call, self._gradients = KernelCall(*shared), None
+        if self.split.columns:
+            call = self.kernel_call = SequenceCall(self.split, *shared, rows)
+            call.numbers[:] = self.table.reshape(call.numbers.shape)
+            self.table = call.numbers.reshape(self.table.shape)
 
     def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
         """Return the offset of each row of each tensor in bytes, `[tensors, rows]`."""
@@ -182,18 +201,28 @@ class StackedRule:
         """
         return torch.cat([self._own_rows(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
 
-    def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
+    def _step_eagerly(self, gradients: Sequence[Tensor], constants: NDArray[np.float64]) -> None:
         """Perform the elementwise part of a step in operations of torch; `constants` is `[rows, constants]`."""
-        kind = compute_dtype(self.dtype)
-        x, g = self._concatenate(self.params).to(kind), self._concatenate(gradients).to(kind)
-        columns = placed(constants.to(kind), self.device).T.unsqueeze(-1)
-        state, half = [column[0] for column in self.state], self.dtype is torch.bfloat16
-        if half:  # a residual above half an ulp is stale, as in a kernel
-            low = state.pop().to(kind)
-            x = torch.where(low.abs() <= x.abs() * 2**-8, x + low, x)
-        updated, *after = self.run(x, g, *state, *columns)
+        kind, half = compute_dtype(self.dtype), self.dtype is torch.bfloat16
+        inputs = []
+        for i, (x, g) in enumerate(zip(self._blocks(self.params), self._blocks(gradients), strict=True)):
+            state = [column[i].flatten(1) for column in self.state]
+            x = x.to(kind)
+            if half:  # a residual above half an ulp is stale, as in a kernel
+                low = state.pop().to(kind)
+                x = torch.where(low.abs() <= x.abs() * 2**-8, x + low, x)
+            inputs.append([x, g.to(kind), *state])
+        self.passes = self.passes or TensorPasses(self.split, self.compiled)
+        outputs = self.passes.run(inputs, constants, self.table)
         if half:
-            after.append((updated - updated.to(self.dtype).to(kind)).to(self.dtype))
-        self.state = [[value] for value in after]
-        for own, part in zip(map(self._own_rows, self.params), updated.split(self._sizes(), dim=1), strict=True):
+            outputs = [[x, *state, (x - x.to(self.dtype).to(kind)).to(self.dtype)] for x, *state in outputs]
+        self.state = [list(column) for column in zip(*(state for _, *state in outputs), strict=True)]
+        updated = torch.cat([x for x, *_ in outputs], dim=1)
+        for own, part in zip(map(self._own_rows, self.params), torch.split(updated, self._sizes(), dim=1), strict=True):
             own.copy_(part.view(own.shape))
+
+    def _blocks(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the tensors that are stepped together as `[rows, elements]`: all, or each for reductions."""
+        if self.is_concatenated:
+            return [self._concatenate(tensors)]
+        return [self._own_rows(x).reshape(len(self.rows), -1) for x in tensors]

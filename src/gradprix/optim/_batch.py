@@ -48,7 +48,7 @@ class Batch(ABC):
         count_dtype: torch.dtype,
     ) -> None:
         self.rule, self.split = rule, split_rule
-        self.params = [x for x, _ in params]
+        self.params, self.group_indices = [x for x, _ in params], [group for _, group in params]
         self.dtype = self.params[0].dtype
         self.states = [state[x] for x in self.params]
         self.scalars = self.scalars_class(rule, split_rule, params, self.states, values, count_dtype)

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradprix.kernels import STORAGE_DTYPES, compile_kernel, hoist_scalars
+from gradprix.kernels import STORAGE_DTYPES, KernelSequence, compile_kernel, hoist_scalars
 from gradprix.rules import Rule
 
 from ._eager_step import check_supported, step_dtype, step_params_eagerly
 from ._foreach_batch import ForeachBatch, fits_foreach, has_device_scalars
 from ._kernel_batch import KernelBatch, fits_kernel
 from ._overlap import Extent, WrittenMemory, extents, overlapping
+from ._sequence_batch import SequenceBatch
 from ._sequential_step import step_sequentially
 
 IMPLEMENTATION = ("fused", "foreach", "capturable")
@@ -51,15 +52,12 @@ class StepPlan:
         overlap = overlapping([x for x, _ in active], [state[x] for x, _ in active])
         kernels: dict[Any, list[tuple[Tensor, int]]] = {}
         others: list[tuple[Tensor, int]] = []
-        for (x, number), overlaps in zip(active, overlap, strict=True):
+        fits = self._fits_kernels(active, overlap, values)
+        for (x, number), overlaps, is_fused in zip(active, overlap, fits, strict=True):
             rule, group = rules[number], groups[number]
-            if overlaps:
-                others.append((x, number)) if rule.uses_group else self.sequential.setdefault(number, []).append(x)
-            elif (
-                _is_independent(rule)
-                and group.get("fused") is not False
-                and fits_kernel(rule, values[number], x, state[x])
-            ):
+            if overlaps and not rule.uses_group:
+                self.sequential.setdefault(number, []).append(x)
+            elif is_fused:
                 key = rule, hoist_scalars(rule, values[number]), x.dtype, step_dtype(group)
                 kernels.setdefault(key, []).append((x, number))
             else:
@@ -70,8 +68,12 @@ class StepPlan:
             compiled = compile_kernel(split_rule, STORAGE_DTYPES[dtype])
             if compiled is None:
                 others += params
+                continue
+            options = rule, split_rule, params, state, values, count_dtype
+            if isinstance(compiled, KernelSequence):
+                self.batches.append(SequenceBatch(self.groups, compiled, *options))
             else:
-                self.batches.append(KernelBatch(compiled, rule, split_rule, params, state, values, count_dtype))
+                self.batches.append(KernelBatch(compiled, *options))
         self._batch_foreach(others, groups, values)
         self.reusable = not self.sequential and all(
             state[x] or not _has_state(rules[n], values[n]) for x, n in self.eager
@@ -80,6 +82,24 @@ class StepPlan:
         self.eager_addresses = self._eager_extents()
         self._remove_empty(new)
         self.keys, self.cells = list(state), list(state.values())
+
+    def _fits_kernels(
+        self, active: Sequence[tuple[Tensor, int]], overlap: Sequence[bool], values: Values
+    ) -> list[bool]:
+        """Return for each parameter True if a kernel can step it."""
+        fits = [
+            not overlaps
+            and self.rules[number].scope == "element"
+            and self.groups[number].get("fused") is not False
+            and fits_kernel(self.rules[number], values[number], x, self.state[x])
+            for (x, number), overlaps in zip(active, overlap, strict=True)
+        ]
+        # The tensors of a group that depend on each other are stepped by the same kernel, or by none.
+        kinds: dict[int, set[Any]] = {}
+        for (x, number), is_fused in zip(active, fits, strict=True):
+            kinds.setdefault(number, set()).add(x.dtype if is_fused else None)
+        split = {n for n, dtypes in kinds.items() if self.rules[n].uses_group and len(dtypes) > 1}
+        return [is_fused and number not in split for (_, number), is_fused in zip(active, fits, strict=True)]
 
     def _batch_foreach(self, params: Sequence[tuple[Tensor, int]], groups: Groups, values: Values) -> None:
         """Divide parameters that no kernel steps into batches of foreach calls, and those that are stepped eagerly."""

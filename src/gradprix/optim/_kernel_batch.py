@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradprix.kernels import STORAGE_DTYPES, Kernel, KernelCall, compute_dtype
+from gradprix.kernels import STORAGE_DTYPES, Kernel, KernelCall, KernelSequence, compute_dtype
 from gradprix.rules import Rule
 
 from ._batch import GRADIENT, PLAIN_TYPES, Batch, Values
@@ -29,7 +29,10 @@ def fits_kernel(rule: Rule, values: Values, x: Tensor, state: Mapping[str, Any])
         and x.dtype in STORAGE_DTYPES
         and x.numel() > 0
         and _is_usable_gradient(x.grad, x)
-        and all(_is_usable_state(state.get(spec.key), spec.kind, x) for spec in rule.active_state(values).values())
+        and all(
+            spec.shared or _is_usable_state(state.get(spec.key), spec.kind, x)
+            for spec in rule.active_state(values).values()
+        )
         and (not isinstance(state.get("step"), Tensor) or is_number(state["step"]))
     )
 
@@ -76,7 +79,7 @@ class KernelBatch(Batch):
         *args: arguments of `Batch`.
     """
 
-    def __init__(self, kernel: Kernel, *args: Any) -> None:
+    def __init__(self, kernel: Kernel | KernelSequence, *args: Any) -> None:
         super().__init__(*args)
         self.kernel = kernel
         self.sizes = list(map(SIZE, self.params))
@@ -89,9 +92,12 @@ class KernelBatch(Batch):
         self.addresses = list(map(Tensor.data_ptr, [*self.params, *self.tensors]))
         constants = np.empty((self.scalars.row_count, len(self.split.constants)))
         numels = list(map(Tensor.numel, self.params))
-        self.kernel_call = KernelCall(numels, self.scalars.row_indices, pointers, constants)
+        self.kernel_call = self._make_call(numels, pointers, constants, self.group_indices)
         self._set_gradients(list(map(GRADIENT, self.params)))
         self.checked_starts = self.kernel_call.pointers[:, 1].tobytes()
+
+    def _make_call(self, sizes: list[int], pointers: Any, constants: Any, groups: list[int]) -> KernelCall:
+        return KernelCall(sizes, self.scalars.row_indices, pointers, constants)
 
     def is_valid(self, written: WrittenMemory) -> bool:
         # Gradients may have been replaced by tensors of the same kind; their addresses are updated here.

@@ -36,6 +36,7 @@ class RowScalars:
         columns: for each state key of a scalar, the tensors of all parameters.
         row_indices: row of each parameter.
         row_count: number of rows.
+        held: scalar state that kernels update, by name.
     """
 
     columns_class: ClassVar[type[Scalars] | type[DeviceScalars]] = Scalars
@@ -52,10 +53,13 @@ class RowScalars:
         self.rule, self.split, self.count_dtype = rule, split_rule, count_dtype
         self.dtype = compute_dtype(params[0][0].dtype)
         taken = [steps_taken(rule, state) for state in states]
-        keys = [*(["step"] if rule.counts_steps else []), *(rule.state[n].key for n in split_rule.numbers)]
+        held = {name: rule.state[name].key for name in split_rule.held if not rule.state[name].shared}
+        numbers = [rule.state[name].key for name in split_rule.numbers]
+        keys = [*(["step"] if rule.counts_steps else []), *numbers, *held.values()]
         self.columns = {key: self._prepare(key, params, states, taken, values) for key in keys}
         scalars = {key: self.columns_class(column) for key, column in self.columns.items()}
         self.steps = scalars.pop("step", None)
+        self.held = {name: scalars.pop(key) for name, key in held.items()}
         self.numbers = list(scalars.values())
         taken = taken if self.steps is None else self.steps.known.astype(int).tolist()
         # The dtype belongs to a row's key, since equal values of different dtypes are rounded differently later.
@@ -90,7 +94,7 @@ class RowScalars:
     def is_unchanged(self) -> bool:
         """Return True if the tensors still hold the values that `advance` has written."""
         return (self.steps is None or self.steps.is_unchanged()) and all(
-            column.is_unchanged() for column in self.numbers
+            column.is_unchanged() for column in (*self.numbers, *self.held.values())
         )
 
     def advance(self, values: Sequence[Values]) -> list[tuple[Any, ...]]:

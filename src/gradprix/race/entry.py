@@ -195,7 +195,7 @@ def _stacks(rule: Rule) -> bool:
 
     The rule must be elementwise, and must not evaluate the model at other weights than its iterate.
     """
-    return rule.is_separable and rule.evaluate is None
+    return rule.scope == "element" and rule.evaluate is None
 
 
 def twin(entry: Entry, number: int) -> Entry:

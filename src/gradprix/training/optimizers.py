@@ -172,7 +172,7 @@ class StackedOptimizers:
         rows = []
         for _, blocks in groupby(self.blocks, key=lambda block: block[0].start):
             calls = [stepper.calls_by_row() for _, _, stepper in blocks if isinstance(stepper, StackedRule)]
-            rows.append(np.stack(calls, axis=1))
+            rows.append(np.concatenate(calls, axis=1))
         return np.concatenate(rows)
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
