@@ -20,7 +20,7 @@ from gradprix.kernels import (
 )
 
 CASES: list[tuple[rules.Rule, dict[str, float | bool]]] = [
-    *((r, {}) for r in rules.ALL.values() if r.scope == "element"),
+    *((r, {}) for r in rules.ALL.values() if r.is_separable),
     (rules.sgd, {"momentum": 0.9, "dampening": 0.3}),
     (rules.sgd, {"momentum": 0.9, "nesterov": True}),
     (rules.sgd, {"weight_decay": 0.1, "maximize": True}),
@@ -35,6 +35,7 @@ CASES: list[tuple[rules.Rule, dict[str, float | bool]]] = [
 ]
 IDS = [f"{r.name}-{v}" for r, v in CASES]
 WHOLE = [(r, {}) for r in rules.ALL.values() if r.scope == "tensor"]
+REDUCED = [(r, {}) for r in rules.ALL.values() if r.reductions]  # see test_reductions.py
 
 
 def gradient(t: int, n: int = 37) -> torch.Tensor:
@@ -124,7 +125,7 @@ def test_whole_tensors_are_not_stacked_yet(rule: rules.Rule) -> None:
         StackedRule(rule, [rule.values(), rule.values()], [torch.ones(2, 12)])
 
 
-@pytest.mark.parametrize(("rule", "values"), CASES + WHOLE, ids=[*IDS, *(r.name for r, _ in WHOLE)])
+@pytest.mark.parametrize(("rule", "values"), CASES + WHOLE + REDUCED, ids=[*IDS, *(r.name for r, _ in WHOLE + REDUCED)])
 def test_terms_are_what_the_step_did(rule: Any, values: Any) -> None:
     full = rule.values(**values)
     x, state = gradient(7, 36).double().view(9, 4), {}

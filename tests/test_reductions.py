@@ -194,7 +194,10 @@ def test_reductions_are_printed_in_standard_notation() -> None:
     ]
 
 
-RULES = [(r, {}) for r in (NORMALIZED, BY_GROUP, NESTED)]
+RULES: list[tuple[rules.Rule, dict[str, Any]]] = [
+    *((r, {}) for r in (NORMALIZED, BY_GROUP, NESTED)),
+    *((r, {}) for r in rules.ALL.values() if r.reductions),
+]
 IDS = [f"{r.name}-{v}" for r, v in RULES]
 SHAPES = ((300, 70), (1,), (17,), (40_001,), (BLOCK,), (3, BLOCK))
 """Fewer elements than a block, exactly one, and several chunks of a kernel."""

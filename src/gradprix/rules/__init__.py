@@ -7,6 +7,7 @@ from ._adam_denominators import acprop, adabelief, adabound, adamod, laprop, yog
 from ._adam_momenta import grokfast_adamw, optimistic_adam, qhadam
 from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, kate, rmsprop
+from ._layerwise import lamb
 from ._lion import lion
 from ._momenta import accsgd, aggmo, asgd, pnm, qhm
 from ._muon import muon
@@ -14,7 +15,6 @@ from ._rule import DOMAINS, PREPROCESSING, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
 from ._signs import grams, rprop, signum
-from ._tensorwise import lamb
 from .modifiers import (
     MODIFIERS,
     Modifier,

@@ -1,9 +1,9 @@
-"""Rules that use norms of whole tensors."""
+"""Rules that measure the gradients or the step of each tensor by its norm."""
 
 from gradprix.spaces import log
 
 from ._rule import rule
-from .ops import minimum, norm, sqrt, where
+from .ops import minimum, sqrt, total, where
 
 
 @rule(
@@ -17,7 +17,6 @@ from .ops import minimum, norm, sqrt, where
     eps=1e-6,
     weight_decay=1e-2,
     state={"m": "exp_avg", "v": "exp_avg_sq"},
-    scope="tensor",
 )
 def lamb(h, t, x, g, m, v):
     """Adam with a trust ratio per tensor, for batches of many thousands of examples."""
@@ -26,6 +25,8 @@ def lamb(h, t, x, g, m, v):
     m_hat = m / (1 - h.beta1**t)
     v_hat = v / (1 - h.beta2**t)
     d = m_hat / (sqrt(v_hat) + h.eps) + h.weight_decay * x
-    ratio = where(minimum(norm(x), norm(d)) > 0, norm(x) / norm(d), 1)
+    weights = sqrt(total(x**2))
+    length = sqrt(total(d**2))
+    ratio = where(minimum(weights, length) > 0, weights / length, 1)
     x = x - h.lr * ratio * d
     return x, m, v
