@@ -121,7 +121,7 @@ def check_fused(rule: Rule, values: Values, dtype: torch.dtype) -> None:
             optimizer.step()
         for p, q in zip(*both, strict=True):
             assert torch.equal(p, q)
-    if rule.is_separable:
+    if rule.scope == "element":
         assert fused._plan.batches, "the fused path was taken"
         assert not fused._plan.eager
     for p, q in zip(*both, strict=True):
@@ -130,7 +130,7 @@ def check_fused(rule: Rule, values: Values, dtype: torch.dtype) -> None:
 
 def check_row(rule: Rule, values: Values, dtype: torch.dtype) -> None:
     """A row of a stack is what the optimizer makes of the parameters alone."""
-    if not rule.is_separable:
+    if rule.scope == "tensor":
         return
     rates = [1e-3, 0.02]
     alone = [parameters(dtype) for _ in rates]
