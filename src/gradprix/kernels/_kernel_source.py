@@ -39,10 +39,8 @@ def kernel_source(split_rule: SplitRule, stored: str, k: int = 0) -> str:
     """
     half = stored == "bfloat16"
     wide = "float32" if half else stored
-    arrays = ["x", "g", *split_rule.tensors] + ["low"] * half
-    narrow = {"x", "g", "low"} if half else set()
-    totals, columns = split_rule.passes[k].totals, split_rule.columns
-    arguments = ", ".join([*(f"{name}_all" for name in arrays), *split_rule.constants, *columns])
+    totals = split_rule.passes[k].totals
+    arguments = ", ".join([*(f"{name}_all" for name in _arrays(split_rule, half)), *_numbers(split_rule)])
     lines = [
         f"F = np.{wide}",
         f"at_wide = pointer_to(types.{wide})",
@@ -62,6 +60,29 @@ def kernel_source(split_rule: SplitRule, stored: str, k: int = 0) -> str:
         ),
         "",
         "",
+        *_kernel(split_rule, stored, k, arguments),
+    ]
+    header = f'"""Made by gradprix from the rule {split_rule.rule}, for {stored}."""\n'
+    parts = [PARTS.read_text("utf-8"), *([REDUCTION_PARTS.read_text("utf-8")] if totals else [])]
+    return "\n".join([header, *parts, "", *lines, ""])
+
+
+def _arrays(split_rule: SplitRule, half: bool) -> list[str]:
+    """Return the names of the arrays of a tensor, in the order of their pointers."""
+    return ["x", "g", *split_rule.tensors] + ["low"] * half
+
+
+def _numbers(split_rule: SplitRule) -> tuple[str, ...]:
+    """Return the names of the numbers that elementwise code uses."""
+    return split_rule.constants + split_rule.columns
+
+
+def _kernel(split_rule: SplitRule, stored: str, k: int, arguments: str) -> list[str]:
+    """Return the source lines of the kernel of a pass, which calls `chunk` with the given arguments."""
+    half, columns, totals = stored == "bfloat16", split_rule.columns, split_rule.passes[k].totals
+    arrays = _arrays(split_rule, half)
+    narrow = {"x", "g", "low"} if half else set()
+    lines = [
         '@cfunc("void(int64)", error_model="numpy")',
         "def kernel(job_at):",
         f"    job = carray(at_long(job_at), {8 if columns else 5})",
@@ -79,28 +100,21 @@ def kernel_source(split_rule: SplitRule, stored: str, k: int = 0) -> str:
         "            break",
         "        n, s, size, r = chunks[4 * j], chunks[4 * j + 1], chunks[4 * j + 2], chunks[4 * j + 3]",
     ]
+    open_arrays = []
+    for i, name in enumerate(arrays):
+        at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if stored == "float64" else 4)
+        open_arrays.append(f"{name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
     width = len(split_rule.constants)
     prepare = [f"{name} = F(constants[{width} * r + {i}])" for i, name in enumerate(split_rule.constants)]
     prepare += [f"{name} = F(numbers[{len(columns)} * n + {i}])" for i, name in enumerate(columns)]
-    open_arrays = []
-    for i, name in enumerate(arrays):
-        at, width = ("at_half", 2) if name in narrow else ("at_wide", 8 if wide == "float64" else 4)
-        open_arrays.append(f"{name}_all = carray({at}(pointers[{len(arrays)} * n + {i}] + {width} * s), size)")
-    if totals:
+    if totals:  # block by block
         step = [*open_arrays, f"at_sums = job[7] + {8 * len(split_rule.totals)} * (first_blocks[n] + s // BLOCK)"]
         step += [f"chunk({arguments}, terms, at_double(at_sums))", "s += BLOCK"]
-        loop = [
-            "stop = s + size",
-            "while s < stop:",
-            *(f"    {line}" for line in ["size = min(BLOCK, stop - s)", *step]),
-        ]
-        lines += [f"        {line}" for line in [*prepare, *loop]]
+        loop = ["stop = s + size", "while s < stop:", "    size = min(BLOCK, stop - s)"]
+        lines += [f"        {line}" for line in [*prepare, *loop, *(f"    {line}" for line in step)]]
     else:
         lines += [f"        {line}" for line in [*open_arrays, *prepare, f"chunk({arguments})"]]
-    lines += ["    set_control(before)"] * x86
-    header = f'"""Made by gradprix from the rule {split_rule.rule}, for {stored}."""\n'
-    parts = [PARTS.read_text("utf-8"), *([REDUCTION_PARTS.read_text("utf-8")] if totals else [])]
-    return "\n".join([header, *parts, "", *lines, ""])
+    return lines + ["    set_control(before)"] * x86
 
 
 def _body(split_rule: SplitRule, half: bool, k: int) -> list[str]:
@@ -110,8 +124,8 @@ def _body(split_rule: SplitRule, half: bool, k: int) -> list[str]:
         # A residual above half an ulp is stale: the parameter was overwritten.
         lines = ["x_, low_, g_ = up(x_all[i]), up(low_all[i]), up(g_all[i])"]
         lines.append("x_ = x_ + low_ if abs(low_) <= abs(x_) * F(0.00390625) else x_")
-    numbers = {*split_rule.constants, *split_rule.columns}
     lines += [f"{name}_ = {name}_all[i]" for name in split_rule.tensors]
+    numbers = {*_numbers(split_rule)}
     lines += [f"{name}_ = {number_source(value, numbers)}" for name, value in split_rule.passes[k].elements]
     terms = enumerate(split_rule.passes[k].totals)
     lines += [f"terms[BLOCK * {i} + i] = np.float64({total.name}_)" for i, total in terms]

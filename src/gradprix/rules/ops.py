@@ -103,6 +103,7 @@ def sum_in_blocks(a: Any) -> Any:
     """
     from torch.nn.functional import pad
 
+    a = a.cpu() if a.device.type == "mps" else a  # which has no float64
     count = a.shape[-1]
     blocks = max(1, -(-count // BLOCK))
     sums = _add_halves(pad(a, (0, blocks * BLOCK - count)).view(*a.shape[:-1], blocks, BLOCK))
