@@ -154,6 +154,10 @@ def test_mistakes_are_named() -> None:
         task_of(lambda: nn.Linear(2, 2), data)
     with pytest.raises(ValueError, match="no default metric for BertForQuestionAnswering"):
         task_of(lambda: bert("QuestionAnswering"), data)
+    with pytest.raises(TypeError, match="the data is a DataLoader: give its dataset"):
+        task_of(lambda: bert("MaskedLM"), torch.utils.data.DataLoader([data]))
+    with pytest.raises(ValueError, match="test examples of a gradprix.Data belong to it"):
+        task_of(lambda: bert("MaskedLM"), gp.Data(data, data["labels"]), data)
     with pytest.raises(ValueError, match="the examples have input_ids, and no labels"):
         task_of(lambda: bert("MaskedLM"), {"input_ids": ids()})
 

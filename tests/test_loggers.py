@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import gradprix as gp
 from command_line import gradprix
-from gradprix.integrations.loggers import Logger, TrainingRun, make_loggers
+from gradprix.integrations.loggers import Logger, Loggers, TrainingRun, make_loggers
 from gradprix.integrations.loggers.training_run import describe_run
 from gradprix.race import Result, make_plan, make_tune_plan, run, run_tuning
 from gradprix.race.config import RaceConfig
@@ -286,8 +288,45 @@ class TestTensorBoard:
         assert all(f"| {name} |" in answer for name in result.entries["entry"])
 
 
+def test_races_that_share_a_folder_have_folders_of_their_own(tmp_path: Path) -> None:
+    class Shared(Recorder):
+        folder_per_task = True
+
+    roots = []
+    for kind, folder in ((Shared, tmp_path), (Recorder, tmp_path), (Shared, None)):
+        logger = kind()
+        logger.folder = folder
+        for name in ("one", "two"):
+            Loggers([logger], make_plan(gp.tasks.digits.change(name=name), "adam,momentum"), tmp_path / "race")
+            roots.append(logger.root)
+    log = tmp_path / "race" / "log"
+    assert roots == [tmp_path / "one", tmp_path / "two", tmp_path, tmp_path, log, log]
+
+
 class TestMLflow:
     pytestmark = needs_library
+
+    def test_races_that_start_together_share_a_database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("mlflow")
+        pytest.importorskip("sqlalchemy")
+        from mlflow.tracking import MlflowClient
+
+        database = tmp_path / "mlflow.db"
+        logger = gp.integrations.loggers.MLflow(tmp_path, uri=f"sqlite:///{database}")
+        plan = make_plan("digits", "adam,momentum")
+        thread = threading.Thread(target=logger.on_race_start, args=[plan])
+        with FileLock(f"{database}.lock"):  # of another race, which creates the tables
+            thread.start()
+            thread.join(2)
+            assert thread.is_alive()
+            assert not database.exists()
+        thread.join()
+        client = MlflowClient(f"sqlite:///{database}")
+        find = MlflowClient.get_experiment_by_name
+        found = iter([None, find(client, "digits")])  # created by another race in the meantime
+        monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda *_: next(found))
+        logger.on_race_start(plan)
+        assert len(client.search_runs([find(client, "digits").experiment_id])) == 1
 
     def test_runs_and_verdict(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("mlflow")
@@ -383,6 +422,15 @@ class TestWandB:
 
 class TestOptuna:
     pytestmark = needs_library
+
+    def test_two_numbers_are_a_choice_and_a_range_is_one(self, tmp_path: Path) -> None:
+        optuna = pytest.importorskip("optuna")
+        space = {"lr": gp.log(1e-3, 1e-1), "momentum": gp.choice(0.5, 0.9), "weight_decay": gp.log(1e-5, 1e-2)}
+        entries = [gp.Entry("mine", gp.optim.SGD, space=space), "adam"]
+        studies = gp.integrations.optuna.studies(race(tmp_path, optimizers=entries, trials=12, epochs=1))
+        found = studies["mine"].trials[0].distributions
+        assert found["momentum"] == optuna.distributions.CategoricalDistribution([0.5, 0.9])
+        assert all(isinstance(found[name], optuna.distributions.FloatDistribution) for name in ("lr", "weight_decay"))
 
     def test_studies_have_the_tuning_runs(self, raced: tuple[Path, Recorder]) -> None:
         optuna = pytest.importorskip("optuna")

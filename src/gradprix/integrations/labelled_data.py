@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from gradprix.tasks import Data
 from gradprix.tasks.tensors import as_tensor
@@ -37,8 +37,19 @@ class Source:
         Args:
             data: mapping of tensors `[examples, ...]`, or dataset of mappings.
             test: official test examples, as `data`, or None.
+
+        Raises:
+            TypeError: for a `DataLoader`.
+            ValueError: if there are test examples besides those of a `Data`.
         """
+        if loader := next((each for each in (data, test) if isinstance(each, DataLoader)), None):
+            raise TypeError(
+                f"the data is a {type(loader).__name__}: give its dataset, and its collate_fn and batch_size, as in "
+                "task(model, loader.dataset, collate_fn=loader.collate_fn, batch_size=loader.batch_size)."
+            )
         if isinstance(data, Data):
+            if test is not None:
+                raise ValueError("test examples of a gradprix.Data belong to it: give Data(inputs, labels, test=...).")
             return data
         if isinstance(data, Mapping):
             inputs, held_out = self.add_labels(data), None

@@ -47,7 +47,8 @@ def _distributions(optuna: Any, space: Mapping[str, list[Any]], runs: "Sequence[
     distributions = {}
     for name, values in space.items():
         tried = [run.point[name] for run in runs]
-        if len(values) == 2 and all(isinstance(value, float) for value in values):
+        is_choice = name != "lr" and set(tried) <= set(values)  # a record does not tell two numbers from a range
+        if len(values) == 2 and all(isinstance(value, float) for value in values) and not is_choice:
             low, high = min([*values, *tried]), max([*values, *tried])
             distribution = optuna.distributions.FloatDistribution(low, high, log=0 < 10 * low <= high)
         else:

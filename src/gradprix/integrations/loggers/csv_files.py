@@ -32,6 +32,7 @@ class CSV(Logger):
     """
 
     name: ClassVar[str] = "csv"
+    folder_per_task: ClassVar[bool] = True
 
     @property
     def instructions(self) -> str:

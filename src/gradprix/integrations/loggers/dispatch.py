@@ -61,9 +61,11 @@ class Loggers:
 
     def __init__(self, loggers: Sequence[Logger], plan: "Plan", out: Path | None) -> None:
         self.plan, self._logged = plan, set[tuple[str, str]]()
-        default = out or Path("runs", plan.task.name)
         for logger in loggers:
-            logger.root = logger.folder or default / logger.name
+            if logger.folder is None:
+                logger.root = (out or Path("runs", plan.task.name)) / logger.name
+            else:
+                logger.root = logger.folder / plan.task.name if logger.folder_per_task else logger.folder
         self._threads = [_LoggerThread(logger) for logger in loggers]
 
     def __enter__(self) -> "Loggers":

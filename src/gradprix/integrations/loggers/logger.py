@@ -22,10 +22,13 @@ class Logger:
         folder: folder of the logger's files. Default: `name`, in the folder of the race.
 
     Attributes:
+        folder_per_task: True if each task has a folder of its own in `folder`, because the files of its races have the
+            same names as those of others.
         root: folder of the logger's files in the current race, as an existing folder or one to be created.
     """
 
     name: ClassVar[str] = "log"
+    folder_per_task: ClassVar[bool] = False
     folder: Path | None = None
     root: Path = Path()
 

@@ -1,11 +1,14 @@
 """Logger for MLflow."""
 
+import contextlib
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from filelock import FileLock
 
 from gradprix.integrations.optional import require
 
@@ -61,14 +64,9 @@ class MLflow(Logger):
 
         if self.given_uri is None:
             self.root.mkdir(parents=True, exist_ok=True)
-        self._client = MlflowClient(tracking_uri=self.uri)
-        name = self.experiment or plan.task.name
-        experiment = self._client.get_experiment_by_name(name)
-        artifacts = (self.root.absolute() / "artifacts").as_uri() if self.given_uri is None else None
-        if experiment is None:
-            self._experiment = self._client.create_experiment(name, artifact_location=artifacts)
-        else:
-            self._experiment = experiment.experiment_id
+        with _database_lock(self.uri):
+            self._client = MlflowClient(tracking_uri=self.uri)
+            self._experiment = self._find_experiment(self.experiment or plan.task.name)
         race = race_id(plan, self.root)
         races = list(self._runs(RACE_TAG, race))
         self._race = races[0].info.run_id if races else self._create(f"race {plan.task.name}", {RACE_TAG: race})
@@ -110,6 +108,21 @@ class MLflow(Logger):
         self._client.log_dict(self._race, {"ranking": rows}, "ranking.json")
         self._client.set_terminated(self._race)
 
+    def _find_experiment(self, name: str) -> str:
+        """Return the identifier of an experiment, which is created if there is none with this name."""
+        from mlflow.exceptions import MlflowException
+
+        artifacts = (self.root.absolute() / "artifacts").as_uri() if self.given_uri is None else None
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=artifacts))
+            except MlflowException:
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:  # otherwise, another race has created it just now
+                    raise
+        return str(experiment.experiment_id)
+
     def _runs(self, tag: str, value: str) -> Iterator[Any]:
         """Yield the runs of the experiment with this value of a tag."""
         token = None
@@ -143,6 +156,13 @@ class MLflow(Logger):
         )
         for start in range(MOST_METRICS, len(metrics), MOST_METRICS):
             self._client.log_batch(identifier, metrics=metrics[start : start + MOST_METRICS])
+
+
+def _database_lock(uri: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a lock of an SQLite database, whose tables MLflow creates when it is first opened; of a server, none."""
+    if not uri.startswith("sqlite:///"):
+        return contextlib.nullcontext()
+    return FileLock(f"{uri.removeprefix('sqlite:///').partition('?')[0]}.lock")
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -29,6 +29,7 @@ class TensorBoard(Logger):
     """
 
     name: ClassVar[str] = "tensorboard"
+    folder_per_task: ClassVar[bool] = True
 
     def __init__(self, folder: str | Path | None = None) -> None:
         require("tensorboard", "logging")
@@ -73,7 +74,8 @@ class TensorBoard(Logger):
         """Context manager with a writer of a run, whose folder appears, or is replaced, when the run is complete."""
         from torch.utils.tensorboard import SummaryWriter
 
-        partial = self.root.with_name(f"{self.root.name}.partial")  # TensorBoard does not read it
+        parent = self.root.with_name(f"{self.root.name}.partial")  # TensorBoard does not read it
+        partial = parent / folder.name
         shutil.rmtree(partial, ignore_errors=True)
         writer = SummaryWriter(str(partial))
         try:
@@ -83,3 +85,5 @@ class TensorBoard(Logger):
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
+        with contextlib.suppress(OSError):  # another race, which logs to the same folder, writes a run
+            parent.rmdir()
