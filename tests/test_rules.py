@@ -9,6 +9,7 @@ import torch
 
 from gradprix import rules
 from gradprix.kernels import compute_evaluation_point, init_state
+from gradprix.optim.variants import with_options
 from gradprix.rules import (
     RuleError,
     State,
@@ -170,7 +171,7 @@ RELATIONS: dict[str, Any] = {
     "signum": lambda: (path(rules.signum, momentum=0.8), path(rules.lion, beta1=0.8, beta2=0.8)),
     "qhm": lambda: (
         torch.stack([path(rules.qhm, nu=nu, momentum=0.9, lr=0.1) for nu in (0.0, 1.0)]),
-        torch.stack([path(rules.sgd, lr=0.1), path(rules.sgd, lr=0.1, **DAMPED)]),
+        torch.stack([path(rules.sgd, lr=0.1), path(DAMPENED_SGD, lr=0.1, **DAMPED)]),
     ),
     "aggmo": lambda: (
         path(rules.aggmo, beta1=0.9, beta2=0.9, beta3=0.9, lr=0.1),
@@ -186,7 +187,7 @@ RELATIONS: dict[str, Any] = {
     ),
     "adabound": lambda: (
         path(rules.adabound, change=lambda t: {"gamma": 1e15}, lr=0.01),
-        path(rules.sgd, lr=1.0, **DAMPED),
+        path(DAMPENED_SGD, lr=1.0, **DAMPED),
     ),
     "adamod": lambda: (path(rules.adamod, beta3=0.0, eps=0.0), path(rules.adam, eps=0.0)),
     "laprop": lambda: (path(rules.laprop, beta1=0.0, eps=1e-8), path(rules.adam, beta1=0.0, lr=4e-4)),
@@ -196,7 +197,8 @@ RELATIONS: dict[str, Any] = {
     "optimistic_adam": lambda: (path(rules.optimistic_adam), with_last_step_repeated(path(rules.adam))),
     "grokfast_adamw": lambda: (path(rules.grokfast_adamw, amplification=0.0), path(rules.adamw)),
 }
-DAMPED: dict[str, Any] = {"momentum": 0.9, "dampening": 0.9, "dampen_first": True}
+DAMPED: dict[str, Any] = {"momentum": 0.9, "dampening": 0.9}
+DAMPENED_SGD = with_options(rules.sgd, {"dampen_first": True})
 FOLLOWS = gradients()[1:] * gradients()[:-1] > 0
 """Where a gradient has the sign of the one before."""
 
@@ -221,7 +223,7 @@ def odd_and_even_momentum() -> torch.Tensor:
     h, x = SimpleNamespace(**rules.sgd.values(lr=0.1, **DAMPED)), torch.zeros(4, dtype=torch.float64)
     buffers, points = [x, x], []
     for t, g in enumerate(gradients()):
-        x, buffers[t % 2] = rules.sgd(h, 2, x, g, buffers[t % 2])
+        x, buffers[t % 2] = DAMPENED_SGD(h, 2, x, g, buffers[t % 2])
         points.append(x)
     return torch.stack(points)
 

@@ -34,6 +34,7 @@ from suite_docs import plain, table
 from gradprix import optim, rules, tasks
 from gradprix.claims import RESULTS, format_counts, load_results
 from gradprix.optim import _compat
+from gradprix.optim.variants import option_defaults, with_options
 from gradprix.race import BRACKETS, ENTRIES, SEEDS, TRIALS, Entry
 from gradprix.rules import PREPROCESSING, Modifier, Rule, State
 from gradprix.rules._rule import ANY, DOMAINS
@@ -167,8 +168,9 @@ def formula(rule: Rule) -> str:
     """Return the equations at the defaults, and with each option, with the changed lines marked."""
     plain = rules.formula(rule)
     blocks = [code("\n".join(plain))]
-    for caption, given in variants(rule):
-        lines = rules.formula(rule, **given)
+    shown = [(caption, rule, given) for caption, given in variants(rule)]
+    for caption, form, given in (*shown, *option_variants(rule)):
+        lines = rules.formula(form, **given)
         changed = [i for i, line in enumerate(lines, 1) if line not in plain]
         blocks.append(code("\n".join(lines), f"With {caption}", changed))
     return "\n\n".join([*blocks, *evaluation_point(rule)])
@@ -206,6 +208,26 @@ def variants(rule: Rule) -> list[tuple[str, dict[str, float | bool]]]:
     return options
 
 
+def option_variants(rule: Rule) -> list[tuple[str, Rule, dict[str, float]]]:
+    """Return the variants that options of the class select, each with a caption and the values that it is shown at."""
+    gates = dict(gate for _, given in variants(rule) for gate in given.items() if gate[0] in _gates(rule))
+    plain, shown = rules.formula(rule), []
+    for name, value in option_defaults(rule).items():
+        form = with_options(rule, {name: True})
+        needs = bool(gates) and (any(gate in name for gate in gates) or rules.formula(form) == plain)
+        given = gates if needs else {}
+        given = given if value is False else {**given, name: 1.0}
+        own = f"`{name}=True`" if value is False else f"`{name}` above 0"
+        caption = ", ".join([*(f"`{gate}` above 0" for gate in gates if needs), own])
+        shown.append((caption, form, given))
+    return shown
+
+
+def _gates(rule: Rule) -> set[str]:
+    """Return the numbers that enable state."""
+    return {state.when for state in rule.state.values() if state.when and state.when not in rule.options}
+
+
 def _modifies(rule: Rule, option: str, gates: Iterable[str]) -> bool:
     """Return whether an option modifies a term that a number enables, judged by its name or its expressions."""
     texts = [repr(assign.value) for assign in rule.tree.assigns if f"Choice(option={option!r}" in repr(assign.value)]
@@ -215,7 +237,7 @@ def _modifies(rule: Rule, option: str, gates: Iterable[str]) -> bool:
 def defaults(rule: Rule) -> str:
     """Return a table of the arguments with their defaults and allowed values."""
     rows = []
-    for name, value in rule.hyperparameters.items():
+    for name, value in {**rule.hyperparameters, **option_defaults(rule)}.items():
         letter = format_symbol(name) if name not in PREPROCESSING or rule.owns_weight_decay else ""
         letter = "" if letter == name or isinstance(value, bool) else letter
         rows.append((f"`{name}`", letter, f"`{number(value)}`", allowed(rule, name), meaning(rule, name)))
@@ -232,7 +254,7 @@ def meaning(rule: Rule, name: str) -> str:
 
 def allowed(rule: Rule, name: str) -> str:
     """Format the allowed values of a hyperparameter."""
-    if isinstance(rule.hyperparameters[name], bool):
+    if isinstance({**rule.hyperparameters, **option_defaults(rule)}[name], bool):
         return "True or False"
     low, high = rule.domains.get(name) or DOMAINS.get(name, ANY)
     return f"{low:g} ≤ · < {high:g}" if high < float("inf") else f"{low:g} and up"

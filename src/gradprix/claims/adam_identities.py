@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gradprix.explain.tracing import step
+from gradprix.optim.variants import with_options
 from gradprix.rules import adadelta, adam, rmsprop, sgd
 from gradprix.tasks.rng import stream
 
@@ -18,6 +19,7 @@ N, QUICK, STEPS, D = 24, 6, 200, 20
 ROUNDING = 1e-12  # relative to the norm of all updates
 APART = 0.1
 BETA = 0.9
+UNCORRECTED, DAMPENED = with_options(adam, {"uncorrected": True}), with_options(sgd, {"dampen_first": True})
 HUGE, SAME = 1e8, 1e-6  # ε and tolerance: gradients are about 1, so the second moment is negligible beside ε
 
 
@@ -52,10 +54,10 @@ def decide_parts(m: Quantities) -> Decision:
 def measure_parts(quick: bool) -> Quantities:
     """Compare Adam without momentum and bias correction with RMSprop and AdaDelta, on the same gradients."""
     gradients = random_gradients(QUICK if quick else N)
-    bare = updates(adam, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8, uncorrected=True)
+    bare = updates(UNCORRECTED, gradients, lr=0.01, beta1=0.0, beta2=0.99, eps=1e-8)
     root = updates(rmsprop, gradients, lr=0.01, alpha=0.99, eps=1e-8)
     delta = updates(adadelta, gradients, lr=1.0, rho=0.99, eps=1e-8)
-    whole = updates(adam, gradients, lr=0.01, beta1=0.9, beta2=0.99, eps=1e-8, uncorrected=True)
+    whole = updates(UNCORRECTED, gradients, lr=0.01, beta1=0.9, beta2=0.99, eps=1e-8)
     after = updates(rmsprop, gradients, lr=0.001, alpha=0.99, eps=1e-8, momentum=0.9)
     return {
         "adadelta": mean(relative_distance(bare, delta, scaled=True)),
@@ -74,12 +76,12 @@ def measure_momentum(quick: bool) -> Quantities:
     zero, state, heavy = torch.zeros_like(gradients[0]), dict[str, Any](), {"momentum": BETA, "dampening": BETA}
     # The bias correction is equivalent to a learning rate that changes with the step, which the momentum rule receives.
     corrected = torch.stack([
-        step(sgd, sgd.values(lr=0.01 / (1 - BETA**t), dampen_first=True, **heavy), t, zero, g, state)["x"]
+        step(DAMPENED, sgd.values(lr=0.01 / (1 - BETA**t), **heavy), t, zero, g, state)["x"]
         for t, g in enumerate(gradients, 1)
     ])  # fmt: skip
-    plain = updates(sgd, gradients, lr=0.01, dampen_first=True, **heavy)
+    plain = updates(DAMPENED, gradients, lr=0.01, **heavy)
     ours = updates(adam, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE)
-    bare = updates(adam, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE, uncorrected=True)
+    bare = updates(UNCORRECTED, gradients, lr=0.01 * HUGE, beta1=BETA, eps=HUGE)
     usual = updates(adam, gradients, lr=0.01, beta1=BETA)
     n = gradients.shape[1]
     return {

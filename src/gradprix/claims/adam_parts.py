@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from gradprix.explain.tracing import step
+from gradprix.optim.variants import with_options
 from gradprix.rules import Rule, adam, adamax, adamw, nadam, sgd
 from gradprix.rules.ir import names
 from gradprix.tasks.rng import stream
@@ -16,6 +17,7 @@ from .quadratics import exponents, final_point, quadratics, tuned, updates
 
 N, QUICK = 24, 6
 
+UNCORRECTED = with_options(adam, {"uncorrected": True})
 EARLY, SAME = 100, 0.01  # steps; relative difference of step sizes that counts as none
 BETAS, HORIZONS = (0.9, 0.99, 0.999), 5.0
 D, CONDITION, BUDGETS = 10, 30.0, (100, 2_000)
@@ -35,7 +37,7 @@ def step_length_ratio(beta2: float, steps: int, n: int) -> Tensor:
         n: number of random gradients to average over, which are the same for both.
     """
     g = torch.randn(steps, n, generator=stream(0, "gradients"), dtype=torch.float64)
-    ours, bare = (updates(adam, g, beta2=beta2, eps=0.0, uncorrected=off) for off in (False, True))
+    ours, bare = (updates(rule, g, beta2=beta2, eps=0.0) for rule in (adam, UNCORRECTED))
     return (bare / ours).mean(-1)
 
 
@@ -77,9 +79,9 @@ def measure_bias_correction(quick: bool) -> Quantities:
     problems = quadratics(n, D, CONDITION, seed=9)
     for budget in BUDGETS[:1] if quick else BUDGETS:
         log_loss = []
-        for off in (True, False):
-            lr = tuned(adam, problems, budget, uncorrected=off)
-            x = final_point(adam, problems.gradient, problems.start, budget, lr=lr, uncorrected=off)
+        for rule in (UNCORRECTED, adam):
+            lr = tuned(rule, problems, budget)
+            x = final_point(rule, problems.gradient, problems.start, budget, lr=lr)
             log_loss.append((problems.loss(x) / problems.loss(problems.start)).clamp(min=1e-24).log10())
         quantities[f"cost_{budget}"] = median(log_loss[0] - log_loss[1])
     return quantities

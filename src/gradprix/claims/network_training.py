@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradprix.optim.variants import option_defaults, with_options
 from gradprix.race import ENTRIES
+from gradprix.rules import Rule
 from gradprix.tasks import Task, digits, schedule
 from gradprix.training import ModelStack, Outcome, Trial, compute_outputs, evaluate, runtime_settings, train_stack
 from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
@@ -39,12 +41,14 @@ def make_trial(task: Task, name: str, lr: float, seed: int, evaluates_test: bool
         lr: learning rate.
         seed: seed of the run.
         evaluates_test: evaluate the network on the test examples.
-        **fixed: settings that replace the entry's own.
+        **fixed: settings that replace the entry's own, and options that select a variant of its rule.
     """
     entry = ENTRIES[name]
-    values = entry.rule.values(**{**entry.fixed, **fixed, "lr": lr})
+    assert isinstance(entry.rule, Rule)
+    rule, options = with_options(entry.rule, fixed), option_defaults(entry.rule)
+    given = {**entry.fixed, **{key: value for key, value in fixed.items() if key not in options}}
     size = task.batch_size if entry.batch_size is None else entry.batch_size
-    return Trial(entry.rule, values, seed, size, task.epochs, task.schedule, evaluates_test)
+    return Trial(rule, rule.values(**given, lr=lr), seed, size, task.epochs, task.schedule, evaluates_test)
 
 
 @cache

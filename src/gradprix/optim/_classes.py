@@ -12,6 +12,7 @@ from gradprix import rules
 from ._eager_step import prepare, step_dtype
 from ._optimizer import RuleOptimizer
 from ._scalars import make_contiguous
+from .variants import with_options
 
 
 class SGD(
@@ -83,7 +84,7 @@ class AdamW(
 ):
     def rule_of(self, group: Mapping[str, Any]) -> rules.Rule:
         """Return the rule of a group: Adam if it has `decoupled_weight_decay=False`, as in torch, otherwise AdamW."""
-        return rules.adamw if group.get("decoupled_weight_decay", True) else rules.adam
+        return with_options(rules.adamw if group.get("decoupled_weight_decay", True) else rules.adam, group)
 
 
 class Adamax(

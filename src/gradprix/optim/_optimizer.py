@@ -19,6 +19,7 @@ from ._dispatch import StepPlan
 from ._eager_step import prepare, step_dtype
 from ._eval_mode import is_training, to_evaluate, to_train
 from ._scalars import make_contiguous
+from .variants import option_defaults, with_options
 
 TORCH_ONLY = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 """Arguments that select an implementation in torch, with torch's defaults. By default, each tensor is stepped by the
@@ -167,10 +168,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if not (scale is None and overflow is None) and not self._unscale(values, scale, overflow):
             return loss
-        if self._plan is None or not self._plan.is_valid(self.param_groups, self.state, values):
-            rules = [self.rule_of(group) for group in self.param_groups]
-            self._plan = StepPlan(rules, self.param_groups, self.state, values)
-        self._plan.step(values)
+        rules = [self.rule_of(group) for group in self.param_groups]
+        plan = self._plan
+        if plan is None or plan.rules != rules or not plan.is_valid(self.param_groups, self.state, values):
+            plan = self._plan = StepPlan(rules, self.param_groups, self.state, values)
+        plan.step(values)
         return loss
 
     @torch.no_grad()
@@ -212,8 +214,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             to_train(group, self.state)
 
     def rule_of(self, group: Mapping[str, Any]) -> Rule:
-        """Return the rule that steps a parameter group."""
-        return self.rule
+        """Return the rule that steps a parameter group: the rule of the class, or the variant that options select."""
+        return with_options(self.rule, group)
 
     def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a parameter group under the rule's names, such as `beta1` and `beta2`.
@@ -304,10 +306,11 @@ def _options(rule: Rule, named: set[str]) -> tuple[str, ...]:
     """
     known = named | {part for name, parts in rule.tuple_arguments.items() if name in named for part in parts}
     known |= {"decoupled_weight_decay"} if rule.owns_weight_decay else set()
-    return tuple(name for name in (*rule.hyperparameters, "foreach", "capturable", "fused") if name not in known)
+    own = (*rule.hyperparameters, *option_defaults(rule), "foreach", "capturable", "fused")
+    return tuple(name for name in own if name not in known)
 
 
 def _default(rule: Rule, name: str) -> Any:
     if name in rule.tuple_arguments:
         return tuple(rule.hyperparameters[part] for part in rule.tuple_arguments[name])
-    return TORCH_ONLY[name] if name in TORCH_ONLY else rule.hyperparameters[name]
+    return {**TORCH_ONLY, **rule.hyperparameters, **option_defaults(rule)}[name]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gradprix import optim
+from gradprix.optim.variants import option_defaults
 from gradprix.rules import Axis, Rule
 from gradprix.training.torch_optimizer_adapter import CLASSES, TorchOptimizerAdapter, constructor_arguments
 
@@ -46,6 +47,9 @@ class Entry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", as_steppable(self.rule))
+        if isinstance(self.rule, Rule) and self.fixed.keys() & option_defaults(self.rule):
+            # Options of the class, which select variants of the rule.
+            object.__setattr__(self, "rule", TorchOptimizerAdapter(optim.from_rule(self.rule)))
         if isinstance(self.rule, Rule) and "betas" in self.fixed:
             fixed = {name: value for name, value in self.fixed.items() if name != "betas"}
             fixed |= dict(zip(self.rule.betas, self.fixed["betas"], strict=True))

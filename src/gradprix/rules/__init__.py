@@ -47,6 +47,7 @@ from .ops import (
     where,
 )
 from .parser import RuleError
+from .variants import variant
 
 ALL: dict[str, Rule] = {
     r.name: r
@@ -138,6 +139,7 @@ __all__ = [
     "sqrt",
     "total",
     "transpose",
+    "variant",
     "where",
     "yogi",
 ]

@@ -18,25 +18,16 @@ SPACE = {"lr": log(1e-4, 1e-1)}
     beta2=0.999,
     eps=1e-8,
     amsgrad=False,
-    eps_inside_sqrt=False,
-    eps_before_correction=False,
-    correct_before_max=False,
-    uncorrected=False,
     state={"m": "exp_avg", "v": "exp_avg_sq", "v_max": State("max_exp_avg_sq", when="amsgrad")},
 )
 def adam(h, t, x, g, m, v, v_max):
     """Running mean of gradients divided by their running RMS, both bias-corrected."""
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
-    v_seen = v / (1 - h.beta2**t) if h.correct_before_max else v
-    v_max = maximum(v_max, v_seen) if h.amsgrad else v_seen
-    m_hat = m if h.uncorrected else m / (1 - h.beta1**t)
-    v_hat = v_max if h.correct_before_max else (v_max if h.uncorrected else v_max / (1 - h.beta2**t))
-    x = x - h.lr * m_hat / (
-        sqrt(v_hat + h.eps)
-        if h.eps_inside_sqrt
-        else sqrt(v_hat) + (h.eps / sqrt(1 - h.beta2**t) if h.eps_before_correction else h.eps)
-    )
+    v_max = maximum(v_max, v) if h.amsgrad else v
+    m_hat = m / (1 - h.beta1**t)
+    v_hat = v_max / (1 - h.beta2**t)
+    x = x - h.lr * m_hat / (sqrt(v_hat) + h.eps)
     return x, m, v, v_max
 
 
@@ -51,24 +42,17 @@ def adam(h, t, x, g, m, v, v_max):
     eps=1e-8,
     weight_decay=1e-2,
     amsgrad=False,
-    eps_inside_sqrt=False,
-    eps_before_correction=False,
-    full_lr=0.0,
     state={"m": "exp_avg", "v": "exp_avg_sq", "v_max": State("max_exp_avg_sq", when="amsgrad")},
 )
 def adamw(h, t, x, g, m, v, v_max):
     """Adam with decoupled weight decay."""
-    x = (1 - h.lr / h.full_lr * h.weight_decay) * x if h.full_lr else (1 - h.lr * h.weight_decay) * x
+    x = (1 - h.lr * h.weight_decay) * x
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
     v_max = maximum(v_max, v) if h.amsgrad else v
     m_hat = m / (1 - h.beta1**t)
     v_hat = v_max / (1 - h.beta2**t)
-    x = x - h.lr * m_hat / (
-        sqrt(v_hat + h.eps)
-        if h.eps_inside_sqrt
-        else sqrt(v_hat) + (h.eps / sqrt(1 - h.beta2**t) if h.eps_before_correction else h.eps)
-    )
+    x = x - h.lr * m_hat / (sqrt(v_hat) + h.eps)
     return x, m, v, v_max
 
 
@@ -81,14 +65,13 @@ def adamw(h, t, x, g, m, v, v_max):
     beta1=0.9,
     beta2=0.999,
     eps=1e-8,
-    eps_after_max=False,
     state={"m": "exp_avg", "u": "exp_inf"},
 )
 def adamax(h, t, x, g, m, u):
     """Adam with the second moment replaced by a decaying maximum."""
     m = h.beta1 * m + (1 - h.beta1) * g
-    u = maximum(h.beta2 * u, abs(g) if h.eps_after_max else abs(g) + h.eps)
-    x = x - h.lr / (1 - h.beta1**t) * m / (u + h.eps if h.eps_after_max else u)
+    u = maximum(h.beta2 * u, abs(g) + h.eps)
+    x = x - h.lr / (1 - h.beta1**t) * m / u
     return x, m, u
 
 
@@ -102,8 +85,6 @@ def adamax(h, t, x, g, m, u):
     beta2=0.999,
     eps=1e-8,
     momentum_decay=4e-3,
-    scheduled_mean=False,
-    decay_after_correction=False,
     state={"m": "exp_avg", "v": "exp_avg_sq", "mu_product": State("mu_product", kind="scalar", init=1.0)},
 )
 def nadam(h, t, x, g, m, v, mu_product):
@@ -111,10 +92,10 @@ def nadam(h, t, x, g, m, v, mu_product):
     mu = h.beta1 * (1 - 0.5 * 0.96 ** (t * h.momentum_decay))
     mu_next = h.beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * h.momentum_decay))
     mu_product = mu_product * mu
-    m = mu * m + (1 - mu) * g if h.scheduled_mean else h.beta1 * m + (1 - h.beta1) * g
+    m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
     m_hat = mu_next / (1 - mu_product * mu_next) * m + (1 - mu) / (1 - mu_product) * g
-    v_hat = h.beta2 * v / (1 - h.beta2**t) if h.decay_after_correction else v / (1 - h.beta2**t)
+    v_hat = v / (1 - h.beta2**t)
     x = x - h.lr * m_hat / (sqrt(v_hat) + h.eps)
     return x, m, v, mu_product
 
@@ -128,8 +109,6 @@ def nadam(h, t, x, g, m, v, mu_product):
     beta1=0.9,
     beta2=0.999,
     eps=1e-8,
-    eps_after_correction=False,
-    rectify_above_four=False,
     state={"m": "exp_avg", "v": "exp_avg_sq"},
 )
 def radam(h, t, x, g, m, v):
@@ -139,15 +118,9 @@ def radam(h, t, x, g, m, v):
     m_hat = m / (1 - h.beta1**t)
     rho_inf = 2 / (1 - h.beta2) - 1
     rho = rho_inf - 2 * t * h.beta2**t / (1 - h.beta2**t)
-    p = maximum(rho_inf, 4.001 if h.rectify_above_four else 5)  # up to 4, the root is undefined and unused
-    q = maximum(rho, 4 if h.rectify_above_four else 5)
+    p = maximum(rho_inf, 5)  # up to 4, the root is undefined and unused
+    q = maximum(rho, 5)
     r = sqrt((q - 4) * (q - 2) * p / ((p - 4) * (p - 2) * q))
-    d = where(
-        rho > (4 if h.rectify_above_four else 5),
-        r * m_hat / (sqrt(v / (1 - h.beta2**t)) + h.eps)
-        if h.eps_after_correction
-        else r * sqrt(1 - h.beta2**t) * m_hat / (sqrt(v) + h.eps),
-        m_hat,
-    )
+    d = where(rho > 5, r * sqrt(1 - h.beta2**t) * m_hat / (sqrt(v) + h.eps), m_hat)
     x = x - h.lr * d
     return x, m, v

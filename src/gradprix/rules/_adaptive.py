@@ -15,13 +15,12 @@ from .ops import maximum, sqrt
     lr_decay=0.0,
     initial_accumulator_value=0.0,
     eps=1e-10,
-    eps_inside_sqrt=False,
     state={"s": State("sum", init="initial_accumulator_value")},
 )
 def adagrad(h, t, x, g, s):
     """SGD with per-coordinate learning rates that decrease with the sum of squared gradients."""
     s = s + g**2
-    x = x - h.lr / (1 + (t - 1) * h.lr_decay) * g / (sqrt(s + h.eps) if h.eps_inside_sqrt else sqrt(s) + h.eps)
+    x = x - h.lr / (1 + (t - 1) * h.lr_decay) * g / (sqrt(s) + h.eps)
     return x, s
 
 
@@ -35,8 +34,6 @@ def adagrad(h, t, x, g, s):
     eps=1e-8,
     momentum=0.0,
     centered=False,
-    eps_inside_sqrt=False,
-    lr_inside_momentum=False,
     # torch stores the raw second moment v = s + m². The variance s, stored instead, is never negative by rounding.
     state={
         "s": State(
@@ -52,10 +49,9 @@ def rmsprop(h, t, x, g, s, m, b):
     """SGD with per-coordinate learning rates, divided by a running RMS of the gradients."""
     s = h.alpha * s + (h.alpha * (1 - h.alpha) * (g - m) ** 2 if h.centered else (1 - h.alpha) * g**2)
     m = h.alpha * m + (1 - h.alpha) * g if h.centered else g
-    d = g / (sqrt(s + h.eps) if h.eps_inside_sqrt else sqrt(s) + h.eps)
-    d = h.lr * d if h.lr_inside_momentum else d
+    d = g / (sqrt(s) + h.eps)
     b = h.momentum * b + d if h.momentum else d
-    x = x - b if h.lr_inside_momentum else x - h.lr * b
+    x = x - h.lr * b
     return x, s, m, b
 
 

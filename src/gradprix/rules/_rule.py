@@ -75,7 +75,7 @@ class Rule:
         tuples: names of the hyperparameters that torch combines into one argument, by the name of that argument. The
             betas are combined without being listed.
         tuned: hyperparameters that are worth tuning besides the learning rate, the most important first.
-        composition: modifier, base rule and given values of a modified rule; None for other rules.
+        composition: function, rule and keyword arguments from which a modified rule or a variant was made, or None.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Rule:
     counts_steps: bool = True
     tuned: tuple[str, ...] = ()
     tuples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    composition: "tuple[Callable[..., Rule], Rule, tuple[tuple[str, float | bool], ...]] | None" = None
+    composition: "tuple[Callable[..., Rule], Rule, tuple[tuple[str, Any], ...]] | None" = None
 
     def __call__(self, h: Any, t: int, x: Value, g: Value, *state: Value) -> tuple[Value, ...]:
         """Perform one step by calling the rule's function.
@@ -117,7 +117,7 @@ class Rule:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.composition is not None:
-            return _modify, self.composition
+            return _compose, self.composition
         # Pickled by name, as functions are, if it can be imported; rules of scripts and notebooks are pickled by value.
         module = self.function.__module__
         if module != "__main__" and getattr(sys.modules.get(module), self.name, None) is self:
@@ -210,8 +210,8 @@ def _import_rule(module: str, name: str) -> Rule:
     return imported
 
 
-def _modify(modifier: Callable[..., Rule], base: Rule, given: tuple[tuple[str, float | bool], ...]) -> Rule:
-    return modifier(base, **dict(given))
+def _compose(make: Callable[..., Rule], base: Rule, given: tuple[tuple[str, Any], ...]) -> Rule:
+    return make(base, **dict(given))
 
 
 def check(name: str, value: float | bool, domain: tuple[float, float] | None = None) -> None:

@@ -16,17 +16,14 @@ from .ops import where
     momentum=0.0,
     dampening=0.0,
     nesterov=False,
-    dampen_first=False,
-    lr_inside_momentum=False,
     state={"b": State("momentum_buffer", when="momentum")},
     counts_steps=False,
 )
 def sgd(h, t, x, g, b):
     """Gradient step, with optional momentum."""
     # As in torch, the first gradient is not dampened.
-    damping = h.dampening if h.dampen_first else where(t > 1, h.dampening, 0)
-    g = h.lr * g if h.lr_inside_momentum else g
+    damping = where(t > 1, h.dampening, 0)
     b = h.momentum * b + (1 - damping) * g if h.momentum else g
     d = g + h.momentum * b if h.nesterov else b
-    x = x - d if h.lr_inside_momentum else x - h.lr * d
+    x = x - h.lr * d
     return x, b

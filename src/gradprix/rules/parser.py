@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
@@ -54,45 +54,86 @@ def parse(
     Raises:
         RuleError: at the first unsupported construct, with its file and line.
     """
-    return _Parser(function, hyperparameters, scope, given, more).tree()
+    file = inspect.getsourcefile(function) or "?"
+    try:
+        lines, first = inspect.getsourcelines(function)
+    except OSError as error:
+        raise RuleError(f"rule {function.__name__}: its source cannot be read. Write it in a file.") from error
+    definition = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    if not isinstance(definition, ast.FunctionDef):
+        raise RuleError(f"{file}:{first}: a rule is a plain function made with def.")
+    parser = _Parser(definition, file, first, hyperparameters, scope, more)
+    return parser.tree(given)
+
+
+def parse_expression(
+    text: str, rule: str, hyperparameters: Mapping[str, float | bool], names: Collection[str], scope: Scope = "element"
+) -> Node:
+    """Parse an expression, in which hyperparameters are written without `h.`.
+
+    Args:
+        text: the expression, such as `sqrt(v_hat + eps)`.
+        rule: name of the rule that it belongs to, for error messages.
+        hyperparameters: hyperparameters of the rule, with defaults.
+        names: identifiers of the rule, which take precedence over hyperparameters of the same name.
+        scope: scope of the rule.
+
+    Raises:
+        RuleError: if the text is not an expression, or uses an unsupported construct.
+    """
+    try:
+        definition = ast.parse(f"def {rule}(h):\n    ({text})").body[0]
+    except SyntaxError as error:
+        raise RuleError(f"in rule {rule}: {text!r} is not an expression: {error.msg}.") from error
+    assert isinstance(definition, ast.FunctionDef)
+    (statement,) = definition.body
+    assert isinstance(statement, ast.Expr)
+    parser = _Parser(definition, "expression", 0, hyperparameters, scope, NOTHING)
+    parser.known = {*names}
+    return parser.node(_Qualifier(hyperparameters.keys() - {*names}).visit(statement.value))
+
+
+class _Qualifier(ast.NodeTransformer):
+    """Replaces names of hyperparameters by attributes of `h`."""
+
+    def __init__(self, hyperparameters: Collection[str]) -> None:
+        self.hyperparameters = hyperparameters
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id not in self.hyperparameters:
+            return node
+        return ast.copy_location(ast.Attribute(ast.Name("h", ast.Load()), node.id, ast.Load()), node)
 
 
 class _Parser:
     def __init__(
         self,
-        function: Callable[..., Any],
+        definition: ast.FunctionDef,
+        file: str,
+        first: int,
         hyperparameters: Mapping[str, float | bool],
         scope: Scope,
-        given: tuple[str, ...],
         more: Mapping[str, int],
     ) -> None:
-        self.hyperparameters, self.scope, self.given = hyperparameters, scope, given
+        self.definition, self.file, self.first = definition, file, first
+        self.hyperparameters, self.scope = hyperparameters, scope
         self.vocabulary = ELEMENTWISE | REDUCTIONS | (WHOLE if scope == "tensor" else {}) | dict(more)
-        self.file = inspect.getsourcefile(function) or "?"
-        try:
-            lines, self.first = inspect.getsourcelines(function)
-        except OSError as error:
-            raise RuleError(f"rule {function.__name__}: its source cannot be read. Write it in a file.") from error
-        definition = ast.parse(textwrap.dedent("".join(lines))).body[0]
-        if not isinstance(definition, ast.FunctionDef):
-            raise RuleError(f"{self.file}:{self.first}: a rule is a plain function made with def.")
-        self.definition = definition
         self.known: set[str] = set()
 
     def refuse(self, node: ast.AST, what: str, cure: str) -> NoReturn:
         line = self.first + getattr(node, "lineno", 1) - 1
         raise RuleError(f"{self.file}:{line}: in rule {self.definition.name}: {what}. {cure}.")
 
-    def tree(self) -> Tree:
+    def tree(self, given: tuple[str, ...]) -> Tree:
         arguments = [a.arg for a in self.definition.args.args]
-        count = len(self.given)
-        if tuple(arguments[:count]) != self.given:
-            begin = f"Begin with {', '.join(self.given)}, then the state"
+        count = len(given)
+        if tuple(arguments[:count]) != given:
+            begin = f"Begin with {', '.join(given)}, then the state"
             self.refuse(self.definition, f"the arguments are {arguments}", begin)
         state = tuple(arguments[count:])
         for name in state:
             self.check_name(self.definition, name)
-        self.known = {*self.given[1:], *state}
+        self.known = {*given[1:], *state}
         *body, last = self.definition.body
         if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             body = body[1:]  # the docstring

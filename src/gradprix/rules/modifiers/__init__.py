@@ -1,7 +1,8 @@
 """Modifiers of rules: functions from rule to rule, such as `cautious(lion)` or `clipped(adam, norm=1)`."""
 
+from ._algebra import identifiers, rewrite
 from ._base_calls import decayed, direction, step
-from ._composition import format_call, unmodified
+from ._composition import compile_tree, format_call, unmodified
 from ._expression import parse_expression, split_names
 from ._modifier import Modifier, modifier
 from ._nesterov import nesterov
@@ -21,16 +22,19 @@ __all__ = [
     "cautious",
     "cautious_decay",
     "clipped",
+    "compile_tree",
     "decayed",
     "decoupled",
     "direction",
     "ema",
     "format_call",
+    "identifiers",
     "lookahead",
     "mars",
     "modifier",
     "nesterov",
     "parse_expression",
+    "rewrite",
     "schedule_free",
     "split_names",
     "step",

@@ -46,7 +46,7 @@ def compose(modifier: "Modifier", base: Rule, given: tuple[tuple[str, float | bo
         space["weight_decay"] = base.axes["weight_decay"]  # the tree adds it to the gradient, as for the base
     rule = Rule(
         name=name,
-        function=_compile(name, tree),
+        function=compile_tree(name, tree),
         source=f"{modifier.source}; {base.name}: {base.source}",
         summary=f"{base.summary} {modifier.summary}",
         relation=modifier.relation.format(base=base.name),
@@ -123,7 +123,7 @@ def _hyperparameters(modifier: "Modifier", base: Rule, tree: Tree) -> Mapping[st
     return {**kept, **zeros, **modifier.hyperparameters, **rest}
 
 
-def _compile(name: str, tree: Tree) -> Callable[..., Any]:
+def compile_tree(name: str, tree: Tree) -> Callable[..., Any]:
     """Return the Python function of a rule, which computes what its tree says."""
     lines = [f"{assign.name} = {to_source(assign.value)}" for assign in tree.assigns]
     lines.append(f"return ({', '.join(tree.returns)},)")

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from gradprix.rules._rule import PREPROCESSING, Rule
+from gradprix.rules._rule import Rule
 from gradprix.rules.gradient_preprocessing import TREES, weight_decay
-from gradprix.rules.ir import Assign, Call, Choice, Hyper, Name, Node, Number, Tree, names, walk
+from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, names
 
-from ._algebra import NonlinearError, choose, hyperparameters_in, map_values, power_of_lr, substitute
+from ._algebra import NonlinearError, map_values, power_of_lr, substitute
 
 X, LR = Name("x"), Hyper("lr")
 PER_LR: Mapping[Node, Node] = {LR: Number(1)}
@@ -46,9 +46,7 @@ def divide(base: Rule, with_decay: bool) -> DividedRule:
     Raises:
         ValueError: if a step of the rule is not the learning rate times a direction.
     """
-    tree = map_values(base.tree, partial(choose, truth=fixed_options(base)))
-    if not with_decay:
-        tree = map_values(tree, partial(substitute, replacements=WITHOUT_DECAY))
+    tree = base.tree if with_decay else map_values(base.tree, partial(substitute, replacements=WITHOUT_DECAY))
     assigns, decay, steps = list[Assign](), list[Node](), list[Node]()
     for assign in tree.assigns:
         if steps and "x" in names(assign.value) and assign.name != "x":
@@ -68,16 +66,6 @@ def divide(base: Rule, with_decay: bool) -> DividedRule:
         substitute(steps[0], PER_LR),
         tuple(substitute(value, in_full) for value in decay),
     )
-
-
-def fixed_options(base: Rule) -> dict[str, object]:
-    """Return the options of a rule that change how the learning rate enters its step, with their defaults.
-
-    A direction is per learning rate, so these options have their defaults in it.
-    """
-    nodes = [node for assign in base.tree.assigns for node in walk(assign.value) if isinstance(node, Choice)]
-    options = {node.option for node in nodes if hyperparameters_in(node) & {"lr", "full_lr"}} - PREPROCESSING.keys()
-    return {option: base.hyperparameters[option] for option in sorted(options)}
 
 
 def _divide_move(base: Rule, value: Node) -> tuple[Node | None, Node | None]:
