@@ -62,7 +62,7 @@ class GPT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the next token, `[batch, length, vocabulary]`, for tokens, `[batch, length]`."""
-        y = self.embed(x) + self.place(torch.arange(x.shape[1]))
+        y = self.embed(x) + self.place(torch.arange(x.shape[1], device=x.device))
         return self.out(self.blocks(y, self.mask, is_causal=True))
 
 
