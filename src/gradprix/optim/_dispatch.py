@@ -194,7 +194,12 @@ def _has_state(rule: Rule, values: Mapping[str, Any]) -> bool:
 
 def _plan_key(groups: Groups, values: Values) -> list[Any]:
     """Return, for each group, what a plan depends on: parameter count, implementation, and which values are nonzero."""
-    # Tensors count as nonzero: to read their values, a step would have to wait for the device.
-    is_nonzero = [[isinstance(value, Tensor) or bool(value) for value in v.values()] for v in values]
     chosen = [(len(group["params"]), *map(group.get, IMPLEMENTATION)) for group in groups]
-    return list(zip(chosen, is_nonzero, strict=True))
+    return list(zip(chosen, map(_nonzero, groups, values), strict=True))
+
+
+def _nonzero(group: Mapping[str, Any], values: Mapping[str, Any]) -> list[bool]:
+    """Return which hyperparameters are nonzero."""
+    if group.get("capturable"):  # to read the values of tensors, a step would have to wait for the device
+        return [isinstance(value, Tensor) or bool(value) for value in values.values()]
+    return list(map(bool, values.values()))

@@ -158,12 +158,12 @@ class Rule:
         own = {"weight_decay": OWN_DECAY} if self.owns_weight_decay else {}
         return {"lr": self.space["lr"], **usual, **own, **self.space}
 
-    @property
+    @cached_property
     def betas(self) -> tuple[str, ...]:
         """Names of the hyperparameters that form torch's `betas`."""
         return tuple(name for name in self.hyperparameters if name[:4] == "beta" and name[4:].isdigit())
 
-    @property
+    @cached_property
     def tuple_arguments(self) -> dict[str, tuple[str, ...]]:
         """Names of the hyperparameters in each of torch's arguments that are tuples, such as `betas`."""
         return {**({"betas": self.betas} if self.betas else {}), **self.tuples}
