@@ -283,6 +283,35 @@ def test_a_loss_that_replaces_its_buffers_is_not_stacked():
         train(make_task(loss=Centered(True)), [make_trial()], MODES["stacked"])
 
 
+class LayerDrop(nn.Module):
+    """Network that skips a layer in some steps, and has one that it never trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.skipped, self.last, self.unused = (nn.Linear(*n) for n in ((5, 8), (8, 8), (8, 3), (8, 8)))
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        if not self.training or torch.rand(()) < 0.4:
+            h = h + self.skipped(h).tanh()
+        return self.last(h)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("make", [None, torch.optim.AdamW, torch.optim.SGD])
+def test_a_parameter_without_a_gradient_is_left_as_it_is(make, accumulate):
+    task = make_task(model=LayerDrop, accumulate=accumulate)
+    values = {"weight_decay": 0.5} | ({"momentum": 0.9} if make is torch.optim.SGD else {})
+    rule = TorchOptimizerAdapter(make) if make else adamw
+    trials = [make_trial(rule, seed, **values) for seed in (0, 1, 2)]
+    trainer, _ = train(task, trials, MODES["sequential"])
+    for index, trial in enumerate(trials):
+        expected = trial if make else adamw_arguments(trial)
+        with RngState(stream(trial.seed, "noise")):
+            model, *_ = plain_loop(task, expected, make or torch.optim.AdamW)
+        assert_equal_models(trainer, index, model)
+
+
 STACKABLE = {
     "clipping": ({}, 0.3),
     "groups": ({"groups": layer_rates}, None),

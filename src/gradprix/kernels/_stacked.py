@@ -115,6 +115,28 @@ class StackedRule:
         self.table = self.table[chosen]
         self._prepare_kernel_call()
 
+    def split_off(self, k: int) -> list["StackedRule"]:
+        """Remove the k-th parameter, and return a rule for it in each row, with the state that it has here."""
+        others, sizes = [i for i in range(len(self.params)) if i != k], self._sizes()
+        columns = [torch.split(c[0], sizes, dim=1) if self.is_concatenated else c for c in self.state]
+        removed = []
+        for row, (h, rate) in enumerate(zip(self.rows, self.rates, strict=True)):
+            values = [{**vars(h), "lr": rate}]
+            one = StackedRule(self.rule, values, [self.params[k]], self.first + row, self.compiled)
+            if self.t:
+                one.t, one.numbers = self.t, [self.numbers[row]]
+                one.state = [[column[k][row : row + 1].clone()] for column in columns]
+                one.table = self.table[row : row + 1, k : k + 1].copy()
+                one._prepare_kernel_call()
+            removed.append(one)
+        self.params = [self.params[i] for i in others]
+        if self.t and others:
+            remaining = [[column[i] for i in others] for column in columns]
+            self.state = [[torch.cat(x, dim=1)] for x in remaining] if self.is_concatenated else remaining
+            self.table = self.table[:, others].copy()
+            self._prepare_kernel_call()
+        return removed
+
     def row_state(self, row: int, k: int) -> dict[str, Any]:
         """Return the optimizer state of the k-th parameter in a row, by name."""
         shape, sizes = self.params[k].shape[1:], self._sizes()

@@ -134,6 +134,7 @@ class ModelStack:
             TaskError: if the task's code fails for another reason.
         """
         size = self.task.micro_batch(index.shape[1])
+        self._forget_gradients()
         computed = accumulate_gradients(index, size, lambda part: self._try_gradients(*self.data.read(part)))
         return self._finish_gradients(*computed)
 
@@ -163,6 +164,20 @@ class ModelStack:
             by_name = dict(zip(by_name, self.clipper(list(by_name.values())), strict=True))
         return losses, by_name
 
+    def _forget_gradients(self) -> None:
+        """Forget which parameters got a gradient in the last step."""
+        if isinstance(self.models, SequentialModels):
+            self.models.received.clear()
+
+    def _missing_gradients(self) -> set[tuple[int, int]]:
+        """Return index and row of each parameter that got no gradient in this step, if the models run one by one."""
+        if not isinstance(self.models, SequentialModels):
+            return set()
+        received, rows = self.models.received, range(len(self.rows))
+        return {
+            (k, row) for k, name in enumerate(self.parameters) for row in set(rows).difference(received.get(name, rows))
+        }
+
     def make_optimizers(self, trials: Sequence[Trial]) -> StackedOptimizers:
         """Return new optimizers of the stack's parameters, with the task's parameter groups.
 
@@ -186,7 +201,7 @@ class ModelStack:
     def apply_gradients(self, gradients: Mapping[str, Tensor], factor: float) -> None:
         """Perform one optimizer step of every model, with its learning rate multiplied by `factor`."""
         assert self.optimizers is not None
-        self.optimizers.step(list(gradients.values()), factor)
+        self.optimizers.step(list(gradients.values()), factor, self._missing_gradients())
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """Perform one training step of every model.
@@ -204,6 +219,7 @@ class ModelStack:
             batch = self.data.read(index)
             if (row_losses := self._step_row_by_row(batch, factor)) is not None:
                 return row_losses
+            self._forget_gradients()
             losses, gradients = self._finish_gradients(*self._try_gradients(*batch))
         if gradients is not None:
             self.apply_gradients(gradients, factor)

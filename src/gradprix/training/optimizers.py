@@ -1,6 +1,6 @@
 """Optimizers of a stack: a rule updates all of its rows in one call, any other optimizer updates one row at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, product
 from typing import Any
@@ -71,12 +71,18 @@ class PerRowOptimizers:
         self.switch_mode("train")
         self.learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
-    def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
-        """Perform one optimizer step of every row, with its learning rate multiplied by `factor`."""
+    def step(self, gradients: Sequence[Tensor], factor: float = 1.0, missing: Collection[tuple[int, int]] = ()) -> None:
+        """Perform one optimizer step of every row, with its learning rate multiplied by `factor`.
+
+        Args:
+            gradients: the gradient of each parameter, `[stack, ...]`.
+            factor: multiplier of the learning rates.
+            missing: index of the parameter and row of each parameter that has no gradient in this step.
+        """
         instances = zip(self.params, self.optimizers, self.learning_rates, self.rng_states, strict=True)
         for row, (row_params, optimizer, learning_rates, rng_state) in enumerate(instances, start=self.first):
-            for x, g in zip(row_params, gradients, strict=True):
-                x.grad = g[row]
+            for k, (x, g) in enumerate(zip(row_params, gradients, strict=True)):
+                x.grad = None if (k, row) in missing else g[row]
             for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
                 group["lr"] = learning_rate * factor
             expected = [group["lr"] for group in optimizer.param_groups]
@@ -147,10 +153,38 @@ class StackedOptimizers:
                     stacked = StackedRule(optimizer, own_values, [params[k] for k in chosen], block.start, compiled)
                     self.blocks.append((block, chosen, stacked))
 
-    def step(self, gradients: Sequence[Tensor], factor: float) -> None:
-        """Perform one optimizer step of every row, with its learning rate multiplied by `factor`."""
-        for _, chosen, stepper in self.blocks:
-            stepper.step([gradients[k] for k in chosen], factor)
+    def step(self, gradients: Sequence[Tensor], factor: float, missing: Collection[tuple[int, int]] = ()) -> None:
+        """Perform one optimizer step of every row, with its learning rate multiplied by `factor`.
+
+        As in torch, a parameter without a gradient keeps its values and its state, and its steps are not counted.
+
+        Args:
+            gradients: the gradient of each parameter, `[rows, ...]`.
+            factor: multiplier of the learning rates.
+            missing: index of the parameter and row of each parameter that has no gradient in this step.
+        """
+        if missing:
+            self._separate({k for k, _ in missing})
+        for block, chosen, stepper in self.blocks:
+            own_gradients = [gradients[k] for k in chosen]
+            if isinstance(stepper, PerRowOptimizers):
+                stepper.step(own_gradients, factor, missing)
+            elif (chosen[0], block.start) not in missing:
+                stepper.step(own_gradients, factor)
+
+    def _separate(self, indices: set[int]) -> None:
+        """Update parameters that lack a gradient in some steps by rules of their own, one for each row."""
+        blocks: list[tuple[slice, list[int], StackedRule | PerRowOptimizers]] = []
+        for block, chosen, stepper in self.blocks:
+            remaining = chosen
+            if isinstance(stepper, StackedRule) and len(chosen) * (block.stop - block.start) > 1:
+                for k in indices & set(chosen):
+                    rules = stepper.split_off(remaining.index(k))
+                    remaining = [each for each in remaining if each != k]
+                    blocks += [(slice(row, row + 1), [k], rule) for row, rule in enumerate(rules, start=block.start)]
+            if remaining:
+                blocks.append((block, remaining, stepper))
+        self.blocks = blocks
 
     @property
     def have_kernels(self) -> bool:

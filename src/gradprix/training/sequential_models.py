@@ -33,6 +33,9 @@ class SequentialModels:
         device: the device of the rows.
         initialized: models by seed that the caller has initialized; they are used instead of initializing models again,
             which may be slow.
+
+    Attributes:
+        received: for each parameter, the rows in which it got a gradient since this was last cleared.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class SequentialModels:
         self.models = [model.to(device) for model in models]
         self.seeds, self.rng_states = list(seeds), _start_noise(seeds, "noise")
         self.stacks: dict[str, Tensor] = {}
+        self.received: dict[str, set[int]] = {}
 
     @contextmanager
     def evaluation_streams(self) -> Iterator[None]:
@@ -76,7 +80,9 @@ class SequentialModels:
             own_parameters = dict(model.named_parameters(remove_duplicate=False))
             for name, stacked_gradient in zip(parameters, gradients, strict=True):
                 x = own_parameters[name]
+                rows = self.received.setdefault(name, set())
                 if x.grad is not None:
+                    rows.add(row)
                     stacked_gradient[row] = dense(x.grad)
                     x.grad = None
         self._alias_rows(parameters, buffers)
