@@ -185,7 +185,12 @@ def choose(condition: Any, yes: Any, no: Any, owned: bool) -> Tensors:
     chosen, other = (yes, no) if condition else (no, yes)
     if not isinstance(chosen, LISTS):
         return [torch.zeros_like(tensor).add_(chosen) for tensor in other]
-    return chosen if owned else torch._foreach_clone(chosen)
+    return chosen if owned else clone(chosen)
+
+
+def clone(tensors: Tensors) -> Tensors:
+    """Return copies of tensors; torch 2.6 has no foreach function for this."""
+    return torch._foreach_clone(list(tensors)) if hasattr(torch, "_foreach_clone") else [x.clone() for x in tensors]
 
 
 def _with_alpha(function: Callable[..., Any], other: Callable[..., Any], alpha: int) -> Callable[..., Any]:
@@ -215,6 +220,6 @@ CALLS: dict[str, Any] = {
     "maximum_": _with_lists(torch._foreach_clamp_min_),
     "minimum": _with_lists(torch._foreach_clamp_max),
     "minimum_": _with_lists(torch._foreach_clamp_max_),
-    **{"copy_": torch._foreach_copy_, "clone": torch._foreach_clone, "each": each, "choose": choose},
+    **{"copy_": torch._foreach_copy_, "clone": clone, "each": each, "choose": choose},
 }
 """Functions that generated code calls."""
