@@ -246,3 +246,16 @@ def test_workers_may_be_killed_at_any_moment() -> None:
     """Also while they start, while their number changes, and just before the program ends."""
     command = [sys.executable, "-c", KILLED_AT_ANY_MOMENT]
     assert subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout == "20\n"
+
+
+def test_a_task_that_cannot_be_sent_to_a_process_is_named() -> None:
+    lock = threading.Lock()
+
+    def load() -> gp.Data:
+        with lock:
+            return tasks.digits.data()
+
+    with pytest.raises(
+        WorkerError, match=r"cannot be sent to another process: .*cannot pickle '_thread.lock' object\."
+    ):
+        Local(2).call_workers(1, len, tasks.digits.change(data=load))

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import joblib
@@ -82,7 +83,7 @@ class Local(Executor):
             except TerminatedWorkerError as error:
                 if death == LOSSES:
                     raise WorkerError(KILLED) from error
-            except BrokenProcessPool as error:
+            except (BrokenProcessPool, PicklingError) as error:
                 raise _serialization_error(error) from error
         return []
 
@@ -146,7 +147,7 @@ class Local(Executor):
             del self._slots[stack]
             if isinstance(error, TerminatedWorkerError):
                 error = WorkerError(KILLED)
-            elif isinstance(error, BrokenProcessPool):
+            elif isinstance(error, BrokenProcessPool | PicklingError):
                 raise _serialization_error(error) from error
             elif error is not None and not isinstance(error, Exception):
                 raise error
@@ -163,9 +164,12 @@ class Local(Executor):
             self._slots.clear()
 
 
-def _serialization_error(error: BrokenProcessPool) -> WorkerError:
-    cause = str(error.__cause__ or error).strip().splitlines()[-1]
-    return WorkerError(f"the task or an optimizer cannot be sent to another process: {cause}")
+def _serialization_error(error: BrokenProcessPool | PicklingError) -> WorkerError:
+    cause = str(error.__cause__ or error).strip().strip('"').strip().splitlines()[-1]
+    return WorkerError(
+        f"the task or an optimizer cannot be sent to another process: {cause}. A lock, an open file, or a DataLoader "
+        "whose persistent workers run must be created within the functions of the task, such as data."
+    )
 
 
 def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) -> Any:
