@@ -240,6 +240,26 @@ def kate(
     return x - lr * torch.sqrt(s["m2"]) * g / (s["b2"] + eps)
 
 
+def novograd(
+    x: Any,
+    g: Any,
+    t: int,
+    s: Any,
+    lr: float = 1e-2,
+    betas: Any = (0.95, 0.98),
+    eps: float = 1e-8,
+    wd: float = 0.0,
+    grad_averaging: bool = False,
+) -> Any:
+    """arXiv:1905.11286, Algorithm 1; ε and grad_averaging as in NVIDIA's class for Jasper."""
+    square = (g**2).sum()
+    s["v"] = betas[1] * s["v"] + (1 - betas[1]) * square if s.get("v", 0) != 0 else square
+    d = g / (torch.sqrt(s["v"]) + eps) + wd * x
+    d = (1 - betas[0]) * d if grad_averaging else d
+    s["m"] = betas[0] * s.get("m", torch.zeros_like(x)) + d
+    return x - lr * s["m"]
+
+
 OTHER: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.3}
 ADAM: dict[str, Any] = {**OTHER, "betas": (0.5, 0.8), "eps": 1e-3}
 CASES: list[tuple[str, Any, list[dict[str, Any]]]] = [
@@ -258,6 +278,7 @@ CASES: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("AccSGD", accsgd, [{}, {**OTHER, "kappa": 50.0, "xi": 3.0, "small_const": 0.5}]),
     ("OptimisticAdam", optimistic_adam, [{}, ADAM]),
     ("GrokfastAdamW", grokfast_adamw, [{}, {**ADAM, "alpha": 0.7, "amplification": 5.0}]),
+    ("NovoGrad", novograd, [{}, ADAM, {"grad_averaging": True}]),
     ("KATE", kate, [{}, {**OTHER, "delta": 0.5, "eps": 1e-3}]),
 ]
 """Name of the class, its step, and arguments to test it with."""

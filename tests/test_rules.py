@@ -107,6 +107,15 @@ def adam_in_lengths_of_the_weights() -> torch.Tensor:
     return torch.stack(points)
 
 
+def descent_at_distance_over_gradients() -> torch.Tensor:
+    """SGD whose rate is the largest distance from zero so far, at least 0.1, over the norm of all gradients."""
+    rates: list[float] = []
+    for t in range(30):
+        points = path(rules.sgd, change=lambda t: {"lr": rates[t - 1]}, steps=t) if t else torch.zeros(1, 4)
+        rates.append(max(0.1, points.norm(dim=1).max().item()) / gradients()[: t + 1].norm().item())
+    return path(rules.sgd, change=lambda t: {"lr": rates[t - 1]})
+
+
 def momentum_with_its_singular_values_moved() -> tuple[torch.Tensor, torch.Tensor]:
     """Muon's steps, and SGD's with the singular values put through the five polynomials, for a matrix standing."""
     h = {"muon": SimpleNamespace(**rules.muon.values(lr=1.0))}
@@ -162,6 +171,19 @@ RELATIONS: dict[str, Any] = {
         means(path(rules.adam, lr=0.1, beta1=0.0, eps=0.0)),
     ),
     "lamb": lambda: (path(rules.lamb, weight_decay=0.0)[1:], adam_in_lengths_of_the_weights()[1:]),
+    "novograd": lambda: (
+        path(rules.novograd, beta1=0.0, beta2=0.0, eps=0.0, lr=0.1),
+        -0.1 * (gradients() / gradients().norm(dim=1, keepdim=True)).cumsum(0),
+    ),
+    "dog": lambda: (path(rules.dog, reps_rel=0.1, eps=0.0), descent_at_distance_over_gradients()),
+    "dadapt_adam": lambda: (
+        path(rules.dadapt_adam, beta1=0.0, beta2=0.99, d0=0.02, growth_rate=1.0, lr=0.5),
+        path(rules.rmsprop, alpha=0.99, lr=0.01),
+    ),
+    "prodigy": lambda: (
+        path(rules.prodigy, d0=0.02, d_coef=1e-30, use_bias_correction=True, eps=0.0, lr=0.5),
+        path(rules.adam, lr=0.01, eps=0.0),
+    ),
     "muon": momentum_with_its_singular_values_moved,
     "rprop": lambda: (
         path(rules.rprop, change=lambda t: {"etaminus": 1.0, "etaplus": 1.0}, lr=0.1).diff(dim=0)[FOLLOWS],

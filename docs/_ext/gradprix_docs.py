@@ -121,6 +121,18 @@ MEANING = {
     "adamod.beta3": "decay of the running mean of learning rates",
     "rprop.lr": "initial step size",
     "yogi.initial_accumulator_value": "initial value of the second moment",
+    "novograd.beta2": "decay of the running squared norm of each tensor's gradient",
+    "grad_averaging": "the momentum is a running mean instead of a sum",
+    "reps_rel": "initial distance, relative to one plus the norm of the weights",
+    "d0": "initial estimate of the distance, smaller than the distance",
+    "d_coef": "factor of the estimated distance",
+    "growth_rate": "largest factor by which the estimate grows in a step; 0 for no limit",
+    "use_bias_correction": "bias correction as in Adam",
+    "safeguard_warmup": "the estimate does not depend on the learning-rate schedule",
+    "dog.lr": "multiplier of the estimated learning rate",
+    "dadapt_adam.lr": "multiplier of the estimated learning rate",
+    "prodigy.lr": "multiplier of the estimated learning rate",
+    "dog.eps": "initial value of the sum of squared norms",
 }
 """Meaning of each hyperparameter, by its name, or by those of rule and hyperparameter, which takes precedence."""
 SAME = 1e-12
@@ -272,7 +284,7 @@ def state(rule: Rule) -> str:
         (
             format_symbol(name),
             f"`{spec.key}`",
-            "one per weight" if spec.kind == "element" else "one per parameter",
+            "one per group" if spec.shared else "one per weight" if spec.kind == "element" else "one per parameter",
             _start(spec),
             f"`{spec.when}`" if spec.when else "always",
         )

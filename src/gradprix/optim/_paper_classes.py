@@ -57,3 +57,21 @@ class GrokfastAdamW(
 
 
 class KATE(RuleOptimizer, rule=rules.kate, arguments="lr delta eps weight_decay * maximize"): ...
+
+
+class NovoGrad(RuleOptimizer, rule=rules.novograd, arguments="lr betas eps weight_decay grad_averaging * maximize"): ...
+
+
+class DoG(RuleOptimizer, rule=rules.dog, arguments="lr reps_rel eps weight_decay * maximize"): ...
+
+
+class DAdaptAdam(
+    RuleOptimizer, rule=rules.dadapt_adam, arguments="lr betas eps weight_decay * d0 growth_rate maximize"
+): ...
+
+
+class Prodigy(
+    RuleOptimizer,
+    rule=rules.prodigy,
+    arguments="lr betas eps weight_decay * use_bias_correction safeguard_warmup d0 d_coef growth_rate maximize",
+): ...

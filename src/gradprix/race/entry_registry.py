@@ -71,6 +71,10 @@ ENTRIES = {
         Entry("grams", rules.grams),
         Entry("optimistic_adam", rules.optimistic_adam),
         Entry("grokfast_adamw", rules.grokfast_adamw),
+        Entry("novograd", rules.novograd),
+        Entry("dog", rules.dog),
+        Entry("dadapt_adam", rules.dadapt_adam),
+        Entry("prodigy", rules.prodigy),
     )
 }
 """Built-in entries by name."""

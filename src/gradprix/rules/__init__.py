@@ -7,10 +7,11 @@ from ._adam_denominators import acprop, adabelief, adabound, adamod, laprop, yog
 from ._adam_momenta import grokfast_adamw, optimistic_adam, qhadam
 from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, kate, rmsprop
-from ._layerwise import lamb
+from ._layerwise import lamb, novograd
 from ._lion import lion
 from ._momenta import accsgd, aggmo, asgd, pnm, qhm
 from ._muon import muon
+from ._parameter_free import dadapt_adam, dog, prodigy
 from ._rule import DOMAINS, PREPROCESSING, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
@@ -55,6 +56,7 @@ ALL: dict[str, Rule] = {
         *(sgd, adagrad, rmsprop, adadelta, adam, adamw, adamax, nadam, radam),
         *(lion, adan, ademamix, adopt, schedule_free_sgd, schedule_free_adamw, lamb, muon),
         *(rprop, asgd, signum, qhm, aggmo, pnm, accsgd, kate),
+        *(novograd, dog, dadapt_adam, prodigy),
         *(adabelief, yogi, adabound, adamod, laprop, acprop, qhadam, grams, optimistic_adam, grokfast_adamw),
     )
 }
@@ -98,7 +100,9 @@ __all__ = [
     "clip",
     "clipped",
     "columns",
+    "dadapt_adam",
     "decoupled",
+    "dog",
     "ema",
     "formula",
     "grams",
@@ -119,9 +123,11 @@ __all__ = [
     "nadam",
     "nesterov",
     "norm",
+    "novograd",
     "one_minus",
     "optimistic_adam",
     "pnm",
+    "prodigy",
     "qhadam",
     "qhm",
     "radam",

@@ -103,7 +103,8 @@ def _reduction_problems(tree: Tree, state: Mapping[str, StateForm]) -> Problems:
     def is_reduction(node: Node) -> bool:
         return isinstance(node, Reduction)
 
-    reduced_state = dependent_state(tree, scalars, (), is_reduction)
+    shared = [name for name in scalars if state[name].shared]
+    reduced_state = dependent_state(tree, scalars, shared, is_reduction)
     for (assign, elements), (_, reduced) in zip(
         flow(tree, _elements(state)), flow(tree, reduced_state, is_reduction), strict=True
     ):
@@ -119,6 +120,6 @@ def _reduction_problems(tree: Tree, state: Mapping[str, StateForm]) -> Problems:
                     if any(is_reduction(part) or (isinstance(part, Name) and part.id in reduced) for part in below):
                         yield (
                             assign.line,
-                            "powers of numbers that depend on reductions are rounded differently by different "
-                            "implementations. Write a * a, or sqrt(a).",
+                            "powers of numbers that depend on reductions or shared state are rounded differently by "
+                            "different implementations. Write a * a, or sqrt(a).",
                         )

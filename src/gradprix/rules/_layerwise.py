@@ -2,7 +2,7 @@
 
 from gradprix.spaces import log
 
-from ._rule import rule
+from ._rule import State, rule
 from .ops import minimum, sqrt, total, where
 
 
@@ -29,4 +29,28 @@ def lamb(h, t, x, g, m, v):
     length = sqrt(total(d**2))
     ratio = where(minimum(weights, length) > 0, weights / length, 1)
     x = x - h.lr * ratio * d
+    return x, m, v
+
+
+@rule(
+    "Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1; grad_averaging: its authors' code",
+    relation="Gradient descent in steps of length η for each tensor if β₁ = β₂ = 0.",
+    space={"lr": log(1e-3, 1)},
+    tuned=("weight_decay", "beta1"),
+    lr=1e-2,
+    beta1=0.95,
+    beta2=0.98,
+    eps=1e-8,
+    weight_decay=0.0,
+    grad_averaging=False,
+    state={"m": "exp_avg", "v": State("exp_avg_sq", kind="scalar")},
+    counts_steps=False,
+)
+def novograd(h, t, x, g, m, v):
+    """Momentum of gradients that are divided by a running norm, one number per tensor."""
+    n = total(g**2)
+    v = where(v > 0, h.beta2 * v + (1 - h.beta2) * n, n)
+    d = g / (sqrt(v) + h.eps) + h.weight_decay * x
+    m = h.beta1 * m + ((1 - h.beta1) * d if h.grad_averaging else d)
+    x = x - h.lr * m
     return x, m, v
