@@ -84,9 +84,8 @@ def prodigy(
     safeguard_warmup: bool = False,
     d0: float = 1e-6,
     d_coef: float = 1.0,
-    growth_rate: float = math.inf,
 ) -> Any:
-    """github.com/konstmish/prodigy, prodigy.py, version 1.1.2, with decouple=True and beta3=None."""
+    """github.com/konstmish/prodigy, prodigy.py, version 1.1.2: decouple=True, beta3=None, no limit of the growth."""
     beta1, beta2 = betas
     beta3 = math.sqrt(beta2)
     if not kept:
@@ -108,7 +107,7 @@ def prodigy(
     if d == d0:
         d = max(d, d_hat)
     d_max = max(kept["d_max"], d_hat)
-    d = min(d_max, d * growth_rate)
+    d = d_max
     kept.update(d=d, d_max=d_max, numerator=numerator, k=k + 1)
     moved = []
     for x, h in zip(xs, own, strict=True):
@@ -127,7 +126,7 @@ CASES: list[tuple[str, Step, list[dict[str, Any]]]] = [
         [
             {},
             {"lr": 0.5, **ADAM, "d0": 1e-3, "d_coef": 2.0, "safeguard_warmup": True},
-            {"use_bias_correction": True, "d0": 1e-3, "growth_rate": 1.02},
+            {"use_bias_correction": True, "d0": 1e-3},
         ],
     ),
 ]
@@ -136,7 +135,7 @@ TABLE = [pytest.param(name, step, given, id=f"{name}-{given}") for name, step, m
 SHARED = {
     "DoG": {"rbar", "G"},
     "DAdaptAdam": {"d", "numerator_weighted"},
-    "Prodigy": {"d", "d_max", "d_numerator"},
+    "Prodigy": {"d", "d_numerator"},
 }
 """What a group has in common."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradprix import optim
-from gradprix.kernels import compute_terms, init_state
+from gradprix.kernels import compute_terms, init_state, step_group
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
 from gradprix.tasks.parameter_groups import parameter_groups
@@ -115,12 +115,21 @@ def trace(
     losses = []
     for t, (loss, gradients, factor) in zip(range(1, steps + 1), problem.losses(), strict=False):
         losses.append(loss)
-        for (name, x), g in zip(problem.parameters.items(), gradients, strict=True):
-            if g is not None:
-                stepping_rule, hyper = rule_by_name[name]
-                moved = step(stepping_rule, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
-                records[name].add(x, g, moved)
-                x.copy_(moved["x"])
+        given_gradients = {n: g for n, g in zip(problem.parameters, gradients, strict=True) if g is not None}
+
+        def step_tensor(
+            name: str, t: int = t, factor: float = factor, gradients: Mapping[str, Tensor] = given_gradients
+        ) -> None:
+            (stepping_rule, hyper), x, g = rule_by_name[name], problem.parameters[name], gradients[name]
+            moved = step(stepping_rule, {**hyper, "lr": hyper["lr"] * factor}, t, x, g, state[name])
+            records[name].add(x, g, moved)
+            x.copy_(moved["x"])
+
+        if rule.uses_group:
+            step_group(list(given_gradients), step_tensor)
+        else:
+            for name in given_gradients:
+                step_tensor(name)
     for name, x in problem.parameters.items():
         records[name].end(x)
     layers = {name: record.layer() for name, record in records.items() if record.gradients}

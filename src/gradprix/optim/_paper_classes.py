@@ -73,5 +73,5 @@ class DAdaptAdam(
 class Prodigy(
     RuleOptimizer,
     rule=rules.prodigy,
-    arguments="lr betas eps weight_decay * use_bias_correction safeguard_warmup d0 d_coef growth_rate maximize",
+    arguments="lr betas eps weight_decay * use_bias_correction safeguard_warmup d0 d_coef maximize",
 ): ...

@@ -88,7 +88,6 @@ def dadapt_adam(h, t, x, g, m, v, s, r, d):
     weight_decay=0.0,
     d0=1e-6,
     d_coef=1.0,
-    growth_rate=0.0,
     use_bias_correction=False,
     safeguard_warmup=False,
     state={
@@ -98,13 +97,12 @@ def dadapt_adam(h, t, x, g, m, v, s, r, d):
         "s": "s",
         "r": State("d_numerator", kind="scalar", shared=True),
         "d": State("d", kind="scalar", init="d0", shared=True),
-        "d_max": State("d_max", kind="scalar", init="d0", shared=True),
         "p1": State("beta1_power", kind="scalar", init=1.0, when="use_bias_correction", shared=True),
         "p2": State("beta2_power", kind="scalar", init=1.0, when="use_bias_correction", shared=True),
     },
     counts_steps=False,
 )
-def prodigy(h, t, x, g, x0, m, v, s, r, d, d_max, p1, p2):
+def prodigy(h, t, x, g, x0, m, v, s, r, d, p1, p2):
     """Adam with a learning rate that is estimated from inner products of gradients and distances."""
     p1 = h.beta1 * p1 if h.use_bias_correction else h.beta1
     p2 = h.beta2 * p2 if h.use_bias_correction else h.beta2
@@ -116,7 +114,6 @@ def prodigy(h, t, x, g, x0, m, v, s, r, d, d_max, p1, p2):
     s = keep * s + d / h.d0 * (d if h.safeguard_warmup else rate) * g
     length = total(abs(s), over="group")
     d_hat = where(length > 0, h.d_coef * r / length, 0)
-    d_max = maximum(d_max, d_hat)
-    d = minimum(d_max, where(d == h.d0, maximum(d, d_hat), d) * h.growth_rate) if h.growth_rate else d_max
+    d = maximum(d, d_hat)
     x = (1 - h.weight_decay * rate) * x - rate * m / (sqrt(v) + d * h.eps)
-    return x, x0, m, v, s, r, d, d_max, p1, p2
+    return x, x0, m, v, s, r, d, p1, p2
