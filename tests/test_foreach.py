@@ -563,3 +563,39 @@ def test_distributed_tensors_are_stepped_by_their_parts(rule: rules.Rule, mesh: 
     parts = [v.to_local() if isinstance(v, DTensor) else v for v in contents(optimizer)]
     assert all(isinstance(v, DTensor) for v in contents(optimizer) if v.dim())
     assert_equal(parts, contents(reference))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("placement", ["shard", "replicate", "partial", "empty"])
+def test_parts_of_distributed_tensors(placement: str, mesh: Any) -> None:
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+
+    how = {"shard": Shard(0), "replicate": Replicate(), "partial": Partial(), "empty": Shard(0)}[placement]
+    part = torch.ones(0 if placement == "empty" else 2, 3)
+    params = [
+        nn.Parameter(DTensor.from_local(part.clone(), mesh, [how], shape=(2, 3), stride=(3, 1))) for _ in range(2)
+    ]
+    optimizer = optim.Adam(params, lr=0.1)
+    for _ in range(3):
+        for x in params:
+            x.grad = DTensor.from_local(torch.ones_like(part), mesh, [how], shape=(2, 3), stride=(3, 1))
+        optimizer.step()
+    # Sums of parts are stepped by torch's operations on distributed tensors, which add them first.
+    assert len(optimizer._plan.foreach_batches) == (placement != "partial")
+    for x in params:
+        torch.testing.assert_close(x.to_local(), torch.full_like(part, 0.7))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gradients_that_are_divided_otherwise_are_not_stepped_by_parts(mesh: Any) -> None:
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    x = nn.Parameter(DTensor.from_local(torch.ones(2, 3), mesh, [Shard(0)]))
+    optimizer = optim.SGD([x], lr=0.1)
+    x.grad = DTensor.from_local(torch.ones(2, 3), mesh, [Shard(0)])
+    optimizer.step()
+    assert optimizer._plan.foreach_batches
+    x.grad = DTensor.from_local(torch.ones(2, 3), mesh, [Replicate()])
+    optimizer.step()
+    assert not optimizer._plan.foreach_batches
+    torch.testing.assert_close(x.to_local(), torch.full((2, 3), 0.8))

@@ -32,6 +32,7 @@ def fits_foreach(rule: Rule, values: Values, x: Tensor, state: Mapping[str, Any]
     try:
         return (
             x.dtype in DTYPES
+            and not _has_partial_sums(x)
             and _is_usable(x, x, x.dtype)
             and _is_usable(x.grad, x, x.dtype)
             and all(_is_usable(tensor, x, dtype) for tensor in elements if isinstance(tensor, Tensor))
@@ -49,7 +50,7 @@ def _is_usable(tensor: Any, x: Tensor, dtype: torch.dtype) -> bool:
         and KIND(part) == (torch.strided, dtype, local(x).device)
         and tensor.shape == x.shape
         and _distribution(tensor) == _distribution(x)
-        and (x.numel() == 0 or part.numel() == 0 or part.data_ptr() != 0)  # memory of zero tensors is not allocated
+        and (part.numel() == 0 or part.data_ptr() != 0)  # zero tensors have no memory
         and not part.is_neg()
         and not part.is_inference()
     )
@@ -58,6 +59,12 @@ def _is_usable(tensor: Any, x: Tensor, dtype: torch.dtype) -> bool:
 def _distribution(tensor: Any) -> Any:
     """Return how a distributed tensor is divided; None for other tensors."""
     return None if local(tensor) is tensor else (tensor.device_mesh, tensor.placements)
+
+
+def _has_partial_sums(x: Tensor) -> bool:
+    """Return True for a distributed tensor that is the sum of the parts of all processes."""
+    distribution = _distribution(x)
+    return distribution is not None and any(placement.is_partial() for placement in distribution[1])
 
 
 def has_device_scalars(rule: Rule, values: Values, x: Tensor, state: Mapping[str, Any], capturable: bool) -> bool:
