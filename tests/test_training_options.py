@@ -408,7 +408,13 @@ WRONG_GROUPS = {
     "name": (lambda model: [{"params": ["0.wieght"]}], "0.wieght"),
     "negative": (lambda model: [{"params": model.parameters(), "lr_factor": -1}], "lr_factor = -1"),
     "list": (lambda model: list(model.parameters()), "not a dictionary"),
+    "nothing": (lambda model: None, "groups returns None, not a list"),
 }
+
+
+def test_groups_of_a_model_with_a_trained_loss_are_explained():
+    with pytest.raises(TaskError, match="groups gets a module with the attributes model and loss"):
+        validate_task(make_task(groups=lambda model: model.head, loss=Temperature))
 
 
 @pytest.mark.parametrize("name", WRONG_GROUPS)

@@ -196,3 +196,11 @@ def test_an_optimizer_in_a_file_is_the_one_that_was_read(tmp_path: Path) -> None
     file.write_text(text.replace("super().step()", "super().step(closure)"))
     second = make_plan("digits", f"adam,{file}:Mine").entries[1]
     assert first.rule.describe({}) == described != second.rule.describe({})
+
+
+def test_a_relative_import_needs_the_name_of_a_module(tmp_path: Path) -> None:
+    package = tmp_path / "experiments"
+    package.mkdir()
+    (package / "mine.py").write_text("from .parts import task\n")
+    with pytest.raises(ValueError, match=r"relative import.*Name it as a module.*: experiments\.mine:task\."):
+        gp.race(f"{package / 'mine.py'}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .model_with_loss import trained_modules
+from .model_with_loss import ModelWithLoss, trained_modules
 
 Groups = Callable[[nn.Module], Sequence[Mapping[str, Any]]] | str
 """Function `groups(model)` that returns a list of parameter groups, or the name of a built-in one."""
@@ -51,7 +51,7 @@ def parameter_groups(groups: Groups | None, model: nn.Module) -> list[ParameterG
     if groups is None:
         return [ParameterGroup(tuple(trained), {})]
     own = trained_modules(model)
-    given = no_decay_norms(own) if groups == NO_DECAY_NORMS else groups(own)  # type: ignore[operator]
+    given = no_decay_norms(own) if isinstance(groups, str) else _call(groups, own)
     names = {id(x): name for name, x in model.named_parameters()}
     aliases = {name: names[id(x)] for name, x in own.named_parameters(remove_duplicate=False)}
     chosen: dict[tuple[tuple[str, float], ...], list[str]] = {}
@@ -72,6 +72,22 @@ def parameter_groups(groups: Groups | None, model: nn.Module) -> list[ParameterG
         )
     order = list(trained)
     return [ParameterGroup(tuple(sorted(each, key=order.index)), dict(key)) for key, each in chosen.items()]
+
+
+def _call(groups: Callable[[nn.Module], Any], model: nn.Module) -> list[Any]:
+    """Return the list that a function of the user returns."""
+    try:
+        given: Any = groups(model)
+    except AttributeError as error:
+        if not isinstance(model, ModelWithLoss):
+            raise
+        raise AttributeError(
+            f"{error}. Since the loss has parameters, groups gets a module with the attributes model and loss: "
+            'give [{"params": m.model.parameters()}, {"params": m.loss.parameters()}]'
+        ) from error
+    if not isinstance(given, Iterable):
+        raise TypeError(f"groups returns {given!r}, not a list of dictionaries with params.")
+    return list(given)
 
 
 def no_decay_norms(model: nn.Module) -> list[dict[str, Any]]:

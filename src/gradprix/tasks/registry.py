@@ -116,7 +116,10 @@ def import_object(place: str) -> Any:
     try:
         module = load_file(file) if where.endswith(".py") else load_module(where)
     except ImportError as error:
-        raise ValueError(f"{place}: {error}.") from error
+        cure = ""
+        if "relative import" in str(error) and where.endswith(".py"):
+            cure = f" Name it as a module, from the folder of the package: {file.parent.name}.{file.stem}:{name}."
+        raise ValueError(f"{place}: {error}.{cure}") from error
     except SyntaxError as error:
         raise ValueError(f"{place}: line {error.lineno} is not valid Python: {error.msg}.") from error
     except Exception as error:
