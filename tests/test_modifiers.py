@@ -528,6 +528,16 @@ def test_an_expression_names_an_entry(text: str, name: str, fixed: Values, batch
     assert f"from_rule({explained.rule.name})(params, lr=0.1" in first.code(0.1)
 
 
+def test_the_code_of_an_entry_constructs_its_optimizer() -> None:
+    (entry, _) = race.entries("cautious(adamw),adam")
+    code = entry.code(0.1, beta2=0.9, weight_decay=0.2)
+    assert code.endswith("from_rule(cautious(adamw))(params, lr=0.1, weight_decay=0.2, betas=(0.9, 0.9))")
+    arguments = entry.arguments(0.1, beta2=0.9)
+    optimizer = optim.from_rule(cautious(rules.adamw))([torch.ones(2)], **arguments)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.9)
+    assert "nus" in optim.from_rule(ema(rules.qhadam)).__signature__.parameters
+
+
 MALFORMED = [
     ("cautius(adam)", r"no modifier is called 'cautius'. Did you mean cautious"),
     ("cautious(adm)", r"no optimizer is called 'adm'. Did you mean adam"),

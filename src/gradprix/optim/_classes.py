@@ -175,7 +175,7 @@ def from_rule(rule: rules.Rule) -> type[RuleOptimizer]:
     """Return the optimizer class of a rule: the existing class, or a new class for a custom or modified rule.
 
     A new class takes `params`, `lr`, and the rule's other hyperparameters as keyword arguments with defaults. That of a
-    modified rule takes `betas` if the class of the unmodified rule does.
+    modified rule takes `betas` and other tuples if the class of the unmodified rule does.
 
     Args:
         rule: the rule.
@@ -199,8 +199,10 @@ def _derived(cls: type[RuleOptimizer]) -> Iterator[type[RuleOptimizer]]:
 def _make_class(rule: rules.Rule) -> type[RuleOptimizer]:
     name = "".join(part[:1].upper() + part[1:] for part in re.split(r"[\W_]+", rule.name))
     arguments = dict.fromkeys(rule.hyperparameters)
-    if rule.composition is not None and "betas" in from_rule(rule.composition[1]).__signature__.parameters:
-        arguments = dict.fromkeys("betas" if name in rule.betas else name for name in arguments)
+    if rule.composition is not None:
+        known = from_rule(rule.composition[1]).__signature__.parameters
+        whole = {part: name for name, parts in rule.tuple_arguments.items() if name in known for part in parts}
+        arguments = dict.fromkeys(whole.get(name, name) for name in arguments)
     if rule.owns_weight_decay and "decoupled_weight_decay" not in rule.tree.conditions:
         arguments.pop("decoupled_weight_decay", None)  # it selects nothing
     arguments.pop("lr")

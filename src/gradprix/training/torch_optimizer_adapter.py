@@ -194,12 +194,13 @@ class TorchOptimizerAdapter:
 def constructor_arguments(rule: Rule | TorchOptimizerAdapter, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyperparameters as keyword arguments for the constructor of the optimizer class.
 
-    For classes of `gradprix.optim`, single betas are combined into the tuple `betas`, and likewise for other tuples.
+    Single betas are combined into the tuple `betas` if the class takes it, and likewise for other tuples.
     """
     arguments = dict(given)
-    if isinstance(rule, Rule) and rule in CLASSES:
+    if isinstance(rule, Rule):
+        known = inspect.signature(optim.from_rule(rule)).parameters
         for argument, names in rule.tuple_arguments.items():
-            if given.keys() & set(names):
+            if argument in known and given.keys() & set(names):
                 values = {**rule.hyperparameters, **given}
                 arguments = {name: value for name, value in arguments.items() if name not in names}
                 arguments[argument] = tuple(values[name] for name in names)

@@ -59,6 +59,7 @@ def compose(modifier: "Modifier", base: Rule, given: tuple[tuple[str, float | bo
         evaluate=modifier.evaluate or base.evaluate,
         evaluation=evaluation,
         tuned=base.tuned,
+        tuples=base.tuples,
         composition=(modifier, base, given),
     )
     return replace(rule, hyperparameters=rule.values(**{modifier.full_name(key): value for key, value in given}))
