@@ -15,6 +15,7 @@ from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
+from gradprix.training.torch_optimizer_adapter import needs_closure
 
 from .diagnosis import average_updates, diagnose, report_divergence
 from .preconditioner import settles_below
@@ -76,7 +77,8 @@ def check_explainable(plan: Plan) -> None:
 
 
 def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -> dict[str, EntryDiagnosis]:
-    mode = result.record.plan.mode if result.folder is not None else ExecutionMode()
+    is_fixed = result.folder is not None or any(needs_closure(entry.rule) for entry in plan.entries)
+    mode = result.record.plan.mode if is_fixed else ExecutionMode()
     results = {entry.name: entry for entry in result.record.entries}
     seeds = range(min(MEASURED_SEEDS, plan.seeds))
     selected = [(plan.final_trial(e, results[e.name].tuned, seed), e.name) for seed in seeds for e in plan.entries]

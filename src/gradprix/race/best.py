@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import nn
 
 from gradprix import optim
 from gradprix.training.param_groups import build_optimizer
@@ -22,6 +23,7 @@ class Best(msgspec.Struct, frozen=True):
         schedule: learning-rate schedule with which the optimizer was tuned.
         clip_norm: maximum norm of the gradient with which the optimizer was tuned; None if it was not clipped, and in
             records of earlier versions.
+        sam_rho: radius of sharpness-aware minimization; None if it was not used.
     """
 
     name: str
@@ -30,16 +32,20 @@ class Best(msgspec.Struct, frozen=True):
     code: str
     schedule: str
     clip_norm: float | None = None
+    sam_rho: float | None = None
 
-    def make(self, params: Iterable[Any]) -> torch.optim.Optimizer:
+    def make(self, params: Iterable[Any] | nn.Module, *, total_steps: int | None = None) -> torch.optim.Optimizer:
         """Construct the optimizer for a model.
 
         Use it with the learning-rate schedule with which it was tuned; see `gradprix.schedule`.
 
         Args:
-            params: parameters or parameter groups. Groups may have the keys `lr_factor` and `weight_decay_factor`.
+            params: parameters, parameter groups or a model. Groups may have the keys `lr_factor` and
+                `weight_decay_factor`. A function that takes a model needs one.
+            total_steps: number of steps of the training, for an optimizer that asks for it.
 
         Raises:
+            TypeError: if the optimizer takes a model, and `params` is none.
             ValueError: if a user-supplied rule or class cannot be imported. A record contains its name, not its code.
         """
         module, _, name = self.optimizer.rpartition(".")
@@ -47,4 +53,4 @@ class Best(msgspec.Struct, frozen=True):
             make = getattr(import_module(module) if module else optim, name)
         except (ImportError, AttributeError):
             raise ValueError(f"{self.name} steps with code of your own. Make it yourself: {self.code}") from None
-        return build_optimizer(make, params, self.arguments)
+        return build_optimizer(make, params, self.arguments, total_steps=total_steps)

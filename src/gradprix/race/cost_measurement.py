@@ -24,6 +24,7 @@ from gradprix.training import (
 from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.loop_runner import Stopped, run_loop
+from gradprix.training.torch_optimizer_adapter import needs_closure
 from gradprix.utils.devices import wait
 
 from .cost import Cost, available_seconds
@@ -57,13 +58,17 @@ def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, m
     mode = preflight(plan, engine, watch)
     watch(f"Measuring how long {plan.task.name!r} takes", 0.0, 0)
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
+    sharpness_aware = sum(trial.sam_rho is not None for trial in trials) / len(trials)
+    trials = [replace(trial, sam_rho=None) for trial in trials]
     if not isinstance(plan.task, Task):
         patience = ONE_RUN if minutes is None else _longest_run(plan, minutes, engine.workers)
         seconds, is_finished = engine.call(time_loop_run, plan.task, trials[0], patience)
         cost = Cost(0.0, 0.0, 0.0, seconds, StackLayout(1, engine.workers), at_least=not is_finished)
     else:
         cost = (_measure_stacks if mode.stacked else _measure_sequential)(plan.task, trials, mode, engine)
-    return replace(cost, start=time.perf_counter() - started)
+    # A sharpness-aware step computes two gradients, which take most of its time.
+    step, network = ((1 + sharpness_aware) * seconds for seconds in (cost.step, cost.network))
+    return replace(cost, start=time.perf_counter() - started, step=step, network=network)
 
 
 def _longest_run(plan: Plan, minutes: float, workers: int) -> float:
@@ -146,6 +151,10 @@ def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMod
         backward = _seconds(step, stack)
         updates = []
         for trial in rules.values():
+            if needs_closure(trial.rule):
+                own = ModelStack(task, [trial], mode)
+                updates.append(_seconds(partial(own.step, index, 1.0), own) - backward)
+                continue
             optimizers = stack.make_optimizers([trial])
             with torch.no_grad():
                 updates.append(_seconds(partial(optimizers.step, gradients, 1.0), stack))

@@ -41,6 +41,7 @@ def entries(record: RaceRecord) -> pd.DataFrame:
             "leads": entry.is_leader,
             "window": entry.tolerance_decades,
             "updates": entry.updates,
+            "gradients": entry.gradients,
             "memory": entry.memory,
             "code": entry.code,
         }

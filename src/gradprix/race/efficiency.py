@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -13,7 +14,13 @@ from torch.utils._pytree import tree_map
 
 from gradprix.tasks import Metric, Task
 from gradprix.tasks.rng import init_model
-from gradprix.training.plain_step import compute_plain_gradients, make_plain_optimizer, read_micro_batches
+from gradprix.training.plain_step import (
+    compute_plain_gradients,
+    make_plain_optimizer,
+    read_micro_batches,
+    take_plain_step,
+)
+from gradprix.training.torch_optimizer_adapter import needs_closure
 from gradprix.training.trial import Outcome, Trial
 from gradprix.tuning.learning_rate_grid import MANTISSAS
 from gradprix.tuning.response_curve import ResponseCurve
@@ -121,7 +128,9 @@ def probability_best(spread: Mapping[str, Sequence[tuple[float, float]]], sign: 
         spread: (loss, metric) of each point in an entry's first phase of tuning.
         sign: 1 if a higher metric is better, else -1.
     """
-    rng, most = np.random.default_rng(0), min(map(len, spread.values()))
+    rng, most = np.random.default_rng(0), min((len(each) for each in spread.values() if len(each) > 1), default=1)
+    # An optimizer without tuned hyperparameters has one trial, and the same score with any number.
+    spread = {name: [*each] * most if len(each) == 1 else each for name, each in spread.items()}
     drawn = np.array([_best_of_first(list(points), most, rng) for points in spread.values()])  # [entries, k, draws]
     best = (sign * drawn).max(0)
     ahead = sign * drawn == best
@@ -156,6 +165,8 @@ def default_run(entry: Entry, runs: Sequence[TuningRun]) -> TuningRun | None:
     runs = [run for run in runs if all(_close(run.point[name], usual[name]) for name in others)]
     if not runs:
         return None
+    if "lr" not in entry.space:
+        return runs[0]
     rate = entry.default_rate
     distances = [abs(math.log10(run.learning_rate / rate)) if rate > 0 else math.inf for run in runs]
     nearest = min(range(len(runs)), key=distances.__getitem__)
@@ -195,28 +206,31 @@ def seconds_of_steps(task: Task, trials: Sequence[Trial], device: str = "cpu") -
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     try:
         on = torch.device(device)
-        model, passes = init_model(task.build, trials[0].seed).to(on), {}
-        for size in dict.fromkeys(trial.batch_size for trial in trials):
-            passes[size] = _seconds(_pass(task, model, size, trials[0].seed, on, trials[0].clip_norm), on)
-        return [
-            passes[trial.batch_size] + _seconds(make_plain_optimizer(task, model, trial).step, on) for trial in trials
-        ]
+        model, gradients = init_model(task.build, trials[0].seed).to(on), {}
+        model.train()
+        seconds, read = [], cache(partial(_read_batch, task, trials[0].seed, on))
+        for trial in trials:
+            batches, optimizer = read(trial.batch_size), make_plain_optimizer(task, model, trial)
+            if trial.sam_rho is not None or needs_closure(trial.rule):
+                seconds.append(_seconds(partial(take_plain_step, task, model, batches, optimizer, trial), on))
+                continue
+            if trial.batch_size not in gradients:
+                compute = partial(compute_plain_gradients, task, model, batches, trial.clip_norm)
+                gradients[trial.batch_size] = _seconds(compute, on)
+            seconds.append(gradients[trial.batch_size] + _seconds(optimizer.step, on))
+        return seconds
     finally:
         torch.set_num_threads(threads)
 
 
-def _pass(
-    task: Task, model: torch.nn.Module, size: int, seed: int, on: torch.device, clip_norm: float | None
-) -> Callable[[], object]:
-    """Return a function that runs the forward and backward pass of a batch of `size` examples (0 for all)."""
+def _read_batch(task: Task, seed: int, on: torch.device, size: int) -> list[tuple[float, Any, Any]]:
+    """Return the micro-batches of a batch of `size` examples (0 for all)."""
     train = task.loaded.split(seed).train
-    model.train()
 
     def read(index: torch.Tensor) -> Any:
         return tree_map(lambda rows: rows.to(on)[0], task.loaded.take(index[None]))
 
-    batches = read_micro_batches(task, train[: size or len(train)], read)
-    return lambda: compute_plain_gradients(task, model, batches, clip_norm)
+    return read_micro_batches(task, train[: size or len(train)], read)
 
 
 def _seconds(run: Callable[[], object], on: torch.device) -> float:

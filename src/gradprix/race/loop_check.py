@@ -53,7 +53,7 @@ def check_loop(plan: Plan, loop: Loop) -> ExecutionMode:
                     f"{loop.name} gives identical results for two seeds, so that more seeds would add no information. "
                     "The race seeds torch, NumPy and Python: remove any other seeding from the loop."
                 )
-        if not first.history.stepped and first.weights != first.history.initial:
+        if "lr" in point and not first.history.stepped and first.weights != first.history.initial:
             second = _probe(plan, loop, entry, other, 0, first)
             if (first.points, first.weights) == (second.points, second.weights):
                 raise TaskError(

@@ -22,7 +22,7 @@ from gradprix.tuning.twofold import TwofoldTuner
 from .entry import Entry
 from .plan_description import Omission
 from .plan_json import describe_plan
-from .plan_limits import FEWEST_STEPS, SEEDS, TRIALS, USUAL_CLIP_NORM, check_ranges
+from .plan_limits import FEWEST_STEPS, SEEDS, TRIALS, USUAL_CLIP_NORM, USUAL_SAM_RHO, check_ranges
 
 QUARTER, QUARTER_SEEDS = 0.25, 4
 """Share of the examples in the runs that show how the ranking depends on the budget, and the number of their seeds."""
@@ -74,6 +74,11 @@ class Plan:
                     f"{own[0]} has a batch size of its own, but a training loop chooses its batches itself. Leave "
                     f"{own[0]} out."
                 )
+            if training := [entry for entry in self.entries if entry.schedule is not None or entry.sam_rho is not None]:
+                raise ValueError(
+                    f"{training[0].name} sets a schedule or sam_rho, but a training loop has its own steps. Leave them "
+                    "out."
+                )
             if self.device not in ("auto", "cpu"):
                 raise ValueError(
                     f"device = {self.device!r}: a training loop chooses its device itself. Leave device out."
@@ -85,8 +90,8 @@ class Plan:
 
     def tuner(self, entry: Entry) -> Tuner:
         """Create the tuner of an entry."""
-        default = {"batch_size": self.batch_size(entry), "schedule": self.task.schedule}
-        default["clip_norm"] = self._clip_norm or USUAL_CLIP_NORM
+        default = {"batch_size": self.batch_size(entry), "schedule": entry.schedule or self.task.schedule}
+        default |= {"clip_norm": self._clip_norm or USUAL_CLIP_NORM, "sam_rho": entry.sam_rho or USUAL_SAM_RHO}
         default |= {**entry.rule.hyperparameters, "lr": entry.default_rate}
         stream = hashlib.sha256(f"{self.seed} {entry.name} {entry.replicate}".encode()).digest()
         return make_tuner(entry.space, default, self.trials, entry.offset, int.from_bytes(stream[:8]))
@@ -107,8 +112,8 @@ class Plan:
 
         It has the smallest learning rate of the search space, and the middle of all other search ranges.
         """
-        middle = {name: axis.from_unit(0.5) for name, axis in entry.space.items()}
-        return self.tuning_trial(entry, {**middle, "lr": entry.space["lr"].from_unit(0.0)}, seed)
+        point = {name: axis.from_unit(0.0 if name == "lr" else 0.5) for name, axis in entry.space.items()}
+        return self.tuning_trial(entry, point, seed)
 
     def final_trial(self, entry: Entry, point: Mapping[str, Any], seed: int, share: float = 1.0) -> Trial:
         """Return a final trial of an entry at its tuned point, on a held-out seed, with a share of the examples."""
@@ -120,10 +125,10 @@ class Plan:
 
     def _trial(self, entry: Entry, point: Mapping[str, Any], seed: int, is_final: bool) -> Trial:
         size = point.get("batch_size", self.batch_size(entry))
-        schedule = point.get("schedule", self.task.schedule)
+        schedule = point.get("schedule", entry.schedule or self.task.schedule)
         epochs, values = self.task.epochs, entry.values(**point)
-        clip_norm = point.get("clip_norm", self._clip_norm)
-        return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name, clip_norm)
+        clip_norm, sam_rho = point.get("clip_norm", self._clip_norm), point.get("sam_rho", entry.sam_rho)
+        return Trial(entry.rule, values, seed, size, epochs, schedule, is_final, entry.name, clip_norm, sam_rho)
 
     @property
     def _clip_norm(self) -> float | None:
@@ -168,7 +173,8 @@ class Plan:
     @property
     def tuned(self) -> list[str]:
         """Names of all tuned hyperparameters, the learning rate first."""
-        return list(dict.fromkeys(name for entry in self.entries for name in ("lr", *entry.space)))
+        names = dict.fromkeys(name for entry in self.entries for name in entry.space)
+        return sorted(names, key=lambda name: name != "lr")
 
     @property
     def phases(self) -> list[RacePhase]:
@@ -205,7 +211,12 @@ class Plan:
     @property
     def runs(self) -> int:
         """Maximum number of training runs of the race."""
-        return len(self.entries) * (self.trials + self.seeds) + sum(self.quarter_runs.values())
+        return self.tuning_runs + len(self.entries) * self.seeds + sum(self.quarter_runs.values())
+
+    @property
+    def tuning_runs(self) -> int:
+        """Number of tuning runs of the race: `trials` for each entry, but one for an entry that tunes nothing."""
+        return sum(self.trials if entry.space else 1 for entry in self.entries)
 
     @property
     def minimum_detectable_difference(self) -> float:

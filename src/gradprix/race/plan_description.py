@@ -52,6 +52,8 @@ class PlannedEntry(msgspec.Struct, frozen=True, kw_only=True):
     space: dict[str, list[Value]]
     batch_size: int
     updates: int | None
+    schedule: str | None = None
+    sam_rho: float | None = None
 
 
 class PlanDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

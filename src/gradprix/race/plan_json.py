@@ -56,6 +56,7 @@ def _describe_entry(plan: "Plan", entry: Entry) -> Mapping[str, Any]:
         "fixed": {name: _plain(value) for name, value in entry.fixed.items()},
         "space": {name: _range(entry, axis) for name, axis in entry.space.items()},
         "batch_size": plan.batch_size(entry),
+        **{name: value for name in ("schedule", "sam_rho") if (value := getattr(entry, name)) is not None},
         "updates": plan.updates(entry),
         "offset": entry.offset,
         "luck": entry.replicate,

@@ -10,6 +10,8 @@ SEEDS = 32
 """Default maximum number of final seeds."""
 USUAL_CLIP_NORM = 1.0
 """Middle of the search range of gradient clipping on a task that does not clip."""
+USUAL_SAM_RHO = 0.05
+"""Usual radius of the neighbourhood of sharpness-aware minimization: the default of its paper."""
 MAX_SEED = 99_999
 """Maximum base seed."""
 FEWEST_STEPS = 8

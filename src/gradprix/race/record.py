@@ -84,6 +84,8 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
         tolerance_decades: width of the tolerance, in decades.
         memory: number of optimizer-state elements per weight; None if unknown.
         updates: number of optimizer steps per run; None for a training loop.
+        gradients: number of times that a final run computed the gradient of a batch, on average. It is more than
+            `updates` with a closure or SAM; None for a training loop, and in records of earlier versions.
         code: constructor call of the optimizer, as source code.
     """
 
@@ -100,6 +102,7 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
     tolerance_decades: float = field(name="window")
     memory: int | None
     updates: int | None
+    gradients: float | None = None
     code: str
 
 

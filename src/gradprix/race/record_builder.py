@@ -187,8 +187,15 @@ def _entry_result(
         tolerance_decades=decades(analysis.tolerances[entry.name]),
         memory=entry.rule.memory(entry.values(**point)),
         updates=plan.updates(entry, batch_size),
+        gradients=_mean_gradients(outcomes),
         code=entry.code(**point),
     )
+
+
+def _mean_gradients(outcomes: Sequence[Outcome]) -> float | None:
+    """Return the mean number of gradients of the runs that did not diverge; None if it is unknown."""
+    counts = [outcome.gradients for outcome in outcomes if outcome.diverged is None and outcome.gradients is not None]
+    return float(np.mean(counts)) if counts else None
 
 
 def make_best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
@@ -204,6 +211,7 @@ def make_best(plan: Plan, entry: Entry, point: dict[str, Any]) -> Best:
         optimizer=entry.optimizer,
         arguments=entry.arguments(**point),
         code=entry.code(**point),
-        schedule=point.get("schedule", plan.task.schedule),
+        schedule=point.get("schedule", entry.schedule or plan.task.schedule),
         clip_norm=point.get("clip_norm", getattr(plan.task, "clip_norm", None)),
+        sam_rho=point.get("sam_rho", entry.sam_rho),
     )

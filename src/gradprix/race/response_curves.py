@@ -9,16 +9,20 @@ from .run_records import TuningRun, TuningRuns
 
 
 def tuned_scores(runs: Sequence[TuningRun], higher_is_better: bool) -> list[TunedScore]:
-    """Return the scores of tuning runs, with the sign chosen so that smaller is better; infinite for diverged runs."""
+    """Return the scores of tuning runs, with the sign chosen so that smaller is better; infinite for diverged runs.
+
+    Runs whose learning rate is not tuned are left out.
+    """
     sign = -1 if higher_is_better else 1
     return [
         TunedScore(run.learning_rate, run.seed, math.inf if run.diverged is not None else sign * run.metric)
         for run in runs
+        if "lr" in run.point
     ]
 
 
 def response_curves(tuning_runs: TuningRuns, higher_is_better: bool, margin: float) -> dict[str, ResponseCurve | None]:
-    """Fit the response curve of each entry; None for an entry whose runs all diverged.
+    """Fit the response curve of each entry; None for an entry whose runs all diverged, or that tunes no learning rate.
 
     Args:
         tuning_runs: tuning runs of each entry.

@@ -52,8 +52,8 @@ class TuningRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the run."""
-        return float(self.point["lr"])  # type: ignore[arg-type]
+        """Learning rate of the run; NaN if it is not tuned."""
+        return float(self.point.get("lr", math.nan))  # type: ignore[arg-type]
 
     @property
     def is_scored(self) -> bool:
@@ -72,7 +72,7 @@ def losses_by_learning_rate(runs: Sequence[TuningRun]) -> dict[float, float]:
     """
     losses: dict[float, float] = {}
     for run in runs:
-        if run.first:
+        if run.first and "lr" in run.point:
             losses[run.learning_rate] = min(run.loss, losses.get(run.learning_rate, math.inf))
     return losses
 
@@ -81,7 +81,7 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
     """Training run that ended with an error. It counts as diverged."""
 
     entry: str
-    learning_rate: float = field(name="lr")
+    learning_rate: float | None = field(name="lr")
     seed: int
     error: str
     kind: FailureKind
@@ -90,12 +90,12 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
 def failed_runs(tuning_runs: TuningRuns, *finals: Finals) -> tuple[FailedRun, ...]:
     """Return the training runs that failed, tuning runs first, then those of each group of final runs."""
     runs = [
-        (name, run.learning_rate, run.seed, run.error, run.failure)
+        (name, run.learning_rate if "lr" in run.point else None, run.seed, run.error, run.failure)
         for name, each in tuning_runs.items()
         for run in each
     ]
     runs += [
-        (name, trial.values["lr"], trial.seed, outcome.error, outcome.failure)
+        (name, trial.values.get("lr"), trial.seed, outcome.error, outcome.failure)
         for group in finals
         for name, pairs in group.items()
         for trial, outcome in pairs

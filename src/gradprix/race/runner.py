@@ -108,7 +108,7 @@ class Runner:
         Returns:
             The runs of each group, and the approximate seconds of one run.
         """
-        tuning_count = self.plan.trials * len(self.plan.entries)
+        tuning_count = self.plan.tuning_runs
         trials = list(chain(*(each for group in groups for each in group.values())))
         seconds = self.run_trials("final", trials, tuning_count, phases_left=0)
         return list(map(self._pair, groups)), self.seconds / tuning_count if seconds is None else seconds
@@ -133,14 +133,14 @@ class Runner:
         trials = equal_time_trials(self.plan, tuned, ratios, seeds) if ratios else {}
         if ratios is None or not trials:
             return {}, None
-        runs_before = len(self.plan.entries) * (self.plan.trials + seeds) + sum(self.plan.quarter_runs.values())
+        runs_before = self.plan.tuning_runs + len(self.plan.entries) * seeds + sum(self.plan.quarter_runs.values())
         self.run_trials("equal time", list(chain(*trials.values())), runs_before, phases_left=0)
         shortened = self._pair(trials)
         return shortened, summarize_equal_time(self.plan, ratios, shortened, finals, analysis)
 
     def cost(self, finals: Sequence[Finals], step_seconds: dict[str, float | None]) -> Cost:
         """Return the cost of the race, given its runs after tuning."""
-        tuning_count, examples = self.plan.trials * len(self.plan.entries), self.plan.examples
+        tuning_count, examples = self.plan.tuning_runs, self.plan.examples
         trials = [trial for runs in finals for each in runs.values() for trial, _ in each]
         return Cost(
             trials=tuning_count + len(trials),

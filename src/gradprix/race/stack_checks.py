@@ -26,8 +26,9 @@ from gradprix.training.faults import describe_error
 from gradprix.training.optimizer_errors import explain_optimizer_error
 from gradprix.training.rng import SequentialRngMode
 from gradprix.training.stacking_errors import explain
-from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
+from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter, needs_closure
 from gradprix.utils.devices import CPU, free, placed, wait
+from gradprix.utils.wording import format_list
 
 from .plan import Plan
 from .row_invariance import widest_invariant
@@ -158,6 +159,8 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
     limit = free(device) / 2 if memory is None else memory
     ragged = task.loaded.ragged
     rejection = None if ragged is None else Rejection(RejectionCause.RAGGED, message=ragged)
+    if with_closure := [entry.name for entry in plan.entries if needs_closure(entry.rule)]:
+        rejection = rejection or Rejection(RejectionCause.CLOSURE, message=format_list(with_closure))
     if rejection := rejection or first.reject_stack(PROBED_MODELS + 1, limit):
         return _check_one_model(plan, task, ExecutionMode(False, device=device, stack_rejection=rejection))
     rules = (entry for entry in plan.entries if not isinstance(entry.rule, TorchOptimizerAdapter))
@@ -199,6 +202,10 @@ def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck
         results = step.on_cpu().results
 
         def update(own: Trial) -> None:
+            if needs_closure(own.rule):
+                own_stack = ModelStack(task, [own], mode)
+                own_stack.step(_first_examples(own_stack, own), 1.0)
+                return
             with torch.no_grad():
                 optimizers = stack.make_optimizers([own])
                 optimizers.step(step.gradients, 1.0)

@@ -151,7 +151,7 @@ def _summarize_race(record: RaceRecord) -> TaskSummary:
             for pair in record.verdict.pairs
         ),
         regrets={name: abs(means[best] - mean) / margin for name, mean in means.items()},
-        learning_rates={entry.name: entry.tuned["lr"] for entry in record.entries},
+        learning_rates={entry.name: entry.tuned["lr"] for entry in record.entries if "lr" in entry.tuned},
         tolerances={entry.name: entry.tolerance_decades for entry in record.entries},
         at_edge=tuple(entry.name for entry in record.entries if "lr" in entry.tuning.edges),
         diverged={entry.name: entry.final.diverged for entry in record.entries},

@@ -61,7 +61,7 @@ class TunePlan(Plan):
     @property
     def runs(self) -> int:
         """Number of training runs."""
-        return self.trials + self.settings * self.seeds
+        return self.tuning_runs + self.settings * self.seeds
 
     @property
     def default_point(self) -> dict[str, Any]:
@@ -88,6 +88,8 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
     usual = _find_optimizer(config.optimizers)
     problem: Problem = find_problem(config)
     (entry,) = tune_entries([usual], config, problem)
+    if "lr" not in entry.space:
+        raise ValueError(f"{entry.name} has no learning rate to tune, which is what this is for. Race it.")
     return TunePlan(
         problem,
         (entry,),

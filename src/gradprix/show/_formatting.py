@@ -66,8 +66,10 @@ def format_distance(record: RaceRecord, distance: float | None) -> str:
 def format_tolerance(entry: EntryResult) -> str:
     """Format the learning-rate tolerance, as ends and factor: `0.0068–0.015, ×2.2`.
 
-    If the ends are equal or unknown, only the factor is given.
+    If the ends are equal or unknown, only the factor is given; for an entry that tunes no learning rate, "-".
     """
+    if "lr" not in entry.tuned:
+        return "-"
     low, high = entry.tolerance or (0.0, 0.0)
     return f"{low:g}–{high:g}, " * (low < high) + format_factor(entry.tolerance_decades)
 
@@ -88,7 +90,8 @@ def format_factor(decades: float) -> str:
 def format_setting(tuned: Mapping[str, Value]) -> str:
     """Format tuned values: the learning rate without its name, then each other value with its name."""
     written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
-    return ", ".join([written.pop("lr"), *(f"{name} {value}" for name, value in written.items())])
+    values = [value if name == "lr" else f"{name} {value}" for name, value in written.items()]
+    return ", ".join(values) or "nothing tuned"
 
 
 def format_epochs(number: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from plotly import graph_objects as go
 
 from gradprix.race import REPORT, RaceRecord, Result
-from gradprix.text.answer import answer_lines, format_protocol
+from gradprix.text.answer import answer_lines, format_protocol, format_untuned
 from gradprix.text.execution import format_execution_mode
 from gradprix.text.plan import format_options
 from gradprix.utils.files import write_atomically
@@ -87,6 +87,7 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "equal_times": _reduced_budget.format_equal_times(record),
         "execution": format_execution_mode(record.plan.mode),
         "tuning": _sections.format_tuning(record),
+        "untuned": format_untuned(record),
         "options": format_options(record.plan.options, record.plan.tune),
         "clip_norm": record.entry(record.best.name).tuned.get("clip_norm", record.plan.options.get("clip_norm")),
         "command": _sections.format_command(record),
@@ -96,11 +97,12 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
 def draw_figures(record: RaceRecord) -> dict[str, go.Figure | None]:
     """Return the figures of the report by name. A figure is None if the record lacks its data."""
     sensitivity = _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _tuning_figures.points
+    is_tuned = any(entry.tuned for entry in record.entries)
     return {
         "ranking": _figures.ranking(record),
         # With a baseline, the ranking already shows every comparison.
         "pairs": None if record.plan.baseline else _figures.pairs(record),
-        "sensitivity": sensitivity(record),
+        "sensitivity": sensitivity(record) if is_tuned else None,
         "curves": _training_figures.curves(record),
         "moves": None if record.diagnosis is None else _why.moves(record),
         "budget": _efficiency.budget(record) if max(map(len, record.efficiency.expected.values())) > 1 else None,

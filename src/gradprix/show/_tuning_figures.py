@@ -22,12 +22,12 @@ Line = list[tuple[float, float]]
 
 
 def sensitivity(record: RaceRecord) -> go.Figure:
-    """Plot the validation metric against the learning rate, with a panel for each entry.
+    """Plot the validation metric against the learning rate, with a panel for each entry that tunes it.
 
     All panels have the same width in decades. Dots are tuning runs, the line is the response curve, the vertical band
     is the learning-rate tolerance, and the horizontal band contains the values within a margin of the entry's best.
     """
-    entries, looks = record.ranking, styles(record)
+    entries, looks = [entry for entry in record.ranking if "lr" in entry.tuned], styles(record)
     columns = min(4, len(entries))
     rows = -(-len(entries) // columns)
     fig = make_subplots(
@@ -40,7 +40,7 @@ def sensitivity(record: RaceRecord) -> go.Figure:
     )
     curves = response_curves(record.tuning_runs, record.plan.metric.higher_is_better, margin(record))
     axis = MetricAxis.from_record(record, {e.name: _runs_near(record, e.name, curves[e.name]) for e in entries})
-    spans = {name: _decades([run.learning_rate for run in runs]) for name, runs in record.tuning_runs.items()}
+    spans = {e.name: _decades([run.learning_rate for run in record.tuning_runs[e.name]]) for e in entries}
     width = max(end - start for start, end in spans.values()) + 0.3
     shapes: list[dict[str, Any]] = []
     for number, entry in enumerate(entries):

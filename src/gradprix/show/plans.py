@@ -33,7 +33,7 @@ def summarize_plan(race_plan: Plan, seconds: float | None, where: str, at_least:
     for entry in described["entries"]:
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
         batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
-        tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items())
+        tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items()) or "nothing: 1 trial"
         row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
         table.add_row(*map(Text, row))
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)

@@ -1,6 +1,7 @@
 """Answer of a race in sentences, generated from its record."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
@@ -85,7 +86,8 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_format_reason(record)}{code}"]
         about_others = format_alternatives(record), format_behind(record), format_divergence(record)
         lines += filter(None, (*about_others, *shortened))
-    return [*lines, *format_unequal_updates(record), *format_unreproduced(record.reruns)]
+    notes = format_unequal_updates(record), format_gradients(record), format_unreproduced(record.reruns)
+    return [*lines, *chain(*notes)]
 
 
 def _capitalize(text: str) -> str:
@@ -230,6 +232,23 @@ def format_unequal_updates(record: "RaceRecord") -> list[str]:
     ]
 
 
+def format_gradients(record: "RaceRecord") -> list[str]:
+    """Return a note on entries that compute several gradients in a step, as a list with one line.
+
+    Returns an empty list if there are none.
+    """
+    several = {
+        entry.name: entry.gradients / entry.updates
+        for entry in record.entries
+        if entry.gradients is not None and entry.updates and entry.gradients > entry.updates
+    }
+    if not several:
+        return []
+    each = format_list([f"{name} computed {number:.3g}" for name, number in several.items()])
+    others = ", the others one" if len(several) < len(record.entries) else ""
+    return [f"Gradients of each batch: {each}{others}. All entries saw the same examples; their times differ."]
+
+
 def format_protocol(record: "RaceRecord") -> str:
     """Format the number of inconclusive comparisons and the protocol: trials, seeds, tuned values, and schedule."""
     plan = record.plan
@@ -237,12 +256,20 @@ def format_protocol(record: "RaceRecord") -> str:
     pairs = f"{format_count(count, 'comparison')} inconclusive" if count else "All comparisons conclusive"
     if plan.baseline is not None:
         pairs = f"Against {plan.baseline}: {pairs[0].lower()}{pairs[1:]}"
-    budget = f"{plan.trials} trials + {record.budget.seeds} held-out seeds each"
+    budget = f"{plan.trials} trials + {record.budget.seeds} held-out seeds each{format_untuned(record)}"
     return f"{pairs}.  {budget}, {format_tuned(plan.tune)}, {format_schedule(plan)}"
+
+
+def format_untuned(record: "RaceRecord") -> str:
+    """Name the entries without tuned hyperparameters, in parentheses; empty if there are none."""
+    names = [entry.name for entry in record.entries if not entry.tuned]
+    return f" (1 trial of {format_list(names)}, where nothing is tuned)" if names else ""
 
 
 def format_tuned(names: Sequence[str]) -> str:
     """Describe the hyperparameters that were tuned."""
+    if not names:
+        return "nothing tuned"
     one = list(names) == ["lr"]
     return "learning rate only" if one else f"{format_list(names)} tuned where an optimizer has them"
 
@@ -260,10 +287,15 @@ def format_failures(failed: "Sequence[FailedRun]") -> list[str]:
     for run in failed:
         by_entry.setdefault(run.entry, []).append(run)
     return [
-        f"{_count_runs(len(runs))} of {name} could not be trained and count as diverged. The first, with learning rate "
-        f"{runs[0].learning_rate:g} and seed {runs[0].seed}: {runs[0].error.rstrip('.')}. The same command tries again."
+        f"{_count_runs(len(runs))} of {name} could not be trained and count as diverged. The first, with "
+        f"{_format_learning_rate(runs[0])}seed {runs[0].seed}: {runs[0].error.rstrip('.')}. The same command tries "
+        "again."
         for name, runs in by_entry.items()
     ]
+
+
+def _format_learning_rate(run: "FailedRun") -> str:
+    return "" if run.learning_rate is None else f"learning rate {run.learning_rate:g} and "
 
 
 def format_unreproduced(reruns: "Sequence[Rerun]") -> list[str]:

@@ -36,6 +36,7 @@ def format_rejection(rejection: "Rejection") -> str:
         "other_gradients": f"{what} gives other gradients" + " than the CPU" * bool(rejection.device),
         "slower": f"{what} takes {value:.1f} times as long",
         "rows_differ": "a model's last digits would depend on its place in a stack",
+        "closure": f"{rejection.message} computes several gradients in a step, by a closure",
         "ragged": "its batches have different shapes"
         if rejection.message in ("", "Tensor")
         else f"its batches hold values of the type {rejection.message}, which cannot be stacked",

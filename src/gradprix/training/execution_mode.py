@@ -15,6 +15,7 @@ class RejectionCause(StrEnum):
     SLOWER = "slower"
     ROWS_DIFFER = "rows_differ"
     RAGGED = "ragged"
+    CLOSURE = "closure"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Rejection:
         value: the measured value: seconds of one model's step (`SLOW_STEP`), bytes of the stack (`MEMORY`), or the
             slowdown (`SLOWER`); None for other causes.
         models: number of models in the stack that needs too much memory (`MEMORY`); None for other causes.
-        message: explanation of the error (`FAILS`), or the type of value in the batches that cannot be stacked,
+        message: explanation of the error (`FAILS`), names of entries (`CLOSURE`), or the type of value in the batches
+            that cannot be stacked,
             `"Tensor"` if their shapes differ (`RAGGED`).
         device: the rejected device; empty if stacking was rejected.
     """

@@ -1,36 +1,36 @@
 """Gradients of a batch that is computed in micro-batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
+MicroBatch = tuple[float, Any, Any]
+"""Share of the examples of a batch, their inputs and their targets."""
 Gradients = tuple[Tensor, Sequence[Tensor | None]]
 """Losses, `[rows]`, and the gradient of each parameter; there are no gradients if the model's code has failed."""
 
 
-def accumulate_gradients(index: Tensor, size: int, compute: Callable[[Tensor], Gradients]) -> Gradients:
+def accumulate_gradients(batches: Iterable[MicroBatch], compute: Callable[[Any, Any], Gradients]) -> Gradients:
     """Return the mean losses and gradients of micro-batches, weighted by their numbers of examples.
 
     Args:
-        index: indices of the batch, `[seeds, batch]`.
-        size: maximum number of examples of a micro-batch.
-        compute: returns the losses and gradients for the indices of a micro-batch.
+        batches: the micro-batches of a batch.
+        compute: returns the losses and gradients for the inputs and targets of a micro-batch.
     """
-    parts = torch.split(index, size, dim=1)
-    if len(parts) == 1:
-        return compute(index)
-    loss_sum: Tensor | float = 0.0
+    loss_sum: Tensor | None = None
     sums: list[Tensor | None] = []
-    for number, part in enumerate(parts):
-        share = part.shape[1] / index.shape[1]
-        losses, gradients = compute(part)
-        loss_sum = loss_sum + losses * share
+    for share, inputs, targets in batches:
+        losses, gradients = compute(inputs, targets)
+        if share == 1.0:
+            return losses, gradients
+        losses = losses * share if loss_sum is None else loss_sum + losses * share
         if not gradients:
             return losses, []
         scaled = [None if g is None else g * share for g in gradients]
-        sums = [_add(total, g) for total, g in zip(sums, scaled, strict=True)] if number else scaled
-    assert isinstance(loss_sum, Tensor)
+        sums = scaled if loss_sum is None else [_add(total, g) for total, g in zip(sums, scaled, strict=True)]
+        loss_sum = losses
+    assert loss_sum is not None
     return loss_sum, sums
 
 

@@ -37,14 +37,8 @@ class GradientClipper:
         function = _compile_clipping(tuple((tuple(g.shape[1:]), g.dtype) for g in gradients), gradients[0].device)
         if function is not None:
             return [x for x in function(*gradients, self.max_norms) if x is not None]
-        if gradients[0].device.type == "cpu":  # row by row: a sum over a stack may depend on the number of its rows
-            norms = torch.stack([_norm([g[row] for g in gradients]) for row in range(len(self.max_norms))])
-        else:
-            norms = torch.linalg.vector_norm(
-                torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]), dim=0
-            )
-        factors = (self.max_norms / (norms + EPSILON)).clamp(max=1.0)
-        return [g * factors.to(g.dtype).view(-1, *[1] * (g.dim() - 1)) for g in gradients]
+        factors = (self.max_norms / (row_norms(gradients) + EPSILON)).clamp(max=1.0)
+        return scale_rows(gradients, factors)
 
     def row_call(self, gradients: Sequence[Tensor]) -> RowCall | None:
         """Prepare the clipping of one row after the other.
@@ -62,9 +56,27 @@ class GradientClipper:
         args: list[Tensor | IndexedRows] = [*(IndexedRows(g, same_memory) for g in gradients), self.max_norms]
         return RowCall(function, args, range(len(gradients)))
 
-    def select_rows(self, index: Tensor) -> None:
-        """Keep only the rows at `index`."""
-        self.max_norms = self.max_norms[index]
+    def select_rows(self, index: Tensor) -> "GradientClipper":
+        """Return a clipper of the rows at `index`."""
+        return GradientClipper(self.max_norms[index])
+
+
+def row_norms(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of the gradients of each row, `[rows]`.
+
+    Args:
+        gradients: the gradient of each parameter, `[rows, ...]`.
+    """
+    if gradients[0].device.type == "cpu":  # row by row: a sum over a stack may depend on the number of its rows
+        return torch.stack([_norm([g[row] for g in gradients]) for row in range(len(gradients[0]))])
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    norm: Tensor = torch.linalg.vector_norm(norms, dim=0)
+    return norm
+
+
+def scale_rows(tensors: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
+    """Return tensors, `[rows, ...]` each, with each row multiplied by its factor, `[rows]`."""
+    return [x * factors.to(x.dtype).view(-1, *[1] * (x.dim() - 1)) for x in tensors]
 
 
 def _norm(gradients: Sequence[Tensor]) -> Tensor:

@@ -61,9 +61,9 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
     def check(group: Mapping[str, Any]) -> None:
         refuse({name for name in group.keys() & tuned.keys() if name != "weight_decay" or group[name] != 0})
 
-    def make_optimizer(params: Any, **given: Any) -> torch.optim.Optimizer:
+    def make_optimizer(params: Any, *, total_steps: int | None = None, **given: Any) -> torch.optim.Optimizer:
         refuse(given.keys() & tuned.keys())
-        optimizers.append(build_optimizer(maker(trial), params, {**given, **tuned}, check))
+        optimizers.append(build_optimizer(maker(trial), params, {**given, **tuned}, check, total_steps))
         if stop is not None:
             optimizers[-1].register_step_pre_hook(count_step)
         return optimizers[-1]
@@ -101,7 +101,7 @@ def run_loop(loop: Loop, trial: Trial, most: int | None = None, stop: Callable[[
 
 
 def maker(trial: Trial) -> Any:
-    """Return the optimizer class of a trial."""
+    """Return the class or function that makes the optimizer of a trial."""
     return optim.from_rule(trial.rule) if isinstance(trial.rule, Rule) else trial.rule.make
 
 
@@ -155,7 +155,7 @@ def _format_error(loop: Loop, trial: Trial, error: Exception) -> str:
         error
     ):
         cause = explained
+    lr = f"lr = {trial.values['lr']:g}, " if "lr" in trial.values else ""
     return (
-        f"{loop.name} failed with {trial.entry_name}, lr = {trial.values['lr']:g}, seed {trial.seed}: "
-        f"{cause} ({frame.filename}:{frame.lineno})"
+        f"{loop.name} failed with {trial.entry_name}, {lr}seed {trial.seed}: {cause} ({frame.filename}:{frame.lineno})"
     )

@@ -1,8 +1,8 @@
 """Models of several trials that are trained together: parameters, examples and optimizers, with one row per model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,20 +11,25 @@ from torch import Tensor
 from gradprix.tasks import Task
 from gradprix.tasks.parameter_groups import parameter_groups
 from gradprix.tasks.rng import init_model
+from gradprix.tasks.schedules import count_steps
 
+from .closures import Batch, RowGradients
 from .execution_mode import STACKED, ExecutionMode
 from .faults import failed_on_nan, task_error
-from .gradient_accumulation import Gradients, accumulate_gradients
+from .gradient_accumulation import Gradients, MicroBatch, accumulate_gradients
 from .gradient_clipping import GradientClipper
-from .optimizers import IndexGroup, StackedOptimizers
+from .optimizers import StackedOptimizers
 from .outputs import Output
 from .param_groups import group_hyperparameters
+from .per_row_optimizers import IndexGroup, RowBuilder
 from .row_step import RowStep, leaves, prepare_row_step
 from .sequential_models import SequentialModels
+from .sharpness_aware import SharpnessAwareWeights, restore
 from .stack_data import StackData
 from .stack_sizes import stack_size
 from .stack_tensors import stack_tensors
 from .stacked_models import StackedModels
+from .torch_optimizer_adapter import needs_closure
 from .trace_step import TracedStep
 from .trial import Trial
 
@@ -50,6 +55,8 @@ class ModelStack:
         optimizers: the optimizers of all rows; None before the first step.
         groups: the parameter groups of a model.
         clipper: clips the gradients of all rows; None if they are not clipped.
+        sharpness: perturbs the weights of all rows for the gradient of SAM; None for the gradient at the weights.
+        extra_gradients: for each trial, the number of gradients that were computed besides the first of each step.
 
     Raises:
         ValueError: if the model has no trainable parameters, or cannot be stacked.
@@ -66,15 +73,24 @@ class ModelStack:
         models = {seed: init_model(task.build, seed) for seed in self.data.seeds}
         self.parameters, self.buffers = stack_tensors(models, seeds, self.device, mode.stacked)
         self.groups = parameter_groups(task.groups, models[seeds[0]])
-        max_norms = [trial.clip_norm for trial in self.trials if trial.clip_norm is not None]
-        self.clipper = GradientClipper(torch.tensor(max_norms, device=self.device)) if max_norms else None
+        self._buffer_names = {name for name, _ in models[seeds[0]].named_buffers(remove_duplicate=False)}
+        max_norms, rho = ([getattr(each, name) for each in self.trials] for name in ("clip_norm", "sam_rho"))
+        self.clipper = None if not any(max_norms) else GradientClipper(self._by_row(max_norms, float("inf")))
+        self.sharpness = None if not any(rho) else SharpnessAwareWeights(self._by_row(rho, 0.0))
         self.optimizers: StackedOptimizers | None = None
+        self.extra_gradients = [0] * len(self.trials)
+        self._uses_closures = any(needs_closure(trial.rule) for trial in self.trials)
+        self._batch: Batch | None = None
         self._row_steps: dict[Any, RowStep | None] = {}
         self.models = (
             StackedModels(task, seeds, mode.compiled)
             if mode.stacked
             else SequentialModels(task, seeds, self.device, models)
         )
+
+    def _by_row(self, values: Sequence[float | None], default: float) -> Tensor:
+        """Return a value for each row, `[rows]`, with a default for None."""
+        return torch.tensor([default if value is None else value for value in values], device=self.device)
 
     def gradients(self, inputs: Any, targets: Any) -> tuple[Tensor, list[Tensor | None]]:
         """Return the losses, `[rows]`, and the gradient of each parameter, as they are before clipping.
@@ -89,8 +105,12 @@ class ModelStack:
         Args:
             index: indices of the batch, `[seeds, batch]`.
         """
-        size = self.task.micro_batch(index.shape[1])
-        return accumulate_gradients(index, size, lambda part: self.gradients(*self.data.read(part)))
+        return accumulate_gradients(self._micro_batches(index), self.gradients)
+
+    def _micro_batches(self, index: Tensor) -> Iterator[MicroBatch]:
+        """Read the micro-batches of a batch, one after the other."""
+        for part in torch.split(index, self.task.micro_batch(index.shape[1]), dim=1):
+            yield part.shape[1] / index.shape[1], *self.data.read(part)
 
     @contextmanager
     def evaluation_streams(self) -> Iterator[None]:
@@ -118,7 +138,7 @@ class ModelStack:
         return self.models.traced_step(kind, self.parameters, self.buffers, inputs, targets)
 
     def compute_gradients(self, index: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return the losses of a batch, `[rows]`, and the gradients by parameter name.
+        """Return the losses of a batch, `[rows]`, and the gradients by parameter name, those of SAM if it is used.
 
         The first call moves parameters that the loss does not use to `buffers`, so that neither updates nor weight
         decay change them.
@@ -133,10 +153,65 @@ class ModelStack:
         Raises:
             TaskError: if the task's code fails for another reason.
         """
-        size = self.task.micro_batch(index.shape[1])
         self._forget_gradients()
-        computed = accumulate_gradients(index, size, lambda part: self._try_gradients(*self.data.read(part)))
-        return self._finish_gradients(*computed)
+        batches: Iterable[MicroBatch] = self._micro_batches(index)
+        if self.sharpness is not None or self._uses_closures:
+            batches = list(batches)  # they are used again
+        losses, gradients = accumulate_gradients(batches, self._try_gradients)
+        if self.sharpness is not None and gradients:
+            gradients = self._sharpness_aware_gradients(self.sharpness, batches, gradients)
+        if self._uses_closures:
+            self._batch = Batch(losses, partial(self._recompute, batches))
+        return self._finish_gradients(losses, gradients)
+
+    def _sharpness_aware_gradients(
+        self, sharpness: SharpnessAwareWeights, batches: Iterable[MicroBatch], gradients: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        """Return the gradients at the worst weights nearby. Buffers, such as running means, do not see these weights.
+
+        Args:
+            sharpness: moves the weights there.
+            batches: the micro-batches of the batch.
+            gradients: the gradients at the weights.
+        """
+        buffers = {name: x for name, x in self.buffers.items() if name in self._buffer_names}
+        former_buffers = [x.clone() for x in buffers.values()]
+        with torch.no_grad():
+            former = sharpness.perturb(list(self.parameters.values()), gradients)
+        self._forget_gradients()
+        _, gradients = accumulate_gradients(batches, self._try_gradients)
+        with torch.no_grad():
+            restore(self.parameters, former)
+            restore(buffers, former_buffers)
+        for trial in self.rows.tolist():
+            self.extra_gradients[trial] += 1
+        return gradients
+
+    def _recompute(self, batches: Iterable[MicroBatch], row: int) -> RowGradients:
+        """Return the loss and the gradients of a row at its current weights, for closures; they are clipped.
+
+        Args:
+            batches: the micro-batches of the batch.
+            row: index of the row in the current stack.
+        """
+        assert isinstance(self.models, SequentialModels)
+        run = partial(self.models.row_gradients, row, self.parameters, self.buffers)
+
+        def compute(inputs: Any, targets: Any) -> Gradients:
+            try:
+                loss, gradients = run(inputs, targets)
+            except Exception as error:
+                self.raise_unless_diverged("its model or loss", error, partial(run, inputs, targets))
+                loss, gradients = torch.tensor(float("nan"), device=self.device), [None] * len(self.parameters)
+            return loss[None], [None if g is None else g[None] for g in gradients]
+
+        losses, gradients = accumulate_gradients(batches, compute)
+        known = {k: g.contiguous() for k, g in enumerate(gradients) if g is not None}
+        if self.clipper is not None and known:
+            clipper = self.clipper.select_rows(torch.tensor([row]))
+            known = dict(zip(known, clipper(list(known.values())), strict=True))
+        self.extra_gradients[int(self.rows[row])] += 1
+        return losses[0], [known[k][0] if k in known else None for k in range(len(gradients))]
 
     def _try_gradients(self, inputs: Any, targets: Any) -> Gradients:
         """Return the losses and gradients; NaN and no gradients if the code of a single, diverged model fails."""
@@ -190,7 +265,10 @@ class ModelStack:
             for group in self.groups
         ]
         used = [group for group in groups if group.indices] if self.task.groups else ()
-        return StackedOptimizers(trials, list(self.parameters.values()), self.mode.compiled, used)
+        steps = count_steps(self.data.train.shape[1], trials[0].batch_size, trials[0].epochs)
+        model = cache(lambda: init_model(self.task.build, trials[0].seed))
+        builder = RowBuilder(list(places), used, steps, model)
+        return StackedOptimizers(trials, list(self.parameters.values()), self.mode.compiled, builder)
 
     def hyperparameters(self, trial: Trial, name: str) -> dict[str, Any]:
         """Return the hyperparameters of a trial's rule for a parameter, which depend on its parameter group."""
@@ -201,7 +279,7 @@ class ModelStack:
     def apply_gradients(self, gradients: Mapping[str, Tensor], factor: float) -> None:
         """Perform one optimizer step of every model, with its learning rate multiplied by `factor`."""
         assert self.optimizers is not None
-        self.optimizers.step(list(gradients.values()), factor, self._missing_gradients())
+        self.optimizers.step(list(gradients.values()), factor, self._missing_gradients(), self._batch)
 
     def step(self, index: Tensor, factor: float) -> Tensor:
         """Perform one training step of every model.
@@ -213,14 +291,15 @@ class ModelStack:
         Returns:
             The losses of the batch before the step, `[rows]`.
         """
-        if self.task.micro_batch(index.shape[1]) < index.shape[1]:
-            losses, gradients = self.compute_gradients(index)
-        else:
+        is_plain = self.sharpness is None and not self._uses_closures
+        if is_plain and self.task.micro_batch(index.shape[1]) == index.shape[1]:
             batch = self.data.read(index)
             if (row_losses := self._step_row_by_row(batch, factor)) is not None:
                 return row_losses
             self._forget_gradients()
             losses, gradients = self._finish_gradients(*self._try_gradients(*batch))
+        else:
+            losses, gradients = self.compute_gradients(index)
         if gradients is not None:
             self.apply_gradients(gradients, factor)
         return losses
@@ -281,8 +360,8 @@ class ModelStack:
         self.parameters = {name: x[index] for name, x in self.parameters.items()}
         self.buffers = {name: x[index] for name, x in self.buffers.items()}
         self.models.select_rows(index)
-        if self.clipper is not None:
-            self.clipper.select_rows(index)
+        self.clipper = None if self.clipper is None else self.clipper.select_rows(index)
+        self.sharpness = None if self.sharpness is None else self.sharpness.select_rows(index)
         if self.optimizers is not None:
             self.optimizers.select_rows(index, list(self.parameters.values()))
 

@@ -3,8 +3,8 @@
 from gradprix.tasks.task import first_line
 
 MATRICES = (
-    "it steps matrices alone, and the model has other parameters as well. The entry muon of gradprix steps those by "
-    "AdamW; or give a subclass whose __init__(self, params, lr=...) splits them by x.ndim"
+    "it steps matrices alone, and the model has other parameters as well. Give a function(model, lr) that returns a list "
+    "of two optimizers: this one for some of the matrices, and another, such as AdamW, for all other parameters"
 )
 GRAPH = (
     "it differentiates the gradients, which takes loss.backward(create_graph=True). A race of a task does not do that; "
@@ -15,16 +15,16 @@ MODE = (
     "optimizer.train() before its steps and optimizer.eval() before an evaluation, where hasattr(optimizer, 'eval')"
 )
 MODEL = (
-    "it asks for the model itself, and a race gives it a list of parameters. Give a subclass whose "
-    "__init__(self, params, lr=...) does without the model"
+    "it asks for the model itself, and a race gives it a list of parameters. Give a function that gets the model: "
+    "gp.Entry(..., lambda model, lr: Optimizer(model, lr=lr))"
 )
 GROUPS = (
-    "it asks for parameter groups with keys of its own, and a race gives it a list of parameters. Give a subclass "
-    "whose __init__(self, params, lr=...) makes the groups"
+    "it asks for parameter groups with keys of its own, and a race gives it a list of parameters. Give a "
+    "function(model, lr) that makes the groups and the optimizer"
 )
 CLOSURE = (
-    "its step needs a closure or other arguments, and a race of a task calls step(). Give a subclass whose step does "
-    "without"
+    "its step needs a closure or other arguments, and a race calls step(). Give gp.Entry(..., closure=True) for a "
+    "closure that computes the loss and the gradients again, or a subclass whose step does without"
 )
 CAUSES = (
     ("does not have a grad_fn", GRAPH),

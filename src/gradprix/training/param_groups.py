@@ -8,16 +8,20 @@ from numbers import Real
 from typing import Any
 
 import torch
+from torch import nn
+
+from .optimizer_factories import MakeOptimizer, call_maker, name_of, takes_model
 
 FACTORS = {"lr_factor": "lr", "weight_decay_factor": "weight_decay"}
 """Keys of a parameter group and the hyperparameters that they multiply."""
 
 
 def build_optimizer(
-    make: Callable[..., torch.optim.Optimizer],
-    params: Iterable[Any],
+    make: MakeOptimizer,
+    params: Iterable[Any] | nn.Module,
     values: Mapping[str, Any],
     check: Callable[[Mapping[str, Any]], None] = lambda group: None,
+    total_steps: int | None = None,
 ) -> torch.optim.Optimizer:
     """Construct an optimizer and resolve the factors in its parameter groups.
 
@@ -26,15 +30,23 @@ def build_optimizer(
     `optimizer.add_param_group` adds later are resolved in the same way.
 
     Args:
-        make: the optimizer class.
-        params: parameters, named parameters, or parameter groups.
+        make: the optimizer class, or a function that makes optimizers.
+        params: parameters, named parameters, parameter groups, or a model. A model is required if `takes_model(make)`;
+            then the class or function makes the groups.
         values: the arguments of the class.
         check: called with each parameter group before its factors are resolved; raises an error to reject the group.
+        total_steps: number of steps of the run, for a class that asks for it; None if it is not known.
 
     Raises:
-        TypeError: for a factor that is not a number.
+        TypeError: for a factor that is not a number, or if `make` takes a model and gets something else.
         ValueError: for a factor that is negative or not finite.
     """
+    if takes_model(make):
+        if not isinstance(params, nn.Module):
+            raise TypeError(f"{name_of(make)} takes a model: call make_optimizer(model), not make_optimizer(params).")
+        return call_maker(make, params, values, total_steps)
+    if isinstance(params, nn.Module):
+        params = [x for x in params.parameters() if x.requires_grad]
     defaults = {name: parameter.default for name, parameter in inspect.signature(make).parameters.items()}
     base = {name: values.get(name, defaults.get(name)) for name in FACTORS.values()}
 
@@ -44,7 +56,7 @@ def build_optimizer(
         check(group)
         return resolve_factors(group, base)
 
-    optimizer = make([resolve(group) for group in params], **values)
+    optimizer = call_maker(make, [resolve(group) for group in params], values, total_steps)
     # Patch the instance: torch neither pickles nor copies the attribute, and the class stays unchanged.
     optimizer.add_param_group = partial(_add_param_group, optimizer.add_param_group, resolve)  # type: ignore[method-assign]
     return optimizer

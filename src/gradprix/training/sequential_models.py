@@ -1,6 +1,6 @@
 """Models of a stack that run one after the other, for models that cannot run as one program."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
@@ -67,26 +67,36 @@ class SequentialModels:
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return the losses, `[rows]`, and the stacked gradients of the parameters; those of unused ones are zero."""
         losses, gradients = [], [torch.zeros_like(x) for x in parameters.values()]
-        self._alias_rows(parameters, buffers)
-        for row, model in enumerate(self.models):
-            model.train()
-            with use_rng_state(self.rng_states[row], self.device):
-                output = self._output(model, row, inputs)
-                loss = self.task.loss_of(model)(output, tree_map(itemgetter(row), targets))
-                if loss.dim() != 0:
-                    raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
-                loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            own_parameters = dict(model.named_parameters(remove_duplicate=False))
-            for name, stacked_gradient in zip(parameters, gradients, strict=True):
-                x = own_parameters[name]
+        for row in range(len(self.models)):
+            loss, row_gradients = self.row_gradients(row, parameters, buffers, inputs, targets)
+            losses.append(loss)
+            for name, stacked_gradient, g in zip(parameters, gradients, row_gradients, strict=True):
                 rows = self.received.setdefault(name, set())
-                if x.grad is not None:
+                if g is not None:
                     rows.add(row)
-                    stacked_gradient[row] = dense(x.grad)
-                    x.grad = None
-        self._alias_rows(parameters, buffers)
+                    stacked_gradient[row] = g
         return torch.stack(losses), list(gradients)
+
+    def row_gradients(
+        self, row: int, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the loss of a row, without dimensions, and its gradients; those of unused parameters are None."""
+        model, gradients = self.models[row], []
+        self._alias_rows(parameters, buffers, [row])
+        model.train()
+        with use_rng_state(self.rng_states[row], self.device):
+            output = self._output(model, row, inputs)
+            loss = self.task.loss_of(model)(output, tree_map(itemgetter(row), targets))
+            if loss.dim() != 0:
+                raise ValueError(f"the loss of a batch has the shape {tuple(loss.shape)}, not one number")
+            loss.backward()  # type: ignore[no-untyped-call]
+        own_parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name in parameters:
+            x = own_parameters[name]
+            gradients.append(None if x.grad is None else dense(x.grad))
+            x.grad = None
+        self._alias_rows(parameters, buffers, [row])
+        return loss.detach(), gradients
 
     def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Any, targets: Any) -> tuple[list[Output], Tensor]:
         """Return the output of each row, on the CPU, and the losses, `[rows]`."""
@@ -113,17 +123,22 @@ class SequentialModels:
         args, kwargs = called_with(tree_map(itemgetter(row), inputs))
         return model(*args, **kwargs)
 
-    def _alias_rows(self, parameters: Tensors, buffers: Tensors) -> None:
+    def _alias_rows(self, parameters: Tensors, buffers: Tensors, rows: Iterable[int] | None = None) -> None:
         """Make the models' parameters and buffers alias rows of the stacked tensors.
 
         If a model has replaced a tensor since the last call, the new values are copied into its row.
+
+        Args:
+            parameters: the stacked parameters.
+            buffers: the stacked buffers.
+            rows: the rows whose models have run; all by default. All rows of new stacked tensors are aliased.
         """
         stacks = {**buffers, **parameters}
         is_same_stack = self.stacks.keys() == stacks.keys() and all(
             self.stacks[name] is stack for name, stack in stacks.items()
         )
-        for row, model in enumerate(self.models):
-            tensors = _parameters_and_buffers(model)
+        for row in rows if rows is not None and is_same_stack else range(len(self.models)):
+            tensors = _parameters_and_buffers(self.models[row])
             for name, stack in stacks.items():
                 x, row_tensor = tensors[name], stack[row]
                 if x.data_ptr() != row_tensor.data_ptr():

@@ -1,13 +1,9 @@
-"""Adapter that lets a race use any class derived from `torch.optim.Optimizer`."""
+"""Adapter that lets a race use any optimizer class, and functions that make optimizers."""
 
-import hashlib
 import inspect
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from importlib import metadata
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -16,7 +12,10 @@ from torch import nn
 from gradprix import optim
 from gradprix.rules import Axis, Log, Rule
 from gradprix.spaces import USUAL
-from gradprix.tasks.user_modules import text_of, title
+from gradprix.tasks.user_modules import title
+
+from .optimizer_factories import MakeOptimizer, call_maker, name_of, required_steps, takes_model
+from .optimizer_identity import describe_implementation
 
 CLASSES = {
     cls.rule: name
@@ -37,49 +36,50 @@ def switch_mode(optimizer: torch.optim.Optimizer, mode: str) -> None:
 
 @dataclass(frozen=True)
 class TorchOptimizerAdapter:
-    """An optimizer class with the interface that a race expects of a rule.
+    """An optimizer class, or a function that makes optimizers, with the interface that a race expects of a rule.
 
     Each model has its own instance, whose parameters alias the model's rows of the stacked parameters and have the
     shapes that they have in a single model. The gradients come from the backward pass of the whole stack.
 
     Args:
-        make: the class, which is constructed by `make(params, lr=..., ...)`.
+        make: class or function, called as `make(params, lr=..., ...)`, or with a model if `takes_model(make)`.
+        closure: pass a closure to `step`, which computes the gradient of the batch again. A class whose `step` has a
+            closure without a default always gets one.
 
     Raises:
-        ValueError: if the class cannot be raced; the message gives the reason.
+        ValueError: for a function whose first argument is neither `model` nor `params`.
     """
 
-    make: type[torch.optim.Optimizer]
+    make: MakeOptimizer
+    closure: bool = False
 
     def __post_init__(self) -> None:
-        if "lr" not in self._signature:
-            raise ValueError(
-                f"{self.name} takes no lr, which is what a race tunes. Give a subclass whose __init__(self, params, "
-                "lr=...) passes it on, for a class that wraps an optimizer to the one that it wraps."
-            )
-        closure = inspect.signature(self.make.step).parameters.get("closure")
+        takes_model(self.make)  # raises for a function with other arguments
+        step = getattr(self.make, "step", None)
+        closure = None if step is None else inspect.signature(step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
-            raise ValueError(
-                f"{self.name} needs a closure that evaluates the model again within a step: a race shares one forward "
-                "and backward pass a step between all optimizers, so that they see the same number of examples. Give a "
-                "subclass whose step does without, if there is one."
-            )
+            object.__setattr__(self, "closure", True)
 
     @property
     def name(self) -> str:
-        """The class's name."""
-        return self.make.__name__
+        """The name of the class or function."""
+        return name_of(self.make)
 
     @property
     def full_name(self) -> str:
-        """The class's name, qualified by its module."""
-        module = self.make.__module__
-        return f"{module if '.' in module else title(module)}.{self.make.__qualname__}"
+        """The name of the class or function, qualified by its module."""
+        module, name = self._code.__module__, getattr(self._code, "__qualname__", self.name)
+        return f"{module if '.' in module else title(module)}.{name}"
 
     @property
     def summary(self) -> str:
-        """The first line of the class's docstring."""
-        return (inspect.getdoc(self.make) or "").strip().partition("\n")[0] or f"{self.full_name}."
+        """The first line of the docstring."""
+        return (inspect.getdoc(self._code) or "").strip().partition("\n")[0] or f"{self.full_name}."
+
+    @property
+    def _code(self) -> Any:
+        """The class or function; for a `functools.partial`, what it calls."""
+        return self.make.func if isinstance(self.make, partial) else self.make
 
     @cached_property
     def _signature(self) -> dict[str, Any]:
@@ -100,7 +100,8 @@ class TorchOptimizerAdapter:
 
         A class that is made from a rule has the ranges of the rule. For other classes, the range of the learning rate
         spans two decades on both sides of its default. Without a default, it is the range of gradprix's class of the
-        same name, or `ANY_RATE`. Other hyperparameters have the ranges of `USUAL`.
+        same name, or `ANY_RATE`. Other hyperparameters have the ranges of `USUAL`. Without an argument `lr`, there
+        is no range of it.
         """
         rule = getattr(self.make, "rule", None)
         if rule is not None:
@@ -111,7 +112,8 @@ class TorchOptimizerAdapter:
         else:
             same_name_rule = getattr(getattr(optim, self.name, None), "rule", None)
             lr_axis = same_name_rule.axes["lr"] if same_name_rule is not None else ANY_RATE
-        return {"lr": lr_axis} | {name: axis for name, axis in USUAL.items() if name in self.defaults}
+        own_lr = {"lr": lr_axis} if "lr" in self._signature else {}
+        return own_lr | {name: axis for name, axis in USUAL.items() if name in self.defaults}
 
     @property
     def tuned(self) -> tuple[str, ...]:
@@ -152,10 +154,12 @@ class TorchOptimizerAdapter:
         if not takes_kwargs and (unknown := given.keys() - self._signature.keys()):
             known = ", ".join(self._signature)
             raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}. It takes: {known}.")
-        if missing := [name for name in self._signature if name not in self.hyperparameters and name not in given]:
+        known_later = {*self.hyperparameters, *required_steps(self.make)}
+        if missing := [name for name in self._signature if name not in known_later and name not in given]:
             raise ValueError(
                 f"{self.name} needs {', '.join(missing)}, which has no default: give gp.Entry({self.name.lower()!r}, "
-                f"{self.name}, {{{missing[0]!r}: ...}})."
+                f"{self.name}, {{{missing[0]!r}: ...}}), or a function that calls it with this argument, such as "
+                f"lambda params, lr: {self.name}(params, ..., lr=lr)."
             )
         return given
 
@@ -164,31 +168,40 @@ class TorchOptimizerAdapter:
 
         The result is None if the step fails.
         """
-        weight = nn.Parameter(torch.ones(4, 8))
+        model = nn.Linear(8, 4, bias=False)
+        weight = model.weight
+
+        def closure() -> torch.Tensor:
+            with torch.enable_grad():
+                loss = weight.square().sum()
+                (weight.grad,) = torch.autograd.grad(loss, weight, create_graph=True)
+            return loss
+
         try:
-            optimizer = self.make([weight], **values)
+            optimizer = call_maker(self.make, model if takes_model(self.make) else [weight], values, total_steps=1)
             switch_mode(optimizer, "train")
-            (weight.grad,) = torch.autograd.grad(weight.square().sum(), weight, create_graph=True)
-            optimizer.step()
+            closure()
+            if self.closure:
+                optimizer.step(closure)  # type: ignore[arg-type]  # a tensor, as in torch's documentation
+            else:
+                optimizer.step()
         except Exception:  # the optimizer may need arguments that only a training loop gives
             return None
         state = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
         return round(sum(value.numel() for value in state) / weight.numel())
 
     def describe(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the identity of the implementation: the class, a hash of its code, and its package's version."""
-        package = self.make.__module__.partition(".")[0]
-        code = ""
-        for cls in self.make.__mro__:  # whole files, since a class may use other definitions of its module
-            if cls.__module__.partition(".")[0] not in ("torch", "builtins", "typing"):
-                with suppress(OSError, TypeError):
-                    code += text_of(cls) or inspect.getsource(sys.modules.get(cls.__module__) or cls)
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            version = ""
-        digest = hashlib.sha256(code.encode()).hexdigest()[:16]
-        return {"class": self.full_name, "code": digest, "version": version}
+        """Return the identity of the implementation: its name, a hash of its code, and its package's version."""
+        return {"class": self.full_name, **self._implementation, **({"closure": True} if self.closure else {})}
+
+    @cached_property
+    def _implementation(self) -> dict[str, str]:
+        return describe_implementation(self.make)
+
+
+def needs_closure(rule: Rule | TorchOptimizerAdapter) -> bool:
+    """Return True if an optimizer computes gradients by a closure within its step."""
+    return isinstance(rule, TorchOptimizerAdapter) and rule.closure
 
 
 def constructor_arguments(rule: Rule | TorchOptimizerAdapter, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,12 +170,13 @@ class Trainer:
         curve, diverged, start = self.curves[row], self.diverged[row], self.initial_losses[row]
         if score is not None and not (math.isfinite(score.loss) and math.isfinite(score.metric)):
             diverged = diverged or self.total_steps
+        count = self.total_steps + self.stack.extra_gradients[row]
         if not self.evaluates_test:
-            return Outcome(curve, None, None, diverged, start=start)
+            return Outcome(curve, None, None, diverged, start=start, gradients=count)
         if diverged is not None or score is None:
-            return Outcome(curve, math.inf, self.task.baseline, diverged, start=start)
+            return Outcome(curve, math.inf, self.task.baseline, diverged, start=start, gradients=count)
         artifacts = compute_artifacts(self.stack, row, averaged)
-        return Outcome(curve, score.loss, score.metric, None, score.parts, artifacts, start=start)
+        return Outcome(curve, score.loss, score.metric, None, score.parts, artifacts, start=start, gradients=count)
 
 
 def train_stack(

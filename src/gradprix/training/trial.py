@@ -12,7 +12,7 @@ from typing import Any
 from gradprix.rules import Rule, formula
 from gradprix.tasks.schedules import passes
 
-from .torch_optimizer_adapter import TorchOptimizerAdapter
+from .torch_optimizer_adapter import TorchOptimizerAdapter, needs_closure
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Trial:
         evaluates_test: evaluate on the test examples, once, after the last step.
         entry: name of the race's entry that the run belongs to; the rule's name when empty.
         clip_norm: maximum norm of the gradient; None does not clip.
+        sam_rho: radius of the neighbourhood of sharpness-aware minimization; None for the gradient at the weights.
     """
 
     rule: Rule | TorchOptimizerAdapter
@@ -42,6 +43,7 @@ class Trial:
     evaluates_test: bool
     entry: str = ""
     clip_norm: float | None = None
+    sam_rho: float | None = None
 
     @property
     def entry_name(self) -> str:
@@ -55,6 +57,8 @@ class Trial:
         optimizer = describe_optimizer(self.rule, self.values)
         if self.clip_norm is not None:
             rest["clip_norm"] = float(self.clip_norm)
+        if self.sam_rho is not None:
+            rest["sam_rho"] = float(self.sam_rho)
         return {"rule": self.rule.name, **optimizer, **rest, "judged": self.evaluates_test}
 
     @cached_property
@@ -63,15 +67,16 @@ class Trial:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
     @property
-    def stack_key(self) -> tuple[int, float, str, bool, bool]:
+    def stack_key(self) -> tuple[int, float, str, bool, tuple[bool, bool, bool]]:
         """A grouping key: trials of one task with equal keys can share a stack, whatever their optimizers."""
-        return self.batch_size, self.epochs, self.schedule, self.evaluates_test, self.clip_norm is not None
+        steps = self.clip_norm is not None, self.sam_rho is not None, needs_closure(self.rule)
+        return self.batch_size, self.epochs, self.schedule, self.evaluates_test, steps
 
     @cached_property
     def update_key(self) -> tuple[Any, ...]:
         """A grouping key: trials with equal keys run the same update code and differ only in its numeric inputs."""
         is_nonzero = tuple(bool(value) for value in self.values.values())
-        return (*(str(self.identity.get(key)) for key in ("rule", "equations", "state", "class")), is_nonzero)
+        return (*(str(self.identity.get(key)) for key in ("rule", "equations", "state", "class", "code")), is_nonzero)
 
 
 def describe_optimizer(optimizer: Rule | TorchOptimizerAdapter, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +124,7 @@ class Outcome:
         error: the reason why the run could not be trained, which counts as divergence; None if it was trained.
         failure: kind of the error; None if the run was trained.
         start: training loss of the first step, before any update; None if unknown.
+        gradients: number of times that the gradient of a batch was computed; None if unknown, and for training loops.
     """
 
     curve: list[tuple[int, float, float, float]]
@@ -131,6 +137,7 @@ class Outcome:
     error: str | None = None
     start: float | None = None
     failure: FailureKind | None = None
+    gradients: int | None = None
 
     @property
     def valid_loss(self) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 from gradprix.spaces import Axis, Log
 
 from .learning_rate_grid import LearningRateSearch
+from .no_search import NoSearch
 from .sobol import SobolSearch
 from .tuner import Tuner
 from .twofold import TwofoldTuner
@@ -20,10 +21,10 @@ def make_tuner(
     """Create the tuner for a search space.
 
     If the learning rate is the only hyperparameter, it is searched on a logarithmic grid, twice and independently if
-    `trials` is at least `FEWEST_TWOFOLD`. Several hyperparameters are searched with Sobol points.
+    `trials` is at least `FEWEST_TWOFOLD`. Other spaces are searched with Sobol points. An empty space has one trial.
 
     Args:
-        space: search range of each hyperparameter, by name; it must contain `lr`.
+        space: search range of each hyperparameter, by name.
         default: default value of each hyperparameter. The search tries it, rounded to the search space.
         trials: number of trials that the tuner will request.
         offset: shift of the learning-rate grid, in grid steps.
@@ -32,7 +33,9 @@ def make_tuner(
     Raises:
         ValueError: if the space has fewer points than the search needs.
     """
-    lr = space["lr"]
+    if not space:
+        return NoSearch()
+    lr = space.get("lr")
     if list(space) != ["lr"] or not isinstance(lr, Log):
         return SobolSearch(space, default, trials, rng_seed)
     if trials < FEWEST_TWOFOLD:

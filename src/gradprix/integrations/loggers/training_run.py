@@ -45,8 +45,9 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
-        """Name for people: entry, learning rate and seed."""
-        return f"{self.entry} lr={self.hyperparameters['lr']:g} seed={self.hyperparameters['seed']}"
+        """Name for people: entry, learning rate (if there is one) and seed."""
+        lr = f"lr={self.hyperparameters['lr']:g} " if "lr" in self.hyperparameters else ""
+        return f"{self.entry} {lr}seed={self.hyperparameters['seed']}"
 
     @property
     def tags(self) -> dict[str, str]:
