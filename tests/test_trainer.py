@@ -279,10 +279,11 @@ def test_anyones_optimizers_share_a_lane_with_rules_and_change_no_bit() -> None:
         assert [o.to_json() for o in train_stack(SHORT, [trials[i] for i in part])] == [known[i] for i in part]
 
 
-def test_an_optimizer_that_needs_a_closure_is_refused_with_the_reason() -> None:
+def test_an_optimizer_that_needs_a_closure_gets_one_and_shares_no_stack_with_others() -> None:
     for make in (Needy, torch.optim.LBFGS):
-        with pytest.raises(ValueError, match=f"{make.__name__} needs a closure that evaluates the model again"):
-            Entry("mine", make)
+        own = foreign(make, 0.1)
+        assert own.rule.closure
+        assert own.stack_key != foreign(Signs, 0.1).stack_key
 
 
 def test_a_class_of_ours_is_raced_by_its_rule() -> None:

@@ -162,7 +162,7 @@ def format_command(record: RaceRecord) -> str:
         words += ["--direction", "max" if plan.metric.higher_is_better else "min"]
     if plan.baseline:
         words += ["--baseline", plan.baseline]
-    if not plan.tunes_learning_rate_only:
+    if plan.tune and not plan.tunes_learning_rate_only:
         words += ["--tune", ",".join(plan.tune)]
     for name in budget:
         words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
