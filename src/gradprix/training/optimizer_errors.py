@@ -3,8 +3,8 @@
 from gradprix.tasks.task import first_line
 
 MATRICES = (
-    "it steps matrices alone, and the model has other parameters as well. Give a function(model, lr) that returns a list "
-    "of two optimizers: this one for some of the matrices, and another, such as AdamW, for all other parameters"
+    "it steps matrices alone, and the model has other parameters as well. Give a function(model, lr) that returns a "
+    "list of two optimizers: this one for some of the matrices, and another, such as AdamW, for all other parameters"
 )
 GRAPH = (
     "it differentiates the gradients, which takes loss.backward(create_graph=True). A race of a task does not do that; "
