@@ -222,6 +222,13 @@ def test_an_optimizer_with_modes_trains_as_in_a_plain_loop_one_at_a_time_and_sta
         assert one.losses == pytest.approx(other.losses, rel=1e-3)
 
 
+class Fused(Plain):
+    """Steps within the backward pass, as LOMO does."""
+
+    def step(self, closure: Any = None) -> None:
+        raise NotImplementedError
+
+
 REFUSED: dict[type[torch.optim.Optimizer], str] = {
     Graph: "backward\\(create_graph=True\\)",
     Asks: "backward\\(create_graph=True\\)",
@@ -231,6 +238,7 @@ REFUSED: dict[type[torch.optim.Optimizer], str] = {
     Grouped: r"function\(model, lr\) that makes the groups",
     Closure: "closure=True",
     Argument: "closure or other arguments",
+    Fused: "steps? within the backward pass",
 }
 
 

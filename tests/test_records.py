@@ -72,7 +72,7 @@ def test_a_record_of_version_1_gets_codes_in_place_of_sentences() -> None:
 @pytest.mark.parametrize("name", ["task", "loop"])
 def test_numbers_of_a_version_1_record_stay_under_their_json_keys(name: str) -> None:
     old, new = VERSION_1[name]["record"], Result(read_version_1(name)).to_dict()
-    added = ("bound", "tolerance")
+    added = ("bound", "tolerance", "gradients")
     assert all(entry[key] is None for entry in new["entries"] for key in added)
     assert [{key: entry[key] for key in entry if key not in added} for entry in new["entries"]] == old["entries"]
     assert new["cost"] == old["cost"]

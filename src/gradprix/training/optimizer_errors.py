@@ -26,6 +26,10 @@ CLOSURE = (
     "its step needs a closure or other arguments, and a race calls step(). Give gp.Entry(..., closure=True) for a "
     "closure that computes the loss and the gradients again, or a subclass whose step does without"
 )
+BACKWARD = (
+    "its step() is not implemented, as in optimizers that step within the backward pass. A race of a task calls step(); "
+    "a training loop of your own can do without"
+)
 CAUSES = (
     ("does not have a grad_fn", GRAPH),
     ("create_graph", GRAPH),
@@ -51,5 +55,7 @@ def explain_optimizer_error(error: BaseException) -> str:
         Cause, remedy and message of the exception; only its message if the cause is unknown.
     """
     message = first_line(error)
+    if isinstance(error, NotImplementedError):
+        return BACKWARD
     explanation = next((cause for words, cause in CAUSES if words in str(error)), None)
     return message if explanation is None else f"{explanation} ({type(error).__name__}: {message})"
