@@ -141,23 +141,28 @@ def main() -> None:
     """Enter every class, print the results and write them."""
     warnings.filterwarnings("ignore")  # of the packages
     torch.set_num_threads(1)
-    rows = []
+    entered: dict[str, list[str]] = {}
+    refused: dict[str, str] = {}
     for package in PACKAGES:
         for name, cls in classes(import_module(package)).items():
             how, reason = "as it is", refusal(lambda cls=cls: gp.Entry("other", cls))
-            entered = ENTRIES.get(f"{package}.{name}") or ENTRIES.get(name)
-            if reason is not None and entered is not None:
-                how, make = entered
+            special = ENTRIES.get(f"{package}.{name}") or ENTRIES.get(name)
+            if reason is not None and special is not None:
+                how, make = special
                 reason = refusal(lambda cls=cls, make=make: make(cls))
-            rows.append({"package": package, "class": name, "entered": how, "refused": reason})
+            if reason is None:
+                entered.setdefault(how, []).append(f"{package}.{name}")
+            else:
+                refused[f"{package}.{name}"] = reason
             print(f"{package}.{name}: {how if reason is None else reason}", flush=True)
-    raced = [row for row in rows if row["refused"] is None]
-    unchanged = sum(row["entered"] == "as it is" for row in raced)
-    print(f"{len(raced)} of {len(rows)} race, {unchanged} as they are")
+    for how, names in entered.items():
+        print(f"{len(names)} {how}")
+    print(f"{sum(map(len, entered.values()))} race, {len(refused)} are refused")
     record = {
         "command": "python studies/other_optimizers.py",
         "versions": {each: version(each) for each in PACKAGES.values()},
-        "rows": rows,
+        "entered": entered,
+        "refused": refused,
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 

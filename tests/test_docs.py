@@ -116,8 +116,28 @@ def test_options_are_shown_with_what_they_need() -> None:
     assert given["`momentum` above 0, `nesterov=True`"] == {"momentum": 0.9, "nesterov": True}
 
 
+def test_the_table_of_other_packages_is_made_of_the_file(tmp_path: Path) -> None:
+    rows = [
+        {"work": "one", "class": "Lion", "seconds": {"ours": 0.02, "optimi": 0.03}},
+        {"work": "one", "class": "Adam", "seconds": {"ours": 0.02, "heavyball": 0.14}},
+    ]
+    record = {"command": "measure", "machine": {"cores": 2, "cpu": "x86"}, "versions": {"optimi": "1"}, "rows": rows}
+    file = tmp_path / "peers.json"
+    file.write_text(json.dumps(record))
+    assert "| `Lion` | 20 ms | 1.50× | – |" in made.peers(file)
+    assert "| `Adam` | 20 ms | – | 7.00× |" in made.peers(file)
+
+
+def test_the_optimizers_that_cannot_race_are_those_of_the_file() -> None:
+    record = json.loads(made.OTHER_OPTIMIZERS.read_text())
+    text = made.other_optimizers()
+    assert all(f"`{name}`" in text for name in record["refused"])
+    assert f" {sum(map(len, record['entered'].values()))} race: " in text
+
+
 def test_a_missing_measurement_is_said(tmp_path: Path) -> None:
     assert "python benchmarks/step.py" in made.speed(tmp_path / "none.json")
+    assert "python benchmarks/peers.py" in made.peers(tmp_path / "none.json")
     assert "Measured" not in made.differences(rules.adam, tmp_path / "none.json")
 
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import gradprix as gp
 from gradprix.cli import app
+from untimed import Untimed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW: dict[str, Any] = {"optimizers": "adam,minibatch", "trials": 1, "seeds": 6}
@@ -21,6 +22,16 @@ def test_a_task_races(name: str) -> None:
     result = gp.race(str(EXAMPLES / f"{name}.py"), epochs=1, **FEW)
     assert result.record.plan.mode.stacked, result.record.plan.mode
     assert result.best.name in ("adam", "minibatch")
+
+
+@pytest.mark.parametrize("names", [("muon", "decay", "sam"), ("lbfgs", "polyak", "sam")])
+def test_optimizers_race(names: tuple[str, ...]) -> None:
+    task = gp.tasks.digits.change(epochs=1)
+    entries = [gp.tasks.registry.import_object(f"{EXAMPLES / 'optimizers.py'}:{name}") for name in names]
+    result = gp.race(task, [*entries, "minibatch"], trials=1, seeds=6, engine=Untimed(2))
+    assert not result.record.failed
+    assert "muon" not in names or result.record.entry("muon").optimizer == "optimizers.make_muon"
+    assert {entry.name: entry.gradients / entry.updates for entry in result.record.entries}["sam"] == 2
 
 
 def test_a_training_loop_races() -> None:

@@ -49,6 +49,8 @@ TUNED_HYPERPARAMETERS = ROOT / "studies" / "tuned_hyperparameters.json"
 VERDICT_SIMULATION = ROOT / "studies" / "verdict_simulation.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
+PEERS = ROOT / "benchmarks" / "peers.json"
+OTHER_OPTIMIZERS = ROOT / "studies" / "other_optimizers.json"
 DIFFERENCES = ROOT / "tests" / "recordings" / "differences.json"
 
 MEANING = {
@@ -517,6 +519,44 @@ def speed(file: Path = STEP) -> str:
     return "\n\n".join(parts)
 
 
+def peers(file: Path = PEERS) -> str:
+    """Return tables of step times relative to other packages, one per workload; without the file, how to measure."""
+    if not file.exists():
+        return (
+            "This repository contains no measurement yet. `python benchmarks/peers.py` takes about ten minutes on two "
+            "cores, prints the ratios, and writes the file from which this table is generated."
+        )
+    record = json.loads(file.read_text())
+    parts = []
+    for work in dict.fromkeys(row["work"] for row in record["rows"]):
+        rows = [row for row in record["rows"] if row["work"] == work]
+        others = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != "ours"))
+        lines = []
+        for row in rows:
+            times = row["seconds"]
+            ratios = [f"{times[name] / times['ours']:.2f}×" if name in times else "–" for name in others]
+            lines.append((f"`{row['class']}`", f"{times['ours'] * 1e3:.3g} ms", *ratios))
+        parts.append(f"**{work}**\n\n{table(['', 'time per step', *others], lines)}")
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    machine = record["machine"]
+    parts.append(f"`{record['command']}`, {machine['cores']} threads, {machine['cpu']}, {versions}.")
+    return "\n\n".join(parts)
+
+
+def other_optimizers(file: Path = OTHER_OPTIMIZERS) -> str:
+    """Return which classes of other packages race, and a table of those that do not."""
+    record = json.loads(file.read_text())
+    entered = record["entered"]
+    raced, unchanged = sum(map(len, entered.values())), len(entered["as it is"])
+    rows = [(f"`{name}`", plain(reason).replace("|", "\\|")) for name, reason in record["refused"].items()]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return (
+        f"Of the {raced + len(rows)} classes of {versions}, {raced} race: {unchanged} as they are, and "
+        f"{raced - unchanged} with a function or an option from the table above. The others:\n\n"
+        f"{table(('class', 'reason'), rows)}\n\n`{record['command']}`."
+    )
+
+
 def price(file: Path = RACE) -> str:
     """Return the cost of a race relative to plain PyTorch loops; without the file, how to measure it."""
     if not file.exists():
@@ -609,6 +649,8 @@ MEASURED: dict[str, Callable[[], str]] = {
     "compatibility-made": compatibility_docs.made_by,
     "compatibility-mistakes": compatibility_docs.mistakes,
     "modifiers": modifier_docs.overview,
+    "other-optimizers": other_optimizers,
+    "peers": peers,
     "price": price,
     "refused-modifiers": modifier_docs.refusals,
     "rules": every,

@@ -38,16 +38,16 @@ class Entry:
             none, and may contain `batch_size`, `schedule`, `clip_norm` and `sam_rho`. `{}` tunes nothing: the entry has
             one tuning trial. Default: only `lr`, with the rule's search range.
         batch_size: number of examples per step. None means the batch size of the task, 0 full-batch training.
+        offset: upward shift of the learning-rate grid, in grid steps, from 0 to 1.
+        about: one-line description. Default: the summary of the rule.
+        replicate: number of the replicate, which selects the tuning seeds. A/A tests compare entries that differ only
+            in `offset` and `replicate`.
         schedule: learning-rate schedule. None means that of the task; `"constant"` suits an optimizer that changes its
             learning rate itself.
         closure: call `step(closure)` with a closure that computes the loss and the gradients of the batch again. Not
             needed for a class whose `step` has a `closure` without a default. The race then trains one model at a time.
         sam_rho: radius of the neighbourhood of sharpness-aware minimization (SAM, arXiv:2010.01412): each step follows
             the gradient at the weights plus `sam_rho` times the normalized gradient. None does not.
-        offset: upward shift of the learning-rate grid, in grid steps, from 0 to 1.
-        about: one-line description. Default: the summary of the rule.
-        replicate: number of the replicate, which selects the tuning seeds. A/A tests compare entries that differ only
-            in `offset` and `replicate`.
 
     Raises:
         TypeError: if `rule` is none of these.
@@ -67,12 +67,12 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Axis] = None  # type: ignore[assignment]  # never None after __post_init__
     batch_size: int | None = None
-    schedule: str | None = None
-    closure: bool = False
-    sam_rho: float | None = None
     offset: float = 0.0
     replicate: int = 0
     about: str = ""
+    schedule: str | None = None
+    closure: bool = False
+    sam_rho: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rule", as_steppable(self.rule))

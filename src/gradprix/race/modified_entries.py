@@ -46,4 +46,4 @@ def modify_entry(expression: str, base: Entry) -> Entry:
             raise ValueError(f"{name}: {error}") from error
         given = {modifier.full_name(key) for key in values}
         fixed = {key: value for key, value in fixed.items() if key in rule.hyperparameters and key not in given}
-    return Entry(name, rule, fixed, base.space, base.batch_size)
+    return Entry(name, rule, fixed, base.space, base.batch_size, schedule=base.schedule, sam_rho=base.sam_rho)

@@ -27,7 +27,7 @@ CLOSURE = (
     "closure that computes the loss and the gradients again, or a subclass whose step does without"
 )
 BACKWARD = (
-    "its step() is not implemented, as in optimizers that step within the backward pass. A race of a task calls step(); "
+    "its step() is not implemented, as in optimizers that step within the backward pass. A race calls step(); "
     "a training loop of your own can do without"
 )
 CAUSES = (
