@@ -251,8 +251,8 @@ def as_steppable(given: Any) -> Rule | TorchOptimizerAdapter:
     if not isinstance(given, Rule):
         if not callable(given) or isinstance(given, type):
             raise TypeError(
-                f"{given!r} is neither a gp.rule, nor a subclass of torch.optim.Optimizer, nor a function "
-                "function(model, lr) that makes an optimizer."
+                f"{given!r} is neither a gp.rule nor a subclass of torch.optim.Optimizer, and no function(model, lr) "
+                "that makes an optimizer."
             )
         return TorchOptimizerAdapter(given)
     return (
