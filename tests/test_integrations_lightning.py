@@ -316,6 +316,20 @@ def test_a_trainer_yields_each_epoch(test: str | None) -> None:
     assert test is None or reports[-1]["test"] == pytest.approx(tested["val_loss"])
 
 
+@pytest.mark.parametrize(
+    ("data", "test", "says"),
+    [(loaders(), "val_acc", "needs a loader of test examples"), (Points(), "acc", "test_step logs val_acc, val_loss")],
+)
+def test_a_test_score_needs_test_examples_and_its_name(data: Any, test: str, says: str) -> None:
+    trainer = pl.Trainer(max_epochs=1, **CPU)
+    with pytest.raises(ValueError, match=f"test='{test}'.*{says}"):
+        list(
+            gp.integrations.lightning.fit(
+                trainer, Net(), lambda params: torch.optim.SGD(params, lr=0.1), data, valid="val_acc", test=test
+            )
+        )
+
+
 def test_a_trainer_ends_when_the_loop_does() -> None:
     trainer, net = pl.Trainer(max_epochs=1_000, **CPU), Net()
     fit = gp.integrations.lightning.fit

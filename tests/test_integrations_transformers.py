@@ -193,3 +193,8 @@ def test_a_trainer_ends_when_the_loop_does(trainer: Any) -> None:
 
     with pytest.raises(ValueError, match="valid='eval_accuracy': the trainer evaluates .*eval_loss"):
         list(gp.integrations.transformers.train(trainer, valid="eval_accuracy"))
+
+
+def test_a_test_score_needs_test_examples(trainer: Any) -> None:
+    with pytest.raises(ValueError, match="test='test_loss' needs test_dataset"):
+        gp.integrations.transformers.train(trainer, test="test_loss")

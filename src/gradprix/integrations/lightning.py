@@ -130,8 +130,10 @@ def fit(
             must derive its learning rates from the optimizer's.
 
     Raises:
-        ValueError: if the value is not logged.
+        ValueError: if the value is not logged, or `test` is given without test examples.
     """
+    if test is not None and isinstance(datamodule, tuple | list) and len(datamodule) < 3:
+        raise ValueError(f"test={test!r} needs a loader of test examples: give (training, validation, test).")
     if make_optimizer is not None:
         module.configure_optimizers = partial(_configure_optimizers, module, make_optimizer, groups, scheduler)
     data = {"datamodule": datamodule}
@@ -145,6 +147,8 @@ def fit(
     def evaluate(name: str) -> float:
         loaders = {"dataloaders": datamodule[2]} if isinstance(datamodule, tuple | list) else data
         (scores,) = trainer.test(module, **loaders, verbose=False)
+        if name not in scores:
+            raise ValueError(f"test={name!r}: test_step logs {', '.join(sorted(scores)) or 'nothing'}.")
         return float(scores[name])
 
     reports = iterate_reports(train)

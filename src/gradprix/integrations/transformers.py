@@ -107,9 +107,14 @@ def train(
 
     Raises:
         ImportError: if transformers is not installed.
-        ValueError: if the quantity is not evaluated.
+        ValueError: if the quantity is not evaluated, or `test` is given without test examples.
     """
     require("transformers", "transformers")
+    if test is not None and test_dataset is None:
+        raise ValueError(
+            f"test={test!r} needs test_dataset=...: without it, the trainer would evaluate the examples that are used "
+            "for tuning."
+        )
     from .transformers_callback import EvaluationReports
 
     def run(report: Report) -> None:
