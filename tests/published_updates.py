@@ -260,6 +260,138 @@ def novograd(
     return x - lr * s["m"]
 
 
+def lars(
+    x: Any,
+    g: Any,
+    t: int,
+    s: Any,
+    lr: float = 1.0,
+    momentum: float = 0.9,
+    trust_coefficient: float = 1e-3,
+    wd: float = 0.0,
+) -> Any:
+    """arXiv:1708.03888, Algorithm 1; where a norm is zero, the local rate is one, as in Optax."""
+    weights, slope = x.norm().item(), g.norm().item()
+    local = trust_coefficient * weights / (slope + wd * weights) if weights and slope else 1.0
+    s["v"] = momentum * s.get("v", torch.zeros_like(x)) + lr * local * (g + wd * x)
+    return x - s["v"]
+
+
+def came(
+    x: Any,
+    g: Any,
+    t: int,
+    s: Any,
+    lr: float = 2e-4,
+    betas: Any = (0.9, 0.999, 0.9999),
+    eps: Any = (1e-30, 1e-16),
+    d: float = 1.0,
+    wd: float = 0.0,
+) -> Any:
+    """github.com/yangluo7/CAME, CAME.py; its clip_threshold is `d` here."""
+
+    def factored(name: str, value: Any, beta: float) -> Any:
+        zeros = torch.zeros_like(value)
+        for side, dim in (("row", -1), ("column", -2)):
+            mean = s.get(name + side, zeros.mean(dim))
+            s[name + side] = mean * beta + value.mean(dim) * (1 - beta)
+        row, column = s[name + "row"], s[name + "column"]
+        return (row / row.mean(-1, keepdim=True)).rsqrt().unsqueeze(-1) * column.unsqueeze(-2).rsqrt()
+
+    square = g**2 + eps[0]
+    if x.dim() >= 2:
+        update = factored("square", square, betas[1]) * g
+    else:
+        s["v"] = s.get("v", torch.zeros_like(x)) * betas[1] + square * (1 - betas[1])
+        update = s["v"].rsqrt() * g
+    update = update / (update.square().mean().sqrt() / d).clamp(min=1.0)
+    s["m"] = s.get("m", torch.zeros_like(x)) * betas[0] + update * (1 - betas[0])
+    residual = (update - s["m"]) ** 2 + eps[1]
+    step = factored("residual", residual, betas[2]) * s["m"] if x.dim() >= 2 else s["m"]
+    return x - lr * wd * x - lr * step
+
+
+def shampoo(
+    x: Any,
+    g: Any,
+    t: int,
+    s: Any,
+    lr: float = 0.1,
+    momentum: float = 0.0,
+    eps: float = 1e-4,
+    precondition_frequency: int = 1,
+    max_precond_dim: int = 10_000,
+    wd: float = 0.0,
+) -> Any:
+    """arXiv:1802.09568, Algorithm 1, on kernels of convolutions as matrices; vectors are stepped by Adagrad."""
+    g = g + wd * x
+    if x.dim() < 2:
+        s["s"] = s.get("s", torch.zeros_like(x)) + g * g
+        step = g / (s["s"].sqrt() + eps)
+    else:
+        matrix = g.reshape(len(g), -1)
+        sides = [side for side in (0, 1) if matrix.shape[side] <= max_precond_dim]
+        for side in sides:
+            square = matrix @ matrix.T if side == 0 else matrix.T @ matrix
+            s[side] = s.get(side, eps * torch.eye(len(square))) + square
+            if (t - 1) % precondition_frequency == 0:
+                values, vectors = torch.linalg.eigh(s[side])
+                s["root", side] = vectors @ torch.diag(values ** (-1 / (2 * len(sides)))) @ vectors.T
+        matrix = s["root", 0] @ matrix if 0 in sides else matrix
+        step = (matrix @ s["root", 1] if 1 in sides else matrix).reshape(g.shape)
+    s["b"] = momentum * s.get("b", torch.zeros_like(x)) + step
+    return x - lr * s["b"]
+
+
+def soap(
+    x: Any,
+    g: Any,
+    t: int,
+    s: Any,
+    lr: float = 3e-3,
+    betas: Any = (0.95, 0.95),
+    shampoo_beta: float = 0.0,
+    eps: float = 1e-8,
+    precondition_frequency: int = 10,
+    max_precond_dim: int = 10_000,
+    wd: float = 0.01,
+) -> Any:
+    """github.com/nikhilvyas/SOAP, soap.py, on kernels of convolutions as matrices; a first call takes no step."""
+    shape, beta = x.shape, shampoo_beta or betas[1]
+    x, g = (y.reshape(len(y), -1) if y.dim() > 1 else y for y in (x, g))
+    sides = [side for side in (0, 1) if g.dim() > 1 and g.shape[side] <= max_precond_dim]
+
+    def project(value: Any, back: bool = False) -> Any:
+        for side in (0, 1):
+            if side in sides:
+                value = torch.tensordot(value, s["Q", side], dims=[[0], [int(back)]])
+            elif value.dim() > 1:
+                value = value.permute(1, 0)
+        return value
+
+    if t > 1:
+        projected = project(g)
+        s["m"] = betas[0] * s.get("m", torch.zeros_like(g)) + (1 - betas[0]) * projected
+        s["v"] = betas[1] * s.get("v", torch.zeros_like(g)) + (1 - betas[1]) * projected**2
+        size = lr * (1 - betas[1] ** (t - 1)) ** 0.5 / (1 - betas[0] ** (t - 1))
+        x = x - size * project(s["m"] / (s["v"].sqrt() + eps), back=True)
+        x = x - lr * wd * x
+        s["m"] = project(s["m"], back=True)
+    for side in sides:
+        square = torch.tensordot(g, g, dims=[[1 - side], [1 - side]])
+        s["GG", side] = torch.lerp(s.get(("GG", side), torch.zeros_like(square)), square, 1 - beta)
+        if t == 1:
+            s["Q", side] = torch.flip(torch.linalg.eigh(s["GG", side])[1], [1])
+        elif (t - 1) % precondition_frequency == 0:
+            m, o = s["GG", side], s["Q", side]
+            order = torch.argsort(torch.diag(o.T @ m @ o), descending=True)
+            s["v"] = s["v"].index_select(side, order)
+            s["Q", side] = torch.linalg.qr(m @ o[:, order])[0]
+    if t > 1:
+        s["m"] = project(s["m"])
+    return x.reshape(shape)
+
+
 OTHER: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.3}
 ADAM: dict[str, Any] = {**OTHER, "betas": (0.5, 0.8), "eps": 1e-3}
 CASES: list[tuple[str, Any, list[dict[str, Any]]]] = [
@@ -279,6 +411,10 @@ CASES: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("OptimisticAdam", optimistic_adam, [{}, ADAM]),
     ("GrokfastAdamW", grokfast_adamw, [{}, {**ADAM, "alpha": 0.7, "amplification": 5.0}]),
     ("NovoGrad", novograd, [{}, ADAM, {"grad_averaging": True}]),
+    ("LARS", lars, [{}, OTHER, {"momentum": 0.0, "trust_coefficient": 0.1}]),
+    ("CAME", came, [{}, {**OTHER, "betas": (0.5, 0.8, 0.9), "eps": (1e-8, 1e-3), "d": 0.5}]),
+    ("Shampoo", shampoo, [{}, {**OTHER, "momentum": 0.5, "precondition_frequency": 3, "max_precond_dim": 5}]),
+    ("SOAP", soap, [{}, {**ADAM, "shampoo_beta": 0.9, "precondition_frequency": 3, "max_precond_dim": 5}]),
     ("KATE", kate, [{}, {**OTHER, "delta": 0.5, "eps": 1e-3}]),
 ]
 """Name of the class, its step, and arguments to test it with."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from gradprix import optim
 
-NAMES = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
+NAMES = "SGD Adagrad RMSprop Adadelta Adam AdamW Adamax NAdam RAdam Rprop ASGD Adafactor".split()
 EVERY = [*NAMES, "Lion", "LAMB", "ScheduleFreeAdamW", "Muon"]
 LATER = {"maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
 """The keys of groups that older versions of torch did not write."""
@@ -58,7 +58,7 @@ def test_keys_of_a_users_own_in_a_parameters_state_are_carried_along(name: str) 
         assert torch.equal(other.state[y]["ema"], torch.full((2, 2), 0.25, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Adafactor"])  # which torch does not complete
 @pytest.mark.parametrize("counted", [float, int, torch.tensor], ids=["float", "int", "tensor"])
 def test_a_checkpoint_of_an_older_torch_is_completed_as_torch_does(name: str, counted: Any) -> None:
     saved, x = trained(torch.optim, name, **({"momentum": 0.9} if name == "SGD" else {}))

@@ -48,6 +48,15 @@ def test_every_rule_has_a_page_and_every_page_a_rule() -> None:
     assert pages == set(rules.ALL)
 
 
+def test_the_rules_are_of_at_least_35_papers() -> None:
+    papers = made.papers()
+
+    assert len(papers) >= 35
+    assert sorted(rule.name for members in papers.values() for rule in members) == sorted(rules.ALL)
+    assert {len(members) for members in papers.values()} == {1, 2}, "Adam and Adamax, for example, are of one paper"
+    assert made.paper_table().startswith(f"{len(papers)} papers")
+
+
 @pytest.mark.parametrize("name", rules.ALL)
 def test_a_page_has_every_block_and_advice(name: str) -> None:
     text = (DOCS / "optimizers" / f"{name}.md").read_text()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gradprix import optim
 
-CLASSES = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
+CLASSES = "SGD Adagrad RMSprop Adadelta Adam AdamW Adamax NAdam RAdam Rprop ASGD Adafactor".split()
 FUSED = ["SGD", "Adagrad", "Adam", "AdamW"]
 OWN = ["Lion", "Adan", "AdEMAMix", "ADOPT", "ScheduleFreeSGD", "ScheduleFreeAdamW", "LAMB", "Muon"]
 

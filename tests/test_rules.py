@@ -217,12 +217,66 @@ RELATIONS: dict[str, Any] = {
     "qhadam": lambda: (path(rules.qhadam, nu1=1.0, beta1=0.9), path(rules.adam)),
     "grams": lambda: (path(rules.grams, beta1=0.0, weight_decay=0.1), path(rules.adamw, beta1=0.0, weight_decay=0.1)),
     "optimistic_adam": lambda: (path(rules.optimistic_adam), with_last_step_repeated(path(rules.adam))),
+    "lars": lambda: (path(rules.lars, lr=0.1, weight_decay=0.5), momentum_in_proportion_to_the_weights()),
+    "adafactor": lambda: (path(rules.adafactor, d=1e9, lr=0.5), rmsprop_in_proportion_to_the_weights()),
+    "came": lambda: (path(rules.came, eps1=0.0, lr=0.1), momentum_of_clipped_rmsprop()),
+    "shampoo": lambda: (path(rules.shampoo), path(rules.adagrad, lr=0.1, eps=1e-4)),
+    "soap": lambda: (
+        path(rules.soap, eps=0.0, weight_decay=0.0)[1:],
+        stepped(rules.adam, gradients()[1:], lr=3e-3, beta1=0.95, beta2=0.95, eps=0.0),
+    ),
     "grokfast_adamw": lambda: (path(rules.grokfast_adamw, amplification=0.0), path(rules.adamw)),
 }
 DAMPED: dict[str, Any] = {"momentum": 0.9, "dampening": 0.9}
 DAMPENED_SGD = with_options(rules.sgd, {"dampen_first": True})
 FOLLOWS = gradients()[1:] * gradients()[:-1] > 0
 """Where a gradient has the sign of the one before."""
+
+
+def stepped(which: rules.Rule, gradients: torch.Tensor, **values: float | bool) -> torch.Tensor:
+    """The points a rule visits on given gradients."""
+    h, x = SimpleNamespace(**which.values(**values)), torch.zeros(4, dtype=torch.float64)
+    state: Any = [init_state(s, vars(h), x, x) for s in which.state.values()]
+    points = []
+    for t, g in enumerate(gradients, 1):
+        x, *state = which(h, t, x, g, *state)
+        points.append(x)
+    return torch.stack(points)
+
+
+def momentum_in_proportion_to_the_weights() -> torch.Tensor:
+    """SGD with momentum and L2 regularization, whose learning rate is set before each step from two norms."""
+    x, b, points = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), []
+    h = SimpleNamespace(**rules.sgd.values(lr=1.0, momentum=0.9))
+    for g in gradients():
+        rate = 0.1 * (1e-3 * x.norm() / (g.norm() + 0.5 * x.norm()) if x.norm() else 1.0)
+        x, b = rules.sgd(h, 2, x, rate * (g + 0.5 * x), b)
+        points.append(x)
+    return torch.stack(points)
+
+
+def rmsprop_in_proportion_to_the_weights() -> torch.Tensor:
+    """RMSProp with decay 1 − t^−0.8 and the RMS of the weights, at least 0.001, in its learning rate."""
+    x, v, points = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), []
+    for t, g in enumerate(gradients(), 1):
+        rate = max(1e-3, x.square().mean().sqrt().item()) * min(0.5, t**-0.5)
+        h = SimpleNamespace(**{**rules.rmsprop.values(lr=rate, eps=0.0), "alpha": 1 - t**-0.8})
+        x, v, *_ = rules.rmsprop(h, t, x, g, v, None, None)
+        points.append(x)
+    return torch.stack(points)
+
+
+def momentum_of_clipped_rmsprop() -> torch.Tensor:
+    """A running mean of RMSProp's directions, each divided by its RMS if that is above 1."""
+    x, v, m, points = (torch.zeros(4, dtype=torch.float64) for _ in range(4))
+    points = []
+    h = SimpleNamespace(**rules.rmsprop.values(alpha=0.999, lr=1.0, eps=0.0))
+    for g in gradients():
+        moved, v, *_ = rules.rmsprop(h, 2, 0 * x, g, v, None, None)
+        m = 0.9 * m - 0.1 * moved / max(1.0, moved.square().mean().sqrt().item())
+        x = x - 0.1 * m
+        points.append(x)
+    return torch.stack(points)
 
 
 def with_last_step_repeated(points: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from gradprix import optim
 
-COUNTED = ["Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
+COUNTED = "Adagrad RMSprop Adadelta Adam AdamW Adamax NAdam RAdam Rprop ASGD Adafactor".split()
 
 
 def step_once(optimizer: torch.optim.Optimizer) -> Any:

@@ -16,7 +16,7 @@ from torch import nn
 from gradprix import optim
 
 MODULES = [m.name for m in pkgutil.iter_modules(torch.optim.__path__) if not m.name.startswith("_")]
-SHARED = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
+SHARED = "SGD Adagrad RMSprop Adadelta Adam AdamW Adamax NAdam RAdam Rprop ASGD Adafactor".split()
 
 
 def parameter() -> nn.Parameter:

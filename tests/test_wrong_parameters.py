@@ -10,7 +10,7 @@ from torch import nn
 
 from gradprix import optim
 
-NAMES = ["SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Rprop", "ASGD"]
+NAMES = "SGD Adagrad RMSprop Adadelta Adam AdamW Adamax NAdam RAdam Rprop ASGD Adafactor".split()
 A, B = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
 Make = Callable[..., torch.optim.Optimizer]
 

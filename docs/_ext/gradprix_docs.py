@@ -113,6 +113,16 @@ MEANING = {
     "base_lr": "learning rate that `final_lr` belongs to",
     "gamma": "speed at which the bounds converge",
     "amplification": "weight of the slow average that is added to the gradient",
+    "trust_coefficient": "length of a step relative to the weights, at a learning rate of 1",
+    "beta2_decay": "exponent p of the decay rate 1 − tᵖ of the second moment",
+    "eps1": "keeps the second moment from zero; 0 for the machine epsilon",
+    "eps2": "smallest size of the weights that steps are relative to",
+    "d": "largest root mean square of a step, before multiplication by the learning rate",
+    "precondition_frequency": "number of steps between updates of the preconditioner",
+    "max_precond_dim": "largest number of rows or columns that gets a preconditioner",
+    "shampoo_beta": "decay of the preconditioner; 0 for β₂",
+    "came.eps1": "keeps the second moment from zero",
+    "came.eps2": "keeps the moment of the distance from zero",
     "ademamix.alpha": "weight of the slow momentum",
     "asgd.alpha": "exponent of the decrease of the learning rate",
     "grokfast_adamw.alpha": "decay of the slow average of gradients",
@@ -137,6 +147,16 @@ MEANING = {
     "dog.eps": "initial value of the sum of squared norms",
 }
 """Meaning of each hyperparameter, by its name, or by those of rule and hyperparameter, which takes precedence."""
+SIZES = {
+    "element": "one per weight",
+    "scalar": "one per parameter",
+    "vector": "one per weight of a vector",
+    "rows": "one per row",
+    "columns": "one per column",
+    "rows×rows": "rows × rows of a matrix",
+    "columns×columns": "columns × columns of a matrix",
+}
+"""Size of a state variable, by its kind."""
 SAME = 1e-12
 """Largest relative difference that counts as rounding."""
 
@@ -286,7 +306,7 @@ def state(rule: Rule) -> str:
         (
             format_symbol(name),
             f"`{spec.key}`",
-            "one per group" if spec.shared else "one per weight" if spec.kind == "element" else "one per parameter",
+            _size(spec),
             _start(spec),
             f"`{spec.when}`" if spec.when else "always",
         )
@@ -301,6 +321,11 @@ def _nonzero(rule: Rule) -> dict[str, float]:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}" if n else f"No {what}"
+
+
+def _size(spec: State) -> str:
+    """Describe the size of a state variable."""
+    return "one per group" if spec.shared else SIZES[spec.kind] + (f", up to `{spec.limit}`" if spec.limit else "")
 
 
 def _start(spec: State) -> str:
@@ -401,6 +426,28 @@ def every(rules_: Mapping[str, Rule] | None = None) -> str:
         name = f"[{optim.from_rule(rule).__name__}](/optimizers/{rule.name}.md)"
         rows.append((name, rule.summary, str(rule.memory(rule.values())), f"`{number(rule.hyperparameters['lr'])}`"))
     return table(("class", "description", "state per weight", "default `lr`"), rows)
+
+
+def papers() -> dict[str, list[Rule]]:
+    """Return the rules of each paper, by its authors and year. A rule belongs to the first paper of its source."""
+    found: dict[str, list[Rule]] = {}
+    for rule in rules.ALL.values():
+        found.setdefault(re.match(r".*?\d{4}", rule.source)[0], []).append(rule)
+    return found
+
+
+def paper_table() -> str:
+    """Return a table of the papers with their optimizers, and what these are compared with step by step."""
+    rows = []
+    for paper, members in sorted(papers().items(), key=lambda item: item[0][-4:]):
+        classes = [optim.from_rule(rule) for rule in members]
+        pages = [f"[{cls.__name__}](/optimizers/{cls.rule.name}.md)" for cls in classes]
+        address = re.search(r"arXiv:\d+\.\d+|doi:10\.[^\s;,]+\w|https://[^\s;,]+", members[0].source.split(";")[0])
+        equals = [cls for cls in classes if issubclass(cls, getattr(torch.optim, cls.__name__, ()))]
+        shared = [f"`torch.optim.{cls.__name__}`" for cls in equals]
+        reference = ", ".join(shared) or "a transcription"
+        rows.append((paper, linked(address[0]) if address else "", ", ".join(pages), reference))
+    return f"{len(rows)} papers:\n\n{table(('paper', '', 'optimizers', 'equal, step by step, to'), rows)}"
 
 
 BLOCKS: dict[str, Callable[[Rule], str]] = {
@@ -651,6 +698,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "modifiers": modifier_docs.overview,
     "other-optimizers": other_optimizers,
     "peers": peers,
+    "papers": paper_table,
     "price": price,
     "refused-modifiers": modifier_docs.refusals,
     "rules": every,

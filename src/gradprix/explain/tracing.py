@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradprix import optim
-from gradprix.kernels import compute_terms, init_state, step_group
+from gradprix.kernels import compute_terms, init_state, rule_view, step_group
 from gradprix.rules import Rule
 from gradprix.tasks import Task, built_in, schedule
 from gradprix.tasks.parameter_groups import parameter_groups
@@ -153,7 +153,7 @@ def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, st
     specs = rule.active_state(values)
     if t == 1:
         state |= {name: init_state(spec, values, x, g) for name, spec in specs.items()}
-    rule_x, rule_g = (y.flatten(1) if rule.is_matrix_rule else y for y in (x, g))
+    rule_x, rule_g = rule_view(rule, x), rule_view(rule, g)
     moved = compute_terms(rule, values, t, rule_x, rule_g, state)
     state |= {name: moved.get(name, state[name]) for name in specs}
     return {**moved, "x": moved["x"].reshape(x.shape)}
@@ -164,9 +164,9 @@ def _assign_rules(
 ) -> dict[str, tuple[Rule, Any]]:
     """Return the rule and hyperparameters of each parameter.
 
-    All parameters have the given rule, unless it updates matrices, like Muon: then AdamW updates the other parameters.
+    All parameters have the given rule, unless it updates only matrices, like Muon: then AdamW updates the others.
     """
-    if not rule.is_matrix_rule:
+    if not rule.is_matrix_rule or rule.takes_vectors:
         return dict.fromkeys(parameters, (rule, values))
     given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
     router = optim.from_rule(rule)([nn.Parameter(x, requires_grad=True) for x in parameters.values()], **given)

@@ -9,6 +9,7 @@ from ._eager import (
     eager_step,
     init_state,
     initial_number,
+    rule_view,
     step_group,
 )
 from ._foreach import ForeachCall
@@ -39,6 +40,7 @@ __all__ = [
     "initial_number",
     "kernel_address",
     "load_module",
+    "rule_view",
     "run_calls",
     "step_group",
     "vector_width",

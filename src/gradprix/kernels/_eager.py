@@ -42,7 +42,8 @@ def eager_step(
         for function in preprocessing(rule):
             updated, g = function(h, t, updated, g)
         updated, *after = rule(h, t, updated, g, *(before.get(name) for name in rule.state))
-    return updated, {n: _copy_if_aliased(value, x, g) for n, value in zip(rule.state, after, strict=True) if n in specs}
+    named = {name: value for name, value in zip(rule.state, after, strict=True) if name in specs and value is not None}
+    return updated, {name: _copy_if_aliased(value, x, g) for name, value in named.items()}
 
 
 def as_reduction_operands(rule: Rule, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +150,12 @@ def _copy_if_aliased(value: Any, x: Tensor, g: Tensor) -> Any:
     return value.clone() if value is x or value is g else value
 
 
-def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Value:
+def rule_view(rule: Rule, x: Tensor) -> Tensor:
+    """Return a tensor in the shape that a rule expects: flattened to a matrix for rules on matrices, else unchanged."""
+    return x.flatten(1) if rule.is_matrix_rule and x.dim() > 2 else x
+
+
+def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> Any:
     """Return the initial value of an optimizer state.
 
     Args:
@@ -159,7 +165,7 @@ def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> 
         g: first gradient.
 
     Returns:
-        A number for scalar state, otherwise a tensor of the shape and dtype of `x`.
+        A number for scalar state, otherwise a tensor of the dtype of `x`. None if such a parameter has no such state.
     """
     init = spec.init
     if init == "x" or init == "g":
@@ -168,7 +174,10 @@ def init_state(spec: State, values: Mapping[str, Any], x: Tensor, g: Tensor) -> 
     if isinstance(given, Tensor) and given.numel() > 1:  # a value for each of several starting points
         return given if spec.kind == "scalar" else torch.zeros_like(x) + given
     number = initial_number(spec, values)
-    return number if spec.kind == "scalar" else torch.full_like(x, number)
+    if spec.kind in ("scalar", "element"):
+        return number if spec.kind == "scalar" else torch.full_like(x, number)
+    shape = spec.shape(tuple(x.shape), values)
+    return None if shape is None else x.new_full(shape, number)
 
 
 def initial_number(spec: State, values: Mapping[str, Any]) -> float:

@@ -1,5 +1,6 @@
 """Optimizer classes, each defined by a rule and the order of its arguments."""
 
+import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -126,6 +127,30 @@ class ASGD(
     rule=rules.asgd,
     arguments="lr lambd alpha t0 weight_decay foreach maximize differentiable capturable",
 ): ...
+
+
+class Adafactor(
+    RuleOptimizer,
+    torch.optim.Adafactor,
+    rule=rules.adafactor,
+    arguments="lr beta2_decay eps d weight_decay * foreach maximize",
+):
+    """Adafactor, with `eps=(None, 1e-3)` for the machine epsilon of the dtype of computation, as in torch."""
+
+    def values(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hyperparameters of a parameter group under the rule's names; 0 stands for the machine epsilon."""
+        match group.get("eps"):
+            case (None, eps2):
+                return super().values({**group, "eps": (0.0, eps2)})
+        return super().values(group)
+
+
+Adafactor.__signature__ = inspect.Signature(
+    [
+        parameter.replace(default=(None, 1e-3)) if name == "eps" else parameter
+        for name, parameter in Adafactor.__signature__.parameters.items()
+    ]
+)
 
 
 class Lion(RuleOptimizer, rule=rules.lion, arguments="lr betas weight_decay * maximize"): ...

@@ -14,6 +14,7 @@ from gradprix.kernels import (
     eager_step,
     init_state,
     initial_number,
+    rule_view,
     step_group,
 )
 from gradprix.rules import Rule
@@ -61,17 +62,19 @@ def check_supported(rule: Rule, values: Mapping[str, Any], x: Tensor, state: Map
         return
     if x.grad.layout is not torch.strided and rule.name not in SPARSE:
         raise RuntimeError(f"{rule.name} does not step sparse gradients: make the layer with sparse=False.")
-    if rule.is_matrix_rule and not is_matrix(x):
+    if rule.takes_vectors and x.is_complex():
+        raise RuntimeError(f"{rule.name} does not step complex parameters. Give them to another optimizer.")
+    if rule.is_matrix_rule and not rule.takes_vectors and not is_matrix(x):
         raise RuntimeError(
             f"{rule.name} steps matrices of real numbers, and a parameter has shape {tuple(x.shape)} and dtype "
             f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.Muon does so by itself."
         )
     _check_internal_overlap("a parameter", x)
-    for key in (spec.key for spec in rule.active_state(values).values() if spec.kind == "element"):
-        tensor = state.get(key)
-        if not isinstance(tensor, Tensor):
+    for spec in rule.active_state(values).values():
+        key, tensor = spec.key, state.get(spec.key)
+        if spec.kind == "scalar" or not isinstance(tensor, Tensor):
             continue
-        if tensor.shape != x.shape:
+        if tensor.shape != spec.shape(tuple(x.shape), values):
             raise RuntimeError(
                 f"the state {key!r} of a parameter of shape {tuple(x.shape)} has shape {tuple(tensor.shape)}: "
                 "it belongs to another network. Leave it out of what is loaded."
@@ -109,6 +112,8 @@ def prepare(
         value = init_state(
             spec, values, full.to(compute_dtype(full.dtype)), as_real(g.to_dense()).to(compute_dtype(full.dtype))
         )
+        if value is None:
+            continue
         if not isinstance(value, Tensor):
             number = value if state.get(spec.key) is None else float(state[spec.key])
             state[spec.key] = torch.tensor(number, dtype=scalar_dtype(rule, x, count_dtype), device="cpu")
@@ -181,7 +186,7 @@ def step_eagerly(
     full = _full_precision(x, state)
     g = as_real(x.grad.to_dense()).to(full.dtype)  # in the rules of `SPARSE`, the added zeros have no effect
     previous = {**_rule_state(rule, values, state), **shared_state(rule, values, group)}
-    updated, after = eager_step(rule, values, t, _rule_view(rule, full), _rule_view(rule, g), previous)
+    updated, after = eager_step(rule, values, t, rule_view(rule, full), rule_view(rule, g), previous)
     updated = updated.reshape(full.shape)
     after = {name: _copy_if_shared(value, previous) for name, value in after.items()}
     as_real(x).copy_(updated)
@@ -197,9 +202,12 @@ def step_eagerly(
         state["step"].fill_(t)
     shared = {}
     for name, spec in rule.active_state(values).items():
-        value = after[name]
+        value = after.get(name)
         if isinstance(value, Tensor):
-            as_real(state[spec.key]).copy_(value.reshape(full.shape))
+            stored = as_real(state[spec.key])
+            stored.copy_(value.reshape(stored.shape))
+        elif value is None:
+            continue
         elif spec.shared:
             shared[spec.key] = float(value)
         else:
@@ -225,9 +233,9 @@ def evaluation_point(
     """Return the evaluation point of a parameter of a group, in the dtype of the parameter."""
     full = _full_precision(x, state)
     rule_state = {**_rule_state(rule, values, state), **shared_state(rule, values, group)}
-    point = compute_evaluation_point(
-        rule, values, steps_taken(rule, state), _rule_view(rule, full), rule_state
-    ).reshape(full.shape)
+    point = compute_evaluation_point(rule, values, steps_taken(rule, state), rule_view(rule, full), rule_state).reshape(
+        full.shape
+    )
     return torch.view_as_complex(point) if x.is_complex() else point.to(x.dtype)
 
 
@@ -256,7 +264,7 @@ def _rule_state(rule: Rule, values: Mapping[str, Any], state: Mapping[str, Any])
     return {
         name: float(state[spec.key])
         if spec.kind == "scalar"
-        else _rule_view(rule, _to_compute_dtype(as_real(state[spec.key])))
+        else rule_view(rule, _to_compute_dtype(as_real(state[spec.key])))
         for name, spec in rule.active_state(values).items()
         if state.get(spec.key) is not None
     }
@@ -264,11 +272,6 @@ def _rule_state(rule: Rule, values: Mapping[str, Any], state: Mapping[str, Any])
 
 def _to_compute_dtype(x: Tensor) -> Tensor:
     return x.to(compute_dtype(x.dtype))
-
-
-def _rule_view(rule: Rule, x: Tensor) -> Tensor:
-    """Return a tensor in the shape that the rule expects: flattened to a matrix for matrix rules, else unchanged."""
-    return x.flatten(1) if rule.is_matrix_rule else x
 
 
 def as_real(x: Any) -> Any:

@@ -75,3 +75,23 @@ class Prodigy(
     rule=rules.prodigy,
     arguments="lr betas eps weight_decay * use_bias_correction safeguard_warmup d0 d_coef maximize",
 ): ...
+
+
+class LARS(RuleOptimizer, rule=rules.lars, arguments="lr momentum weight_decay trust_coefficient * maximize"): ...
+
+
+class CAME(RuleOptimizer, rule=rules.came, arguments="lr betas eps d weight_decay * maximize"): ...
+
+
+class Shampoo(
+    RuleOptimizer,
+    rule=rules.shampoo,
+    arguments="lr momentum weight_decay eps precondition_frequency * max_precond_dim maximize",
+): ...
+
+
+class SOAP(
+    RuleOptimizer,
+    rule=rules.soap,
+    arguments="lr betas shampoo_beta eps weight_decay precondition_frequency max_precond_dim * maximize",
+): ...

@@ -75,6 +75,11 @@ ENTRIES = {
         Entry("dog", rules.dog),
         Entry("dadapt_adam", rules.dadapt_adam),
         Entry("prodigy", rules.prodigy),
+        Entry("lars", rules.lars),
+        Entry("adafactor", rules.adafactor),
+        Entry("came", rules.came),
+        Entry("shampoo", rules.shampoo),
+        Entry("soap", rules.soap),
     )
 }
 """Built-in entries by name."""

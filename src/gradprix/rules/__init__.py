@@ -7,15 +7,32 @@ from ._adam_denominators import acprop, adabelief, adabound, adamod, laprop, yog
 from ._adam_momenta import grokfast_adamw, optimistic_adam, qhadam
 from ._adam_variants import adan, ademamix, adopt
 from ._adaptive import adadelta, adagrad, kate, rmsprop
-from ._layerwise import lamb, novograd
+from ._factored import adafactor, came
+from ._layerwise import lamb, lars, novograd
 from ._lion import lion
 from ._momenta import accsgd, aggmo, asgd, pnm, qhm
 from ._muon import muon
 from ._parameter_free import dadapt_adam, dog, prodigy
+from ._preconditioned import shampoo, soap
 from ._rule import DOMAINS, PREPROCESSING, Rule, State, check, rule
 from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
 from ._signs import grams, rprop, signum
+from .matrix_ops import (
+    column_means,
+    columns,
+    eigenvectors,
+    epsilon,
+    exists,
+    matmul,
+    matrix_power,
+    qr,
+    quadratic_forms,
+    row_means,
+    rows,
+    sort_columns,
+    transpose,
+)
 from .modifiers import (
     MODIFIERS,
     Modifier,
@@ -31,22 +48,7 @@ from .modifiers import (
     schedule_free,
 )
 from .notation import formula
-from .ops import (
-    clip,
-    columns,
-    matmul,
-    maximum,
-    mean,
-    minimum,
-    norm,
-    rows,
-    sign,
-    size,
-    sqrt,
-    total,
-    transpose,
-    where,
-)
+from .ops import clip, maximum, mean, minimum, norm, sign, size, sqrt, total, where
 from .parser import RuleError
 from .variants import variant
 
@@ -58,6 +60,7 @@ ALL: dict[str, Rule] = {
         *(rprop, asgd, signum, qhm, aggmo, pnm, accsgd, kate),
         *(novograd, dog, dadapt_adam, prodigy),
         *(adabelief, yogi, adabound, adamod, laprop, acprop, qhadam, grams, optimistic_adam, grokfast_adamw),
+        *(lars, adafactor, came, shampoo, soap),
     )
 }
 """All rules by name."""
@@ -83,6 +86,7 @@ __all__ = [
     "adabelief",
     "adabound",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
@@ -93,28 +97,35 @@ __all__ = [
     "adopt",
     "aggmo",
     "asgd",
+    "came",
     "cautious",
     "cautious_decay",
     "check",
     "choice",
     "clip",
     "clipped",
+    "column_means",
     "columns",
     "dadapt_adam",
     "decoupled",
     "dog",
+    "eigenvectors",
     "ema",
+    "epsilon",
+    "exists",
     "formula",
     "grams",
     "grokfast_adamw",
     "kate",
     "lamb",
     "laprop",
+    "lars",
     "lion",
     "log",
     "lookahead",
     "mars",
     "matmul",
+    "matrix_power",
     "maximum",
     "mean",
     "minimum",
@@ -130,8 +141,11 @@ __all__ = [
     "prodigy",
     "qhadam",
     "qhm",
+    "qr",
+    "quadratic_forms",
     "radam",
     "rmsprop",
+    "row_means",
     "rows",
     "rprop",
     "rule",
@@ -139,9 +153,12 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "shampoo",
     "sign",
     "signum",
     "size",
+    "soap",
+    "sort_columns",
     "sqrt",
     "total",
     "transpose",

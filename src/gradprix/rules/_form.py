@@ -54,7 +54,7 @@ Problems = Iterator[tuple[int, str]]
 
 def _elements(state: Mapping[str, StateForm]) -> set[str]:
     """Return the names that hold elementwise values at the start of a step."""
-    return {"x", "g"} | {name for name, spec in state.items() if spec.kind == "element"}
+    return {"x", "g"} | {name for name, spec in state.items() if spec.kind != "scalar"}
 
 
 def _scalar_problems(tree: Tree, state: Mapping[str, StateForm]) -> Problems:
@@ -88,6 +88,14 @@ def _operation_problems(tree: Tree, state: Mapping[str, StateForm]) -> Problems:
                             "where() chooses between two numbers for each element, and numbers have no dtype. "
                             "Multiply each by a tensor, as in where(c, 1.2 * a, 0.5 * a).",
                         )
+                case Call("if", (condition, _, _)) if is_elementwise(condition, elements):
+                    yield (
+                        assign.line,
+                        "the condition of `a if condition else b` must be a number, such as t > 1. Write where() for "
+                        "a choice by element.",
+                    )
+                case Call("%") if is_elementwise(node, elements):
+                    yield assign.line, "% is a remainder of numbers, such as t % 10, not of tensors."
                 case Call("/", (number, tensor)) if not is_elementwise(number, elements):
                     if is_elementwise(tensor, elements):
                         yield (

@@ -7,6 +7,29 @@ from .ops import minimum, sqrt, total, where
 
 
 @rule(
+    "You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1",
+    relation="SGD with momentum, and with the rate η · trust_coefficient ‖x‖ / (‖g‖ + λ ‖x‖) for each tensor; η if one "
+    "of the norms is zero.",
+    space={"lr": log(1e-1, 1e2)},
+    tuned=("weight_decay", "momentum"),
+    lr=1.0,
+    momentum=0.9,
+    weight_decay=0.0,
+    trust_coefficient=1e-3,
+    state={"b": State("momentum_buffer", when="momentum")},
+)
+def lars(h, t, x, g, b):
+    """SGD with a learning rate per tensor, for batches of many thousands of examples."""
+    length = sqrt(total(x**2))
+    slope = sqrt(total(g**2))
+    ratio = where(minimum(length, slope) > 0, h.trust_coefficient * length / (slope + h.weight_decay * length), 1)
+    d = h.lr * ratio * (g + h.weight_decay * x)
+    b = h.momentum * b + d if h.momentum else d
+    x = x - b
+    return x, b
+
+
+@rule(
     "You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ the identity",
     relation="AdamW with the step of each tensor rescaled to η times the norm of its weights.",
     space={"lr": log(1e-4, 1e-1)},

@@ -3,7 +3,8 @@
 from gradprix.spaces import log
 
 from ._rule import rule
-from .ops import columns, matmul, maximum, norm, rows, sqrt, transpose, where
+from .matrix_ops import columns, matmul, rows, transpose
+from .ops import maximum, norm, sqrt, where
 
 
 @rule(

@@ -1,6 +1,7 @@
 """The `@rule` decorator: update function, source, defaults, state and search space of an optimizer."""
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from gradprix.spaces import OWN_DECAY, USUAL, Axis
 
 from ._form import check_form, location
 from .ir import Call, Hyper, Reduction, Tree, walk
-from .ops import MATRIX, Value
+from .matrix_ops import MATRIX
+from .ops import Value
 from .parser import RuleError, Scope, parse
 
 PREPROCESSING: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
@@ -31,7 +33,14 @@ class State:
 
     Args:
         key: key in torch's state dict.
-        kind: `"element"` for a tensor of the shape of the parameter, `"scalar"` for one number per parameter.
+        kind: `"element"` for a tensor of the shape of the parameter, `"scalar"` for one number per parameter. State of
+            other kinds exists for some parameters only, and is None in the rule's function for all others (see
+            `exists`): `"vector"` for parameters with fewer than two dimensions, in their shape; `"rows"` and
+            `"columns"` for all others, with the last or the second last dimension of size 1; `"rows×rows"` and
+            `"columns×columns"`, square matrices for parameters as matrices with one row per index of their first
+            dimension.
+        limit: hyperparameter with the largest number of rows or columns of a square matrix; it does not exist for
+            larger parameters.
         init: initial value: a number, `"x"` (the parameter), `"g"` (its first gradient), or a hyperparameter's name.
         when: hyperparameter that enables the state; the state does not exist if its value is false or zero.
         shared: True for a scalar that the tensors of a parameter group have in common. It is stored in the group under
@@ -41,12 +50,29 @@ class State:
     """
 
     key: str
-    kind: Literal["element", "scalar"] = "element"
+    kind: Literal["element", "scalar", "vector", "rows", "columns", "rows×rows", "columns×columns"] = "element"
     init: float | str = 0.0
     when: str | None = None
     shared: bool = False
     stored: Callable[..., Value] | None = None
     loaded: Callable[..., Value] | None = None
+    limit: str | None = None
+
+    def shape(self, of: tuple[int, ...], values: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Return the shape of this state for a parameter, or None if the parameter has no such state.
+
+        Args:
+            of: shape of the parameter.
+            values: all hyperparameters.
+        """
+        if self.kind in ("element", "scalar", "vector"):
+            return () if self.kind == "scalar" else None if self.kind == "vector" and len(of) > 1 else of
+        if len(of) < 2:
+            return None
+        if self.kind in ("rows", "columns"):
+            return (*of[:-1], 1) if self.kind == "rows" else (*of[:-2], 1, of[-1])
+        side = of[0] if self.kind == "rows×rows" else math.prod(of[1:])
+        return None if self.limit and side > values[self.limit] else (side, side)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +176,11 @@ class Rule:
     def uses_group(self) -> bool:
         """True if the tensors of a parameter group are stepped together: by reductions over it, or shared state."""
         return any(r.over == "group" for r in self.reductions) or any(state.shared for state in self.state.values())
+
+    @cached_property
+    def takes_vectors(self) -> bool:
+        """True if a rule on matrices has a form for vectors as well, for which its matrix state does not exist."""
+        return any(state.kind not in ("element", "scalar") for state in self.state.values())
 
     @property
     def axes(self) -> dict[str, Axis]:

@@ -3,7 +3,7 @@
 from gradprix.spaces import log
 
 from ._rule import State, rule
-from .ops import clip, sign, sqrt, where
+from .ops import clip, maximum, sign, sqrt
 
 
 @rule(
@@ -42,9 +42,10 @@ def signum(h, t, x, g, m):
 )
 def rprop(h, t, x, g, p, s):
     """Sign descent with step sizes that grow while the sign of the gradient stays, and shrink when it changes."""
-    c = g * p
-    s = clip(where(c > 0, h.etaplus * s, where(c < 0, h.etaminus * s, s)), h.step_size_min, h.step_size_max)
-    p = where(c < 0, 0, g)  # no step after a change of sign, and none counted next time
+    c = sign(g * p)
+    reversal = maximum(-c, 0)
+    s = clip((1 + (h.etaplus - 1) * maximum(c, 0) - (1 - h.etaminus) * reversal) * s, h.step_size_min, h.step_size_max)
+    p = (1 - reversal) * g  # no step after a change of sign, and none counted next time
     x = x - s * sign(p)
     return x, p, s
 

@@ -19,6 +19,8 @@ def to_source(node: Node) -> str:
             return f"h.{name}"
         case Call(function, arguments):
             parts = [to_source(argument) for argument in arguments]
+            if function == "if":
+                return f"({parts[1]} if {parts[0]} else {parts[2]})"
             if function in FUNCTIONS:
                 return f"{function}({', '.join(parts)})"
             return f"(-{parts[0]})" if function == "neg" else f"({parts[0]} {function} {parts[1]})"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from .matrix_ops import SHAPE
+
 Over = Literal["tensor", "group"]
 """What a reduction extends over: the elements of the tensor, or those of all tensors of its parameter group."""
 
@@ -114,10 +116,10 @@ class Tree:
 
 
 def walk(node: Node, inside_reductions: bool = True) -> Iterator[Node]:
-    """Yield the node and all of its descendants, with or without the arguments of reductions."""
+    """Yield the node and all of its descendants, with or without the arguments of reductions and shape functions."""
     yield node
     match node:
-        case Call(_, arguments):
+        case Call(function, arguments) if inside_reductions or function not in SHAPE:
             for argument in arguments:
                 yield from walk(argument, inside_reductions)
         case Reduction(_, argument) if inside_reductions:
@@ -133,9 +135,9 @@ def names(node: Node) -> set[str]:
 
 
 def is_elementwise(node: Node, elements: Collection[str]) -> bool:
-    """Return True if an expression has one value per element.
+    """Return True if an expression has one value per element, or is another tensor.
 
-    It has if it uses an elementwise name outside of reductions, whose results are numbers.
+    It has if it uses an elementwise name outside of reductions and functions of shapes, whose results are numbers.
 
     Args:
         node: the expression.

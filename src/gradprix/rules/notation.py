@@ -14,7 +14,7 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SUPERSCRIPTS = str.maketrans("0123456789t", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ")
 # Operator precedence; operands of lower precedence are put in brackets.
 BINDING = {"<": 0, "<=": 0, ">": 0, ">=": 0, "==": 0, "!=": 0, "+": 1, "-": 1}
-LOOSEST, QUOTIENT, PRODUCT, POWER, ATOM = 0, 2, 3, 4, 5
+BRANCH, LOOSEST, QUOTIENT, PRODUCT, POWER, ATOM = -1, 0, 2, 3, 4, 5
 
 
 def formula(rule: Rule, **values: float | bool) -> list[str]:
@@ -86,6 +86,15 @@ def _text(node: Node, leaf: Leaf) -> tuple[str, int]:
             return f"|{_text(a, leaf)[0]}|", ATOM
         case Call("norm", (a,)):
             return f"‖{_text(a, leaf)[0]}‖", ATOM
+        case Call("%", (a, b)):
+            return f"{_inside(a, leaf, PRODUCT)} mod {_inside(b, leaf, POWER)}", PRODUCT
+        case Call("if", (condition, a, b)):
+            return (
+                f"{_inside(a, leaf, LOOSEST)} if {_text(condition, leaf)[0]} else {_inside(b, leaf, LOOSEST)}",
+                BRANCH,
+            )
+        case Call("matrix_power", (a, exponent, eps)):
+            return f"({_text(a, leaf)[0]} + {_text(eps, leaf)[0]} I)^({_text(exponent, leaf)[0]})", POWER
         case Call("transpose", (a,)):
             return f"{_inside(a, leaf, ATOM)}ᵀ", ATOM
         case Call("sqrt", (Reduction("total", Call("**", (a, Number(2))), over),)):

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from . import matrix_ops
+from .matrix_ops import MATRIX_FUNCTIONS
+
 Value = Any  # a number or a torch.Tensor; functions of numbers return numbers, those of tensors return tensors
 
 BLOCK = 1024
@@ -127,34 +130,12 @@ def mean(a: Value) -> Value:
     return a if is_number(a) else a.mean()
 
 
-def matmul(a: Value, b: Value) -> Value:
-    """Return the matrix product."""
-    return a @ b
-
-
-def transpose(a: Value) -> Value:
-    """Return the transpose of a matrix."""
-    return a.mT
-
-
-def rows(a: Value) -> int:
-    """Return the number of rows of a matrix."""
-    return int(a.shape[-2])
-
-
-def columns(a: Value) -> int:
-    """Return the number of columns of a matrix."""
-    return int(a.shape[-1])
-
-
 ELEMENTWISE = {"abs": 1, "sqrt": 1, "sign": 1, "maximum": 2, "minimum": 2, "clip": 3, "where": 3}
 """Names of the functions that all rules may call, with their numbers of arguments."""
 REDUCTIONS = {"total": 1, "size": 1}
 """Names of the reductions, which all rules may call, with their numbers of arguments besides `over`."""
-# `rows` and `columns` exist because Muon scales its step by the shape of the matrix.
-MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1}
-"""Names of the matrix functions for rules with `scope="tensor"`, with their numbers of arguments."""
-WHOLE = {"norm": 1, "mean": 1, **MATRIX}
+WHOLE = {"norm": 1, "mean": 1, **MATRIX_FUNCTIONS}
 """Names of all additional functions for rules with `scope="tensor"`, with their numbers of arguments."""
-FUNCTIONS = {"abs": abs} | {f.__name__: f for f in (sqrt, sign, maximum, minimum, clip, where)}
-FUNCTIONS |= {f.__name__: f for f in (total, size, norm, mean, matmul, transpose, rows, columns)}
+FUNCTIONS: dict[str, Callable[..., Value]] = {"abs": abs}
+FUNCTIONS |= {f.__name__: f for f in (sqrt, sign, maximum, minimum, clip, where, total, size, norm, mean)}
+FUNCTIONS |= {name: getattr(matrix_ops, name) for name in MATRIX_FUNCTIONS}

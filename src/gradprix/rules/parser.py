@@ -16,6 +16,7 @@ OPERATORS: dict[type[ast.AST], str] = {
     ast.Mult: "*",
     ast.Div: "/",
     ast.Pow: "**",
+    ast.Mod: "%",
     ast.USub: "neg",
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -208,6 +209,11 @@ class _Parser:
             case ast.IfExp(test=ast.Attribute(value=ast.Name(id="h"), attr=name), body=yes, orelse=no):
                 self.hyper(node, name)
                 return Choice(name, self.node(yes), self.node(no))
+            case ast.IfExp(test=test, body=yes, orelse=no) if self.scope == "tensor":
+                return Call("if", (self.node(test), self.node(yes), self.node(no)))
+            case ast.IfExp(test=test):
+                cure = "Write where(condition, a, b), which evaluates both"
+                self.refuse(node, f"`{ast.unparse(test)}` is no option, and an element has no branches", cure)
             case ast.Call(func=ast.Name(id=function)) if function in WHOLE:
                 what = f"`{ast.unparse(node)}` is of a whole tensor, and this rule sees one element at a time"
                 self.refuse(node, what, 'Say scope="tensor" in @rule(...)')
