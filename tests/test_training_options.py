@@ -412,6 +412,16 @@ WRONG_GROUPS = {
 }
 
 
+def test_names_in_groups_are_for_tasks_alone():
+    model = network()
+    plan = make_plan(make_task(), "adamw,sgd")
+    best = make_best(plan, plan.entries[0], {"lr": 0.1})
+    with pytest.raises(TypeError, match=r"has the name '1.weight' in params.*model\.get_parameter\('1.weight'\)"):
+        best.make(layer_rates(model))
+    optimizer = best.make([{"params": model[0].parameters(), "lr_factor": 0.5}, {"params": model[1].weight}])
+    assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(2, 0.05), (1, 0.1)]
+
+
 def test_groups_of_a_model_with_a_trained_loss_are_explained():
     with pytest.raises(TaskError, match="groups gets a module with the attributes model and loss"):
         validate_task(make_task(groups=lambda model: model.head, loss=Temperature))

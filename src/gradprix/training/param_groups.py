@@ -38,7 +38,8 @@ def build_optimizer(
         total_steps: number of steps of the run, for a class that asks for it; None if it is not known.
 
     Raises:
-        TypeError: for a factor that is not a number, or if `make` takes a model and gets something else.
+        TypeError: for a factor that is not a number, for the name of a parameter, or if `make` takes a model and gets
+            something else.
         ValueError: for a factor that is negative or not finite.
     """
     if takes_model(make):
@@ -54,12 +55,30 @@ def build_optimizer(
         if not isinstance(group, Mapping):
             return group
         check(group)
-        return resolve_factors(group, base)
+        return resolve_factors(_require_tensors(group), base)
 
     optimizer = call_maker(make, [resolve(group) for group in params], values, total_steps)
     # Patch the instance: torch neither pickles nor copies the attribute, and the class stays unchanged.
     optimizer.add_param_group = partial(_add_param_group, optimizer.add_param_group, resolve)  # type: ignore[method-assign]
     return optimizer
+
+
+def _require_tensors(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a parameter group whose parameters are in a list, after checking that none of them is a name.
+
+    Raises:
+        TypeError: for the name of a parameter.
+    """
+    params = group.get("params")
+    if not isinstance(params, Iterable) or isinstance(params, torch.Tensor):
+        return group
+    listed = [params] if isinstance(params, str) else list(params)
+    if name := next((each for each in listed if isinstance(each, str)), None):
+        raise TypeError(
+            f"a parameter group has the name {name!r} in params, which only the groups of a task can have: give the "
+            f"parameter, as in model.get_parameter({name!r})."
+        )
+    return {**group, "params": listed}
 
 
 def resolve_factors(group: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
