@@ -118,6 +118,7 @@ def test_what_fits_instead_is_listed_as_commands_that_take_so_long() -> None:
     [
         ({"optimizers": "adam,adagrad"}, {"trials": 10, "seeds": 6}),
         ({"optimizers": [MINE, "adam"]}, {"trials": 10, "seeds": 6}),
+        ({"optimizers": [MINE, "adam"], "baseline": "mine"}, {"trials": 10, "seeds": 6}),
         ({"baseline": "adagrad"}, {"optimizers": "adagrad,adamw", "trials": 10, "seeds": 6}),
         ({"trials": 7, "seeds": 6}, {"optimizers": "adamw,nesterov"}),
     ],

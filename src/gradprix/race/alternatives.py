@@ -84,7 +84,9 @@ def _only(plan: Plan, entries: list[Entry]) -> Plan:
 def _tune(plan: Plan, entry: Entry) -> TunePlan:
     """Return the plan of tuning one of the entries of a race."""
     given = {each.name: getattr(plan, each.name) for each in fields(Plan)}
-    return TunePlan(**{**given, "entries": (entry,)}, default=entry if entry.has_default_rate else None)
+    return TunePlan(
+        **{**given, "entries": (entry,), "baseline": None}, default=entry if entry.has_default_rate else None
+    )
 
 
 def _shape(plan: Plan) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ def format_alternatives(alternatives: "Iterable[Alternative]", task: str, epochs
             for name, value in each.settings.items()
         )
         verb = "tune" if "optimizer" in each.settings else "race"
-        lines.append(f"{_format_minutes(each.seconds):>10}  gradprix {verb} {shlex.quote(task)} {options}")
+        lines.append(f"{_format_minutes(each.seconds):>10}  gradprix {verb} {shlex.quote(task)} {options}".rstrip())
         lines.append(f"{'':>10}  {_describe(each, epochs)}")
     return "\n".join(["Instead of this time budget, with your other options:", *lines]) if lines else ""
 
