@@ -89,7 +89,10 @@ def with_options(rule: Rule, given: Mapping[str, Any]) -> Rule:
         >>> formula(with_options(adam, {"eps_inside_sqrt": True}))[-1]
         'x ← x − η m̂ / √(v̂ + ε)'
     """
-    active = tuple(name for name in OPTIONS.get(rule.name, ()) if given.get(name))
+    options = OPTIONS.get(rule.name)
+    if not options or options.keys().isdisjoint(given):  # in every step of almost every optimizer
+        return rule
+    active = tuple(name for name in options if given.get(name))
     return _select(rule, active) if active else rule
 
 

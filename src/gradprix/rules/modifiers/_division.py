@@ -1,12 +1,11 @@
-"""The base rule inside a modifier: its complete step, and its division into direction and weight decay."""
+"""Division of a rule into its direction and its weight decay."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from gradprix.rules._rule import Rule
-from gradprix.rules.gradient_preprocessing import TREES, weight_decay
-from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, names
+from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, names
 
 from ._algebra import NonlinearError, map_values, power_of_lr, substitute
 
@@ -28,11 +27,6 @@ class DividedRule:
     assigns: tuple[Assign, ...]
     direction: Node
     decay: tuple[Node, ...]
-
-
-def complete_step(base: Rule) -> Tree:
-    """Return the tree of a step of the base, with the weight decay that the preprocessing applies for it."""
-    return base.tree if base.owns_weight_decay else TREES[weight_decay] + base.tree
 
 
 @cache
