@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gradprix import optim, rules
+from gradprix.explain import trace
 from gradprix.kernels import StackedRule, compute_terms, eager_step, run_calls
 from gradprix.rules import RuleError, State, log, maximum, rule, size, sqrt, total, where
 from gradprix.rules.ir import Call, Hyper, Name, Number, Reduction, flow, is_elementwise
@@ -381,3 +382,27 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
 def test_what_cannot_be_reduced_alike_everywhere_is_refused(function: Any, given: Any, message: str) -> None:
     with pytest.raises(RuleError, match=message):
         made(function, **given)
+
+
+def test_a_trace_of_a_network_steps_all_layers_together() -> None:
+    layers = trace(rules.dog, "digits", 4).layers
+    first, *others = ([float(value) for value in layer.terms["r"]] for layer in layers.values())
+    assert len(others) > 2
+    assert all(other == first for other in others), "the estimate is one number for the group"
+
+
+def test_a_group_of_several_dtypes_is_stepped_eagerly_as_a_whole() -> None:
+    shapes = ((3, 5), (BLOCK + 1,))
+    mixed, plain = (
+        [*params(torch.float32, shapes), *params(torch.bfloat16, shapes), *params(torch.float32, ((0, 3), (2, 2)))]
+        for _ in "ab"
+    )
+    a, b = optim.from_rule(NESTED)(mixed), optim.from_rule(NESTED)(plain, fused=False)
+    for t in range(4):
+        give(mixed, t)
+        give(plain, t)
+        a.step()
+        b.step()
+    assert not a._plan.batches
+    assert all(torch.equal(p, q) for p, q in zip(mixed, plain, strict=True))
+    assert a.param_groups[0]["d"] == b.param_groups[0]["d"]

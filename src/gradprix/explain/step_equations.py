@@ -11,7 +11,7 @@ from gradprix.kernels import compute_assignments
 from gradprix.rules import Rule
 from gradprix.rules.codegen import compile_function, to_source
 from gradprix.rules.gradient_preprocessing import full_tree
-from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Tree, flow, names, walk
+from gradprix.rules.ir import Assign, Call, Hyper, Name, Node, Number, Reduction, Tree, flow, names, walk
 from gradprix.rules.notation import format_expression, format_symbol
 from gradprix.rules.ops import WHOLE
 
@@ -99,11 +99,15 @@ class _Numbers:
                 return number(_item(self.known[name], self.coordinate))
             case Hyper(name):
                 return number(self.values[name])
-            case Call(function, _) if function in WHOLE:
-                arguments = [*self.known, "h"]
-                evaluate = compile_function("whole", arguments, [f"return {to_source(node)}"])
-                return number(_item(evaluate(**self.known, h=SimpleNamespace(**self.values)), self.coordinate))
+            case Reduction():
+                return self._evaluate(node)
+            case Call(function, arguments) if function in WHOLE or all(isinstance(a, Reduction) for a in arguments):
+                return self._evaluate(node)
         return None
+
+    def _evaluate(self, node: Node) -> str:
+        function = compile_function("whole", [*self.known, "h"], [f"return {to_source(node)}"])
+        return number(_item(function(**self.known, h=SimpleNamespace(**self.values)), self.coordinate))
 
 
 def _item(value: Any, coordinate: int) -> Any:

@@ -131,7 +131,8 @@ def _body(split_rule: SplitRule, half: bool, k: int) -> list[str]:
     lines += [f"terms[BLOCK * {i} + i] = np.float64({total.name}_)" for i, total in terms]
     if k < len(split_rule.passes) - 1:
         return lines
-    lines += [f"{name}_all[i] = {name}_" for name in split_rule.tensors]
+    changed = {name for name, _ in split_rule.elements}  # state such as the initial parameter may never change
+    lines += [f"{name}_all[i] = {name}_" for name in split_rule.tensors if name in changed]
     if half:
         # The parameter is stored as the sum of two bfloat16 numbers; the model uses the first.
         return [*lines, "x_all[i] = down(x_)", "low_all[i] = down(x_ - up(x_all[i]))"]
