@@ -86,7 +86,7 @@ def _simplify(node: Node) -> Node:
             return a
         case Call("*", (Number(1), b)) | Call("+", (Number(0), b)):
             return b
-        case Call("where", (_, a, b)) | Choice(_, a, b) if a == b:
+        case Call("where" | "if", (_, a, b)) | Choice(_, a, b) if a == b:
             return a
     return node
 
@@ -120,7 +120,7 @@ def power_of_lr(node: Node, powers: Mapping[str, int | None]) -> int | None:
         case Call("/", (a, b)):
             first, second = power_of_lr(a, powers), power_of_lr(b, powers)
             return None if first is None else first - (second or 0)
-        case Call("+" | "-", terms) | Call("where", (_, *terms)):
+        case Call("+" | "-", terms) | Call("where" | "if", (_, *terms)):
             return _common_power(*(power_of_lr(term, powers) for term in terms))
         case Choice(_, yes, no):
             return _common_power(power_of_lr(yes, powers), power_of_lr(no, powers))

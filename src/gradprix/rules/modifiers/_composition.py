@@ -117,7 +117,7 @@ def _hyperparameters(modifier: "Modifier", base: Rule, tree: Tree) -> Mapping[st
     """Return the defaults of a modified rule: those of the base that are in use, its own, and the preprocessing's."""
     assigns = (*tree.assigns, *(base.evaluation.assigns if base.evaluation else ()))
     used = {name for assign in assigns for name in hyperparameters_in(assign.value)}
-    used |= {name for spec in base.state.values() for name in (spec.when, spec.init) if isinstance(name, str)}
+    used |= {value for spec in base.state.values() for value in vars(spec).values() if isinstance(value, str)}
     kept = {n: value for n, value in base.hyperparameters.items() if n not in PREPROCESSING and n in used | {"lr"}}
     zeros: dict[str, float | bool] = {name: 0.0 for name in modifier.disabled if name in kept}
     rest = {name: base.hyperparameters[name] for name in PREPROCESSING}
