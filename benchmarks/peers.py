@@ -6,7 +6,7 @@ them. In one run, the implementations take turns, so that their ratios do not de
 that change the work of a step are equal. All packages run at their defaults, but HeavyBall without `torch.compile`,
 which takes about a minute for each class.
 
-    python benchmarks/peers.py                # below ten minutes on two cores; writes benchmarks/peers.json
+    python benchmarks/peers.py                # about ten minutes on two cores; writes benchmarks/peers.json
     python benchmarks/peers.py --quick Lion   # some classes, fewer rounds, writes nothing
 
 It needs the packages of the extra `peers`: `environment=peers; source scripts/setup` makes the environment
@@ -18,6 +18,7 @@ import inspect
 import json
 import platform
 import statistics
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 
 from gradprix import optim
-from step import WORK, time_in_turns
+from step import WORK
 
 PEERS = {
     "pytorch_optimizer": "pytorch_optimizer",
@@ -43,6 +44,8 @@ ALIASES = {
     "Signum": ("SignSGD",),
 }
 """Other names of a class in the packages."""
+OTHER_ALGORITHMS = {("pytorch_optimizer", "ASGD")}
+"""Classes of the same name that are another algorithm, by package: this one is SGD with adaptive step sizes."""
 SAME_CLASS = {"AdamWScheduleFree"}
 """Classes that are another one under a second name."""
 MATRICES = {
@@ -63,6 +66,8 @@ GIVEN: dict[str, dict[str, Any]] = {
 """Arguments of a class in all packages that have them. Weight decay is off unless it is given."""
 STEPS = {"SOAP": 10, "Shampoo": 10}
 """Number of steps that are timed together, for optimizers that do part of their work every few steps."""
+SLOW = 0.25
+"""Seconds above which a step is timed once, after a first one."""
 Stepper = Callable[[], Any]
 
 
@@ -76,24 +81,24 @@ def find_peers(name: str) -> Iterator[tuple[str, Any]]:
             continue
         for key, value in sorted(vars(module).items()):
             is_class = isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
-            if is_class and key.casefold() in names:
+            if is_class and key.casefold() in names and (package, key) not in OTHER_ALGORITHMS:
                 yield package, value
                 break
     if name == "Muon" and hasattr(torch.optim, name):
         yield "torch", torch.optim.Muon
 
 
-def make_stepper(make: Any, name: str, shapes: list[Any]) -> Stepper:
+def make_stepper(make: Any, name: str, values: list[torch.Tensor]) -> Stepper:
     """Return a function that performs a step on new parameters with fixed gradients.
 
     Args:
         make: class of the optimizer.
         name: name of its class in gradprix.
-        shapes: shape of each parameter, or its number of elements.
+        values: initial values of the parameters; the gradients are a hundredth of them.
     """
-    params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
-    for p in params:
-        p.grad = torch.randn(p.shape) * 1e-2
+    params = [torch.nn.Parameter(x.clone()) for x in values]
+    for p, x in zip(params, values, strict=True):
+        p.grad = x * 1e-2
     accepted = inspect.signature(make).parameters
     given = {key: value for key, value in {"weight_decay": 0.0, **GIVEN.get(name, {})}.items() if key in accepted}
     groups: Any = params
@@ -113,6 +118,29 @@ def make_stepper(make: Any, name: str, shapes: list[Any]) -> Stepper:
     return step
 
 
+def time_in_turns(calls: dict[str, Stepper], seconds: float) -> dict[str, float]:
+    """Return the median duration of each call. The calls take turns for `seconds`, and at least four times.
+
+    Calls of more than `SLOW` seconds, whose ratios are large, take a single turn.
+    """
+    slow = {name for name, call in calls.items() if measure(call) > SLOW}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    started, rounds = time.perf_counter(), 0
+    while rounds < 4 or time.perf_counter() - started < seconds:
+        for name, call in calls.items():
+            if rounds == 0 or name not in slow:
+                times[name].append(measure(call))
+        rounds += 1
+    return {name: statistics.median(durations) for name, durations in times.items()}
+
+
+def measure(call: Stepper) -> float:
+    """Return the duration of a call in seconds."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
 def works(name: str) -> dict[str, list[Any]]:
     """Return the lists of tensors of an optimizer, by their names."""
     return MATRICES if name in NEEDS_MATRICES else dict(WORK)
@@ -126,9 +154,10 @@ def shared_classes() -> list[str]:
 
 def compare(name: str, shapes: list[Any], seconds: float) -> dict[str, float]:
     """Return the median duration of a step by package, in seconds; the one of gradprix is `ours`."""
-    calls = {"ours": make_stepper(getattr(optim, name), name, shapes)}
+    values = [torch.randn(shape) for shape in shapes]
+    calls = {"ours": make_stepper(getattr(optim, name), name, values)}
     for package, make in find_peers(name):
-        calls[package] = make_stepper(make, name, shapes)
+        calls[package] = make_stepper(make, name, values)
     steps = STEPS.get(name, 1)
     return {package: each / steps for package, each in time_in_turns(calls, seconds).items()}
 
@@ -149,7 +178,7 @@ def main() -> None:
     rows = []
     for name in given.names or shared_classes():
         for label, shapes in works(name).items():
-            times = compare(name, shapes, seconds=0.3 if given.quick else 2.0)
+            times = compare(name, shapes, seconds=0.3 if given.quick else 0.6)
             ratios = {package: each / times["ours"] for package, each in times.items() if package != "ours"}
             text = ", ".join(f"{package} {ratio:.2f}×" for package, ratio in ratios.items())
             print(f"{label:14} {name:18} {times['ours'] * 1e3:8.3f} ms   {text}", flush=True)

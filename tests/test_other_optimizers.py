@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import gradprix as gp
-from gradprix import rules
+from gradprix import race, rules
 from gradprix.race import TaskError, make_plan
 from gradprix.race.best import Best
 from gradprix.race.preflight import check
@@ -356,6 +356,20 @@ def test_optimizers_that_need_more_than_parameters_race(entries: list[gp.Entry],
     assert f"1 trial of {next(iter(untuned))}" in page
     if not stacked:
         assert record.plan.mode.stack_rejection == Rejection(RejectionCause.CLOSURE, message="polyak, twice and lbfgs")
+
+
+def test_sharpness_aware_entries_have_names() -> None:
+    given = "sam(momentum), sam(cautious(lion), rho=0.1), sam(adam)"
+    chosen = {entry.name: entry for entry in race.entries(given)}
+    assert {name: entry.sam_rho for name, entry in chosen.items()} == {
+        "sam(momentum)": 0.05,
+        "sam(cautious(lion), rho=0.1)": 0.1,
+        "sam(adam)": 0.05,
+    }
+    assert chosen["sam(momentum)"].fixed == {"momentum": 0.9}
+    for wrong in ("sam()", "sam(adam, 0.1)", "sam(adam, rho=x)", "sam(adam, rho=0.1, lr=1)"):
+        with pytest.raises(ValueError, match="rho"):
+            race.entries(f"{wrong}, adam")
 
 
 def test_a_race_of_entries_that_tune_nothing_has_a_result() -> None:

@@ -1,6 +1,7 @@
 """Registry of the optimizers that can be raced by name, and the brackets of default entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gradprix import rules
 from gradprix.rules import Axis, log
@@ -9,7 +10,13 @@ from gradprix.tasks import UnknownNameError
 from gradprix.tasks.registry import import_object
 
 from .entry import ALL_EXAMPLES, Entry
-from .modified_entries import base_name, is_expression, modify_entry
+from .modified_entries import (
+    base_name,
+    is_expression,
+    is_sharpness_aware,
+    modify_entry,
+    parse_sharpness_aware,
+)
 
 LR_SPACE = {"lr": log(1e-3, 1)}
 ENTRIES = {
@@ -130,7 +137,8 @@ def resolve_entries(name: str | Entry) -> list[Entry]:
 
     Args:
         name: name of a built-in entry, location of a rule or an optimizer class such as `mine.py:MyOpt`, modifiers of
-            these such as `clipped(adam, norm=1)`, or an entry, which is returned as it is.
+            these such as `clipped(adam, norm=1)`, `sam(momentum, rho=0.1)` for sharpness-aware minimization, or an
+            entry, which is returned as it is.
 
     Raises:
         UnknownNameError: if the name is unknown. The error suggests similar names.
@@ -138,6 +146,9 @@ def resolve_entries(name: str | Entry) -> list[Entry]:
     """
     if isinstance(name, Entry):
         return [name]
+    if is_sharpness_aware(name):
+        base, rho = parse_sharpness_aware(name)
+        return [replace(each, name=name, sam_rho=rho, about="") for each in resolve_entries(base)]
     if is_expression(name):
         return [modify_entry(name, base) for base in resolve_entries(base_name(name))]
     if name == "all":

@@ -1,14 +1,36 @@
 """Entries named by expressions, such as `clipped(adam, norm=1)`: modifiers applied to the rule of another entry."""
 
 from gradprix.rules import MODIFIERS, Rule
-from gradprix.rules.modifiers import format_call, parse_expression
+from gradprix.rules.modifiers import format_call, parse_expression, split_names
 
 from .entry import Entry, rule_of
+from .plan_limits import USUAL_SAM_RHO
 
 
 def is_expression(name: str) -> bool:
     """Return True if a name is a call of a modifier, and not the name of an entry or the location of an object."""
     return "(" in name and (name.endswith(")") or name.partition("(")[0].strip() in MODIFIERS)
+
+
+def is_sharpness_aware(name: str) -> bool:
+    """Return True if a name is a call of `sam`, which must be the outermost."""
+    return name.startswith("sam(") and name.endswith(")")
+
+
+def parse_sharpness_aware(name: str) -> tuple[str, float]:
+    """Return the name of the entry that `sam(entry, rho=0.05)` stands for, and ρ.
+
+    Raises:
+        ValueError: if the call is malformed.
+    """
+    base, *settings = split_names(name.removeprefix("sam(").removesuffix(")")) or [""]
+    rho = settings[0].partition("=")[2] if settings else str(USUAL_SAM_RHO)
+    if not base or len(settings) > 1 or (settings and settings[0].partition("=")[0].strip() != "rho"):
+        raise ValueError(f"{name}: give the name of an optimizer, and rho, as in sam(momentum, rho=0.05).")
+    try:
+        return base, float(rho)
+    except ValueError:
+        raise ValueError(f"{name}: rho = {rho.strip()} is no number.") from None
 
 
 def base_name(expression: str) -> str:
