@@ -234,7 +234,9 @@ def variants(rule: Rule) -> list[tuple[str, dict[str, float | bool]]]:
     gates = {name: 0.9 for name in numbers if any(state.when == name for state in rule.state.values())}
     plain, options = rules.formula(rule), []
     for name in off:
-        given: dict[str, float | bool] = {name: True if name in rule.options else gates.get(name, 1.0)}
+        _, high = rule.domains.get(name) or DOMAINS.get(name, ANY)
+        nonzero = gates.get(name, 1.0 if high > 1 else 0.5)
+        given: dict[str, float | bool] = {name: True if name in rule.options else nonzero}
         needs = gates and name not in gates and (_modifies(rule, name, gates) or rules.formula(rule, **given) == plain)
         given = {**gates, **given} if needs else given
         caption = ", ".join(f"`{key}={value}`" if value is True else f"`{key}` above 0" for key, value in given.items())
