@@ -18,6 +18,7 @@ from gradprix import optim, rules
 from pretended import Gpu, There, pretended
 from test_kernels import CASES as EVERY_CASE
 from test_kernels import made
+from test_modifiers import PAIRS
 
 CASES = [(rule, values) for rule, values in EVERY_CASE if rule.is_separable]
 IDS = [f"{rule.name}-{values}" for rule, values in CASES]
@@ -85,6 +86,23 @@ def test_foreach_calls_equal_the_eager_step_to_the_bit(
         optimizer = stepped(rule, params, values, fused=False, foreach=foreach)
         assert bool(optimizer._plan.foreach_batches) is foreach
         assert bool(optimizer._plan.eager) is not foreach
+        ends.append(contents(optimizer))
+    assert_equal(*ends)
+
+
+MODIFIED = [(rule, values) for rule, values in PAIRS if rule.is_separable and not rule.uses_group]
+
+
+@pytest.mark.parametrize(("rule", "values"), MODIFIED, ids=lambda each: getattr(each, "name", str(each)))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_modified_rules_equal_the_eager_step_to_the_bit(
+    rule: rules.Rule, values: dict[str, Any], dtype: torch.dtype
+) -> None:
+    ends = []
+    for foreach in (True, False):
+        params = [nn.Parameter(drawn(shape, i, dtype)) for i, shape in enumerate(SHAPES)]
+        optimizer = stepped(rule, params, values, fused=False, foreach=foreach)
+        assert bool(optimizer._plan.foreach_batches) is foreach
         ends.append(contents(optimizer))
     assert_equal(*ends)
 
