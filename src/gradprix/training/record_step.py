@@ -113,6 +113,7 @@ def record_stack(spec: StepSpec, rows: int) -> tuple[Recorder, Output | None]:
     Returns:
         The recording and the outputs of the step, as `record_model` returns them for a single model.
     """
+    vmap(torch.neg)(torch.zeros(1))  # the first call imports modules, which run operations in torch 2.6
     model = _model(spec)
     step = _Step(model, spec, spec.kind == "score" and needs_gradients(spec.task))
     arguments = [torch.zeros((rows, *shape), dtype=dtype, device=device) for shape, dtype, device in spec.layouts]
