@@ -51,13 +51,9 @@ def kernel_source(split_rule: SplitRule, stored: str, k: int = 0) -> str:
         "",
         "",
         '@njit(error_model="numpy")',
-        f"def chunk({arguments}{', terms, sums' if totals else ''}):",
+        f"def chunk({arguments}{', terms' if totals else ''}):",
         "    for i in range(x_all.size):",
         *(f"        {line}" for line in _body(split_rule, half, k)),
-        *(
-            f"    sums[{split_rule.totals.index(total)}] = sum_block(terms, BLOCK * {i}, x_all.size)"
-            for i, total in enumerate(totals)
-        ),
         "",
         "",
         *_kernel(split_rule, stored, k, arguments),
@@ -109,7 +105,10 @@ def _kernel(split_rule: SplitRule, stored: str, k: int, arguments: str) -> list[
     prepare += [f"{name} = F(numbers[{len(columns)} * n + {i}])" for i, name in enumerate(columns)]
     if totals:  # block by block
         step = [*open_arrays, f"at_sums = job[7] + {8 * len(split_rule.totals)} * (first_blocks[n] + s // BLOCK)"]
-        step += [f"chunk({arguments}, terms, at_double(at_sums))", "s += BLOCK"]
+        step += ["sums = at_double(at_sums)", f"chunk({arguments}, terms)"]  # which is inlined only if it is small
+        columns_of_totals = map(split_rule.totals.index, totals)
+        step += [f"sums[{column}] = sum_block(terms, BLOCK * {i}, size)" for i, column in enumerate(columns_of_totals)]
+        step += ["s += BLOCK"]
         loop = ["stop = s + size", "while s < stop:", "    size = min(BLOCK, stop - s)"]
         lines += [f"        {line}" for line in [*prepare, *loop, *(f"    {line}" for line in step)]]
     else:

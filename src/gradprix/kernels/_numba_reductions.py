@@ -21,6 +21,15 @@ def doubles_on_stack(count):
 
 
 @njit(error_model="numpy")
+def add_eighths(terms, start, width):
+    """Add the second half to the first three times, so that `width` of eight times as many terms are left."""
+    for i in range(start, start + width):
+        first = (terms[i] + terms[i + 4 * width]) + (terms[i + 2 * width] + terms[i + 6 * width])
+        second = (terms[i + width] + terms[i + 5 * width]) + (terms[i + 3 * width] + terms[i + 7 * width])
+        terms[i] = first + second
+
+
+@njit(error_model="numpy")
 def sum_block(terms, start, count):
     """Return the sum of `count` terms from `start` on, which are overwritten; up to `BLOCK` may follow."""
     half = 1
@@ -28,6 +37,10 @@ def sum_block(terms, start, count):
         half *= 2
     for i in range(start + count, start + half):
         terms[i] = 0.0
+    if half == BLOCK:  # constant widths, so that the loops are vectorized without checks
+        add_eighths(terms, start, 128)
+        add_eighths(terms, start, 16)
+        half = 16
     while half > 1:
         half //= 2
         for i in range(start, start + half):
