@@ -154,25 +154,6 @@ def lamb(
     return x - lr * (weights / length if weights > 0 and length > 0 else 1.0) * update
 
 
-def muon(
-    x: Any, g: Any, t: int, s: Any, lr: float = 0.02, momentum: float = 0.95, wd: float = 0.0, nesterov: bool = True
-) -> Any:
-    """github.com/KellerJordan/Muon, muon.py, SingleDeviceMuon, without the rounding to bfloat16."""
-    s["b"] = torch.lerp(s.get("b", torch.zeros_like(x)), g, 1 - momentum)
-    update = torch.lerp(g, s["b"], momentum) if nesterov else s["b"]
-    o = update.reshape(len(update), -1)
-    standing = o.size(-2) > o.size(-1)
-    height, width = o.shape
-    o = o.T if standing else o
-    o = o / (torch.linalg.matrix_norm(o) + 1e-7)
-    for _ in range(5):
-        a = o @ o.T
-        b = -4.7750 * a + 2.0315 * a @ a
-        o = 3.4445 * o + b @ o
-    o = o.T if standing else o
-    return x * (1 - lr * wd) - lr * max(1, height / width) ** 0.5 * o.reshape(x.shape)
-
-
 CASES: list[tuple[str, Update, list[dict[str, Any]]]] = [
     ("Lion", lion, [{}, {"lr": 0.1, "betas": (0.5, 0.8), "weight_decay": 0.3}]),
     ("Adan", adan, [{}, {"lr": 0.1, "betas": (0.9, 0.5, 0.8), "eps": 1e-3, "weight_decay": 0.3}]),
@@ -211,18 +192,17 @@ CASES: list[tuple[str, Update, list[dict[str, Any]]]] = [
         ],
     ),
     ("LAMB", lamb, [{}, {"lr": 0.1, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.3}]),
-    ("Muon", muon, [{}, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.3}, {"nesterov": False}]),
     *PUBLISHED,
 ]
-NAMES = [name for name, *_ in CASES]
+NAMES = [name for name, *_ in CASES] + ["Muon"]  # whose numbers are in test_muon.py
 SCHEDULE_FREE = ["ScheduleFreeSGD", "ScheduleFreeAdamW", "AdamWScheduleFree"]
 TABLE = [pytest.param(name, update, given, id=f"{name}-{given}") for name, update, many in CASES for given in many]
 
 
 def parameters(name: str, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
-    """Matrices lying and standing and the kernel of a convolution; for all but Muon a vector and a number, too."""
-    shapes: list[tuple[int, ...]] = [(3, 5), (6, 2), (4, 3, 2, 2), (4, 1, 1, 1)]
-    shapes += [(7,), ()] if name != "Muon" else []
+    """Matrices lying and standing; for all but Muon the kernel of a convolution, a vector and a number, too."""
+    shapes: list[tuple[int, ...]] = [(3, 5), (6, 2)]
+    shapes += [(4, 3, 2, 2), (4, 1, 1, 1), (7,), ()] if name != "Muon" else []
     generator = torch.Generator().manual_seed(0)
     return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
 
@@ -413,113 +393,6 @@ def test_a_rule_of_ones_own_may_say_where_to_evaluate() -> None:
     x = torch.ones(3)
     moved, state = eager_step(rules.adam, values, 1, x, x, {})
     assert compute_evaluation_point(rules.adam, values, 1, moved, state) is moved
-
-
-@pytest.fixture
-def in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's Muon, without its rounding to bfloat16."""
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
-
-
-@pytest.mark.usefixtures("in_full_precision")
-@pytest.mark.parametrize("given", [{}, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.3, "nesterov": False}])
-def test_muon_is_torchs_but_for_bfloat16(given: dict[str, Any]) -> None:
-    ours, theirs = parameters("Muon")[:2], parameters("Muon")[:2]
-    a, b = optim.Muon(ours, like="torch", **given), torch.optim.Muon(theirs, eps=0.0, **given)
-    for t in range(50):
-        give(ours, t)
-        give(theirs, t)
-        a.step()
-        b.step()
-        for p, q in zip(ours, theirs, strict=True):
-            # torch bounds the length from below by ε; the author adds 1e-7 to it.
-            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
-
-
-def test_muon_with_torchs_bfloat16_is_near() -> None:
-    ours, theirs = parameters("Muon")[:2], parameters("Muon")[:2]
-    a, b = optim.Muon(ours, lr=1.0), torch.optim.Muon(theirs, lr=1.0, weight_decay=0.0)
-    give(ours, 1)
-    give(theirs, 1)
-    a.step()
-    b.step()
-    for p, q in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=0.05)
-
-
-class Net(torch.nn.Module):
-    """One of each: an embedding, convolutions of one and two dimensions, a norm, a linear layer, a complex matrix."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.conv = torch.nn.Embedding(5, 4), torch.nn.Conv2d(3, 4, 2)
-        self.line, self.norm, self.out = torch.nn.Conv1d(2, 3, 2), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2)
-        self.wave = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.complex128))
-
-
-def test_muon_routes_matrices_to_muon_and_the_rest_to_adamw() -> None:
-    net, twin = Net(), None
-    twin = copy.deepcopy(net)
-    optimizer = optim.Muon(net.named_parameters(), weight_decay=0.1)
-    names = {flag: [] for flag in (True, False)}
-    for group in optimizer.param_groups:
-        names[group["use_muon"]] += group["param_names"]
-    assert names[True] == ["embed.weight", "conv.weight", "line.weight", "out.weight"]
-    assert names[False] == ["wave", "conv.bias", "line.bias", "norm.weight", "norm.bias", "out.bias"]
-    rest = [p for name, p in twin.named_parameters() if name in names[False]]
-    adamw = torch.optim.AdamW(rest, lr=3e-4, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.1)
-    matrices = {name: (p.detach().clone(), {}) for name, p in net.named_parameters() if name in names[True]}
-    for t in range(1, 20):
-        for module in (net, twin):
-            for i, p in enumerate(module.parameters()):
-                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + i), dtype=p.dtype)
-        optimizer.step()
-        adamw.step()
-        mine = dict(net.named_parameters())
-        for name, (x, state) in matrices.items():
-            matrices[name] = muon(x, mine[name].grad, t, state, wd=0.1), state
-            torch.testing.assert_close(mine[name].detach(), matrices[name][0], rtol=1e-10, atol=1e-12)
-        for name in names[False]:
-            torch.testing.assert_close(mine[name], dict(twin.named_parameters())[name], rtol=1e-12, atol=1e-12)
-    assert {len(p.shape) for p, held in optimizer.state.items() if "exp_avg" in held} == {1, 2}
-
-
-def test_groups_of_muon() -> None:
-    a, b, c = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2), (3, 2), (3,)))
-    optimizer = optim.Muon(
-        [{"params": [a, c], "lr": 0.1, "adamw_lr": 0.2}, {"params": b, "use_muon": False, "lr": 0.3}]
-    )
-    got = [(group["use_muon"], group["lr"], len(group["params"])) for group in optimizer.param_groups]
-    assert got == [(True, 0.1, 1), (False, 0.2, 1), (False, 0.3, 1)]
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    later = optim.Muon([{"params": iter([b]), "use_muon": False}], adamw_lr=0.7)
-    later.add_param_group({"params": (p for p in [a]), "use_muon": True})
-    later.add_param_group({"params": c})
-    assert [(group["use_muon"], group["lr"]) for group in later.param_groups] == [
-        (False, 0.7),
-        (True, 0.02),
-        (False, 0.7),
-    ]
-    for wrong in ([{"params": {a, c}}], [1.0]):
-        with pytest.raises(TypeError):
-            optim.Muon(wrong)
-    for p in (a, b, c):
-        p.grad = torch.ones_like(p)
-    optimizer.step()
-    scheduler.step()
-    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.1, 0.15]
-    assert set(optimizer.state[b]) == {"step", "exp_avg", "exp_avg_sq"}
-    assert set(optimizer.state[a]) == {"step", "momentum_buffer"}
-    with pytest.raises(ValueError, match="use_muon=True has a parameter that is no matrix"):
-        optim.Muon([{"params": [a, c], "use_muon": True}])
-    with pytest.raises(ValueError, match="momentum = 1.5"):
-        optim.Muon([a], momentum=1.5)
-    with pytest.raises(ValueError, match="empty parameter list"):
-        optim.Muon([])
-    with pytest.raises(ValueError, match="like='keras': Muon is its author's here"):
-        optim.Muon([a], like="keras")
-    assert [optim.Muon([a], like="torch").param_groups[0][key] for key in ("lr", "weight_decay")] == [1e-3, 0.1]
-    assert optim.Muon([a], 0.5, like="torch").param_groups[0]["lr"] == 0.5
 
 
 def test_a_rule_of_matrices_says_what_it_cannot_step() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from gradprix.race import ENTRIES, Entry
 from gradprix.race.entry import rule_of
 from gradprix.race.entry_registry import resolve_entries
@@ -11,6 +13,7 @@ from gradprix.race.modified_entries import is_expression
 from gradprix.rules import Rule
 from gradprix.tasks import UnknownNameError
 from gradprix.tasks.registry import import_object
+from gradprix.training.param_groups import build_optimizer
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,16 @@ def _to_subject(target: Any, given: str) -> ExplainedOptimizer:
     if isinstance(target, Entry):
         rule = target.rule if isinstance(target.rule, Rule) else rule_of(target.rule.make)
         if rule is not None:
-            return ExplainedOptimizer(target.name, rule, target.fixed, target.about)
+            return ExplainedOptimizer(target.name, rule, _rule_values(rule, target), target.about)
     if not isinstance(target, Rule):
         raise ValueError(f"{given} is neither a gp.rule nor an optimizer made from one: only those can be explained.")
     return resolve_optimizer(target)
+
+
+def _rule_values(rule: Rule, entry: Entry) -> Mapping[str, Any]:
+    """Return the fixed values of an entry as hyperparameters of its rule, which its class may name differently."""
+    if isinstance(entry.rule, Rule) or entry.fixed.keys() <= rule.hyperparameters.keys():
+        return entry.fixed
+    optimizer = build_optimizer(entry.rule.make, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), entry.fixed)
+    values: Mapping[str, Any] = optimizer.values(optimizer.param_groups[0])  # type: ignore[attr-defined]
+    return {name: value for name, value in values.items() if value != rule.hyperparameters[name]}

@@ -16,7 +16,8 @@ from gradprix.tasks import Task, built_in, schedule
 from gradprix.tasks.parameter_groups import parameter_groups
 from gradprix.tasks.rng import RngState, stream
 from gradprix.tasks.schedules import count_steps, examples_a_pass
-from gradprix.training.param_groups import group_hyperparameters
+from gradprix.training.optimizer_factories import takes_model
+from gradprix.training.param_groups import build_optimizer, group_hyperparameters
 from gradprix.training.plain_step import compute_plain_gradients, read_micro_batches
 
 from .landscapes import LANDSCAPES, Landscape
@@ -107,9 +108,9 @@ def trace(
         **rule.values(**{**resolved.fixed, **{n: v for n, v in given.items() if n not in tensors}}),
         **tensors,
     }
-    rule_by_name = _assign_rules(rule, settings, problem.parameters)
+    rule_by_name = dict.fromkeys(problem.parameters, (rule, settings))
     if isinstance(problem, TaskProblem):
-        rule_by_name = problem.with_groups(rule_by_name)
+        rule_by_name = problem.with_groups(_assign_rules(rule, settings, problem))
     records = {name: TensorRecorder(x, on_landscape) for name, x in problem.parameters.items()}
     state: dict[str, dict[str, Any]] = {name: {} for name in problem.parameters}
     losses = []
@@ -151,28 +152,27 @@ def step(rule: Rule, values: Mapping[str, Any], t: int, x: Tensor, g: Tensor, st
         The value of each variable of the rule by name; `x` is the point after the step.
     """
     specs = rule.active_state(values)
-    if t == 1:
-        state |= {name: init_state(spec, values, x, g) for name, spec in specs.items()}
     rule_x, rule_g = rule_view(rule, x), rule_view(rule, g)
+    if t == 1:
+        state |= {name: init_state(spec, values, rule_x, rule_g) for name, spec in specs.items()}
     moved = compute_terms(rule, values, t, rule_x, rule_g, state)
     state |= {name: moved.get(name, state[name]) for name in specs}
     return {**moved, "x": moved["x"].reshape(x.shape)}
 
 
-def _assign_rules(
-    rule: Rule, values: Mapping[str, Any], parameters: Mapping[str, Tensor]
-) -> dict[str, tuple[Rule, Any]]:
-    """Return the rule and hyperparameters of each parameter.
+def _assign_rules(rule: Rule, values: Mapping[str, Any], problem: "TaskProblem") -> dict[str, tuple[Rule, Any]]:
+    """Return the rule and hyperparameters of each parameter of a network.
 
-    All parameters have the given rule, unless it updates only matrices, like Muon: then AdamW updates the others.
+    All parameters have the given rule, unless its class takes a model, like that of Muon, and leaves some to AdamW.
     """
-    if not rule.is_matrix_rule or rule.takes_vectors:
-        return dict.fromkeys(parameters, (rule, values))
+    if not takes_model(optim.from_rule(rule)):
+        return dict.fromkeys(problem.parameters, (rule, values))
     given = {name: value for name, value in values.items() if name in ("lr", "momentum", "weight_decay", "nesterov")}
-    router = optim.from_rule(rule)([nn.Parameter(x, requires_grad=True) for x in parameters.values()], **given)
-    names = {x.data_ptr(): name for name, x in parameters.items()}
+    given["adjust_lr_fn"] = "match_rms_adamw" if values["match_rms_adamw"] else "original"
+    router: Any = build_optimizer(optim.from_rule(rule), problem.model, given)
+    names = {id(x): name for name, x in problem.own.items()}
     return {
-        names[x.data_ptr()]: (router.rule_of(group), router.values(group))
+        names[id(x)]: (router.rule_of(group), router.values(group))
         for group in router.param_groups
         for x in group["params"]
     }

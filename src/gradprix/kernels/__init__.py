@@ -14,6 +14,7 @@ from ._eager import (
 )
 from ._foreach import ForeachCall
 from ._hoisting import SplitRule, hoist_scalars
+from ._in_place import compile_in_place
 from ._launch import STORAGE_DTYPES, KernelCall, SequenceCall, compute_dtype
 from ._stacked import StackedRule
 from ._terms import compute_assignments, compute_terms
@@ -29,6 +30,7 @@ __all__ = [
     "StackedRule",
     "add_compensation",
     "column_sums",
+    "compile_in_place",
     "compile_kernel",
     "compute_assignments",
     "compute_dtype",

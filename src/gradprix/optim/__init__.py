@@ -28,7 +28,8 @@ from ._classes import (
     from_rule,
 )
 from ._groups import groups
-from ._muon import Muon
+from ._muon import Muon, MuonWithAuxAdam
+from ._muon_groups import muon_groups
 from ._optimizer import RuleOptimizer
 from ._paper_classes import (
     CAME,
@@ -92,6 +93,7 @@ __all__ = [
     "LaProp",
     "Lion",
     "Muon",
+    "MuonWithAuxAdam",
     "NAdam",
     "NovoGrad",
     "OptimisticAdam",
@@ -108,6 +110,7 @@ __all__ = [
     "Yogi",
     "from_rule",
     "groups",
+    "muon_groups",
     "of",
 ]
 

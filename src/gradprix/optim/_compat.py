@@ -10,7 +10,7 @@ from typing import Any
 
 from gradprix.rules import Rule
 
-LIBRARIES = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "paper": "The paper"}
+LIBRARIES = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "paper": "The paper", "author": "The author"}
 OTHER_NAMES = {"pytorch": "torch", "tensorflow": "keras", "tf": "keras", "tf.keras": "keras", "jax": "optax"}
 
 REQUIRED = "required"
@@ -103,6 +103,16 @@ LIKE: dict[str, dict[str, Preset | str]] = {
         "optax": {"lr": REQUIRED, **BETAS, "eps": 1e-8, "eps_after_correction": True},
         "paper": {"lr": REQUIRED, **BETAS, "eps": TINY, "rectify_above_four": True},
     },
+    "muon": {
+        "author": {
+            "lr": 2e-2,
+            "weight_decay": 0.0,
+            "adamw_lr": 3e-4,
+            "betas": (0.9, 0.95),
+            "adamw_eps": 1e-10,
+            "adjust_lr_fn": "original",
+        },
+    },
 }
 
 UNDECAYED = ("sgd", "adagrad", "rmsprop", "adam", "adamax", "nadam", "radam")
@@ -114,7 +124,7 @@ def preset(rule: Rule, like: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         rule: rule of the class.
-        like: `"torch"`, `"keras"`, `"optax"` or `"paper"`.
+        like: `"torch"`, `"keras"`, `"optax"`, `"paper"`, or `"author"` for an optimizer that has no paper.
         given: explicit arguments, which take precedence.
 
     Returns:

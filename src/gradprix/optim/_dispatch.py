@@ -15,6 +15,7 @@ from gradprix.rules import Rule
 from ._eager_step import check_supported, step_dtype, step_params_eagerly
 from ._foreach_batch import ForeachBatch, fits_foreach, has_device_scalars
 from ._kernel_batch import KernelBatch, fits_kernel
+from ._matrix_step import step_matrices
 from ._overlap import Extent, WrittenMemory, extents, overlapping
 from ._sequence_batch import SequenceBatch
 from ._sequential_step import step_sequentially
@@ -167,6 +168,9 @@ class StepPlan:
         new = [x for x in self.params if x not in self.state]
         for number, pairs in groupby(self.eager, key=itemgetter(1)):
             params = [x for x, _ in pairs if x.grad is not None]
+            if self.rules[number].steps_stacks:
+                step_matrices(self.rules[number], values[number], params, self.state)
+                continue
             states = [self.state[x] for x in params]
             options = self.groups[number], self.count_dtypes[number]
             step_params_eagerly(self.rules[number], values[number], params, states, *options)

@@ -82,7 +82,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         defaults = {
             name: p.default for name, p in self.__signature__.parameters.items() if name not in ("params", "like")
         }
-        chosen = {**defaults, **self._fixed, **(preset(self.rule, like, given) if like is not None else {}), **given}
+        form = {} if like is None else preset(self.rule, like, given)
+        form = {name: value for name, value in form.items() if name in defaults}  # two classes may share a rule
+        chosen = {**defaults, **self._fixed, **form, **given}
         # Options unknown to torch are stored only if they differ from the default, so that torch can load the others.
         plain = {name for name in self._options if chosen[name] == defaults[name]}
         held = {name: value for name, value in chosen.items() if name not in plain}

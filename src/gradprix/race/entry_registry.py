@@ -60,6 +60,13 @@ ENTRIES = {
         ),
         Entry("lamb", rules.lamb),
         Entry("muon", rules.muon),
+        Entry(
+            "muon-original",
+            rules.muon,
+            {"adjust_lr_fn": "original"},
+            {"lr": log(1e-3, 1), "adamw_lr": log(1e-4, 1e-1)},
+            about="Muon with its author's scale of steps and a learning rate of its own for AdamW.",
+        ),
         Entry("rprop", rules.rprop, batch_size=ALL_EXAMPLES),
         Entry("asgd", rules.asgd),
         Entry("signum", rules.signum),

@@ -19,11 +19,13 @@ from ._schedule_free import schedule_free_adamw, schedule_free_sgd
 from ._sgd import sgd
 from ._signs import grams, rprop, signum
 from .matrix_ops import (
+    axpy,
     column_means,
     columns,
     eigenvectors,
     epsilon,
     exists,
+    lerp,
     matmul,
     matrix_power,
     qr,
@@ -48,6 +50,7 @@ from .modifiers import (
     schedule_free,
 )
 from .notation import formula
+from .newton_schulz import newton_schulz
 from .ops import clip, maximum, mean, minimum, norm, sign, size, sqrt, total, where
 from .parser import RuleError
 from .variants import variant
@@ -97,6 +100,7 @@ __all__ = [
     "adopt",
     "aggmo",
     "asgd",
+    "axpy",
     "came",
     "cautious",
     "cautious_decay",
@@ -119,6 +123,7 @@ __all__ = [
     "kate",
     "lamb",
     "laprop",
+    "lerp",
     "lars",
     "lion",
     "log",
@@ -133,6 +138,7 @@ __all__ = [
     "muon",
     "nadam",
     "nesterov",
+    "newton_schulz",
     "norm",
     "novograd",
     "one_minus",

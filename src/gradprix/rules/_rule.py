@@ -14,8 +14,8 @@ from gradprix.spaces import OWN_DECAY, USUAL, Axis
 
 from ._form import check_form, location
 from .ir import Call, Hyper, Reduction, Tree, walk
-from .matrix_ops import MATRIX
-from .ops import Value
+from .matrix_ops import MATRIX, STACKED
+from .ops import WHOLE, Value
 from .parser import RuleError, Scope, parse
 
 PREPROCESSING: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
@@ -158,8 +158,20 @@ class Rule:
     @cached_property
     def is_matrix_rule(self) -> bool:
         """True if the rule applies to matrices only, as Muon does."""
+        return not self._functions.isdisjoint(MATRIX)
+
+    @cached_property
+    def steps_stacks(self) -> bool:
+        """True for a matrix rule that steps a stack of matrices of one shape exactly as it steps each of them."""
+        is_elementwise = not self.counts_steps and all(state.kind == "element" for state in self.state.values())
+        others = WHOLE.keys() - STACKED
+        return self.is_matrix_rule and is_elementwise and not self.reductions and self._functions.isdisjoint(others)
+
+    @cached_property
+    def _functions(self) -> frozenset[str]:
+        """Operators and names of the functions that the rule calls."""
         nodes = (node for assign in self.tree.assigns for node in walk(assign.value))
-        return any(isinstance(node, Call) and node.function in MATRIX for node in nodes)
+        return frozenset(node.function for node in nodes if isinstance(node, Call))
 
     @cached_property
     def reductions(self) -> frozenset[Reduction]:

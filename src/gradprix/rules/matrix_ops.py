@@ -7,6 +7,8 @@ as the identity in a product, and functions of it return None.
 import math
 from typing import Any
 
+from .newton_schulz import newton_schulz
+
 Value = Any  # a number or a torch.Tensor
 
 
@@ -30,6 +32,16 @@ def epsilon(a: Value) -> float:
 def exists(state: Value) -> bool:
     """Return True if the parameter has a state that only some shapes of parameters have; see `State.kind`."""
     return state is not None
+
+
+def lerp(a: Value, b: Value, weight: float) -> Value:
+    """Return `a + weight * (b - a)`, rounded as `torch.lerp` does."""
+    return a.lerp(b, weight)
+
+
+def axpy(factor: float, a: Value, b: Value) -> Value:
+    """Return `factor * a + b`, rounded once where the device has such an instruction; named as in BLAS."""
+    return b.add(a, alpha=factor)
 
 
 def matmul(a: Value, b: Value) -> Value:
@@ -98,7 +110,10 @@ SHAPE = {"rows", "columns", "epsilon", "exists"}
 """Names of the functions that return a number for a tensor, from its shape or dtype."""
 # `rows` and `columns` exist because Muon scales its step by the shape of the matrix.
 MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1, "eigenvectors": 1, "matrix_power": 3, "qr": 1}
-MATRIX |= {"quadratic_forms": 2, "sort_columns": 2}
+MATRIX |= {"quadratic_forms": 2, "sort_columns": 2, newton_schulz.__name__: 6}
 """Names of the functions that make a rule one on matrices, with their numbers of arguments."""
-MATRIX_FUNCTIONS = {"row_means": 1, "column_means": 1, "epsilon": 1, "exists": 1, **MATRIX}
+MATRIX_FUNCTIONS = {"row_means": 1, "column_means": 1, "epsilon": 1, "exists": 1, "lerp": 3, "axpy": 3, **MATRIX}
 """Names of all functions of this module, with their numbers of arguments."""
+STACKED = {"lerp", "axpy", "transpose", "rows", "columns", newton_schulz.__name__}
+"""Names of the functions that have the same bits for a matrix in a stack, `[n, rows, columns]`, as for the matrix alone.
+Others act on the whole tensor, or may sum in another order, as `matmul` does."""
