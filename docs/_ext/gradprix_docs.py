@@ -26,6 +26,7 @@ import compatibility_docs
 import modifier_docs
 import suite_docs
 import torch
+import numpy as np
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -46,6 +47,7 @@ USUAL_ENTRIES = 10
 """Number of optimizers of the A/A tests, each compared with its copy."""
 REPETITIONS = ROOT / "studies" / "repetitions.json"
 TUNED_HYPERPARAMETERS = ROOT / "studies" / "tuned_hyperparameters.json"
+MUON_GAIN = ROOT / "studies" / "muon_gain.json"
 VERDICT_SIMULATION = ROOT / "studies" / "verdict_simulation.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
@@ -62,6 +64,11 @@ MEANING = {
     "rho": "decay of the mean squares",
     "eps": "keeps the denominator from zero",
     "momentum": "decay of the sum of past gradients; 0 for none",
+    "ns_a": "coefficient of s in the Newton-Schulz iteration, for singular values s",
+    "ns_b": "coefficient of s³",
+    "ns_c": "coefficient of s⁵",
+    "ns_steps": "steps of the Newton-Schulz iteration",
+    "match_rms_adamw": "scale steps to the root mean square of AdamW's",
     "dampening": "reduction of the newest gradient in the momentum",
     "nesterov": "Nesterov momentum, which looks one step ahead",
     "weight_decay": "pull of the weights towards zero",
@@ -537,6 +544,24 @@ def tuned_hyperparameters(file: Path = TUNED_HYPERPARAMETERS) -> str:
     return f"{table(head, rows)}\n\n`{record['command']}`, {versions}."
 
 
+def muon_gain(file: Path = MUON_GAIN) -> str:
+    """Return a table of what the division of models between Muon and AdamW gains in races, with the command."""
+    record = json.loads(file.read_text())
+    rows = []
+    for name, result in record["tasks"].items():
+        former = np.array(result["entries"]["former"]["runs"])
+        better = 1 if result["higher is better"] else -1
+        cells = []
+        for entry in ("muon", "muon-original", "adamw"):
+            gains = better * (np.array(result["entries"][entry]["runs"]) - former)
+            error = gains.std(ddof=1) / len(gains) ** 0.5
+            cells.append(f"{gains.mean():+.3f} ± {error:.3f}".replace("-", "−"))
+        rows.append((f"`{name}`", result["metric"], f"{former.mean():.3f}", *cells))
+    head = ("task", "metric", "former", "gain of `muon`", "of `muon-original`", "of `adamw`")
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{table(head, rows)}\n\n`{record['command']}`, {versions}."
+
+
 def speed(file: Path = STEP) -> str:
     """Return tables of step times relative to torch, one per workload; without the file, how to measure them."""
     if not file.exists():
@@ -691,6 +716,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "aa-tests": aa_tests_table,
     "repetitions": repetitions,
     "tuned-hyperparameters": tuned_hyperparameters,
+    "muon-gain": muon_gain,
     "claims": claims_table,
     "claims-in-full": claims_in_full,
     "cluster": cluster_docs.overhead,

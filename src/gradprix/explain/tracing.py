@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from gradprix import optim

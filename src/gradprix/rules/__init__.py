@@ -49,8 +49,8 @@ from .modifiers import (
     nesterov,
     schedule_free,
 )
-from .notation import formula
 from .newton_schulz import newton_schulz
+from .notation import formula
 from .ops import clip, maximum, mean, minimum, norm, sign, size, sqrt, total, where
 from .parser import RuleError
 from .variants import variant
@@ -123,8 +123,8 @@ __all__ = [
     "kate",
     "lamb",
     "laprop",
-    "lerp",
     "lars",
+    "lerp",
     "lion",
     "log",
     "lookahead",

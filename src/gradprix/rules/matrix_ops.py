@@ -115,5 +115,5 @@ MATRIX |= {"quadratic_forms": 2, "sort_columns": 2, newton_schulz.__name__: 6}
 MATRIX_FUNCTIONS = {"row_means": 1, "column_means": 1, "epsilon": 1, "exists": 1, "lerp": 3, "axpy": 3, **MATRIX}
 """Names of all functions of this module, with their numbers of arguments."""
 STACKED = {"lerp", "axpy", "transpose", "rows", "columns", newton_schulz.__name__}
-"""Names of the functions that have the same bits for a matrix in a stack, `[n, rows, columns]`, as for the matrix alone.
+"""Names of the functions that have the same bits for a matrix in a stack, `[n, rows, columns]`, as for a matrix alone.
 Others act on the whole tensor, or may sum in another order, as `matmul` does."""
