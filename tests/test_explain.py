@@ -89,7 +89,8 @@ def test_a_trace_is_what_the_optimizer_did_on_a_network(name: str) -> None:
     task, its = small(), resolve_optimizer(name)
     found = trace(name, task, 20, seed=3, lr=0.01)
     model, data = task.network(3), task.loaded
-    optimizer = optim.from_rule(its.rule)(model.parameters(), lr=0.01, **its.fixed)
+    params = model if name == "muon" else model.parameters()
+    optimizer = optim.from_rule(its.rule)(params, lr=0.01, **its.fixed)
     rates = [group["lr"] for group in optimizer.param_groups]
     train, order = data.split(3).train, stream(3, "order")
     factor = schedule("cosine", 4 * 5)

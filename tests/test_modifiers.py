@@ -316,6 +316,7 @@ def test_agrees_with_the_papers(rule: Rule, values: Values, oracle: oracles.Orac
     ],
     ids=lambda value: value.name if isinstance(value, Rule) else str(value),
 )
+@pytest.mark.filterwarnings("ignore:MuonWithAuxAdam got parameters without their model")
 def test_equals_an_existing_rule(modified: Rule, values: Values, existing: Rule, given: Values) -> None:
     shapes = [(6, 4), (3, 5)] if existing is rules.muon else SHAPES
     ours, theirs = parameters(shapes=shapes), parameters(shapes=shapes)

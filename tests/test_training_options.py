@@ -327,7 +327,7 @@ def test_rows_do_not_depend_on_the_stack(name):
         make_trial(rule, seed, lr, clip_norm and clip_norm * (1 + seed))
         for rule, seed, lr in product((adamw, sgd), (0, 1, 2), (0.01, 0.1))
     ]
-    muon = make_trial(TorchOptimizerAdapter(gp.optim.Muon), 1, 0.02, clip_norm)
+    muon = make_trial(TorchOptimizerAdapter(gp.optim.MuonWithAuxAdam), 1, 0.02, clip_norm)
     together = train(task, [*trials, muon], MODES["stacked"])[1]
     for index in (1, 8):
         assert train(task, [trials[index]], MODES["stacked"])[1][0].to_json() == together[index].to_json()

@@ -24,9 +24,9 @@ from typing import Any
 import cluster_docs
 import compatibility_docs
 import modifier_docs
+import numpy as np
 import suite_docs
 import torch
-import numpy as np
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole

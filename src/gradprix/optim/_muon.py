@@ -125,7 +125,7 @@ class Muon(_MuonHyperparameters, RuleOptimizer, torch.optim.Muon):
         Raises:
             ValueError: if a parameter is not a matrix, or a value is outside its range.
         """
-        if FLAG in param_group:
+        if isinstance(param_group, dict) and FLAG in param_group:
             raise ValueError(f"optim.Muon: a group has {FLAG}, which MuonWithAuxAdam understands. Use that class.")
         super().add_param_group(param_group)
         try:

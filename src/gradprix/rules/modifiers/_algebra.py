@@ -54,9 +54,14 @@ def hyperparameters_in(node: Node) -> set[str]:
 
 
 def decays(node: Node, hyperparameter: str, state: Collection[str]) -> bool:
-    """Return True if an expression multiplies a state variable by a hyperparameter, as `h.beta1 * m`."""
-    products = (n.arguments for n in walk(node) if isinstance(n, Call) and n.function == "*")
-    return any(a == Hyper(hyperparameter) and isinstance(b, Name) and b.id in state for a, b in products)
+    """Return True if an expression multiplies a state by a hyperparameter, as `h.beta1 * m`, or interpolates so."""
+    own, rest = Hyper(hyperparameter), Call("-", (Number(1), Hyper(hyperparameter)))
+    for each in walk(node):
+        match each:
+            case Call("*", (factor, Name(name))) | Call("lerp", (Name(name), _, factor)) if name in state:
+                if factor == (own if each.function == "*" else rest):
+                    return True
+    return False
 
 
 def identifiers(tree: Tree) -> set[str]:
