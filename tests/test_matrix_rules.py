@@ -14,9 +14,9 @@ from gradprix.rules import (
     exists,
     matmul,
     matrix_power,
+    order,
     qr,
-    quadratic_forms,
-    sort_columns,
+    reordered,
     transpose,
 )
 from gradprix.rules.notation import formula
@@ -97,23 +97,25 @@ def positive(n: int = 5) -> torch.Tensor:
 def test_functions_of_matrices() -> None:
     a = positive()
     vectors = eigenvectors(a)
-    values = quadratic_forms(a, vectors)
+    values = (vectors.mT @ a @ vectors).diagonal()
     assert bool((values.diff() <= 0).all()), "the largest first"
     torch.testing.assert_close(a @ vectors, vectors * values)
+    mixed = [3, 0, 4, 1, 2]
+    assert order(a, vectors[:, mixed]).tolist() == [1, 3, 4, 0, 2]
+    assert torch.equal(reordered(a, torch.tensor([1, 0]), torch.tensor([2, 4])), a[[1, 0]][:, [2, 4]])
+    torch.testing.assert_close(qr(a, vectors[:, mixed]).abs(), vectors.abs())
     torch.testing.assert_close(
         torch.linalg.matrix_power(matrix_power(a, -1 / 4, 0.5), 4), torch.linalg.inv(a + 0.5 * torch.eye(5))
     )
-    torch.testing.assert_close(qr(a).mT @ qr(a), torch.eye(5))
-    assert torch.equal(sort_columns(a, torch.tensor([1.0, 5.0, 3.0, 2.0, 4.0])), a[:, [1, 4, 2, 3, 0]])
 
 
 def test_what_does_not_exist_acts_as_the_identity() -> None:
     a = positive()
-    assert matmul(None, a) is matmul(a, None) is sort_columns(a, None) is a
+    assert matmul(None, a) is matmul(a, None) is reordered(a, None, None) is a
     for missing in (
-        *(f(None) for f in (transpose, eigenvectors, qr)),
+        *(f(None) for f in (transpose, eigenvectors)),
+        *(f(None, None) for f in (matmul, order, qr)),
         matrix_power(None, -1, 0.0),
-        quadratic_forms(None, None),
     ):
         assert missing is None
     assert not exists(None)

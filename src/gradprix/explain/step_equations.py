@@ -58,6 +58,8 @@ def equations(
         return [_equation(assign, tree, rule, values, ()) for assign in tree.assigns]
     result, known = [], {"t": t, "x": x, "g": g, **state}
     for assign, (name, value) in zip(tree.assigns, compute_assignments(rule, values, t, x, g, state), strict=True):
+        if value is None:  # state that only parameters of other shapes have
+            continue
         count = len(value) if isinstance(value, Tensor) and value.dim() else 1
         numbers = tuple(
             f"{format_expression(assign.value, _Numbers(values, known, i))} = {number(_item(value, i))}"
@@ -101,6 +103,8 @@ class _Numbers:
                 return number(self.values[name])
             case Reduction():
                 return self._evaluate(node)
+            case Call("if", (condition, yes, no)):
+                return format_expression(yes if float(self._evaluate(condition).replace("−", "-")) else no, self)
             case Call(function, arguments) if function in WHOLE or all(isinstance(a, Reduction) for a in arguments):
                 return self._evaluate(node)
         return None

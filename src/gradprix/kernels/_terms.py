@@ -33,7 +33,8 @@ def compute_terms(
     Returns:
         The final value of each assigned name, in order of first assignment; `x` is the new parameter.
     """
-    return dict(compute_assignments(rule, values, t, x, g, state))
+    assignments = compute_assignments(rule, values, t, x, g, state)
+    return {name: value for name, value in assignments if value is not None}
 
 
 def compute_assignments(
@@ -42,15 +43,15 @@ def compute_assignments(
     """Perform one step of a rule and return all assignments; see `compute_terms` for the arguments.
 
     Returns:
-        Name and value of each assignment in order, starting with the gradient preprocessing. Assignments to state that
-        the parameter does not have are left out.
+        Name and value of each assignment in order, starting with the gradient preprocessing. The value of state
+        that the parameter does not have is None.
     """
     active = tuple(rule.active_state(values))
     record = _recorder(rule, active, tuple(bool(values[option]) for option in sorted(full_tree(rule).conditions)))
     own = as_reduction_operands(rule, {name: state[name] for name in active})
     with np.errstate(all="ignore"):
         assignments: list[tuple[str, Any]] = record(SimpleNamespace(**values), t, x, g, *own.values())
-    return [(name, value) for name, value in assignments if value is not None]
+    return assignments
 
 
 @cache

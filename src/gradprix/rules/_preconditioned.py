@@ -8,9 +8,9 @@ from .matrix_ops import (
     exists,
     matmul,
     matrix_power,
+    order,
     qr,
-    quadratic_forms,
-    sort_columns,
+    reordered,
     transpose,
 )
 from .ops import sqrt, where
@@ -85,30 +85,18 @@ def shampoo(h, t, x, g, b, s, L, R, P_L, P_R):
 )
 def soap(h, t, x, g, m, v, L, R, Q_L, Q_R):
     """Adam in a slowly rotating basis, in which Shampoo's preconditioner is nearly diagonal."""
+    k = (t - 1) % h.precondition_frequency
     d = matmul(matmul(transpose(Q_L), g), Q_R) if t > 1 else 0 * g
     m = h.beta1 * m + (1 - h.beta1) * d
     v = h.beta2 * v + (1 - h.beta2) * d**2
     u = matmul(matmul(Q_L, m / (sqrt(v) + h.eps)), transpose(Q_R))
     x = x - h.lr * sqrt(1 - h.beta2 ** (t - 1)) / (1 - h.beta1 ** (t - 1)) * u if t > 1 else x
     x = (1 - h.lr * h.weight_decay) * x if t > 1 else x
-    k = h.shampoo_beta if h.shampoo_beta else h.beta2
-    L = k * L + (1 - k) * matmul(g, transpose(g)) if exists(L) else L
-    R = k * R + (1 - k) * matmul(transpose(g), g) if exists(R) else R
-    m = matmul(matmul(Q_L, m), transpose(Q_R)) if (t - 1) % h.precondition_frequency == 0 else m
-    v = (
-        sort_columns(transpose(sort_columns(transpose(v), quadratic_forms(L, Q_L))), quadratic_forms(R, Q_R))
-        if (t - 1) % h.precondition_frequency == 0
-        else v
-    )
-    Q_L = (
-        (eigenvectors(L) if t == 1 else qr(sort_columns(matmul(L, Q_L), quadratic_forms(L, Q_L))))
-        if (t - 1) % h.precondition_frequency == 0
-        else Q_L
-    )
-    Q_R = (
-        (eigenvectors(R) if t == 1 else qr(sort_columns(matmul(R, Q_R), quadratic_forms(R, Q_R))))
-        if (t - 1) % h.precondition_frequency == 0
-        else Q_R
-    )
-    m = matmul(matmul(transpose(Q_L), m), Q_R) if (t - 1) % h.precondition_frequency == 0 else m
+    L = L + (1 - (h.shampoo_beta if h.shampoo_beta else h.beta2)) * (matmul(g, transpose(g)) - L) if exists(L) else L
+    R = R + (1 - (h.shampoo_beta if h.shampoo_beta else h.beta2)) * (matmul(transpose(g), g) - R) if exists(R) else R
+    m = matmul(matmul(Q_L, m), transpose(Q_R)) if k == 0 else m
+    v = reordered(v, order(L, Q_L), order(R, Q_R)) if k == 0 else v
+    Q_L = (eigenvectors(L) if t == 1 else qr(L, Q_L)) if k == 0 else Q_L
+    Q_R = (eigenvectors(R) if t == 1 else qr(R, Q_R)) if k == 0 else Q_R
+    m = matmul(matmul(transpose(Q_L), m), Q_R) if k == 0 else m
     return x, m, v, L, R, Q_L, Q_R

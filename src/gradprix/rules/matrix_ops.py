@@ -67,21 +67,25 @@ def matrix_power(a: Value, exponent: float, eps: float) -> Value:
     return (vectors * (values.clamp(min=0) + eps) ** exponent) @ vectors.mT
 
 
-def qr(a: Value) -> Value:
-    """Return the orthogonal factor of the QR decomposition of a square matrix."""
+def order(a: Value, vectors: Value) -> Value:
+    """Return the indices that sort the columns q of `vectors` by the estimated eigenvalue qᵀ a q, largest first."""
+    return None if a is None else (vectors * (a @ vectors)).sum(0).argsort(descending=True)
+
+
+def reordered(a: Value, rows: Value, columns: Value) -> Value:
+    """Return the rows and columns of a matrix in the order of the given indices, or in theirs if these do not exist."""
+    a = a if rows is None else a[rows]
+    return a if columns is None else a[:, columns]
+
+
+def qr(a: Value, vectors: Value) -> Value:
+    """Return an orthonormal basis after a step of the power iteration: the Q of the QR decomposition of a · vectors.
+
+    The columns of `vectors` are first sorted, see `order`.
+    """
     from torch.linalg import qr as decompose
 
-    return None if a is None else decompose(a)[0]
-
-
-def quadratic_forms(a: Value, vectors: Value) -> Value:
-    """Return qᵀ a q for each column q of `vectors`: the estimated eigenvalue of a, if q has unit length."""
-    return None if a is None else (vectors * (a @ vectors)).sum(0)
-
-
-def sort_columns(a: Value, by: Value) -> Value:
-    """Return the columns of a matrix in descending order of the numbers `by`; unchanged if these do not exist."""
-    return a if by is None else a[:, by.argsort(descending=True)]
+    return None if a is None else decompose((a @ vectors)[:, order(a, vectors)])[0]
 
 
 def _eigh(a: Any) -> Any:
@@ -109,8 +113,8 @@ def columns(a: Value) -> int:
 SHAPE = {"rows", "columns", "epsilon", "exists"}
 """Names of the functions that return a number for a tensor, from its shape or dtype."""
 # `rows` and `columns` exist because Muon scales its step by the shape of the matrix.
-MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1, "eigenvectors": 1, "matrix_power": 3, "qr": 1}
-MATRIX |= {"quadratic_forms": 2, "sort_columns": 2, newton_schulz.__name__: 6}
+MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1, "eigenvectors": 1, "matrix_power": 3, "qr": 2}
+MATRIX |= {"order": 2, "reordered": 3, newton_schulz.__name__: 6}
 """Names of the functions that make a rule one on matrices, with their numbers of arguments."""
 MATRIX_FUNCTIONS = {"row_means": 1, "column_means": 1, "epsilon": 1, "exists": 1, "lerp": 3, "axpy": 3, **MATRIX}
 """Names of all functions of this module, with their numbers of arguments."""
