@@ -15,6 +15,8 @@ from gradprix.kernels import StackedRule, compute_terms, eager_step, run_calls
 from gradprix.rules import RuleError, State, log, maximum, rule, size, sqrt, total, where
 from gradprix.rules.ir import Call, Hyper, Name, Number, Reduction, flow, is_elementwise
 from gradprix.rules.ops import BLOCK, sum_in_blocks
+from gradprix.training import Trial
+from gradprix.training.optimizers import StackedOptimizers
 
 
 def made(function: Any, **given: Any) -> rules.Rule:
@@ -406,3 +408,11 @@ def test_a_group_of_several_dtypes_is_stepped_eagerly_as_a_whole() -> None:
     assert not a._plan.batches
     assert all(torch.equal(p, q) for p, q in zip(mixed, plain, strict=True))
     assert a.param_groups[0]["d"] == b.param_groups[0]["d"]
+
+
+def test_a_group_of_several_dtypes_is_not_stacked() -> None:
+    trial = Trial(rules.dog, rules.dog.values(), 3, 32, 1, "constant")
+    stack = [torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.float64)]
+    with pytest.raises(ValueError, match="dog steps all tensors of a parameter group together .* several dtypes"):
+        StackedOptimizers([trial], stack)
+    assert len(StackedOptimizers([trial], stack[:1]).blocks) == 1

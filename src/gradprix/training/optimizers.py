@@ -47,6 +47,11 @@ class StackedOptimizers:
                 self.blocks.append((block, all_params, PerRowOptimizers(trials[block], params, block.start, builder)))
                 continue
             values = [trials[row].values for row in rows]
+            if optimizer.uses_group and any(len({params[k].dtype for k in g.indices}) > 1 for g in rule_groups):
+                raise ValueError(
+                    f"{optimizer.name} steps all tensors of a parameter group together, and a group of this model has "
+                    "tensors of several dtypes: such a group cannot be stacked. Convert the model to one dtype."
+                )
             for own_group, dtype in product(rule_groups, dict.fromkeys(x.dtype for x in params)):
                 if chosen := [k for k in own_group.indices if params[k].dtype is dtype]:
                     own_values = [group_hyperparameters(own_group.settings, row_values) for row_values in values]
