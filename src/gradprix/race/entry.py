@@ -54,12 +54,13 @@ class Entry:
         ValueError: if a value is out of range, or a hyperparameter is missing or both fixed and tuned.
 
     Example:
+        >>> from gradprix.spaces import Log
         >>> def muon(model, lr):
         ...     hidden = [x for x in model.parameters() if x.ndim == 2]
         ...     others = [x for x in model.parameters() if x.ndim != 2]
         ...     return [torch.optim.Muon(hidden, lr=lr), torch.optim.AdamW(others, lr=0.1 * lr)]
-        >>> Entry("muon", muon, space={"lr": rules.log(1e-3, 1)}).code(lr=0.02)
-        'entry.muon(model, lr=0.02)'
+        >>> Entry("muon", muon, space={"lr": Log(1e-3, 1)}).code(lr=0.02)
+        'gradprix.race.entry.muon(model, lr=0.02)'
     """
 
     name: str

@@ -24,7 +24,7 @@ from .param_groups import group_hyperparameters
 from .per_row_optimizers import IndexGroup, RowBuilder
 from .row_step import RowStep, leaves, prepare_row_step
 from .sequential_models import SequentialModels
-from .sharpness_aware import SharpnessAwareWeights, restore
+from .sharpness_aware import SharpnessAwareWeights
 from .stack_data import StackData
 from .stack_sizes import stack_size
 from .stack_tensors import stack_tensors
@@ -159,33 +159,15 @@ class ModelStack:
             batches = list(batches)  # they are used again
         losses, gradients = accumulate_gradients(batches, self._try_gradients)
         if self.sharpness is not None and gradients:
-            gradients = self._sharpness_aware_gradients(self.sharpness, batches, gradients)
+            buffers = {name: x for name, x in self.buffers.items() if name in self._buffer_names}
+            with self.sharpness.perturbed(self.parameters, buffers, gradients):
+                self._forget_gradients()
+                _, gradients = accumulate_gradients(batches, self._try_gradients)
+            for trial in self.rows.tolist():
+                self.extra_gradients[trial] += 1
         if self._uses_closures:
             self._batch = Batch(losses, partial(self._recompute, batches))
         return self._finish_gradients(losses, gradients)
-
-    def _sharpness_aware_gradients(
-        self, sharpness: SharpnessAwareWeights, batches: Iterable[MicroBatch], gradients: Sequence[Tensor | None]
-    ) -> Sequence[Tensor | None]:
-        """Return the gradients at the worst weights nearby. Buffers, such as running means, do not see these weights.
-
-        Args:
-            sharpness: moves the weights there.
-            batches: the micro-batches of the batch.
-            gradients: the gradients at the weights.
-        """
-        buffers = {name: x for name, x in self.buffers.items() if name in self._buffer_names}
-        former_buffers = [x.clone() for x in buffers.values()]
-        with torch.no_grad():
-            former = sharpness.perturb(list(self.parameters.values()), gradients)
-        self._forget_gradients()
-        _, gradients = accumulate_gradients(batches, self._try_gradients)
-        with torch.no_grad():
-            restore(self.parameters, former)
-            restore(buffers, former_buffers)
-        for trial in self.rows.tolist():
-            self.extra_gradients[trial] += 1
-        return gradients
 
     def _recompute(self, batches: Iterable[MicroBatch], row: int) -> RowGradients:
         """Return the loss and the gradients of a row at its current weights, for closures; they are clipped.
