@@ -214,7 +214,7 @@ def train(run: Run, name: str, entry: str, mode: ExecutionMode, models: int) -> 
 
 def make_trials(run: Run, name: str, entry: str, models: int) -> list[Trial]:
     """Return trials that differ in their seeds."""
-    size, chosen, epochs = STACKED[name]().batch_size, OPTIMIZERS[entry], 0.05 if run.is_tiny else 0.5
+    size, chosen, epochs = STACKED[name]().batch_size, OPTIMIZERS[entry], 0.05 if run.is_tiny else 0.2
     values = chosen.values(chosen.space["lr"].from_unit(0.3))
     return [Trial(chosen.rule, values, seed, size, epochs, "constant", True) for seed in range(1, 1 + models)]
 
