@@ -411,8 +411,8 @@ def test_a_group_of_several_dtypes_is_stepped_eagerly_as_a_whole() -> None:
 
 
 def test_a_group_of_several_dtypes_is_not_stacked() -> None:
-    trial = Trial(rules.dog, rules.dog.values(), 3, 32, 1, "constant")
+    trial = Trial(rules.dog, rules.dog.values(), 3, 32, 1, "constant", evaluates_test=False)
     stack = [torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.float64)]
-    with pytest.raises(ValueError, match="dog steps all tensors of a parameter group together .* several dtypes"):
+    with pytest.raises(ValueError, match="dog steps all tensors of a parameter group together.* several dtypes"):
         StackedOptimizers([trial], stack)
     assert len(StackedOptimizers([trial], stack[:1]).blocks) == 1
