@@ -9,7 +9,7 @@ from gradprix import optim
 from torch_optim_db import OptimizerErrorEnum, optim_db
 
 pytestmark = pytest.mark.usefixtures("float64")
-# Muon is its author's here: a router for all parameters, with other arguments than torch's class for matrices.
+# Muon is compared with torch's in test_muon.py, to the bit.
 SHARED = [info for info in optim_db if info.optim_cls.__name__ in set(optim.__all__) - {"Muon"}]
 INPUTS = [
     pytest.param(info, given, id=f"{info.optim_cls.__name__}-{given.desc}")

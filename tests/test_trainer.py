@@ -242,7 +242,7 @@ FOREIGN = [
     *(foreign(Signs, lr, damp=0.3) for lr in (1e-3, 1e-2, 1e30)),
     *(foreign(torch.optim.ASGD, lr) for lr in (0.05, 0.1)),
     *(foreign(Lamb, lr) for lr in (0.01, 0.02)),
-    *(foreign(rules.muon, lr) for lr in (0.01, 0.02)),
+    *(foreign(rules.muon, lr) for lr in (0.002, 0.005)),
     *(foreign(rules.schedule_free_adamw, lr) for lr in (0.01, 0.02)),
 ]
 
@@ -252,7 +252,8 @@ def test_anyones_optimizer_trains_as_in_a_plain_loop(t: Trial) -> None:
     (outcome,) = train_stack(SHORT, [t])
     data, cut = SHORT.loaded, SHORT.loaded.split(t.seed)
     model, order = init_model(SHORT.model, t.seed), stream(t.seed, "order")
-    optimizer = t.rule.make(model.parameters(), **t.values)
+    params = model if t.rule.make is optim.MuonWithAuxAdam else model.parameters()
+    optimizer = t.rule.make(params, **t.values)
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, tasks.schedule("cosine", 68))
     for _ in range(2):
         for index in cut.train[torch.randperm(len(cut.train), generator=order)].split(32):
