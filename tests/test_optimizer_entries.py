@@ -16,6 +16,7 @@ from gradprix import race, rules
 from gradprix.race import TaskError, make_plan
 from gradprix.race.best import Best
 from gradprix.race.preflight import check
+from gradprix.rules.ops import norm
 from gradprix.show._report import report
 from gradprix.training.execution_mode import Rejection, RejectionCause
 from test_other_optimizers import FEW, TASK, Grouped, LateRate, Matrices, Plain, Whole, data, network, plain
@@ -158,6 +159,30 @@ def test_the_code_of_a_factory_is_part_of_a_trial() -> None:
     keys = [plan.tuning_trial(plan.entries[0], {"lr": 0.1}, 0) for plan in trials]
     assert keys[0].key == keys[1].key != keys[2].key
     assert keys[0].update_key != keys[2].update_key
+
+
+def test_the_equations_of_a_rule_are_part_of_a_trial_with_its_class() -> None:
+    def first() -> rules.Rule:
+        @rules.rule("none", relation="none", space=SPACE, scope="tensor", lr=0.1)
+        def scaled(h, t, x, g):
+            """Gradient over its norm."""
+            x = x - h.lr * g / norm(g)
+            return x
+
+        return scaled
+
+    def second() -> rules.Rule:
+        @rules.rule("none", relation="none", space=SPACE, scope="tensor", lr=0.1)
+        def scaled(h, t, x, g):
+            """Gradient over its norm."""
+            x = x - h.lr * g / (norm(g) + 1)
+            return x
+
+        return scaled
+
+    plans = [make_plan(TASK, [gp.Entry("a", make()), "adamw"]) for make in (first, first, second)]
+    keys = [plan.tuning_trial(plan.entries[0], {"lr": 0.1}, 0).key for plan in plans]
+    assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
+from gradprix.rules import Rule
 from gradprix.tasks.fingerprint import fingerprint
 from gradprix.tasks.user_modules import text_of
 
@@ -31,7 +32,16 @@ def _class_code(cls: type) -> str:
         if base.__module__.partition(".")[0] not in ("torch", "builtins", "typing"):
             with suppress(OSError, TypeError):
                 code += text_of(base) or inspect.getsource(sys.modules.get(base.__module__) or base)
-    return code
+    rule = getattr(cls, "rule", None)
+    return code + _equations(rule) if isinstance(rule, Rule) else code
+
+
+def _equations(rule: Rule) -> str:
+    """Return the complete equations and the state of a rule, which the file of its class does not contain."""
+    trees = [rule.tree, *([rule.evaluation] if rule.evaluation else [])]
+    equations = [(assign.name, assign.value) for tree in trees for assign in tree.assigns]
+    state = [(name, spec.kind, spec.init, spec.when, spec.shared) for name, spec in rule.state.items()]
+    return repr((equations, state))
 
 
 def _used_packages(function: Any) -> set[str]:
