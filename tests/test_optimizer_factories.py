@@ -179,7 +179,7 @@ def usual_step(model: nn.Module, optimizer: torch.optim.Optimizer, compute: Comp
 
 
 @pytest.mark.parametrize("mode", [STACKED, SEQUENTIAL], ids=["stacked", "sequential"])
-@pytest.mark.parametrize("make", PLAIN, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", PLAIN, ids=lambda make: getattr(make, "__name__", "partial"))
 def test_factories_train_as_in_a_plain_loop(make: Any, mode: ExecutionMode) -> None:
     trials = [make_trial(make, seed, lr=0.05 * (1 + seed)) for seed in (0, 1)]
     gradients = assert_equals_plain_loop(make_task(), trials, mode, PLAIN[make], usual_step)

@@ -261,6 +261,8 @@ def test_a_learning_rate_without_a_default_is_searched_widely() -> None:
     plan = make_plan(TASK, [gp.Entry("a", NoDefault), gp.Entry("b", Lion), "lion"], tune="beta1")
     assert [plan.entries[0].space["lr"], plan.entries[0].space["beta1"]] == [log(1e-5, 1), one_minus(2e-2, 0.5)]
     assert plan.entries[1].space["lr"] == plan.entries[2].space["lr"]
+    first, *_ = plan.tuner(plan.entries[0]).ask()
+    assert dict(first.point)["beta1"] == pytest.approx(0.9), "the default of the class, which has it in a tuple"
 
 
 def second_order(make_optimizer: Callable[..., Any], seed: int, graph: bool = True) -> Iterator[dict[str, float]]:

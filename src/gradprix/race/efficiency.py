@@ -160,7 +160,7 @@ def default_run(entry: Entry, runs: Sequence[TuningRun]) -> TuningRun | None:
     The learning rate may differ from the default by half a grid step, and other hyperparameters by 2 %. Returns None if
     there is no such run.
     """
-    usual = {**entry.rule.hyperparameters, **entry.fixed}
+    usual = {**entry.rule_defaults, **entry.fixed}
     others = [name for name in entry.space if name != "lr" and name in usual]
     runs = [run for run in runs if all(_close(run.point[name], usual[name]) for name in others)]
     if not runs:

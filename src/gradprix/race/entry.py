@@ -151,8 +151,7 @@ class Entry:
 
     def _uses(self, name: str) -> bool:
         """Return True for weight decay, and for a hyperparameter that is not switched off by a value of zero."""
-        own = self.rule.defaults if isinstance(self.rule, TorchOptimizerAdapter) else self.rule.hyperparameters
-        return name == "weight_decay" or bool({**own, **self.values(**self._default_lr)}.get(name))
+        return name == "weight_decay" or bool({**self.rule_defaults, **self.values(**self._default_lr)}.get(name))
 
     def recommended_tuning(self, trials: int, fixed: Collection[str] = ()) -> list[str]:
         """Return the hyperparameters to tune besides the learning rate with a number of trials.
@@ -167,6 +166,11 @@ class Entry:
         """
         count = sum(trials >= fewest for fewest in FEWEST_TRIALS)
         return [name for name in self.rule.tuned if self._uses(name) and name not in fixed][:count]
+
+    @property
+    def rule_defaults(self) -> dict[str, Any]:
+        """Default values of the hyperparameters of the rule or class, with the elements of `betas` by name."""
+        return self.rule.defaults if isinstance(self.rule, TorchOptimizerAdapter) else dict(self.rule.hyperparameters)
 
     @property
     def has_default_rate(self) -> bool:

@@ -5,7 +5,6 @@ from typing import Any
 
 from gradprix.rules.modifiers import split_names
 from gradprix.tasks.loop import Problem
-from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
 from gradprix.utils.wording import format_list
 
 from .config import RaceConfig, find_problem, tune_entries
@@ -71,9 +70,7 @@ class TunePlan(Plan):
         rate = self.default.default_rate
         training = {"batch_size": self.batch_size(self.default), "schedule": self.task.schedule}
         training["clip_norm"] = self._clip_norm
-        rule = self.default.rule
-        own = rule.defaults if isinstance(rule, TorchOptimizerAdapter) else rule.hyperparameters
-        values = {**training, **own, **self.default.values(rate), "lr": rate}
+        values = {**training, **self.default.rule_defaults, **self.default.values(rate), "lr": rate}
         return {name: values.get(name) for name in self.entry.space}
 
 
