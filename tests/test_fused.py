@@ -18,14 +18,24 @@ from gradprix import optim
 from gradprix.kernels import STORAGE_DTYPES, _compile, _launch, compile_kernel, hoist_scalars
 
 SHARED = [name for name in optim.__all__ if hasattr(getattr(optim, name), "rule") and hasattr(torch.optim, name)]
-CLASSES = [name for name in SHARED if name != "Muon"]  # whose rule sees whole tensors
+CLASSES = [name for name in SHARED if name != "Muon"]  # which steps matrices alone
+FUSED = [name for name in CLASSES if getattr(optim, name).rule.scope == "element"]
+WHOLE = [name for name in CLASSES if name not in FUSED]
+"""Classes whose rules see whole tensors of their true shape: they have no kernel."""
 
 
-def trained(name: str, shapes: list[tuple[int, ...]], steps: int = 20, dtype: Any = torch.float32, **given: Any) -> Any:
+def trained(
+    name: str,
+    shapes: list[tuple[int, ...]],
+    steps: int = 20,
+    dtype: Any = torch.float32,
+    module: Any = optim,
+    **given: Any,
+) -> Any:
     """Parameters after some steps on fixed gradients."""
     generator = torch.Generator().manual_seed(0)
     params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
-    optimizer = getattr(optim, name)(params, lr=0.01, **given)
+    optimizer = getattr(module, name)(params, lr=0.01, **given)
     for _ in range(steps):
         for p in params:
             p.grad = torch.randn(p.shape, generator=generator).to(dtype)
@@ -44,7 +54,7 @@ def nearest_root(a: Any) -> Any:
     return torch.from_numpy(np.sqrt(a.numpy())) if isinstance(a, torch.Tensor) else a**0.5
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_fused_equals_eager_to_the_bit(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     # torch's own square root on CPU comes from MKL and is not always the nearest number; a kernel's is.
@@ -58,6 +68,26 @@ def test_fused_equals_eager_to_the_bit(name: str, dtype: torch.dtype, monkeypatc
     assert not optimizer._plan.eager
     for a, b in zip(fused, eager, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rules_of_whole_tensors_step_eagerly_whatever_is_asked(name: str, dtype: torch.dtype) -> None:
+    shapes = [(30, 7), (1,), (17,), (4, 3, 2)]
+    ends = []
+    for given in ({}, {"fused": True}, {"fused": False}, {"foreach": True}, {"foreach": False}):
+        params, optimizer = trained(name, shapes, dtype=dtype, **given)
+        assert not optimizer._plan.batches
+        assert not optimizer._plan.foreach_batches
+        assert [x for x, _ in optimizer._plan.eager] == params
+        ends.append(params)
+    for other in ends[1:]:
+        assert all(map(torch.equal, other, ends[0]))
+    if dtype is not torch.bfloat16:  # in which torch computes, too; here it is float32
+        theirs, _ = trained(name, shapes, dtype=dtype, module=torch.optim)
+        bound = 1e-12 if dtype is torch.float64 else 2e-5
+        for a, b in zip(ends[0], theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=bound, atol=bound)
 
 
 def test_large_work_is_cut_over_threads_without_changing_a_bit() -> None:
@@ -410,7 +440,14 @@ def test_torch_compile_around_a_training_step() -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", WHOLE)
+def test_rules_of_whole_tensors_have_no_kernel_and_say_so(name: str) -> None:
+    rule = getattr(optim, name).rule
+    with pytest.raises(ValueError, match="steps whole tensors of their true shape"):
+        hoist_scalars(rule, rule.values())
+
+
+@pytest.mark.parametrize("name", FUSED)
 def test_every_rule_compiles_for_every_dtype(name: str) -> None:
     rule = getattr(optim, name).rule
     for stored in STORAGE_DTYPES.values():

@@ -2,6 +2,7 @@
 asked of torch's class and of ours, and the answers are compared."""
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Callable
@@ -24,6 +25,14 @@ INPUTS = [
     for given in info.optim_inputs_func(device="cpu")
 ]
 SHAPES = ((3, 4), (5,), (), (0, 2))
+DIVIDES_BY_SIZE = {"Adafactor"}
+"""Classes of torch that fail for parameters without elements: the comparisons with them have `(1, 2)` for `(0, 2)`."""
+REFUSES_COMPLEX = {"Adafactor"}
+"""Classes of torch that refuse complex parameters."""
+LATER_KEYS = ("maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay", "nesterov")
+"""Keys of groups that older versions of torch's classes lacked."""
+FIRST_KEYS = {"Adafactor": {"maximize"}}
+"""Those of them that a class has had from its first version, so that torch's does not complete them."""
 Make = Callable[..., torch.optim.Optimizer]
 
 
@@ -35,8 +44,14 @@ def drawn(t: int, shape: Any, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(t), dtype=dtype)
 
 
-def parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
-    return [nn.Parameter(drawn(i, shape, dtype)) for i, shape in enumerate(SHAPES)]
+def parameters(make: Make, dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    shapes = (*SHAPES[:-1], (1, 2)) if make.__name__ in DIVIDES_BY_SIZE else SHAPES
+    return [nn.Parameter(drawn(i, shape, dtype)) for i, shape in enumerate(shapes)]
+
+
+def decay(cls: type, value: float) -> dict[str, float]:
+    """A weight decay, for classes of torch that have one: all but Rprop."""
+    return {"weight_decay": value} if "weight_decay" in inspect.signature(cls).parameters else {}
 
 
 def point(params: list[Any], t: int) -> None:
@@ -45,7 +60,7 @@ def point(params: list[Any], t: int) -> None:
 
 
 def trained(make: Make, steps: int, dtype: torch.dtype = torch.float64, **given: Any) -> tuple[list[Any], Any]:
-    params = parameters(dtype)
+    params = parameters(make, dtype)
     optimizer = make(params, **copy.deepcopy(given))
     for t in range(steps):
         point(params, t)
@@ -100,7 +115,7 @@ def test_parameters_state_and_groups_are_torchs(cls: type, given: dict[str, Any]
 def test_step_hooks_see_the_same_in_the_same_order(cls: type, with_closure: bool) -> None:
     seen = []
     for make in both(cls):
-        params = parameters()
+        params = parameters(make)
         optimizer, calls = make(params), []
         point(params, 0)
 
@@ -131,7 +146,7 @@ def test_step_hooks_see_the_same_in_the_same_order(cls: type, with_closure: bool
 @pytest.mark.parametrize("cls", SHARED)
 def test_a_pre_hook_may_replace_the_arguments(cls: type) -> None:
     for make in both(cls):
-        params = parameters()
+        params = parameters(make)
         optimizer = make(params)
         point(params, 0)
         optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: 7.0), {}))
@@ -208,18 +223,10 @@ def test_round_trips_go_on_like_the_original(way: str, cls: type, given: dict[st
 def test_older_state_dicts_are_completed(cls: type, number: Callable[[Any], Any]) -> None:
     ends = []
     for make in both(cls):
-        params, optimizer = trained(make, 2, weight_decay=0.01)
+        params, optimizer = trained(make, 2, **decay(cls, 0.01))
         packed = optimizer.state_dict()
         for group in packed["param_groups"]:
-            for key in (
-                "maximize",
-                "foreach",
-                "capturable",
-                "differentiable",
-                "fused",
-                "decoupled_weight_decay",
-                "nesterov",
-            ):
+            for key in set(LATER_KEYS) - FIRST_KEYS.get(cls.__name__, set()):
                 group.pop(key, None)
         for held in packed["state"].values():
             if "step" in held:
@@ -229,6 +236,24 @@ def test_older_state_dicts_are_completed(cls: type, number: Callable[[Any], Any]
         optimizer.step()
         ends.append([*params, *(optimizer.state[p].get("step", 0) for p in params)])
     assert_same(ends[1], ends[0])
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in FIRST_KEYS.items() for key in keys])
+def test_groups_without_a_key_that_torchs_class_needs_have_its_default(name: str, key: str) -> None:
+    for make in both(getattr(torch.optim, name)):
+        params, optimizer = trained(make, 2)
+        _, whole = trained(make, 3)
+        packed = optimizer.state_dict()
+        for group in packed["param_groups"]:
+            del group[key]
+        optimizer.load_state_dict(packed)
+        point(params, 2)
+        if make.__module__.startswith("torch."):
+            with pytest.raises(KeyError, match=key):
+                optimizer.step()
+        else:
+            optimizer.step()
+            assert_same(optimizer.state_dict()["state"], whole.state_dict()["state"], 0)
 
 
 @pytest.mark.parametrize(("cls", "given"), INPUTS)
@@ -246,15 +271,61 @@ def test_memory_with_gaps_is_stepped_alike(cls: type, given: dict[str, Any]) -> 
     assert_same(ends[1], ends[0])
 
 
+@pytest.mark.parametrize("cls", SHARED)
+def test_parameters_without_elements_are_stepped_even_where_torchs_class_fails(cls: type) -> None:
+    ends = []
+    for make in both(cls):
+        params = [
+            nn.Parameter(drawn(i, shape, torch.float64)) for i, shape in enumerate(((3, 4), (0, 2), (2, 0), (0,)))
+        ]
+        optimizer = make(params)
+        for t in range(3):
+            point(params, t)
+            if make is cls and cls.__name__ in DIVIDES_BY_SIZE:
+                with pytest.raises(ZeroDivisionError):
+                    optimizer.step()  # after the step of the first parameter
+            else:
+                optimizer.step()
+        ends.append(params[0])
+    assert_same(ends[1], ends[0])
+    packed = torch_part(optimizer)
+    assert all(value.isfinite().all() for held in packed["state"].values() for value in held.values())
+    assert [held.get("step", 3) for held in packed["state"].values()] in ([], [3, 3, 3, 3])
+    other = make([nn.Parameter(p.detach().clone()) for p in params])
+    other.load_state_dict(packed)
+    assert_same(torch_part(other), packed, 0)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in SHARED if not decay(cls, 0.2)])
+def test_weight_decay_that_torchs_class_lacks_is_added_to_the_gradient(cls: type) -> None:
+    with pytest.raises(TypeError, match="weight_decay"):
+        cls(parameters(cls), weight_decay=0.2)
+    ends = []
+    for make in both(cls):
+        params = parameters(make)
+        optimizer = make([{"params": params[:1], "weight_decay": 0.2}, {"params": params[1:]}])
+        for t in range(6):
+            point(params, t)
+            if make is cls:  # which ignores the weight decay of the group
+                params[0].grad += 0.2 * params[0].detach()
+            optimizer.step()
+        ends.append(params)
+    assert_same(ends[1], ends[0])
+
+
 @pytest.mark.parametrize(("cls", "given"), INPUTS)
-def test_complex_parameters_are_pairs_of_real_ones(cls: type, given: dict[str, Any]) -> None:
+def test_complex_parameters_are_pairs_of_real_ones_or_refused(cls: type, given: dict[str, Any]) -> None:
     ends = []
     for make in both(cls):
         params = [nn.Parameter(drawn(i, (3, 2), torch.complex128)) for i in range(2)]
         optimizer = make(params, **copy.deepcopy(given))
         for t in range(4):
             point(params, t)
-            optimizer.step()
+            if cls.__name__ in REFUSES_COMPLEX:
+                with pytest.raises(RuntimeError, match="complex parameters"):
+                    optimizer.step()
+            else:
+                optimizer.step()
         ends.append([params, torch_part(optimizer)])
     assert_same(ends[1], ends[0])
 
@@ -263,8 +334,8 @@ def test_complex_parameters_are_pairs_of_real_ones(cls: type, given: dict[str, A
 def test_groups_with_options_of_their_own_and_a_schedule(cls: type) -> None:
     ends = []
     for make in both(cls):
-        params = parameters()
-        extra = [{"params": params[:1], "weight_decay": 0.2}, {"params": params[1:2], "lr": 0.05, "maximize": True}]
+        params = parameters(make)
+        extra = [{"params": params[:1], **decay(cls, 0.2)}, {"params": params[1:2], "lr": 0.05, "maximize": True}]
         optimizer = make([*extra, {"params": [("c", params[2])][0][1:]}], lr=0.01)
         optimizer.add_param_group({"params": params[3]})
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5)
@@ -281,7 +352,7 @@ def test_groups_with_options_of_their_own_and_a_schedule(cls: type) -> None:
 def test_a_rate_that_is_a_tensor_is_read_at_each_step(cls: type, shape: tuple[int, ...]) -> None:
     ends = []
     for make in both(cls):
-        params, lr = parameters(), torch.full(shape, 0.01)
+        params, lr = parameters(make), torch.full(shape, 0.01)
         optimizer = make(params, lr=lr)
         for t in range(4):
             point(params, t)
@@ -296,7 +367,7 @@ def test_a_rate_that_is_a_tensor_is_read_at_each_step(cls: type, shape: tuple[in
 def test_without_gradients_nothing_happens(cls: type, given: dict[str, Any]) -> None:
     states = []
     for make in both(cls):
-        params = parameters()
+        params = parameters(make)
         before = [p.detach().clone() for p in params]
         optimizer = make(params, **copy.deepcopy(given))
         optimizer.step()
@@ -307,14 +378,19 @@ def test_without_gradients_nothing_happens(cls: type, given: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("cls", SHARED)
 def test_with_gradients_of_zero_parameters_stay_where_they_are(cls: type) -> None:
-    params = parameters()
-    before = [p.detach().clone() for p in params]
-    optimizer = getattr(optim, cls.__name__)(params, weight_decay=0)
-    for _ in range(3):
-        for p in params:
-            p.grad = torch.zeros_like(p)
-        optimizer.step()
-    assert_same(params, before, 0)
+    own_decay = {"lambd": 0} if cls is torch.optim.ASGD else {}  # ASGD shrinks weights without weight_decay, too
+    for given, bound in (({**decay(cls, 0), **own_decay}, 0.0), (decay(cls, 0), 1e-12)):
+        ends = []
+        for make in both(cls):
+            params = parameters(make)
+            before = [p.detach().clone() for p in params]
+            optimizer = make(params, **given)
+            for _ in range(3):
+                for p in params:
+                    p.grad = torch.zeros_like(p)
+                optimizer.step()
+            ends.append(params)
+        assert_same(ends[1], before if bound == 0 else ends[0], bound)
 
 
 @pytest.mark.parametrize(("cls", "given"), INPUTS)
@@ -360,7 +436,7 @@ def test_a_state_of_other_precision_is_loaded_as_in_torch(cls: type) -> None:
     ends = []
     for make in both(cls):
         _, optimizer = trained(make, 3, torch.float32)
-        params = parameters(torch.float64)
+        params = parameters(make, torch.float64)
         other = make(params)
         other.load_state_dict(optimizer.state_dict())
         point(params, 5)

@@ -47,7 +47,7 @@ class StepPlan:
         active = [(x, n) for n, group in enumerate(groups) for x in group["params"] if x.grad is not None]
         new = [x for x, _ in active if x not in state]
         for x, number in active:
-            check_supported(rules[number], values[number], x, state[x])
+            check_supported(rules[number], values[number], x, state.get(x, {}))  # a refusal adds no state
         self.eager: list[tuple[Tensor, int]] = []
         self.sequential: dict[int, list[Tensor]] = {}
         overlap = overlapping([x for x, _ in active], [state[x] for x, _ in active])

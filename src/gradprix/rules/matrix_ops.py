@@ -13,13 +13,13 @@ Value = Any  # a number or a torch.Tensor
 
 
 def row_means(a: Value) -> Value:
-    """Return the mean of each row of a matrix `[..., rows, columns]`, as `[..., rows, 1]`."""
-    return a.mean(-1, keepdim=True)
+    """Return the mean of each row of a matrix `[..., rows, columns]`, as `[..., rows, 1]`; 0 without columns."""
+    return a.mean(-1, keepdim=True) if a.shape[-1] else a.sum(-1, keepdim=True)
 
 
 def column_means(a: Value) -> Value:
-    """Return the mean of each column of a matrix `[..., rows, columns]`, as `[..., 1, columns]`."""
-    return a.mean(-2, keepdim=True)
+    """Return the mean of each column of a matrix `[..., rows, columns]`, as `[..., 1, columns]`; 0 without rows."""
+    return a.mean(-2, keepdim=True) if a.shape[-2] else a.sum(-2, keepdim=True)
 
 
 def epsilon(a: Value) -> float:
