@@ -110,8 +110,8 @@ class SplitRule:
         arguments = dict.fromkeys(("x", "g", *self.tensors, *self.constants, *self.columns))
         return compile_function(f"{self.rule}_elements", tuple(arguments), lines)
 
-    def stage_on_numbers(self, k: int) -> Callable[..., tuple[Any, ...]]:
-        """Return a stage as a function of numbers, `*constants, *columns`, which returns all columns."""
+    def stage_on_tensors(self, k: int) -> Callable[..., tuple[Any, ...]]:
+        """Return a stage as a function of float64 tensors, `*constants, *columns`, which returns all columns."""
         lines = [f"{name} = {to_source(value)}" for name, value in self.stages[k]]
         lines.append(f"return ({''.join(f'{name}, ' for name in self.columns)})")
         return compile_function(f"{self.rule}_numbers", (*self.constants, *self.columns), lines)

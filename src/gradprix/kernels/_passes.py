@@ -1,7 +1,7 @@
 """Passes of a rule in operations of torch, on stacked tensors: used on devices for which there is no kernel."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import reduce
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from gradprix.rules.ops import sum_in_blocks
 from gradprix.utils.devices import placed
 
-from ._eager import add_in_order
 from ._hoisting import SplitRule, Total
 
 Numbers = NDArray[np.float64]
@@ -19,6 +18,8 @@ Numbers = NDArray[np.float64]
 
 class TensorPasses:
     """The passes and stages of a rule as functions of stacked tensors.
+
+    The numbers of tensors stay on their device, so a step does not wait for it.
 
     Args:
         split_rule: the rule, split under its options.
@@ -29,15 +30,16 @@ class TensorPasses:
         self.split = split_rule
         passes = [split_rule.pass_on_tensors(k) for k in range(len(split_rule.passes))]
         self.passes = [torch.compile(run, dynamic=True) for run in passes] if compiled else passes
-        self.stages = [split_rule.stage_on_numbers(k) for k in range(len(split_rule.stages))]
+        self.stages = [split_rule.stage_on_tensors(k) for k in range(len(split_rule.stages))]
 
-    def run(self, inputs: Sequence[Sequence[Tensor]], constants: Numbers, numbers: Numbers) -> list[list[Tensor]]:
+    def run(self, inputs: Sequence[Sequence[Tensor]], constants: Tensor, numbers: Tensor) -> list[list[Tensor]]:
         """Perform one step of every row.
 
         Args:
             inputs: parameter, gradient and element state of each tensor, `[rows, elements]`.
-            constants: `[rows, constants]`.
-            numbers: numbers of each tensor, `[rows, tensors, columns]`, updated in place.
+            constants: `[rows, constants]`, in float64.
+            numbers: numbers of each tensor, `[rows, tensors, columns]`, in float64, updated in place. Constants and
+                numbers are on one device: that of the tensors, or the CPU.
 
         Returns:
             The new parameter and element state of each tensor.
@@ -46,7 +48,7 @@ class TensorPasses:
         for k, run_pass in enumerate(self.passes):
             self._run_stage(k, constants, numbers)
             outputs = [
-                list(run_pass(*tensors, *_as_columns(np.column_stack([constants, numbers[:, i]]), tensors[0])))
+                list(run_pass(*tensors, *_as_columns(torch.cat([constants, numbers[:, i]], dim=1), tensors[0])))
                 for i, tensors in enumerate(inputs)
             ]
             totals, kept = self.split.passes[k].totals, len(outputs[0]) - len(self.split.passes[k].totals)
@@ -57,21 +59,20 @@ class TensorPasses:
                 numbers[..., self.split.columns.index(before)] = numbers[..., self.split.columns.index(after)]
         return [tensors[:kept] for tensors in outputs]
 
-    def _run_stage(self, k: int, constants: Numbers, numbers: Numbers) -> None:
+    def _run_stage(self, k: int, constants: Tensor, numbers: Tensor) -> None:
         if not self.stages or not self.split.stages[k]:
             return
-        with np.errstate(all="ignore"):
-            for row in range(len(numbers)):
-                for tensor in range(numbers.shape[1]):
-                    numbers[row, tensor] = self.stages[k](*constants[row], *numbers[row, tensor])
+        columns = numbers.unbind(-1)
+        for column, value in zip(columns, self.stages[k](*constants.T.unsqueeze(-1), *columns), strict=True):
+            if value is not column:
+                column.copy_(value)
 
-    def _write_totals(self, totals: Sequence[Total], terms: Sequence[Sequence[Tensor]], numbers: Numbers) -> None:
+    def _write_totals(self, totals: Sequence[Total], terms: Sequence[Sequence[Tensor]], numbers: Tensor) -> None:
         for i, total in enumerate(totals):
-            sums = [sum_in_blocks(tensors[i]).tolist() for tensors in terms]  # [tensors][rows]
-            values = np.array(sums, dtype=np.float64).T
+            sums = [sum_in_blocks(tensors[i]) for tensors in terms]  # [tensors][rows]
             if total.over == "group":
-                values[:] = np.array([[add_in_order(list(row))] for row in values])
-            numbers[..., self.split.columns.index(total.name)] = values
+                sums = [reduce(Tensor.add, sums)] * len(sums)
+            numbers[..., self.split.columns.index(total.name)] = torch.stack(sums, dim=1)
 
 
 def number_table(split_rule: SplitRule, sizes: Sequence[int], groups: Sequence[int]) -> Numbers:
@@ -89,6 +90,7 @@ def number_table(split_rule: SplitRule, sizes: Sequence[int], groups: Sequence[i
     return table
 
 
-def _as_columns(numbers: Numbers, like: Tensor) -> Any:
-    """Return numbers `[rows, columns]` as one tensor `[rows, 1]` for each column, on the device of a tensor."""
-    return placed(torch.from_numpy(numbers).to(like.dtype), like.device).T.unsqueeze(-1)
+def _as_columns(numbers: Tensor, like: Tensor) -> Tensor:
+    """Return numbers `[rows, columns]` as a tensor `[rows, 1]` for each column, of the dtype and device of another."""
+    columns: Tensor = placed(numbers.to(like.dtype), like.device).T.unsqueeze(-1)
+    return columns

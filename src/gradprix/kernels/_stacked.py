@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradprix.rules import Rule
+from gradprix.utils.devices import placed
 
 from ._compile import compile_kernel
 from ._eager import init_state
@@ -53,7 +54,10 @@ class StackedRule:
         self.kernel = compile_kernel(self.split, STORAGE_DTYPES[self.dtype]) if fused else None
         self.passes: TensorPasses | None = None  # without a kernel, from the first step on
         self.compiled = compiled
-        self.table = np.empty((0, 0, 0))  # numbers of each tensor, `[rows, tensors, columns]`
+        self.table = torch.empty(0, 0, 0)  # numbers of each tensor in float64, `[rows, tensors, columns]`
+        # Without reductions, nothing on the device computes with numbers in float64; `mps` has no float64.
+        is_on_device = self.split.columns and self.device.type != "mps"
+        self.number_device = self.device if is_on_device else torch.device("cpu")
 
     def step(self, gradients: Sequence[Tensor], factor: float = 1.0) -> None:
         """Perform one optimizer step of every row.
@@ -68,7 +72,8 @@ class StackedRule:
             self._start(gradients)
         constants = self._next_constants(factor)
         if self.kernel is None:
-            self._step_eagerly(gradients, np.array(constants, dtype=np.float64).reshape(len(self.rows), -1))
+            numbers = torch.from_numpy(np.array(constants, dtype=np.float64).reshape(len(self.rows), -1))
+            self._step_eagerly(gradients, placed(numbers, self.number_device))
         else:
             self.kernel_call.constants[:] = constants
             self.kernel_call.pointers[:, 1], self._gradients = self._addresses(gradients, self.offsets), None
@@ -126,14 +131,14 @@ class StackedRule:
             if self.t:
                 one.t, one.numbers = self.t, [self.numbers[row]]
                 one.state = [[column[k][row : row + 1].clone()] for column in columns]
-                one.table = self.table[row : row + 1, k : k + 1].copy()
+                one.table = self.table[row : row + 1, k : k + 1].clone()
                 one._prepare_kernel_call()
             removed.append(one)
         self.params = [self.params[i] for i in others]
         if self.t and others:
             remaining = [[column[i] for i in others] for column in columns]
             self.state = [[torch.cat(x, dim=1)] for x in remaining] if self.is_concatenated else remaining
-            self.table = self.table[:, others].copy()
+            self.table = self.table[:, others]
             self._prepare_kernel_call()
         return removed
 
@@ -183,10 +188,11 @@ class StackedRule:
         self.state = [[torch.stack(before(name, x, g)) for x, g in pairs] for name in self.split.tensors]
         if self.dtype is torch.bfloat16:
             self.state.append([torch.zeros_like(x) for x, _ in pairs])
-        table = number_table(self.split, self._sizes(), [0] * len(self.params))
-        self.table = np.tile(table, (len(self.rows), 1, 1))
+        table = torch.from_numpy(number_table(self.split, self._sizes(), [0] * len(self.params)))
+        table = table.repeat(len(self.rows), 1, 1)
         for name in self.split.held:
-            self.table[..., self._column(name)] = np.array(before(name, *pairs[0]))[:, None]
+            table[..., self._column(name)] = torch.tensor(before(name, *pairs[0]), dtype=table.dtype)[:, None]
+        self.table = placed(table, self.number_device)
         self._prepare_kernel_call()
 
     def _prepare_kernel_call(self) -> None:
@@ -203,8 +209,8 @@ class StackedRule:
         self.kernel_call, self._gradients = KernelCall(*shared), None
         if self.split.columns:
             call = self.kernel_call = SequenceCall(self.split, *shared, rows)
-            call.numbers[:] = self.table.reshape(call.numbers.shape)
-            self.table = call.numbers.reshape(self.table.shape)
+            call.numbers[:] = self.table.reshape(call.numbers.shape).numpy()
+            self.table = torch.from_numpy(call.numbers).view(self.table.shape)
 
     def _offsets(self, tensors: Sequence[Tensor], first: int) -> NDArray[np.int64]:
         """Return the offset of each row of each tensor in bytes, `[tensors, rows]`."""
@@ -223,8 +229,8 @@ class StackedRule:
         """
         return torch.cat([self._own_rows(x).reshape(len(self.rows), x[0].numel()) for x in tensors], dim=1)
 
-    def _step_eagerly(self, gradients: Sequence[Tensor], constants: NDArray[np.float64]) -> None:
-        """Perform the elementwise part of a step in operations of torch; `constants` is `[rows, constants]`."""
+    def _step_eagerly(self, gradients: Sequence[Tensor], constants: Tensor) -> None:
+        """Perform a step in operations of torch; `constants` is `[rows, constants]`."""
         kind, half = compute_dtype(self.dtype), self.dtype is torch.bfloat16
         inputs = []
         for i, (x, g) in enumerate(zip(self._blocks(self.params), self._blocks(gradients), strict=True)):
