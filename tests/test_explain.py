@@ -128,6 +128,19 @@ def test_adadeltas_effective_rate_does_not_go_to_zero() -> None:
     assert found.decay == 1.0, "and no weight shrinks where there is no gradient"
 
 
+def test_a_step_response_ends_where_steps_under_a_constant_gradient_overflow() -> None:
+    found = measure_step_response(rules.dadapt_adam)  # without a minimum, the estimated distance to it has no limit
+
+    assert 0 < len(found.rates) < 1_000
+    assert bool(found.rates.isfinite().all())
+    assert float(found.rates[-1]) > 1e20
+    assert all(math.isnan(x) for x in (found.exponent, found.scale, found.noise))
+    assert "grows without limit" in found.sentences[0]
+    bounded = measure_step_response(rules.dadapt_adam, growth_rate=1.001)
+    assert len(bounded.rates) == 1_000
+    assert math.isfinite(bounded.exponent + bounded.scale + bounded.noise)
+
+
 def test_rates_ratios_and_cosines_are_those_of_the_steps() -> None:
     found = trace("momentum", LANDSCAPES["ravine"](), 10, lr=0.01).x
 

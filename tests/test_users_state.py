@@ -1,5 +1,6 @@
 """Tensors that a user puts into an optimizer's state are the user's: every step changes them in place, as in torch."""
 
+import math
 import multiprocessing
 from typing import Any
 
@@ -146,14 +147,26 @@ def test_another_process_steps_count_is_seen_by_the_next_step() -> None:
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
 
 
-EVERY = [n for n in optim.__all__ if n not in ("from_rule", "groups", "of", "RuleOptimizer")]
+EVERY = [n for n in optim.__all__ if n not in ("from_rule", "groups", "muon_groups", "of", "RuleOptimizer")]
+
+
+def arguments(name: str, params: list[nn.Parameter]) -> dict[str, Any]:
+    """Return arguments of a class such that float32 shows its first steps, with groups for Muon and AdamW."""
+    if name == "MuonWithAuxAdam":
+        flags = {flag: [p for p in params if (p.dim() > 1) is flag] for flag in (True, False)}
+        return {"params": [{"params": some, "use_muon": flag} for flag, some in flags.items()], "lr": 0.01}
+    if name == "Muon":
+        return {"params": params, "lr": 0.01, "weight_decay": 0.1}
+    return {"params": params, "lr": 1.0 if name == "DoG" else 0.01}  # the first steps of DoG are lr * 1e-6 long
 
 
 @pytest.mark.parametrize("eager", [False, True], ids=["fused", "eager"])
 @pytest.mark.parametrize("name", EVERY)
 def test_parameters_without_elements_or_dimensions(name: str, eager: bool) -> None:
-    params = [nn.Parameter(torch.ones(s)) for s in ((3, 3), (0, 10), (), (0,), (2,), (4, 0, 2))]
-    optimizer = getattr(optim, name)(params, lr=0.01)
+    shapes = ((3, 3), (0, 10), (3, 0), (), (0,), (2,), (4, 0, 2))
+    shapes = tuple(s for s in shapes if len(s) == 2) if name == "Muon" else shapes  # like torch's, of matrices alone
+    params = [nn.Parameter(torch.ones(s)) for s in shapes]
+    optimizer = getattr(optim, name)(**arguments(name, params))
     for group in optimizer.param_groups if eager else []:
         group["fused"] = False
     for _ in range(3):
@@ -164,8 +177,9 @@ def test_parameters_without_elements_or_dimensions(name: str, eager: bool) -> No
         assert p.isfinite().all()
         assert not p.numel() or not torch.equal(p, torch.ones_like(p))
     alone = [nn.Parameter(torch.empty(0, 10))]
-    optimizer = getattr(optim, name)(alone, lr=0.01)
+    optimizer = getattr(optim, name)(**arguments(name, alone))
     alone[0].grad = torch.empty(0, 10)
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.step()
+    assert all(math.isfinite(x) for group in optimizer.param_groups for x in group.values() if isinstance(x, float))

@@ -6,7 +6,7 @@ import numpy as np
 from plotly import graph_objects as go
 
 from gradprix.explain import Landscape
-from gradprix.show.style import COLOURS, DASHES, SYMBOLS, rounded
+from gradprix.show.style import rounded, series_style
 
 from .state import RACERS
 from .trajectories import Numbers, minimum_value
@@ -28,12 +28,7 @@ LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0, "font": {"si
 
 def optimizer_style(name: str) -> dict[str, Any]:
     """Return the colour, dash and symbol of an optimizer, which are the same in all figures."""
-    i = list(RACERS).index(name)
-    return {
-        "color": COLOURS[i % len(COLOURS)],
-        "dash": DASHES[i // len(COLOURS) % len(DASHES)],
-        "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
-    }
+    return series_style(list(RACERS).index(name))
 
 
 class DisplayScale:

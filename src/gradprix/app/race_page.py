@@ -12,7 +12,7 @@ from plotly import graph_objects as go
 
 from gradprix import tasks
 from gradprix.race import ENTRIES
-from gradprix.show.style import COLOURS, SYMBOLS, apply_layout, escape_label, padded, powers
+from gradprix.show.style import apply_layout, escape_label, padded, powers, series_style
 
 from .controls import aria, field, number_input, radio_buttons
 from .landscape_page import graph
@@ -82,7 +82,7 @@ def training_runs_figure(progress: Progress) -> go.Figure:
     top = max(losses, default=1.0) * 1.5
     for i, entry in enumerate(progress.entries):
         name, label = entry["name"], escape_label(entry["name"])
-        colour, symbol = COLOURS[i % len(COLOURS)], SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
+        style = series_style(i)
         for final in (False, True):
             points = [
                 (lr, loss) for entry_name, lr, loss, last in progress.trials if entry_name == name and last is final
@@ -93,8 +93,8 @@ def training_runs_figure(progress: Progress) -> go.Figure:
                     y=[top if loss is None else loss for _, loss in points],
                     mode="markers",
                     marker={
-                        "color": colour,
-                        "symbol": symbol + "-open" * (not final),
+                        "color": style["color"],
+                        "symbol": style["symbol"] + "-open" * (not final),
                         "size": 9 if final else 8,
                         "line": {"width": 2},
                     },

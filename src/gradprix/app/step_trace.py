@@ -53,15 +53,17 @@ def read_step(descent: Trace, t: int) -> Step:
     """
     layer, rule = descent.x, descent.rule
     x, g, specs = layer.points[t - 1], layer.gradients[t - 1], rule.active_state(descent.values)
-    if t == 1:
-        before = {name: initial_state(spec, descent.values, x, g) for name, spec in specs.items()}
-    else:
-        before = {name: _number(layer.terms[name][t - 2]) for name in specs}
-    state = {
-        name: np.asarray(layer.terms[name][t - 1], dtype=np.float64)
-        for name, spec in specs.items()
-        if spec.kind == "element"
+    initial = {
+        name: initial_state(spec, descent.values, layer.points[0], layer.gradients[0]) for name, spec in specs.items()
     }
+
+    def state_after(steps: int) -> dict[str, Any]:
+        """Return the state after a number of steps. Variables that the rule never assigns keep their initial value."""
+        assigned = {name: _number(layer.terms[name][steps - 1]) for name in specs if steps and name in layer.terms}
+        return {**initial, **assigned}
+
+    before, after = state_after(t - 1), state_after(t)
+    state = {name: np.asarray(after[name], dtype=np.float64) for name, spec in specs.items() if spec.kind == "element"}
     evaluated = tuple(equations(rule, descent.values, t, x, g, before))
     return Step(t, x.numpy(), layer.points[t].numpy(), g.numpy(), state, evaluated)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradprix.rules import Rule
 
-from .tracing import step
+from .tracing import DIVERGED, step
 
 STEPS = 1_000
 """Number of steps of each experiment."""
@@ -28,7 +28,8 @@ class StepResponse:
 
     Args:
         rates: effective learning rate, |update| / |gradient|, at each step under a constant gradient of 1, divided by
-            the learning rate η, `[steps]`.
+            the learning rate η, `[steps]`. It ends before the first rate above `DIVERGED`; `exponent`, `scale` and
+            `noise` are NaN then.
         exponent: exponent p of a power law tᵖ fitted to `rates` over the last nine tenths of the steps.
         first: length of the first step under a gradient of 1, divided by η.
         scale: ratio of the last steps under a constant gradient of 100 and of 1.
@@ -52,7 +53,12 @@ class StepResponse:
     def sentences(self) -> list[str]:
         """Sentences that describe the response."""
         sentences = []
-        if float(self.rates[-1]) > 0:
+        if len(self.rates) < STEPS:
+            sentences.append(
+                "Time: under a constant gradient the effective learning rate grows without limit: "
+                f"{float(self.rates[0]):.3g} η at first, {float(self.rates[-1]):.3g} η at step {len(self.rates)}."
+            )
+        elif float(self.rates[-1]) > 0:
             sentences += [_format_scale(self.scale), _format_time(self.exponent, self.rates), _format_start(self.rates)]
             share = f"{100 * self.noise:.3g} %"
             sentences.append(
@@ -97,11 +103,13 @@ def measure_step_response(rule: Rule, values: Mapping[str, Any] | None = None, *
     draws = torch.randn(STEPS, COORDINATES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     half = torch.arange(STEPS)[:, None] < STEPS // 2
     rates = _updates(rule, plain, ones)[:, 0].abs()
+    is_valid = (rates / lr < DIVERGED).cumprod(0).bool()
+    rates = rates.where(is_valid, torch.nan)
     larger, noisy, gone = (_updates(rule, plain, g) for g in (LARGER * ones, draws, half * ones))
     t, y = (_late(x).log() for x in (torch.arange(1, STEPS + 1, dtype=torch.float64), rates.clamp(min=1e-300)))
     slope = ((t - t.mean()) * (y - y.mean())).sum() / ((t - t.mean()) ** 2).sum()
     return StepResponse(
-        rates / lr,
+        rates[is_valid] / lr,
         float(slope),
         float(rates[0]) / lr,
         float(larger[-1, 0].abs() / rates[-1]),

@@ -67,7 +67,7 @@ def check_supported(rule: Rule, values: Mapping[str, Any], x: Tensor, state: Map
     if rule.is_matrix_rule and not rule.takes_vectors and not is_matrix(x):
         raise RuntimeError(
             f"{rule.name} steps matrices of real numbers, and a parameter has shape {tuple(x.shape)} and dtype "
-            f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.Muon does so by itself."
+            f"{x.dtype}. Give it to another optimizer, such as AdamW; optim.MuonWithAuxAdam does so by itself."
         )
     _check_internal_overlap("a parameter", x)
     for spec in rule.active_state(values).values():
@@ -244,7 +244,7 @@ def is_matrix(x: Tensor) -> bool:
 
     It must be real and have at least two dimensions. Convolution kernels are matrices with one row per output channel.
     """
-    return x.dim() >= 2 and x.numel() > 0 and not x.is_complex()
+    return x.dim() >= 2 and not x.is_complex()
 
 
 def _full_precision(x: Tensor, state: Mapping[str, Any]) -> Tensor:

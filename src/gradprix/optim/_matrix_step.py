@@ -34,6 +34,8 @@ def step_matrices(rule: Rule, values: Mapping[str, Any], params: Sequence[Tensor
         t = steps_taken(rule, state[stack[0]]) + 1
         for x in stack if t == 1 else ():
             prepare(rule, values, x, state[x])
+        if stack[0].numel() == 0:  # has nothing to step, and no ratio of rows to columns
+            continue
         columns = [[state[x][key] for x in stack] for key in keys]
         tensors: list[list[Any]] = [[*stack], [x.grad for x in stack], *columns]
         if step is None or not all(map(_is_viewable, tensors)):
@@ -55,7 +57,7 @@ def _stacks(rule: Rule, params: Sequence[Tensor], state: Any) -> Iterator[list[T
         alike.setdefault((x.shape, x.dtype, x.device, steps_taken(rule, state[x])), []).append(x)
     for matrices in alike.values():
         size = matrices[0].numel()
-        count = MAX_STACK // size if size <= MAX_STACKED else 1
+        count = MAX_STACK // max(size, 1) if size <= MAX_STACKED else 1
         yield from (matrices[start : start + count] for start in range(0, len(matrices), count))
 
 

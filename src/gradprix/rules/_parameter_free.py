@@ -16,7 +16,7 @@ SPACE = {"lr": log(1e-1, 10)}
     "Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, eqs. 3-4, with the initial distance of its authors' code",
     relation="SGD with the largest distance from the initial weights so far, over the root of the sum of squared "
     "gradient norms, as learning rate.",
-    space=SPACE,
+    space={**SPACE, "reps_rel": log(1e-8, 1e-2)},
     tuned=("reps_rel", "weight_decay"),
     lr=1.0,
     reps_rel=1e-6,

@@ -9,7 +9,7 @@ from gradprix.race import REPORT
 from gradprix.utils.wording import format_count, format_list
 
 from ._templates import render
-from .style import COLOURS, DASHES, INK, apply_layout, escape_label, translucent
+from .style import INK, apply_layout, escape_label, series_style, translucent
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
@@ -57,19 +57,19 @@ def profile(summary: Summary) -> go.Figure:
     shown = [x for x in margins if x <= SHOWN]
     for i, entry in enumerate(summary["entries"]):
         curve = summary["profile"]["entries"][entry]
-        colour, group = COLOURS[i % len(COLOURS)], {"legendgroup": entry}
+        style, group = series_style(i), {"legendgroup": entry}
         if i < BANDS:
             clear = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
             fig.add_scatter(x=shown, y=[100 * y for y in curve["high"][: len(shown)]], **clear, **group)
             low = [100 * y for y in curve["low"][: len(shown)]]
-            fill = translucent(colour, 0.12)
+            fill = translucent(style["color"], 0.12)
             fig.add_scatter(x=shown, y=low, fill="tonexty", fillcolor=fill, **clear, **group)
         fig.add_scatter(
             x=shown,
             y=[100 * y for y in curve["share"][: len(shown)]],
             mode="lines",
             name=escape_label(entry),
-            line={"color": colour, "dash": DASHES[i // len(COLOURS) % len(DASHES)], "width": 2, "shape": "hv"},
+            line={"color": style["color"], "dash": style["dash"], "width": 2, "shape": "hv"},
             hovertemplate=f"{escape_label(entry)}: at most %{{x}} margins behind on %{{y:.0f}} %<extra></extra>",
             **group,
         )

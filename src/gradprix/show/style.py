@@ -31,6 +31,19 @@ MARKS = {
 """Sign and fill colour of each verdict in the matrix of comparisons. The colour carries no further information."""
 
 
+def series_style(i: int) -> dict[str, str]:
+    """Return the `color`, `dash` and `symbol` of the i-th series of a figure, from 0.
+
+    Up to 96 series differ; each has six neighbours with the same dash and symbol, in other colours.
+    """
+    row = i // len(COLOURS)
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "dash": DASHES[row % len(DASHES)],
+        "symbol": SYMBOLS[(row + row // len(DASHES)) % len(SYMBOLS)],
+    }
+
+
 Style = dict[str, str]
 """Style of an entry in figures, with the keys `label` (escaped name), `color`, `dash` and `symbol`."""
 
@@ -43,13 +56,7 @@ def escape_label(text: str) -> str:
 def styles(record: RaceRecord) -> dict[str, Style]:
     """Return the style of each entry by its name. It is the same in every figure of a record."""
     return {
-        entry.name: {
-            "label": escape_label(entry.name),
-            "color": COLOURS[i % len(COLOURS)],
-            "dash": DASHES[i // len(COLOURS) % len(DASHES)],
-            "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
-        }
-        for i, entry in enumerate(record.entries)
+        entry.name: {"label": escape_label(entry.name), **series_style(i)} for i, entry in enumerate(record.entries)
     }
 
 
