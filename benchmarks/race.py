@@ -5,7 +5,7 @@ The race has eight optimizers, and one of the models of `race_models`: an MLP, a
 journal and verdict. The PyTorch loops train a few of the same trials with the same evaluations, first in one process
 with all threads, then in one process per core with one thread each. The race is compared with the faster of the two.
 
-    python benchmarks/race.py                  # hours on two cores; writes benchmarks/race.json
+    python benchmarks/race.py                  # hours on two cores; adds a measurement of each to benchmarks/race.json
     python benchmarks/race.py mlp --networks 280 --compile
     python benchmarks/race.py --scale          # time and memory against the number of trials
 """
@@ -29,6 +29,7 @@ from gradprix.race import race
 from gradprix.stats.verdict import MOST_SEEDS
 from race_models import CASES
 
+FILE = Path(__file__).with_suffix(".json")
 ENTRIES = ["minibatch", "momentum", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
 CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "minibatch": (torch.optim.SGD, {"lr": 0.1}),
@@ -191,15 +192,19 @@ def main() -> None:
         print(f"{name}: PyTorch, {text} per trial; race {measured['a trial']:.4f} s: {ratio:.1f}×")
         print(f"{' ' * len(name)}  {rate:.1f} GFLOP/s; a large matrix product: {peak:.0f}", flush=True)
         row = {"plain": loops, "race": measured, "ratio": ratio, "GFLOP/s": rate, "of": peak}
-        write_results({f"{name}{', compiled' * given.compile}": row})
+        key = f"{name}{', compiled' * given.compile}"
+        write_results({key: [*read_results().get(key, []), row]})
+
+
+def read_results() -> dict[str, Any]:
+    """Return the results in the file."""
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
 def write_results(results: dict[str, Any]) -> None:
     """Write results to the file, which keeps its other results."""
-    file = Path(__file__).with_suffix(".json")
-    before = json.loads(file.read_text()) if file.exists() else {}
     about = {"command": "python benchmarks/race.py", "cores": torch.get_num_threads(), "torch": str(torch.__version__)}
-    file.write_text(json.dumps({**before, **about, **results}, indent=1) + "\n")
+    FILE.write_text(json.dumps({**read_results(), **about, **results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -637,18 +637,23 @@ def price(file: Path = RACE) -> str:
         return "This repository contains no measurement yet. `python benchmarks/race.py` makes one, in half an hour."
     record = json.loads(file.read_text())
     lines = []
-    for name, row in record.items():
-        if isinstance(row, dict) and "plain" in row:
+    for name, rows in record.items():
+        if isinstance(rows, list) and "plain" in rows[0]:
+            ratios = sorted(row["ratio"] for row in rows)
+            row = next(row for row in rows if row["ratio"] == ratios[(len(rows) - 1) // 2])
             plain = [f"{1e3 * row['plain'][way]:.0f} ms" for way in ("one process", "a process a core")]
-            race = row["race"]
-            rate = f"{row['GFLOP/s']:.0f} of {row['of']:.0f}"
-            seconds, runs = race["a trial"], race["networks"]
-            lines.append((name, *plain, f"{1e3 * seconds:.0f} ms", f"{runs:,}", f"{row['ratio']:.1f}×", rate))
+            race, rate = row["race"], f"{row['GFLOP/s']:.0f} of {row['of']:.0f}"
+            speedup = f"{row['ratio']:.1f}×"
+            spread = f" ({ratios[0]:.1f}–{ratios[-1]:.1f}×)" if len(rows) > 1 else ""
+            lines.append(
+                (name, *plain, f"{1e3 * race['a trial']:.0f} ms", f"{race['networks']:,}", speedup + spread, rate)
+            )
     head = ["model", "one process", "one process per core", "in a race", "runs in the race", "speedup", "GFLOP/s"]
     about = f"`{record['command']}`, {record['cores']} cores, torch {record['torch']}"
     note = (
         "Times are per training run, first those of plain PyTorch loops. Speedup is relative to the faster of them. "
-        "GFLOP/s counts the products of training steps, beside those of a large matrix product in the same run."
+        "GFLOP/s counts the products of training steps, beside those of a large matrix product in the same run. Of "
+        "several measurements, on processors of different speed, a row is the median, with the range of the speedup."
     )
     return f"{table(head, lines)}\n\n{about}. {note}"
 
