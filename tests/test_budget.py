@@ -14,7 +14,7 @@ from gradprix.race import Local, RaceConfig, TooLittleTimeError, make_plan, make
 from gradprix.race.budget import fit, fit_to_budget
 from gradprix.race.cost import Cost, estimate
 from gradprix.race.reduced_plans import reduced_plans
-from gradprix.text.alternatives import format_alternatives
+from gradprix.text.alternatives import format_commands
 from gradprix.text.plan import format_omission
 from gradprix.training.autotune import StackLayout
 
@@ -101,7 +101,7 @@ def test_what_fits_instead_is_listed_as_commands_that_take_so_long() -> None:
     with pytest.raises(TooLittleTimeError, match="a training step of one model takes 3 s") as raised:
         fit(plan, 5, SLOW)
     alternatives = raised.value.alternatives
-    assert format_alternatives(alternatives, "my task.py", plan.task.epochs) == ALTERNATIVES
+    assert format_commands(alternatives, "my task.py", plan.task.epochs) == ALTERNATIVES
     for each in alternatives:
         given = dict(each.settings)
         if "minutes" in given:

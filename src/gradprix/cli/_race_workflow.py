@@ -35,7 +35,7 @@ from gradprix.race import (
 from gradprix.race.progress_display import REPORT_AFTER
 from gradprix.show import terminal
 from gradprix.show.plans import summarize_plan
-from gradprix.text.alternatives import format_alternatives
+from gradprix.text.alternatives import format_commands
 from gradprix.utils.streams import echo_json
 
 from ._errors import report_errors
@@ -138,7 +138,7 @@ def _fit_plan(
     try:
         return fit_to_budget(plan, minutes, engine, folder, watch)
     except TooLittleTimeError as error:
-        commands = format_alternatives(error.alternatives, task, plan.task.epochs)
+        commands = format_commands(error.alternatives, task, plan.task.epochs)
         raise ValueError("\n".join(filter(None, [str(error), commands]))) from None
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gradprix.race.alternatives import Alternative
 
 
-def format_alternatives(alternatives: "Iterable[Alternative]", task: str, epochs: float) -> str:
+def format_commands(alternatives: "Iterable[Alternative]", task: str, epochs: float) -> str:
     """Format alternatives as commands with their durations and what they do, in lines; empty if there are none.
 
     Args:
