@@ -2,6 +2,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
+from typing import Any
 
 # Before torch is loaded: its threads must not spin while they wait, for tests run side by side and start processes. On
 # two busy cores the claims' tests took 215 s with spinning threads and 26 s without.
@@ -66,3 +67,21 @@ def checks_are_not_remembered(request: pytest.FixtureRequest, monkeypatch: pytes
     if "remembered" not in request.keywords and "gradprix.race.preflight" in sys.modules:
         monkeypatch.setattr("gradprix.race.preflight.find_checked_mode", lambda plan, engine: None)
         monkeypatch.setattr("gradprix.race.preflight.record_checked_mode", lambda plan, engine, mode: None)
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Browser of all tests of the app; its pages are opened by `app_browser.faultless`."""
+    app_browser = pytest.importorskip("app_browser", reason="needs playwright and Flask", exc_type=ImportError)
+    if app_browser.chromium() is None:
+        pytest.skip("there is no chromium on this machine")
+    with app_browser.launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the app, with an empty folder of saved races."""
+    app_browser = pytest.importorskip("app_browser", reason="needs playwright and Flask", exc_type=ImportError)
+    with app_browser.served(tmp_path_factory.mktemp("runs")) as url:
+        yield url

@@ -416,18 +416,42 @@ def test_only_this_machine_is_answered(asked, host, answered):
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    return make(Races(tmp_path_factory.mktemp("runs"))).server.test_client()
+    return make(Races(tmp_path_factory.mktemp("runs"))).test_client()
 
 
 def test_other_hosts_are_refused_on_every_path(client):
-    for path in ("/", "/_dash-layout", "/assets/app.css", "/runs/x/report.html"):
+    for path in ("/", "/races", "/static/app.css", "/shared/page.css", "/vendor/plotly.min.js"):
         assert client.get(path, headers={"Host": "evil.example"}).status_code == 403
     assert client.get("/", headers={"Host": "127.0.0.1", "Origin": "http://evil.example"}).status_code == 403
     answer = client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"})
     assert answer.status_code == 200
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert not re.search(r"(src|href)=.?(https?:)?//", answer.text)
-    assert client.get("/runs/../../etc/passwd/report.html", headers={"Host": "localhost"}).status_code == 404
+    for path in (
+        "/static/../server.py",
+        "/shared/../__init__.py",
+        "/shared/%2e%2e/__init__.py",
+        "/races/../../etc/passwd",
+    ):
+        assert client.get(path, headers={"Host": "localhost"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("/?tab=step&who=gd,adam&step=3", "/step?who=gd,adam&step=3"),
+        ("/?tab=race", "/races"),
+        ("/?tab=race&race=suite/digits", "/races/suite/digits"),
+        ("/?tab=race&task=digits&size=small", "/races?task=digits&size=small"),
+        ("/?tab=claims", "/claims"),
+        ("/?tab=nothing&surface=bowl", "/?surface=bowl"),
+        ("/?tab=race&race=//evil.example", "/races/evil.example"),
+    ],
+)
+def test_urls_of_earlier_versions_lead_to_their_page(client, former, now):
+    answer = client.get(former, headers={"Host": "localhost"})
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == now
 
 
 def test_it_listens_on_loopback_and_says_so_when_a_port_is_taken(tmp_path: Path):
@@ -442,7 +466,7 @@ def test_it_listens_on_loopback_and_says_so_when_a_port_is_taken(tmp_path: Path)
         listen(app, 0, "no such host")
 
 
-def test_without_dash_there_is_one_sentence(monkeypatch):
+def test_without_flask_there_is_one_sentence(monkeypatch):
     monkeypatch.setattr("gradprix.cli._app.find_spec", lambda name: None)
     answer = CliRunner().invoke(cli.app, ["app"])
     assert answer.exit_code == 2
@@ -517,7 +541,7 @@ def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
 
 
 def test_a_malformed_origin_is_refused(tmp_path: Path) -> None:
-    client = make(Races(tmp_path), "127.0.0.1").server.test_client()
+    client = make(Races(tmp_path), "127.0.0.1").test_client()
 
     for origin in ("http://[", "null", "http://elsewhere"):
         assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": origin}).status_code == 403

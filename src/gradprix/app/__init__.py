@@ -8,8 +8,6 @@ from pathlib import Path
 
 from .race_processes import Races
 from .server import LOOPBACK, PortTakenError, listen, make
-from .state import Setting
-from .trajectories import run
 
 __all__ = ["LOOPBACK", "PortTakenError", "serve"]
 
@@ -45,7 +43,6 @@ def serve(
     address = f"http://{visible_host}:{server.socket.getsockname()[1]}"
     try:
         ready(address)
-        threading.Thread(target=run, args=(Setting(),), daemon=True).start()  # precompute the initial view
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.serve_forever()

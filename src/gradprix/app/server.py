@@ -3,59 +3,95 @@
 import ipaddress
 import logging
 import socket
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import flask
-from dash import Dash
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from . import claims_page, export, landscape_page, layout, race_page, step_page, url_sync
 from .race_processes import Races
+from .templating import SHARED
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
-    "frame-ancestors 'self'; form-action 'self'"
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-"""Content security policy, which forbids external resources. Dash and plotly need `unsafe-inline` and `unsafe-eval`."""
+"""Content security policy: no external resource, no inline script. Figures have inline styles."""
+
+ROUTES = {
+    "/": "landscape_view:page",
+    "/step": "step_view:page",
+    "/races": "race_views:page",
+    "/claims": "claims_view:page",
+}
+"""Function that responds to each URL, as `module:function`. Its module is imported at the first request, so that a page
+does not wait for the imports of the others."""
+
+FORMER_TABS = {"landscape": "/", "step": "/step", "race": "/races", "claims": "/claims"}
+"""Path of each page by its name in URLs of earlier versions, `/?tab=step`."""
 
 
 class PortTakenError(ValueError):
     """The port is in use or not permitted."""
 
 
-def make(races: Races, host: str = "127.0.0.1") -> Dash:
-    """Create the Dash app.
+def make(races: Races, host: str = "127.0.0.1") -> flask.Flask:
+    """Create the Flask app.
 
     Args:
-        races: saved and running races.
+        races: saved and running races, which views find as `current_app.extensions["races"]`.
         host: address to listen on.
     """
-    app = Dash(
-        __name__,
-        assets_folder=str(Path(__file__).parent / "assets"),
-        serve_locally=True,
-        title="gradprix",
-        update_title="",
-        add_log_handler=False,
-        enable_mcp=False,
-    )
-    app.enable_dev_tools(debug=False, dev_tools_disable_version_check=True, dev_tools_ui=False)
-    layout.set_layout(app)
-    url_sync.connect(app)
-    landscape_page.connect(app)
-    step_page.connect(app)
-    race_page.connect(app, races)
-    claims_page.connect(app)
-    export.connect(app, races)
-    server: flask.Flask = app.server
-    server.before_request(lambda: guard(host))
-    server.after_request(_add_security_headers)
-    server.add_url_rule("/runs/<path:name>/report.html", "report", lambda name: _report(races, name))
+    app = flask.Flask(__name__, template_folder=None)
+    app.extensions["races"] = races
+    app.before_request(lambda: guard(host))
+    app.before_request(_redirect_former_url)
+    app.after_request(_add_security_headers)
+    for rule, target in ROUTES.items():
+        app.add_url_rule(rule, target, _lazy_view(target))
+    app.add_url_rule("/shared/<path:name>", "shared", lambda name: flask.send_from_directory(SHARED, name))
+    app.add_url_rule("/vendor/plotly.min.js", "plotly", lambda: flask.send_file(plotly_script(), max_age=86_400))
     return app
+
+
+def _lazy_view(target: str) -> Callable[..., Any]:
+    """Return a view function that imports its module when it is called.
+
+    Args:
+        target: module in this package and function, as `module:function`.
+    """
+    module, function = target.split(":")
+
+    def view(**values: Any) -> Any:
+        return getattr(import_module(f".{module}", __package__), function)(**values)
+
+    return view
+
+
+def plotly_script() -> Path:
+    """Return the path of plotly.min.js in the plotly package, without importing the package."""
+    spec = find_spec("plotly")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "package_data" / "plotly.min.js"
+
+
+def _redirect_former_url() -> Any:
+    """Redirect a URL of an earlier version, such as `/?tab=race&race=digits`, to its page."""
+    fields = flask.request.args.to_dict()
+    tab = fields.pop("tab", None)
+    if flask.request.path != "/" or tab is None:
+        return None
+    path = FORMER_TABS.get(tab, "/")
+    if tab == "race":
+        name = fields.pop("race", "").strip("/")
+        path += f"/{name}" if name else ""
+    return flask.redirect(f"{path}?{urlencode(fields, safe=',:=')}" if fields else path)
 
 
 def guard(host: str) -> Any:
@@ -107,15 +143,10 @@ def is_host_allowed(host_header: str, host: str) -> bool:
 
 
 def _add_security_headers(response: flask.Response) -> flask.Response:
-    response.headers["Content-Security-Policy"] = POLICY
+    response.headers.setdefault("Content-Security-Policy", POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
-
-
-def _report(races: Races, name: str) -> Any:
-    path = races.report(name)
-    return flask.send_file(path.resolve()) if path is not None else flask.abort(404)
 
 
 class _Quiet(WSGIRequestHandler):
@@ -125,7 +156,7 @@ class _Quiet(WSGIRequestHandler):
         """Ignore the request instead of logging it."""
 
 
-def listen(app: Dash, port: int, host: str) -> BaseWSGIServer:
+def listen(app: flask.Flask, port: int, host: str) -> BaseWSGIServer:
     """Create a server and bind it to its port, so that only `serve_forever` remains to be called.
 
     Args:
@@ -155,5 +186,5 @@ def listen(app: Dash, port: int, host: str) -> BaseWSGIServer:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with listener:  # the server duplicates the file descriptor
         return make_server(
-            host, listener.getsockname()[1], app.server, threaded=True, request_handler=_Quiet, fd=listener.fileno()
+            host, listener.getsockname()[1], app, threaded=True, request_handler=_Quiet, fd=listener.fileno()
         )

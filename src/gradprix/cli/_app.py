@@ -23,8 +23,8 @@ def app(
 
     The app is local: it fetches nothing from the network and sends nothing.
     """
-    if find_spec("dash") is None:
-        typer.echo("gradprix: the app needs dash, which is not installed: pip install 'gradprix[app]'", err=True)
+    if find_spec("flask") is None:
+        typer.echo("gradprix: the app needs Flask, which is not installed: pip install 'gradprix[app]'", err=True)
         raise typer.Exit(2)
     from gradprix.app import LOOPBACK, serve
 
