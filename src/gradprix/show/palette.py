@@ -54,7 +54,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "grokfast_adamw": "#409c70",
         "novograd": "#687e52",
     },
-    "sign": {"lion": "#eb369b", "signum": "#a44975", "rprop": "#ed214f"},
+    "sign": {"rprop": "#ed214f", "lion": "#eb369b", "signum": "#a44975"},
     "matrices": {
         "muon": "#b238cc",
         "soap": "#c372c7",
