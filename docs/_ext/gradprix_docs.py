@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster_docs
+import command_docs
 import compatibility_docs
 import modifier_docs
 import numpy as np
@@ -869,6 +870,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("rule", RuleBlock)
     app.add_directive("measured", Measured)
     app.add_directive("api", Api)
+    app.add_directive("commands", command_docs.Commands)
     app.add_role("aa-tests", Figure(aa_tests))
     app.add_role("compatibility", Figure(compatibility_docs.count))
     app.add_role("verdict-simulation", Figure(verdict_simulation))
