@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from gradprix.tasks import Task
@@ -154,6 +155,7 @@ class Executor(ABC):
         mode: ExecutionMode = STACKED,
         later_phases: int = 0,
         has_succeeded: bool = False,
+        live: Path | None = None,
     ) -> Iterator[Finished]:
         """Train trials, in stacks where possible.
 
@@ -167,6 +169,7 @@ class Executor(ABC):
             mode: the execution mode of the race.
             later_phases: number of times that the race will request further trials after these.
             has_succeeded: True if an earlier trial of the race was successful.
+            live: folder on this machine to which the learning curves of running trials are written; None writes none.
 
         Yields:
             Trials of a completed stack and their outcomes.
@@ -177,7 +180,7 @@ class Executor(ABC):
             WorkerError: if no trial has succeeded, and failing trials have repeatedly killed their workers.
             EngineError: if a machine of a cluster cannot take part.
         """
-        groups, done = self._group_trials(task, trials, mode, later_phases), 0
+        groups, done = self._group_trials(task, trials, later_phases, (task, mode, live)), 0
         failures: list[tuple[TrialStack, Exception]] = []
         with self._lock:
             self.scheduler.groups += groups
@@ -215,10 +218,14 @@ class Executor(ABC):
                 self.cancel([stack for group in groups for stack in self.scheduler.drop(group)])
 
     def _group_trials(
-        self, task: Problem, trials: Sequence[Trial], mode: ExecutionMode, later_phases: int
+        self,
+        task: Problem,
+        trials: Sequence[Trial],
+        later_phases: int,
+        payload: tuple[Problem, ExecutionMode, Path | None],
     ) -> list[TrialGroup]:
         """Group the trials that can share a stack. In each group, trials that run the same update code are adjacent."""
-        fingerprint = task.fingerprint  # computed once here and sent along
+        fingerprint, mode = task.fingerprint, payload[1]  # computed once here and sent along
         count = len(task.loaded.split(0).train) if isinstance(task, Task) else 1
         alike: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in trials:
@@ -239,7 +246,7 @@ class Executor(ABC):
                     count_steps(count, size, epochs),
                     self.layouts[kind].width,
                     later_phases,
-                    (task, mode),
+                    payload,
                 )
             )
         return groups
@@ -300,7 +307,9 @@ def call_with_picklable_errors(function: Callable[..., Any], args: Sequence[Any]
         raise
 
 
-def train(task: Problem, trials: list[Trial], mode: ExecutionMode, report: Watch) -> list[Outcome]:
+def train(
+    task: Problem, trials: list[Trial], mode: ExecutionMode, report: Watch, live: Path | None = None
+) -> list[Outcome]:
     """Train the trials of one stack in a worker and return their outcomes.
 
     Args:
@@ -308,7 +317,8 @@ def train(task: Problem, trials: list[Trial], mode: ExecutionMode, report: Watch
         trials: the trials.
         mode: the execution mode of the race.
         report: callback that receives the completed fraction of the training.
+        live: file for the learning curves of running trials; None writes none.
     """
     if isinstance(task, Loop):
         return [run_loop(task, trial) for trial in trials]
-    return train_stack(task, trials, report, mode)
+    return train_stack(task, trials, report, mode, live)

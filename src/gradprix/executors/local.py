@@ -116,8 +116,10 @@ class Local(Executor):
             self._shares = np.memmap(file, dtype=np.float64, mode="w+", shape=self.processes)
         slot = next(i for i in range(self.processes) if i not in self._slots.values())
         self._shares[slot] = 0
-        task, mode = stack.group.payload
-        self._jobs[self._start(task, stack.trials, mode, Path(str(self._shares.filename)), slot)] = stack
+        task, mode, live = stack.group.payload
+        curves = None if live is None else live / f"stack-{slot}.json"
+        shares = Path(str(self._shares.filename))
+        self._jobs[self._start(task, stack.trials, mode, shares, slot, curves)] = stack
         self._slots[stack] = slot
 
     def _start(self, *args: Any) -> "Future[StackResult]":
@@ -177,7 +179,9 @@ def _call_with_local_tasks(function: Callable[..., Any], args: Sequence[Any]) ->
     return call_with_picklable_errors(function, [cache_problem(arg) if isinstance(arg, Task) else arg for arg in args])
 
 
-def _train_and_report(task: Task, trials: list[Trial], mode: ExecutionMode, file: Path, slot: int) -> list[Outcome]:
+def _train_and_report(
+    task: Task, trials: list[Trial], mode: ExecutionMode, file: Path, slot: int, live: Path | None
+) -> list[Outcome]:
     """Train the trials of a stack and write the completed fraction to a file.
 
     Args:
@@ -186,10 +190,11 @@ def _train_and_report(task: Task, trials: list[Trial], mode: ExecutionMode, file
         mode: the execution mode of the race.
         file: file with one float64 number per worker process.
         slot: index of the number to write.
+        live: file for the learning curves of running trials; None writes none.
     """
     shares = np.memmap(file, dtype=np.float64, mode="r+")
 
     def report(share: float) -> None:
         shares[slot] = share
 
-    return train(task, trials, mode, report)
+    return train(task, trials, mode, report, live)

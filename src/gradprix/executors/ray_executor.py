@@ -143,7 +143,7 @@ class Ray(Executor):
 
     def submit(self, stack: TrialStack) -> None:
         """Submit a stack to Ray."""
-        task, mode = stack.group.payload
+        task, mode, _ = stack.group.payload  # workers on other machines cannot write to the race's folder
         packed_call = self.cluster.pack_call(train, (task, stack.trials, mode))
         interval = max(1.0, self.workers / REPORTS)
         self._jobs[

@@ -10,6 +10,7 @@ from gradprix.integrations.loggers import Logger, Loggers
 
 from .analysis import analyse
 from .journal import Journal
+from .live_files import LiveFiles
 from .plan import Plan
 from .progress_display import Watch
 from .record_builder import make_record
@@ -45,9 +46,9 @@ def run(
         WorkerError: if worker processes are killed repeatedly.
         EngineError: if a machine of a cluster cannot take part.
     """
-    with Journal(out) as journal, Loggers(loggers, plan, out) as logs:
+    with Journal(out) as journal, LiveFiles(out) as live, Loggers(loggers, plan, out) as logs:
         analyses = check_resume(plan, journal)
-        runner = Runner.start(plan, journal, engine, watch, logs)
+        runner = Runner.start(plan, journal, engine, watch, logs, live)
         logs.start()
         tuned, tuning_runs = runner.tune()
         step_seconds: dict[str, float | None] = {}

@@ -15,6 +15,7 @@ from gradprix.tuning.tuner import PhaseKind, Request, Score, TuningResult
 from .analysis import Analysis
 from .efficiency import seconds_of_steps
 from .journal import Journal
+from .live_files import LiveFiles
 from .plan import Plan
 from .progress_display import Watch, format_rate
 from .record import Cost, EqualTime
@@ -42,10 +43,17 @@ class Runner:
     """
 
     def __init__(
-        self, plan: Plan, mode: ExecutionMode, journal: Journal, engine: Executor, watch: Watch, loggers: Loggers
+        self,
+        plan: Plan,
+        mode: ExecutionMode,
+        journal: Journal,
+        engine: Executor,
+        watch: Watch,
+        loggers: Loggers,
+        live: LiveFiles,
     ) -> None:
         self.plan, self.mode, self.journal, self.engine, self.watch = plan, mode, journal, engine, watch
-        self.loggers = loggers
+        self.loggers, self.live = loggers, live
         self.finished = journal.finished()
         self.saved = set(self.finished)
         self.reused: set[str] = set()
@@ -53,13 +61,21 @@ class Runner:
         self.leader = ""
 
     @classmethod
-    def start(cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch, loggers: Loggers) -> "Runner":
+    def start(
+        cls, plan: Plan, journal: Journal, engine: Executor, watch: Watch, loggers: Loggers, live: LiveFiles
+    ) -> "Runner":
         """Choose the execution mode of a race, write it and the plan to the journal, and read the finished trials."""
-        mode = choose_execution_mode(plan, journal, engine, watch)
+
+        def prepare(step: str, done: float, total: int) -> None:
+            live.describe(step)
+            watch(step, done, total)
+
+        mode = choose_execution_mode(plan, journal, engine, prepare)
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.write("plan", plan.description)
+        live.describe("Preparing the first training runs")
         journal.mode = mode
-        return cls(plan, mode, journal, engine, watch, loggers)
+        return cls(plan, mode, journal, engine, watch, loggers, live)
 
     def tune(self) -> tuple[dict[str, TuningResult], dict[str, list[TuningRun]]]:
         """Tune all entries concurrently. In each phase, the trials that all tuners request are run together.
@@ -161,6 +177,7 @@ class Runner:
         Returns:
             The repeated runs, by the key of the trial.
         """
+        self.live.describe("Repeating some final runs, to check that they are reproducible")
         seconds, patience = seconds_per_run * self.engine.workers, max(MIN_TIMEOUT, REPEATED_SHARE * self.seconds)
         reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, self.journal.reruns)
         self.journal.reruns = reruns
@@ -189,12 +206,16 @@ class Runner:
             done, rate = len(trials) - len(todo) + share, share * steps / (time.perf_counter() - phase_start)
             parts = f"{phase}{self.engine.state}", format_rate(rate), self.leader and f"{self.leader} leads"
             self.watch(", ".join(filter(None, parts)), runs_before + done, total)
+            if share:
+                self.live.update(phase, runs_before + done, total)
 
         watch(0.0)
         self.loggers.log_runs(phase, trials, self.finished, self.saved)
         if not todo:
             return None
-        runs = self.engine.run(self.plan.task, todo, watch, self.mode, phases_left, bool(self.finished))
+        runs = self.engine.run(
+            self.plan.task, todo, watch, self.mode, phases_left, bool(self.finished), self.live.folder
+        )
         for stack, outcomes in runs:
             if outcomes[0].error is None:  # failed trials run again when the race is resumed
                 self.journal.finish(stack, outcomes)
@@ -239,6 +260,7 @@ class Runner:
         known = self.journal.step_seconds
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
+            self.live.describe("Measuring the time of an optimizer step")
             try:
                 measured = self.engine.call(seconds_of_steps, self.plan.task, missing, self.mode.device)
             except Exception:  # the race is finished: a failed timing must not discard its result

@@ -17,6 +17,7 @@ from gradprix.utils.margins import absolute_margin
 from .analysis import score_finals
 from .best import Best
 from .journal import Journal, OtherRaceError
+from .live_files import LiveFiles
 from .progress_display import Watch
 from .record_builder import describe_plan, make_best, summarize_finals
 from .record_json import to_json
@@ -115,11 +116,11 @@ def run_tuning(
         EngineError: if a machine of a cluster cannot take part.
     """
     name = plan.entry.name
-    with Journal(out) as journal, Loggers(loggers, plan, out) as logs:
+    with Journal(out) as journal, LiveFiles(out) as live, Loggers(loggers, plan, out) as logs:
         if journal.comparisons is not None or (journal.plan is not None and len(journal.plan.entries) > 1):
             raise OtherRaceError(f"{out} holds a race. Choose another folder (--out) to tune {name}.")
         check_resume(plan, journal)
-        runner = Runner.start(plan, journal, engine, watch, logs)
+        runner = Runner.start(plan, journal, engine, watch, logs, live)
         logs.start()
         tuned, tuning_runs = runner.tune()
         point = dict(tuned[name].point)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from .callbacks import Callback, Progress, observes_gradients
 from .compaction import choose_rows
 from .evaluation import TestScore, evaluate, evaluate_test
 from .execution_mode import STACKED, ExecutionMode
+from .live_curves import LiveCurves
 from .model_stack import ModelStack
 from .runtime_settings import runtime_settings
 from .trial import Outcome, Trial
@@ -184,6 +186,7 @@ def train_stack(
     trials: Sequence[Trial],
     report: Callable[[float], None] = lambda share: None,
     mode: ExecutionMode = STACKED,
+    live: Path | None = None,
 ) -> list[Outcome]:
     """Train trials as one stack and return one outcome per trial, in the given order.
 
@@ -192,5 +195,7 @@ def train_stack(
         trials: trials with equal `stack_key`.
         report: called from time to time with the completed fraction of the training, between 0 and 1.
         mode: the execution mode of the race.
+        live: file for the learning curves during the training; None writes none.
     """
-    return Trainer(task, trials, mode, [Progress(report)]).run()
+    curves = [] if live is None else [LiveCurves(live, trials)]
+    return Trainer(task, trials, mode, [Progress(report), *curves]).run()
