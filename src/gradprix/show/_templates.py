@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from gradprix.utils.wording import format_list
 
-from . import _formatting
+from . import _formatting, palette
 
 CONFIG = {
     "showSendToCloud": False,
@@ -50,6 +50,7 @@ ENVIRONMENT = Environment(
 ENVIRONMENT.filters["plotly_div"] = plotly_div
 ENVIRONMENT.globals |= {
     "plotly_js": get_plotlyjs,
+    "colour": palette.colour,
     "format_batch_size": _formatting.format_batch_size,
     "format_epochs": _formatting.format_epochs,
     "format_distance": _formatting.format_distance,

@@ -1,0 +1,245 @@
+"""Figures of pages and for export: matplotlib with one style, as SVG that follows the page's theme, PNG or PDF.
+
+A chart is a sentence with panels. Pages show each panel as an SVG of its own, so that the page arranges them for its
+width. Exported images have all panels, the sentence as the title, and the settings as a footnote.
+
+Colours are those of a light page. In an SVG they become variables of the page's style sheet, so that one image serves
+light and dark pages. Artists that belong to an optimizer are marked by `tag`, for the page's script.
+"""
+
+import io
+import json
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ._svg import GREY, INK, LINE, PAGE, SOFT, page_svg
+from .palette import Style
+
+UNIT = 72
+"""Pixels per inch of a figure, so that a point is a pixel."""
+RC: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": LINE,
+    "axes.grid": True,
+    "axes.labelcolor": SOFT,
+    "axes.labelsize": 12,
+    "axes.linewidth": 1,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "figure.dpi": UNIT,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.size": 12,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 2,
+    "lines.markersize": 6,
+    "path.simplify_threshold": 0.2,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gradprix",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": LINE,
+    "xtick.labelcolor": SOFT,
+    "xtick.labelsize": 12,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.color": LINE,
+    "ytick.labelcolor": SOFT,
+    "ytick.labelsize": 12,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+LINESTYLES = {"solid": "-", "dashed": (0, (5, 2)), "dashdot": (0, (6, 2, 1.5, 2)), "dotted": (0, (1.5, 1.5))}
+"""Line style of matplotlib for each dash of the palette."""
+MARKERS = {"circle": "o", "diamond": "D", "square": "s", "triangle": "^", "plus": "P"}
+"""Marker of matplotlib for each marker of the palette."""
+SCALE = 2.5  # pixels of a PNG per pixel of the page
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Axes with their size, in pixels of the page, and the function that draws into them.
+
+    Args:
+        draw: function that draws into the axes.
+        title: heading above the axes.
+        width: width with margins. Pages enlarge or shrink panels to the width of their columns.
+        height: height with margins.
+        margins: space for labels at the left, right, top and bottom.
+        alt: description for screen readers; the title when empty.
+    """
+
+    draw: Callable[[Axes], None]
+    title: str = ""
+    width: float = 440
+    height: float = 280
+    margins: tuple[float, float, float, float] = (56, 14, 30, 44)
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Figure of a page.
+
+    Args:
+        name: suffix of the ids in the page, and of the name of exported files.
+        title: what the figure shows, as a sentence.
+        panels: the panels, in reading order.
+        columns: number of panels in a row of a wide page.
+    """
+
+    name: str
+    title: str
+    panels: tuple[Panel, ...]
+    columns: int = 1
+
+    def svgs(self) -> list[Markup]:
+        """Return each panel as an SVG element for an HTML page."""
+        return [page_svg(to_svg(_draw((each,), 1)), f"{self.name}-{i}", each) for i, each in enumerate(self.panels)]
+
+
+def tag(artist: Artist, entry: str, tips: str | Sequence[str] = "") -> None:
+    """Mark an artist as an optimizer's, so that the page's script can highlight it and show its values.
+
+    Args:
+        artist: line, collection, patch or text.
+        entry: name of the entry.
+        tips: text that appears at the artist, or a text for each of its points, in their order.
+    """
+    artist.set_gid(json.dumps({"entry": entry, "tips": tips}))
+
+
+def line_style(style: Style, is_quiet: bool = False) -> dict[str, Any]:
+    """Return the properties of an optimizer's line: grey if it is quiet, until the reader points at it."""
+    return {"color": GREY if is_quiet else style.colour, "linestyle": LINESTYLES[style.dash]}
+
+
+def clean(text: str) -> str:
+    """Return a text as a line that XML can hold: control characters become spaces."""
+    return "".join(c if c.isprintable() or c == "\u00a0" else " " for c in text)
+
+
+def to_svg(figure: Figure) -> str:
+    """Return a figure as the source of an SVG file, in the colours of a light page."""
+    return _save(figure, "svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))).decode()
+
+
+def export(chart: Chart, kind: str, note: str = "") -> bytes:
+    """Return a chart as a file with a white background, with its sentence as the title.
+
+    Args:
+        chart: the chart.
+        kind: `"png"`, `"pdf"` or `"svg"`.
+        note: footnote, such as the settings of a race.
+    """
+    figure = _draw(chart.panels, chart.columns, chart.title, note)
+    figure.set_facecolor(PAGE)
+    settings: dict[str, Any] = {"dpi": SCALE * UNIT} if kind == "png" else {"metadata": {"Creator": "gradprix"}}
+    return _save(figure, kind, **settings)
+
+
+def write_label(axes: Axes, x: float, y: float, text: str, **properties: Any) -> Any:
+    """Write a text at the right of a point, in data coordinates, without clipping it at the axes."""
+    place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+    return axes.annotate(clean(text), (x, y), **{**place, **properties})
+
+
+def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], x: float, gap: float = 13) -> None:
+    """Write names at the right ends of lines, without overlaps, in place of a legend.
+
+    Names that do not fit are left out, the last ones first.
+
+    Args:
+        axes: axes with final limits.
+        labels: vertical position in data coordinates, name and colour of each line, most important first.
+        x: horizontal position of the ends in data coordinates.
+        gap: least distance of names in pixels.
+    """
+    bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
+    fitting = [each for each in labels if math.isfinite(each[0])][: max(1, int((top - bottom) // gap) + 1)]
+    ends = [float(axes.transData.transform((x, y))[1]) for y, _, _ in fitting]
+    order = sorted(range(len(ends)), key=ends.__getitem__)
+    places = spread([min(max(ends[i], bottom), top) for i in order], gap, bottom, top)
+    for i, place in zip(order, places, strict=True):
+        y = float(axes.transData.inverted().transform((0, place))[1])
+        text = write_label(axes, x, y, fitting[i][1], color=fitting[i][2], fontsize=12)
+        tag(text, fitting[i][1])
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending positions apart, as little as possible, so that neighbours keep a distance.
+
+    Args:
+        places: positions in ascending order.
+        gap: least distance.
+        low: lower end of the available range.
+        high: upper end.
+    """
+    blocks: list[list[float]] = []  # [centre, number of positions]
+    for place in places:
+        blocks.append([place, 1])
+        while True:
+            half = gap * (blocks[-1][1] - 1) / 2
+            blocks[-1][0] = min(max(blocks[-1][0], low + half), max(high - half, low + half))
+            if len(blocks) < 2 or blocks[-1][0] - blocks[-2][0] >= gap * (blocks[-1][1] + blocks[-2][1]) / 2:
+                break
+            (first, m), (second, n) = blocks.pop(-2), blocks.pop()
+            blocks.append([(m * first + n * second) / (m + n), m + n])
+    return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(int(count))]
+
+
+def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = "") -> Figure:
+    """Draw panels in a grid, below a title and above a note."""
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    width = max(sum(panel.width for panel in row) for row in rows)
+    head = textwrap.wrap(title, max(20, int(width / 8.5)))
+    foot = textwrap.wrap(note, max(20, int(width / 6)))
+    above, below = 21 * len(head) + 16 * bool(head), 14 * len(foot) + 12 * bool(foot)
+    height = above + sum(max(panel.height for panel in row) for row in rows) + below
+    with mpl.rc_context(RC):
+        figure = Figure((width / UNIT, height / UNIT))
+        top = height - above
+        for row in rows:
+            left = 0.0
+            for panel in row:
+                before, after, over, under = panel.margins
+                box = (left + before, top - panel.height + under, panel.width - before - after, 0.0)
+                size = (box[2] / width, (panel.height - over - under) / height)
+                axes = figure.add_axes((box[0] / width, box[1] / height, *size))
+                axes.set_title(clean(panel.title), x=-(before - 2) / box[2])
+                panel.draw(axes)
+                left += panel.width
+            top -= max(panel.height for panel in row)
+        for i, line in enumerate(head):
+            figure.text(8 / width, 1 - (20 + 21 * i) / height, clean(line), fontsize=15, weight="bold")
+        for i, line in enumerate(foot):
+            y = (14 * (len(foot) - i) - 6) / height
+            figure.text(8 / width, y, clean(line), fontsize=11, color=SOFT)
+    return figure
+
+
+def _save(figure: Figure, kind: str, **settings: Any) -> bytes:
+    """Return a figure as the contents of a file."""
+    file = io.BytesIO()
+    FigureCanvasAgg(figure)
+    with mpl.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # browsers have fonts for more letters
+        figure.savefig(file, format=kind, **settings)
+    return file.getvalue()
