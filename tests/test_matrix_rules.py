@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from gradprix.rules import (
     transpose,
 )
 from gradprix.rules.notation import formula
+from gradprix.rules.vector_form import vector_form
 
 pytestmark = pytest.mark.usefixtures("float64")
 KINDS = ["element", "scalar", "vector", "rows", "columns", "rows×rows", "columns×columns"]
@@ -139,6 +141,48 @@ def test_state_in_the_shape_of_another_network_is_refused(name: str) -> None:
     second.load_state_dict(first.state_dict())
     with pytest.raises(RuntimeError, match="belongs to another network"):
         second.step()
+
+
+VECTORS: list[tuple[str, dict[str, Any]]] = [
+    ("Adafactor", {"lr": 0.1, "weight_decay": 0.1}),
+    ("CAME", {"lr": 0.1, "weight_decay": 0.1}),
+    ("Shampoo", {"momentum": 0.5, "precondition_frequency": 2}),
+]
+"""Optimizers of matrices whose form for vectors is elementwise, with options."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("name", "given"), VECTORS, ids=str)
+def test_kernels_step_vectors_to_the_bit_as_the_eager_step(
+    name: str, given: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch takes roots with Intel's MKL, which is not always rounded to nearest.
+    monkeypatch.setattr(torch.Tensor, "sqrt", lambda a: torch.from_numpy(np.asarray(np.sqrt(a.numpy()))))
+    shapes = [(5,), (3000,), (4, 6), (), (1,), (0,)]
+    both = []
+    for fused in (None, False):
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+        optimizer = getattr(optim, name)(params, fused=fused, **given)
+        for _ in range(5):
+            for x in params:
+                x.grad = torch.randn(x.shape, generator=generator).to(dtype)
+            optimizer.step()
+        both.append([(x, optimizer.state[x]) for x in params])
+        stepped = [x for batch in optimizer._plan.batches for x in batch.params]
+        assert stepped == ([] if fused is False else [x for x in params if x.dim() < 2 and x.numel()])
+    for (x, ours), (y, theirs) in zip(*both, strict=True):
+        assert torch.equal(x, y)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_rule_has_a_vector_form_if_it_is_elementwise_without_the_state_of_matrices() -> None:
+    forms = {rule.name: vector_form(rule, 1e-7) for rule in (rules.came, rules.soap, rules.muon, rules.adam)}
+
+    assert [name for name, form in forms.items() if form] == ["came"], "SOAP distinguishes steps, Muon takes no vectors"
+    assert [*forms["came"].state] == ["m", "v"]
+    assert forms["came"] is vector_form(rules.came, 1e-7), "plans are compared by rule"
 
 
 def test_large_sides_have_no_matrix() -> None:

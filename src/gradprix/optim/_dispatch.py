@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradprix.kernels import STORAGE_DTYPES, KernelSequence, compile_kernel, hoist_scalars
+from gradprix.kernels import STORAGE_DTYPES, KernelSequence, compile_kernel, compute_dtype, hoist_scalars
 from gradprix.rules import Rule
+from gradprix.rules.vector_form import vector_form
 
 from ._eager_step import check_supported, step_dtype, step_params_eagerly
 from ._foreach_batch import ForeachBatch, fits_foreach, has_device_scalars
@@ -59,6 +60,7 @@ class StepPlan:
             if overlaps and not rule.uses_group:
                 self.sequential.setdefault(number, []).append(x)
             elif is_fused:
+                rule = element_rule(rule, x)
                 key = rule, hoist_scalars(rule, values[number]), x.dtype, step_dtype(group)
                 kernels.setdefault(key, []).append((x, number))
             else:
@@ -90,9 +92,9 @@ class StepPlan:
         """Return for each parameter True if a kernel can step it."""
         fits = [
             not overlaps
-            and self.rules[number].scope == "element"
             and self.groups[number].get("fused") is not False
-            and fits_kernel(self.rules[number], values[number], x, self.state[x])
+            and (rule := element_rule(self.rules[number], x)).scope == "element"
+            and fits_kernel(rule, values[number], x, self.state[x])
             for (x, number), overlaps in zip(active, overlap, strict=True)
         ]
         # The tensors of a group that depend on each other are stepped by the same kernel, or by none.
@@ -184,6 +186,13 @@ class StepPlan:
         for x in new:
             if not self.state.get(x, True):
                 del self.state[x]
+
+
+def element_rule(rule: Rule, x: Tensor) -> Rule:
+    """Return the elementwise rule that steps a parameter as a rule does, or the rule itself if there is none."""
+    if rule.scope == "element" or x.dim() > 1 or x.is_complex() or not x.is_floating_point():
+        return rule
+    return vector_form(rule, torch.finfo(compute_dtype(x.dtype)).eps) or rule
 
 
 def _is_independent(rule: Rule) -> bool:
