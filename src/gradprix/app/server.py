@@ -28,6 +28,8 @@ ROUTES = {
     "/step": "step_view:page",
     "/races": "race_views:page",
     "/claims": "claims_view:page",
+    "/static/landscape/rules.js": "landscape_modules:rules_response",
+    "/static/landscape/surfaces.js": "landscape_modules:surfaces_response",
 }
 """Function that responds to each URL, as `module:function`. Its module is imported at the first request, so that a page
 does not wait for the imports of the others."""

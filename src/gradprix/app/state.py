@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ VIEWS = {"contour": "Contour", "relief": "3-D", "starts": "Basins of attraction"
 ZOOMS = {"near": "Around the point", "whole": "Whole surface"}
 SIZES = ("small", "default", "large")
 
-SURFACES = {**LANDSCAPES, **SLICES}
+SURFACES: dict[str, Callable[..., Landscape]] = {**LANDSCAPES, **SLICES}
 
 # Surfaces have no data, so `gd`, `sgd` and `minibatch`, which differ only in batch size, are equal: only `gd` is used.
 RACERS: dict[str, Entry] = {

@@ -1,9 +1,11 @@
 """Explanations of optimizers: terms, equations, landscapes."""
 
 from ._why import check_explainable, why
-from .descent import descend, tuned
+from .descent import descend, learning_rate_grid, tuned
 from .diagnosis import Reason
-from .landscapes import LANDSCAPES, Landscape
+from .gradient_noise import draw_noise
+from .landscape import Landscape
+from .landscapes import LANDSCAPES
 from .loss_plane import (
     SLICES,
     Plane,
@@ -42,9 +44,11 @@ __all__ = [
     "descend",
     "digits_path",
     "digits_plane",
+    "draw_noise",
     "equations",
     "gain",
     "interpolate_plane",
+    "learning_rate_grid",
     "measure_step_response",
     "number",
     "plane_through",

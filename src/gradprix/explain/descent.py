@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from gradprix.rules import Rule
-from gradprix.tasks.rng import stream
 from gradprix.tuning.learning_rate_grid import grid_between
 
-from .landscapes import Landscape
+from .gradient_noise import draw_noise
+from .landscape import Landscape
 from .resolve import resolve_optimizer
 from .tracing import DIVERGED, step
 
@@ -40,11 +40,10 @@ def descend(
     """
     initial = torch.as_tensor(landscape.start if starts is None else starts, dtype=torch.float64).reshape(-1, 2)
     x = initial.repeat(len(racers), 1, 1)
-    generator = stream(seed, "noise")
     states: list[list[dict[str, Any]]] = [[{} for _ in _blocks(rule, initial)] for rule, _ in racers]
     points, losses = [x], []
     for t in range(1, steps + 1):
-        values, gradients = landscape.gradient(x, generator)
+        values, gradients = landscape.gradient(x, draw_noise(seed, t))
         losses.append(values)
         proposals = torch.stack(
             [
@@ -76,6 +75,12 @@ def _select_rows(values: Values, rows: slice) -> Values:
     return {name: value[rows] if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
+def learning_rate_grid(rule: Rule) -> list[float]:
+    """Return the learning rates that are tried on landscapes: those of a race, and `BEYOND` decades on either side."""
+    low, high = rule.axes["lr"].from_unit(0.0), rule.axes["lr"].from_unit(1.0)
+    return grid_between(low / 10**BEYOND, high * 10**BEYOND)
+
+
 @lru_cache(maxsize=1024)
 def tuned(
     rule: Rule | str,
@@ -102,8 +107,7 @@ def tuned(
     """
     resolved = resolve_optimizer(rule)
     rule, given = resolved.rule, (*resolved.fixed.items(), *given)
-    low, high = rule.axes["lr"].from_unit(0.0), rule.axes["lr"].from_unit(1.0)
-    rates = torch.tensor(grid_between(low / 10**BEYOND, high * 10**BEYOND), dtype=torch.float64)
+    rates = torch.tensor(learning_rate_grid(rule), dtype=torch.float64)
     values = {**rule.values(**dict(given)), "lr": rates[:, None]}
     starts = torch.tensor(landscape.start if start is None else start, dtype=torch.float64).repeat(len(rates), 1)
     curves = [descend([(rule, values)], landscape, steps, starts, seed)[1][:, 0] for seed in range(seeds)]

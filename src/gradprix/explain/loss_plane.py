@@ -13,7 +13,7 @@ from gradprix.rules import Rule
 from gradprix.tasks import Task, digits
 from gradprix.tasks.schedules import count_steps
 
-from .landscapes import Landscape
+from .landscape import Landscape
 from .loss_probe import LossProbe
 from .resolve import resolve_optimizer
 from .tracing import TaskProblem, step

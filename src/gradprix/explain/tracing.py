@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -20,7 +21,9 @@ from gradprix.training.optimizer_factories import takes_model
 from gradprix.training.param_groups import build_optimizer, group_hyperparameters
 from gradprix.training.plain_step import compute_plain_gradients, read_micro_batches
 
-from .landscapes import LANDSCAPES, Landscape
+from .gradient_noise import draw_noise
+from .landscape import Landscape
+from .landscapes import LANDSCAPES
 from .resolve import resolve_optimizer
 from .tensor_history import TensorHistory, TensorRecorder
 
@@ -187,11 +190,11 @@ class _LandscapeProblem:
         if rule.is_matrix_rule:
             raise ValueError(f"{rule.name} updates matrices, and points on landscapes are vectors: trace it on a task.")
         self.parameters = {"x": x}
-        self.generator = stream(seed, "noise")
+        self.seed = seed
 
     def losses(self) -> Iterator[tuple[Tensor, list[Tensor | None], float]]:
-        while True:
-            loss, gradient = self.landscape.gradient(self.parameters["x"], self.generator)
+        for t in count(1):
+            loss, gradient = self.landscape.gradient(self.parameters["x"], draw_noise(self.seed, t))
             yield loss, [gradient], 1.0
 
 

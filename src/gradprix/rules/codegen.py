@@ -21,9 +21,11 @@ def to_source(node: Node) -> str:
             parts = [to_source(argument) for argument in arguments]
             if function == "if":
                 return f"({parts[1]} if {parts[0]} else {parts[2]})"
-            if function in FUNCTIONS:
-                return f"{function}({', '.join(parts)})"
-            return f"(-{parts[0]})" if function == "neg" else f"({parts[0]} {function} {parts[1]})"
+            if function == "neg":
+                return f"(-{parts[0]})"
+            return (
+                f"{function}({', '.join(parts)})" if function.isidentifier() else f"({parts[0]} {function} {parts[1]})"
+            )
         case Reduction(function, argument, over):
             return f"{function}({to_source(argument)}, {over!r})"
         case Choice(option, yes, no):
