@@ -1,21 +1,12 @@
 import json
 import math
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from gradprix import claims, cli
+from gradprix import claims
 from gradprix.explain import LANDSCAPES, classify_state
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
@@ -25,12 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradprix.app import (
-    PortTakenError,
     claims_page,
     export,
     figures,
     landscape_page,
-    race_page,
     step_page,
     step_trace,
     trajectories,
@@ -38,8 +27,6 @@ from gradprix.app import (
 from gradprix.app.controls import SETTINGS
 from gradprix.app.figure_elements import CONFIG, optimizer_style
 from gradprix.app.presets import PRESETS, matching_preset
-from gradprix.app.race_processes import Progress, Races
-from gradprix.app.server import is_host_allowed, listen, make
 from gradprix.app.state import RACERS, TABS, VIEWS, ZOOMS, Racer, State, default_setting
 from gradprix.app.url_query import read, write
 from gradprix.app.url_sync import callback_outputs, changed_outputs, state_after_click, state_from_controls, values
@@ -374,176 +361,3 @@ def test_claims_are_a_table_and_the_command_that_makes_it():
     assert "? 1 not settled" in str(claims_page.content([unknown]))
     every = claims.committed()["claims"]
     assert all(each["statement"] in str(claims_page.content(every)) for each in every)
-
-
-def test_a_race_is_drawn_from_what_is_finished():
-    entries = ({"name": "adam"}, {"name": "gd"})
-    trials = (("adam", 0.1, 0.5, False), ("adam", 0.1, None, False), ("gd", 0.01, 0.7, True))
-    figure = race_page.training_runs_figure(Progress("x", "digits", entries, 3, 9, trials, running=True))
-    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
-    assert {trace.name for trace in figure.data} == {"adam", "gd", "gd, final"}
-    assert "3 of 9" in str(race_page.progress_view(Progress("x", "digits", entries, 3, 9, trials, running=True)))
-    race_page.training_runs_figure(Progress("")).to_json()
-
-
-def test_a_race_needs_two_optimizers_and_a_name_that_is_on_the_list(tmp_path):
-    races = Races(tmp_path)
-    with pytest.raises(ValueError, match="two optimizers"):
-        races.start(replace(State(), names=("adam",)))
-    assert races.folder("../etc") is None
-    assert races.report("..") is None
-    assert "no race" in races.progress("nothing").text
-
-
-@pytest.mark.parametrize(
-    ("asked", "host", "answered"),
-    [
-        ("127.0.0.1:8050", "127.0.0.1", True),
-        ("localhost", "127.0.0.1", True),
-        ("[::1]:8050", "127.0.0.1", True),
-        ("evil.example:8050", "127.0.0.1", False),
-        ("127.0.0.1.evil.example", "127.0.0.1", False),
-        ("192.168.0.7:8050", "127.0.0.1", False),
-        ("", "127.0.0.1", False),
-        ("[", "127.0.0.1", False),
-        ("192.168.0.7:8050", "0.0.0.0", True),
-        ("evil.example", "0.0.0.0", False),
-        (socket.gethostname(), "0.0.0.0", True),
-    ],
-)
-def test_only_this_machine_is_answered(asked, host, answered):
-    assert is_host_allowed(asked, host) == answered
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    return make(Races(tmp_path_factory.mktemp("runs"))).test_client()
-
-
-def test_other_hosts_are_refused_on_every_path(client):
-    for path in ("/", "/races", "/static/app.css", "/shared/page.css", "/vendor/plotly.min.js"):
-        assert client.get(path, headers={"Host": "evil.example"}).status_code == 403
-    assert client.get("/", headers={"Host": "127.0.0.1", "Origin": "http://evil.example"}).status_code == 403
-    answer = client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"})
-    assert answer.status_code == 200
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    assert not re.search(r"(src|href)=.?(https?:)?//", answer.text)
-    for path in (
-        "/static/../server.py",
-        "/shared/../__init__.py",
-        "/shared/%2e%2e/__init__.py",
-        "/races/../../etc/passwd",
-    ):
-        assert client.get(path, headers={"Host": "localhost"}).status_code == 404
-
-
-@pytest.mark.parametrize(
-    ("former", "now"),
-    [
-        ("/?tab=step&who=gd,adam&step=3", "/step?who=gd,adam&step=3"),
-        ("/?tab=race", "/races"),
-        ("/?tab=race&race=suite/digits", "/races/suite/digits"),
-        ("/?tab=race&task=digits&size=small", "/races?task=digits&size=small"),
-        ("/?tab=claims", "/claims"),
-        ("/?tab=nothing&surface=bowl", "/?surface=bowl"),
-        ("/?tab=race&race=//evil.example", "/races/evil.example"),
-    ],
-)
-def test_urls_of_earlier_versions_lead_to_their_page(client, former, now):
-    answer = client.get(former, headers={"Host": "localhost"})
-    assert answer.status_code == 302
-    assert answer.headers["Location"] == now
-
-
-def test_it_listens_on_loopback_and_says_so_when_a_port_is_taken(tmp_path: Path):
-    app = make(Races(tmp_path))
-    server = listen(app, 0, "127.0.0.1")
-    host, port = server.socket.getsockname()
-    assert host == "127.0.0.1"
-    with pytest.raises(PortTakenError, match=f"port {port}.*--port {port + 1}"):
-        listen(app, port, "127.0.0.1")
-    server.server_close()
-    with pytest.raises(ValueError, match="an address of this machine"):
-        listen(app, 0, "no such host")
-
-
-def test_without_flask_there_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("gradprix.cli._app.find_spec", lambda name: None)
-    answer = CliRunner().invoke(cli.app, ["app"])
-    assert answer.exit_code == 2
-    assert "pip install 'gradprix[app]'" in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
-
-
-def test_a_port_that_is_taken_is_one_sentence():
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        answer = CliRunner().invoke(cli.app, ["app", "--no-open", "--port", str(other.getsockname()[1])])
-    assert answer.exit_code == 2
-    assert "choose another port" in answer.stderr
-
-
-def sleeper(self: Races, state: State, name: str) -> list[str]:
-    return [sys.executable, "-c", "import time; time.sleep(60)"]
-
-
-def test_of_races_that_are_asked_for_at_once_one_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Races, "_command", sleeper)
-    races, said = Races(tmp_path), []
-
-    def start() -> None:
-        try:
-            said.append(races.start(State()))
-        except ValueError as error:
-            said.append(str(error))
-
-    threads = [threading.Thread(target=start) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    try:
-        assert said.count("digits-small") == 1
-        assert sum("race is running" in each for each in said) == 4
-        assert len(races.started) == 1
-    finally:
-        races.close()
-    assert all(process.poll() is not None for process, _ in races.started.values())
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
-@pytest.mark.parametrize("name", ["SIGTERM", *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGHUP", "SIGINT"))])
-def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
-    program = (
-        "import sys, threading, time\n"
-        "from gradprix.app import Races, serve\n"
-        "Races._command = lambda *_: [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-        "from gradprix.app.state import State\n"
-        "made = []\n"
-        "init = Races.__init__\n"
-        "Races.__init__ = lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0]\n"
-        "def ready(address):\n"
-        "    made[0].start(State())\n"
-        "    print(next(iter(made[0].started.values()))[0].pid, flush=True)\n"
-        f"serve(0, open_browser=False, runs=__import__('pathlib').Path({str(tmp_path)!r}), ready=ready)\n"
-    )
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as app_:
-        assert app_.stdout is not None
-        try:
-            race = int(app_.stdout.readline())
-            app_.send_signal(getattr(signal, name))
-            app_.wait(timeout=60)
-            with pytest.raises(ProcessLookupError):
-                os.kill(race, 0)
-        finally:
-            app_.kill()
-
-
-def test_a_malformed_origin_is_refused(tmp_path: Path) -> None:
-    client = make(Races(tmp_path), "127.0.0.1").test_client()
-
-    for origin in ("http://[", "null", "http://elsewhere"):
-        assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": origin}).status_code == 403
-    assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"}).status_code == 200

@@ -11,10 +11,9 @@ from dash import State as Held
 from dash.exceptions import PreventUpdate
 from plotly import graph_objects as go
 
-from . import figures, race_page, step_page
+from . import figures, step_page
 from .figure_elements import CONFIG, HEIGHT, xy
 from .landscape_page import stage
-from .race_processes import Progress, Races
 from .state import State
 from .trajectories import run, run_from_grid
 from .url_query import read, write
@@ -23,20 +22,15 @@ FRAMES = 200
 """Maximum number of animation frames, to limit the size of the page."""
 
 
-def rows(what: str, state: State, races: Races | None = None) -> Iterator[list[Any]]:
+def rows(what: str, state: State) -> Iterator[list[Any]]:
     """Yield the data of a figure as rows of a table; the first row holds the column names.
 
     Args:
-        what: id of the figure: `stage`, `losses`, `arrows` or `tried`.
+        what: id of the figure: `stage`, `losses` or `arrows`.
         state: state of the app.
-        races: races of the app, needed for `tried`.
     """
     if what == "arrows":
         yield from _steps(state)
-    elif what == "tried":
-        progress = races.progress(state.race) if races and state.race else Progress("")
-        yield ["optimizer", "learning_rate", "validation_loss", "final"]
-        yield from ([name, lr, loss, final] for name, lr, loss, final in progress.trials)
     elif what == "stage" and state.view == "starts":
         racer = state.selected_racer
         end_points = run_from_grid(state.setting, racer)
@@ -68,25 +62,23 @@ def _steps(state: State) -> Iterator[list[Any]]:
         ]
 
 
-def as_csv(what: str, state: State, races: Races | None = None) -> str:
+def as_csv(what: str, state: State) -> str:
     """Return the data of a figure as CSV.
 
     For the arguments see `rows`.
     """
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows(what, state, races))
+    csv.writer(buffer, lineterminator="\n").writerows(rows(what, state))
     return buffer.getvalue()
 
 
-def as_page(what: str, state: State, races: Races | None = None) -> str:
+def as_page(what: str, state: State) -> str:
     """Return a figure as a self-contained HTML page.
 
     A contour plot is animated. For the arguments see `rows`.
     """
     if what == "arrows":
         fig = step_page.figure(state)
-    elif what == "tried":
-        fig = race_page.training_runs_figure(races.progress(state.race) if races and state.race else Progress(""))
     elif what == "losses":
         fig = figures.losses(run(state.setting), state.setting.steps)
     else:
@@ -138,7 +130,7 @@ def animated(fig: go.Figure, state: State) -> go.Figure:
     return fig.update_layout(height=HEIGHT + 120, margin={"b": 130}, autosize=True)
 
 
-def connect(app: Dash, races: Races) -> None:
+def connect(app: Dash) -> None:
     """Register the callback that handles all export buttons."""
 
     @app.callback(
@@ -153,4 +145,4 @@ def connect(app: Dash, races: Races) -> None:
         what, form, state = ctx.triggered_id["what"], ctx.triggered_id["form"], read(address or "")
         export = {"csv": as_csv, "html": as_page}[form]
         mime_type = {"csv": "text/csv", "html": "text/html"}[form]
-        return {"content": export(what, state, races), "filename": f"gradprix-{what}.{form}", "type": mime_type}
+        return {"content": export(what, state), "filename": f"gradprix-{what}.{form}", "type": mime_type}

@@ -1,53 +1,76 @@
-"""Races on this machine: saved races, and races that the app has started as child processes."""
+"""Races that the app runs as child processes, in a folder of saved races.
 
-import json
+This module imports nothing that is slow to import, because the app starts with it.
+"""
+
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
-from gradprix.race import REPORT, JournalError, load
-from gradprix.race.journal import DATABASE, Journal
-from gradprix.race.record_json import RecordError
-from gradprix.show import write_report
-from gradprix.text.answer import format_answer
+import psutil
 
-from .state import State
+if TYPE_CHECKING:
+    from .race_request import RaceRequest
+
+REQUEST, NOTE = "request.json", "note.txt"
+"""Files of a race that the app writes: the request, with which the race can be resumed, and the user's note."""
+STOP_PATIENCE = 1.0
+"""Seconds after which a race that was asked to stop is killed. Finished training runs are saved in either case."""
+MAX_NOTE = 10_000
+"""Maximum number of characters of a note."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a race.
+@dataclass
+class RaceProcess:
+    """Process of a race that the app has started.
 
     Args:
-        name: name of the race, its path relative to the folder of saved races.
-        task: name of the task; empty before the race is planned.
-        entries: optimizers, as described in the plan.
-        finished_runs: number of finished training runs.
-        total_runs: total number of training runs; None before the race is planned.
-        trials: finished training runs, as tuples of entry, learning rate, validation loss (None if the run diverged),
-            and True for a final run.
-        finished: the result is available.
-        running: the race is running as a child process of this app.
-        text: result, reason why the race is not running, or error message.
+        process: process.
+        errors: its error output.
+        is_stopped: True if the user has stopped the race.
     """
 
-    name: str
-    task: str = ""
-    entries: tuple[dict[str, Any], ...] = ()
-    finished_runs: int = 0
-    total_runs: int | None = None
-    trials: tuple[tuple[str, float, float | None, bool], ...] = ()
-    finished: bool = False
-    running: bool = False
-    text: str = ""
+    process: "subprocess.Popen[bytes]"
+    errors: IO[bytes]
+    is_stopped: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """True if the process has not ended."""
+        return self.process.poll() is None
+
+    @property
+    def error(self) -> str:
+        """Last line of the error output of a process that has failed; empty if it has not failed or was stopped."""
+        if self.is_running or self.is_stopped or self.process.returncode == 0:
+            return ""
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"The race ended with exit code {self.process.returncode}."
+
+    def stop(self) -> None:
+        """Ask the race to stop, and kill it with its workers if it does not end within `STOP_PATIENCE` seconds."""
+        if not self.is_running:
+            return
+        self.is_stopped = True
+        try:
+            race = psutil.Process(self.process.pid)
+            processes = [race, *race.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        self.process.terminate() if os.name == "nt" else self.process.send_signal(signal.SIGINT)
+        for process in psutil.wait_procs(processes, STOP_PATIENCE)[1]:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait()
 
 
 @dataclass
@@ -58,12 +81,12 @@ class Races:
 
     Args:
         home: folder of saved races.
-        started: process and error output of each race that was started, by name.
+        started: process of each race that was started, by name.
         lock: lock that is held while a race is started.
     """
 
     home: Path
-    started: dict[str, tuple["subprocess.Popen[bytes]", IO[bytes]]] = field(default_factory=dict)
+    started: dict[str, RaceProcess] = field(default_factory=dict)
     lock: "threading.Lock" = field(default_factory=threading.Lock, repr=False)
 
     def names(self) -> list[str]:
@@ -71,7 +94,7 @@ class Races:
 
         Races of suites are in subfolders.
         """
-        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{DATABASE}")]
+        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/race.db")]
         journals.sort(key=lambda path: -path.stat().st_mtime)
         return [path.parent.relative_to(self.home).as_posix() for path in journals]
 
@@ -82,164 +105,103 @@ class Races:
         """
         return self.home / name if name in self.names() or name in self.started else None
 
-    def start(self, state: State) -> str:
-        """Start the race that the race form of a state describes.
+    def process(self, name: str) -> RaceProcess | None:
+        """Return the process of a race that this app has started; None for other races."""
+        return self.started.get(name)
+
+    def is_running(self, name: str) -> bool:
+        """Return True if this app has started the race and it is running."""
+        process = self.process(name)
+        return process is not None and process.is_running
+
+    def start(self, request: "RaceRequest") -> str:
+        """Start a race.
 
         Returns:
             Name of the race.
 
         Raises:
-            ValueError: if there are fewer than two optimizers, or if another race is running.
+            ValueError: if another race is running.
         """
-        if len(state.names) < 2:
-            raise ValueError(f"A race needs at least two optimizers, not {len(state.names)}.")
         with self.lock:  # requests are served by several threads
-            return self._start(state)
+            self._check_idle()
+            taken = (request.base_name, *(f"{request.base_name}-{n}" for n in range(2, 10_000)))
+            name = next(name for name in taken if not (self.home / name).exists())
+            self._run(name, request)
+        return name
 
-    def _start(self, state: State) -> str:
-        if any(process.poll() is None for process, _ in self.started.values()):
+    def resume(self, name: str, request: "RaceRequest") -> None:
+        """Resume a race that was stopped.
+
+        Raises:
+            ValueError: if another race is running.
+        """
+        with self.lock:
+            self._check_idle()
+            self._run(name, request)
+
+    def _check_idle(self) -> None:
+        if any(process.is_running for process in self.started.values()):
             raise ValueError("Another race is running. Wait for it or stop it: concurrent races slow each other down.")
-        # The default folder name of the command-line interface.
-        base = state.task if state.size == "default" else f"{state.task}-{state.size}"
-        names = (base, *(f"{base}-{n}" for n in range(2, 1000)))
-        name = next(name for name in names if not (self.home / name).exists() or self._can_resume(name, state))
+
+    def _run(self, name: str, request: "RaceRequest") -> None:
+        folder = self.home / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REQUEST).write_text(request.to_json(), "utf-8")
         errors = tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
-            self._command(state, name),
+            self._command(request, name),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,  # Ctrl-C reaches the app only, which then stops the race
         )
         if name in self.started:
-            self.started[name][1].close()
-        self.started[name] = process, errors
-        return name
+            self.started[name].errors.close()
+        self.started[name] = RaceProcess(process, errors)
 
-    def _command(self, state: State, name: str) -> list[str]:
-        # Only built-in tasks and optimizers are accepted: a URL must not make the app execute a file.
-        command = [sys.executable, "-m", "gradprix", "race", state.task, "--optimizers", ",".join(state.names)]
-        command += ["--preset", state.size, "--out", str(self.home / name)]
-        for option, value in (("--trials", state.trials), ("--seeds", state.seeds)):
-            command += [] if value is None else [option, str(value)]
-        return command
+    def _command(self, request: "RaceRequest", name: str) -> list[str]:
+        return [sys.executable, "-m", "gradprix", "race", *request.arguments, "--out", str(self.home / name)]
 
-    def _can_resume(self, name: str, state: State) -> bool:
-        """Return True if a race of this name was stopped and a new race would have the same command.
+    def request(self, name: str) -> "RaceRequest | None":
+        """Return the request of a race that was started by the app, now or earlier; None for other races."""
+        from .race_request import RaceRequest
 
-        Running the command again then resumes the race.
-        """
-        process, _ = self.started.get(name, (None, None))
-        return process is not None and process.args == self._command(state, name) and not self.progress(name).finished
+        folder = self.folder(name)
+        try:
+            return None if folder is None else RaceRequest.from_json((folder / REQUEST).read_text("utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def stop(self, name: str) -> None:
-        """Stop a race if this app has started it.
+        """Stop a race if this app has started it, and return when it has ended.
 
         Its finished training runs remain saved.
         """
-        process, _ = self.started.get(name, (None, None))
-        if process is not None and process.poll() is None:
-            process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+        if process := self.process(name):
+            process.stop()
 
-    def close(self, patience: float = 10.0) -> None:
-        """Stop all running races, and kill those that do not end within `patience` seconds."""
-        for name, (process, errors) in self.started.items():
-            self.stop(name)
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            errors.close()
+    def close(self) -> None:
+        """Stop all running races."""
+        for process in self.started.values():
+            process.stop()
+            process.errors.close()
 
-    def progress(self, name: str) -> Progress:
-        """Return the progress of a race.
+    def note(self, name: str) -> str:
+        """Return the user's note about a race; empty if there is none."""
+        folder = self.folder(name)
+        try:
+            return "" if folder is None else (folder / NOTE).read_text("utf-8")
+        except OSError:
+            return ""
 
-        If the name is unknown, the text of the progress says so.
-        """
-        process, errors = self.started.get(name, (None, None))
-        running = process is not None and process.poll() is None
+    def write_note(self, name: str, text: str) -> None:
+        """Save the user's note about a race, up to `MAX_NOTE` characters."""
         folder = self.folder(name)
         if folder is None:
-            return Progress(name, text=f"There is no race {name!r} in {self.home}.")
-        saved = _read_progress(name, folder)
-        text = saved.get("text", "")
-        if not saved.get("finished") and not running:
-            text = "Stopped, or running outside of this app. To resume, run `gradprix race` with the same settings."
-            if process is not None and errors is not None and process.returncode:
-                errors.seek(0)
-                lines = errors.read().decode(errors="replace").strip().splitlines()
-                text = lines[-1] if lines else f"The race ended with exit code {process.returncode}."
-        # The process writes the report after the result: the race counts as finished once the process has ended.
-        return Progress(
-            name, **{**saved, "running": running, "text": text, "finished": bool(saved.get("finished")) and not running}
-        )
-
-    def report(self, name: str) -> Path | None:
-        """Return the path of a finished race's report, which is written if it is missing.
-
-        Returns None if there is no race of this name, or no report can be written.
-        """
-        folder = self.folder(name)
-        if folder is None:
-            return None
-        path = folder / REPORT
-        with suppress(JournalError, OSError):
-            return path if path.exists() else write_report(load(folder))
-        return None
-
-
-def _read_progress(name: str, folder: Path) -> dict[str, Any]:
-    """Read fields of `Progress` from the journal in a folder.
-
-    Returns an empty dictionary if there is no journal, or no plan in it yet.
-    """
-    try:
-        with Journal(folder, to_read=True) as journal:
-            plan, (is_finished, text) = journal.plan, _format_result(journal)
-            rows = journal.database.execute("SELECT trial, outcome FROM trials").fetchall()
-    except (JournalError, sqlite3.Error):
-        return {}
-    if plan is None:
-        return {}
-    entries = plan.entries
-    trials = [
-        trial
-        for trial in (_trial(json.loads(identity), json.loads(outcome), entries) for identity, outcome in rows)
-        if trial
-    ]
-    return {
-        "task": plan.task,
-        "entries": tuple(entries),
-        "finished_runs": len(trials),
-        "total_runs": len(entries) * (plan.trials + plan.seeds),
-        "trials": tuple(trials),
-        "finished": is_finished,
-        "text": text,
-    }
-
-
-def _format_result(journal: Journal) -> tuple[bool, str]:
-    """Return True if a race is finished, and its result as text.
-
-    The text is empty if the race is not finished. It is an error message if the record cannot be read.
-    """
-    try:
-        record = journal.record
-    except RecordError as error:
-        return True, f"The race is finished, but {error}"
-    return record is not None, "" if record is None else format_answer(record)
-
-
-def _trial(
-    identity: dict[str, Any], outcome: dict[str, Any], entries: list[dict[str, Any]]
-) -> tuple[str, float, float | None, bool] | None:
-    """Return a finished training run as an element of `Progress.trials`.
-
-    Returns None if the run belongs to no entry of the plan, but to an earlier race in the same folder.
-    """
-    for entry in entries:
-        if entry["rule"] == identity["rule"] and entry.get("equations") == identity.get("equations"):
-            loss = None if outcome["diverged"] is not None or not outcome["curve"] else float(outcome["curve"][-1][2])
-            return entry["name"], float(identity["values"]["lr"]), loss, bool(identity["judged"])
-    return None
+            return
+        text = text.strip()[:MAX_NOTE]
+        if text:
+            (folder / NOTE).write_text(text, "utf-8")
+        else:
+            (folder / NOTE).unlink(missing_ok=True)

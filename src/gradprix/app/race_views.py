@@ -1,8 +1,171 @@
-"""View of the page "Races"."""
+"""Views of the races: form and list, a live or finished race, and comparisons."""
 
+from typing import Any
+from urllib.parse import quote
+
+import flask
+
+from gradprix import tasks
+from gradprix.race import ENTRIES, REPORT, JournalError, load
+from gradprix.race.entry_registry import BRACKETS
+from gradprix.race.record_json import RecordError
+from gradprix.show import write_report
+from gradprix.show.palette import FAMILIES, styles
+from gradprix.tasks.registry import PRESETS
+
+from .race_estimate import Estimator
+from .race_list import race_row, rows
+from .race_processes import MAX_NOTE, Races
+from .race_progress import progress as read_progress
+from .race_progress import race_state
+from .race_request import RaceRequest, RequestError, read_request
+from .race_runs import RunReader
 from .templating import render
 
+SIZES = {
+    "small": "small: seconds, for a first look",
+    "default": "default: minutes",
+    "large": "large: for larger machines",
+}
+READERS: dict[str, RunReader] = {}
+"""Reader of the training runs of each race that is shown live, by name."""
+ESTIMATOR = Estimator()
 
-def page() -> str:
-    """Return the page."""
-    return render("placeholder.html.jinja", page="races")
+assert tuple(SIZES) == PRESETS
+
+
+def _races() -> Races:
+    races: Races = flask.current_app.extensions["races"]
+    return races
+
+
+def race_url(name: str, *rest: str) -> str:
+    """Return the path of a race's page, or of a page below it."""
+    return "/".join(["/races", quote(name), *rest])
+
+
+def page() -> Any:
+    """Return the page with the form and the list of saved races."""
+    args = flask.request.args
+    fields = {name: args.get(name, "") for name in ("task", "size", "trials", "seeds")}
+    names = [name for part in args.getlist("names") for name in part.split(",") if name]
+    return _page(fields, names or list(BRACKETS["rules"]))
+
+
+def _page(fields: dict[str, str], names: list[str], messages: dict[str, str] | None = None) -> str:
+    known = {name for members in FAMILIES.values() for name in members}
+    families = {family: [name for name in members if name in ENTRIES] for family, members in FAMILIES.items()}
+    families["others"] = [name for name in ENTRIES if name not in known]
+    return render(
+        "races.html.jinja",
+        page="races",
+        rows=rows(_races()),
+        race_url=race_url,
+        tasks={name: task.about for name, task in tasks.ALL.items()},
+        sizes=SIZES,
+        families={family: members for family, members in families.items() if members},
+        about={name: entry.about for name, entry in ENTRIES.items()},
+        styles=styles(ENTRIES),
+        fields={"task": RaceRequest.task, "size": RaceRequest.size, **{k: v for k, v in fields.items() if v}},
+        names=names,
+        usual=BRACKETS["rules"],
+        messages=messages or {},
+    )
+
+
+def start() -> Any:
+    """Start the race that the form describes, and redirect to its page; with invalid fields, return the form."""
+    form = flask.request.form
+    names = form.getlist("names")
+    try:
+        name = _races().start(read_request(form, names))
+    except RequestError as error:
+        return _page(dict(form), names, error.messages), 400
+    except ValueError as error:
+        return _page(dict(form), names, {"start": str(error)}), 409
+    return flask.redirect(race_url(name), 303)
+
+
+def estimate() -> Any:
+    """Return the number of training runs and the duration of a race as JSON."""
+    args = flask.request.args
+    try:
+        request = read_request(args, args.getlist("names"))
+    except RequestError as error:
+        return {"text": str(error), "is_complete": True, "messages": error.messages}
+    is_idle = not any(map(_races().is_running, _races().started))
+    return ESTIMATOR.describe(request, may_measure=is_idle)
+
+
+def race(name: str) -> Any:
+    """Return the page of a race: its report if it is finished, otherwise its live view."""
+    folder = _races().folder(name)
+    if folder is None:
+        return render("no_race.html.jinja", page="races", name=name), 404
+    row = race_row(_races(), name, folder)
+    variables = {
+        "name": name,
+        "row": row,
+        "url": race_url(name),
+        "note": row.note,
+        "max_note": MAX_NOTE,
+        "others": [other for other in _races().names() if other != name],
+        "can_resume": row.state in ("stopped", "failed") and _races().request(name) is not None,
+    }
+    if row.state == "finished":
+        return render("race_finished.html.jinja", page="races", **variables)
+    return render("race_live.html.jinja", page="races", **variables)
+
+
+def progress(name: str) -> Any:
+    """Return the progress of a race as JSON."""
+    folder = _races().folder(name)
+    if folder is None:
+        flask.abort(404)
+    reader = READERS.setdefault(name, RunReader(folder))
+    return read_progress(_races(), name, folder, reader)
+
+
+def stop(name: str) -> Any:
+    """Stop a race that this app has started."""
+    if _races().folder(name) is None:
+        flask.abort(404)
+    _races().stop(name)
+    return flask.redirect(race_url(name), 303)
+
+
+def resume(name: str) -> Any:
+    """Resume a race that this app has started, now or earlier."""
+    request = _races().request(name)
+    if request is None:
+        flask.abort(404)
+    try:
+        _races().resume(name, request)
+    except ValueError as error:
+        return flask.Response(f"{error}\n", 409, mimetype="text/plain")
+    return flask.redirect(race_url(name), 303)
+
+
+def write_note(name: str) -> Any:
+    """Save the note about a race."""
+    if _races().folder(name) is None:
+        flask.abort(404)
+    _races().write_note(name, flask.request.form.get("note", ""))
+    return flask.redirect(race_url(name), 303)
+
+
+def report(name: str) -> Any:
+    """Return the report of a finished race as a file to save; it is written if it is missing."""
+    folder = _races().folder(name)
+    if folder is None or race_state(_races(), name, folder) != "finished":
+        flask.abort(404)
+    path = folder / REPORT
+    try:
+        if not path.exists():
+            write_report(load(folder))
+    except (JournalError, RecordError, OSError):
+        flask.abort(404)
+    response = flask.send_file(path.resolve())
+    # The report is one file with its own script and style, and forbids everything else by itself.
+    response.headers["Content-Security-Policy"] = "default-src 'self' data: blob: 'unsafe-inline'"
+    return response

@@ -26,13 +26,21 @@ POLICY = (
 ROUTES = {
     "/": "landscape_view:page",
     "/step": "step_view:page",
-    "/races": "race_views:page",
     "/claims": "claims_view:page",
     "/static/landscape/rules.js": "landscape_modules:rules_response",
     "/static/landscape/surfaces.js": "landscape_modules:surfaces_response",
+    "/races": "race_views:page",
+    "POST /races": "race_views:start",
+    "/races/estimate": "race_views:estimate",
+    "/races/<path:name>": "race_views:race",
+    "/races/<path:name>/progress": "race_views:progress",
+    "/races/<path:name>/report.html": "race_views:report",
+    "POST /races/<path:name>/stop": "race_views:stop",
+    "POST /races/<path:name>/resume": "race_views:resume",
+    "POST /races/<path:name>/note": "race_views:write_note",
 }
-"""Function that responds to each URL, as `module:function`. Its module is imported at the first request, so that a page
-does not wait for the imports of the others."""
+"""Function that responds to each URL, as `module:function`, with GET unless another method is given. Its module is
+imported at the first request, so that a page does not wait for the imports of the others."""
 
 FORMER_TABS = {"landscape": "/", "step": "/step", "race": "/races", "claims": "/claims"}
 """Path of each page by its name in URLs of earlier versions, `/?tab=step`."""
@@ -54,8 +62,9 @@ def make(races: Races, host: str = "127.0.0.1") -> flask.Flask:
     app.before_request(lambda: guard(host))
     app.before_request(_redirect_former_url)
     app.after_request(_add_security_headers)
-    for rule, target in ROUTES.items():
-        app.add_url_rule(rule, target, _lazy_view(target))
+    for route, target in ROUTES.items():
+        *method, rule = route.split()
+        app.add_url_rule(rule, target, _lazy_view(target), methods=method or ["GET"])
     app.add_url_rule("/shared/<path:name>", "shared", lambda name: flask.send_from_directory(SHARED, name))
     app.add_url_rule("/vendor/plotly.min.js", "plotly", lambda: flask.send_file(plotly_script(), max_age=86_400))
     return app

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .live_race import format_time
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -40,3 +42,24 @@ def format_omission(omission: "Omission") -> str:
     """Format a reduction of the plan: `18 of 20 epochs` if only 2 epochs remain."""
     part = OMITTED_PARTS[omission.part].format(names=", ".join(omission.names))
     return f"{omission.omitted:.3g} of {omission.requested} {part}"
+
+
+def format_effort(
+    runs: int, entries: int, trials: int, seeds: int, seconds: "float | None", is_measuring: bool = False
+) -> str:
+    """Format the number of training runs of a race, and its duration.
+
+    Args:
+        runs: maximum number of training runs.
+        entries: number of entries.
+        trials: number of tuning trials of each entry.
+        seeds: maximum number of final seeds.
+        seconds: estimated duration; None if it is unknown.
+        is_measuring: True if the duration is unknown because it is still being measured.
+    """
+    text = (
+        f"Up to {runs:,} training runs: for each of {entries} optimizers {trials} to tune it and up to {seeds} final."
+    )
+    if seconds is not None:
+        return f"{text} About {format_time(seconds)} on this machine, less if the result is clear sooner."
+    return f"{text} Measuring how long a run takes…" if is_measuring else text

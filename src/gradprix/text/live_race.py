@@ -1,0 +1,46 @@
+"""Progress of a running race, in words."""
+
+PHASES = {
+    "tuning": "Tuning the learning rates",
+    "final": "Final runs on held-out seeds",
+    "equal time": "Final runs that take equal time",
+}
+"""Description of each phase of training runs."""
+
+
+def format_phase(phase: str) -> str:
+    """Describe a phase of a race; steps before and after the training runs describe themselves."""
+    return PHASES.get(phase, phase)
+
+
+def format_time_left(seconds: float | None) -> str:
+    """Format the remaining time if all planned runs are needed; empty if it is unknown."""
+    return "" if seconds is None else f"at most {format_time(seconds)} left"
+
+
+def format_time(seconds: float) -> str:
+    """Format a duration with its unit: `8 s`, `2 min 30 s`, `1 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 10 and rest:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def format_counts(finished: int, total: int) -> str:
+    """Format the number of finished training runs: `25 of 350 training runs`."""
+    return f"{finished:,} of {total:,} training runs"
+
+
+def format_leader(name: str, score: str, is_final: bool) -> str:
+    """Format the entry that leads so far, with its score.
+
+    Args:
+        name: name of the entry.
+        score: formatted score.
+        is_final: True if the score is a mean of final runs, False if it is the best of the tuning runs.
+    """
+    return f"{name} leads so far: {score} {'on average in final runs' if is_final else 'in its best tuning run'}"

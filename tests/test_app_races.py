@@ -1,0 +1,214 @@
+"""Pages of races: form, processes, list, progress and notes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("flask", reason="the app needs Flask: pip install 'gradprix[app]'")
+
+from gradprix.app.race_list import rows
+from gradprix.app.race_processes import STOP_PATIENCE, Races
+from gradprix.app.race_progress import progress
+from gradprix.app.race_request import RaceRequest, RequestError, read_request
+from gradprix.app.race_runs import RunReader, find_entry
+from gradprix.app.server import make
+from gradprix.executors.local import Local
+from gradprix.race import make_plan, run
+from gradprix.show import write_report
+
+HERE = {"Host": "127.0.0.1:8050"}
+NAMES = ["adam", "momentum", "gd"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a finished race, and with one that was stopped."""
+    home = tmp_path_factory.mktemp("runs")
+    plan = make_plan("digits", NAMES, preset="small", trials=4, seeds=6)
+    write_report(run(plan, home / "digits-small", Local(2)))
+
+    class Stop(Exception):
+        pass
+
+    def watch(stage: str, done: float, total: int) -> None:
+        if total > 0 and done >= 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(make_plan("digits", NAMES, preset="small", trials=4, seeds=7), home / "stopped", Local(2), watch)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("fields", "names", "message"),
+    [
+        ({}, ["adam"], {"names": "at least two"}),
+        ({}, [], {"names": "at least two"}),
+        ({}, ["adam", "../x"], {"names": "Unknown optimizer: ../x"}),
+        ({"task": "mine.py"}, NAMES, {"task": "no task 'mine.py'"}),
+        ({"size": "huge"}, NAMES, {"size": "small, default, large"}),
+        ({"trials": "many"}, NAMES, {"trials": "'many' is not a whole number from 2 to 300"}),
+        ({"trials": "1"}, NAMES, {"trials": "from 2 to 300"}),
+        ({"seeds": "5", "trials": "301"}, NAMES, {"seeds": "from 6 to 300", "trials": "from 2 to 300"}),
+    ],
+)
+def test_an_error_in_the_form_is_said_in_words_with_the_range(fields, names, message):
+    with pytest.raises(RequestError) as error:
+        read_request(fields, names)
+    assert error.value.messages.keys() == message.keys()
+    for name, text in message.items():
+        assert text in error.value.messages[name]
+
+
+def test_a_request_is_the_arguments_of_the_command_and_can_be_saved():
+    request = read_request({"task": "mnist", "size": "default", "trials": " 8 ", "seeds": ""}, ["adam", "gd", "adam"])
+    assert request == RaceRequest("mnist", ("adam", "gd"), "default", 8, None)
+    assert request.arguments == ["mnist", "--optimizers", "adam,gd", "--preset", "default", "--trials", "8"]
+    assert RaceRequest.from_json(request.to_json()) == request
+    with pytest.raises(RequestError):
+        RaceRequest.from_json(request.to_json().replace("mnist", "mine.py"))
+
+
+@pytest.mark.parametrize("name", ["../etc", "..", "/etc", "", "nothing"])
+def test_only_saved_races_have_a_folder(runs, name):
+    assert Races(runs).folder(name) is None
+    assert make(Races(runs)).test_client().get(f"/races/{name}/progress", headers=HERE).status_code in (308, 404)
+
+
+def test_the_list_has_date_state_and_result(runs):
+    found = {row.name: row for row in rows(Races(runs))}
+    assert found.keys() == {"digits-small", "stopped"}
+    finished, stopped = found["digits-small"], found["stopped"]
+    assert (finished.state, stopped.state) == ("finished", "stopped")
+    assert finished.summary.startswith("Use ")
+    assert stopped.summary.endswith("of 33 training runs")
+    assert [name for name, _ in finished.entries] == NAMES
+    assert len(finished.date) == len("2026-11-30 12:00")
+    page = make(Races(runs)).test_client().get("/races", headers=HERE).text
+    for text in (finished.summary[:20], finished.date, 'href="/races/stopped"'):
+        assert text in page
+
+
+@pytest.mark.parametrize("name", ["digits-small", "stopped"])
+def test_progress_has_every_entry_and_its_runs(runs, name):
+    found = progress(Races(runs), name, runs / name, RunReader(runs / name))
+    assert found["state"] == ("finished" if name == "digits-small" else "stopped")
+    assert {entry["name"] for entry in found["entries"]} == set(NAMES)
+    is_finished = name == "digits-small"
+    assert all((entry["final_runs"] == 6) == is_finished for entry in found["entries"])
+    assert all("±" in entry["final"] for entry in found["entries"]) == is_finished
+    assert {curve["kind"] for curve in found["curves"]} <= {"best", "mean", "faint"}
+    assert found["leader"].split()[0] == found["entries"][0]["name"]
+    # Each run has a point; those with a quarter of the examples are left out.
+    assert sum(point["is_final"] for point in found["points"]) == (18 if is_finished else 0)
+
+
+def test_runs_are_read_from_the_journal_once(runs):
+    reader = RunReader(runs / "digits-small")
+    first = progress(Races(runs), "digits-small", runs / "digits-small", reader)
+    last = reader.last_row
+    assert progress(Races(runs), "digits-small", runs / "digits-small", reader) == first
+    assert reader.last_row == last > 0
+
+
+def test_a_trial_belongs_to_the_entry_with_its_settings():
+    plan = make_plan("digits", ["adam", "amsgrad", "momentum", "nesterov", "minibatch", "gd", "sgd", "muon-original"])
+    entries = plan.description["entries"]
+    for entry in plan.entries:
+        for share in (0.0, 1.0):
+            point = {name: axis.from_unit(share) for name, axis in entry.space.items()}
+            assert find_entry(plan.tuning_trial(entry, point, 0).identity, entries) == entry.name
+
+
+def test_a_note_is_saved_beside_the_race_and_shown(runs):
+    client = make(Races(runs)).test_client()
+    answer = client.post("/races/stopped/note", data={"note": " <b>too short</b> "}, headers=HERE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/races/stopped")
+    assert "&lt;b&gt;too short&lt;/b&gt;" in client.get("/races", headers=HERE).text
+    assert "&lt;b&gt;too short&lt;/b&gt;" in client.get("/races/stopped", headers=HERE).text
+    client.post("/races/stopped/note", data={"note": ""}, headers=HERE)
+    assert not (runs / "stopped" / "note.txt").exists()
+    assert client.post("/races/nothing/note", data={"note": "x"}, headers=HERE).status_code == 404
+
+
+def test_a_race_can_be_resumed_only_if_the_app_started_it(runs):
+    client = make(Races(runs)).test_client()
+    assert client.post("/races/stopped/resume", headers=HERE).status_code == 404
+    assert 'data-possible="false"' in client.get("/races/stopped", headers=HERE).text
+
+
+def test_the_page_of_an_unknown_race_says_so(runs):
+    answer = make(Races(runs)).test_client().get("/races/nothing", headers=HERE)
+    assert answer.status_code == 404
+    assert "There is no race “nothing”" in answer.text
+
+
+def sleeper(self: Races, request: RaceRequest, name: str) -> list[str]:
+    """Command of a race that ignores requests to stop."""
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    return [sys.executable, "-c", code]
+
+
+def test_of_races_that_are_asked_for_at_once_one_is_started_and_stops_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(Races, "_command", sleeper)
+    races, said = Races(tmp_path), []
+
+    def start() -> None:
+        try:
+            said.append(races.start(RaceRequest()))
+        except ValueError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert said.count("digits-small") == 1
+        assert sum("race is running" in each for each in said) == 4
+        assert races.is_running("digits-small")
+        assert races.request("digits-small") == RaceRequest()
+        time.sleep(0.3)  # until it ignores the signal
+        began = time.monotonic()
+        races.stop("digits-small")
+        assert time.monotonic() - began < STOP_PATIENCE + 1
+    finally:
+        races.close()
+    assert not races.is_running("digits-small")
+    assert races.process("digits-small").error == ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+@pytest.mark.parametrize("name", ["SIGTERM", *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGHUP", "SIGINT"))])
+def test_no_race_outlives_the_app(tmp_path: Path, name: str) -> None:
+    program = (
+        "import sys, threading, time\n"
+        "from gradprix.app import Races, serve\n"
+        "from gradprix.app.race_request import RaceRequest\n"
+        "Races._command = lambda *_: [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "made = []\n"
+        "init = Races.__init__\n"
+        "Races.__init__ = lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0]\n"
+        "def ready(address):\n"
+        "    made[0].start(RaceRequest())\n"
+        "    print(next(iter(made[0].started.values())).process.pid, flush=True)\n"
+        f"serve(0, open_browser=False, runs=__import__('pathlib').Path({str(tmp_path)!r}), ready=ready)\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as app_:
+        assert app_.stdout is not None
+        try:
+            race = int(app_.stdout.readline())
+            app_.send_signal(getattr(signal, name))
+            app_.wait(timeout=60)
+            with pytest.raises(ProcessLookupError):
+                os.kill(race, 0)
+        finally:
+            app_.kill()
