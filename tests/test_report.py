@@ -1,16 +1,16 @@
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace as replace_plan
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from msgspec.structs import replace
-from playwright.sync_api import Browser, Page, sync_playwright
-from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from gradprix import race
@@ -19,23 +19,34 @@ from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import Artifacts, FailedRun
 from gradprix.show import (
     _efficiency,
-    _figures,
+    _race_figures,
     _sections,
     _training_figures,
     _tuning_figures,
-    style,
     terminal,
+    write_figures,
     write_picture,
 )
 from gradprix.show._report import report, write_report
+from gradprix.show._svg import GREY
+from gradprix.show.figure import Chart
+from gradprix.show.palette import colour
 from gradprix.show.plans import summarize_plan
 from gradprix.text.answer import answer_lines, format_protocol
+from gradprix.text.figures import (
+    format_curves_title,
+    format_pairs_title,
+    format_ranking_title,
+    format_sensitivity_title,
+)
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.trial import FailureKind
 from parsed_page import HOSTILE, ParsedPage
 from records import make_record, replace_entry
 
-FIGURES = ("ranking", "pairs", "sensitivity", "curves", "less")
+SECTIONS = ("ranking", "pairs", "sensitivity", "curves", "less", "settings", "protocol", "again")
+MOST_BYTES, MOST_CELL_BYTES = 1_000_000, 150_000
+"""Maximum size of a report, and of a notebook cell."""
 GOOD = [0.97, 0.96, 0.98, 0.97, 0.95, 0.96, 0.97, 0.98]
 VALUES = {
     "good": GOOD,
@@ -65,13 +76,40 @@ def text(result: race.Result) -> str:
 
 
 def own(text: str) -> str:
-    """A page without plotly.js, which is not ours to judge, with spaces for line breaks, as a browser shows it."""
-    assert text.count(get_plotlyjs()) == 1, "plotly.js is in the page once"
-    return re.sub(r" *\n *", " ", text.replace(get_plotlyjs(), ""))
+    """A page with spaces for line breaks, as a browser shows it."""
+    return re.sub(r"\s*\n\s*", " ", text)
 
 
-def traces(figure: Any, **wanted: Any) -> list[dict[str, Any]]:
-    return [t for t in figure.to_dict()["data"] if all(t.get(k) == v for k, v in wanted.items())]
+def drawn(chart: Chart, panel: int = 0) -> Axes:
+    """The axes of a panel after it was drawn."""
+    axes = Figure(figsize=(4, 3)).add_axes((0.2, 0.2, 0.6, 0.6))
+    chart.panels[panel].draw(axes)
+    return axes
+
+
+def lines(axes: Axes, entry: str | None = None, **wanted: Any) -> list[Line2D]:
+    """Lines of an entry, or of all entries, with properties such as `label` and `marker`."""
+    tagged = [line for line in axes.lines if line.get_gid()]
+    mine = [line for line in tagged if entry is None or json.loads(line.get_gid() or "")["entry"] == entry]
+    return [line for line in mine if all(getattr(line, f"get_{key}")() == value for key, value in wanted.items())]
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def x(line: Line2D) -> list[float]:
+    return [float(value) for value in np.asarray(line.get_xdata())]
+
+
+def y(line: Line2D) -> list[float]:
+    return [float(value) for value in np.asarray(line.get_ydata())]
+
+
+def bands(axes: Axes) -> list[tuple[float, float, float, float]]:
+    """Left, right, bottom and top of each band; 0 to 1 in the direction in which it crosses the panel."""
+    boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, Rectangle)]
+    return [(box.x0, box.x1, box.y0, box.y1) for box in boxes]
 
 
 # ---------------------------------------------------------------- figures
@@ -79,105 +117,103 @@ def traces(figure: Any, **wanted: Any) -> list[dict[str, Any]]:
 
 def test_ranking_shows_the_simultaneous_intervals_against_the_best():
     record = made_up()
-    shown = traces(_figures.ranking(record), name="difference")
-    assert [t["x"][0] for t in shown[:2]] == [0, 0]
-    near = next(t for t in shown if t["hovertemplate"].startswith("near"))
-    pair = record.pair("good", "near")
-    assert near["x"][0] == pytest.approx(-100 * pair.difference)
-    assert near["x"][0] + near["error_x"]["array"][0] == pytest.approx(-100 * pair.ci95[0])
-    assert near["x"][0] - near["error_x"]["arrayminus"][0] == pytest.approx(-100 * pair.ci95[1])
+    axes = drawn(_race_figures.ranking(record), 1)
+    pair, (bar,), (dot,) = (
+        record.pair("good", "near"),
+        lines(axes, "near", marker="None"),
+        lines(axes, "near", marker="o"),
+    )
+    assert x(dot) == pytest.approx([-100 * pair.difference])
+    assert x(bar) == pytest.approx([-100 * pair.ci95[1], -100 * pair.ci95[0]])
+    assert [x(lines(axes, name, marker="o")[0]) for name in ("good", "same")] == [[0], [0]]
 
 
-def test_ranking_is_best_first_with_every_seed_and_the_word():
+def test_ranking_is_best_first_with_every_seed_and_its_result():
     record = made_up()
-    figure = _figures.ranking(record).to_dict()
-    axis, words = figure["layout"]["yaxis"], figure["layout"]["yaxis2"]
-    assert list(axis["ticktext"]) == ["<b>good</b>", "<b>same</b>", "near", "<b>&lt;i&gt;lost&lt;/i&gt;</b>"]
-    assert list(words["ticktext"]) == ["best mean", "ties", "loses", "inconclusive"]
-    dots = [t for t in figure["data"] if t.get("marker", {}).get("opacity")]
-    assert [len(t["x"]) for t in dots] == [8, 8, 8, 7]
-    assert list(dots[0]["x"]) == pytest.approx([100 * v for v in GOOD])
+    chart = _race_figures.ranking(record)
+    seeds, differences = drawn(chart, 0), drawn(chart, 1)
+    assert texts(seeds) == ["good", "same", "near", "<i>lost</i>"]
+    assert [text.get_weight() for text in seeds.texts] == ["bold", "bold", "normal", "bold"]
+    assert texts(differences)[:4] == ["best mean", "ties with good", "loses to good and 1 more", "inconclusive"]
+    dots = [lines(seeds, name, marker="o")[0] for name in texts(seeds)]
+    assert [len(x(each)) for each in dots] == [8, 8, 8, 7]
+    assert x(dots[0]) == pytest.approx([100 * v for v in GOOD])
+    assert chart.title == "same is within 0.5 points of the best mean, that of good (96.8 %)."
 
 
 def test_a_diverged_run_is_a_cross_at_the_edge_and_does_not_stretch_the_axis():
-    figure = _figures.ranking(made_up())
-    (cross,) = traces(figure, name="diverged")
-    low, high = figure.to_dict()["layout"]["xaxis"]["range"]
-    assert 80 < low < cross["x"][0] < high
-    assert "10.0" in cross["hovertemplate"]
+    axes = drawn(_race_figures.ranking(made_up()))
+    (cross,) = lines(axes, marker="X")
+    low, high = axes.get_xlim()
+    assert 80 < low < x(cross)[0] < high
+    assert "1 diverged, scored 10.0" in json.loads(cross.get_gid() or "")["tips"]
 
 
 def test_the_margin_is_a_band_round_zero():
-    bands = [s for s in _figures.ranking(made_up()).to_dict()["layout"]["shapes"] if s["type"] == "rect"]
-    assert [(s["x0"], s["x1"]) for s in bands] == [(-0.5, 0.5)]
+    assert bands(drawn(_race_figures.ranking(made_up()), 1)) == [(-0.5, 0.5, 0, 1)]
 
 
 def test_a_loss_is_ranked_from_small_to_large_with_a_relative_margin():
     values = {"bad": [2.0, 2.1, 2.2, 2.3, 2.1, 2.0], "best": [1.0, 1.1, 1.2, 1.3, 1.1, 1.2]}
     record = made_up(values, higher_is_better=False, percent=False, relative=True, margin=0.1)
-    figure = _figures.ranking(record)
-    assert list(figure.to_dict()["layout"]["yaxis"]["ticktext"]) == ["<b>best</b>", "bad"]
-    assert traces(figure, name="difference")[1]["x"][0] == pytest.approx(5.8 / 6)
-    assert figure.to_dict()["layout"]["shapes"][0]["x1"] == pytest.approx(0.1 * 6.9 / 6)
+    axes = drawn(_race_figures.ranking(record), 1)
+    assert texts(axes)[2:] == ["best", "bad"]
+    assert x(lines(axes, "bad", marker="o")[0]) == pytest.approx([5.8 / 6])
+    assert bands(axes)[0][1] == pytest.approx(0.1 * 6.9 / 6)
     assert "10 % of the better mean" in own(report(record))
 
 
 def test_pairs_say_the_same_from_both_sides():
-    (matrix,) = _figures.pairs(made_up()).to_dict()["data"]
-    cells = matrix["text"]
-    assert [cells[i][i] for i in range(4)] == ["", "", "", ""]
-    assert cells[0][1] == cells[1][0] == "=<br>0.00"
-    assert (cells[0][2][0], cells[2][0][0], cells[0][3][0]) == ("▲", "▼", "?")
-    assert cells[0][2][1:].replace("+", "") == cells[2][0][1:].replace("−", "")
-    assert "more seeds would make it conclusive" in matrix["customdata"][0][3]
+    cells = list(_race_figures.comparison_table(made_up()).values())
+    assert [cells[i][i].sign for i in range(4)] == ["", "", "", ""]
+    assert (cells[0][1].sign, cells[0][1].lead) == (cells[1][0].sign, cells[1][0].lead) == ("=", "0.00")
+    assert (cells[0][2].sign, cells[2][0].sign, cells[0][3].sign) == ("▲", "▼", "?")
+    assert cells[0][2].lead.replace("+", "") == cells[2][0].lead.replace("−", "")
+    assert "more seeds would make it conclusive" in cells[0][3].tip
 
 
 def test_sensitivity_shows_the_metric_of_all_tuning_runs_and_their_response_curve():
     record = made_up()
-    figure = _tuning_figures.sensitivity(record)
-    low, high = figure.layout.yaxis.range
-    dots = traces(figure, name="runs")[0]
-    assert list(dots["x"]) == [0.001, 0.01, 0.1, 1.0, 0.1], "runs on both seeds"
-    assert list(dots["y"][1:]) == pytest.approx([95.0, 97.0, 94.0, 96.0])
-    assert list(dots["marker"]["symbol"]) == ["triangle-down", *["circle"] * 4]
-    assert 85 < low < dots["y"][0] < 94, "a run far from the optimum does not stretch the axis"
+    axes = drawn(_tuning_figures.sensitivity(record))
+    low, high = axes.get_ylim()
+    (dots,), (beyond,), (cross,) = (lines(axes, label=kind) for kind in ("runs", "beyond", "diverged"))
+    assert x(dots) == [0.01, 0.1, 1.0, 0.1], "runs on both seeds"
+    assert y(dots) == pytest.approx([95.0, 97.0, 94.0, 96.0])
+    assert (x(beyond), beyond.get_marker(), x(cross)) == ([0.001], "v", [10.0])
+    assert 85 < low < y(beyond)[0] == y(cross)[0] < 94, "a run far from the optimum does not stretch the axis"
     assert 97 < high < 99
-    assert dots["customdata"][0][0] == 50.0
-    assert [(list(t["x"]), list(t["y"])) for t in traces(figure, name="diverged")] == [([10.0], [dots["y"][0]])] * 4
+    assert json.loads(beyond.get_gid() or "")["tips"][0].startswith("good at 0.001: 50.0")
 
     curve = response_curves(record.tuning_runs, True, 0.005)["good"]
     assert curve is not None
-    tuned = traces(figure, name="tuned")
-    assert [(t["x"][0], t["y"][0]) for t in tuned] == [(0.1, pytest.approx(-100 * curve(0.1)))] * 4
-    line = traces(figure, name="curve")[0]
-    assert min(line["x"]) <= 0.1 <= max(line["x"])
-    assert list(line["y"]) == pytest.approx([-100 * curve(rate) for rate in line["x"]], rel=1e-4)
-    means = traces(figure, name="means")[0]
-    assert means["y"][0] == 50.0, "further out, a line through the runs"
-    shapes = figure.to_dict()["layout"]["shapes"]
-    bands = [(s["x0"], s["x1"]) for s in shapes if s["yref"].endswith("domain")]
-    assert bands == [(0.05, 0.5)] * 4
-    zones = [s["y0"] for s in shapes if s["xref"].endswith("domain")]
-    assert zones == pytest.approx([-100 * (curve.metrics.min() + 0.005)] * 4)
+    (ring,), (line,), (means,) = (lines(axes, label=kind) for kind in ("tuned", "curve", "means"))
+    assert (x(ring), y(ring)) == ([0.1], pytest.approx([-100 * curve(0.1)]))
+    assert min(x(line)) <= 0.1 <= max(x(line))
+    assert y(line) == pytest.approx([-100 * curve(rate) for rate in x(line)], rel=1e-4)
+    assert y(means)[0] == 50.0, "further out, a line through the runs"
+    zone, tolerance = bands(axes)
+    assert tolerance == (0.05, 0.5, 0, 1)
+    assert zone[2] == pytest.approx(-100 * (curve.metrics.min() + 0.005))
 
 
 def test_sensitivity_of_a_loss_has_its_worse_edge_at_the_top():
     record = made_up(higher_is_better=False, percent=False)
     runs = tuple(replace(run, metric=10 * (1 - run.metric)) for run in record.tuning_runs["good"])
-    figure = _tuning_figures.sensitivity(replace(record, tuning_runs=dict.fromkeys(VALUES, runs)))
-    dots, cross = traces(figure, name="runs")[0], traces(figure, name="diverged")[0]
-    assert dots["marker"]["symbol"][0] == "triangle-up"
-    assert dots["y"][0] == cross["y"][0] == max(dots["y"]) < 5
+    axes = drawn(_tuning_figures.sensitivity(replace(record, tuning_runs=dict.fromkeys(VALUES, runs))))
+    (dots,), (beyond,), (cross,) = (lines(axes, label=kind) for kind in ("runs", "beyond", "diverged"))
+    assert beyond.get_marker() == "^"
+    assert max(y(dots)) < y(beyond)[0] == y(cross)[0] < 5
 
 
 def test_an_entry_whose_tuning_runs_all_diverged_has_crosses_alone():
     record = made_up()
     lost = tuple(replace(run, diverged=3, metric=0.1) for run in record.tuning_runs["good"])
     record = replace_entry(record, "good", tolerance=None, tolerance_decades=0.0)
-    figure = _tuning_figures.sensitivity(replace(record, tuning_runs={**record.tuning_runs, "good": lost}))
-    assert [len(traces(figure, name=name)) for name in ("curve", "tuned")] == [3, 3]
-    counts = [sum(len(t["x"]) for t in traces(figure, name=name)) for name in ("runs", "diverged")]
-    assert counts == [3 * 5, 3 + 6]
+    chart = _tuning_figures.sensitivity(replace(record, tuning_runs={**record.tuning_runs, "good": lost}))
+    labels = [line.get_label() for line in lines(drawn(chart))]
+    assert labels == ["diverged"]
+    assert len(x(lines(drawn(chart))[0])) == 6
+    assert [len(lines(drawn(chart, i), label="curve")) for i in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_an_earlier_record_has_a_report_without_bounds():
@@ -194,7 +230,7 @@ def test_the_ranking_has_bounds_rates_and_tolerances():
     record = made_up()
     cells = '<td>95.7 ± 5.0\xa0%</td> <td>0.40 points</td> <td>0.1 <span class="flag">edge</span></td>'
     page = own(report(replace_entry(record, "near", final=replace(record.entry("near").final, mean=0.957))))
-    assert f"<td>near</td> {cells} <td>0.05–0.5, ×10</td>" in page
+    assert f"near</button></th> {cells} <td>0.05–0.5, ×10</td> <td>2 ms</td> <td>loses to" in page
     assert "±0.10 points" in page
     stopped = replace(record, plan=replace(record.plan, seeds=32))
     assert "8 final runs, of up to 32" in own(report(stopped))
@@ -203,23 +239,45 @@ def test_the_ranking_has_bounds_rates_and_tolerances():
 def test_all_panels_of_sensitivity_are_equally_many_decades_wide():
     record = made_up()
     runs = record.tuning_runs
-    record = replace(record, tuning_runs={**runs, "near": runs["near"][1:3]})
-    layout = _tuning_figures.sensitivity(record).to_dict()["layout"]
-    widths = [layout[axis]["range"][1] - layout[axis]["range"][0] for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
-    assert widths == pytest.approx([4.3] * 4)
+    chart = _tuning_figures.sensitivity(replace(record, tuning_runs={**runs, "near": runs["near"][1:3]}))
+    limits = [drawn(chart, i).get_xlim() for i in range(4)]
+    assert [np.log10(high / low) for low, high in limits] == pytest.approx([4.3] * 4)
 
 
 def test_curves_are_medians_and_a_diverged_seed_does_not_take_them_away():
-    figure = _training_figures.curves(made_up())
-    medians = [t for t in figure.to_dict()["data"] if t["name"] == "good"]
-    assert [list(t["y"]) for t in medians] == [[1.0, 0.6, 0.3], [50.0, 80.0, 90.0]]
-    assert [t["showlegend"] for t in medians] == [True, False]
+    chart = _training_figures.curves(made_up())
+    medians = [lines(drawn(chart, panel), "good")[0] for panel in (0, 1)]
+    assert [y(line) for line in medians] == [pytest.approx([1.0, 0.6, 0.3]), pytest.approx([50.0, 80.0, 90.0])]
+    assert {"good", "same", "near", "<i>lost</i>"} == set(texts(drawn(chart))), "names in place of a legend"
 
 
-def test_no_two_entries_look_alike():
-    looks = style.styles(make_record({str(i): GOOD for i in range(24)})).values()
-    assert len({(look["color"], look["dash"]) for look in looks}) == 24
-    assert len({(look["color"], look["symbol"]) for look in looks}) == 24
+def test_of_many_entries_the_leaders_are_coloured_and_the_others_grey():
+    worse = [value - 0.2 for value in GOOD]
+    record = make_record({**{f"leader{i}": GOOD for i in range(8)}, **{f"other{i}": worse for i in range(4)}})
+    axes = drawn(_training_figures.curves(record))
+    shades = {json.loads(line.get_gid() or "")["entry"]: line.get_color() for line in lines(axes)}
+    assert [name for name, shade in shades.items() if shade != GREY] == [f"leader{i}" for i in range(5)]
+    assert all(shades[f"leader{i}"] == colour(f"leader{i}") for i in range(5))
+
+
+def test_titles_of_figures_state_what_they_show():
+    record = made_up()
+    assert format_pairs_title(record) == (
+        "2 of 6 comparisons show a difference beyond the margin; good and same win 1 each."
+    )
+    wide = replace_entry(record, "near", tolerance_decades=1.3)
+    assert format_sensitivity_title(wide) == (
+        "near is most forgiving: learning rates in a range of 20× come close to its best; for good, it is 10×."
+    )
+    assert format_ranking_title(made_up(baseline="near")).startswith(
+        "No other mean is within 0.5 points of the baseline"
+    )
+    order = {name: replace(curve, valid_metric=curve.valid_metric) for name, curve in record.curves.items()}
+    late = tuple((0.4, 0.5, 0.95) for _ in GOOD)
+    order["near"] = replace(order["near"], valid_metric=late)
+    assert format_curves_title(replace(record, curves=order)).endswith(
+        "good is ahead at half of training, near at the end."
+    )
 
 
 # ---------------------------------------------------------------- the page
@@ -228,28 +286,31 @@ def test_no_two_entries_look_alike():
 def test_the_answer_comes_first(result, text):
     record, page = result.record, own(text)
     places = [page.index(part) for part in (answer_lines(record)[0], record.best.code, format_protocol(record))]
-    places += [page.index(f'id="figure-{name}"') for name in FIGURES]
+    places += [page.index(f'id="{name}"') for name in SECTIONS]
     assert places == sorted(places)
     for entry in record.entries:
         assert f"<b>{entry.name}</b>" in page
         assert entry.code in page
 
 
-def test_the_page_asks_nobody_for_anything(text):
-    page = own(text)
-    assert not re.search(r"""(src|href|action)\s*=\s*["']?\s*(https?:)?//""", page)
-    assert "cloud.plotly.com" not in page
-    assert len(text.encode()) < 6_000_000
+def test_the_page_is_small_and_asks_nobody_for_anything(text):
+    assert not re.search(r"""(src|href|action)\s*=\s*["']?\s*(https?:)?//""", own(text))
+    assert len(text.encode()) < MOST_BYTES
 
 
-def test_figures_have_the_font_of_the_page():
-    assert f"font: 16px/1.6 {style.FONT};" in style.CSS
+def test_each_id_of_the_page_is_unique(text):
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) > 20
+    assert {*re.findall(r'(?:href="|url\()#([\w-]+)', text)} <= set(ids)
 
 
-def test_no_figure_offers_to_upload(text):
-    configs = [json.loads(found) for found in re.findall(r'\{"showSendToCloud".*?\}', own(text))]
-    assert len(configs) == len(FIGURES)
-    assert all(config["showSendToCloud"] is False and config["displaylogo"] is False for config in configs)
+def test_figures_follow_the_theme_and_the_font_of_the_page(text):
+    figures = re.findall(r"<svg.*?</svg>", text)
+    assert len(figures) == 7, "two panels of the ranking, two learning rates, two curves, and the budget"
+    for svg in figures:
+        assert "font-family" not in svg
+        assert 'role="img"' in svg
+        assert not re.search(r"(?<!,)#(1d2328|5b6670|dfe3e7)", svg), "colours of the light page are variables"
 
 
 def with_text(text: str) -> RaceRecord:
@@ -275,8 +336,8 @@ def test_text_from_the_record_is_escaped(text: str):
     page, plain = (ParsedPage(report(with_text(name), folder=name)) for name in (text, "harmless"))
     assert page.elements == plain.elements, "no element or attribute but those of the templates"
     assert page.text.count(text) > 20
-    cell = ParsedPage(race.Result(with_text(text))._repr_html_())
-    assert cell.elements == [("iframe", "srcdoc", "style")]
+    cells = [ParsedPage(race.Result(with_text(name))._repr_html_()) for name in (text, "harmless")]
+    assert cells[0].elements == cells[1].elements
 
 
 def test_what_is_doubtful_is_said():
@@ -352,26 +413,20 @@ def test_the_plan_has_the_numbers_of_seeds_of_all_analyses():
     assert "then 8 held-out seeds, the same" in text
 
 
-# ---------------------------------------------------------------- in a browser
-
-
 def test_with_a_baseline_all_are_shown_against_it_and_not_with_each_other():
     record = made_up(baseline="near")
-    fig = _figures.ranking(record)
-
-    words = fig.layout.yaxis2.ticktext
-    told = dict(zip([entry.name for entry in record.ranking], words, strict=True))
-    assert told["near"] == "baseline"
-    assert told["good"] == "wins"
-    (good,) = [t for t in traces(fig, name="difference") if t["y"][0] == 0]
-    assert good["x"][0] == pytest.approx(100 * (sum(GOOD) - sum(VALUES["near"])) / 8), "ahead is to the right"
+    axes = drawn(_race_figures.ranking(record), 1)
+    words = dict(zip([entry.name for entry in record.ranking], texts(axes)[:4], strict=True))
+    assert (words["near"], words["good"]) == ("baseline", "wins against near")
+    expected = 100 * (sum(GOOD) - sum(VALUES["near"])) / 8
+    assert x(lines(axes, "good", marker="o")[0]) == pytest.approx([expected]), "ahead is to the right"
     page = own(report(record))
     assert 'id="pairs"' not in page
     assert "--baseline near" in page
     assert "compared with near, and not with each other" in page
 
 
-def test_several_tuned_values_have_a_column_each():
+def test_several_tuned_values_have_a_panel_each():
     record = made_up()
     runs = {
         name: tuple(
@@ -387,13 +442,21 @@ def test_several_tuned_values_have_a_column_each():
         )
         for name, each in record.tuning_runs.items()
     }
-    record = replace(record, plan=replace(record.plan, tune=("lr", "momentum", "schedule")), tuning_runs=runs)
-    fig = _tuning_figures.points(record)
-    kinds = [fig.layout[f"xaxis{i}"].type for i in (10, 12)]
-    assert kinds == ["log", "category"]
-    (momentum,) = traces(fig, xaxis="x2", name="runs")
-    assert list(momentum["x"]) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9]), "runs on all seeds that did not diverge"
-    assert list(momentum["y"][1:]) == pytest.approx([95.0, 97.0, 94.0, 96.0])
+    tuned = {"lr": 0.1, "momentum": 0.7, "schedule": "cosine"}
+    record = replace_entry(replace(record, tuning_runs=runs), "good", tuned=tuned)
+    record = replace(record, plan=replace(record.plan, tune=("lr", "momentum", "schedule")))
+    chart = _tuning_figures.points(record)
+    assert [panel.title for panel in chart.panels[:3]] == [
+        "good: lr 0.1",
+        "good: momentum 0.7",
+        "good: schedule cosine",
+    ]
+    rates, momenta, schedules = (drawn(chart, i) for i in range(3))
+    assert rates.get_xscale() == "log"
+    assert [label.get_text() for label in schedules.get_xticklabels()] == ["cosine", "linear"]
+    assert x(lines(momenta, label="runs")[0]) == pytest.approx([0.6, 0.7, 0.8, 0.9])
+    assert y(lines(momenta, label="runs")[0]) == pytest.approx([95.0, 97.0, 94.0, 96.0])
+    assert x(lines(schedules, label="runs")[0]) == [1, 0, 1, 0]
     assert "against each value that was tuned" in own(report(record))
 
 
@@ -403,7 +466,7 @@ def test_what_was_reached_with_less_is_in_a_table():
     assert "70.0\xa0%" in text
     assert "+20.00" in text, "90 % tuned, 70 % at the default"
     assert "5 of 8" in text
-    assert "<td>200</td><td>2 ms</td><td>0.133 s</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
+    assert "<td>200</td><td>2 ms</td><td>133 ms</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
     assert _efficiency.until([100.0, None, None]) is None
     assert "with 2 trials good" in text
     assert "<i>lost</i>" not in text
@@ -414,65 +477,32 @@ def test_what_was_reached_with_less_is_in_a_table():
     assert "over 2 interim analyses, with 16 and 32 seeds" in page
 
 
-def test_the_ranking_is_written_as_a_picture(result, monkeypatch):
-    pytest.importorskip("kaleido")
-    if shutil.which("chromium") is None:
-        pytest.skip("no chromium")
+def test_the_ranking_is_written_as_a_picture(result):
     path = write_picture(result)
+    assert path == result.folder / race.PICTURE
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    monkeypatch.setattr("plotly.graph_objects.Figure.to_image", lambda *_, **__: (_ for _ in ()).throw(ImportError))
-    with pytest.raises(ValueError, match=r"pip install 'gradprix\[png\]'"):
-        write_picture(result)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("there is no chromium on this machine")
-    quiet = ("background-networking", "component-update", "sync")
-    args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", *(f"--disable-{q}" for q in quiet)]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=args)
-        yield started
-        started.close()
+@pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_each_figure_is_exported_with_its_title_and_settings(result, tmp_path, form, start):
+    files = write_figures(result.record, tmp_path / "figures", form)
+    assert {"ranking", "sensitivity", "curves"} <= {file.stem for file in files}
+    for file in files:
+        assert file.read_bytes().startswith(start)
+    if form == "svg":
+        shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", files[0].read_text("utf-8")))
+        assert _race_figures.ranking(result.record).title in shown
+        assert "2 trials + 8 held-out seeds each" in shown
+    with pytest.raises(ValueError, match="no format of figures"):
+        write_figures(result.record, tmp_path, "gif")
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
-    yield context.new_page()
-    context.close()
-
-
-@pytest.mark.parametrize("which", ["raced", "made up", "hostile"])
-def test_it_works_in_a_browser_without_a_network(page: Page, result: race.Result, tmp_path: Path, which: str):
-    file = tmp_path / "report.html"
-    hostile = made_up({**VALUES, **dict.fromkeys(HOSTILE, GOOD)}, task=HOSTILE[0])
-    record = {"raced": result.record, "made up": made_up(), "hostile": hostile}[which]
-    file.write_text(report(record), encoding="utf-8")
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else problems.append(r.url))
-    page.goto(file.as_uri())
-    for name in FIGURES:
-        figure = page.locator(f"#figure-{name}")
-        figure.locator(".main-svg").first.wait_for(state="attached")
-        figure.hover()
-    labels = page.locator("#figure-ranking text").all_text_contents()
-    assert {entry.name for entry in record.entries} <= set(labels)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
-    offers = """[...document.querySelectorAll('body *:not(script)')].filter(e => /share|cloud|upload/i.test(
-        [e.dataset.title || '', e.title || '', e.childElementCount ? '' : e.textContent].join(' '))).length"""
-    assert page.evaluate(offers) == 0
-    assert page.locator(".modebar-btn").count() > 0
-    assert problems == []
-
-
-def test_a_narrow_page_does_not_scroll_sideways(page: Page, result: race.Result):
-    page.set_viewport_size({"width": 400, "height": 800})
-    page.goto(write_report(result).as_uri())
-    page.locator("#figure-curves .main-svg").first.wait_for(state="attached")
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+def test_a_notebook_cell_is_small_and_has_the_answer_and_the_ranking(result):
+    cell = result._repr_html_()
+    assert len(cell.encode()) < MOST_CELL_BYTES
+    page = own(cell)
+    assert page.index(answer_lines(result.record)[0]) < page.index("<table>") < page.index("<svg")
+    write_report(result)
+    assert f'href="{(result.folder / race.REPORT).as_posix()}"' in result._repr_html_()
+    assert "<script" not in cell
+    assert repr(result) == result.text

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# These names are imported on first use, because plotly is slow to import and terminal output does not need it.
+# These names are imported on first use, because matplotlib is slow to import and terminal output does not need it.
 _MODULES = {
     "EVIDENCE": "_evidence",
     "answer": "terminal",
@@ -14,7 +14,8 @@ _MODULES = {
     "tune_answer": "_tune",
     "tune_page": "_tune",
     "tune_plan": "_tune",
-    "write_picture": "_png",
+    "write_figures": "_export",
+    "write_picture": "_export",
     "write_report": "_report",
     "write_tune_page": "_tune",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "tune_answer",
     "tune_page",
     "tune_plan",
+    "write_figures",
     "write_picture",
     "write_report",
     "write_tune_page",
@@ -36,7 +38,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ._evidence import EVIDENCE, first_choices
-    from ._png import write_picture
+    from ._export import write_figures, write_picture
     from ._report import notebook_cell, report, write_report
     from ._suite import suite_page
     from ._tune import tune_answer, tune_page, tune_plan, write_tune_page

@@ -2,42 +2,58 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 
-from plotly import graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
+from gradprix.text.figures import format_budget_title
 from gradprix.utils.wording import format_count
 
-from ._formatting import format_difference, format_value, scale
-from .style import apply_layout, escape_label, padded, rounded, styles
+from ._formatting import format_difference, format_seconds, format_value, scale
+from ._svg import SOFT
+from ._training_figures import coloured_entries
+from .figure import MARKERS, Chart, Panel, label_ends, line_style, percent_axis, tag
+from .palette import styles
 
 CAPTION_TRIALS = (1, 2, 3)
 """Numbers of trials for which the caption names the best entry."""
 
 
-def budget(record: RaceRecord) -> go.Figure:
-    """Plot the expected best validation metric after n random trials against n, with a line for each entry."""
-    looks, metric = styles(record), record.plan.metric
-    fig, displayed = go.Figure(), []
-    for entry in record.ranking:
-        expected = [scale(record) * x for x in record.efficiency.expected[entry.name]]
-        displayed += expected[1:] or expected
-        look = looks[entry.name]
-        fig.add_scatter(
-            x=list(range(1, len(expected) + 1)),
-            y=rounded(expected),
-            mode="lines+markers",
-            name=look["label"],
-            line={"color": look["color"], "dash": look["dash"], "width": 2},
-            marker={"symbol": look["symbol"], "size": 8},
-            hovertemplate="%{x} trials: %{y:.4~g}",
-        )
-    fig.update_xaxes(title="trials, drawn at random from the first phase of tuning", dtick=1)
-    fig.update_yaxes(title=f"validation {escape_label(metric.name.removeprefix('test '))}", range=padded(displayed))
-    fig.update_yaxes(ticksuffix=" %" if metric.percent else "")
-    return apply_layout(fig, 460, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+def budget(record: RaceRecord) -> Chart:
+    """Draw the expected best validation metric after n random trials against n, with a line for each entry."""
+    title = f"validation {record.plan.metric.name.removeprefix('test ')} expected after n trials"
+    right = min(170, 14 + 7 * max(len(entry.name) for entry in record.entries))
+    panel = Panel(partial(_draw_budget, record), title, height=300, margins=(56, right, 30, 44))
+    return Chart("less", format_budget_title(record), (panel,))
+
+
+def _draw_budget(record: RaceRecord, axes: Axes) -> None:
+    """Draw the lines of all entries, the coloured ones on top, with their names at the right."""
+    coloured, looks = coloured_entries(record), styles(entry.name for entry in record.entries)
+    order = sorted(record.ranking, key=lambda entry: entry.name in coloured)
+    expected = {e.name: [scale(record) * value for value in record.efficiency.expected[e.name]] for e in order}
+    displayed = [value for values in expected.values() for value in values[1:] or values]
+    pad = 0.06 * (max(displayed) - min(displayed)) or 0.5
+    axes.set_ylim(min(displayed) - pad, max(displayed) + pad)
+    axes.set_xlim(0.9, max(map(len, expected.values())))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("trials, drawn at random from the first phase of tuning")
+    percent_axis(axes.yaxis, record.plan.metric.percent)
+    for entry in order:
+        values, look = expected[entry.name], looks[entry.name]
+        style = line_style(look, entry.name not in coloured)
+        (line,) = axes.plot(range(1, len(values) + 1), values, label=entry.name, **style)
+        marker = MARKERS[look.marker]
+        (dots,) = axes.plot(range(1, len(values) + 1), values, marker, mew=0, color=style["color"])
+        tag(line, entry.name)
+        tag(dots, entry.name, [f"{entry.name}, {format_count(i + 1, 'trial')}: {v:.4g}" for i, v in enumerate(values)])
+    ranked = sorted(record.ranking, key=lambda entry: entry.name not in coloured)
+    shades = {e.name: looks[e.name].colour if e.name in coloured else SOFT for e in ranked}
+    label_ends(axes, [(expected[e.name][-1], e.name, shades[e.name]) for e in ranked])
 
 
 def format_best_by_trials(record: RaceRecord) -> list[str]:
@@ -84,7 +100,7 @@ def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
     ]
     step = record.cost.step_seconds[name]
     if step is not None:
-        cells += [f"{1e3 * step:.3g} ms", "-" if (took := seconds(record, entry)) is None else f"{took:.3g} s"]
+        cells += [format_seconds(step), format_seconds(seconds(record, entry))]
     return cells
 
 

@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
-from typing import Any
 
-from plotly import graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from gradprix.race import RaceRecord
 from gradprix.race.run_records import TuningRun
 
 from ._formatting import margin, scale
-from .style import band, escape_label
+from ._svg import GREY
+from .figure import percent_axis
 
-Place = dict[str, int]
-"""Position of a panel in a figure: `row` and `col`, from 1."""
 MIN_HEIGHT, MAX_HEIGHT = 10.0, 20.0
 """Minimum and maximum height of the panels, in margins from the best entry. The optimum of a much worse entry may
 therefore be beyond the axis."""
@@ -27,16 +26,14 @@ class MetricAxis:
     """Vertical axis that all panels share, in displayed units.
 
     Args:
-        title: title of the axis.
         best: end of the axis with the better values.
         worst: end with the worse values. Runs beyond it are drawn at this end.
-        suffix: unit, which follows each tick label.
+        percent: values are percentages.
     """
 
-    title: str
     best: float
     worst: float
-    suffix: str
+    percent: bool
 
     @classmethod
     def from_record(cls, record: RaceRecord, near: Mapping[str, Sequence[TuningRun]]) -> "MetricAxis":
@@ -56,8 +53,7 @@ class MetricAxis:
         worst = min(max(first + MIN_HEIGHT * step, reach), max(costs))
         pad = 0.06 * (worst - min(costs)) or 1e-6
         unit = sign * scale(record)
-        title = f"validation {metric.name.removeprefix('test ')}"
-        return cls(title, unit * (min(costs) - pad), unit * (worst + pad), " %" * metric.percent)
+        return cls(unit * (min(costs) - pad), unit * (worst + pad), metric.percent)
 
     def is_beyond(self, value: float) -> bool:
         """Return True if a value is beyond the worse end of the axis, or NaN."""
@@ -67,19 +63,15 @@ class MetricAxis:
         """Clip a value to the worse end of the axis."""
         return self.worst if self.is_beyond(value) else value
 
-    def draw(self, fig: go.Figure) -> None:
-        """Apply the axis to all panels of a figure."""
+    def apply(self, axes: Axes) -> None:
+        """Apply the axis to a panel."""
         low, high = sorted((self.best, self.worst))
         pad = 0.04 * (high - low)
-        fig.update_yaxes(range=[low - pad, high + pad], ticksuffix=self.suffix, nticks=6)
-        fig.update_yaxes(title=escape_label(self.title), col=1)
+        axes.set_ylim(low - pad, high + pad)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        percent_axis(axes.yaxis, self.percent)
 
-    def zone(self, fig: go.Figure, limit: float, place: Place) -> list[dict[str, Any]]:
-        """Return the shape of the band between the better end of the axis and a limit.
-
-        Returns an empty list if the limit is beyond the axis.
-        """
-        if self.is_beyond(limit):
-            return []
-        edge = self.best + 0.05 * (self.best - self.worst)
-        return [band(fig, place, ZONE, y=sorted((limit, edge)))]
+    def draw_zone(self, axes: Axes, limit: float) -> None:
+        """Draw the band between the better end of the axis and a limit, unless the limit is beyond the axis."""
+        if not self.is_beyond(limit):
+            axes.axhspan(*sorted((limit, self.best + 0.05 * (self.best - self.worst))), color=GREY, alpha=0.18, lw=0)

@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from plotly import graph_objects as go
-
 from gradprix.race import REPORT, RaceRecord, Result
 from gradprix.text.answer import answer_lines, format_protocol, format_untuned
 from gradprix.text.execution import format_execution_mode
+from gradprix.text.figures import format_pairs_title, format_standing
 from gradprix.text.plan import format_options
 from gradprix.utils.files import write_atomically
 
-from . import _efficiency, _figures, _reduced_budget, _sections, _training_figures, _tuning_figures, _why
+from . import _efficiency, _race_figures, _reduced_budget, _sections, _training_figures, _tuning_figures, _why
 from ._formatting import format_margin, reference
 from ._templates import render
-from .style import MARKS
+from .figure import Chart
 
 
 def write_report(result: Result) -> Path:
@@ -57,25 +56,39 @@ def report(record: RaceRecord, folder: str | None = None) -> str:
 
 
 def notebook_cell(record: RaceRecord, folder: str | None = None) -> str:
-    """Return the report of a race in an HTML `iframe`, for display in a notebook. See `report` for the arguments."""
-    return render("notebook_cell.html.jinja", page=report(record, folder))
+    """Return the answer and the ranking of a race as HTML for a notebook. See `report` for the arguments."""
+    data = {
+        "answer": answer_lines(record),
+        "warnings": _sections.format_warnings(record),
+        "protocol": format_protocol(record),
+        "chart": _race_figures.ranking(record),
+    }
+    is_written = folder is not None and (Path(folder) / REPORT).exists()
+    path = (Path(folder) / REPORT).as_posix() if folder is not None and is_written else None
+    return render(
+        "notebook_cell.html.jinja", record=record, plan=record.plan, metric=record.plan.metric, path=path, **data
+    )
 
 
 def report_data(record: RaceRecord) -> dict[str, Any]:
     """Compute the variables of the report's templates: the record, figures, sentences and tables."""
-    artifacts = record.artifacts
+    artifacts, charts = record.artifacts, draw_charts(record)
     return {
         "record": record,
         "plan": record.plan,
         "metric": record.plan.metric,
-        "figures": draw_figures(record),
+        "figures": charts,
+        "has_plotly": any(each is not None and not isinstance(each, Chart) for each in charts.values()),
         "answer": answer_lines(record),
         "protocol": format_protocol(record),
         "comparisons": _sections.format_comparisons(record),
         "warnings": _sections.format_warnings(record),
         "reference": reference(record),
         "margin": format_margin(record.plan.metric),
-        "marks": MARKS,
+        "matrix": None if record.plan.baseline else _race_figures.comparison_table(record),
+        "pairs_title": format_pairs_title(record),
+        "standings": {entry.name: format_standing(record, entry) for entry in record.entries},
+        "marks": _race_figures.MARKS,
         "tuning_variance": _sections.format_tuning_variance(record),
         "diagnosis": _why.format_diagnosis(record),
         "has_artifacts": bool(artifacts.numbers or artifacts.pictures or artifacts.texts),
@@ -94,14 +107,12 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
     }
 
 
-def draw_figures(record: RaceRecord) -> dict[str, go.Figure | None]:
+def draw_charts(record: RaceRecord) -> dict[str, Any]:
     """Return the figures of the report by name. A figure is None if the record lacks its data."""
     sensitivity = _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _tuning_figures.points
     is_tuned = any(entry.tuned for entry in record.entries)
     return {
-        "ranking": _figures.ranking(record),
-        # With a baseline, the ranking already shows every comparison.
-        "pairs": None if record.plan.baseline else _figures.pairs(record),
+        "ranking": _race_figures.ranking(record),
         "sensitivity": sensitivity(record) if is_tuned else None,
         "curves": _training_figures.curves(record),
         "moves": None if record.diagnosis is None else _why.moves(record),

@@ -57,6 +57,7 @@ ENVIRONMENT.globals |= {
     "format_integer": _formatting.format_integer,
     "format_list": format_list,
     "format_mean": _formatting.format_mean,
+    "format_seconds": _formatting.format_seconds,
     "format_setting": _formatting.format_setting,
     "format_tolerance": _formatting.format_tolerance,
     "format_value": _formatting.format_value,

@@ -2,63 +2,56 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from plotly import graph_objects as go
-from plotly.subplots import make_subplots
+from matplotlib.axes import Axes
 
 from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import TuningRun
+from gradprix.text.figures import format_points_title, format_sensitivity_title
 from gradprix.tuning.response_curve import ResponseCurve
 
-from ._formatting import format_factor, margin, scale
-from ._metric_axis import MetricAxis, Place
-from .style import Style, apply_layout, band, escape_label, powers, rounded, styles, translucent
+from ._formatting import format_factor, format_value, margin, scale
+from ._metric_axis import MetricAxis
+from .figure import Chart, Panel, log_ticks, tag
+from .palette import colour
 
 Line = list[tuple[float, float]]
+SIZE: dict[str, Any] = {"width": 190, "height": 150, "margins": (44, 8, 26, 24)}
 
 
-def sensitivity(record: RaceRecord) -> go.Figure:
-    """Plot the validation metric against the learning rate, with a panel for each entry that tunes it.
+def sensitivity(record: RaceRecord) -> Chart:
+    """Draw the validation metric against the learning rate, with a panel for each entry that tunes it.
 
     All panels have the same width in decades. Dots are tuning runs, the line is the response curve, the vertical band
     is the learning-rate tolerance, and the horizontal band contains the values within a margin of the entry's best.
     """
-    entries, looks = [entry for entry in record.ranking if "lr" in entry.tuned], styles(record)
-    columns = min(4, len(entries))
-    rows = -(-len(entries) // columns)
-    fig = make_subplots(
-        rows,
-        columns,
-        subplot_titles=[_title(entry, looks[entry.name]) for entry in entries],
-        shared_yaxes=True,
-        horizontal_spacing=0.025,
-        vertical_spacing=min(0.2, 0.3 / rows),
-    )
+    entries = [entry for entry in record.ranking if "lr" in entry.tuned]
     curves = response_curves(record.tuning_runs, record.plan.metric.higher_is_better, margin(record))
     axis = MetricAxis.from_record(record, {e.name: _runs_near(record, e.name, curves[e.name]) for e in entries})
     spans = {e.name: _decades([run.learning_rate for run in record.tuning_runs[e.name]]) for e in entries}
     width = max(end - start for start, end in spans.values()) + 0.3
-    shapes: list[dict[str, Any]] = []
-    for number, entry in enumerate(entries):
-        place = {"row": number // columns + 1, "col": number % columns + 1}
-        _draw_runs(fig, record, entry.name, "lr", looks[entry.name], axis, place)
-        if (curve := curves[entry.name]) is not None:
-            shapes += _draw_curve(fig, record, entry, curve, looks[entry.name], axis, place)
+    panels = []
+    for entry in entries:
         middle = sum(spans[entry.name]) / 2
-        fig.update_xaxes(range=[middle - width / 2, middle + width / 2], **place)
-    edges = [edge for span in spans.values() for edge in span]
-    fig.update_xaxes(type="log", **powers(min(edges) - width, max(edges) + width))
-    axis.draw(fig)
-    return apply_layout(fig, 70 + 185 * rows, showlegend=False, shapes=shapes)
+        limits = (middle - width / 2, middle + width / 2)
+        draw = partial(_draw_learning_rates, record, entry, curves[entry.name], axis, limits)
+        title = f"{entry.name} {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
+        panels.append(Panel(draw, title, alt=_describe(record, entry), entry=entry.name, **SIZE))
+    return Chart("sensitivity", format_sensitivity_title(record), tuple(panels), 4)
 
 
-def _title(entry: EntryResult, look: Style) -> str:
-    """Format the title of a panel: entry, tuned learning rate, and learning-rate tolerance."""
-    return f"<b>{look['label']}</b> {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
+def _describe(record: RaceRecord, entry: EntryResult) -> str:
+    """Describe a panel to screen readers."""
+    name = record.plan.metric.name.removeprefix("test ")
+    return (
+        f"{entry.name}: validation {name} against the learning rate, best at {entry.tuned['lr']:g}, "
+        f"tolerance {format_factor(entry.tolerance_decades)}"
+    )
 
 
 def _runs_near(record: RaceRecord, name: str, curve: ResponseCurve | None) -> list[TuningRun]:
@@ -72,44 +65,52 @@ def _runs_near(record: RaceRecord, name: str, curve: ResponseCurve | None) -> li
     return [run for run in record.tuning_runs[name] if run.is_scored and curve(run.learning_rate) <= limit]
 
 
-def _draw_curve(
-    fig: go.Figure,
+def _draw_learning_rates(
     record: RaceRecord,
     entry: EntryResult,
-    curve: ResponseCurve,
-    look: Style,
+    curve: ResponseCurve | None,
     axis: MetricAxis,
-    place: Place,
-) -> list[dict[str, Any]]:
-    """Draw an entry's response curve and tuned learning rate.
+    limits: tuple[float, float],
+    axes: Axes,
+) -> None:
+    """Draw the panel of an entry.
 
-    Returns:
-        The shapes of its tolerance, and of the band within a margin of its best.
+    Args:
+        record: record of a race.
+        entry: the entry.
+        curve: its response curve; None if there is none.
+        axis: vertical axis.
+        limits: ends of the horizontal axis, as decimal logarithms.
+        axes: axes to draw into.
     """
+    axes.set_xscale("log")
+    axes.set_xlim(10 ** limits[0], 10 ** limits[1])
+    log_ticks(axes.xaxis, *limits)
+    axis.apply(axes)
+    if curve is not None:
+        _draw_curve(record, entry, curve, axis, axes)
+    _draw_runs(record, entry.name, "lr", axis, axes)
+
+
+def _draw_curve(record: RaceRecord, entry: EntryResult, curve: ResponseCurve, axis: MetricAxis, axes: Axes) -> None:
+    """Draw an entry's response curve, tuned learning rate and tolerance, and the band within a margin of its best."""
     sign, step = (-1 if record.plan.metric.higher_is_better else 1), margin(record)
-    unit, rate = scale(record) * sign, float(entry.tuned["lr"])  # type: ignore[arg-type]
+    unit, rate, own = scale(record) * sign, float(entry.tuned["lr"]), colour(entry.name)  # type: ignore[arg-type]
     costs: dict[float, list[float]] = {}
     for run in record.tuning_runs[entry.name]:
         costs.setdefault(run.learning_rate, []).append(sign * run.metric if run.is_scored else math.inf)
     smooth, outer = _curve_lines(curve, {each: fmean(costs[each]) for each in sorted(costs)}, step)
-    hover = f"{look['label']} at %{{x:.3~g}}, smoothed: %{{y:.4~g}}<extra></extra>"
-    for line, width, name in ((smooth, 2, "curve"), (outer, 1, "means")):
-        fig.add_scatter(
-            x=rounded(x for x, _ in line),
-            y=rounded(unit * y for _, y in line),
-            mode="lines",
-            line={"color": look["color"], "width": width},
-            name=name,
-            **({"hovertemplate": hover} if name == "curve" else {"hoverinfo": "skip"}),
-            **place,
-        )
-    ring = {"symbol": "circle-open", "size": 13, "color": look["color"], "line": {"width": 2.5}}
-    y = [axis.clip(unit * curve(rate))]
-    fig.add_scatter(x=[rate], y=y, mode="markers", marker=ring, name="tuned", hovertemplate=hover, **place)
-    shapes = axis.zone(fig, unit * (float(curve.metrics.min()) + step), place)
+    axis.draw_zone(axes, unit * (float(curve.metrics.min()) + step))
     if entry.tolerance is not None:
-        shapes.append(band(fig, place, translucent(look["color"], 0.15), x=entry.tolerance))
-    return shapes
+        axes.axvspan(*entry.tolerance, color=own, alpha=0.15, lw=0)
+    for line, width, name in ((smooth, 2, "curve"), (outer, 1, "means")):
+        heights = [unit * y if math.isfinite(y) else math.nan for _, y in line]
+        (drawn,) = axes.plot([x for x, _ in line], heights, color=own, lw=width, label=name)
+        tag(drawn, entry.name)
+    (ring,) = axes.plot(
+        [rate], [axis.clip(unit * curve(rate))], "o", mfc="none", mec=own, mew=2.5, ms=12, label="tuned"
+    )
+    tag(ring, entry.name, f"{entry.name} at {rate:g}, smoothed: {format_value(record, sign * curve(rate))}")
 
 
 def _curve_lines(curve: ResponseCurve, means: Mapping[float, float], step: float) -> tuple[Line, Line]:
@@ -139,108 +140,127 @@ def _curve_lines(curve: ResponseCurve, means: Mapping[float, float], step: float
     return smooth, outer
 
 
-def _draw_runs(
-    fig: go.Figure, record: RaceRecord, name: str, hyperparameter: str, look: Style, axis: MetricAxis, place: Place
-) -> None:
+def _draw_runs(record: RaceRecord, name: str, hyperparameter: str, axis: MetricAxis, axes: Axes) -> None:
     """Draw the tuning runs of an entry in a panel.
 
     Runs within the axis are dots. Runs beyond its worse end are triangles at this end, and diverged runs are crosses
     there.
 
     Args:
-        fig: figure to draw into.
         record: record of a race.
         name: name of the entry.
         hyperparameter: name of the hyperparameter on the horizontal axis. Runs without it are left out.
-        look: style of the entry.
         axis: vertical axis.
-        place: row and column of the panel.
+        axes: axes of the panel.
     """
     runs = [run for run in record.tuning_runs[name] if hyperparameter in run.point]
-    beyond = "triangle-down" if axis.best > axis.worst else "triangle-up"
-    label = f"{look['label']} at {escape_label(hyperparameter) + ' ' if hyperparameter != 'lr' else ''}%{{x}}"
-    scored, diverged = ([run for run in runs if run.is_scored is flag] for flag in (True, False))
-    values = [scale(record) * run.metric for run in scored]
-    symbols = [beyond if axis.is_beyond(value) else "circle" for value in values]
-    fig.add_scatter(
-        x=[run.point[hyperparameter] for run in scored],
-        y=rounded(map(axis.clip, values)),
-        customdata=[[value, run.seed] for value, run in zip(rounded(values), scored, strict=True)],
-        mode="markers",
-        marker={"color": look["color"], "symbol": symbols, "size": 7, "opacity": 0.45},
-        name="runs",
-        hovertemplate=f"{label}: %{{customdata[0]:.4~g}}, seed %{{customdata[1]}}<extra></extra>",
-        **place,
-    )
-    fig.add_scatter(
-        x=[run.point[hyperparameter] for run in diverged],
-        y=rounded([axis.worst] * len(diverged)),
-        mode="markers",
-        marker={"color": look["color"], "symbol": "x", "size": 8},
-        name="diverged",
-        hovertemplate=f"{label}: diverged<extra></extra>",
-        **place,
-    )
+    unit = scale(record)
+    groups: dict[str, list[TuningRun]] = {"runs": [], "beyond": [], "diverged": []}
+    for run in runs:
+        kind = "diverged" if not run.is_scored else "beyond" if axis.is_beyond(unit * run.metric) else "runs"
+        groups[kind].append(run)
+    markers = {"runs": "o", "beyond": "v" if axis.best > axis.worst else "^", "diverged": "X"}
+    for kind, each in groups.items():
+        if not each:
+            continue
+        heights = [axis.worst if kind == "diverged" else axis.clip(unit * run.metric) for run in each]
+        positions = [_position(axes, run.point[hyperparameter]) for run in each]
+        look: dict[str, Any] = {"color": colour(name), "mew": 0, "alpha": 0.8 if kind == "diverged" else 0.45}
+        (dots,) = axes.plot(positions, heights, markers[kind], ms=6, label=kind, clip_on=False, **look)
+        place = "" if hyperparameter == "lr" else f"{hyperparameter} "
+        scores = ["diverged" if kind == "diverged" else format_value(record, run.metric) for run in each]
+        tips = [
+            f"{name} at {place}{_format(run.point[hyperparameter])}: {score}, seed {run.seed}"
+            for run, score in zip(each, scores, strict=True)
+        ]
+        tag(dots, name, tips)
 
 
-def points(record: RaceRecord) -> go.Figure:
-    """Plot the validation metric against every tuned hyperparameter.
-
-    There is a row for each entry and a column for each hyperparameter.
-    """
-    entries, looks, names = record.ranking, styles(record), record.plan.tune
-    fig = make_subplots(
-        len(entries),
-        len(names),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.25 / max(2, len(entries)),
-    )
-    tuned = {e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and r.is_scored] for e in entries}
+def points(record: RaceRecord) -> Chart:
+    """Draw the validation metric against every tuned hyperparameter: a row of panels for each entry."""
+    tuned = {
+        e.name: [r for r in record.tuning_runs[e.name] if r.point == e.tuned and r.is_scored] for e in record.ranking
+    }
     axis = MetricAxis.from_record(record, tuned)
-    shapes: list[dict[str, Any]] = []
-    for row, entry in enumerate(entries, start=1):
-        for column, name in enumerate(names, start=1):
-            place = {"row": row, "col": column}
-            _draw_runs(fig, record, entry.name, name, looks[entry.name], axis, place)
-            if tuned[entry.name] and name in entry.tuned:
-                shapes += _draw_tuned(fig, record, entry.tuned[name], tuned[entry.name], looks[entry.name], axis, place)
-    for column, name in enumerate(names, start=1):
-        fig.update_xaxes(title=escape_label(name), row=len(entries), col=column)
-        _axis(
-            fig, [run.point[name] for runs in record.tuning_runs.values() for run in runs if name in run.point], column
+    values = {
+        name: [run.point[name] for runs in record.tuning_runs.values() for run in runs if name in run.point]
+        for name in record.plan.tune
+    }
+    panels = [
+        Panel(
+            partial(_draw_point, record, entry, name, tuned[entry.name], axis, values[name]),
+            f"{entry.name}: {name} {_format(entry.tuned[name])}",
+            entry=entry.name,
+            **SIZE,
         )
-    axis.draw(fig)
-    for row, entry in enumerate(entries, start=1):
-        fig.update_yaxes(title=f"<b>{looks[entry.name]['label']}</b>", row=row, col=1)
-    return apply_layout(fig, 110 + 150 * len(entries), showlegend=False, shapes=shapes)
+        for entry in record.ranking
+        for name in record.plan.tune
+        if name in entry.tuned
+    ]
+    return Chart("sensitivity", format_points_title(record), tuple(panels), min(4, len(record.plan.tune)))
 
 
-def _draw_tuned(
-    fig: go.Figure, record: RaceRecord, x: Any, runs: Sequence[TuningRun], look: Style, axis: MetricAxis, place: Place
-) -> list[dict[str, Any]]:
-    """Draw a ring at the mean of the runs with the tuned values; return the shape of the band within a margin of it."""
-    mean = fmean(run.metric for run in runs)
-    worse = -1 if record.plan.metric.higher_is_better else 1
-    ring = {"symbol": "circle-open", "size": 14, "color": look["color"], "line": {"width": 2.5}}
-    y = [axis.clip(scale(record) * mean)]
-    fig.add_scatter(x=[x], y=y, mode="markers", marker=ring, name="tuned", hoverinfo="skip", **place)
-    return axis.zone(fig, scale(record) * (mean + worse * margin(record)), place)
+def _draw_point(
+    record: RaceRecord,
+    entry: EntryResult,
+    name: str,
+    best: Sequence[TuningRun],
+    axis: MetricAxis,
+    values: Sequence[Any],
+    axes: Axes,
+) -> None:
+    """Draw the panel of an entry and a hyperparameter.
+
+    Args:
+        record: record of a race.
+        entry: the entry.
+        name: name of the hyperparameter.
+        best: runs with the tuned values.
+        axis: vertical axis.
+        values: values of the hyperparameter in all runs of the race, for the horizontal axis.
+        axes: axes to draw into.
+    """
+    axis.apply(axes)
+    _set_scale(axes, values)
+    if best:
+        mean = fmean(run.metric for run in best)
+        worse = -1 if record.plan.metric.higher_is_better else 1
+        axis.draw_zone(axes, scale(record) * (mean + worse * margin(record)))
+        height, own = axis.clip(scale(record) * mean), colour(entry.name)
+        place = _position(axes, entry.tuned[name])
+        (ring,) = axes.plot([place], [height], "o", mfc="none", mec=own, mew=2.5, ms=12, label="tuned")
+        tag(ring, entry.name, f"{entry.name}: mean {format_value(record, mean)} at the tuned values")
+    _draw_runs(record, entry.name, name, axis, axes)
 
 
-def _axis(fig: go.Figure, values: Sequence[Any], column: int) -> None:
-    """Set the type and the range of the horizontal axis of a column of panels.
+def _set_scale(axes: Axes, values: Sequence[Any]) -> None:
+    """Set the scale and the range of the horizontal axis.
 
     The axis is categorical if any value is a string, and logarithmic if positive values span more than a factor of 20.
     """
     if any(isinstance(value, str) for value in values):
-        fig.update_xaxes(type="category", categoryorder="array", categoryarray=sorted(set(values)), col=column)
+        names = sorted({*map(str, values)})
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
     elif min(values) > 0 and max(values) > 20 * min(values):
-        low, high = math.log10(min(values)), math.log10(max(values))
-        fig.update_xaxes(type="log", range=[low - 0.15, high + 0.15], **powers(low, high), col=column)
+        low, high = _decades(values)
+        axes.set_xscale("log")
+        axes.set_xlim(10 ** (low - 0.15), 10 ** (high + 0.15))
+        log_ticks(axes.xaxis, low - 0.15, high + 0.15)
     else:
         pad = 0.05 * (max(values) - min(values)) or 0.5
-        fig.update_xaxes(range=[min(values) - pad, max(values) + pad], col=column)
+        axes.set_xlim(min(values) - pad, max(values) + pad)
+        axes.locator_params(axis="x", nbins=4)
+
+
+def _position(axes: Axes, value: Any) -> float:
+    """Return the horizontal position of a value: the number of its tick if the axis is categorical."""
+    names = [label.get_text() for label in axes.get_xticklabels()] if isinstance(value, str) else []
+    return float(names.index(value)) if value in names else float(value)
+
+
+def _format(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _decades(rates: Sequence[float]) -> tuple[float, float]:

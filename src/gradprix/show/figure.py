@@ -20,11 +20,13 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ._svg import GREY, INK, LINE, PAGE, SOFT, page_svg
-from .palette import Style
+from .palette import Style, colour
 
 UNIT = 72
 """Pixels per inch of a figure, so that a point is a pixel."""
@@ -84,14 +86,16 @@ class Panel:
         height: height with margins.
         margins: space for labels at the left, right, top and bottom.
         alt: description for screen readers; the title when empty.
+        entry: name of the entry that the panel is about; empty if there is none.
     """
 
     draw: Callable[[Axes], None]
     title: str = ""
-    width: float = 440
+    width: float = 400
     height: float = 280
     margins: tuple[float, float, float, float] = (56, 14, 30, 44)
     alt: str = ""
+    entry: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,51 @@ def export(chart: Chart, kind: str, note: str = "") -> bytes:
     return _save(figure, kind, **settings)
 
 
-def write_label(axes: Axes, x: float, y: float, text: str, **properties: Any) -> Any:
-    """Write a text at the right of a point, in data coordinates, without clipping it at the axes."""
-    place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
-    return axes.annotate(clean(text), (x, y), **{**place, **properties})
+def percent_axis(axis: Axis, is_percent: bool) -> None:
+    """Write a percent sign after each tick label of an axis, if its values are percentages."""
+    if is_percent:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}\u2009%"))
 
 
-def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], x: float, gap: float = 13) -> None:
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Set the ticks of a logarithmic axis from 10**low to 10**high.
+
+    Axes of more than two decades have ticks at the powers of ten only, shorter axes also between them.
+    """
+    steps = (1,) if high - low > 2 else (1, 2, 5) if high - low > 0.7 else (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8)
+    exponents = range(math.floor(low), math.ceil(high) + 1)
+    values = [step * 10.0**n for n in exponents for step in steps if low <= math.log10(step) + n <= high]
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def format_tick(value: float) -> str:
+    """Format a tick: `0.01` to `1000` as a number, other powers of ten as `10³`."""
+    if 0.01 <= value < 10_000 or not value:
+        return f"{value:g}"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    factor = f"{value / 10.0**exponent:.3g}"
+    return power if factor == "1" else f"{factor}·{power}"
+
+
+def write_beside(axes: Axes, x: float, y: float, text: str, entry: str, **properties: Any) -> None:
+    """Write an optimizer's text beside the axes.
+
+    Args:
+        axes: the axes.
+        x: horizontal position: 0 at the left end of the axes, 1 at the right end.
+        y: vertical position in data coordinates.
+        text: the text.
+        entry: name of the entry that it belongs to.
+        properties: properties of the text.
+    """
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    tag(axes.annotate(clean(text), (x, y), annotation_clip=False, **{**place, **properties}), entry)
+
+
+def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 13) -> None:
     """Write names at the right ends of lines, without overlaps, in place of a legend.
 
     Names that do not fit are left out, the last ones first.
@@ -169,18 +211,17 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], x: float, g
     Args:
         axes: axes with final limits.
         labels: vertical position in data coordinates, name and colour of each line, most important first.
-        x: horizontal position of the ends in data coordinates.
         gap: least distance of names in pixels.
     """
     bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
     fitting = [each for each in labels if math.isfinite(each[0])][: max(1, int((top - bottom) // gap) + 1)]
-    ends = [float(axes.transData.transform((x, y))[1]) for y, _, _ in fitting]
+    left = axes.get_xlim()[0]
+    ends = [float(axes.transData.transform((left, y))[1]) for y, _, _ in fitting]
     order = sorted(range(len(ends)), key=ends.__getitem__)
     places = spread([min(max(ends[i], bottom), top) for i in order], gap, bottom, top)
     for i, place in zip(order, places, strict=True):
-        y = float(axes.transData.inverted().transform((0, place))[1])
-        text = write_label(axes, x, y, fitting[i][1], color=fitting[i][2], fontsize=12)
-        tag(text, fitting[i][1])
+        y = float(axes.transData.inverted().transform((bottom, place))[1])
+        write_beside(axes, 1, y, fitting[i][1], fitting[i][1], xytext=(6, 0), color=fitting[i][2])
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -209,8 +250,8 @@ def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = ""
     """Draw panels in a grid, below a title and above a note."""
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     width = max(sum(panel.width for panel in row) for row in rows)
-    head = textwrap.wrap(title, max(20, int(width / 8.5)))
-    foot = textwrap.wrap(note, max(20, int(width / 6)))
+    head = _wrap(title, width / 8.5)
+    foot = _wrap(note, width / 6)
     above, below = 21 * len(head) + 16 * bool(head), 14 * len(foot) + 12 * bool(foot)
     height = above + sum(max(panel.height for panel in row) for row in rows) + below
     with mpl.rc_context(RC):
@@ -223,7 +264,10 @@ def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = ""
                 box = (left + before, top - panel.height + under, panel.width - before - after, 0.0)
                 size = (box[2] / width, (panel.height - over - under) / height)
                 axes = figure.add_axes((box[0] / width, box[1] / height, *size))
-                axes.set_title(clean(panel.title), x=-(before - 2) / box[2])
+                heading = axes.set_title(clean(panel.title), x=-(before - 2) / box[2])
+                if panel.entry:
+                    heading.set_color(colour(panel.entry))
+                    tag(heading, panel.entry)
                 panel.draw(axes)
                 left += panel.width
             top -= max(panel.height for panel in row)
@@ -233,6 +277,10 @@ def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = ""
             y = (14 * (len(foot) - i) - 6) / height
             figure.text(8 / width, y, clean(line), fontsize=11, color=SOFT)
     return figure
+
+
+def _wrap(text: str, width: float) -> list[str]:
+    return textwrap.wrap(text, max(20, int(width)), break_on_hyphens=False)
 
 
 def _save(figure: Figure, kind: str, **settings: Any) -> bytes:
