@@ -1,8 +1,10 @@
 """Two-dimensional slices of a real network's loss: the plane through three points, or the plane nearest to a path."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from gradprix.tasks import Task, digits
 from gradprix.tasks.schedules import count_steps
 
 from .landscape import Landscape
+from .loss_grid import LossGrid
 from .loss_probe import LossProbe
 from .resolve import resolve_optimizer
 from .tracing import TaskProblem, step
@@ -178,30 +181,15 @@ def _project(task: Task, points: Tensor, origin: Tensor, axes: Tensor, seed: int
 def interpolate_plane(plane: Plane, size: int = GRID) -> Landscape:
     """Return a landscape that is fast to evaluate: it interpolates the loss of a plane between grid points.
 
-    The interpolation is cubic. Outside the plane's box, the loss grows with the squared distance from the box.
+    The interpolation is cubic (see `LossGrid`). Outside the plane's box, the loss grows with the squared distance from
+    it.
 
     Args:
         plane: the plane.
         size: number of grid points per side.
     """
     landscape = plane.landscape
-    values = landscape.grid(size)[2]
-    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*landscape.box, strict=True))
-
-    def value(p: Tensor) -> Tensor:
-        position = ((p - low) / (high - low)).clamp(0, 1) * (size - 1)
-        corner = position.detach().floor().clamp(1, size - 3)
-        f = position - corner
-        # Catmull & Rom 1974: central differences at the grid points reproduce linear functions.
-        weights = 0.5 * torch.stack(
-            [-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]
-        )
-        indices = corner.long()[..., None] + torch.arange(-1, 3)
-        neighbours = values[indices[..., 1, :, None], indices[..., 0, None, :]]
-        inside = torch.einsum("...ij,i...,j...->...", neighbours, weights[..., 1], weights[..., 0])
-        beyond = p - torch.maximum(torch.minimum(p.detach(), high), low)  # for the penalty outside the sampled box
-        return inside + beyond.square().sum(-1)
-
+    value = LossGrid(landscape.box, landscape.grid(size)[2])
     return landscape.change(value=value, about=f"{landscape.about} {plane.projection_error}")
 
 
@@ -224,11 +212,29 @@ def digits_plane() -> Plane:
     return plane_through(digits, torch.stack(ends), name="digits-plane")
 
 
+def loss_planes() -> dict[str, Any]:
+    """Return the planes in `loss_planes.json`, by name, which `studies/loss_planes.py` computes.
+
+    Each has the keys `about`, `start` and `box` of a landscape, and `values`, the loss on a regular grid over the box,
+    rows (y) first.
+    """
+    planes: dict[str, Any] = json.loads(Path(__file__).with_name("loss_planes.json").read_text())
+    return planes
+
+
+@cache
+def _load_slice(name: str) -> Landscape:
+    plane = loss_planes()[name]
+    box: Any = tuple(map(tuple, plane["box"]))
+    grid = LossGrid(box, torch.tensor(plane["values"], dtype=torch.float64))
+    return Landscape(name, grid, box, tuple(plane["start"]), about=plane["about"])
+
+
 SLICES: dict[str, Callable[[], Landscape]] = {
-    "digits-path": cache(lambda: interpolate_plane(digits_path())),
-    "digits-plane": cache(lambda: interpolate_plane(digits_plane())),
+    name: partial(_load_slice, name) for name in ("digits-path", "digits-plane")
 }
-"""Slices of a real network that can be used as landscapes; each takes some seconds at first use."""
+"""Slices of the loss of a real network that can be used as landscapes, sampled from `digits_path()` and
+`digits_plane()`."""
 
 
 def _total_steps(task: Task) -> int:
