@@ -16,6 +16,32 @@ const square = (a) => a * a;
 const cube = (a) => a * a * a;
 const sign = (a) => (a > 0) - (a < 0);
 const modulo = (a, b) => { const rest = a % b; return rest !== 0 && rest < 0 !== b < 0 ? rest + b : rest; };
+
+// The powers of decay rates, rounded correctly, as C's pow rounds them with few exceptions; Math.pow is often off by a
+// unit in the last place. They are products of pairs high + low, with exact rounding errors (Dekker 1971).
+const tables = new Map();
+function power(base, exponent) {
+  if (!(Number.isInteger(exponent) && exponent >= 0 && exponent < 1e5 && Math.abs(base) < 1)) {
+    return Math.pow(base, exponent);
+  }
+  let table = tables.get(base);
+  if (!table) {
+    if (tables.size > 99) tables.clear();
+    tables.set(base, table = { low: 0, powers: [1] });
+  }
+  const { powers } = table, [c, d] = split(base);
+  for (let n = powers.length; n <= exponent; n++) {
+    const high = powers[n - 1], product = high * base, [a, b] = split(high);
+    const error = a * c - product + a * d + b * c + b * d + table.low * base;
+    powers.push(product + error);
+    table.low = product - powers[n] + error;
+  }
+  return powers[exponent];
+}
+function split(a) {
+  const scaled = 134217729 * a, high = scaled - (scaled - a);
+  return [high, a - high];
+}
 """
 """Definitions that generated code uses; a module needs them once."""
 FUNCTIONS = {
@@ -33,7 +59,7 @@ FUNCTIONS = {
     "if": "({} != 0 ? {} : {})",
     "neg": "(-{})",
     "%": "modulo({}, {})",
-    "**": "Math.pow({}, {})",
+    "**": "power({}, {})",
 }
 POWERS = {2: "square({})", 3: "cube({})"}
 """Powers that PyTorch computes as products."""
