@@ -25,6 +25,7 @@ POLICY = (
 
 ROUTES = {
     "/": "landscape_view:page",
+    "/landscape.html": "landscape_view:static_file",
     "/step": "step_view:page",
     "/claims": "claims_view:page",
     "/static/landscape/rules.js": "landscape_modules:rules_response",

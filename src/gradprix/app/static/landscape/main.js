@@ -1,0 +1,208 @@
+/** The landscape page: its state, and what follows from it. */
+
+import { buildControls, buildViewControls, selectedRacer } from "./controls.js";
+import { element } from "./elements.js";
+import { describeSettings, download, makePng, makeStandalone, makeSvg } from "./export.js";
+import { LossFigure, SurfaceFigure } from "./figures.js";
+import { formatNumber } from "./format.js";
+import { buildPlayer } from "./player.js";
+import { buildPresets, fillIn } from "./presets.js";
+import { Results, findBasins, findRates } from "./results.js";
+import { computeRun } from "./run.js";
+import { readState, settingKey, writeState } from "./state.js";
+import { trackPointers } from "./pointers.js";
+import { SURFACES } from "./surfaces.js";
+import { makeBasinsCsv, makeCsv, makeTable } from "./table.js";
+import { readTheme } from "./theme.js";
+
+const BASIN_SIZE = 31;
+const root = document.documentElement;
+const find = (id) => document.getElementById(id);
+const { styles, presets, standalone } = JSON.parse(find("page-data").textContent);
+/** Source of a page that is one file, to be saved with another state: read before anything is changed. */
+const pageSource = standalone === null ? `<!DOCTYPE html>\n${root.outerHTML}` : null;
+
+let state = null;
+let run = [];
+let runKey = "";
+let rates = {};
+let pending = [];
+let preview = null;
+let hovered = null;
+let basins;
+let isScheduled = false;
+const tunedLast = {};
+const problems = find("problems");
+const report = (words) => problems.append(element("p", {}, words));
+const results = new Results(schedule, report);
+const surfaceFigure = new SurfaceFigure(find("surface-stage"));
+const lossFigure = new LossFigure(find("loss-stage"));
+const showControls = buildControls(find("controls"), change, styles);
+const showViews = buildViewControls(find("views"), change);
+const player = buildPlayer(find("player"), (t) => change({ t: t === state.steps ? null : t }, false));
+const menu = buildPresets(find("presets"), presets, (query) => open(query, true));
+
+/** Show the state of a query string; `isNew` adds it to the browser's history. */
+function open(query, isNew) {
+  const read = readState(query);
+  player.stop();
+  state = read.state;
+  problems.replaceChildren();
+  read.problems.forEach(report);
+  if (isNew) writeAddress(true);
+  schedule();
+}
+
+/** Change parts of the state; `isFinal` is false while a slider or the starting point is being dragged. */
+function change(changes, isFinal) {
+  const before = settingKey(state);
+  state = { ...state, ...changes };
+  if (settingKey(state) !== before) {
+    if (!("t" in changes)) state.t = state.t === null ? null : Math.min(state.t, state.steps);
+    player.stop();
+  }
+  clearTimeout(change.timer);
+  change.timer = setTimeout(() => writeAddress(false), isFinal ? 0 : 300);
+  schedule();
+}
+
+/** Write the state to the address, so that the address can be shared. Files have no query, so it follows a `#` there. */
+function writeAddress(isNew) {
+  const query = writeState(state);
+  const sign = location.protocol === "file:" ? "#" : "?";
+  const address = location.pathname + (query ? sign + query : "");
+  if (sign === "#") history.replaceState(null, "", query ? `#${query}` : "#");
+  else history[isNew ? "pushState" : "replaceState"](null, "", address);
+  document.querySelectorAll("a[data-with-state]").forEach((link) => {
+    link.search = query;
+  });
+}
+
+/** Draw the page before the next frame, once, however often it is asked for. */
+function schedule() {
+  if (isScheduled) return;
+  isScheduled = true;
+  requestAnimationFrame(() => {
+    isScheduled = false;
+    render();
+  });
+}
+
+const shownStep = () => preview ?? Math.min(state.t ?? state.steps, state.steps);
+
+function render() {
+  const theme = readTheme();
+  surfaceFigure.drawGround(state, theme);
+  const { minimum } = surfaceFigure.sample(state);
+  ({ rates, pending } = findRates(state, results, tunedLast));
+  const key = settingKey(state) + JSON.stringify(rates);
+  if (key !== runKey) {
+    run = computeRun(state, rates, minimum);
+    runKey = key;
+  }
+  const racer = selectedRacer(state);
+  basins = state.view === "starts" && racer && !pending.includes(racer.name) ? findBasins(state, results, racer, rates[racer.name], BASIN_SIZE) : undefined;
+  const t = shownStep();
+  const drawn = { state, run, t, theme, styles, dimmed: new Set(pending), basins, minimum };
+  surfaceFigure.drawFront(drawn);
+  lossFigure.draw(drawn);
+  player.show(t, state.steps);
+  showControls(state, rates, pending);
+  showViews(state);
+  showWords(t);
+  find("table").replaceChildren(makeTable(run, pending, styles));
+  highlight();
+  root.dataset.ready = String(!pending.length && (state.view !== "starts" || basins !== undefined));
+  root.dataset.drawn = String(performance.now());
+}
+
+/** Write the comment of a preset, the values at the step that is shown, and what is being computed. */
+function showWords(t) {
+  const preset = menu.find(state);
+  menu.show(preset);
+  const comment = find("comment");
+  comment.hidden = !preset;
+  if (preset) {
+    const words = pending.length ? "Tuning the learning rates for this comment…" : fillIn(preset.text, run);
+    const verdict = element("small", {}, preset.works ? "works" : "fails");
+    comment.replaceChildren(element("b", {}, `${preset.title} `, verdict), element("p", {}, words));
+  }
+  find("status").textContent = pending.length ? `Tuning learning rates: ${pending.join(", ")}…` : "";
+  find("surface-title").textContent = state.view === "starts" ? `Where ${selectedRacer(state)?.name ?? "nothing"} ends, from each starting point` : "Paths on the surface";
+  find("surface-note").textContent = { contour: "Drag the ring, or click, to move the starting point. + marks a minimum.", relief: "Drag to turn. The height is the loss on a logarithmic scale.", starts: "Each square is a starting point. Point at it to see where it ends." }[state.view];
+  find("rotate").hidden = state.view !== "relief";
+  find("loss-readout").textContent = `Step ${t}: ${run.map(({ name, losses }) => `${name} ${formatNumber(losses[t])}`).join(", ")}`;
+}
+
+/** Fade all optimizers but the one that is pointed at, in figures, table and controls. */
+function highlight() {
+  const isAny = hovered !== null && run.some(({ name }) => name === hovered);
+  document.body.classList.toggle("highlighting", isAny);
+  document.querySelectorAll(".member").forEach((each) => each.classList.toggle("on", isAny && each.dataset.name === hovered));
+}
+
+function setHovered(event) {
+  const name = event.type === "pointerleave" ? null : (event.target.closest?.(".member")?.dataset.name ?? null);
+  if (name === hovered) return;
+  hovered = name;
+  highlight();
+}
+
+async function save(what, form) {
+  const theme = readTheme();
+  const lines = [...describeSettings(state, rates), "gradprix"];
+  const racer = selectedRacer(state);
+  const name = `gradprix-${what}-${state.surface}`;
+  const preset = menu.find(state);
+  const title = `${preset ? `${preset.title}: ` : ""}${what === "losses" ? "loss above the minimum" : find("surface-title").textContent.toLowerCase()}, step ${shownStep()}`;
+  if (form === "csv") {
+    const { minimum } = surfaceFigure.sample(state);
+    const content = what === "surface" && basins ? makeBasinsCsv(racer.name, rates[racer.name], basins, minimum) : makeCsv(run);
+    return download(content, `${name}.csv`, "text/csv");
+  }
+  if (form === "html") return download(await makeStandalone(writeState(state), pageSource, standalone), `gradprix-${state.surface}.html`, "text/html");
+  const svg = makeSvg(what === "losses" ? lossFigure.export() : surfaceFigure.export(state), title[0].toUpperCase() + title.slice(1), lines, theme);
+  return form === "svg" ? download(svg, `${name}.svg`, "image/svg+xml") : download(await makePng(svg), `${name}.png`, "image/png");
+}
+
+document.querySelectorAll("[data-save]").forEach((button) =>
+  button.addEventListener("click", () => save(...button.dataset.save.split(" ")).catch((error) => report(`The file could not be made: ${error.message}.`))));
+document.addEventListener("pointerover", setHovered);
+document.addEventListener("focusin", setHovered);
+root.addEventListener("pointerleave", setHovered);
+trackPointers({
+  surfaceFigure,
+  lossFigure,
+  state: () => state,
+  moveStart: (start, isFinal) => change({ start: clampToBox(start) }, isFinal),
+  turn: (by, tilt) => {
+    const { camera } = surfaceFigure;
+    surfaceFigure.camera = { turn: camera.turn + by, tilt: Math.min(Math.max(camera.tilt + tilt, 5), 88) };
+    schedule();
+  },
+  seek: (t) => {
+    player.stop();
+    change({ t: t === state.steps ? null : t }, false);
+  },
+  preview: (t) => {
+    if (preview === t) return;
+    preview = t;
+    schedule();
+  },
+  readOut: (words) => {
+    find("surface-readout").textContent = words;
+  },
+});
+
+const clampToBox = (point) => point.map((value, i) => {
+  const [low, high] = SURFACES[state.surface].box[i];
+  return Number(Math.min(Math.max(value, low), high).toPrecision(4));
+});
+
+addEventListener("popstate", () => open(location.search.slice(1), false));
+addEventListener("hashchange", () => open(location.hash.slice(1), false));
+root.addEventListener("themechange", schedule);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", schedule);
+document.querySelector(".examples").open = innerWidth > 800;
+new ResizeObserver(schedule).observe(find("figures"));
+open(location.search.slice(1) || location.hash.slice(1) || root.dataset.query || "", false);

@@ -1,0 +1,75 @@
+/** Playback: buttons, slider, speed, and keys. */
+
+import { element } from "./elements.js";
+
+const SPEEDS = { 3: "very slow", 10: "slow", 30: "medium", 120: "fast" };
+
+/**
+ * Build the playback controls in an element.
+ *
+ * Args: the element; `seek(t)`, called with the step to show.
+ * Returns an object with `show(t, steps)` and `stop()`.
+ */
+export function buildPlayer(root, seek) {
+  let shown = { t: 0, steps: 1 };
+  let timer = null;
+  const button = (label, words, action) => element("button", { type: "button", title: words, "aria-label": words, onclick: action }, label);
+  const move = (by) => {
+    stop();
+    seek(Math.min(Math.max(shown.t + by, 0), shown.steps));
+  };
+  const play = button("▶", "Play or pause (space)", () => (timer ? stop() : start()));
+  const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "Step", oninput: () => {
+    stop();
+    seek(Number(slider.value));
+  } });
+  const output = element("output", { id: "step-readout" });
+  const speed = element("select", { "aria-label": "Speed" }, ...Object.entries(SPEEDS).map(([value, label]) => element("option", { value }, label)));
+  speed.value = "30";
+  root.replaceChildren(
+    button("|◀", "To step 0 (Home)", () => move(-Infinity)), button("−1", "One step back (←)", () => move(-1)), play,
+    button("+1", "One step forward (→)", () => move(1)), button("▶|", "To the last step (End)", () => move(Infinity)), slider, output, speed,
+  );
+  play.id = "play";
+
+  function start() {
+    let last = performance.now();
+    let due = 0;
+    if (shown.t >= shown.steps) seek(0);
+    play.textContent = "❚❚";
+    const tick = (now) => {
+      due += ((now - last) / 1000) * Number(speed.value);
+      last = now;
+      const by = Math.floor(due);
+      due -= by;
+      if (by) seek(Math.min(shown.t + by, shown.steps));
+      if (shown.t >= shown.steps) stop();
+      else timer = requestAnimationFrame(tick);
+    };
+    timer = requestAnimationFrame(tick);
+  }
+
+  function stop() {
+    if (timer) cancelAnimationFrame(timer);
+    timer = null;
+    play.textContent = "▶";
+  }
+
+  const KEYS = { " ": () => play.click(), ArrowLeft: () => move(-1), ArrowRight: () => move(1), Home: () => move(-Infinity), End: () => move(Infinity) };
+  document.addEventListener("keydown", (event) => {
+    const isOwn = event.target.closest("input, select, textarea, button, a, summary, [data-arrows]") && !(event.key !== " " && event.target.closest(".player"));
+    if (!KEYS[event.key] || isOwn || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    KEYS[event.key]();
+  });
+
+  return {
+    stop,
+    show(t, steps) {
+      shown = { t, steps };
+      slider.max = steps;
+      slider.value = t;
+      output.textContent = `step ${t} of ${steps}`;
+    },
+  };
+}

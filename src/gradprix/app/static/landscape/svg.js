@@ -1,0 +1,78 @@
+/** Parts of figures as SVG source. All styles are attributes: an exported figure looks as on the page. */
+
+import { escapeText } from "./format.js";
+
+export const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+const round = (value) => Math.round(value * 10) / 10;
+
+/** Return an element; attributes that are `null` or `false` are left out. */
+export function tag(name, attributes = {}, content = "") {
+  const written = Object.entries(attributes)
+    .filter(([, value]) => value !== null && value !== undefined && value !== false)
+    .map(([key, value]) => ` ${key}="${typeof value === "number" ? round(value) : escapeText(value)}"`);
+  return `<${name}${written.join("")}>${content}</${name}>`;
+}
+
+/** Return a text, whose size is 12 pixels unless given. */
+export const text = (x, y, content, attributes = {}) => tag("text", { x, y, "font-size": 12, ...attributes }, escapeText(content));
+
+/** Return the `d` of a line through points `[x, y]`. Points within half a pixel of the last one are left out. */
+export function linePath(points) {
+  let path = "";
+  let last = null;
+  points.forEach((point, i) => {
+    const isNear = last && Math.abs(point[0] - last[0]) < 0.5 && Math.abs(point[1] - last[1]) < 0.5;
+    if (isNear && i < points.length - 1) return;
+    path += `${last ? "L" : "M"}${round(point[0])} ${round(point[1])}`;
+    last = point;
+  });
+  return path;
+}
+
+/**
+ * Move labels apart vertically, so that none overlaps another.
+ *
+ * Each label has `y`, its wanted place; the result has the same order and the places that it gets, inside the range.
+ */
+export function spreadLabels(labels, gap, low, high) {
+  const order = labels.map((_, i) => i).sort((a, b) => labels[a].y - labels[b].y);
+  const places = labels.map(({ y }) => y);
+  for (let k = 0; k < order.length; k++) {
+    places[order[k]] = Math.max(places[order[k]], low, k ? places[order[k - 1]] + gap : low);
+  }
+  for (let k = order.length - 1; k >= 0; k--) {
+    places[order[k]] = Math.min(places[order[k]], k + 1 < order.length ? places[order[k + 1]] - gap : high);
+  }
+  return labels.map((label, i) => ({ ...label, y: places[i] }));
+}
+
+/** Return round numbers between two ends, about `count` of them. */
+export function linearTicks(low, high, count = 6) {
+  const raw = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((digit) => digit * power).find((each) => each >= raw * 0.99);
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(Number((k * step).toPrecision(12)));
+  return ticks;
+}
+
+/** Return the frame, ticks and titles of two axes. `x` and `y` map values to pixels, `ticks` are `[value, label]`. */
+export function axes({ plot, theme, x, y, xTicks, yTicks, xTitle, yTitle, grid = false }) {
+  const { left, top, width, height } = plot;
+  const bottom = top + height;
+  const parts = [];
+  for (const [value, label] of xTicks) {
+    parts.push(tag("path", { d: `M${x(value)} ${bottom}v4`, stroke: theme.soft, fill: "none" }));
+    parts.push(text(x(value), bottom + 17, label, { fill: theme.soft, "text-anchor": "middle", "font-size": 11.5 }));
+  }
+  for (const [value, label] of yTicks) {
+    const d = `M${left} ${y(value)}h${grid ? width : -4}`;
+    parts.push(tag("path", { d, stroke: grid ? theme.line : theme.soft, fill: "none" }));
+    parts.push(text(left - 7, y(value) + 4, label, { fill: theme.soft, "text-anchor": "end", "font-size": 11.5 }));
+  }
+  parts.push(tag("rect", { x: left, y: top, width, height, fill: "none", stroke: theme.line }));
+  parts.push(text(left + width / 2, bottom + 34, xTitle, { fill: theme.ink, "text-anchor": "middle" }));
+  const side = `rotate(-90 12 ${round(top + height / 2)})`;
+  parts.push(text(12, top + height / 2, yTitle, { fill: theme.ink, "text-anchor": "middle", transform: side }));
+  return parts.join("");
+}
