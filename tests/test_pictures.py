@@ -227,7 +227,7 @@ def test_after_segmentation_there_are_coastlines_and_what_is_wrong() -> None:
     truth[:, :, 16:] = 1
     found = segment.analyze_predictions(Knows(), truth - 0.5, truth)
     assert found["wrong pixels within two of a coast"] == found["wrong pixels elsewhere"] == 0
-    picture = found["coastlines"]
+    picture = found[segment.PICTURE]
     assert picture.shape == (4 * 32 + 3 * 7, 3 * 32 + 2 * 7, 3)
     assert torch.equal(picture[:32, 39:71], picture[:32, 78:110]), "the predicted mask is the true one"
     assert torch.equal(picture[0, 39], torch.tensor(segment.WATER))
@@ -237,9 +237,11 @@ def test_after_segmentation_there_are_coastlines_and_what_is_wrong() -> None:
     found = segment.analyze_predictions(Knows(), moved - 0.5, truth)
     assert found["wrong pixels within two of a coast"] == pytest.approx(1 / 4)
     assert found["wrong pixels elsewhere"] == pytest.approx(1 / 28)
-    differs = (found["coastlines"][:32, 39:71] != found["coastlines"][:32, 78:110]).any(-1)
+    differs = (found[segment.PICTURE][:32, 39:71] != found[segment.PICTURE][:32, 78:110]).any(-1)
     assert differs.nonzero()[:, 1].unique().tolist() == [15, 31]
-    assert segment.analyze_predictions(Knows(), truth[:2] - 0.5, truth[:2])["coastlines"].shape[1] == 110, "few tiles"
+    assert segment.analyze_predictions(Knows(), truth[:2] - 0.5, truth[:2])[segment.PICTURE].shape[1] == 110, (
+        "few tiles"
+    )
 
 
 # Generation

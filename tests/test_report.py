@@ -24,7 +24,6 @@ from gradprix.show import (
     _training_figures,
     _tuning_figures,
     terminal,
-    write_figures,
     write_picture,
 )
 from gradprix.show._report import report, write_report
@@ -485,7 +484,7 @@ def test_the_ranking_is_written_as_a_picture(result):
 
 @pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_each_figure_is_exported_with_its_title_and_settings(result, tmp_path, form, start):
-    files = write_figures(result.record, tmp_path / "figures", form)
+    files = result.export(form, tmp_path / "figures")
     assert {"ranking", "sensitivity", "curves"} <= {file.stem for file in files}
     for file in files:
         assert file.read_bytes().startswith(start)
@@ -493,16 +492,18 @@ def test_each_figure_is_exported_with_its_title_and_settings(result, tmp_path, f
         shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", files[0].read_text("utf-8")))
         assert _race_figures.ranking(result.record).title in shown
         assert "2 trials + 8 held-out seeds each" in shown
-    with pytest.raises(ValueError, match="no format of figures"):
-        write_figures(result.record, tmp_path, "gif")
+    with pytest.raises(ValueError, match="must be one of csv, parquet, latex, png"):
+        result.export("gif", tmp_path)
 
 
-def test_a_notebook_cell_is_small_and_has_the_answer_and_the_ranking(result):
+def test_a_notebook_cell_is_small_and_has_the_answer_and_the_ranking(result, monkeypatch):
     cell = result._repr_html_()
     assert len(cell.encode()) < MOST_CELL_BYTES
     page = own(cell)
     assert page.index(answer_lines(result.record)[0]) < page.index("<table>") < page.index("<svg")
     write_report(result)
-    assert f'href="{(result.folder / race.REPORT).as_posix()}"' in result._repr_html_()
+    assert f'href="{(result.folder / race.REPORT).as_uri()}"' in result._repr_html_()
+    monkeypatch.chdir(result.folder.parent)
+    assert f'href="{result.folder.name}/{race.REPORT}"' in result._repr_html_()
     assert "<script" not in cell
     assert repr(result) == result.text

@@ -1,4 +1,4 @@
-"""Command `gradprix export`: tables of finished races."""
+"""Command `gradprix export`: tables and figures of finished races."""
 
 import os
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def export(
             metavar="FOLDER...",
         ),
     ],
-    to: Annotated[Literal["csv", "parquet", "latex"], typer.Option(help="File format.")] = "csv",
+    to: Annotated[Literal["csv", "parquet", "latex", "png", "svg", "pdf"], typer.Option(help="File format.")] = "csv",
     out: Annotated[
         Path | None,
         typer.Option(help="Output folder. Default: the folder of each race; for one table, their common folder."),
@@ -36,6 +36,8 @@ def export(
     ] = "ci95",
 ) -> None:
     """Export finished races as tables: entries, verdict, tuning trials, final runs and learning curves.
+
+    --to png, svg or pdf exports the figures of the report instead, with their titles and the settings of the race.
 
     With several races and --to latex: one table of tasks and optimizers, with marks, wins, ties and losses, mean ranks.
     """

@@ -104,7 +104,7 @@ def run_race(
             plan, seconds = _fit_plan(plan, task, minutes, engine, folder, watch)
     if not as_json and (sys.stderr.isatty() or minutes is not None):
         terminal.console(stderr=True).print(summarize_plan(plan, seconds, engine.place))
-    threading.Thread(target=lambda: show.write_report, daemon=True).start()  # imports plotly while workers start
+    threading.Thread(target=lambda: show.write_report, daemon=True).start()  # imports matplotlib while workers start
     with (
         report_errors(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),
         progress() as watch,
@@ -118,13 +118,13 @@ def run_race(
 
 
 def show_result(result: Result, as_json: bool) -> None:
-    """Write the report of a race, then print the answer, or the whole result as JSON."""
+    """Print the answer of a race, then write its report; or write the report, then print the whole result as JSON."""
+    if not as_json:
+        terminal.console().print(terminal.answer(result))
     with report_errors(OSError):
         show.write_report(result)
     if as_json:
         echo_json(result.to_dict())
-    else:
-        terminal.console().print(terminal.answer(result))
 
 
 def _fit_plan(

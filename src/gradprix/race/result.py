@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 REPORT, PICTURE = "report.html", "report.png"
+PICTURES = ("png", "svg", "pdf")
+"""File formats of figures."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ class Result:
         return FRAMES[name](self.record)
 
     def export(self, form: str, folder: str | Path | None = None) -> list[Path]:
-        """Write the data frames to files.
+        """Write the data frames, or the figures of the report, to files.
 
         Args:
-            form: `"csv"`, `"parquet"` (needs pyarrow) or `"latex"`.
+            form: `"csv"`, `"parquet"` (needs pyarrow) or `"latex"` for data frames; `"png"`, `"svg"` or `"pdf"` for
+                figures, with their titles and the settings of the race.
             folder: output folder. Default: the folder of the race.
 
         Returns:
@@ -89,8 +92,12 @@ class Result:
         if to is None:
             raise ValueError("this race was not saved: pass the output folder.")
         writers = {"csv": ("to_csv", "csv"), "parquet": ("to_parquet", "parquet"), "latex": ("to_latex", "tex")}
+        if form in PICTURES:
+            from gradprix.show import write_figures  # `show` depends on this package
+
+            return write_figures(self.record, to, form)
         if form not in writers:
-            raise ValueError(f"form = {form!r}: it must be one of {', '.join(writers)}.")
+            raise ValueError(f"form = {form!r}: it must be one of {', '.join([*writers, *PICTURES])}.")
         method, suffix = writers[form]
         to.mkdir(parents=True, exist_ok=True)
         names = ("entries", "verdict") if form == "latex" else ("entries", "verdict", "trials", "finals", "curves")
@@ -105,8 +112,8 @@ class Result:
         return files
 
     def _repr_html_(self) -> str:
-        """Return the report in an HTML `iframe`, which notebooks display."""
-        from gradprix.show import notebook_cell  # the only import of this package from `show`: only notebooks need it
+        """Return the answer and the ranking as HTML, which notebooks display."""
+        from gradprix.show import notebook_cell  # `show` depends on this package
 
         return notebook_cell(self.record, None if self.folder is None else str(self.folder))
 

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradprix.race import PICTURE, RaceRecord, Result
+from gradprix.race.result import PICTURES
 from gradprix.text.answer import format_protocol
 from gradprix.utils.files import write_atomically
 
 from ._race_figures import ranking
 from ._report import draw_charts, write_beside
 from .figure import Chart, export
-
-FORMATS = ("png", "svg", "pdf")
-"""File formats of figures."""
 
 
 def write_picture(result: Result) -> Path:
@@ -44,8 +42,8 @@ def write_figures(record: RaceRecord, folder: str | Path, form: str = "png") -> 
     Raises:
         ValueError: if the format is unknown.
     """
-    if form not in FORMATS:
-        raise ValueError(f"{form!r} is no format of figures. Use one of {', '.join(FORMATS)}.")
+    if form not in PICTURES:
+        raise ValueError(f"{form!r} is no format of figures. Use one of {', '.join(PICTURES)}.")
     Path(folder).mkdir(parents=True, exist_ok=True)
     return [
         write_atomically(Path(folder) / f"{chart.name}.{form}", render(record, chart, form), 0o644)
@@ -63,7 +61,7 @@ def render(record: RaceRecord, chart: Chart, form: str) -> bytes:
     Args:
         record: record of a race.
         chart: one of its figures.
-        form: file format, one of `FORMATS`.
+        form: file format, one of `PICTURES`.
     """
     text = f"{record.task}: {record.about} {format_protocol(record)}. gradprix {record.versions.get('gradprix', '')}"
     return export(chart, form, text.strip())

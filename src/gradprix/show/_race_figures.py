@@ -87,7 +87,7 @@ def _draw_seeds(record: RaceRecord, axes: Axes) -> None:
         values = [value for value, is_lost in zip(entry.final.values, lost, strict=True) if not is_lost]
         shade: dict[str, Any] = {"color": _shade(entry), "linestyle": "none"}
         if values:
-            (dots,) = axes.plot([unit * v for v in values], [row] * len(values), "o", alpha=0.4, mew=0, **shade)
+            (dots,) = axes.plot([unit * v for v in values], [row] * len(values), "o", alpha=0.5, mew=0, **shade)
             tag(dots, name, [f"{name}: {format_value(record, value)}" for value in values])
         if any(lost):
             (cross,) = axes.plot([edge], [row], "X", **shade)

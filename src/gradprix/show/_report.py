@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gradprix.race import REPORT, RaceRecord, Result
 from gradprix.text.answer import answer_lines, format_protocol, format_untuned
@@ -63,11 +64,22 @@ def notebook_cell(record: RaceRecord, folder: str | None = None) -> str:
         "protocol": format_protocol(record),
         "chart": _race_figures.ranking(record),
     }
-    is_written = folder is not None and (Path(folder) / REPORT).exists()
-    path = (Path(folder) / REPORT).as_posix() if folder is not None and is_written else None
     return render(
-        "notebook_cell.html.jinja", record=record, plan=record.plan, metric=record.plan.metric, path=path, **data
+        "notebook_cell.html.jinja",
+        record=record,
+        plan=record.plan,
+        metric=record.plan.metric,
+        folder=folder,
+        link=_link(folder),
+        **data,
     )
+
+
+def _link(folder: str | None) -> str | None:
+    """Return the address of the report in a folder, relative to the notebook where possible; None if there is none."""
+    if folder is None or not (path := Path(folder).resolve() / REPORT).exists():
+        return None
+    return quote(path.relative_to(Path.cwd()).as_posix()) if path.is_relative_to(Path.cwd()) else path.as_uri()
 
 
 def report_data(record: RaceRecord) -> dict[str, Any]:

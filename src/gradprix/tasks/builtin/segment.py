@@ -33,6 +33,8 @@ MEAN, STD = 0.27, 0.2
 """Mean and standard deviation of the tiles' grey levels."""
 WATER, LAND, WRONG = (0.13, 0.30, 0.48), (0.90, 0.86, 0.74), (0.87, 0.22, 0.14)
 """Colours of the picture."""
+PICTURE = "coastlines: photo, land and water, prediction with errors in red"
+"""Name of the picture, which is its heading in a report."""
 
 
 def flip_horizontally(x: Tensor) -> Tensor:
@@ -214,7 +216,7 @@ def analyze_predictions(network: nn.Module, inputs: Tensor, targets: Tensor) -> 
     is_wrong, is_coast = (outputs > 0) != (targets > 0.5), find_coast(targets)
     shown = [min(index, len(inputs) - 1) for index in SHOWN]
     return {
-        "coastlines": draw_tiles(inputs[shown], targets[shown], outputs[shown]),
+        PICTURE: draw_tiles(inputs[shown], targets[shown], outputs[shown]),
         "wrong pixels within two of a coast": is_wrong[is_coast].double().mean(),
         "wrong pixels elsewhere": is_wrong[~is_coast].double().mean(),
     }
