@@ -264,7 +264,7 @@ def test_all_are_shown_a_row_each_with_verdicts_counted(quick: dict[str, dict[st
 
     with (shown := console()).capture() as capture:
         shown.print(_claims.summary(list(quick.values())))
-    text = capture.get()
+    text = " ".join(capture.get().split())
     for name, record in quick.items():
         assert name in text
         assert record["says"][:40] in text

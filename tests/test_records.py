@@ -15,9 +15,10 @@ from gradprix.race.run_records import FailedRun, Rerun
 from gradprix.show._sections import format_command
 from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
-from gradprix.text.answer import RECOMMENDATION_REASONS, format_answer
+from gradprix.text.answer import format_answer
 from gradprix.text.diagnosis import SENTENCES
 from gradprix.text.execution import format_execution_mode
+from gradprix.text.recommendation import PHRASES
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.trial import FailureKind
 from records import make_record
@@ -69,6 +70,9 @@ def test_a_record_of_version_1_gets_codes_in_place_of_sentences() -> None:
     assert all(rerun.same for rerun in loop.reruns)
 
 
+SENTENCES_OF_A_VERDICT = ("text", "protocol", "why")
+
+
 @pytest.mark.parametrize("name", ["task", "loop"])
 def test_numbers_of_a_version_1_record_stay_under_their_json_keys(name: str) -> None:
     old, new = VERSION_1[name]["record"], Result(read_version_1(name)).to_dict()
@@ -77,8 +81,8 @@ def test_numbers_of_a_version_1_record_stay_under_their_json_keys(name: str) -> 
     assert [{key: entry[key] for key in entry if key not in added} for entry in new["entries"]] == old["entries"]
     assert new["cost"] == old["cost"]
     assert new["budget"] == old["budget"]
-    assert {key: new["verdict"][key] for key in old["verdict"] if key not in ("text", "protocol")} == {
-        key: value for key, value in old["verdict"].items() if key not in ("text", "protocol")
+    assert {key: new["verdict"][key] for key in old["verdict"] if key not in SENTENCES_OF_A_VERDICT} == {
+        key: value for key, value in old["verdict"].items() if key not in SENTENCES_OF_A_VERDICT
     }
 
 
@@ -102,7 +106,7 @@ def test_a_saved_race_of_a_newer_version_says_what_to_do(tmp_path: Path) -> None
 
 
 def test_every_code_has_a_sentence() -> None:
-    assert RECOMMENDATION_REASONS.keys() == set(RecommendationReason)
+    assert PHRASES.keys() == set(RecommendationReason)
     assert SENTENCES.keys() == set(Finding)
     for cause in RejectionCause:
         for device in ("", "cuda"):

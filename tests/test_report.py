@@ -393,13 +393,13 @@ def printed(renderable: Any) -> list[str]:
 def test_a_row_of_the_terminal_has_mean_bound_rate_and_tolerance():
     record = replace_entry(made_up(), "good", tolerance=(0.00068, 0.0015), tuned={"lr": 0.00093})
     lines = printed(terminal.standings(record))
-    assert "good 96.8 ± 5.0 % 0.40 points 0.00093 0.00068–0.0015, ×10" in lines
+    assert "good 96.8 ± 5.0 % 0.40 points ×10 0.00093 recommended" in lines
     assert printed(terminal.notes(record)[2]) == [
         "Comparisons and bounds allow for the variation from tuning: ±0.10 points",
         "(standard deviation of each mean).",
     ]
     earlier = replace_entry(record, "good", bound=None, tolerance=None, tolerance_decades=1.5)
-    assert "good 96.8 ± 5.0 % - 0.00093 ×32" in printed(terminal.standings(earlier))
+    assert "good 96.8 ± 5.0 % - ×32 0.00093 leader" in printed(terminal.standings(earlier))
 
 
 def test_the_plan_has_the_numbers_of_seeds_of_all_analyses():

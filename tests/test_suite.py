@@ -169,8 +169,8 @@ def test_what_to_try_first_is_what_the_suite_found(tmp_path: Path, monkeypatch: 
     text, rows = first_choices("two", file)
     assert [row["entry"] for row in rows] == ["b", "c", "a"]
     assert [row["margins"] for row in rows] == pytest.approx([0, 0.5, 5])
-    assert text[1] == "b leads by test accuracy; recommended: b. Best learning rate at the edge of the search range: c."
-    assert "19 trials + 16 held-out seeds each, learning rate only, 1.0 minutes (a processor, torch 2)" in text[2]
+    assert text[1] == "Use b, the only leader by test accuracy. Best learning rate at the edge of the search range: c."
+    assert "19 trials + 16 held-out seeds each, learning rate only, 60 s (a processor, torch 2)" in text[2]
     with pytest.raises(ValueError, match="no problem in the suite is called 'three'"):
         first_choices("three", file)
     with pytest.raises(ValueError, match="no suite of all tasks"):

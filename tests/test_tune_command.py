@@ -235,7 +235,7 @@ def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
     command = ("tune", "task.py", "--optimizer", "adamw", "--trials", "4", "--processes", "1")
     planned = gradprix(*command, "--plan", folder=tmp_path).stdout
-    told = gradprix(*command, folder=tmp_path).stdout
+    told = " ".join(gradprix(*command, folder=tmp_path).stdout.split())
     again = gradprix(*command, "--json", folder=tmp_path)
     result = json.loads(again.stdout)
 

@@ -12,7 +12,6 @@ from ._errors import report_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
 WORDS = {
@@ -41,7 +40,7 @@ def claims(
         chosen = [get_claim(name) for name in ids or ALL]
     if list_:
         listed = [{"id": claim.id, "statement": claim.statement} for claim in chosen]
-        echo_json(listed) if as_json else console().print(statement_table(listed))
+        echo_json(listed) if as_json else console().print(statement_list(listed))
         return
     with report_errors(), watched() as watch:
         records = [result.to_dict() for result in run([claim.id for claim in chosen], quick, watch)]
@@ -71,31 +70,34 @@ def watched() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda name, done, total: bar.update(job, description=name, completed=done, total=total)
 
 
-def statement_table(records: Sequence[Mapping[str, Any]]) -> "Table":
-    """Return a table of claims with their statements.
+def statement_list(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
+    """Return a list of claims with their statements.
 
     Args:
         records: dictionaries with `id` and `statement` of each claim.
     """
-    table = _table("claim", "statement")
-    for record in records:
-        table.add_row(record["id"], record["statement"])
-    return table
+    from gradprix.show.tables import listing
+
+    return listing(("claim",), [((record["id"],), record["statement"]) for record in records])
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
-    """Return a table of results, with a row for each claim: verdict, result as a sentence, and decisive effect."""
+    """Return a list of results: for each claim its statement, verdict, result as a sentence, and decisive effect."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.text import Text
 
     from gradprix.claims import format_counts
 
-    table = _table("verdict", "claim", "effect (95 %)", "n")
+    parts: list[RenderableType] = []
     for record in records:
-        description = Text.assemble((record["id"], "bold"), f"\n{record['statement']}\n", (record["says"], "dim"))
-        table.add_row(verdict(record), description, effect(record), str(record["n"]))
+        numbers = Text(f"effect {effect(record)}, n = {record['n']}", "dim")
+        details = Text("\n").join(
+            [Text(record["statement"]), Text.assemble(verdict(record), f". {record['says']}"), numbers]
+        )
+        parts += [Text(record["id"], "bold"), Padding(details, (0, 0, 0, 4))]
     hint = "Prediction, decision rule and all numbers of a claim: gradprix claims ID"
-    return Group(table, Text(f"{len(records)} claims: {format_counts(records)}.  {hint}"))
+    return Group(*parts, Text(), Text(f"{len(records)} claims: {format_counts(records)}."), Text(hint))
 
 
 def claim_details(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":
@@ -108,6 +110,8 @@ def claim_details(record: Mapping[str, Any], quick: bool = False) -> "Renderable
     from rich.console import Group
     from rich.text import Text
 
+    from gradprix.show.tables import listing
+
     parts = {
         "Claim": record["statement"],
         "Prediction": record["prediction"],
@@ -116,14 +120,16 @@ def claim_details(record: Mapping[str, Any], quick: bool = False) -> "Renderable
         "Source": record["source"],
     }
     lines = [Text.assemble((f"{name}: ", "bold"), text) for name, text in parts.items() if text]
-    numbers = _table("measured", "effect", "95 %", "n")
+    rows = []
     for each in record["measured"]:
         low, high = each["ci95"]
         interval = "exact" if low == each["effect"] == high else f"{number(low)} to {number(high)}"
-        numbers.add_row(Text(each["what"]), number(each["effect"]), interval, str(each["n"]))
+        rows.append(((number(each["effect"]), interval, str(each["n"])), each["what"]))
     command = f"gradprix claims {record['id']}{' --quick' if quick else ''}"
     conclusion = Text.assemble(verdict(record), f". {record['says']}")
-    return Group(Text(record["id"], "bold underline"), *lines, conclusion, numbers, Text(f"Repeat: {command}"), Text())
+    head = Text(record["id"], "bold underline")
+    numbers = listing(("measured", "95 %", "n"), rows)
+    return Group(head, *lines, conclusion, Text(), numbers, Text(), Text(f"Repeat: {command}"), Text())
 
 
 def verdict(record: Mapping[str, Any]) -> "Text":
@@ -138,7 +144,7 @@ def effect(record: Mapping[str, Any]) -> str:
     """Format the decisive effect with its confidence interval."""
     low, high = record["ci95"]
     alone = number(record["effect"])
-    return alone if low == record["effect"] == high else f"{alone} ({number(low)} to {number(high)})"
+    return alone if low == record["effect"] == high else f"{alone} (95 %: {number(low)} to {number(high)})"
 
 
 def number(value: float | None) -> str:
@@ -151,13 +157,3 @@ def number(value: float | None) -> str:
 def _bare_verdict(record: Mapping[str, Any]) -> str:
     """Return the verdict without its condition, such as “holds only if”."""
     return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))
-
-
-def _table(*columns: str) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for name in columns:
-        table.add_column(name, justify="right" if name == "n" else "left", no_wrap=name in ("effect", "n"))
-    return table

@@ -30,7 +30,7 @@ def list_(
     damaged: not used, because its checksum is wrong. Fetching downloads it again.
     """
     from gradprix.show import terminal
-    from gradprix.show.plans import make_table
+    from gradprix.show.tables import listing
     from gradprix.tasks.archives import ARCHIVES
     from gradprix.utils.files import cache_folder
 
@@ -38,11 +38,15 @@ def list_(
         rows = [asdict(each) | {"source": each.source, "state": each.state} for each in ARCHIVES.values()]
         echo_json(rows)
         return
-    table = make_table("name", "description", "MB", "state", "licence", "origin", right=(2,))
-    for each in ARCHIVES.values():
-        table.add_row(each.name, each.about, f"{each.size / 1e6:.1f}", each.state, each.licence, each.origin)
+    listed = [
+        (
+            (each.name, f"{each.size / 1e6:.1f} MB", each.state),
+            f"{each.about}. From {each.origin}. Licence: {each.licence}",
+        )
+        for each in ARCHIVES.values()
+    ]
     console = terminal.console()
-    console.print(table)
+    console.print(listing(("name", "size", "state"), listed))
     if folder := cache_folder("data"):
         console.print(f"\nStored in {folder}. Set GRADPRIX_CACHE to change it.", soft_wrap=True)
 

@@ -27,7 +27,7 @@ Tune = Annotated[
     str | None,
     typer.Option(
         help="Hyperparameters to tune besides the learning rate, such as "
-        "`beta1,momentum,weight_decay,batch_size,schedule`. Each optimizer tunes those that it has. "
+        "`weight_decay,beta1` or `batch_size,schedule`. Each optimizer tunes those that it has. "
         "`recommended`: what each optimizer's users tune with so many trials, such as weight decay.",
         metavar="A,B",
         rich_help_panel=OPTIMIZERS,

@@ -103,7 +103,7 @@ def run_race(
         if minutes is not None:
             plan, seconds = _fit_plan(plan, task, minutes, engine, folder, watch)
     if not as_json and (sys.stderr.isatty() or minutes is not None):
-        terminal.console(stderr=True).print(summarize_plan(plan, seconds, engine.place))
+        terminal.console(stderr=True).print(summarize_plan(plan, seconds, engine.place), "")
     threading.Thread(target=lambda: show.write_report, daemon=True).start()  # imports matplotlib while workers start
     with (
         report_errors(EngineError, JournalError, TaskError, WorkerError, MemoryTooSmallError, NoAnalysisLeftError),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
+from gradprix.text.units import format_duration
 from gradprix.training import MIN_STACK
 from gradprix.training.autotune import StackLayout
 
@@ -41,13 +42,13 @@ class Cost:
     def describe(self) -> str:
         """Describe what was measured, in a sentence."""
         if not self.step and not self.network:
-            return f"Measured: a run takes {'more than ' * self.at_least}{_format_seconds(self.evaluation)}."
+            return f"Measured: a run takes {'more than ' * self.at_least}{format_duration(self.evaluation)}."
         width, processes = self.shape.width, self.shape.processes
         model = "one model" if width == 1 else f"a model in a stack of {width}"
-        step, evaluation = _format_seconds(self.step / width + self.network), _format_seconds(self.evaluation)
+        step, evaluation = format_duration(self.step / width + self.network), format_duration(self.evaluation)
         return (
             f"Measured: a training step of {model} takes {step}, its evaluation on the validation set {evaluation}, in "
-            f"each of {processes} processes; checks and measurement take {_format_seconds(self.start)}."
+            f"each of {processes} processes; checks and measurement take {format_duration(self.start)}."
         )
 
     def phase_seconds(self, rows: int, steps: float, evaluations: float) -> float:
@@ -63,10 +64,6 @@ class Cost:
         rounds = math.ceil(stacks / self.shape.processes)
         each = rows / stacks * (self.model + steps * self.network + evaluations * self.evaluation)
         return rounds * (steps * self.step + each)
-
-
-def _format_seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def estimate(plan: Plan, cost: Cost) -> float:

@@ -27,7 +27,7 @@ PHRASES = {
     RecommendationReason.BEST_MEAN: "best mean",
     RecommendationReason.ONLY_STABLE: "the only stable one",
 }
-"""Phrase for each reason of a recommendation, as in records of version 1 and under the key `why` of `--json`."""
+"""Phrase for each reason of a recommendation in records of version 1."""
 
 
 class RecordError(ValueError):

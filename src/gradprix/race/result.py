@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from gradprix.text.answer import format_answer, format_protocol
 from gradprix.text.diagnosis import format_finding
+from gradprix.text.recommendation import format_reason
 
 from .best import Best
 from .journal import DATABASE, Journal, JournalError
 from .record import RaceRecord
-from .record_json import PHRASES, RecordError, to_json
+from .record_json import RecordError, to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -122,7 +123,7 @@ class Result:
         out = None if self.folder is None else str(self.folder)
         report = None if self.folder is None else str(self.folder / REPORT)
         record, data = self.record, to_json(self.record, finite=True)
-        sentences = {"text": self.text, "protocol": format_protocol(record), "why": PHRASES[record.verdict.reason]}
+        sentences = {"text": self.text, "protocol": format_protocol(record), "why": format_reason(record)}
         optional = ["reruns"] * bool(record.reruns) + ["why"] * (record.diagnosis is not None)
         optional += [name for name in ("budget_sensitivity", "equal_time") if data.get(name) is not None]
         rest = {key: data[key] for key in ("budget", "entries", "verdict", "cost", "failed", *optional)}

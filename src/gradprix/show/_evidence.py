@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.tasks import UnknownNameError
-from gradprix.utils.wording import format_list
+from gradprix.text.units import format_duration
+from gradprix.utils.wording import format_choice, format_list
 
 EVIDENCE = Path(__file__).with_name("evidence.json")
 """Path of the results, which `studies/suite.py` writes."""
@@ -56,19 +57,25 @@ def first_choices(name: str, file: Path = EVIDENCE) -> tuple[list[str], list[dic
         }
         for entry in sorted(suite["entries"], key=lambda entry: task["regrets"][entry])
     ]
-    lead = (
-        f"{format_list(task['leads'])} lead, with no significant difference among them,"
-        if task["leads"][1:]
-        else f"{task['leads'][0]} leads"
-    )
+    leaders, metric, best = task["leads"], task["metric"]["name"], rows[0]["entry"]
+    lead = f"Use {leaders[0]}, the only leader by {metric}."
+    if leaders[1:]:
+        lead = (
+            f"Use {format_choice(leaders)}: the leaders by {metric}, with no significant difference among them. "
+            f"{best} has the best mean"
+        )
+        widest = max(leaders, key=lambda entry: round(task["windows"][entry], 1))
+        wide = round(task["windows"][widest], 1)
+        widest = best if round(task["windows"][best], 1) == wide else widest
+        lead += f"{' and' if widest == best else f', {widest}'} the widest learning-rate tolerance."
     vague = f" {format_list(task['vague'])}: too variable to rank, though far behind." if task["vague"] else ""
     ends = f" Best learning rate at the edge of the search range: {format_list(task['ends'])}." if task["ends"] else ""
     cpu = suite["machine"]["cpu"]
     text = [
         f"{name}: {task['about']}",
-        f"{lead} by {task['metric']['name']}; recommended: {task['take']}.{vague}{ends}",
+        f"{lead}{vague}{ends}",
         f"Raced by {suite['command']}: {task['trials']} trials + {task['seeds']} held-out seeds each, learning rate "
-        f"only, {task['seconds'] / 60:.1f} minutes ({cpu}, torch {suite['versions']['torch']}).",
+        f"only, {format_duration(task['seconds'])} ({cpu}, torch {suite['versions']['torch']}).",
         "One model, one data set, one budget: where yours differs, race them on it: gradprix race mine.py:task",
     ]
     return text, rows

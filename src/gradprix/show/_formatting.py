@@ -7,6 +7,7 @@ from gradprix.race.plan_description import MetricDescription, Value
 from gradprix.race.record import EntryResult
 from gradprix.stats.verdict import PairVerdict
 from gradprix.text import units
+from gradprix.text.units import format_factor
 
 OPPOSITE = {"wins": "loses", "slightly ahead": "slightly behind"}
 """Verdict from the point of view of the second entry, for the verdicts that are not symmetric."""
@@ -81,12 +82,6 @@ def format_margin(metric: MetricDescription) -> str:
     return f"{100 * metric.margin:g} percentage points" if metric.percent else f"{metric.margin:g}"
 
 
-def format_factor(decades: float) -> str:
-    """Format the width of a range, given in decades, as the factor between its ends: `×2.2`."""
-    wide = 10**decades
-    return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}"
-
-
 def format_setting(tuned: Mapping[str, Value]) -> str:
     """Format tuned values: the learning rate without its name, then each other value with its name."""
     written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in tuned.items()}
@@ -107,7 +102,9 @@ def format_seconds(seconds: float | None) -> str:
 
 def format_epochs(number: float) -> str:
     """Format a number of epochs: `20 epochs`, or `0.25 of an epoch`."""
-    return f"{number:,} epochs" if number >= 1 else f"{number:.2g} of an epoch"
+    if number == 1:
+        return "1 epoch"
+    return f"{number:,} epochs" if number > 1 else f"{number:.2g} of an epoch"
 
 
 def format_integer(number: int | None) -> str:

@@ -13,13 +13,14 @@ from gradprix.race import TUNE_PAGE, TunePlan, TuneRecord, TuneResult
 from gradprix.race.run_records import TuningRun
 from gradprix.text.answer import format_code
 from gradprix.text.tuning import format_protocol, format_tuning
-from gradprix.text.units import format_points, format_value
+from gradprix.text.units import format_duration, format_points, format_value
 from gradprix.utils.files import write_atomically
 
 from ._metric_axis import ZONE
 from ._templates import render
-from .plans import describe_run, format_duration, format_range, make_table
+from .plans import describe_run, format_range
 from .style import COLOURS, apply_layout, escape_label, padded, ticks
+from .tables import make_table
 
 SHOWN = 0.9
 """Fraction of the response curve's height that is shown. Its worst part is distorted by the clipping of scores."""
@@ -44,7 +45,7 @@ def tune_answer(result: TuneResult) -> RenderableType:
     """Return the answer for the terminal, with a table of the tried learning rates."""
     record = result.record
     where = f"  Page: {result.folder / TUNE_PAGE}" if result.folder else ""
-    last = f"{format_protocol(record)}, {record.seconds:.0f} s.{where}"
+    last = f"{format_protocol(record)}, {format_duration(record.seconds)}.{where}"
     lines = [*format_tuning(record), f"To use it: {format_code(record.best, record.tuned)}", last]
     return Group(*map(Text, lines), Text(), _learning_rates(record))
 

@@ -13,9 +13,10 @@ from gradprix.race.record import EntryResult
 from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import TuningRun
 from gradprix.text.figures import format_points_title, format_sensitivity_title
+from gradprix.text.units import format_factor
 from gradprix.tuning.response_curve import ResponseCurve
 
-from ._formatting import format_factor, format_value, margin, scale
+from ._formatting import format_value, margin, scale
 from ._metric_axis import MetricAxis
 from .figure import Chart, Panel, log_ticks, tag
 from .palette import colour

@@ -4,19 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import Plan
 from gradprix.race.plan import QUARTER
 from gradprix.text.answer import format_tuned
 from gradprix.text.plan import format_options
-from gradprix.text.units import format_value
+from gradprix.text.units import format_duration, format_value
 from gradprix.utils.wording import format_count, format_list
 
 from ._formatting import format_epochs, format_integer
+from .tables import GAP, NARROW, listing, make_table
 
 
 def summarize_plan(race_plan: Plan, seconds: float | None, where: str, at_least: bool = False) -> RenderableType:
@@ -29,19 +28,22 @@ def summarize_plan(race_plan: Plan, seconds: float | None, where: str, at_least:
         at_least: the estimate is a lower bound.
     """
     described, metric = race_plan.description, race_plan.task.metric
-    table = make_table("", "optimizer", "fixed", "tuned", "batch", "updates", right=(4, 5))
-    for entry in described["entries"]:
+    entries = described["entries"]
+    batches = {(entry["batch_size"], entry["updates"]) for entry in entries}
+    own_batches = ["batch", "updates"] if len(batches) > 1 else []
+    rows = []
+    for entry in entries:
         fixed = ", ".join(f"{name}={setting}" for name, setting in entry["fixed"].items())
-        batch = str(entry["batch_size"]) if entry["batch_size"] else "-" if described["loop"] else "all"
         tuned = ", ".join(format_range(name, axis) for name, axis in entry["space"].items()) or "nothing: 1 trial"
-        row = (entry["name"], entry["optimizer"], fixed, tuned, batch, format_integer(entry["updates"]))
-        table.add_row(*map(Text, row))
+        own = [str(entry["batch_size"] or "all"), format_integer(entry["updates"])] if own_batches else []
+        rows.append([entry["name"], *own, f"{entry['optimizer']}({fixed})", tuned])
+    table = _table_of_entries(["", *own_batches, "optimizer", "tuned"], rows)
     margin = f"{100 * metric.margin:g} % of the better mean" if metric.relative else format_value(metric, metric.margin)
     effect, short = format_detectable_difference(race_plan), race_plan.quarter_runs
     quarter = [f"And {max(short.values())} runs of each with a quarter of the examples."] if short else []
     lines = [
         f"{race_plan.task.name}: {race_plan.task.about}",
-        f"Every run: {describe_run(race_plan)}.",
+        f"Every run: {describe_run(race_plan)}{'' if own_batches else _describe_batches(*batches.pop())}.",
         f"Every optimizer: {race_plan.trials} tuning trials ({format_tuned(race_plan.tuned)}), "
         f"then {_describe_seeds(race_plan.analysis_seeds)}, the same for all.",
         *quarter,
@@ -56,17 +58,36 @@ def summarize_plan(race_plan: Plan, seconds: float | None, where: str, at_least:
     return Group(*(Text(line) for line in lines), Text(), table)
 
 
+def _table_of_entries(head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """Return a table of entries, or a list if the table would not fit a narrow terminal."""
+    numbers = range(1, len(head) - 2)
+    if sum(max(map(len, column)) + GAP for column in zip(head, *rows, strict=True)) > NARROW + GAP:
+        return listing(head[:-2], [(row[:-2], f"{row[-2]}, tuned: {row[-1]}") for row in rows])
+    table = make_table(*head, right=tuple(numbers))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def summarize_suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], where: str) -> RenderableType:
     """Summarize the plans of a suite before they run, with the estimated duration."""
-    table = make_table("task", "what it is", "training runs", "minutes", right=(2, 3))
-    for race_plan in plans:
-        name = race_plan.task.name
-        table.add_row(name, race_plan.task.about, f"{race_plan.runs:,}", f"{seconds[name] / 60:.1f}")
+    rows = [
+        ((plan.task.name, f"{plan.runs:,} training runs", format_duration(seconds[plan.task.name])), plan.task.about)
+        for plan in plans
+    ]
     training_runs, total = sum(race_plan.runs for race_plan in plans), sum(seconds.values())
     entries = format_list([entry.name for entry in plans[0].entries])
     task_count = format_count(len(plans), "task")
     text = f"{entries} on {task_count}: {training_runs:,} training runs, about {format_duration(total)} on {where}."
-    return Group(Text(text), Text(), table)
+    return Group(Text(text), Text(), listing(("task", "work", "time"), rows))
+
+
+def _describe_batches(size: int | None, updates: int | None) -> str:
+    """Describe the batches of a run as a clause; empty for a training loop, which makes its own."""
+    if updates is None:
+        return ""
+    batches = f"batches of {size:,}" if size else "batches of all examples"
+    return f", {format_count(updates, 'update')} on {batches}"
 
 
 def describe_run(race_plan: Plan) -> str:
@@ -106,11 +127,6 @@ def _describe_seeds(analysis_seeds: Sequence[int]) -> str:
     return f"up to {most} held-out seeds, analysed after {', '.join(map(str, analysis_seeds))}"
 
 
-def format_duration(seconds: float) -> str:
-    """Format a duration in seconds or minutes."""
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
 def format_range(name: str, ends: list[Any]) -> str:
     """Format a search space: `lr 0.001 to 1` for a range, `batch_size 16/32/64` for a choice.
 
@@ -121,11 +137,3 @@ def format_range(name: str, ends: list[Any]) -> str:
     if all(isinstance(end, float) for end in ends):
         return f"{name} {ends[0]:g} to {ends[-1]:g}"
     return f"{name} {'/'.join(map(str, ends))}"
-
-
-def make_table(*columns: str, right: tuple[int, ...] = ()) -> Table:
-    """Return an empty table with these columns, those with the indices in `right` aligned to the right."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left")
-    return table

@@ -4,71 +4,105 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, RaceRecord, Result
+from gradprix.race.record import EntryResult
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
 from gradprix.text.answer import format_failures, format_protocol
 from gradprix.text.diagnosis import format_finding
 from gradprix.text.execution import format_execution_mode
+from gradprix.text.figures import format_standing
+from gradprix.text.recommendation import recommended_group
+from gradprix.text.units import format_duration, format_factor
 from gradprix.utils.streams import results
+from gradprix.utils.wording import format_count, format_list
 
 from ._evidence import evidence, first_choices
 from ._formatting import (
     format_distance,
-    format_factor,
     format_margin,
     format_mean,
     format_setting,
-    format_tolerance,
 )
 from ._sections import format_tuning_variance
-from .plans import make_table
+from .tables import listing, make_table
+
+WIDEST = 100
+"""Maximum width of the output in columns: longer lines of text are hard to read."""
 
 
 def console(stderr: bool = False) -> Console:
-    """Create a Rich console. If the output is redirected, it is so wide that lines are not wrapped.
+    """Create a Rich console with the width of the terminal, but at most `WIDEST` columns.
+
+    If the output is redirected, the width is that of the environment variable `COLUMNS`, or 80.
 
     Args:
         stderr: write to stderr instead of stdout.
     """
-    file = None if stderr else results()
-    terminal = Console(highlight=False, stderr=stderr, file=file)
-    return terminal if terminal.is_terminal else Console(highlight=False, stderr=stderr, file=file, width=200)
+    made = Console(highlight=False, stderr=stderr, file=None if stderr else results())
+    made.width = min(made.width, WIDEST)
+    return made
 
 
 def answer(result: Result) -> RenderableType:
     """Return the summary of a race: answer, protocol, duration, path of the report, and table of results."""
     record = result.record
     where = f"  Report: {result.folder / REPORT}" if result.folder else ""
-    last = f"{format_protocol(record)}, {record.cost.seconds:.0f} s.{where}"
+    last = f"{format_protocol(record)}, {format_duration(record.cost.seconds)}.{where}"
     return Group(Text(result.text), Text(last), Text(), standings(record), *notes(record), *reasons(record))
 
 
-def standings(record: RaceRecord) -> Table:
-    """Return the table of results, with a row for each entry, best mean first."""
-    tuned = "learning\nrate" if record.plan.tunes_learning_rate_only else "tuned"
-    table = make_table("", record.plan.metric.name, "at most\nbehind", tuned, "tolerance", right=(1, 2, 3, 4))
+def standings(record: RaceRecord) -> RenderableType:
+    """Return the table of results, with a row for each entry, best mean first.
+
+    If more than the learning rate was tuned, the tuned values are listed below the table.
+    """
+    rate_only = record.plan.tunes_learning_rate_only
+    head = ["", record.plan.metric.name, "at most\nbehind", "tolerance", *["learning\nrate"] * rate_only, ""]
+    table = make_table(*head, right=tuple(range(1, len(head) - 1)))
+    best = recommended_group(record) or record.verdict.leaders
     for entry in record.ranking:
+        style = "bold" if entry.name in best else ""
         table.add_row(
-            Text(entry.name, "bold" if entry.is_leader else ""),
+            Text(entry.name, style),
             format_mean(record, entry),
             format_distance(record, entry.bound),
-            Text(format_setting(entry.tuned)),
-            format_tolerance(entry),
+            format_factor(entry.tolerance_decades) if "lr" in entry.tuned else "-",
+            *[format_setting(entry.tuned)] * rate_only,
+            Text(_format_place(record, entry), style, no_wrap=True, overflow="ellipsis"),
         )
-    return table
+    if rate_only:
+        return table
+    tuned = [((entry.name,), format_setting(entry.tuned)) for entry in record.ranking]
+    return Group(table, Text(), listing(("tuned values, learning rate first",), tuned))
+
+
+def _format_place(record: RaceRecord, entry: EntryResult) -> str:
+    """Describe the place of an entry in a few words: recommended, leader, unstable, or to whom it loses."""
+    if entry.name in recommended_group(record):
+        return "recommended"
+    if record.plan.baseline is None and entry.is_leader:
+        return "leader"
+    if record.plan.baseline is None and entry.final.diverged:
+        return f"diverged on {format_count(entry.final.diverged, 'seed')}"
+    return format_standing(record, entry)
 
 
 def notes(record: RaceRecord) -> list[Text]:
     """Return the notes to print below the table of results."""
     name, margin = record.plan.metric.name.removeprefix("test "), format_margin(record.plan.metric)
-    lines = ["In bold: the leaders. At most behind: 95 % upper bound of the distance from the best of the others."]
+    lines = ["At most behind: upper bound of the distance from the best of the others. ± and bounds: 95 %."]
+    if recommended_group(record):
+        lines.append(f"Recommended: at most the margin, {margin}, behind the best.")
+    if record.plan.baseline is None:
+        lines.append("Leaders: no other wins against them.")
+    lines = [" ".join(lines)]
     if any(entry.tolerance for entry in record.entries):
         lines.append(
-            f"Tolerance: learning rates whose validation {name} is within the margin, {margin}, of the entry's best."
+            f"Tolerance: factor by which the learning rate can vary with the validation {name} within {margin} of its "
+            "best; the report has the ends of the range."
         )
     lines += filter(None, [format_tuning_variance(record)])
     edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
@@ -111,15 +145,15 @@ def value(metric: dict[str, Any], number: float) -> str:
 
 
 def optimizers() -> RenderableType:
-    """Return the table of all optimizers that can be raced by name."""
-    table = make_table("name", "class", "what it does", "learning rates")
+    """Return the list of all optimizers that can be raced by name."""
+    rows = []
     for entry in ENTRIES.values():
-        fixed = "".join(f", {name}={setting}" for name, setting in entry.fixed.items())
-        batch = {None: "", 0: ", all examples at once"}.get(entry.batch_size, f", batch {entry.batch_size}")
+        fixed = [f"{name}={setting}" for name, setting in entry.fixed.items()]
+        fixed += {None: [], 0: ["all examples at once"]}.get(entry.batch_size, [f"batch {entry.batch_size}"])
         low, high = (entry.space["lr"].from_unit(share) for share in (0.0, 1.0))
-        row = (entry.name, f"{entry.optimizer}{fixed}{batch}", entry.about, f"{low:g} to {high:g}")
-        table.add_row(*row)
-    return table
+        about = f"{entry.about} ({', '.join(fixed)})" if fixed else entry.about
+        rows.append(((entry.name, entry.optimizer, f"{low:g} to {high:g}"), about))
+    return listing(("name", "class", "learning rates"), rows)
 
 
 def choices(name: str) -> RenderableType:
@@ -141,28 +175,30 @@ def choices(name: str) -> RenderableType:
 
 
 def tasks() -> RenderableType:
-    """Return the table of the built-in tasks."""
-    table = make_table("name", "what it is", "judged by", "batch", "epochs", right=(3, 4))
+    """Return the list of the built-in tasks."""
+    rows = []
     for name in MAKERS:
         task = built_in(name)
         about = task.about if name in ALL else f"{task.about} Yours: --data FOLDER."
-        table.add_row(name, about, task.metric.name, str(task.batch_size), str(task.epochs))
-    return table
+        rows.append(((name, task.metric.name, str(task.batch_size), str(task.epochs)), about))
+    return listing(("name", "metric", "batch", "epochs"), rows)
 
 
 def suite(summary: dict[str, Any], page: Path) -> RenderableType:
-    """Return the summary of a suite: its conclusions, and the regret of each optimizer (row) on each task (column).
+    """Return the summary of a suite: its conclusions, the leaders of each task, and the regret of each optimizer.
 
     Args:
         summary: contents of `suite.json`.
-        page: path of the HTML page.
+        page: path of the HTML page, which has the regret of each optimizer on each task.
     """
-    names = list(summary["tasks"])
-    table = make_table("margins behind the best", "mean", *names, right=tuple(range(1, len(names) + 2)))
+    tasks, count = summary["tasks"], len(summary["tasks"])
+    table = make_table("margins behind the best", "mean", "largest", "on", "leads on", right=(1, 2, 4))
     for entry in summary["entries"]:
-        regrets = {name: f"{task['regrets'][entry]:.1f}" for name, task in summary["tasks"].items()}
-        leads = [entry in task["leads"] for task in summary["tasks"].values()]
-        cells = [f"[bold]{x}[/]" if lead else x for x, lead in zip(regrets.values(), leads, strict=True)]
-        table.add_row(entry, f"{summary['single'][entry]['mean']:.1f}", *cells)
-    lines = [*summary["text"], f"Page: {page}"]
-    return Group(*map(Text, lines), Text(), table, Text("In bold: the leaders of each task."))
+        regrets = {name: task["regrets"][entry] for name, task in tasks.items()}
+        worst = max(regrets, key=regrets.__getitem__)
+        leads = sum(entry in task["leads"] for task in tasks.values())
+        mean, largest = f"{summary['single'][entry]['mean']:.1f}", f"{regrets[worst]:.1f}"
+        table.add_row(entry, mean, largest, worst, f"{leads} of {count}")
+    leaders = [f"{name}: {format_list(task['leads'])}" for name, task in tasks.items()]
+    lines = [*summary["text"], "", "Leaders of each task, with no significant difference among them:", *leaders, ""]
+    return Group(*map(Text, lines), table, Text(), Text(f"Regret on each task: {page}"))

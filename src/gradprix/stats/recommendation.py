@@ -19,6 +19,7 @@ class RecommendationReason(StrEnum):
     WIDEST_TOLERANCE = "widest_tolerance"
     FASTEST_STEP = "fastest_step"
     BEST_MEAN_OF_WIDEST = "best_mean_of_widest"
+    BEST_MEAN_OF_FASTEST = "best_mean_of_fastest"
     BEST_MEAN = "best_mean"
     ONLY_WINNER = "only_winner"
     ONLY_LEADER = "only_leader"
@@ -104,7 +105,7 @@ def recommend(
     fast = [name for name in wide if (seconds[name] or 0) <= EQUAL_STEPS * min(known)]
     if len(fast) == 1:
         return fast[0], RecommendationReason.FASTEST_STEP
-    return fast[0], best_of_wide if fast[0] == wide[0] else RecommendationReason.BEST_MEAN_OF_WIDEST
+    return fast[0], best_of_wide if fast[0] == wide[0] else RecommendationReason.BEST_MEAN_OF_FASTEST
 
 
 def initial_loss(starts: Iterable[float | None]) -> float | None:

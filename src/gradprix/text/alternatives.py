@@ -3,6 +3,8 @@
 import shlex
 from typing import TYPE_CHECKING
 
+from .units import format_duration
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,7 +26,7 @@ def format_commands(alternatives: "Iterable[Alternative]", task: str, epochs: fl
             for name, value in each.settings.items()
         )
         verb = "tune" if "optimizer" in each.settings else "race"
-        lines.append(f"{_format_minutes(each.seconds):>10}  gradprix {verb} {shlex.quote(task)} {options}".rstrip())
+        lines.append(f"{format_duration(each.seconds):>10}  gradprix {verb} {shlex.quote(task)} {options}".rstrip())
         lines.append(f"{'':>10}  {_describe(each, epochs)}")
     return "\n".join(["Instead of this time budget, with your other options:", *lines]) if lines else ""
 
@@ -40,9 +42,3 @@ def _describe(alternative: "Alternative", epochs: float) -> str:
         notes.append("longer runs may rank them differently")
     length = f", {plan.task.epochs:.2g} instead of {epochs:g} epochs" if plan.task.epochs < epochs else ""
     return "; ".join([f"{names}: {plan.trials} trials, {plan.seeds} seeds{length}", *notes])
-
-
-def _format_minutes(seconds: float) -> str:
-    """Format a duration in minutes with two digits, or in hours."""
-    minutes = seconds / 60
-    return f"{minutes:.2g} min" if minutes < 99.5 else f"{minutes / 60:.2g} h"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from gradprix.stats.alpha_spending import ANALYSIS_SEEDS
 from gradprix.stats.permutation_test import LEVEL
-from gradprix.stats.recommendation import RecommendationReason
 from gradprix.stats.verdict import PairVerdict
 from gradprix.tuning import FEWEST_TWOFOLD
-from gradprix.utils.wording import format_count, format_list, format_number
+from gradprix.utils.wording import format_choice, format_count, format_list, format_number
 
+from .recommendation import format_reason, recommended_group
 from .reduced_budget import format_budget_sensitivity, format_equal_time
 from .units import format_difference, format_value
 
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from gradprix.race.record import RaceRecord
     from gradprix.race.run_records import FailedRun, Rerun
 
-RECOMMENDATION_REASONS = {
-    RecommendationReason.BASELINE_UNBEATEN: "nothing wins against it",
-    RecommendationReason.ONLY_CANDIDATE: "no other comes as near to the best",
-    RecommendationReason.WIDEST_TOLERANCE: "the widest learning-rate tolerance of those near the best",
-    RecommendationReason.FASTEST_STEP: "the fastest step of those near the best with the same tolerance",
-    RecommendationReason.BEST_MEAN_OF_WIDEST: "the best mean of those with the widest tolerance",
-    RecommendationReason.BEST_MEAN: "the best mean",
-    RecommendationReason.ONLY_STABLE: "the only one with the fewest diverged runs",
-    RecommendationReason.ONLY_LEADER: "the only leader",
-    RecommendationReason.ONLY_WINNER: "the only one that wins",
-    RecommendationReason.WIDE_TOLERANCE_CHEAPEST_STEP: "wide usable learning-rate range, cheapest step",
-    RecommendationReason.CHEAPEST_STEP: "cheapest step",
-}
-"""Phrase for each reason of a recommendation."""
 TRAINING = ("batch_size", "schedule", "clip_norm")
 """Names of tuned hyperparameters that are no arguments of the optimizer."""
 SCHEDULES = {
@@ -79,12 +65,12 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         ]
     elif record.plan.baseline is not None:
         comparison, bounded = format_baseline_comparison(record, record.plan.baseline), record.verdict.bound is not None
-        lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({_format_reason(record)}){code}"]
+        lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({format_reason(record)}){code}"]
         headline = _capitalize(format_headline(record)) if bounded else ""
         lines += filter(None, (headline, format_divergence(record), *shortened))
     else:
-        lines = [f"{record.task}: {format_headline(record)}", f"Reason: {_format_reason(record)}{code}"]
-        about_others = format_alternatives(record), format_behind(record), format_divergence(record)
+        lines = [f"{record.task}: {format_headline(record)}", f"{format_pick(record)}{code}"]
+        about_others = format_behind(record), format_divergence(record)
         lines += filter(None, (*about_others, *shortened))
     notes = format_unequal_updates(record), format_gradients(record), format_unreproduced(record.reruns)
     return [*lines, *chain(*notes)]
@@ -94,14 +80,11 @@ def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _format_reason(record: "RaceRecord") -> str:
-    return RECOMMENDATION_REASONS[record.verdict.reason]
-
-
 def format_headline(record: "RaceRecord") -> str:
     """Format the recommendation, with the upper bound of its regret.
 
-    Records of earlier versions have no bound; then the leaders are named instead.
+    If several entries are within the margin of the best, all of them are recommended. Records of earlier versions have
+    no bound; then the leaders are named instead.
     """
     verdict, metric = record.verdict, record.plan.metric
     if verdict.bound is None or verdict.margin is None or verdict.level is None:
@@ -113,6 +96,11 @@ def format_headline(record: "RaceRecord") -> str:
     if count < len(record.entries):
         best = f"the best of the {format_number(count)} that did not diverge"
     level = f"({100 * verdict.level:.0f}\N{NO-BREAK SPACE}%, {record.budget.seeds} seeds)"
+    if len(group := recommended_group(record)) > 1:
+        largest = max(record.entry(name).bound or 0.0 for name in group)
+        any_of_them = "either" if len(group) == 2 else "any of them"
+        distance = f"is at most {format_difference(metric, largest)} behind" if largest else "is not behind"
+        return f"use {format_choice(group)}; {any_of_them} will do. Each {distance} {best} {level}."
     if verdict.bound == 0:
         return f"use {record.best.name}. It is not behind {best} {level}."
     bound, margin = (format_difference(metric, each) for each in (verdict.bound, verdict.margin))
@@ -126,6 +114,21 @@ def format_headline(record: "RaceRecord") -> str:
     return f"{text}{_remedy(record)}."
 
 
+def format_pick(record: "RaceRecord") -> str:
+    """Give the reason for the recommended entry. Where several would do, the choice among them is called a tie-break.
+
+    A tie-break may come out differently on another machine, whose rounding differs.
+    """
+    name, leaders = record.best.name, record.verdict.leaders
+    reason, group = format_reason(record), recommended_group(record)
+    tie_break = f"{name} is a tie-break, which may differ between machines: {reason}"
+    if len(group) > 1:
+        return tie_break
+    if not group and name in leaders and len(leaders) > 1:
+        return f"Leaders, with no significant difference among them: {format_list(leaders)}. {tie_break}"
+    return f"Reason: {reason}"
+
+
 def _remedy(record: "RaceRecord") -> str:
     """Suggest how to reduce a bound that exceeds the margin: more trials, for two searches, or more seeds.
 
@@ -135,27 +138,6 @@ def _remedy(record: "RaceRecord") -> str:
     if plan.trials < FEWEST_TWOFOLD and plan.tunes_learning_rate_only:
         return f". {FEWEST_TWOFOLD} trials (--trials) would make it smaller"
     return ". More seeds (--seeds) may help" if record.budget.seeds < ANALYSIS_SEEDS[-1] else ""
-
-
-def format_alternatives(record: "RaceRecord") -> str:
-    """Format the alternatives to the recommended entry: entries whose bound of the regret is at most the margin.
-
-    Returns an empty string if there are no alternatives.
-    """
-    verdict, margin = record.verdict, record.verdict.margin
-    names = [
-        entry.name
-        for entry in record.ranking
-        if entry.bound is not None and margin is not None and entry.bound <= margin and not entry.final.diverged
-    ]
-    others = [name for name in names if name != verdict.recommended]
-    if not others or margin is None:
-        return ""
-    verb = "are" if len(others) > 1 else "is"
-    text = f"{format_list(others)} {verb} at most {format_difference(record.plan.metric, margin)} behind"
-    if verdict.recommended not in names:
-        return f"{text}."
-    return f"{text} as well: {'either' if len(names) == 2 else f'any of these {format_number(len(names))}'} will do."
 
 
 def format_divergence(record: "RaceRecord") -> str:
@@ -206,16 +188,22 @@ def format_baseline_comparison(record: "RaceRecord", baseline: str) -> str:
 
 
 def format_behind(record: "RaceRecord") -> str:
-    """Format the entries that at least one other entry wins against, best first.
+    """Format the entries that lose to at least one other, best first.
 
     Returns an empty string if there are no such entries.
     """
-    means, lost = record.means, {pair.b for pair in record.verdict.pairs if pair.verdict is PairVerdict.WINS}
+    wins = [pair for pair in record.verdict.pairs if pair.verdict is PairVerdict.WINS]
+    means, lost = record.means, {pair.b for pair in wins}
     behind = [entry.name for entry in record.ranking if entry.name in lost]
     if not behind:
         return ""
     reach = format_value(record.plan.metric, *sorted((means[behind[0]], means[behind[-1]])))
-    return f"{format_list(behind)} {'are' if len(behind) > 1 else 'is'} behind ({reach})."
+    if len(behind) > 1:
+        return f"{format_list(behind)} each lose to at least one other ({reach})."
+    winners = {pair.a for pair in wins}
+    return (
+        f"{behind[0]} loses to {format_list([each.name for each in record.ranking if each.name in winners])} ({reach})."
+    )
 
 
 def format_unequal_updates(record: "RaceRecord") -> list[str]:

@@ -45,3 +45,19 @@ def format_range(metric: Unit, *values: float) -> str:
     """Format one value or a range in the metric's unit, without the unit."""
     written = [f"{100 * value:.1f}" if metric.percent else f"{value:.3g}" for value in values]
     return " to ".join(dict.fromkeys(written)).replace("-", "−")
+
+
+def format_factor(decades: float) -> str:
+    """Format the width of a range, given in decades, as the factor between its ends: `×2.2`."""
+    wide = 10**decades
+    return f"×{wide:,.0f}" if wide >= 100 else f"×{wide:.2g}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration with about two digits, in seconds, minutes or hours: `0.35 s`, `42 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 99.5:
+        return f"{minutes:.2g} min"
+    return f"{minutes / 60:.2g} h" if minutes < 99.5 * 60 else f"{minutes / 60:,.0f} h"

@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 def format_list(names: Sequence[str], most: int = 12) -> str:
     """Format names as `a, b and c`; names after the first `most` are replaced by their number."""
+    return _join(names, "and", most)
+
+
+def format_choice(names: Sequence[str], most: int = 12) -> str:
+    """Format names as `a, b or c`; names after the first `most` are replaced by their number."""
+    return _join(names, "or", most)
+
+
+def _join(names: Sequence[str], conjunction: str, most: int) -> str:
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
 
 
 def format_count(count: int, noun: str) -> str:
