@@ -8,10 +8,11 @@ import argparse
 import json
 from pathlib import Path
 
+from gradprix.show._png import render_png
+
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.race.record_json import to_json
 from gradprix.show import EVIDENCE
-from gradprix.show._png import render_png
 from gradprix.show._suite import profile, regrets
 from gradprix.text.suite import format_suite
 from gradprix.utils.run_info import describe_run
