@@ -1,16 +1,18 @@
 """Views of the races: form and list, a live or finished race, and comparisons."""
 
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import flask
 
-from gradprix import tasks
+from gradprix import show, tasks
 from gradprix.race import ENTRIES, REPORT, JournalError, load
 from gradprix.race.entry_registry import BRACKETS
+from gradprix.race.race_comparison import compare as compare_races
 from gradprix.race.record_json import RecordError
-from gradprix.show import write_report
 from gradprix.show.palette import FAMILIES, styles
+from gradprix.show.race_comparison import comparison_page
 from gradprix.tasks.registry import PRESETS
 
 from .race_estimate import Estimator
@@ -20,7 +22,7 @@ from .race_progress import progress as read_progress
 from .race_progress import race_state
 from .race_request import RaceRequest, RequestError, read_request
 from .race_runs import RunReader
-from .templating import render
+from .templating import layout_variables, render
 
 SIZES = {
     "small": "small: seconds, for a first look",
@@ -42,6 +44,11 @@ def _races() -> Races:
 def race_url(name: str, *rest: str) -> str:
     """Return the path of a race's page, or of a page below it."""
     return "/".join(["/races", quote(name), *rest])
+
+
+def _comparable() -> list[str]:
+    """Return the names of the finished races."""
+    return [row.name for row in rows(_races()) if row.state == "finished" and row.is_race]
 
 
 def page() -> Any:
@@ -109,12 +116,29 @@ def race(name: str) -> Any:
         "url": race_url(name),
         "note": row.note,
         "max_note": MAX_NOTE,
-        "others": [other for other in _races().names() if other != name],
+        "others": [other for other in _comparable() if other != name],
         "can_resume": row.state in ("stopped", "failed") and _races().request(name) is not None,
     }
     if row.state == "finished":
-        return render("race_finished.html.jinja", page="races", **variables)
+        with suppress(JournalError, RecordError):
+            layout = layout_variables("report_layout.html.jinja", "races", **variables)
+            return show.report(load(folder).record, str(folder), **layout)
     return render("race_live.html.jinja", page="races", **variables)
+
+
+def compare() -> Any:
+    """Return the page that compares two finished races or more, given by the parameters `race` or `a` and `b`."""
+    args = flask.request.args
+    names = [*args.getlist("race"), *args.getlist("a"), *args.getlist("b")]
+    try:
+        folders = [_races().folder(name) for name in names]
+        if None in folders:
+            raise ValueError(f"There is no race {names[folders.index(None)]!r}.")
+        comparison = compare_races([load(folder).record for folder in folders if folder is not None], names)
+    except (JournalError, RecordError, ValueError) as error:
+        return render("no_comparison.html.jinja", page="races", message=str(error)), 404
+    layout = layout_variables("comparison_layout.html.jinja", "races")
+    return comparison_page(comparison, **layout)
 
 
 def progress(name: str) -> Any:
@@ -162,7 +186,7 @@ def report(name: str) -> Any:
     path = folder / REPORT
     try:
         if not path.exists():
-            write_report(load(folder))
+            show.write_report(load(folder))
     except (JournalError, RecordError, OSError):
         flask.abort(404)
     response = flask.send_file(path.resolve())

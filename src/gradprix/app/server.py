@@ -33,6 +33,7 @@ ROUTES = {
     "/races": "race_views:page",
     "POST /races": "race_views:start",
     "/races/estimate": "race_views:estimate",
+    "/races/compare": "race_views:compare",
     "/races/<path:name>": "race_views:race",
     "/races/<path:name>/progress": "race_views:progress",
     "/races/<path:name>/report.html": "race_views:report",

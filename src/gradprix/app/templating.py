@@ -21,7 +21,9 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.globals |= {"root": "/", "pages": PAGES}
+VARIABLES = {"root": "/", "pages": PAGES}
+"""Variables of every page."""
+ENVIRONMENT.globals |= VARIABLES
 
 
 def render(template: str, page: str, **data: Any) -> str:
@@ -34,3 +36,14 @@ def render(template: str, page: str, **data: Any) -> str:
             pages, style sheets and scripts are relative; an empty string makes them relative to the page.
     """
     return ENVIRONMENT.get_template(template).render(page=page, **data)
+
+
+def layout_variables(template: str, page: str, **data: Any) -> dict[str, Any]:
+    """Return the arguments with which `gradprix.show` renders a report within a page of the app.
+
+    Args:
+        template: file name of the layout.
+        page: key in `PAGES` of the navigation entry that is marked as current.
+        data: variables of the layout.
+    """
+    return {**VARIABLES, "layout": ENVIRONMENT.get_template(template), "page": page, **data}

@@ -11,6 +11,7 @@ from gradprix.utils.streams import Command, echo
 
 from . import _app, _data, _signals, _workers
 from ._claims import claims
+from ._compare import compare
 from ._errors import report_errors
 from ._explain import explain
 from ._export import export
@@ -114,6 +115,7 @@ def report(
 
 
 app.command(cls=Command)(export)
+app.command(cls=Command)(compare)
 app.command(cls=Command)(suite)
 app.command("app", cls=Command)(_app.app)
 app.command(cls=Command)(explain)

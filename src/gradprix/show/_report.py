@@ -46,14 +46,16 @@ def write_beside(result: Result, name: str, data: bytes) -> Path:
     return write_atomically(result.folder / name, data, 0o644)  # reports are shared: readable by all users
 
 
-def report(record: RaceRecord, folder: str | None = None) -> str:
+def report(record: RaceRecord, folder: str | None = None, layout: Any = "page.html.jinja", **variables: Any) -> str:
     """Return the report of a race as a self-contained HTML document.
 
     Args:
         record: record of a race.
         folder: folder in which the race is saved; None if it is not saved.
+        layout: template of the page around the report, with the blocks `title`, `nav` and `body`.
+        variables: variables of another layout.
     """
-    return render("report.html.jinja", **report_data(record), folder=folder)
+    return render("report.html.jinja", **report_data(record), folder=folder, layout=layout, **variables)
 
 
 def notebook_cell(record: RaceRecord, folder: str | None = None) -> str:

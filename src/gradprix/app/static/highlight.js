@@ -5,7 +5,7 @@ let highlighted = "";
 
 /* Mark the elements of the highlighted optimizer; call it again after elements were replaced. */
 export function showHighlight() {
-  for (const chart of document.querySelectorAll(".chart")) chart.classList.toggle("highlighting", Boolean(highlighted));
+  for (const chart of document.querySelectorAll(".live-chart")) chart.classList.toggle("highlighting", Boolean(highlighted));
   for (const element of document.querySelectorAll("[data-entry]")) {
     element.classList.toggle("highlight", element.dataset.entry === highlighted);
   }
