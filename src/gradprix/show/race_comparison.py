@@ -13,7 +13,7 @@ from gradprix.text.race_comparison import conclusions, different_settings, forma
 from gradprix.utils.files import write_atomically
 
 from ._formatting import format_mean, scale
-from .plans import make_table
+from .tables import make_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
