@@ -264,7 +264,7 @@ def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = ""
                 box = (left + before, top - panel.height + under, panel.width - before - after, 0.0)
                 size = (box[2] / width, (panel.height - over - under) / height)
                 axes = figure.add_axes((box[0] / width, box[1] / height, *size))
-                heading = axes.set_title(clean(panel.title), x=-(before - 2) / box[2])
+                heading = axes.set_title(clean(panel.title), x=-(before - 2) / box[2], y=1)  # a given height is faster
                 if panel.entry:
                     heading.set_color(colour(panel.entry))
                     tag(heading, panel.entry)
