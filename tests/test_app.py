@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradprix import claims
-from gradprix.explain import LANDSCAPES, classify_state
+from gradprix.explain import LANDSCAPES, classify_state, trace
 
 pytest.importorskip("dash", reason="the app's pages are made with dash: pip install 'gradprix[app]'")
 
@@ -20,8 +20,6 @@ from gradprix.app import (
     export,
     figures,
     landscape_page,
-    step_page,
-    step_trace,
     trajectories,
 )
 from gradprix.app.controls import SETTINGS
@@ -132,7 +130,8 @@ def test_a_run_is_what_descend_finds(seen):
     found = trajectories.run(seen.setting)
     assert found.points.shape == (21, 4, 2)
     assert found.heights[0] == pytest.approx([181.6] * 4, rel=1e-3)
-    one = step_trace.cached_trace(seen.setting, Racer("adam")).x.points.numpy()
+    rule, lr = RACERS["adam"].rule, found.rates[found.names.index("adam")]
+    one = trace(rule, LANDSCAPES["himmelblau"](), 20, lr=lr).x.points.numpy()
     assert found.points[:, found.names.index("adam")] == pytest.approx(one, abs=1e-12)
 
 
@@ -209,33 +208,6 @@ def test_without_optimizers_there_is_the_surface():
 def test_what_a_memory_is_of_is_found_by_asking_the_rule(name, expected):
     racer = Racer(name)
     assert classify_state(racer.rule, tuple(racer.entry.values(0.1).items())) == expected
-
-
-@pytest.mark.parametrize("name", RACERS)
-def test_a_step_is_laid_open_for_every_optimizer(name):
-    state = read(f"?tab=step&steps=12&who={name}&step=7&of={name}")
-    found, now = step_page.selected_step(state)
-    moves = [equation for equation in now.equations if equation.name == "x"]
-    assert moves[-1].values == pytest.approx(now.after, rel=1e-6)
-    names = [trace.name for trace in step_page.figure(state).data]
-    assert any("update" in str(n) for n in names)
-    memories = classify_state(found.rule, tuple(found.values.items()))
-    assert any("squares" in str(n) for n in names) == any(kind == "size" and power for kind, power in memories.values())
-    assert any("running mean" in str(n) for n in names) == (("mean", 1) in memories.values())
-    rows = list(export.rows("arrows", state))
-    assert len(rows) == 13
-    assert len({len(row) for row in rows}) == 1
-
-
-def test_the_square_is_as_large_as_the_root_of_the_second_moment():
-    state = read("?tab=step&steps=5&who=adagrad:lr=0.1&of=adagrad&step=1")
-    _, now = step_page.selected_step(state)
-    assert np.sqrt(now.state["s"]) == pytest.approx(np.abs(now.g))
-    figure = step_page.figure(state)
-    gradient = next(trace for trace in figure.data if trace.name.startswith("−g"))
-    square = next(trace for trace in figure.data if trace.name.startswith("squares"))
-    # After one step the root of the sum of squares is the gradient's own size: drawn on one scale, they are as long.
-    assert max(square.x) - min(square.x) == pytest.approx(abs(gradient.x[1] - gradient.x[0]))
 
 
 SURE = {
@@ -315,7 +287,7 @@ def test_minima_depend_on_the_start_and_the_optimizer():
     assert (reached["gd"] != reached["momentum"]).any()
 
 
-@pytest.mark.parametrize("what", ["stage", "losses", "arrows"])
+@pytest.mark.parametrize("what", ["stage", "losses"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_figure_is_kept_as_numbers_and_as_a_page_of_its_own(what, view, seen):
     state = replace(seen, view=view)

@@ -11,7 +11,7 @@ from dash import State as Held
 from dash.exceptions import PreventUpdate
 from plotly import graph_objects as go
 
-from . import figures, step_page
+from . import figures
 from .figure_elements import CONFIG, HEIGHT, xy
 from .landscape_page import stage
 from .state import State
@@ -26,12 +26,10 @@ def rows(what: str, state: State) -> Iterator[list[Any]]:
     """Yield the data of a figure as rows of a table; the first row holds the column names.
 
     Args:
-        what: id of the figure: `stage`, `losses` or `arrows`.
+        what: id of the figure: `stage` or `losses`.
         state: state of the app.
     """
-    if what == "arrows":
-        yield from _steps(state)
-    elif what == "stage" and state.view == "starts":
+    if what == "stage" and state.view == "starts":
         racer = state.selected_racer
         end_points = run_from_grid(state.setting, racer)
         yield ["optimizer", "learning_rate", "start_x", "start_y", "end_x", "end_y", "above_lowest", "minimum"]
@@ -45,21 +43,6 @@ def rows(what: str, state: State) -> Iterator[list[Any]]:
         for t in range(len(descent.points)):
             for i, name in enumerate(descent.names):
                 yield [t, name, descent.rates[i], *descent.points[t, i], descent.heights[t, i]]
-
-
-def _steps(state: State) -> Iterator[list[Any]]:
-    descent, _ = step_page.selected_step(state)
-    layer = descent.x
-    pairs = {name: value for name, value in layer.terms.items() if name != "x" and value.dim() == 2}
-    numbers = {name: value for name, value in layer.terms.items() if value.dim() == 1}
-    both = {"x": layer.points[:-1], "gradient": layer.gradients, "update": layer.updates, **pairs}
-    yield ["step", *(f"{name}_{axis}" for name in both for axis in "xy"), *numbers]
-    for t in range(len(layer.updates)):
-        yield [
-            t + 1,
-            *(float(value[t, i]) for value in both.values() for i in (0, 1)),
-            *(float(v[t]) for v in numbers.values()),
-        ]
 
 
 def as_csv(what: str, state: State) -> str:
@@ -77,9 +60,7 @@ def as_page(what: str, state: State) -> str:
 
     A contour plot is animated. For the arguments see `rows`.
     """
-    if what == "arrows":
-        fig = step_page.figure(state)
-    elif what == "losses":
+    if what == "losses":
         fig = figures.losses(run(state.setting), state.setting.steps)
     else:
         fig = animated(stage(state), state) if state.view == "contour" else stage(state)

@@ -27,6 +27,7 @@ ROUTES = {
     "/": "landscape_view:page",
     "/landscape.html": "landscape_view:static_file",
     "/step": "step_view:page",
+    "/step/equations": "step_view:equations_fragment",
     "/claims": "claims_view:page",
     "/static/landscape/rules.js": "landscape_modules:rules_response",
     "/static/landscape/surfaces.js": "landscape_modules:surfaces_response",

@@ -69,21 +69,37 @@ export function descend(racers, place, steps, start = place.surface.start) {
 }
 
 /**
- * Run a racer, and return everything that it knows before step t: {t, x, g, state, after, stateAfter}.
+ * Run a racer, and return its steps: [{t, x, g, state, after, stateAfter}, …].
  *
- * `x` is the point before the step, `g` the gradient there, with noise, and `after` the point after the step. The states
- * are arrays, with the layout `rule.state`.
+ * `x` is the point before step t, `g` the gradient there, with noise, and `after` the point after the step. The states
+ * are the numbers before and after it, with the layout `rule.state`.
  */
-export function stateBefore(racer, place, t, start = place.surface.start) {
-  const { rule, h } = racer;
-  let seen = null;
-  const spy = (step) => (h, now, x, g, state) => {
-    const before = { t: now, x: [...x], g: [...g], state: [...state] };
-    step(h, now, x, g, state);
-    if (now === t) seen = { ...before, after: [...x], stateAfter: [...state] };
-  };
-  follow({ rule: { ...rule, step: spy(rule.step) }, h }, place, t, start, noiseTable(place, t), () => {});
+export function trace({ rule, h }, place, steps, start = place.surface.start) {
+  const seen = [];
+  const step = (h, t, x, g, state) => seen.push(takeStep({ rule, h }, t, x, g, state));
+  follow({ rule: { ...rule, step }, h }, place, steps, start, noiseTable(place, steps), () => {});
   return seen;
+}
+
+/** Perform a step in place, and return it; see `trace`. */
+function takeStep({ rule, h }, t, x, g, state) {
+  const before = { t, x: Array.from(x), g: Array.from(g), state: Array.from(state) };
+  rule.step(h, t, x, g, state);
+  return { ...before, after: Array.from(x), stateAfter: Array.from(state) };
+}
+
+/**
+ * Return step t of a racer; see `trace`.
+ *
+ * If a point `at` is given, the step is taken from there, with the state that the descent has before step t.
+ */
+export function stepAt(racer, place, t, start = place.surface.start, at = null) {
+  const own = trace(racer, place, t, start)[t - 1];
+  if (!at) return own;
+  const { surface, parameters, noise, seed } = place, drawn = noise ? drawNoise(seed, t) : null;
+  const g = surface.gradient(parameters, ...at).map((slope, i) => (drawn ? slope + noise * drawn[i] : slope));
+  const state = t === 1 ? racer.rule.init(racer.h, at, g) : Float64Array.from(own.state);
+  return takeStep(racer, t, Float64Array.from(at), Float64Array.from(g), state);
 }
 
 /**

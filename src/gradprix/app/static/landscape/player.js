@@ -7,19 +7,19 @@ const SPEEDS = { 3: "very slow", 10: "slow", 30: "medium", 120: "fast" };
 /**
  * Build the playback controls in an element.
  *
- * Args: the element; `seek(t)`, called with the step to show.
+ * Args: the element; `seek(t)`, called with the step to show; the first step.
  * Returns an object with `show(t, steps)` and `stop()`.
  */
-export function buildPlayer(root, seek) {
-  let shown = { t: 0, steps: 1 };
+export function buildPlayer(root, seek, first = 0) {
+  let shown = { t: first, steps: 1 };
   let timer = null;
   const button = (label, words, action) => element("button", { type: "button", title: words, "aria-label": words, onclick: action }, label);
   const move = (by) => {
     stop();
-    seek(Math.min(Math.max(shown.t + by, 0), shown.steps));
+    seek(Math.min(Math.max(shown.t + by, first), shown.steps));
   };
   const play = button("▶", "Play or pause (space)", () => (timer ? stop() : start()));
-  const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "Step", oninput: () => {
+  const slider = element("input", { type: "range", min: first, step: 1, "aria-label": "Step", oninput: () => {
     stop();
     seek(Number(slider.value));
   } });
@@ -27,7 +27,7 @@ export function buildPlayer(root, seek) {
   const speed = element("select", { "aria-label": "Speed" }, ...Object.entries(SPEEDS).map(([value, label]) => element("option", { value }, label)));
   speed.value = "30";
   root.replaceChildren(
-    button("|◀", "To step 0 (Home)", () => move(-Infinity)), button("−1", "One step back (←)", () => move(-1)), play,
+    button("|◀", `To step ${first} (Home)`, () => move(-Infinity)), button("−1", "One step back (←)", () => move(-1)), play,
     button("+1", "One step forward (→)", () => move(1)), button("▶|", "To the last step (End)", () => move(Infinity)), slider, output, speed,
   );
   play.id = "play";
@@ -35,7 +35,7 @@ export function buildPlayer(root, seek) {
   function start() {
     let last = performance.now();
     let due = 0;
-    if (shown.t >= shown.steps) seek(0);
+    if (shown.t >= shown.steps) seek(first);
     play.textContent = "❚❚";
     const tick = (now) => {
       due += ((now - last) / 1000) * Number(speed.value);
