@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gradprix as gp
-from gradprix.race import Local, estimate, fit_to_budget, loop_check, make_plan, measure_cost, progress
+from gradprix.race import LiveProgress, Local, estimate, fit_to_budget, loop_check, make_plan, measure_cost, progress
 from gradprix.race.budget import fit
 from gradprix.race.cost import Cost
 from gradprix.training import first_step
@@ -70,7 +70,7 @@ def test_a_slow_model_is_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     plan = make_plan(task(model, examples))
     heard: list[str] = []
     engine = Here(1)
-    cost = measure_cost(plan, engine, lambda stage, done, total: heard.append(stage))
+    cost = measure_cost(plan, engine, lambda stage, done, total: heard.append(progress.workers))
     ((_, form),) = engine.checked.values()
     assert len(plan.entries) == 10
     assert not form.stacked
@@ -216,16 +216,16 @@ def test_a_race_of_a_part_of_an_epoch() -> None:
 
 def test_a_preparation_that_takes_long_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(0.05) as watch:
-        watch("Checking", 0.0, 0)
+        watch(LiveProgress("Checking"))
         time.sleep(0.5)
-        watch("Measuring", 0.0, 0)
-        watch("Timing a slow model", 0.0, -1)
+        watch(LiveProgress("Measuring"))
+        watch(LiveProgress("Timing a slow model", is_slow=True))
         time.sleep(0.3)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == ["Checking ...", "Timing a slow model ..."]
     with progress(60) as watch:
-        watch("Checking", 0.0, 0)
+        watch(LiveProgress("Checking"))
     assert capsys.readouterr().err == ""
 
 

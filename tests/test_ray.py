@@ -24,7 +24,7 @@ from gradprix.executors import ray_cluster, ray_init
 from gradprix.executors.ray_cluster import Resources
 from gradprix.executors.ray_init import ray_here
 from gradprix.executors.serialization import call, folders, packed
-from gradprix.race import EngineError, Local, TaskError, make_plan, run, suite, suite_plans
+from gradprix.race import EngineError, LiveProgress, Local, TaskError, make_plan, run, suite, suite_plans
 from gradprix.training.provenance import versions
 from gradprix.training.trial import FailureKind
 
@@ -84,7 +84,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_race_on_a_cluster_leaves_the_same_behind(cluster: Cluster, tmp_path: Path, alone: None) -> None:
     heard: list[str] = []
     engine, plan = engines.Ray(cluster.address), make_plan("digits", **QUICK)
-    run(plan, tmp_path / "there", engine, lambda stage, done, total: heard.append(stage))
+    run(plan, tmp_path / "there", engine, lambda progress: heard.append(progress.workers))
     run(plan, tmp_path / "here", Local(2))
 
     assert kept(tmp_path / "there") == kept(tmp_path / "here")
@@ -99,8 +99,8 @@ def test_a_machine_that_is_lost_changes_nothing(
     machine, heard = cluster.add_node(**HOME), []
     engine = engines.Ray(cluster.address)
 
-    def watch(stage: str, done: float, total: int) -> None:
-        heard.append(stage)
+    def watch(progress: LiveProgress) -> None:
+        heard.append(progress.workers)
         if machine in cluster.worker_nodes and len(under_way()) == 4:
             cluster.remove_node(machine, allow_graceful=False)  # with what it was at
 
@@ -302,7 +302,7 @@ def test_workers_that_are_killed_are_replaced(
 ) -> None:
     killed: list[int] = []
 
-    def watch(stage: str, done: float, total: int) -> None:
+    def watch(progress: LiveProgress) -> None:
         if len(killed) < 2 and (busy := under_way()):
             busy[0].kill()
             killed.append(busy[0].pid)
@@ -410,8 +410,8 @@ def test_a_machine_with_other_versions_takes_no_part() -> None:
 def test_a_machine_that_joins_with_other_versions_ends_the_race(
     cluster: Cluster, tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watch(stage: str, done: float, total: int) -> None:
-        if done >= 2:  # as all machines would see it who had other versions from now on
+    def watch(progress: LiveProgress) -> None:
+        if progress.finished_runs >= 2:  # as all machines would see it who had other versions from now on
             monkeypatch.setattr(ray_cluster, "versions", lambda: "gradprix 0, torch 2, numpy 2")
 
     plan, engine = make_plan("digits", "adam,momentum", trials=2, seeds=6, epochs=1), engines.Ray(cluster.address)

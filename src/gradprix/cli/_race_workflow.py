@@ -18,6 +18,7 @@ from gradprix.race import (
     EngineError,
     Executor,
     JournalError,
+    LiveProgress,
     MemoryTooSmallError,
     NoAnalysisLeftError,
     Plan,
@@ -144,7 +145,7 @@ def _fit_plan(
 
 def _load_examples(plan: Plan, watch: Watch) -> None:
     """Load the data of the task, which is otherwise loaded on first use, and show this as progress."""
-    watch(f"Loading {plan.task.name!r}", 0.0, 0)
+    watch(LiveProgress(f"Loading {plan.task.name!r}"))
     assert plan.task.fingerprint
 
 

@@ -197,7 +197,7 @@ class Executor(ABC):
                 with self._lock:
                     results = [pair for group in groups for pair in self._results.pop(group, ())]
                     shares = [len(p.trials) * p.share for p in self.scheduler.running if p.group in groups]
-                watch(done + sum(shares))
+                watch(done + sum(len(stack.trials) for stack, _ in results) + sum(shares))
                 for stack, outcomes in results:
                     done += len(stack.trials)
                     if isinstance(outcomes, TaskError) and isinstance(task, Task):

@@ -23,9 +23,10 @@ from .cost_measurement import measure_cost
 from .entry import Entry, twin
 from .entry_registry import BRACKETS, ENTRIES, entries
 from .journal import BusyError, Journal, JournalError, OtherRaceError
+from .live_files import LiveProgress, Watch
 from .plan import Plan
 from .plan_limits import SEEDS, TRIALS
-from .progress_display import Watch, progress
+from .progress_display import progress
 from .protocol import run
 from .record import RaceRecord
 from .result import PICTURE, REPORT, Result, load
@@ -50,6 +51,7 @@ __all__ = [
     "Executor",
     "Journal",
     "JournalError",
+    "LiveProgress",
     "Local",
     "MemoryTooSmallError",
     "NoAnalysisLeftError",

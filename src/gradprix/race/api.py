@@ -11,7 +11,8 @@ from gradprix.integrations.loggers import Logger, make_loggers
 from .budget import fit_to_budget
 from .config import RaceConfig, make_plan
 from .entry import Entry
-from .progress_display import Watch, progress
+from .live_files import Watch
+from .progress_display import progress
 from .protocol import run
 from .result import Result
 from .tune_plan import TUNE_FIELDS, make_tune_plan

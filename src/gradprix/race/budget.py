@@ -15,8 +15,8 @@ from .alternatives import TooLittleTimeError, find_alternatives, minutes_for
 from .cost import Cost, available_seconds, estimate
 from .cost_measurement import measure_cost
 from .journal import FittedPlan, Journal
+from .live_files import Watch
 from .plan import Plan
-from .progress_display import Watch
 from .reduced_plans import note_omissions, reduced_plans
 
 

@@ -28,9 +28,9 @@ from gradprix.training.torch_optimizer_adapter import needs_closure
 from gradprix.utils.devices import wait
 
 from .cost import Cost, available_seconds
+from .live_files import LiveProgress, Watch
 from .plan import Plan
 from .preflight import preflight
-from .progress_display import Watch
 from .reduced_plans import reduced_plans
 
 SUFFICIENT_SECONDS, SLOW_CALL = 0.5, 5.0
@@ -56,7 +56,7 @@ def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, m
     """
     started = time.perf_counter()
     mode = preflight(plan, engine, watch)
-    watch(f"Measuring how long {plan.task.name!r} takes", 0.0, 0)
+    watch(LiveProgress(f"Measuring how long {plan.task.name!r} takes"))
     trials = [plan.careful_trial(entry, seed) for entry in plan.entries for seed in range(2)]
     sharpness_aware = sum(trial.sam_rho is not None for trial in trials) / len(trials)
     trials = [replace(trial, sam_rho=None) for trial in trials]

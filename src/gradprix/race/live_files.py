@@ -7,6 +7,7 @@ for each stack that is being trained.
 import contextlib
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,12 +27,23 @@ class LiveProgress(msgspec.Struct, frozen=True):
         finished_runs: number of finished training runs; unfinished ones count as fractions.
         total_runs: maximum number of training runs; 0 during the preparation.
         seconds_left: expected remaining time if all runs are needed; None if it is unknown.
+        leader: name of the entry with the best mean so far in this phase, in tuning with the best validation metric;
+            empty if it is unknown. Its lead may be noise.
+        workers: state of the workers of a cluster, as text; empty on one machine.
+        is_slow: True if a step of the preparation is known to be slow.
     """
 
     phase: str
     finished_runs: float = 0.0
     total_runs: int = 0
     seconds_left: float | None = None
+    leader: str = ""
+    workers: str = ""
+    is_slow: bool = False
+
+
+Watch = Callable[[LiveProgress], None]
+"""Progress callback."""
 
 
 class LiveFiles:
@@ -61,19 +73,24 @@ class LiveFiles:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def describe(self, step: str) -> None:
-        """Write the description of a step that begins now, before or after the training runs."""
-        self._write(msgspec.structs.replace(self.progress, phase=step, seconds_left=None))
+    def describe(self, step: str) -> LiveProgress:
+        """Write and return the description of a step that begins now, before or after the training runs."""
+        progress = msgspec.structs.replace(self.progress, phase=step, seconds_left=None, leader="", workers="")
+        self._write(progress)
+        return progress
 
-    def update(self, phase: str, finished_runs: float, total_runs: int) -> None:
-        """Write the progress of the training runs, at most every `INTERVAL` seconds in a phase."""
+    def update(
+        self, phase: str, finished_runs: float, total_runs: int, leader: str = "", workers: str = ""
+    ) -> LiveProgress:
+        """Write the progress of the training runs, at most every `INTERVAL` seconds in a phase, and return it."""
         now = time.monotonic()
         self.first = self.first or (now, finished_runs)
-        if phase == self.progress.phase and now - self.written < INTERVAL:
-            return
         elapsed, done = now - self.first[0], finished_runs - self.first[1]
         left = elapsed * (total_runs - finished_runs) / done if done > 0 else None
-        self._write(LiveProgress(phase, finished_runs, total_runs, left))
+        progress = LiveProgress(phase, finished_runs, total_runs, left, leader, workers)
+        if phase != self.progress.phase or now - self.written >= INTERVAL:
+            self._write(progress)
+        return progress
 
     def _write(self, progress: LiveProgress) -> None:
         self.progress, self.written = progress, time.monotonic()

@@ -22,9 +22,9 @@ from gradprix.utils.devices import accelerator_type, free, require
 
 from .checked_plans import find_checked_mode, record_checked_mode
 from .last_batch import check_last_batches
+from .live_files import LiveProgress, Watch
 from .loop_check import check_loop
 from .plan import Plan
-from .progress_display import Watch
 from .stack_checks import MAX_SLOWDOWN, PROBED_MODELS, DeviceCheck, attempt, is_close, select_mode
 from .validate_task import validate_task
 
@@ -56,11 +56,11 @@ def preflight(plan: Plan, engine: Executor, watch: Watch = lambda *_: None) -> E
         return known[1]
     if (mode := find_checked_mode(plan, engine)) is not None:
         return mode
-    watch(what, 0.0, 0)
+    watch(LiveProgress(what))
     first = None
     if isinstance(plan.task, Task):
         first = known_first_step(plan.task, _first_trial(plan), "cpu", lambda: engine.call(first_step, plan))
-        watch(f"{what} ({first.describe()})", 0.0, -1 if first.seconds > ARITHMETIC_BOUND else 0)
+        watch(LiveProgress(f"{what} ({first.describe()})", is_slow=first.seconds > ARITHMETIC_BOUND))
         _warm_up(plan, first, engine)
     checked: ExecutionMode = engine.call(check, plan, first, engine.memory)
     engine.checked[key] = plan.entries, checked

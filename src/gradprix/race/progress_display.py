@@ -4,25 +4,106 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
-Watch = Callable[[str, float, int], None]
-"""Progress callback with the arguments (description, finished runs, total runs). While a race is prepared, the total is
-0, or -1 if the preparation is known to be slow."""
+from gradprix.text.units import format_duration
+
+from .live_files import LiveProgress, Watch
+
 REPORT_AFTER = 5.0
 """Seconds without a line after which a preparation is reported if stderr is not a terminal."""
 LINE_INTERVAL = 60.0
 """Seconds between two lines about the progress of training runs if stderr is not a terminal."""
+PHASE_INTERVAL = 5.0
+"""Seconds without a line after which a new phase is reported at once."""
+BAR = 20
+"""Width of the bar, in columns."""
+PHASES = {"tuning": "Tuning", "final": "Final runs", "equal time": "Runs in equal time"}
+"""Names of the phases with training runs."""
+LEADS = {"tuning": "Best validation score so far", "final": "Best mean so far", "equal time": "Best mean so far"}
+"""What the leader of each phase has."""
+
+
+def describe_phase(phase: str) -> str:
+    """Return the name of a phase for the display; descriptions of other steps stay as they are."""
+    return PHASES.get(phase, phase)
+
+
+class ProgressState:
+    """State of the display, which never goes backwards.
+
+    The number of runs is an upper bound, because a race ends early if an interim analysis is conclusive, and grows if
+    there are additional runs. So the finished share is the largest one so far.
+
+    Attributes:
+        progress: the latest progress.
+        finished: number of finished training runs.
+        share: finished share of the training runs.
+    """
+
+    def __init__(self) -> None:
+        self.progress, self.finished, self.share = LiveProgress("Preparing"), 0, 0.0
+
+    def update(self, progress: LiveProgress) -> None:
+        """Take over a new progress."""
+        self.progress, self.finished = progress, max(self.finished, int(progress.finished_runs))
+        if progress.total_runs:
+            self.share = max(self.share, min(1.0, progress.finished_runs / progress.total_runs))
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase or description of the step."""
+        return describe_phase(self.progress.phase)
+
+    @property
+    def runs(self) -> str:
+        """Number of finished and of all training runs, as text; empty during the preparation."""
+        total = max(self.finished, self.progress.total_runs)
+        return f"{self.finished:,} of up to {total:,} training runs" if self.progress.total_runs else ""
+
+    @property
+    def time_left(self) -> str:
+        """Expected remaining time, as text; empty if it is unknown."""
+        left = self.progress.seconds_left
+        return "" if left is None else f"{format_duration(max(1.0, round(left)))} left"
+
+    @property
+    def leader(self) -> str:
+        """Entry that leads so far, as text; empty if it is unknown."""
+        progress = self.progress
+        return f"{LEADS.get(progress.phase, 'Best so far')}: {progress.leader}" if progress.leader else ""
+
+    def format_line(self) -> str:
+        """Format the progress of training runs as one line of a log."""
+        parts = f"{self.phase}{self.progress.workers}: {self.runs}", self.time_left and f"at most {self.time_left}"
+        return "; ".join(filter(None, [", ".join(filter(None, parts)), self.leader]))
+
+    def render(self, spinner: Spinner) -> RenderableType:
+        """Return the display in a terminal: one line during the preparation, then the bar with its numbers."""
+        step = Text(f"{self.phase}{self.progress.workers}", no_wrap=True, overflow="ellipsis")
+        if not self.progress.total_runs:
+            spinner.update(text=step)
+            return spinner
+        bar = Table.grid(padding=(0, 1))
+        counts = ", ".join(filter(None, (self.runs, self.time_left)))
+        bar.add_row(ProgressBar(1.0, self.share, BAR), Text(counts, no_wrap=True, overflow="ellipsis"))
+        leader = Text(f"  {self.leader}", "dim", no_wrap=True, overflow="ellipsis") if self.leader else Text()
+        return Group(Text.assemble(step, leader, no_wrap=True, overflow="ellipsis"), bar)
 
 
 @contextlib.contextmanager
 def progress(patience: float | None = None) -> Iterator[Watch]:
     """Context manager that shows the progress of a race.
 
-    In a terminal or a notebook it is a progress bar, otherwise a line every `LINE_INTERVAL` seconds.
+    In a terminal or a notebook it is a progress bar, otherwise a line every `LINE_INTERVAL` seconds, and at the
+    beginning of a phase unless there was a line just before.
 
     Args:
         patience: seconds without a line after which a preparation such as the preflight, unless it takes less than a
@@ -31,68 +112,47 @@ def progress(patience: float | None = None) -> Iterator[Watch]:
     Yields:
         Progress callback, to be passed to `run` as `watch`.
     """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TextColumn("training runs"),
-        TimeRemainingColumn(),
-    )
-    seen = console.is_terminal or console.is_jupyter
-    line: threading.Timer | None = None
-    first: tuple[float, float] | None = None
-    last = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not seen) as bar:
-        job = bar.add_task("starting", total=None)
-
-        def say(stage: str) -> None:
-            nonlocal last
-            last = time.monotonic()
-            print(f"{stage} ...", file=sys.stderr, flush=True)
-
-        def watch(stage: str, done: float, total: int) -> None:
-            nonlocal line, first, last
-            bar.update(job, description=stage, completed=int(done), total=total if total > 0 else None)
-            if line is not None:
-                line.cancel()
-                line = None
-            if total <= 0 and not seen and patience is not None:
-                wait = max(min(patience, 1.0), last + patience - time.monotonic()) if total == 0 else 0.0
-                line = threading.Timer(wait, say, (stage,))
-                line.daemon = True
-                line.start()
-            if total > 0 and not seen:
-                now = time.monotonic()
-                first = first or (now, done)
-                if now - last >= LINE_INTERVAL:
-                    last = now
-                    left = _format_time_left(now - first[0], done - first[1], total - done)
-                    print(f"{stage}: {int(done):,} of {total:,} training runs{left}", file=sys.stderr, flush=True)
-
+    console, state = Console(stderr=True), ProgressState()
+    if not (console.is_terminal or console.is_jupyter):
+        lines = _Lines(state, patience)
         try:
-            yield watch
+            yield lines.watch
         finally:
-            if line is not None:
-                line.cancel()
+            lines.cancel()
+        return
+    spinner = Spinner("line")  # characters that every terminal has
+    with Live(console=console, transient=True, refresh_per_second=5, get_renderable=lambda: state.render(spinner)):
+        yield state.update
 
 
-def _format_time_left(elapsed: float, done: float, left: float) -> str:
-    """Format the expected remaining time as a clause; empty if no run has been done yet.
+class _Lines:
+    """Progress as lines on stderr."""
 
-    Args:
-        elapsed: elapsed seconds.
-        done: number of runs done in this time.
-        left: number of runs left.
-    """
-    if done <= 0:
-        return ""
-    minutes = elapsed * left / done / 60
-    return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left"
+    def __init__(self, state: ProgressState, patience: float | None) -> None:
+        self.state, self.patience, self.last = state, patience, time.monotonic()
+        self.timer: threading.Timer | None = None
 
+    def cancel(self) -> None:
+        """Do not report the present step of the preparation."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
-def format_rate(steps_per_second: float) -> str:
-    """Format the speed of training, such as `1,200 steps/s` or `0.5 steps/s`; empty if it is zero."""
-    if not steps_per_second:
-        return ""
-    return f"{steps_per_second:,.0f} steps/s" if steps_per_second >= 10 else f"{steps_per_second:.2g} steps/s"
+    def watch(self, progress: LiveProgress) -> None:
+        """Report a new progress, at once or later, if it is due."""
+        self.cancel()
+        now, phase = time.monotonic(), self.state.progress.phase
+        self.state.update(progress)
+        if progress.total_runs:
+            interval = LINE_INTERVAL if phase == progress.phase else PHASE_INTERVAL
+            if now - self.last >= interval:
+                self._print(self.state.format_line())
+        elif self.patience is not None:
+            wait = 0.0 if progress.is_slow else max(min(self.patience, 1.0), self.last + self.patience - now)
+            self.timer = threading.Timer(wait, self._print, (f"{self.state.phase} ...",))
+            self.timer.daemon = True
+            self.timer.start()
+
+    def _print(self, line: str) -> None:
+        self.last = time.monotonic()
+        print(line, file=sys.stderr, flush=True)

@@ -10,9 +10,8 @@ from gradprix.integrations.loggers import Logger, Loggers
 
 from .analysis import analyse
 from .journal import Journal
-from .live_files import LiveFiles
+from .live_files import LiveFiles, Watch
 from .plan import Plan
-from .progress_display import Watch
 from .record_builder import make_record
 from .reduced_budget import summarize_quarter
 from .result import Result
@@ -62,10 +61,10 @@ def run(
                 analyses.append((seeds, level))
             journal.interim_analyses, journal.comparisons = analyses, make_comparisons(plan)
             seen = analyses[: analyses.index((seeds, level)) + 1]
+            runner.describe(f"Interim analysis after {seeds} seeds")
             analysis = analyse(plan, tuning_runs, tuned, finals, step_seconds, seen)
             if analysis.is_conclusive:
                 break
-            runner.leader = analysis.recommended
         shortened, equal_time = runner.compare_in_equal_time(tuned, finals, analysis, step_seconds)
         reruns = runner.repeat_finals(finals, seconds_per_run)
         record = make_record(
@@ -87,5 +86,7 @@ def run(
             record = replace(record, diagnosis=diagnosis)
         journal.record = record
         result = Result(record, out, len(runner.reused))
-        logs.log_result(result, watch)
+        if loggers:
+            runner.describe("Writing logs")
+        logs.log_result(result)
     return result

@@ -6,9 +6,9 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.utils.wording import format_list
 
 from .journal import Comparisons, Journal, OtherRaceError
+from .live_files import Watch
 from .plan import Plan
 from .preflight import preflight
-from .progress_display import Watch
 
 
 def check_resume(plan: Plan, journal: Journal) -> list[InterimAnalysis]:

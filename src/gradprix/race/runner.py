@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import chain
+from statistics import fmean
 
 from gradprix.executors.executor import Executor
 from gradprix.integrations.loggers import Loggers
@@ -15,9 +16,8 @@ from gradprix.tuning.tuner import PhaseKind, Request, Score, TuningResult
 from .analysis import Analysis
 from .efficiency import seconds_of_steps
 from .journal import Journal
-from .live_files import LiveFiles
+from .live_files import LiveFiles, LiveProgress, Watch
 from .plan import Plan
-from .progress_display import Watch, format_rate
 from .record import Cost, EqualTime
 from .reduced_budget import (
     TrialsByEntry,
@@ -39,7 +39,6 @@ class Runner:
         saved: keys of the trials whose outcomes were read from the journal at the start.
         reused: keys of the trials of this race whose outcomes were reused from the journal.
         seconds: training time of the race, including that of earlier calls.
-        leader: name of the entry that leads so far, for the progress display; empty if it is unknown.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Runner:
         self.saved = set(self.finished)
         self.reused: set[str] = set()
         self.seconds = journal.seconds
-        self.leader = ""
 
     @classmethod
     def start(
@@ -66,14 +64,14 @@ class Runner:
     ) -> "Runner":
         """Choose the execution mode of a race, write it and the plan to the journal, and read the finished trials."""
 
-        def prepare(step: str, done: float, total: int) -> None:
-            live.describe(step)
-            watch(step, done, total)
+        def prepare(progress: LiveProgress) -> None:
+            live.describe(progress.phase)
+            watch(progress)
 
         mode = choose_execution_mode(plan, journal, engine, prepare)
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.write("plan", plan.description)
-        live.describe("Preparing the first training runs")
+        watch(live.describe("Preparing the first training runs"))
         journal.mode = mode
         return cls(plan, mode, journal, engine, watch, loggers, live)
 
@@ -99,7 +97,6 @@ class Runner:
                 each = zip(tuner.ask(), trials[name], outcomes, strict=True)
                 runs[name] += [_tuning_run(*run, spread) for run in each]
                 tuner.tell([self.score(outcome) for outcome in outcomes])
-            self.leader = self._best_so_far(runs)
         prepare(self.plan, self.mode, self.engine)
         return {name: tuner.result for name, tuner in tuners.items()}, runs
 
@@ -177,7 +174,7 @@ class Runner:
         Returns:
             The repeated runs, by the key of the trial.
         """
-        self.live.describe("Repeating some final runs, to check that they are reproducible")
+        self.describe("Repeating some final runs, to check that they are reproducible")
         seconds, patience = seconds_per_run * self.engine.workers, max(MIN_TIMEOUT, REPEATED_SHARE * self.seconds)
         reruns = repeat(self.plan, self.mode, self.engine, finals, seconds, patience, self.journal.reruns)
         self.journal.reruns = reruns
@@ -200,16 +197,13 @@ class Runner:
 
         total = max(self.plan.runs, runs_before + len(trials))  # runs in equal time are not planned
         seconds_before, started = self.seconds, time.perf_counter()
-        phase_start, steps = started, sum(self.plan.steps_of(trial) or 0 for trial in todo) / max(1, len(todo))
 
         def watch(share: float) -> None:
-            done, rate = len(trials) - len(todo) + share, share * steps / (time.perf_counter() - phase_start)
-            parts = f"{phase}{self.engine.state}", format_rate(rate), self.leader and f"{self.leader} leads"
-            self.watch(", ".join(filter(None, parts)), runs_before + done, total)
+            done = runs_before + len(trials) - len(todo) + share
             if share:
-                self.live.update(phase, runs_before + done, total)
+                self.watch(self.live.update(phase, done, total, leader, self.engine.state))
 
-        watch(0.0)
+        leader = self._find_leader(trials)
         self.loggers.log_runs(phase, trials, self.finished, self.saved)
         if not todo:
             return None
@@ -222,19 +216,34 @@ class Runner:
             self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
             self.journal.seconds = self.seconds
             self.finished |= {trial.key: outcome for trial, outcome in zip(stack, outcomes, strict=True)}
+            leader = self._find_leader(trials)
             self.loggers.log_runs(phase, stack, self.finished, self.saved)
         self.loggers.log_runs(phase, trials, self.finished, self.saved)  # entries with a trial in common
         return (self.seconds - seconds_before) / len(todo)
 
-    def _best_so_far(self, runs: dict[str, list[TuningRun]]) -> str:
-        """Return the name of the entry with the best validation metric so far; empty if all runs have diverged."""
-        sign = -1 if self.plan.task.metric.higher_is_better else 1
-        best = {
-            name: min((sign * run.metric for run in each if run.is_scored), default=math.inf)
-            for name, each in runs.items()
-        }
-        name = min(best, key=best.__getitem__)
-        return name if math.isfinite(best[name]) else ""
+    def describe(self, step: str) -> None:
+        """Report a step before or after the training runs as progress."""
+        self.watch(self.live.describe(step))
+
+    def _find_leader(self, trials: Sequence[Trial]) -> str:
+        """Return the name of the entry with the best result so far in a phase, for the progress display.
+
+        In tuning it has the best validation metric, in final runs the best mean of the test metric. Only trials of full
+        length count. The result is empty if the phase has no such trials of two entries.
+        """
+        longest = max(trial.epochs for trial in trials)
+        results: dict[str, list[float]] = {}
+        for trial in trials:
+            outcome = self.finished.get(trial.key)
+            if outcome is not None and outcome.diverged is None and trial.epochs == longest:
+                metric = outcome.valid_metric if outcome.test_metric is None else outcome.test_metric
+                results.setdefault(trial.entry_name, []).append(metric)
+        if len(results) < 2:
+            return ""
+        best = max if self.plan.task.metric.higher_is_better else min
+        summarize = fmean if trials[0].evaluates_test else best
+        scores = {name: summarize(values) for name, values in results.items()}
+        return best(scores, key=scores.__getitem__)
 
     def score(self, outcome: Outcome) -> Score:
         """Return the score of a tuning run for the tuner: smaller is better, infinite if the run diverged."""
@@ -260,7 +269,7 @@ class Runner:
         known = self.journal.step_seconds
         missing = [trial for trial in trials.values() if trial.key not in known]
         if missing:
-            self.live.describe("Measuring the time of an optimizer step")
+            self.describe("Measuring the time of an optimizer step")
             try:
                 measured = self.engine.call(seconds_of_steps, self.plan.task, missing, self.mode.device)
             except Exception:  # the race is finished: a failed timing must not discard its result

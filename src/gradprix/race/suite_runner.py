@@ -15,8 +15,9 @@ from gradprix.tasks import ALL, UnknownNameError
 
 from .config import make_plan
 from .entry import Entry
+from .live_files import LiveFiles, LiveProgress, Watch
 from .plan import Plan
-from .progress_display import Watch
+from .progress_display import describe_phase
 from .protocol import run
 from .record import RaceRecord
 from .suite_record import PairSummary, Profile, ProfileCurve, RankReversal, Regret, SuiteSummary, TaskSummary
@@ -83,14 +84,16 @@ def suite(
     Raises:
         ValueError: if a race fails; see `run`.
     """
+    whole = LiveFiles(None)
     finished, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
 
     def race(plan: Plan) -> RaceRecord:
         name = plan.task.name
 
-        def report(phase: str, done: float, _: int) -> None:
-            finished[name] = done
-            watch(f"{name}: {phase}", sum(finished.values()), total)
+        def report(progress: LiveProgress) -> None:
+            finished[name] = progress.finished_runs
+            done = sum(finished.values())
+            watch(whole.update(f"{name}: {describe_phase(progress.phase)}", done, total) if done else progress)
 
         return run(plan, out / name, engine, report, make_loggers(log)).record
 

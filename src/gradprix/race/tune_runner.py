@@ -17,8 +17,7 @@ from gradprix.utils.margins import absolute_margin
 from .analysis import score_finals
 from .best import Best
 from .journal import Journal, OtherRaceError
-from .live_files import LiveFiles
-from .progress_display import Watch
+from .live_files import LiveFiles, Watch
 from .record_builder import describe_plan, make_best, summarize_finals
 from .record_json import to_json
 from .response_curves import response_curves, tuned_scores
@@ -133,7 +132,9 @@ def run_tuning(
         reruns = list(runner.repeat_finals(finals, seconds_per_run).values())
         record = make_tune_record(plan, runner, tuned[name], tuning_runs[name], finals, reruns)
         result = TuneResult(record, out, len(runner.reused))
-        logs.log_result(result, watch)
+        if loggers:
+            runner.describe("Writing logs")
+        logs.log_result(result)
     return result
 
 

@@ -107,16 +107,9 @@ class Loggers:
                 run = describe_run(self.plan, phase, trial, finished[trial.key], trial.key in saved)
                 self._submit("on_run_end", run)
 
-    def log_result(self, result: "Result | TuneResult", watch: Callable[[str, float, int], None]) -> None:
-        """Log the result of the race, for which the end of the context waits.
-
-        Args:
-            result: result of the race.
-            watch: progress callback.
-        """
+    def log_result(self, result: "Result | TuneResult") -> None:
+        """Log the result of the race, for which the end of the context waits."""
         self._submit("on_race_end", result)
-        if self._threads:
-            watch("writing logs", self.plan.runs, self.plan.runs)
 
     def _submit(self, method: str, argument: Any) -> None:
         for thread in self._threads:
